@@ -1,0 +1,1 @@
+"""The SSIS SMTP connection manager for Apache Airflow. This module imports nothing: every Airflow process loads it."""
