@@ -1,0 +1,136 @@
+"""The SMTP connection manager itself: a frozen definition of a mail server. Knows no network and no Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Self
+
+from airflow_provider_smtpcm.connection_manager.fields import FIELDS, AuthMode, SslMode, WindowsProtocol
+from airflow_provider_smtpcm.connection_manager.parse import read_extra, settle
+from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, write_properties
+from airflow_provider_smtpcm.errors import ConnectionSettingsError
+
+_DEFAULTS = {setting.name: setting.default for setting in FIELDS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpConnectionManager:
+    """A named definition of a mail server, as SSIS's SMTP connection manager is one.
+
+    Each argument is explained by its entry in `FIELDS` and `STANDARD_FIELDS`; text is accepted wherever it can be read
+    without doubt. `unknown_properties` and `notes` come from an SSIS connection string.
+
+    Raises:
+        ConnectionSettingsError: names all faults at once, by their form labels.
+    """
+
+    connection_manager_type: ClassVar[str] = "SMTP"
+
+    host: str
+    port: int = 0  # 0 becomes 25, or 465 where SSL is implicit
+    login: str | None = None
+    password: str | None = field(default=None, repr=False)
+    auth_mode: AuthMode = AuthMode.ANONYMOUS
+    ssl_mode: SslMode = SslMode.STARTTLS
+    ca_certificate: str | None = None
+    from_address: str | None = None
+    reply_to: str | None = None
+    windows_protocol: WindowsProtocol = WindowsProtocol.NEGOTIATE
+    domain: str | None = None
+    verify_certificate: bool = True
+    timeout: float = 30.0
+    final_reply_timeout: float = 600.0
+    local_hostname: str | None = None
+    unknown_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        settled = settle({**values, "port": self.port or None}, faults)
+        if faults:
+            raise ConnectionSettingsError(faults)
+        for item in fields(self):
+            object.__setattr__(self, item.name, settled[item.name])
+
+    @classmethod
+    def from_connection_string(cls, connection_string: str) -> Self:
+        """From SSIS's own string, such as `SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=True;`.
+
+        A key that the string lacks means this package's default; Timeout is in milliseconds. `UserName` and `Password`
+        are refused without being repeated: SSIS's connection manager has none.
+        """
+        return cls._settled({"ssis_properties": connection_string}, [], None)
+
+    @classmethod
+    def from_airflow(cls, connection: object) -> Self:
+        """From anything that has `host`, `port`, `login`, `password` and `extra`, such as an Airflow connection.
+
+        Args:
+            connection: `extra` may be JSON text or a mapping; an attribute that is missing counts as empty.
+        """
+        faults: list[str] = []
+        values = read_extra(getattr(connection, "extra", None), faults)
+        for name in ("host", "port", "login", "password"):
+            values[name] = getattr(connection, name, None)
+        return cls._settled(values, faults, getattr(connection, "conn_id", None))
+
+    @classmethod
+    def _settled(cls, values: Mapping[str, object], faults: list[str], conn_id: str | None) -> Self:
+        settled = settle(values, faults)
+        if faults:
+            raise ConnectionSettingsError(faults, conn_id=conn_id)
+        del settled["ssis_properties"]
+        return cls(**settled)  # type: ignore[arg-type]
+
+    def to_airflow(self) -> dict[str, object]:
+        """The dict of Airflow's JSON form, for `airflow connections add --conn-json` and `airflow connections import`.
+
+        It holds the password, as Airflow needs it.
+        """
+        extra: dict[str, object] = {"auth_mode": str(self.auth_mode), "ssl_mode": str(self.ssl_mode)}
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name, None)
+            if name not in extra and value != default:
+                extra[name] = str(value) if isinstance(value, str) else value
+        if self.unknown_properties:
+            extra["ssis_properties"] = "".join(f"{key}={value};" for key, value in self.unknown_properties)
+        account = {"login": self.login, "password": self.password} if self.login else {}
+        return {"conn_type": "smtpcm", "host": self.host, "port": self.port, **account, "extra": extra}
+
+    @property
+    def connection_string(self) -> str:
+        """SSIS's own string: its properties only, in its own order; it has no account, no port and no certificates."""
+        return write_properties(
+            SsisProperties(
+                server=self.host,
+                windows_authentication=self.auth_mode is AuthMode.WINDOWS,
+                enable_ssl=self.ssl_mode is not SslMode.NONE,
+                timeout=self.timeout if self.timeout != _DEFAULTS["timeout"] else None,
+                unknown=self.unknown_properties,
+            )
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed because it was spelled out, but weak or without effect; one sentence each."""
+        weak: list[str] = []
+        if self.auth_mode is AuthMode.WINDOWS and self.ssl_mode is SslMode.NONE:
+            weak.append(
+                "Windows Authentication in clear text (ssl_mode 'none'): who can read the line can relay the sign-in "
+                "and try passwords against it; set ssl_mode to 'starttls'."
+            )
+        if self.ssl_mode is not SslMode.NONE and not self.verify_certificate:
+            weak.append(
+                "The server's certificate is not verified (verify_certificate false), so anybody in the line can "
+                "pretend to be the server; give its authority as ca_certificate instead."
+            )
+        return (*self.notes, *weak)
+
+    @property
+    def account(self) -> str | None:
+        """The Windows account as NTLM takes it: the login, with the domain before it where the login carries none."""
+        if self.login and self.domain and "\\" not in self.login and "@" not in self.login:
+            return f"{self.domain}\\{self.login}"
+        return self.login

@@ -1,0 +1,120 @@
+"""The connection string of an SSIS SMTP connection manager, read and written. Knows nothing of the other settings.
+
+`key=value` pairs between semicolons, keys in any order and case, blanks ignored, the last semicolon optional, and a
+bare host name for the whole string; SSIS itself writes SmtpServer, UseWindowsAuthentication, EnableSsl and, since 2012,
+Timeout. Nothing that could be part of a password is ever repeated in a message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# Under this, a Timeout is taken as seconds: SSIS means milliseconds, and people wrote 20, 22 and 30.
+SMALLEST_PLAUSIBLE_MILLISECONDS = 1000
+
+_SECRET_WORDS = ("user", "uid", "login", "pass", "pwd", "secret", "token", "credential")
+
+
+@dataclass(slots=True, kw_only=True)
+class SsisProperties:
+    """What a connection string says, and what is wrong with it.
+
+    Args:
+        server: SmtpServer.
+        windows_authentication: UseWindowsAuthentication.
+        enable_ssl: EnableSsl.
+        timeout: Timeout, in seconds.
+        unknown: pairs that SSIS does not define, kept as they are.
+        warnings: what was understood, but should be looked at.
+        faults: what could not be understood.
+    """
+
+    server: str | None = None
+    windows_authentication: bool | None = None
+    enable_ssl: bool | None = None
+    timeout: float | None = None
+    unknown: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    warnings: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def read_properties(connection_string: str) -> SsisProperties:
+    """Read an SSIS connection string. Never raises: what is wrong stands in `faults`."""
+    found = SsisProperties()
+    seen: dict[str, str] = {}
+    parts = [part.strip() for part in connection_string.split(";")]
+    for position, part in enumerate(parts, start=1):
+        if not part:
+            continue
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals and position == 1:
+            key, value = "SmtpServer", key
+        elif not equals:
+            # What stands there may be the tail of a password that held a semicolon: it is not shown.
+            found.faults.append(f"part {position} has no '='; write Key=Value pairs with ';' between them.")
+            continue
+        word = key.lower()
+        if any(secret in word for secret in _SECRET_WORDS):
+            found.faults.append(
+                f"{key!r} is not a property of SSIS's SMTP connection manager, which holds no account; put the account "
+                "into 'User name' and 'Password' and remove it from the string."
+            )
+            break  # what follows may be the rest of a password
+        if seen.setdefault(word, value) != value:
+            found.faults.append(f"{key!r} stands there twice with different values; keep one.")
+        elif not _take(found, word, value):
+            found.unknown += ((key, value),) if word not in {k.lower() for k, _ in found.unknown} else ()
+    if found.unknown:
+        keys = ", ".join(key for key, _ in found.unknown)
+        found.warnings.append(f"SSIS connection string: {keys} is kept, but has no effect.")
+    return found
+
+
+def _take(found: SsisProperties, word: str, value: str) -> bool:
+    """Store a pair that SSIS defines; False for any other."""
+    match word:
+        case "smtpserver":
+            found.server = value or None
+        case "usewindowsauthentication":
+            found.windows_authentication = _boolean("UseWindowsAuthentication", value, found)
+        case "enablessl":
+            found.enable_ssl = _boolean("EnableSsl", value, found)
+        case "timeout":
+            found.timeout = _seconds(value, found)
+        case _:
+            return False
+    return True
+
+
+def _boolean(key: str, value: str, found: SsisProperties) -> bool | None:
+    if value.lower() not in ("true", "false", ""):
+        found.faults.append(f"{key} is {value!r}; write True or False.")
+    return {"true": True, "false": False}.get(value.lower())
+
+
+def _seconds(value: str, found: SsisProperties) -> float | None:
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        found.faults.append(f"Timeout is {value!r}; write a whole number of milliseconds above 0.")
+        return None
+    number = int(value)
+    if number >= SMALLEST_PLAUSIBLE_MILLISECONDS:
+        return number / 1000
+    found.warnings.append(
+        f"SSIS connection string: Timeout={number} would be {number} milliseconds in SSIS and was taken as "
+        f"{number} seconds; write Timeout={number * 1000} if that is what you mean."
+    )
+    return float(number)
+
+
+def write_properties(properties: SsisProperties) -> str:
+    """The string in SSIS's own order and case, with the trailing semicolon that SSIS writes."""
+    pairs = [
+        ("SmtpServer", properties.server or ""),
+        ("UseWindowsAuthentication", str(bool(properties.windows_authentication))),
+        ("EnableSsl", str(bool(properties.enable_ssl))),
+    ]
+    if properties.timeout is not None:
+        pairs.append(("Timeout", str(round(properties.timeout * 1000))))
+    return "".join(f"{key}={value};" for key, value in (*pairs, *properties.unknown))

@@ -1,0 +1,282 @@
+"""An SMTP connection manager is read from anything that Airflow can hand over, and every fault is named at once."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_smtpcm.connection_manager import (
+    FIELDS,
+    AuthMode,
+    SmtpConnectionManager,
+    SslMode,
+    WindowsProtocol,
+)
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, Phase
+
+
+def connection(**fields: object) -> SimpleNamespace:
+    """What Airflow hands over; `extra` as keyword arguments of its own would hide what a test is about."""
+    return SimpleNamespace(**{"conn_id": "mail", "host": "mail.corp.example", "extra": None, **fields})
+
+
+def faults_of(**fields: object) -> tuple[str, ...]:
+    """What is wrong with a connection."""
+    with pytest.raises(ConnectionSettingsError) as caught:
+        SmtpConnectionManager.from_airflow(connection(**fields))
+    assert caught.value.conn_id == "mail"
+    return caught.value.faults
+
+
+def extra_faults(**extra: object) -> tuple[str, ...]:
+    """What is wrong with an extra."""
+    return faults_of(extra=extra)
+
+
+def test_all_faults_are_reported_together_by_their_form_labels() -> None:
+    """Nobody has to press Test five times."""
+    faults = faults_of(
+        host="",
+        port="smtp",
+        extra={"ssl_mode": "yes", "timeout": "soon", "verify_certificate": "maybe", "frm_address": "x"},
+    )
+    labels = ("frm_address", "Port", "SSL", "Timeout (seconds)", "Verify certificate", "SMTP server")
+    assert [any(label in fault for fault in faults) for label in labels] == [True] * 6
+    assert len(faults) == 6
+
+
+def test_the_error_names_the_connection_and_does_not_retry() -> None:
+    """A connection that is written wrong stays wrong."""
+    with pytest.raises(ConnectionSettingsError) as caught:
+        SmtpConnectionManager.from_airflow(connection(host=None))
+    assert "Connection 'mail' cannot be used" in str(caught.value)
+    assert "enter the name of the mail server" in str(caught.value)
+    assert caught.value.phase is Phase.SETTINGS
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("word", ["basic", "Basic", "plain", "login", "oauth2"])
+def test_basic_authentication_is_refused_with_where_to_go_instead(word: str) -> None:
+    """The password itself is never sent."""
+    (fault,) = extra_faults(auth_mode=word)
+    assert "Windows Authentication" in fault
+    assert "apache-airflow-providers-smtp" in fault
+
+
+@pytest.mark.parametrize(
+    "account", [{"login": "etl"}, {"password": "hunter2-x"}, {"login": "etl", "password": "hunter2-x"}]
+)
+def test_an_account_with_an_anonymous_server_is_refused(account: dict[str, str]) -> None:
+    """Somebody believed that the password would be used."""
+    (fault,) = faults_of(**account)
+    assert "anonymous" in fault
+    assert "apache-airflow-providers-smtp" in fault
+    assert "hunter2-x" not in fault
+
+
+def test_a_user_name_without_password_is_refused() -> None:
+    """NTLM cannot prove an account without its password."""
+    (fault,) = faults_of(login=r"CORP\etl", extra={"auth_mode": "windows"})
+    assert "Password" in fault
+    assert "worker's own identity" in fault
+
+
+def test_a_password_without_user_name_is_refused() -> None:
+    """Half an account is a slip."""
+    (fault,) = faults_of(password="hunter2-x", extra={"auth_mode": "windows"})
+    assert "user name" in fault
+    assert "hunter2-x" not in fault
+
+
+@pytest.mark.parametrize("login", [r"CORP\etl", "etl@corp.example"])
+def test_two_domains_for_one_account_are_refused(login: str) -> None:
+    """Which of the two should win is not ours to guess."""
+    (fault,) = faults_of(login=login, password="p", extra={"auth_mode": "windows", "domain": "OTHER"})
+    assert "name the domain once" in fault
+
+
+@pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("smtp://mail.corp.example", "without smtp://"),
+        ("mail.corp.example:587", "put the number into 'Port'"),
+        ("mail.corp.example:465:1", "put the number into 'Port'"),
+        ("mail corp example", "not a host name"),
+        ("mail.corp.example\r\nQUIT", "control character"),
+        ("", "is empty"),
+        (None, "is empty"),
+    ],
+)
+def test_a_host_that_is_no_host_is_refused(host: str | None, remedy: str) -> None:
+    """The commonest slips each have their own remedy."""
+    assert [remedy in fault for fault in faults_of(host=host)] == [True]
+
+
+@pytest.mark.parametrize("port", ["smtp", 0, 65536, -1, 25.5, "25.5", True])
+def test_a_port_that_is_no_port_is_refused(port: object) -> None:
+    """Between 1 and 65535."""
+    assert ["Port" in fault for fault in faults_of(port=port)] == [True]
+
+
+@pytest.mark.parametrize("value", ["maybe", "2", "", [], 3])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(value: object) -> None:
+    """Nothing is true just because it is text."""
+    if value == "":
+        assert SmtpConnectionManager.from_airflow(connection(extra={"verify_certificate": value})).verify_certificate
+    else:
+        assert ["true or false" in fault for fault in extra_faults(verify_certificate=value)] == [True]
+
+
+@pytest.mark.parametrize("value", ["soon", 0, -1, 3601, "1e9", "nan", "inf", True])
+def test_a_timeout_out_of_bounds_is_refused(value: object) -> None:
+    """Seconds, from 1 to 3600."""
+    assert ["Timeout (seconds)" in fault for fault in extra_faults(timeout=value)] == [True]
+
+
+@pytest.mark.parametrize("extra", ["not json", "[1]", '"text"', [1], 5])
+def test_an_extra_that_is_no_json_object_is_refused(extra: object) -> None:
+    """It says what to write."""
+    assert ["JSON" in fault for fault in faults_of(extra=extra)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("ssl_mod", "did you mean 'ssl_mode'"),
+        ("connection_string", "ssis_properties"),
+        ("disable_ssl", "ssl_mode"),
+        ("from_email", "from_address"),
+        ("keytab", "Unknown setting"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_what_was_probably_meant(key: str, hint: str) -> None:
+    """A setting that has no effect must not look as if it had."""
+    assert [hint in fault for fault in extra_faults(**{key: "x"})] == [True]
+
+
+@pytest.mark.parametrize("name", ["worker 1", "-x", "[1.2.3.4", "a\r\nb"])
+def test_a_local_host_name_that_is_none_is_refused(name: str) -> None:
+    """It becomes part of EHLO."""
+    assert ["Local host name" in fault for fault in extra_faults(local_hostname=name)] == [True]
+
+
+def test_the_defaults_are_anonymous_with_required_and_verified_tls() -> None:
+    """Nothing but a host is needed."""
+    manager = SmtpConnectionManager.from_airflow(connection())
+    assert (manager.port, manager.auth_mode, manager.ssl_mode) == (25, AuthMode.ANONYMOUS, SslMode.STARTTLS)
+    assert (manager.verify_certificate, manager.timeout, manager.final_reply_timeout) == (True, 30, 600)
+    assert manager.windows_protocol is WindowsProtocol.NEGOTIATE
+    assert manager.warnings == ()
+
+
+def test_implicit_tls_has_its_own_port() -> None:
+    """Unless the connection names one."""
+    assert SmtpConnectionManager(host="h", ssl_mode=SslMode.IMPLICIT).port == 465
+    assert SmtpConnectionManager(host="h", ssl_mode=SslMode.IMPLICIT, port=2465).port == 2465
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"auth_mode": "windows", "verify_certificate": "false", "timeout": "5", "domain": "CORP"},
+        '{"auth_mode": "Windows", "verify_certificate": "False", "timeout": 5.0, "domain": "CORP"}',
+        {"auth_mode": " windows ", "verify_certificate": 0, "timeout": 5, "domain": "CORP", "ssl_mode": None},
+        {"auth_mode": "windows", "verify_certificate": "no", "timeout": "5.0", "domain": "CORP", "reply_to": ""},
+    ],
+)
+def test_text_numbers_and_nulls_are_read_alike(extra: object) -> None:
+    """A URI brings everything as text, the form brings nulls, and "false" is false."""
+    manager = SmtpConnectionManager.from_airflow(connection(port="2525", login="etl", password="p", extra=extra))
+    assert (manager.auth_mode, manager.verify_certificate, manager.timeout) == (AuthMode.WINDOWS, False, 5.0)
+    assert (manager.port, manager.ssl_mode, manager.account) == (2525, SslMode.STARTTLS, r"CORP\etl")
+
+
+def test_a_form_in_which_everything_was_left_empty_is_the_default() -> None:
+    """The form writes an explicit null for each field."""
+    extra = dict.fromkeys((field.name for field in FIELDS), None)
+    assert SmtpConnectionManager.from_airflow(connection(extra=extra)) == SmtpConnectionManager(
+        host="mail.corp.example"
+    )
+
+
+def test_digits_that_airflow_turned_into_numbers_are_text_again() -> None:
+    """Some versions do that to URIs."""
+    manager = SmtpConnectionManager.from_airflow(
+        connection(login="etl", password=12345, extra={"auth_mode": "windows", "domain": 7})
+    )
+    assert (manager.password, manager.domain) == ("12345", "7")
+
+
+def test_blanks_belong_to_a_password() -> None:
+    """They are trimmed everywhere else."""
+    manager = SmtpConnectionManager(host=" h ", login=" etl ", password="  ", auth_mode=AuthMode.WINDOWS)
+    assert (manager.host, manager.login, manager.password) == ("h", "etl", "  ")
+
+
+def test_an_ipv6_address_is_a_host() -> None:
+    """With or without its brackets."""
+    assert SmtpConnectionManager(host="[::1]").host == SmtpConnectionManager(host="::1").host == "::1"
+
+
+def test_pem_whose_line_ends_were_spelled_out_is_mended() -> None:
+    """Environment variables and URIs do that to it."""
+    manager = SmtpConnectionManager(
+        host="h", ca_certificate="-----BEGIN CERTIFICATE-----\\nAA\\n-----END CERTIFICATE-----"
+    )
+    assert manager.ca_certificate == "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----"
+
+
+def test_the_password_is_in_no_repr() -> None:
+    """Neither is what came along in an SSIS connection string."""
+    manager = SmtpConnectionManager(host="h", login="etl", password="hunter2-x", auth_mode=AuthMode.WINDOWS)
+    assert "hunter2-x" not in repr(manager)
+
+
+def test_windows_without_login_is_the_workers_own_identity() -> None:
+    """As SSIS means it."""
+    manager = SmtpConnectionManager(host="h", auth_mode=AuthMode.WINDOWS)
+    assert manager.account is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"auth_mode": "windows", "ssl_mode": "none"}, "clear text"), ({"verify_certificate": False}, "not verified")],
+)
+def test_what_is_weak_but_spelled_out_is_a_warning(settings: dict[str, object], word: str) -> None:
+    """It is allowed, and said."""
+    (warning,) = SmtpConnectionManager(host="h", **settings).warnings  # type: ignore[arg-type]
+    assert word in warning
+
+
+def test_it_is_an_ssis_connection_manager_of_type_smtp() -> None:
+    """The word that SSIS uses."""
+    assert SmtpConnectionManager.connection_manager_type == "SMTP"
+
+
+managers = st.builds(
+    SmtpConnectionManager,
+    host=st.from_regex(r"[a-z]{1,9}(\.[a-z]{1,9}){0,3}", fullmatch=True),
+    port=st.integers(1, 65535),
+    auth_mode=st.sampled_from(AuthMode),
+    ssl_mode=st.sampled_from(SslMode),
+    windows_protocol=st.sampled_from(WindowsProtocol),
+    verify_certificate=st.booleans(),
+    timeout=st.floats(1, 3600, allow_nan=False),
+    from_address=st.sampled_from([None, "a@corp.example", "Ä <a@corp.example>"]),
+    ca_certificate=st.sampled_from([None, "/etc/ssl/ca.pem"]),
+    local_hostname=st.sampled_from([None, "worker1.corp.example", "[192.0.2.1]"]),
+    unknown_properties=st.sampled_from([(), (("ConnectByProxy", "False"),)]),
+)
+
+
+@given(manager=managers, as_text=st.booleans())
+def test_what_goes_to_airflow_comes_back_the_same(manager: SmtpConnectionManager, as_text: bool) -> None:
+    """`to_airflow` and `from_airflow` are each other's inverse, with the extra as JSON text too."""
+    written = manager.to_airflow()
+    if as_text:
+        written["extra"] = json.dumps(written["extra"])
+    assert SmtpConnectionManager.from_airflow(SimpleNamespace(**written)) == manager
