@@ -1,0 +1,260 @@
+"""Mailboxes: what a person writes, parsed once into `Address`. Knows no header, no envelope and no server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
+
+_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
+_ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path is 256 with its angle brackets
+
+ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]"
+# RFC 6531 3.3 adds every non-ASCII character; what is not seen (blanks, zero-width characters) is refused elsewhere.
+_DOT_ATOM = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?:\.(?:{ATEXT}|[^\x00-\x7f])+)*")
+# RFC 5321 4.1.2, and the underscore, which host names inside many a company have.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_QUOTED_PAIR = re.compile(r"\\(.)")
+_ATOMS = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*")
+
+_WRITE = "Write it as jane@corp.example or Jane Doe <jane@corp.example>."
+_QUOTE_NAME = 'Put the display name into quotation marks: "Doe, Jane" <jane@corp.example>.'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One mailbox. It is valid from the moment that it exists, however it was made.
+
+    Args:
+        display_name: the name beside the address, or "".
+        local_part: what stands before the `@`, without quotation marks.
+        domain: what stands behind it, as written: ASCII, internationalised, or a literal such as `[10.0.0.1]`.
+
+    Raises:
+        MessageError: an SMTP server would not take it, or it could end the command that carries it.
+    """
+
+    display_name: str = ""
+    local_part: str
+    domain: str
+    #: The addr-spec as SMTP has it: the domain in A-labels, the local part in quotation marks where it needs them.
+    address: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for text in (self.display_name, self.local_part, self.domain):
+            if not isinstance(text, str):
+                raise MessageError(f"An address consists of text, not of {type(text).__name__}.", remedy=_WRITE)
+            if character := forbidden_character(text):
+                raise MessageError(f"It holds the control character {character}.", remedy="Remove that character.")
+        local_part = _wire_local_part(self.local_part)
+        address = f"{local_part}@{ascii_domain(self.domain)}"
+        if len(address.encode()) > _ADDRESS_OCTETS:
+            raise MessageError(f"It is longer than {_ADDRESS_OCTETS} octets.", remedy="SMTP allows no more.")
+        object.__setattr__(self, "address", address)
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether only a server with SMTPUTF8 (RFC 6531) can take it; a domain alone never asks for that."""
+        return not self.local_part.isascii()
+
+    def __str__(self) -> str:
+        address = f"{_wire_local_part(self.local_part)}@{self.domain}"
+        if not self.display_name:
+            return address
+        return f"{phrase(self.display_name)} <{address}>"
+
+
+def parse_address(value: str | Address, *, field: str) -> Address:
+    """Exactly one mailbox; a comma outside quotation marks belongs to the display name.
+
+    Args:
+        field: the name of the field for the reader of an error, such as "From".
+    """
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise MessageError(f"{field} takes an address as text, not {type(value).__name__}.", remedy=_WRITE)
+    pieces = _split(value, ";", field=field)
+    if len(pieces) != 1:
+        found = "no address" if not pieces else f"{len(pieces)} addresses"
+        raise MessageError(f"{field} takes exactly one address, and {shown(value)} holds {found}.", remedy=_WRITE)
+    return _parse_mailbox(pieces[0], field=field)
+
+
+def parse_addresses(value: str | Address | Iterable[str | Address] | None, *, field: str) -> tuple[Address, ...]:
+    """Any number of mailboxes, in their order.
+
+    Args:
+        value: one string with `;` (as SSIS has it) or `,` between, or an iterable of strings and addresses; blanks and
+            superfluous separators are ignored. Where a string has a `;`, and in every item of a list, a comma outside
+            quotation marks belongs to the display name.
+        field: the name of the field for the reader of an error, such as "To".
+    """
+    if value is None:
+        return ()
+    if isinstance(value, Address):
+        return (value,)
+    if isinstance(value, str):
+        separator = ";" if ";" in _masked(value, field=field) else ","
+        return tuple(_parse_mailbox(piece, field=field) for piece in _split(value, separator, field=field))
+    if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        raise MessageError(
+            f"{field} takes text or a list of addresses, not {type(value).__name__}.",
+            remedy="Pass one string with ';' between the addresses, or a list of strings.",
+        )
+    addresses: list[Address] = []
+    for item in value:
+        if isinstance(item, str):
+            addresses += [_parse_mailbox(piece, field=field) for piece in _split(item, ";", field=field)]
+        else:
+            addresses.append(parse_address(item, field=field))
+    return tuple(addresses)
+
+
+def ascii_domain(domain: str) -> str:
+    """A domain as SMTP has it: ASCII as written, anything else in A-labels (IDNA 2008 with the mapping of UTS 46)."""
+    if domain.startswith("["):
+        return _domain_literal(domain)
+    written = domain
+    if not domain.isascii():
+        import idna
+
+        try:
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+        except UnicodeError as error:
+            raise MessageError(
+                f"The domain {shown(domain)} is not an internationalised domain ({error}).", remedy="Correct it."
+            ) from error
+    if not _DOMAIN.fullmatch(domain):
+        raise MessageError(
+            f"The domain {shown(written)} is not one." if written else "There is nothing behind the '@'.",
+            remedy="A domain is letters, digits and hyphens with dots between, such as corp.example, or [10.0.0.1].",
+        )
+    return domain
+
+
+def phrase(text: str) -> str:
+    """A display name as it stands before `<`: as it is, or in quotation marks where it needs them (RFC 5322 3.2.5)."""
+    return text if _ATOMS.fullmatch(text) else quoted_string(text)
+
+
+def quoted_string(text: str) -> str:
+    """In quotation marks, with a backslash before the two characters that need it (RFC 5322 3.2.4)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _wire_local_part(local_part: str) -> str:
+    """The local part as it stands in a command; see Address."""
+    if not local_part:
+        raise MessageError("There is nothing before the '@'.", remedy=_WRITE)
+    # An angle bracket would be legal in quotation marks, and ends MAIL FROM:<...> for a careless server all the same.
+    if "<" in local_part or ">" in local_part:
+        raise MessageError("There is an angle bracket before the '@'.", remedy=_WRITE)
+    # An encoded word has no place in an address (RFC 2047 5); a reader that decodes it all the same is led elsewhere.
+    if "=?" in local_part:
+        raise MessageError("There is an encoded word before the '@'.", remedy="Write the address itself.")
+    if not local_part.replace(" ", "x").isprintable():
+        raise MessageError("There is an invisible character before the '@'.", remedy="Type the address anew.")
+    wire = local_part if _DOT_ATOM.fullmatch(local_part) else quoted_string(local_part)
+    if len(wire.encode()) > _LOCAL_PART_OCTETS:
+        raise MessageError(
+            f"There are more than {_LOCAL_PART_OCTETS} octets before the '@'.", remedy="SMTP allows no more."
+        )
+    return wire
+
+
+def _domain_literal(domain: str) -> str:
+    """`[10.0.0.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3)."""
+    import ipaddress
+
+    literal = domain[1:-1] if domain.endswith("]") else ""
+    try:
+        if literal[:5].lower() != "ipv6:":
+            ipaddress.IPv4Address(literal)
+        elif ipaddress.IPv6Address(literal[5:]).scope_id is not None:
+            # A scope (fe80::1%eth0) means nothing to the other side, and may hold any character.
+            raise ValueError(literal)
+    except ValueError as error:
+        raise MessageError(
+            f"The domain {shown(domain)} is not an address literal.", remedy="Write [10.0.0.1] or [IPv6:2001:db8::1]."
+        ) from error
+    return domain
+
+
+def _masked(text: str, *, field: str) -> str:
+    """The text with every quoted string overwritten, at the same positions, so that what is left can be searched."""
+    if character := forbidden_character(text):
+        raise MessageError(
+            f"{field}: {shown(text)} holds the control character {character}.",
+            remedy="Remove it: an address stands on one line, and addresses have ';' between.",
+        )
+    masked = _QUOTED.sub(lambda quoted: "\0" * len(quoted[0]), text) if '"' in text else text
+    if '"' in masked:
+        raise MessageError(f"{field}: a quotation mark is not closed in {shown(text)}.", remedy=_QUOTE_NAME)
+    return masked
+
+
+def _split(text: str, separator: str, *, field: str) -> list[str]:
+    """The pieces between the separators that stand outside quotation marks, without blanks and empty ones."""
+    stripped = text.strip()
+    if stripped[:1] in ("[", "(") and stripped[-1] in "])":
+        raise MessageError(
+            f"{field}: {shown(text)} is a list that was turned into text.",
+            remedy="Pass a list and give the DAG render_template_as_native_obj=True, or join the addresses with ';'.",
+        )
+    masked = _masked(text, field=field)
+    pieces: list[str] = []
+    start = 0
+    for part in masked.split(separator):
+        if piece := text[start : start + len(part)].strip().strip(", "):
+            pieces.append(piece)
+        start += len(part) + 1
+    if separator == "," and len(pieces) > 1:
+        for piece in pieces:
+            if "@" not in _masked(piece, field=field):
+                raise MessageError(
+                    f"{field}: {shown(piece)} in {shown(text)} has no '@': does the comma belong to a name?",
+                    remedy=f"{_QUOTE_NAME} Or separate the addresses with ';'.",
+                )
+    return pieces
+
+
+def _parse_mailbox(text: str, *, field: str) -> Address:
+    """One mailbox: `local@domain`, or a display name before `<local@domain>`."""
+    masked = _masked(text, field=field)
+
+    def fault(what: str, remedy: str = _WRITE) -> MessageError:
+        return MessageError(f"{field}: {what} in {shown(text)}.", remedy=remedy)
+
+    name, address, masked_address = "", text, masked
+    if masked.endswith(">") and masked.count("<") == masked.count(">") == 1:
+        opening = masked.index("<")
+        if any(character in masked[:opening] for character in ":@;"):
+            raise fault("there is a ':', '@' or ';' before the '<'", _QUOTE_NAME)
+        name = _QUOTED.sub(lambda quoted: _unquoted(quoted[0]), text[:opening].strip())
+        address, masked_address = text[opening + 1 : -1].strip(" "), masked[opening + 1 : -1].strip(" ")
+    if "<" in masked_address or ">" in masked_address:
+        raise fault("the angle brackets do not fit")
+    local_part, at, domain = masked_address.rpartition("@")
+    if not at:
+        raise fault("there is no '@'", "An address needs a domain: jane@corp.example.")
+    written, domain = address[: len(local_part)], address[len(local_part) + 1 :]
+    if _QUOTED.fullmatch(written):
+        written = _unquoted(written)
+    elif "," in local_part or "@" in local_part:
+        raise fault("there is more than one address", "Put ';' between addresses.")
+    elif written and not _DOT_ATOM.fullmatch(written):
+        raise fault(f"there is something before the '@' that needs quotation marks, {shown(written)},")
+    try:
+        return Address(display_name=name, local_part=written, domain=domain)
+    except MessageError as error:
+        raise MessageError(f"{field}: {shown(text)} is not an address. {error.message}", remedy=error.remedy) from error
+
+
+def _unquoted(text: str) -> str:
+    return _QUOTED_PAIR.sub(r"\1", text[1:-1])

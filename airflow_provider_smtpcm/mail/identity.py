@@ -1,0 +1,35 @@
+"""Message-IDs (RFC 5322 3.6.4): a random one, and one that every try of the same mail bears."""
+
+from __future__ import annotations
+
+import os
+
+from airflow_provider_smtpcm.mail.address import ascii_domain
+
+
+def new_message_id(domain: str) -> str:
+    """A Message-ID that nobody has used.
+
+    Args:
+        domain: the sender's, as `Address.domain` has it.
+    """
+    return f"<{os.urandom(16).hex()}@{ascii_domain(domain)}>"
+
+
+def stable_message_id(domain: str, *parts: str | int) -> str:
+    """The Message-ID that these parts, in this order, always have.
+
+    Args:
+        domain: the sender's, as `Address.domain` has it.
+        parts: what makes the mail this one and no other, such as the DAG, the run, the task and the map index.
+    """
+    import hashlib
+
+    if not parts:
+        raise ValueError("Without parts every mail would have the same Message-ID.")
+    digest = hashlib.sha256()
+    for part in parts:
+        octets = str(part).encode("utf-8", "surrogatepass")
+        # With its length before it, ("a", "bc") is not ("ab", "c").
+        digest.update(b"%d:%b" % (len(octets), octets))
+    return f"<{digest.hexdigest()[:32]}@{ascii_domain(domain)}>"

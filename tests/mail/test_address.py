@@ -1,0 +1,282 @@
+"""What a person writes becomes addresses, or one error that says how to write it."""
+
+from __future__ import annotations
+
+import pickle
+import re
+
+import pytest
+
+from airflow_provider_smtpcm.errors import MessageError, Phase
+from airflow_provider_smtpcm.mail import Address
+from airflow_provider_smtpcm.mail.address import ascii_domain, parse_address, parse_addresses
+
+
+def to(value: object) -> list[str]:
+    return [str(address) for address in parse_addresses(value, field="To")]  # type: ignore[arg-type]
+
+
+def fault(value: object) -> str:
+    with pytest.raises(MessageError) as caught:
+        to(value)
+    assert caught.value.phase is Phase.MESSAGE
+    assert caught.value.remedy and str(caught.value).endswith(caught.value.remedy)
+    return str(caught.value)
+
+
+def test_a_comma_that_may_belong_to_a_name_is_an_error_that_says_how_to_write_it() -> None:
+    """Nobody guesses whether 'Doe' is half a name or an address without a domain."""
+    message = fault("Doe, Jane <jane@corp.example>")
+
+    assert "To" in message and "'Doe'" in message
+    assert '"Doe, Jane" <jane@corp.example>' in message and "';'" in message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "jane",
+        "jane@",
+        "@corp.example",
+        "@",
+        "<>",
+        "<jane@corp.example",
+        "jane@corp.example>",
+        "<<jane@corp.example>>",
+        "<jane@corp.example> Jane",
+        "<jane@corp.example> <roe@corp.example>",
+        "jane@corp.example (Jane)",
+        "jane@corp@example",
+        "jane doe@corp.example",
+        "jane@corp example",
+        "jane@corp..example",
+        "jane@.corp.example",
+        "jane@corp.example.",
+        "jane@-corp.example",
+        "jane@corp:25",
+        ".jane@corp.example",
+        "jane.@corp.example",
+        "ja..ne@corp.example",
+        '"jane@corp.example',
+        '"jane"doe@corp.example',
+        '""@corp.example',
+        '"a>b"@corp.example',
+        "=?utf-8?q?eve=40evil.example=3E?=@corp.example",
+        '"a<b"@corp.example',
+        "jane\u200b@corp.example",
+        "jane\u00a0doe@corp.example",
+        "jane@corp\u00a0.example",
+        "jane@＞.example",
+        "jane@☃.example",
+        "jane@[10.0.0]",
+        "jane@[10.0.0.1",
+        "jane@[IPv6:fe80::1%eth0]",
+        "jane@[IPv6:nonsense]",
+        "jane@[x-tag:anything]",
+        "jane@" + "a" * 64 + ".example",
+        "Team: jane@corp.example;",
+        "jane@corp.example <jane@corp.example>",
+        "a@corp.example, Jane <jane@corp.example>; c@corp.example",
+        "a@corp.example, b@corp.example; c@corp.example",
+        "Doe, Jane <j@corp.example>, b@corp.example; c@corp.example",
+    ],
+)
+def test_what_is_not_an_address_is_refused_by_field_and_text(value: str) -> None:
+    """The reader learns which field it was, and what stood there."""
+    message = fault(value)
+
+    assert "To" in message
+    assert "'" in message
+
+
+@pytest.mark.parametrize(
+    "character", ["\r\n", "\n", "\r", "\0", "\t", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\ud800"]
+)
+@pytest.mark.parametrize(
+    "template",
+    [
+        "jane@corp.example{}",
+        "{}jane@corp.example",
+        "ja{}ne@corp.example",
+        "Jane{} <jane@corp.example>",
+        '"{}"@x.example',
+    ],
+)
+def test_a_control_character_is_refused_anywhere(character: str, template: str) -> None:
+    """A line break in an address would be a command of its own."""
+    message = fault(template.format(character))
+
+    assert "control character" in message
+    assert character not in message
+
+
+def test_an_injected_command_is_refused() -> None:
+    """What stands behind the line break is shown as text, and never sent."""
+    assert r"\r\nBcc:" in fault("jane@corp.example\r\nBcc: eve@corp.example")
+    fault("jane@corp.example> SIZE=1")
+    fault("<jane@corp.example> BODY=8BITMIME")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"local_part": "jane>", "domain": "corp.example"},
+        {"local_part": "jane\r\n", "domain": "corp.example"},
+        {"local_part": "jane", "domain": "corp.example> x"},
+        {"local_part": "jane", "domain": "corp.example\r\nDATA"},
+        {"local_part": "jane", "domain": "[10.0.0.1]> x"},
+        {"local_part": "", "domain": "corp.example"},
+        {"local_part": "jane", "domain": ""},
+        {"local_part": "jane", "domain": None},
+        {"local_part": "jane", "domain": "corp.example", "display_name": "Jane\nBcc: x"},
+    ],
+)
+def test_an_address_that_is_made_by_hand_is_checked_as_well(parts: dict[str, str]) -> None:
+    """There is no way around the checks."""
+    with pytest.raises(MessageError):
+        Address(**parts)
+
+
+@pytest.mark.parametrize("value", ["['a@x.example', 'b@x.example']", "('a@x.example',)", "[]"])
+def test_a_list_that_was_rendered_to_text_is_recognised(value: str) -> None:
+    """Airflow's templates turn lists into text, unless they are told not to."""
+    message = fault(value)
+
+    assert "render_template_as_native_obj=True" in message
+    assert "';'" in message
+
+
+@pytest.mark.parametrize(
+    "value", [7, b"jane@corp.example", {"jane@corp.example": "Jane"}, [7], [None], [b"x"], [["a@x.example"]]]
+)
+def test_other_types_are_refused_in_words(value: object) -> None:
+    """A TypeError would tell nobody which field it was."""
+    assert fault(value).startswith("To takes")
+
+
+def test_local_part_and_address_end_where_smtp_says() -> None:
+    """RFC 5321 4.5.3.1: 64 octets and 254, counted in UTF-8."""
+    assert "64 octets" in fault("j" * 65 + "@corp.example")
+    assert "64 octets" in fault("ü" * 33 + "@corp.example")
+    assert "254 octets" in fault("j" * 64 + "@" + ".".join(["a" * 47] * 4))
+
+    to("j" * 64 + "@corp.example")
+    to("ü" * 32 + "@corp.example")
+    longest = parse_address("j" * 64 + "@" + ".".join(["a" * 46] * 3 + ["a" * 48]), field="To")
+    assert len(longest.address) == 254
+
+
+def test_from_takes_exactly_one() -> None:
+    """None and two are both said by their number."""
+    for value, found in (("", "no address"), (" ; ", "no address"), ("a@x.example; b@x.example", "2 addresses")):
+        with pytest.raises(MessageError, match=f"From takes exactly one address.*{found}"):
+            parse_address(value, field="From")
+    with pytest.raises(MessageError, match="more than one address"):
+        parse_address("a@x.example, b@x.example", field="From")
+
+    jane = parse_address("Doe, Jane <jane@corp.example>;", field="From")
+    assert (jane.display_name, jane.address) == ("Doe, Jane", "jane@corp.example")
+    assert parse_address(jane, field="From") is jane
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", ";", " ; , ;; ", [], [""], ["  ", ";"], ()])
+def test_nothing_is_nobody(value: object) -> None:
+    """Blanks and separators alone name no recipient."""
+    assert to(value) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("jane@corp.example", ["jane@corp.example"]),
+        (";; a@x.example;b@x.example ; ;", ["a@x.example", "b@x.example"]),
+        ("a@x.example,b@x.example,,", ["a@x.example", "b@x.example"]),
+        ("a@x.example,; b@x.example", ["a@x.example", "b@x.example"]),
+        ("Doe, Jane <jane@corp.example>;", ['"Doe, Jane" <jane@corp.example>']),
+        (
+            "Doe, Jane <j@x.example>; Roe, Rich <r@x.example>",
+            ['"Doe, Jane" <j@x.example>', '"Roe, Rich" <r@x.example>'],
+        ),
+        ('"Doe, Jane" <j@x.example>, b@x.example', ['"Doe, Jane" <j@x.example>', "b@x.example"]),
+        ('"Doe; Jane" <j@x.example>, b@x.example', ['"Doe; Jane" <j@x.example>', "b@x.example"]),
+        ('"J. \\"JD\\" Doe" <j@x.example>', ['"J. \\"JD\\" Doe" <j@x.example>']),
+        ("<jane@corp.example>", ["jane@corp.example"]),
+        ("Jane (IT) <jane@corp.example>", ['"Jane (IT)" <jane@corp.example>']),
+        ("[Ops] Team <ops@corp.example>", ['"[Ops] Team" <ops@corp.example>']),
+        ("O'Brien <o'brien@corp.example>", ["O'Brien <o'brien@corp.example>"]),
+        ("Jörg Müller <joerg@corp.example>", ["Jörg Müller <joerg@corp.example>"]),
+        ('"john doe"@corp.example', ['"john doe"@corp.example']),
+        ('"a,b;c@d"@corp.example; x@y.example', ['"a,b;c@d"@corp.example', "x@y.example"]),
+        ('"jane"@corp.example', ["jane@corp.example"]),
+        ("jane@[10.0.0.1]", ["jane@[10.0.0.1]"]),
+        ("jane@[IPv6:2001:db8::1]", ["jane@[IPv6:2001:db8::1]"]),
+        ("jane@localhost", ["jane@localhost"]),
+        ("jane@my_host.corp.example", ["jane@my_host.corp.example"]),
+        (
+            ["Doe, Jane <jane@corp.example>", "a@x.example; b@x.example"],
+            ['"Doe, Jane" <jane@corp.example>', "a@x.example", "b@x.example"],
+        ),
+        (Address(local_part="jane", domain="corp.example"), ["jane@corp.example"]),
+        ((Address(local_part="jane", domain="corp.example"), "a@x.example"), ["jane@corp.example", "a@x.example"]),
+        (iter(["a@x.example"]), ["a@x.example"]),
+    ],
+)
+def test_addresses_are_read_as_people_write_them(value: object, expected: list[str]) -> None:
+    """Semicolons as in SSIS or commas, and superfluous ones are ignored."""
+    assert to(value) == expected
+
+
+def test_what_an_address_says_reads_back_as_itself() -> None:
+    """`str` of an address is a way to write it."""
+    for text in (
+        '"Doe, Jane" <jane@corp.example>',
+        "Jörg <jörg@bücher.example>",
+        '" x " <"a b"@corp.example>',
+        '"a\\\\b" <j@x.example>',
+    ):
+        address = parse_address(text, field="To")
+        assert parse_address(str(address), field="To") == address
+
+
+def test_an_internationalised_domain_goes_out_in_a_labels() -> None:
+    """IDNA 2008: the sharp s is not two of another letter; only the local part may need SMTPUTF8."""
+    address = parse_address("jane@Straße.example", field="To")
+
+    assert address.address == "jane@xn--strae-oqa.example"
+    assert address.domain == "Straße.example"
+    assert not address.needs_smtputf8
+
+
+def test_an_ascii_domain_is_kept_as_written() -> None:
+    """Nobody's spelling is corrected."""
+    assert parse_address("Jane@Corp.EXAMPLE", field="To").address == "Jane@Corp.EXAMPLE"
+    assert ascii_domain("XN--bcher-kva.example") == "XN--bcher-kva.example"
+
+
+def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
+    """RFC 6531 3.2."""
+    assert parse_address("jürgen@corp.example", field="To").needs_smtputf8
+    assert not parse_address("Jürgen <jurgen@bücher.example>", field="To").needs_smtputf8
+
+
+def test_a_local_part_is_quoted_only_where_it_must_be() -> None:
+    """Two spellings of one mailbox are one mailbox."""
+    assert Address(local_part="a b", domain="x.example").address == '"a b"@x.example'
+    assert Address(local_part='a"\\b', domain="x.example").address == '"a\\"\\\\b"@x.example'
+    assert Address(local_part="a..b", domain="x.example").address == '"a..b"@x.example'
+    assert parse_address('"jane"@x.example', field="To") == parse_address("jane@x.example", field="To")
+
+
+def test_an_address_travels_between_processes() -> None:
+    """Airflow pickles what it maps over."""
+    address = parse_address("Jörg <jörg@bücher.example>", field="To")
+
+    assert pickle.loads(pickle.dumps(address)) == address  # noqa: S301
+    assert pickle.loads(pickle.dumps(address)).address == address.address  # noqa: S301
+
+
+def test_an_error_stays_short_whatever_was_pasted() -> None:
+    """A megabyte in a field does not become a megabyte in a log."""
+    assert len(fault("x" * 1_000_000)) < 400
+    assert len(fault("jane@" + "ü" * 2_000)) < 600
+    assert not re.search(r"[\x00-\x1f]", fault("\x00" * 1_000))
