@@ -1,0 +1,63 @@
+"""What became of one mail. Knows no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from airflow_provider_smtpcm.errors import MailError, Reply
+
+
+class Outcome(StrEnum):
+    """The five things that can become of a mail."""
+
+    #: The server took responsibility for every recipient.
+    ACCEPTED = "accepted"
+    #: It did so for some recipients and refused the others.
+    PARTIAL = "partial"
+    #: It answered, and took responsibility for nobody.
+    REFUSED = "refused"
+    #: The whole message was handed over and no answer came: it may have been delivered.
+    UNKNOWN = "unknown"
+    #: The message was never handed over in full, so nobody received it.
+    NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of one mail.
+
+    Args:
+        index: its place in the batch, from 0.
+        message_id: the Message-ID that it bears.
+        outcome: one of the five.
+        accepted: the addresses for which the server took responsibility.
+        refused: each refused address with the reply that refused it.
+        reply: the server's last word on this mail.
+        error: why it is not `accepted`; it knows its phase, whether to retry, and the remedy.
+    """
+
+    index: int = 0
+    message_id: str
+    outcome: Outcome
+    accepted: tuple[str, ...] = ()
+    refused: Mapping[str, Reply] = field(default_factory=dict)
+    reply: Reply | None = None
+    error: MailError | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON: what the operator returns, and so the XCom."""
+        return {
+            "index": self.index,
+            "message_id": self.message_id,
+            "outcome": str(self.outcome),
+            "accepted": list(self.accepted),
+            "refused": {address: _reply_dict(reply) for address, reply in self.refused.items()},
+            "reply": _reply_dict(self.reply) if self.reply else None,
+            "error": str(self.error) if self.error else None,
+        }
+
+
+def _reply_dict(reply: Reply) -> dict[str, object]:
+    return {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}

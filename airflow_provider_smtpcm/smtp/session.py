@@ -1,0 +1,228 @@
+"""One conversation with a mail server: greeting, EHLO, STARTTLS, AUTH, then any number of mails. Knows no Airflow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import ssl
+import time
+from types import TracebackType
+from typing import Self
+
+from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
+from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply, TlsError
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.smtp.authenticate import sign_in
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.tls import tls_context
+from airflow_provider_smtpcm.smtp.transaction import Transaction
+from airflow_provider_smtpcm.smtp.wire import Wire
+
+log = logging.getLogger(__name__)
+
+# Saying good-bye is a courtesy: it may not hold anybody up.
+QUIT_TIMEOUT = 5.0
+# Some servers write "AUTH=NTLM" beside "AUTH NTLM", for clients older than RFC 2554.
+_AUTH_WITH_EQUALS = re.compile(r"^AUTH=", re.IGNORECASE)
+_FULL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+")
+
+
+class Session:
+    """An open, signed-in conversation. Use it as a context manager; it is open from `open()` on.
+
+    Args:
+        manager: the server and how to talk to it.
+        context: a TLS context built before, since building one is slow; else one is built when needed.
+        give_up_at: a moment (`time.monotonic`) that nothing outlives, whatever the timeouts say.
+    """
+
+    def __init__(
+        self,
+        manager: SmtpConnectionManager,
+        *,
+        context: ssl.SSLContext | None = None,
+        give_up_at: float | None = None,
+    ) -> None:
+        self.manager = manager
+        #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
+        self.extensions: dict[str, str] = {}
+        #: The mechanism that let us in; None for an anonymous session.
+        self.mechanism: str | None = None
+        self._context = context
+        self._give_up_at = give_up_at
+        self._wire: Wire | None = None
+
+    def open(self) -> Self:
+        """Connect, encrypt and sign in, as the connection manager says.
+
+        Raises:
+            MailError: nothing was sent, and the connection is closed again.
+        """
+        opening = time.monotonic() + self.manager.timeout
+        ceiling = opening if self._give_up_at is None else min(opening, self._give_up_at)
+        context = self._context
+        if context is None and self.manager.ssl_mode is not SslMode.NONE:
+            context = tls_context(self.manager)
+        self._wire = wire = Wire.connect(
+            self.manager.host, self.manager.port, timeout=self.manager.timeout, give_up_at=ceiling
+        )
+        try:
+            if self.manager.ssl_mode is SslMode.IMPLICIT and context is not None:
+                wire.phase = Phase.TLS
+                wire.start_tls(context, self.manager.host)
+            self._greeting(wire)
+            self._say_hello(wire)
+            if self.manager.ssl_mode is SslMode.STARTTLS and context is not None:
+                self._start_tls(wire, context)
+            wire.give_up_at = self._give_up_at
+            wire.phase = Phase.AUTH
+            if self.manager.auth_mode is AuthMode.WINDOWS:
+                self.mechanism = sign_in(wire, self.manager, self.extensions)
+        except BaseException:
+            self._wire = None
+            wire.close()
+            raise
+        log.info(
+            "Connected to %s (%s, %s).",
+            wire.peer,
+            wire.tls_version or "clear text",
+            f"signed in by {self.mechanism}" if self.mechanism else "anonymous",
+        )
+        return self
+
+    @property
+    def usable(self) -> bool:
+        """Whether another mail can go through this session."""
+        return self._wire is not None
+
+    @property
+    def tls_version(self) -> str | None:
+        """Such as `TLSv1.3`; None in clear text."""
+        return self._wire.tls_version if self._wire else None
+
+    @property
+    def size_limit(self) -> int | None:
+        """The largest message that the server takes, in octets (RFC 1870); None where it does not say."""
+        text = self.extensions.get("SIZE", "")
+        return int(text) if text.isdecimal() and text.isascii() and int(text) > 0 else None
+
+    def send(self, mail: Mail, *, index: int = 0) -> Delivery:
+        """Send one mail. Never raises for the mail or the server: the delivery says what became of it.
+
+        Args:
+            mail: what to say; a From or Reply-To that it lacks is the connection's.
+            index: its place in a batch.
+        """
+        transaction = Transaction(mail, index=index, manager=self.manager)
+        if self._wire is None:
+            closed = ConnectError("The session is closed.", remedy="Open another one.")
+            return transaction.not_sent(closed)
+        try:
+            delivery = transaction.run(self._wire, self.extensions, self.size_limit)
+        except BaseException:
+            # Interrupted: a QUIT could become message text, and nobody knows any more where the conversation stands.
+            self.abandon()
+            raise
+        if transaction.line_is_dead:
+            self.abandon()
+        return delivery
+
+    def noop(self) -> Reply:
+        """Ask whether the server is still there (RFC 5321 4.1.1.9)."""
+        if self._wire is None:
+            raise ConnectError("The session is closed.", remedy="Open another one.")
+        self._wire.command("NOOP")
+        return self._wire.read_reply()
+
+    def close(self) -> None:
+        """Say QUIT and close. Never raises: a good-bye cannot turn a success into a failure."""
+        wire, self._wire = self._wire, None
+        if wire is None:
+            return
+        wire.timeout = QUIT_TIMEOUT
+        with contextlib.suppress(MailError):
+            wire.command("QUIT")
+            wire.read_reply()
+        wire.close()
+
+    def abandon(self) -> None:
+        """Close the socket without a word, where a word would be taken for message text or nobody listens."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def __enter__(self) -> Self:
+        return self if self.usable else self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _greeting(self, wire: Wire) -> None:
+        wire.phase = Phase.CONNECT
+        reply = wire.read_reply()
+        if reply.code != 220:  # RFC 5321 3.1: anything else means that no mail is wanted now
+            raise ConnectError(
+                f"{wire.peer} greets with '{reply}'.",
+                remedy="The server takes no mail from this worker now; try again, or ask its administrator why.",
+                reply=reply,
+                retryable=not 500 <= reply.code <= 599,
+            )
+
+    def _say_hello(self, wire: Wire) -> None:
+        name = self.manager.local_hostname or _own_name(wire.local_address)
+        wire.command(f"EHLO {name}")
+        reply = wire.read_reply()
+        self.extensions = {}
+        if reply.positive:
+            for line in reply.text.split("\n")[1:]:
+                keyword, _, parameters = _AUTH_WITH_EQUALS.sub("AUTH ", line).partition(" ")
+                known = self.extensions.get(keyword.upper())
+                self.extensions[keyword.upper()] = f"{known} {parameters}" if known else parameters
+            return
+        if reply.code in (500, 502, 504, 550):  # RFC 5321 3.2: a server of old knows HELO only
+            wire.command(f"HELO {name}")
+            reply = wire.read_reply()
+        if not reply.positive:
+            raise ConnectError(
+                f"{wire.peer} refuses EHLO {name} with '{reply}'.",
+                remedy="Give the name that it expects of this worker as 'Local host name'.",
+                reply=reply,
+                retryable=reply.transient,
+            )
+
+    def _start_tls(self, wire: Wire, context: ssl.SSLContext) -> None:
+        wire.phase = Phase.TLS
+        if "STARTTLS" not in self.extensions:
+            raise TlsError(
+                f"{wire.peer} does not offer STARTTLS (it offers {self.offered}).",
+                remedy="Have it enabled on the server; or set SSL to 'Implicit TLS' with the port that speaks it, or "
+                "to 'None' if clear text is acceptable.",
+            )
+        wire.command("STARTTLS")
+        reply = wire.read_reply()
+        if reply.code != 220:
+            raise TlsError(
+                f"{wire.peer} offers STARTTLS, but answers it with '{reply}'.",
+                remedy="The server's administrator must look at its certificate and its log.",
+                reply=reply,
+                retryable=reply.transient,
+            )
+        wire.start_tls(context, self.manager.host)
+        self._say_hello(wire)  # RFC 3207 4.2: what was offered before TLS no longer counts
+
+    @property
+    def offered(self) -> str:
+        """The extensions in the server's order, for a message."""
+        return ", ".join(f"{key} {value}".strip() for key, value in self.extensions.items()) or "no extension"
+
+
+def _own_name(local_address: str) -> str:
+    """What to say in EHLO (RFC 5321 4.1.4): the full host name, else an address literal; never waits for DNS."""
+    name = socket.gethostname()
+    if _FULL_NAME.fullmatch(name):
+        return name
+    return f"[IPv6:{local_address}]" if ":" in local_address else f"[{local_address}]"

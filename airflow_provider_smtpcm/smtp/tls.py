@@ -1,0 +1,73 @@
+"""The TLS context of a connection manager, and what a failed handshake means. Knows no SMTP."""
+
+from __future__ import annotations
+
+import ssl
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, TlsError
+
+_X509_EXPIRED, _X509_NOT_YET_VALID = 10, 9
+_X509_SELF_SIGNED = (18, 19)
+_X509_NO_ISSUER = (2, 20, 21)
+_X509_WRONG_NAME = (62, 64)
+
+
+def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
+    """Build the context; loading the system's authorities costs tens of milliseconds, so build it once and keep it."""
+    authority = manager.ca_certificate
+    try:
+        if authority is None:
+            context = ssl.create_default_context()
+        elif authority.startswith("-----BEGIN"):
+            context = ssl.create_default_context(cadata=authority)
+        else:
+            context = ssl.create_default_context(cafile=authority)
+    except (OSError, ValueError) as error:
+        shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else repr(authority)
+        why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
+        raise TlsError(
+            f"CA certificate (ca_certificate): {shown} cannot be used ({why}).",
+            remedy="Give the path of a PEM file that exists on the worker, or paste the PEM text, BEGIN and END lines "
+            "included.",
+        ) from None
+    if not manager.verify_certificate:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def handshake_error(error: OSError, peer: str) -> MailError:
+    """What a failed handshake means to the person who configured the connection."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "Give the certificate's authority as 'CA certificate'."
+        if error.verify_code in _X509_WRONG_NAME:
+            remedy = "Set 'SMTP server' to a name that stands in the certificate."
+        elif error.verify_code in (_X509_EXPIRED, _X509_NOT_YET_VALID):
+            remedy = "The server's administrator must renew it; check this worker's clock too."
+        elif error.verify_code in _X509_SELF_SIGNED:
+            remedy = "Give that certificate, or its private authority, as 'CA certificate'."
+        elif error.verify_code in _X509_NO_ISSUER:
+            remedy = "Give its private authority as 'CA certificate', or have the server send its whole chain."
+        return TlsError(f"The certificate of {peer} is not trusted: {error.verify_message}.", remedy=remedy)
+    if isinstance(error, TimeoutError):
+        return NoAnswerError(
+            f"{peer} did not finish the TLS handshake before the deadline.",
+            remedy="If this port speaks plain SMTP first, set SSL to 'STARTTLS'.",
+            phase=Phase.TLS,
+        )
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+        return TlsError(
+            f"{peer} does not speak TLS from the start on this port.",
+            remedy="Set SSL to 'STARTTLS', or 'Port' to the server's implicit TLS port (usually 465).",
+        )
+    if isinstance(error, ssl.SSLError) and error.reason not in (None, "UNEXPECTED_EOF_WHILE_READING"):
+        return TlsError(
+            f"TLS with {peer} failed: {error.reason.replace('_', ' ').lower()}.",
+            remedy="The server's TLS version or ciphers do not meet this worker's; its administrator must update them.",
+        )
+    return ConnectionLostError(
+        f"{peer} hung up in the TLS handshake.",
+        remedy="If this port speaks plain SMTP first, set SSL to 'STARTTLS'; else look into the server's log.",
+        phase=Phase.TLS,
+    )
