@@ -1,0 +1,16 @@
+r"""An SMTP server for demos and for tests of your own DAGs. Knows nothing of Airflow; needs the `testing` extra.
+
+>>> with Relay(users={r"CORP\alice": "secret"}) as relay:          # doctest: +SKIP
+...     connection = relay.airflow_connection()
+...     ...                                                        # send something through it
+...     [mail] = relay.messages
+...     assert mail.authenticated_as == r"CORP\alice"
+"""
+
+from __future__ import annotations
+
+from airflow_provider_smtpcm.testing.process import RelayError
+from airflow_provider_smtpcm.testing.received import ReceivedMail
+from airflow_provider_smtpcm.testing.relay import Relay
+
+__all__ = ["ReceivedMail", "Relay", "RelayError"]

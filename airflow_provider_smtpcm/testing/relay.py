@@ -1,0 +1,184 @@
+"""The relay as a test or a demo holds it. Knows nothing of the conversation, which goes on in a process of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_provider_smtpcm.testing.process import RelayError, ServerProcess, require_extra
+from airflow_provider_smtpcm.testing.settings import RelaySettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from airflow_provider_smtpcm.testing.received import ReceivedMail
+    from airflow_provider_smtpcm.testing.settings import SslMode
+
+#: Octets; near the usual limit of an Exchange receive connector.
+DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024
+
+
+class Relay:
+    r"""An SMTP server on this machine that keeps what it receives; a context manager.
+
+    Args:
+        ssl_mode: `starttls` offers STARTTLS, `implicit` speaks TLS from the first octet, `none` speaks none.
+        users: user names and passwords, such as `{r"CORP\alice": "secret"}`. With them the relay demands Windows
+            Authentication (AUTH NTLM, which with `starttls` is offered only after TLS); without, it is anonymous
+            and offers no AUTH. A name is compared as it stands but for upper and lower case.
+        host: the loopback address to listen on.
+        port: 0 takes any free one.
+        size_limit: the largest message, in octets.
+        refuse: recipients that are refused, each with the whole reply line: `{"no@corp.example": "550 5.1.1 No"}`.
+        smtputf8: whether addresses outside ASCII are accepted.
+        certificate_names: the host names and addresses in the server's certificate.
+        certificate_expired: a certificate that ran out yesterday.
+
+    Raises:
+        ValueError: what is wrong with these, all of it together.
+    """
+
+    def __init__(
+        self,
+        *,
+        ssl_mode: SslMode = "starttls",
+        users: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        size_limit: int = DEFAULT_SIZE_LIMIT,
+        refuse: Mapping[str, str] | None = None,
+        smtputf8: bool = False,
+        certificate_names: tuple[str, ...] = ("localhost", "127.0.0.1"),
+        certificate_expired: bool = False,
+    ) -> None:
+        self._settings = RelaySettings(
+            ssl_mode=ssl_mode,
+            users=None if users is None else dict(users),
+            host=host,
+            port=port,
+            size_limit=size_limit,
+            refuse=dict(refuse or {}),
+            smtputf8=smtputf8,
+            certificate_names=tuple(certificate_names),
+            certificate_expired=certificate_expired,
+        )
+        self._server: ServerProcess | None = None
+
+    def __repr__(self) -> str:
+        where = "not started" if self._server is None else f"port {self.port}{', stopped' * self._server.stopped}"
+        return f"<Relay on {self.host}, {where}, ssl_mode={self._settings.ssl_mode!r}>"
+
+    def start(self) -> Self:
+        """Start the server and wait until it listens. A stopped relay can be started again, without its messages.
+
+        Raises:
+            RelayError: the port is taken, or the relay is running already.
+            ModuleNotFoundError: the `testing` extra is not installed.
+        """
+        if self._server is not None and not self._server.stopped:
+            raise RelayError(f"{self!r} is running already. Call stop() first.")
+        require_extra(tls=self._settings.ssl_mode != "none")
+        self._server = ServerProcess(self._settings)
+        return self
+
+    def stop(self) -> None:
+        """Stop the server; what it received stays at hand. Does nothing if it is not running."""
+        if self._server is not None:
+            self._server.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- Where it is, and how to get there.
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return self._settings.host
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; after `stop()`, the one where nobody listens any more."""
+        return self._started().port
+
+    @property
+    def ca_certificate(self) -> str:
+        """The certificate, as PEM, of the authority that issued the server's; empty with `ssl_mode="none"`."""
+        return self._started().ca_certificate
+
+    def airflow_connection(
+        self, login: str | None = None, password: str | None = None, **extra: object
+    ) -> dict[str, Any]:
+        """Airflow's JSON form of a connection to this relay, for `AIRFLOW_CONN_...` or `airflow connections add`.
+
+        Args:
+            login: the first user unless told; an empty string leaves login and password out.
+            password: the login's own unless told.
+            extra: settings that replace or join those that lead to this relay; None takes a setting out.
+        """
+        users = self._settings.users or {}
+        if login is None:
+            login = next(iter(users), "")
+        if password is None:
+            password = users.get(login)
+        settings: dict[str, object] = {
+            "auth_mode": "anonymous" if self._settings.users is None else "windows",
+            "ssl_mode": self._settings.ssl_mode,
+            "ca_certificate": self.ca_certificate or None,
+        }
+        settings |= extra
+        connection: dict[str, Any] = {
+            "conn_type": "smtpcm",
+            "host": "localhost" if self.host == "127.0.0.1" else self.host,
+            "port": self.port,
+        }
+        if login:
+            connection |= {"login": login} | ({} if password is None else {"password": password})
+        return connection | {"extra": {key: value for key, value in settings.items() if value is not None}}
+
+    # --- What it received.
+
+    @property
+    def messages(self) -> list[ReceivedMail]:
+        """All mails so far. Whatever the server has said 250 to is among them."""
+        server = self._started()
+        with server.changed:
+            server.catch_up()
+            return list(server.messages)
+
+    def wait_for_messages(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
+        """All mails so far, once there are `count` at least.
+
+        Args:
+            count: how many to wait for.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: there were fewer when the time was over, or when the relay was stopped.
+        """
+        server = self._started()
+        with server.changed:
+            server.wait_for(lambda: len(server.messages) >= count, timeout)
+            server.catch_up()
+            if len(server.messages) < count:
+                end = "and the relay is stopped" if server.stopped else f"after {timeout:g} s"
+                raise TimeoutError(f"Waited for {count} mails, {len(server.messages)} came {end}.")
+            return list(server.messages)
+
+    def clear(self) -> list[ReceivedMail]:
+        """Forget all mails so far, and return them: none gets lost between looking and forgetting."""
+        server = self._started()
+        with server.changed:
+            server.catch_up()
+            taken, server.messages = server.messages, []
+            return taken
+
+    def _started(self) -> ServerProcess:
+        if self._server is None:
+            raise RelayError("The relay has not been started. Use it in a `with` statement, or call start() first.")
+        return self._server

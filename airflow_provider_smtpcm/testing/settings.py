@@ -1,0 +1,107 @@
+"""What a relay is told before it starts, checked once; travels as JSON into its process. Knows no server."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal, Self, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SslMode = Literal["starttls", "none", "implicit"]
+
+HIGHEST_PORT = 65535
+#: A whole reply line that refuses (RFC 5321 4.2): 4yz or 5yz, a blank, printable ASCII.
+REFUSAL = re.compile(r"[45][0-5]\d [\x20-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """The relay's settings; all that is wrong with them is one `ValueError`. `Relay` explains each of them."""
+
+    ssl_mode: SslMode
+    users: Mapping[str, str] | None = field(repr=False)
+    host: str
+    port: int
+    size_limit: int
+    refuse: Mapping[str, str]
+    smtputf8: bool
+    certificate_names: tuple[str, ...]
+    certificate_expired: bool
+
+    def __post_init__(self) -> None:
+        faults = [*self._network_faults(), *self._user_faults()]
+        faults += [
+            f"refuse: {reply!r} for {address} is no refusal; write a whole line such as '550 5.1.1 No such user'"
+            for address, reply in self.refuse.items()
+            if not REFUSAL.fullmatch(reply)
+        ]
+        if faults:
+            lines = ["The relay cannot be set up like this:", *(f"  - {fault}" for fault in faults)]
+            raise ValueError("\n".join(lines))
+
+    def _network_faults(self) -> list[str]:
+        faults = []
+        if self.ssl_mode not in get_args(SslMode):
+            faults.append(f"ssl_mode: {self.ssl_mode!r} is none of {', '.join(get_args(SslMode))}")
+        if not is_loopback(self.host):
+            faults.append(
+                f"host: {self.host!r} can be reached from other machines; a relay for tests listens on the loopback "
+                "interface only, such as '127.0.0.1'"
+            )
+        if not 0 <= self.port <= HIGHEST_PORT:
+            faults.append(f"port: {self.port} is not between 0 (any free one) and {HIGHEST_PORT}")
+        if self.size_limit < 1:
+            faults.append(f"size_limit: {self.size_limit} octets leave no room for a message")
+        if not self.certificate_names:
+            faults.append("certificate_names: a certificate needs one name at least")
+        return faults
+
+    def _user_faults(self) -> list[str]:
+        if self.users is None:
+            return []
+        if not self.users:
+            return ["users: nobody could log in; name a user, or pass None for an anonymous relay"]
+        faults = []
+        for user, password in self.users.items():
+            if user.count("\\") > 1 or not user.rpartition("\\")[2]:
+                faults.append(f"users: {user!r} is neither a user name nor a domain, a backslash and a user name")
+            # NTLM's user file is made of lines with colons between the columns and knows no escape.
+            if not is_storable(user):
+                faults.append(f"users: {user!r} has a colon or a line break in it, which the relay cannot store")
+            if not is_storable(password):
+                faults.append(f"users: the password of {user!r} has a colon or a line break in it; take another one")
+        if len({user.upper() for user in self.users}) < len(self.users):
+            faults.append("users: Windows takes names that differ only in upper and lower case for the same user")
+        return faults
+
+    def to_json(self) -> str:
+        """One line of ASCII."""
+        return json.dumps(asdict(self) | {"users": self.users and dict(self.users), "refuse": dict(self.refuse)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The settings that `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**values | {"certificate_names": tuple(values["certificate_names"])})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach `host`, an IP address. A name could mean anything and is refused."""
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_storable(text: str) -> bool:
+    """Whether `text` fits into a column of the user file, which is read back with `str.splitlines` as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return ":" not in text and text.splitlines() in ([], [text])

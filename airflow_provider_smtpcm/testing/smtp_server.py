@@ -1,0 +1,268 @@
+"""The relay's side of SMTP: aiosmtpd, made to talk like an Exchange receive connector. Knows no process and no pipe.
+
+Needs the `testing` extra: only the relay's own process imports this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64encode
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
+
+from airflow_provider_smtpcm.testing.ntlm import AuthError, accept_ntlm, decode_token
+from airflow_provider_smtpcm.testing.received import ReceivedMail
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+#: RFC 4954 4: "12288 octets is considered to be sufficient" for a line of base64 in an AUTH exchange, and its CRLF.
+TOKEN_LINE_LIMIT = 12288 + 2
+#: RFC 5321 4.5.3.1.6: a line of the message, its CRLF, and the dot that may precede it.
+TEXT_LINE_LIMIT = 1001
+#: RFC 5321 4.5.3.1.4, without the CRLF; an initial response has to fit as well (RFC 4954 4).
+COMMAND_LIMIT = 510
+#: The enhanced status code (RFC 3463) of replies that aiosmtpd words by itself.
+ENHANCED = {
+    "220": "2.0.0",
+    "221": "2.0.0",
+    "250": "2.0.0",
+    "252": "2.5.0",
+    "500": "5.5.2",
+    "501": "5.5.4",
+    "502": "5.5.1",
+    "503": "5.5.1",
+    "552": "5.3.4",
+    "553": "5.1.3",
+    "555": "5.5.4",
+}
+BARE_REPLY = re.compile(r"([245]\d\d) (?![245]\.\d+\.\d+(?: |$))(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the server demands and refuses.
+
+    Args:
+        users: the names that may log in, upper-cased, each with its own spelling; None if nobody has to.
+        refuse: addresses in lower case, each with its reply.
+    """
+
+    users: Mapping[str, str] | None
+    refuse: Mapping[str, str]
+    deliver: Callable[[ReceivedMail], None]
+
+
+class RelaySession(Session):
+    """What is known of a client between connecting, or STARTTLS, and the end."""
+
+    user: str | None = None
+
+
+class Handler:
+    """aiosmtpd's hooks: what happens to senders, recipients and messages."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.numbers = count(1)
+
+    async def handle_MAIL(
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 Sender OK"
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        refusal = self.policy.refuse.get(address.lower())
+        if refusal is not None:
+            return refusal
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 2.1.5 Recipient OK"
+
+    async def handle_DATA(self, server: RelaySmtp, session: RelaySession, envelope: Envelope) -> str:
+        sender = envelope.mail_from or ""
+        self.policy.deliver(
+            ReceivedMail(
+                mail_from="" if sender == "<>" else sender,  # Python's parser leaves the null sender its brackets
+                recipients=tuple(envelope.rcpt_tos),
+                content=cast("bytes", envelope.content),  # text only if aiosmtpd was asked to decode
+                authenticated_as=session.user,
+                mechanism="NTLM" if session.authenticated else None,
+                tls_version=server.tls_version,
+                helo_name=session.host_name or "",
+            )
+        )
+        return f"250 2.6.0 <{uuid4()}@{server.hostname}> [InternalId={next(self.numbers)}] Queued mail for delivery"
+
+    async def handle_exception(self, error: Exception) -> str:
+        if not isinstance(error, (TLSSetupException, OSError)):  # a client that does not trust us, or is gone
+            asyncio.get_running_loop().call_exception_handler({"message": "SMTP session failed", "exception": error})
+        return "451 4.3.0 The relay has failed; its error output says why"
+
+
+class RelaySmtp(SMTP):
+    """One client's session."""
+
+    # Never None while a command is carried out, which aiosmtpd's own types cannot say.
+    session: RelaySession
+    envelope: Envelope
+
+    # asyncio's reader takes this limit from the class when the session begins; it has to hold a token.
+    line_length_limit = TOKEN_LINE_LIMIT
+
+    def __init__(
+        self,
+        policy: Policy,
+        handler: Handler,
+        *,
+        size_limit: int,
+        smtputf8: bool,
+        starttls: ssl.SSLContext | None,
+    ) -> None:
+        # One dictionary for each session; aiosmtpd's own is shared and changed by all of them.
+        self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT)
+        super().__init__(
+            handler,
+            data_size_limit=size_limit,
+            enable_SMTPUTF8=smtputf8,
+            hostname="localhost",
+            ident="SMTP relay for tests",
+            tls_context=starttls,
+            auth_exclude_mechanism=("LOGIN", "PLAIN"),
+        )
+        self.line_length_limit = TEXT_LINE_LIMIT
+        self.policy = policy
+
+    def _create_session(self) -> RelaySession:
+        return RelaySession(self.loop)
+
+    @property
+    def tls_version(self) -> str | None:
+        """The version in use, by STARTTLS or from the first octet."""
+        channel = self.transport and self.transport.get_extra_info("ssl_object")
+        return channel.version() if channel else None
+
+    @property
+    def offers_starttls(self) -> bool:
+        return self.tls_context is not None and self.tls_version is None
+
+    @property
+    def offers_auth(self) -> bool:
+        return self.policy.users is not None and not self.offers_starttls
+
+    async def push(self, status: str | bytes) -> None:
+        """Send a reply; once the client has said EHLO it has an enhanced status code (RFC 2034 4)."""
+        text = status.decode() if isinstance(status, bytes) else status
+        bare = BARE_REPLY.fullmatch(text)
+        if bare and self.session.extended_smtp:
+            code, sentence = bare.groups()
+            text = f"{code} {ENHANCED.get(code, f'{code[0]}.0.0')} {sentence}"
+        await super().push(text)
+
+    async def smtp_EHLO(self, hostname: str) -> None:
+        if not hostname:
+            await self.push("501 5.5.4 Syntax: EHLO hostname")
+            return
+        self.envelope = self._create_envelope()
+        self.session.extended_smtp = True
+        self.session.host_name = hostname
+        # RFC 1870 6.1 and RFC 6531 3.4 make the MAIL command longer than others.
+        self.command_size_limits["MAIL"] = COMMAND_LIMIT + 26 + 10
+        lines = [f"{self.hostname} Hello", f"SIZE {self.data_size_limit}", "PIPELINING", "ENHANCEDSTATUSCODES"]
+        lines += ["STARTTLS"] * self.offers_starttls + ["AUTH NTLM"] * self.offers_auth
+        lines += ["8BITMIME"] + ["SMTPUTF8"] * self.enable_SMTPUTF8
+        # In one piece, past `push`: a greeting has no enhanced status code (RFC 2034 4).
+        await super().push("\r\n".join([*(f"250-{line}" for line in lines[:-1]), f"250 {lines[-1]}"]))
+
+    async def check_auth_needed(self, caller_method: str) -> bool:
+        if self.policy.users is None or self.session.authenticated:
+            return False
+        await self.push("530 5.7.1 Client was not authenticated")
+        return True
+
+    def _getparams(self, params: Any) -> dict[str, str | bool] | None:
+        # RFC 4954 5: whoever offers AUTH takes MAIL's AUTH parameter, and may ignore it.
+        return super()._getparams([param for param in params if not param.startswith("AUTH=")])
+
+    async def smtp_STARTTLS(self, arg: str) -> None:
+        if self.offers_starttls:
+            await super().smtp_STARTTLS(arg)
+        else:
+            await self.push("502 5.5.1 STARTTLS is not offered")
+
+    async def smtp_AUTH(self, arg: str | None) -> None:
+        if await self.check_helo_needed("EHLO"):
+            return
+        if self.policy.users is None:
+            await self.push("500 5.3.3 Unrecognized command")
+        elif self.offers_starttls:
+            await self.push("530 5.7.0 Must issue a STARTTLS command first")
+        elif self.session.authenticated or self.envelope.mail_from is not None:  # RFC 4954 4
+            await self.push("503 5.5.1 AUTH is possible once, and not while a mail is being sent")
+        else:
+            try:
+                self.session.user = await self._authenticate_client((arg or "").split())
+            except AuthError as refusal:
+                await self.push(str(refusal))
+            else:
+                self.session.authenticated = True
+                await self.push("235 2.7.0 Authentication successful")
+
+    async def _authenticate_client(self, words: list[str]) -> str:
+        match words:
+            case [mechanism, *initial] if mechanism.upper() == "NTLM" and len(initial) <= 1:
+                return await self._ntlm(*initial)
+            case [_] | [_, _]:
+                raise AuthError("504 5.7.4 Unrecognized authentication type")
+            case _:
+                raise AuthError("501 5.5.4 Syntax: AUTH mechanism [initial-response]")
+
+    async def _ntlm(self, initial_response: str | None = None) -> str:
+        """The user's name, as the table spells it."""
+        exchange = accept_ntlm(self.policy.users or {})
+        next(exchange)
+        if initial_response is None:
+            # MS-SMTPNTLM 2.2.1.2: free text, which a client has to ignore.
+            token = await self._ask("ntlm supported")
+        else:
+            token = decode_token(initial_response.encode())
+        try:
+            while True:
+                challenge = exchange.send(token)
+                token = await self._ask(b64encode(challenge or b"").decode())
+        except StopIteration as end:
+            return str(end.value)
+
+    async def _ask(self, challenge: str) -> bytes:
+        """Send a 334 and read the client's token."""
+        await super().push(f"334 {challenge}")
+        try:
+            line = await self._reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as overrun:
+            await self._skip_line(overrun.consumed)
+            raise AuthError("500 5.5.6 Authentication exchange line is too long") from None  # RFC 4954 6
+        token = line.rstrip(b"\r\n")
+        if token == b"*":
+            raise AuthError("501 5.7.0 Authentication cancelled")
+        return decode_token(token)
+
+    async def _skip_line(self, consumed: int) -> None:
+        while True:
+            await self._reader.readexactly(consumed)
+            try:
+                await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as overrun:
+                consumed = overrun.consumed
+            else:
+                return

@@ -1,0 +1,186 @@
+"""`python -m airflow_provider_smtpcm`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import smtplib
+import ssl
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_smtpcm.cli import main
+from airflow_provider_smtpcm.testing import Relay
+from tests.testing.clients import log_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "airflow_provider_smtpcm"]
+
+
+class Running:
+    """A command that goes on until it is told to stop; what it has said so far is in `said`."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
+        self.said = ""
+
+    def read_until(self, text: str) -> None:
+        assert self.process.stdout is not None
+        while text not in self.said:
+            line = self.process.stdout.readline()
+            assert line, f"ended without {text!r}:\n{self.said}"
+            self.said += line
+
+    def end(self, number: signal.Signals) -> str:
+        """Signal as a terminal does, to the whole group; what it wrote to standard error."""
+        os.killpg(self.process.pid, number)
+        out, err = self.process.communicate(timeout=30)
+        self.said += out
+        return err
+
+    @property
+    def add_command(self) -> str:
+        return next(line for line in self.said.splitlines() if line.startswith("airflow connections add"))
+
+
+@contextmanager
+def running(*arguments: str, **environment: str) -> Iterator[Running]:
+    command = Running(*arguments, **environment)
+    deadline = threading.Timer(60, command.process.kill)
+    deadline.start()
+    try:
+        command.read_until("Stop it with Ctrl-C.\n")
+        yield command
+    finally:
+        deadline.cancel()
+        if command.process.poll() is None:
+            command.process.kill()
+        command.process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "required: command"),
+        (["rely"], "invalid choice: 'rely'"),
+        (["relay", "--port", "70000"], "70000 is no port"),
+        (["relay", "--port", "smtp"], "invalid port value: 'smtp'"),
+        (["relay", "--ssl-mode", "tls"], "invalid choice: 'tls'"),
+        (["relay", "--password-env", "PASSWORD"], "Name the user with --user"),
+        (["relay", "--user", "alice", "--password-env", "my secret!"], "not the password itself"),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With argparse's exit status."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_password_variable_that_is_no_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty, or with what the shell could not put into JSON; the password is not repeated."""
+    monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
+    assert main(["relay", "--user", "alice", "--password-env", "NO_SUCH_VARIABLE"]) == 1
+    assert "NO_SUCH_VARIABLE is empty" in capsys.readouterr().err
+    for password in ('hush"hush', "hush\\hush", "hush\thush", "hush:hush"):
+        monkeypatch.setenv("RELAY_PASSWORD", password)
+        assert main(["relay", "--user", "alice", "--password-env", "RELAY_PASSWORD"]) == 1
+        assert "hush" not in (complaint := capsys.readouterr().err)
+        assert complaint
+
+
+def test_a_relay_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit status 1, no traceback."""
+    with Relay(ssl_mode="none") as relay:
+        assert main(["relay", "--port", str(relay.port)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_relay_runs_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    """By Ctrl-C or by a service manager: exit status 0, a last word, no noise."""
+    with running("relay", "--ssl-mode", "none") as relay:
+        assert relay.end(number) == ""
+        assert relay.process.returncode == 0
+        assert relay.said.endswith("Stopped.\n")
+
+
+def test_a_mail_is_told_as_it_arrives_and_saved(tmp_path: Path) -> None:
+    """Who, to whom, what, under which name and with which TLS; and nothing that was saved before is lost."""
+    folder = tmp_path / "new" / "mails"
+    folder.mkdir(parents=True)
+    (folder / "0001.eml").write_bytes(b"from yesterday")
+    with running("relay", "--user", r"CORP\alice", "--save", str(folder)) as relay:
+        words = shlex.split(relay.add_command)
+        assert words[:-1] == ["airflow", "connections", "add", "smtpcm_default", "--conn-json"]
+        connection = json.loads(words[-1])
+        assert f"Password: {connection['password']}\n" in relay.said
+        assert connection["extra"]["auth_mode"] == "windows"
+
+        content = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe=1B[31m?=\r\n\r\nHello\r\n"
+        with smtplib.SMTP(connection["host"], connection["port"], timeout=20) as client:
+            client.starttls(context=ssl.create_default_context(cadata=connection["extra"]["ca_certificate"]))
+            client.ehlo()
+            assert log_in(client, connection["login"], connection["password"])[0] == 235
+            client.sendmail("alice@corp.example", ["bob@corp.example", "carol@corp.example"], content)
+        relay.read_until("saved as")
+        assert "Mail from alice@corp.example to bob@corp.example, carol@corp.example\n" in relay.said
+        assert re.search(r"  Subject: Grüße.\[31m\n", relay.said)
+        assert "\x1b" not in relay.said
+        assert f"  authenticated as CORP\\alice by NTLM, TLSv1.3, {len(content)} octets\n" in relay.said
+        assert (folder / "0002.eml").read_bytes() == content
+        assert (folder / "0001.eml").read_bytes() == b"from yesterday"
+        assert relay.end(signal.SIGINT) == ""
+        assert relay.process.returncode == 0
+
+
+def test_a_password_from_the_environment_is_not_repeated() -> None:
+    """The shell puts it into the line that adds the connection."""
+    password = "it's $HOME `hush` ü"
+    arguments = ("relay", "--user", r"CORP\alice", "--password-env", "RELAY_PASSWORD", "--ssl-mode", "none")
+    with running(*arguments, RELAY_PASSWORD=password) as relay:
+        assert "hush" not in relay.said
+        echoed = subprocess.check_output(
+            ["sh", "-c", relay.add_command.replace("airflow connections add smtpcm_default --conn-json", "printf %s")],
+            env=os.environ | {"RELAY_PASSWORD": password},
+        )
+        connection = json.loads(echoed)
+        assert (connection["login"], connection["password"]) == (r"CORP\alice", password)
+        with smtplib.SMTP("localhost", connection["port"], timeout=20) as client:
+            client.ehlo()
+            assert log_in(client, connection["login"], connection["password"])[0] == 235
+
+
+def test_the_command_line_loads_what_a_command_needs_only_for_that_command() -> None:
+    """`--help` is quick, in a shell and in Airflow's own command line."""
+    heavy = ("airflow", "spnego", "ssl", "smtplib", "email", "asyncio", "airflow_provider_smtpcm.testing")
+    program = f"""
+import sys
+from airflow_provider_smtpcm.cli import build_parser
+build_parser().format_help()
+assert not [name for name in {heavy!r} if name in sys.modules], sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,0 +1,98 @@
+"""A relay that cannot be set up says so before anything starts, all of it at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.testing import Relay
+from airflow_provider_smtpcm.testing.settings import RelaySettings
+from tests.testing.clients import PASSWORD, USER, USERS
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "mail.corp.example", "localhost", "", "127.0.0.1 "])  # noqa: S104
+def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
+    """Everything else is refused, names too, which could mean anything."""
+    with pytest.raises(ValueError, match="loopback interface only"):
+        Relay(host=host)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"ssl_mode": "tls"}, "'tls' is none of starttls, none, implicit"),
+        ({"port": 65536}, "65536 is not between 0"),
+        ({"size_limit": 0}, "no room for a message"),
+        ({"certificate_names": ()}, "needs one name"),
+        ({"users": {}}, "pass None for an anonymous relay"),
+        ({"users": {"": "x"}}, "'' is neither"),
+        ({"users": {"CORP\\": "x"}}, "is neither a user name"),
+        ({"users": {r"A\B\c": "x"}}, "is neither a user name"),
+        ({"users": {"al:ice": "x"}}, "'al:ice' has a colon"),
+        ({"users": {"alice": "x\nCORP:mallory:y"}}, "the password of 'alice' has a colon or a line break"),
+        ({"users": {"alice": "a:b"}}, "the password of 'alice' has a colon"),
+        ({"users": {"alice": "a\u2028b"}}, "the password of 'alice' has a colon or a line break"),
+        ({"users": {r"CORP\alice": "x", r"corp\ALICE": "y"}}, "differ only in upper and lower case"),
+        ({"refuse": {"b@corp.example": "no"}}, "'no' for b@corp.example is no refusal"),
+        ({"refuse": {"b@corp.example": "250 2.0.0 OK"}}, "is no refusal"),
+        ({"refuse": {"b@corp.example": "550 5.1.1 No\r\n250 Yes"}}, "is no refusal"),
+    ],
+)
+def test_each_fault_is_named(settings: dict[str, Any], fault: str) -> None:
+    """By the argument it is about."""
+    with pytest.raises(ValueError, match="cannot be set up like this") as raised:
+        Relay(**settings)
+    assert fault in str(raised.value)
+    assert f"  - {next(iter(settings))}: " in str(raised.value)
+
+
+def test_all_faults_come_together() -> None:
+    """One round of corrections; no password among them."""
+    with pytest.raises(ValueError, match="The relay cannot be set up") as raised:
+        Relay(host="0.0.0.0", port=-1, users={"a:b": "hush:hush"})  # noqa: S104
+    assert str(raised.value).count("\n  - ") == 4
+    assert "hush" not in str(raised.value)
+
+
+def test_settings_survive_the_way_into_the_process() -> None:
+    """As one line of JSON."""
+    values = {"ssl_mode": "none", "users": {r"ДОМЕН\Jürgen": "пароль"}, "host": "127.0.0.2", "port": 1, "size_limit": 2}
+    values |= {"refuse": {"a": "550 No"}, "smtputf8": True, "certificate_names": ("x",), "certificate_expired": True}
+    settings = RelaySettings(**values)  # type: ignore[arg-type]
+    assert RelaySettings.from_json(settings.to_json()) == settings
+    assert len(settings.to_json().splitlines()) == 1
+
+
+# --- The Airflow connection to it
+
+
+def test_the_connection_to_a_relay_with_users() -> None:
+    """The first user, Windows Authentication, and the authority to trust."""
+    with Relay(users=USERS | {r"CORP\bob": "other"}) as relay:
+        assert relay.airflow_connection() == {
+            "conn_type": "smtpcm",
+            "host": "localhost",
+            "port": relay.port,
+            "login": USER,
+            "password": PASSWORD,
+            "extra": {"auth_mode": "windows", "ssl_mode": "starttls", "ca_certificate": relay.ca_certificate},
+        }
+        assert relay.airflow_connection(login=r"CORP\bob")["password"] == "other"
+        assert relay.airflow_connection(password="wrong")["password"] == "wrong"
+        assert "password" not in relay.airflow_connection(login=r"CORP\mallory")
+        assert relay.airflow_connection(login="").keys() == {"conn_type", "host", "port", "extra"}
+        json.dumps(relay.airflow_connection())
+
+
+def test_the_connection_to_an_anonymous_relay() -> None:
+    """No login, and no certificate where there is no TLS; further settings join or replace these."""
+    with Relay(ssl_mode="none") as relay:
+        connection = relay.airflow_connection(timeout=5)
+        assert connection.keys() == {"conn_type", "host", "port", "extra"}
+        assert connection["extra"] == {"auth_mode": "anonymous", "ssl_mode": "none", "timeout": 5}
+    with Relay(host="127.0.0.2") as relay:
+        connection = relay.airflow_connection(ssl_mode="none", ca_certificate=None)
+        assert connection["host"] == "127.0.0.2"
+        assert connection["extra"] == {"auth_mode": "anonymous", "ssl_mode": "none"}
