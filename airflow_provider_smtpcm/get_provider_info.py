@@ -1,0 +1,35 @@
+"""What this package tells Airflow about itself. Airflow loads this in every process, so nothing is imported with it."""
+
+
+def get_provider_info() -> dict[str, object]:
+    """A fresh dict each time, since Airflow adds to it; `package-name` is the distribution's canonical name."""
+    from airflow_provider_smtpcm.connection_manager.form import conn_fields, ui_field_behaviour
+
+    integration = "SMTP Connection Manager"
+    return {
+        "package-name": "airflow-provider-smtpcm",
+        "name": integration,
+        "description": "The SSIS SMTP connection manager: mail through servers that demand Windows Authentication.",
+        "integrations": [
+            {
+                "integration-name": integration,
+                "external-doc-url": "https://learn.microsoft.com/sql/integration-services/connection-manager/smtp-connection-manager",
+                "tags": ["protocol"],
+            }
+        ],
+        "hooks": [
+            {"integration-name": integration, "python-modules": ["airflow_provider_smtpcm.hooks.smtpcm"]},
+        ],
+        "operators": [
+            {"integration-name": integration, "python-modules": ["airflow_provider_smtpcm.operators.send_mail"]},
+        ],
+        "connection-types": [
+            {
+                "connection-type": "smtpcm",
+                "hook-class-name": "airflow_provider_smtpcm.hooks.smtpcm.SmtpConnectionManagerHook",
+                "hook-name": integration,
+                "conn-fields": conn_fields(),
+                "ui-field-behaviour": ui_field_behaviour(),
+            }
+        ],
+    }

@@ -1,0 +1,134 @@
+"""The hook: an Airflow connection becomes a connection manager, and that an open session. Knows no SMTP by itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, SslMode
+from airflow_provider_smtpcm.errors import MailError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.session import Session
+
+log = logging.getLogger(__name__)
+
+# The Test button waits in a browser, and Airflow sets no limit of its own.
+TEST_SECONDS = 30.0
+
+
+class SmtpConnectionManagerHook(BaseHook):
+    """Send mail through the server that an Airflow connection of type `smtpcm` defines.
+
+    Args:
+        smtpcm_conn_id: the Airflow connection; it is looked up once, on first use.
+    """
+
+    conn_name_attr = "smtpcm_conn_id"
+    default_conn_name = "smtpcm_default"
+    conn_type = "smtpcm"
+    hook_name = "SMTP Connection Manager"
+
+    def __init__(self, smtpcm_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.smtpcm_conn_id = smtpcm_conn_id
+
+    @cached_property
+    def connection_manager(self) -> SmtpConnectionManager:
+        """What the Airflow connection says, parsed.
+
+        Raises:
+            ConnectionSettingsError: names everything that is wrong with it, by form label.
+        """
+        manager = SmtpConnectionManager.from_airflow(self.get_connection(self.smtpcm_conn_id))
+        for warning in manager.warnings:
+            log.warning("Connection '%s': %s", self.smtpcm_conn_id, warning)
+        return manager
+
+    @cached_property
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self.connection_manager.ssl_mode is SslMode.NONE:
+            return None
+        from airflow_provider_smtpcm.smtp.tls import tls_context
+
+        return tls_context(self.connection_manager)
+
+    def get_conn(self) -> Session:
+        """An open, signed-in session, which is also a context manager; close it when done.
+
+        Raises:
+            MailError: the server could not be reached, trusted or signed in to.
+        """
+        return self._open(give_up_at=None)
+
+    def _open(self, *, give_up_at: float | None) -> Session:
+        from airflow_provider_smtpcm.smtp.session import Session
+
+        return Session(self.connection_manager, context=self._tls_context, give_up_at=give_up_at).open()
+
+    def send(self, mail: Mail) -> Delivery:
+        """Send one mail over a session of its own.
+
+        Returns:
+            The delivery: `accepted`, or `partial`, in which case `refused` says who does not get it.
+
+        Raises:
+            MailError: nobody accepted it, or (OutcomeUnknownError) nobody said what became of it.
+        """
+        with self.get_conn() as session:
+            delivery = session.send(mail)
+        if delivery.error is not None and not delivery.accepted:
+            raise delivery.error
+        return delivery
+
+    def send_many(self, mails: Iterable[Mail], connections: int = 1) -> Iterator[Delivery]:
+        """Send many mails over few sessions; each mail has exactly one delivery, in the order in which they finish.
+
+        It never raises for one mail: look at each `delivery.outcome`.
+
+        Args:
+            mails: taken as they are needed; any number.
+            connections: how many sessions at the most.
+        """
+        from airflow_provider_smtpcm.smtp.many import send_many
+
+        self._tls_context  # noqa: B018 - built before there are threads, and the connection is looked up once
+        return send_many(mails, self.get_conn, connections=connections)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """What Airflow's *Test* button asks: connect, encrypt, sign in, say NOOP, send nothing; 30 seconds in all."""
+        try:
+            with self._open(give_up_at=time.monotonic() + TEST_SECONDS) as session:
+                session.noop()
+                limit = session.size_limit
+                return True, (
+                    f"Connected to {self.connection_manager.host}:{self.connection_manager.port}; "
+                    f"{session.tls_version or 'clear text, no TLS'}; "
+                    f"{f'signed in by {session.mechanism}' if session.mechanism else 'anonymous'}; "
+                    f"{f'messages up to {limit:,} octets' if limit else 'no size limit given'}."
+                )
+        except MailError as error:
+            return False, str(error)
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The form of Airflow 3.1; newer ones take it from `get_provider_info`."""
+        from airflow_provider_smtpcm.hooks.legacy_form import connection_form_widgets
+
+        return connection_form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Labels and placeholders for Airflow 3.1; newer ones take them from `get_provider_info`."""
+        from airflow_provider_smtpcm.hooks.legacy_form import ui_field_behaviour
+
+        return ui_field_behaviour()

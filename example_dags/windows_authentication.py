@@ -1,0 +1,35 @@
+r"""Send one mail through a server that demands Windows Authentication, such as an Exchange receive connector.
+
+It uses the connection `smtpcm_default` of type *SMTP Connection Manager*:
+
+    airflow connections add smtpcm_default --conn-json \
+        '{"conn_type": "smtpcm", "host": "exchange.corp.example", "login": "CORP\\svc-etl", "password": "...",
+          "extra": {"auth_mode": "windows", "ssl_mode": "starttls"}}'
+
+The DAG is the same as for an anonymous relay: how to sign in is the connection's business.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+
+with DAG(
+    dag_id="windows_authentication",
+    description="One mail through a server that demands Windows Authentication.",
+    schedule=None,
+    params={"to": Param("operations@corp.example", type="string", description="Several are separated by ';'.")},
+    tags=["smtpcm"],
+) as dag:
+    SendMailOperator(
+        task_id="send",
+        smtpcm_conn_id="smtpcm_default",
+        from_address="ETL <etl@corp.example>",
+        to="{{ params.to }}",
+        subject="Windows Authentication works (run {{ run_id }})",
+        text="This mail was signed in with a Windows account, from a Linux worker.",
+        html="<p>This mail was signed in with a <b>Windows account</b>, from a Linux worker.</p>",
+        priority="high",
+        retries=0,
+    )

@@ -1,0 +1,131 @@
+"""The house keeps its floors: an import only ever points down, and importing it stays cheap."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "airflow_provider_smtpcm"
+ROOT = Path(__file__).resolve().parent.parent / PACKAGE
+
+# Each room with the rooms that it may import; what Airflow is allowed in stands below.
+FLOORS = {
+    "errors": set(),
+    "connection_manager": {"errors"},
+    "mail": {"errors"},
+    "smtp": {"mail", "connection_manager", "errors"},
+    "hooks": {"smtp", "mail", "connection_manager", "errors"},
+    "operators": {"hooks", "mail", "errors"},
+    "testing": set(),
+    "get_provider_info": {"connection_manager"},
+    "cli": {"testing", "connection_manager", "errors"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+KNOWS_AIRFLOW = {"hooks", "operators"}
+LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
+OPERATOR = f"{PACKAGE}.operators.send_mail"
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the package by its dotted name."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts), path
+
+
+def imports(path: Path, *, on_import_only: bool = False) -> set[str]:
+    """The modules that a file imports: all of them, or those that are loaded with it."""
+    found: set[str] = set()
+
+    def walk(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if on_import_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: imports are absolute"
+                found.add(child.module or "")
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            walk(child)
+
+    walk(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def room(module: str) -> str | None:
+    """The room that a module of ours stands in."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+
+
+@pytest.mark.parametrize(("name", "path"), [pytest.param(*item, id=item[0]) for item in modules()])
+def test_no_arrow_points_up(name: str, path: Path) -> None:
+    """A module imports only its own room and the rooms below."""
+    mine = room(name) or "__init__"
+    used = {other for other in map(room, imports(path)) if other} - {mine}
+    assert used <= FLOORS[mine], f"{name} imports {sorted(used - FLOORS[mine])}"
+
+
+@pytest.mark.parametrize(("name", "path"), [pytest.param(*item, id=item[0]) for item in modules()])
+def test_only_airflows_faces_know_airflow(name: str, path: Path) -> None:
+    """The core runs, and is tested, without it."""
+    knows = any(module.split(".")[0] == "airflow" for module in imports(path))
+    assert not knows or room(name) in KNOWS_AIRFLOW
+
+
+def test_every_room_has_its_floor() -> None:
+    """A new room is given its place here first."""
+    assert {room(name) or "__init__" for name, _ in modules()} <= set(FLOORS)
+
+
+def test_nothing_heavy_is_imported_on_the_way_to_the_operator() -> None:
+    """Every DAG parse is a fresh process."""
+    paths = dict(modules())
+    seen: set[str] = set()
+    todo = [OPERATOR]
+    while todo:
+        name = todo.pop()
+        if name in seen or name not in paths:
+            continue
+        seen.add(name)
+        loaded = imports(paths[name], on_import_only=True)
+        heavy = {module.split(".")[0] for module in loaded} & LAZY
+        assert not heavy, f"{name} imports {sorted(heavy)}"
+        todo += [module for module in loaded if module.startswith(PACKAGE)]
+        todo += [".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)]
+    assert f"{PACKAGE}.hooks.smtpcm" in seen
+    assert f"{PACKAGE}.connection_manager.manager" in seen
+
+
+def test_importing_the_operator_loads_neither_spnego_nor_smtplib() -> None:
+    """What Airflow itself has loaded before does not count."""
+    code = f"""
+import json, sys
+import airflow.sdk
+from airflow.sdk import BaseHook, BaseOperator
+before = set(sys.modules)
+import {OPERATOR}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ), timeout=120
+    )
+    loaded = {name.split(".")[0] for name in json.loads(run.stdout.strip().splitlines()[-1])}
+    assert not loaded & {"spnego", "smtplib", "aiosmtpd", "trustme", "cryptography"}
+
+
+@pytest.mark.parametrize("module", ["__init__", "get_provider_info"])
+def test_what_every_airflow_process_loads_imports_nothing(module: str) -> None:
+    """Not even from the standard library."""
+    assert imports(ROOT / f"{module}.py", on_import_only=True) == set()

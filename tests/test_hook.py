@@ -1,0 +1,233 @@
+"""The hook turns an Airflow connection into a session, and its Test answers for a person in a browser."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, OutcomeUnknownError, RefusedError
+from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.smtp import Outcome
+from airflow_provider_smtpcm.testing import Relay
+from tests.smtp.dialogue import Dialogue
+
+ALICE = {r"CORP\alice": "correct horse battery"}
+HELLO = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"
+
+Connect = Callable[..., SmtpConnectionManagerHook]
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """A hook for a connection that is defined in the environment."""
+
+    def define(definition: object) -> SmtpConnectionManagerHook:
+        text = definition if isinstance(definition, str) else json.dumps(definition)
+        monkeypatch.setenv("AIRFLOW_CONN_MAIL", text)
+        return SmtpConnectionManagerHook("mail")
+
+    return define
+
+
+def scripted(dialogue: Dialogue, **extra: object) -> dict[str, object]:
+    """The connection of a scripted server."""
+    settings = {"ssl_mode": "none", "timeout": 1, "final_reply_timeout": 1, **extra}
+    return {"conn_type": "smtpcm", "host": "127.0.0.1", "port": dialogue.port, "extra": settings}
+
+
+def mails(count: int) -> Iterator[Mail]:
+    """Small mails, made as they are needed."""
+    for number in range(count):
+        yield Mail(from_address="etl@corp.example", to=f"r{number}@corp.example", subject=f"Number {number}")
+
+
+def test_making_a_hook_touches_nothing() -> None:
+    """Airflow makes one with a connection that it does not have."""
+    assert SmtpConnectionManagerHook().smtpcm_conn_id == "smtpcm_default"
+
+
+def test_a_connection_that_is_written_wrong_says_so_with_its_id(connect: Connect) -> None:
+    """All faults at once."""
+    hook = connect({"conn_type": "smtpcm", "host": "", "extra": {"auth_mode": "basic"}})
+    with pytest.raises(ConnectionSettingsError, match="Connection 'mail'") as caught:
+        hook.get_conn()
+    assert len(caught.value.faults) == 2
+    assert hook.test_connection() == (False, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("relay_settings", "changes", "said"),
+    [
+        ({"users": ALICE}, {"password": "wrong horse battery"}, "535"),
+        ({"users": ALICE}, {"login": r"CORP\bob"}, "535"),
+        ({"users": ALICE}, {"ca_certificate": None}, "CA certificate"),
+        ({"users": ALICE}, {"ssl_mode": "implicit"}, "does not speak TLS from the start"),
+        ({"users": ALICE, "ssl_mode": "implicit"}, {"ssl_mode": "starttls"}, "'Implicit TLS'"),
+        ({"users": ALICE, "certificate_expired": True}, {}, "expired"),
+        ({"users": ALICE, "certificate_names": ("other.corp.example",)}, {}, "a name that stands in the certificate"),
+        ({"users": None}, {"auth_mode": "windows", "login": "alice", "password": "x" * 9}, "'Anonymous'"),
+        ({"users": ALICE, "ssl_mode": "none"}, {"ssl_mode": "starttls"}, "does not offer STARTTLS"),
+        ({"users": ALICE}, {"ca_certificate": "/nowhere/ca.pem"}, "/nowhere/ca.pem"),
+        ({"users": ALICE}, {"ca_certificate": "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"}, "PEM"),
+    ],
+)
+def test_the_test_button_names_the_fault_and_its_remedy(
+    relay_settings: dict[str, object], changes: dict[str, object], said: str, connect: Connect
+) -> None:
+    """Against a real server, and without giving away the password."""
+    with Relay(**relay_settings) as relay:  # type: ignore[arg-type]
+        definition = relay.airflow_connection(timeout=3)
+        for name, value in changes.items():
+            (definition if name in ("login", "password") else definition["extra"])[name] = value  # type: ignore[index]
+        good, message = connect(definition).test_connection()
+        assert relay.messages == []
+    assert not good
+    assert said in message
+    assert "battery" not in message
+
+
+def test_the_test_button_never_waits_longer_than_its_limit(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the connection's own timeout is."""
+    monkeypatch.setattr("airflow_provider_smtpcm.hooks.smtpcm.TEST_SECONDS", 1.0)
+    began = time.monotonic()
+    with Dialogue("HANG") as dialogue:
+        good, message = connect(scripted(dialogue, timeout=60)).test_connection()
+    assert not good
+    assert "before the deadline" in message
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("ssl_mode", "users", "words"),
+    [
+        ("starttls", ALICE, ("TLSv1.3", "signed in by NTLM", "octets")),
+        ("implicit", ALICE, ("TLSv1.3", "signed in by NTLM")),
+        ("none", None, ("clear text", "anonymous")),
+    ],
+)
+def test_the_test_button_says_how_it_got_in(
+    ssl_mode: str, users: dict[str, str] | None, words: tuple[str, ...], connect: Connect
+) -> None:
+    """The mechanism, the TLS version and the size limit; nothing is sent."""
+    with Relay(ssl_mode=ssl_mode, users=users) as relay:  # type: ignore[arg-type]
+        good, message = connect(relay.airflow_connection()).test_connection()
+        assert relay.messages == []
+    assert good, message
+    assert all(word in message for word in words)
+
+
+def test_a_mail_that_nobody_accepted_raises(connect: Connect) -> None:
+    """A caller who does not look at the delivery hears of it."""
+    with Relay(ssl_mode="none", refuse={"r0@corp.example": "550 5.1.1 No such user"}) as relay:
+        hook = connect(relay.airflow_connection())
+        with pytest.raises(RefusedError, match=r"550 5\.1\.1 No such user"):
+            hook.send(next(mails(1)))
+
+
+def test_a_mail_whose_fate_is_unknown_raises(connect: Connect) -> None:
+    """And says that it may have arrived."""
+    steps = f"{HELLO}\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go on\nMESSAGE\nRESET"
+    with Dialogue(steps) as dialogue, pytest.raises(OutcomeUnknownError, match="may have been delivered"):
+        connect(scripted(dialogue)).send(next(mails(1)))
+
+
+def test_some_refused_recipients_do_not_raise(connect: Connect) -> None:
+    """The delivery says who."""
+    with Relay(ssl_mode="none", refuse={"bad@corp.example": "550 5.1.1 No such user"}) as relay:
+        mail = Mail(from_address="etl@corp.example", to="good@corp.example; bad@corp.example")
+        delivery = connect(relay.airflow_connection()).send(mail)
+        assert relay.messages[0].recipients == ("good@corp.example",)
+    assert (delivery.outcome, list(delivery.refused)) == (Outcome.PARTIAL, ["bad@corp.example"])
+
+
+def test_a_connection_from_a_uri_reads_its_text(connect: Connect) -> None:
+    """Every value of a URI is text."""
+    with Relay(ssl_mode="starttls", users=ALICE) as relay:
+        uri = (
+            f"smtpcm://CORP%5Calice:correct%20horse%20battery@localhost:{relay.port}/"
+            "?auth_mode=windows&ssl_mode=starttls&verify_certificate=false&timeout=5"
+        )
+        hook = connect(uri)
+        assert hook.send(next(mails(1))).outcome is Outcome.ACCEPTED
+        assert relay.messages[0].authenticated_as == r"CORP\alice"
+
+
+def test_what_is_weak_is_warned_about_once(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """Per connection, not per mail."""
+    with Relay(ssl_mode="none") as relay:
+        definition = relay.airflow_connection(ssis_properties="Foo=1")
+        hook = connect(definition)
+        for mail in mails(3):
+            hook.send(mail)
+    assert [record.levelname for record in caplog.records if "Foo" in record.getMessage()] == ["WARNING"]
+
+
+def test_one_bad_mail_does_not_stop_the_others(connect: Connect) -> None:
+    """Each mail has exactly one delivery."""
+    with Relay(ssl_mode="none", refuse={"r1@corp.example": "550 5.1.1 No such user"}) as relay:
+        deliveries = list(connect(relay.airflow_connection()).send_many(mails(4)))
+        assert [message.recipients for message in relay.messages] == [
+            ("r0@corp.example",),
+            ("r2@corp.example",),
+            ("r3@corp.example",),
+        ]
+    assert [delivery.index for delivery in deliveries] == [0, 1, 2, 3]
+    assert [str(delivery.outcome) for delivery in deliveries] == ["accepted", "refused", "accepted", "accepted"]
+
+
+def test_a_server_that_is_gone_is_not_asked_for_each_of_many_mails(connect: Connect) -> None:
+    """Every mail still has its delivery."""
+    definition = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": 1, "extra": {"ssl_mode": "none"}}
+    deliveries = list(connect(definition).send_many(mails(50), connections=2))
+    assert sorted(delivery.index for delivery in deliveries) == list(range(50))
+    assert {str(delivery.outcome) for delivery in deliveries} == {"not_sent"}
+
+
+def test_a_sign_in_that_was_refused_is_not_repeated_for_each_mail(connect: Connect) -> None:
+    """It would lock the account."""
+    with Relay(users=ALICE) as relay:
+        hook = connect({**relay.airflow_connection(), "password": "wrong horse battery"})
+        deliveries = list(hook.send_many(mails(5)))
+    errors = {id(delivery.error) for delivery in deliveries}
+    assert len(deliveries) == 5
+    assert len(errors) == 1
+
+
+def test_a_source_of_mails_that_fails_is_heard_of(connect: Connect) -> None:
+    """What was sent before it still has its delivery."""
+
+    def source() -> Iterator[Mail]:
+        yield from mails(3)
+        raise LookupError("the query failed")
+
+    with Relay(ssl_mode="none") as relay:
+        for connections in (1, 3):
+            deliveries = connect(relay.airflow_connection()).send_many(source(), connections=connections)
+            seen = sorted(next(deliveries).index for _ in range(3))
+            with pytest.raises(LookupError, match="the query failed"):
+                next(deliveries)
+            assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_many_mails_over_few_sessions_each_arrive_once(connections: int, connect: Connect) -> None:
+    """With more sessions than one they finish in any order."""
+    with Relay(users=ALICE) as relay:
+        deliveries = list(connect(relay.airflow_connection()).send_many(mails(40), connections=connections))
+        received = sorted(message.recipients[0] for message in relay.messages)
+    assert {str(delivery.outcome) for delivery in deliveries} == {"accepted"}
+    assert sorted(delivery.index for delivery in deliveries) == list(range(40))
+    assert received == sorted(f"r{number}@corp.example" for number in range(40))
+
+
+def test_a_consumer_that_leaves_early_ends_the_sending(connect: Connect) -> None:
+    """No thread is left behind."""
+    with Relay(ssl_mode="none") as relay:
+        deliveries = connect(relay.airflow_connection()).send_many(mails(1000), connections=2)
+        next(deliveries)
+        deliveries.close()  # type: ignore[attr-defined]
+        assert len(relay.messages) < 100
