@@ -43,7 +43,9 @@ class Reply:
         return self.code // 100 == 4
 
     def __str__(self) -> str:
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+        # On one line, so that no server can write lines of its own into a log.
+        text = " / ".join(line for line in self.text.split("\n") if line)
+        return " ".join(part for part in (str(self.code), self.enhanced, text) if part)
 
 
 class MailError(Exception):

@@ -1,4 +1,4 @@
-"""What this package tells Airflow about itself. Airflow loads this in every process, so nothing is imported with it."""
+"""What this package tells Airflow about itself. Every Airflow process loads it: it imports nothing."""
 
 
 def get_provider_info() -> dict[str, object]:

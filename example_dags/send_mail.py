@@ -36,7 +36,7 @@ with DAG(
         task_id="send",
         from_address="ETL <etl@corp.example>",
         to="{{ params.to }}",
-        subject="Load of {{ ds }} finished",
+        subject="Load of {{ dag_run.run_after | ds }} finished",
         text="Two tables were loaded; see the attached file.",
         html="<p>Two tables were loaded; see the <b>attached</b> file.</p>",
         attachments=[write_report()],

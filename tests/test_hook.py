@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, OutcomeUnknownError, RefusedError
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError, OutcomeUnknownError, RefusedError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Outcome
@@ -177,6 +178,30 @@ def test_one_bad_mail_does_not_stop_the_others(connect: Connect) -> None:
         ]
     assert [delivery.index for delivery in deliveries] == [0, 1, 2, 3]
     assert [str(delivery.outcome) for delivery in deliveries] == ["accepted", "refused", "accepted", "accepted"]
+
+
+def test_a_server_that_closes_after_each_mail_loses_none(connect: Connect) -> None:
+    """The session is opened again; nothing of the mail had been handed over."""
+    steps = f"{HELLO}\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go on\nMESSAGE\nS: 250 ok"
+    listener = socket.create_server(("127.0.0.1", 0))
+    dialogues = [Dialogue(steps, listener=listener) for _ in range(3)]
+    definition = scripted(dialogues[0])
+    with listener:
+        for dialogue in dialogues:
+            dialogue.start()
+        deliveries = list(connect(definition).send_many(mails(3)))
+    assert [str(delivery.outcome) for delivery in deliveries] == ["accepted"] * 3
+    assert sorted(len(dialogue.messages) for dialogue in dialogues) == [1, 1, 1]
+
+
+def test_a_missing_attachment_bothers_no_server(connect: Connect) -> None:
+    """All of them are named at once, and Airflow need not retry although the server is down as well."""
+    definition = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": 1, "extra": {"ssl_mode": "none"}}
+    mail = Mail(from_address="etl@corp.example", to="a@corp.example", attachments=["/no/a.csv", "/no/b.csv"])
+    hook = connect(definition)
+    with pytest.raises(MessageError, match=r"(?s)/no/a\.csv.*/no/b\.csv") as caught:
+        hook.send(mail)
+    assert not caught.value.retryable
 
 
 def test_a_server_that_is_gone_is_not_asked_for_each_of_many_mails(connect: Connect) -> None:

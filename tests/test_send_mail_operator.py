@@ -30,11 +30,11 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 
 
 @pytest.fixture
-def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[Dialogue], None]:
+def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a scripted server behind the default connection."""
 
-    def define(dialogue: Dialogue) -> None:
-        extra = {"ssl_mode": "none", "timeout": 1, "final_reply_timeout": 1}
+    def define(dialogue: Dialogue, **settings: object) -> None:
+        extra = {"ssl_mode": "none", "timeout": 1, "final_reply_timeout": 1, **settings}
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": dialogue.port, "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
 
@@ -106,7 +106,7 @@ def test_a_mail_that_cannot_be_is_refused_without_a_retry(fields: dict[str, Any]
     ],
 )
 def test_airflow_retries_only_what_may_succeed_and_cannot_arrive_twice(
-    steps: str, retried: bool, behind: Callable[[Dialogue], None]
+    steps: str, retried: bool, behind: Callable[..., None]
 ) -> None:
     """AirflowFailException is never retried."""
     with Dialogue(steps) as dialogue:
@@ -116,7 +116,7 @@ def test_airflow_retries_only_what_may_succeed_and_cannot_arrive_twice(
     assert isinstance(caught.value, AirflowFailException) is not retried
 
 
-def test_an_unknown_outcome_is_retried_where_somebody_asked_for_it(behind: Callable[[Dialogue], None]) -> None:
+def test_an_unknown_outcome_is_retried_where_somebody_asked_for_it(behind: Callable[..., None]) -> None:
     """Under the same Message-ID, by which a server can recognise the copy."""
     seen = []
     for _ in range(2):
@@ -261,6 +261,49 @@ def test_body_files_are_found_and_rendered(relay: Relay, run_dag: RunDag, tmp_pa
     text, html = (received.message for received in relay.messages)
     assert text.get_body().get_content().strip() == "Grüße aus files"  # type: ignore[union-attr]
     assert "<p>Größe: 3</p>" in html.get_body().get_content()  # type: ignore[union-attr]
+
+
+def test_a_body_file_is_text_even_where_templates_give_objects(relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:
+    """A file that looks like a number is not one."""
+    (tmp_path / "body.txt").write_text("1e3")
+    with DAG(
+        "native_file", schedule=None, render_template_as_native_obj=True, template_searchpath=[str(tmp_path)]
+    ) as dag:
+        operator(text_file="body.txt", headers={"X-Count": "{{ 5 }}"})
+    assert str(run_dag(dag).state) == "success"
+    (received,) = relay.messages
+    assert received.message.get_content().strip() == "1e3"
+    assert received.message["X-Count"] == "5"
+
+
+def test_a_body_file_that_is_no_template_names_its_line_and_is_not_retried(relay: Relay, tmp_path: Path) -> None:
+    """CSS and Jinja share some brackets."""
+    page = tmp_path / "page.html"
+    page.write_text("<html>\n<style>a{#x}</style>")
+    with DAG("no_template", schedule=None):
+        send = operator(html_file=str(page))
+    with pytest.raises(AirflowFailException, match=r"(?s)html_file.*page\.html.*line 2.*raw"):
+        send.execute(context())
+
+
+def test_a_blank_sender_is_the_connections_and_keeps_the_message_id(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template may render to nothing."""
+    connection = relay.airflow_connection(from_address="robot@corp.example")
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+    ids = {operator(from_address=blank).execute(context())["message_id"] for blank in (" ", "", None)}
+    assert len(ids) == 1
+
+
+def test_a_time_limit_after_the_final_dot_is_not_retried(behind: Callable[..., None]) -> None:
+    """Airflow retries a task that ran into its time limit; this mail may have been delivered."""
+    from airflow.sdk.execution_time.timeout import timeout
+
+    with Dialogue(f"{TO_DATA}\nHANG") as dialogue:
+        behind(dialogue, final_reply_timeout=60)
+        with pytest.raises(AirflowFailException, match="may have been delivered"), timeout(2):
+            operator().execute(context())
 
 
 def test_a_body_file_in_another_encoding_says_which_setting_to_change(relay: Relay, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import re
+import textwrap
 from collections.abc import Mapping
 
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, FIELDS, AuthMode, Field, Kind, SslMode
@@ -28,6 +29,11 @@ BASIC_REFUSED = (
     "Basic authentication (sending a password) is not supported, as in SSIS; choose 'Windows Authentication' for a "
     "Windows account, or use the provider apache-airflow-providers-smtp for servers that want PLAIN, LOGIN or OAuth."
 )
+
+# One address, with or without a name; whoever quotes a part of it knows what he does, and the mail checks it again.
+_ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 # What people bring along from SSIS's own words and from Airflow's stock provider.
 _FOREIGN = {
@@ -67,7 +73,7 @@ def read_extra(extra: object, faults: list[str]) -> Values:
 def _unknown_setting(key: str, known: set[str]) -> str:
     if key.lower() in _FOREIGN:
         return f"Unknown setting '{key}'; use {_FOREIGN[key.lower()]}."
-    close = difflib.get_close_matches(key.lower(), known, n=1)
+    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)
     remedy = f"did you mean '{close[0]}'?" if close else f"remove it, or use one of {', '.join(sorted(known))}."
     return f"Unknown setting '{key}'; {remedy}"
 
@@ -93,6 +99,7 @@ def settle(values: Mapping[str, object], faults: list[str]) -> Values:
         settled["port"] = 465 if settled["ssl_mode"] == SslMode.IMPLICIT else 25
     _check_host(settled, faults)
     _check_account(settled, faults)
+    _check_addresses(settled, faults)
     ehlo = settled["local_hostname"]
     if isinstance(ehlo, str) and not _EHLO_NAME.fullmatch(ehlo):
         faults.append(
@@ -137,10 +144,8 @@ def _flag(field: Field, value: object, faults: list[str]) -> bool | None:
 
 
 def _number(field: Field, value: object, faults: list[str]) -> float | int | None:
-    try:
-        number = math.nan if isinstance(value, bool) else float(str(value).strip())
-    except ValueError:
-        number = math.nan
+    text = str(value).strip()
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if field.name == "port":
         number = number if number.is_integer() else math.nan
     low, high = field.minimum, field.maximum
@@ -159,12 +164,32 @@ def _text(field: Field, value: object, faults: list[str]) -> str | None:
         return text
     text = text.strip()
     if field.kind is Kind.MULTILINE:
-        # PEM that went through an environment variable or a URI often has its line ends spelled out.
-        return text.replace("\\n", "\n") if text.startswith("-----BEGIN") else text
+        return _pem_or_path(field, text, faults)
     if _CONTROL.search(text):
         faults.append(f"{field.title} holds a control character; remove it.")
         return None
     return text
+
+
+def _pem_or_path(field: Field, text: str, faults: list[str]) -> str | None:
+    """The certificates alone, well-formed: people paste what openssl prints, and one-line boxes eat line ends.
+
+    The text is never repeated: people paste private keys.
+    """
+    if "-----BEGIN" not in text:
+        if not _CONTROL.search(text):
+            return text
+        faults.append(f"{field.title} is neither a path nor PEM text; paste it with its BEGIN and END lines.")
+        return None
+    blocks = ["".join(block.replace("\\n", "").split()) for block in _CERTIFICATE.findall(text)]
+    if blocks and all(re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", block) for block in blocks):
+        lines = ("\n".join(textwrap.wrap(block, 64)) for block in blocks)
+        return "".join(f"-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n" for base64 in lines)
+    faults.append(
+        f"{field.title} holds no whole certificate; paste it from '-----BEGIN CERTIFICATE-----' to "
+        "'-----END CERTIFICATE-----'."
+    )
+    return None
 
 
 def _merge_ssis_properties(settled: Values, faults: list[str]) -> None:
@@ -209,6 +234,18 @@ def _check_host(settled: Values, faults: list[str]) -> None:
         faults.append(f"{title} is {host!r}; write the name alone and put the number into 'Port'.")
     elif not _HOST.fullmatch(bare):
         faults.append(f"{title} is {host!r:.80}, which is not a host name; enter the name of the mail server.")
+
+
+def _check_addresses(settled: Values, faults: list[str]) -> None:
+    for name in ("from_address", "reply_to"):
+        value = settled[name]
+        if not isinstance(value, str):
+            continue
+        separator = ";" if ";" in value else "," if name == "reply_to" else None
+        parts = value.split(separator) if separator and name == "reply_to" else [value]
+        if not all(_ADDRESS.fullmatch(part.strip()) for part in parts if part.strip()):
+            title = ALL_FIELDS[name].title
+            faults.append(f"{title} is {value!r:.80}, which is no address; write etl@corp.example or ETL <etl@...>.")
 
 
 def _check_account(settled: Values, faults: list[str]) -> None:

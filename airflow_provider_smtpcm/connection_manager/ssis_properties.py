@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 # Under this, a Timeout is taken as seconds: SSIS means milliseconds, and people wrote 20, 22 and 30.
 SMALLEST_PLAUSIBLE_MILLISECONDS = 1000
 
-_SECRET_WORDS = ("user", "uid", "login", "pass", "pwd", "secret", "token", "credential")
+_SECRET_WORDS = ("user", "uid", "login", "pass", "pwd", "secret", "token")
 
 
 @dataclass(slots=True, kw_only=True)

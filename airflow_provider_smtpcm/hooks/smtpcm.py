@@ -75,6 +75,16 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return Session(self.connection_manager, context=self._tls_context, give_up_at=give_up_at).open()
 
+    def addressed(self, mail: Mail) -> Mail:
+        """The mail with the connection's From and Reply-To where it has none.
+
+        Raises:
+            MessageError: neither has a From.
+        """
+        from airflow_provider_smtpcm.smtp.complete import addressed
+
+        return addressed(mail, self.connection_manager)
+
     def send(self, mail: Mail) -> Delivery:
         """Send one mail over a session of its own.
 
@@ -84,6 +94,11 @@ class SmtpConnectionManagerHook(BaseHook):
         Raises:
             MailError: nobody accepted it, or (OutcomeUnknownError) nobody said what became of it.
         """
+        from airflow_provider_smtpcm.mail.render import render
+        from airflow_provider_smtpcm.smtp.complete import complete
+
+        mail = complete(mail, self.connection_manager)
+        render(mail)  # a file that is missing is missed before a server is bothered
         with self.get_conn() as session:
             delivery = session.send(mail)
         if delivery.error is not None and not delivery.accepted:

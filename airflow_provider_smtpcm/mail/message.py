@@ -151,7 +151,7 @@ class Mail:
         if not faults:  # what does not fit together can be told only of parts that are right in themselves
             faults += _image_faults(self.html, images, files)
         if faults:
-            raise _together(faults)
+            raise together(faults)
 
     @property
     def recipients(self) -> tuple[Address, ...]:
@@ -163,10 +163,14 @@ class Mail:
         return tuple(unique.values())
 
 
-def _together(faults: list[MessageError]) -> MessageError:
+def together(faults: list[MessageError]) -> MessageError:
+    """Every fault of one mail in one error; retryable only where all of them may pass."""
     if len(faults) == 1:
         return faults[0]
-    return MessageError("\n".join(["The mail cannot be sent as it is:", *(f"  - {fault}" for fault in faults)]))
+    return MessageError(
+        "\n".join(["The mail cannot be sent as it is:", *(f"  - {fault}" for fault in faults)]),
+        retryable=all(fault.retryable for fault in faults),
+    )
 
 
 def _sender(value: str | Address | None) -> Address | None:

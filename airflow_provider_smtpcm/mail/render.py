@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.mail.headers import (
     mailboxes,
     unstructured,
 )
-from airflow_provider_smtpcm.mail.message import Mail, Priority
+from airflow_provider_smtpcm.mail.message import Mail, Priority, together
 
 Piece = bytes | EncodedFile
 
@@ -73,7 +73,7 @@ def render(mail: Mail, *, date: datetime | None = None) -> Rendering:
             remedy="Fill it in: dataclasses.replace(mail, message_id=new_message_id(mail.from_address.domain)).",
         )
     pieces: list[Piece] = [header_fields(mail, mail.from_address, mail.message_id, date)]
-    pieces += _content(mail, _boundary(mail.message_id))
+    pieces += _content(mail, _boundary(mail.message_id), _sizes(mail))
     last = pieces[-1]
     if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
         pieces.append(b"\r\n")
@@ -103,13 +103,27 @@ def header_fields(mail: Mail, from_address: Address, message_id: str, date: date
     return b"".join(fields)
 
 
-def _content(mail: Mail, boundary: str) -> list[Piece]:
+def _sizes(mail: Mail) -> dict[Attachment, int]:
+    """What every file of the mail measures; all that cannot be measured is said at once."""
+    sizes: dict[Attachment, int] = {}
+    faults: list[MessageError] = []
+    for attachment in (*mail.attachments, *mail.inline_images):
+        try:
+            sizes[attachment] = attachment.size()
+        except MessageError as fault:
+            faults.append(fault)
+    if faults:
+        raise together(faults)
+    return sizes
+
+
+def _content(mail: Mail, boundary: str, sizes: dict[Attachment, int]) -> list[Piece]:
     """The content fields and the body: mixed ( alternative ( text, related ( html, images ) ), attachments )."""
     body: list[Piece]
     if mail.html:
         body = [text_part("html", mail.html)]
         if mail.inline_images:
-            images = [_file("inline", image) for image in mail.inline_images]
+            images = [_file("inline", image, sizes[image]) for image in mail.inline_images]
             # RFC 2387 3.1 demands the type of the root.
             body = _multipart('related; type="text/html"', f"{boundary}_3", [body, *images])
         if mail.text:
@@ -117,7 +131,7 @@ def _content(mail: Mail, boundary: str) -> list[Piece]:
     else:
         body = [text_part("plain", mail.text or "")]
     if mail.attachments:
-        files = [_file("attachment", attachment) for attachment in mail.attachments]
+        files = [_file("attachment", attachment, sizes[attachment]) for attachment in mail.attachments]
         body = _multipart("mixed", f"{boundary}_1", [body, *files])
     return body
 
@@ -130,7 +144,7 @@ def _multipart(subtype: str, boundary: str, parts: Iterable[list[Piece]]) -> lis
     return [*pieces, f"\r\n--{boundary}--\r\n".encode()]
 
 
-def _file(disposition: str, attachment: Attachment) -> list[Piece]:
+def _file(disposition: str, attachment: Attachment, size: int) -> list[Piece]:
     fields = [
         content_type(attachment.content_type),
         b"Content-Transfer-Encoding: base64\r\n",
@@ -138,7 +152,7 @@ def _file(disposition: str, attachment: Attachment) -> list[Piece]:
     ]
     if attachment.content_id:
         fields.append(f"Content-ID: <{attachment.content_id}>\r\n".encode())
-    return [b"".join([*fields, b"\r\n"]), EncodedFile(attachment, attachment.size())]
+    return [b"".join([*fields, b"\r\n"]), EncodedFile(attachment, size)]
 
 
 def _boundary(message_id: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
@@ -12,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException, airflow_error
+from airflow_provider_smtpcm.operators.body_file import render_body_file
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -134,7 +134,7 @@ class SendMailOperator(BaseOperator):
                 "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
                 mail.message_id,
                 mail.from_address,
-                ", ".join(str(address.address) for address in mail.recipients),
+                _first([address.address for address in mail.recipients]),
                 mail.subject,
                 len(mail.attachments),
             )
@@ -146,7 +146,7 @@ class SendMailOperator(BaseOperator):
             if self.on_refused == "fail":
                 raise AirflowFailException(str(delivery.error))
             log.warning("%s", delivery.error)
-        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, ", ".join(delivery.accepted), delivery.reply)
+        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, _first(delivery.accepted), delivery.reply)
         return delivery.to_dict()
 
     def _mail(self, context: Context, hook: SmtpConnectionManagerHook) -> Mail:
@@ -157,7 +157,7 @@ class SendMailOperator(BaseOperator):
         from airflow_provider_smtpcm.mail.identity import stable_message_id
 
         mail = Mail(
-            from_address=self.from_address or hook.connection_manager.from_address,
+            from_address=self.from_address,
             to=self.to or (),
             cc=self.cc or (),
             bcc=self.bcc or (),
@@ -167,11 +167,11 @@ class SendMailOperator(BaseOperator):
             html=self._body(context, "html", self.html, self.html_file),
             attachments=self.attachments or (),
             inline_images=self.inline_images or (),
-            priority=self.priority,
-            headers=self.headers or (),
+            priority=self.priority or "normal",
+            headers={name: _text(value) or "" for name, value in (self.headers or {}).items()},
         )
-        if mail.from_address is None:
-            return mail  # which the hook refuses, with the remedy
+        mail = hook.addressed(mail)
+        assert mail.from_address is not None
         ti = context["ti"]
         identity = stable_message_id(mail.from_address.domain, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
         return dataclasses.replace(mail, message_id=identity)
@@ -183,30 +183,17 @@ class SendMailOperator(BaseOperator):
             raise MessageError(
                 f"'{field}' and '{field}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
-        environment = self.get_template_env()
-        searched = [Path(folder) for folder in getattr(environment.loader, "searchpath", ())]
-        for candidate in (folder / file for folder in (*searched, Path())):
-            if candidate.is_file():
-                break
-        else:
-            places = ", ".join(str(folder) for folder in searched) or "no template_searchpath"
-            raise MessageError(
-                f"{field}_file: there is no file {file!r} (looked in {places}, and in the worker's own folder).",
-                remedy="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
-            )
-        try:
-            source = candidate.read_text(encoding=self.encoding)
-        except (OSError, UnicodeError, LookupError) as error:
-            raise MessageError(
-                f"{field}_file: {str(candidate)!r} cannot be read as {self.encoding} ({error}).",
-                remedy="Make it readable for the worker, or name its encoding by 'encoding'.",
-            ) from None
-        return _text(self.render_template(source, context, environment))
+        return render_body_file(f"{field}_file", file, self.encoding, self.get_template_env(), context)
 
 
 def _text(value: object) -> str | None:
     """Native rendering turns text that looks like a number into one."""
     return value if value is None or isinstance(value, str) else str(value)
+
+
+def _first(addresses: Sequence[str]) -> str:
+    """A log line is for reading; the XCom holds all of them."""
+    return ", ".join(addresses[:10]) + (f" and {len(addresses) - 10} more" if len(addresses) > 10 else "")
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

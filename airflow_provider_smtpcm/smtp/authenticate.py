@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import dataclasses
 import logging
+import re
 from collections.abc import Mapping
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
 from airflow_provider_smtpcm.smtp.sasl import Mechanism, ntlm
 from airflow_provider_smtpcm.smtp.wire import Wire
+
+_TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +106,8 @@ def _not_offered(wire: Wire, offered: list[str], extensions: Mapping[str, str]) 
 def _refused(wire: Wire, name: str, reply: Reply) -> AuthenticationError:
     """What a refused sign-in means (RFC 4954 6, Exchange's habits)."""
     retryable = reply.transient
+    # Some servers repeat what they did not understand, and with a token a password can be guessed off-line.
+    reply = dataclasses.replace(reply, text=_TOKEN.sub("(a token)", reply.text))
     match reply.code:
         case 535:
             remedy = (

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, Phase
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.session import Session
@@ -39,12 +39,28 @@ class Lane:
                     self._given_up = error
                 return _not_sent(index, mail, error)
             self._failed_openings = 0
-        return self._session.send(mail, index=index)
+            return self._session.send(mail, index=index)
+        delivery = self._session.send(mail, index=index)
+        if _was_closed_while_idle(delivery):
+            # Nothing of this mail was said to anybody who still listened.
+            self._session.close()
+            self._session = None
+            return self.send(index, mail)
+        return delivery
 
     def close(self) -> None:
         """Say good-bye."""
         if self._session is not None:
             self._session.close()
+
+
+def _was_closed_while_idle(delivery: Delivery) -> bool:
+    """Whether a session that had carried mail before turned out closed at the first command of this one."""
+    error = delivery.error
+    if delivery.accepted or error is None or error.phase is not Phase.ENVELOPE:
+        return False
+    lost = isinstance(error, ConnectionLostError) and delivery.outcome is Outcome.NOT_SENT
+    return lost or (error.reply is not None and error.reply.code == 421)
 
 
 def _not_sent(index: int, mail: Mail, error: MailError) -> Delivery:

@@ -16,6 +16,7 @@ from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.authenticate import sign_in
 from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.refusals import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.transaction import Transaction
 from airflow_provider_smtpcm.smtp.wire import Wire
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 QUIT_TIMEOUT = 5.0
 # Some servers write "AUTH=NTLM" beside "AUTH NTLM", for clients older than RFC 2554.
 _AUTH_WITH_EQUALS = re.compile(r"^AUTH=", re.IGNORECASE)
+_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
 _FULL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+")
 
 
@@ -60,6 +62,8 @@ class Session:
         Raises:
             MailError: nothing was sent, and the connection is closed again.
         """
+        if self._wire is not None:
+            return self
         opening = time.monotonic() + self.manager.timeout
         ceiling = opening if self._give_up_at is None else min(opening, self._give_up_at)
         context = self._context
@@ -71,12 +75,12 @@ class Session:
         try:
             if self.manager.ssl_mode is SslMode.IMPLICIT and context is not None:
                 wire.phase = Phase.TLS
-                wire.start_tls(context, self.manager.host)
+                wire.start_tls(context, self.manager.host, implicit=True)
+            wire.give_up_at = self._give_up_at
             self._greeting(wire)
             self._say_hello(wire)
             if self.manager.ssl_mode is SslMode.STARTTLS and context is not None:
                 self._start_tls(wire, context)
-            wire.give_up_at = self._give_up_at
             wire.phase = Phase.AUTH
             if self.manager.auth_mode is AuthMode.WINDOWS:
                 self.mechanism = sign_in(wire, self.manager, self.extensions)
@@ -106,7 +110,7 @@ class Session:
     def size_limit(self) -> int | None:
         """The largest message that the server takes, in octets (RFC 1870); None where it does not say."""
         text = self.extensions.get("SIZE", "")
-        return int(text) if text.isdecimal() and text.isascii() and int(text) > 0 else None
+        return int(text) or None if _SIZE.fullmatch(text) else None
 
     def send(self, mail: Mail, *, index: int = 0) -> Delivery:
         """Send one mail. Never raises for the mail or the server: the delivery says what became of it.
@@ -114,6 +118,9 @@ class Session:
         Args:
             mail: what to say; a From or Reply-To that it lacks is the connection's.
             index: its place in a batch.
+
+        Raises:
+            OutcomeUnknownError: the task was interrupted (a time limit, say) after the whole message was handed over.
         """
         transaction = Transaction(mail, index=index, manager=self.manager)
         if self._wire is None:
@@ -121,20 +128,41 @@ class Session:
             return transaction.not_sent(closed)
         try:
             delivery = transaction.run(self._wire, self.extensions, self.size_limit)
-        except BaseException:
-            # Interrupted: a QUIT could become message text, and nobody knows any more where the conversation stands.
+        except BaseException as interruption:
+            # A QUIT could become message text, and nobody knows any more where the conversation stands.
             self.abandon()
+            if transaction.handed_over and not isinstance(interruption, KeyboardInterrupt | SystemExit):
+                # Whoever set the time limit would retry, and the mail may have been delivered.
+                raise transaction.unknown(
+                    f"the task was interrupted ({type(interruption).__name__})."
+                ) from interruption
             raise
         if transaction.line_is_dead:
             self.abandon()
         return delivery
 
     def noop(self) -> Reply:
-        """Ask whether the server is still there (RFC 5321 4.1.1.9)."""
+        """Ask whether the server is still there (RFC 5321 4.1.1.9).
+
+        Raises:
+            MailError: it is not, or it wants something else first.
+        """
         if self._wire is None:
             raise ConnectError("The session is closed.", remedy="Open another one.")
-        self._wire.command("NOOP")
-        return self._wire.read_reply()
+        try:
+            self._wire.command("NOOP")
+            reply = self._wire.read_reply()
+        except MailError:
+            self.abandon()
+            raise
+        if not reply.positive:
+            raise ConnectError(
+                f"{self._wire.peer} answers NOOP with '{reply}'.",
+                remedy=remedy_for(reply, anonymous=self.mechanism is None),
+                reply=reply,
+                retryable=reply.transient,
+            )
+        return reply
 
     def close(self) -> None:
         """Say QUIT and close. Never raises: a good-bye cannot turn a success into a failure."""
@@ -164,6 +192,7 @@ class Session:
     def _greeting(self, wire: Wire) -> None:
         wire.phase = Phase.CONNECT
         reply = wire.read_reply()
+        wire.awaiting_greeting = False
         if reply.code != 220:  # RFC 5321 3.1: anything else means that no mail is wanted now
             raise ConnectError(
                 f"{wire.peer} greets with '{reply}'.",
@@ -189,7 +218,9 @@ class Session:
         if not reply.positive:
             raise ConnectError(
                 f"{wire.peer} refuses EHLO {name} with '{reply}'.",
-                remedy="Give the name that it expects of this worker as 'Local host name'.",
+                remedy="Give the name that it expects of this worker as 'Local host name'."
+                if reply.code in (501, 504, 550, 553)
+                else remedy_for(reply, anonymous=self.manager.auth_mode is AuthMode.ANONYMOUS),
                 reply=reply,
                 retryable=reply.transient,
             )

@@ -11,6 +11,7 @@ _X509_EXPIRED, _X509_NOT_YET_VALID = 10, 9
 _X509_SELF_SIGNED = (18, 19)
 _X509_NO_ISSUER = (2, 20, 21)
 _X509_WRONG_NAME = (62, 64)
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 
 def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
@@ -24,7 +25,7 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
         else:
             context = ssl.create_default_context(cafile=authority)
     except (OSError, ValueError) as error:
-        shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else repr(authority)
+        shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else f"{authority!r:.200}"
         why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
         raise TlsError(
             f"CA certificate (ca_certificate): {shown} cannot be used ({why}).",
@@ -37,8 +38,16 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
     return context
 
 
-def handshake_error(error: OSError, peer: str) -> MailError:
-    """What a failed handshake means to the person who configured the connection."""
+def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
+    """What a failed handshake means to the person who configured the connection.
+
+    Args:
+        error: what the handshake raised.
+        peer: how messages call the server.
+        implicit: whether TLS was spoken from the start, rather than after STARTTLS.
+    """
+    wrong_mode = "If this port speaks plain SMTP first, set SSL to 'STARTTLS'; else look into the server's log."
+    remedy_for_silence = wrong_mode if implicit else "The server's administrator must look at its TLS settings and log."
     if isinstance(error, ssl.SSLCertVerificationError):
         remedy = "Give the certificate's authority as 'CA certificate'."
         if error.verify_code in _X509_WRONG_NAME:
@@ -49,17 +58,23 @@ def handshake_error(error: OSError, peer: str) -> MailError:
             remedy = "Give that certificate, or its private authority, as 'CA certificate'."
         elif error.verify_code in _X509_NO_ISSUER:
             remedy = "Give its private authority as 'CA certificate', or have the server send its whole chain."
-        return TlsError(f"The certificate of {peer} is not trusted: {error.verify_message}.", remedy=remedy)
+        return TlsError(f"The certificate of {peer} is not trusted: {error.verify_message.rstrip('.')}.", remedy=remedy)
     if isinstance(error, TimeoutError):
         return NoAnswerError(
             f"{peer} did not finish the TLS handshake before the deadline.",
-            remedy="If this port speaks plain SMTP first, set SSL to 'STARTTLS'.",
+            remedy=remedy_for_silence,
             phase=Phase.TLS,
         )
-    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+    not_tls = isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS
+    if not_tls and implicit:
         return TlsError(
             f"{peer} does not speak TLS from the start on this port.",
             remedy="Set SSL to 'STARTTLS', or 'Port' to the server's implicit TLS port (usually 465).",
+        )
+    if not_tls:
+        return TlsError(
+            f"{peer} agreed to STARTTLS and then went on in clear text.",
+            remedy="A firewall or proxy in between may be tampering with SMTP; its administrator must let it through.",
         )
     if isinstance(error, ssl.SSLError) and error.reason not in (None, "UNEXPECTED_EOF_WHILE_READING"):
         return TlsError(
@@ -68,6 +83,6 @@ def handshake_error(error: OSError, peer: str) -> MailError:
         )
     return ConnectionLostError(
         f"{peer} hung up in the TLS handshake.",
-        remedy="If this port speaks plain SMTP first, set SSL to 'STARTTLS'; else look into the server's log.",
+        remedy=remedy_for_silence,
         phase=Phase.TLS,
     )

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import (
     ConnectionLostError,
     MailError,
     MessageError,
+    NoAnswerError,
     OutcomeUnknownError,
     Phase,
+    ProtocolError,
     RefusedError,
     Reply,
 )
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.identity import new_message_id
 from airflow_provider_smtpcm.mail.render import Rendering, render
+from airflow_provider_smtpcm.smtp.complete import complete
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.remedies import remedy_for
+from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
+from airflow_provider_smtpcm.smtp.refusals import each_refused, remedy_for, some_of
 from airflow_provider_smtpcm.smtp.wire import Wire
 
 log = logging.getLogger(__name__)
-
-_DOT_AT_LINE_START = re.compile(rb"(?<=\r\n)\.")
 
 
 class Transaction:
@@ -46,6 +45,8 @@ class Transaction:
         self._refused: dict[str, Reply] = {}
         #: Whether the connection can carry no further mail.
         self.line_is_dead = False
+        #: Whether the whole message is the server's, and its answer is still to come.
+        self.handed_over = False
 
     def run(self, wire: Wire, extensions: Mapping[str, str], size_limit: int | None) -> Delivery:
         """Send the mail, and say what became of it."""
@@ -64,10 +65,7 @@ class Transaction:
         except MailError as error:
             # Nobody can have the mail: its final dot was not sent. The line may be in the middle of it, so it is dead.
             self.line_is_dead = True
-            said = wire.waiting_reply() if isinstance(error, ConnectionLostError) else None
-            if said is not None and not said.positive:
-                error = self._refusal(wire, "to go on and hung up", said, retryable=said.transient)
-            return self.not_sent(error)
+            return self._refused_meanwhile(wire, error) or self.not_sent(error)
         return self._final_dot(wire)
 
     def not_sent(self, error: MailError) -> Delivery:
@@ -82,10 +80,11 @@ class Transaction:
                 remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
             )
         if rendering.needs_smtputf8 and "SMTPUTF8" not in extensions:
-            names = ", ".join(address.address for address in self._mail.recipients if address.needs_smtputf8)
+            sender = (self._mail.from_address,) if self._mail.from_address else ()
+            everybody = (*sender, *self._mail.reply_to, *self._mail.recipients)
+            names = [address.address for address in everybody if address.needs_smtputf8]
             raise MessageError(
-                f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): "
-                f"{names or self._mail.from_address}.",
+                f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): {some_of(names)}.",
                 remedy="Use an ASCII alias of that mailbox.",
             )
 
@@ -127,34 +126,66 @@ class Transaction:
 
     def _final_dot(self, wire: Wire) -> Delivery:
         """From the first octet of the final dot on, only the server knows what became of the mail."""
+        if (early := wire.early_reply()) is not None:
+            self.line_is_dead = True  # without its dot the server forgets the message
+            return self._out_of_turn(wire, early)
         wire.phase = Phase.FINAL_DOT
+        self.handed_over = True
         try:
             wire.write(b".\r\n")
             reply = wire.read_reply(timeout=self._manager.final_reply_timeout)
         except MailError as error:
             self.line_is_dead = True
-            return self._unknown(wire, error.message)
+            return self._refused_meanwhile(wire, error) or self._unknown(error.message)
+        self.handed_over = False
         if reply.code // 100 == 3:
             self.line_is_dead = True
-            return self._unknown(wire, f"{wire.peer} answered '{reply}', which is no answer to a final dot.", reply)
+            return self._unknown(f"'{reply}' is no answer to a final dot.", reply)
         if reply.positive:
             accepted = tuple(self._accepted)
             if not self._refused:
                 return self._delivery(Outcome.ACCEPTED, reply=reply, accepted=accepted)
             return self._delivery(Outcome.PARTIAL, reply=reply, accepted=accepted, error=self._partial(wire))
         self.line_is_dead = reply.code == 421
-        self._refused.update(dict.fromkeys(self._accepted, reply))
-        refusal = self._refusal(wire, "the message", reply, retryable=reply.transient)
+        return self._everybody_refused(wire, "the message", reply)
+
+    def _refused_meanwhile(self, wire: Wire, error: MailError) -> Delivery | None:
+        """What a refusal means that the server had sent before the line broke, or before it took no more."""
+        if not isinstance(error, ConnectionLostError | NoAnswerError):
+            return None
+        said = wire.early_reply()
+        if said is None or said.code < 400:
+            return None
+        return self._everybody_refused(wire, "to take the rest", said)
+
+    def _out_of_turn(self, wire: Wire, early: Reply) -> Delivery:
+        if early.code >= 400:
+            return self._everybody_refused(wire, "the message", early)
+        return self.not_sent(
+            ProtocolError(
+                f"{wire.peer} said '{early}' before it had the whole message.",
+                remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
+                phase=wire.phase,
+            )
+        )
+
+    def _everybody_refused(self, wire: Wire, what: str, reply: Reply) -> Delivery:
+        """Who was not refused before is refused by this."""
+        for address in self._mail.recipients:
+            self._refused.setdefault(address.address, reply)
+        refusal = self._refusal(wire, what, reply, retryable=reply.transient)
         return self._delivery(Outcome.REFUSED, reply=reply, error=refusal)
 
-    def _unknown(self, wire: Wire, why: str, reply: Reply | None = None) -> Delivery:
-        error = OutcomeUnknownError(
-            f"The whole message {self._mail.message_id} was handed to {wire.peer}, but its answer never came: {why} "
-            f"It may have been delivered to {', '.join(self._accepted)}.",
+    def unknown(self, why: str) -> OutcomeUnknownError:
+        """What is known of a mail that was handed over without an answer."""
+        return OutcomeUnknownError(
+            f"The whole message {self._mail.message_id} was handed to the server, and its answer never came: {why} "
+            f"It may have been delivered to {some_of(self._accepted)}.",
             remedy="Look for this Message-ID in the server's log or message tracking before sending it again.",
-            reply=reply,
         )
-        return self._delivery(Outcome.UNKNOWN, error=error, reply=reply)
+
+    def _unknown(self, why: str, reply: Reply | None = None) -> Delivery:
+        return self._delivery(Outcome.UNKNOWN, error=self.unknown(why), reply=reply)
 
     def _all_refused(self, wire: Wire, refusal: RefusedError) -> Delivery:
         if refusal.reply is not None and refusal.reply.code == 421:
@@ -167,23 +198,18 @@ class Transaction:
         return self._delivery(Outcome.REFUSED, error=refusal, reply=refusal.reply)
 
     def _partial(self, wire: Wire) -> RefusedError:
-        said = "; ".join(f"{address}: '{reply}'" for address, reply in self._refused.items())
         return RefusedError(
-            f"{wire.peer} took {self._mail.message_id} for {', '.join(self._accepted)}, who do get it, "
-            f"and refused {said}.",
+            f"{wire.peer} took {self._mail.message_id} for {some_of(self._accepted)}, who do get it, and refused "
+            f"{each_refused(self._refused)}.",
             remedy="Send it to the refused addresses alone once they are put right.",
             phase=Phase.ENVELOPE,
             reply=next(iter(self._refused.values())),
         )
 
     def _refusal(self, wire: Wire, what: str, reply: Reply, *, retryable: bool) -> RefusedError:
-        each = (
-            ""
-            if len(set(self._refused.values())) < 2
-            else " (" + "; ".join(f"{address}: '{said}'" for address, said in self._refused.items()) + ")"
-        )
+        differs = len({(said.code, said.enhanced) for said in self._refused.values()}) > 1
         return RefusedError(
-            f"{wire.peer} refused {what} with '{reply}'{each}.",
+            f"{wire.peer} refused {what} with '{reply}'{f' ({each_refused(self._refused)})' if differs else ''}.",
             remedy=remedy_for(reply, anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS),
             phase=wire.phase,
             reply=reply,
@@ -207,36 +233,3 @@ class Transaction:
             reply=reply,
             error=error,
         )
-
-
-def complete(mail: Mail, manager: SmtpConnectionManager) -> Mail:
-    """The mail with the connection's From and Reply-To where it has none, and a Message-ID in the sender's domain."""
-    changes: dict[str, object] = {}
-    if mail.from_address is None and manager.from_address:
-        changes["from_address"] = manager.from_address
-    if not mail.reply_to and manager.reply_to:
-        changes["reply_to"] = manager.reply_to
-    if changes:
-        mail = dataclasses.replace(mail, **changes)  # type: ignore[arg-type]
-    if mail.from_address is None:
-        raise MessageError(
-            "The mail has no From address.",
-            remedy="Set 'from_address' on the task, or 'From address' on the connection.",
-        )
-    if mail.message_id is None:
-        mail = dataclasses.replace(mail, message_id=new_message_id(mail.from_address.domain))
-    return mail
-
-
-def dot_stuffed(chunks: Iterator[bytes] | Rendering) -> Iterator[bytes]:
-    """Double each dot that starts a line (RFC 5321 4.5.2), across the borders of chunks too; ends with a line end."""
-    tail = b"\r\n"
-    for chunk in chunks:
-        if not chunk:
-            continue
-        joined = tail + chunk
-        stuffed = _DOT_AT_LINE_START.sub(b"..", joined)
-        yield stuffed[len(tail) :]
-        tail = joined[-2:]
-    if tail != b"\r\n":
-        yield b"\r\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import select
 import socket
 import ssl
 import threading
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 # RFC 5321 4.5.3.1.5 allows 512 octets a line, and RFC 4954 4 a challenge of 12288.
 LONGEST_LINE = 16384
 LONGEST_REPLY = 65536
+# What one write hands over at the most, so that its deadline means the same for a long text as for a file.
+BLOCK = 65536
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -52,6 +55,8 @@ class Wire:
         self.timeout = timeout
         #: What errors call the moment; the session sets it as it goes on.
         self.phase = Phase.CONNECT
+        #: Whether the server has yet to say its first word.
+        self.awaiting_greeting = True
         #: A moment (`time.monotonic`) that no operation outlives, whatever its own timeout says.
         self.give_up_at: float | None = None
 
@@ -59,7 +64,7 @@ class Wire:
     def connect(cls, host: str, port: int, *, timeout: float, give_up_at: float | None = None) -> Wire:
         """Connect to the first address that answers, looking the name up included, before the deadline."""
         deadline = _earlier(time.monotonic() + timeout, give_up_at)
-        peer = f"{host}:{port}"
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         addresses = _look_up(host, port, deadline)
         problems: list[str] = []
         for position, (family, address) in enumerate(addresses):
@@ -84,8 +89,14 @@ class Wire:
             remedy="Check 'SMTP server' and 'Port', that the server runs, and that a firewall lets this worker in.",
         )
 
-    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Encrypt the line from here on. Whatever the server sent ahead of the handshake is an attack (RFC 3207 6)."""
+    def start_tls(self, context: ssl.SSLContext, host: str, *, implicit: bool = False) -> None:
+        """Encrypt the line from here on. Whatever the server sent ahead of the handshake is an attack (RFC 3207 6).
+
+        Args:
+            context: how to verify the server.
+            host: its name.
+            implicit: whether this is how the line begins, rather than after STARTTLS.
+        """
         if self._received:
             raise ProtocolError(
                 f"{self.peer} sent {len(self._received)} octets in clear text after it had agreed to start TLS.",
@@ -97,7 +108,7 @@ class Wire:
             self._sock = context.wrap_socket(self._sock, server_hostname=host)
         except OSError as error:
             self.close()
-            raise handshake_error(error, self.peer) from None
+            raise handshake_error(error, self.peer, implicit=implicit) from None
 
     @property
     def tls_version(self) -> str | None:
@@ -110,10 +121,12 @@ class Wire:
         return str(self._sock.getsockname()[0])
 
     def write(self, block: bytes) -> None:
-        """Send a block, whole, before the deadline."""
+        """Send it all, each block of it before a deadline of its own."""
+        view = memoryview(block)
         try:
-            self._sock.settimeout(self._seconds_left(self.timeout))
-            self._sock.sendall(block)
+            for at in range(0, len(view), BLOCK):
+                self._sock.settimeout(self._seconds_left(self.timeout))
+                self._sock.sendall(view[at : at + BLOCK])
         except TimeoutError:
             raise self._no_answer("did not take what we sent") from None
         except OSError as error:
@@ -141,8 +154,14 @@ class Wire:
             line = self._read_line(deadline)
             size += len(line)
             match = _REPLY_LINE.fullmatch(line)
-            if match is None or (code is not None and int(match[1]) != code):
+            if match is None:
                 raise self._not_smtp(line)
+            if code is not None and int(match[1]) != code:
+                raise ProtocolError(
+                    f"{self.peer} changed from {code} to {int(match[1])} within one reply.",
+                    remedy="The server's administrator must look at it; a proxy in between may garble what it says.",
+                    phase=self.phase,
+                )
             if size > LONGEST_REPLY:
                 raise self._too_long()
             code = int(match[1])
@@ -153,10 +172,12 @@ class Wire:
         log.debug("S: %s", f"{code} (not shown)" if secret else reply)
         return reply
 
-    def waiting_reply(self) -> Reply | None:
-        """What the server already said, if it said something before the line broke; never waits."""
-        with contextlib.suppress(MailError):
-            return self.read_reply(timeout=0.05)
+    def early_reply(self) -> Reply | None:
+        """What the server has said without being asked, if it has; does not wait for it to begin."""
+        with contextlib.suppress(MailError, OSError, ValueError):
+            pending = isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()
+            if self._received or pending or select.select([self._sock], [], [], 0)[0]:
+                return self.read_reply(timeout=0.05)
         return None
 
     def close(self) -> None:
@@ -200,7 +221,7 @@ class Wire:
 
     def _no_answer(self, what: str) -> NoAnswerError:
         remedy = "Ask the server's administrator what holds it up, or raise 'Timeout'."
-        if self.phase is Phase.CONNECT:
+        if self.awaiting_greeting and self.tls_version is None:
             remedy = "If this port speaks TLS from the start (465 usually does), set SSL to 'Implicit TLS'. " + remedy
         return NoAnswerError(f"{self.peer} {what} before the deadline.", remedy=remedy, phase=self.phase)
 

@@ -131,7 +131,7 @@ def test_a_flag_that_is_neither_true_nor_false_is_refused(value: object) -> None
         assert ["true or false" in fault for fault in extra_faults(verify_certificate=value)] == [True]
 
 
-@pytest.mark.parametrize("value", ["soon", 0, -1, 3601, "1e9", "nan", "inf", True])
+@pytest.mark.parametrize("value", ["soon", 0, -1, 3601, "1e9", "1_000", "nan", "inf", True])
 def test_a_timeout_out_of_bounds_is_refused(value: object) -> None:
     """Seconds, from 1 to 3600."""
     assert ["Timeout (seconds)" in fault for fault in extra_faults(timeout=value)] == [True]
@@ -151,6 +151,7 @@ def test_an_extra_that_is_no_json_object_is_refused(extra: object) -> None:
         ("disable_ssl", "ssl_mode"),
         ("from_email", "from_address"),
         ("keytab", "Unknown setting"),
+        ("binary_mime", "remove it"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_was_probably_meant(key: str, hint: str) -> None:
@@ -224,10 +225,41 @@ def test_an_ipv6_address_is_a_host() -> None:
 
 def test_pem_whose_line_ends_were_spelled_out_is_mended() -> None:
     """Environment variables and URIs do that to it."""
-    manager = SmtpConnectionManager(
-        host="h", ca_certificate="-----BEGIN CERTIFICATE-----\\nAA\\n-----END CERTIFICATE-----"
-    )
-    assert manager.ca_certificate == "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----"
+    text = "Bag Attributes\nsubject=CN = Corp CA\n-----BEGIN CERTIFICATE-----\nAA\nBB\n-----END CERTIFICATE-----\n"
+    for written in (text, text.replace("\n", "\\n"), text.replace("\n", " "), text.replace("\n", "\r\n")):
+        manager = SmtpConnectionManager(host="h", ca_certificate=written)
+        assert manager.ca_certificate == "-----BEGIN CERTIFICATE-----\nAABB\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN PRIVATE KEY-----\nhunter2x\n-----END PRIVATE KEY-----",
+        "-----BEGIN CERTIFICATE-----\nhunter2x",
+        "-----BEGIN CERTIFICATE-----\nhünter2x\n-----END CERTIFICATE-----",
+        "hunter2x\nhunter2x",
+    ],
+)
+def test_pem_that_holds_no_certificate_is_refused_without_being_repeated(text: str) -> None:
+    """People paste private keys."""
+    (fault,) = extra_faults(ca_certificate=text)
+    assert "CA certificate" in fault
+    assert "nter2x" not in fault
+
+
+@pytest.mark.parametrize("address", ["garbage", "a b", "etl@corp.example; x", "<etl@corp.example", "@corp.example"])
+@pytest.mark.parametrize("name", ["from_address", "reply_to"])
+def test_an_address_that_is_none_is_refused_with_the_connection(name: str, address: str) -> None:
+    """Long before a mail needs it."""
+    (fault,) = extra_faults(**{name: address})
+    assert name in fault
+
+
+@pytest.mark.parametrize("address", ["etl@corp.example", "ETL, nightly <etl@corp.example>", "Jürgen <j@köln.example>"])
+def test_an_address_with_a_name_is_one(address: str) -> None:
+    """Reply-To may hold several, too."""
+    extra = {"from_address": address, "reply_to": f"{address}; ops@corp.example"}
+    assert SmtpConnectionManager.from_airflow(connection(extra=extra)).from_address == address
 
 
 def test_the_password_is_in_no_repr() -> None:

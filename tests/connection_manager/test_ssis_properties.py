@@ -115,6 +115,11 @@ def test_a_timeout_below_a_second_is_taken_as_seconds_with_a_warning() -> None:
     assert "20 seconds" in manager.warnings[0]
 
 
+def test_a_word_that_only_sounds_like_a_secret_is_kept() -> None:
+    """.NET's own name for Windows Authentication."""
+    assert "UseDefaultCredentials" in read("SmtpServer=h;UseDefaultCredentials=True;").warnings[0]
+
+
 def test_unknown_keys_are_kept_and_warned_about() -> None:
     """Their values stay out of the warning."""
     manager = read("SmtpServer=h;ConnectByProxy=False;")

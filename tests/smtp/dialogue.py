@@ -5,6 +5,7 @@ A script has one step a line:
     S: 220 ready          the server says this line
     C: EHLO *             the client must say a line of this pattern (fnmatch)
     MESSAGE               the client sends a message, up to and with the final dot
+    PAUSE                 the server waits for 0.3 seconds, whatever the client says
     HANG                  the server says nothing more, until the client hangs up
     DRIP 250 ok           the server says this line an octet every 0.3 seconds
     SEND <python bytes>   the server sends these octets as they are
@@ -41,12 +42,13 @@ class Dialogue:
     Args:
         script: see the module.
         pace: in what pieces the server's words arrive.
+        listener: where to wait for the client, if several dialogues share a port.
     """
 
-    def __init__(self, script: str, pace: Pace = Pace.WHOLE) -> None:
+    def __init__(self, script: str, pace: Pace = Pace.WHOLE, *, listener: socket.socket | None = None) -> None:
         self._steps = [line.strip() for line in script.strip().splitlines() if line.strip()]
         self._pace = pace
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self.port: int = self._listener.getsockname()[1]
         #: Every line that the client said, message text aside.
@@ -56,8 +58,12 @@ class Dialogue:
         #: Where the client left the script.
         self.surprise: str | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Wait for the client, in a thread."""
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
@@ -103,6 +109,8 @@ class Dialogue:
                 for octet in rest.encode() + b"\r\n":
                     peer.sendall(bytes((octet,)))
                     time.sleep(0.3)
+            case "PAUSE":
+                time.sleep(0.3)
             case "SEND":
                 peer.sendall(ast.literal_eval(rest))
             case "HANG":

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,15 +16,16 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import (
     ConnectionLostError,
     MessageError,
-    NoAnswerError,
     OutcomeUnknownError,
     Phase,
     RefusedError,
+    Reply,
 )
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.transaction import dot_stuffed
+from airflow_provider_smtpcm.smtp.wire import Wire
 from tests.smtp.dialogue import Dialogue, Pace
 
 ManagerFor = Callable[..., SmtpConnectionManager]
@@ -214,9 +216,10 @@ def test_an_attachment_that_shrinks_on_the_way_is_never_half_a_mail(manager_for:
 
 def test_a_local_part_outside_ascii_needs_a_server_that_takes_it(manager_for: ManagerFor) -> None:
     """SMTPUTF8 is not offered here (RFC 6531)."""
-    mail = Mail(from_address="etl@corp.example", to="jürgen@corp.example")
+    mail = Mail(from_address="etl@corp.example", to="a@corp.example", reply_to="jürgen@corp.example")
     delivery = deliver(script(BYE), manager_for, mail)
     assert "jürgen@corp.example" in str(delivery.error)
+    assert "etl@corp.example" not in str(delivery.error)
     assert "ASCII alias" in str(delivery.error)
 
 
@@ -268,8 +271,83 @@ def test_what_the_server_said_before_it_hung_up_is_repeated(manager_for: Manager
     )
     steps = script("C: MAIL *\nS: 250 ok", "C: RCPT *\nS: 250 ok", "C: DATA\nS: 354 go on\nS: 552 5.3.4 too big")
     delivery = deliver(steps.replace("SIZE 10000", "SIZE 0"), manager_for, big, timeout=5)
+    assert delivery.outcome is Outcome.REFUSED
+    assert "552 5.3.4 too big" in str(delivery.error)
+
+
+@pytest.mark.parametrize("size", [10, 9_000_000])
+@pytest.mark.parametrize(("code", "retryable"), [(451, True), (552, False)])
+@pytest.mark.parametrize("then", ["HANG", "RESET", "SEND b''"])
+def test_a_refusal_in_the_middle_of_a_message_is_not_taken_for_an_unknown_outcome(
+    size: int, code: int, retryable: bool, then: str, manager_for: ManagerFor
+) -> None:
+    """Whether the server stops reading, or hangs up; the final dot is not sent to somebody who refused."""
+    mail = Mail(
+        from_address="etl@corp.example", to="a@corp.example", attachments=[Attachment(content=b"x" * size, name="x")]
+    )
+    steps = script("C: MAIL *\nS: 250 ok", "C: RCPT *\nS: 250 ok", f"C: DATA\nS: 354 go on\nS: {code} no", then)
+    delivery = deliver(steps.replace("SIZE 10000", "SIZE 0"), manager_for, mail)
+    assert delivery.outcome in ((Outcome.REFUSED,) if then != "RESET" else (Outcome.REFUSED, Outcome.NOT_SENT))
+    if delivery.outcome is Outcome.REFUSED:
+        assert delivery.error is not None
+        assert delivery.error.retryable is retryable
+
+
+def test_an_acceptance_that_comes_before_the_final_dot_is_not_believed(manager_for: ManagerFor, mail: Mail) -> None:
+    """It answers something else."""
+    steps = script(MAIL, TWO_RECIPIENTS, "C: DATA\nS: 354 go on\nS: 250 2.0.0 fake")
+    delivery = deliver(steps, manager_for, mail)
     assert delivery.outcome is Outcome.NOT_SENT
-    assert isinstance(delivery.error, RefusedError | ConnectionLostError | NoAnswerError)
+    assert "before it had the whole message" in str(delivery.error)
+
+
+class TimeLimit(BaseException):
+    """As Airflow's own: no Exception."""
+
+
+def test_an_interruption_after_the_final_dot_is_an_unknown_outcome(
+    manager_for: ManagerFor, mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow would retry the task for its time limit, and the mail may have been delivered."""
+    steps = script(MAIL, TWO_RECIPIENTS, DATA, "HANG")
+    with Dialogue(steps) as dialogue, Session(manager_for(dialogue)) as session:
+        read_reply = Wire.read_reply
+
+        def interrupted(wire: Wire, **how: Any) -> Reply:
+            if wire.phase is Phase.FINAL_DOT:
+                raise TimeLimit
+            return read_reply(wire, **how)
+
+        monkeypatch.setattr(Wire, "read_reply", interrupted)
+        with pytest.raises(OutcomeUnknownError, match="interrupted"):
+            session.send(mail)
+        assert not session.usable
+
+
+def test_an_interruption_before_the_final_dot_stays_what_it_is(
+    manager_for: ManagerFor, mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has the mail, and nothing more is said on that line."""
+
+    def interrupted(_wire: Wire, _block: bytes) -> None:
+        raise TimeLimit
+
+    with Dialogue(HELLO) as dialogue, Session(manager_for(dialogue)) as session:
+        monkeypatch.setattr(Wire, "write", interrupted)
+        with pytest.raises(TimeLimit):
+            session.send(mail)
+        assert not session.usable
+
+
+def test_hundreds_of_refused_recipients_make_a_readable_error(manager_for: ManagerFor) -> None:
+    """All of them are in the delivery."""
+    everybody = [f"r{number}@corp.example" for number in range(200)]
+    mail = Mail(from_address="etl@corp.example", to=everybody)
+    answers = [f"C: RCPT *\nS: {'250 ok' if n % 2 else f'550 5.1.1 no such user [{n}]'}" for n in range(200)]
+    delivery = deliver(script("C: MAIL *\nS: 250 ok", *answers, DATA, "S: 250 ok", BYE), manager_for, mail)
+    assert len(delivery.refused) == 100
+    assert len(str(delivery.error)) < 1000
+    assert "and 90 more" in str(delivery.error)
 
 
 @pytest.mark.parametrize("pace", Pace)

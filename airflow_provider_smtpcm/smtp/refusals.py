@@ -1,8 +1,13 @@
-"""What a server's refusal usually means, and who has to change what. Knows no socket."""
+"""What a server's refusal usually means, who has to change what, and who gets the mail. Knows no socket."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from airflow_provider_smtpcm.errors import Reply
+
+# So many addresses stand in a sentence; all of them stand in the delivery.
+_NAMED = 10
 
 _BY_ENHANCED = {
     "5.1.1": "Check the recipient's address: the server knows no such mailbox.",
@@ -36,3 +41,17 @@ def remedy_for(reply: Reply, *, anonymous: bool) -> str:
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this answer means."
+
+
+def some_of(addresses: Sequence[str]) -> str:
+    """The first addresses by name, and how many more there are."""
+    more = len(addresses) - _NAMED
+    return ", ".join(addresses[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def each_refused(refused: Mapping[str, Reply]) -> str:
+    """Who was refused with what; one clause for all with the same codes, whatever id stands in each text."""
+    groups: dict[tuple[int, str | None], tuple[Reply, list[str]]] = {}
+    for address, reply in refused.items():
+        groups.setdefault((reply.code, reply.enhanced), (reply, []))[1].append(address)
+    return "; ".join(f"{some_of(addresses)}: '{reply}'" for reply, addresses in groups.values())

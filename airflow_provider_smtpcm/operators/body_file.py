@@ -1,0 +1,72 @@
+"""A body that stands in a template file: found, read in its own encoding, and rendered as text. Knows no mail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from airflow_provider_smtpcm.errors import MessageError
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
+
+
+def render_body_file(field: str, file: str, encoding: str, environment: jinja2.Environment, context: Context) -> str:
+    """The rendered text of a template file.
+
+    Args:
+        field: what errors call it.
+        file: a path, or a name in one of the folders where the environment looks for templates.
+        encoding: of the file.
+        environment: the task's own Jinja environment, with its macros and filters.
+        context: what the template may name.
+
+    Raises:
+        MessageError: it is not there, cannot be read in that encoding, or is no template.
+    """
+    from jinja2 import TemplateError
+
+    path = _find(field, file, [Path(folder) for folder in getattr(environment.loader, "searchpath", ())])
+    try:
+        source = path.read_text(encoding=encoding)
+    except (OSError, UnicodeError, LookupError) as error:
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
+            remedy="Make it readable for the worker, or name its encoding by 'encoding'.",
+        ) from None
+    try:
+        return _as_text(environment).from_string(source).render(cast("dict[str, object]", context))
+    except TemplateError as error:
+        line = getattr(error, "lineno", None)
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be rendered ({error.message}{f', line {line}' if line else ''}).",
+            remedy="Mend the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
+        ) from None
+
+
+def _find(field: str, file: str, folders: list[Path]) -> Path:
+    for folder in (*folders, Path()):
+        if (folder / file).is_file():
+            return folder / file
+    places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
+    raise MessageError(
+        f"{field}: there is no file {file!r} (looked in {places}, and in the worker's own folder).",
+        remedy="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
+    )
+
+
+def _as_text(environment: jinja2.Environment) -> jinja2.Environment:
+    """The same environment; one that renders to Python objects would turn a file `1e3` into a number."""
+    from jinja2.nativetypes import NativeEnvironment
+    from jinja2.sandbox import SandboxedEnvironment
+
+    if not isinstance(environment, NativeEnvironment):
+        return environment
+    text = SandboxedEnvironment(
+        loader=environment.loader, undefined=environment.undefined, extensions=list(environment.extensions)
+    )
+    text.globals = environment.globals
+    text.filters = environment.filters
+    text.tests = environment.tests
+    return text

@@ -1,0 +1,44 @@
+"""The example DAGs run as they are, however they are triggered, and load without a warning."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_smtpcm.testing import Relay
+
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "example_dags").glob("*.py"))
+
+
+def load(path: Path) -> DAG:
+    """The DAG of an example."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.dag  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_loads_without_a_warning(path: Path) -> None:
+    """And is named like its file."""
+    assert load(path).dag_id == path.stem
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_delivers_its_mails(
+    path: Path, run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was triggered by hand has no logical date."""
+    with Relay(users={r"CORP\alice": "correct horse"}) as relay:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+        assert str(run_dag(load(path)).state) == "success"
+        assert relay.messages
