@@ -1,0 +1,95 @@
+# Everything a developer types. `make` alone lists it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ROOT   := $(if $(filter 0,$(shell id -u)),,sudo)
+ARGS   ?=
+
+SYSTEM_PACKAGES := $(shell sed 's/\#.*//' .ci/system-packages.txt)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  make %-16s %s\n' "$$name" "$$text"; done
+
+# --- The environment: the locked versions, and this package editable. The stamp makes a second run cost nothing.
+
+.PHONY: venv
+venv: $(VENV)/.made ## Build .venv (everything below does it when needed)
+
+$(VENV)/.made: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time this takes a minute or two."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: system-packages
+system-packages: ## Install the Debian packages that some tests need (as root, or by sudo)
+	@# The tests start a Postfix of their own; unconfigured, Debian's starts none beside it on this machine.
+	@dpkg --status postfix >/dev/null 2>&1 || \
+		echo "postfix postfix/main_mailer_type select No configuration" | $(ROOT) debconf-set-selections
+	$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --quiet \
+		--no-install-recommends $(SYSTEM_PACKAGES)
+
+# --- Seeing it work
+
+.PHONY: demo
+demo: $(VENV)/.made ## Deliver a mail: a real Airflow, a relay that demands Windows Authentication, a DAG run
+	@$(BIN)/python -m demo $(ARGS)
+
+.PHONY: ui
+ui: $(VENV)/.made ## The same Airflow, left running: look at the connection form and press Test
+	@$(BIN)/python -m demo ui $(ARGS)
+
+# --- Working on it
+
+.PHONY: test
+test: $(VENV)/.made ## Run the tests; ARGS="-k form" goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.made ## ruff, its formatter, and mypy --strict
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --diff --quiet
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.made ## Let ruff mend what it can
+	@$(BIN)/ruff check --fix --exit-zero --quiet
+	@$(BIN)/ruff format
+
+.PHONY: bench
+bench: $(VENV)/.made ## Run the benchmarks
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+.PHONY: readme
+readme: $(VENV)/.made ## Write the README's connection table from the code
+	@$(BIN)/python -m tests.readme
+
+.PHONY: readme
+readme: $(VENV)/.made ## Write the README's table of settings anew, from the code
+	@$(BIN)/python -m tests.readme
+
+.PHONY: screenshots
+screenshots: $(VENV)/.made ## Take the README's picture of the connection form again
+	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/integration/test_connection_form.py $(ARGS)
+
+.PHONY: lock
+lock: ## Resolve pyproject.toml into requirements.lock again; ARGS=--upgrade takes newer versions
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check uv && \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
+		--constraint .ci/airflow-version.txt $(ARGS) --output-file requirements.lock pyproject.toml
+
+.PHONY: clean
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

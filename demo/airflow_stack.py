@@ -1,0 +1,251 @@
+"""A private, real Airflow on free loopback ports: API server, scheduler (LocalExecutor, SQLite) and DAG processor.
+
+Not `airflow standalone`: that opens log servers on every network interface and leaves processes behind when it is
+stopped. Here each component is its own session, its home is a temporary folder, and `stop()` ends all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from demo.processes import LOOPBACK, Service, free_port, signals_held, stop
+
+AIRFLOW = [sys.executable, "-m", "airflow"]
+FINAL_STATES = frozenset({"success", "failed"})
+POLL_SECONDS = 0.25
+
+T = TypeVar("T")
+
+
+class StackError(Exception):
+    """Airflow did not do what it was asked; the message carries its own words."""
+
+
+class AirflowStack:
+    """Airflow as a context manager.
+
+    Args:
+        dags_folder: where its DAGs are; the home with logs and database is elsewhere.
+        config: more of Airflow's options, as `{"core.test_connection": "Enabled"}`.
+    """
+
+    def __init__(
+        self,
+        dags_folder: Path,
+        *,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        self.url = f"http://{LOOPBACK}:{free_port()}"
+        self._dags_folder = dags_folder
+        self._config = dict(config or {})
+        self._services: list[Service] = []
+        self._folder: Path | None = None
+        self._env: dict[str, str] = {}
+        self._token = ""
+        # The system's proxy settings are for elsewhere: what we ask is on this machine.
+        self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- running it
+
+    def start(self) -> None:
+        """Make the database and start the three components; returns at once, `wait_until_healthy` waits for them."""
+        if self._folder is not None:
+            raise StackError("This Airflow is running already; stop() it first.")
+        self._folder = Path(tempfile.mkdtemp(prefix="airflow-smtpcm-"))
+        try:
+            self._env = self._environment(self._folder)
+            self.cli("db", "migrate")
+            port = self.url.rpartition(":")[2]
+            self._launch("api-server", "--host", LOOPBACK, "--port", port, "--workers", "1")
+            self._launch("scheduler", "--skip-serve-logs")
+            self._launch("dag-processor")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every process that was started, with whatever it forked, and remove the home. Safe to repeat."""
+        with signals_held():  # an impatient second Ctrl-C must not leave processes behind
+            stop(self._services)
+            self._services = []
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
+
+    def wait_until_healthy(self, timeout: float = 180) -> None:
+        """Wait for Airflow to call its database, scheduler and DAG processor healthy."""
+
+        def healthy() -> bool:
+            health = self._request("GET", "/api/v2/monitor/health", token=False)
+            parts = ("metadatabase", "scheduler", "dag_processor")
+            return all(health[part]["status"] == "healthy" for part in parts)
+
+        self._wait_for(healthy, timeout, "Airflow to be healthy")
+        self._token = self._request("GET", "/auth/token", token=False)["access_token"]
+
+    def cli(self, *arguments: str) -> str:
+        """Run `airflow ...` in this Airflow's environment; returns what it printed."""
+        done = subprocess.run(
+            [*AIRFLOW, *arguments],
+            env=self._env,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            check=False,
+        )
+        if done.returncode:
+            # Not the whole command: a connection's JSON has a password in it.
+            command = " ".join(arguments[:2])
+            raise StackError(f"`airflow {command}` failed with {done.returncode}:\n{done.stdout}{done.stderr}".rstrip())
+        return done.stdout
+
+    # --- asking it
+
+    def trigger(self, dag_id: str, *, timeout: float = 90) -> str:
+        """Unpause a DAG, as soon as it is known, and start a run of it; returns the run's id."""
+        self._wait_for(lambda: self._knows(dag_id), timeout, f"the DAG {dag_id} to be parsed")
+        self._request("PATCH", f"/api/v2/dags/{dag_id}?update_mask=is_paused", {"is_paused": False})
+        run = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
+        return str(run["dag_run_id"])
+
+    def wait_for_run(self, dag_id: str, run_id: str, *, timeout: float = 180) -> str:
+        """Wait for a run to end; returns `success` or `failed`."""
+
+        def ended() -> str:
+            state = str(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])
+            return state if state in FINAL_STATES else ""
+
+        return self._wait_for(ended, timeout, f"run {run_id} of {dag_id} to end")
+
+    def task_logs(self, dag_id: str, run_id: str) -> str:
+        """What the last try of every task of a run logged, as the web page shows it."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        lines = []
+        for task in self._request("GET", path)["task_instances"]:
+            tried = task["try_number"]
+            mapped = f"?map_index={task['map_index']}"
+            answer = self._request("GET", f"{path}/{task['task_id']}/logs/{tried}{mapped}")
+            lines += [f"--- {task['task_id']}, try {tried}: {task['state']}", *_log_lines(answer["content"])]
+        return "\n".join(lines)
+
+    def component_logs(self) -> str:
+        """The last lines of each component's own output."""
+        return "\n".join(f"--- {service.name}\n{service.log_tail()}" for service in self._services)
+
+    # --- inside
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        """Our environment without any setting of another Airflow, and with those of this one."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        home = folder / "home"
+        home.mkdir()
+        options = {
+            "core.dags_folder": str(self._dags_folder.resolve()),
+            "core.load_examples": "False",
+            "core.executor": "LocalExecutor",
+            "core.parallelism": "2",
+            "core.auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+            "core.simple_auth_manager_all_admins": "True",
+            "core.execution_api_server_url": f"{self.url}/execution/",
+            "core.fernet_key": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "database.sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}",
+            "api.base_url": self.url,
+            "api_auth.jwt_secret": secrets.token_urlsafe(48),
+            "dag_processor.parsing_processes": "1",
+            "workers.min_heartbeat_interval": "1",  # a worker looks that often whether its task is gone
+            **self._config,
+        }
+        for option, value in options.items():
+            section, _, key = option.partition(".")
+            env[f"AIRFLOW__{section}__{key}".upper()] = value
+        env["AIRFLOW_HOME"] = str(home)
+        env["NO_PROXY"] = env["no_proxy"] = f"{LOOPBACK},localhost"
+        return env
+
+    def _launch(self, component: str, *arguments: str) -> None:
+        assert self._folder is not None
+        log = self._folder / f"{component}.log"
+        with signals_held() as came:  # from the moment that the process is there, we know of it
+            self._services.append(Service(component, [*AIRFLOW, component, *arguments], env=self._env, log=log))
+        for number in came:
+            signal.raise_signal(number)
+
+    def _knows(self, dag_id: str) -> bool:
+        try:
+            self._request("GET", f"/api/v2/dags/{dag_id}")
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+        else:
+            return True
+        broken = self._request("GET", "/api/v2/importErrors")["import_errors"]
+        if broken:
+            raise StackError("\n".join(f"{file['filename']}:\n{file['stack_trace']}" for file in broken))
+        return False
+
+    def _wait_for(self, answer: Callable[[], T], timeout: float, what: str) -> T:
+        """Ask until the answer is true; a component that died meanwhile is an error at once."""
+        deadline = time.monotonic() + timeout
+        while True:
+            trouble = ""
+            try:
+                if result := answer():
+                    return result
+            except OSError as error:
+                # No connection yet, or a busy moment of the server; but what the client did wrong stays wrong.
+                if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+                    raise
+                trouble = f" ({error})"
+            for service in self._services:
+                if service.returncode is not None:
+                    raise StackError(f"{service.name} ended with {service.returncode}:\n{service.log_tail()}")
+            if time.monotonic() > deadline:
+                raise StackError(f"Waited {timeout:.0f} s in vain for {what}{trouble}.\n{self.component_logs()}")
+            time.sleep(POLL_SECONDS)
+
+    def _request(self, method: str, path: str, body: object = None, *, token: bool = True) -> Any:
+        request = urllib.request.Request(self.url + path, method=method)
+        request.add_header("Accept", "application/json")
+        if token:
+            request.add_header("Authorization", f"Bearer {self._token}")
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+            request.data = json.dumps(body).encode()
+        with self._http.open(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+def _log_lines(content: list[dict[str, Any]]) -> Iterator[str]:
+    """A task's log as text, with the type and the text of an exception but without its frames."""
+    for entry in content:
+        if "timestamp" not in entry or entry["event"].startswith("::"):  # where the log lies, and folds of the page
+            continue
+        yield f"{entry['timestamp']} {entry.get('level', '')} {entry['event']}"
+        for error in entry.get("error_detail") or ():
+            yield f"    {error['exc_type']}: {error['exc_value']}"

@@ -1,0 +1,144 @@
+"""Processes that end with us: each in a session of its own, so that whatever it forks is found and stopped too.
+
+Airflow's task processes leave their parent's process group, so that signalling the group would leave them behind;
+the session is what they cannot leave unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
+from typing import Any
+
+import psutil
+
+LOOPBACK = "127.0.0.1"
+KILL_SECONDS = 10  # what the system may take to carry out a SIGKILL
+
+
+def free_port() -> int:
+    """A TCP port on the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Service:
+    """One long-running command with its output in a file."""
+
+    def __init__(self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(env),
+                cwd=log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.poll()
+
+    @property
+    def session(self) -> int:
+        """The session that the process leads; its number is the process' own."""
+        return self._process.pid
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines that it wrote."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self, timeout: float) -> None:
+        """Give it that many seconds to end by itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(timeout, 0))
+
+
+def stop(services: Sequence[Service], *, patience: float = 4) -> None:
+    """End the services and everything they started: SIGTERM, `patience` seconds, then SIGKILL for their sessions.
+
+    A LocalExecutor now and then waits for ever for one of its idle workers, so patience must have an end.
+    """
+    for service in services:
+        service.terminate()
+    deadline = time.monotonic() + patience
+    for service in services:
+        service.wait(deadline - time.monotonic())
+    sessions = {service.session for service in services}
+    deadline = time.monotonic() + KILL_SECONDS
+    while (members := processes_in(sessions)) and time.monotonic() < deadline:
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, SIGKILL)
+        for service in services:
+            service.wait(1)
+        time.sleep(0.05)
+
+
+def processes_in(sessions: set[int]) -> list[int]:
+    """The living processes of these sessions."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into `SystemExit`, so that `with` blocks and `finally` clauses run as on Ctrl-C."""
+
+    def leave(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    # A shell starts background jobs with SIGINT ignored; here Ctrl-C and `kill -INT` are how a person says stop.
+    handlers = {SIGINT: signal.default_int_handler, SIGTERM: leave, SIGHUP: leave}
+    with _handling(handlers):
+        yield
+
+
+@contextmanager
+def signals_held() -> Iterator[list[int]]:
+    """Take no notice of the signals that would end us until the block is over; yields the list of those that came."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
+        yield came
+        return
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+
+    with _handling(dict.fromkeys((SIGINT, SIGTERM, SIGHUP), note)):
+        yield came
+
+
+@contextmanager
+def _handling(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,118 @@
+"""An SMTP server that checks channel bindings, as Exchange with Extended Protection does, in a process of its own.
+
+In a process of its own because GSSAPI's acceptors take their keys and users from the environment, from which a client
+takes its own identity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.integration.binding_settings import Attempt, BindingSettings, StoredMail
+from tests.integration.kerberos import KerberosRealm
+from tests.integration.programs import FAKETIME, GSS_NTLMSSP, absent, faked_clock
+
+ROOT = Path(__file__).parents[2]
+STOP_SECONDS = 10
+
+
+class BindingServerError(Exception):
+    """The server's process has ended; its error output says why."""
+
+
+class BindingServer:
+    r"""The server as a context manager; its names in the realm are all of the realm's `services`.
+
+    Whoever logs in is one of the realm's `users`: `alice@CORP.EXAMPLE` by Kerberos, `CORP\alice` by NTLM.
+    """
+
+    host = "localhost"
+
+    def __init__(self, realm: KerberosRealm, settings: BindingSettings | None = None) -> None:
+        self.settings = settings or BindingSettings()
+        self._realm = realm
+        self._process: subprocess.Popen[str] | None = None
+        self.port = 0
+        self.ca_certificate = ""
+
+    def __enter__(self) -> Self:
+        realm = self._realm
+        env = {
+            **os.environ,
+            **realm.environment(),
+            **faked_clock(self.settings.clock_offset),
+            "KRB5_KTNAME": str(realm.service_keytab),
+            "KRB5RCACHENAME": "none:",  # the machine's would outlive the realm
+            "NTLM_USER_FILE": str(realm.ntlm_user_file),
+            "LC_ALL": "C.UTF-8",  # elsewhere gss-ntlmssp knows no name and no password outside ASCII
+            "LM_COMPAT_LEVEL": "5",  # NTLMv2 only
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.binding_smtpd"],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            ready = self._ask(json.dumps(asdict(self.settings)))
+        except BaseException:
+            self.stop()
+            raise
+        self.port = ready["port"]
+        self.ca_certificate = ready["ca_certificate"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the process, this one only. Safe to repeat."""
+        if self._process is None:
+            return
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._process = None
+
+    def attempts(self) -> list[Attempt]:
+        """Every AUTH command so far, oldest first."""
+        return [Attempt(**attempt | {"flags": tuple(attempt["flags"])}) for attempt in self._ask("attempts")]
+
+    def messages(self) -> list[StoredMail]:
+        """Every mail so far, oldest first."""
+        return [StoredMail(**mail | {"recipients": tuple(mail["recipients"])}) for mail in self._ask("messages")]
+
+    def clear(self) -> None:
+        """Forget all attempts and mails."""
+        self._ask("clear")
+
+    @staticmethod
+    def missing() -> str | None:
+        """What the server needs beside the realm and this machine lacks, or None."""
+        return absent(libraries={GSS_NTLMSSP: "gss-ntlmssp", FAKETIME: "libfaketime"})
+
+    def _ask(self, question: str) -> Any:
+        assert self._process is not None and self._process.stdin and self._process.stdout
+        self._process.stdin.write(question + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise BindingServerError(f"The server's process ended with {self._process.wait()}.")
+        return json.loads(answer)

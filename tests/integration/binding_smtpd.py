@@ -1,0 +1,233 @@
+"""The process of `BindingServer`: aiosmtpd, and behind its AUTH real GSSAPI acceptors. Run as a program.
+
+Standard input: the settings as one line of JSON, then questions, a line each (`attempts`, `messages`, `clear`).
+Standard output: a line of JSON with where the server is, then one for each question. The end of the input ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import logging
+import ssl
+import sys
+from collections import defaultdict
+from collections.abc import Generator
+from dataclasses import asdict
+from typing import Any
+
+import trustme
+from aiosmtpd.smtp import MISSING, SMTP, AuthResult, Envelope, Session
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
+
+from demo.processes import LOOPBACK
+from tests.integration.binding_settings import Attempt, BindingSettings, StoredMail
+from tests.integration.gss_acceptor import Identity, Refused, accept
+
+#: RFC 5321 4.5.3.1.4, without the CRLF; an initial response has to fit as well (RFC 4954 4).
+COMMAND_LIMIT = 510
+#: RFC 5321 4.5.3.1.6: a line of the message, its CRLF, and the dot that may precede it.
+TEXT_LINE_LIMIT = 1001
+#: What Exchange says, whatever was wrong.
+REFUSAL = "535 5.7.3 Authentication unsuccessful"
+CERTIFICATE_NAMES = ("localhost", LOOPBACK, "mail.corp.example", "exchange.corp.example")
+
+Acceptor = Generator[bytes, bytes, Identity]
+
+
+class Recorder:
+    """aiosmtpd's handler: lets clients in by its `auth_` methods, and remembers what happened."""
+
+    def __init__(self, settings: BindingSettings) -> None:
+        self.settings = settings
+        self.attempts: list[Attempt] = []
+        self.messages: list[StoredMail] = []
+
+    async def auth_GSSAPI(self, server: BindingSmtp, _words: list[str]) -> AuthResult:  # noqa: N802
+        return await self._authenticate(server, "GSSAPI", self._accept(server, layer=True))
+
+    # aiosmtpd reads two underscores as a hyphen.
+    async def auth_GSS__SPNEGO(self, server: BindingSmtp, _words: list[str]) -> AuthResult:  # noqa: N802
+        return await self._authenticate(server, "GSS-SPNEGO", self._accept(server, layer=self.settings.spnego_layer))
+
+    async def auth_NTLM(self, server: BindingSmtp, _words: list[str]) -> AuthResult:  # noqa: N802
+        return await self._authenticate(server, "NTLM", self._accept(server, layer=False, raw_ntlm=True))
+
+    async def auth_X__BIG(self, server: BindingSmtp, _words: list[str]) -> AuthResult:  # noqa: N802
+        return await self._authenticate(server, "X-BIG", take_anything())
+
+    async def handle_DATA(self, _server: BindingSmtp, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        mail = StoredMail(
+            authenticated_as=session.auth_data if session.authenticated else None,
+            mail_from=envelope.mail_from or "",
+            recipients=tuple(envelope.rcpt_tos),
+            content=(envelope.content or b"").decode("ascii", "surrogateescape"),
+        )
+        self.messages.append(mail)
+        return "250 2.6.0 Queued mail for delivery"
+
+    def _accept(self, server: BindingSmtp, *, layer: bool, raw_ntlm: bool = False) -> Acceptor:
+        mode = self.settings.channel_binding
+        return accept(
+            bindings=None if mode == "none" else server.bindings(),
+            binding_required=mode == "require",
+            layer=layer,
+            raw_ntlm=raw_ntlm,
+        )
+
+    async def _authenticate(self, server: BindingSmtp, mechanism: str, acceptor: Acceptor) -> AuthResult:
+        attempt = Attempt(mechanism=mechanism)
+        self.attempts.append(attempt)
+        server.attempt = attempt
+        challenge: bytes | str = next(acceptor)
+        if mechanism == "NTLM":
+            challenge = "ntlm supported"  # MS-SMTPNTLM 2.2.1.2: free text, which a client has to ignore
+        try:
+            while True:
+                token = await server.challenge_auth(challenge, isinstance(challenge, bytes))
+                if token is MISSING:
+                    return AuthResult(success=False)
+                challenge = acceptor.send(token)
+        except StopIteration as end:
+            identity: Identity = end.value
+            attempt.reply = "235 2.7.0 Authentication successful"
+            vars(attempt).update(asdict(identity))
+            return AuthResult(success=True, message=attempt.reply, auth_data=identity.user)
+        except Refused as refusal:
+            attempt.reply, attempt.why, attempt.bindings = REFUSAL, str(refusal), refusal.bindings
+            return AuthResult(success=False, handled=False, message=REFUSAL)
+
+
+def take_anything() -> Acceptor:
+    """A mechanism of one token, which may be anything."""
+    yield b""
+    return Identity(user="anybody", protocol="none", bindings="unchecked", service=None, flags=())
+
+
+class BindingSmtp(SMTP):
+    """One client's session."""
+
+    attempt: Attempt
+
+    def __init__(self, recorder: Recorder, context: ssl.SSLContext, certificate: bytes) -> None:
+        self.settings = recorder.settings
+        self.recorder = recorder
+        self.certificate = certificate
+        starttls = self.settings.ssl_mode == "starttls"
+        # aiosmtpd's reader takes this limit now; it has to hold a token. A line of a message ends earlier.
+        self.line_length_limit = self.settings.token_line_limit + 2
+        self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT, AUTH=self.line_length_limit)
+        every = {"LOGIN", "PLAIN", "GSSAPI", "GSS-SPNEGO", "NTLM", "X-BIG"}
+        super().__init__(
+            recorder,
+            hostname="localhost",
+            ident="SMTP with channel bindings",
+            tls_context=context if starttls else None,
+            auth_require_tls=starttls,
+            auth_required=bool(self.settings.mechanisms),
+            auth_exclude_mechanism=every - set(self.settings.mechanisms),
+        )
+        self.line_length_limit = TEXT_LINE_LIMIT
+
+    def bindings(self) -> bytes:
+        """The application data of this connection's bindings (RFC 5929 3.1 and 4.1)."""
+        channel = self.transport.get_extra_info("ssl_object")
+        if channel is None:
+            return b"no TLS, so that none are right"
+        if self.settings.binding_type == "tls-unique":
+            return b"tls-unique:" + channel.get_channel_binding("tls-unique")
+        return b"tls-server-end-point:" + hashlib.sha256(self.certificate).digest()
+
+    async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802
+        words = (arg or "").split()
+        if len(words) < 2:
+            await super().smtp_AUTH((arg or "").upper())
+            return
+        too_long = len(f"AUTH {arg}") > COMMAND_LIMIT
+        reply = "500 5.5.2 Line too long" if too_long else "501 5.5.4 An initial response is not taken here"
+        self.recorder.attempts.append(Attempt(mechanism=words[0].upper(), initial_response=True, reply=reply))
+        await self.push(reply)
+
+    async def challenge_auth(
+        self,
+        challenge: bytes | str,
+        encode_to_b64: bool = True,  # noqa: FBT002  (aiosmtpd's)
+        log_client_response: bool = False,  # noqa: ARG002, FBT002
+    ) -> Any:
+        """The client's token, or `MISSING` once it was told why there is none."""
+        octets = challenge.encode() if isinstance(challenge, str) else challenge
+        await self.push(b"334 " + (base64.b64encode(octets) if encode_to_b64 else octets))
+        line = (await self._read_line()).removesuffix(b"\n").removesuffix(b"\r")
+        self.attempt.line_lengths.append(len(line))
+        if len(line) > self.settings.token_line_limit:
+            return await self._give_up("500 5.5.6 Authentication exchange line is too long")  # RFC 4954 6
+        if line == b"*":
+            return await self._give_up("501 5.7.0 Authentication cancelled")
+        try:
+            return base64.b64decode(line, validate=True)
+        except binascii.Error:
+            return await self._give_up("501 5.5.2 Cannot decode the base64")
+
+    async def _read_line(self) -> bytes:
+        """The whole line, however long."""
+        line = b""
+        while True:
+            try:
+                return line + await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as overrun:
+                line += await self._reader.readexactly(overrun.consumed)
+
+    async def _give_up(self, reply: str) -> Any:
+        self.attempt.reply = reply
+        await self.push(reply)
+        return MISSING
+
+
+async def serve() -> None:
+    """Read the settings, listen, answer."""
+    loop = asyncio.get_running_loop()
+    questions = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
+    settings = BindingSettings(**json.loads(await questions.readline()))
+    recorder = Recorder(settings)
+    authority = trustme.CA()
+    issued = authority.issue_cert(*CERTIFICATE_NAMES)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion[settings.min_tls]
+    context.maximum_version = ssl.TLSVersion[settings.max_tls]
+    issued.configure_cert(context)
+    certificate = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
+    server = await loop.create_server(
+        lambda: BindingSmtp(recorder, context, certificate),
+        LOOPBACK,
+        0,
+        ssl=context if settings.ssl_mode == "implicit" else None,
+    )
+    say({"port": server.sockets[0].getsockname()[1], "ca_certificate": authority.cert_pem.bytes().decode()})
+    while question := (await questions.readline()).decode().strip():
+        match question:
+            case "attempts":
+                say([asdict(attempt) for attempt in recorder.attempts])
+            case "messages":
+                say([asdict(mail) for mail in recorder.messages])
+            case "clear":
+                recorder.attempts.clear()
+                recorder.messages.clear()
+                say(None)
+    server.close()
+
+
+def say(what: Any) -> None:
+    """A line on standard output."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    # aiosmtpd tells of each client that does not trust our certificate; the client tells it better.
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)
+    asyncio.run(serve())

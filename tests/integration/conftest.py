@@ -1,0 +1,132 @@
+"""Real servers for the tests in this folder, each started when the first test asks for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from demo.processes import LOOPBACK
+from tests.integration.binding_server import BindingServer
+from tests.integration.binding_settings import BindingSettings
+from tests.integration.gssapi_postfix import GssapiPostfix
+from tests.integration.kerberos import KerberosRealm
+from tests.integration.loopback_postfix import LoopbackPostfix
+from tests.integration.postfix import Postfix
+from tests.integration.system_packages import skip_for_want_of
+
+#: By these a Kerberos or NTLM client would find an identity that no test gave it.
+IDENTITY_VARIABLES = ("KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "NTLM_USER_FILE")
+
+
+def _skip_unless_it_can_start(postfix: type[LoopbackPostfix]) -> None:
+    if missing := postfix.missing():
+        skip_for_want_of(missing)
+    if os.geteuid() != 0:
+        pytest.skip("Postfix starts as root only: sudo make test")
+
+
+@pytest.fixture(scope="session")
+def running_postfix() -> Iterator[Postfix]:
+    """One Postfix for all tests."""
+    _skip_unless_it_can_start(Postfix)
+    with Postfix() as server:
+        yield server
+
+
+@pytest.fixture
+def postfix(running_postfix: Postfix) -> Iterator[Postfix]:
+    """Postfix with an empty mailbox."""
+    running_postfix.clear()
+    yield running_postfix
+    running_postfix.clear()
+
+
+# --- Kerberos, and the servers that know it.
+
+
+@pytest.fixture(scope="session")
+def running_realm() -> Iterator[KerberosRealm]:
+    """One Kerberos realm for all tests, into which nobody is led yet."""
+    if missing := KerberosRealm.missing():
+        skip_for_want_of(missing)
+    if missing := ", ".join(name for name in ("gssapi", "krb5") if find_spec(name) is None):
+        pytest.skip(f"Python's {missing} missing: pip install 'pyspnego[kerberos]'")
+    with KerberosRealm() as realm:
+        yield realm
+
+
+@pytest.fixture
+def kerberos(running_realm: KerberosRealm, monkeypatch: pytest.MonkeyPatch) -> KerberosRealm:
+    """The realm, which this process is in, and where it has no identity but what the test gives it.
+
+    MIT's library reads its variables anew for each context, so that they may change from test to test.
+    """
+    for name in IDENTITY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in running_realm.environment().items():
+        monkeypatch.setenv(name, value)
+    return running_realm
+
+
+@pytest.fixture
+def corp_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this process every name in corp.example is an address of this machine."""
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
+        is_ours = isinstance(host, str) and host.endswith(f".{KerberosRealm.domain}")
+        return resolve(LOOPBACK if is_ours else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture(scope="session")
+def running_gssapi_postfix(running_realm: KerberosRealm) -> Iterator[GssapiPostfix]:
+    """One Postfix with GSSAPI and GSS-SPNEGO for all tests."""
+    _skip_unless_it_can_start(GssapiPostfix)
+    with GssapiPostfix(running_realm) as server:
+        yield server
+
+
+@pytest.fixture
+def gssapi_postfix(running_gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> Iterator[GssapiPostfix]:
+    """Postfix with an empty mailbox, in the realm of this process."""
+    running_gssapi_postfix.clear()
+    yield running_gssapi_postfix
+    running_gssapi_postfix.clear()
+
+
+@pytest.fixture(scope="session")
+def running_binding_servers(running_realm: KerberosRealm) -> Iterator[Callable[[BindingSettings], BindingServer]]:
+    """One server for all tests that want the same settings."""
+    if missing := BindingServer.missing():
+        skip_for_want_of(missing)
+    servers: dict[BindingSettings, BindingServer] = {}
+    with ExitStack() as running:
+
+        def start(settings: BindingSettings) -> BindingServer:
+            if settings not in servers:
+                servers[settings] = running.enter_context(BindingServer(running_realm, settings))
+            return servers[settings]
+
+        yield start
+
+
+@pytest.fixture
+def binding_server(
+    running_binding_servers: Callable[[BindingSettings], BindingServer], kerberos: KerberosRealm
+) -> Callable[..., BindingServer]:
+    """Gives a server that checks channel bindings, with no attempts so far; takes the fields of `BindingSettings`."""
+
+    def get(**settings: Any) -> BindingServer:
+        server = running_binding_servers(BindingSettings(**settings))
+        server.clear()
+        return server
+
+    return get

@@ -1,0 +1,274 @@
+"""A private Kerberos realm: MIT's KDC on a free loopback port, with people, services and tickets. Knows no mail server.
+
+Nothing of the machine's own Kerberos is read or written. `environment()` leads a client into the realm.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from types import TracebackType
+from typing import ClassVar, Self
+
+from demo.processes import LOOPBACK, free_port
+from tests.integration.programs import FAKETIME, absent, faked_clock, run, system_path
+
+PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local", "kinit")
+START_SECONDS = 20
+BULKY_TICKET = Path(__file__).with_name("bulky_ticket.py")
+
+KRB5_CONF = Template("""\
+[libdefaults]
+  default_realm = $realm
+  dns_lookup_kdc = false
+  dns_lookup_realm = false
+  dns_canonicalize_hostname = false
+  rdns = false
+  udp_preference_limit = 1
+  ignore_acceptor_hostname = true
+  kdc_timesync = $timesync
+  # Without these a client would look at the machine's own tickets and keys.
+  default_ccache_name = FILE:$folder/default.ccache
+  default_client_keytab_name = FILE:$folder/default-client.keytab
+  default_keytab_name = FILE:$folder/default.keytab
+[realms]
+  $realm = {
+    kdc = $address:$port
+  }
+[domain_realm]
+  .$domain = $realm
+  $domain = $realm
+  localhost = $realm
+""")
+
+KDC_CONF = Template("""\
+[kdcdefaults]
+  kdc_listen = $address:$port
+  kdc_tcp_listen = $address:$port
+[realms]
+  $realm = {
+    database_name = $folder/db/principal
+    key_stash_file = $folder/db/stash
+    acl_file = $folder/db/kadm5.acl
+    max_life = 10h 0m 0s
+    max_renewable_life = 7d 0h 0m 0s
+    supported_enctypes = aes256-cts:normal aes128-cts:normal
+  }
+[logging]
+  kdc = FILE:$folder/kdc.log
+  default = FILE:$folder/library.log
+""")
+
+
+class KerberosError(Exception):
+    """The KDC does not run; the message ends in its log."""
+
+
+class KerberosRealm:
+    """The realm as a context manager.
+
+    `users` log in; the rest of the people have a password too (`password_of`), and are turned away each for a reason
+    of their own. As in Active Directory, everybody has to prove the password before there is a ticket.
+    """
+
+    realm = "CORP.EXAMPLE"
+    domain = "corp.example"
+    #: What NTLM calls the same domain.
+    netbios_domain = "CORP"
+    users: ClassVar = {"alice": "P@ssw0rd-Alice", "jürgen": "Pässwörd-№2-🔑"}
+    expired_password_user = "carol"
+    locked_user = "dave"
+    expired_account_user = "erin"
+    #: Its key is nowhere but in `client_keytab`.
+    client_principal = f"svc-etl@{realm}"
+    #: The last is a server that nobody registered under `smtp/`.
+    services = ("smtp/localhost", "smtp/mail.corp.example", "SMTPSVC/exchange.corp.example")
+    smtpsvc_only_host = "exchange.corp.example"
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="kerberos-"))
+        self.krb5_conf = self.folder / "krb5.conf"
+        #: As `krb5_conf`, for a client that does not set its clock by the KDC's.
+        self.strict_clock_krb5_conf = self.folder / "strict-clock.conf"
+        self.service_keytab = self.folder / "service.keytab"
+        self.client_keytab = self.folder / "client.keytab"
+        #: `users` for gss-ntlmssp, by its environment variable `NTLM_USER_FILE`.
+        self.ntlm_user_file = self.folder / "ntlm-users"
+        self._kdc: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._configure()
+            self._add_principals()
+            self.start_kdc()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the KDC and forget everything. Safe to repeat."""
+        self.stop_kdc()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which a client is in this realm."""
+        return {"KRB5_CONFIG": str(self.krb5_conf)}
+
+    def password_of(self, user: str) -> str:
+        """A person's password."""
+        return self.users.get(user, f"P@ssw0rd-{user}")
+
+    # --- Tickets.
+
+    def ccache(self, user: str) -> str:
+        """A credential cache with a fresh ticket for one of `users`, as `FILE:...`."""
+        path = self.folder / f"{user}-{secrets.token_hex(4)}.ccache"
+        self._run("kinit", "-c", str(path), user, stdin=self.password_of(user) + "\n")
+        return f"FILE:{path}"
+
+    def bulky_ccache(self, user: str, *, service: str = "smtp/localhost", octets: int = 7000) -> str:
+        """As `ccache`, with a ticket for a service that is larger by so many octets, as if the user were in many groups.
+
+        A line of base64 may have 12288 octets (RFC 4954 4): 7000 make one of 10324, and 9000 one that is too long.
+        """
+        ccache = self.ccache(user)
+        self._run(sys.executable, str(BULKY_TICKET), ccache, f"{service}@{self.realm}", str(octets))
+        return ccache
+
+    # --- The KDC's ups and downs.
+
+    def start_kdc(self, *, clock_offset: int = 0) -> None:
+        """Start the KDC, with its clock so many seconds ahead."""
+        env = {**os.environ, "PATH": system_path(), **self._own_environment(), **faked_clock(clock_offset)}
+        with (self.folder / "kdc.out").open("ab") as output:
+            self._kdc = subprocess.Popen(
+                ["krb5kdc", "-n", "-r", self.realm],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                socket.create_connection((LOOPBACK, self.port), timeout=1).close()
+                return
+            except OSError:
+                if self._kdc.poll() is not None or time.monotonic() > deadline:
+                    raise KerberosError(f"The KDC does not listen on port {self.port}:\n{self.log()}") from None
+                time.sleep(0.02)
+
+    def stop_kdc(self) -> None:
+        """Stop the KDC: its port refuses connections. Safe to repeat."""
+        if self._kdc is not None:
+            self._kdc.terminate()
+            try:
+                self._kdc.wait(START_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._kdc.kill()
+                self._kdc.wait()
+            self._kdc = None
+
+    @contextmanager
+    def kdc_stopped(self) -> Iterator[None]:
+        """Meanwhile the KDC's port refuses connections."""
+        self.stop_kdc()
+        try:
+            yield
+        finally:
+            self.start_kdc()
+
+    @contextmanager
+    def kdc_silent(self) -> Iterator[None]:
+        """Meanwhile the KDC takes connections and says nothing, as one behind a firewall that swallows packets."""
+        assert self._kdc is not None
+        self._kdc.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._kdc.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def kdc_clock_ahead(self, seconds: int) -> Iterator[None]:
+        """Meanwhile the KDC's clock is so far ahead. Only `strict_clock_krb5_conf` makes a client mind."""
+        self.stop_kdc()
+        self.start_kdc(clock_offset=seconds)
+        try:
+            yield
+        finally:
+            self.stop_kdc()
+            self.start_kdc()
+
+    def log(self) -> str:
+        """What the KDC wrote."""
+        paths = (self.folder / name for name in ("kdc.out", "kdc.log"))
+        return "".join(path.read_text(errors="replace") for path in paths if path.exists())
+
+    @staticmethod
+    def missing() -> str | None:
+        """What the realm needs and this machine lacks, or None."""
+        return absent(PROGRAMS, {FAKETIME: "libfaketime"})
+
+    # --- Setting up.
+
+    def _configure(self) -> None:
+        self.folder.chmod(0o755)  # a mail server that runs as another user reads krb5.conf
+        (self.folder / "db").mkdir(mode=0o700)
+        settings = {
+            "folder": self.folder,
+            "realm": self.realm,
+            "domain": self.domain,
+            "address": LOOPBACK,
+            "port": self.port,
+        }
+        self.krb5_conf.write_text(KRB5_CONF.substitute(settings, timesync=1))
+        self.strict_clock_krb5_conf.write_text(KRB5_CONF.substitute(settings, timesync=0))
+        (self.folder / "kdc.conf").write_text(KDC_CONF.substitute(settings))
+        self.ntlm_user_file.touch(0o600)
+        self.ntlm_user_file.write_text(
+            "".join(f"{self.netbios_domain}:{user}:{password}\n" for user, password in self.users.items())
+        )
+
+    def _add_principals(self) -> None:
+        self._run("kdb5_util", "create", "-s", "-r", self.realm, "-P", secrets.token_hex())
+        for service in self.services:
+            self._kadmin("addprinc", "-randkey", service)
+            self._kadmin("ktadd", "-k", str(self.service_keytab), service)
+        self._kadmin("addprinc", "-randkey", self.client_principal)
+        self._kadmin("ktadd", "-k", str(self.client_keytab), self.client_principal)
+        for user in self.users:
+            self._add_user(user)
+        self._add_user(self.expired_password_user, "-pwexpire", "yesterday")
+        self._add_user(self.locked_user, "-allow_tix")
+        self._add_user(self.expired_account_user, "-expire", "yesterday")
+
+    def _add_user(self, user: str, *options: str) -> None:
+        self._kadmin("addprinc", "+requires_preauth", *options, "-pw", self.password_of(user), user)
+
+    def _kadmin(self, *query: str) -> None:
+        self._run("kadmin.local", "-r", self.realm, *query)
+
+    def _run(self, *command: str, stdin: str = "") -> None:
+        run(command, env=self._own_environment(), stdin=stdin)
+
+    def _own_environment(self) -> dict[str, str]:
+        return self.environment() | {"KRB5_KDC_PROFILE": str(self.folder / "kdc.conf"), "LC_ALL": "C.UTF-8"}

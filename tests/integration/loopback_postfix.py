@@ -1,0 +1,261 @@
+"""A real Postfix on free loopback ports; who may log in, and how, is for its subclasses to say.
+
+It has its own configuration, queue, data and mail folders, so another Postfix on the machine is neither used nor
+disturbed. Every recipient of every domain ends in one local maildir; nothing can leave the machine.
+"""
+
+from __future__ import annotations
+
+import email.policy
+import pwd
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from email.message import EmailMessage
+from pathlib import Path
+from string import Template
+from types import TracebackType
+from typing import ClassVar, Self
+
+import trustme
+
+from demo.processes import LOOPBACK, free_port
+from tests.integration.programs import ProgramError, absent, run
+
+START_SECONDS = 20
+
+MAIN_CF = Template("""\
+compatibility_level = 3.6
+queue_directory = $folder/spool
+data_directory = $folder/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+maillog_file_prefixes = $folder
+maillog_file = $folder/maillog
+
+myhostname = $name
+mydomain = $domain
+myorigin = $domain
+inet_interfaces = $address
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+disable_dns_lookups = yes
+smtpd_peername_lookup = no
+
+# Every recipient of every domain is a local maildir, and nothing is relayed.
+mydestination =
+alias_maps =
+alias_database =
+local_recipient_maps =
+virtual_mailbox_domains = static:all
+virtual_mailbox_base = $folder/mail
+virtual_mailbox_maps = static:inbox/
+virtual_uid_maps = static:$mail_uid
+virtual_gid_maps = static:$mail_gid
+default_transport = error:outbound-mail-is-off
+relay_transport = error:outbound-mail-is-off
+
+smtpd_tls_security_level = encrypt
+smtpd_tls_chain_files = $folder/etc/server.pem
+smtpd_tls_received_header = yes
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = cyrus
+smtpd_sasl_path = smtpd
+smtpd_sasl_local_domain = $sasl_domain
+smtpd_sasl_security_options = noanonymous, noplaintext
+smtpd_sasl_tls_security_options = noanonymous
+smtpd_sasl_authenticated_header = yes
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+smtpd_recipient_restrictions = permit_sasl_authenticated, reject
+smtpd_error_sleep_time = 0
+# smtpd forgets its environment but for these.
+import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C $environment
+""")
+
+MASTER_CF = """\
+anvil      unix      - - n -   1 anvil
+bounce     unix      - - n -   0 bounce
+cleanup    unix      n - n -   0 cleanup
+defer      unix      - - n -   0 bounce
+error      unix      - - n -   - error
+postlog    unix-dgram n - n -  1 postlogd
+proxymap   unix      - - n -   - proxymap
+qmgr       unix      n - n 300 1 qmgr
+retry      unix      - - n -   - error
+rewrite    unix      - - n -   - trivial-rewrite
+tlsmgr     unix      - - n 1000? 1 tlsmgr
+trace      unix      - - n -   0 bounce
+virtual    unix      - n n -   - virtual
+"""
+
+#: Options of a port that takes mail from anybody on this machine.
+ANONYMOUS = (
+    "smtpd_tls_security_level=may",
+    "smtpd_sasl_auth_enable=no",
+    "smtpd_relay_restrictions=permit_mynetworks,reject",
+    "smtpd_recipient_restrictions=permit_mynetworks,reject",
+)
+#: Options of a port that speaks TLS from the first byte.
+IMPLICIT_TLS = ("smtpd_tls_wrappermode=yes",)
+
+
+class PostfixError(Exception):
+    """Postfix did not do what it was told; the message ends in its log."""
+
+
+class LoopbackPostfix:
+    """The server as a context manager. Each name in `services` becomes an attribute: the port of that smtpd."""
+
+    host = "localhost"
+    domain = "corp.example"
+    #: What `(Authenticated sender: ...)` has behind the name.
+    sasl_domain: ClassVar[str] = domain
+    certificate_names: ClassVar[tuple[str, ...]] = (host, LOOPBACK)
+    #: The ports, each with what sets its smtpd apart. Without options it demands STARTTLS and then a login.
+    services: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    programs: ClassVar[tuple[str, ...]] = ("postfix",)
+    #: Files below /usr/lib, each with what it is.
+    plugins: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self) -> None:
+        self._ports = {name: free_port() for name in self.services}
+        vars(self).update(self._ports)
+        certificates = trustme.CA()
+        self.ca_certificate = certificates.cert_pem.bytes().decode()
+        self._server_pem = certificates.issue_cert(*self.certificate_names).private_key_and_cert_chain_pem.bytes()
+        self._folder = Path(tempfile.mkdtemp(prefix="postfix-"))
+        self._etc = self._folder / "etc"
+
+    def _configure_sasl(self) -> Mapping[str, str]:
+        """Write what Cyrus SASL needs below `_etc`; the environment that smtpd needs for it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self._configure()
+            self._postfix("start")
+            self._wait_for_ports()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End this Postfix, and only this one, and remove its folder. Safe to repeat."""
+        if self._runs():
+            self._postfix("stop")
+            deadline = time.monotonic() + START_SECONDS
+            while self._runs():
+                if time.monotonic() > deadline:
+                    raise PostfixError(f"Postfix in {self._folder} did not stop:\n{self.log()}")
+                time.sleep(0.05)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def messages(self) -> list[EmailMessage]:
+        """What was delivered, oldest first; the topmost Received header names who was authenticated."""
+        stored = sorted((self._folder / "mail/inbox/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+        return [_parse(path.read_bytes()) for path in stored]
+
+    def wait_for_messages(self, count: int, *, timeout: float = 15) -> list[EmailMessage]:
+        """Wait until so many messages were delivered: the queue is a moment behind the reply to the client."""
+        deadline = time.monotonic() + timeout
+        while len(found := self.messages()) < count:
+            if time.monotonic() > deadline:
+                raise PostfixError(f"{len(found)} of {count} messages after {timeout} s:\n{self.log()}")
+            time.sleep(0.05)
+        return found
+
+    def clear(self) -> None:
+        """Forget what was delivered."""
+        for path in (self._folder / "mail/inbox/new").glob("*"):
+            path.unlink()
+
+    def log(self) -> str:
+        """Postfix' own log."""
+        path = self._folder / "maillog"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What this Postfix needs and this machine lacks, or None."""
+        return absent(cls.programs, cls.plugins)
+
+    def _configure(self) -> None:
+        # Postfix' daemons run as other users and must be able to enter.
+        self._folder.chmod(0o755)
+        if not all(path.stat().st_mode & 0o001 for path in self._folder.parents):
+            raise PostfixError(f"Postfix cannot enter {self._folder}: set TMPDIR to a folder that all users may enter.")
+        for folder in ("etc/sasl", "spool", "data", "mail"):
+            (self._folder / folder).mkdir(parents=True)
+        shutil.chown(self._folder / "data", "postfix")
+        shutil.chown(self._folder / "mail", "nobody")
+        self._secret_file("server.pem", self._server_pem)
+        nobody = pwd.getpwnam("nobody")
+        main_cf = MAIN_CF.substitute(
+            folder=self._folder,
+            address=LOOPBACK,
+            name=f"mail.{self.domain}",
+            domain=self.domain,
+            sasl_domain=self.sasl_domain,
+            mail_uid=nobody.pw_uid,
+            mail_gid=nobody.pw_gid,
+            environment=" ".join(f"{name}={value}" for name, value in self._configure_sasl().items()),
+        )
+        (self._etc / "main.cf").write_text(main_cf)
+        (self._etc / "master.cf").write_text("".join(self._services()) + MASTER_CF)
+
+    def _services(self) -> list[str]:
+        """The lines of master.cf for the ports."""
+        return [
+            f"{LOOPBACK}:{self._ports[name]} inet n - n - - smtpd\n" + "".join(f"  -o {option}\n" for option in options)
+            for name, options in self.services.items()
+        ]
+
+    def _sasl_file(self, name: str, text: str) -> None:
+        # Debian's Postfix looks for Cyrus' settings here, whatever `cyrus_sasl_config_path` says.
+        (self._etc / f"sasl/{name}.conf").write_text(text)
+
+    def _secret_file(self, name: str, content: bytes, *, owner: str | None = None) -> Path:
+        path = self._etc / name
+        path.touch(0o600)
+        path.write_bytes(content)
+        if owner is not None:
+            shutil.chown(path, owner)
+        return path
+
+    def _wait_for_ports(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        for port in self._ports.values():
+            while True:
+                try:
+                    socket.create_connection((LOOPBACK, port), timeout=1).close()
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise PostfixError(f"Port {port} did not open:\n{self.log()}") from None
+                    time.sleep(0.05)
+
+    def _postfix(self, verb: str) -> None:
+        run(["postfix", "-c", str(self._etc), verb])
+
+    def _runs(self) -> bool:
+        if not (self._etc / "master.cf").exists():
+            return False
+        try:
+            self._postfix("status")
+        except ProgramError:
+            return False
+        return True
+
+
+def _parse(message: bytes) -> EmailMessage:
+    return email.message_from_bytes(message, EmailMessage, policy=email.policy.default)

@@ -1,0 +1,68 @@
+"""The system's programs and libraries: whether they are there, and running one to its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LIBRARIES = Path("/usr/lib")
+GSS_NTLMSSP = "*/gssntlmssp/gssntlmssp.so"
+FAKETIME = "*/faketime/libfaketime.so.1"
+
+
+class ProgramError(Exception):
+    """A program failed; the message carries what it said."""
+
+
+def system_path() -> str:
+    """PATH with the folders of system programs, which a plain user's may lack."""
+    return os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+
+
+def absent(programs: Sequence[str] = (), libraries: Mapping[str, str] | None = None) -> str | None:
+    """What of these the machine lacks, or None.
+
+    Args:
+        libraries: patterns below /usr/lib, each with what it is.
+    """
+    names = [program for program in programs if shutil.which(program, path=system_path()) is None]
+    names += [name for pattern, name in (libraries or {}).items() if not any(LIBRARIES.glob(pattern))]
+    return ", ".join(names) or None
+
+
+def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str = "") -> None:
+    """Run a program to its end.
+
+    Args:
+        env: what is added to this process's environment.
+
+    Raises:
+        ProgramError: it failed.
+    """
+    # The output goes to a file: Postfix' master keeps a pipe open for as long as it runs.
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PATH": system_path(), **(env or {})},
+            input=stdin.encode(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+            check=False,
+        )
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    if done.returncode:
+        raise ProgramError(f"`{' '.join(command)}` failed with {done.returncode}:\n{said}")
+
+
+def faked_clock(offset: int) -> dict[str, str]:
+    """The variables by which a process's clock is so many seconds ahead; its timers are left alone."""
+    if not offset:
+        return {}
+    library = next(LIBRARIES.glob(FAKETIME))
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{offset:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}

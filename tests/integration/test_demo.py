@@ -1,0 +1,117 @@
+"""`make demo` and `make ui` as a newcomer runs them: what they print, how they end, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+UP_SECONDS = 240
+
+
+class Demo:
+    """One run of `python -m demo`, in a folder for its temporary files."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._folder = folder
+        self._output = folder / "output.txt"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "demo", *arguments],
+                cwd=ROOT,
+                env=os.environ | {"TMPDIR": str(folder)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def said(self) -> str:
+        """All that it printed so far."""
+        return self._output.read_text(encoding="utf-8")
+
+    def living(self) -> list[psutil.Process]:
+        """What it started and still runs, known by where it works or by its environment, which not all keep."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                marks = (process.cwd(), process.environ().get("TMPDIR", ""))
+                if process.pid != self.process.pid and any(mark.startswith(str(self._folder)) for mark in marks):
+                    found.append(process)
+        return found
+
+    def leftovers(self) -> list[Path | psutil.Process]:
+        """Processes and files that should not be there any more."""
+        return [*self.living(), *(path for path in self._folder.iterdir() if path != self._output)]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts `python -m demo` with these arguments; what a failed test leaves running is asked to end."""
+    with ExitStack() as afterwards:
+
+        def run(*arguments: str) -> Demo:
+            demo = Demo(tmp_path, *arguments)
+            afterwards.callback(demo.process.wait, UP_SECONDS)
+            afterwards.callback(demo.process.terminate)
+            return demo
+
+        yield run
+
+
+def test_it_delivers_and_shows_the_mail_and_who_sent_it(start: Callable[..., Demo]) -> None:
+    """The main job, from nothing to a delivered mail."""
+    demo = start()
+
+    assert demo.process.wait(UP_SECONDS) == 0, demo.said()
+    assert "Subject: Windows Authentication works" in demo.said()
+    assert re.search(r"authenticated as +CORP\\alice by NTLM", demo.said())
+    assert re.search(r"encrypted by +TLSv1\.3", demo.said())
+    assert demo.leftovers() == []
+
+
+def test_a_failure_ends_it_with_the_tasks_log_and_a_status_that_says_so(start: Callable[..., Demo]) -> None:
+    """Here by a wrong password, which itself is in no line."""
+    demo = start("--password", "wrong-Password-1")
+
+    assert demo.process.wait(UP_SECONDS) == 1, demo.said()
+    assert "535 5.7.3" in demo.said()
+    assert "wrong-Password-1" not in demo.said()
+    assert demo.leftovers() == []
+
+
+def test_the_ui_stays_on_loopback_until_ctrl_c_and_then_all_of_it_is_gone(start: Callable[..., Demo]) -> None:
+    """Nobody outside this machine can reach it, and an impatient second Ctrl-C changes nothing."""
+    demo = start("ui")
+    deadline = time.monotonic() + UP_SECONDS
+    while "Ctrl-C" not in demo.said():
+        assert demo.process.poll() is None, demo.said()
+        assert time.monotonic() < deadline, demo.said()
+        time.sleep(0.2)
+    port = int(re.search(r"http://127\.0\.0\.1:(\d+)/connections", demo.said())[1])
+    listening = {
+        connection.laddr
+        for process in demo.living()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+    demo.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    demo.process.send_signal(signal.SIGINT)
+
+    assert demo.process.wait(UP_SECONDS) == 0, demo.said()
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert port in {address.port for address in listening}
+    assert len(listening) == 2  # the API server and the relay
+    assert demo.leftovers() == []

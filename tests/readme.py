@@ -1,0 +1,48 @@
+"""The parts of the README that are written from the code. `make readme` writes them anew, and a test compares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, Field
+from airflow_provider_smtpcm.connection_manager.fields import Kind
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN = "<!-- connection table: written from connection_manager.FIELDS; `make readme` writes it anew -->\n"
+END = "<!-- end of the connection table -->\n"
+
+
+def connection_table() -> str:
+    """One row for each field of the form."""
+    rows = ["| in the form | key | values (**default**) | what it means | SSIS |", "|---|---|---|---|---|"]
+    for field in (*STANDARD_FIELDS, *FIELDS):
+        where = "" if field in STANDARD_FIELDS else "extra "
+        cells = (field.label, f"{where}`{field.name}`", _values(field), field.help.replace("|", "\\|"), field.ssis)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _values(field: Field) -> str:
+    match field.kind:
+        case Kind.CHOICE:
+            return ", ".join(f"**`{v}`**" if v == field.default else f"`{v}`" for v in field.choices)
+        case Kind.FLAG:
+            return ", ".join(f"**`{v}`**" if v == str(field.default).lower() else f"`{v}`" for v in ("true", "false"))
+        case Kind.NUMBER:
+            default = f"**{field.default:g}**, " if isinstance(field.default, float) else ""
+            return f"{default}{field.minimum:g} to {field.maximum:g}"
+        case Kind.MULTILINE:
+            return "a path, or PEM text"
+    return "text"
+
+
+def written_anew() -> str:
+    """The README with its generated parts as the code has them now."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{connection_table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    README.write_text(written_anew(), encoding="utf-8")
