@@ -6,6 +6,10 @@ BIN    := $(VENV)/bin
 ROOT   := $(if $(filter 0,$(shell id -u)),,sudo)
 ARGS   ?=
 
+# Kerberos's libraries are compiled, against headers that `make system-packages` installs; without them its tests are
+# left out.
+READY  := $(VENV)/.made $(if $(shell command -v krb5-config),$(VENV)/.kerberos)
+
 SYSTEM_PACKAGES := $(shell sed 's/\#.*//' .ci/system-packages.txt)
 
 .DEFAULT_GOAL := help
@@ -19,7 +23,7 @@ help: ## Show this list
 # --- The environment: the locked versions, and this package editable. The stamp makes a second run cost nothing.
 
 .PHONY: venv
-venv: $(VENV)/.made ## Build .venv (everything below does it when needed)
+venv: $(READY) ## Build .venv (everything below does it when needed)
 
 $(VENV)/.made: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -28,6 +32,11 @@ $(VENV)/.made: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV); the first time this takes a minute or two."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.kerberos: requirements-kerberos.lock $(VENV)/.made
+	@echo "Compiling the Kerberos libraries into $(VENV)."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-kerberos.lock
 	@touch $@
 
 .PHONY: system-packages
@@ -41,44 +50,40 @@ system-packages: ## Install the Debian packages that some tests need (as root, o
 # --- Seeing it work
 
 .PHONY: demo
-demo: $(VENV)/.made ## Deliver a mail: a real Airflow, a relay that demands Windows Authentication, a DAG run
+demo: $(READY) ## Deliver a mail: a real Airflow, a relay that demands Windows Authentication, a DAG run
 	@$(BIN)/python -m demo $(ARGS)
 
 .PHONY: ui
-ui: $(VENV)/.made ## The same Airflow, left running: look at the connection form and press Test
+ui: $(READY) ## The same Airflow, left running: look at the connection form and press Test
 	@$(BIN)/python -m demo ui $(ARGS)
 
 # --- Working on it
 
 .PHONY: test
-test: $(VENV)/.made ## Run the tests; ARGS="-k form" goes to pytest
+test: $(READY) ## Run the tests; ARGS="-k form" goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.made ## ruff, its formatter, and mypy --strict
+lint: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --diff --quiet
 	@$(BIN)/mypy
 
 .PHONY: format
-format: $(VENV)/.made ## Let ruff mend what it can
+format: $(READY) ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix --exit-zero --quiet
 	@$(BIN)/ruff format
 
 .PHONY: bench
-bench: $(VENV)/.made ## Run the benchmarks
+bench: $(READY) ## Run the benchmarks
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
 .PHONY: readme
-readme: $(VENV)/.made ## Write the README's connection table from the code
-	@$(BIN)/python -m tests.readme
-
-.PHONY: readme
-readme: $(VENV)/.made ## Write the README's table of settings anew, from the code
+readme: $(READY) ## Write the README's connection table from the code
 	@$(BIN)/python -m tests.readme
 
 .PHONY: screenshots
-screenshots: $(VENV)/.made ## Take the README's picture of the connection form again
+screenshots: $(READY) ## Take the README's picture of the connection form again
 	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/integration/test_connection_form.py $(ARGS)
 
 .PHONY: lock
@@ -87,7 +92,10 @@ lock: ## Resolve pyproject.toml into requirements.lock again; ARGS=--upgrade tak
 	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check uv && \
 	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
-		--constraint .ci/airflow-version.txt $(ARGS) --output-file requirements.lock pyproject.toml
+		--constraint .ci/airflow-version.txt $(ARGS) --output-file requirements.lock pyproject.toml && \
+	printf 'gssapi\nkrb5\n' | UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--constraint requirements.lock $(ARGS) --output-file requirements-kerberos.lock -
 
 .PHONY: clean
 clean: ## Remove .venv and every cache

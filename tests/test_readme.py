@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -67,11 +66,8 @@ def test_every_connection_on_a_command_line_is_one() -> None:
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n")[0][:40])
-def test_every_python_block_runs(code: str, tmp_path: Path) -> None:
-    """In an empty folder."""
-    before = Path.cwd()
-    os.chdir(tmp_path)
-    try:
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
-    finally:
-        os.chdir(before)
+def test_every_python_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder, and without a trace in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", "")
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102

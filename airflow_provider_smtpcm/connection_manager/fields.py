@@ -11,27 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-
-class AuthMode(StrEnum):
-    """How to sign in; SSIS: *Use Windows Authentication*. There is no third way."""
-
-    ANONYMOUS = "anonymous"
-    WINDOWS = "windows"
-
-
-class SslMode(StrEnum):
-    """How the line is encrypted; SSIS: *Enable SSL*."""
-
-    STARTTLS = "starttls"
-    NONE = "none"
-    IMPLICIT = "implicit"
-
-
-class WindowsProtocol(StrEnum):
-    """What proves the Windows identity."""
-
-    NEGOTIATE = "negotiate"
-    NTLM = "ntlm"
+from airflow_provider_smtpcm.connection_manager.vocabulary import AuthMode, ChannelBinding, SslMode, WindowsProtocol
 
 
 class Kind(StrEnum):
@@ -175,10 +155,14 @@ FIELDS: tuple[Field, ...] = (
         name="windows_protocol",
         label="Windows protocol",
         kind=Kind.CHOICE,
-        help="What proves the Windows account: Negotiate lets us choose among what the server offers, which today is "
-        "NTLM.",
+        help="What proves the Windows account. Negotiate takes Kerberos where a credential for it is at hand and the "
+        "server offers it, else NTLM; it logs what it took and why.",
         default=WindowsProtocol.NEGOTIATE,
-        choices={WindowsProtocol.NEGOTIATE: "Negotiate", WindowsProtocol.NTLM: "NTLM"},
+        choices={
+            WindowsProtocol.NEGOTIATE: "Negotiate",
+            WindowsProtocol.KERBEROS: "Kerberos",
+            WindowsProtocol.NTLM: "NTLM",
+        },
         advanced=True,
     ),
     Field(
@@ -186,6 +170,44 @@ FIELDS: tuple[Field, ...] = (
         label="Windows domain",
         kind=Kind.TEXT,
         help="The account's domain, where the user name does not carry it.",
+        advanced=True,
+    ),
+    Field(
+        name="keytab",
+        label="Keytab",
+        kind=Kind.TEXT,
+        help="The path, on the worker, of a Kerberos keytab, instead of a password. The user name is its principal; "
+        "empty: its first entry.",
+        advanced=True,
+    ),
+    Field(
+        name="ccache",
+        label="Credential cache",
+        kind=Kind.TEXT,
+        help="The path, on the worker, of a Kerberos credential cache (or `KEYRING:...`, `KCM:...`), instead of a "
+        "password.",
+        advanced=True,
+    ),
+    Field(
+        name="spn",
+        label="SPN",
+        kind=Kind.TEXT,
+        help="The server's name in Kerberos, as `service/host`. Empty: `smtp/` and the SMTP server, then `SMTPSVC/` if "
+        "the KDC does not know that.",
+        advanced=True,
+    ),
+    Field(
+        name="channel_binding",
+        label="Channel binding",
+        kind=Kind.CHOICE,
+        help="What ties the sign-in to the TLS line, for servers with Extended Protection. None where a proxy "
+        "terminates TLS in front of the server.",
+        default=ChannelBinding.TLS_SERVER_END_POINT,
+        choices={
+            ChannelBinding.TLS_SERVER_END_POINT: "The server's certificate (tls-server-end-point)",
+            ChannelBinding.NONE: "None",
+            ChannelBinding.TLS_UNIQUE: "The handshake (tls-unique, up to TLS 1.2)",
+        },
         advanced=True,
     ),
     Field(

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
-from airflow_provider_smtpcm.connection_manager.fields import FIELDS, AuthMode, SslMode, WindowsProtocol
+from airflow_provider_smtpcm.connection_manager.fields import FIELDS
 from airflow_provider_smtpcm.connection_manager.parse import read_extra, settle
 from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, write_properties
+from airflow_provider_smtpcm.connection_manager.vocabulary import AuthMode, ChannelBinding, SslMode, WindowsProtocol
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
@@ -38,6 +39,10 @@ class SmtpConnectionManager:
     reply_to: str | None = None
     windows_protocol: WindowsProtocol = WindowsProtocol.NEGOTIATE
     domain: str | None = None
+    keytab: str | None = None
+    ccache: str | None = None
+    spn: str | None = None
+    channel_binding: ChannelBinding = ChannelBinding.TLS_SERVER_END_POINT
     verify_certificate: bool = True
     timeout: float = 30.0
     final_reply_timeout: float = 600.0

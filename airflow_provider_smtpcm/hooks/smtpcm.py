@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.smtp.session import Session
+    from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,12 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return tls_context(self.connection_manager)
 
+    @cached_property
+    def _windows(self) -> WindowsSignIn:
+        from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
+
+        return WindowsSignIn(self.connection_manager)
+
     def get_conn(self) -> Session:
         """An open, signed-in session, which is also a context manager; close it when done.
 
@@ -73,7 +80,9 @@ class SmtpConnectionManagerHook(BaseHook):
     def _open(self, *, give_up_at: float | None) -> Session:
         from airflow_provider_smtpcm.smtp.session import Session
 
-        return Session(self.connection_manager, context=self._tls_context, give_up_at=give_up_at).open()
+        return Session(
+            self.connection_manager, context=self._tls_context, windows=self._windows, give_up_at=give_up_at
+        ).open()
 
     def addressed(self, mail: Mail) -> Mail:
         """The mail with the connection's From and Reply-To where it has none.
@@ -116,7 +125,8 @@ class SmtpConnectionManagerHook(BaseHook):
         """
         from airflow_provider_smtpcm.smtp.many import send_many
 
-        self._tls_context  # noqa: B018 - built before there are threads, and the connection is looked up once
+        # Built before there are threads, and so that the connection is looked up once.
+        _ = self._tls_context, self._windows
         return send_many(mails, self.get_conn, connections=connections)
 
     def test_connection(self) -> tuple[bool, str]:
@@ -128,7 +138,7 @@ class SmtpConnectionManagerHook(BaseHook):
                 return True, (
                     f"Connected to {self.connection_manager.host}:{self.connection_manager.port}; "
                     f"{session.tls_version or 'clear text, no TLS'}; "
-                    f"{f'signed in by {session.mechanism}' if session.mechanism else 'anonymous'}; "
+                    f"{f'signed in by {session.signed_in}' if session.signed_in else 'anonymous'}; "
                     f"{f'messages up to {limit:,} octets' if limit else 'no size limit given'}."
                 )
         except MailError as error:

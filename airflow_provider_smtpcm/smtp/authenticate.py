@@ -1,4 +1,4 @@
-"""Drives a SASL mechanism over the wire (RFC 4954), and says what a refused sign-in means. Knows no mail."""
+"""Drives a SASL mechanism over the wire (RFC 4954). Knows no mail, and not how a mechanism was chosen."""
 
 from __future__ import annotations
 
@@ -7,49 +7,48 @@ import contextlib
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
-from airflow_provider_smtpcm.smtp.sasl import Mechanism, ntlm
+from airflow_provider_smtpcm.smtp.sasl import Mechanism
+from airflow_provider_smtpcm.smtp.sign_in_refusals import sign_in_remedy
 from airflow_provider_smtpcm.smtp.wire import Wire
+
+Trace = Callable[[str], None]
 
 _TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
 
 log = logging.getLogger(__name__)
 
 
-def sign_in(wire: Wire, manager: SmtpConnectionManager, extensions: Mapping[str, str]) -> str:
-    """Sign in with Windows Authentication and return the mechanism's name; nothing weaker is ever tried instead.
-
-    Args:
-        wire: after EHLO, and after TLS where TLS is wanted.
-        manager: the account.
-        extensions: what the server offered.
-
-    Raises:
-        AuthenticationError: with what the server offered or answered, and the remedy.
-    """
-    offered = extensions.get("AUTH", "").upper().split()
-    if "NTLM" not in offered:
-        raise _not_offered(wire, offered, extensions)
-    log.debug("%s offers %s; taking NTLM.", wire.peer, " ".join(offered))
-    exchange(wire, "NTLM", ntlm(manager.account, manager.password, manager.host))
-    return "NTLM"
-
-
-def exchange(wire: Wire, name: str, mechanism: Mechanism) -> None:
+def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False, trace: Trace | None = None) -> None:
     """Carry a mechanism's tokens to the server and back until the server's 235.
 
     The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
     an initial response (RFC 4954 4 forbids one that does not fit the line), so the first 334 carries no token: its text
     is for humans (MS-SMTPNTLM 2.2.1.2).
+
+    Args:
+        wire: after EHLO.
+        name: the SASL mechanism.
+        mechanism: its tokens.
+        bound: whether they carry a channel binding.
+        trace: told of each leg, in words that show no token.
+
+    Raises:
+        AuthenticationError: the server refused, or one of the two sides has not proved itself.
     """
+    tell = trace or log.debug
     token = next(mechanism)
+    longest = 0
+    tell(f"C: AUTH {name}")
     wire.command(f"AUTH {name}")
-    reply = wire.read_reply()
+    reply = wire.read_reply(secret=True)
     while reply.code == 334:
-        wire.command(binascii.b2a_base64(token, newline=False).decode("ascii"), secret=True)
+        line = binascii.b2a_base64(token, newline=False).decode("ascii")
+        longest = max(longest, len(line))
+        tell(f"S: 334 ({len(reply.text)} octets); C: a token of {len(token)} octets")
+        wire.command(line, secret=True)
         reply = wire.read_reply(secret=True)
         if reply.code != 334:
             break
@@ -64,8 +63,16 @@ def exchange(wire: Wire, name: str, mechanism: Mechanism) -> None:
         except MailError:
             _cancel(wire)
             raise
+    # Some servers repeat what they did not understand, and with a token a password can be guessed off-line.
+    reply = dataclasses.replace(reply, text=_TOKEN.sub("(a token)", reply.text))
+    tell(f"S: {reply}")
     if reply.code != 235:
-        raise _refused(wire, name, reply)
+        raise AuthenticationError(
+            f"{wire.peer} refused the sign-in by {name} with '{reply}'.",
+            remedy=sign_in_remedy(reply, name=name, bound=bound, longest=longest),
+            reply=reply,
+            retryable=reply.transient,
+        )
     with contextlib.suppress(StopIteration):
         mechanism.send(None)
 
@@ -85,43 +92,3 @@ def _cancel(wire: Wire) -> None:
     with contextlib.suppress(MailError):
         wire.command("*")
         wire.read_reply()
-
-
-def _not_offered(wire: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
-    if offered:
-        return AuthenticationError(
-            f"{wire.peer} does not offer NTLM; it offers {', '.join(offered)}.",
-            remedy="Have 'Integrated Windows authentication' enabled on the server's receive connector; this package "
-            "sends no password by PLAIN or LOGIN.",
-        )
-    seen = ", ".join(extensions) or "no extension"
-    clear = "" if wire.tls_version else " Many servers offer it after TLS only: set SSL to 'STARTTLS'."
-    return AuthenticationError(
-        f"{wire.peer} offers no authentication at all (it offers {seen}).",
-        remedy="If it takes mail from this worker without signing in, set Authentication to 'Anonymous'; else have "
-        f"Windows Authentication enabled on the server.{clear}",
-    )
-
-
-def _refused(wire: Wire, name: str, reply: Reply) -> AuthenticationError:
-    """What a refused sign-in means (RFC 4954 6, Exchange's habits)."""
-    retryable = reply.transient
-    # Some servers repeat what they did not understand, and with a token a password can be guessed off-line.
-    reply = dataclasses.replace(reply, text=_TOKEN.sub("(a token)", reply.text))
-    match reply.code:
-        case 535:
-            remedy = (
-                r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
-                "locked nor barred from this server. Nothing else was tried, to spare the account a lockout."
-            )
-        case 454 | 421 | 432:
-            remedy = "The server cannot check accounts right now; try again."
-        case 500 | 501 | 502 | 503 | 504:
-            remedy = f"The server offers {name} and then rejects its form; ask its administrator."
-        case 538 | 523 | 530:
-            remedy = "The server wants encryption first: set SSL to 'STARTTLS' or 'Implicit TLS'."
-        case _:
-            remedy = "Ask the server's administrator what this answer means."
-    return AuthenticationError(
-        f"{wire.peer} refused the sign-in by {name} with '{reply}'.", remedy=remedy, reply=reply, retryable=retryable
-    )

@@ -1,82 +1,159 @@
 """SASL mechanisms as generators of bytes: each yields a token, receives the server's, and returns when done. No socket.
 
-What is sent into a mechanism is the server's decoded challenge, or `None` for the server's success (235): a mechanism
-that still had something to say then has not proved anything, and raises.
+What is sent into a mechanism is the server's decoded challenge, or `None` for the server's success (235). A mechanism
+that had something left to say or to hear then has not proved anything, or the server has not, and raises. The first
+token is handed in, since it has to be made before AUTH is said; `b""` is a token too, and goes out as an empty line.
 """
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import AuthenticationError
 
+if TYPE_CHECKING:
+    from spnego import ContextProxy
+
 Mechanism = Generator[bytes, bytes | None, None]
 
+_NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet says that no security layer is wanted
+_ASK = "Ask the server's administrator whether it really offers this mechanism."
 
-def ntlm(account: str | None, password: str | None, host: str) -> Mechanism:
-    r"""AUTH NTLM (MS-SMTPNTLM 3.1.5; the three messages of MS-NLMP).
+
+def ntlm(context: ContextProxy, token: bytes) -> Mechanism:
+    """AUTH NTLM (MS-SMTPNTLM 3.1.5; the three messages of MS-NLMP).
 
     Args:
-        account: `CORP\user`, `user@corp.example` or `user`; None for the worker's own identity (`NTLM_USER_FILE`).
-        password: that account's.
-        host: the server's name.
+        context: after its first step.
+        token: what that step gave, the NEGOTIATE_MESSAGE.
 
     Raises:
-        AuthenticationError: no identity at hand, or the server's tokens are not NTLM.
+        AuthenticationError: the server's tokens are not NTLM, or its success came too early.
     """
-    import spnego
+    challenge = yield token
+    answer = _step("NTLM", context, challenge)
+    if (yield answer) is not None:
+        raise _more("NTLM")
+
+
+def gssapi(context: ContextProxy, token: bytes) -> Mechanism:
+    """AUTH GSSAPI (RFC 4752 3.1); Exchange takes SPNEGO and NTLM tokens in it too.
+
+    It ends with the security layer: four octets from the server, of which we demand that no layer is acceptable, and
+    four from us that choose it, without an authorization identity.
+
+    Args:
+        context: after its first step.
+        token: what that step gave.
+
+    Raises:
+        AuthenticationError: the server's tokens cannot be read, it wants a layer, or its success came too early.
+    """
+    challenge = yield from _establish("GSSAPI", context, token)
+    if challenge == b"":  # after a last token of ours that asked for no answer (RFC 4752 3.1)
+        challenge = yield b""
+    yield from _choose_no_layer("GSSAPI", context, challenge)
+
+
+def gss_spnego(context: ContextProxy, token: bytes) -> Mechanism:
+    """AUTH GSS-SPNEGO: SPNEGO tokens (RFC 4178), then either nothing (Cyrus) or the round of RFC 4752 (Dovecot).
+
+    Args:
+        context: after its first step.
+        token: what that step gave, a NegTokenInit.
+
+    Raises:
+        AuthenticationError: the server's tokens cannot be read, it wants a layer, or its success came too early.
+    """
+    challenge = yield from _establish("GSS-SPNEGO", context, token, may_succeed=True)
+    if challenge == b"":
+        challenge = yield b""
+    if challenge is None:
+        # A server may call SPNEGO complete while the mechanism inside never proved it: only keys that exist can wrap.
+        _wrap("GSS-SPNEGO", context, b"")
+        return
+    yield from _choose_no_layer("GSS-SPNEGO", context, challenge)
+
+
+def _establish(
+    name: str, context: ContextProxy, token: bytes, *, may_succeed: bool = False
+) -> Generator[bytes, bytes | None, bytes | None]:
+    """Carry tokens until the context is complete; returns what the server said after that."""
+    while True:
+        challenge = yield token
+        if context.complete:
+            if challenge is None and not may_succeed:
+                raise _too_early(name)
+            return challenge
+        token = _step(name, context, challenge)
+
+
+def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> Mechanism:
+    if offer is None:
+        raise _too_early(name)
+    try:
+        layers = context.unwrap(offer).data
+    except _stray_errors() as error:
+        raise AuthenticationError(
+            f"{name}: the server's offer of a security layer cannot be unwrapped ({type(error).__name__}).", remedy=_ASK
+        ) from None
+    if len(layers) != 4 or not layers[0] & _NO_LAYER:
+        raise AuthenticationError(
+            f"{name}: the server insists on a security layer (it offers {layers[:8].hex(' ')}), which SMTP over "
+            "TLS has no use for.",
+            remedy="Have the server accept 'no layer' (for Cyrus SASL: minssf 0).",
+        )
+    if (yield _wrap(name, context, b"\x01\x00\x00\x00")) is not None:
+        raise _more(name)
+
+
+def _step(name: str, context: ContextProxy, challenge: bytes | None) -> bytes:
+    if challenge is None:
+        raise _too_early(name)
+    try:
+        return context.step(challenge) or b""
+    except _stray_errors() as error:
+        raise AuthenticationError(
+            f"{name}: the server's challenge of {len(challenge)} octets cannot be used ({describe(error)}).",
+            remedy="The server, or a proxy in between, sent something that is not of this mechanism; if it is, its "
+            "administrator finds the reason in the server's log.",
+        ) from None
+
+
+def _wrap(name: str, context: ContextProxy, data: bytes) -> bytes:
+    try:
+        return context.wrap(data, encrypt=False).data
+    except _stray_errors():
+        raise AuthenticationError(
+            f"{name}: the server says that we are signed in, but never proved that it is the server.",
+            remedy="Do not trust this server; ask its administrator what answers on this port.",
+        ) from None
+
+
+def describe(error: Exception) -> str:
+    """An error of the libraries below in their own words, without their prefix and without a token."""
+    text = str(getattr(error, "base_error", None) or "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _stray_errors() -> tuple[type[Exception], ...]:
+    """What the libraries below raise for octets that they cannot read."""
     from spnego.exceptions import SpnegoError
 
-    # pyspnego logs every token at DEBUG, and with an NTLM token the password can be guessed off-line.
-    logging.getLogger("spnego").setLevel(logging.INFO)
-    # A credential object, because a bare password of the form hash:hash would be taken for hashes.
-    credential = spnego.Password(account, password) if account is not None and password is not None else None
-    try:
-        # Without integrity pyspnego makes a session key of one octet, which Samba and gss-ntlmssp refuse.
-        context = spnego.client(
-            credential,
-            hostname=host,
-            service="smtp",
-            protocol="ntlm",
-            context_req=spnego.ContextReq.integrity,
-        )
-        negotiate = context.step()
-    except (SpnegoError, ValueError, ImportError) as error:
-        raise _no_identity(account, error) from None
-    challenge = yield negotiate or b""
-    if challenge is None:
-        raise _too_early()
-    try:
-        authenticate = context.step(challenge)
-    except (SpnegoError, ValueError, struct.error, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise AuthenticationError(
-            f"NTLM: the server's challenge of {len(challenge)} octets is not an NTLM message ({type(error).__name__}).",
-            remedy="Ask the server's administrator whether it really offers NTLM; a proxy in between may garble it.",
-        ) from None
-    if (yield authenticate or b"") is not None:
-        raise AuthenticationError(
-            "NTLM: the server asked for more after the last message of the exchange.",
-            remedy="Ask the server's administrator whether it really offers NTLM.",
-        )
+    return (
+        SpnegoError, ValueError, struct.error, IndexError, KeyError, TypeError, OverflowError, NotImplementedError,
+        AttributeError, StopIteration,
+    )  # fmt: skip
 
 
-def _no_identity(account: str | None, error: Exception) -> AuthenticationError:
-    if account is None:
-        return AuthenticationError(
-            "Windows Authentication without a user name means the worker's own identity, and this worker has none for "
-            "NTLM.",
-            remedy="Enter 'User name' and 'Password' of a Windows account, or set NTLM_USER_FILE for the worker.",
-        )
+def _too_early(name: str) -> AuthenticationError:
     return AuthenticationError(
-        f"NTLM: the sign-in of {account!r} could not be prepared ({type(error).__name__}).",
-        remedy=r"Write the user name as CORP\user or user@corp.example.",
-    )
-
-
-def _too_early() -> AuthenticationError:
-    return AuthenticationError(
-        "NTLM: the server said that we are signed in before we had proved anything.",
+        f"{name}: the server said that we are signed in before anything was proved.",
         remedy="Do not trust this server; ask its administrator what answers on this port.",
     )
+
+
+def _more(name: str) -> AuthenticationError:
+    return AuthenticationError(f"{name}: the server asked for more after the exchange was complete.", remedy=_ASK)

@@ -14,11 +14,11 @@ from typing import Self
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply, TlsError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.authenticate import sign_in
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.refusals import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.transaction import Transaction
+from airflow_provider_smtpcm.smtp.windows_sign_in import SignedIn, WindowsSignIn
 from airflow_provider_smtpcm.smtp.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Session:
     Args:
         manager: the server and how to talk to it.
         context: a TLS context built before, since building one is slow; else one is built when needed.
+        windows: what signs sessions in and remembers how, shared by the sessions of a hook.
         give_up_at: a moment (`time.monotonic`) that nothing outlives, whatever the timeouts say.
     """
 
@@ -45,13 +46,15 @@ class Session:
         manager: SmtpConnectionManager,
         *,
         context: ssl.SSLContext | None = None,
+        windows: WindowsSignIn | None = None,
         give_up_at: float | None = None,
     ) -> None:
         self.manager = manager
         #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
-        #: The mechanism that let us in; None for an anonymous session.
-        self.mechanism: str | None = None
+        #: How we signed in; None for an anonymous session.
+        self.signed_in: SignedIn | None = None
+        self._windows = windows or WindowsSignIn(manager)
         self._context = context
         self._give_up_at = give_up_at
         self._wire: Wire | None = None
@@ -83,7 +86,7 @@ class Session:
                 self._start_tls(wire, context)
             wire.phase = Phase.AUTH
             if self.manager.auth_mode is AuthMode.WINDOWS:
-                self.mechanism = sign_in(wire, self.manager, self.extensions)
+                self.signed_in = self._windows.sign_in(wire, self.extensions)
         except BaseException:
             self._wire = None
             wire.close()
@@ -92,7 +95,7 @@ class Session:
             "Connected to %s (%s, %s).",
             wire.peer,
             wire.tls_version or "clear text",
-            f"signed in by {self.mechanism}" if self.mechanism else "anonymous",
+            f"signed in by {self.signed_in}" if self.signed_in else "anonymous",
         )
         return self
 
@@ -158,7 +161,7 @@ class Session:
         if not reply.positive:
             raise ConnectError(
                 f"{self._wire.peer} answers NOOP with '{reply}'.",
-                remedy=remedy_for(reply, anonymous=self.mechanism is None),
+                remedy=remedy_for(reply, anonymous=self.signed_in is None),
                 reply=reply,
                 retryable=reply.transient,
             )
@@ -233,6 +236,7 @@ class Session:
                 remedy="Have it enabled on the server; or set SSL to 'Implicit TLS' with the port that speaks it, or "
                 "to 'None' if clear text is acceptable.",
             )
+        log.debug("%s offers before TLS: %s.", wire.peer, self.offered)
         wire.command("STARTTLS")
         reply = wire.read_reply()
         if reply.code != 220:

@@ -116,6 +116,16 @@ class Wire:
         return self._sock.version() if isinstance(self._sock, ssl.SSLSocket) else None
 
     @property
+    def server_certificate(self) -> bytes | None:
+        """The server's certificate in DER; None in clear text."""
+        return self._sock.getpeercert(binary_form=True) if isinstance(self._sock, ssl.SSLSocket) else None
+
+    @property
+    def tls_unique(self) -> bytes | None:
+        """What RFC 5929 3 takes from the handshake; None in clear text."""
+        return self._sock.get_channel_binding("tls-unique") if isinstance(self._sock, ssl.SSLSocket) else None
+
+    @property
     def local_address(self) -> str:
         """The address that this end of the connection has."""
         return str(self._sock.getsockname()[0])

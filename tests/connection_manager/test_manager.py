@@ -150,7 +150,6 @@ def test_an_extra_that_is_no_json_object_is_refused(extra: object) -> None:
         ("connection_string", "ssis_properties"),
         ("disable_ssl", "ssl_mode"),
         ("from_email", "from_address"),
-        ("keytab", "Unknown setting"),
         ("binary_mime", "remove it"),
     ],
 )

@@ -32,6 +32,8 @@ from tests.integration.gss_acceptor import Identity, Refused, accept
 COMMAND_LIMIT = 510
 #: RFC 5321 4.5.3.1.6: a line of the message, its CRLF, and the dot that may precede it.
 TEXT_LINE_LIMIT = 1001
+#: What a client may send before it is told that it was too much.
+READ_LIMIT = 1 << 20
 #: What Exchange says, whatever was wrong.
 REFUSAL = "535 5.7.3 Authentication unsuccessful"
 CERTIFICATE_NAMES = ("localhost", LOOPBACK, "mail.corp.example", "exchange.corp.example")
@@ -118,9 +120,10 @@ class BindingSmtp(SMTP):
         self.recorder = recorder
         self.certificate = certificate
         starttls = self.settings.ssl_mode == "starttls"
-        # aiosmtpd's reader takes this limit now; it has to hold a token. A line of a message ends earlier.
-        self.line_length_limit = self.settings.token_line_limit + 2
-        self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT, AUTH=self.line_length_limit)
+        # aiosmtpd's reader takes this limit now, and a line of a message has its own.
+        self.line_length_limit = READ_LIMIT
+        # One dictionary for each session; aiosmtpd's own is shared and changed by all of them.
+        self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT)
         every = {"LOGIN", "PLAIN", "GSSAPI", "GSS-SPNEGO", "NTLM", "X-BIG"}
         super().__init__(
             recorder,
@@ -132,6 +135,7 @@ class BindingSmtp(SMTP):
             auth_exclude_mechanism=every - set(self.settings.mechanisms),
         )
         self.line_length_limit = TEXT_LINE_LIMIT
+        self.command_size_limits["AUTH"] = READ_LIMIT  # so that `smtp_AUTH` sees what it refuses
 
     def bindings(self) -> bytes:
         """The application data of this connection's bindings (RFC 5929 3.1 and 4.1)."""
@@ -161,7 +165,7 @@ class BindingSmtp(SMTP):
         """The client's token, or `MISSING` once it was told why there is none."""
         octets = challenge.encode() if isinstance(challenge, str) else challenge
         await self.push(b"334 " + (base64.b64encode(octets) if encode_to_b64 else octets))
-        line = (await self._read_line()).removesuffix(b"\n").removesuffix(b"\r")
+        line = (await self._reader.readuntil(b"\n")).removesuffix(b"\n").removesuffix(b"\r")
         self.attempt.line_lengths.append(len(line))
         if len(line) > self.settings.token_line_limit:
             return await self._give_up("500 5.5.6 Authentication exchange line is too long")  # RFC 4954 6
@@ -171,15 +175,6 @@ class BindingSmtp(SMTP):
             return base64.b64decode(line, validate=True)
         except binascii.Error:
             return await self._give_up("501 5.5.2 Cannot decode the base64")
-
-    async def _read_line(self) -> bytes:
-        """The whole line, however long."""
-        line = b""
-        while True:
-            try:
-                return line + await self._reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError as overrun:
-                line += await self._reader.readexactly(overrun.consumed)
 
     async def _give_up(self, reply: str) -> Any:
         self.attempt.reply = reply

@@ -18,6 +18,7 @@ from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.loopback_postfix import LoopbackPostfix
 from tests.integration.postfix import Postfix
+from tests.integration.programs import KERBEROS_COMMAND
 from tests.integration.system_packages import skip_for_want_of
 
 #: By these a Kerberos or NTLM client would find an identity that no test gave it.
@@ -56,7 +57,7 @@ def running_realm() -> Iterator[KerberosRealm]:
     if missing := KerberosRealm.missing():
         skip_for_want_of(missing)
     if missing := ", ".join(name for name in ("gssapi", "krb5") if find_spec(name) is None):
-        pytest.skip(f"Python's {missing} missing: pip install 'pyspnego[kerberos]'")
+        pytest.skip(f"Python's {missing} missing: {KERBEROS_COMMAND}")
     with KerberosRealm() as realm:
         yield realm
 

@@ -145,7 +145,7 @@ class KerberosRealm:
         return f"FILE:{path}"
 
     def bulky_ccache(self, user: str, *, service: str = "smtp/localhost", octets: int = 7000) -> str:
-        """As `ccache`, with a ticket for a service that is larger by so many octets, as if the user were in many groups.
+        """As `ccache`, with a ticket for a service that is larger by so many octets, as by membership in many groups.
 
         A line of base64 may have 12288 octets (RFC 4954 4): 7000 make one of 10324, and 9000 one that is too long.
         """

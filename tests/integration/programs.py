@@ -14,6 +14,10 @@ GSS_NTLMSSP = "*/gssntlmssp/gssntlmssp.so"
 FAKETIME = "*/faketime/libfaketime.so.1"
 
 
+#: How Python's half of Kerberos comes, which has to be compiled.
+KERBEROS_COMMAND = "make system-packages, then make venv"
+
+
 class ProgramError(Exception):
     """A program failed; the message carries what it said."""
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, Phase
+from airflow_provider_smtpcm.smtp.ntlm import ntlm_context
 from airflow_provider_smtpcm.smtp.sasl import Mechanism, ntlm
 
 # MS-NLMP 4.2.4.3: the CHALLENGE_MESSAGE of the published NTLMv2 example.
@@ -23,14 +25,17 @@ CHALLENGE = bytes.fromhex(
 
 def mechanism(account: str | None = r"CORP\alice", password: str | None = "correct horse") -> Mechanism:
     """A sign-in that is ready to begin."""
-    return ntlm(account, password, "mail.corp.example")
+    manager = SmtpConnectionManager(
+        host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=account, password=password
+    )
+    return ntlm(*ntlm_context(manager, None, mechanism="NTLM"))
 
 
 def test_a_success_before_anything_was_proved_is_not_believed() -> None:
     """The server said 235 after our first message."""
     steps = mechanism()
     next(steps)
-    with pytest.raises(AuthenticationError, match="before we had proved anything"):
+    with pytest.raises(AuthenticationError, match="before anything was proved"):
         steps.send(None)
 
 
@@ -47,7 +52,7 @@ def test_a_worker_without_identity_is_told_what_to_do(monkeypatch: pytest.Monkey
     """Before anything is said to the server."""
     monkeypatch.delenv("NTLM_USER_FILE", raising=False)
     with pytest.raises(AuthenticationError, match="Enter 'User name' and 'Password'") as caught:
-        next(mechanism(None, None))
+        mechanism(None, None)
     assert caught.value.phase is Phase.AUTH
     assert not caught.value.retryable
 

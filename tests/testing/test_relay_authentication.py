@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import smtplib
 import subprocess
 from base64 import b64encode
@@ -184,7 +183,6 @@ def test_names_and_passwords_may_be_anything_that_people_have(user: str, passwor
         assert relay.messages[0].authenticated_as == user
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("ssl_mode", ["starttls", "implicit"])
 def test_curl_logs_in_too(ssl_mode: str, tmp_path: Path) -> None:
     """A client with another NTLM and another TLS library: refused with a wrong password, else accepted."""

@@ -1,0 +1,277 @@
+"""Kerberos: tickets from a password, a keytab, a credential cache or the worker's own identity, and what goes wrong.
+
+Nothing here changes the process's environment, which workers share: tickets that we get ourselves live in a cache in
+memory. Knows no socket and no SMTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.kerberos_errors import SERVICE_UNKNOWN, error_code, kerberos_error
+from airflow_provider_smtpcm.smtp.spnego_client import spnego_client
+
+if TYPE_CHECKING:
+    from spnego import ContextProxy
+    from spnego.channel_bindings import GssChannelBindings
+
+log = logging.getLogger(__name__)
+
+# A ticket that ends within this many seconds is fetched anew.
+_SPARE_SECONDS = 120
+_NETBIOS = re.compile(r"([^\\]+)\\(.+)")
+
+
+class Kerberos:
+    """Who we are to Kerberos, and the way to a security context. One for each hook; threads may share it.
+
+    Args:
+        manager: the account, keytab or credential cache, and the server.
+    """
+
+    def __init__(self, manager: SmtpConnectionManager) -> None:
+        self._manager = manager
+        self._lock = threading.Lock()
+        # Kept, because the cache lives as long as these do.
+        self._cache: tuple[Any, Any, str] | None = None
+        self._cache_ends = 0.0
+        #: `service/host` for which the KDC gave a ticket; None until it did.
+        self.spn: str | None = None
+
+    @property
+    def credential_source(self) -> str:
+        """Where tickets come from, for the log."""
+        manager = self._manager
+        if manager.keytab:
+            return f"keytab {manager.keytab}"
+        if manager.ccache:
+            return f"credential cache {manager.ccache}"
+        return f"password of {manager.login}" if manager.login else "the worker's own credential cache or keytab"
+
+    @property
+    def identity(self) -> str:
+        """The principal, as far as this side knows it."""
+        manager = self._manager
+        with contextlib.suppress(Exception):
+            import krb5
+
+            library = krb5.init_context()
+            if self._cache is not None:
+                cache = self._cache[1]
+            elif manager.ccache:
+                cache = krb5.cc_resolve(library, self._cache_name().encode())
+            else:
+                cache = krb5.cc_default(library)
+            if cache.principal is not None:
+                return krb5.unparse_name_flags(library, cache.principal).decode()
+        return manager.login or "the worker's own identity"
+
+    def _cache_name(self) -> str:
+        """With its type, which is FILE where it has none."""
+        name = self._manager.ccache or ""
+        return name if re.match(r"[A-Z]{2,}:", name) else f"FILE:{name}"
+
+    def context(self, bindings: GssChannelBindings | None, *, spnego_wrapped: bool) -> tuple[ContextProxy, bytes]:
+        """A security context for the server, after its first step, and the token of that step.
+
+        Args:
+            bindings: what ties it to the TLS line.
+            spnego_wrapped: whether the tokens are SPNEGO's, with Kerberos alone inside.
+
+        Raises:
+            AuthenticationError: no ticket; the reason is the KDC's or the Kerberos library's.
+        """
+        credential = self._credential()
+        context, token = self._first_step(credential, bindings)
+        if not spnego_wrapped:
+            return context, token
+        service, _, host = (self.spn or "").partition("/")
+        context = _client(credential, "negotiate", service, host, bindings)
+        try:
+            token = context.step() or b""
+        except Exception as error:  # noqa: BLE001 - see kerberos_error, which takes all that the libraries raise
+            raise kerberos_error(error, self.credential_source, self.spn or "") from None
+        if context.negotiated_protocol != "kerberos":  # pyspnego falls to NTLM without a word
+            raise AuthenticationError(
+                "SPNEGO would have taken NTLM where Kerberos was asked for.",
+                remedy="Set 'Windows protocol' to 'ntlm' if that is wanted.",
+            )
+        return context, token
+
+    def _first_step(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
+        """Ask for a ticket under each name that the server may have, until the KDC knows one."""
+        names = [self.spn] if self.spn else service_names(self._manager)
+        for name in names:
+            service, _, host = name.partition("/")
+            try:
+                context = _client(credential, "kerberos", service, host, bindings)
+                token = context.step()
+            except Exception as error:  # noqa: BLE001 - GSSAPI, krb5 and pyspnego each have their own family
+                if error_code(error) == SERVICE_UNKNOWN and name != names[-1]:
+                    log.debug("The KDC does not know %s; trying %s.", name, names[-1])
+                    continue
+                raise kerberos_error(error, self.credential_source, " or ".join(names)) from None
+            self.spn = name
+            return context, token or b""
+        raise AssertionError("there is always a name")
+
+    def _credential(self) -> Any:
+        """What pyspnego takes; None is the worker's own identity, which the Kerberos library finds by itself."""
+        import spnego
+
+        manager = self._manager
+        if manager.ccache:
+            name = self._cache_name()
+            _must_exist("Credential cache (ccache)", name.removeprefix("FILE:") if name.startswith("FILE:") else None)
+            principal = principal_name(manager) if manager.login else None
+            return spnego.KerberosCCache(name, principal)
+        if not (manager.keytab or manager.password):
+            return None
+        with self._lock:
+            if self._cache is None or time.time() > self._cache_ends - _SPARE_SECONDS:
+                self._fetch_ticket()
+            assert self._cache is not None
+            return spnego.KerberosCCache(self._cache[2])
+
+    def _fetch_ticket(self) -> None:
+        """Get a ticket-granting ticket into a cache in memory, as kinit does into a file."""
+        import krb5
+
+        manager = self._manager
+        try:
+            library = krb5.init_context()
+            options = krb5.get_init_creds_opt_alloc(library)
+            krb5.get_init_creds_opt_set_canonicalize(options, canonicalize=True)
+            if manager.keytab:
+                _must_exist("Keytab (keytab)", manager.keytab)
+                keytab = krb5.kt_resolve(library, manager.keytab.encode())
+                # Copied, since an entry's principal goes with the entry.
+                first = [krb5.unparse_name_flags(library, entry.principal) for entry in keytab][:1]
+                name = principal_name(manager).encode() if manager.login else (first or [b""])[0]
+                principal = krb5.parse_name_flags(library, name)
+                ticket = krb5.get_init_creds_keytab(library, principal, options, keytab=keytab)
+            else:
+                principal = krb5.parse_name_flags(library, principal_name(manager).encode())
+                password = (manager.password or "").encode("utf-8", "replace")
+                ticket = krb5.get_init_creds_password(library, principal, options, password=password)
+            cache = krb5.cc_new_unique(library, b"MEMORY")
+            krb5.cc_initialize(library, cache, ticket.client)
+            krb5.cc_store_cred(library, cache, ticket)
+        except krb5.Krb5Error as error:
+            raise kerberos_error(error, self.credential_source, "") from None
+        self._cache = (library, cache, f"MEMORY:{(cache.name or b'').decode()}")
+        self._cache_ends = float(ticket.times.endtime)
+
+
+def service_names(manager: SmtpConnectionManager) -> list[str]:
+    """The names that the server may have in Kerberos, the likeliest first.
+
+    Raises:
+        AuthenticationError: the server is given by its address, which is nobody's name in Kerberos.
+    """
+    if manager.spn:
+        return [manager.spn]
+    try:
+        ipaddress.ip_address(manager.host)
+    except ValueError:
+        return [f"smtp/{manager.host}", f"SMTPSVC/{manager.host}"]
+    raise AuthenticationError(
+        f"Kerberos needs the server's name, and 'SMTP server' is the address {manager.host}: a ticket is made out to a "
+        "name, such as smtp/mail.corp.example.",
+        remedy="Enter the server's name, or spell it out as 'SPN'.",
+    )
+
+
+def principal_name(manager: SmtpConnectionManager) -> str:
+    r"""The account as a Kerberos principal: `alice@CORP.EXAMPLE` for any of the ways in which a login is written.
+
+    Raises:
+        AuthenticationError: `CORP\alice`, and no realm of that name is known here.
+    """
+    login = manager.login or ""
+    named = _NETBIOS.fullmatch(login)
+    user, domain = (named[2], named[1]) if named else (login, manager.domain or "")
+    if not named and "@" in login:
+        user, _, domain = login.rpartition("@")
+    if not domain:
+        return user
+    realm = realm_of(domain)
+    if realm is None:
+        raise AuthenticationError(
+            f"Kerberos: {domain!r} is no realm that this worker knows (its default is {default_realm() or 'none'}).",
+            remedy=f"Write the user name with its realm, as {user}@corp.example, or set 'Windows protocol' to 'ntlm'.",
+        )
+    return f"{user}@{realm}"
+
+
+def realm_of(domain: str) -> str | None:
+    """The realm of a Windows domain: its DNS name in capitals; for a NetBIOS name the default realm that begins so."""
+    if "." in domain:
+        return domain.upper()
+    default = default_realm()
+    if default and domain.upper() in (default.upper(), default.upper().split(".")[0]):
+        return default
+    return None
+
+
+def default_realm() -> str | None:
+    """The realm of krb5.conf; None where there is none."""
+    try:
+        import krb5
+
+        realm = krb5.get_default_realm(krb5.init_context())
+    except Exception:  # noqa: BLE001 - not installed, or not configured: either way there is none
+        return None
+    return realm.decode()
+
+
+def realm_is_configured(realm: str) -> bool:
+    """Whether this worker's krb5.conf speaks of a realm; one that it has to search for by DNS is not waited for."""
+    if realm == default_realm():
+        return True
+    entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)
+    return any(entry.search(text) for text in _configuration())
+
+
+def _configuration() -> list[str]:
+    """The text of krb5.conf and of what it includes."""
+    paths = [Path(path) for path in os.environ.get("KRB5_CONFIG", "/etc/krb5.conf").split(":") if path]
+    texts: list[str] = []
+    while paths and len(texts) < 100:
+        path = paths.pop()
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        texts.append(text)
+        for word, included in re.findall(r"^\s*(include|includedir)\s+(\S+)", text, re.MULTILINE):
+            paths += sorted(Path(included).glob("*")) if word == "includedir" else [Path(included)]
+    return texts
+
+
+def _client(
+    credential: Any, protocol: str, service: str, host: str, bindings: GssChannelBindings | None
+) -> ContextProxy:
+    from spnego import ContextReq
+
+    wanted = ContextReq.mutual_auth | ContextReq.integrity
+    return spnego_client(credential, protocol=protocol, service=service, host=host, wanted=wanted, bindings=bindings)
+
+
+def _must_exist(label: str, path: str | None) -> None:
+    if path is not None and not os.access(path, os.R_OK):
+        why = "there is no such file" if not Path(path).exists() else "this worker may not read it"
+        raise AuthenticationError(
+            f"{label}: {path} cannot be used ({why}).",
+            remedy="Give the path of a file that exists on the worker and that its user may read.",
+        )

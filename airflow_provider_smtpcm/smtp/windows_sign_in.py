@@ -1,0 +1,214 @@
+"""Windows Authentication: which mechanism and which protocol, decided once, and why. Nothing weaker is tried instead.
+
+Exchange offers GSSAPI and NTLM; others offer GSS-SPNEGO. Kerberos goes into GSSAPI or GSS-SPNEGO, NTLM into NTLM,
+GSS-SPNEGO or (as Exchange and .NET have it) GSSAPI. pyspnego's own choice is not used: it falls to NTLM silently.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
+from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.authenticate import exchange
+from airflow_provider_smtpcm.smtp.channel_binding import channel_bindings
+from airflow_provider_smtpcm.smtp.kerberos import Kerberos, principal_name, realm_is_configured, service_names
+from airflow_provider_smtpcm.smtp.kerberos_errors import AccountRefusedError
+from airflow_provider_smtpcm.smtp.ntlm import ntlm_context
+from airflow_provider_smtpcm.smtp.sasl import Mechanism, gss_spnego, gssapi, ntlm
+from airflow_provider_smtpcm.smtp.wire import Wire
+
+if TYPE_CHECKING:
+    from spnego.channel_bindings import GssChannelBindings
+
+log = logging.getLogger(__name__)
+
+# How long a worker may look for a KDC where Kerberos is only the better way; once for each hook.
+KERBEROS_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedIn:
+    """How we got in.
+
+    Args:
+        mechanism: the SASL mechanism.
+        protocol: `Kerberos` or `NTLM`.
+        identity: who we are to the server, as far as this side knows.
+        reason: why this protocol.
+    """
+
+    mechanism: str
+    protocol: str
+    identity: str
+    reason: str
+
+    def __str__(self) -> str:
+        inside = "" if self.mechanism == self.protocol else f" ({self.protocol})"
+        return f"{self.mechanism}{inside} as {self.identity}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    how: SignedIn
+    steps: Mechanism
+
+
+class WindowsSignIn:
+    """Signs sessions in. One for each hook: what it found out about Kerberos it keeps. Threads may share it.
+
+    Args:
+        manager: the account, the server, and what the connection allows.
+    """
+
+    def __init__(self, manager: SmtpConnectionManager) -> None:
+        self._manager = manager
+        self._kerberos = Kerberos(manager)
+        self._deciding = threading.Lock()
+        self._kerberos_works = False
+        self._kerberos_ruled_out: str | None = None
+
+    def sign_in(self, wire: Wire, extensions: Mapping[str, str]) -> SignedIn:
+        """Sign in over this line.
+
+        Args:
+            wire: after EHLO, and after TLS where TLS is wanted.
+            extensions: what the server offers now.
+
+        Raises:
+            AuthenticationError: with what the server offered or answered, and the remedy.
+        """
+        offered = extensions.get("AUTH", "").upper().split()
+        if not {"NTLM", "GSSAPI", "GSS-SPNEGO"} & set(offered):
+            raise _nothing_offered(wire, offered, extensions)
+        bindings = channel_bindings(self._manager.channel_binding, wire)
+        attempt = self._choose(offered, bindings, wire)
+        log.info("%s offers %s; signing in by %s (%s).", wire.peer, " ".join(offered), attempt.how, attempt.how.reason)
+        exchange(wire, attempt.how.mechanism, attempt.steps, bound=bindings is not None)
+        return attempt.how
+
+    def _choose(self, offered: list[str], bindings: GssChannelBindings | None, wire: Wire) -> _Attempt:
+        wanted = self._manager.windows_protocol
+        if wanted is WindowsProtocol.NTLM:
+            return self._by_ntlm(offered, bindings, "the connection asks for NTLM")
+        if wanted is WindowsProtocol.KERBEROS:
+            return self._by_kerberos(offered, bindings, wire.timeout, "the connection asks for Kerberos")
+        with self._deciding:
+            why_not = self._kerberos_ruled_out or self._why_not_kerberos(offered)
+            if why_not is None:
+                try:
+                    attempt = self._by_kerberos(offered, bindings, KERBEROS_SECONDS, "Kerberos comes first")
+                except AccountRefusedError:
+                    raise
+                except AuthenticationError as error:
+                    if self._kerberos_works or not self._has_ntlm_identity():
+                        raise
+                    why_not = self._kerberos_ruled_out = error.message
+                    log.info("Kerberos is out of the question for this hook: %s", why_not)
+                else:
+                    self._kerberos_works = True
+                    return attempt
+        if not self._has_ntlm_identity():
+            raise AuthenticationError(
+                f"Windows Authentication: neither way in is open. Kerberos: {why_not} NTLM: there is no password.",
+                remedy="Enter 'User name' and 'Password', a keytab or a credential cache.",
+            )
+        return self._by_ntlm(offered, bindings, why_not)
+
+    def _why_not_kerberos(self, offered: list[str]) -> str | None:
+        """Why Kerberos is not even tried under `negotiate`; None where it is."""
+        manager = self._manager
+        if not {"GSSAPI", "GSS-SPNEGO"} & set(offered):
+            return "the server offers NTLM alone."
+        if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
+            return "the extra 'kerberos' is not installed on this worker."
+        try:
+            service_names(manager)
+            realm = principal_name(manager).rpartition("@")[2] if manager.password else None
+        except AuthenticationError as error:
+            return error.message
+        if realm is None:
+            return None
+        if realm == manager.login:
+            return "the user name carries no realm."
+        return None if realm_is_configured(realm) else f"this worker's krb5.conf does not know the realm {realm}."
+
+    def _has_ntlm_identity(self) -> bool:
+        manager = self._manager
+        return bool(manager.password) or (
+            not (manager.login or manager.keytab or manager.ccache) and bool(os.environ.get("NTLM_USER_FILE"))
+        )
+
+    def _by_kerberos(
+        self, offered: list[str], bindings: GssChannelBindings | None, seconds: float, reason: str
+    ) -> _Attempt:
+        mechanism = next((name for name in ("GSSAPI", "GSS-SPNEGO") if name in offered), None)
+        if mechanism is None:
+            raise AuthenticationError(
+                f"The server does not offer Kerberos (GSSAPI or GSS-SPNEGO); it offers {', '.join(offered)}.",
+                remedy="Have it enabled there, or set 'Windows protocol' to 'negotiate' or 'ntlm'.",
+            )
+        wrapped = mechanism == "GSS-SPNEGO"
+        context, token = _within(
+            seconds, lambda: self._kerberos.context(bindings, spnego_wrapped=wrapped), self._kerberos.credential_source
+        )
+        how = SignedIn(mechanism=mechanism, protocol="Kerberos", identity=self._kerberos.identity, reason=reason)
+        return _Attempt(how=how, steps=(gss_spnego if wrapped else gssapi)(context, token))
+
+    def _by_ntlm(self, offered: list[str], bindings: GssChannelBindings | None, reason: str) -> _Attempt:
+        mechanism = next(name for name in ("NTLM", "GSS-SPNEGO", "GSSAPI") if name in offered)
+        steps = {"NTLM": ntlm, "GSS-SPNEGO": gss_spnego, "GSSAPI": gssapi}[mechanism]
+        context, token = ntlm_context(self._manager, bindings, mechanism=mechanism)
+        identity = self._manager.account or "the worker's own identity (NTLM_USER_FILE)"
+        how = SignedIn(mechanism=mechanism, protocol="NTLM", identity=identity, reason=reason)
+        return _Attempt(how=how, steps=steps(context, token))
+
+
+def _within(seconds: float, work: Callable[[], T], source: str) -> T:
+    """The result of some work that knows no deadline of its own (the Kerberos library's), waited for so long."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True, name="smtpcm-kerberos")
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise AuthenticationError(
+            f"Kerberos ({source}): no KDC answered within {seconds:g} seconds.",
+            remedy="Check krb5.conf, the network and the firewall between this worker and the KDC (port 88).",
+            retryable=True,
+        )
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _nothing_offered(wire: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
+    if offered:
+        return AuthenticationError(
+            f"{wire.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "
+            f"{', '.join(offered)}.",
+            remedy="Have 'Integrated Windows authentication' enabled on the server's receive connector; this package "
+            "sends no password by PLAIN or LOGIN.",
+        )
+    seen = ", ".join(extensions) or "no extension"
+    clear = "" if wire.tls_version else " Many servers offer it after TLS only: set SSL to 'STARTTLS'."
+    return AuthenticationError(
+        f"{wire.peer} offers no authentication at all (it offers {seen}).",
+        remedy="If it takes mail from this worker without signing in, set Authentication to 'Anonymous'; else have "
+        f"Windows Authentication enabled on the server.{clear}",
+    )
