@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+import spnego
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, Phase
 from airflow_provider_smtpcm.smtp.ntlm import ntlm_context
-from airflow_provider_smtpcm.smtp.sasl import Mechanism, ntlm
+from airflow_provider_smtpcm.smtp.sasl import Mechanism, gss_spnego, gssapi, ntlm
 
 # MS-NLMP 4.2.4.3: the CHALLENGE_MESSAGE of the published NTLMv2 example.
 CHALLENGE = bytes.fromhex(
@@ -100,3 +101,145 @@ def test_the_identity_may_come_from_the_workers_user_file(monkeypatch: pytest.Mo
     next(steps)
     assert "etl".encode("utf-16-le") in steps.send(CHALLENGE)
     assert os.environ["NTLM_USER_FILE"] == str(users)
+
+
+# --- GSSAPI and GSS-SPNEGO, with NTLM inside: the other end is pyspnego's own acceptor.
+
+
+class Acceptor:
+    """The server's side of a context, in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, protocol: str) -> None:
+        users = folder / "users"
+        users.write_text("CORP:alice:correct horse\n", encoding="utf-8")
+        monkeypatch.setenv("NTLM_USER_FILE", str(users))
+        self._context = spnego.server(protocol=protocol)
+
+    def step(self, token: bytes) -> bytes | None:
+        """What the server answers."""
+        return self._context.step(token)
+
+    def wrap(self, data: bytes) -> bytes:
+        """As the server wraps its offer of a layer."""
+        return self._context.wrap(data, encrypt=False).data
+
+    def unwrap(self, data: bytes) -> bytes:
+        """What the client chose."""
+        return self._context.unwrap(data).data
+
+
+def wrapped(name: str) -> Mechanism:
+    """NTLM inside another mechanism."""
+    manager = SmtpConnectionManager(
+        host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=r"CORP\alice", password="correct horse"
+    )
+    return {"GSSAPI": gssapi, "GSS-SPNEGO": gss_spnego}[name](*ntlm_context(manager, None, mechanism=name))
+
+
+@pytest.fixture
+def established(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Mechanism, Acceptor]:
+    """AUTH GSSAPI, up to where both sides have proved themselves and the layer's round comes."""
+    server, steps = Acceptor(monkeypatch, tmp_path, "ntlm"), wrapped("GSSAPI")
+    authenticate = steps.send(server.step(next(steps)))
+    assert server.step(authenticate) is None
+    return steps, server
+
+
+@pytest.mark.parametrize(
+    "offer", [b"\x06\xff\xff\xff", b"\x02\x00\x10\x00", b"\x01\x00\x00", b"\x01\x00\x00\x00\x00", b""]
+)
+def test_a_layer_that_we_cannot_do_without_is_refused(offer: bytes, established: tuple[Mechanism, Acceptor]) -> None:
+    """Bit 1 of four octets says that none is acceptable (RFC 4752 3.3)."""
+    steps, server = established
+    with pytest.raises(AuthenticationError, match="insists on a security layer"):
+        steps.send(server.wrap(offer))
+
+
+def test_an_offer_that_was_not_wrapped_by_the_server_is_refused(established: tuple[Mechanism, Acceptor]) -> None:
+    """Somebody else speaks."""
+    steps, _ = established
+    with pytest.raises(AuthenticationError, match="cannot be unwrapped"):
+        steps.send(b"\x01\x00\x00\x00" * 8)
+
+
+def test_a_success_before_the_layers_round_is_not_believed(established: tuple[Mechanism, Acceptor]) -> None:
+    """Without it the server has not proved that it knows the key."""
+    steps, _ = established
+    with pytest.raises(AuthenticationError, match="before anything was proved"):
+        steps.send(None)
+
+
+def test_a_challenge_after_the_layers_round_is_an_error(established: tuple[Mechanism, Acceptor]) -> None:
+    """There is nothing left to ask."""
+    steps, server = established
+    steps.send(server.wrap(b"\x01\x00\x00\x00"))
+    with pytest.raises(AuthenticationError, match="asked for more"):
+        steps.send(b"")
+
+
+@pytest.mark.parametrize("empty_first", [False, True])
+def test_no_layer_and_no_other_identity_is_chosen(empty_first: bool, established: tuple[Mechanism, Acceptor]) -> None:
+    """Exactly 01 00 00 00; an empty 334 before the offer is answered by an empty line."""
+    steps, server = established
+    if empty_first:
+        assert steps.send(b"") == b""
+    choice = steps.send(server.wrap(b"\x07\x00\xff\xff"))
+    assert server.unwrap(choice) == b"\x01\x00\x00\x00"
+    with pytest.raises(StopIteration):
+        steps.send(None)
+
+
+def test_spnego_ends_with_the_servers_last_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Cyrus has it: no layer, and 235 after an empty line of ours."""
+    server, steps = Acceptor(monkeypatch, tmp_path, "negotiate"), wrapped("GSS-SPNEGO")
+    token = next(steps)
+    while (challenge := server.step(token)) is not None:
+        token = steps.send(challenge)
+    assert token == b""
+    with pytest.raises(StopIteration):
+        steps.send(None)
+
+
+@pytest.mark.parametrize("legs", [0, 1])
+@pytest.mark.parametrize("name", ["GSSAPI", "GSS-SPNEGO"])
+def test_spnego_that_succeeds_too_early_is_not_believed(
+    name: str, legs: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On whichever leg."""
+    server = Acceptor(monkeypatch, tmp_path, "negotiate" if name == "GSS-SPNEGO" else "ntlm")
+    steps = wrapped(name)
+    token = next(steps)
+    for _ in range(legs):
+        token = steps.send(server.step(token))
+    with pytest.raises(AuthenticationError, match="before anything was proved"):
+        steps.send(None)
+
+
+@given(
+    replies=st.lists(st.binary(max_size=200), min_size=1, max_size=4), name=st.sampled_from(["GSSAPI", "GSS-SPNEGO"])
+)
+@settings(max_examples=300, deadline=None)
+def test_no_octets_whatever_break_out_of_gssapi_or_spnego(replies: list[bytes], name: str) -> None:
+    """A typed error, or an answer; never a sign-in."""
+    steps = wrapped(name)
+    next(steps)
+    with contextlib.suppress(AuthenticationError):
+        for reply in replies:
+            assert isinstance(steps.send(reply), bytes)
+        with pytest.raises(AuthenticationError):
+            steps.send(None)
+
+
+SPNEGO_CHALLENGE = bytes.fromhex("a18181307fa0030a0101a10c060a2b06010401823702020aa26a0468") + CHALLENGE
+
+
+@given(cut=st.integers(0, len(SPNEGO_CHALLENGE)), noise=st.binary(max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_a_garbled_spnego_token_is_a_typed_error(cut: int, noise: bytes) -> None:
+    """Nearly right is the worst kind of wrong."""
+    steps = wrapped("GSS-SPNEGO")
+    next(steps)
+    with contextlib.suppress(AuthenticationError):
+        steps.send(SPNEGO_CHALLENGE[:cut] + noise + SPNEGO_CHALLENGE[cut + len(noise) :])
+        with pytest.raises(AuthenticationError):
+            steps.send(None)

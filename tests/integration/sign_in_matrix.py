@@ -1,0 +1,104 @@
+"""Every way of signing in to the real servers, as data: server, mechanism, TLS, credential, and who is let in.
+
+The tests run every cell; `make matrix` has them write the table into the README.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+BEGIN = "<!-- sign-in table: every cell is a test that ran; `make matrix` runs them and writes it anew -->\n"
+END = "<!-- end of the sign-in table -->\n"
+
+TLS = {"starttls": "STARTTLS", "implicit": "implicit", "none": "none"}
+# What a person calls each credential, and whether Kerberos or NTLM takes it.
+KERBEROS = {
+    "password": "password (`alice@corp.example`)",
+    "netbios": r"password (`CORP\alice`)",
+    "non-ASCII": "password (`jürgen`, beyond the BMP)",
+    "keytab": "keytab",
+    "ccache": "credential cache",
+    "own ccache": "own identity: KRB5CCNAME",
+    "own keytab": "own identity: KRB5_CLIENT_KTNAME",
+}
+NTLM = {"password": r"password (`CORP\alice`)", "own file": "own identity: NTLM_USER_FILE"}
+IDENTITY = {"keytab": "svc-etl@CORP.EXAMPLE", "own keytab": "svc-etl@CORP.EXAMPLE", "non-ASCII": "jürgen@CORP.EXAMPLE"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One way in.
+
+    Args:
+        server: which of the servers.
+        port: the attribute that has its port.
+        ssl_mode: as the connection's.
+        mechanism: what the server is expected to be asked for.
+        protocol: what the connection asks for.
+        credential: a key of `KERBEROS` or `NTLM`.
+    """
+
+    server: str
+    port: str
+    ssl_mode: str
+    mechanism: str
+    protocol: str
+    credential: str
+
+    def __str__(self) -> str:
+        return f"{self.server}, {self.mechanism} ({self.protocol}), {TLS[self.ssl_mode]}, {self.credential}"
+
+
+# Server: its ports by TLS mode, and its mechanisms by protocol.
+_SERVERS = {
+    "Postfix, Cyrus SASL": ({"starttls": "starttls_port", "implicit": "implicit_port"}, {"ntlm": "NTLM"}),
+    "Postfix, MIT Kerberos": (
+        {"starttls": "starttls_port", "implicit": "implicit_port", "none": "plain_port"},
+        {"kerberos": "GSSAPI", "ntlm": "GSS-SPNEGO"},
+    ),
+    "the same, GSSAPI alone": ({"starttls": "gssapi_only_port"}, {"kerberos": "GSSAPI", "ntlm": "GSSAPI"}),
+    "the same, GSS-SPNEGO alone": ({"starttls": "spnego_only_port"}, {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"}),
+    "bindings required (Exchange's list)": (
+        {"starttls": "port", "implicit": "port"},
+        {"kerberos": "GSSAPI", "ntlm": "NTLM"},
+    ),
+    "bindings required, layer in SPNEGO": ({"starttls": "port"}, {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"}),
+}
+
+
+def cells() -> list[Cell]:
+    """All of them. Over NTLM with an identity of the worker's own there is nothing to keep Kerberos out of SPNEGO."""
+    return [
+        Cell(server=server, port=port, ssl_mode=ssl_mode, mechanism=mechanism, protocol=protocol, credential=credential)
+        for server, (ports, mechanisms) in _SERVERS.items()
+        for ssl_mode, port in ports.items()
+        for protocol, mechanism in mechanisms.items()
+        for credential in (KERBEROS if protocol == "kerberos" else NTLM)
+        if not (credential == "own file" and mechanism == "GSS-SPNEGO")
+    ]
+
+
+def table(passed: dict[Cell, str]) -> str:
+    """The table of what ran: one row for server, mechanism and TLS, with the identities that the server recorded."""
+    rows: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for cell, identity in passed.items():
+        inside = "" if cell.mechanism == "NTLM" else f" ({'Kerberos' if cell.protocol == 'kerberos' else 'NTLM'})"
+        names = KERBEROS if cell.protocol == "kerberos" else NTLM
+        row = rows.setdefault((cell.server, cell.mechanism + inside, names[cell.credential]), {})
+        row.setdefault(identity, []).append(TLS[cell.ssl_mode])
+    lines = ["| server | mechanism | credential | TLS | the server recorded |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {server} | {mechanism} | {credential} | {', '.join(modes)} | `{identity}` |"
+        for (server, mechanism, credential), recorded in rows.items()
+        for identity, modes in recorded.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write(passed: dict[Cell, str]) -> None:
+    """Put the table into the README."""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    README.write_text(f"{before}{BEGIN}\n{table(passed)}\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,135 @@
+"""Every cell of the sign-in table: the mail arrives, and the server recorded whom it let in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.smtp import Outcome
+from airflow_provider_smtpcm.smtp.session import Session
+from tests.integration.binding_server import BindingServer
+from tests.integration.gssapi_postfix import GssapiPostfix
+from tests.integration.kerberos import KerberosRealm
+from tests.integration.loopback_postfix import LoopbackPostfix
+from tests.integration.postfix import Postfix
+from tests.integration.sign_in_matrix import IDENTITY, Cell, cells, write
+
+pytestmark = pytest.mark.slow
+
+MAIL = Mail(from_address="etl@corp.example", to="operations@corp.example", subject="Signed in", text="From Linux.")
+EXCHANGES_LIST = ("GSSAPI", "NTLM")
+
+
+@pytest.fixture(scope="module")
+def passed() -> Iterator[dict[Cell, str]]:
+    """The cells that ran; written into the README where that is asked for."""
+    found: dict[Cell, str] = {}
+    yield found
+    if os.environ.get("WRITE_MATRIX") and len(found) == len(cells()):
+        write(found)
+
+
+@pytest.fixture
+def settings_for(
+    kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[Cell], dict[str, str]]:
+    """The connection's settings for a credential; those of the worker's own identity go into the environment."""
+
+    def settings(cell: Cell) -> dict[str, str]:
+        alice = kerberos.password_of("alice")
+        match cell.credential:
+            case "password" if cell.protocol == "kerberos":
+                return {"login": "alice@corp.example", "password": alice}
+            case "password" if cell.server == "Postfix, Cyrus SASL":
+                return {"login": r"CORP\alice", "password": Postfix.users["alice"]}
+            case "password" | "netbios":
+                return {"login": r"CORP\alice", "password": alice}
+            case "non-ASCII":
+                return {"login": "jürgen@corp.example", "password": kerberos.password_of("jürgen")}
+            case "keytab":
+                return {"keytab": str(kerberos.client_keytab)}
+            case "ccache":
+                return {"ccache": kerberos.ccache("alice")}
+            case "own ccache":
+                monkeypatch.setenv("KRB5CCNAME", kerberos.ccache("alice"))
+            case "own keytab":
+                monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(kerberos.client_keytab))
+            case "own file":
+                password = Postfix.users["alice"] if cell.server == "Postfix, Cyrus SASL" else alice
+                users = tmp_path / "users"
+                users.write_text(f"CORP:alice:{password}\n", encoding="utf-8")
+                monkeypatch.setenv("NTLM_USER_FILE", str(users))
+        return {}
+
+    return settings
+
+
+@pytest.fixture
+def server_of(
+    postfix: Postfix, gssapi_postfix: GssapiPostfix, binding_server: Callable[..., BindingServer]
+) -> Callable[[Cell], LoopbackPostfix | BindingServer]:
+    """The server of a cell, with an empty mailbox."""
+
+    def server(cell: Cell) -> LoopbackPostfix | BindingServer:
+        if cell.server == "Postfix, Cyrus SASL":
+            return postfix
+        if "bindings" not in cell.server:
+            return gssapi_postfix
+        spnego = "SPNEGO" in cell.server
+        return binding_server(
+            channel_binding="require",
+            ssl_mode=cell.ssl_mode,
+            mechanisms=("GSS-SPNEGO",) if spnego else EXCHANGES_LIST,
+            spnego_layer=spnego,
+        )
+
+    return server
+
+
+def recorded(server: LoopbackPostfix | BindingServer) -> str:
+    """Whom the server let in, in its own words."""
+    if isinstance(server, BindingServer):
+        (attempt,) = server.attempts()
+        assert attempt.bindings == "right"
+        assert not attempt.initial_response
+        return str(attempt.user)
+    (message,) = server.wait_for_messages(1)
+    return str(message["Received"]).partition("(Authenticated sender: ")[2].partition(")")[0]
+
+
+@pytest.mark.parametrize("cell", cells(), ids=str)
+def test_this_way_in_works(
+    cell: Cell,
+    settings_for: Callable[[Cell], dict[str, str]],
+    server_of: Callable[[Cell], LoopbackPostfix | BindingServer],
+    passed: dict[Cell, str],
+) -> None:
+    """With the identity that was meant."""
+    server = server_of(cell)
+    manager = SmtpConnectionManager(
+        host="localhost",
+        port=getattr(server, cell.port),
+        auth_mode="windows",  # type: ignore[arg-type]
+        ssl_mode=cell.ssl_mode,  # type: ignore[arg-type]
+        windows_protocol=cell.protocol,  # type: ignore[arg-type]
+        ca_certificate=None if cell.ssl_mode == "none" else server.ca_certificate,
+        **settings_for(cell),  # type: ignore[arg-type]
+    )
+    with Session(manager) as session:
+        assert session.signed_in is not None
+        assert session.signed_in.mechanism == cell.mechanism
+        assert session.signed_in.protocol.lower() == cell.protocol
+        assert session.send(MAIL).outcome is Outcome.ACCEPTED
+    identity = recorded(server)
+    if cell.protocol == "kerberos":
+        expected = IDENTITY.get(cell.credential, "alice@CORP.EXAMPLE")
+        # Postfix writes what is not ASCII as question marks.
+        assert identity in (expected, expected.encode().decode("ascii", "replace").replace("\ufffd", "?"))
+    else:
+        assert "alice" in identity.lower()
+    passed[cell] = identity

@@ -1,0 +1,355 @@
+"""Where Windows Authentication fails: each step says which side has to change what, and nothing weaker is tried."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import AuthenticationError, MailError
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.smtp import windows_sign_in
+from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
+from tests.integration.binding_server import BindingServer
+from tests.integration.gssapi_postfix import GssapiPostfix
+from tests.integration.kerberos import KerberosRealm
+
+pytestmark = pytest.mark.slow
+
+Serve = Callable[..., BindingServer]
+MAIL = Mail(from_address="etl@corp.example", to="operations@corp.example", subject="Signed in", text="From Linux.")
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_said(kerberos: KerberosRealm, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No password, and no token of NTLM's or Kerberos's, in any log at DEBUG, after every test."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    secrets = [
+        *(kerberos.password_of(user) for user in kerberos.users),
+        "wrong-horse",
+        "TlRMTVNTUAAD",
+        "NTLMSSP",
+        "YII",
+    ]
+    assert [secret for secret in secrets if secret in caplog.text] == []
+
+
+def manager(server: GssapiPostfix | BindingServer, port: str = "port", **settings: Any) -> SmtpConnectionManager:
+    """A connection to a server, with Windows Authentication."""
+    defaults = {
+        "host": "localhost",
+        "port": getattr(server, port),
+        "auth_mode": "windows",
+        "ca_certificate": server.ca_certificate,
+        "timeout": 20,
+    }
+    return SmtpConnectionManager(**{**defaults, **settings})
+
+
+def failure(connection: SmtpConnectionManager, windows: WindowsSignIn | None = None) -> MailError:
+    """How signing in fails."""
+    with pytest.raises(MailError) as caught:
+        Session(connection, windows=windows).open()
+    assert caught.value.__cause__ is None
+    assert str(caught.value).rstrip()[-1] in ".)"
+    return caught.value
+
+
+# --- Kerberos: what the KDC and the files say.
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("carol", "the password has expired"),
+        ("dave", "the account is locked or disabled"),
+        ("erin", "the account has expired"),
+        ("nobody", "the KDC does not know the account"),
+    ],
+)
+def test_what_the_kdc_says_of_an_account_is_passed_on(
+    user: str, said: str, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
+) -> None:
+    """Each for a reason of its own."""
+    password = "wrong-horse" if user == "nobody" else kerberos.password_of(user)
+    connection = manager(
+        gssapi_postfix, "starttls_port", login=f"{user}@corp.example", password=password, windows_protocol="kerberos"
+    )
+    assert said in str(failure(connection))
+
+
+@pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
+def test_a_password_that_the_kdc_calls_wrong_is_tried_nowhere_else(protocol: str, binding_server: Serve) -> None:
+    """NTLM with the same password would count towards a lockout again."""
+    server = binding_server(channel_binding="allow")
+    connection = manager(server, login="alice@corp.example", password="wrong-horse", windows_protocol=protocol)
+    assert "the password is wrong" in str(failure(connection))
+    assert server.attempts() == []
+
+
+def test_a_server_that_the_kdc_does_not_know_says_how_to_register_it(
+    gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
+) -> None:
+    """With setspn, or with the right name."""
+    connection = manager(
+        gssapi_postfix, "starttls_port", ccache=kerberos.ccache("alice"), spn="smtp/other.corp.example"
+    )
+    error = failure(connection)
+    assert "does not know the server as smtp/other.corp.example" in str(error)
+    assert "setspn -S smtp/other.corp.example" in error.remedy
+
+
+def test_an_address_is_nobodys_name_in_kerberos(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
+    """Unless the name is spelled out."""
+    settings = {"host": "127.0.0.1", "ccache": kerberos.ccache("alice")}
+    assert "Kerberos needs the server's name" in str(failure(manager(gssapi_postfix, "starttls_port", **settings)))
+    with Session(manager(gssapi_postfix, "starttls_port", spn="smtp/localhost", **settings)) as session:
+        assert session.signed_in is not None
+
+
+def test_no_kdc_is_worth_another_try(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
+    """It may be back then."""
+    connection = manager(gssapi_postfix, "starttls_port", keytab=str(kerberos.client_keytab))
+    with kerberos.kdc_stopped():
+        error = failure(connection)
+    assert "no KDC of the realm answers" in str(error)
+    assert error.retryable
+
+
+def test_a_clock_that_differs_says_so(
+    gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five minutes are the usual limit."""
+    monkeypatch.setenv("KRB5_CONFIG", str(kerberos.strict_clock_krb5_conf))
+    settings = {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
+    with kerberos.kdc_clock_ahead(3600):
+        error = failure(manager(gssapi_postfix, "starttls_port", windows_protocol="kerberos", **settings))
+        second_best = failure(manager(gssapi_postfix, "starttls_port", **settings))
+    assert "clock" in str(error)
+    assert "NTP" in error.remedy
+    # NTLM was tried instead, and whoever reads of its failure also has to know why it was not Kerberos.
+    assert "535" in str(second_best)
+    assert "clock" in str(second_best)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"keytab": "/nowhere/etl.keytab"},
+            "Keytab (keytab): /nowhere/etl.keytab cannot be used (there is no such file)",
+        ),
+        ({"ccache": "/nowhere/ccache"}, "Credential cache (ccache): /nowhere/ccache cannot be used"),
+        ({"windows_protocol": "kerberos"}, "Run kinit"),
+        ({}, "Run kinit"),
+    ],
+)
+def test_a_credential_that_is_not_there_is_named(
+    settings: dict[str, str], said: str, gssapi_postfix: GssapiPostfix
+) -> None:
+    """The file, or what would give the worker an identity."""
+    assert said in str(failure(manager(gssapi_postfix, "starttls_port", **settings)))
+
+
+def test_a_keytab_without_that_account_says_how_to_look_into_it(
+    gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
+) -> None:
+    """klist -k."""
+    connection = manager(
+        gssapi_postfix, "starttls_port", keytab=str(kerberos.client_keytab), login="alice@corp.example"
+    )
+    error = failure(connection)
+    assert "the keytab has no key of that account" in str(error)
+    assert "klist -k" in error.remedy
+
+
+@pytest.mark.parametrize("what", ["keytab", "ccache"])
+def test_a_file_that_is_neither_keytab_nor_cache_is_a_typed_error(
+    what: str, gssapi_postfix: GssapiPostfix, tmp_path: Path
+) -> None:
+    """Whatever stands in it."""
+    junk = tmp_path / "junk"
+    junk.write_bytes(b"\x05\x02junk" * 10)
+    assert isinstance(failure(manager(gssapi_postfix, "starttls_port", **{what: str(junk)})), AuthenticationError)
+
+
+def test_a_netbios_name_without_a_realm_says_how_to_write_it(
+    gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
+) -> None:
+    r"""Kerberos would make CORPalice of it."""
+    connection = manager(
+        gssapi_postfix, "starttls_port", login=r"OTHER\alice", password="wrong-horse", windows_protocol="kerberos"
+    )
+    assert "as alice@corp.example" in failure(connection).remedy
+
+
+# --- The choice.
+
+
+def test_smtpsvc_is_tried_where_the_kdc_does_not_know_smtp(
+    gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, corp_names: None
+) -> None:
+    """Exchange is registered under both, some servers under the second alone."""
+    connection = manager(
+        gssapi_postfix, "smtpsvc_port", host=kerberos.smtpsvc_only_host, ccache=kerberos.ccache("alice")
+    )
+    with Session(connection) as session:
+        assert str(session.signed_in) == "GSSAPI (Kerberos) as alice@CORP.EXAMPLE"
+
+
+@pytest.mark.parametrize(
+    ("login", "why"),
+    [
+        ("alice", "the user name carries no realm"),
+        (r"OTHER\alice", "no realm that this worker knows"),
+        ("alice@other.example", "krb5.conf does not know the realm OTHER.EXAMPLE"),
+    ],
+)
+def test_without_a_realm_of_ours_ntlm_is_taken_at_once(
+    login: str, why: str, binding_server: Serve, kerberos: KerberosRealm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the log says why."""
+    server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
+    connection = manager(server, login=login, password=kerberos.password_of("alice"))
+    try:
+        with Session(connection) as session:
+            assert session.signed_in is not None
+            assert session.signed_in.protocol == "NTLM"
+    except AuthenticationError:
+        assert login != "alice"  # the server knows no other domain
+    assert [attempt.mechanism for attempt in server.attempts()] == ["NTLM"]
+    assert why in caplog.text
+
+
+def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(
+    binding_server: Serve, kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before each mail."""
+    monkeypatch.setattr(windows_sign_in, "KERBEROS_SECONDS", 1.0)
+    server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
+    connection = manager(server, login=r"CORP\alice", password=kerberos.password_of("alice"))
+    windows = WindowsSignIn(connection)
+    took = []
+    with kerberos.kdc_silent():
+        for _ in range(3):
+            began = time.monotonic()
+            with Session(connection, windows=windows) as session:
+                assert session.signed_in is not None
+                assert session.signed_in.protocol == "NTLM"
+            took.append(time.monotonic() - began)
+    assert took[0] >= 1
+    assert max(took[1:]) < 1
+    assert "no KDC answered within 1 seconds" in caplog.text
+
+
+def test_a_ticket_is_fetched_once_for_each_hook(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
+    """Not for each session: the KDC may go meanwhile."""
+    connection = manager(
+        gssapi_postfix, "starttls_port", login="alice@corp.example", password=kerberos.password_of("alice")
+    )
+    windows = WindowsSignIn(connection)
+    with Session(connection, windows=windows) as session:
+        assert session.signed_in is not None
+    with kerberos.kdc_stopped(), Session(connection, windows=windows) as session:
+        assert session.signed_in is not None
+        assert session.signed_in.protocol == "Kerberos"
+
+
+@pytest.mark.parametrize("protocol", ["negotiate", "kerberos", "ntlm"])
+def test_after_a_535_nothing_weaker_is_tried(protocol: str, binding_server: Serve, kerberos: KerberosRealm) -> None:
+    """One attempt, and Extended Protection among the remedies."""
+    server = binding_server(channel_binding="require", binding_type="tls-unique", max_tls="TLSv1_2")
+    login = r"CORP\alice" if protocol == "ntlm" else "alice@corp.example"
+    connection = manager(server, login=login, password=kerberos.password_of("alice"), windows_protocol=protocol)
+    error = failure(connection)
+    assert "535" in str(error)
+    assert "Extended Protection" in error.remedy
+    assert "'Channel binding'" in error.remedy
+    assert len(server.attempts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "protocol", "said"),
+    [
+        (("NTLM",), "kerberos", "does not offer Kerberos"),
+        (("X-BIG",), "negotiate", "does not offer Windows Authentication"),
+        ((), "negotiate", "offers no authentication at all"),
+    ],
+)
+def test_a_mechanism_that_is_not_offered_is_named(
+    mechanisms: tuple[str, ...], protocol: str, said: str, binding_server: Serve, kerberos: KerberosRealm
+) -> None:
+    """With what is offered; nothing falls to anonymous."""
+    server = binding_server(channel_binding="allow", mechanisms=mechanisms)
+    connection = manager(server, ccache=kerberos.ccache("alice"), windows_protocol=protocol)
+    assert said in str(failure(connection))
+
+
+# --- Channel bindings.
+
+
+@pytest.mark.parametrize("mode", ["require", "allow", "none"])
+@pytest.mark.parametrize("protocol", ["kerberos", "ntlm"])
+@pytest.mark.parametrize("kind", ["tls-server-end-point", "none"])
+def test_bindings_are_sent_as_the_connection_says(
+    mode: str, protocol: str, kind: str, binding_server: Serve, kerberos: KerberosRealm
+) -> None:
+    """Right ones pass everywhere, none where the server does not insist."""
+    server = binding_server(channel_binding=mode, mechanisms=("GSSAPI", "NTLM"))
+    password = kerberos.password_of("alice")
+    login = r"CORP\alice" if protocol == "ntlm" else "alice@corp.example"
+    connection = manager(server, login=login, password=password, windows_protocol=protocol, channel_binding=kind)
+    if mode == "require" and kind == "none":
+        assert "535" in str(failure(connection))
+    else:
+        with Session(connection) as session:
+            assert session.signed_in is not None
+    (attempt,) = server.attempts()
+    assert not attempt.initial_response
+
+
+@pytest.mark.parametrize("protocol", ["kerberos", "ntlm"])
+def test_tls_unique_is_right_up_to_tls_1_2(protocol: str, binding_server: Serve, kerberos: KerberosRealm) -> None:
+    """And an error beyond, before anything is tried."""
+    settings = {
+        "login": r"CORP\alice" if protocol == "ntlm" else "alice@corp.example",
+        "password": kerberos.password_of("alice"),
+        "windows_protocol": protocol,
+        "channel_binding": "tls-unique",
+    }
+    old = binding_server(channel_binding="require", binding_type="tls-unique", max_tls="TLSv1_2")
+    with Session(manager(old, **settings)) as session:
+        assert session.tls_version == "TLSv1.2"
+    new = binding_server(channel_binding="allow")
+    assert "tls-unique is not defined for TLSv1.3" in str(failure(manager(new, **settings)))
+    assert new.attempts() == []
+
+
+# --- Tickets with hundreds of groups.
+
+
+def test_a_ticket_above_8_kib_travels_as_a_line_of_its_own(binding_server: Serve, kerberos: KerberosRealm) -> None:
+    """Through a server whose command lines end at 512 octets; an initial response is never attempted."""
+    server = binding_server(channel_binding="require")
+    with Session(manager(server, ccache=kerberos.bulky_ccache("alice"))) as session:
+        assert session.signed_in is not None
+    (attempt,) = server.attempts()
+    assert attempt.user == "alice@CORP.EXAMPLE"
+    assert max(attempt.line_lengths) > 8 * 1024 * 4 / 3 - 1000
+    assert not attempt.initial_response
+
+
+def test_a_ticket_that_is_too_long_for_the_server_says_so(
+    gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
+) -> None:
+    """Postfix reads 12288 octets."""
+    connection = manager(gssapi_postfix, "starttls_port", ccache=kerberos.bulky_ccache("alice", octets=9000))
+    error = failure(connection)
+    assert "hundreds of groups" in error.remedy

@@ -1,0 +1,105 @@
+"""What a sign-in is bound to: computed by the certificate's own hash, or an error, never silence."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from dataclasses import dataclass
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
+
+from airflow_provider_smtpcm.connection_manager import ChannelBinding
+from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.channel_binding import channel_bindings
+
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+RSA = rsa.generate_private_key(65537, 2048)
+
+
+@dataclass
+class Line:
+    """A line after the handshake."""
+
+    tls_version: str | None = "TLSv1.3"
+    server_certificate: bytes | None = None
+    tls_unique: bytes | None = b"finished"
+
+
+def certificate(key: Key, algorithm: hashes.HashAlgorithm | None) -> bytes:
+    """A certificate signed by this key with this hash, in DER."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.corp.example")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=now,
+        not_valid_after=now + datetime.timedelta(days=1),
+    )
+    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.DER)  # type: ignore[arg-type]
+
+
+def bound_to(kind: ChannelBinding, line: Line) -> bytes | None:
+    """The application data of the binding."""
+    bindings = channel_bindings(kind, line)
+    return bindings and bindings.application_data
+
+
+@pytest.mark.parametrize("version", ["TLSv1.3", "SSLv3"])
+def test_tls_unique_is_undefined_beyond_tls_1_2(version: str) -> None:
+    """CPython hands out octets all the same (RFC 9266 1)."""
+    with pytest.raises(AuthenticationError, match="tls-unique is not defined"):
+        bound_to(ChannelBinding.TLS_UNIQUE, Line(tls_version=version))
+
+
+def test_a_certificate_whose_signature_has_no_hash_is_an_error() -> None:
+    """RFC 5929 4.1 leaves Ed25519 undefined."""
+    line = Line(server_certificate=certificate(ed25519.Ed25519PrivateKey.generate(), None))
+    with pytest.raises(AuthenticationError, match=r"not defined.*Ed25519") as caught:
+        bound_to(ChannelBinding.TLS_SERVER_END_POINT, line)
+    assert "'none'" in caught.value.remedy
+
+
+@pytest.mark.parametrize("octets", [b"", b"no certificate"])
+def test_what_is_no_certificate_is_an_error(octets: bytes) -> None:
+    """And not a wrong binding, which is worse than none."""
+    with pytest.raises(AuthenticationError, match="No channel binding can be made"):
+        bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=octets))
+
+
+@pytest.mark.parametrize("kind", ChannelBinding)
+def test_in_clear_text_there_is_nothing_to_bind_to(kind: ChannelBinding) -> None:
+    """Whatever the connection says."""
+    assert bound_to(kind, Line(tls_version=None)) is None
+
+
+def test_none_binds_nothing() -> None:
+    """Where a proxy terminates TLS."""
+    assert bound_to(ChannelBinding.NONE, Line(server_certificate=b"x")) is None
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [(hashes.SHA256(), "sha256"), (hashes.SHA384(), "sha384"), (hashes.SHA512(), "sha512"), (hashes.SHA1(), "sha256")],  # noqa: S303
+)
+@pytest.mark.parametrize("key", [RSA, ec.generate_private_key(ec.SECP256R1())], ids=["RSA", "ECDSA"])
+def test_the_end_point_is_hashed_as_its_signature_is(key: Key, algorithm: hashes.HashAlgorithm, name: str) -> None:
+    """MD5 and SHA-1 become SHA-256 (RFC 5929 4.1)."""
+    try:
+        der = certificate(key, algorithm)
+    except Exception as error:  # noqa: BLE001 - newer cryptography refuses to sign with SHA-1
+        assert isinstance(algorithm, hashes.SHA1), error  # noqa: S303
+        return
+    expected = b"tls-server-end-point:" + hashlib.new(name, der).digest()
+    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=der)) == expected
+
+
+def test_tls_unique_is_the_handshakes() -> None:
+    """Up to TLS 1.2."""
+    line = Line(tls_version="TLSv1.2", tls_unique=b"finished")
+    assert bound_to(ChannelBinding.TLS_UNIQUE, line) == b"tls-unique:finished"
