@@ -82,6 +82,10 @@ bench: $(READY) ## Run the benchmarks
 readme: $(READY) ## Write the README's connection table from the code
 	@$(BIN)/python -m tests.readme
 
+.PHONY: matrix
+matrix: $(READY) ## Sign in to every server in every way, and write the README's table of it
+	@WRITE_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_sign_in_matrix.py $(ARGS)
+
 .PHONY: screenshots
 screenshots: $(READY) ## Take the README's picture of the connection form again
 	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/integration/test_connection_form.py $(ARGS)

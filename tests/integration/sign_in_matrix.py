@@ -5,6 +5,7 @@ The tests run every cell; `make matrix` has them write the table into the README
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,15 @@ END = "<!-- end of the sign-in table -->\n"
 TLS = {"starttls": "STARTTLS", "implicit": "implicit", "none": "none"}
 # What a person calls each credential, and whether Kerberos or NTLM takes it.
 KERBEROS = {
-    "password": "password (`alice@corp.example`)",
-    "netbios": r"password (`CORP\alice`)",
-    "non-ASCII": "password (`jürgen`, beyond the BMP)",
+    "password": "`alice@corp.example` and password",
+    "netbios": r"`CORP\alice` and password",
+    "non-ASCII": "`jürgen`, password beyond the BMP",
     "keytab": "keytab",
     "ccache": "credential cache",
-    "own ccache": "own identity: KRB5CCNAME",
-    "own keytab": "own identity: KRB5_CLIENT_KTNAME",
+    "own ccache": "own: `KRB5CCNAME`",
+    "own keytab": "own: `KRB5_CLIENT_KTNAME`",
 }
-NTLM = {"password": r"password (`CORP\alice`)", "own file": "own identity: NTLM_USER_FILE"}
+NTLM = {"password": KERBEROS["netbios"], "own file": "own: `NTLM_USER_FILE`"}
 IDENTITY = {"keytab": "svc-etl@CORP.EXAMPLE", "own keytab": "svc-etl@CORP.EXAMPLE", "non-ASCII": "jürgen@CORP.EXAMPLE"}
 
 
@@ -81,19 +82,27 @@ def cells() -> list[Cell]:
 
 
 def table(passed: dict[Cell, str]) -> str:
-    """The table of what ran: one row for server, mechanism and TLS, with the identities that the server recorded."""
-    rows: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    """The table of what ran: a row for server, mechanism and TLS, a column for each credential; who was recorded."""
+    names = {**NTLM, **KERBEROS}
+    rows: dict[tuple[str, str], dict[str, set[str]]] = {}
+    modes: dict[tuple[str, str], list[str]] = {}
     for cell, identity in passed.items():
         inside = "" if cell.mechanism == "NTLM" else f" ({'Kerberos' if cell.protocol == 'kerberos' else 'NTLM'})"
-        names = KERBEROS if cell.protocol == "kerberos" else NTLM
-        row = rows.setdefault((cell.server, cell.mechanism + inside, names[cell.credential]), {})
-        row.setdefault(identity, []).append(TLS[cell.ssl_mode])
-    lines = ["| server | mechanism | credential | TLS | the server recorded |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {server} | {mechanism} | {credential} | {', '.join(modes)} | `{identity}` |"
-        for (server, mechanism, credential), recorded in rows.items()
-        for identity, modes in recorded.items()
+        place = (cell.server, cell.mechanism + inside)
+        if TLS[cell.ssl_mode] not in modes.setdefault(place, []):
+            modes[place].append(TLS[cell.ssl_mode])
+        # Password and NetBIOS name are one column; NTLM knows no realm.
+        column = "netbios" if cell.protocol == "ntlm" and cell.credential == "password" else cell.credential
+        account = re.sub(r"^CORP[\\?]", "", identity.partition("@")[0])  # Postfix writes a backslash as it can
+        rows.setdefault(place, {}).setdefault(column, set()).add(account)
+    columns = [*KERBEROS, "own file"]
+    lines = [
+        f"| server | mechanism | TLS | {' | '.join(names[column] for column in columns)} |",
+        f"|---|---|---|{'---|' * len(columns)}",
     ]
+    for place, recorded in rows.items():
+        who = ("; ".join(f"`{name}`" for name in sorted(recorded.get(column, ()))) for column in columns)
+        lines.append(f"| {place[0]} | {place[1]} | {', '.join(modes[place])} | {' | '.join(who)} |")
     return "\n".join(lines) + "\n"
 
 

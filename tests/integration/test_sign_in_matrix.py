@@ -41,30 +41,26 @@ def settings_for(
     """The connection's settings for a credential; those of the worker's own identity go into the environment."""
 
     def settings(cell: Cell) -> dict[str, str]:
-        alice = kerberos.password_of("alice")
-        match cell.credential:
-            case "password" if cell.protocol == "kerberos":
-                return {"login": "alice@corp.example", "password": alice}
-            case "password" if cell.server == "Postfix, Cyrus SASL":
-                return {"login": r"CORP\alice", "password": Postfix.users["alice"]}
-            case "password" | "netbios":
-                return {"login": r"CORP\alice", "password": alice}
-            case "non-ASCII":
-                return {"login": "jürgen@corp.example", "password": kerberos.password_of("jürgen")}
-            case "keytab":
-                return {"keytab": str(kerberos.client_keytab)}
-            case "ccache":
-                return {"ccache": kerberos.ccache("alice")}
-            case "own ccache":
-                monkeypatch.setenv("KRB5CCNAME", kerberos.ccache("alice"))
-            case "own keytab":
-                monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(kerberos.client_keytab))
-            case "own file":
-                password = Postfix.users["alice"] if cell.server == "Postfix, Cyrus SASL" else alice
-                users = tmp_path / "users"
-                users.write_text(f"CORP:alice:{password}\n", encoding="utf-8")
-                monkeypatch.setenv("NTLM_USER_FILE", str(users))
-        return {}
+        alice = Postfix.users["alice"] if cell.server == "Postfix, Cyrus SASL" else kerberos.password_of("alice")
+        netbios = {"login": r"CORP\alice", "password": alice}
+        users = tmp_path / "users"
+        users.write_text(f"CORP:alice:{alice}\n", encoding="utf-8")
+        keytab = str(kerberos.client_keytab)
+        in_environment = {
+            "own ccache": {"KRB5CCNAME": kerberos.ccache("alice")},
+            "own keytab": {"KRB5_CLIENT_KTNAME": keytab},
+            "own file": {"NTLM_USER_FILE": str(users)},
+        }
+        for name, value in in_environment.get(cell.credential, {}).items():
+            monkeypatch.setenv(name, value)
+        in_connection = {
+            "password": netbios if cell.protocol == "ntlm" else {"login": "alice@corp.example", "password": alice},
+            "netbios": netbios,
+            "non-ASCII": {"login": "jürgen@corp.example", "password": kerberos.password_of("jürgen")},
+            "keytab": {"keytab": keytab},
+            "ccache": {"ccache": kerberos.ccache("alice")},
+        }
+        return in_connection.get(cell.credential, {})
 
     return settings
 

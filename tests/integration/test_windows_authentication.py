@@ -161,7 +161,7 @@ def test_a_credential_that_is_not_there_is_named(
 def test_a_keytab_without_that_account_says_how_to_look_into_it(
     gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
 ) -> None:
-    """klist -k."""
+    """By klist -k."""
     connection = manager(
         gssapi_postfix, "starttls_port", keytab=str(kerberos.client_keytab), login="alice@corp.example"
     )
