@@ -14,6 +14,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import windows_sign_in
+from airflow_provider_smtpcm.smtp.nt_hash import nt_hash
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
 from tests.integration.binding_server import BindingServer
@@ -26,19 +27,20 @@ Serve = Callable[..., BindingServer]
 MAIL = Mail(from_address="etl@corp.example", to="operations@corp.example", subject="Signed in", text="From Linux.")
 
 
+#: What failed in the test that runs.
+ERRORS: list[MailError] = []
+
+
 @pytest.fixture(autouse=True)
 def nothing_secret_is_said(kerberos: KerberosRealm, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No password, and no token of NTLM's or Kerberos's, in any log at DEBUG, after every test."""
+    """No password, no hash of one, no token, in a log at DEBUG or in an error, after each test."""
     caplog.set_level(logging.DEBUG)
+    ERRORS.clear()
     yield
-    secrets = [
-        *(kerberos.password_of(user) for user in kerberos.users),
-        "wrong-horse",
-        "TlRMTVNTUAAD",
-        "NTLMSSP",
-        "YII",
-    ]
-    assert [secret for secret in secrets if secret in caplog.text] == []
+    passwords = [*(kerberos.password_of(user) for user in kerberos.users), "wrong-horse"]
+    secrets = [*passwords, *map(nt_hash, passwords), "TlRMTVNTUAAD", "NTLMSSP", "YII"]
+    said = caplog.text + "".join(f"{error} {error!r} {error.reply!r} {vars(error)}" for error in ERRORS)
+    assert [secret for secret in secrets if secret in said] == []
 
 
 def manager(server: GssapiPostfix | BindingServer, port: str = "port", **settings: Any) -> SmtpConnectionManager:
@@ -58,6 +60,7 @@ def failure(connection: SmtpConnectionManager, windows: WindowsSignIn | None = N
     with pytest.raises(MailError) as caught:
         Session(connection, windows=windows).open()
     assert caught.value.__cause__ is None
+    ERRORS.append(caught.value)
     assert str(caught.value).rstrip()[-1] in ".)"
     return caught.value
 
