@@ -1,25 +1,61 @@
 """The command line: `python -m airflow_provider_smtpcm <command>`. Knows the arguments; each command is elsewhere.
 
-A command is one function that adds its parser and names what runs it, in `COMMANDS`. What runs it is imported then.
+A command is an entry in `COMMANDS`; Airflow's own command line takes the same (`airflow_cli`). What runs it is imported
+then.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  (argparse gives it no other name)
+class UsageError(Exception):
+    """Arguments that do not belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument, as argparse's `add_argument` takes it.
+
+    Args:
+        flags: its names.
+        options: the rest.
+    """
+
+    flags: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command.
+
+    Args:
+        run: does it; returns the exit status, or raises UsageError.
+        epilog: stands below the arguments in its help, line by line as it is.
+    """
+
+    name: str
+    help: str
+    description: str
+    arguments: tuple[Argument, ...]
+    run: Callable[[argparse.Namespace], int]
+    epilog: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status. Wrong arguments end in `SystemExit` with status 2, as argparse has it."""
     arguments = build_parser().parse_args(argv)
-    return int(arguments.run(arguments))
+    try:
+        return int(arguments.run(arguments))
+    except UsageError as error:
+        arguments.fail(str(error))
+        raise
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,47 +64,18 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_smtpcm", description="The SSIS SMTP connection manager for Apache Airflow."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
-    for add in COMMANDS:
-        add(commands)
-    return parser
-
-
-def add_relay(commands: Commands) -> None:
-    """`relay`: an SMTP server to try things with."""
-    parser = commands.add_parser(
-        "relay",
-        help="run an SMTP server on this machine that shows what it receives",
-        description="Run an SMTP server on this machine, for demos and tests. It keeps nothing and sends nothing on.",
-    )
-    parser.add_argument("--port", type=port, default=0, metavar="N", help="where to listen (default: any free port)")
-    parser.add_argument(
-        "--ssl-mode", choices=["starttls", "none", "implicit"], default="starttls", help="(default: %(default)s)"
-    )
-    parser.add_argument(
-        "--user", metavar="NAME", help=r"demand Windows Authentication as this user, such as 'CORP\alice'"
-    )
-    parser.add_argument(
-        "--password-env",
-        type=variable,
-        metavar="VARIABLE",
-        help="the environment variable with the user's password (default: a new password, which is printed)",
-    )
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write each mail into this folder as an .eml file")
-
-    def run(arguments: argparse.Namespace) -> int:
-        if arguments.password_env is not None and arguments.user is None:
-            parser.error("--password-env: whose password? Name the user with --user.")
-        from airflow_provider_smtpcm.testing.command import run_relay
-
-        return run_relay(
-            port=arguments.port,
-            ssl_mode=arguments.ssl_mode,
-            user=arguments.user,
-            password_env=arguments.password_env,
-            save=arguments.save,
+    for command in COMMANDS:
+        mine = commands.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-
-    parser.set_defaults(run=run)
+        for argument in command.arguments:
+            mine.add_argument(*argument.flags, **argument.options)
+        mine.set_defaults(run=command.run, fail=mine.error)
+    return parser
 
 
 def port(text: str) -> int:
@@ -86,4 +93,132 @@ def variable(text: str) -> str:
     return text
 
 
-COMMANDS: tuple[Callable[[Commands], None], ...] = (add_relay,)
+def connection_id(text: str) -> str:
+    """The id of an Airflow connection; the connection itself is refused without being repeated."""
+    if "://" in text or text.lstrip().startswith("{"):
+        raise argparse.ArgumentTypeError(_NOT_HERE)
+    return text
+
+
+def standard_input(text: str) -> str:
+    """`-` alone."""
+    if text != "-":
+        raise argparse.ArgumentTypeError(_NOT_HERE)
+    return text
+
+
+_NOT_HERE = (
+    "a connection on the command line shows its password to everybody in the process list; "
+    "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
+)
+
+
+def run_relay(arguments: argparse.Namespace) -> int:
+    """`relay`."""
+    if arguments.password_env is not None and arguments.user is None:
+        raise UsageError("--password-env: whose password? Name the user with --user.")
+    from airflow_provider_smtpcm.testing.command import run_relay
+
+    return run_relay(
+        port=arguments.port,
+        ssl_mode=arguments.ssl_mode,
+        user=arguments.user,
+        password_env=arguments.password_env,
+        save=arguments.save,
+    )
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """`check`."""
+    if sum(given is not None for given in (arguments.conn_id, arguments.uri, arguments.uri_env)) != 1:
+        raise UsageError("which connection? Give one of CONN_ID, --uri - and --uri-env NAME.")
+    from airflow_provider_smtpcm.check.command import run_check
+
+    return run_check(
+        conn_id=arguments.conn_id,
+        from_stdin=arguments.uri is not None,
+        uri_env=arguments.uri_env,
+        as_json=arguments.output,
+        every_binding=arguments.bindings,
+    )
+
+
+RELAY = Command(
+    name="relay",
+    help="run an SMTP server on this machine that shows what it receives",
+    description="Run an SMTP server on this machine, for demos and tests. It keeps nothing and sends nothing on.",
+    arguments=(
+        Argument(
+            ("--port",),
+            {"type": port, "default": 0, "metavar": "N", "help": "where to listen (default: any free port)"},
+        ),
+        Argument(
+            ("--ssl-mode",),
+            {"choices": ["starttls", "none", "implicit"], "default": "starttls", "help": "(default: %(default)s)"},
+        ),
+        Argument(
+            ("--user",),
+            {"metavar": "NAME", "help": r"demand Windows Authentication as this user, such as 'CORP\alice'"},
+        ),
+        Argument(
+            ("--password-env",),
+            {
+                "type": variable,
+                "metavar": "VARIABLE",
+                "help": "the environment variable with the user's password (default: a new password, which is printed)",
+            },
+        ),
+        Argument(
+            ("--save",),
+            {"type": Path, "metavar": "FOLDER", "help": "write each mail into this folder as an .eml file"},
+        ),
+    ),
+    run=run_relay,
+)
+
+CHECK = Command(
+    name="check",
+    help="find out whether a connection works, step by step, and what to do if not",
+    description=(
+        "Go the way to a mail server step by step, as a task would: look the name up, connect, encrypt, look at the\n"
+        "certificates, sign in. It ends with NOOP and never sends mail; 30 seconds at the most."
+    ),
+    arguments=(
+        Argument(
+            ("conn_id",),
+            {"metavar": "CONN_ID", "nargs": "?", "type": connection_id, "help": "an Airflow connection"},
+        ),
+        Argument(
+            ("--uri",),
+            {
+                "metavar": "-",
+                "type": standard_input,
+                "help": "read the connection from standard input: a URI (smtpcm://...) or Airflow's JSON",
+            },
+        ),
+        Argument(
+            ("--uri-env",),
+            {"metavar": "NAME", "type": variable, "help": "the same from an environment variable"},
+        ),
+        Argument(
+            ("--bindings",),
+            {
+                "action": "store_true",
+                "help": "sign in once with each channel binding and name what passes; up to three sign-ins, so that a "
+                "wrong password counts three times towards a lockout",
+            },
+        ),
+        # Airflow's command line keeps its log off the standard output of a command that has an `output`.
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "one JSON object, for machines"}),
+    ),
+    epilog=(
+        "exit status:\n"
+        "  0  it works; weak settings are warned about and change nothing here (in JSON the verdict is 'warning')\n"
+        "  1  a step failed: the server, the account, or the way there is at fault\n"
+        "  2  wrong arguments\n"
+        "  3  the connection does not exist or is written wrong; nothing was tried"
+    ),
+    run=run_check,
+)
+
+COMMANDS: tuple[Command, ...] = (CHECK, RELAY)

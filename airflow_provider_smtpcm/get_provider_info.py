@@ -23,6 +23,8 @@ def get_provider_info() -> dict[str, object]:
         "operators": [
             {"integration-name": integration, "python-modules": ["airflow_provider_smtpcm.operators.send_mail"]},
         ],
+        # Airflow 3.1 knows no such key and passes over it.
+        "cli": ["airflow_provider_smtpcm.airflow_cli.commands"],
         "connection-types": [
             {
                 "connection-type": "smtpcm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_smtpcm.cli import main
+from airflow_provider_smtpcm.cli import COMMANDS, main
+from airflow_provider_smtpcm.get_provider_info import get_provider_info
 from airflow_provider_smtpcm.testing import Relay
 from tests.testing.clients import log_in
 
@@ -174,11 +176,23 @@ def test_a_password_from_the_environment_is_not_repeated() -> None:
             assert log_in(client, connection["login"], connection["password"])[0] == 235
 
 
+def test_airflows_command_line_has_the_same_commands() -> None:
+    """With the same arguments, under the name that the provider info gives."""
+    (path,) = get_provider_info()["cli"]  # type: ignore[misc]
+    module, _, function = path.rpartition(".")
+    (group,) = getattr(importlib.import_module(module), function)()
+    assert group.name == "smtpcm"
+    assert [action.name for action in group.subcommands] == [command.name for command in COMMANDS]
+    for action, command in zip(group.subcommands, COMMANDS, strict=True):
+        assert [arg.flags for arg in action.args] == [argument.flags for argument in command.arguments]
+
+
 def test_the_command_line_loads_what_a_command_needs_only_for_that_command() -> None:
     """`--help` is quick, in a shell and in Airflow's own command line."""
     heavy = ("airflow", "spnego", "ssl", "smtplib", "email", "asyncio", "airflow_provider_smtpcm.testing")
     program = f"""
 import sys
+from airflow_provider_smtpcm import airflow_cli
 from airflow_provider_smtpcm.cli import build_parser
 build_parser().format_help()
 assert not [name for name in {heavy!r} if name in sys.modules], sys.modules

@@ -23,13 +23,15 @@ FLOORS = {
     "smtp": {"mail", "connection_manager", "errors"},
     "hooks": {"smtp", "mail", "connection_manager", "errors"},
     "operators": {"hooks", "mail", "errors"},
+    "check": {"hooks", "smtp", "connection_manager", "errors"},
     "testing": set(),
     "get_provider_info": {"connection_manager"},
-    "cli": {"testing", "connection_manager", "errors"},
+    "cli": {"check", "testing", "connection_manager", "errors"},
+    "airflow_cli": {"cli"},
     "__main__": {"cli"},
     "__init__": set(),
 }
-KNOWS_AIRFLOW = {"hooks", "operators"}
+KNOWS_AIRFLOW = {"hooks", "operators", "airflow_cli"}
 LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
 OPERATOR = f"{PACKAGE}.operators.send_mail"
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 import binascii
 import contextlib
 import dataclasses
-import logging
 import re
-from collections.abc import Callable
 
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
 from airflow_provider_smtpcm.smtp.sasl import Mechanism
 from airflow_provider_smtpcm.smtp.sign_in_refusals import sign_in_remedy
+from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.wire import Wire
-
-Trace = Callable[[str], None]
 
 _TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
 
-log = logging.getLogger(__name__)
 
-
-def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False, trace: Trace | None = None) -> None:
+def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False, trace: Trace = LOG) -> None:
     """Carry a mechanism's tokens to the server and back until the server's 235.
 
     The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
@@ -38,16 +33,17 @@ def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False
     Raises:
         AuthenticationError: the server refused, or one of the two sides has not proved itself.
     """
-    tell = trace or log.debug
+    trace.begin(Step.SIGN_IN)
     token = next(mechanism)
     longest = 0
-    tell(f"C: AUTH {name}")
+    trace.tell(Step.SIGN_IN, f"C: AUTH {name}")
     wire.command(f"AUTH {name}")
     reply = wire.read_reply(secret=True)
     while reply.code == 334:
         line = binascii.b2a_base64(token, newline=False).decode("ascii")
         longest = max(longest, len(line))
-        tell(f"S: 334 ({len(reply.text)} octets); C: a token of {len(token)} octets")
+        trace.tell(Step.SIGN_IN, f"S: 334 ({len(reply.text)} octets, not shown)" if reply.text else "S: 334")
+        trace.tell(Step.SIGN_IN, f"C: a token of {len(token)} octets, not shown" if token else "C: an empty line")
         wire.command(line, secret=True)
         reply = wire.read_reply(secret=True)
         if reply.code != 334:
@@ -65,7 +61,7 @@ def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False
             raise
     # Some servers repeat what they did not understand, and with a token a password can be guessed off-line.
     reply = dataclasses.replace(reply, text=_TOKEN.sub("(a token)", reply.text))
-    tell(f"S: {reply}")
+    trace.tell(Step.SIGN_IN, f"S: {reply}")
     if reply.code != 235:
         raise AuthenticationError(
             f"{wire.peer} refused the sign-in by {name} with '{reply}'.",

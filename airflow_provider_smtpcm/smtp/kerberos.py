@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import operator
 import os
 import re
 import threading
@@ -61,20 +62,40 @@ class Kerberos:
     @property
     def identity(self) -> str:
         """The principal, as far as this side knows it."""
-        manager = self._manager
         with contextlib.suppress(Exception):
             import krb5
 
             library = krb5.init_context()
-            if self._cache is not None:
-                cache = self._cache[1]
-            elif manager.ccache:
-                cache = krb5.cc_resolve(library, self._cache_name().encode())
-            else:
-                cache = krb5.cc_default(library)
+            cache = self._open_cache(library)
             if cache.principal is not None:
                 return krb5.unparse_name_flags(library, cache.principal).decode()
-        return manager.login or "the worker's own identity"
+        return self._manager.login or "the worker's own identity"
+
+    @property
+    def ticket(self) -> tuple[str, float] | None:
+        """The server's principal and the end (seconds since 1970) of the ticket for it; None where none is found."""
+        with contextlib.suppress(Exception):
+            import krb5
+
+            library = krb5.init_context()
+            found = {
+                krb5.unparse_name_flags(library, entry.server).decode(): float(entry.times.endtime)
+                for entry in self._open_cache(library)
+            }
+            return max(
+                (item for item in found.items() if item[0].partition("@")[0] == self.spn), key=operator.itemgetter(1)
+            )
+        return None
+
+    def _open_cache(self, library: Any) -> Any:
+        """Where the tickets are."""
+        import krb5
+
+        if self._cache is not None:
+            return self._cache[1]
+        if self._manager.ccache:
+            return krb5.cc_resolve(library, self._cache_name().encode())
+        return krb5.cc_default(library)
 
     def _cache_name(self) -> str:
         """With its type, which is FILE where it has none."""
@@ -157,7 +178,12 @@ class Kerberos:
                 keytab = krb5.kt_resolve(library, manager.keytab.encode())
                 # Copied, since an entry's principal goes with the entry.
                 first = [krb5.unparse_name_flags(library, entry.principal) for entry in keytab][:1]
-                name = principal_name(manager).encode() if manager.login else (first or [b""])[0]
+                if not first:
+                    raise AuthenticationError(
+                        f"Keytab (keytab): {manager.keytab} holds no key.",
+                        remedy="Look into it with klist -k; export it anew if need be.",
+                    )
+                name = principal_name(manager).encode() if manager.login else first[0]
                 principal = krb5.parse_name_flags(library, name)
                 ticket = krb5.get_init_creds_keytab(library, principal, options, keytab=keytab)
             else:

@@ -17,6 +17,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.refusals import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
+from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transaction import Transaction
 from airflow_provider_smtpcm.smtp.windows_sign_in import SignedIn, WindowsSignIn
 from airflow_provider_smtpcm.smtp.wire import Wire
@@ -39,6 +40,7 @@ class Session:
         context: a TLS context built before, since building one is slow; else one is built when needed.
         windows: what signs sessions in and remembers how, shared by the sessions of a hook.
         give_up_at: a moment (`time.monotonic`) that nothing outlives, whatever the timeouts say.
+        trace: hears of each step of `open`; the log by default.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Session:
         context: ssl.SSLContext | None = None,
         windows: WindowsSignIn | None = None,
         give_up_at: float | None = None,
+        trace: Trace = LOG,
     ) -> None:
         self.manager = manager
         #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
@@ -57,6 +60,7 @@ class Session:
         self._windows = windows or WindowsSignIn(manager)
         self._context = context
         self._give_up_at = give_up_at
+        self._trace = trace
         self._wire: Wire | None = None
 
     def open(self) -> Self:
@@ -73,20 +77,21 @@ class Session:
         if context is None and self.manager.ssl_mode is not SslMode.NONE:
             context = tls_context(self.manager)
         self._wire = wire = Wire.connect(
-            self.manager.host, self.manager.port, timeout=self.manager.timeout, give_up_at=ceiling
+            self.manager.host, self.manager.port, timeout=self.manager.timeout, give_up_at=ceiling, trace=self._trace
         )
         try:
             if self.manager.ssl_mode is SslMode.IMPLICIT and context is not None:
                 wire.phase = Phase.TLS
-                wire.start_tls(context, self.manager.host, implicit=True)
+                self._trace.begin(Step.TLS)
+                self._encrypt(wire, context)
             wire.give_up_at = self._give_up_at
             self._greeting(wire)
-            self._say_hello(wire)
+            self._say_hello(wire, Step.HELLO)
             if self.manager.ssl_mode is SslMode.STARTTLS and context is not None:
                 self._start_tls(wire, context)
             wire.phase = Phase.AUTH
             if self.manager.auth_mode is AuthMode.WINDOWS:
-                self.signed_in = self._windows.sign_in(wire, self.extensions)
+                self.signed_in = self._windows.sign_in(wire, self.extensions, trace=self._trace)
         except BaseException:
             self._wire = None
             wire.close()
@@ -194,6 +199,7 @@ class Session:
 
     def _greeting(self, wire: Wire) -> None:
         wire.phase = Phase.CONNECT
+        self._trace.begin(Step.GREETING)
         reply = wire.read_reply()
         wire.awaiting_greeting = False
         if reply.code != 220:  # RFC 5321 3.1: anything else means that no mail is wanted now
@@ -203,17 +209,22 @@ class Session:
                 reply=reply,
                 retryable=not 500 <= reply.code <= 599,
             )
+        self._trace.tell(Step.GREETING, str(reply))
 
-    def _say_hello(self, wire: Wire) -> None:
+    def _say_hello(self, wire: Wire, step: Step) -> None:
+        self._trace.begin(step)
         name = self.manager.local_hostname or _own_name(wire.local_address)
         wire.command(f"EHLO {name}")
         reply = wire.read_reply()
-        self.extensions = {}
+        before, self.extensions = self.extensions, {}
         if reply.positive:
             for line in reply.text.split("\n")[1:]:
                 keyword, _, parameters = _AUTH_WITH_EQUALS.sub("AUTH ", line).partition(" ")
                 known = self.extensions.get(keyword.upper())
                 self.extensions[keyword.upper()] = f"{known} {parameters}" if known else parameters
+            again = step is Step.HELLO_AFTER_TLS
+            offers = _what_changed(before, self.extensions) if again else f"it offers {self.offered}"
+            self._trace.tell(step, f"said as {name}; {offers}")
             return
         if reply.code in (500, 502, 504, 550):  # RFC 5321 3.2: a server of old knows HELO only
             wire.command(f"HELO {name}")
@@ -227,16 +238,17 @@ class Session:
                 reply=reply,
                 retryable=reply.transient,
             )
+        self._trace.tell(step, f"HELO said as {name}, since the server does not know EHLO; it offers no extension")
 
     def _start_tls(self, wire: Wire, context: ssl.SSLContext) -> None:
         wire.phase = Phase.TLS
+        self._trace.begin(Step.TLS)
         if "STARTTLS" not in self.extensions:
             raise TlsError(
                 f"{wire.peer} does not offer STARTTLS (it offers {self.offered}).",
                 remedy="Have it enabled on the server; or set SSL to 'Implicit TLS' with the port that speaks it, or "
                 "to 'None' if clear text is acceptable.",
             )
-        log.debug("%s offers before TLS: %s.", wire.peer, self.offered)
         wire.command("STARTTLS")
         reply = wire.read_reply()
         if reply.code != 220:
@@ -246,13 +258,31 @@ class Session:
                 reply=reply,
                 retryable=reply.transient,
             )
-        wire.start_tls(context, self.manager.host)
-        self._say_hello(wire)  # RFC 3207 4.2: what was offered before TLS no longer counts
+        self._encrypt(wire, context)
+        self._say_hello(wire, Step.HELLO_AFTER_TLS)  # RFC 3207 4.2: what was offered before TLS no longer counts
+
+    def _encrypt(self, wire: Wire, context: ssl.SSLContext) -> None:
+        implicit = self.manager.ssl_mode is SslMode.IMPLICIT
+        wire.start_tls(context, self.manager.host, implicit=implicit)
+        began = "from the start" if implicit else "after STARTTLS"
+        verified = "" if self.manager.verify_certificate else "; the certificate was not verified"
+        self._trace.tell(Step.TLS, f"{wire.tls_version}, {wire.cipher}, {began}{verified}")
+        self._trace.encrypted(wire)
 
     @property
     def offered(self) -> str:
         """The extensions in the server's order, for a message."""
         return ", ".join(f"{key} {value}".strip() for key, value in self.extensions.items()) or "no extension"
+
+
+def _what_changed(before: dict[str, str], after: dict[str, str]) -> str:
+    """What an EHLO offers that the one before did not, and the other way round."""
+    new, gone = (
+        [f"{key} {value}".strip() for key, value in mine.items() if other.get(key) != value]
+        for mine, other in ((after, before), (before, after))
+    )
+    told = [f"{word}: {', '.join(offers)}" for word, offers in (("new", new), ("gone", gone)) if offers]
+    return "; ".join((*told, "the rest as before" if told else "it offers the same as before"))
 
 
 def _own_name(local_address: str) -> str:

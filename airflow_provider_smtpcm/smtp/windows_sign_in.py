@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.smtp.kerberos import Kerberos, principal_name, real
 from airflow_provider_smtpcm.smtp.kerberos_errors import AccountRefusedError
 from airflow_provider_smtpcm.smtp.ntlm import ntlm_context
 from airflow_provider_smtpcm.smtp.sasl import Mechanism, gss_spnego, gssapi, ntlm
+from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.wire import Wire
 
 if TYPE_CHECKING:
@@ -76,46 +77,63 @@ class WindowsSignIn:
         self._kerberos_works = False
         self._kerberos_ruled_out: str | None = None
 
-    def sign_in(self, wire: Wire, extensions: Mapping[str, str]) -> SignedIn:
+    def sign_in(self, wire: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> SignedIn:
         """Sign in over this line.
 
         Args:
             wire: after EHLO, and after TLS where TLS is wanted.
             extensions: what the server offers now.
+            trace: hears of each step.
 
         Raises:
             AuthenticationError: with what the server offered or answered, and the remedy.
         """
+        trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
         if not {"NTLM", "GSSAPI", "GSS-SPNEGO"} & set(offered):
             raise _nothing_offered(wire, offered, extensions)
+        trace.tell(Step.MECHANISMS, ", ".join(offered))
+        trace.begin(Step.BINDING)
         bindings = channel_bindings(self._manager.channel_binding, wire)
-        attempt = self._choose(offered, bindings, wire)
+        clear = "none, since there is no TLS to bind to"
+        trace.tell(Step.BINDING, str(self._manager.channel_binding) if wire.tls_version else clear)
+        trace.begin(Step.CHOICE)
+        attempt = self._choose(offered, bindings, wire, trace)
+        trace.tell(Step.CHOICE, f"{attempt.how}: {attempt.how.reason}")
         log.info("%s offers %s; signing in by %s (%s).", wire.peer, " ".join(offered), attempt.how, attempt.how.reason)
-        exchange(wire, attempt.how.mechanism, attempt.steps, bound=bindings is not None)
+        try:
+            exchange(wire, attempt.how.mechanism, attempt.steps, bound=bindings is not None, trace=trace)
+        except AuthenticationError as error:
+            if attempt.how.protocol == "NTLM" and self._kerberos_ruled_out:
+                # Whoever reads that NTLM failed has to know why it was not Kerberos.
+                error.message += f" (Kerberos was tried first. {self._kerberos_ruled_out})"
+            raise
         return attempt.how
 
-    def _choose(self, offered: list[str], bindings: GssChannelBindings | None, wire: Wire) -> _Attempt:
+    def _choose(self, offered: list[str], bindings: GssChannelBindings | None, wire: Wire, trace: Trace) -> _Attempt:
         wanted = self._manager.windows_protocol
         if wanted is WindowsProtocol.NTLM:
             return self._by_ntlm(offered, bindings, "the connection asks for NTLM")
         if wanted is WindowsProtocol.KERBEROS:
-            return self._by_kerberos(offered, bindings, wire.timeout, "the connection asks for Kerberos")
+            seconds = wire.seconds_left(wire.timeout)
+            return self._by_kerberos(offered, bindings, seconds, "the connection asks for Kerberos", trace)
         with self._deciding:
             why_not = self._kerberos_ruled_out or self._why_not_kerberos(offered)
             if why_not is None:
                 try:
-                    attempt = self._by_kerberos(offered, bindings, KERBEROS_SECONDS, "Kerberos comes first")
+                    seconds = wire.seconds_left(KERBEROS_SECONDS)
+                    attempt = self._by_kerberos(offered, bindings, seconds, "Kerberos comes first", trace)
                 except AccountRefusedError:
                     raise
                 except AuthenticationError as error:
                     if self._kerberos_works or not self._has_ntlm_identity():
                         raise
                     why_not = self._kerberos_ruled_out = error.message
-                    log.info("Kerberos is out of the question for this hook: %s", why_not)
+                    trace.warn(Step.TICKET, f"none, so that Kerberos is out of the question: {why_not}")
                 else:
                     self._kerberos_works = True
                     return attempt
+        trace.begin(Step.CHOICE)
         if not self._has_ntlm_identity():
             raise AuthenticationError(
                 f"Windows Authentication: neither way in is open. Kerberos: {why_not} NTLM: there is no password.",
@@ -148,7 +166,7 @@ class WindowsSignIn:
         )
 
     def _by_kerberos(
-        self, offered: list[str], bindings: GssChannelBindings | None, seconds: float, reason: str
+        self, offered: list[str], bindings: GssChannelBindings | None, seconds: float, reason: str, trace: Trace
     ) -> _Attempt:
         mechanism = next((name for name in ("GSSAPI", "GSS-SPNEGO") if name in offered), None)
         if mechanism is None:
@@ -157,10 +175,14 @@ class WindowsSignIn:
                 remedy="Have it enabled there, or set 'Windows protocol' to 'negotiate' or 'ntlm'.",
             )
         wrapped = mechanism == "GSS-SPNEGO"
+        trace.begin(Step.TICKET)
         context, token = _within(
             seconds, lambda: self._kerberos.context(bindings, spnego_wrapped=wrapped), self._kerberos.credential_source
         )
         how = SignedIn(mechanism=mechanism, protocol="Kerberos", identity=self._kerberos.identity, reason=reason)
+        source = self._kerberos.credential_source
+        trace.tell(Step.TICKET, f"{how.identity} for {self._kerberos.spn}, by the {source.removeprefix('the ')}")
+        trace.has_ticket(self._kerberos)
         return _Attempt(how=how, steps=(gss_spnego if wrapped else gssapi)(context, token))
 
     def _by_ntlm(self, offered: list[str], bindings: GssChannelBindings | None, reason: str) -> _Attempt:
@@ -187,7 +209,7 @@ def _within(seconds: float, work: Callable[[], T], source: str) -> T:
     thread.join(seconds)
     if not outcome:
         raise AuthenticationError(
-            f"Kerberos ({source}): no KDC answered within {seconds:g} seconds.",
+            f"Kerberos ({source}): no KDC answered within {seconds:.3g} seconds.",
             remedy="Check krb5.conf, the network and the firewall between this worker and the KDC (port 88).",
             retryable=True,
         )

@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 import time
+from typing import Any
 
 from airflow_provider_smtpcm.errors import (
     ConnectError,
@@ -26,12 +27,14 @@ from airflow_provider_smtpcm.errors import (
     Reply,
 )
 from airflow_provider_smtpcm.smtp.tls import handshake_error
+from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 
 log = logging.getLogger(__name__)
 
 # RFC 5321 4.5.3.1.5 allows 512 octets a line, and RFC 4954 4 a challenge of 12288.
 LONGEST_LINE = 16384
 LONGEST_REPLY = 65536
+_DER = 2  # OpenSSL's number for it, which Python's `ssl` hides before 3.13
 # What one write hands over at the most, so that its deadline means the same for a long text as for a file.
 BLOCK = 65536
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
@@ -61,11 +64,17 @@ class Wire:
         self.give_up_at: float | None = None
 
     @classmethod
-    def connect(cls, host: str, port: int, *, timeout: float, give_up_at: float | None = None) -> Wire:
+    def connect(
+        cls, host: str, port: int, *, timeout: float, give_up_at: float | None = None, trace: Trace = LOG
+    ) -> Wire:
         """Connect to the first address that answers, looking the name up included, before the deadline."""
         deadline = _earlier(time.monotonic() + timeout, give_up_at)
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        trace.begin(Step.NAME)
         addresses = _look_up(host, port, deadline)
+        found = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
+        trace.tell(Step.NAME, f"{host} is {'an address itself' if found == host else found}")
+        trace.begin(Step.TCP)
         problems: list[str] = []
         for position, (family, address) in enumerate(addresses):
             left = (deadline - time.monotonic()) / (len(addresses) - position)
@@ -83,6 +92,7 @@ class Wire:
                 continue
             wire = cls(sock, peer=peer, timeout=timeout)
             wire.give_up_at = give_up_at
+            trace.tell(Step.TCP, f"connected to {address[0]}, port {port}, from {wire.local_address}")
             return wire
         raise ConnectError(
             f"Cannot connect to {peer} ({'; '.join(dict.fromkeys(problems))}).",
@@ -104,7 +114,7 @@ class Wire:
                 phase=Phase.TLS,
             )
         try:
-            self._sock.settimeout(self._seconds_left(self.timeout))
+            self._sock.settimeout(self.seconds_left(self.timeout))
             self._sock = context.wrap_socket(self._sock, server_hostname=host)
         except OSError as error:
             self.close()
@@ -114,6 +124,24 @@ class Wire:
     def tls_version(self) -> str | None:
         """Such as `TLSv1.3`; None in clear text."""
         return self._sock.version() if isinstance(self._sock, ssl.SSLSocket) else None
+
+    @property
+    def cipher(self) -> str | None:
+        """The cipher suite by its TLS name; None in clear text."""
+        cipher = self._sock.cipher() if isinstance(self._sock, ssl.SSLSocket) else None
+        return cipher[0] if cipher else None
+
+    @property
+    def certificates(self) -> list[bytes]:
+        """What the server sent, in DER, its own certificate first; nothing in clear text."""
+        if not isinstance(self._sock, ssl.SSLSocket):
+            return []
+        if hasattr(self._sock, "get_unverified_chain"):  # Python 3.13
+            return list(self._sock.get_unverified_chain())
+        below: Any = getattr(self._sock, "_sslobj", None)
+        if hasattr(below, "get_unverified_chain"):
+            return [certificate.public_bytes(_DER) for certificate in below.get_unverified_chain() or ()]
+        return [self.server_certificate or b""]
 
     @property
     def server_certificate(self) -> bytes | None:
@@ -135,7 +163,7 @@ class Wire:
         view = memoryview(block)
         try:
             for at in range(0, len(view), BLOCK):
-                self._sock.settimeout(self._seconds_left(self.timeout))
+                self._sock.settimeout(self.seconds_left(self.timeout))
                 self._sock.sendall(view[at : at + BLOCK])
         except TimeoutError:
             raise self._no_answer("did not take what we sent") from None
@@ -156,7 +184,7 @@ class Wire:
             timeout: seconds, if not the wire's own.
             secret: whether the text is kept out of the log, as a challenge must be.
         """
-        deadline = time.monotonic() + self._seconds_left(self.timeout if timeout is None else timeout)
+        deadline = time.monotonic() + self.seconds_left(self.timeout if timeout is None else timeout)
         code: int | None = None
         texts: list[str] = []
         size = 0
@@ -221,7 +249,12 @@ class Wire:
             raise self._lost(None)
         self._received += received
 
-    def _seconds_left(self, timeout: float) -> float:
+    def seconds_left(self, timeout: float) -> float:
+        """So many seconds, or fewer where the wire gives up before.
+
+        Raises:
+            NoAnswerError: it has given up.
+        """
         if self.give_up_at is None:
             return timeout
         left = min(timeout, self.give_up_at - time.monotonic())

@@ -1,0 +1,69 @@
+"""A check as a person sees it, and the watch over what it must not show; for tests with scripted and real servers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.check.checker import check
+from airflow_provider_smtpcm.check.page import Page
+from airflow_provider_smtpcm.check.report import Report
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.smtp.nt_hash import nt_hash
+
+#: A token on the wire is base64, and long; NTLM's begins like this in any encoding of it.
+TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}|TlRMTVNTUA|NTLMSSP")
+
+
+class Checked:
+    """One check: the report, the page that was printed, and the page without its line breaks."""
+
+    def __init__(self, report: Report, page: str) -> None:
+        self.report = report
+        self.page = page
+        self.text = " ".join(page.split())
+        self.details = {step.name: step.detail for step in report.steps}
+        self.statuses = {step.name: str(step.status) for step in report.steps}
+
+    def assert_failed_at(self, step: str, remedy: str) -> None:
+        """It stopped there, said so, and the remedy is the last that one reads."""
+        assert self.report.failed_step == step, self.page
+        assert self.report.exit_status == (3 if step == "settings" else 1)
+        assert f"FAILED at this step: {step}. What to do: " in self.text
+        assert remedy in self.report.remedy
+        assert self.text.endswith(" ".join(self.report.remedy.split()))
+
+
+CheckIt = Callable[..., Checked]
+
+
+def make_check(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> CheckIt:
+    """Checks a connection manager, and looks through all that came of it for its password and for tokens."""
+    caplog.set_level("DEBUG")
+
+    def run(manager: SmtpConnectionManager, *, every_binding: bool = False) -> Checked:
+        capsys.readouterr()
+        page = Page()
+        page.title("the Airflow connection 'mail'")
+        report = check(manager, subject="mail", listener=page.step, every_binding=every_binding)
+        page.end(report)
+        printed = capsys.readouterr()
+        machine = json.dumps(report.as_json(), ensure_ascii=False)
+        for shown in (printed.out, printed.err, machine, repr(report), caplog.text):
+            assert_nothing_secret(shown, manager.password)
+        return Checked(report, printed.out)
+
+    return run
+
+
+def assert_nothing_secret(shown: str, password: str | None) -> None:
+    """No token, and of a password nothing: neither its base64 nor its hash."""
+    assert not TOKEN.search(shown), shown
+    if password:
+        derived: list[Any] = [password, base64.b64encode(password.encode()).decode(), nt_hash(password)]
+        assert not any(str(secret).lower() in shown.lower() for secret in derived), shown
