@@ -6,7 +6,7 @@ import re
 
 from airflow_provider_smtpcm.connection_manager.coerce import BASIC_REFUSED
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS
-from airflow_provider_smtpcm.connection_manager.vocabulary import AuthMode, WindowsProtocol
+from airflow_provider_smtpcm.connection_manager.vocabulary import AuthMode, ChannelBinding, SslMode, WindowsProtocol
 
 Values = dict[str, object]
 
@@ -15,6 +15,7 @@ _HOST = re.compile(r"[\w.\-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*")
 _EHLO_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]")
 # One address, with or without a name; whoever quotes a part of it knows what he does, and the mail checks it again.
 _ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
+_LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\]+|[^\\@]+@[^\\@]+")
 _SPN = re.compile(r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+")
 
 
@@ -69,10 +70,11 @@ def _check_addresses(settled: Values, faults: list[str]) -> None:
 
 
 def _check_account(settled: Values, faults: list[str]) -> None:
-    login, password, domain = settled["login"], settled["password"], settled["domain"]
+    login, password = settled["login"], settled["password"]
     files = [name for name in ("keytab", "ccache") if settled[name]]
     if settled["auth_mode"] != AuthMode.WINDOWS:
-        given = [ALL_FIELDS[name].title for name in ("login", "password", "keytab", "ccache") if settled[name]]
+        accounts = ("login", "password", "domain", "keytab", "ccache", "spn")
+        given = [ALL_FIELDS[name].title for name in accounts if settled[name]]
         if given and not any("auth_mode" in fault for fault in faults):
             faults.append(
                 f"{' and '.join(given)}: given, but {ALL_FIELDS['auth_mode'].title} is 'anonymous', which signs in "
@@ -90,6 +92,20 @@ def _check_account(settled: Values, faults: list[str]) -> None:
             f"{ALL_FIELDS['password'].title} is empty; enter the password of {login!r}, or a keytab or credential "
             "cache, or leave the user name empty too to use the worker's own identity."
         )
+    _check_names(settled, faults)
+
+
+def _check_names(settled: Values, faults: list[str]) -> None:
+    """How the account is written, and that nothing is said that can have no effect."""
+    login, domain = settled["login"], settled["domain"]
+    if isinstance(login, str) and not _LOGIN.fullmatch(login):
+        faults.append(
+            rf"{ALL_FIELDS['login'].title} is {login!r:.80}; write CORP\user, user@corp.example, or user with a domain."
+        )
+    if domain and not login:
+        faults.append(f"{ALL_FIELDS['domain'].title} is {domain!r}, but there is no user name that it could belong to.")
+    if settled["channel_binding"] == ChannelBinding.TLS_UNIQUE and settled["ssl_mode"] == SslMode.NONE:
+        faults.append(f"{ALL_FIELDS['channel_binding'].title} is 'tls-unique', but there is no TLS to bind to.")
     if isinstance(login, str) and isinstance(domain, str):
         own = login.split("\\")[0] if "\\" in login else login.rpartition("@")[2] if "@" in login else ""
         if own and own.lower() != domain.lower():

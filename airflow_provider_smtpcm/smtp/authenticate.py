@@ -9,14 +9,16 @@ import re
 
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
 from airflow_provider_smtpcm.smtp.sasl import Mechanism
-from airflow_provider_smtpcm.smtp.sign_in_refusals import sign_in_remedy
+from airflow_provider_smtpcm.smtp.sign_in_refusals import How, sign_in_remedy
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.wire import Wire
 
-_TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
+# Whoever knows so much of a token in a row was told it.
+_TELLTALE = 16
+_LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
 
 
-def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False, trace: Trace = LOG) -> None:
+def exchange(wire: Wire, name: str, mechanism: Mechanism, *, how: How, trace: Trace = LOG) -> None:
     """Carry a mechanism's tokens to the server and back until the server's 235.
 
     The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
@@ -27,7 +29,7 @@ def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False
         wire: after EHLO.
         name: the SASL mechanism.
         mechanism: its tokens.
-        bound: whether they carry a channel binding.
+        how: what a refusal means depends on it.
         trace: told of each leg, in words that show no token.
 
     Raises:
@@ -35,19 +37,20 @@ def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False
     """
     trace.begin(Step.SIGN_IN)
     token = next(mechanism)
-    longest = 0
+    said: list[str] = []
     trace.tell(Step.SIGN_IN, f"C: AUTH {name}")
     wire.command(f"AUTH {name}")
     reply = wire.read_reply(secret=True)
     while reply.code == 334:
         line = binascii.b2a_base64(token, newline=False).decode("ascii")
-        longest = max(longest, len(line))
+        said.append(line)
         trace.tell(Step.SIGN_IN, f"S: 334 ({len(reply.text)} octets, not shown)" if reply.text else "S: 334")
         trace.tell(Step.SIGN_IN, f"C: a token of {len(token)} octets, not shown" if token else "C: an empty line")
         wire.command(line, secret=True)
         reply = wire.read_reply(secret=True)
         if reply.code != 334:
             break
+        said.append(reply.text)
         try:
             token = mechanism.send(_challenge(wire, name, reply))
         except StopIteration:
@@ -60,17 +63,26 @@ def exchange(wire: Wire, name: str, mechanism: Mechanism, *, bound: bool = False
             _cancel(wire)
             raise
     # Some servers repeat what they did not understand, and with a token a password can be guessed off-line.
-    reply = dataclasses.replace(reply, text=_TOKEN.sub("(a token)", reply.text))
+    if _repeats(reply.text, said):
+        reply = dataclasses.replace(reply, text="(text that repeats a token, not shown)")
     trace.tell(Step.SIGN_IN, f"S: {reply}")
     if reply.code != 235:
         raise AuthenticationError(
             f"{wire.peer} refused the sign-in by {name} with '{reply}'.",
-            remedy=sign_in_remedy(reply, name=name, bound=bound, longest=longest),
+            remedy=sign_in_remedy(reply, name=name, how=how, longest=max(map(len, said), default=0)),
             reply=reply,
             retryable=reply.transient,
         )
     with contextlib.suppress(StopIteration):
         mechanism.send(None)
+
+
+def _repeats(text: str, said: list[str]) -> bool:
+    """Whether a text holds a part of a token that was said, line ends or not, or looks like one."""
+    if _LIKE_A_TOKEN.search(text):
+        return True
+    run = re.sub(r"[^A-Za-z0-9+/=]", "", text)
+    return any(run[at : at + _TELLTALE] in token for at in range(len(run) - _TELLTALE + 1) for token in said)
 
 
 def _challenge(wire: Wire, name: str, reply: Reply) -> bytes:
@@ -87,4 +99,4 @@ def _cancel(wire: Wire) -> None:
     """Tell the server that we give up (RFC 4954 4); its 501 says nothing new."""
     with contextlib.suppress(MailError):
         wire.command("*")
-        wire.read_reply()
+        wire.read_reply(secret=True)

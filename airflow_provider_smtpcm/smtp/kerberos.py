@@ -14,12 +14,13 @@ import os
 import re
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.kerberos_errors import SERVICE_UNKNOWN, error_code, kerberos_error
+from airflow_provider_smtpcm.smtp.kerberos_errors import NO_SUCH_TICKET, SERVICE_UNKNOWN, error_code, kerberos_error
 from airflow_provider_smtpcm.smtp.spnego_client import spnego_client
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class Kerberos:
                 for entry in self._open_cache(library)
             }
             return max(
-                (item for item in found.items() if item[0].partition("@")[0] == self.spn), key=operator.itemgetter(1)
+                (item for item in found.items() if item[0].partition("@")[0].lower() == (self.spn or "").lower()),
+                key=operator.itemgetter(1),
             )
         return None
 
@@ -117,6 +119,8 @@ class Kerberos:
         if not spnego_wrapped:
             return context, token
         service, _, host = (self.spn or "").partition("/")
+        # A credential that is Kerberos's alone: with the worker's own the server could choose NTLM.
+        credential = credential or self._default_cache()
         context = _client(credential, "negotiate", service, host, bindings)
         try:
             token = context.step() or b""
@@ -138,13 +142,20 @@ class Kerberos:
                 context = _client(credential, "kerberos", service, host, bindings)
                 token = context.step()
             except Exception as error:  # noqa: BLE001 - GSSAPI, krb5 and pyspnego each have their own family
-                if error_code(error) == SERVICE_UNKNOWN and name != names[-1]:
+                if error_code(error) in (SERVICE_UNKNOWN, NO_SUCH_TICKET) and name != names[-1]:
                     log.debug("The KDC does not know %s; trying %s.", name, names[-1])
                     continue
                 raise kerberos_error(error, self.credential_source, " or ".join(names)) from None
             self.spn = name
             return context, token or b""
         raise AssertionError("there is always a name")
+
+    def _default_cache(self) -> Any:
+        """The worker's own cache, which the first step has filled from its keytab if it had to."""
+        import krb5
+        import spnego
+
+        return spnego.KerberosCCache(krb5.cc_default_name(krb5.init_context()).decode())
 
     def _credential(self) -> Any:
         """What pyspnego takes; None is the worker's own identity, which the Kerberos library finds by itself."""
@@ -160,7 +171,12 @@ class Kerberos:
             return None
         with self._lock:
             if self._cache is None or time.time() > self._cache_ends - _SPARE_SECONDS:
-                self._fetch_ticket()
+                try:
+                    self._fetch_ticket()
+                except AuthenticationError as error:
+                    if not error.retryable or time.time() > self._cache_ends:
+                        raise
+                    log.warning("%s The ticket at hand is good for a moment yet.", error)
             assert self._cache is not None
             return spnego.KerberosCCache(self._cache[2])
 
@@ -169,12 +185,13 @@ class Kerberos:
         import krb5
 
         manager = self._manager
+        secret = b""
         try:
             library = krb5.init_context()
             options = krb5.get_init_creds_opt_alloc(library)
             krb5.get_init_creds_opt_set_canonicalize(options, canonicalize=True)
             if manager.keytab:
-                _must_exist("Keytab (keytab)", manager.keytab)
+                _must_exist("Keytab (keytab)", manager.keytab.removeprefix("FILE:"))
                 keytab = krb5.kt_resolve(library, manager.keytab.encode())
                 # Copied, since an entry's principal goes with the entry.
                 first = [krb5.unparse_name_flags(library, entry.principal) for entry in keytab][:1]
@@ -188,15 +205,26 @@ class Kerberos:
                 ticket = krb5.get_init_creds_keytab(library, principal, options, keytab=keytab)
             else:
                 principal = krb5.parse_name_flags(library, principal_name(manager).encode())
-                password = (manager.password or "").encode("utf-8", "replace")
-                ticket = krb5.get_init_creds_password(library, principal, options, password=password)
+                secret = (manager.password or "").encode("utf-8", "replace")
+                ticket = krb5.get_init_creds_password(library, principal, options, password=secret)
             cache = krb5.cc_new_unique(library, b"MEMORY")
             krb5.cc_initialize(library, cache, ticket.client)
             krb5.cc_store_cred(library, cache, ticket)
         except krb5.Krb5Error as error:
             raise kerberos_error(error, self.credential_source, "") from None
+        finally:
+            secret = b""  # not for a traceback that shows what variables held
+        # python-krb5 closes a cache and leaves its tickets in the process's memory.
+        weakref.finalize(self, _destroy, library, cache)
         self._cache = (library, cache, f"MEMORY:{(cache.name or b'').decode()}")
         self._cache_ends = float(ticket.times.endtime)
+
+
+def _destroy(library: Any, cache: Any) -> None:
+    import krb5
+
+    with contextlib.suppress(krb5.Krb5Error):
+        krb5.cc_destroy(library, cache)
 
 
 def service_names(manager: SmtpConnectionManager) -> list[str]:

@@ -22,10 +22,14 @@ class _Meaning:
     judged: bool = False
 
 
-_PASSWORD = "Check 'User name' and 'Password'. Nothing else was tried, to spare the account a lockout."  # noqa: S105
+_PASSWORD = "Check 'User name' and 'Password'. Nothing weaker was tried, to spare the account a lockout."  # noqa: S105
 _NO_TICKET = (
     "Run kinit for the worker's user, set KRB5_CLIENT_KTNAME for the worker, or name a keytab, a credential cache, or "
     "user name and password in the connection."
+)
+_LOOK = (
+    "Look at krb5.conf on the worker, and at the keytab (klist -k) or the credential cache (klist); a cache holds the "
+    "tickets of one principal, which 'User name' must name if it is not empty."
 )
 _MEANINGS = {
     1: _Meaning(said="the account has expired", remedy="Have it renewed in the directory.", judged=True),
@@ -42,7 +46,7 @@ _MEANINGS = {
         remedy="Allow AES for the account (msDS-SupportedEncryptionTypes) and set its password anew.",
     ),
     18: _Meaning(
-        said="the account is locked or disabled", remedy="Have it unlocked. Nothing else was tried.", judged=True
+        said="the account is locked or disabled", remedy="Have it unlocked. Nothing weaker was tried.", judged=True
     ),
     23: _Meaning(said="the password has expired", remedy="Set a new one for the account.", judged=True),
     24: _Meaning(said="the password is wrong", remedy=_PASSWORD, judged=True),
@@ -75,6 +79,7 @@ _MEANINGS = {
 }
 
 SERVICE_UNKNOWN = _BASE + 7
+NO_SUCH_TICKET = _BASE + 141
 
 
 def error_code(error: BaseException) -> int | None:
@@ -108,7 +113,10 @@ def kerberos_error(error: Exception, source: str, spn: str) -> AuthenticationErr
     if meaning is None:
         from airflow_provider_smtpcm.smtp.sasl import describe
 
-        meaning = _Meaning(said=describe(error), remedy=_NO_TICKET)
+        # python-krb5's and python-gssapi's own words, which name no secret.
+        words = str(error) if code is not None and not getattr(error, "base_error", None) else describe(error)
+        remedy = _NO_TICKET if "redential" in type(error).__name__ or "redential" in words else _LOOK
+        meaning = _Meaning(said=words.replace("{", "(").replace("}", ")"), remedy=remedy)
     kind = AccountRefusedError if meaning.judged else AuthenticationError
     return kind(
         f"Kerberos ({source}): {meaning.said.format(spn=spn)}.",

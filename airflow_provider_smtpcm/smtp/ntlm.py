@@ -1,7 +1,11 @@
-"""NTLM: a security context from an account and its password. Knows no socket and no SMTP."""
+"""NTLM: a security context from an account and its password, or the worker's own. Knows no socket and no SMTP."""
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -10,36 +14,99 @@ from airflow_provider_smtpcm.smtp.nt_hash import nt_hash
 from airflow_provider_smtpcm.smtp.spnego_client import spnego_client
 
 if TYPE_CHECKING:
-    from spnego import ContextProxy
+    from spnego import ContextProxy, NTLMHash, Password
     from spnego.channel_bindings import GssChannelBindings
+
+# Where gss-ntlmssp and pyspnego look for the worker's own account.
+USER_FILE = "NTLM_USER_FILE"
+_HASH = re.compile(r"[0-9A-Fa-f]{32}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NtlmIdentity:
+    """An account and what proves it: a password, or its hash."""
+
+    account: str
+    password: str | None = field(default=None, repr=False)
+    hashed: str | None = field(default=None, repr=False)
+
+    def credential(self, *, spnego_wrapped: bool) -> Password | NTLMHash:
+        """What pyspnego takes.
+
+        A credential object, because a bare password of the form hash:hash would be taken for hashes; and the hash in
+        SPNEGO, because a password would have pyspnego ask a KDC first, and let the server choose Kerberos.
+        """
+        import spnego
+
+        if self.password is not None and not spnego_wrapped:
+            return spnego.Password(self.account, self.password)
+        return spnego.NTLMHash(self.account, nt_hash=self.hashed or nt_hash(self.password or ""))
+
+
+def ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
+    """The connection's account, else the worker's own from the file that NTLM_USER_FILE names.
+
+    Raises:
+        AuthenticationError: there is none, or its file cannot be read.
+    """
+    if manager.account is not None and manager.password is not None:
+        return NtlmIdentity(account=manager.account, password=manager.password)
+    path = os.environ.get(USER_FILE)
+    if not path:
+        raise AuthenticationError(
+            "Windows Authentication without a user name means the worker's own identity, and this worker has none for "
+            "NTLM.",
+            remedy=f"Enter 'User name' and 'Password' of a Windows account, or set {USER_FILE} for the worker.",
+        )
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise AuthenticationError(
+            f"NTLM: the worker's own identity cannot be read from {path}, which {USER_FILE} names ({why}).",
+            remedy="Make it a UTF-8 file that the worker's user may read.",
+        ) from None
+    for line in lines:
+        if identity := _identity_of(line.strip().split(":")):
+            return identity
+    raise AuthenticationError(
+        f"NTLM: {path}, which {USER_FILE} names, has no line that can be used.",
+        remedy="Write DOMAIN:user:password; there can be no colon in the password.",
+    )
+
+
+def _identity_of(parts: list[str]) -> NtlmIdentity | None:
+    """`DOMAIN:user:password`, or a line of smbpasswd (`user:uid:LM hash:NT hash:...`)."""
+    if len(parts) == 3 and parts[1]:
+        return NtlmIdentity(account=f"{parts[0]}\\{parts[1]}" if parts[0] else parts[1], password=parts[2])
+    if len(parts) >= 6 and parts[0] and _HASH.fullmatch(parts[3]):
+        return NtlmIdentity(account=parts[0], hashed=parts[3].lower())
+    return None
 
 
 def ntlm_context(
-    manager: SmtpConnectionManager, bindings: GssChannelBindings | None, *, mechanism: str
+    manager: SmtpConnectionManager,
+    identity: NtlmIdentity,
+    bindings: GssChannelBindings | None,
+    *,
+    mechanism: str,
 ) -> tuple[ContextProxy, bytes]:
     """A security context after its first step, and the token of that step.
 
     Args:
-        manager: the account; without one it is the worker's own, from NTLM_USER_FILE.
+        manager: the server.
+        identity: who we are.
         bindings: what ties it to the TLS line.
         mechanism: the SASL mechanism that carries its tokens: in GSS-SPNEGO they are SPNEGO's.
 
     Raises:
-        AuthenticationError: there is no identity at hand.
+        AuthenticationError: this worker is set to an NTLM that can be cracked, or the account cannot be used.
     """
     import spnego
     from spnego.exceptions import SpnegoError
 
-    account, password = manager.account, manager.password
+    _insist_on_ntlm_v2()
     spnego_wrapped = mechanism == "GSS-SPNEGO"
-    credential: spnego.Password | spnego.NTLMHash | None = None
-    if account is not None and password is not None:
-        # Credential objects, because a bare password of the form hash:hash would be taken for hashes; and the hash in
-        # SPNEGO, because a password would have pyspnego ask a KDC first.
-        if spnego_wrapped:
-            credential = spnego.NTLMHash(account, nt_hash=nt_hash(password))
-        else:
-            credential = spnego.Password(account, password)
     # Without integrity pyspnego makes a session key of one octet, which Samba and gss-ntlmssp refuse; in GSSAPI the
     # security layer's round is sealed, for which the key has to be agreed on.
     wanted = spnego.ContextReq.integrity
@@ -47,7 +114,7 @@ def ntlm_context(
         wanted |= spnego.ContextReq.confidentiality
     try:
         context = spnego_client(
-            credential,
+            identity.credential(spnego_wrapped=spnego_wrapped),
             protocol="negotiate" if spnego_wrapped else "ntlm",
             service="smtp",
             host=manager.host,
@@ -56,18 +123,18 @@ def ntlm_context(
         )
         token = context.step()
     except (SpnegoError, ValueError, ImportError) as error:
-        raise _no_identity(account, error) from None
+        raise AuthenticationError(
+            f"NTLM: the sign-in of {identity.account!r} could not be prepared ({type(error).__name__}).",
+            remedy=r"Write the user name as CORP\user or user@corp.example.",
+        ) from None
     return context, token or b""
 
 
-def _no_identity(account: str | None, error: Exception) -> AuthenticationError:
-    if account is None:
-        return AuthenticationError(
-            "Windows Authentication without a user name means the worker's own identity, and this worker has none for "
-            "NTLM.",
-            remedy="Enter 'User name' and 'Password' of a Windows account, or set NTLM_USER_FILE for the worker.",
+def _insist_on_ntlm_v2() -> None:
+    """Since pyspnego takes the version from the environment; NTLMv1 can be cracked and carries no binding."""
+    level = os.environ.get("LM_COMPAT_LEVEL", "3")
+    if level not in ("3", "4", "5"):
+        raise AuthenticationError(
+            f"NTLM: this worker's LM_COMPAT_LEVEL is {level!r:.20}, which would allow NTLMv1.",
+            remedy="Remove LM_COMPAT_LEVEL from the worker's environment, or set it to 3 (NTLMv2).",
         )
-    return AuthenticationError(
-        f"NTLM: the sign-in of {account!r} could not be prepared ({type(error).__name__}).",
-        remedy=r"Write the user name as CORP\user or user@corp.example.",
-    )

@@ -60,6 +60,9 @@ def gssapi(context: ContextProxy, token: bytes) -> Mechanism:
 def gss_spnego(context: ContextProxy, token: bytes) -> Mechanism:
     """AUTH GSS-SPNEGO: SPNEGO tokens (RFC 4178), then either nothing (Cyrus) or the round of RFC 4752 (Dovecot).
 
+    The protocol inside stays the one that it began with, whatever the server would rather have. With NTLM inside the
+    server proves nothing, as in AUTH NTLM: verified TLS does that.
+
     Args:
         context: after its first step.
         token: what that step gave, a NegTokenInit.
@@ -71,7 +74,7 @@ def gss_spnego(context: ContextProxy, token: bytes) -> Mechanism:
     if challenge == b"":
         challenge = yield b""
     if challenge is None:
-        # A server may call SPNEGO complete while the mechanism inside never proved it: only keys that exist can wrap.
+        # A server may call SPNEGO complete while Kerberos inside never proved it: only keys that exist can wrap.
         _wrap("GSS-SPNEGO", context, b"")
         return
     yield from _choose_no_layer("GSS-SPNEGO", context, challenge)
@@ -81,13 +84,22 @@ def _establish(
     name: str, context: ContextProxy, token: bytes, *, may_succeed: bool = False
 ) -> Generator[bytes, bytes | None, bytes | None]:
     """Carry tokens until the context is complete; returns what the server said after that."""
+    protocol = context.negotiated_protocol or "ntlm"
+    proofs = 0
     while True:
         challenge = yield token
         if context.complete:
-            if challenge is None and not may_succeed:
+            # NTLM's proof is its third message: a server that completes SPNEGO before it has let nobody in.
+            if (challenge is None and not may_succeed) or (protocol == "ntlm" and not proofs):
                 raise _too_early(name)
             return challenge
         token = _step(name, context, challenge)
+        proofs += bool(token)
+        if (context.negotiated_protocol or protocol) != protocol:
+            raise AuthenticationError(
+                f"{name}: the server would go on with {context.negotiated_protocol}, where {protocol} was begun.",
+                remedy="Set 'Windows protocol' to what the server takes, if that is what you want.",
+            )
 
 
 def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> Mechanism:

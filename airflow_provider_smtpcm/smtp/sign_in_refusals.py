@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from airflow_provider_smtpcm.errors import Reply
 
 # Above this many octets of base64 a line is longer than some servers read (RFC 4954 4 asks for 12288).
@@ -25,17 +27,32 @@ _BY_CODE = {
 }
 
 
-def sign_in_remedy(reply: Reply, *, name: str, bound: bool, longest: int) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How it was tried.
+
+    Args:
+        protocol: `Kerberos` or `NTLM`.
+        identity: who we said that we are.
+        bound: whether the tokens carried a channel binding.
+    """
+
+    protocol: str = "NTLM"
+    identity: str = ""
+    bound: bool = False
+
+
+def sign_in_remedy(reply: Reply, *, name: str, how: How, longest: int) -> str:
     """What to do about it.
 
     Args:
         reply: the refusal.
         name: the SASL mechanism.
-        bound: whether the tokens carried a channel binding.
+        how: how it was tried.
         longest: octets of the longest line that carried a token.
     """
     if reply.code == 535:
-        return _remedy_for_535(reply, name=name, bound=bound)
+        return _remedy_for_535(reply, how)
     if reply.code in (500, 501, 552) and longest > _LONG_LINE:
         return (
             f"The token has {longest:,} octets, as that of an account in hundreds of groups has, and the server does "
@@ -44,19 +61,23 @@ def sign_in_remedy(reply: Reply, *, name: str, bound: bool, longest: int) -> str
     return _BY_CODE.get(reply.code, "Ask the server's administrator what this answer means.").format(name=name)
 
 
-def _remedy_for_535(reply: Reply, *, name: str, bound: bool) -> str:
-    if any(word in reply.text.lower() for word in ("locked", "disabled", "expired")):
-        return "Have the account unlocked or renewed. Nothing else was tried."
-    checks = (
-        r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither locked "
-        "nor barred from this server. Nothing else was tried, to spare the account a lockout."
+def _remedy_for_535(reply: Reply, how: How) -> str:
+    text = reply.text.lower()
+    if "locked" in text or ("account" in text and ("disabled" in text or "expired" in text)):
+        return "Have the account unlocked or renewed. Nothing weaker was tried."
+    binding = (
+        " If all that is right, and a proxy terminates TLS in front of a server with Extended Protection, the binding "
+        "cannot match: set 'Channel binding' to 'none'."
     )
-    remedies = [checks]
-    if bound:
-        remedies.append(
-            "If they are right, and a proxy terminates TLS in front of a server with Extended Protection, the binding "
-            "cannot match: set 'Channel binding' to 'none'."
+    if how.protocol == "Kerberos":
+        remedy = (
+            f"The KDC has vouched for {how.identity}, so it is the server: its key in the keytab or directory may be "
+            "older than the ticket, its clock may differ, or this account may not use it; its log says which."
         )
-    if name == "NTLM":
-        remedies.append("A server that knows NTLMv1 only refuses NTLMv2, on which this package insists.")
-    return " ".join(remedies)
+    else:
+        remedy = (
+            r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
+            "locked nor barred from this server. Nothing weaker was tried, to spare the account a lockout. A server "
+            "that knows NTLMv1 only refuses NTLMv2, on which this package insists."
+        )
+    return remedy + binding if how.bound else remedy

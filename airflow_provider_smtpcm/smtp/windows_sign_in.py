@@ -19,9 +19,10 @@ from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.authenticate import exchange
 from airflow_provider_smtpcm.smtp.channel_binding import channel_bindings
 from airflow_provider_smtpcm.smtp.kerberos import Kerberos, principal_name, realm_is_configured, service_names
-from airflow_provider_smtpcm.smtp.kerberos_errors import AccountRefusedError
-from airflow_provider_smtpcm.smtp.ntlm import ntlm_context
+from airflow_provider_smtpcm.smtp.kerberos_errors import AccountRefusedError, kerberos_error
+from airflow_provider_smtpcm.smtp.ntlm import USER_FILE, ntlm_context, ntlm_identity
 from airflow_provider_smtpcm.smtp.sasl import Mechanism, gss_spnego, gssapi, ntlm
+from airflow_provider_smtpcm.smtp.sign_in_refusals import How
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.wire import Wire
 
@@ -76,6 +77,10 @@ class WindowsSignIn:
         self._deciding = threading.Lock()
         self._kerberos_works = False
         self._kerberos_ruled_out: str | None = None
+        # Until one sign-in was good, the others wait for its outcome; what was refused is not tried again.
+        self._proving = threading.RLock()
+        self._proved = False
+        self._refused: AuthenticationError | None = None
 
     def sign_in(self, wire: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> SignedIn:
         """Sign in over this line.
@@ -86,8 +91,24 @@ class WindowsSignIn:
             trace: hears of each step.
 
         Raises:
-            AuthenticationError: with what the server offered or answered, and the remedy.
+            AuthenticationError: with what the server offered or answered, and the remedy. A refused account is not
+                tried again, here or in another thread, since a few tries lock it.
         """
+        if self._proved:
+            return self._sign_in(wire, extensions, trace)
+        with self._proving:
+            if self._refused is not None:
+                raise self._refused
+            try:
+                signed_in = self._sign_in(wire, extensions, trace)
+            except AuthenticationError as error:
+                if isinstance(error, AccountRefusedError) or (error.reply is not None and error.reply.code == 535):
+                    self._refused = error
+                raise
+            self._proved = True
+            return signed_in
+
+    def _sign_in(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
         trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
         if not {"NTLM", "GSSAPI", "GSS-SPNEGO"} & set(offered):
@@ -102,7 +123,8 @@ class WindowsSignIn:
         trace.tell(Step.CHOICE, f"{attempt.how}: {attempt.how.reason}")
         log.info("%s offers %s; signing in by %s (%s).", wire.peer, " ".join(offered), attempt.how, attempt.how.reason)
         try:
-            exchange(wire, attempt.how.mechanism, attempt.steps, bound=bindings is not None, trace=trace)
+            how = How(protocol=attempt.how.protocol, identity=attempt.how.identity, bound=bindings is not None)
+            exchange(wire, attempt.how.mechanism, attempt.steps, how=how, trace=trace)
         except AuthenticationError as error:
             if attempt.how.protocol == "NTLM" and self._kerberos_ruled_out:
                 # Whoever reads that NTLM failed has to know why it was not Kerberos.
@@ -118,10 +140,15 @@ class WindowsSignIn:
             seconds = wire.seconds_left(wire.timeout)
             return self._by_kerberos(offered, bindings, seconds, "the connection asks for Kerberos", trace)
         with self._deciding:
-            why_not = self._kerberos_ruled_out or self._why_not_kerberos(offered)
+            obstacle = self._obstacle_to_kerberos(offered)
+            if self._kerberos_works and obstacle is not None:
+                # Kerberos was good a moment ago: who strips it from the offer may be after the NTLM response.
+                raise obstacle
+            why_not = self._kerberos_ruled_out or (obstacle.message if obstacle else None)
             if why_not is None:
                 try:
-                    seconds = wire.seconds_left(KERBEROS_SECONDS)
+                    # With nothing to fall to there is no reason to hurry.
+                    seconds = wire.seconds_left(KERBEROS_SECONDS if self._has_ntlm_identity() else wire.timeout)
                     attempt = self._by_kerberos(offered, bindings, seconds, "Kerberos comes first", trace)
                 except AccountRefusedError:
                     raise
@@ -137,32 +164,33 @@ class WindowsSignIn:
         if not self._has_ntlm_identity():
             raise AuthenticationError(
                 f"Windows Authentication: neither way in is open. Kerberos: {why_not} NTLM: there is no password.",
-                remedy="Enter 'User name' and 'Password', a keytab or a credential cache.",
+                remedy=(obstacle.remedy if obstacle else "")
+                or "Enter 'User name' and 'Password', a keytab or a credential cache.",
             )
         return self._by_ntlm(offered, bindings, why_not)
 
-    def _why_not_kerberos(self, offered: list[str]) -> str | None:
+    def _obstacle_to_kerberos(self, offered: list[str]) -> AuthenticationError | None:
         """Why Kerberos is not even tried under `negotiate`; None where it is."""
         manager = self._manager
         if not {"GSSAPI", "GSS-SPNEGO"} & set(offered):
-            return "the server offers NTLM alone."
+            remedy = "Have Kerberos (GSSAPI) enabled on the server, or enter 'User name' and 'Password' for NTLM."
+            return AuthenticationError("the server offers NTLM alone.", remedy=remedy)
         if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
-            return "the extra 'kerberos' is not installed on this worker."
+            return kerberos_error(ImportError(), "", "")
         try:
             service_names(manager)
             realm = principal_name(manager).rpartition("@")[2] if manager.password else None
         except AuthenticationError as error:
-            return error.message
-        if realm is None:
+            return error
+        if realm is None or realm_is_configured(realm):
             return None
-        if realm == manager.login:
-            return "the user name carries no realm."
-        return None if realm_is_configured(realm) else f"this worker's krb5.conf does not know the realm {realm}."
+        unknown = f"this worker's krb5.conf does not know the realm {realm}."
+        return AuthenticationError("the user name carries no realm." if realm == manager.login else unknown)
 
     def _has_ntlm_identity(self) -> bool:
         manager = self._manager
         return bool(manager.password) or (
-            not (manager.login or manager.keytab or manager.ccache) and bool(os.environ.get("NTLM_USER_FILE"))
+            not (manager.login or manager.keytab or manager.ccache) and bool(os.environ.get(USER_FILE))
         )
 
     def _by_kerberos(
@@ -188,9 +216,10 @@ class WindowsSignIn:
     def _by_ntlm(self, offered: list[str], bindings: GssChannelBindings | None, reason: str) -> _Attempt:
         mechanism = next(name for name in ("NTLM", "GSS-SPNEGO", "GSSAPI") if name in offered)
         steps = {"NTLM": ntlm, "GSS-SPNEGO": gss_spnego, "GSSAPI": gssapi}[mechanism]
-        context, token = ntlm_context(self._manager, bindings, mechanism=mechanism)
-        identity = self._manager.account or "the worker's own identity (NTLM_USER_FILE)"
-        how = SignedIn(mechanism=mechanism, protocol="NTLM", identity=identity, reason=reason)
+        identity = ntlm_identity(self._manager)
+        context, token = ntlm_context(self._manager, identity, bindings, mechanism=mechanism)
+        who = identity.account if self._manager.login else f"{identity.account}, the worker's own identity"
+        how = SignedIn(mechanism=mechanism, protocol="NTLM", identity=who, reason=reason)
         return _Attempt(how=how, steps=steps(context, token))
 
 

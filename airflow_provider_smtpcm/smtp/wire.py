@@ -193,7 +193,7 @@ class Wire:
             size += len(line)
             match = _REPLY_LINE.fullmatch(line)
             if match is None:
-                raise self._not_smtp(line)
+                raise self._not_smtp(line, secret=secret)
             if code is not None and int(match[1]) != code:
                 raise ProtocolError(
                     f"{self.peer} changed from {code} to {int(match[1])} within one reply.",
@@ -276,12 +276,12 @@ class Wire:
             phase=self.phase,
         )
 
-    def _not_smtp(self, line: bytes) -> ProtocolError:
+    def _not_smtp(self, line: bytes, *, secret: bool) -> ProtocolError:
         if line[:2] in (b"\x15\x03", b"\x16\x03"):
             remedy = "It speaks TLS from the start on this port: set SSL to 'Implicit TLS'."
         else:
             remedy = "Check that 'Port' is the mail server's SMTP port."
-        shown = line[:60].decode("ascii", "backslashreplace")
+        shown = f"({len(line)} octets, not shown)" if secret else line[:60].decode("ascii", "backslashreplace")
         return ProtocolError(
             f"{self.peer} answered {_UNPRINTABLE.sub('?', shown)!r}, which is not an SMTP reply.",
             remedy=remedy,

@@ -92,6 +92,40 @@ def test_a_password_without_user_name_is_refused() -> None:
     assert "hunter2-x" not in fault
 
 
+@pytest.mark.parametrize("login", ["CORP\\", "@corp.example", "etl@", r"a\b\c"])
+def test_a_login_of_another_form_is_refused(login: str) -> None:
+    """It would count as a failed sign-in."""
+    faults = faults_of(login=login, password="p", extra={"auth_mode": "windows"})
+    assert ["User name" in fault for fault in faults] == [True]
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"auth_mode": "anonymous", "spn": "smtp/x"}, "SPN"),
+        ({"auth_mode": "anonymous", "domain": "CORP"}, "Windows domain"),
+        ({"auth_mode": "anonymous", "keytab": "/x"}, "Keytab"),
+        ({"auth_mode": "windows", "domain": "CORP"}, "no user name"),
+        ({"auth_mode": "windows", "keytab": "/x", "ccache": "/y"}, "each is a credential of its own"),
+        ({"auth_mode": "windows", "keytab": "/x", "windows_protocol": "ntlm"}, "for Kerberos"),
+        ({"auth_mode": "windows", "spn": "smtp/x", "windows_protocol": "ntlm"}, "for Kerberos"),
+        ({"auth_mode": "windows", "spn": "smtp/x@REALM"}, "without a realm"),
+        ({"auth_mode": "windows", "ssl_mode": "none", "channel_binding": "tls-unique"}, "no TLS to bind to"),
+    ],
+)
+def test_what_could_have_no_effect_is_refused(extra: dict[str, str], said: str) -> None:
+    """Somebody believes that it has one."""
+    (fault,) = extra_faults(**extra)
+    assert said in fault
+
+
+@pytest.mark.parametrize("credential", ["keytab", "ccache"])
+def test_a_password_beside_a_file_is_refused(credential: str) -> None:
+    """Which of them counts is not ours to guess."""
+    faults = faults_of(login="etl", password="hunter2-x", extra={"auth_mode": "windows", credential: "/x"})
+    assert ["each is a credential of its own" in fault for fault in faults] == [True]
+
+
 @pytest.mark.parametrize("login", [r"CORP\etl", "etl@corp.example"])
 def test_two_domains_for_one_account_are_refused(login: str) -> None:
     """Which of the two should win is not ours to guess."""

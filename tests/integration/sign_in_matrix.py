@@ -70,14 +70,13 @@ _SERVERS = {
 
 
 def cells() -> list[Cell]:
-    """All of them. Over NTLM with an identity of the worker's own there is nothing to keep Kerberos out of SPNEGO."""
+    """All of them."""
     return [
         Cell(server=server, port=port, ssl_mode=ssl_mode, mechanism=mechanism, protocol=protocol, credential=credential)
         for server, (ports, mechanisms) in _SERVERS.items()
         for ssl_mode, port in ports.items()
         for protocol, mechanism in mechanisms.items()
         for credential in (KERBEROS if protocol == "kerberos" else NTLM)
-        if not (credential == "own file" and mechanism == "GSS-SPNEGO")
     ]
 
 

@@ -48,7 +48,8 @@ def settings_for(
         keytab = str(kerberos.client_keytab)
         in_environment = {
             "own ccache": {"KRB5CCNAME": kerberos.ccache("alice")},
-            "own keytab": {"KRB5_CLIENT_KTNAME": keytab},
+            # With a cache of its own, since the library keeps there what it got by the keytab.
+            "own keytab": {"KRB5_CLIENT_KTNAME": keytab, "KRB5CCNAME": f"FILE:{tmp_path}/ccache"},
             "own file": {"NTLM_USER_FILE": str(users)},
         }
         for name, value in in_environment.get(cell.credential, {}).items():

@@ -14,6 +14,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import windows_sign_in
+from airflow_provider_smtpcm.smtp.many import send_many
 from airflow_provider_smtpcm.smtp.nt_hash import nt_hash
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
@@ -293,6 +294,44 @@ def test_a_mechanism_that_is_not_offered_is_named(
     server = binding_server(channel_binding="allow", mechanisms=mechanisms)
     connection = manager(server, ccache=kerberos.ccache("alice"), windows_protocol=protocol)
     assert said in str(failure(connection))
+
+
+@pytest.mark.parametrize("protocol", ["ntlm", "negotiate", "kerberos"])
+def test_a_refused_account_is_tried_once_for_each_hook(
+    protocol: str, binding_server: Serve, kerberos: KerberosRealm
+) -> None:
+    """Whatever the number of sessions: a few tries lock an account."""
+    server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
+    login = r"CORP\alice" if protocol == "ntlm" else "alice@corp.example"
+    connection = manager(server, login=login, password="wrong-horse", windows_protocol=protocol)
+    windows = WindowsSignIn(connection)
+    before = kerberos.log().count("PREAUTH_FAILED")
+    deliveries = list(send_many([MAIL] * 8, lambda: Session(connection, windows=windows).open(), connections=4))
+    assert {str(delivery.outcome) for delivery in deliveries} == {"not_sent"}
+    assert len(server.attempts()) + kerberos.log().count("PREAUTH_FAILED") - before == 1
+
+
+def test_kerberos_that_vanishes_from_the_offer_is_not_replaced_by_ntlm(
+    binding_server: Serve, kerberos: KerberosRealm
+) -> None:
+    """Who strips it may be after the response of NTLM."""
+    server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
+    account = {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
+    windows = WindowsSignIn(manager(server, **account))
+    with Session(manager(server, **account), windows=windows) as session:
+        assert session.signed_in is not None
+        assert session.signed_in.protocol == "Kerberos"
+    stripped = binding_server(channel_binding="allow", mechanisms=("NTLM",))
+    assert "NTLM alone" in str(failure(manager(stripped, **account), windows))
+    assert stripped.attempts() == []
+
+
+def test_a_refusal_of_kerberos_looks_at_the_server(binding_server: Serve, kerberos: KerberosRealm) -> None:
+    """The KDC has vouched for the account, and there may be no password at all."""
+    server = binding_server(channel_binding="allow", clock_offset=3600)
+    error = failure(manager(server, ccache=kerberos.ccache("alice")))
+    assert "The KDC has vouched for alice@CORP.EXAMPLE" in error.remedy
+    assert "'Password'" not in error.remedy
 
 
 # --- Channel bindings.

@@ -9,6 +9,7 @@ A script has one step a line:
     HANG                  the server says nothing more, until the client hangs up
     DRIP 250 ok           the server says this line an octet every 0.3 seconds
     SEND <python bytes>   the server sends these octets as they are
+    ECHO 535              the server repeats the client's last line, in a reply of many short lines
     RESET                 the server resets the connection
     (the end)             the server hangs up
 """
@@ -100,6 +101,7 @@ class Dialogue:
 
     def _do(self, word: str, rest: str, peer: socket.socket, lines: BinaryIO) -> bool:
         """One step; False where the dialogue is over."""
+        time.sleep(0.3 if word == "PAUSE" else 0)
         match word:
             case "C:":
                 return self._hear(lines, rest)
@@ -109,8 +111,8 @@ class Dialogue:
                 for octet in rest.encode() + b"\r\n":
                     peer.sendall(bytes((octet,)))
                     time.sleep(0.3)
-            case "PAUSE":
-                time.sleep(0.3)
+            case "ECHO":
+                peer.sendall(_folded(rest, self.heard[-1]))
             case "SEND":
                 peer.sendall(ast.literal_eval(rest))
             case "HANG":
@@ -150,3 +152,9 @@ class Dialogue:
                 return
             message += line
         self.messages.append(message)
+
+
+def _folded(code: str, text: str) -> bytes:
+    """A reply of many short lines."""
+    pieces = [f"{code}-{text[at : at + 36]}" for at in range(0, len(text), 36)]
+    return "".join(f"{piece}\r\n" for piece in (*pieces, f"{code} end")).encode()

@@ -10,10 +10,12 @@ import pytest
 import spnego
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spnego._context import GSSMech
+from spnego._spnego import NegState, NegTokenResp
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, Phase
-from airflow_provider_smtpcm.smtp.ntlm import ntlm_context
+from airflow_provider_smtpcm.smtp.ntlm import ntlm_context, ntlm_identity
 from airflow_provider_smtpcm.smtp.sasl import Mechanism, gss_spnego, gssapi, ntlm
 
 # MS-NLMP 4.2.4.3: the CHALLENGE_MESSAGE of the published NTLMv2 example.
@@ -29,7 +31,7 @@ def mechanism(account: str | None = r"CORP\alice", password: str | None = "corre
     manager = SmtpConnectionManager(
         host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=account, password=password
     )
-    return ntlm(*ntlm_context(manager, None, mechanism="NTLM"))
+    return ntlm(*ntlm_context(manager, ntlm_identity(manager), None, mechanism="NTLM"))
 
 
 def test_a_success_before_anything_was_proved_is_not_believed() -> None:
@@ -66,6 +68,47 @@ def test_no_challenge_whatever_breaks_out_of_the_mechanism(challenge: bytes) -> 
     next(steps)
     with contextlib.suppress(AuthenticationError):
         assert steps.send(challenge)
+
+
+@pytest.mark.parametrize("level", ["0", "2", "x", ""])
+def test_a_worker_that_would_allow_ntlm_v1_is_told_so(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment decides for pyspnego, and NTLMv1 can be cracked."""
+    monkeypatch.setenv("LM_COMPAT_LEVEL", level)
+    with pytest.raises(AuthenticationError, match="LM_COMPAT_LEVEL"):
+        mechanism()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        (b"CORP:etl:pass:word\n", "no line that can be used"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"", "no line that can be used"),
+    ],
+)
+def test_a_user_file_that_cannot_be_used_is_named(
+    content: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rather than said to be absent; what stands in it is not repeated."""
+    users = tmp_path / "users"
+    if content is not None:
+        users.write_bytes(content)
+    monkeypatch.setenv("NTLM_USER_FILE", str(users))
+    with pytest.raises(AuthenticationError, match=said) as caught:
+        mechanism(None, None)
+    assert str(users) in str(caught.value)
+    assert "pass:word" not in str(caught.value)
+
+
+def test_a_line_of_smbpasswd_is_an_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a hash instead of a password."""
+    users = tmp_path / "users"
+    users.write_text("CORP\\etl:1000:XXXXXXXX:A4F49C406510BDCAB6824EE7C30FD852:[U]:LCT-0\n", encoding="utf-8")
+    monkeypatch.setenv("NTLM_USER_FILE", str(users))
+    steps = mechanism(None, None)
+    next(steps)
+    assert "etl".encode("utf-16-le") in steps.send(CHALLENGE)
 
 
 @pytest.mark.parametrize("account", [r"CORP\alice", "alice@corp.example", "alice", "CORP\\jürgen", "CORP\\𝒿ürgen"])
@@ -133,7 +176,9 @@ def wrapped(name: str) -> Mechanism:
     manager = SmtpConnectionManager(
         host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=r"CORP\alice", password="correct horse"
     )
-    return {"GSSAPI": gssapi, "GSS-SPNEGO": gss_spnego}[name](*ntlm_context(manager, None, mechanism=name))
+    return {"GSSAPI": gssapi, "GSS-SPNEGO": gss_spnego}[name](
+        *ntlm_context(manager, ntlm_identity(manager), None, mechanism=name)
+    )
 
 
 @pytest.fixture
@@ -213,6 +258,22 @@ def test_spnego_that_succeeds_too_early_is_not_believed(
         token = steps.send(server.step(token))
     with pytest.raises(AuthenticationError, match="before anything was proved"):
         steps.send(None)
+
+
+def test_spnego_that_is_called_complete_with_the_challenge_is_not_believed() -> None:
+    """Then our proof would never have left."""
+    steps = wrapped("GSS-SPNEGO")
+    next(steps)
+    complete = NegTokenResp(
+        neg_state=NegState.accept_complete, supported_mech=GSSMech.ntlm.value, response_token=CHALLENGE
+    ).pack()
+    with pytest.raises(AuthenticationError, match="before anything was proved"):
+        _send_then_succeed(steps, complete)
+
+
+def _send_then_succeed(steps: Mechanism, token: bytes) -> None:
+    assert steps.send(token) == b""
+    steps.send(None)
 
 
 @given(
