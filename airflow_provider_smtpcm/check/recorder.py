@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.kerberos import Kerberos
+    from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
     from airflow_provider_smtpcm.smtp.wire import Wire
 
 Listener = Callable[[StepReport], None]

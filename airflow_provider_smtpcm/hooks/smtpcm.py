@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.smtp.session import Session
-    from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
+    from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
     @cached_property
     def _windows(self) -> WindowsSignIn:
-        from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
+        from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 
         return WindowsSignIn(self.connection_manager)
 

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.smtp.refusals import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transaction import Transaction
-from airflow_provider_smtpcm.smtp.windows_sign_in import SignedIn, WindowsSignIn
+from airflow_provider_smtpcm.smtp.windows.sign_in import SignedIn, WindowsSignIn
 from airflow_provider_smtpcm.smtp.wire import Wire
 
 log = logging.getLogger(__name__)

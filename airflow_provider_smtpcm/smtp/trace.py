@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.kerberos import Kerberos
+    from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
     from airflow_provider_smtpcm.smtp.wire import Wire
 
 log = logging.getLogger(__name__)

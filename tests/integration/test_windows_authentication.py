@@ -13,11 +13,11 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp import windows_sign_in
 from airflow_provider_smtpcm.smtp.many import send_many
-from airflow_provider_smtpcm.smtp.nt_hash import nt_hash
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.windows_sign_in import WindowsSignIn
+from airflow_provider_smtpcm.smtp.windows import sign_in
+from airflow_provider_smtpcm.smtp.windows.nt_hash import nt_hash
+from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
@@ -236,7 +236,7 @@ def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(
     binding_server: Serve, kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not before each mail."""
-    monkeypatch.setattr(windows_sign_in, "KERBEROS_SECONDS", 1.0)
+    monkeypatch.setattr(sign_in, "KERBEROS_SECONDS", 1.0)
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     connection = manager(server, login=r"CORP\alice", password=kerberos.password_of("alice"))
     windows = WindowsSignIn(connection)

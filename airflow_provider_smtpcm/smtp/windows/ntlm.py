@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.nt_hash import nt_hash
-from airflow_provider_smtpcm.smtp.spnego_client import spnego_client
+from airflow_provider_smtpcm.smtp.windows.nt_hash import nt_hash
+from airflow_provider_smtpcm.smtp.windows.spnego_client import spnego_client
 
 if TYPE_CHECKING:
     from spnego import ContextProxy, NTLMHash, Password

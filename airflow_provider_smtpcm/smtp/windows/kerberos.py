@@ -20,8 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.kerberos_errors import NO_SUCH_TICKET, SERVICE_UNKNOWN, error_code, kerberos_error
-from airflow_provider_smtpcm.smtp.spnego_client import spnego_client
+from airflow_provider_smtpcm.smtp.windows.kerberos_errors import (
+    NO_SUCH_TICKET,
+    SERVICE_UNKNOWN,
+    error_code,
+    kerberos_error,
+)
+from airflow_provider_smtpcm.smtp.windows.spnego_client import spnego_client
 
 if TYPE_CHECKING:
     from spnego import ContextProxy
