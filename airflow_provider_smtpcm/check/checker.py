@@ -14,8 +14,7 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import tls_context
-from airflow_provider_smtpcm.smtp.trace import Step, Trace
-from airflow_provider_smtpcm.smtp.wire import Wire
+from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
 
 #: All of it together, whatever the connection's own timeouts say.
 CHECK_SECONDS = 30.0
@@ -154,8 +153,8 @@ class _Look(Trace):
     def __init__(self) -> None:
         self.certificates: list[bytes] = []
 
-    def encrypted(self, wire: Wire) -> None:
-        self.certificates = wire.certificates
+    def encrypted(self, line: EncryptedLine) -> None:
+        self.certificates = line.certificates
 
 
 def _may_be_the_binding(manager: SmtpConnectionManager, error: MailError) -> bool:

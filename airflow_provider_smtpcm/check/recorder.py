@@ -10,11 +10,10 @@ from airflow_provider_smtpcm.check.certificates import describe_chain
 from airflow_provider_smtpcm.check.report import Around, Status, StepReport, printable
 from airflow_provider_smtpcm.check.words import moment
 from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.smtp.trace import Step, Trace
+from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
-    from airflow_provider_smtpcm.smtp.wire import Wire
 
 Listener = Callable[[StepReport], None]
 
@@ -50,10 +49,10 @@ class Recorder(Trace):
         self.tell(step, detail)
         self._status = Status.WARNING
 
-    def encrypted(self, wire: Wire) -> None:
+    def encrypted(self, line: EncryptedLine) -> None:
         """The certificates, while the line is open. They were verified, or the connection asks not to."""
         self.end()
-        self.chain(wire.certificates, host=None)
+        self.chain(line.certificates, host=None)
 
     def chain(self, certificates: list[bytes], *, host: str | None, authority_known: bool = True) -> None:
         """What the server's certificates say.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
-    from airflow_provider_smtpcm.smtp.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +28,14 @@ class Step(StrEnum):
     SIGN_IN = "sign-in"
 
 
+class EncryptedLine(Protocol):
+    """What can be looked at once the line is encrypted."""
+
+    @property
+    def certificates(self) -> list[bytes]:
+        """The chain that the server sent, in DER."""
+
+
 class Trace:
     """Hears of each step; this one writes into the log. Nothing that it hears shows a password or a token."""
 
@@ -43,7 +50,7 @@ class Trace:
         """The step came to nothing, and the conversation goes on without it."""
         log.info("%s: %s", step, detail)
 
-    def encrypted(self, wire: Wire) -> None:
+    def encrypted(self, line: EncryptedLine) -> None:
         """The line is encrypted from here on; its certificates can be looked at now."""
 
     def has_ticket(self, kerberos: Kerberos) -> None:

@@ -13,7 +13,6 @@ import re
 import select
 import socket
 import ssl
-import threading
 import time
 from typing import Any
 
@@ -26,6 +25,7 @@ from airflow_provider_smtpcm.errors import (
     ProtocolError,
     Reply,
 )
+from airflow_provider_smtpcm.smtp.name_service import look_up
 from airflow_provider_smtpcm.smtp.tls import handshake_error
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 
@@ -71,7 +71,7 @@ class Wire:
         deadline = _earlier(time.monotonic() + timeout, give_up_at)
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         trace.begin(Step.NAME)
-        addresses = _look_up(host, port, deadline)
+        addresses = look_up(host, port, deadline)
         found = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
         trace.tell(Step.NAME, f"{host} is {'an address itself' if found == host else found}")
         trace.begin(Step.TCP)
@@ -306,28 +306,3 @@ def _reply(code: int, texts: list[str]) -> Reply:
 
 def _earlier(moment: float, other: float | None) -> float:
     return moment if other is None else min(moment, other)
-
-
-def _look_up(host: str, port: int, deadline: float) -> list[tuple[int, tuple[str, int]]]:
-    """The addresses of a name. The system's resolver knows no deadline, so it is waited for in a thread."""
-    answer: list[tuple[int, tuple[str, int]]] = []
-    problem = "no answer from the name service"
-
-    def ask() -> None:
-        nonlocal problem
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            problem = getattr(error, "strerror", None) or str(error)
-        else:
-            answer.extend(dict.fromkeys((family, address) for family, _, _, _, address in found))  # type: ignore[misc]
-
-    resolver = threading.Thread(target=ask, daemon=True, name="smtpcm-name-service")
-    resolver.start()
-    resolver.join(max(0.0, deadline - time.monotonic()))
-    if not answer:
-        raise ConnectError(
-            f"The name {host!r} cannot be resolved ({problem}).",
-            remedy="Check 'SMTP server', and that this worker's name service knows it.",
-        )
-    return list(answer)
