@@ -249,6 +249,8 @@ class Session:
                 remedy="Have it enabled on the server; or set SSL to 'Implicit TLS' with the port that speaks it, or "
                 "to 'None' if clear text is acceptable.",
             )
+        if self.manager.auth_mode is AuthMode.WINDOWS:
+            log.info("%s offers before TLS: %s.", wire.peer, self.offered)
         wire.command("STARTTLS")
         reply = wire.read_reply()
         if reply.code != 220:
