@@ -19,6 +19,7 @@ FLAGS = [
     "--no-first-run",
 ]
 PATIENCE_MS = 30_000
+TRIES = 4
 SETTLE_MS = 700  # sections unfold and borders fade in an animation
 
 
@@ -61,8 +62,21 @@ class ConnectionForm:
         self._field(label).locator("input:not([type=hidden]), textarea").fill(value)
 
     def choose(self, label: str, option: str) -> None:
-        """Pick from the drop-down with this label."""
-        self._choose(label, option)
+        """Pick from the drop-down with this label, and again while the form does not show it.
+
+        On a busy machine Airflow's form can lose a choice to a render that was under way, as it would a hasty person's.
+        """
+        for _ in range(TRIES):
+            if self.shows(label, option):
+                return
+            self._choose(label, option)
+            self._page.wait_for_timeout(SETTLE_MS)
+        assert self.shows(label, option), f"{label} does not show {option}"
+
+    def shows(self, label: str, option: str) -> bool:
+        """Whether the drop-down with this label shows this choice."""
+        # On a line of its own: the help below may well use the same words.
+        return option in map(str.strip, self._field(label).inner_text().splitlines())
 
     def save(self) -> None:
         """Press *Save*; the dialog closes."""

@@ -62,9 +62,10 @@ def add_connection(page: Page, conn_id: str, relay: Relay, password: str) -> Non
     form.fill("User name", LOGIN)
     form.fill("Password", password)
     form.open("Extra Fields")
-    form.choose("Authentication", "Windows Authentication")
-    form.choose("SSL", "STARTTLS (SSIS: Enable SSL)")
     form.fill("CA certificate", relay.ca_certificate)
+    for _ in range(2):  # the second look is a person's before Save
+        form.choose("Authentication", "Windows Authentication")
+        form.choose("SSL", "STARTTLS (SSIS: Enable SSL)")
     form.open("Advanced")
     form.fill("Timeout (seconds)", "10")
     form.save()
