@@ -304,3 +304,23 @@ def test_a_garbled_spnego_token_is_a_typed_error(cut: int, noise: bytes) -> None
         steps.send(SPNEGO_CHALLENGE[:cut] + noise + SPNEGO_CHALLENGE[cut + len(noise) :])
         with pytest.raises(AuthenticationError):
             steps.send(None)
+
+
+class Swapped:
+    """A context in which the server has its way with what is inside SPNEGO."""
+
+    complete = False
+    negotiated_protocol = "kerberos"
+
+    def step(self, _token: bytes) -> bytes:
+        """From here on it is NTLM."""
+        self.negotiated_protocol = "ntlm"
+        return b"NTLMSSP"
+
+
+def test_a_server_that_swaps_the_protocol_inside_spnego_gets_no_token_of_the_other() -> None:
+    """Where Kerberos was begun no response of NTLM leaves."""
+    steps = gss_spnego(Swapped(), b"first")  # type: ignore[arg-type]
+    next(steps)
+    with pytest.raises(AuthenticationError, match="would go on with ntlm, where kerberos was begun"):
+        steps.send(b"rather NTLM")
