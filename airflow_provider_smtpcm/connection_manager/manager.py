@@ -46,6 +46,7 @@ class SmtpConnectionManager:
     verify_certificate: bool = True
     timeout: float = 30.0
     final_reply_timeout: float = 600.0
+    binary_mime: bool = False
     local_hostname: str | None = None
     unknown_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
@@ -20,6 +21,9 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _QUOTED_PAIR = re.compile(r"\\(.)")
+# What nearly every local part looks like: nothing in it needs a closer look.
+_PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
+_KEPT = 1000  # characters of a text whose mailboxes are remembered
 _ATOMS = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*")
 
 _WRITE = "Write it as jane@corp.example or Jane Doe <jane@corp.example>."
@@ -79,11 +83,7 @@ def parse_address(value: str | Address, *, field: str) -> Address:
         return value
     if not isinstance(value, str):
         raise MessageError(f"{field} takes an address as text, not {type(value).__name__}.", remedy=_WRITE)
-    pieces = _split(value, ";", field=field)
-    if len(pieces) != 1:
-        found = "no address" if not pieces else f"{len(pieces)} addresses"
-        raise MessageError(f"{field} takes exactly one address, and {shown(value)} holds {found}.", remedy=_WRITE)
-    return _parse_mailbox(pieces[0], field=field)
+    return _one_mailbox(value, field) if len(value) <= _KEPT else _one_mailbox.__wrapped__(value, field)
 
 
 def parse_addresses(value: str | Address | Iterable[str | Address] | None, *, field: str) -> tuple[Address, ...]:
@@ -100,24 +100,28 @@ def parse_addresses(value: str | Address | Iterable[str | Address] | None, *, fi
     if isinstance(value, Address):
         return (value,)
     if isinstance(value, str):
-        separator = ";" if ";" in _masked(value, field=field) else ","
-        return tuple(_parse_mailbox(piece, field=field) for piece in _split(value, separator, field=field))
-    if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        return tuple(_mailboxes(value, None, field=field))
+    # First the usual two: to be asked whether it is a mapping takes a while.
+    if not isinstance(value, tuple | list) and (
+        isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable)
+    ):
         raise MessageError(
             f"{field} takes text or a list of addresses, not {type(value).__name__}.",
             remedy="Pass one string with ';' between the addresses, or a list of strings.",
         )
     addresses: list[Address] = []
     for item in value:
-        if isinstance(item, str):
-            addresses += [_parse_mailbox(piece, field=field) for piece in _split(item, ";", field=field)]
-        else:
-            addresses.append(parse_address(item, field=field))
+        addresses += _mailboxes(item, ";", field=field) if isinstance(item, str) else [parse_address(item, field=field)]
     return tuple(addresses)
 
 
 def ascii_domain(domain: str) -> str:
     """A domain as SMTP has it: ASCII as written, anything else in A-labels (IDNA 2008 with the mapping of UTS 46)."""
+    return _ascii_domain(domain) if len(domain) <= _KEPT else _ascii_domain.__wrapped__(domain)
+
+
+@lru_cache(maxsize=1024)
+def _ascii_domain(domain: str) -> str:
     if domain.startswith("["):
         return _domain_literal(domain)
     written = domain
@@ -150,6 +154,8 @@ def quoted_string(text: str) -> str:
 
 def _wire_local_part(local_part: str) -> str:
     """The local part as it stands in a command; see Address."""
+    if len(local_part) <= _LOCAL_PART_OCTETS and _PLAIN_LOCAL_PART.fullmatch(local_part):
+        return local_part
     if not local_part:
         raise MessageError("There is nothing before the '@'.", remedy=_WRITE)
     # An angle bracket would be legal in quotation marks, and ends MAIL FROM:<...> for a careless server all the same.
@@ -222,6 +228,40 @@ def _split(text: str, separator: str, *, field: str) -> list[str]:
                     remedy=f"{_QUOTE_NAME} Or separate the addresses with ';'.",
                 )
     return pieces
+
+
+def _mailboxes(text: str, separator: str | None, *, field: str) -> list[Address]:
+    """All mailboxes of a text; without a separator it is `;`, or `,` where there is no `;`."""
+    if plain := _plain_mailbox(text):
+        return [plain]
+    if separator is None:
+        separator = ";" if ";" in _masked(text, field=field) else ","
+    return [_parse_mailbox(piece, field=field) for piece in _split(text, separator, field=field)]
+
+
+def _plain_mailbox(text: str) -> Address | None:
+    """The mailbox, if it is nothing but plain characters, `@` and a domain of ASCII; else it needs a closer look."""
+    if len(text) > _ADDRESS_OCTETS:
+        return None
+    local_part, _, domain = text.partition("@")
+    if len(local_part) > _LOCAL_PART_OCTETS or not _PLAIN_LOCAL_PART.fullmatch(local_part) or not _plain_domain(domain):
+        return None
+    return Address(local_part=local_part, domain=domain)
+
+
+@lru_cache(maxsize=1024)
+def _plain_domain(domain: str) -> bool:
+    return _DOMAIN.fullmatch(domain) is not None
+
+
+@lru_cache(maxsize=256)
+def _one_mailbox(value: str, field: str) -> Address:
+    """What the text holds; remembered, since a whole batch has one sender."""
+    pieces = _split(value, ";", field=field)
+    if len(pieces) != 1:
+        found = "no address" if not pieces else f"{len(pieces)} addresses"
+        raise MessageError(f"{field} takes exactly one address, and {shown(value)} holds {found}.", remedy=_WRITE)
+    return _parse_mailbox(pieces[0], field=field)
 
 
 def _parse_mailbox(text: str, *, field: str) -> Address:

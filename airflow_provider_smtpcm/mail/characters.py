@@ -13,7 +13,8 @@ _SHOWN = 60
 
 def forbidden_character(text: str) -> str | None:
     """The first character that no header may hold, as `U+000A`; None where there is none."""
-    return _named(_FORBIDDEN.search(text))
+    # The first question has a quick answer, and it is the usual one.
+    return None if text.isascii() and text.isprintable() else _named(_FORBIDDEN.search(text))
 
 
 def lone_surrogate(text: str) -> str | None:

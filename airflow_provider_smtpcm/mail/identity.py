@@ -27,9 +27,7 @@ def stable_message_id(domain: str, *parts: str | int) -> str:
 
     if not parts:
         raise ValueError("Without parts every mail would have the same Message-ID.")
-    digest = hashlib.sha256()
-    for part in parts:
-        octets = str(part).encode("utf-8", "surrogatepass")
-        # With its length before it, ("a", "bc") is not ("ab", "c").
-        digest.update(b"%d:%b" % (len(octets), octets))
+    octets = [str(part).encode("utf-8", "surrogatepass") for part in parts]
+    # With its length before it, ("a", "bc") is not ("ab", "c").
+    digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in octets]))
     return f"<{digest.hexdigest()[:32]}@{ascii_domain(domain)}>"

@@ -2,69 +2,40 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeVar
+from functools import partial
+from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.address import ATEXT, Address, parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.address import Address, parse_addresses
 from airflow_provider_smtpcm.mail.attachment import (
     Attachment,
     AttachmentLike,
     parse_attachments,
     parse_inline_images,
 )
-from airflow_provider_smtpcm.mail.characters import forbidden_character, lone_surrogate, shown
+from airflow_provider_smtpcm.mail.checks import (
+    Priority,
+    body,
+    checked_message_id,
+    header_text,
+    image_faults,
+    parse_headers,
+    parse_priority,
+    sender,
+)
 
 __all__ = ["Attachment", "Mail", "Priority"]
 
-_T = TypeVar("_T")
 AddressesLike = str | Address | Iterable[str | Address] | None
 
-_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 3.6.8, and short enough for a line that is folded behind it
-_VALUE_OCTETS = 100_000
-_MESSAGE_ID = re.compile(rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>")
-_MESSAGE_ID_OCTETS = 900  # the line that it stands on cannot be folded, and ends at 998 (RFC 5322 2.1.1)
-_ONCE = ("auto-submitted", "in-reply-to", "references", "sender")  # RFC 5322 3.6, RFC 3834 5
-_WRITTEN = "The package writes it: leave it out."
-_RESERVED = {
-    "from": "Use from_address.",
-    "to": "Use to.",
-    "cc": "Use cc.",
-    "bcc": "Use bcc: no header names these recipients.",
-    "resent-bcc": "Use bcc: no header names these recipients.",
-    "reply-to": "Use reply_to.",
-    "subject": "Use subject.",
-    "message-id": "Use message_id.",
-    "importance": "Use priority.",
-    "priority": "Use priority.",
-    "x-priority": "Use priority.",
-    "x-msmail-priority": "Use priority.",
-    "date": _WRITTEN,
-    "mime-version": _WRITTEN,
-    "return-path": "The receiving server writes it, from from_address: leave it out.",
-    "received": "The servers on the way write it: leave it out.",
-}
-# In an attribute or in CSS, so that an "Account CID:4711" in the text of a report is not taken for an image.
-_CID = re.compile(r"""(?:=\s*["']?|url\(\s*(?:["']|&quot;|&\#0*3[49];)?)\s*cid:([^"'\s<>)]+)""", re.IGNORECASE)
+_TO, _CC, _BCC, _REPLY_TO = (partial(parse_addresses, field=field) for field in ("To", "Cc", "Bcc", "Reply-To"))
+_SUBJECT, _TEXT, _HTML = partial(header_text, "Subject"), partial(body, "Text"), partial(body, "Html")
+_set = object.__setattr__  # a frozen mail is written by its own class alone
 
 
-class Priority(StrEnum):
-    """How urgent a mail is, in SSIS's words and in any case of letters."""
-
-    HIGH = "high"
-    NORMAL = "normal"
-    LOW = "low"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Priority | None:
-        text = value.strip().lower() if isinstance(value, str) else None
-        return next((priority for priority in cls if priority == text), None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Mail:
     """One mail. Every address, header and name in it has been checked; its files have not been looked at yet."""
 
@@ -117,50 +88,87 @@ class Mail:
         Raises:
             MessageError: with every fault of the mail in it.
         """
-        faults: list[MessageError] = []
-
-        def kept(name: str, parse: Callable[[], _T], otherwise: _T) -> _T:
+        faults: dict[str, MessageError] = {}
+        fields: tuple[tuple[str, Any, Callable[[Any], object], object], ...] = (
+            ("to", to, _TO, ()),
+            ("cc", cc, _CC, ()),
+            ("bcc", bcc, _BCC, ()),
+            ("from_address", from_address, sender, None),
+            ("reply_to", reply_to, _REPLY_TO, ()),
+            ("subject", subject, _SUBJECT, ""),
+            ("text", text, _TEXT, None),
+            ("html", html, _HTML, None),
+            ("attachments", attachments, parse_attachments, ()),
+            ("inline_images", inline_images, parse_inline_images, ()),
+            ("priority", priority, parse_priority, Priority.NORMAL),
+            ("headers", headers, parse_headers, ()),
+            ("message_id", message_id, checked_message_id, None),
+        )
+        for name, value, parse, otherwise in fields:
             try:
-                value = parse()
+                parsed = parse(value)
             except MessageError as fault:
-                faults.append(fault)
-                value = otherwise
-            object.__setattr__(self, name, value)
-            return value
-
-        none: tuple[Address, ...] = ()
-        no_headers: tuple[tuple[str, str], ...] = ()
-        nothing: tuple[Attachment, ...] = ()
-        recipients = [
-            *kept("to", lambda: parse_addresses(to, field="To"), none),
-            *kept("cc", lambda: parse_addresses(cc, field="Cc"), none),
-            *kept("bcc", lambda: parse_addresses(bcc, field="Bcc"), none),
-        ]
-        if not recipients and not faults:
-            faults.append(MessageError("The mail has no recipient.", remedy="Fill in To, Cc or Bcc."))
-        kept("from_address", lambda: _sender(from_address), None)
-        kept("reply_to", lambda: parse_addresses(reply_to, field="Reply-To"), none)
-        kept("subject", lambda: _header_text("Subject", subject), "")
-        kept("text", lambda: _body("Text", text), None)
-        kept("html", lambda: _body("Html", html), None)
-        files = kept("attachments", lambda: parse_attachments(attachments), nothing)
-        images = kept("inline_images", lambda: parse_inline_images(inline_images), nothing)
-        kept("priority", lambda: _priority(priority), Priority.NORMAL)
-        kept("headers", lambda: _headers(headers), no_headers)
-        kept("message_id", lambda: _checked_message_id(message_id), None)
-        if not faults:  # what does not fit together can be told only of parts that are right in themselves
-            faults += _image_faults(self.html, images, files)
+                faults[name] = fault
+                parsed = otherwise
+            _set(self, name, parsed)
+        if not (self.to or self.cc or self.bcc or faults.keys() & {"to", "cc", "bcc"}):
+            nobody = MessageError("The mail has no recipient.", remedy="Fill in To, Cc or Bcc.")
+            faults = {"recipients": nobody, **faults}
         if faults:
-            raise together(faults)
+            raise together(list(faults.values()))
+        # What does not fit together can be told only of parts that are right in themselves.
+        if self.html or self.inline_images or self.attachments:
+            unfit = list(image_faults(self.html, self.inline_images, self.attachments))
+            if unfit:
+                raise together(unfit)
+
+    @property
+    def reads_remote_files(self) -> bool:
+        """Whether a file of it is `Attachment.remote`, so that measuring and reading it may take long."""
+        return any(file.remote for file in (*self.attachments, *self.inline_images))
+
+    def with_identity(
+        self,
+        *,
+        from_address: str | Address | None = None,
+        reply_to: AddressesLike = None,
+        message_id: str | None = None,
+    ) -> Mail:
+        """This mail with another sender, Reply-To or Message-ID; what is None stays as it is.
+
+        Only what is given is checked, which makes this much cheaper than `dataclasses.replace`.
+
+        Args:
+            from_address, reply_to, message_id: as in `Mail`.
+
+        Raises:
+            MessageError: with the first fault.
+        """
+        changes: dict[str, object] = {}
+        if from_address is not None:
+            changes["from_address"] = sender(from_address)
+        if reply_to is not None:
+            changes["reply_to"] = parse_addresses(reply_to, field="Reply-To")
+        if message_id is not None:
+            changes["message_id"] = checked_message_id(message_id)
+        mail = object.__new__(Mail)
+        for name in _NAMES:
+            _set(mail, name, changes[name] if name in changes else getattr(self, name))
+        return mail
 
     @property
     def recipients(self) -> tuple[Address, ...]:
         """Whom the envelope names: To, Cc and Bcc in this order, each mailbox once."""
+        if len(self.to) == 1 and not self.cc and not self.bcc:
+            return self.to
         unique: dict[tuple[str, str], Address] = {}
         for address in (*self.to, *self.cc, *self.bcc):
             # RFC 5321 2.4: only the domain is the same in any case of letters.
             unique.setdefault((address.local_part, address.address.rpartition("@")[2].lower()), address)
         return tuple(unique.values())
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Mail))
 
 
 def together(faults: list[MessageError]) -> MessageError:
@@ -171,110 +179,3 @@ def together(faults: list[MessageError]) -> MessageError:
         "\n".join(["The mail cannot be sent as it is:", *(f"  - {fault}" for fault in faults)]),
         retryable=all(fault.retryable for fault in faults),
     )
-
-
-def _sender(value: str | Address | None) -> Address | None:
-    if value is None or (isinstance(value, str) and not value.strip(" ")):
-        return None
-    return parse_address(value, field="From")
-
-
-def _header_text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise MessageError(f"{name} is text, not {type(value).__name__}.", remedy="Pass a string.")
-    if character := forbidden_character(value):
-        raise MessageError(
-            f"{name}: {shown(value)} holds the control character {character}.",
-            remedy="Remove it: a header is one line, and a line break in it would begin another header.",
-        )
-    if len(value) > _VALUE_OCTETS:
-        raise MessageError(f"{name} has {len(value)} characters.", remedy=f"Shorten it to {_VALUE_OCTETS}.")
-    return value.strip(" ")
-
-
-def _body(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise MessageError(f"{name} is text, not {type(value).__name__}.", remedy="Pass a string; decode bytes first.")
-    if character := lone_surrogate(value):
-        raise MessageError(
-            f"{name} holds {character}, half of a character, which no encoding can carry.",
-            remedy="Read the file that it comes from in its own encoding.",
-        )
-    return value
-
-
-def _priority(value: object) -> Priority:
-    try:
-        return Priority(value)  # type: ignore[arg-type]
-    except ValueError:
-        choices = ", ".join(repr(priority.value) for priority in Priority)
-        raise MessageError(f"Priority cannot be {shown(value)}.", remedy=f"Choose one of {choices}.") from None
-
-
-def _headers(value: object) -> tuple[tuple[str, str], ...]:
-    pairs = value.items() if isinstance(value, Mapping) else () if value is None else value
-    shape = MessageError(
-        f"Headers are a mapping or pairs of name and value, not {type(value).__name__}.",
-        remedy="Pass a dict: headers={'X-Report': 'daily'}.",
-    )
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
-        raise shape
-    headers: list[tuple[str, str]] = []
-    seen: set[str] = set()
-    for pair in pairs:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise shape
-        name, text = pair
-        if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
-            raise MessageError(
-                f"{shown(name)} cannot be the name of a header.",
-                remedy="A name is at most 76 ASCII characters without blanks and colons, such as X-Report.",
-            )
-        lowered = name.lower()
-        remedy = _RESERVED.get(lowered) or (_WRITTEN if lowered.startswith("content-") else None)
-        if remedy:
-            raise MessageError(f"The header {name} cannot be given among headers.", remedy=remedy)
-        if lowered in _ONCE and lowered in seen:
-            raise MessageError(f"The header {name} is given twice.", remedy="A mail has one of it: leave one out.")
-        seen.add(lowered)
-        headers.append((name, _header_text(name, text)))
-    return tuple(headers)
-
-
-def _checked_message_id(value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > _MESSAGE_ID_OCTETS or not _MESSAGE_ID.fullmatch(value):
-        raise MessageError(
-            f"The message id {shown(value)} has not the form <left@right>.",
-            remedy="Write it as <20240131.4711@corp.example>, or leave it out: one is made.",
-        )
-    return value
-
-
-def _image_faults(
-    html_text: str | None, images: tuple[Attachment, ...], files: tuple[Attachment, ...]
-) -> Iterable[MessageError]:
-    """What keeps an html and its images from meeting."""
-    if images and not html_text:
-        yield MessageError("There are inline images, and no html to show them.", remedy="Fill in html, or attach them.")
-    known = [image.content_id for image in images]
-    known_anywhere = known + [file.content_id for file in files if file.content_id]
-    for content_id in sorted({cid for cid in known_anywhere if cid and known_anywhere.count(cid) > 1}):
-        yield MessageError(
-            f"Two images have the content id {content_id!r}.",
-            remedy="Give each its own: inline_images={'logo': path}.",
-        )
-    if html_text and "cid:" in html_text.lower():
-        from html import unescape
-        from urllib.parse import unquote
-
-        references = (unquote(unescape(reference).strip("\"'")) for reference in _CID.findall(html_text))
-        for content_id in dict.fromkeys(references):
-            if content_id not in known:
-                yield MessageError(
-                    f"The html refers to {shown(f'cid:{content_id}')}, which is not among the inline images.",
-                    remedy=f"Add it: inline_images={{{shown(content_id)}: path}}.",
-                )

@@ -165,6 +165,13 @@ def test_a_flag_that_is_neither_true_nor_false_is_refused(value: object) -> None
         assert ["true or false" in fault for fault in extra_faults(verify_certificate=value)] == [True]
 
 
+@pytest.mark.parametrize("value", [True, "true", "Yes", 1, "on"])
+def test_binary_attachments_are_switched_on_by_any_word_for_true(value: object) -> None:
+    """Also by the text that a URI brings; what is no such word is a fault."""
+    assert ["true or false" in fault for fault in extra_faults(binary_mime="exchange")] == [True]
+    assert SmtpConnectionManager.from_airflow(connection(extra={"binary_mime": value})).binary_mime is True
+
+
 @pytest.mark.parametrize("value", ["soon", 0, -1, 3601, "1e9", "1_000", "nan", "inf", True])
 def test_a_timeout_out_of_bounds_is_refused(value: object) -> None:
     """Seconds, from 1 to 3600."""
@@ -184,7 +191,8 @@ def test_an_extra_that_is_no_json_object_is_refused(extra: object) -> None:
         ("connection_string", "ssis_properties"),
         ("disable_ssl", "ssl_mode"),
         ("from_email", "from_address"),
-        ("binary_mime", "remove it"),
+        ("binary_mim", "did you mean 'binary_mime'"),
+        ("chunking", "remove it"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_was_probably_meant(key: str, hint: str) -> None:
@@ -204,6 +212,7 @@ def test_the_defaults_are_anonymous_with_required_and_verified_tls() -> None:
     assert (manager.port, manager.auth_mode, manager.ssl_mode) == (25, AuthMode.ANONYMOUS, SslMode.STARTTLS)
     assert (manager.verify_certificate, manager.timeout, manager.final_reply_timeout) == (True, 30, 600)
     assert manager.windows_protocol is WindowsProtocol.NEGOTIATE
+    assert manager.binary_mime is False
     assert manager.warnings == ()
 
 
@@ -330,6 +339,7 @@ managers = st.builds(
     ssl_mode=st.sampled_from(SslMode),
     windows_protocol=st.sampled_from(WindowsProtocol),
     verify_certificate=st.booleans(),
+    binary_mime=st.booleans(),
     timeout=st.floats(1, 3600, allow_nan=False),
     from_address=st.sampled_from([None, "a@corp.example", "Ä <a@corp.example>"]),
     ca_certificate=st.sampled_from([None, "/etc/ssl/ca.pem"]),

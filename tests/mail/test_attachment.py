@@ -77,10 +77,10 @@ def test_a_file_that_may_not_be_read_is_found_out_before_it_is_sent(
     path = tmp_path / "secret.csv"
     path.write_bytes(b"x")
 
-    def refuse(self: Path, mode: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("io.FileIO", refuse)
     assert "Permission denied" in fault(Attachment(path).size)
 
 
@@ -208,6 +208,18 @@ def test_every_kind_of_path_is_measured_and_opened(tmp_path: Path) -> None:
         reader = attachment.open()
         assert reader.read(100) == b"a;b"
         reader.close()
+
+
+def test_only_a_path_that_opens_itself_is_remote() -> None:
+    """Up to some version Airflow's are subclasses of `pathlib.Path`, too."""
+
+    class LikeAPath(type(Path())):  # type: ignore[misc]
+        """As universal_pathlib had them."""
+
+    assert Attachment(StoredObject(b"")).remote
+    assert Attachment(LikeAPath("a.csv")).remote
+    for local in (Attachment("a.csv"), Attachment(Path("a.csv")), Attachment(content=b"x", name="a.csv")):
+        assert not local.remote
 
 
 def test_octets_are_not_shown() -> None:

@@ -272,3 +272,61 @@ def test_a_mail_travels_between_processes() -> None:
     mail = Mail(to=JANE, subject="x", attachments=[Attachment(content=b"x", name="a.csv")], priority="low")
 
     assert pickle.loads(pickle.dumps(mail)) == mail  # noqa: S301
+
+
+def test_an_identity_that_is_wrong_is_refused() -> None:
+    """Each of its three parts is checked as ever."""
+    mail = Mail(to=JANE)
+    for changes in ({"from_address": "jane"}, {"reply_to": "a@b, c"}, {"message_id": "1"}):
+        with pytest.raises(MessageError) as caught:
+            mail.with_identity(**changes)  # type: ignore[arg-type]
+        with pytest.raises(MessageError) as expected:
+            replace(mail, **changes)
+        assert str(caught.value) == str(expected.value)
+
+
+def test_a_mail_with_another_identity_is_the_same_in_all_else() -> None:
+    """What is not given stays, and the mail that was there before does not change."""
+    mail = Mail(to=JANE, cc="a@corp.example", subject="x", html="<p>", headers={"X-A": "b"}, priority="low")
+    same = mail.with_identity()
+    assert same == mail and same is not mail
+
+    changes = {
+        "from_address": "Jörg <j@corp.example>",
+        "reply_to": ["h@corp.example"],
+        "message_id": "<1@corp.example>",
+    }
+    changed = mail.with_identity(**changes)  # type: ignore[arg-type]
+    assert changed == replace(mail, **changes)  # type: ignore[arg-type]
+    assert changed.with_identity(message_id="<2@corp.example>").from_address == changed.from_address
+    assert (mail.from_address, mail.reply_to, mail.message_id) == (None, (), None)
+
+
+def test_a_mail_knows_whether_a_file_comes_from_afar() -> None:
+    """As attachment or as image; octets and local paths do not."""
+
+    class Stored:
+        name = "a.png"
+
+        def open(self, mode: str) -> None: ...
+
+        def stat(self) -> None: ...
+
+    near = Attachment(content=b"x", name="b.png")
+    assert Mail(to=JANE, attachments=[near, Stored()]).reads_remote_files
+    assert Mail(to=JANE, html="x", inline_images=[near, Stored()]).reads_remote_files
+    assert not Mail(to=JANE).reads_remote_files
+    assert not Mail(to=JANE, html="x", attachments=[near, "/srv/a.csv"], inline_images=[near]).reads_remote_files
+
+
+def test_the_same_text_is_the_same_address_whatever_was_parsed_before() -> None:
+    """What is remembered of a text belongs to that text alone, and a fault is told each time, with its own field."""
+    for _ in range(2):
+        with pytest.raises(MessageError, match=r"^From: "):
+            Mail(to=JANE, from_address="jane")
+        with pytest.raises(MessageError, match=r"^Reply-To: "):
+            Mail(to=JANE, reply_to="jane")
+        assert Mail(to=JANE, from_address="J <jane@corp.example>").from_address == Address(
+            display_name="J", local_part="jane", domain="corp.example"
+        )
+        assert Mail(to=JANE, from_address=JANE).from_address == Address(local_part="jane", domain="corp.example")

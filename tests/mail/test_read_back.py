@@ -220,3 +220,24 @@ def test_attachments_read_back(files: list[tuple[str, bytes]]) -> None:
 
     found = [(part.get_filename(), part.get_payload(decode=True)) for part in message.iter_attachments()]
     assert found == [(shown_name(name), content) for name, content in files]
+
+
+@FEW
+@given(st.lists(st.tuples(file_names, st.binary(max_size=300)), min_size=1, max_size=3), body_text)
+@example([("a", b"\r\n.\r\n"), ("b", b"\r\n--=_smtpcm_"), ("c", b"\n\n\r\r\0\xff")], "x" * 2000)
+@example([("a", b"--=_smtpcm__1--\r\n"), ("b", b"x" * 5000)], "")
+def test_binary_attachments_read_back(files: list[tuple[str, bytes]], text: str) -> None:
+    """Octet by octet as well; what is not a file keeps to lines and seven bits."""
+    attachments = [Attachment(content=content, name=name, content_type="application/x-test") for name, content in files]
+    rendering = render(mail(text=text, attachments=attachments), date=datetime(2024, 1, 31, tzinfo=UTC), binary=True)
+    octets = b"".join(rendering)
+    assert rendering.binary and len(octets) == rendering.size
+    for piece in rendering.pieces:
+        if isinstance(piece, bytes):
+            assert piece.isascii() and piece.count(b"\r") == piece.count(b"\n") == piece.count(b"\r\n")
+            assert max(map(len, piece.split(b"\r\n"))) <= 998
+
+    message = read(octets)
+    found = [(part.get_filename(), part.get_payload(decode=True)) for part in message.iter_attachments()]
+    assert found == [(shown_name(name), content) for name, content in files]
+    assert text_of(message.get_body(("plain",))) == normal(text)  # type: ignore[arg-type]

@@ -16,6 +16,9 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail
+from airflow_provider_smtpcm.mail import render as module
+from airflow_provider_smtpcm.mail.base64_lines import BLOCK
+from airflow_provider_smtpcm.mail.encoded import Encoded
 from airflow_provider_smtpcm.mail.render import Rendering, render
 
 NOON = datetime(2024, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -102,11 +105,12 @@ def test_a_missing_attachment_is_found_before_anything_is_sent(tmp_path: Path) -
     assert caught.value.phase is Phase.MESSAGE
 
 
+@pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize(("actual", "how"), [(999_999, "shorter"), (1_000_001, "longer"), (0, "shorter")])
-def test_an_attachment_that_changes_breaks_the_mail_off(actual: int, how: str) -> None:
+def test_an_attachment_that_changes_breaks_the_mail_off(actual: int, how: str, binary: bool) -> None:
     """The server was told its size; what it has got so far is worth nothing without the end, so a retry is safe."""
     file = Growing(1_000_000, actual)
-    rendering = render(mail(attachments=[file]))
+    rendering = render(mail(attachments=[file]), binary=binary)
 
     with pytest.raises(MessageError, match=how) as caught:
         list(rendering)
@@ -339,9 +343,7 @@ def test_a_text_that_holds_a_boundary_ends_no_part() -> None:
         assert part.get_content().replace("\r\n", "\n") == text
 
 
-@pytest.mark.parametrize(
-    "octets", [0, 1, 2, 3, 56, 57, 58, 114, 57 * 2048 - 1, 57 * 2048, 57 * 2048 + 1, 57 * 4096, 300_000]
-)
+@pytest.mark.parametrize("octets", [0, 1, 2, 3, 56, 57, 58, 114, BLOCK - 1, BLOCK, BLOCK + 1, 4 * BLOCK, 300_000])
 def test_a_file_of_any_size_arrives_whole(tmp_path: Path, octets: int) -> None:
     """Also where it ends with a line, or with a block."""
     path = tmp_path / "data.bin"
@@ -376,8 +378,9 @@ def test_a_mail_without_attachments_is_one_chunk() -> None:
     assert len(list(render(mail(text="a", html="b")))) == 1
 
 
-def test_a_large_attachment_is_never_whole_in_memory(tmp_path: Path) -> None:
-    """Twenty MiB go through less than two."""
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_large_attachment_is_never_whole_in_memory(tmp_path: Path, binary: bool) -> None:
+    """Twenty MiB go through less than one."""
     path = tmp_path / "large.bin"
     with path.open("wb") as file:
         file.truncate(20 * 1024 * 1024)
@@ -386,11 +389,11 @@ def test_a_large_attachment_is_never_whole_in_memory(tmp_path: Path) -> None:
         return sum(map(len, rendering))
 
     tracemalloc.start()
-    rendering: Rendering = render(mail(attachments=[path]))
+    rendering: Rendering = render(mail(attachments=[path]), binary=binary)
     assert consume() == rendering.size
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2 * 1024 * 1024
+    assert peak < 1024 * 1024
 
 
 def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
@@ -404,3 +407,83 @@ def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
     octets = rendered(to="Jörg M <jörg@bücher.example>", subject="ü", text="ü")
     assert "To: =?utf-8?q?J=C3=B6rg_M?= <jörg@xn--bcher-kva.example>\r\n".encode() in octets
     assert octets.replace("jörg".encode(), b"").isascii()
+
+
+@pytest.mark.parametrize("octets", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 300_000])
+def test_a_binary_file_goes_as_it_is(tmp_path: Path, octets: int) -> None:
+    """RFC 3030 3: no encoding, and every part that holds it says binary too (RFC 2045 6.4)."""
+    path = tmp_path / "data.bin"
+    path.write_bytes(content := bytes(index * 7 % 256 for index in range(octets)))
+    image = Attachment(content=content, name="logo.png", content_id="logo")
+    rendering = render(
+        mail(text="über uns alle", html='<img src="cid:logo">', attachments=[path], inline_images=[image]),
+        date=NOON,
+        binary=True,
+    )
+    message = b"".join(rendering)
+    assert rendering.binary and len(message) == rendering.size
+    assert b"base64" not in message
+
+    encodings = {part.get_content_type(): part["Content-Transfer-Encoding"] for part in read(message).walk()}
+    assert encodings == {
+        "multipart/mixed": "binary",
+        "multipart/alternative": "binary",
+        "text/plain": "quoted-printable",
+        "multipart/related": "binary",
+        "text/html": "7bit",
+        "image/png": "binary",
+        "application/octet-stream": "binary",
+    }
+    assert parts_between(message, message.partition(b'boundary="')[2].partition(b'"')[0])[1] == content
+
+
+def parts_between(message: bytes, boundary: bytes) -> list[bytes]:
+    """The bodies of the parts of a multipart, by RFC 2046 5.1.1 and nothing else."""
+    _, *parts, end = message.split(b"\r\n--" + boundary)
+    assert end == b"--\r\n" and all(part.startswith(b"\r\n") for part in parts)
+    return [part[2:].partition(b"\r\n\r\n")[2] for part in parts]
+
+
+def test_only_what_holds_a_binary_file_is_called_binary() -> None:
+    """The texts beside it are not."""
+    fields = {"text": "a", "html": "b", "attachments": [Attachment(content=b"x", name="x")]}
+    message = read(b"".join(render(mail(**fields), binary=True)))
+
+    assert [part["Content-Transfer-Encoding"] for part in message.walk()] == ["binary", None, "7bit", "7bit", "binary"]
+
+
+def test_a_mail_without_files_is_never_binary() -> None:
+    """It is the same as ever, and every server takes it."""
+    for fields in ({"text": "ü"}, {"text": "a", "html": "b"}):
+        rendering = render(mail(**fields), date=NOON, binary=True)
+        assert not rendering.binary
+        assert b"".join(rendering) == rendered(**fields)
+    assert not render(mail(attachments=[Attachment(content=b"x", name="x")])).binary
+
+
+def test_nobody_can_foresee_the_boundary_around_a_binary_file() -> None:
+    """A stable Message-ID can be known beforehand, and a file that holds the boundary would end its own part."""
+
+    def boundary(message_id: str = "<1@corp.example>", *, binary: bool = True) -> bytes:
+        fields = {"attachments": [Attachment(content=b"x", name="x")], "message_id": message_id}
+        return b"".join(render(mail(**fields), binary=binary)).partition(b'boundary="')[2].partition(b'"')[0]
+
+    here = boundary()
+    assert here == boundary() != boundary("<2@corp.example>")
+    assert len(here) == len(b"=_smtpcm_" + b"_1") + 192 // 4 <= 70  # RFC 2046 5.1.1
+    assert here[9:20] not in boundary(binary=False)
+    module._boundary_key.cache_clear()  # as in another process
+    assert boundary() != here
+
+
+def test_the_pieces_say_where_a_line_can_begin_with_a_dot() -> None:
+    """Base64 has none, so that only the octets beside it have to be searched."""
+    file = Attachment(content=b"\n.\r\n." * 100_000, name="x")
+    for binary in (False, True):
+        rendering = render(mail(text=".\n", attachments=[file]), binary=binary)
+        before, encoded, after = rendering.pieces
+        assert isinstance(before, bytes) and b"\r\n." in before and isinstance(after, bytes)
+        assert isinstance(encoded, Encoded) and encoded.dot_free is not binary
+        assert (b"\r\n." in b"".join(encoded)) is binary
+        assert rendering.size == sum(map(len, rendering.pieces)) == len(b"".join(rendering))
+        assert max(map(len, rendering)) <= 128 * 1024

@@ -1,0 +1,42 @@
+"""Base64 in lines is what the standard library makes of it, whatever encodes it."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_smtpcm.mail import base64_lines as module
+from airflow_provider_smtpcm.mail.base64_lines import BLOCK, base64_lines, base64_size
+
+
+@pytest.fixture(params=["pybase64", "binascii"])
+def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With the extra `fast`, and without it."""
+    if request.param == "binascii":
+        monkeypatch.setitem(sys.modules, "pybase64", None)
+    module._encoder.cache_clear()
+    yield request.param
+    module._encoder.cache_clear()
+
+
+def test_pybase64_is_used_where_it_is_installed(encoder: str) -> None:
+    """And Python's own where it is not."""
+    encode = module._encoder()
+    assert getattr(encode, "func", encode).__module__.lstrip("_").startswith(encoder)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [0, 1, 2, 3, 55, 56, 57, 58, 59, 113, 114, 115, 57 * 7, 57 * 700 + 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 99],
+)
+def test_lines_are_those_of_the_standard_library(encoder: str, length: int) -> None:
+    """But for CRLF, which stands between lines only."""
+    octets = bytes(index * 31 % 256 for index in range(length))
+    expected = base64.encodebytes(octets).removesuffix(b"\n").replace(b"\n", b"\r\n")
+
+    assert base64_lines(octets) == expected
+    assert base64_lines(octets, following=True) == (b"\r\n" + expected if octets else b"")
+    assert base64_size(length) == len(expected)
