@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.many import Manners
     from airflow_provider_smtpcm.smtp.session import Session
     from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 
@@ -69,6 +70,12 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return WindowsSignIn(self.connection_manager)
 
+    @cached_property
+    def _manners(self) -> Manners:
+        from airflow_provider_smtpcm.smtp.many import Manners
+
+        return Manners()
+
     def get_conn(self) -> Session:
         """An open, signed-in session, which is also a context manager; close it when done.
 
@@ -108,26 +115,35 @@ class SmtpConnectionManagerHook(BaseHook):
 
         mail = complete(mail, self.connection_manager)
         render(mail)  # a file that is missing is missed before a server is bothered
-        with self.get_conn() as session:
-            delivery = session.send(mail)
-        if delivery.error is not None and not delivery.accepted:
+        (delivery,) = self.send_many([mail])
+        if delivery.error is not None and (not delivery.accepted or delivery.outcome == "unknown"):
             raise delivery.error
         return delivery
 
-    def send_many(self, mails: Iterable[Mail], connections: int = 1) -> Iterator[Delivery]:
+    def send_many(
+        self, mails: Iterable[Mail], connections: int = 1, *, rate_limit: float | None = None
+    ) -> Generator[Delivery, None, None]:
         """Send many mails over few sessions; each mail has exactly one delivery, in the order in which they finish.
 
         It never raises for one mail: look at each `delivery.outcome`.
 
         Args:
-            mails: taken as they are needed; any number.
+            mails: taken as they are needed, a few ahead of the deliveries; any number.
             connections: how many sessions at the most.
+            rate_limit: mails a minute at the most, over all sessions, as Exchange's MessageRateLimit counts; None: any.
         """
         from airflow_provider_smtpcm.smtp.many import send_many
 
         # Built before there are threads, and so that the connection is looked up once.
         _ = self._tls_context, self._windows
-        return send_many(mails, self.get_conn, connections=connections)
+        return send_many(
+            mails,
+            self.connection_manager,
+            self.get_conn,
+            connections=connections,
+            rate_limit=rate_limit,
+            manners=self._manners,
+        )
 
     def test_connection(self) -> tuple[bool, str]:
         """What Airflow's *Test* button asks: connect, encrypt, sign in, say NOOP, send nothing; 30 seconds in all."""

@@ -12,6 +12,7 @@ from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException, airflow_error
 from airflow_provider_smtpcm.operators.body_file import render_body_file
+from airflow_provider_smtpcm.operators.fields import as_text, first_of, one_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -121,8 +122,8 @@ class SendMailOperator(BaseOperator):
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
-        _one_of("on_refused", on_refused, ("fail", "warn"))
-        _one_of("on_unknown", on_unknown, ("fail", "retry"))
+        one_of("on_refused", on_refused, ("fail", "warn"))
+        one_of("on_unknown", on_unknown, ("fail", "retry"))
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
@@ -134,7 +135,7 @@ class SendMailOperator(BaseOperator):
                 "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
                 mail.message_id,
                 mail.from_address,
-                _first([address.address for address in mail.recipients]),
+                first_of([address.address for address in mail.recipients]),
                 mail.subject,
                 len(mail.attachments),
             )
@@ -146,13 +147,11 @@ class SendMailOperator(BaseOperator):
             if self.on_refused == "fail":
                 raise AirflowFailException(str(delivery.error))
             log.warning("%s", delivery.error)
-        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, _first(delivery.accepted), delivery.reply)
+        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, first_of(delivery.accepted), delivery.reply)
         return delivery.to_dict()
 
     def _mail(self, context: Context, hook: SmtpConnectionManagerHook) -> Mail:
         """The mail that the rendered fields describe, bearing the same Message-ID on every try."""
-        import dataclasses
-
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.identity import stable_message_id
 
@@ -162,40 +161,25 @@ class SendMailOperator(BaseOperator):
             cc=self.cc or (),
             bcc=self.bcc or (),
             reply_to=self.reply_to or (),
-            subject=_text(self.subject) or "",
+            subject=as_text(self.subject) or "",
             text=self._body(context, "text", self.text, self.text_file),
             html=self._body(context, "html", self.html, self.html_file),
             attachments=self.attachments or (),
             inline_images=self.inline_images or (),
             priority=self.priority or "normal",
-            headers={name: _text(value) or "" for name, value in (self.headers or {}).items()},
+            headers={name: as_text(value) or "" for name, value in (self.headers or {}).items()},
         )
         mail = hook.addressed(mail)
         assert mail.from_address is not None
         ti = context["ti"]
         identity = stable_message_id(mail.from_address.domain, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
-        return dataclasses.replace(mail, message_id=identity)
+        return mail.with_identity(message_id=identity)
 
     def _body(self, context: Context, field: str, value: str | None, file: str | None) -> str | None:
         if not file:
-            return _text(value)
+            return as_text(value)
         if value:
             raise MessageError(
                 f"'{field}' and '{field}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
         return render_body_file(f"{field}_file", file, self.encoding, self.get_template_env(), context)
-
-
-def _text(value: object) -> str | None:
-    """Native rendering turns text that looks like a number into one."""
-    return value if value is None or isinstance(value, str) else str(value)
-
-
-def _first(addresses: Sequence[str]) -> str:
-    """A log line is for reading; the XCom holds all of them."""
-    return ", ".join(addresses[:10]) + (f" and {len(addresses) - 10} more" if len(addresses) > 10 else "")
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")

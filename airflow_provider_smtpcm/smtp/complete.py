@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail import Mail
@@ -18,9 +16,9 @@ def addressed(mail: Mail, manager: SmtpConnectionManager) -> Mail:
         MessageError: neither has a From, or the connection's is no address.
     """
     if mail.from_address is None and manager.from_address:
-        mail = dataclasses.replace(mail, from_address=parse_address(manager.from_address, field="From"))
+        mail = mail.with_identity(from_address=parse_address(manager.from_address, field="From"))
     if not mail.reply_to and manager.reply_to:
-        mail = dataclasses.replace(mail, reply_to=parse_addresses(manager.reply_to, field="Reply-To"))
+        mail = mail.with_identity(reply_to=parse_addresses(manager.reply_to, field="Reply-To"))
     if mail.from_address is None:
         raise MessageError(
             "The mail has no From address.",
@@ -33,5 +31,5 @@ def complete(mail: Mail, manager: SmtpConnectionManager) -> Mail:
     """The mail as it is sent: `addressed`, and with a Message-ID in the sender's domain if it has none."""
     mail = addressed(mail, manager)
     if mail.message_id is None and mail.from_address is not None:
-        mail = dataclasses.replace(mail, message_id=new_message_id(mail.from_address.domain))
+        mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
     return mail

@@ -14,9 +14,12 @@ def dot_stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         if not chunk:
             continue
-        joined = tail + chunk
-        stuffed = _DOT_AT_LINE_START.sub(b"..", joined)
-        yield stuffed[len(tail) :]
-        tail = joined[-2:]
+        if b"\n." in chunk or chunk.startswith((b".", b"\n")):
+            joined = tail + chunk
+            yield _DOT_AT_LINE_START.sub(b"..", joined)[len(tail) :]
+            tail = joined[-2:]
+        else:
+            yield chunk
+            tail = (tail + chunk)[-2:] if len(chunk) < 2 else chunk[-2:]
     if tail != b"\r\n":
         yield b"\r\n"

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -15,10 +16,11 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply, TlsError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.many import Mailing
+from airflow_provider_smtpcm.smtp.outgoing import not_prepared
 from airflow_provider_smtpcm.smtp.refusals import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
-from airflow_provider_smtpcm.smtp.transaction import Transaction
 from airflow_provider_smtpcm.smtp.windows.sign_in import SignedIn, WindowsSignIn
 from airflow_provider_smtpcm.smtp.wire import Wire
 
@@ -62,6 +64,11 @@ class Session:
         self._give_up_at = give_up_at
         self._trace = trace
         self._wire: Wire | None = None
+        self._quit_said = False
+        #: Whether a mail went through since it was opened, or was refused.
+        self.has_carried_mail = False
+        #: Whether a transaction was begun and not ended, so that the server has to be told to forget it.
+        self.needs_reset = False
 
     def open(self) -> Self:
         """Connect, encrypt and sign in, as the connection manager says.
@@ -76,6 +83,7 @@ class Session:
         context = self._context
         if context is None and self.manager.ssl_mode is not SslMode.NONE:
             context = tls_context(self.manager)
+        self._quit_said = self.has_carried_mail = self.needs_reset = False
         self._wire = wire = Wire.connect(
             self.manager.host, self.manager.port, timeout=self.manager.timeout, give_up_at=ceiling, trace=self._trace
         )
@@ -105,6 +113,12 @@ class Session:
         return self
 
     @property
+    def wire(self) -> Wire:
+        """The open line, for who sends mail through it."""
+        assert self._wire is not None
+        return self._wire
+
+    @property
     def usable(self) -> bool:
         """Whether another mail can go through this session."""
         return self._wire is not None
@@ -130,24 +144,23 @@ class Session:
         Raises:
             OutcomeUnknownError: the task was interrupted (a time limit, say) after the whole message was handed over.
         """
-        transaction = Transaction(mail, index=index, manager=self.manager)
         if self._wire is None:
             closed = ConnectError("The session is closed.", remedy="Open another one.")
-            return transaction.not_sent(closed)
-        try:
-            delivery = transaction.run(self._wire, self.extensions, self.size_limit)
-        except BaseException as interruption:
-            # A QUIT could become message text, and nobody knows any more where the conversation stands.
-            self.abandon()
-            if transaction.handed_over and not isinstance(interruption, KeyboardInterrupt | SystemExit):
-                # Whoever set the time limit would retry, and the mail may have been delivered.
-                raise transaction.unknown(
-                    f"the task was interrupted ({type(interruption).__name__})."
-                ) from interruption
-            raise
-        if transaction.line_is_dead:
-            self.abandon()
-        return delivery
+            return not_prepared(index, mail, closed)
+        return next(Mailing((mail,), self.manager, None, session=self, first_index=index).deliveries())
+
+    def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
+        """Send many mails, each envelope on the heels of the mail before where the server offers PIPELINING.
+
+        The session is opened again where the server closes it, for its limit of messages or for idling. It stays open.
+
+        Args:
+            mails: taken as they are needed, a few ahead of the deliveries.
+
+        Returns:
+            One delivery for every mail, as they finish; never raises for one mail.
+        """
+        return Mailing(mails, self.manager, self.open, session=self).deliveries()
 
     def noop(self) -> Reply:
         """Ask whether the server is still there (RFC 5321 4.1.1.9).
@@ -174,14 +187,24 @@ class Session:
 
     def close(self) -> None:
         """Say QUIT and close. Never raises: a good-bye cannot turn a success into a failure."""
+        self.say_quit()
         wire, self._wire = self._wire, None
         if wire is None:
             return
-        wire.timeout = QUIT_TIMEOUT
         with contextlib.suppress(MailError):
-            wire.command("QUIT")
             wire.read_reply()
         wire.close()
+
+    def say_quit(self) -> None:
+        """Say QUIT without waiting for the answer; `close` does, and has to follow."""
+        if self._wire is None or self._quit_said:
+            return
+        self._quit_said = True
+        self._wire.timeout = QUIT_TIMEOUT
+        try:
+            self._wire.command("QUIT")
+        except MailError:
+            self.abandon()
 
     def abandon(self) -> None:
         """Close the socket without a word, where a word would be taken for message text or nobody listens."""

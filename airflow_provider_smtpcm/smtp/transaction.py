@@ -1,235 +1,292 @@
-"""One mail through an open session: MAIL, RCPT, DATA, the final dot, and what became of it (RFC 5321 3.3)."""
+"""One transaction: MAIL, RCPT, DATA or BDAT, the message, the answer (RFC 5321 3.3, 3030). Knows no socket and no time.
+
+It says which command lines there are and takes the replies in their order, whether they were asked for one by one or in
+one group (RFC 2920).
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import re
+from enum import Enum, auto
 
-from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.errors import (
-    ConnectionLostError,
-    MailError,
-    MessageError,
-    NoAnswerError,
-    OutcomeUnknownError,
-    Phase,
-    ProtocolError,
-    RefusedError,
-    Reply,
-)
-from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.render import Rendering, render
-from airflow_provider_smtpcm.smtp.complete import complete
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
-from airflow_provider_smtpcm.smtp.refusals import each_refused, remedy_for, some_of
-from airflow_provider_smtpcm.smtp.wire import Wire
+from airflow_provider_smtpcm.errors import MailError, Phase, ProtocolError, Reply
+from airflow_provider_smtpcm.mail.render import Rendering
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 
-log = logging.getLogger(__name__)
+# RFC 5321 4.5.3.1.10: 452, and from servers of old 552, for "too many recipients"; RFC 3463 calls that X.5.3.
+_TOO_MANY_CODES = (452, 552)
+_TOO_MANY_WORDS = re.compile("too many", re.IGNORECASE)
+# What servers say that find commands in a group although they had offered to take them so.
+_NO_PIPELINING = re.compile("synchroni[sz]ation|pipelin", re.IGNORECASE)
+
+
+class Stage(Enum):
+    """Where a transaction stands."""
+
+    #: Replies to command lines are outstanding, or lines are unsaid.
+    ENVELOPE = auto()
+    #: The server wants the message; it is being sent, or about to.
+    CONTENT = auto()
+    #: The server wants a message although it took nobody: it gets a final dot and nothing before it (RFC 2920 3.1).
+    LONE_DOT = auto()
+    #: The whole message was put on its way.
+    ANSWER = auto()
+    #: Nothing more is said or expected.
+    OVER = auto()
 
 
 class Transaction:
-    """One mail on its way.
+    """One mail to (some of) its recipients on one connection.
 
     Args:
-        mail: what to say.
-        index: its place in the batch.
-        manager: whose From and Reply-To stand in for the ones that the mail lacks.
+        outgoing: the mail.
+        rendering: what is sent.
+        peer: how messages call the server.
+        parameters: of MAIL, each with a blank before it.
+        chunking: whether the message goes by BDAT.
+        pipelined: whether the lines are said in one group.
+        on_heels: whether they go right behind another message, before its answer.
+        reset: whether the server has to forget what was said before.
     """
 
-    def __init__(self, mail: Mail, *, index: int, manager: SmtpConnectionManager) -> None:
-        self._index = index
-        self._manager = manager
-        self._mail = mail
-        self._accepted: list[str] = []
-        self._refused: dict[str, Reply] = {}
+    __slots__ = (
+        "_accepted",
+        "_heard",
+        "_peer",
+        "_refused",
+        "_reset",
+        "_sender_refused",
+        "_too_many",
+        "chunking",
+        "delivery",
+        "handed_over",
+        "line_is_dead",
+        "lines",
+        "lone_dot",
+        "on_heels",
+        "outgoing",
+        "pipelined",
+        "rendering",
+        "said",
+        "stage",
+    )
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        rendering: Rendering,
+        *,
+        peer: str,
+        parameters: str,
+        chunking: bool,
+        pipelined: bool,
+        on_heels: bool,
+        reset: bool,
+    ) -> None:
+        self.outgoing = outgoing
+        self.rendering = rendering
+        self.chunking = chunking
+        self.pipelined = pipelined
+        self.on_heels = on_heels
+        self.stage = Stage.ENVELOPE
+        lines = ["RSET"] if reset else []
+        lines.append(f"MAIL FROM:<{outgoing.sender}>{parameters}")
+        lines += [f"RCPT TO:<{address}>" for address in outgoing.recipients]
+        if not chunking:
+            lines.append("DATA")
+        #: Every command line of the envelope.
+        self.lines = lines
+        #: How many of them were said.
+        self.said = 0
+        #: Whether the message is the server's, so that only it knows what becomes of it.
+        self.handed_over = False
+        #: Whether a final dot was owed although nobody wanted the message.
+        self.lone_dot = False
         #: Whether the connection can carry no further mail.
         self.line_is_dead = False
-        #: Whether the whole message is the server's, and its answer is still to come.
-        self.handed_over = False
+        #: What became of the mail; None where the rest of its recipients has to be asked in a further transaction.
+        self.delivery: Delivery | None = None
+        self._peer = peer
+        self._reset = reset
+        self._heard = 0
+        self._sender_refused: Reply | None = None
+        self._accepted: list[str] = []
+        self._refused: dict[str, Reply] = {}
+        self._too_many: dict[str, Reply] = {}
 
-    def run(self, wire: Wire, extensions: Mapping[str, str], size_limit: int | None) -> Delivery:
-        """Send the mail, and say what became of it."""
-        try:
-            self._mail = complete(self._mail, self._manager)
-            rendering = render(self._mail)
-            self._check(rendering, extensions, size_limit, wire.peer)
-        except MailError as error:
-            return self.not_sent(error)
-        wire.phase = Phase.ENVELOPE
-        try:
-            refusal = self._envelope(wire, rendering, extensions)
-            if refusal is not None:
-                return self._all_refused(wire, refusal)
-            self._data(wire, rendering)
-        except MailError as error:
-            # Nobody can have the mail: its final dot was not sent. The line may be in the middle of it, so it is dead.
-            self.line_is_dead = True
-            return self._refused_meanwhile(wire, error) or self.not_sent(error)
-        return self._final_dot(wire)
+    @property
+    def phase(self) -> Phase:
+        """What errors call the moment."""
+        if self.handed_over:
+            return Phase.FINAL_DOT
+        return Phase.ENVELOPE if self.stage is Stage.ENVELOPE else Phase.DATA
 
-    def not_sent(self, error: MailError) -> Delivery:
-        """The delivery of a mail that nobody can have received."""
-        return self._delivery(Outcome.NOT_SENT, error=error, reply=error.reply)
+    @property
+    def unanswered(self) -> bool:
+        """Whether a reply to a command line is outstanding."""
+        return self._heard < self.said
 
-    def _check(self, rendering: Rendering, extensions: Mapping[str, str], limit: int | None, peer: str) -> None:
-        if limit is not None and rendering.size > limit:
-            raise MessageError(
-                f"The message has {rendering.size:,} octets, and {peer} takes {limit:,} at most (attachments grow by "
-                "a third on their way).",
-                remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
-            )
-        if rendering.needs_smtputf8 and "SMTPUTF8" not in extensions:
-            sender = (self._mail.from_address,) if self._mail.from_address else ()
-            everybody = (*sender, *self._mail.reply_to, *self._mail.recipients)
-            names = [address.address for address in everybody if address.needs_smtputf8]
-            raise MessageError(
-                f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): {some_of(names)}.",
-                remedy="Use an ASCII alias of that mailbox.",
-            )
+    @property
+    def answered_in_part(self) -> bool:
+        """Whether some, and not all, of a group of commands had its reply."""
+        return self.stage is Stage.ENVELOPE and 0 < self._heard < len(self.lines)
 
-    def _envelope(self, wire: Wire, rendering: Rendering, extensions: Mapping[str, str]) -> RefusedError | None:
-        """MAIL, every RCPT and DATA; the refusal if nobody is left who wants the message."""
-        sender = self._mail.from_address.address if self._mail.from_address else ""
-        parameters = f" SIZE={rendering.size}" if "SIZE" in extensions else ""
-        parameters += " SMTPUTF8" if rendering.needs_smtputf8 else ""
-        reply = self._ask(wire, f"MAIL FROM:<{sender}>{parameters}")
-        if not reply.positive:
-            self._refused = {address.address: reply for address in self._mail.recipients}
-            return self._refusal(wire, f"the sender {sender}", reply, retryable=reply.transient)
-        for address in self._mail.recipients:
-            reply = self._ask(wire, f"RCPT TO:<{address.address}>")
-            if reply.code == 421:  # the server is closing: the recipients that it took are forgotten with the rest
-                self._refused = {recipient.address: reply for recipient in self._mail.recipients}
-                return self._refusal(wire, "to go on", reply, retryable=True)
-            if reply.positive:
-                self._accepted.append(address.address)
-            else:
-                self._refused[address.address] = reply
-        if not self._accepted:
-            transient = any(said.transient for said in self._refused.values())
-            return self._refusal(wire, "every recipient", next(iter(self._refused.values())), retryable=transient)
-        reply = self._ask(wire, "DATA")
-        if reply.code == 354:
-            return None
-        self._refused.update(dict.fromkeys(self._accepted, reply))
-        return self._refusal(wire, "the message (DATA)", reply, retryable=reply.transient)
+    def hear(self, reply: Reply) -> None:
+        """Take the next reply.
 
-    def _ask(self, wire: Wire, command: str) -> Reply:
-        wire.command(command)
-        return wire.read_reply()
-
-    def _data(self, wire: Wire, rendering: Rendering) -> None:
-        wire.phase = Phase.DATA
-        for block in dot_stuffed(rendering):
-            wire.write(block)
-
-    def _final_dot(self, wire: Wire) -> Delivery:
-        """From the first octet of the final dot on, only the server knows what became of the mail."""
-        if (early := wire.early_reply()) is not None:
-            self.line_is_dead = True  # without its dot the server forgets the message
-            return self._out_of_turn(wire, early)
-        wire.phase = Phase.FINAL_DOT
-        self.handed_over = True
-        try:
-            wire.write(b".\r\n")
-            reply = wire.read_reply(timeout=self._manager.final_reply_timeout)
-        except MailError as error:
-            self.line_is_dead = True
-            return self._refused_meanwhile(wire, error) or self._unknown(error.message)
-        self.handed_over = False
-        if reply.code // 100 == 3:
-            self.line_is_dead = True
-            return self._unknown(f"'{reply}' is no answer to a final dot.", reply)
-        if reply.positive:
-            accepted = tuple(self._accepted)
-            if not self._refused:
-                return self._delivery(Outcome.ACCEPTED, reply=reply, accepted=accepted)
-            return self._delivery(Outcome.PARTIAL, reply=reply, accepted=accepted, error=self._partial(wire))
-        self.line_is_dead = reply.code == 421
-        return self._everybody_refused(wire, "the message", reply)
-
-    def _refused_meanwhile(self, wire: Wire, error: MailError) -> Delivery | None:
-        """What a refusal means that the server had sent before the line broke, or before it took no more."""
-        if not isinstance(error, ConnectionLostError | NoAnswerError):
-            return None
-        said = wire.early_reply()
-        if said is None or said.code < 400:
-            return None
-        return self._everybody_refused(wire, "to take the rest", said)
-
-    def _out_of_turn(self, wire: Wire, early: Reply) -> Delivery:
-        if early.code >= 400:
-            return self._everybody_refused(wire, "the message", early)
-        return self.not_sent(
-            ProtocolError(
-                f"{wire.peer} said '{early}' before it had the whole message.",
-                remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
-                phase=wire.phase,
-            )
-        )
-
-    def _everybody_refused(self, wire: Wire, what: str, reply: Reply) -> Delivery:
-        """Who was not refused before is refused by this."""
-        for address in self._mail.recipients:
-            self._refused.setdefault(address.address, reply)
-        refusal = self._refusal(wire, what, reply, retryable=reply.transient)
-        return self._delivery(Outcome.REFUSED, reply=reply, error=refusal)
-
-    def unknown(self, why: str) -> OutcomeUnknownError:
-        """What is known of a mail that was handed over without an answer."""
-        return OutcomeUnknownError(
-            f"The whole message {self._mail.message_id} was handed to the server, and its answer never came: {why} "
-            f"It may have been delivered to {some_of(self._accepted)}.",
-            remedy="Look for this Message-ID in the server's log or message tracking before sending it again.",
-        )
-
-    def _unknown(self, why: str, reply: Reply | None = None) -> Delivery:
-        return self._delivery(Outcome.UNKNOWN, error=self.unknown(why), reply=reply)
-
-    def _all_refused(self, wire: Wire, refusal: RefusedError) -> Delivery:
-        if refusal.reply is not None and refusal.reply.code == 421:
-            self.line_is_dead = True
+        Raises:
+            ProtocolError: it is no answer to what was said.
+        """
+        if self.stage is not Stage.ENVELOPE:
+            self._hear_answer(reply)
+            return
+        at = self._heard - self._reset
+        self._heard += 1
+        if reply.code == 421:
+            self._closing(reply)
+        elif at > len(self.outgoing.recipients):
+            self._hear_data(reply)
+        elif reply.code // 100 == 3 or at < 0:
+            if not reply.positive:
+                raise self._desynchronised(reply)
+        elif at == 0:
+            self._hear_mail(reply)
         else:
-            try:
-                self.line_is_dead = not self._ask(wire, "RSET").positive
-            except MailError:
-                self.line_is_dead = True
-        return self._delivery(Outcome.REFUSED, error=refusal, reply=refusal.reply)
+            self._hear_recipient(self.outgoing.recipients[at - 1], reply)
 
-    def _partial(self, wire: Wire) -> RefusedError:
-        return RefusedError(
-            f"{wire.peer} took {self._mail.message_id} for {some_of(self._accepted)}, who do get it, and refused "
-            f"{each_refused(self._refused)}.",
-            remedy="Send it to the refused addresses alone once they are put right.",
-            phase=Phase.ENVELOPE,
-            reply=next(iter(self._refused.values())),
-        )
+    def broke(self, error: MailError) -> Delivery:
+        """What became of the mail when the line did not survive."""
+        if self.handed_over and not self.lone_dot:
+            return self.outgoing.unknown(error.message, self._accepted)
+        if self.lone_dot:
+            return self._all_refused()
+        # Nobody can have the mail: its final dot was not sent.
+        if error.phase is not self.phase:
+            error = type(error)(
+                error.message, remedy=error.remedy, phase=self.phase, reply=error.reply, retryable=error.retryable
+            )
+        return self.outgoing.not_sent(error)
 
-    def _refusal(self, wire: Wire, what: str, reply: Reply, *, retryable: bool) -> RefusedError:
-        differs = len({(said.code, said.enhanced) for said in self._refused.values()}) > 1
-        return RefusedError(
-            f"{wire.peer} refused {what} with '{reply}'{f' ({each_refused(self._refused)})' if differs else ''}.",
-            remedy=remedy_for(reply, anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS),
-            phase=wire.phase,
-            reply=reply,
-            retryable=retryable,
-        )
+    def interrupted(self, by: BaseException) -> MailError:
+        """What is known of a mail that was handed over when something from outside ended the waiting."""
+        return self.outgoing.unknown_error(f"the task was interrupted ({type(by).__name__}).", self._accepted)
 
-    def _delivery(
-        self,
-        outcome: Outcome,
-        *,
-        accepted: tuple[str, ...] = (),
-        reply: Reply | None = None,
-        error: MailError | None = None,
+    def _hear_mail(self, reply: Reply) -> None:
+        if not reply.positive:
+            if self.pipelined and _NO_PIPELINING.search(reply.text):
+                raise self._desynchronised(reply)
+            self._sender_refused = reply
+            if not self.pipelined:
+                self._over(self._all_refused())
+
+    def _hear_recipient(self, address: str, reply: Reply) -> None:
+        if self._sender_refused is None:
+            if reply.positive:
+                self._accepted.append(address)
+            elif self._accepted and _too_many(reply):
+                self._too_many[address] = reply
+            else:
+                self._refused[address] = reply
+        if self._heard - self._reset == len(self.outgoing.recipients) + 1:
+            if self.chunking and self._accepted:
+                self.stage = Stage.CONTENT
+            elif not self._accepted and (self.chunking or not self.pipelined):
+                self._over(self._all_refused())
+
+    def _hear_data(self, reply: Reply) -> None:
+        if reply.code == 354:
+            self.stage = Stage.CONTENT if self._accepted else Stage.LONE_DOT
+            self.lone_dot = not self._accepted
+        elif reply.code < 400:
+            raise self._desynchronised(reply)
+        elif self._accepted:
+            if self.pipelined and _NO_PIPELINING.search(reply.text):
+                raise self._desynchronised(reply)
+            self._merge_refused()
+            self._over(self._refuse("the message (DATA)", reply))
+        else:
+            self._over(self._all_refused())
+
+    def _hear_answer(self, reply: Reply) -> None:
+        if self.lone_dot:
+            # Whatever it says: nobody was accepted, so nobody gets it.
+            self.line_is_dead = reply.code == 421 or not self.handed_over
+            self._over(self._all_refused())
+        elif not self.handed_over:
+            # Without its dot, or its last octet, the server forgets the message.
+            self.line_is_dead = True
+            if reply.code < 400:
+                raise ProtocolError(
+                    f"{self._peer} said '{reply}' before it had the whole message.",
+                    remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
+                    phase=Phase.DATA,
+                )
+            self._merge_refused()
+            self._over(self._refuse("to take the rest", reply))
+        elif reply.code // 100 == 3:
+            self.line_is_dead = True
+            why = f"'{reply}' is no answer to a final dot."
+            self._over(self.outgoing.unknown(why, self._accepted, reply))
+        elif reply.positive:
+            self._taken(reply)
+        else:
+            self.line_is_dead = reply.code == 421
+            self._merge_refused()
+            self._over(self._refuse("the message", reply))
+
+    def _taken(self, reply: Reply) -> None:
+        outgoing = self.outgoing
+        outgoing.accepted += self._accepted
+        self._merge_refused(too_many=False)
+        self.stage = Stage.OVER
+        if self._too_many:
+            outgoing.recipients = list(self._too_many)
+        else:
+            self.delivery = outgoing.answered(self._peer, reply)
+
+    def _closing(self, reply: Reply) -> None:
+        """421: the recipients that the server took are forgotten with the rest."""
+        self.line_is_dead = True
+        self._over(self._refuse("to go on", reply, retryable=True))
+
+    def _all_refused(self) -> Delivery:
+        if self._sender_refused is not None:
+            return self._refuse(f"the sender {self.outgoing.sender}", self._sender_refused, phase=Phase.ENVELOPE)
+        self._merge_refused()
+        transient = any(said.transient for said in self._refused.values())
+        said = next(iter(self._refused.values()))
+        return self._refuse("every recipient", said, phase=Phase.ENVELOPE, retryable=transient)
+
+    def _refuse(
+        self, what: str, reply: Reply, *, phase: Phase | None = None, retryable: bool | None = None
     ) -> Delivery:
-        return Delivery(
-            index=self._index,
-            message_id=self._mail.message_id or "",
-            outcome=outcome,
-            accepted=accepted,
-            refused=self._refused,
+        return self.outgoing.refuse(self._peer, what, reply, phase=phase or self.phase, retryable=retryable)
+
+    def _merge_refused(self, *, too_many: bool = True) -> None:
+        if self._refused:
+            self.outgoing.refused.update(self._refused)
+        if too_many and self._too_many:
+            self.outgoing.refused.update(self._too_many)
+
+    def _over(self, delivery: Delivery) -> None:
+        self.stage = Stage.OVER
+        self.delivery = delivery
+
+    def _desynchronised(self, reply: Reply) -> ProtocolError:
+        line = self.lines[min(self._heard, len(self.lines)) - 1]
+        return ProtocolError(
+            f"{self._peer} answered {line.partition(' ')[0]} with '{reply}', which is no answer to it.",
+            remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
+            phase=Phase.ENVELOPE,
             reply=reply,
-            error=error,
         )
+
+
+def _too_many(reply: Reply) -> bool:
+    """Whether the rest of the recipients will do in a transaction of their own."""
+    if reply.code not in _TOO_MANY_CODES:
+        return False
+    if reply.enhanced is not None:
+        return reply.enhanced.endswith(".5.3")
+    return reply.code == _TOO_MANY_CODES[0] or _TOO_MANY_WORDS.search(reply.text) is not None

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
-import select
 import socket
 import ssl
 import time
@@ -19,27 +17,21 @@ from typing import Any
 from airflow_provider_smtpcm.errors import (
     ConnectError,
     ConnectionLostError,
-    MailError,
     NoAnswerError,
     Phase,
     ProtocolError,
     Reply,
 )
 from airflow_provider_smtpcm.smtp.name_service import look_up
+from airflow_provider_smtpcm.smtp.replies import ReplyReader
 from airflow_provider_smtpcm.smtp.tls import handshake_error
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 
 log = logging.getLogger(__name__)
 
-# RFC 5321 4.5.3.1.5 allows 512 octets a line, and RFC 4954 4 a challenge of 12288.
-LONGEST_LINE = 16384
-LONGEST_REPLY = 65536
 _DER = 2  # OpenSSL's number for it, which Python's `ssl` hides before 3.13
 # What one write hands over at the most, so that its deadline means the same for a long text as for a file.
 BLOCK = 65536
-_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
-_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Wire:
@@ -53,7 +45,8 @@ class Wire:
 
     def __init__(self, sock: socket.socket, *, peer: str, timeout: float) -> None:
         self._sock = sock
-        self._received = bytearray()
+        #: What the server says, as replies.
+        self.replies = ReplyReader(peer)
         self.peer = peer
         self.timeout = timeout
         #: What errors call the moment; the session sets it as it goes on.
@@ -107,9 +100,9 @@ class Wire:
             host: its name.
             implicit: whether this is how the line begins, rather than after STARTTLS.
         """
-        if self._received:
+        if self.replies.pending:
             raise ProtocolError(
-                f"{self.peer} sent {len(self._received)} octets in clear text after it had agreed to start TLS.",
+                f"{self.peer} sent {self.replies.pending} octets in clear text after it had agreed to start TLS.",
                 remedy="Somebody in the line may be slipping in commands; the server's administrator must look at it.",
                 phase=Phase.TLS,
             )
@@ -166,9 +159,9 @@ class Wire:
                 self._sock.settimeout(self.seconds_left(self.timeout))
                 self._sock.sendall(view[at : at + BLOCK])
         except TimeoutError:
-            raise self._no_answer("did not take what we sent") from None
+            raise self.no_answer("did not take what we sent") from None
         except OSError as error:
-            raise self._lost(error) from None
+            raise self.lost(error) from None
 
     def command(self, line: str, *, secret: bool = False) -> None:
         """Send one command line; a secret one is not logged."""
@@ -185,54 +178,43 @@ class Wire:
             secret: whether the text is kept out of the log, as a challenge must be.
         """
         deadline = time.monotonic() + self.seconds_left(self.timeout if timeout is None else timeout)
-        code: int | None = None
-        texts: list[str] = []
-        size = 0
-        while True:
-            line = self._read_line(deadline)
-            size += len(line)
-            match = _REPLY_LINE.fullmatch(line)
-            if match is None:
-                raise self._not_smtp(line, secret=secret)
-            if code is not None and int(match[1]) != code:
-                raise ProtocolError(
-                    f"{self.peer} changed from {code} to {int(match[1])} within one reply.",
-                    remedy="The server's administrator must look at it; a proxy in between may garble what it says.",
-                    phase=self.phase,
-                )
-            if size > LONGEST_REPLY:
-                raise self._too_long()
-            code = int(match[1])
-            texts.append(_UNPRINTABLE.sub("?", (match[3] or b"").decode("utf-8", "replace")).strip())
-            if match[2] != b"-":
-                break
-        reply = _reply(code, texts)
-        log.debug("S: %s", f"{code} (not shown)" if secret else reply)
+        while (reply := self.replies.next(self.phase, secret=secret)) is None:
+            self._receive(deadline)
+        log.debug("S: %s", f"{reply.code} (not shown)" if secret else reply)
         return reply
 
-    def early_reply(self) -> Reply | None:
-        """What the server has said without being asked, if it has; does not wait for it to begin."""
-        with contextlib.suppress(MailError, OSError, ValueError):
-            pending = isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()
-            if self._received or pending or select.select([self._sock], [], [], 0)[0]:
-                return self.read_reply(timeout=0.05)
-        return None
+    def fileno(self) -> int:
+        """What `poll` waits for."""
+        return self._sock.fileno()
+
+    def do_not_wait(self) -> None:
+        """From here on only `send_some` and `receive_some` are used, until one of the others sets a time again."""
+        self._sock.settimeout(0)
+
+    def send_some(self, octets: bytes | memoryview) -> int:
+        """Send as much as fits without waiting, and say how much that was."""
+        try:
+            return self._sock.send(octets)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
+        except OSError as error:
+            raise self.lost(error) from None
+
+    def receive_some(self) -> None:
+        """Take in what has arrived, without waiting for more."""
+        try:
+            self._take(self._sock.recv(BLOCK))
+            while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+                self._take(self._sock.recv(BLOCK))
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            raise self.lost(error) from None
 
     def close(self) -> None:
         """Close the socket; never raises."""
         with contextlib.suppress(OSError):
             self._sock.close()
-
-    def _read_line(self, deadline: float) -> bytes:
-        while (end := self._received.find(b"\n")) < 0:
-            if len(self._received) > LONGEST_LINE:
-                raise self._too_long()
-            self._receive(deadline)
-        if end > LONGEST_LINE:
-            raise self._too_long()
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return line.removesuffix(b"\r")
 
     def _receive(self, deadline: float) -> None:
         left = deadline - time.monotonic()
@@ -240,14 +222,16 @@ class Wire:
             if left <= 0:
                 raise TimeoutError
             self._sock.settimeout(left)
-            received = self._sock.recv(65536)
+            self._take(self._sock.recv(BLOCK))
         except TimeoutError:
-            raise self._no_answer("did not answer in full") from None
+            raise self.no_answer("did not answer in full") from None
         except OSError as error:
-            raise self._lost(error) from None
+            raise self.lost(error) from None
+
+    def _take(self, received: bytes) -> None:
         if not received:
-            raise self._lost(None)
-        self._received += received
+            raise self.lost(None)
+        self.replies.feed(received)
 
     def seconds_left(self, timeout: float) -> float:
         """So many seconds, or fewer where the wire gives up before.
@@ -259,49 +243,24 @@ class Wire:
             return timeout
         left = min(timeout, self.give_up_at - time.monotonic())
         if left <= 0:
-            raise self._no_answer("was not done")
+            raise self.no_answer("was not done")
         return left
 
-    def _no_answer(self, what: str) -> NoAnswerError:
+    def no_answer(self, what: str) -> NoAnswerError:
+        """The error of a deadline that has passed."""
         remedy = "Ask the server's administrator what holds it up, or raise 'Timeout'."
         if self.awaiting_greeting and self.tls_version is None:
             remedy = "If this port speaks TLS from the start (465 usually does), set SSL to 'Implicit TLS'. " + remedy
         return NoAnswerError(f"{self.peer} {what} before the deadline.", remedy=remedy, phase=self.phase)
 
-    def _lost(self, error: OSError | None) -> ConnectionLostError:
+    def lost(self, error: OSError | None) -> ConnectionLostError:
+        """The error of a line that broke; None: the server hung up."""
         why = (error.strerror or type(error).__name__) if error else "it hung up"
         return ConnectionLostError(
             f"The connection to {self.peer} was lost ({why}).",
             remedy="Try again; if it happens each time, look into the server's log for this worker's address.",
             phase=self.phase,
         )
-
-    def _not_smtp(self, line: bytes, *, secret: bool) -> ProtocolError:
-        if line[:2] in (b"\x15\x03", b"\x16\x03"):
-            remedy = "It speaks TLS from the start on this port: set SSL to 'Implicit TLS'."
-        else:
-            remedy = "Check that 'Port' is the mail server's SMTP port."
-        shown = f"({len(line)} octets, not shown)" if secret else line[:60].decode("ascii", "backslashreplace")
-        return ProtocolError(
-            f"{self.peer} answered {_UNPRINTABLE.sub('?', shown)!r}, which is not an SMTP reply.",
-            remedy=remedy,
-            phase=self.phase,
-        )
-
-    def _too_long(self) -> ProtocolError:
-        return ProtocolError(
-            f"{self.peer} sent a reply without end (above {LONGEST_LINE} octets a line or {LONGEST_REPLY} in all).",
-            remedy="Check that 'Port' is the mail server's SMTP port.",
-            phase=self.phase,
-        )
-
-
-def _reply(code: int, texts: list[str]) -> Reply:
-    match = _ENHANCED.match(texts[0])
-    if match is None:
-        return Reply(code=code, text="\n".join(texts))
-    enhanced = match[1]
-    return Reply(code=code, enhanced=enhanced, text="\n".join(t.removeprefix(enhanced).strip() for t in texts))
 
 
 def _earlier(moment: float, other: float | None) -> float:

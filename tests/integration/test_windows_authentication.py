@@ -306,7 +306,9 @@ def test_a_refused_account_is_tried_once_for_each_hook(
     connection = manager(server, login=login, password="wrong-horse", windows_protocol=protocol)
     windows = WindowsSignIn(connection)
     before = kerberos.log().count("PREAUTH_FAILED")
-    deliveries = list(send_many([MAIL] * 8, lambda: Session(connection, windows=windows).open(), connections=4))
+    deliveries = list(
+        send_many([MAIL] * 8, connection, lambda: Session(connection, windows=windows).open(), connections=4)
+    )
     assert {str(delivery.outcome) for delivery in deliveries} == {"not_sent"}
     assert len(server.attempts()) + kerberos.log().count("PREAUTH_FAILED") - before == 1
 

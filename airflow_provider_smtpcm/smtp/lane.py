@@ -1,0 +1,409 @@
+"""One session with mails in flight: what to say next, what was said, and whose answer is awaited. Never waits.
+
+Where the server offers PIPELINING (RFC 2920), an envelope goes in one group, and the next mail's envelope on the heels
+of this mail's final dot: one round trip a mail. Where it does not, each command waits for its reply.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
+from airflow_provider_smtpcm.mail.render import Rendering, render
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
+from airflow_provider_smtpcm.smtp.outgoing import Outgoing
+from airflow_provider_smtpcm.smtp.read_ahead import ReadAhead
+from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.session import Session
+
+log = logging.getLogger(__name__)
+
+FINAL_DOT = b".\r\n"
+# So many blocks of a long message in a row, then the other lanes have their turn.
+_BLOCKS_A_TURN = 16
+
+
+Content = Iterator[bytes] | ReadAhead
+
+
+class Traffic(Protocol):
+    """What a lane needs of the place where mails come from and deliveries go to."""
+
+    #: Whether servers that offer PIPELINING are taken at their word.
+    pipelining: bool
+    #: Whether nothing more is begun.
+    closing: bool
+
+    def next_outgoing(self) -> Outgoing | None:
+        """A mail that is ready to be sent, if there is one."""
+
+    def again(self, outgoing: Outgoing) -> None:
+        """Nobody has this one, or not everybody: it goes first into whatever lane is free."""
+
+    def delivered(self, delivery: Delivery) -> None:
+        """This is what became of a mail."""
+
+    def wake(self) -> None:
+        """Called from another thread: a lane has something to say that it was waiting for."""
+
+
+class Lane:
+    """One session and the one or two transactions on it.
+
+    Args:
+        session: open.
+        traffic: see there.
+        keep: whether mails that the line took down with it before they were handed over may go through another one.
+    """
+
+    def __init__(self, session: Session, traffic: Traffic, *, keep: bool = True) -> None:
+        self.session = session
+        #: Whether there was no mail for it when it asked.
+        self.hungry = False
+        #: Whether it waits until the socket takes more.
+        self.wants_write = False
+        #: Whether `poll` was told so.
+        self.write_awaited = False
+        #: When (`time.monotonic`) the server has had its time.
+        self.deadline = math.inf
+        #: Whether the connection is gone.
+        self.dead = False
+        self._traffic = traffic
+        self._keep = keep
+        self._wire = session.wire
+        self._wire.do_not_wait()
+        self._wire.phase = Phase.ENVELOPE
+        self._replies = self._wire.replies
+        self._tell = log.isEnabledFor(logging.DEBUG)
+        self._offers = session.extensions
+        self._in_flight: deque[Transaction] = deque()
+        # What is to be sent, where in it the last one in flight is handed over, and what follows it.
+        self._block: bytes | memoryview = b""
+        self._handed_over_at: int | None = None
+        self._content: Content | None = None
+        self._left = 0
+        self._block_since = 0.0
+
+    def fileno(self) -> int:
+        """What `poll` waits for."""
+        return self._wire.fileno()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a mail is in flight."""
+        return bool(self._in_flight)
+
+    @property
+    def past_the_envelope(self) -> bool:
+        """Whether a message is being sent, or its answer awaited."""
+        return bool(self._in_flight) and self._in_flight[0].stage is not Stage.ENVELOPE
+
+    @property
+    def handed_over(self) -> Transaction | None:
+        """The mail that only the server knows about, if there is one."""
+        return next((flying for flying in self._in_flight if flying.handed_over and not flying.lone_dot), None)
+
+    def listen(self) -> None:
+        """Take in what the server has said, and go on."""
+        try:
+            self._wire.receive_some()
+        except MailError as error:
+            if not self._hear():
+                self._broke(error)
+            return
+        if not self._hear():
+            self.speak()
+
+    def speak(self) -> None:
+        """Say whatever can be said now."""
+        try:
+            turns = _BLOCKS_A_TURN
+            while turns and (self._block or self._next_block()):
+                if not self._send():
+                    break
+                turns -= 1
+            self.wants_write = bool(self._block) or not turns
+        except MailError as error:
+            self._sending_failed(error)
+
+    def check_deadline(self, now: float) -> None:
+        """Give the server up if it has had its time."""
+        if now < self.deadline or self.dead:
+            return
+        self._wire.phase = self._in_flight[0].phase if self._in_flight else Phase.ENVELOPE
+        self._broke(self._wire.no_answer("did not take what we sent" if len(self._block) else "did not answer in full"))
+
+    def abandon(self) -> None:
+        """Close the socket without a word."""
+        self.dead = True
+        if isinstance(self._content, ReadAhead):
+            self._content.close()
+        self._content = None
+        self._block = b""
+        self.session.abandon()
+
+    # --- Speaking
+
+    def _next_block(self) -> bool:
+        """Fill the block with all that may be said now; whether there is anything."""
+        parts: list[bytes] = []
+        if self._content is not None:
+            for block in self._content:
+                if block is None:  # it is still being read
+                    self.deadline = math.inf
+                    return False
+                if block:
+                    self._begin(block)
+                    self._count(block)
+                    return True
+            if not self._end_of_content(parts):
+                return False
+        while self._say(parts):
+            pass
+        if parts:
+            self._begin(parts[0] if len(parts) == 1 else b"".join(parts))
+        return bool(parts)
+
+    def _say(self, parts: list[bytes]) -> bool:
+        """Add what comes next; whether more may follow at once."""
+        if self._traffic.closing:
+            return False
+        flying = self._in_flight[-1] if self._in_flight else None
+        if flying is None or (flying.stage is Stage.ANSWER and len(self._in_flight) == 1 and self._may_follow(flying)):
+            return self._begin_transaction()
+        if flying.stage is Stage.ENVELOPE and flying.said < len(flying.lines):
+            return self._say_lines(flying, parts)
+        if flying.stage is Stage.LONE_DOT:
+            parts.append(FINAL_DOT)
+            self._handed_over_at = sum(map(len, parts)) - len(FINAL_DOT)
+            flying.stage = Stage.ANSWER
+            return True
+        if flying.stage is Stage.CONTENT and self._content is None:
+            return self._begin_content(flying, parts)
+        return False
+
+    def _may_follow(self, flying: Transaction) -> bool:
+        return flying.pipelined and self._traffic.pipelining
+
+    def _begin_transaction(self) -> bool:
+        outgoing = self._traffic.next_outgoing()
+        self.hungry = outgoing is None
+        if outgoing is None:
+            return False
+        try:
+            rendering = self._rendering(outgoing)
+            outgoing.check(
+                rendering,
+                limit=self.session.size_limit,
+                smtputf8="SMTPUTF8" in self._offers,
+                peer=self._wire.peer,
+            )
+        except MailError as error:
+            self._traffic.delivered(outgoing.not_sent(error))
+            return True
+        parameters = f" SIZE={rendering.size}" if "SIZE" in self._offers else ""
+        if rendering.binary:
+            parameters += " BODY=BINARYMIME"
+        if rendering.needs_smtputf8:
+            parameters += " SMTPUTF8"
+        flying = Transaction(
+            outgoing,
+            rendering,
+            peer=self._wire.peer,
+            parameters=parameters,
+            chunking=rendering.binary,
+            pipelined=self._traffic.pipelining and "PIPELINING" in self._offers,
+            on_heels=bool(self._in_flight),
+            reset=self.session.needs_reset and not self._in_flight,
+        )
+        self._in_flight.append(flying)
+        return True
+
+    def _rendering(self, outgoing: Outgoing) -> Rendering:
+        """As BINARYMIME (RFC 3030) where that is asked for, offered, and worth it."""
+        mail = outgoing.mail
+        if not (outgoing.manager.binary_mime and (mail.attachments or mail.inline_images)):
+            return outgoing.rendering
+        if not {"CHUNKING", "BINARYMIME"} <= self._offers.keys():
+            return outgoing.rendering
+        return render(mail, binary=True)
+
+    def _say_lines(self, flying: Transaction, parts: list[bytes]) -> bool:
+        lines = flying.lines if flying.pipelined else flying.lines[flying.said : flying.said + 1]
+        if not flying.pipelined and flying.unanswered:
+            return False
+        if self._tell:
+            for line in lines:
+                log.debug("C: %s", line)
+        flying.said += len(lines)
+        parts.append(("\r\n".join(lines) + "\r\n").encode())
+        return False
+
+    def _begin_content(self, flying: Transaction, parts: list[bytes]) -> bool:
+        message = None if flying.chunking else flying.outgoing.message
+        if message is not None:
+            parts.append(message)
+            self._handed_over_at = sum(map(len, parts)) - len(FINAL_DOT)
+            flying.stage = Stage.ANSWER
+            return True
+        if flying.chunking:
+            self._left = flying.rendering.size
+            parts.append(f"BDAT {self._left} LAST\r\n".encode())
+        content = iter(flying.rendering) if flying.chunking else dot_stuffed(flying.rendering)
+        remote = flying.outgoing.mail.reads_remote_files
+        self._content = ReadAhead(content, self._traffic.wake) if remote else content
+        return False
+
+    def _count(self, block: bytes) -> None:
+        """After BDAT, the server has the whole message with the last octet that was announced."""
+        flying = self._in_flight[-1]
+        if flying.chunking:
+            self._left -= len(block)
+            if not self._left:
+                flying.stage = Stage.ANSWER
+                self._handed_over_at = len(block) - 1
+
+    def _end_of_content(self, parts: list[bytes]) -> bool:
+        """The final dot, unless the server has refused in the meantime; False where the line is done for."""
+        self._content = None
+        flying = self._in_flight[-1]
+        if flying.chunking:
+            return True
+        self._wire.receive_some()
+        if self._hear():
+            return False
+        flying.stage = Stage.ANSWER
+        parts.append(FINAL_DOT)
+        self._handed_over_at = 0
+        return True
+
+    def _begin(self, block: bytes) -> None:
+        self._block = block
+        self._block_since = time.monotonic()
+
+    def _send(self) -> bool:
+        """Send the block, or as much of it as fits; whether it is through."""
+        block = self._block
+        sent = self._wire.send_some(block)
+        through = sent == len(block)
+        if self._handed_over_at is not None:
+            if sent > self._handed_over_at:
+                # From the first octet of the final dot on, only the server knows what becomes of the mail.
+                self._dotted().handed_over = True
+                self._handed_over_at = None
+            else:
+                self._handed_over_at -= sent
+        if through:
+            self._block = b""
+        elif sent:
+            self._block = memoryview(block)[sent:]
+        self._set_deadline()
+        return through
+
+    def _dotted(self) -> Transaction:
+        """The one whose final dot is in the block."""
+        return next(flying for flying in self._in_flight if flying.stage is Stage.ANSWER and not flying.handed_over)
+
+    def _set_deadline(self) -> None:
+        timeout = self._wire.timeout
+        if len(self._block):
+            self.deadline = self._block_since + timeout
+        elif self._in_flight:
+            if self._in_flight[0].handed_over:
+                timeout = self.session.manager.final_reply_timeout
+            self.deadline = time.monotonic() + timeout
+        else:
+            self.deadline = math.inf
+
+    def _sending_failed(self, error: MailError) -> None:
+        """What the server had said before the line broke, or before the file failed, comes first."""
+        with contextlib.suppress(MailError):
+            self._wire.receive_some()
+        if not self._hear():
+            self._broke(error)
+
+    # --- Listening
+
+    def _hear(self) -> bool:
+        """Take every reply that is whole; whether the line is done for."""
+        heard = False
+        while not self.dead:
+            try:
+                reply = self._replies.next(self._wire.phase)
+                if reply is None:
+                    break
+                heard = True
+                if self._tell:
+                    log.debug("S: %s", reply)
+                if not self._in_flight:
+                    self._unasked(reply)
+                else:
+                    self._take(self._in_flight[0], reply)
+            except ProtocolError as error:
+                self._broke(error)
+        if heard and not self.dead:
+            self._set_deadline()
+        return self.dead
+
+    def _take(self, flying: Transaction, reply: Reply) -> None:
+        if reply.code == 421 and self.session.has_carried_mail and self._keep and flying.stage is Stage.ENVELOPE:
+            # The server closes a session that has carried mail: its limit, or its idle time. The mail is nobody's yet.
+            self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
+            return
+        flying.hear(reply)
+        if flying.stage is not Stage.OVER:
+            return
+        self._in_flight.popleft()
+        self.session.has_carried_mail = True
+        self.session.needs_reset = not flying.handed_over
+        if flying.delivery is not None:
+            self._traffic.delivered(flying.delivery)
+        else:
+            self._traffic.again(flying.outgoing)
+        if flying.line_is_dead:
+            self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
+
+    def _unasked(self, reply: Reply) -> None:
+        """What is said to nobody: a good-bye, or an answer too many, after which no answer could be trusted."""
+        log.info("%s said '%s' without being asked; the session is closed.", self._wire.peer, reply)
+        self.abandon()
+
+    def _broke(self, error: MailError) -> None:
+        """The line is done for, and each mail on it ends, or goes through another one."""
+        flying, self._in_flight = self._in_flight, deque()
+        self.abandon()
+        first = True
+        for transaction in flying:
+            if not transaction.handed_over and self._keep and self._may_go_again(transaction, error, first=first):
+                self._traffic.again(transaction.outgoing)
+            else:
+                self._traffic.delivered(transaction.broke(error))
+            first = False
+
+    def _may_go_again(self, flying: Transaction, error: MailError, *, first: bool) -> bool:
+        """Whether it was not this mail's fault, and nobody can have it."""
+        if flying.stage is not Stage.ENVELOPE:
+            return False
+        if (
+            flying.pipelined
+            and isinstance(error, ProtocolError | NoAnswerError)
+            and (flying.on_heels or flying.answered_in_part)
+        ):
+            if self._traffic.pipelining:
+                log.warning(
+                    "%s offers PIPELINING and does not do it well (%s); from here on each command waits for its reply.",
+                    self._wire.peer,
+                    error.message,
+                )
+                self._traffic.pipelining = False
+            return True
+        return not first or (self.session.has_carried_mail and isinstance(error, ConnectionLostError))

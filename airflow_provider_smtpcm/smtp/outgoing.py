@@ -1,0 +1,165 @@
+"""One mail on its way, through as many transactions as it takes, and the delivery that it ends in. Knows no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
+from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, Phase, RefusedError, Reply
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.render import Rendering
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.refusals import each_refused, remedy_for, some_of
+
+
+class Outgoing:
+    """A mail that waits for its turn, is on its way, or has arrived in part.
+
+    Args:
+        index: its place in the batch.
+        mail: complete: with its sender and its Message-ID.
+        rendering: what is sent.
+        manager: whose server it goes to.
+    """
+
+    __slots__ = ("accepted", "index", "mail", "manager", "message", "recipients", "refused", "rendering", "sender")
+
+    def __init__(self, index: int, mail: Mail, rendering: Rendering, manager: SmtpConnectionManager) -> None:
+        self.index = index
+        self.mail = mail
+        self.rendering = rendering
+        self.manager = manager
+        assert mail.from_address is not None
+        self.sender = mail.from_address.address
+        #: Whom the server has still to be asked to take.
+        self.recipients: Sequence[str] = [address.address for address in mail.recipients]
+        self.accepted: list[str] = []
+        self.refused: dict[str, Reply] = {}
+        #: What DATA sends, dots doubled and the final one included, where that is short enough to be held ready.
+        self.message: bytes | None = None
+
+    def check(self, rendering: Rendering, *, limit: int | None, smtputf8: bool, peer: str) -> None:
+        """What the server's EHLO already rules out.
+
+        Args:
+            rendering: what is to be sent.
+            limit: octets that the server takes at the most (RFC 1870).
+            smtputf8: whether it offers that (RFC 6531).
+            peer: how messages call it.
+
+        Raises:
+            MessageError: with both numbers, or the addresses.
+        """
+        if limit is not None and rendering.size > limit:
+            raise MessageError(
+                f"The message has {rendering.size:,} octets, and {peer} takes {limit:,} at most (attachments grow by "
+                "a third on their way).",
+                remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
+            )
+        if rendering.needs_smtputf8 and not smtputf8:
+            sender = (self.mail.from_address,) if self.mail.from_address else ()
+            everybody = (*sender, *self.mail.reply_to, *self.mail.recipients)
+            names = [address.address for address in everybody if address.needs_smtputf8]
+            raise MessageError(
+                f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): {some_of(names)}.",
+                remedy="Use an ASCII alias of that mailbox.",
+            )
+
+    def answered(self, peer: str, reply: Reply) -> Delivery:
+        """Its delivery, once the server has taken it for everybody in `accepted`."""
+        if not self.refused:
+            return Delivery(
+                index=self.index,
+                message_id=self.mail.message_id or "",
+                outcome=Outcome.ACCEPTED,
+                accepted=tuple(self.accepted),
+                reply=reply,
+            )
+        return self._delivery(Outcome.PARTIAL, self._partial(peer), reply)
+
+    def refuse(self, peer: str, what: str, reply: Reply, *, phase: Phase, retryable: bool | None = None) -> Delivery:
+        """Its delivery, when the server refused everybody whom it was still asked to take.
+
+        Args:
+            peer: how messages call the server.
+            what: what it refused, for the message.
+            reply: its words, which hold for whoever was not refused by others.
+            phase: how far the mail had come.
+            retryable: whether another try may help, if that does not follow from the reply.
+        """
+        for address in self.recipients:
+            self.refused.setdefault(address, reply)
+        if self.accepted:
+            return self._delivery(Outcome.PARTIAL, self._partial(peer), reply)
+        differs = len({(said.code, said.enhanced) for said in self.refused.values()}) > 1
+        error = RefusedError(
+            f"{peer} refused {what} with '{reply}'{f' ({each_refused(self.refused)})' if differs else ''}.",
+            remedy=remedy_for(reply, anonymous=self.manager.auth_mode is AuthMode.ANONYMOUS),
+            phase=phase,
+            reply=reply,
+            retryable=reply.transient if retryable is None else retryable,
+        )
+        return self._delivery(Outcome.REFUSED, error, reply)
+
+    def not_sent(self, error: MailError) -> Delivery:
+        """Its delivery, when nobody (else) can have received it."""
+        return self._delivery(Outcome.PARTIAL if self.accepted else Outcome.NOT_SENT, self._rest(error), error.reply)
+
+    def unknown(self, why: str, handed_over_for: Sequence[str], reply: Reply | None = None) -> Delivery:
+        """Its delivery, when it was handed over and nobody said what became of it."""
+        return self._delivery(Outcome.UNKNOWN, self.unknown_error(why, handed_over_for), reply)
+
+    def unknown_error(self, why: str, handed_over_for: Sequence[str]) -> OutcomeUnknownError:
+        """What is known of a mail that was handed over without an answer.
+
+        Args:
+            why: why there is none.
+            handed_over_for: the recipients whom the server had agreed to.
+        """
+        surely = f" {some_of(self.accepted)} did get it, by an earlier transaction." if self.accepted else ""
+        return OutcomeUnknownError(
+            f"The whole message {self.mail.message_id} was handed to the server, and its answer never came: {why} "
+            f"It may have been delivered to {some_of(handed_over_for)}.{surely}",
+            remedy="Look for this Message-ID in the server's log or message tracking before sending it again.",
+        )
+
+    def _rest(self, error: MailError) -> MailError:
+        """The error of those who are left, where others have the mail already: trying all of it again is no remedy."""
+        if not self.accepted:
+            return error
+        rest = [address for address in self.recipients if address not in self.refused]
+        return RefusedError(
+            f"{self.mail.message_id} was taken for {some_of(self.accepted)}, who do get it, and not sent to "
+            f"{some_of(rest)}: {error.message}",
+            remedy="Send it to these alone.",
+            phase=error.phase,
+            reply=error.reply,
+            retryable=False,
+        )
+
+    def _partial(self, peer: str) -> RefusedError:
+        return RefusedError(
+            f"{peer} took {self.mail.message_id} for {some_of(self.accepted)}, who do get it, and refused "
+            f"{each_refused(self.refused)}.",
+            remedy="Send it to the refused addresses alone once they are put right.",
+            phase=Phase.ENVELOPE,
+            reply=next(iter(self.refused.values())),
+        )
+
+    def _delivery(self, outcome: Outcome, error: MailError, reply: Reply | None) -> Delivery:
+        return Delivery(
+            index=self.index,
+            message_id=self.mail.message_id or "",
+            outcome=outcome,
+            accepted=tuple(self.accepted),
+            refused=self.refused,
+            reply=reply,
+            error=error,
+        )
+
+
+def not_prepared(index: int, mail: Mail, error: MailError) -> Delivery:
+    """The delivery of a mail that was never on its way."""
+    return Delivery(
+        index=index, message_id=mail.message_id or "", outcome=Outcome.NOT_SENT, reply=error.reply, error=error
+    )

@@ -1,0 +1,125 @@
+"""A server's replies out of the octets that arrive (RFC 5321 4.2). Knows no socket and no time."""
+
+from __future__ import annotations
+
+import re
+
+from airflow_provider_smtpcm.errors import Phase, ProtocolError, Reply
+
+# RFC 5321 4.5.3.1.5 allows 512 octets a line, and RFC 4954 4 a challenge of 12288.
+LONGEST_LINE = 16384
+LONGEST_REPLY = 65536
+# A server answers MAIL, RCPT and DATA with the same lines for every mail: so many of them are parsed once.
+_LINES_KNOWN = 64
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class ReplyReader:
+    """Takes octets in whatever pieces they come, and gives whole replies.
+
+    Args:
+        peer: how messages call the server.
+    """
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._octets = b""
+        self._at = 0
+        self._known: dict[bytes, Reply] = {}
+        # The reply of which some lines have come: its code, their texts, their octets.
+        self._code: int | None = None
+        self._texts: list[str] = []
+        self._size = 0
+
+    def feed(self, octets: bytes) -> None:
+        """Add what has arrived."""
+        self._octets = self._octets[self._at :] + octets if self._at < len(self._octets) else octets
+        self._at = 0
+
+    @property
+    def pending(self) -> int:
+        """How many octets have arrived that no reply was made of yet."""
+        return len(self._octets) - self._at + self._size
+
+    def next(self, phase: Phase, *, secret: bool = False) -> Reply | None:
+        """The next whole reply, however many lines it has; None while it is not complete.
+
+        Args:
+            phase: what an error calls the moment.
+            secret: whether the text is kept out of errors, as a challenge must be.
+
+        Raises:
+            ProtocolError: these are no replies, or one without end.
+        """
+        while True:
+            end = self._octets.find(b"\n", self._at)
+            if end < 0:
+                if len(self._octets) - self._at > LONGEST_LINE:
+                    raise self._too_long(phase)
+                return None
+            line = self._octets[self._at : end]
+            self._at = end + 1
+            if self._code is None and (reply := self._known.get(line)) is not None:
+                return reply
+            if len(line) > LONGEST_LINE or self._size > LONGEST_REPLY:
+                raise self._too_long(phase)
+            if (reply := self._add(line.removesuffix(b"\r"), phase, secret=secret)) is not None:
+                if len(self._known) < _LINES_KNOWN and "\n" not in reply.text and not secret:
+                    self._known[line] = reply
+                return reply
+
+    def _add(self, line: bytes, phase: Phase, *, secret: bool) -> Reply | None:
+        self._size += len(line)
+        match = _REPLY_LINE.fullmatch(line)
+        if match is None:
+            raise self._not_smtp(line, phase, secret=secret)
+        code = int(match[1])
+        if self._code not in (None, code):
+            raise ProtocolError(
+                f"{self._peer} changed from {self._code} to {code} within one reply.",
+                remedy="The server's administrator must look at it; a proxy in between may garble what it says.",
+                phase=phase,
+            )
+        if self._size > LONGEST_REPLY:
+            raise self._too_long(phase)
+        self._code = code
+        self._texts.append(_UNPRINTABLE.sub("?", (match[3] or b"").decode("utf-8", "replace")).strip())
+        if match[2] == b"-":
+            return None
+        reply = _reply(code, self._texts)
+        self._forget()
+        return reply
+
+    def _forget(self) -> None:
+        self._code = None
+        self._texts = []
+        self._size = 0
+
+    def _not_smtp(self, line: bytes, phase: Phase, *, secret: bool) -> ProtocolError:
+        if line[:2] in (b"\x15\x03", b"\x16\x03"):
+            remedy = "It speaks TLS from the start on this port: set SSL to 'Implicit TLS'."
+        else:
+            remedy = "Check that 'Port' is the mail server's SMTP port."
+        shown = f"({len(line)} octets, not shown)" if secret else line[:60].decode("ascii", "backslashreplace")
+        return ProtocolError(
+            f"{self._peer} answered {_UNPRINTABLE.sub('?', shown)!r}, which is not an SMTP reply.",
+            remedy=remedy,
+            phase=phase,
+        )
+
+    def _too_long(self, phase: Phase) -> ProtocolError:
+        return ProtocolError(
+            f"{self._peer} sent a reply without end (above {LONGEST_LINE} octets a line or {LONGEST_REPLY} in all).",
+            remedy="Check that 'Port' is the mail server's SMTP port.",
+            phase=phase,
+        )
+
+
+def _reply(code: int, texts: list[str]) -> Reply:
+    match = _ENHANCED.match(texts[0])
+    if match is None:
+        return Reply(code=code, text="\n".join(texts))
+    enhanced = match[1]
+    return Reply(code=code, enhanced=enhanced, text="\n".join(t.removeprefix(enhanced).strip() for t in texts))
