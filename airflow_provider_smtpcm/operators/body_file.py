@@ -27,22 +27,44 @@ def render_body_file(field: str, file: str, encoding: str, environment: jinja2.E
     """
     from jinja2 import TemplateError
 
+    path, source = read_body_file(field, file, encoding, environment)
+    try:
+        return text_environment(environment).from_string(source).render(cast("dict[str, object]", context))
+    except TemplateError as error:
+        raise not_a_template(field, path, error) from None
+
+
+def read_body_file(field: str, file: str, encoding: str, environment: jinja2.Environment) -> tuple[Path, str]:
+    """Where a template file was found, and what stands in it; arguments and errors as `render_body_file` has them."""
     path = _find(field, file, [Path(folder) for folder in getattr(environment.loader, "searchpath", ())])
     try:
-        source = path.read_text(encoding=encoding)
+        return path, path.read_text(encoding=encoding)
     except (OSError, UnicodeError, LookupError) as error:
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
             remedy="Make it readable for the worker, or name its encoding by 'encoding'.",
         ) from None
-    try:
-        return _as_text(environment).from_string(source).render(cast("dict[str, object]", context))
-    except TemplateError as error:
-        line = getattr(error, "lineno", None)
-        raise MessageError(
-            f"{field}: {str(path)!r} cannot be rendered ({error.message}{f', line {line}' if line else ''}).",
-            remedy="Mend the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
-        ) from None
+
+
+def not_a_template(field: str, path: Path, error: jinja2.TemplateError) -> MessageError:
+    """What Jinja said about a template file, with the line."""
+    line = getattr(error, "lineno", None)
+    return MessageError(
+        f"{field}: {str(path)!r} cannot be rendered ({error.message}{f', line {line}' if line else ''}).",
+        remedy="Mend the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
+    )
+
+
+def text_environment(environment: jinja2.Environment) -> jinja2.Environment:
+    """The same environment; one that renders to Python objects would turn a file `1e3` into a number."""
+    from jinja2.nativetypes import NativeEnvironment
+    from jinja2.sandbox import SandboxedEnvironment
+
+    if not isinstance(environment, NativeEnvironment):
+        return environment
+    text = SandboxedEnvironment()
+    vars(text).update(vars(environment))  # its loader, globals, filters, and whatever the DAG set
+    return text.overlay()  # which binds the extensions to it
 
 
 def _find(field: str, file: str, folders: list[Path]) -> Path:
@@ -54,19 +76,3 @@ def _find(field: str, file: str, folders: list[Path]) -> Path:
         f"{field}: there is no file {file!r} (looked in {places}, and in the worker's own folder).",
         remedy="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
     )
-
-
-def _as_text(environment: jinja2.Environment) -> jinja2.Environment:
-    """The same environment; one that renders to Python objects would turn a file `1e3` into a number."""
-    from jinja2.nativetypes import NativeEnvironment
-    from jinja2.sandbox import SandboxedEnvironment
-
-    if not isinstance(environment, NativeEnvironment):
-        return environment
-    text = SandboxedEnvironment(
-        loader=environment.loader, undefined=environment.undefined, extensions=list(environment.extensions)
-    )
-    text.globals = environment.globals
-    text.filters = environment.filters
-    text.tests = environment.tests
-    return text

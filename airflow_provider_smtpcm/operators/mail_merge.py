@@ -1,0 +1,245 @@
+"""One task, many personalised mails: rows in, one mail for each, few connections. Knows Airflow, and no SMTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
+from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException, airflow_error
+from airflow_provider_smtpcm.operators.fields import one_of
+from airflow_provider_smtpcm.operators.merge.report import MergeReport
+from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
+from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
+from airflow_provider_smtpcm.operators.merge.rows import open_rows
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.operators.merge.unrendered import as_written, unrendered
+from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_smtpcm.mail import Address, Attachment, Priority
+
+log = logging.getLogger(__name__)
+
+#: The fields of each mail: templates over `row`, which Airflow must not render before there is a row.
+ROW_FIELDS = (
+    "from_address",
+    "to",
+    "cc",
+    "bcc",
+    "reply_to",
+    "subject",
+    "text",
+    "html",
+    "text_file",
+    "html_file",
+    "attachments",
+    "inline_images",
+    "priority",
+    "headers",
+    "row_key",
+)
+
+
+class MailMergeOperator(BaseOperator):
+    """Send one mail for each row, through an SMTP connection manager, and return what became of them.
+
+    The fields of the mail are those of `SendMailOperator`, as templates over `row` (`{{ row.name }}`, or
+    `{{ row["First name"] }}`) and `row_number` (from 1), besides all that Airflow's templates know. In `html` and
+    `html_file` what is filled in is escaped, unless `| safe` follows. What stands in a row is data: templates in it are
+    not evaluated. The output of another task may be given for any field.
+
+    Args:
+        rows: a list of mappings; the path or URL of a .csv, .tsv, .jsonl, .ndjson or .parquet file, which is read as it
+            is needed; another iterable of mappings; or a pandas DataFrame. The first line of a CSV file names the
+            columns.
+        smtpcm_conn_id: the Airflow connection of type `smtpcm`.
+        from_address, to, cc, bcc, reply_to, subject, text, html, text_file, html_file, attachments, inline_images,
+            priority, headers: as `SendMailOperator` has them.
+        row_key: a template for what tells a row from all others, such as `{{ row.id }}`. With it a mail bears the same
+            Message-ID on every try. None: a digest of the row.
+        on_error: what a row means of which no mail can be made (a column is missing, an address is none, a file is not
+            there): all others are sent, and then the task ends as failed (`fail`) or well, with a warning (`continue`).
+        on_refused: what it means that the server refused some: `fail`, or `warn`. Where nobody at all was accepted the
+            task fails.
+        on_unknown: what it means that nobody answered after a whole message was handed over: `fail` without a retry, or
+            `retry`, with the same Message-ID, as long as no other mail was accepted.
+        connections: how many sessions at the most.
+        rate_limit: how many mails a minute at the most, over all connections, as Exchange's `MessageRateLimit` counts;
+            None: as many as the server takes.
+        report_file: the path or URL of a file that gets a line of JSON for each row as it finishes.
+        encoding: of all files that are read as text.
+        rows_encoding: of the file of rows, where it differs.
+        delimiter: between the cells of a CSV file; None: a comma, in .tsv a tab.
+
+    Returns:
+        `counts`, the first hundred mails that were `refused` and rows that `failed`, `elapsed` (seconds) and
+        `mails_per_second`: the task's XCom, also where it fails.
+
+    Raises:
+        AirflowException: no mail was handed over, and trying again may help.
+        AirflowFailException: trying again would not help, or would send mails a second time.
+    """
+
+    # Those of the mail are here for the outputs of other tasks in them; `unrendered` keeps their templates.
+    template_fields: Sequence[str] = ("smtpcm_conn_id", "rows", "report_file", *ROW_FIELDS)
+    template_ext: Sequence[str] = ()
+    template_fields_renderers = {  # noqa: RUF012
+        "text": "text",
+        "html": "html",
+        "headers": "json",
+        "inline_images": "json",
+    }
+    ui_color = "#e8f0fb"
+
+    def __init__(
+        self,
+        *,
+        rows: Any,
+        smtpcm_conn_id: str = SmtpConnectionManagerHook.default_conn_name,
+        from_address: str | Address | None = None,
+        to: str | Sequence[str | Address] | None = None,
+        cc: str | Sequence[str | Address] | None = None,
+        bcc: str | Sequence[str | Address] | None = None,
+        reply_to: str | Sequence[str | Address] | None = None,
+        subject: str = "",
+        text: str | None = None,
+        html: str | None = None,
+        text_file: str | None = None,
+        html_file: str | None = None,
+        attachments: str | Sequence[str | Attachment] | None = None,
+        inline_images: Mapping[str, str | Attachment] | None = None,
+        priority: str | Priority = "normal",
+        headers: Mapping[str, str] | None = None,
+        row_key: str | None = None,
+        on_error: Literal["fail", "continue"] = "fail",
+        on_refused: Literal["fail", "warn"] = "fail",
+        on_unknown: Literal["fail", "retry"] = "fail",
+        connections: int = 1,
+        rate_limit: float | None = None,
+        report_file: str | None = None,
+        encoding: str = "utf-8-sig",
+        rows_encoding: str | None = None,
+        delimiter: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rows = rows if isinstance(rows, str | os.PathLike) else unrendered(rows)
+        self.smtpcm_conn_id = smtpcm_conn_id
+        self.from_address = unrendered(from_address)
+        self.to = unrendered(to)
+        self.cc = unrendered(cc)
+        self.bcc = unrendered(bcc)
+        self.reply_to = unrendered(reply_to)
+        self.subject = unrendered(subject)
+        self.text = unrendered(text)
+        self.html = unrendered(html)
+        self.text_file = unrendered(text_file)
+        self.html_file = unrendered(html_file)
+        self.attachments = unrendered(attachments)
+        self.inline_images = unrendered(inline_images)
+        self.priority = unrendered(priority)
+        self.headers = unrendered(headers)
+        self.row_key = unrendered(row_key)
+        self.on_error = on_error
+        self.on_refused = on_refused
+        self.on_unknown = on_unknown
+        self.connections = connections
+        self.rate_limit = rate_limit
+        self.report_file = report_file
+        self.encoding = encoding
+        self.rows_encoding = rows_encoding
+        self.delimiter = delimiter
+        self._rows_hold_outputs = isinstance(self.rows, list)  # of other tasks, among rows that stand in the DAG
+        self._mails: RowMails | None = None
+        one_of("on_error", on_error, ("fail", "continue"))
+        one_of("on_refused", on_refused, ("fail", "warn"))
+        one_of("on_unknown", on_unknown, ("fail", "retry"))
+        _at_least_one("connections", connections)
+        if rate_limit is not None and (isinstance(rate_limit, bool) or not rate_limit > 0):
+            raise ValueError(f"rate_limit is {rate_limit!r}; give a number of mails a minute above 0, or None.")
+        if delimiter is not None and len(delimiter) != 1:
+            raise ValueError(f"delimiter is {delimiter!r}; give one character, or None.")
+
+    def execute(self, context: Context) -> dict[str, object]:
+        """Send the mails."""
+        log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
+        hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
+        ti = context["ti"]
+        try:
+            templates = RowTemplates(
+                {name: getattr(self, name) for name in ROW_FIELDS},
+                self.get_template_env(),
+                cast("Mapping[str, Any]", context),
+                encoding=self.encoding,
+            )
+            settle(templates.constants, hook)
+            with closing(MergeReport(self.report_file, try_number=getattr(ti, "try_number", 1))) as report:
+                rows = open_rows(
+                    self._given_rows(), encoding=self.rows_encoding or self.encoding, delimiter=self.delimiter
+                )
+                tally = MergeTally(total=rows.total, report=report)
+                mails = self._mails = RowMails(
+                    rows,
+                    templates,
+                    tally=tally,
+                    addressed=hook.addressed,
+                    identity=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
+                )
+                self._send(hook, mails, tally)
+        except MailError as error:
+            raise airflow_error(error, retry_unknown=False) from None
+        result = tally.result()
+        log.info("MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"])
+        tolerance = Tolerance(
+            failed=self.on_error == "continue",
+            refused=self.on_refused == "warn",
+            retry_unknown=self.on_unknown == "retry",
+        )
+        failure = verdict(tally, tolerance, [fault for fault in (mails.broken, report.fault) if fault is not None])
+        if failure is not None:
+            ti.xcom_push(key="return_value", value=result)  # for the task that looks after failures
+            raise failure
+        return result
+
+    def on_kill(self) -> None:
+        """Take no further row; what is on its way still ends, and the report says so."""
+        if self._mails is not None:
+            self._mails.stop.set()
+
+    def _given_rows(self) -> Any:
+        """As written, or as another task returned them: those are many, and hold nothing of ours."""
+        return self.rows if isinstance(self.rows, list) and not self._rows_hold_outputs else as_written(self.rows)
+
+    def _send(self, hook: SmtpConnectionManagerHook, mails: RowMails, tally: MergeTally) -> None:
+        deliveries = hook.send_many(iter(mails), connections=self.connections, rate_limit=self.rate_limit)
+        try:
+            with closing(deliveries):
+                for delivery in deliveries:
+                    tally.delivered(*mails.in_flight.pop(delivery.index), delivery)
+        except BaseException as interruption:
+            # Nobody knows how far these had come. Whoever set a time limit would retry, and send everything again.
+            reason = interruption if isinstance(interruption, MailError) else type(interruption).__name__
+            doubt = OutcomeUnknownError(f"The task was interrupted ({reason}).", remedy="Look for it on the server.")
+            for number, key, mail in mails.in_flight.values():
+                tally.interrupted(number, key, mail.message_id, doubt)
+            sent = tally.rows - tally["failed"]
+            if not sent or isinstance(interruption, KeyboardInterrupt | SystemExit):
+                raise
+            raise AirflowFailException(
+                f"The task was interrupted ({reason}): {tally.summary()}. Airflow does not try this again, since "
+                "mails that were accepted would arrive twice."
+            ) from interruption
+
+
+def _at_least_one(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; give a whole number from 1.")

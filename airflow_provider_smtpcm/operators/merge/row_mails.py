@@ -1,0 +1,183 @@
+"""The mails of a merge: each row filled in, under a key that every try gives it. Knows no server.
+
+Rows that make no mail go to the tally, and the others follow. Only what is on its way is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.operators.fields import as_text
+from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
+from airflow_provider_smtpcm.operators.merge.rows import Row, Rows, unreadable
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.mail import Mail
+
+_TEXTS = ("subject", "text", "html")
+_LISTS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images")
+_LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
+_DIGEST_OCTETS = 16
+
+
+class RowMails:
+    """An iterator of mails, one for each row of which one can be made.
+
+    Args:
+        rows: opened.
+        templates: the fields of the mail, settled, and `row_key`.
+        tally: hears of the rows that make no mail.
+        addressed: gives a mail the connection's From and Reply-To where it has none.
+        identity: what, with the row's key, makes a mail this one and no other: the DAG, the run, the task, the map
+            index.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        templates: RowTemplates,
+        *,
+        tally: MergeTally,
+        addressed: Callable[[Mail], Mail],
+        identity: Sequence[str],
+    ) -> None:
+        self._rows = rows
+        self._addressed = addressed
+        self._templates = templates
+        self._tally = tally
+        self._identity = identity
+        self._keys = RowKeys()
+        self.stop = threading.Event()
+        #: What is on its way, by its place among the mails: the row's number and key, and the mail.
+        self.in_flight: dict[int, tuple[int, str, Mail]] = {}
+        #: Why the rows ended before their end.
+        self.broken: MailError | None = None
+
+    def __iter__(self) -> Iterator[Mail]:
+        """Take one row after the other."""
+        index = 0
+        for number, row in self._numbered():
+            key = None
+            try:
+                if isinstance(row, MessageError):
+                    raise row
+                values = self._templates.fill_in(row, number)
+                key = self._keys.claim(values.pop("row_key", None), row)
+                mail = self._mail(values, key)
+            except MailError as error:
+                self._tally.made_no_mail(number, key, error)
+                continue
+            self.in_flight[index] = number, key, mail
+            yield mail
+            index += 1
+
+    def _numbered(self) -> Iterator[tuple[int, Row | MessageError]]:
+        number = 0
+        try:
+            for row in self._rows.items:
+                if self.stop.is_set():
+                    self.broken = MessageError(f"The task was asked to end after row {number}.")
+                    return
+                number += 1
+                yield number, row
+        except MailError as error:
+            self.broken = error
+        except Exception as error:  # noqa: BLE001 - rows may come from anywhere; what is on its way still ends
+            self.broken = unreadable(f"The row after row {number}", error)
+
+    def _mail(self, values: dict[str, Any], key: str) -> Mail:
+        from airflow_provider_smtpcm.mail import Mail
+        from airflow_provider_smtpcm.mail.identity import stable_message_id
+
+        for name in _LISTS:
+            values[name] = values.get(name) or ()
+        for name in _TEXTS:
+            values[name] = as_text(values.get(name))
+        values["subject"] = values["subject"] or ""
+        values["priority"] = values.get("priority") or "normal"
+        values["headers"] = {name: as_text(value) or "" for name, value in (values.get("headers") or {}).items()}
+        mail = self._addressed(Mail(**values))
+        assert mail.from_address is not None
+        return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *self._identity, key))
+
+
+class RowKeys:
+    """What names a row across tries. Keeps 16 octets for each, not the key."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._copies: Counter[bytes] = Counter()
+
+    def claim(self, key: str | None, row: Row) -> str:
+        """The row's own key, or else a digest of the row and how many like it came before.
+
+        Raises:
+            MessageError: the key is blank, or another row has it.
+        """
+        if key is None:
+            digest = _digest(_written(row))
+            if digest not in self._seen:
+                self._seen.add(digest)
+                return digest.hex()
+            self._copies[digest] += 1
+            return f"{digest.hex()}-{self._copies[digest] + 1}"
+        key = key.strip()
+        if not key:
+            raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
+        digest = _digest(key)
+        if digest in self._seen:
+            raise MessageError(
+                f"Another row has the row_key {key!r} already.", remedy="Choose columns that tell any two rows apart."
+            )
+        self._seen.add(digest)
+        return key
+
+
+def _written(row: Row) -> str:
+    try:
+        return json.dumps(row, sort_keys=True, default=str)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MessageError(f"The row cannot be told from others ({error}).", remedy="Give a 'row_key'.") from None
+
+
+def _digest(text: str) -> bytes:
+    from hashlib import blake2b
+
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_OCTETS).digest()
+
+
+def settle(constants: dict[str, Any], hook: SmtpConnectionManagerHook) -> None:
+    """Parse what is the same in every mail once, and miss what is missing before anything is sent.
+
+    Args:
+        constants: the fields without a template in them; they are replaced.
+        hook: knows the sender of mails that name none.
+
+    Raises:
+        MailError: an address is none, a file is missing, or the connection cannot be used.
+    """
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
+    from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
+
+    _ = hook.connection_manager  # what is wrong with it is wrong for every row
+    if "from_address" in constants:
+        sender = constants["from_address"]
+        if sender is None or (isinstance(sender, str) and not sender.strip()):
+            sender = hook.addressed(Mail(to="nobody@corp.example")).from_address
+        constants["from_address"] = parse_address(sender, field="From")
+    for name, label in _LABELS.items():
+        if constants.get(name):
+            constants[name] = parse_addresses(constants[name], field=label)
+    for name, parse in (("attachments", parse_attachments), ("inline_images", parse_inline_images)):
+        if constants.get(name):
+            constants[name] = parse(constants[name])
+            for file in constants[name]:
+                file.size()

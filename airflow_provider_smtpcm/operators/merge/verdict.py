@@ -1,0 +1,74 @@
+"""What a finished merge means to Airflow: done, tried again, or failed for good. Knows no mail and no server."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What the author of the DAG lets pass."""
+
+    #: Rows of which no mail can be made.
+    failed: bool
+    #: Refusals, as long as somebody was accepted.
+    refused: bool
+    #: Another try of what may have been delivered.
+    retry_unknown: bool
+
+
+def verdict(tally: MergeTally, tolerance: Tolerance, faults: list[MailError]) -> AirflowException | None:
+    """The error with which the task ends, if it ends with one; what is let pass becomes a warning.
+
+    Args:
+        tally: the account.
+        tolerance: what does not matter.
+        faults: what kept the merge as a whole from being complete: rows that ended early, a report that is not whole.
+    """
+    nobody = not tally["accepted"] and not tally["partial"]
+    passing = {"failed": tolerance.failed, "refused": tolerance.refused and not nobody, "partial": tolerance.refused}
+    troubles = [outcome for outcome in ("failed", "refused", "partial", "unknown", "not_sent") if tally[outcome]]
+    grave = [outcome for outcome in troubles if not passing.get(outcome)]
+    for outcome in troubles:
+        if outcome not in grave:
+            log.warning("%s", _told(tally, outcome))
+    if not grave and not faults:
+        return None
+    lines = [
+        f"The merge is not complete: {tally.summary()} of {tally.rows} rows.",
+        *(f"  - {_told(tally, outcome)}" for outcome in grave),
+        *(f"  - {fault}" for fault in faults),
+    ]
+    handed_over = tally["accepted"] + tally["partial"]
+    in_doubt = 0 if tolerance.retry_unknown else tally["unknown"]
+    may_pass = any(fault.retryable for fault in faults) or tally.retryable & set(grave) or "unknown" in grave
+    if handed_over or in_doubt:
+        lines.append(
+            f"Airflow does not try this again, since a new try sends all rows: {handed_over} mails were accepted"
+            f"{f' and {in_doubt} may have been' if in_doubt else ''}, and would arrive twice. Mend what is at fault, "
+            "and send the rows that lack (see 'report_file') in a run of their own."
+        )
+    elif may_pass:
+        lines.append("Nobody was accepted, so that another try can do no harm: Airflow makes it if 'retries' are left.")
+    else:
+        lines.append("Nobody was accepted; Airflow does not try this again, since it would end the same way.")
+    kind = AirflowException if may_pass and not handed_over and not in_doubt else AirflowFailException
+    return kind("\n".join(lines))
+
+
+def _told(tally: MergeTally, outcome: str) -> str:
+    meaning = {
+        "failed": "made no mail",
+        "refused": "were refused by the server",
+        "partial": "were refused for some of their recipients",
+        "unknown": "were handed over without an answer, and may have been delivered",
+        "not_sent": "were not sent",
+    }[outcome]
+    return f"{tally[outcome]} rows {meaning}; the first is {tally.first.get(outcome, 'not known')}"
