@@ -25,6 +25,7 @@ from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.postfix import Postfix
+from tests.integration.programs import absent
 
 RUNS = 25
 MESSAGE = b"From: a@corp.example\r\nTo: b@corp.example\r\nSubject: x\r\n\r\nx\r\n"
@@ -67,7 +68,7 @@ def msmtp(port: int, ca: str, *arguments: str) -> Callable[[], float]:
     return run
 
 
-def measure(title: str, contenders: dict[str, Callable[[], float]]) -> None:
+def measure(title: str, contenders: dict[str, Callable[[], float]], runs: int) -> None:
     """One row for each contender."""
     took: dict[str, list[float]] = {name: [] for name in contenders}
     for name, run in contenders.items():
@@ -76,7 +77,7 @@ def measure(title: str, contenders: dict[str, Callable[[], float]]) -> None:
         except subprocess.CalledProcessError as error:
             print(f"| {title} | {name} | cannot: {error.stderr.decode(errors='replace').strip()[:60]} | |")
             del took[name]
-    for _ in range(RUNS):
+    for _ in range(runs):
         for name, times in took.items():
             times.append(contenders[name]() * 1000)
     mine = statistics.median(next(iter(took.values())))
@@ -85,9 +86,20 @@ def measure(title: str, contenders: dict[str, Callable[[], float]]) -> None:
         print(f"| {title} | {name} | {median:.1f} ({min(times):.1f} to {max(times):.1f}) | {median / mine:.2f} |")
 
 
-def main() -> None:
+def missing() -> str | None:
+    """What the servers need and this machine lacks, or None."""
+    if os.geteuid() != 0:
+        return "root, who alone may start a Postfix"
+    lacking = (Postfix.missing(), GssapiPostfix.missing(), KerberosRealm.missing(), absent(("curl", "msmtp")))
+    return ", ".join(name for name in lacking if name) or None
+
+
+def main(runs: int = RUNS) -> None:
     """Print the table."""
-    print(f"| server and mechanism | contender | ms, median of {RUNS} (min to max) | x ours |\n|---|---|---|---|")
+    if lacking := missing():
+        print(f"Sign-in: left out for want of {lacking}: `make system-packages`, `make venv`, and run this as root.\n")
+        return
+    print(f"| server and mechanism | contender | ms, median of {runs} (min to max) | x ours |\n|---|---|---|---|")
     with (
         tempfile.TemporaryDirectory() as folder,
         KerberosRealm() as realm,
@@ -115,6 +127,7 @@ def main() -> None:
                     ntlm.starttls_port, str(ca), "--auth=ntlm", "--user=alice", f"--passwordeval=cat {secret}"
                 ),
             },
+            runs,
         )
         ca.write_text(gss.ca_certificate)
         for title, settings, keep in (
@@ -142,7 +155,8 @@ def main() -> None:
                 contenders["msmtp (whole process, a mail)"] = msmtp(
                     gss.starttls_port, str(ca), "--auth=gssapi", "--user=alice"
                 )
-            measure(title, contenders)
+            measure(title, contenders, runs)
+    print()
 
 
 if __name__ == "__main__":

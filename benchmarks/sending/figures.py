@@ -1,0 +1,138 @@
+"""What was measured, as medians, and what was to be reached. Knows no contender and no server."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.sending.clients.order import Run
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The medians of one contender in one scenario.
+
+    Args:
+        rate, slowest, fastest: units a second.
+        wall: seconds for one unit.
+        cpu: microseconds for one unit.
+        peak: MiB of memory above what the process held before, at the most; None: not known.
+        trips: how often the client spoke after its server had spoken, for each mail; None: not counted.
+    """
+
+    rate: float
+    slowest: float
+    fastest: float
+    wall: float
+    cpu: float
+    peak: float | None
+    trips: float | None
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], unit: float) -> Figures:
+        """The medians.
+
+        Args:
+            unit: how many units one mail is.
+        """
+        rates = [run.sent * unit / run.wall for run in runs]
+        peaks = [run.peak / MIB for run in runs if run.peak is not None]
+        trips = [run.turns / run.sent for run in runs if run.turns is not None]
+        return cls(
+            rate=statistics.median(rates),
+            slowest=min(rates),
+            fastest=max(rates),
+            wall=1 / statistics.median(rates),
+            cpu=statistics.median(run.cpu / (run.sent * unit) for run in runs) * 1e6,
+            peak=statistics.median(peaks) if peaks else None,
+            trips=statistics.median(trips) if trips else None,
+        )
+
+
+Measured = Mapping[str, Figures]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """A number that is to be reached.
+
+    Args:
+        text: what the number is.
+        value: finds it among the figures; KeyError: somebody was left out.
+        bound: at least, or, with `at_most`, at the most.
+        unit: what stands behind the number.
+    """
+
+    text: str
+    value: Callable[[Measured], float]
+    bound: float
+    at_most: bool = False
+    unit: str = "×"
+
+    def verdict(self, measured: Measured) -> tuple[float | None, bool]:
+        """The number, and whether it is reached."""
+        try:
+            value = self.value(measured)
+        except KeyError:
+            return None, False
+        return value, value <= self.bound if self.at_most else value >= self.bound
+
+
+def faster(who: str, than: str, bound: float) -> Goal:
+    """By how much the rate of one is another's."""
+    return Goal(text=f"the rate, {who} to {than}", value=lambda found: found[who].rate / found[than].rate, bound=bound)
+
+
+def leaner(who: str, than: str, bound: float) -> Goal:
+    """By how much one needs less CPU than another."""
+    return Goal(
+        text=f"CPU for a mail, {than} to {who}", value=lambda found: found[than].cpu / found[who].cpu, bound=bound
+    )
+
+
+def round_trips(who: str, bound: float) -> Goal:
+    """How often a client waits for its server, for each mail."""
+    return Goal(
+        text="round trips a mail", value=lambda found: _known(found[who].trips), bound=bound, at_most=True, unit=""
+    )
+
+
+def memory(who: str, bound: float) -> Goal:
+    """MiB above what the process held before."""
+    return Goal(
+        text=f"memory over the baseline, {who}",
+        value=lambda found: _known(found[who].peak),
+        bound=bound,
+        at_most=True,
+        unit=" MiB",
+    )
+
+
+def flat(who: str, than: str, bound: float) -> Goal:
+    """MiB that more of the same take."""
+    return Goal(
+        text=f"memory of {who} over that of {than}",
+        value=lambda found: _known(found[who].peak) - _known(found[than].peak),
+        bound=bound,
+        at_most=True,
+        unit=" MiB",
+    )
+
+
+def linear(who: str, than: str, bound: float) -> Goal:
+    """How much longer a unit takes where there are more of them."""
+    return Goal(
+        text=f"the time a MiB takes, {who} to {than}",
+        value=lambda found: found[who].wall / found[than].wall,
+        bound=bound,
+        at_most=True,
+    )
+
+
+def _known(figure: float | None) -> float:
+    if figure is None:
+        raise KeyError
+    return figure

@@ -1,0 +1,174 @@
+"""Scenario after scenario: everybody in turn, round after round, and after each run the server's own count."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from benchmarks.sending.clients.order import Order, Run
+from benchmarks.sending.contenders import Contender, Contenders, RunError
+from benchmarks.sending.figures import Figures
+from benchmarks.sending.peers import MissingError
+from benchmarks.sending.scenarios import Entry, Scenario
+from benchmarks.sending.servers import (
+    Certificates,
+    CountError,
+    Server,
+    delayed,
+    nowhere,
+    own_sink,
+    postfix,
+    smtp_sink,
+)
+
+ServerMaker = Callable[[Order], AbstractContextManager[Server]]
+_QUICK_FILE = 4  # MiB
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a scenario: every run, in order, and who did not take part, and why."""
+
+    scenario: Scenario
+    runs: dict[str, list[Run]]
+    left_out: dict[str, str]
+    #: Who took part and failed, or whose mails did not arrive.
+    failed: dict[str, str]
+    #: How many units one mail is.
+    units: dict[str, float]
+
+    @property
+    def figures(self) -> dict[str, Figures]:
+        """The medians."""
+        return {label: Figures.of(runs, self.units[label]) for label, runs in self.runs.items()}
+
+
+class Files:
+    """What contenders are given to send.
+
+    Args:
+        folder: where they are written, as they are needed.
+        quick: whether small ones will do.
+    """
+
+    def __init__(self, folder: Path, *, quick: bool) -> None:
+        self._folder = folder
+        self._quick = quick
+
+    def attachment(self, name: str) -> str:
+        """The path of `statement.pdf` (20 KiB) or of `<number>-mib.bin`."""
+        path = self._folder / name
+        if not path.exists():
+            number = name.partition("-")[0]
+            block = os.urandom(20 * 1024 if name == "statement.pdf" else 2**20)
+            with path.open("wb") as file:
+                for _ in range(min(int(number), _QUICK_FILE if self._quick else 2**20) if number.isdigit() else 1):
+                    file.write(block)
+        return str(path)
+
+    def rows(self, number: int) -> str:
+        """The path of a CSV file with so many rows."""
+        path = self._folder / f"rows-{number}.csv"
+        if not path.exists():
+            lines = (f"Customer {n},user{n}@corp.example,{n * 7 % 10000}.{n % 100:02d}\n" for n in range(number))
+            path.write_text("name,address,amount\n" + "".join(lines))
+        return str(path)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What every scenario is run with.
+
+    Args:
+        contenders: who can take part.
+        certificates: for servers with TLS.
+        files: to send.
+        rounds: how often everybody has a turn.
+        quick: whether with fewer mails.
+    """
+
+    contenders: Contenders
+    certificates: Certificates
+    files: Files
+    rounds: int
+    quick: bool
+
+    def run(self, scenario: Scenario) -> Outcome:
+        """Run one scenario."""
+        largest = _QUICK_FILE if self.quick else math.inf
+        units = {entry.label: min(entry.unit, largest) for entry in scenario.entries}
+        outcome = Outcome(scenario, {}, {}, {}, units)
+        taking_part: list[tuple[Entry, Contender]] = []
+        for entry in scenario.entries:
+            contender = self.contenders.get(entry.contender)
+            if contender is None:
+                outcome.left_out[entry.label] = self.contenders.left_out[entry.contender]
+            else:
+                taking_part.append((entry, contender))
+                outcome.runs[entry.label] = []
+        try:
+            at_once = self.rounds if scenario.side_by_side else 1
+            with self._servers(scenario) as serve, ThreadPoolExecutor(max_workers=at_once) as rounds:
+                list(rounds.map(lambda _: self._round(outcome, taking_part, serve), range(self.rounds)))
+        except MissingError as missing:
+            outcome.left_out.update(dict.fromkeys(outcome.runs, str(missing)))
+            outcome.runs.clear()
+        for label in outcome.failed:
+            del outcome.runs[label]
+        return outcome
+
+    def _round(self, outcome: Outcome, taking_part: Sequence[tuple[Entry, Contender]], serve: ServerMaker) -> None:
+        """Everybody's turn."""
+        for entry, contender in taking_part:
+            if entry.label not in outcome.failed:
+                try:
+                    outcome.runs[entry.label].append(self._one(outcome.scenario, entry, contender, serve))
+                except (RunError, CountError) as error:
+                    outcome.failed[entry.label] = str(error)
+                print(".", end="", file=sys.stderr, flush=True)
+
+    def _one(self, scenario: Scenario, entry: Entry, contender: Contender, serve: ServerMaker) -> Run:
+        order = self._order(entry)
+        with serve(order) as server, delayed(server.port, scenario.round_trip) as (port, turns):
+            run = contender(dataclasses.replace(order, port=port))
+            run = dataclasses.replace(run, turns=turns())
+            arrived = server.delivered()
+        if run.sent != order.mails or (arrived != order.mails and scenario.server != "none"):
+            raise CountError(
+                f"{scenario.name}, {entry.label}: {order.mails} mails were ordered, the client says that it sent "
+                f"{run.sent}, and the server took {arrived}."
+            )
+        return run
+
+    def _order(self, entry: Entry) -> Order:
+        order = Order(**entry.order)
+        if self.quick:
+            mails, recipients = max(min(order.mails, 2), order.mails // entry.quick), max(1, order.recipients // 25)
+            order = dataclasses.replace(order, mails=mails, recipients=recipients)
+        if order.file:
+            order = dataclasses.replace(order, file=self.files.attachment(order.file))
+        if order.rows:
+            order = dataclasses.replace(order, rows=self.files.rows(order.mails))
+        return order
+
+    @contextmanager
+    def _servers(self, scenario: Scenario) -> Iterator[ServerMaker]:
+        """What makes a server for one run; but for Postfix, a fresh one."""
+        if scenario.server == "Postfix":
+            with postfix() as ready:
+                yield lambda order: contextlib.nullcontext(ready(order.mails))
+            return
+        makers: dict[str, ServerMaker] = {
+            "smtp-sink": lambda order: smtp_sink(order.mails),
+            "sink": lambda order: own_sink(order.mails, order.recipients),
+            "sink, TLS": lambda order: own_sink(order.mails, order.recipients, self.certificates.server),
+            "none": lambda _order: nowhere(),
+        }
+        yield makers[scenario.server]

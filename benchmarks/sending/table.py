@@ -1,0 +1,135 @@
+"""The figures as tables: one for each scenario on the screen, one of them all for the README. Measures nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sending.figures import Figures
+from benchmarks.sending.measure import Outcome
+from benchmarks.sending.scenarios import (
+    FAST,
+    HOOK,
+    NODEMAILER,
+    OPERATOR,
+    OURS,
+    PIPELINER,
+    SCENARIOS,
+    SOURCE,
+    Scenario,
+)
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and writes it anew -->\n"
+END = "<!-- end of the benchmark table -->\n"
+# Who has a column in the README, under what title.
+_PEERS = {"stock": (OPERATOR, HOOK), "`smtp-source`": (SOURCE,), "nodemailer": (NODEMAILER,)}
+_PEERS |= {"aiosmtplib": ("aiosmtplib",), "smtplib": ("smtplib",), "C pipeliner": (PIPELINER,)}
+
+
+def screen_table(outcome: Outcome) -> str:
+    """Everybody's figures in one scenario, and what of the goals was reached."""
+    scenario, figures = outcome.scenario, outcome.figures
+    first = next(iter(figures.values()), None)
+    one = scenario.units.removesuffix("/s").removesuffix("s")
+    titles = [scenario.title, "mails a run", f"{scenario.units} (min to max)", "ours is × its rate", f"CPU µs a {one}"]
+    titles += ["MiB over its baseline", "round trips a mail"]
+    lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
+    for label, found in figures.items():
+        assert first is not None
+        cells = (
+            label,
+            f"{outcome.runs[label][0].sent:,}",
+            f"{number(found.rate)} ({number(found.slowest)} to {number(found.fastest)})",
+            number(first.rate / found.rate),
+            number(found.cpu),
+            "" if found.peak is None else f"{found.peak:.1f}",
+            "" if found.trips is None else f"{found.trips:.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {label} | left out: {why} |" for label, why in outcome.left_out.items()]
+    lines += [f"| {label} | FAILED: {why.splitlines()[-1]} |" for label, why in outcome.failed.items()]
+    for goal in scenario.goals:
+        value, reached = goal.verdict(figures)
+        bound = f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}{goal.unit}"
+        said = "not measured" if value is None else "reached" if reached else "NOT REACHED"
+        lines.append(f"  {goal.text}: {'' if value is None else f'{number(value)}{goal.unit}, '}goal {bound}: {said}")
+    return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """Three digits or more, no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    digits = 1 if value >= 10 else 2 if value >= 0.1 else 3
+    return f"{value:.{digits}f}"
+
+
+def as_json(outcomes: Iterable[Outcome], *, rounds: int) -> dict[str, Any]:
+    """The medians and every single run, for a plot, a table, or a look at what varied."""
+    return {
+        "rounds": rounds,
+        "scenarios": {
+            outcome.scenario.name: {
+                "title": outcome.scenario.title,
+                "figures": {label: dataclasses.asdict(found) for label, found in outcome.figures.items()},
+                "runs": {label: [dataclasses.asdict(run) for run in runs] for label, runs in outcome.runs.items()},
+                "left_out": outcome.left_out,
+            }
+            for outcome in outcomes
+        },
+    }
+
+
+def readme_table(results: Mapping[str, Any]) -> str:
+    """One row for each scenario: our rate, and how many times the others' it is."""
+    rows = [
+        f"| work | this package | {' | '.join(f'× {title}' for title in _PEERS)} | memory |",
+        f"|---|---|{'---|' * len(_PEERS)}---|",
+    ]
+    for scenario in SCENARIOS:
+        found = results["scenarios"].get(scenario.name, {"figures": {}})["figures"]
+        figures = {label: Figures(**values) for label, values in found.items()}
+        for title, ours in _ours(scenario, figures):
+            theirs = [next((figures[who] for who in labels if who in figures), None) for labels in _PEERS.values()]
+            ratios = ["" if peer is None else number(ours.rate / peer.rate) for peer in theirs]
+            peak = "" if ours.peak is None else f"{ours.peak:.1f} MiB"
+            rows.append(f"| {title} | {number(ours.rate)} {scenario.units} | {' | '.join(ratios)} | {peak} |")
+    return "\n".join(rows) + "\n"
+
+
+def _ours(scenario: Scenario, figures: Mapping[str, Figures]) -> list[tuple[str, Figures]]:
+    """The rows that a scenario has in the README."""
+    if scenario.name == "attachment-sizes":
+        sizes = {"10 MiB": "", "1 GiB": "", "1 GiB, BINARYMIME": ", BINARYMIME"}
+        return [
+            (f"{label.partition(',')[0]} attachment{more}", figures[label])
+            for label, more in sizes.items()
+            if label in figures
+        ]
+    rows = {OURS: "", FAST: ", extra `fast`"}
+    return [(f"{scenario.title}{more}", figures[label]) for label, more in rows.items() if label in figures]
+
+
+def readme_block(results: Mapping[str, Any]) -> str:
+    """The table between its markers."""
+    return f"{BEGIN}\n{readme_table(results)}\n{END}"
+
+
+def write_readme(results: Mapping[str, Any]) -> bool:
+    """Put the table into the README; False if that has no place for it."""
+    text = README.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        return False
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    README.write_text(f"{before}{readme_block(results)}{after}", encoding="utf-8")
+    return True
+
+
+def save(results: Mapping[str, Any], path: Path) -> None:
+    """Keep them; what was measured before, in scenarios that did not run now, stays out of it."""
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
