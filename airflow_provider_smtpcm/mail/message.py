@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
@@ -33,6 +34,22 @@ AddressesLike = str | Address | Iterable[str | Address] | None
 _TO, _CC, _BCC, _REPLY_TO = (partial(parse_addresses, field=field) for field in ("To", "Cc", "Bcc", "Reply-To"))
 _SUBJECT, _TEXT, _HTML = partial(header_text, "Subject"), partial(body, "Text"), partial(body, "Html")
 _set = object.__setattr__  # a frozen mail is written by its own class alone
+# How each field is read, and what it is where it says nothing; in the order in which faults are told.
+_FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
+    ("to", _TO, ()),
+    ("cc", _CC, ()),
+    ("bcc", _BCC, ()),
+    ("from_address", sender, None),
+    ("reply_to", _REPLY_TO, ()),
+    ("subject", _SUBJECT, ""),
+    ("text", _TEXT, None),
+    ("html", _HTML, None),
+    ("attachments", parse_attachments, ()),
+    ("inline_images", parse_inline_images, ()),
+    ("priority", parse_priority, Priority.NORMAL),
+    ("headers", parse_headers, ()),
+    ("message_id", checked_message_id, None),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -89,27 +106,15 @@ class Mail:
             MessageError: with every fault of the mail in it.
         """
         faults: dict[str, MessageError] = {}
-        fields: tuple[tuple[str, Any, Callable[[Any], object], object], ...] = (
-            ("to", to, _TO, ()),
-            ("cc", cc, _CC, ()),
-            ("bcc", bcc, _BCC, ()),
-            ("from_address", from_address, sender, None),
-            ("reply_to", reply_to, _REPLY_TO, ()),
-            ("subject", subject, _SUBJECT, ""),
-            ("text", text, _TEXT, None),
-            ("html", html, _HTML, None),
-            ("attachments", attachments, parse_attachments, ()),
-            ("inline_images", inline_images, parse_inline_images, ()),
-            ("priority", priority, parse_priority, Priority.NORMAL),
-            ("headers", headers, parse_headers, ()),
-            ("message_id", message_id, checked_message_id, None),
-        )
-        for name, value, parse, otherwise in fields:
-            try:
-                parsed = parse(value)
-            except MessageError as fault:
-                faults[name] = fault
-                parsed = otherwise
+        addresses = to, cc, bcc, from_address, reply_to
+        given = (*addresses, subject, text, html, attachments, inline_images, priority, headers, message_id)
+        for (name, parse, otherwise), value in zip(_FIELDS, given, strict=True):
+            parsed = otherwise
+            if value is not otherwise:  # most fields of most mails
+                try:
+                    parsed = parse(value)
+                except MessageError as fault:
+                    faults[name] = fault
             _set(self, name, parsed)
         if not (self.to or self.cc or self.bcc or faults.keys() & {"to", "cc", "bcc"}):
             nobody = MessageError("The mail has no recipient.", remedy="Fill in To, Cc or Bcc.")
@@ -144,16 +149,15 @@ class Mail:
         Raises:
             MessageError: with the first fault.
         """
-        changes: dict[str, object] = {}
-        if from_address is not None:
-            changes["from_address"] = sender(from_address)
-        if reply_to is not None:
-            changes["reply_to"] = parse_addresses(reply_to, field="Reply-To")
-        if message_id is not None:
-            changes["message_id"] = checked_message_id(message_id)
         mail = object.__new__(Mail)
-        for name in _NAMES:
-            _set(mail, name, changes[name] if name in changes else getattr(self, name))
+        for write, value in zip(_WRITE, _READ(self), strict=True):
+            write(mail, value)
+        if from_address is not None:
+            _set(mail, "from_address", sender(from_address))
+        if reply_to is not None:
+            _set(mail, "reply_to", parse_addresses(reply_to, field="Reply-To"))
+        if message_id is not None:
+            _set(mail, "message_id", checked_message_id(message_id))
         return mail
 
     @property
@@ -168,7 +172,10 @@ class Mail:
         return tuple(unique.values())
 
 
+# All fields at once, to copy a mail in half the time that it takes by their names.
 _NAMES = tuple(field.name for field in dataclasses.fields(Mail))
+_READ = attrgetter(*_NAMES)
+_WRITE = tuple(getattr(Mail, name).__set__ for name in _NAMES)
 
 
 def together(faults: list[MessageError]) -> MessageError:

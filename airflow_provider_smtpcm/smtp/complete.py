@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.address import Address, parse_address
 from airflow_provider_smtpcm.mail.identity import new_message_id
 
 
@@ -15,21 +15,33 @@ def addressed(mail: Mail, manager: SmtpConnectionManager) -> Mail:
     Raises:
         MessageError: neither has a From, or the connection's is no address.
     """
-    if mail.from_address is None and manager.from_address:
-        mail = mail.with_identity(from_address=parse_address(manager.from_address, field="From"))
-    if not mail.reply_to and manager.reply_to:
-        mail = mail.with_identity(reply_to=parse_addresses(manager.reply_to, field="Reply-To"))
-    if mail.from_address is None:
-        raise MessageError(
-            "The mail has no From address.",
-            remedy="Set 'from_address' on the task, or 'From address' on the connection.",
-        )
-    return mail
+    sender, reply_to = _sender(mail, manager), _reply_to(mail, manager)
+    if sender is mail.from_address and reply_to is None:
+        return mail
+    return mail.with_identity(from_address=sender, reply_to=reply_to)
 
 
 def complete(mail: Mail, manager: SmtpConnectionManager) -> Mail:
     """The mail as it is sent: `addressed`, and with a Message-ID in the sender's domain if it has none."""
-    mail = addressed(mail, manager)
-    if mail.message_id is None and mail.from_address is not None:
-        mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
-    return mail
+    if mail.message_id is not None:
+        return addressed(mail, manager)
+    sender = _sender(mail, manager)
+    return mail.with_identity(
+        from_address=sender, reply_to=_reply_to(mail, manager), message_id=new_message_id(sender.domain)
+    )
+
+
+def _sender(mail: Mail, manager: SmtpConnectionManager) -> Address:
+    if mail.from_address is not None:
+        return mail.from_address
+    if not manager.from_address:
+        raise MessageError(
+            "The mail has no From address.",
+            remedy="Set 'from_address' on the task, or 'From address' on the connection.",
+        )
+    return parse_address(manager.from_address, field="From")
+
+
+def _reply_to(mail: Mail, manager: SmtpConnectionManager) -> str | None:
+    """What is missing."""
+    return None if mail.reply_to else manager.reply_to
