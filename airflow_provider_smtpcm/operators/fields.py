@@ -1,4 +1,4 @@
-"""What the operators' arguments have in common: choices, text, and a short list of addresses. Knows no mail."""
+"""What the operators' arguments have in common: choices, numbers, text, a short list of addresses. Knows no mail."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def as_text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else str(value)
 
 
-def first_of(addresses: Sequence[str]) -> str:
-    """The first addresses and how many more there are: a log line is for reading, the XCom holds all of them."""
-    more = len(addresses) - _NAMED
-    return ", ".join(addresses[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def first_of(words: Sequence[str]) -> str:
+    """The first of them and how many more there are: a log line is for reading, the XCom holds all of them."""
+    more = len(words) - _NAMED
+    return ", ".join(words[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -26,3 +26,15 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
+
+
+def at_least_one(name: str, value: object) -> None:
+    """Hold an argument to the whole numbers from 1; ValueError as in `one_of`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; give a whole number from 1.")
+
+
+def above_zero_or_none(name: str, value: object) -> None:
+    """Hold an argument to the numbers above 0 and None; ValueError as in `one_of`."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise ValueError(f"{name} is {value!r}; give a number above 0, or None.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -13,16 +12,17 @@ from airflow.sdk import BaseOperator
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException, airflow_error
-from airflow_provider_smtpcm.operators.fields import one_of
+from airflow_provider_smtpcm.operators.fields import above_zero_or_none, at_least_one, one_of
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
-from airflow_provider_smtpcm.operators.merge.rows import open_rows
+from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
-from airflow_provider_smtpcm.operators.merge.unrendered import as_written, unrendered
+from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered, as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Priority
@@ -53,9 +53,11 @@ class MailMergeOperator(BaseOperator):
     """Send one mail for each row, through an SMTP connection manager, and return what became of them.
 
     The fields of the mail are those of `SendMailOperator`, as templates over `row` (`{{ row.name }}`, or
-    `{{ row["First name"] }}`) and `row_number` (from 1), besides all that Airflow's templates know. In `html` and
-    `html_file` what is filled in is escaped, unless `| safe` follows. What stands in a row is data: templates in it are
-    not evaluated. The output of another task may be given for any field.
+    `{{ row["First name"] }}`) and `row_number` (from 1), besides all that Airflow's templates know. A field that names
+    neither is rendered once, for all mails. In `html` and `html_file` what is filled in is escaped, unless `| safe`
+    follows; None (the NULL of a database) is written as nothing. What stands in a row is data: templates in it are not
+    evaluated. The output of another task may be given for any field, and is data too, also where a task is mapped over
+    it.
 
     Args:
         rows: a list of mappings; the path or URL of a .csv, .tsv, .jsonl, .ndjson or .parquet file, which is read as it
@@ -64,12 +66,13 @@ class MailMergeOperator(BaseOperator):
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address, to, cc, bcc, reply_to, subject, text, html, text_file, html_file, attachments, inline_images,
             priority, headers: as `SendMailOperator` has them.
-        row_key: a template for what tells a row from all others, such as `{{ row.id }}`. With it a mail bears the same
-            Message-ID on every try. None: a digest of the row.
+        row_key: a template for what tells a row from all others, such as `{{ row.id }}`: with it a mail bears the same
+            Message-ID on every try, and a second row with the same key makes no mail. None: a digest of the row and
+            how many like it came before.
         on_error: what a row means of which no mail can be made (a column is missing, an address is none, a file is not
             there): all others are sent, and then the task ends as failed (`fail`) or well, with a warning (`continue`).
         on_refused: what it means that the server refused some: `fail`, or `warn`. Where nobody at all was accepted the
-            task fails.
+            task fails, whatever `on_error` and `on_refused` say.
         on_unknown: what it means that nobody answered after a whole message was handed over: `fail` without a retry, or
             `retry`, with the same Message-ID, as long as no other mail was accepted.
         connections: how many sessions at the most.
@@ -132,7 +135,7 @@ class MailMergeOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.rows = rows if isinstance(rows, str | os.PathLike) else unrendered(rows)
+        self.rows = rows if is_path(rows) else unrendered(rows)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = unrendered(from_address)
         self.to = unrendered(to)
@@ -159,15 +162,22 @@ class MailMergeOperator(BaseOperator):
         self.rows_encoding = rows_encoding
         self.delimiter = delimiter
         self._rows_hold_outputs = isinstance(self.rows, list)  # of other tasks, among rows that stand in the DAG
-        self._mails: RowMails | None = None
+        self._killed = False
         one_of("on_error", on_error, ("fail", "continue"))
         one_of("on_refused", on_refused, ("fail", "warn"))
         one_of("on_unknown", on_unknown, ("fail", "retry"))
-        _at_least_one("connections", connections)
-        if rate_limit is not None and (isinstance(rate_limit, bool) or not rate_limit > 0):
-            raise ValueError(f"rate_limit is {rate_limit!r}; give a number of mails a minute above 0, or None.")
-        if delimiter is not None and len(delimiter) != 1:
+        at_least_one("connections", connections)
+        above_zero_or_none("rate_limit", rate_limit)
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise ValueError(f"delimiter is {delimiter!r}; give one character, or None.")
+
+    def render_template(
+        self, content: Any, context: Context, jinja_env: jinja2.Environment | None = None, seen_oids: Any = None
+    ) -> Any:
+        """Airflow's own, but that what a task was mapped over is data; Airflow says so by its identity."""
+        if isinstance(content, Unrendered) and id(content.value) in (seen_oids or ()):
+            return content.value
+        return super().render_template(content, context, jinja_env, seen_oids)
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
@@ -181,20 +191,21 @@ class MailMergeOperator(BaseOperator):
                 cast("Mapping[str, Any]", context),
                 encoding=self.encoding,
             )
-            settle(templates.constants, hook)
+            settle(templates, hook)
             with closing(MergeReport(self.report_file, try_number=getattr(ti, "try_number", 1))) as report:
                 rows = open_rows(
                     self._given_rows(), encoding=self.rows_encoding or self.encoding, delimiter=self.delimiter
                 )
-                tally = MergeTally(total=rows.total, report=report)
-                mails = self._mails = RowMails(
+                tally = MergeTally(source=rows, report=report)
+                mails = RowMails(
                     rows,
                     templates,
                     tally=tally,
                     addressed=hook.addressed,
                     identity=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
+                    stopped=lambda: self._killed,
                 )
-                self._send(hook, mails, tally)
+                interruption = self._send(hook, mails, tally)
         except MailError as error:
             raise airflow_error(error, retry_unknown=False) from None
         result = tally.result()
@@ -204,22 +215,27 @@ class MailMergeOperator(BaseOperator):
             refused=self.on_refused == "warn",
             retry_unknown=self.on_unknown == "retry",
         )
-        failure = verdict(tally, tolerance, [fault for fault in (mails.broken, report.fault) if fault is not None])
-        if failure is not None:
-            ti.xcom_push(key="return_value", value=result)  # for the task that looks after failures
-            raise failure
-        return result
+        faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
+        failure = interruption or verdict(tally, tolerance, faults)
+        if failure is None:
+            return result
+        if self.do_xcom_push:
+            try:
+                ti.xcom_push(key="return_value", value=result)  # for the task that looks after failures
+            except Exception as error:  # noqa: BLE001 - with another error than ours Airflow would send all again
+                log.warning("The result could not be stored: %s", error)
+        raise failure
 
     def on_kill(self) -> None:
         """Take no further row; what is on its way still ends, and the report says so."""
-        if self._mails is not None:
-            self._mails.stop.set()
+        self._killed = True
 
     def _given_rows(self) -> Any:
         """As written, or as another task returned them: those are many, and hold nothing of ours."""
         return self.rows if isinstance(self.rows, list) and not self._rows_hold_outputs else as_written(self.rows)
 
-    def _send(self, hook: SmtpConnectionManagerHook, mails: RowMails, tally: MergeTally) -> None:
+    def _send(self, hook: SmtpConnectionManagerHook, mails: RowMails, tally: MergeTally) -> AirflowFailException | None:
+        """Send all mails; what is returned is an interruption after which nothing may be sent again."""
         deliveries = hook.send_many(iter(mails), connections=self.connections, rate_limit=self.rate_limit)
         try:
             with closing(deliveries):
@@ -227,19 +243,21 @@ class MailMergeOperator(BaseOperator):
                     tally.delivered(*mails.in_flight.pop(delivery.index), delivery)
         except BaseException as interruption:
             # Nobody knows how far these had come. Whoever set a time limit would retry, and send everything again.
-            reason = interruption if isinstance(interruption, MailError) else type(interruption).__name__
-            doubt = OutcomeUnknownError(f"The task was interrupted ({reason}).", remedy="Look for it on the server.")
+            told = interruption.__cause__ if isinstance(interruption, OutcomeUnknownError) else None
+            reason = f"{type(told or interruption).__name__}: {told or interruption}".removesuffix(": ")
+            doubt = OutcomeUnknownError(
+                f"The task was interrupted ({reason}) while this mail was on its way.",
+                remedy="Look for its Message-ID in the server's log.",
+            )
             for number, key, mail in mails.in_flight.values():
                 tally.interrupted(number, key, mail.message_id, doubt)
             sent = tally.rows - tally["failed"]
             if not sent or isinstance(interruption, KeyboardInterrupt | SystemExit):
                 raise
-            raise AirflowFailException(
+            failure = AirflowFailException(
                 f"The task was interrupted ({reason}): {tally.summary()}. Airflow does not try this again, since "
                 "mails that were accepted would arrive twice."
-            ) from interruption
-
-
-def _at_least_one(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; give a whole number from 1.")
+            )
+            failure.__cause__ = interruption
+            return failure
+        return None

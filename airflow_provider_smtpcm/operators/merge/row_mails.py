@@ -6,15 +6,14 @@ Rows that make no mail go to the tally, and the others follow. Only what is on i
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.operators.fields import as_text
+from airflow_provider_smtpcm.operators.merge.row import Row, Rows
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
-from airflow_provider_smtpcm.operators.merge.rows import Row, Rows, unreadable
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 
 if TYPE_CHECKING:
@@ -22,7 +21,10 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
 
 _TEXTS = ("subject", "text", "html")
-_LISTS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images")
+_RECIPIENTS = ("to", "cc", "bcc")
+# What is right or wrong whatever the other fields hold.
+_ALONE = ("subject", "priority", "headers")
+_NOBODY = "nobody@corp.example"
 _LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
 _DIGEST_OCTETS = 16
 
@@ -37,6 +39,7 @@ class RowMails:
         addressed: gives a mail the connection's From and Reply-To where it has none.
         identity: what, with the row's key, makes a mail this one and no other: the DAG, the run, the task, the map
             index.
+        stopped: whether somebody asked that no further row is taken.
     """
 
     def __init__(
@@ -47,14 +50,15 @@ class RowMails:
         tally: MergeTally,
         addressed: Callable[[Mail], Mail],
         identity: Sequence[str],
+        stopped: Callable[[], bool],
     ) -> None:
         self._rows = rows
         self._addressed = addressed
         self._templates = templates
         self._tally = tally
         self._identity = identity
+        self._stopped = stopped
         self._keys = RowKeys()
-        self.stop = threading.Event()
         #: What is on its way, by its place among the mails: the row's number and key, and the mail.
         self.in_flight: dict[int, tuple[int, str, Mail]] = {}
         #: Why the rows ended before their end.
@@ -82,28 +86,29 @@ class RowMails:
         number = 0
         try:
             for row in self._rows.items:
-                if self.stop.is_set():
-                    self.broken = MessageError(f"The task was asked to end after row {number}.")
+                if self._stopped():
+                    self.broken = MessageError(
+                        f"The task was asked to end after row {number}.",
+                        remedy="The rows behind it were not read.",
+                        retryable=True,
+                    )
                     return
                 number += 1
                 yield number, row
         except MailError as error:
             self.broken = error
         except Exception as error:  # noqa: BLE001 - rows may come from anywhere; what is on its way still ends
-            self.broken = unreadable(f"The row after row {number}", error)
+            self.broken = MessageError(
+                f"What gives the rows failed after row {number} ({type(error).__name__}: {error}).",
+                remedy="Mend it, or write the rows to a file first.",
+                retryable=True,
+            )
 
     def _mail(self, values: dict[str, Any], key: str) -> Mail:
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.identity import stable_message_id
 
-        for name in _LISTS:
-            values[name] = values.get(name) or ()
-        for name in _TEXTS:
-            values[name] = as_text(values.get(name))
-        values["subject"] = values["subject"] or ""
-        values["priority"] = values.get("priority") or "normal"
-        values["headers"] = {name: as_text(value) or "" for name, value in (values.get("headers") or {}).items()}
-        mail = self._addressed(Mail(**values))
+        mail = self._addressed(Mail(**_as_arguments(values)))
         assert mail.from_address is not None
         return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *self._identity, key))
 
@@ -153,11 +158,11 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_OCTETS).digest()
 
 
-def settle(constants: dict[str, Any], hook: SmtpConnectionManagerHook) -> None:
+def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
     """Parse what is the same in every mail once, and miss what is missing before anything is sent.
 
     Args:
-        constants: the fields without a template in them; they are replaced.
+        templates: their constants are replaced.
         hook: knows the sender of mails that name none.
 
     Raises:
@@ -168,16 +173,33 @@ def settle(constants: dict[str, Any], hook: SmtpConnectionManagerHook) -> None:
     from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 
     _ = hook.connection_manager  # what is wrong with it is wrong for every row
+    constants, items = templates.constants, templates.constant_items
+    if constants.get("row_key") is not None:
+        raise MessageError("'row_key' is the same for every row.", remedy="Name a column in it: '{{ row.id }}'.")
     if "from_address" in constants:
         sender = constants["from_address"]
         if sender is None or (isinstance(sender, str) and not sender.strip()):
-            sender = hook.addressed(Mail(to="nobody@corp.example")).from_address
+            sender = hook.addressed(Mail(to=_NOBODY)).from_address
         constants["from_address"] = parse_address(sender, field="From")
     for name, label in _LABELS.items():
+        parse_addresses(items.get(name), field=label)
         if constants.get(name):
             constants[name] = parse_addresses(constants[name], field=label)
+    if not any(constants.get(name, True) for name in _RECIPIENTS):
+        raise MessageError("The mails have no recipient.", remedy="Fill in To, Cc or Bcc: to='{{ row.email }}'.")
     for name, parse in (("attachments", parse_attachments), ("inline_images", parse_inline_images)):
         if constants.get(name):
             constants[name] = parse(constants[name])
-            for file in constants[name]:
-                file.size()
+        for file in (*(constants.get(name) or ()), *parse_attachments(items.get(name))):
+            file.size()
+    Mail(to=_NOBODY, **_as_arguments({name: constants[name] for name in _ALONE if name in constants}))
+
+
+def _as_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields as `Mail` takes them: what is empty is left out, and what is text is text."""
+    for name in _TEXTS:
+        values[name] = as_text(values.get(name))
+    headers = values.get("headers")
+    if isinstance(headers, Mapping):
+        values["headers"] = {name: as_text(value) or "" for name, value in headers.items()}
+    return {name: value for name, value in values.items() if value}

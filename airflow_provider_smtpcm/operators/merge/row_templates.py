@@ -5,13 +5,15 @@ What the author of the DAG wrote is a template; what came from a row, or from an
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.operators.body_file import not_a_template, read_body_file, text_environment
-from airflow_provider_smtpcm.operators.merge.rows import Row
+from airflow_provider_smtpcm.operators.body_file import not_a_template, read_body_file
+from airflow_provider_smtpcm.operators.merge.row import Row
+from airflow_provider_smtpcm.operators.merge.row_environment import gives_objects, over_rows
 from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ Variables = dict[str, Any]
 Render = Callable[[Variables], Any]
 
 _BODIES = ("text", "html")
+# These may be lists, where the DAG has `render_template_as_native_obj`.
+_LISTS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images")
 # Templates whose name depends on the row, such as one for each language.
 _FILES = 64
 
@@ -37,6 +41,9 @@ class Constant:
 class RowTemplates:
     """The fields, ready to be filled in.
 
+    A template that names neither `row` nor `row_number` is rendered here, once, as Airflow renders any other: what it
+    asks Airflow for (`ti.xcom_pull`, `var.value`) is not asked again for each row.
+
     Args:
         fields: by name; an `Unrendered` holds templates, anything else is as it shall be.
         environment: the task's own, with its macros and filters.
@@ -44,19 +51,23 @@ class RowTemplates:
         encoding: of the files that `text_file` and `html_file` name.
 
     Raises:
-        MessageError: a template is none, or a file cannot be read.
+        MessageError: a template is none, or cannot be rendered, or a file cannot be read.
     """
 
     def __init__(
         self, fields: Mapping[str, Any], environment: jinja2.Environment, context: Mapping[str, Any], *, encoding: str
     ) -> None:
         self._encoding = encoding
-        self._text = _over_rows(environment, autoescape=False)
-        self._html = _over_rows(environment, autoescape=True)
+        self._gives_objects = gives_objects(environment)
+        self._text = over_rows(environment, autoescape=False)
+        self._html = over_rows(environment, autoescape=True)
         # One mapping for all rows: Jinja copies nothing out of it, and writes nothing into it.
         self._variables: Variables = {**self._text.globals, **context}
         self._body_from_file = lru_cache(maxsize=_FILES)(self._read_body)
+        #: The fields that are the same for every row.
         self.constants: dict[str, Any] = {}
+        #: The items that are the same for every row in fields whose other items are not.
+        self.constant_items: dict[str, list[Any]] = {}
         self._templates: list[tuple[str, Render]] = []
         for name, value in fields.items():
             part = self._compile(name, value)
@@ -66,7 +77,7 @@ class RowTemplates:
                 self._templates.append((name, part))
         for body in _BODIES:
             if file := self.constants.get(f"{body}_file"):
-                self._body_from_file(body, str(file))
+                self._body(body, file, self.constants.get(body))
 
     def fill_in(self, row: Row, number: int) -> dict[str, Any]:
         """All fields for one row; a body that stands in a file is under `text` or `html`.
@@ -120,38 +131,55 @@ class RowTemplates:
         if isinstance(value, str):
             return self._compile_text(name, value) if written else Constant(value)
         if isinstance(value, Mapping):
-            items = {key: self._compile(name, item, written=written) for key, item in value.items()}
-            return _collected(list(items.values()), lambda values: dict(zip(items, values, strict=True)))
-        if isinstance(value, tuple | list):
-            return _collected([self._compile(name, item, written=written) for item in value], list)
+            keys = list(value)
+            items = [self._compile(name, item, written=written) for item in value.values()]
+            return self._collected(name, items, lambda values: dict(zip(keys, values, strict=True)))
+        if isinstance(value, tuple | list | set):
+            return self._collected(name, [self._compile(name, item, written=written) for item in value], list)
         return Constant(value)
 
     def _compile_text(self, name: str, source: str) -> Constant | Render:
-        from jinja2 import TemplateError, nodes
+        from jinja2 import TemplateError
 
         environment = self._html if name == "html" else self._text
         try:
             tree = environment.parse(source)
-            template = environment.from_string(source)
+            render = _render(environment.from_string(source))
+            if self._gives_objects and name in _LISTS:
+                render = _object(environment, source) or render
+            if _varies(tree):
+                return render
         except TemplateError as error:
             line = getattr(error, "lineno", None)
             raise MessageError(
                 f"{name} is no template ({error.message}{f', line {line}' if line else ''}).",
                 remedy="Mend it; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
             ) from None
-        outputs = (output for output in tree.body if isinstance(output, nodes.Output))
-        pieces = [piece for output in outputs for piece in output.nodes]
-        plain = all(isinstance(node, nodes.Output) for node in tree.body)
-        if plain and all(isinstance(piece, nodes.TemplateData) for piece in pieces):
-            return Constant(template.render())
-        return _render(template)
+        try:
+            return Constant(render(self._variables))
+        except Exception as error:  # noqa: BLE001 - a template may call anything
+            raise _fault(name, error) from None
+
+    def _collected(
+        self, name: str, parts: list[Constant | Render], collect: Callable[[list[Any]], Any]
+    ) -> Constant | Render:
+        """Several parts as one, which is constant where all of them are."""
+        constant = [part.value for part in parts if isinstance(part, Constant)]
+        if len(constant) == len(parts):
+            return Constant(collect(constant))
+        self.constant_items.setdefault(name, []).extend(constant)
+        return lambda variables: collect(
+            [part.value if isinstance(part, Constant) else part(variables) for part in parts]
+        )
 
 
-def _collected(parts: list[Constant | Render], collect: Callable[[list[Any]], Any]) -> Constant | Render:
-    """Several parts as one, which is constant where all of them are."""
-    if all(isinstance(part, Constant) for part in parts):
-        return Constant(collect([part.value for part in parts if isinstance(part, Constant)]))
-    return lambda variables: collect([part.value if isinstance(part, Constant) else part(variables) for part in parts])
+def _varies(tree: jinja2.nodes.Template) -> bool:
+    """Whether a template may differ from row to row; what another template says that it includes is not known here."""
+    from jinja2 import meta
+
+    if any(True for _ in meta.find_referenced_templates(tree)):
+        return True
+    return not meta.find_undeclared_variables(tree).isdisjoint(("row", "row_number"))
 
 
 def _render(template: jinja2.Template) -> Render:
@@ -161,43 +189,30 @@ def _render(template: jinja2.Template) -> Render:
     return lambda variables: join(write(context(environment, variables, name, blocks)))
 
 
-def _over_rows(environment: jinja2.Environment, *, autoescape: bool) -> jinja2.Environment:
-    """The task's environment for text over rows: strict, and a column comes before whatever a mapping has by nature."""
-    over_rows = text_environment(environment).overlay(autoescape=autoescape, undefined=_strict())
-    of_any, item_of_any, undefined = over_rows.getattr, over_rows.getitem, over_rows.undefined
+def _object(environment: jinja2.Environment, source: str) -> Render | None:
+    """The value of a template that is one expression: a list or a mapping as it is, anything else as text.
 
-    def attribute(value: Any, name: str) -> Any:
-        if type(value) is not Row:
-            return of_any(value, name)
-        return value[name] if name in value else undefined(obj=value, name=name)
+    A DAG with `render_template_as_native_obj` asks for that. What Jinja does for it goes further, and takes text that
+    looks like a list for one, wherever it came from; text from a row stays text.
+    """
+    from jinja2 import nodes
 
-    def item(value: Any, name: Any) -> Any:
-        if type(value) is not Row:
-            return item_of_any(value, name)
-        return value[name] if name in value else undefined(obj=value, name=name)
+    tree = environment.parse(source)
+    outputs = [node.nodes for node in tree.body if isinstance(node, nodes.Output)]
+    if len(tree.body) != 1 or [len(output) for output in outputs] != [1]:
+        return None
+    tree.body = [nodes.Assign(nodes.Name("value", "store"), outputs[0][0], lineno=1)]
+    tree.set_environment(environment)
+    template = environment.from_string(tree)
+    write, finalize = template.root_render_func, environment.finalize or str
 
-    # Compiled templates ask their environment for each attribute. It is ours alone, an overlay.
-    over_rows.getattr = attribute  # type: ignore[method-assign,assignment]
-    over_rows.getitem = item  # type: ignore[method-assign,assignment]
-    return over_rows
+    def render(variables: Variables) -> Any:
+        scope = environment.context_class(environment, variables, template.name, template.blocks)
+        deque(write(scope), maxlen=0)
+        value = scope.vars["value"]
+        return value if isinstance(value, tuple | list | Mapping) else str(finalize(value))
 
-
-@cache
-def _strict() -> type[jinja2.Undefined]:
-    """A missing column is an error, whatever the DAG says of undefined names; the error names it."""
-    from jinja2 import StrictUndefined
-
-    class MissingColumn(StrictUndefined):
-        __slots__ = ()
-
-        @property
-        def _undefined_message(self) -> str:
-            if type(self._undefined_obj) is not Row:
-                return super()._undefined_message
-            columns = ", ".join(map(repr, self._undefined_obj)) or "none at all"
-            return f"the row has no column {self._undefined_name!r}; its columns are {columns}"
-
-    return MissingColumn
+    return render
 
 
 def _fault(name: str, error: Exception) -> MessageError:

@@ -1,19 +1,16 @@
-"""What became of the rows of a merge: counted, logged now and then, and reported. Keeps nothing for each row.
-
-Rows that made no mail are told by the threads that take rows, deliveries by the task's own: hence the lock.
-"""
+"""What became of the rows of a merge: counted, logged now and then, and reported. Keeps nothing for each row."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.operators.fields import first_of
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
+from airflow_provider_smtpcm.operators.merge.row import Rows
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
@@ -33,14 +30,13 @@ class MergeTally:
     """The account of one merge.
 
     Args:
-        total: how many rows there are, if that is known.
+        source: what knows how many rows there are, or which part of them was read.
         report: where each row gets its line.
     """
 
-    def __init__(self, *, total: int | None, report: MergeReport) -> None:
-        self._total = total
+    def __init__(self, *, source: Rows, report: MergeReport) -> None:
+        self._source = source
         self._report = report
-        self._lock = threading.Lock()
         self._began = self._told = time.monotonic()
         self._logged = 0
         self._counts: Counter[str] = Counter()
@@ -59,32 +55,32 @@ class MergeTally:
         """How many rows are done."""
         return self._counts.total()
 
-    def made_no_mail(self, number: int, key: str | None, error: MailError) -> None:
+    def made_no_mail(self, number: int, key: str | None, error: MailError, *, delivery: Delivery | None = None) -> None:
         """A row of which no mail could be made."""
-        with self._lock:
-            self._count("failed", number, error)
-            if len(self._failed) < LISTED:
-                self._failed.append({"row": number, "key": key, "reason": str(error)})
-            self._write(number, key, outcome="failed", error=error)
-            self._tell_now_and_then()
+        self._count("failed", number, error)
+        if len(self._failed) < LISTED:
+            self._failed.append({"row": number, "key": key, "reason": str(error)})
+        self._write(number, key, outcome="failed", error=error, delivery=delivery)
+        self._tell_now_and_then()
 
     def delivered(self, number: int, key: str, mail: Mail, delivery: Delivery) -> None:
         """What the server, or the way to it, made of a row's mail."""
-        outcome = str(delivery.outcome)
-        with self._lock:
-            self._count(outcome, number, delivery.error)
-            if outcome in ("refused", "partial") and len(self._refused) < LISTED:
-                recipients = list(delivery.refused) or [address.address for address in mail.recipients]
-                entry = {"row": number, "key": key, "recipients": recipients, "reason": str(delivery.error)}
-                self._refused.append(entry)
-            self._write(number, key, outcome=outcome, error=delivery.error, delivery=delivery)
-            self._tell_now_and_then()
+        outcome, error = str(delivery.outcome), delivery.error
+        # A file that is not there, a message that is too large: only now known, and the row's own fault all the same.
+        if outcome == "not_sent" and isinstance(error, MessageError):
+            self.made_no_mail(number, key, error, delivery=delivery)
+            return
+        self._count(outcome, number, error)
+        if outcome in ("refused", "partial") and len(self._refused) < LISTED:
+            recipients = list(delivery.refused) or [address.address for address in mail.recipients]
+            self._refused.append({"row": number, "key": key, "recipients": recipients, "reason": str(error)})
+        self._write(number, key, outcome=outcome, error=error, delivery=delivery)
+        self._tell_now_and_then()
 
     def interrupted(self, number: int, key: str, message_id: str | None, error: MailError) -> None:
         """A mail that was on its way when the task was interrupted: it may have been delivered."""
-        with self._lock:
-            self._count("unknown", number, error)
-            self._write(number, key, outcome="unknown", error=error, message_id=message_id)
+        self._count("unknown", number, error)
+        self._write(number, key, outcome="unknown", error=error, message_id=message_id)
 
     def result(self) -> dict[str, object]:
         """The task's XCom: the counts, the first troubles of each kind, and how fast it went."""
@@ -139,15 +135,14 @@ class MergeTally:
         if now - self._told < PROGRESS_SECONDS:
             return
         self._told = now
-        rate = self.rows / (now - self._began)
-        known = self._total is not None
+        elapsed, total, share = now - self._began, self._source.total, self._source.share(self.rows)
         log.info(
             "MailMergeTaskProgress: %d%s rows done (%s), %.1f a second%s.",
             self.rows,
-            f" of {self._total}" if known else "",
+            f" of {total}" if total is not None else "",
             self.summary(),
-            rate,
-            f", about {max(0, (self._total or 0) - self.rows) / rate:.0f} seconds to go" if known else "",
+            self.rows / elapsed,
+            f", about {elapsed * (1 - share) / share:.0f} seconds to go" if share else "",
         )
 
     def summary(self) -> str:

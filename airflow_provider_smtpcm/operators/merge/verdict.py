@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 class Tolerance:
     """What the author of the DAG lets pass."""
 
-    #: Rows of which no mail can be made.
+    #: Rows of which no mail can be made; as long as somebody was accepted.
     failed: bool
-    #: Refusals, as long as somebody was accepted.
+    #: Refusals; as long as somebody was accepted.
     refused: bool
     #: Another try of what may have been delivered.
     retry_unknown: bool
@@ -32,8 +32,9 @@ def verdict(tally: MergeTally, tolerance: Tolerance, faults: list[MailError]) ->
         tolerance: what does not matter.
         faults: what kept the merge as a whole from being complete: rows that ended early, a report that is not whole.
     """
-    nobody = not tally["accepted"] and not tally["partial"]
-    passing = {"failed": tolerance.failed, "refused": tolerance.refused and not nobody, "partial": tolerance.refused}
+    handed_over = tally["accepted"] + tally["partial"]
+    refused = tolerance.refused and handed_over > 0
+    passing = {"failed": tolerance.failed and handed_over > 0, "refused": refused, "partial": refused}
     troubles = [outcome for outcome in ("failed", "refused", "partial", "unknown", "not_sent") if tally[outcome]]
     grave = [outcome for outcome in troubles if not passing.get(outcome)]
     for outcome in troubles:
@@ -46,14 +47,17 @@ def verdict(tally: MergeTally, tolerance: Tolerance, faults: list[MailError]) ->
         *(f"  - {_told(tally, outcome)}" for outcome in grave),
         *(f"  - {fault}" for fault in faults),
     ]
-    handed_over = tally["accepted"] + tally["partial"]
     in_doubt = 0 if tolerance.retry_unknown else tally["unknown"]
     may_pass = any(fault.retryable for fault in faults) or tally.retryable & set(grave) or "unknown" in grave
     if handed_over or in_doubt:
         lines.append(
-            f"Airflow does not try this again, since a new try sends all rows: {handed_over} mails were accepted"
-            f"{f' and {in_doubt} may have been' if in_doubt else ''}, and would arrive twice. Mend what is at fault, "
-            "and send the rows that lack (see 'report_file') in a run of their own."
+            f"Airflow does not try this again, since a new try sends all rows, and what arrived ({handed_over} accepted"
+            f"{f', {in_doubt} in doubt' if in_doubt else ''}) would arrive twice. Mend what is at fault, and send the "
+            "rows that lack (see 'report_file') in a run of their own."
+        )
+    elif tally["unknown"]:
+        lines.append(
+            "Airflow tries this again if 'retries' are left, under the same Message-IDs, since 'on_unknown' asks."
         )
     elif may_pass:
         lines.append("Nobody was accepted, so that another try can do no harm: Airflow makes it if 'retries' are left.")
@@ -66,9 +70,10 @@ def verdict(tally: MergeTally, tolerance: Tolerance, faults: list[MailError]) ->
 def _told(tally: MergeTally, outcome: str) -> str:
     meaning = {
         "failed": "made no mail",
-        "refused": "were refused by the server",
-        "partial": "were refused for some of their recipients",
-        "unknown": "were handed over without an answer, and may have been delivered",
-        "not_sent": "were not sent",
+        "refused": "met a refusal by the server",
+        "partial": "met a refusal for some of the recipients",
+        "unknown": "got no answer after the whole message was handed over, which may have been delivered",
+        "not_sent": "went out to nobody",
     }[outcome]
-    return f"{tally[outcome]} rows {meaning}; the first is {tally.first.get(outcome, 'not known')}"
+    rows = "row" if tally[outcome] == 1 else "rows"
+    return f"{tally[outcome]} {rows} {meaning}; the first is {tally.first.get(outcome, 'not known')}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,36 +13,12 @@ from airflow.sdk import DAG, task
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay
+from tests.operators.tasks import context
 from tests.smtp.dialogue import Dialogue
 
 RunDag = Callable[[DAG], Any]
 HELLO = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"
 TO_DATA = f"{HELLO}\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go on\nMESSAGE"
-
-
-@pytest.fixture
-def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
-    """A relay behind the default connection."""
-    with Relay(ssl_mode="none", refuse={"bad@corp.example": "550 5.1.1 No such user"}) as relay:
-        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
-        yield relay
-
-
-@pytest.fixture
-def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts a scripted server behind the default connection."""
-
-    def define(dialogue: Dialogue, **settings: object) -> None:
-        extra = {"ssl_mode": "none", "timeout": 1, "final_reply_timeout": 1, **settings}
-        connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": dialogue.port, "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
-
-    return define
-
-
-def context(**changes: object) -> Any:
-    """The part of Airflow's context that a task's identity is made of."""
-    return {"ti": SimpleNamespace(**{"dag_id": "d", "run_id": "r", "task_id": "send", "map_index": -1, **changes})}
 
 
 def operator(**fields: Any) -> SendMailOperator:

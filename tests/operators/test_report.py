@@ -1,0 +1,94 @@
+"""The report has a line for each row as it finishes, whatever happens afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.operators.merge.report import MergeReport
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def test_a_report_that_cannot_be_opened_is_an_error_before_any_mail(tmp_path: Path) -> None:
+    """A folder, a file for a folder, a storage that is not there."""
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "report.jsonl", "s3://bucket/report.jsonl", "nosuch://x/report.jsonl"):
+        with pytest.raises(MessageError, match=r"(?s)(cannot be written|no URL of a storage)"):
+            MergeReport(place, try_number=1)
+
+
+def test_a_disk_that_is_full_stops_no_mail_and_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Once."""
+    report = MergeReport("/dev/full", try_number=1)
+    for row in range(3):
+        report.write(row=row)
+    report.close()
+    assert "'/dev/full' cannot be written: No space left" in str(report.fault)
+    assert len(caplog.records) == 1
+
+
+def test_a_store_that_takes_the_file_only_when_it_is_closed_is_told_too() -> None:
+    """It may refuse it then."""
+
+    class Store:
+        parent = Path()
+
+        def is_file(self) -> bool:
+            return False
+
+        def open(self, *_: object, **__: object) -> Store:
+            return self
+
+        def write(self, text: str) -> None:
+            """Keep it for later."""
+
+        def close(self) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    report = MergeReport(Store(), try_number=1)
+    report.write(row=1)
+    report.close()
+    assert "Permission denied" in str(report.fault)
+
+
+def test_without_a_file_nothing_is_written() -> None:
+    """And nothing is wrong."""
+    for nowhere in (None, ""):
+        report = MergeReport(nowhere, try_number=1)
+        report.write(row=1)
+        report.close()
+        assert report.fault is None
+
+
+@pytest.mark.parametrize("place", ["{}/new/folder/report.jsonl", "file://{}/new/folder/report.jsonl"])
+def test_each_line_is_there_before_the_next_begins(place: str, tmp_path: Path) -> None:
+    """A path or a URL; its folder is made."""
+    path = tmp_path / "new" / "folder" / "report.jsonl"
+    report = MergeReport(place.format(tmp_path), try_number=1)
+    report.write(row=1, key="Björn\ud800")
+    if "://" not in place:
+        assert lines(path) == [{"try_number": 1, "row": 1, "key": "Björn\ud800"}]
+    report.write(row=2)
+    report.close()
+    assert [line["row"] for line in lines(path)] == [1, 2]
+    assert report.fault is None
+
+
+def test_a_further_try_writes_behind_the_lines_of_the_one_before(tmp_path: Path) -> None:
+    """Also where that was killed in the middle of a word."""
+    path = tmp_path / "report.jsonl"
+    path.write_text('{"try_number": 1, "row": 1}\n{"try_num')
+    for try_number in (2, 3):
+        report = MergeReport(path, try_number=try_number)
+        report.write(row=1)
+        report.close()
+    assert path.read_text() == (
+        '{"try_number": 1, "row": 1}\n{"try_num\n{"try_number": 2, "row": 1}\n{"try_number": 3, "row": 1}\n'
+    )

@@ -1,0 +1,281 @@
+"""Each row becomes a mail of its own, under a name that every try gives it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError
+from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.mail import Attachment, Mail
+from airflow_provider_smtpcm.operators.merge.report import MergeReport
+from airflow_provider_smtpcm.operators.merge.row import Row, rows_of_mappings
+from airflow_provider_smtpcm.operators.merge.row_mails import RowKeys, RowMails, settle
+from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered
+from tests.operators.tasks import environment
+
+FIELDS = {"from_address": "etl@corp.example", "to": "{{ row.email }}", "subject": "{{ row.name }}", "row_key": None}
+ROWS = [{"email": f"{name.lower()}@corp.example", "name": name} for name in ("Jane", "Jim", "Joan")]
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SmtpConnectionManagerHook]:
+    """For a connection that nobody opens."""
+
+    def make(**extra: object) -> SmtpConnectionManagerHook:
+        connection = {"conn_type": "smtpcm", "host": "mail.corp.example", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_MAIL", json.dumps(connection))
+        return SmtpConnectionManagerHook("mail")
+
+    return make
+
+
+def templates(**fields: Any) -> RowTemplates:
+    """As the author of a DAG writes them."""
+    written = {name: Unrendered(value) for name, value in fields.items()}
+    return RowTemplates(written, environment(), {}, encoding="utf-8-sig")
+
+
+class Merge:
+    """The mails of some rows, and what became of the others."""
+
+    def __init__(
+        self, rows: Any = ROWS, *, run: str = "r", stopped: Callable[[], bool] = lambda: False, **fields: Any
+    ) -> None:
+        source = rows_of_mappings(rows)
+        self.tally = MergeTally(source=source, report=MergeReport(None, try_number=1))
+        self.mails = RowMails(
+            source,
+            templates(**{**FIELDS, **fields}),
+            tally=self.tally,
+            addressed=lambda mail: mail,
+            identity=("d", run, "send", "-1"),
+            stopped=stopped,
+        )
+
+    def all(self) -> list[Mail]:
+        return list(self.mails)
+
+    def ids(self) -> list[str | None]:
+        return [mail.message_id for mail in self.mails]
+
+    @property
+    def failed(self) -> list[tuple[object, str]]:
+        listed: Any = self.tally.result()["failed"]
+        return [(entry["row"], entry["reason"]) for entry in listed]
+
+
+# --- What is the same for all mails.
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"from_address": "etl"}, "From: there is no '@'"),
+        ({"from_address": " "}, "'From address' on the connection"),
+        ({"to": "jane"}, "To: there is no '@'"),
+        ({"to": ["{{ row.email }}", "jane"]}, "To: there is no '@'"),
+        ({"to": None, "cc": " ", "bcc": ["", ""]}, r"no recipient.*to='\{\{ row\.email \}\}'"),
+        ({"reply_to": "nobody"}, "Reply-To"),
+        ({"subject": "Hi\nBcc: x@corp.example"}, "control character"),
+        ({"priority": "urgent"}, "Priority"),
+        ({"headers": {"Bcc": "x@corp.example"}}, "Use bcc"),
+        ({"headers": "X-Id: 1"}, "Headers are a mapping"),
+        ({"row_key": "4711"}, "'row_key' is the same for every row"),
+        ({"attachments": "/nowhere/terms.pdf"}, "/nowhere/terms.pdf"),
+        ({"attachments": ["/nowhere/terms.pdf", "{{ row.file }}"]}, "/nowhere/terms.pdf"),
+        ({"inline_images": {"logo": "/nowhere/logo.png"}}, "/nowhere/logo.png"),
+        ({"inline_images": {"logo": "/nowhere/logo.png", "face": "{{ row.face }}"}}, "/nowhere/logo.png"),
+    ],
+)
+def test_what_is_wrong_for_every_row_is_wrong_before_any_is_taken(
+    fields: dict[str, Any], said: str, hook: Callable[..., SmtpConnectionManagerHook]
+) -> None:
+    """Whatever `on_error` says: nobody wants a mail without the terms that belong to it."""
+    with pytest.raises(MessageError, match=f"(?s){said}"):
+        settle(templates(**{**FIELDS, **fields}), hook())
+
+
+def test_a_connection_that_cannot_be_used_is_wrong_for_every_row(
+    hook: Callable[..., SmtpConnectionManagerHook],
+) -> None:
+    """All its faults at once."""
+    with pytest.raises(ConnectionSettingsError, match="Connection 'mail'"):
+        settle(templates(**FIELDS), hook(auth_mode="basic"))
+
+
+def test_what_is_the_same_is_parsed_once(hook: Callable[..., SmtpConnectionManagerHook], tmp_path: Path) -> None:
+    """The sender may be the connection's."""
+    terms, logo = tmp_path / "terms.pdf", tmp_path / "logo.png"
+    terms.write_bytes(b"%PDF")
+    logo.write_bytes(b"\x89PNG")
+    filler = templates(
+        to="{{ row.email }}",
+        from_address=None,
+        cc="a@corp.example; b@corp.example",
+        attachments=f"{terms} | {logo}",
+        inline_images={"logo": str(logo)},
+        headers={"X-Id": 5},
+    )
+    settle(filler, hook(from_address="robot@corp.example"))
+    constants = filler.constants
+    assert constants["from_address"].address == "robot@corp.example"
+    assert [address.address for address in constants["cc"]] == ["a@corp.example", "b@corp.example"]
+    assert constants["attachments"] == (Attachment(str(terms)), Attachment(str(logo)))
+    assert [image.content_id for image in constants["inline_images"]] == ["logo"]
+
+
+# --- Rows and mails.
+
+
+def test_a_row_of_which_no_mail_can_be_made_is_told_and_the_others_follow() -> None:
+    """Each under its number, which is that of the row among all."""
+    merge = Merge([{"email": "x"}, 5, ROWS[0], {"email": "jane", "name": "Jane"}, ROWS[1]])
+    assert [mail.subject for mail in merge.all()] == ["Jane", "Jim"]
+    assert [number for number, _ in merge.failed] == [1, 2, 4]
+    assert "subject: the row has no column 'name'" in merge.failed[0][1]
+    assert "A row is a mapping, not int" in merge.failed[1][1]
+    assert "To: there is no '@' in 'jane'" in merge.failed[2][1]
+    assert {index: number for index, (number, _, _) in merge.mails.in_flight.items()} == {0: 3, 1: 5}
+
+
+def test_a_header_cannot_be_smuggled_in_by_a_row() -> None:
+    """Neither through the subject nor through an address."""
+    merge = Merge(
+        [{"email": "a@corp.example", "name": "Hi\r\nBcc: b@corp.example"}, {"email": "a@x\nBcc: b@x", "name": "x"}]
+    )
+    assert merge.all() == []
+    assert ["control character" in reason for _, reason in merge.failed] == [True, True]
+
+
+def test_rows_that_end_early_leave_the_mails_before_them() -> None:
+    """Why they ended is told at the end."""
+
+    def rows(error: Exception) -> Iterator[dict[str, str]]:
+        yield ROWS[0]
+        raise error
+
+    merge = Merge(rows(MessageError("The share is gone.", retryable=True)))
+    assert len(merge.all()) == 1
+    assert str(merge.mails.broken) == "The share is gone."
+
+    merge = Merge(rows(KeyError("next_page")))
+    assert len(merge.all()) == 1
+    assert str(merge.mails.broken).startswith("What gives the rows failed after row 1 (KeyError: 'next_page')")
+
+
+def test_no_row_is_taken_once_somebody_asked_to_stop() -> None:
+    """Airflow's SIGTERM; a further try may send the rest, if nothing was sent."""
+    asked: list[bool] = []
+    merge = Merge(stopped=lambda: bool(asked))
+    mails = iter(merge.mails)
+    next(mails)
+    asked.append(True)
+    assert list(mails) == []
+    assert merge.mails.broken is not None
+    assert "asked to end after row 1" in str(merge.mails.broken)
+    assert merge.mails.broken.retryable
+
+
+def test_all_parts_of_a_mail_come_from_its_row() -> None:
+    """Numbers become text, and what is empty is left out."""
+    row = {
+        "email": "Jane <jane@corp.example>; jim@corp.example",
+        "number": 7,
+        "file": "/tmp/a.csv|/tmp/b.csv",  # noqa: S108 - nobody reads it
+        "urgent": "HIGH",
+        "boss": None,
+    }
+    (mail,) = Merge(
+        [row],
+        from_address="{{ row.number }}@corp.example",
+        cc="{{ row.boss }}",
+        bcc=["b{{ row.number }}@corp.example"],
+        reply_to="{{ row.email }}",
+        subject="{{ row.number }}",
+        text="{{ row.number }}",
+        html="<p>{{ row.email }}</p>",
+        attachments="{{ row.file }}",
+        priority="{{ row.urgent }}",
+        headers={"X-Number": "{{ row.number }}", "X-Fixed": 3, "X-Boss": "{{ row.boss }}"},
+    ).all()
+    assert mail.from_address is not None
+    assert mail.from_address.address == "7@corp.example"
+    assert [address.address for address in mail.recipients] == [
+        "jane@corp.example",
+        "jim@corp.example",
+        "b7@corp.example",
+    ]
+    assert (mail.cc, len(mail.reply_to), mail.subject, mail.text) == ((), 2, "7", "7")
+    assert mail.html == "<p>Jane &lt;jane@corp.example&gt;; jim@corp.example</p>"
+    assert [attachment.name for attachment in mail.attachments] == ["a.csv", "b.csv"]
+    assert (mail.priority, mail.headers) == ("high", (("X-Number", "7"), ("X-Fixed", "3"), ("X-Boss", "")))
+
+
+# --- Keys.
+
+
+@pytest.mark.parametrize(("key", "said"), [("", "blank"), (" \n", "blank"), ("a", "has the row_key 'a' already")])
+def test_a_key_that_tells_no_row_apart_makes_no_mail(key: str, said: str) -> None:
+    """Two mails with the same Message-ID could be taken for one."""
+    keys = RowKeys()
+    assert keys.claim(" a ", Row()) == "a"
+    with pytest.raises(MessageError, match=said):
+        keys.claim(key, Row())
+
+
+def test_a_row_that_cannot_be_written_down_needs_a_key() -> None:
+    """A digest of it would be another one the next time."""
+    endless: Any = {}
+    endless["self"] = endless
+    for row in (Row(a=endless), Row(a={1: "x", "y": 2})):
+        with pytest.raises(MessageError, match="Give a 'row_key'"):
+            RowKeys().claim(None, row)
+        assert RowKeys().claim("7", row) == "7"
+
+
+def test_of_rows_with_the_same_key_only_the_first_makes_a_mail() -> None:
+    """The second is told with its number."""
+    merge = Merge([*ROWS, ROWS[1]], row_key="{{ row.email }}")
+    assert len(merge.all()) == 3
+    assert [number for number, _ in merge.failed] == [4]
+    assert "row_key 'jim@corp.example' already" in merge.failed[0][1]
+
+
+def test_every_try_gives_a_mail_the_same_message_id_and_no_two_mails_share_one() -> None:
+    """Equal rows too are mails of their own."""
+    rows = [*ROWS, ROWS[0], ROWS[0]]
+    ids = Merge(rows).ids()
+    assert Merge(rows).ids() == ids
+    assert len(set(ids)) == 5
+    assert set(Merge(rows, run="another").ids()).isdisjoint(ids)
+    assert Merge(reversed(rows[:3])).ids() == ids[2::-1]
+
+
+def test_a_row_s_own_key_is_all_that_its_message_id_depends_on() -> None:
+    """A typing error may be mended between two tries."""
+    mended = [{**row, "name": row["name"].upper()} for row in ROWS]
+    assert Merge(row_key="{{ row.email }}").ids() == Merge(mended, row_key="{{ row.email }}").ids()
+    assert Merge().ids() != Merge(mended).ids()
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.binary(max_size=4)
+dicts = st.dictionaries(st.text(max_size=4), values | st.lists(values, max_size=2), max_size=3)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(dicts, max_size=6))
+def test_the_keys_of_any_rows_are_different_and_the_same_the_next_time(rows: list[dict[str, Any]]) -> None:
+    """In whatever order the columns stand."""
+    first, second = RowKeys(), RowKeys()
+    keys = [first.claim(None, Row(row)) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert [second.claim(None, Row(reversed(row.items()))) for row in rows] == keys

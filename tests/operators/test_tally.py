@@ -1,0 +1,150 @@
+"""The account of a merge counts every row, names the first in trouble, and keeps nothing of the others."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, RefusedError, Reply
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.operators.merge import tally as module
+from airflow_provider_smtpcm.operators.merge.report import MergeReport
+from airflow_provider_smtpcm.operators.merge.row import Rows
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from tests.operators.test_report import lines
+
+MAIL = Mail(to="jane@corp.example; jim@corp.example")
+NO_SUCH_USER = Reply(code=550, enhanced="5.1.1", text="No such user")
+
+
+def tally_of(report: MergeReport | None = None, **source: Any) -> MergeTally:
+    return MergeTally(source=Rows(iter(()), **source), report=report or MergeReport(None, try_number=1))
+
+
+def delivery(outcome: Outcome = Outcome.ACCEPTED, error: MailError | None = None, **parts: Any) -> Delivery:
+    return Delivery(message_id="<1@corp.example>", outcome=outcome, error=error, **parts)
+
+
+def refused() -> Delivery:
+    error = RefusedError("It refused the message.", reply=NO_SUCH_USER)
+    return delivery(Outcome.REFUSED, error, refused={"jane@corp.example": NO_SUCH_USER})
+
+
+def test_a_mail_that_could_not_be_made_after_all_is_a_row_that_failed(tmp_path: Path) -> None:
+    """Its file is looked for when its turn comes; a server that cannot be reached is another thing."""
+    report = MergeReport(tmp_path / "report.jsonl", try_number=1)
+    tally = tally_of(report)
+    tally.delivered(1, "a", MAIL, delivery(Outcome.NOT_SENT, MessageError("/nowhere/a.pdf cannot be read.")))
+    tally.delivered(2, "b", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
+    report.close()
+    assert (tally["failed"], tally["not_sent"]) == (1, 1)
+    assert tally.result()["failed"] == [{"row": 1, "key": "a", "reason": "/nowhere/a.pdf cannot be read."}]
+    assert tally.retryable == {"not_sent"}
+    assert [line["outcome"] for line in lines(tmp_path / "report.jsonl")] == ["failed", "not_sent"]
+
+
+def test_every_row_has_its_line_in_the_report(tmp_path: Path) -> None:
+    """Whatever became of it."""
+    report = MergeReport(tmp_path / "report.jsonl", try_number=2)
+    tally = tally_of(report)
+    tally.delivered(1, "a", MAIL, delivery(accepted=("jane@corp.example", "jim@corp.example")))
+    tally.delivered(2, "b", MAIL, refused())
+    tally.made_no_mail(3, None, MessageError("The row has no column 'x'."))
+    tally.interrupted(4, "d", "<4@corp.example>", MessageError("The task was interrupted."))
+    report.close()
+    first, second, third, fourth = lines(tmp_path / "report.jsonl")
+    assert first == {
+        "try_number": 2,
+        "row": 1,
+        "key": "a",
+        "message_id": "<1@corp.example>",
+        "outcome": "accepted",
+        "accepted": ["jane@corp.example", "jim@corp.example"],
+        "refused": {},
+        "error": None,
+    }
+    assert second["refused"] == {"jane@corp.example": "550 5.1.1 No such user"}
+    assert (third["outcome"], third["key"], third["message_id"]) == ("failed", None, None)
+    assert (fourth["outcome"], fourth["message_id"]) == ("unknown", "<4@corp.example>")
+
+
+def test_the_log_and_the_result_name_the_first_and_count_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither is for 40,000 lines."""
+    caplog.set_level("INFO")
+    tally = tally_of()
+    for number in range(1, 301):
+        tally.made_no_mail(2 * number - 1, None, MessageError(f"Row is bad {number}."))
+        tally.delivered(2 * number, "k", MAIL, refused())
+    result: Any = tally.result()
+    assert (len(result["failed"]), result["failed_more"]) == (100, 200)
+    assert (len(result["refused"]), result["refused_more"]) == (100, 200)
+    assert result["refused"][0] == {
+        "row": 2,
+        "key": "k",
+        "recipients": ["jane@corp.example"],
+        "reason": "It refused the message.",
+    }
+    assert result["counts"] == {
+        "rows": 600,
+        "accepted": 0,
+        "partial": 0,
+        "refused": 300,
+        "unknown": 0,
+        "not_sent": 0,
+        "failed": 300,
+    }
+    assert tally.first == {"failed": "row 1: Row is bad 1.", "refused": "row 2: It refused the message."}
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 21
+    assert "Further rows in trouble are counted" in warnings[-1]
+    assert tally.summary() == "300 refused, 300 failed"
+
+
+def test_who_was_asked_for_stands_in_the_result_where_the_server_named_nobody() -> None:
+    """It refused the sender, or the message."""
+    tally = tally_of()
+    tally.delivered(1, "k", MAIL, delivery(Outcome.REFUSED, RefusedError("It refused the sender.")))
+    listed: Any = tally.result()["refused"]
+    assert listed[0]["recipients"] == ["jane@corp.example", "jim@corp.example"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({}, r"10 rows done \(10 accepted\), 1\.0 a second\."),
+        ({"total": 40}, r"10 of 40 rows done \(10 accepted\), 1\.0 a second, about 30 seconds to go\."),
+        ({"share_read": lambda: 0.2}, r"10 rows done \(10 accepted\), 1\.0 a second, about 40 seconds to go\."),
+        ({"share_read": lambda: 0.0}, r"10 rows done \(10 accepted\), 1\.0 a second\."),
+    ],
+)
+def test_progress_is_logged_now_and_then_with_what_remains(
+    source: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As far as anybody can know."""
+    caplog.set_level("INFO")
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    tally = tally_of(**source)
+    for number in range(1, 13):
+        clock[0] += 1
+        tally.delivered(number, "k", MAIL, delivery())
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert told[0].startswith("MailMergeTaskProgress: 5 ")
+    caplog.clear()
+    monkeypatch.undo()
+    assert tally.summary() == "12 accepted"
+    assert re.fullmatch(f"MailMergeTaskProgress: {said}", told[1])
+
+
+def test_a_merge_without_rows_has_a_result_too() -> None:
+    """There was nothing to do."""
+    tally = tally_of(total=0)
+    assert tally.summary() == "none"
+    counts: Any = tally.result()["counts"]
+    assert set(counts.values()) == {0}

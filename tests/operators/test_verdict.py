@@ -1,0 +1,113 @@
+"""What a finished merge means to Airflow: never a second mail to somebody who has the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators.merge.report import MergeReport
+from airflow_provider_smtpcm.operators.merge.row import Rows
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+
+PASSES, RETRIED, FAILED = "passes", "is retried", "fails for good"
+GONE = MessageError("The share is gone.", retryable=True)
+
+
+def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance: bool) -> tuple[str, str]:
+    """What becomes of a task whose mails ended so; a `*` marks a failure that may pass by itself."""
+    tally = MergeTally(source=Rows(iter(())), report=MergeReport(None, try_number=1))
+    for number, outcome in enumerate(outcomes, 1):
+        error = None if outcome == "accepted" else MailError(f"No {number}.", retryable=outcome.endswith("*"))
+        if outcome.startswith("failed"):
+            assert error is not None
+            tally.made_no_mail(number, None, error)
+        else:
+            made = Delivery(message_id="<1@corp.example>", outcome=Outcome(outcome.rstrip("*")), error=error)
+            tally.delivered(number, "k", Mail(to="jane@corp.example"), made)
+    allowed: dict[str, Any] = {"failed": False, "refused": False, "retry_unknown": False, **tolerance}
+    failure = verdict(tally, Tolerance(**allowed), faults or [])
+    if failure is None:
+        return PASSES, ""
+    assert isinstance(failure, AirflowException)
+    return FAILED if isinstance(failure, AirflowFailException) else RETRIED, str(failure)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "tolerance", "expected"),
+    [
+        (["accepted", "failed"], {}, FAILED),
+        (["accepted", "refused"], {}, FAILED),
+        (["accepted", "partial"], {}, FAILED),
+        (["accepted", "unknown"], {"retry_unknown": True}, FAILED),
+        (["accepted", "not_sent*"], {}, FAILED),
+        (["partial", "not_sent*"], {"refused": True}, FAILED),
+        (["unknown"], {}, FAILED),
+        (["unknown", "not_sent*"], {}, FAILED),
+        (["refused"], {}, FAILED),
+        (["not_sent"], {}, FAILED),
+        (["failed"], {}, FAILED),
+        # Nobody was accepted, which no tolerance covers.
+        (["failed", "failed"], {"failed": True}, FAILED),
+        (["refused"], {"refused": True}, FAILED),
+        (["failed", "refused"], {"failed": True, "refused": True}, FAILED),
+        # What is let pass lets nothing else pass.
+        (["accepted", "failed", "refused"], {"failed": True}, FAILED),
+        (["accepted", "failed", "refused"], {"refused": True}, FAILED),
+        (["accepted", "not_sent"], {"failed": True, "refused": True}, FAILED),
+        (["accepted", "unknown"], {"failed": True, "refused": True}, FAILED),
+        # Nobody was accepted, and the next time somebody may be.
+        (["not_sent*"], {}, RETRIED),
+        (["refused*", "refused"], {}, RETRIED),
+        (["failed*"], {}, RETRIED),
+        (["failed", "not_sent*"], {"failed": True}, RETRIED),
+        (["unknown", "refused"], {"retry_unknown": True}, RETRIED),
+        (["accepted", "failed"], {"failed": True}, PASSES),
+        (["partial", "refused", "failed"], {"failed": True, "refused": True}, PASSES),
+        (["accepted"], {}, PASSES),
+        ([], {}, PASSES),
+    ],
+)
+def test_airflow_retries_only_where_nobody_can_get_a_mail_twice(
+    outcomes: list[str], tolerance: dict[str, bool], expected: str
+) -> None:
+    """AirflowFailException is never retried."""
+    assert end(outcomes, **tolerance)[0] == expected
+
+
+def test_what_kept_the_merge_from_being_complete_fails_it_whatever_is_tolerated() -> None:
+    """Rows that ended early; a report that is not whole."""
+    tolerance = {"failed": True, "refused": True}
+    assert end(["accepted"], [GONE], **tolerance)[0] == FAILED
+    assert end([], [MessageError("The quotation mark is not closed.")], **tolerance)[0] == FAILED
+    assert end([], [GONE], **tolerance)[0] == RETRIED
+
+
+def test_the_error_says_what_happened_to_how_many_and_what_to_do() -> None:
+    """With the first of each kind."""
+    assert end(["accepted", "accepted", "refused", "failed", "refused", "unknown"], [GONE])[1] == (
+        "The merge is not complete: 2 accepted, 2 refused, 1 unknown, 1 failed of 6 rows.\n"
+        "  - 1 row made no mail; the first is row 4: No 4.\n"
+        "  - 2 rows met a refusal by the server; the first is row 3: No 3.\n"
+        "  - 1 row got no answer after the whole message was handed over, which may have been delivered; the first is "
+        "row 6: No 6.\n"
+        "  - The share is gone.\n"
+        "Airflow does not try this again, since a new try sends all rows, and what arrived (2 accepted, 1 in doubt) "
+        "would arrive twice. Mend what is at fault, and send the rows that lack (see 'report_file') in a run of their "
+        "own."
+    )
+    assert end(["not_sent*"])[1].endswith("another try can do no harm: Airflow makes it if 'retries' are left.")
+    assert end(["unknown"], retry_unknown=True)[1].endswith("under the same Message-IDs, since 'on_unknown' asks.")
+    assert end(["refused"])[1].endswith("Airflow does not try this again, since it would end the same way.")
+
+
+def test_what_is_let_pass_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody decided so, and somebody else may want to know."""
+    assert end(["accepted", "failed", "failed"], failed=True) == (PASSES, "")
+    assert caplog.records[-1].levelname == "WARNING"
+    assert "2 rows made no mail; the first is row 2" in caplog.records[-1].getMessage()
