@@ -6,7 +6,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -52,16 +52,14 @@ class Background(Generic[_T]):
             if not self._closed:
                 self._ring()
 
-    def results(self) -> list[_T]:
-        """What has come back since the last time."""
+    def results(self) -> Iterator[_T]:
+        """What has come back since the last time; what is not taken stays."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._bell, 4096):
                 pass
-        found: list[_T] = []
         with contextlib.suppress(queue.Empty):
             while True:
-                found.append(self._results.get_nowait())
-        return found
+                yield self._results.get_nowait()
 
     def close(self) -> None:
         """Nobody asks any more; what has come back, or comes later, is unwanted."""

@@ -15,14 +15,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
-from airflow_provider_smtpcm.mail.render import Rendering, render
+from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 from airflow_provider_smtpcm.smtp.read_ahead import ReadAhead
 from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
+from airflow_provider_smtpcm.smtp.wire import BLOCK
 
 if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.many import Manners
     from airflow_provider_smtpcm.smtp.session import Session
 
 log = logging.getLogger(__name__)
@@ -38,10 +40,14 @@ Content = Iterator[bytes] | ReadAhead
 class Traffic(Protocol):
     """What a lane needs of the place where mails come from and deliveries go to."""
 
-    #: Whether servers that offer PIPELINING are taken at their word.
-    pipelining: bool
+    #: What was learnt of the server.
+    manners: Manners
     #: Whether nothing more is begun.
     closing: bool
+
+    @property
+    def quick(self) -> bool:
+        """Whether nobody has to wait long for the next mail."""
 
     def next_outgoing(self) -> Outgoing | None:
         """A mail that is ready to be sent, if there is one."""
@@ -67,7 +73,7 @@ class Lane:
 
     def __init__(self, session: Session, traffic: Traffic, *, keep: bool = True) -> None:
         self.session = session
-        #: Whether there was no mail for it when it asked.
+        #: Whether it has said everything, and there was no mail for it when it asked.
         self.hungry = False
         #: Whether it waits until the socket takes more.
         self.wants_write = False
@@ -78,6 +84,7 @@ class Lane:
         #: Whether the connection is gone.
         self.dead = False
         self._traffic = traffic
+        self._manners = traffic.manners
         self._keep = keep
         self._wire = session.wire
         self._wire.do_not_wait()
@@ -105,7 +112,12 @@ class Lane:
     @property
     def past_the_envelope(self) -> bool:
         """Whether a message is being sent, or its answer awaited."""
-        return bool(self._in_flight) and self._in_flight[0].stage is not Stage.ENVELOPE
+        return self._content is not None or (self.busy and self._in_flight[0].stage is Stage.ANSWER)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it has something to say, or will have at the server's next word."""
+        return self.busy and (bool(self._block) or self._in_flight[-1].stage is not Stage.ANSWER)
 
     @property
     def handed_over(self) -> Transaction | None:
@@ -140,14 +152,12 @@ class Lane:
         if now < self.deadline or self.dead:
             return
         self._wire.phase = self._in_flight[0].phase if self._in_flight else Phase.ENVELOPE
-        self._broke(self._wire.no_answer("did not take what we sent" if len(self._block) else "did not answer in full"))
+        self._broke(self._wire.no_answer("did not take what we sent" if self.wants_write else "did not answer in full"))
 
     def abandon(self) -> None:
         """Close the socket without a word."""
         self.dead = True
-        if isinstance(self._content, ReadAhead):
-            self._content.close()
-        self._content = None
+        self._close_content()
         self._block = b""
         self.session.abandon()
 
@@ -155,23 +165,28 @@ class Lane:
 
     def _next_block(self) -> bool:
         """Fill the block with all that may be said now; whether there is anything."""
-        parts: list[bytes] = []
-        if self._content is not None:
-            for block in self._content:
-                if block is None:  # it is still being read
-                    self.deadline = math.inf
-                    return False
-                if block:
-                    self._begin(block)
-                    self._count(block)
-                    return True
-            if not self._end_of_content(parts):
-                return False
+        self.hungry = False
+        return self._fill([]) if self._content is None else self._next_of(self._content)
+
+    def _fill(self, parts: list[bytes]) -> bool:
+        """Add to these whatever may follow, up to a message that goes block by block."""
         while self._say(parts):
             pass
         if parts:
             self._begin(parts[0] if len(parts) == 1 else b"".join(parts))
-        return bool(parts)
+            return True
+        return self._content is not None and self._next_of(self._content)
+
+    def _next_of(self, content: Content) -> bool:
+        for block in content:
+            if block is None:  # it is still being read
+                self.deadline = math.inf
+                return False
+            if block:
+                self._begin(block)
+                self._count(block)
+                return True
+        return self._end_of_content()
 
     def _say(self, parts: list[bytes]) -> bool:
         """Add what comes next; whether more may follow at once."""
@@ -192,7 +207,7 @@ class Lane:
         return False
 
     def _may_follow(self, flying: Transaction) -> bool:
-        return flying.pipelined and self._traffic.pipelining
+        return flying.pipelined and self._manners.pipelining and self._traffic.quick
 
     def _begin_transaction(self) -> bool:
         outgoing = self._traffic.next_outgoing()
@@ -221,7 +236,7 @@ class Lane:
             peer=self._wire.peer,
             parameters=parameters,
             chunking=rendering.binary,
-            pipelined=self._traffic.pipelining and "PIPELINING" in self._offers,
+            pipelined=self._manners.pipelining and "PIPELINING" in self._offers,
             on_heels=bool(self._in_flight),
             reset=self.session.needs_reset and not self._in_flight,
         )
@@ -230,12 +245,9 @@ class Lane:
 
     def _rendering(self, outgoing: Outgoing) -> Rendering:
         """As BINARYMIME (RFC 3030) where that is asked for, offered, and worth it."""
-        mail = outgoing.mail
-        if not (outgoing.manager.binary_mime and (mail.attachments or mail.inline_images)):
+        if outgoing.binary is None or not {"CHUNKING", "BINARYMIME"} <= self._offers.keys():
             return outgoing.rendering
-        if not {"CHUNKING", "BINARYMIME"} <= self._offers.keys():
-            return outgoing.rendering
-        return render(mail, binary=True)
+        return outgoing.binary
 
     def _say_lines(self, flying: Transaction, parts: list[bytes]) -> bool:
         lines = flying.lines if flying.pipelined else flying.lines[flying.said : flying.said + 1]
@@ -271,56 +283,66 @@ class Lane:
             if not self._left:
                 flying.stage = Stage.ANSWER
                 self._handed_over_at = len(block) - 1
+                self._close_content()
 
-    def _end_of_content(self, parts: list[bytes]) -> bool:
-        """The final dot, unless the server has refused in the meantime; False where the line is done for."""
+    def _end_of_content(self) -> bool:
+        """The final dot and what may follow it, unless the server has refused in the meantime."""
         self._content = None
-        flying = self._in_flight[-1]
-        if flying.chunking:
-            return True
         self._wire.receive_some()
         if self._hear():
             return False
-        flying.stage = Stage.ANSWER
-        parts.append(FINAL_DOT)
+        self._in_flight[-1].stage = Stage.ANSWER
         self._handed_over_at = 0
-        return True
+        return self._fill([FINAL_DOT])
+
+    def _close_content(self) -> None:
+        if isinstance(self._content, ReadAhead):
+            self._content.close()
+        self._content = None
 
     def _begin(self, block: bytes) -> None:
         self._block = block
         self._block_since = time.monotonic()
+        self.hungry = False
 
     def _send(self) -> bool:
-        """Send the block, or as much of it as fits; whether it is through."""
+        """Send the block, or as much of it as fits; whether more may follow at once."""
         block = self._block
-        sent = self._wire.send_some(block)
-        through = sent == len(block)
-        if self._handed_over_at is not None:
-            if sent > self._handed_over_at:
-                # From the first octet of the final dot on, only the server knows what becomes of the mail.
-                self._dotted().handed_over = True
-                self._handed_over_at = None
-            else:
-                self._handed_over_at -= sent
-        if through:
-            self._block = b""
-        elif sent:
-            self._block = memoryview(block)[sent:]
+        piece = block if len(block) <= BLOCK else memoryview(block)[:BLOCK]
+        sent = self._wire.send_some(piece) if self._handed_over_at is None else self._hand_over(piece)
+        through = sent == len(piece)
+        self._block = b"" if sent == len(block) else memoryview(block)[sent:]
+        if through and self._block:
+            self._block_since = time.monotonic()
         self._set_deadline()
         return through
 
-    def _dotted(self) -> Transaction:
-        """The one whose final dot is in the block."""
-        return next(flying for flying in self._in_flight if flying.stage is Stage.ANSWER and not flying.handed_over)
+    def _hand_over(self, piece: bytes | memoryview) -> int:
+        """Send what leads up to an octet from which on only the server knows what becomes of the mail; how much it was.
+
+        The mail counts as handed over before it is, so that an interruption in between does not find one that nobody
+        can have.
+        """
+        flying = next(flying for flying in self._in_flight if flying.stage is Stage.ANSWER and not flying.handed_over)
+        at = self._handed_over_at or 0
+        flying.handed_over = at < len(piece)
+        try:
+            sent = self._wire.send_some(piece)
+        except MailError:
+            flying.handed_over = False
+            raise
+        flying.handed_over = sent > at
+        self._handed_over_at = None if sent > at else at - sent
+        return sent
 
     def _set_deadline(self) -> None:
-        timeout = self._wire.timeout
-        if len(self._block):
-            self.deadline = self._block_since + timeout
+        if self._in_flight and self._in_flight[0].handed_over:
+            # A server that is busy with what it has got may take nothing more until it is done.
+            self.deadline = time.monotonic() + self.session.manager.final_reply_timeout
+        elif len(self._block):
+            self.deadline = self._block_since + self._wire.timeout
         elif self._in_flight:
-            if self._in_flight[0].handed_over:
-                timeout = self.session.manager.final_reply_timeout
-            self.deadline = time.monotonic() + timeout
+            self.deadline = time.monotonic() + self._wire.timeout
         else:
             self.deadline = math.inf
 
@@ -351,24 +373,28 @@ class Lane:
             except ProtocolError as error:
                 self._broke(error)
         if heard and not self.dead:
+            if self._block:  # the server may have been too busy to take it
+                self._block_since = time.monotonic()
             self._set_deadline()
         return self.dead
 
     def _take(self, flying: Transaction, reply: Reply) -> None:
-        if reply.code == 421 and self.session.has_carried_mail and self._keep and flying.stage is Stage.ENVELOPE:
+        if reply.code == 421 and self.session.has_carried_mail and self._keep and flying.may_be_closed_by(reply):
             # The server closes a session that has carried mail: its limit, or its idle time. The mail is nobody's yet.
             self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
             return
         flying.hear(reply)
         if flying.stage is not Stage.OVER:
             return
-        self._in_flight.popleft()
         self.session.has_carried_mail = True
         self.session.needs_reset = not flying.handed_over
+        if flying.on_heels and not flying.line_is_dead:
+            self._manners.pipelining_works = True
         if flying.delivery is not None:
             self._traffic.delivered(flying.delivery)
         else:
             self._traffic.again(flying.outgoing)
+        self._in_flight.popleft()  # last, so that an interruption finds it in one place at least
         if flying.line_is_dead:
             self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
 
@@ -381,6 +407,13 @@ class Lane:
         """The line is done for, and each mail on it ends, or goes through another one."""
         flying, self._in_flight = self._in_flight, deque()
         self.abandon()
+        if self._manners.pipelining and any(self._came_of_pipelining(transaction, error) for transaction in flying):
+            log.warning(
+                "%s offers PIPELINING and does not do it well (%s); from here on each command waits for its reply.",
+                self._wire.peer,
+                error.message,
+            )
+            self._manners.pipelining = False
         first = True
         for transaction in flying:
             if not transaction.handed_over and self._keep and self._may_go_again(transaction, error, first=first):
@@ -393,17 +426,18 @@ class Lane:
         """Whether it was not this mail's fault, and nobody can have it."""
         if flying.stage is not Stage.ENVELOPE:
             return False
-        if (
-            flying.pipelined
-            and isinstance(error, ProtocolError | NoAnswerError)
-            and (flying.on_heels or flying.answered_in_part)
-        ):
-            if self._traffic.pipelining:
-                log.warning(
-                    "%s offers PIPELINING and does not do it well (%s); from here on each command waits for its reply.",
-                    self._wire.peer,
-                    error.message,
-                )
-                self._traffic.pipelining = False
+        if not first or self._came_of_pipelining(flying, error):
             return True
-        return not first or (self.session.has_carried_mail and isinstance(error, ConnectionLostError))
+        return self.session.has_carried_mail and isinstance(error, ConnectionLostError)
+
+    def _came_of_pipelining(self, flying: Transaction, error: MailError) -> bool:
+        """Whether a server that got its commands one by one might not have failed."""
+        if not (flying.pipelined and flying.stage is Stage.ENVELOPE):
+            return False
+        begun = flying.on_heels or flying.answered
+        if isinstance(error, ConnectionLostError):
+            # Any line may break, above all an idle one; but a server that has not shown yet that it can take a group is
+            # likely to have hung up because of it.
+            fresh = begun or not self.session.has_carried_mail
+            return error.reply is None and fresh and not self._manners.pipelining_works
+        return isinstance(error, ProtocolError | NoAnswerError) and begun

@@ -12,18 +12,18 @@ import math
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import ConnectError, MailError, OutcomeUnknownError
+from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.merge import MergeRenderer
-from airflow_provider_smtpcm.mail.render import Rendering, render
+from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp.background import Background
 from airflow_provider_smtpcm.smtp.complete import complete
-from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
 from airflow_provider_smtpcm.smtp.lane import FINAL_DOT, Lane
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing, not_prepared
@@ -40,8 +40,13 @@ OPENINGS_BEFORE_GIVING_UP = 3
 _HELD_READY = 65536
 # Mails are prepared for so many seconds at a time, then the sessions have their turn.
 _PREPARING = 0.002
+# A source that took longer for one of its last two mails may take very long for the next one. While it is asked nobody
+# serves the sessions, and a server that waits for a message gives up.
+_QUICK = 0.05
 # How long what was begun may take when nobody waits for its delivery any more, if 'Timeout' is not shorter.
 _FINISHING = 30.0
+
+_MAY_HAVE_ARRIVED = (Outcome.ACCEPTED, Outcome.PARTIAL, Outcome.UNKNOWN)
 
 OpenSession = Callable[[], "Session"]
 
@@ -50,8 +55,10 @@ OpenSession = Callable[[], "Session"]
 class Manners:
     """What was learnt of a server by talking to it, kept from one batch to the next."""
 
-    #: Whether it does what it offers as PIPELINING (RFC 2920).
+    #: Whether it is taken at its word when it offers PIPELINING (RFC 2920).
     pipelining: bool = True
+    #: Whether it has kept that word: an envelope on the heels of a message had its answers.
+    pipelining_works: bool = False
 
 
 def send_many(
@@ -104,20 +111,23 @@ class Mailing:
         session: Session | None = None,
         first_index: int = 0,
     ) -> None:
-        self.pipelining = manners is None or manners.pipelining
+        self.manners = manners or Manners()
         #: Whether nothing more is begun.
         self.closing = False
-        self._manners = manners
         self._manager = manager
         self._source = enumerate(mails, first_index)
+        self._quick_in_a_row = 2 if isinstance(mails, Sequence) else 0
         self._exhausted = False
         self._source_failed: Exception | None = None
         self._renderer = MergeRenderer()
+        self._binary_renderer = MergeRenderer(binary=True) if manager.binary_mime else None
         self._ready: deque[Outgoing] = deque()
         self._finished: deque[Delivery] = deque()
         self._preparing = 0
         self._seconds_between = 60 / rate_limit if rate_limit else 0.0
         self._next_at = 0.0
+        # Whether the mails that are ready wait for that moment alone.
+        self._too_early = False
         self._open_session = open_session
         self._wanted = self._connections = connections
         self._opening = 0
@@ -126,14 +136,22 @@ class Mailing:
         self._lent = session
         self._lanes: dict[int, Lane] = {}
         self._poll = select.poll()
-        self._background: Background[Callable[[], None] | Session] = Background(_close)
-        self._poll.register(self._background, select.POLLIN)
+        self._background: Background[Callable[[], None] | Session]  # from the first delivery that is asked for on
 
     # --- What a lane asks of its traffic
 
+    @property
+    def quick(self) -> bool:
+        """Whether the source has been quick lately, so that it can be asked while a server waits."""
+        return self._quick_in_a_row >= 2
+
     def next_outgoing(self) -> Outgoing | None:
-        """A mail that is ready to be sent, if there is one."""
-        return self._ready.popleft() if self._ready else None
+        """A mail that is ready to be sent, if there is one, and if it may be sent already."""
+        if not self._due():
+            return None
+        if self._seconds_between:
+            self._next_at = time.monotonic() + self._seconds_between
+        return self._ready.popleft()
 
     def again(self, outgoing: Outgoing) -> None:
         """This one goes first into whatever lane is free."""
@@ -152,14 +170,16 @@ class Mailing:
     def deliveries(self) -> Generator[Delivery, None, None]:
         """Run the batch."""
         finished = self._finished
+        self._background = Background(_close)
         try:
+            self._poll.register(self._background, select.POLLIN)
             if self._lent is not None and self._lent.usable:
                 self._add(self._lent)
             while True:
                 self._prepare_some()
-                self._open_some()
                 if self._ready:
                     self._feed()
+                    self._open_some()
                 while finished:
                     yield finished.popleft()
                 if self._done:
@@ -169,11 +189,12 @@ class Mailing:
             self._finish_what_was_begun()
             raise
         except BaseException as interruption:
-            handed_over = [lane.handed_over for lane in self._lanes.values()]
+            handed_over = [flying for lane in self._lanes.values() if (flying := lane.handed_over) is not None]
             self._abandon_all()
             if not isinstance(interruption, KeyboardInterrupt | SystemExit):
                 # Whoever set the time limit would retry, and these mails may have been delivered.
-                _raise_unknown([flying for flying in handed_over if flying is not None], interruption)
+                untold = [delivery for delivery in self._finished if delivery.outcome in _MAY_HAVE_ARRIVED]
+                _raise_unknown(handed_over, untold, interruption)
             raise
         finally:
             self._close()
@@ -188,12 +209,20 @@ class Mailing:
 
     def _patience(self) -> float:
         """Seconds until something has to be done whether or not anybody says anything."""
-        if self._ready and any(lane.hungry for lane in self._lanes.values()):
+        if self._room() > 0:
+            return 0.0
+        if self._due() and any(lane.hungry for lane in self._lanes.values()):
             return 0.0
         moment = min((lane.deadline for lane in self._lanes.values()), default=math.inf)
-        if not self._exhausted and len(self._ready) + self._preparing < self._wanted:
+        if self._too_early and self._ready:
             moment = min(moment, self._next_at)
         return moment if moment == math.inf else max(0.0, moment - time.monotonic())
+
+    def _due(self) -> int:
+        """How many of the mails that are ready may be begun with now."""
+        if not self._seconds_between or not self._ready:
+            return len(self._ready)
+        return int(time.monotonic() >= self._next_at)
 
     def _wait(self, seconds: float) -> None:
         """Serve whoever has something to say or to hear; then look whose time has passed."""
@@ -237,23 +266,31 @@ class Mailing:
             self._after(number, lane)
 
     def _feed(self) -> None:
+        if not self._due():
+            return
         for number, lane in list(self._lanes.items()):
-            if lane.hungry and self._ready:
-                lane.speak()
+            if lane.hungry:
+                if self._open_session is None:
+                    lane.speak()
+                else:
+                    lane.listen()  # a server that closed the line while it was idle said so there
                 self._after(number, lane)
 
     # --- Mails
 
+    def _room(self) -> int:
+        """How many mails may be asked for now."""
+        if self._exhausted or (not self.quick and any(lane.at_work for lane in self._lanes.values())):
+            return 0
+        return self._wanted - len(self._ready) - self._preparing
+
     def _prepare_some(self) -> None:
-        if self._exhausted or len(self._ready) + self._preparing >= self._wanted:
+        room = self._room()
+        if room <= 0:
             return
         now = time.monotonic()
         until = now + _PREPARING
-        while len(self._ready) + self._preparing < self._wanted and now < until:
-            if self._seconds_between:
-                if now < self._next_at:
-                    return
-                self._next_at = max(now, self._next_at + self._seconds_between)
+        for _ in range(room):
             try:
                 item = next(self._source, None)
             except Exception as error:  # noqa: BLE001 - the consumer hears of it once the mails before it are settled
@@ -262,7 +299,10 @@ class Mailing:
                 self._exhausted = True
                 return
             self._prepare(*item)
-            now = time.monotonic()
+            asked, now = now, time.monotonic()
+            self._quick_in_a_row = self._quick_in_a_row + 1 if now - asked < _QUICK else 0
+            if now > until:
+                return
 
     def _prepare(self, index: int, mail: Mail) -> None:
         if self._given_up is not None:
@@ -276,7 +316,9 @@ class Mailing:
                 return
             rendering = self._renderer.render(mail)
             outgoing = Outgoing(index, mail, rendering, self._manager)
-            if rendering.size <= _HELD_READY:
+            if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
+                outgoing.binary = self._binary_renderer.render(mail)
+            elif rendering.size <= _HELD_READY:
                 outgoing.message = b"".join((*dot_stuffed(rendering), FINAL_DOT))
         except MailError as error:
             self.delivered(not_prepared(index, mail, error))
@@ -285,30 +327,40 @@ class Mailing:
 
     def _prepared_afar(self, index: int, mail: Mail) -> Callable[[], None]:
         """Measure files that may take long to answer; in a thread."""
-        rendering: Rendering | MailError
+        outgoing: Outgoing | MailError
         try:
-            rendering = render(mail)
+            outgoing = Outgoing(index, mail, render(mail), self._manager)
+            if self._manager.binary_mime:
+                outgoing.binary = render(mail, binary=True)
         except MailError as error:
-            rendering = error
+            outgoing = error
+        except Exception as error:  # noqa: BLE001 - whatever a storage makes of it
+            outgoing = MessageError(f"The message could not be measured: {error!r}.")
 
         def arrived() -> None:
             self._preparing -= 1
-            if isinstance(rendering, MailError):
-                self.delivered(not_prepared(index, mail, rendering))
+            if isinstance(outgoing, MailError):
+                self.delivered(not_prepared(index, mail, outgoing))
+            elif self._given_up is not None:
+                self.delivered(outgoing.not_sent(self._given_up))
             else:
-                self._ready.append(Outgoing(index, mail, rendering, self._manager))
+                self._ready.append(outgoing)
 
         return arrived
 
     # --- Sessions
 
     def _open_some(self) -> None:
+        due = self._due()
+        self._too_early = bool(self._ready) and not due
+        if not due:
+            return
         if self._open_session is None:
-            if not self._lanes and self._given_up is None:
+            if not self._lanes:
                 self._give_up(ConnectError("The session is closed.", remedy="Open another one."))
             return
         hungry = sum(lane.hungry for lane in self._lanes.values())
-        while len(self._ready) > hungry + self._opening and len(self._lanes) + self._opening < self._connections:
+        while due > hungry + self._opening and len(self._lanes) + self._opening < self._connections:
             self._opening += 1
             self._background.run(self._opened)
 
@@ -374,8 +426,6 @@ class Mailing:
 
     def _close(self) -> None:
         """Say good-bye on every line at once, and wait for the answers."""
-        if self._manners is not None:
-            self._manners.pipelining = self.pipelining
         self._background.close()
         sessions = [lane.session for lane in self._lanes.values() if lane.session is not self._lent]
         for lane in list(self._lanes.values()):
@@ -393,13 +443,22 @@ def _close(result: Callable[[], None] | Session) -> None:
             result.close()
 
 
-def _raise_unknown(handed_over: list[Transaction], interruption: BaseException) -> None:
-    if not handed_over:
-        return
+def _raise_unknown(handed_over: list[Transaction], untold: list[Delivery], interruption: BaseException) -> None:
     errors = [flying.interrupted(interruption) for flying in handed_over]
+    errors += [_never_told(delivery, interruption) for delivery in untold]
+    if not errors:
+        return
     if len(errors) == 1:
         raise errors[0] from interruption
     raise OutcomeUnknownError(
         "\n".join([f"{len(errors)} mails were handed over without an answer:", *(f"  - {e.message}" for e in errors)]),
         remedy=errors[0].remedy,
     ) from interruption
+
+
+def _never_told(delivery: Delivery, interruption: BaseException) -> MailError:
+    return OutcomeUnknownError(
+        f"{delivery.message_id} was handed over (it is {delivery.outcome}), and the task was interrupted "
+        f"({type(interruption).__name__}) before it could be told so.",
+        remedy="Do not send it again.",
+    )

@@ -22,12 +22,25 @@ class Outgoing:
         manager: whose server it goes to.
     """
 
-    __slots__ = ("accepted", "index", "mail", "manager", "message", "recipients", "refused", "rendering", "sender")
+    __slots__ = (
+        "accepted",
+        "binary",
+        "index",
+        "mail",
+        "manager",
+        "message",
+        "recipients",
+        "refused",
+        "rendering",
+        "sender",
+    )
 
     def __init__(self, index: int, mail: Mail, rendering: Rendering, manager: SmtpConnectionManager) -> None:
         self.index = index
         self.mail = mail
         self.rendering = rendering
+        #: The same for a server that takes files as they are (BINARYMIME, RFC 3030), where that is asked for.
+        self.binary: Rendering | None = None
         self.manager = manager
         assert mail.from_address is not None
         self.sender = mail.from_address.address

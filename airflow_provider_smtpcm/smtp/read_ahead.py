@@ -21,11 +21,11 @@ class ReadAhead(Iterator[bytes | None]):
     """
 
     def __init__(self, content: Iterator[bytes], wake: Callable[[], None]) -> None:
-        self._content = content
         self._wake = wake
         self._blocks: queue.Queue[bytes | MailError | None] = queue.Queue(maxsize=_AHEAD)
         self._closed = threading.Event()
-        threading.Thread(target=self._read, name="smtpcm-read-ahead", daemon=True).start()
+        # The thread alone has the content, so that with its end an open file is closed.
+        threading.Thread(target=self._read, args=(content,), name="smtpcm-read-ahead", daemon=True).start()
 
     def __next__(self) -> bytes | None:
         """The next block.
@@ -47,9 +47,9 @@ class ReadAhead(Iterator[bytes | None]):
         """Nobody wants the rest."""
         self._closed.set()
 
-    def _read(self) -> None:
+    def _read(self, content: Iterator[bytes]) -> None:
         try:
-            for block in self._content:
+            for block in content:
                 self._hand_over(block)
             self._hand_over(None)
         except _NobodyWantsItError:

@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply, TlsError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.many import Mailing
+from airflow_provider_smtpcm.smtp.many import Mailing, Manners
 from airflow_provider_smtpcm.smtp.outgoing import not_prepared
 from airflow_provider_smtpcm.smtp.refusals import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
@@ -64,6 +64,7 @@ class Session:
         self._give_up_at = give_up_at
         self._trace = trace
         self._wire: Wire | None = None
+        self._manners = Manners()
         self._quit_said = False
         #: Whether a mail went through since it was opened, or was refused.
         self.has_carried_mail = False
@@ -147,7 +148,8 @@ class Session:
         if self._wire is None:
             closed = ConnectError("The session is closed.", remedy="Open another one.")
             return not_prepared(index, mail, closed)
-        return next(Mailing((mail,), self.manager, None, session=self, first_index=index).deliveries())
+        mailing = Mailing((mail,), self.manager, None, manners=self._manners, session=self, first_index=index)
+        return next(mailing.deliveries())
 
     def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
         """Send many mails, each envelope on the heels of the mail before where the server offers PIPELINING.
@@ -160,7 +162,7 @@ class Session:
         Returns:
             One delivery for every mail, as they finish; never raises for one mail.
         """
-        return Mailing(mails, self.manager, self.open, session=self).deliveries()
+        return Mailing(mails, self.manager, self.open, manners=self._manners, session=self).deliveries()
 
     def noop(self) -> Reply:
         """Ask whether the server is still there (RFC 5321 4.1.1.9).

@@ -17,8 +17,9 @@ from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 # RFC 5321 4.5.3.1.10: 452, and from servers of old 552, for "too many recipients"; RFC 3463 calls that X.5.3.
 _TOO_MANY_CODES = (452, 552)
 _TOO_MANY_WORDS = re.compile("too many", re.IGNORECASE)
-# What servers say that find commands in a group although they had offered to take them so.
-_NO_PIPELINING = re.compile("synchroni[sz]ation|pipelin", re.IGNORECASE)
+# What servers say that find commands in a group although they had offered to take them so. Some repeat the address,
+# and nobody's "data-pipeline@" is meant.
+_NO_PIPELINING = re.compile(r"\bsynchroni[sz]ation error\b|\bpipelining\b", re.IGNORECASE)
 
 
 class Stage(Enum):
@@ -128,9 +129,13 @@ class Transaction:
         return self._heard < self.said
 
     @property
-    def answered_in_part(self) -> bool:
-        """Whether some, and not all, of a group of commands had its reply."""
-        return self.stage is Stage.ENVELOPE and 0 < self._heard < len(self.lines)
+    def answered(self) -> bool:
+        """Whether a reply to a command line was heard."""
+        return self._heard > 0
+
+    def may_be_closed_by(self, reply: Reply) -> bool:
+        """Whether a 421 is only about the session, so that the mail may go through another one."""
+        return self.stage is Stage.ENVELOPE and not self._objects_to_the_group(reply)
 
     def hear(self, reply: Reply) -> None:
         """Take the next reply.
@@ -143,6 +148,8 @@ class Transaction:
             return
         at = self._heard - self._reset
         self._heard += 1
+        if reply.code >= 400 and self._objects_to_the_group(reply):
+            raise self._desynchronised(reply)
         if reply.code == 421:
             self._closing(reply)
         elif at > len(self.outgoing.recipients):
@@ -158,7 +165,8 @@ class Transaction:
     def broke(self, error: MailError) -> Delivery:
         """What became of the mail when the line did not survive."""
         if self.handed_over and not self.lone_dot:
-            return self.outgoing.unknown(error.message, self._accepted)
+            self._merge_refused()
+            return self.outgoing.unknown(error.message, self._accepted, error.reply)
         if self.lone_dot:
             return self._all_refused()
         # Nobody can have the mail: its final dot was not sent.
@@ -174,8 +182,6 @@ class Transaction:
 
     def _hear_mail(self, reply: Reply) -> None:
         if not reply.positive:
-            if self.pipelined and _NO_PIPELINING.search(reply.text):
-                raise self._desynchronised(reply)
             self._sender_refused = reply
             if not self.pipelined:
                 self._over(self._all_refused())
@@ -201,8 +207,6 @@ class Transaction:
         elif reply.code < 400:
             raise self._desynchronised(reply)
         elif self._accepted:
-            if self.pipelined and _NO_PIPELINING.search(reply.text):
-                raise self._desynchronised(reply)
             self._merge_refused()
             self._over(self._refuse("the message (DATA)", reply))
         else:
@@ -225,9 +229,7 @@ class Transaction:
             self._merge_refused()
             self._over(self._refuse("to take the rest", reply))
         elif reply.code // 100 == 3:
-            self.line_is_dead = True
-            why = f"'{reply}' is no answer to a final dot."
-            self._over(self.outgoing.unknown(why, self._accepted, reply))
+            raise self._desynchronised(reply, "the end of the message")
         elif reply.positive:
             self._taken(reply)
         else:
@@ -273,12 +275,15 @@ class Transaction:
         self.stage = Stage.OVER
         self.delivery = delivery
 
-    def _desynchronised(self, reply: Reply) -> ProtocolError:
-        line = self.lines[min(self._heard, len(self.lines)) - 1]
+    def _objects_to_the_group(self, reply: Reply) -> bool:
+        return self.pipelined and _NO_PIPELINING.search(reply.text) is not None
+
+    def _desynchronised(self, reply: Reply, what: str | None = None) -> ProtocolError:
+        what = what or self.lines[self._heard - 1].partition(" ")[0]
         return ProtocolError(
-            f"{self._peer} answered {line.partition(' ')[0]} with '{reply}', which is no answer to it.",
+            f"{self._peer} answered {what} with '{reply}', which is no answer to it.",
             remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
-            phase=Phase.ENVELOPE,
+            phase=self.phase,
             reply=reply,
         )
 

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _DER = 2  # OpenSSL's number for it, which Python's `ssl` hides before 3.13
 # What one write hands over at the most, so that its deadline means the same for a long text as for a file.
 BLOCK = 65536
+_TLS_RECORD = 16384  # RFC 8446 5.1
 
 
 class Wire:
@@ -192,13 +193,23 @@ class Wire:
         self._sock.settimeout(0)
 
     def send_some(self, octets: bytes | memoryview) -> int:
-        """Send as much as fits without waiting, and say how much that was."""
+        """Send as much as fits without waiting, and say how much that was.
+
+        The other side cannot have read what does not count as sent. So TLS gets one record at a time: of a longer text
+        it sends some records and says that it sent nothing, until it is given the same text again.
+        """
+        sent = 0
         try:
-            return self._sock.send(octets)
+            if not isinstance(self._sock, ssl.SSLSocket):
+                return self._sock.send(octets)
+            while sent < len(octets):
+                sent += self._sock.send(memoryview(octets)[sent : sent + _TLS_RECORD])
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            return 0
+            pass
         except OSError as error:
-            raise self.lost(error) from None
+            if not sent:  # else the next attempt finds out
+                raise self.lost(error) from None
+        return sent
 
     def receive_some(self) -> None:
         """Take in what has arrived, without waiting for more."""

@@ -375,7 +375,8 @@ def test_without_a_full_host_name_an_address_is_said(manager_for: ManagerFor, mo
 
 
 @pytest.mark.parametrize("answer", ["S: 500 what", "RESET", "HANG", "S: 421 bye"])
-def test_a_bad_good_bye_harms_nobody(answer: str, manager_for: ManagerFor) -> None:
+def test_a_bad_good_bye_harms_nobody(answer: str, manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch) -> None:
     """QUIT cannot turn a success into a failure."""
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.session.QUIT_TIMEOUT", 0.5)
     with Dialogue(f"{GREETING}\nS: 250 hello\nC: QUIT\n{answer}") as dialogue, Session(manager_for(dialogue)):
         pass

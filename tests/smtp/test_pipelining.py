@@ -1,0 +1,396 @@
+"""Commands in groups (RFC 2920): every mixture of answers, servers that cannot take them, and what never is in one."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Phase, TlsError
+from airflow_provider_smtpcm.mail import Attachment, Mail
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.many import Manners, send_many
+from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.dialogue import Dialogue, Dialogues, Pace
+from tests.smtp.files import Changing
+from tests.smtp.server import Habit, Server
+from tests.smtp.test_sasl import CHALLENGE
+
+ManagerFor = Callable[..., SmtpConnectionManager]
+HELLO = "S: 220 mail.corp.example ESMTP\nC: EHLO *\nS: 250-mail.corp.example\nS: 250-SIZE 0\nS: 250 PIPELINING"
+ENVELOPE = "C: MAIL FROM:<etl@corp.example> SIZE=*\nC: RCPT TO:<a@corp.example>\nC: RCPT TO:<b@corp.example>\nC: DATA"
+WANTED = "S: 250 2.1.0 ok\nS: 250 2.1.5 ok\nS: 250 2.1.5 ok\nS: 354 go on"
+QUEUED = "S: 250 2.6.0 queued"
+BYE = "C: QUIT\nS: 221 bye"
+# The same conversation with a server that gets its commands one by one.
+ONE_BY_ONE = """C: MAIL *\nQUIET\nS: 250 ok\nC: RCPT *\nQUIET\nS: 250 ok\nC: RCPT *\nQUIET\nS: 250 ok
+C: DATA\nQUIET\nS: 354 go on\nMESSAGE\nQUIET\nS: 250 queued"""
+BOTH = ("a@corp.example", "b@corp.example")
+
+
+def script(*steps: str) -> str:
+    """A dialogue from its parts."""
+    return "\n".join((HELLO, *steps))
+
+
+def mails(number: int) -> list[Mail]:
+    """So many, each to two people."""
+    return [
+        Mail(from_address="etl@corp.example", to=BOTH, subject=f"No. {at}", message_id=f"<{at}@corp.example>")
+        for at in range(number)
+    ]
+
+
+def deliver(
+    number: int, manager_for: ManagerFor, *scripts: str, manners: Manners | None = None, **settings: object
+) -> tuple[list[Delivery], list[bytes]]:
+    """What becomes of so many mails over one connection at a time, in their order, and what was sent in full."""
+    began = time.monotonic()
+    with Dialogues(*scripts) as dialogues:
+        manager = manager_for(dialogues, **settings)
+        found = list(send_many(mails(number), manager, lambda: Session(manager).open(), manners=manners))
+    assert time.monotonic() - began < 10
+    assert sorted(delivery.index for delivery in found) == list(range(number))
+    return sorted(found, key=lambda delivery: delivery.index), dialogues.messages
+
+
+def outcomes(deliveries: list[Delivery]) -> list[str]:
+    """What became of each mail."""
+    return [str(delivery.outcome) for delivery in deliveries]
+
+
+# --- Refusals within a group
+
+
+@pytest.mark.parametrize("code", [450, 500, 550, 554])
+@pytest.mark.parametrize("at", ["MAIL", "RCPT", "DATA", "final dot"])
+def test_a_refusal_anywhere_in_the_group_is_a_refusal_for_everybody(
+    code: int, at: str, manager_for: ManagerFor
+) -> None:
+    """And the next mail goes through the same session, after RSET where the server may remember something."""
+    no, ok = f"S: {code} {code // 100}.3.0 because", "S: 250 ok"
+    answers = {
+        "MAIL": [no, *["S: 503 5.5.1 no MAIL"] * 3],
+        "RCPT": [ok, no, no, "S: 554 5.5.1 no valid recipients"],
+        "DATA": [ok, ok, ok, no],
+        "final dot": [ok, ok, ok, "S: 354 go on", "MESSAGE", ENVELOPE, no, WANTED, "MESSAGE", QUEUED, BYE],
+    }
+    rest = [] if at == "final dot" else ["C: RSET", ENVELOPE, "S: 250 ok", WANTED, "MESSAGE", QUEUED, BYE]
+    (first, second), _ = deliver(2, manager_for, script(ENVELOPE, *answers[at], *rest))
+    assert (first.outcome, second.outcome) == (Outcome.REFUSED, Outcome.ACCEPTED)
+    assert set(first.refused) == set(BOTH)
+    assert first.error is not None
+    assert first.error.retryable is (code < 500)
+    assert "because" in str(first.error)
+    assert first.error.phase is {"final dot": Phase.FINAL_DOT}.get(at, Phase.ENVELOPE)
+
+
+@pytest.mark.parametrize("answer", ["250 2.6.0 queued", "554 5.5.1 no recipients", "451 4.3.0 later", "334 what"])
+def test_a_354_although_everybody_was_refused_gets_a_lone_dot(answer: str, manager_for: ManagerFor) -> None:
+    """RFC 2920 3.1: not the message; and whatever is answered to the dot, nobody has it."""
+    refused = "S: 250 ok\nS: 550 5.1.1 no such user\nS: 550 5.1.1 no such user\nS: 354 go on"
+    steps = script(ENVELOPE, refused, "MESSAGE", ENVELOPE, f"S: {answer}", WANTED, "MESSAGE", QUEUED, BYE)
+    deliveries, messages = deliver(2, manager_for, steps)
+    assert outcomes(deliveries) == ["refused", "accepted"]
+    assert messages[0] == b""
+    assert b"No. 1" in messages[1]
+    assert "no such user" in str(deliveries[0].error)
+
+
+def test_a_refused_sender_and_a_354_get_a_lone_dot_too(manager_for: ManagerFor) -> None:
+    """The server took the recipients without a sender."""
+    steps = script(ENVELOPE, "S: 550 5.7.60 not yours\nS: 250 ok\nS: 250 ok\nS: 354 go on", "MESSAGE", QUEUED, BYE)
+    (delivery,), messages = deliver(1, manager_for, steps)
+    assert (delivery.outcome, messages) == (Outcome.REFUSED, [b""])
+    assert "the sender etl@corp.example" in str(delivery.error)
+
+
+def test_a_lone_dot_without_an_answer_leaves_a_refusal(manager_for: ManagerFor) -> None:
+    """It is not an unknown outcome; the next mail, whose envelope was out already, goes through another session."""
+    refused = "S: 250 ok\nS: 550 5.1.1 no\nS: 450 4.2.1 busy\nS: 354 go on"
+    first = script(ENVELOPE, refused, "MESSAGE", ENVELOPE)
+    deliveries, _ = deliver(2, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{BYE}")
+    assert outcomes(deliveries) == ["refused", "accepted"]
+    assert deliveries[0].error is not None
+    assert deliveries[0].error.retryable
+
+
+def test_some_refused_recipients_leave_a_partial_delivery(manager_for: ManagerFor) -> None:
+    """With the server's words for each."""
+    answers = "S: 250 ok\nS: 550 5.1.1 no such user\nS: 250 ok\nS: 354 go on"
+    (delivery,), _ = deliver(1, manager_for, script(ENVELOPE, answers, "MESSAGE", QUEUED, BYE))
+    assert (delivery.outcome, delivery.accepted) == (Outcome.PARTIAL, ("b@corp.example",))
+    assert str(delivery.refused["a@corp.example"]) == "550 5.1.1 no such user"
+
+
+@pytest.mark.parametrize("too_many", ["452 4.5.3 too many recipients", "552 too many recipients"])
+def test_recipients_too_many_get_the_same_mail_in_a_further_transaction(too_many: str, manager_for: ManagerFor) -> None:
+    """With the same Message-ID; the mail has one delivery."""
+    steps = script(
+        f"{ENVELOPE}\nS: 250 ok\nS: 250 ok\nS: {too_many}\nS: 354 go on\nMESSAGE\n{QUEUED}",
+        f"C: MAIL *\nC: RCPT TO:<b@corp.example>\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go on\nMESSAGE\n{QUEUED}",
+        BYE,
+    )
+    (delivery,), messages = deliver(1, manager_for, steps)
+    assert (delivery.outcome, delivery.accepted) == (Outcome.ACCEPTED, BOTH)
+    assert messages[0] == messages[1]
+
+
+def test_recipients_too_many_wait_for_no_other_mail(manager_for: ManagerFor) -> None:
+    """The next mail's envelope was out before the server said so: its turn comes first, and nobody is forgotten."""
+    steps = script(
+        f"{ENVELOPE}\nS: 250 ok\nS: 250 ok\nS: 452 4.5.3 too many\nS: 354 go on\nMESSAGE",
+        f"{ENVELOPE}\n{QUEUED}\n{WANTED}\nMESSAGE",
+        "C: MAIL *\nC: RCPT TO:<b@corp.example>\nC: DATA",
+        f"{QUEUED}\nS: 250 ok\nS: 250 ok\nS: 354 go on\nMESSAGE\n{QUEUED}\n{BYE}",
+    )
+    deliveries, _ = deliver(2, manager_for, steps)
+    assert outcomes(deliveries) == ["accepted", "accepted"]
+    assert [delivery.accepted for delivery in deliveries] == [BOTH, BOTH]
+
+
+# --- 421, and lines that break
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_421_in_the_first_group_is_a_refusal_that_may_pass(at: int, manager_for: ManagerFor) -> None:
+    """A server that closes each session without having taken a mail is not asked for ever."""
+    steps = script(ENVELOPE, *["S: 250 ok"] * at, "S: 421 4.3.2 shutting down")
+    (first, second), _ = deliver(2, manager_for, steps, script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE))
+    assert (first.outcome, second.outcome) == (Outcome.REFUSED, Outcome.ACCEPTED)
+    assert first.error is not None
+    assert first.error.retryable
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_421_to_a_later_mail_sends_that_through_another_session(at: int, manager_for: ManagerFor) -> None:
+    """It is about the session, which has carried a mail; PIPELINING is not to blame."""
+    first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, *["S: 250 ok"] * at, "S: 421 4.3.2 enough")
+    deliveries, messages = deliver(2, manager_for, first, script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE))
+    assert outcomes(deliveries) == ["accepted", "accepted"]
+    assert len(messages) == 2
+
+
+@pytest.mark.parametrize("words", ["S: 421 4.3.2 shutting down", "S: 421 4.3.2 shutting down\nS: 421 4.3.2 really"])
+def test_a_421_to_the_final_dot_refuses_that_mail_alone(words: str, manager_for: ManagerFor) -> None:
+    """The next one goes through another session."""
+    first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, words)
+    deliveries, _ = deliver(2, manager_for, first, script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE))
+    assert outcomes(deliveries) == ["refused", "accepted"]
+    assert deliveries[0].error is not None
+    assert deliveries[0].error.retryable
+
+
+@pytest.mark.parametrize("fault", ["RESET", "SEND b''", "S: 354 go on", "S: nonsense", f"SEND {b'x' * 100_000!r}"])
+def test_a_line_that_breaks_behind_the_final_dot_leaves_one_unknown_mail(fault: str, manager_for: ManagerFor) -> None:
+    """And not two: the one whose envelope was on its heels goes again, one by one, as that may have been the cause."""
+    first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, fault)
+    deliveries, _ = deliver(3, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}")
+    assert outcomes(deliveries) == ["unknown", "accepted", "accepted"]
+    assert isinstance(deliveries[0].error, OutcomeUnknownError)
+    assert "<0@corp.example>" in str(deliveries[0].error)
+
+
+@pytest.mark.parametrize("fault", ["RESET", "SEND b''"])
+def test_a_line_that_breaks_where_pipelining_is_known_to_work_slows_nothing_down(
+    fault: str, manager_for: ManagerFor
+) -> None:
+    """Lines break."""
+    first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", ENVELOPE, QUEUED, fault)
+    manners = Manners()
+    second = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", QUEUED, BYE)
+    deliveries, _ = deliver(4, manager_for, first, second, manners=manners)
+    assert outcomes(deliveries) == ["accepted"] * 4
+    assert manners.pipelining
+
+
+@pytest.mark.parametrize("heard", range(4))
+def test_a_line_that_breaks_after_the_group_was_wanted_leaves_nothing_behind(
+    heard: int, manager_for: ManagerFor
+) -> None:
+    """No dot was sent: at the first group the mail goes again one by one, and nobody has it twice."""
+    first = script(ENVELOPE, *["S: 250 ok"] * heard)
+    deliveries, messages = deliver(1, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{BYE}")
+    assert outcomes(deliveries) == ["accepted"]
+    assert len(messages) == 1
+
+
+# --- Servers that offer it, and cannot
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        "S: 250 ok\nHANG",
+        "S: 250 ok\nS: 250 ok\nS: 354 go on",
+        "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go on",
+        "S: 250 ok\nS: 250 ok\nS: 550 no\nS: 250 ok\nS: 354 go on",
+        "S: 554 5.5.0 SMTP synchronization error",
+        "S: 250 ok\nS: 554 5.5.0 SMTP synchronization error",
+        "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 503 5.5.0 Improper use of SMTP command pipelining",
+        "S: 421 4.7.0 SMTP protocol synchronization error",
+        "S: 250 ok\nS: nonsense",
+        "S: 250 ok\nRESET",
+    ],
+)
+def test_a_mail_whose_group_a_server_makes_nothing_of_goes_again_one_by_one(
+    answers: str, manager_for: ManagerFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Commands that get lost, one answer too few or too many, or words to that effect: no dot, no harm; said once."""
+    with caplog.at_level(logging.WARNING):
+        deliveries, _ = deliver(
+            2, manager_for, script(ENVELOPE, answers), f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}"
+        )
+    assert outcomes(deliveries) == ["accepted", "accepted"]
+    assert caplog.text.count("offers PIPELINING and does not do it well") == 1
+
+
+@pytest.mark.parametrize(
+    "answers", ["HANG", "S: 503 5.5.0 improper pipelining\nHANG", "S: 250 ok\nS: 250 ok\nS: 354 go on", "S: nonsense"]
+)
+def test_an_envelope_on_the_heels_that_gets_lost_goes_again_one_by_one(answers: str, manager_for: ManagerFor) -> None:
+    """The mail before it had its answer."""
+    first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, answers)
+    deliveries, messages = deliver(3, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}")
+    assert outcomes(deliveries) == ["accepted"] * 3
+    assert len(messages) == 3
+
+
+def test_what_was_learnt_of_a_server_holds_for_the_next_batch(manager_for: ManagerFor) -> None:
+    """A hook keeps it."""
+    manners = Manners()
+    deliver(
+        1,
+        manager_for,
+        script(ENVELOPE, "S: 554 synchronization error"),
+        f"{HELLO}\n{ONE_BY_ONE}\n{BYE}",
+        manners=manners,
+    )
+    deliveries, _ = deliver(2, manager_for, f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}", manners=manners)
+    assert outcomes(deliveries) == ["accepted", "accepted"]
+
+
+def test_a_session_remembers_it_for_when_it_is_opened_again(manager_for: ManagerFor) -> None:
+    """A single mail through an open session is not sent again by itself: the caller has to open another."""
+    with Dialogues(script(ENVELOPE, "S: 554 synchronization error"), f"{HELLO}\n{ONE_BY_ONE}\n{BYE}") as dialogues:
+        session = Session(manager_for(dialogues))
+        with session:
+            assert session.send(mails(1)[0]).outcome is Outcome.NOT_SENT
+        with session:
+            assert session.send(mails(1)[0]).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("habit", "connections"),
+    [(Habit.FORGETS, 3), (Habit.OBJECTS, 1), (Habit.OBJECTS, 3), (Habit.HANGS_UP, 1), (Habit.HANGS_UP, 3)],
+)
+def test_a_server_that_cannot_take_a_group_still_gets_every_mail_once(habit: Habit, connections: int) -> None:
+    """Whatever it does with what comes too early."""
+    with Server(habit=habit) as server:
+        manager = server.manager(timeout=1)
+        found = list(send_many(mails(8), manager, lambda: Session(manager).open(), connections=connections))
+    assert sorted(delivery.index for delivery in found) == list(range(8))
+    assert outcomes(found) == ["accepted"] * 8
+    assert sorted(stored.message_id for stored in server.stored) == [f"<{at}@corp.example>" for at in range(8)]
+
+
+def test_a_server_that_does_not_offer_it_gets_one_command_at_a_time(manager_for: ManagerFor) -> None:
+    """And nothing on the heels of a message."""
+    hello = HELLO.replace("250 PIPELINING", "250 8BITMIME")
+    deliveries, _ = deliver(2, manager_for, f"{hello}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}")
+    assert outcomes(deliveries) == ["accepted", "accepted"]
+
+
+# --- What is never in a group
+
+
+def test_starttls_is_never_in_a_group(manager_for: ManagerFor) -> None:
+    """RFC 3207 4.2, and nothing is said before its answer."""
+    steps = script("C: STARTTLS", "QUIET", "S: 454 4.7.0 TLS not available").replace("EHLO *", "EHLO *\nQUIET")
+    steps = steps.replace("250-SIZE 0", "250-STARTTLS")
+    with Dialogue(steps) as dialogue, pytest.raises(TlsError):
+        Session(manager_for(dialogue, ssl_mode="starttls")).open()
+
+
+def test_auth_is_never_in_a_group(manager_for: ManagerFor, mail: Mail) -> None:
+    """RFC 4954 4: each of its lines waits for the server's, and the first MAIL for the 235."""
+    challenge = base64.b64encode(CHALLENGE).decode()
+    steps = script(
+        f"C: AUTH NTLM\nQUIET\nS: 334 ntlm supported\nC: TlRM*\nQUIET\nS: 334 {challenge}\nC: TlRM*\nQUIET\nS: 235 ok",
+        ENVELOPE,
+        WANTED,
+        "MESSAGE",
+        QUEUED,
+        BYE,
+    )
+    steps = steps.replace("250-SIZE 0", "250-SIZE 0\nS: 250-AUTH NTLM")
+    account = {"auth_mode": "windows", "login": r"CORP\alice", "password": "correct horse"}
+    with Dialogue(steps) as dialogue, Session(manager_for(dialogue, **account)) as session:
+        assert session.send(mail).outcome is Outcome.ACCEPTED
+
+
+# --- Files that change on their way
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize("how", ["shorter", "longer", "gone", "broken"])
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_file_that_changes_on_its_way_is_never_half_a_mail(
+    how: str, remote: bool, pipelining: bool, tmp_path: Path
+) -> None:
+    """The socket is closed without the final dot; the mails around it are not touched."""
+    batch = mails(3)
+    with Server(offers=("PIPELINING",) if pipelining else ()) as server:
+        file = Changing(tmp_path / "report.csv", 300_000, how, remote=remote)
+        batch[1] = Mail(
+            from_address="etl@corp.example", to=BOTH, attachments=[Attachment(file.path, name="report.csv")]
+        )
+        manager = server.manager()
+        found = list(send_many(file.watch(batch), manager, lambda: Session(manager).open()))
+    by_index = sorted(found, key=lambda delivery: delivery.index)
+    assert outcomes(by_index) == ["accepted", "not_sent", "accepted"]
+    assert isinstance(by_index[1].error, MessageError)
+    assert by_index[1].error.phase is Phase.DATA
+    assert [stored.message_id for stored in server.stored] == ["<0@corp.example>", "<2@corp.example>"]
+
+
+# --- When all goes well
+
+
+@pytest.mark.parametrize("pace", Pace)
+def test_an_envelope_is_one_group_and_the_next_is_on_the_heels_of_the_message(
+    pace: Pace, manager_for: ManagerFor
+) -> None:
+    """One round trip a mail, in whatever pieces the answers arrive."""
+    steps = script(
+        ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE"
+    )
+    with Dialogues(f"{steps}\n{QUEUED}\n{BYE}", pace=pace) as dialogues:
+        manager = manager_for(dialogues)
+        found = list(send_many(mails(3), manager, lambda: Session(manager).open()))
+    assert outcomes(found) == ["accepted"] * 3
+    assert all(str(delivery.reply) == "250 2.6.0 queued" for delivery in found)
+    assert [b"No. %d" % at in message for at, message in enumerate(dialogues.messages)] == [True] * 3
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize("size", [0, 60_000, 300_000, 3_000_000])
+def test_a_file_of_any_size_arrives(size: int, pipelining: bool, tmp_path: Path) -> None:
+    """Held ready in one piece, or block by block from the disk."""
+    path = tmp_path / "report.csv"
+    path.write_bytes(b"." * size)
+    batch = [
+        Mail(from_address="etl@corp.example", to=BOTH, attachments=[path], message_id=f"<{at}@corp.example>")
+        for at in range(3)
+    ]
+    with Server(offers=("PIPELINING",) if pipelining else ()) as server:
+        manager = server.manager()
+        found = list(send_many(batch, manager, lambda: Session(manager).open()))
+    assert outcomes(found) == ["accepted"] * 3
+    expected = base64.encodebytes(b"." * size).replace(b"\n", b"\r\n")
+    assert all(expected in stored.message for stored in server.stored)

@@ -1,0 +1,115 @@
+"""Reading ahead in a thread: what fails there is heard of here, and a slow store holds up nobody else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
+from airflow_provider_smtpcm.smtp.read_ahead import ReadAhead
+
+
+class Content:
+    """Blocks as a store hands them out, which remembers how many it did, and whether it was closed."""
+
+    def __init__(self, *blocks: bytes | Exception) -> None:
+        self._blocks = blocks
+        self.handed_out = 0
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for block in self._blocks:
+                if isinstance(block, Exception):
+                    raise block
+                self.handed_out += 1
+                yield block
+        finally:
+            self.closed.set()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
+
+
+def read_all(ahead: ReadAhead) -> bytes:
+    """Every block, waiting where there is none yet."""
+    deadline = time.monotonic() + 5
+    found = b""
+    for block in ahead:
+        assert time.monotonic() < deadline
+        if block is None:
+            time.sleep(0.001)
+        else:
+            found += block
+    return found
+
+
+def test_a_file_that_fails_says_so_behind_what_was_read() -> None:
+    """The blocks before the failure come first, and then the error as it was."""
+    ahead = ReadAhead(iter(Content(b"one", MessageError("It shrank."))), lambda: None)
+    until(lambda: next(ahead) == b"one")
+    with pytest.raises(MessageError, match="It shrank"):
+        read_all(ahead)
+
+
+def test_whatever_a_store_raises_is_an_error_of_the_mail() -> None:
+    """Its own classes are not known here."""
+    ahead = ReadAhead(iter(Content(LookupError("no such bucket"))), lambda: None)
+    with pytest.raises(MailError, match="no such bucket") as caught:
+        read_all(ahead)
+    assert caught.value.phase is Phase.DATA
+
+
+def test_a_block_that_is_not_there_yet_is_not_waited_for() -> None:
+    """And whoever asked is woken when it comes."""
+    arrives, woken = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        arrives.wait(5)
+        yield b"late"
+
+    ahead = ReadAhead(slow(), woken.set)
+    assert next(ahead) is None
+    assert not woken.is_set()
+    arrives.set()
+    assert woken.wait(5)
+    assert next(ahead) == b"late"
+
+
+def test_no_more_is_read_than_a_few_blocks() -> None:
+    """A store that is faster than the line fills no memory."""
+    content = Content(*[b"x"] * 100)
+    ahead = ReadAhead(iter(content), lambda: None)
+    until(lambda: content.handed_out >= 3)
+    time.sleep(0.05)
+    assert content.handed_out == 3
+    assert next(ahead) == b"x"
+    until(lambda: content.handed_out == 4)
+    ahead.close()
+
+
+def test_when_nobody_wants_the_rest_the_file_is_closed() -> None:
+    """The line broke, and the thread ends."""
+    content = Content(*[b"x"] * 100)
+    ahead = ReadAhead(iter(content), lambda: None)
+    until(lambda: content.handed_out == 3)
+    ahead.close()
+    assert next(ahead) == b"x"  # room again, but for nobody
+    assert content.closed.wait(5)
+    assert content.handed_out <= 4
+
+
+def test_every_block_comes_in_its_order() -> None:
+    """Each rings once, and so does the end."""
+    rings: list[int] = []
+    blocks = [bytes((number,)) * 10 for number in range(50)]
+    assert read_all(ReadAhead(iter(Content(*blocks)), lambda: rings.append(1))) == b"".join(blocks)
+    assert len(rings) == 51
