@@ -158,3 +158,14 @@ class OutcomeUnknownError(MailError):
     """The whole message was handed over and nobody said what became of it: sending again could deliver it twice."""
 
     default_phase = Phase.FINAL_DOT
+
+
+class StoppedError(MailError):
+    """The mail was not sent, because the task was asked to end."""
+
+    default_phase = Phase.MESSAGE
+    default_retryable = True
+
+
+class LedgerError(MailError):
+    """What was sent cannot be written down or read, or the rows are not those that it tells of."""

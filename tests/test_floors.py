@@ -22,7 +22,7 @@ FLOORS = {
     "mail": {"errors"},
     "smtp": {"mail", "connection_manager", "errors"},
     "hooks": {"smtp", "mail", "connection_manager", "errors"},
-    "operators": {"hooks", "mail", "errors"},
+    "operators": {"hooks", "smtp", "mail", "errors"},
     "check": {"hooks", "smtp", "connection_manager", "errors"},
     "testing": set(),
     "get_provider_info": {"connection_manager"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import ssl
 
     from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.errand import Errand
+    from airflow_provider_smtpcm.smtp.batch import Journal
     from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.interruption import Stop
     from airflow_provider_smtpcm.smtp.many import Manners
     from airflow_provider_smtpcm.smtp.session import Session
     from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
@@ -101,6 +104,17 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return addressed(mail, self.connection_manager)
 
+    def check(self, mail: Mail) -> None:
+        """Miss a file that is missing before a server is bothered.
+
+        Raises:
+            MailError: the mail cannot be written down.
+        """
+        from airflow_provider_smtpcm.mail.render import render
+        from airflow_provider_smtpcm.smtp.complete import complete
+
+        render(complete(mail, self.connection_manager))
+
     def send(self, mail: Mail) -> Delivery:
         """Send one mail over a session of its own.
 
@@ -110,11 +124,7 @@ class SmtpConnectionManagerHook(BaseHook):
         Raises:
             MailError: nobody accepted it, or (OutcomeUnknownError) nobody said what became of it.
         """
-        from airflow_provider_smtpcm.mail.render import render
-        from airflow_provider_smtpcm.smtp.complete import complete
-
-        mail = complete(mail, self.connection_manager)
-        render(mail)  # a file that is missing is missed before a server is bothered
+        self.check(mail)
         (delivery,) = self.send_many([mail])
         if delivery.error is not None and (not delivery.accepted or delivery.outcome == "unknown"):
             raise delivery.error
@@ -134,8 +144,7 @@ class SmtpConnectionManagerHook(BaseHook):
         """
         from airflow_provider_smtpcm.smtp.many import send_many
 
-        # Built before there are threads, and so that the connection is looked up once.
-        _ = self._tls_context, self._windows
+        self._make_ready()
         return send_many(
             mails,
             self.connection_manager,
@@ -144,6 +153,48 @@ class SmtpConnectionManagerHook(BaseHook):
             rate_limit=rate_limit,
             manners=self._manners,
         )
+
+    def send_errands(
+        self,
+        errands: Iterator[Errand | None],
+        *,
+        connections: int = 1,
+        rate_limit: float | None = None,
+        retry_for: float = 0.0,
+        journal: Journal | None = None,
+        stop: Stop | None = None,
+    ) -> Generator[Delivery, None, None]:
+        """Send errands, and try again for a while what was refused for now or not sent; one delivery for each.
+
+        Args:
+            errands: each index once; None stands for nothing just now, and is asked again.
+            connections, rate_limit: as `send_many` has them.
+            retry_for: seconds for which a mail has further turns, and a server that cannot be reached is tried again.
+            journal: is asked before anything is sent, and told what became of it.
+            stop: asks to end.
+        """
+        from airflow_provider_smtpcm.smtp.batch import deliveries
+        from airflow_provider_smtpcm.smtp.many import Mailing
+
+        self._make_ready()
+
+        def send(admitted: Iterator[Errand | None]) -> Generator[Delivery, None, None]:
+            return Mailing(
+                admitted,
+                self.connection_manager,
+                self.get_conn,
+                connections=connections,
+                rate_limit=rate_limit,
+                manners=self._manners,
+                open_for=retry_for,
+                stop=stop,
+            ).deliveries()
+
+        return deliveries(errands, send, retry_for=retry_for, journal=journal)
+
+    def _make_ready(self) -> None:
+        """What is built before there are threads, and so that the connection is looked up once."""
+        _ = self._tls_context, self._windows
 
     def test_connection(self) -> tuple[bool, str]:
         """What Airflow's *Test* button asks: connect, encrypt, sign in, say NOOP, send nothing; 30 seconds in all."""

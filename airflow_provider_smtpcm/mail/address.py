@@ -20,6 +20,8 @@ _DOT_ATOM = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?:\.(?:{ATEXT}|[^\x00-\x7f])
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+# The same, or an unclosed one up to the end: searching again behind each `\"` in it would take the square of the time.
+_QUOTED_OR_OPEN = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)')
 _QUOTED_PAIR = re.compile(r"\\(.)")
 # What nearly every local part looks like: nothing in it needs a closer look.
 _PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
@@ -132,7 +134,9 @@ def _ascii_domain(domain: str) -> str:
             domain = idna.encode(domain, uts46=True).decode("ascii")
         except UnicodeError as error:
             raise MessageError(
-                f"The domain {shown(domain)} is not an internationalised domain ({error}).", remedy="Correct it."
+                # What idna says repeats the whole domain.
+                f"The domain {shown(domain)} is not an internationalised domain ({error!s:.80}).",
+                remedy="Correct it.",
             ) from error
     if not _DOMAIN.fullmatch(domain):
         raise MessageError(
@@ -199,7 +203,9 @@ def _masked(text: str, *, field: str) -> str:
             f"{field}: {shown(text)} holds the control character {character}.",
             remedy="Remove it: an address stands on one line, and addresses have ';' between.",
         )
-    masked = _QUOTED.sub(lambda quoted: "\0" * len(quoted[0]), text) if '"' in text else text
+    masked = text
+    if '"' in text:
+        masked = _QUOTED_OR_OPEN.sub(lambda quoted: "\0" * len(quoted[0]) if quoted[1] == '"' else '"', text)
     if '"' in masked:
         raise MessageError(f"{field}: a quotation mark is not closed in {shown(text)}.", remedy=_QUOTE_NAME)
     return masked

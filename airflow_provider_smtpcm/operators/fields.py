@@ -38,3 +38,13 @@ def above_zero_or_none(name: str, value: object) -> None:
     """Hold an argument to the numbers above 0 and None; ValueError as in `one_of`."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
         raise ValueError(f"{name} is {value!r}; give a number above 0, or None.")
+
+
+def zero_or_more(name: str, value: object) -> None:
+    """Hold an argument to numbers from 0.
+
+    Raises:
+        ValueError: names the argument and what it is.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"{name} is {value!r}; give a number from 0.")

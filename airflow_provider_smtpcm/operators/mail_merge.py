@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
+from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException, airflow_error
-from airflow_provider_smtpcm.operators.fields import above_zero_or_none, at_least_one, one_of
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, airflow_error
+from airflow_provider_smtpcm.operators.fields import above_zero_or_none, at_least_one, one_of, zero_or_more
+from airflow_provider_smtpcm.operators.ledger.tries import RETRY_FOR, budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.merge.past import Past
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
+from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered, as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
+from airflow_provider_smtpcm.smtp.interruption import Stop
 
 if TYPE_CHECKING:
     import jinja2
@@ -73,8 +77,8 @@ class MailMergeOperator(BaseOperator):
             there): all others are sent, and then the task ends as failed (`fail`) or well, with a warning (`continue`).
         on_refused: what it means that the server refused some: `fail`, or `warn`. Where nobody at all was accepted the
             task fails, whatever `on_error` and `on_refused` say.
-        on_unknown: what it means that nobody answered after a whole message was handed over: `fail` without a retry, or
-            `retry`, with the same Message-ID, as long as no other mail was accepted.
+        on_unknown: what it means that nobody answered after a whole message was handed over: `fail`, and never send it
+            again, or `retry` it on the next try, with the same Message-ID.
         connections: how many sessions at the most.
         rate_limit: how many mails a minute at the most, over all connections, as Exchange's `MessageRateLimit` counts;
             None: as many as the server takes.
@@ -82,14 +86,22 @@ class MailMergeOperator(BaseOperator):
         encoding: of all files that are read as text.
         rows_encoding: of the file of rows, where it differs.
         delimiter: between the cells of a CSV file; None: a comma, in .tsv a tab.
+        retry_for: seconds for which, within this try, a mail that was refused for now or not sent is tried again, and a
+            server that cannot be reached; 0: not at all.
+        on_clear: what clearing the task means after it failed for good: send what is left (`resume_unfinished`), or all
+            (`send_again`). After a success it always means all.
+        ledger_window: how many rows may be in doubt after a crash; None: the smaller of 256 and a quarter of a second
+            of sending. The smaller, the more often Airflow's task state store is written.
 
     Returns:
         `counts`, the first hundred mails that were `refused` and rows that `failed`, `elapsed` (seconds) and
         `mails_per_second`: the task's XCom, also where it fails.
 
+    From Airflow 3.3 on a ledger is kept in the task state store: another try sends only what is left.
+
     Raises:
-        AirflowException: no mail was handed over, and trying again may help.
-        AirflowFailException: trying again would not help, or would send mails a second time.
+        AirflowException: trying again may help, and can send nothing twice.
+        AirflowFailException: trying again would not help; or, before Airflow 3.3, would send mails a second time.
     """
 
     # Those of the mail are here for the outputs of other tasks in them; `unrendered` keeps their templates.
@@ -132,6 +144,9 @@ class MailMergeOperator(BaseOperator):
         encoding: str = "utf-8-sig",
         rows_encoding: str | None = None,
         delimiter: str | None = None,
+        retry_for: float = RETRY_FOR,
+        on_clear: Literal["resume_unfinished", "send_again"] = "resume_unfinished",
+        ledger_window: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -161,12 +176,19 @@ class MailMergeOperator(BaseOperator):
         self.encoding = encoding
         self.rows_encoding = rows_encoding
         self.delimiter = delimiter
+        self.retry_for = retry_for
+        self.on_clear = on_clear
+        self.ledger_window = ledger_window
         self._rows_hold_outputs = isinstance(self.rows, list)  # of other tasks, among rows that stand in the DAG
-        self._killed = False
+        self._stop = Stop()
         one_of("on_error", on_error, ("fail", "continue"))
         one_of("on_refused", on_refused, ("fail", "warn"))
         one_of("on_unknown", on_unknown, ("fail", "retry"))
+        one_of("on_clear", on_clear, ("resume_unfinished", "send_again"))
         at_least_one("connections", connections)
+        zero_or_more("retry_for", retry_for)
+        if ledger_window is not None:
+            at_least_one("ledger_window", ledger_window)
         above_zero_or_none("rate_limit", rate_limit)
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise ValueError(f"delimiter is {delimiter!r}; give one character, or None.")
@@ -183,81 +205,69 @@ class MailMergeOperator(BaseOperator):
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
-        ti = context["ti"]
         try:
-            templates = RowTemplates(
-                {name: getattr(self, name) for name in ROW_FIELDS},
-                self.get_template_env(),
-                cast("Mapping[str, Any]", context),
-                encoding=self.encoding,
-            )
-            settle(templates, hook)
-            with closing(MergeReport(self.report_file, try_number=getattr(ti, "try_number", 1))) as report:
-                rows = open_rows(
-                    self._given_rows(), encoding=self.rows_encoding or self.encoding, delimiter=self.delimiter
-                )
-                tally = MergeTally(source=rows, report=report)
-                mails = RowMails(
-                    rows,
-                    templates,
-                    tally=tally,
-                    addressed=hook.addressed,
-                    identity=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
-                    stopped=lambda: self._killed,
-                )
-                interruption = self._send(hook, mails, tally)
+            tally, failure = self._merge(context, hook)
         except MailError as error:
             raise airflow_error(error, retry_unknown=False) from None
         result = tally.result()
         log.info("MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"])
-        tolerance = Tolerance(
-            failed=self.on_error == "continue",
-            refused=self.on_refused == "warn",
-            retry_unknown=self.on_unknown == "retry",
-        )
-        faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
-        failure = interruption or verdict(tally, tolerance, faults)
         if failure is None:
             return result
         if self.do_xcom_push:
             try:
-                ti.xcom_push(key="return_value", value=result)  # for the task that looks after failures
+                context["ti"].xcom_push(key="return_value", value=result)  # for the task that looks after failures
             except Exception as error:  # noqa: BLE001 - with another error than ours Airflow would send all again
                 log.warning("The result could not be stored: %s", error)
         raise failure
 
     def on_kill(self) -> None:
-        """Take no further row; what is on its way still ends, and the report says so."""
-        self._killed = True
+        """Begin nothing more; what was handed over has its answer heard, and the report and the ledger say so."""
+        self._stop.ask()
+
+    def _merge(self, context: Context, hook: SmtpConnectionManagerHook) -> tuple[MergeTally, AirflowException | None]:
+        """Send what is left; the account, and the error with which the task ends, if it ends with one."""
+        templates = RowTemplates(
+            {name: getattr(self, name) for name in ROW_FIELDS},
+            self.get_template_env(),
+            cast("Mapping[str, Any]", context),
+            encoding=self.encoding,
+        )
+        settle(templates, hook)
+        tolerance = Tolerance(
+            failed=self.on_error == "continue",
+            refused=self.on_refused == "warn",
+            retry_unknown=self.on_unknown == "retry",
+        )
+        terms = Terms(
+            connections=self.connections,
+            rate_limit=self.rate_limit,
+            retry_for=budget(self.retry_for, self.execution_timeout),
+            stop=self._stop,
+        )
+        with closing(MergeReport(self.report_file, try_number=getattr(context["ti"], "try_number", 1))) as report:
+            rows = open_rows(self._given_rows(), encoding=self.rows_encoding or self.encoding, delimiter=self.delimiter)
+            tally = MergeTally(source=rows, report=report)
+            with ledger_of(
+                context, on_clear=self.on_clear, window=self.ledger_window, connections=self.connections
+            ) as tries:
+                ledger = tries.ledger
+                mails = RowMails(
+                    rows,
+                    templates,
+                    tally=tally,
+                    addressed=hook.addressed,
+                    identity=lambda key: identity_of(context, ledger, key),
+                    past=None if ledger is None else Past(ledger, tally, retry_unknown=tolerance.retry_unknown),
+                )
+                with ending_before(self.execution_timeout, self._stop):
+                    failure = send_all(hook, mails, tally, ledger, terms)
+                report.close()
+                faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
+                if self._stop.asked and not mails.ended:
+                    faults.append(self._stop.error())
+                tries.failure = failure or verdict(tally, tolerance, faults, durable=ledger is not None)
+        return tally, tries.failure
 
     def _given_rows(self) -> Any:
         """As written, or as another task returned them: those are many, and hold nothing of ours."""
         return self.rows if isinstance(self.rows, list) and not self._rows_hold_outputs else as_written(self.rows)
-
-    def _send(self, hook: SmtpConnectionManagerHook, mails: RowMails, tally: MergeTally) -> AirflowFailException | None:
-        """Send all mails; what is returned is an interruption after which nothing may be sent again."""
-        deliveries = hook.send_many(iter(mails), connections=self.connections, rate_limit=self.rate_limit)
-        try:
-            with closing(deliveries):
-                for delivery in deliveries:
-                    tally.delivered(*mails.in_flight.pop(delivery.index), delivery)
-        except BaseException as interruption:
-            # Nobody knows how far these had come. Whoever set a time limit would retry, and send everything again.
-            told = interruption.__cause__ if isinstance(interruption, OutcomeUnknownError) else None
-            reason = f"{type(told or interruption).__name__}: {told or interruption}".removesuffix(": ")
-            doubt = OutcomeUnknownError(
-                f"The task was interrupted ({reason}) while this mail was on its way.",
-                remedy="Look for its Message-ID in the server's log.",
-            )
-            for number, key, mail in mails.in_flight.values():
-                tally.interrupted(number, key, mail.message_id, doubt)
-            sent = tally.rows - tally["failed"]
-            if not sent or isinstance(interruption, KeyboardInterrupt | SystemExit):
-                raise
-            failure = AirflowFailException(
-                f"The task was interrupted ({reason}): {tally.summary()}. Airflow does not try this again, since "
-                "mails that were accepted would arrive twice."
-            )
-            failure.__cause__ = interruption
-            return failure
-        return None

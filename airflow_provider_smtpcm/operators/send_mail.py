@@ -10,14 +10,19 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException, airflow_error
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
 from airflow_provider_smtpcm.operators.body_file import render_body_file
-from airflow_provider_smtpcm.operators.fields import as_text, first_of, one_of
+from airflow_provider_smtpcm.operators.fields import as_text, first_of, one_of, zero_or_more
+from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
+from airflow_provider_smtpcm.operators.ledger.tries import RETRY_FOR, budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.smtp.interruption import Stop
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
+    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +49,22 @@ class SendMailOperator(BaseOperator):
         inline_images: images that the HTML shows by `cid:`, as a mapping of that id to a path.
         priority: `high`, `normal` or `low`.
         headers: further headers.
+        message_id: `<left@right>`; None: one that every try bears.
         encoding: of `text_file` and `html_file`.
-        on_refused: what some refused recipients mean while others were accepted: `fail` the task (it is not retried,
-            since the others would get the mail again), or `warn`.
+        on_refused: what some refused recipients mean while others were accepted: `fail` the task, or `warn`. From
+            Airflow 3.3 on, another try is for those alone who were refused for now.
         on_unknown: what it means that nobody answered after the whole message was handed over: `fail` the task without
             a retry, or `retry` with the same Message-ID, by which servers can recognise the copy.
+        on_clear: what clearing the task means after it failed for good: send it to whoever lacks it
+            (`resume_unfinished`), or to everybody (`send_again`). After a success it always means everybody.
+        retry_for: seconds for which, within this try, the mail is tried again where it was refused for now or not sent,
+            and a server that cannot be reached; 0: not at all.
 
     Returns:
         The delivery as a dict (`Delivery.to_dict`), which is the task's XCom.
 
     Raises:
-        AirflowException: nothing was sent, and trying again may help.
+        AirflowException: trying again may help, and can deliver nothing twice.
         AirflowFailException: trying again would not help, or could deliver the mail twice.
     """
 
@@ -74,6 +84,7 @@ class SendMailOperator(BaseOperator):
         "inline_images",
         "priority",
         "headers",
+        "message_id",
     )
     # Empty on purpose: Airflow would take any value that ends so, a subject or an attachment, for a template file.
     template_ext: Sequence[str] = ()
@@ -98,9 +109,12 @@ class SendMailOperator(BaseOperator):
         inline_images: Mapping[str, str | Attachment] | None = None,
         priority: str | Priority = "normal",
         headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
         encoding: str = "utf-8-sig",
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
+        on_clear: Literal["resume_unfinished", "send_again"] = "resume_unfinished",
+        retry_for: float = RETRY_FOR,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -119,38 +133,77 @@ class SendMailOperator(BaseOperator):
         self.inline_images = inline_images
         self.priority = priority
         self.headers = headers
+        self.message_id = message_id
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
         one_of("on_refused", on_refused, ("fail", "warn"))
+        self.on_clear = on_clear
+        self.retry_for = retry_for
+        self._stop = Stop()
         one_of("on_unknown", on_unknown, ("fail", "retry"))
+        one_of("on_clear", on_clear, ("resume_unfinished", "send_again"))
+        zero_or_more("retry_for", retry_for)
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
         log.info("SendMailTaskBegin: the task began to send a mail through '%s'.", self.smtpcm_conn_id)
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
-            mail = self._mail(context, hook)
-            log.info(
-                "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
-                mail.message_id,
-                mail.from_address,
-                first_of([address.address for address in mail.recipients]),
-                mail.subject,
-                len(mail.attachments),
-            )
-            delivery = hook.send(mail)
+            with ledger_of(context, on_clear=self.on_clear) as tries:
+                past = PastDelivery(tries.ledger)
+                mail = self._mail(context, hook, tries.ledger)
+                delivery = past.settled(retry_unknown=self.on_unknown == "retry")
+                if delivery is None:
+                    delivery = self._send(mail, hook, past)
+                tries.failure = self._failure(delivery, durable=tries.ledger is not None)
         except MailError as error:
             # Without its cause: what a library below said is in the message already.
             raise airflow_error(error, retry_unknown=self.on_unknown == "retry") from None
+        if tries.failure is not None:
+            raise tries.failure
         if delivery.error is not None:
-            if self.on_refused == "fail":
-                raise AirflowFailException(str(delivery.error))
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, first_of(delivery.accepted), delivery.reply)
         return delivery.to_dict()
 
-    def _mail(self, context: Context, hook: SmtpConnectionManagerHook) -> Mail:
+    def on_kill(self) -> None:
+        """Begin nothing more; a mail that was handed over has its answer heard."""
+        self._stop.ask()
+
+    def _send(self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery) -> Delivery:
+        """Send it to whoever lacks it."""
+        log.info(
+            "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
+            mail.message_id,
+            mail.from_address,
+            first_of([address.address for address in mail.recipients]),
+            mail.subject,
+            len(mail.attachments),
+        )
+        hook.check(mail)
+        with ending_before(self.execution_timeout, self._stop):
+            (delivery,) = hook.send_errands(
+                iter((past.errand(mail),)),
+                retry_for=budget(self.retry_for, self.execution_timeout),
+                journal=past.journal,
+                stop=self._stop,
+            )
+        past.keep(delivery)
+        return delivery
+
+    def _failure(self, delivery: Delivery, *, durable: bool) -> AirflowException | None:
+        """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
+        error = delivery.error
+        if error is None:
+            return None
+        if delivery.outcome == "unknown" or not delivery.accepted:
+            return airflow_error(error, retry_unknown=self.on_unknown == "retry")
+        if self.on_refused == "warn":
+            return None
+        return airflow_error(error, retry_unknown=False) if durable else AirflowFailException(str(error))
+
+    def _mail(self, context: Context, hook: SmtpConnectionManagerHook, ledger: Ledger | None) -> Mail:
         """The mail that the rendered fields describe, bearing the same Message-ID on every try."""
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.identity import stable_message_id
@@ -168,11 +221,13 @@ class SendMailOperator(BaseOperator):
             inline_images=self.inline_images or (),
             priority=self.priority or "normal",
             headers={name: as_text(value) or "" for name, value in (self.headers or {}).items()},
+            message_id=as_text(self.message_id) or None,
         )
         mail = hook.addressed(mail)
+        if mail.message_id is not None:
+            return mail
         assert mail.from_address is not None
-        ti = context["ti"]
-        identity = stable_message_id(mail.from_address.domain, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
+        identity = stable_message_id(mail.from_address.domain, *identity_of(context, ledger))
         return mail.with_identity(message_id=identity)
 
     def _body(self, context: Context, field: str, value: str | None, file: str | None) -> str | None:

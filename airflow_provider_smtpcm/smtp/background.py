@@ -52,6 +52,12 @@ class Background(Generic[_T]):
             if not self._closed:
                 self._ring()
 
+    def ring_at_once(self) -> None:
+        """The same from a signal handler, which may have broken into a thread that holds the lock."""
+        if not self._closed:
+            with contextlib.suppress(OSError):
+                self._ring()
+
     def results(self) -> Iterator[_T]:
         """What has come back since the last time; what is not taken stays."""
         with contextlib.suppress(BlockingIOError):

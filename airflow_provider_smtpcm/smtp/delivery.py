@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from airflow_provider_smtpcm.errors import MailError, Reply
+from airflow_provider_smtpcm.errors import MailError, RefusedError, Reply
 
 
 class Outcome(StrEnum):
@@ -57,6 +58,19 @@ class Delivery:
             "reply": _reply_dict(self.reply) if self.reply else None,
             "error": str(self.error) if self.error else None,
         }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Delivery:
+        """What `to_dict` has made; of its error only the words are left."""
+        return cls(
+            index=value["index"],
+            message_id=value["message_id"],
+            outcome=Outcome(value["outcome"]),
+            accepted=tuple(value["accepted"]),
+            refused={address: Reply(**reply) for address, reply in value["refused"].items()},
+            reply=Reply(**value["reply"]) if value["reply"] else None,
+            error=RefusedError(value["error"]) if value["error"] else None,
+        )
 
 
 def _reply_dict(reply: Reply) -> dict[str, object]:

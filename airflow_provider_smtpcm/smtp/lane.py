@@ -98,7 +98,9 @@ class Lane:
         self._handed_over_at: int | None = None
         self._content: Content | None = None
         self._left = 0
+        # Since when so many of its octets are being sent.
         self._block_since = 0.0
+        self._clocked = 0
 
     def fileno(self) -> int:
         """What `poll` waits for."""
@@ -153,6 +155,27 @@ class Lane:
             return
         self._wire.phase = self._in_flight[0].phase if self._in_flight else Phase.ENVELOPE
         self._broke(self._wire.no_answer("did not take what we sent" if self.wants_write else "did not answer in full"))
+
+    def wind_up(self, error: MailError, *, out_of_time: bool) -> None:
+        """Nothing more is begun: end what nobody can have, in a way that leaves nobody half a mail.
+
+        After 354 a word would be message text and a dot would deliver half of it, so the socket is closed. Before DATA,
+        the session says RSET and QUIT at its end. What was handed over has its answer heard, and so has a DATA that was
+        pipelined.
+
+        Args:
+            error: why the mails are not sent.
+            out_of_time: whether nothing more is waited for.
+        """
+        if not self._in_flight:
+            return
+        last = self._in_flight[-1]
+        if last.stage is Stage.ENVELOPE and not last.unanswered and not self._block:
+            self._in_flight.pop()
+            self.session.half_begun = last.said > 0
+            self._traffic.delivered(last.broke(error))
+        elif out_of_time or (len(self._in_flight) == 1 and last.stage is not Stage.ENVELOPE and not last.handed_over):
+            self._broke(error)
 
     def abandon(self) -> None:
         """Close the socket without a word."""
@@ -303,17 +326,20 @@ class Lane:
     def _begin(self, block: bytes) -> None:
         self._block = block
         self._block_since = time.monotonic()
+        self._clocked = BLOCK
         self.hungry = False
 
     def _send(self) -> bool:
         """Send the block, or as much of it as fits; whether more may follow at once."""
         block = self._block
-        piece = block if len(block) <= BLOCK else memoryview(block)[:BLOCK]
+        piece = block if len(block) <= self._clocked else memoryview(block)[: self._clocked]
         sent = self._wire.send_some(piece) if self._handed_over_at is None else self._hand_over(piece)
         through = sent == len(piece)
         self._block = b"" if sent == len(block) else memoryview(block)[sent:]
+        self._clocked -= sent
         if through and self._block:
             self._block_since = time.monotonic()
+            self._clocked = BLOCK
         self._set_deadline()
         return through
 

@@ -1,4 +1,4 @@
-"""Many mails over a few sessions: an iterator in, exactly one delivery for each mail out. Knows no Airflow.
+"""Many mails over a few sessions: errands in, exactly one delivery for each out. Knows no Airflow.
 
 One thread serves all sessions by `poll`, so that at line speed nobody waits for anybody's lock; opening a session, and
 reading files from afar, happen in threads beside it. Memory does not grow with the number of mails.
@@ -12,41 +12,31 @@ import math
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, OutcomeUnknownError
+from airflow_provider_smtpcm.errors import ConnectError, MailError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.merge import MergeRenderer
-from airflow_provider_smtpcm.mail.render import render
+from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp.background import Background
-from airflow_provider_smtpcm.smtp.complete import complete
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
-from airflow_provider_smtpcm.smtp.lane import FINAL_DOT, Lane
-from airflow_provider_smtpcm.smtp.outgoing import Outgoing, not_prepared
-from airflow_provider_smtpcm.smtp.transaction import Transaction
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.interruption import Stop, raise_unknown
+from airflow_provider_smtpcm.smtp.lane import Lane
+from airflow_provider_smtpcm.smtp.outgoing import Outgoing
+from airflow_provider_smtpcm.smtp.pace import Openings, Pace, is_busy
+from airflow_provider_smtpcm.smtp.supply import Supply
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.session import Session
 
 log = logging.getLogger(__name__)
 
-# A server that cannot be reached so many times in a row is not asked again for the mails that remain.
-OPENINGS_BEFORE_GIVING_UP = 3
-# A message up to so many octets is held ready in one piece while its envelope is on the way.
-_HELD_READY = 65536
-# Mails are prepared for so many seconds at a time, then the sessions have their turn.
-_PREPARING = 0.002
-# A source that took longer for one of its last two mails may take very long for the next one. While it is asked nobody
-# serves the sessions, and a server that waits for a message gives up.
-_QUICK = 0.05
 # How long what was begun may take when nobody waits for its delivery any more, if 'Timeout' is not shorter.
 _FINISHING = 30.0
-
-_MAY_HAVE_ARRIVED = (Outcome.ACCEPTED, Outcome.PARTIAL, Outcome.UNKNOWN)
+# How long answers are waited for when somebody asked to end: Airflow kills a task five seconds after it asked.
+_WINDING_UP = 3.0
 
 OpenSession = Callable[[], "Session"]
 
@@ -74,18 +64,16 @@ def send_many(
 
     Args:
         mails: taken as they are needed, a few ahead of the deliveries. If it raises, what it gave before is sent first.
-        manager: the server, and what a mail lacks.
-        open_session: makes an open session, or raises MailError; called in threads.
-        connections: how many sessions at the most.
-        rate_limit: mails a minute at the most, over all sessions; None: no limit.
-        manners: what is known of the server.
+        manager, open_session, connections, rate_limit, manners: see `Mailing`.
     """
-    if connections < 1:
-        raise ValueError(f"connections is {connections}; give a number from 1")
-    if rate_limit is not None and not rate_limit > 0:
-        raise ValueError(f"rate_limit is {rate_limit}; give messages per minute, or None for no limit")
     return Mailing(
-        mails, manager, open_session, connections=connections, rate_limit=rate_limit, manners=manners
+        in_order(mails),
+        manager,
+        open_session,
+        connections=connections,
+        rate_limit=rate_limit,
+        manners=manners,
+        at_hand=isinstance(mails, Sequence),
     ).deliveries()
 
 
@@ -93,46 +81,56 @@ class Mailing:
     """One batch on its way.
 
     Args:
-        mails, manager, open_session, connections, rate_limit, manners: see `send_many`; without `open_session` there is
-            no second session.
+        errands: taken as they are needed, a few ahead of the deliveries; None stands for nothing just now. If it
+            raises, what it gave before is sent first.
+        manager: the server, and what a mail lacks.
+        open_session: makes an open session, or raises MailError; called in threads. None: there is no second session.
+        connections: how many sessions at the most.
+        rate_limit: mails a minute at the most, over all sessions; None: no limit.
+        manners: what is known of the server.
+        open_for: seconds for which a server that cannot be reached is tried again, before its mails are given up.
+        stop: asks to end; see there.
+        at_hand: whether errands are there as soon as they are asked for.
         session: one that is open already; it stays open afterwards.
-        first_index: the number of the first mail.
     """
 
     def __init__(
         self,
-        mails: Iterable[Mail],
+        errands: Iterator[Errand | None],
         manager: SmtpConnectionManager,
         open_session: OpenSession | None,
         *,
         connections: int = 1,
         rate_limit: float | None = None,
         manners: Manners | None = None,
+        open_for: float = 0.0,
+        stop: Stop | None = None,
+        at_hand: bool = False,
         session: Session | None = None,
-        first_index: int = 0,
     ) -> None:
+        if connections < 1:
+            raise ValueError(f"connections is {connections}; give a number from 1")
+        if rate_limit is not None and not rate_limit > 0:
+            raise ValueError(f"rate_limit is {rate_limit}; give messages per minute, or None for no limit")
         self.manners = manners or Manners()
         #: Whether nothing more is begun.
         self.closing = False
         self._manager = manager
-        self._source = enumerate(mails, first_index)
-        self._quick_in_a_row = 2 if isinstance(mails, Sequence) else 0
-        self._exhausted = False
-        self._source_failed: Exception | None = None
-        self._renderer = MergeRenderer()
-        self._binary_renderer = MergeRenderer(binary=True) if manager.binary_mime else None
-        self._ready: deque[Outgoing] = deque()
+        self._supply = Supply(
+            errands,
+            manager,
+            ahead=connections,
+            in_background=self._run,
+            delivered=self.delivered,
+            at_hand=at_hand,
+        )
         self._finished: deque[Delivery] = deque()
-        self._preparing = 0
-        self._seconds_between = 60 / rate_limit if rate_limit else 0.0
-        self._next_at = 0.0
-        # Whether the mails that are ready wait for that moment alone.
-        self._too_early = False
+        self._pace = Pace(connections, rate_limit)
         self._open_session = open_session
-        self._wanted = self._connections = connections
         self._opening = 0
-        self._failed_openings = 0
-        self._given_up: MailError | None = None
+        self._openings = Openings(open_for)
+        self._stop = stop or Stop()
+        self._end_by = math.inf
         self._lent = session
         self._lanes: dict[int, Lane] = {}
         self._poll = select.poll()
@@ -142,24 +140,37 @@ class Mailing:
 
     @property
     def quick(self) -> bool:
-        """Whether the source has been quick lately, so that it can be asked while a server waits."""
-        return self._quick_in_a_row >= 2
+        """Whether nobody has to wait long for the next mail."""
+        return self._supply.quick
 
     def next_outgoing(self) -> Outgoing | None:
         """A mail that is ready to be sent, if there is one, and if it may be sent already."""
-        if not self._due():
+        if not self._supply or not self._pace.due():
             return None
-        if self._seconds_between:
-            self._next_at = time.monotonic() + self._seconds_between
-        return self._ready.popleft()
+        self._pace.begun()
+        return self._supply.take()
 
     def again(self, outgoing: Outgoing) -> None:
         """This one goes first into whatever lane is free."""
-        self._ready.appendleft(outgoing)
+        if self.closing:
+            self.delivered(outgoing.not_sent(self._stop.error()))
+        else:
+            self._supply.put_back(outgoing)
 
     def delivered(self, delivery: Delivery) -> None:
         """This is what became of a mail."""
         self._finished.append(delivery)
+        if delivery.error is None:
+            self._pace.accepted()
+        elif any(map(is_busy, filter(None, (delivery.reply, *delivery.refused.values())))):
+            wait = self._pace.busy()
+            if wait is not None:
+                log.info(
+                    "The server asks for less ('%s'): going on in %.1f seconds, with %d connections.",
+                    delivery.reply,
+                    wait,
+                    self._pace.connections,
+                )
 
     def wake(self) -> None:
         """Look again at what lanes have to say."""
@@ -171,15 +182,16 @@ class Mailing:
         """Run the batch."""
         finished = self._finished
         self._background = Background(_close)
+        self._stop.wake = self._background.ring_at_once
         try:
             self._poll.register(self._background, select.POLLIN)
             if self._lent is not None and self._lent.usable:
                 self._add(self._lent)
             while True:
-                self._prepare_some()
-                if self._ready:
-                    self._feed()
-                    self._open_some()
+                if self._stop.asked:
+                    self._wind_up()
+                else:
+                    self._take_more()
                 while finished:
                     yield finished.popleft()
                 if self._done:
@@ -193,36 +205,52 @@ class Mailing:
             self._abandon_all()
             if not isinstance(interruption, KeyboardInterrupt | SystemExit):
                 # Whoever set the time limit would retry, and these mails may have been delivered.
-                untold = [delivery for delivery in self._finished if delivery.outcome in _MAY_HAVE_ARRIVED]
-                _raise_unknown(handed_over, untold, interruption)
+                raise_unknown(handed_over, self._finished, interruption)
             raise
         finally:
+            self._stop.wake = None
             self._close()
-        if self._source_failed is not None:
-            raise self._source_failed
+        if self._supply.failure is not None:
+            raise self._supply.failure
+
+    def _run(self, function: Callable[[], Callable[[], None]]) -> None:
+        self._background.run(function)
+
+    def _take_more(self) -> None:
+        if self._may_ask:
+            self._supply.fill()
+        if len(self._lanes) > self._pace.connections:
+            self._retire()
+        if self._supply:
+            self._feed()
+            self._open_some()
 
     @property
     def _done(self) -> bool:
-        if not self._exhausted or self._ready or self._preparing or self._finished:
+        if not self._supply.ended or self._finished:
             return False
         return not any(lane.busy for lane in self._lanes.values())
 
+    @property
+    def _may_ask(self) -> bool:
+        """Whether there is time to ask for more: while somebody slow is asked, nobody serves the sessions."""
+        return self._supply.quick or not any(lane.at_work for lane in self._lanes.values())
+
     def _patience(self) -> float:
         """Seconds until something has to be done whether or not anybody says anything."""
-        if self._room() > 0:
-            return 0.0
-        if self._due() and any(lane.hungry for lane in self._lanes.values()):
-            return 0.0
-        moment = min((lane.deadline for lane in self._lanes.values()), default=math.inf)
-        if self._too_early and self._ready:
-            moment = min(moment, self._next_at)
+        moments = [lane.deadline for lane in self._lanes.values()]
+        moments.append(self._end_by)
+        if not self.closing:
+            ask_at = self._supply.ask_at
+            if ask_at is not None and self._may_ask:
+                moments.append(ask_at)
+            if self._supply:
+                if any(lane.hungry for lane in self._lanes.values()):
+                    moments.append(self._pace.next_at)
+                elif not self._opening and len(self._lanes) < self._pace.connections:
+                    moments.append(max(self._pace.next_at, self._openings.next_at))
+        moment = min(moments)
         return moment if moment == math.inf else max(0.0, moment - time.monotonic())
-
-    def _due(self) -> int:
-        """How many of the mails that are ready may be begun with now."""
-        if not self._seconds_between or not self._ready:
-            return len(self._ready)
-        return int(time.monotonic() >= self._next_at)
 
     def _wait(self, seconds: float) -> None:
         """Serve whoever has something to say or to hear; then look whose time has passed."""
@@ -259,14 +287,14 @@ class Mailing:
                 result()
             else:
                 self._opening -= 1
-                self._failed_openings = 0
+                self._openings.succeeded()
                 self._add(result)
         for number, lane in list(self._lanes.items()):
             lane.speak()  # what it was reading may have arrived
             self._after(number, lane)
 
     def _feed(self) -> None:
-        if not self._due():
+        if not self._pace.due():
             return
         for number, lane in list(self._lanes.items()):
             if lane.hungry:
@@ -276,91 +304,18 @@ class Mailing:
                     lane.listen()  # a server that closed the line while it was idle said so there
                 self._after(number, lane)
 
-    # --- Mails
-
-    def _room(self) -> int:
-        """How many mails may be asked for now."""
-        if self._exhausted or (not self.quick and any(lane.at_work for lane in self._lanes.values())):
-            return 0
-        return self._wanted - len(self._ready) - self._preparing
-
-    def _prepare_some(self) -> None:
-        room = self._room()
-        if room <= 0:
-            return
-        now = time.monotonic()
-        until = now + _PREPARING
-        for _ in range(room):
-            try:
-                item = next(self._source, None)
-            except Exception as error:  # noqa: BLE001 - the consumer hears of it once the mails before it are settled
-                self._source_failed, item = error, None
-            if item is None:
-                self._exhausted = True
-                return
-            self._prepare(*item)
-            asked, now = now, time.monotonic()
-            self._quick_in_a_row = self._quick_in_a_row + 1 if now - asked < _QUICK else 0
-            if now > until:
-                return
-
-    def _prepare(self, index: int, mail: Mail) -> None:
-        if self._given_up is not None:
-            self.delivered(not_prepared(index, mail, self._given_up))
-            return
-        try:
-            mail = complete(mail, self._manager)
-            if mail.reads_remote_files:
-                self._preparing += 1
-                self._background.run(lambda: self._prepared_afar(index, mail))
-                return
-            rendering = self._renderer.render(mail)
-            outgoing = Outgoing(index, mail, rendering, self._manager)
-            if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
-                outgoing.binary = self._binary_renderer.render(mail)
-            elif rendering.size <= _HELD_READY:
-                outgoing.message = b"".join((*dot_stuffed(rendering), FINAL_DOT))
-        except MailError as error:
-            self.delivered(not_prepared(index, mail, error))
-            return
-        self._ready.append(outgoing)
-
-    def _prepared_afar(self, index: int, mail: Mail) -> Callable[[], None]:
-        """Measure files that may take long to answer; in a thread."""
-        outgoing: Outgoing | MailError
-        try:
-            outgoing = Outgoing(index, mail, render(mail), self._manager)
-            if self._manager.binary_mime:
-                outgoing.binary = render(mail, binary=True)
-        except MailError as error:
-            outgoing = error
-        except Exception as error:  # noqa: BLE001 - whatever a storage makes of it
-            outgoing = MessageError(f"The message could not be measured: {error!r}.")
-
-        def arrived() -> None:
-            self._preparing -= 1
-            if isinstance(outgoing, MailError):
-                self.delivered(not_prepared(index, mail, outgoing))
-            elif self._given_up is not None:
-                self.delivered(outgoing.not_sent(self._given_up))
-            else:
-                self._ready.append(outgoing)
-
-        return arrived
-
     # --- Sessions
 
     def _open_some(self) -> None:
-        due = self._due()
-        self._too_early = bool(self._ready) and not due
-        if not due:
+        if not self._supply or not self._pace.due() or not self._openings.due():
             return
         if self._open_session is None:
             if not self._lanes:
-                self._give_up(ConnectError("The session is closed.", remedy="Open another one."))
+                self._supply.give_up(ConnectError("The session is closed.", remedy="Open another one."))
             return
+        due = 1 if self._pace.limited else len(self._supply)
         hungry = sum(lane.hungry for lane in self._lanes.values())
-        while due > hungry + self._opening and len(self._lanes) + self._opening < self._connections:
+        while due > hungry + self._opening and len(self._lanes) + self._opening < self._pace.connections:
             self._opening += 1
             self._background.run(self._opened)
 
@@ -380,21 +335,13 @@ class Mailing:
         if not isinstance(problem, MailError):
             raise problem
         if self._lanes or self._opening:
-            # The others go on; a server that is short of connections is not asked for as many again.
-            self._connections = max(1, len(self._lanes) + self._opening)
-            log.warning("Going on with %d connections: %s", self._connections, problem)
-            return
-        self._connections = self._wanted
-        self._failed_openings += 1
-        if not problem.retryable or self._failed_openings >= OPENINGS_BEFORE_GIVING_UP:
-            self._give_up(problem)
-        elif self._ready:
-            self.delivered(self._ready.popleft().not_sent(problem))
-
-    def _give_up(self, error: MailError) -> None:
-        self._given_up = error
-        while self._ready:
-            self.delivered(self._ready.popleft().not_sent(error))
+            # The others go on; a server that is short of connections is not asked for as many again for a while.
+            self._pace.fewer(len(self._lanes) + self._opening)
+            log.warning("Going on with %d connections: %s", self._pace.connections, problem)
+        elif self._openings.failed(problem):
+            self._supply.give_up(problem)
+        elif self._openings.at_once and self._supply:
+            self.delivered(self._supply.take().not_sent(problem))
 
     def _add(self, session: Session) -> None:
         lane = Lane(session, self, keep=self._open_session is not None)
@@ -404,7 +351,26 @@ class Mailing:
         lane.speak()
         self._after(number, lane)
 
+    def _retire(self) -> None:
+        """Say good-bye on lines that the server is better without."""
+        for number, lane in list(self._lanes.items()):
+            if len(self._lanes) > self._pace.connections and not lane.busy and lane.session is not self._lent:
+                lane.session.say_quit()
+                lane.abandon()
+                self._after(number, lane)
+
     # --- The end
+
+    def _wind_up(self) -> None:
+        """Somebody asked to end: begin nothing, end what nobody can have, and hear the other answers for a while."""
+        now = time.monotonic()
+        if not self.closing:
+            self.closing = True
+            self._end_by = now + _WINDING_UP
+            self._supply.cut_off(self._stop.error())
+        for number, lane in list(self._lanes.items()):
+            lane.wind_up(self._stop.error(), out_of_time=now >= self._end_by)
+            self._after(number, lane)
 
     def _finish_what_was_begun(self) -> None:
         """Nobody waits for deliveries any more; what is being handed over still is, and its answer is heard."""
@@ -441,24 +407,3 @@ def _close(result: Callable[[], None] | Session) -> None:
     if not callable(result):
         with contextlib.suppress(MailError):
             result.close()
-
-
-def _raise_unknown(handed_over: list[Transaction], untold: list[Delivery], interruption: BaseException) -> None:
-    errors = [flying.interrupted(interruption) for flying in handed_over]
-    errors += [_never_told(delivery, interruption) for delivery in untold]
-    if not errors:
-        return
-    if len(errors) == 1:
-        raise errors[0] from interruption
-    raise OutcomeUnknownError(
-        "\n".join([f"{len(errors)} mails were handed over without an answer:", *(f"  - {e.message}" for e in errors)]),
-        remedy=errors[0].remedy,
-    ) from interruption
-
-
-def _never_told(delivery: Delivery, interruption: BaseException) -> MailError:
-    return OutcomeUnknownError(
-        f"{delivery.message_id} was handed over (it is {delivery.outcome}), and the task was interrupted "
-        f"({type(interruption).__name__}) before it could be told so.",
-        remedy="Do not send it again.",
-    )

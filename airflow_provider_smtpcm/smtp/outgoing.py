@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, Phase, RefusedError, Reply
 from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.refusals import each_refused, remedy_for, some_of
@@ -16,7 +17,7 @@ class Outgoing:
     """A mail that waits for its turn, is on its way, or has arrived in part.
 
     Args:
-        index: its place in the batch.
+        errand: its place in the batch, and who is still to be asked.
         mail: complete: with its sender and its Message-ID.
         rendering: what is sent.
         manager: whose server it goes to.
@@ -35,8 +36,8 @@ class Outgoing:
         "sender",
     )
 
-    def __init__(self, index: int, mail: Mail, rendering: Rendering, manager: SmtpConnectionManager) -> None:
-        self.index = index
+    def __init__(self, errand: Errand, mail: Mail, rendering: Rendering, manager: SmtpConnectionManager) -> None:
+        self.index = errand.index
         self.mail = mail
         self.rendering = rendering
         #: The same for a server that takes files as they are (BINARYMIME, RFC 3030), where that is asked for.
@@ -45,9 +46,9 @@ class Outgoing:
         assert mail.from_address is not None
         self.sender = mail.from_address.address
         #: Whom the server has still to be asked to take.
-        self.recipients: Sequence[str] = [address.address for address in mail.recipients]
-        self.accepted: list[str] = []
-        self.refused: dict[str, Reply] = {}
+        self.recipients: Sequence[str] = errand.recipients or [address.address for address in mail.recipients]
+        self.accepted: list[str] = list(errand.accepted)
+        self.refused: dict[str, Reply] = dict(errand.refused)
         #: What DATA sends, dots doubled and the final one included, where that is short enough to be held ready.
         self.message: bytes | None = None
 
@@ -147,7 +148,7 @@ class Outgoing:
             remedy="Send it to these alone.",
             phase=error.phase,
             reply=error.reply,
-            retryable=False,
+            retryable=error.retryable,
         )
 
     def _partial(self, peer: str) -> RefusedError:
@@ -157,6 +158,7 @@ class Outgoing:
             remedy="Send it to the refused addresses alone once they are put right.",
             phase=Phase.ENVELOPE,
             reply=next(iter(self.refused.values())),
+            retryable=any(reply.transient for reply in self.refused.values()),
         )
 
     def _delivery(self, outcome: Outcome, error: MailError, reply: Reply | None) -> Delivery:
@@ -171,8 +173,14 @@ class Outgoing:
         )
 
 
-def not_prepared(index: int, mail: Mail, error: MailError) -> Delivery:
-    """The delivery of a mail that was never on its way."""
+def not_prepared(errand: Errand, mail: Mail, error: MailError) -> Delivery:
+    """The delivery of an errand that was never on its way; its mail may have reached others before."""
     return Delivery(
-        index=index, message_id=mail.message_id or "", outcome=Outcome.NOT_SENT, reply=error.reply, error=error
+        index=errand.index,
+        message_id=mail.message_id or "",
+        outcome=Outcome.PARTIAL if errand.accepted else Outcome.NOT_SENT,
+        accepted=errand.accepted,
+        refused=errand.refused,
+        reply=error.reply,
+        error=error,
     )

@@ -15,6 +15,7 @@ from typing import Self
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply, TlsError
 from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.many import Mailing, Manners
 from airflow_provider_smtpcm.smtp.outgoing import not_prepared
@@ -70,6 +71,8 @@ class Session:
         self.has_carried_mail = False
         #: Whether a transaction was begun and not ended, so that the server has to be told to forget it.
         self.needs_reset = False
+        #: Whether one is broken off before its message, so that the server has to be told to forget it at the end.
+        self.half_begun = False
 
     def open(self) -> Self:
         """Connect, encrypt and sign in, as the connection manager says.
@@ -145,10 +148,11 @@ class Session:
         Raises:
             OutcomeUnknownError: the task was interrupted (a time limit, say) after the whole message was handed over.
         """
+        errand = Errand(index, mail)
         if self._wire is None:
             closed = ConnectError("The session is closed.", remedy="Open another one.")
-            return not_prepared(index, mail, closed)
-        mailing = Mailing((mail,), self.manager, None, manners=self._manners, session=self, first_index=index)
+            return not_prepared(errand, mail, closed)
+        mailing = Mailing(iter((errand,)), self.manager, None, manners=self._manners, session=self)
         return next(mailing.deliveries())
 
     def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
@@ -162,7 +166,7 @@ class Session:
         Returns:
             One delivery for every mail, as they finish; never raises for one mail.
         """
-        return Mailing(mails, self.manager, self.open, manners=self._manners, session=self).deliveries()
+        return Mailing(in_order(mails), self.manager, self.open, manners=self._manners, session=self).deliveries()
 
     def noop(self) -> Reply:
         """Ask whether the server is still there (RFC 5321 4.1.1.9).
@@ -194,7 +198,8 @@ class Session:
         if wire is None:
             return
         with contextlib.suppress(MailError):
-            wire.read_reply()
+            if wire.read_reply().code == 250:  # to RSET
+                wire.read_reply()
         wire.close()
 
     def say_quit(self) -> None:
@@ -204,6 +209,8 @@ class Session:
         self._quit_said = True
         self._wire.timeout = QUIT_TIMEOUT
         try:
+            if self.half_begun:
+                self._wire.command("RSET")
             self._wire.command("QUIT")
         except MailError:
             self.abandon()

@@ -18,6 +18,7 @@ def merge(**fields: Any) -> MailMergeOperator:
         "from_address": "etl@corp.example",
         "to": "{{ row.email }}",
         "subject": "For {{ row.name }}",
+        "retry_for": 0,
     }
     return MailMergeOperator(**{**least, **fields})
 

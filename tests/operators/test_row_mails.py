@@ -47,9 +47,7 @@ def templates(**fields: Any) -> RowTemplates:
 class Merge:
     """The mails of some rows, and what became of the others."""
 
-    def __init__(
-        self, rows: Any = ROWS, *, run: str = "r", stopped: Callable[[], bool] = lambda: False, **fields: Any
-    ) -> None:
+    def __init__(self, rows: Any = ROWS, *, run: str = "r", **fields: Any) -> None:
         source = rows_of_mappings(rows)
         self.tally = MergeTally(source=source, report=MergeReport(None, try_number=1))
         self.mails = RowMails(
@@ -57,15 +55,14 @@ class Merge:
             templates(**{**FIELDS, **fields}),
             tally=self.tally,
             addressed=lambda mail: mail,
-            identity=("d", run, "send", "-1"),
-            stopped=stopped,
+            identity=lambda key: ("d", run, "send", "-1", key),
         )
 
     def all(self) -> list[Mail]:
-        return list(self.mails)
+        return [errand.mail for errand in self.mails]
 
     def ids(self) -> list[str | None]:
-        return [mail.message_id for mail in self.mails]
+        return [errand.mail.message_id for errand in self.mails]
 
     @property
     def failed(self) -> list[tuple[object, str]]:
@@ -144,7 +141,7 @@ def test_a_row_of_which_no_mail_can_be_made_is_told_and_the_others_follow() -> N
     assert "subject: the row has no column 'name'" in merge.failed[0][1]
     assert "A row is a mapping, not int" in merge.failed[1][1]
     assert "To: there is no '@' in 'jane'" in merge.failed[2][1]
-    assert {index: number for index, (number, _, _) in merge.mails.in_flight.items()} == {0: 3, 1: 5}
+    assert {index: row.number for index, row in merge.mails.in_flight.items()} == {2: 3, 4: 5}
 
 
 def test_a_header_cannot_be_smuggled_in_by_a_row() -> None:
@@ -170,19 +167,6 @@ def test_rows_that_end_early_leave_the_mails_before_them() -> None:
     merge = Merge(rows(KeyError("next_page")))
     assert len(merge.all()) == 1
     assert str(merge.mails.broken).startswith("What gives the rows failed after row 1 (KeyError: 'next_page')")
-
-
-def test_no_row_is_taken_once_somebody_asked_to_stop() -> None:
-    """Airflow's SIGTERM; a further try may send the rest, if nothing was sent."""
-    asked: list[bool] = []
-    merge = Merge(stopped=lambda: bool(asked))
-    mails = iter(merge.mails)
-    next(mails)
-    asked.append(True)
-    assert list(mails) == []
-    assert merge.mails.broken is not None
-    assert "asked to end after row 1" in str(merge.mails.broken)
-    assert merge.mails.broken.retryable
 
 
 def test_all_parts_of_a_mail_come_from_its_row() -> None:

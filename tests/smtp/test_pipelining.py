@@ -209,6 +209,15 @@ def test_a_line_that_breaks_where_pipelining_is_known_to_work_slows_nothing_down
     assert manners.pipelining
 
 
+def test_a_fresh_line_that_breaks_where_pipelining_is_known_to_work_costs_one_mail(manager_for: ManagerFor) -> None:
+    """The one behind it was not handed over, and goes again."""
+    once = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, "RESET")
+    last = script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE)
+    manners = Manners(pipelining_works=True)
+    deliveries, _ = deliver(2, manager_for, once, last, manners=manners)
+    assert outcomes(deliveries) == ["unknown", "accepted"]
+
+
 @pytest.mark.parametrize("heard", range(4))
 def test_a_line_that_breaks_after_the_group_was_wanted_leaves_nothing_behind(
     heard: int, manager_for: ManagerFor
@@ -251,7 +260,14 @@ def test_a_mail_whose_group_a_server_makes_nothing_of_goes_again_one_by_one(
 
 
 @pytest.mark.parametrize(
-    "answers", ["HANG", "S: 503 5.5.0 improper pipelining\nHANG", "S: 250 ok\nS: 250 ok\nS: 354 go on", "S: nonsense"]
+    "answers",
+    [
+        "HANG",
+        "S: 503 5.5.0 improper pipelining\nHANG",
+        "S: 421 4.7.0 SMTP synchronization error",
+        "S: 250 ok\nS: 250 ok\nS: 354 go on",
+        "S: nonsense",
+    ],
 )
 def test_an_envelope_on_the_heels_that_gets_lost_goes_again_one_by_one(answers: str, manager_for: ManagerFor) -> None:
     """The mail before it had its answer."""

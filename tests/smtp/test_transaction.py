@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectionLostError, Phase, ProtocolError, Reply
 from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
@@ -22,7 +23,7 @@ CODES = ["250", "251", "354", "334", "421", "450", "452", "452 4.5.3 too many", 
 def outgoing(*to: str) -> Outgoing:
     """A mail to these people."""
     mail = Mail(from_address="etl@corp.example", to=to or (A, B), text="x", message_id="<1@corp.example>")
-    return Outgoing(0, mail, render(mail), MANAGER)
+    return Outgoing(Errand(0, mail), mail, render(mail), MANAGER)
 
 
 def begun(

@@ -8,10 +8,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
+from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.operators.fields import as_text
+from airflow_provider_smtpcm.operators.ledger.journal import errand_of
+from airflow_provider_smtpcm.operators.ledger.record import MARK
+from airflow_provider_smtpcm.operators.merge.past import NOTHING, Past
 from airflow_provider_smtpcm.operators.merge.row import Row, Rows
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
@@ -29,17 +34,33 @@ _LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
 _DIGEST_OCTETS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A row whose mail is on its way.
+
+    Args:
+        number: from 1.
+        key: what names it.
+        mail: what was made of it.
+        mark: three octets of a digest of the key.
+    """
+
+    number: int
+    key: str
+    mail: Mail
+    mark: bytes
+
+
 class RowMails:
-    """An iterator of mails, one for each row of which one can be made.
+    """An iterator of errands, one for each row of which a mail can be made, and that nobody has yet.
 
     Args:
         rows: opened.
         templates: the fields of the mail, settled, and `row_key`.
-        tally: hears of the rows that make no mail.
+        tally: hears of the rows that make no mail, and of those that an earlier try has settled.
         addressed: gives a mail the connection's From and Reply-To where it has none.
-        identity: what, with the row's key, makes a mail this one and no other: the DAG, the run, the task, the map
-            index.
-        stopped: whether somebody asked that no further row is taken.
+        identity: what makes the mail of a row, by its key, this one and no other.
+        past: what earlier tries left; None where nobody wrote it down.
     """
 
     def __init__(
@@ -49,50 +70,76 @@ class RowMails:
         *,
         tally: MergeTally,
         addressed: Callable[[Mail], Mail],
-        identity: Sequence[str],
-        stopped: Callable[[], bool],
+        identity: Callable[[str], Sequence[str]],
+        past: Past | None = None,
     ) -> None:
         self._rows = rows
         self._addressed = addressed
         self._templates = templates
         self._tally = tally
         self._identity = identity
-        self._stopped = stopped
+        self._past = past
         self._keys = RowKeys()
-        #: What is on its way, by its place among the mails: the row's number and key, and the mail.
-        self.in_flight: dict[int, tuple[int, str, Mail]] = {}
+        #: What is on its way, by its index.
+        self.in_flight: dict[int, InFlight] = {}
         #: Why the rows ended before their end.
         self.broken: MailError | None = None
+        #: Whether they came to their end, or broke.
+        self.ended = False
 
-    def __iter__(self) -> Iterator[Mail]:
-        """Take one row after the other."""
-        index = 0
-        for number, row in self._numbered():
-            key = None
-            try:
-                if isinstance(row, MessageError):
-                    raise row
-                values = self._templates.fill_in(row, number)
-                key = self._keys.claim(values.pop("row_key", None), row)
-                mail = self._mail(values, key)
-            except MailError as error:
-                self._tally.made_no_mail(number, key, error)
-                continue
-            self.in_flight[index] = number, key, mail
-            yield mail
-            index += 1
+    def __iter__(self) -> Iterator[Errand]:
+        """Take one row after the other; the index of an errand is the row's number less one."""
+        number = 0
+        try:
+            for number, row in self._numbered():
+                key, fault = self._named(row, number)
+                mark = digest_of(str(fault) if key is None else key)[:MARK]
+                known = NOTHING if self._past is None else self._past.left(number, key, mark)
+                if known is None:
+                    continue
+                made = self._made(row, number, key, mark, fault)
+                if made is not None:
+                    yield errand_of(number - 1, made, known)
+            if self._past is not None and self.broken is None:
+                self._past.check_end(number)
+        except LedgerError as error:
+            self.broken = error
+        self.ended = True
+
+    def _made(
+        self, row: Row | MessageError, number: int, key: str | None, mark: bytes, fault: MailError | None
+    ) -> Mail | None:
+        """The mail of a row, from now on in flight; None where there is none."""
+        try:
+            if key is None or isinstance(row, MessageError):
+                assert fault is not None
+                raise fault
+            mail = self._mail(self._templates.fill_in(row, number), key)
+        except MailError as error:
+            self._tally.made_no_mail(number, key, error)
+            if self._past is not None:
+                self._past.made_no_mail(number, mark)
+            return None
+        self.in_flight[number - 1] = InFlight(number, key, mail, mark)
+        return mail
+
+    def mark(self, index: int) -> bytes:
+        """Three octets that tell the row of an errand from others."""
+        return self.in_flight[index].mark
+
+    def _named(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
+        """The row's key, or why it has none."""
+        if isinstance(row, MessageError):
+            return None, row
+        try:
+            return self._keys.claim(self._templates.key(row, number), row), None
+        except MailError as error:
+            return None, error
 
     def _numbered(self) -> Iterator[tuple[int, Row | MessageError]]:
         number = 0
         try:
             for row in self._rows.items:
-                if self._stopped():
-                    self.broken = MessageError(
-                        f"The task was asked to end after row {number}.",
-                        remedy="The rows behind it were not read.",
-                        retryable=True,
-                    )
-                    return
                 number += 1
                 yield number, row
         except MailError as error:
@@ -110,7 +157,7 @@ class RowMails:
 
         mail = self._addressed(Mail(**_as_arguments(values)))
         assert mail.from_address is not None
-        return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *self._identity, key))
+        return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *self._identity(key)))
 
 
 class RowKeys:
@@ -127,7 +174,7 @@ class RowKeys:
             MessageError: the key is blank, or another row has it.
         """
         if key is None:
-            digest = _digest(_written(row))
+            digest = digest_of(_written(row))
             if digest not in self._seen:
                 self._seen.add(digest)
                 return digest.hex()
@@ -136,7 +183,7 @@ class RowKeys:
         key = key.strip()
         if not key:
             raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
-        digest = _digest(key)
+        digest = digest_of(key)
         if digest in self._seen:
             raise MessageError(
                 f"Another row has the row_key {key!r} already.", remedy="Choose columns that tell any two rows apart."
@@ -152,7 +199,8 @@ def _written(row: Row) -> str:
         raise MessageError(f"The row cannot be told from others ({error}).", remedy="Give a 'row_key'.") from None
 
 
-def _digest(text: str) -> bytes:
+def digest_of(text: str) -> bytes:
+    """Sixteen octets that no other text has."""
     from hashlib import blake2b
 
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_OCTETS).digest()

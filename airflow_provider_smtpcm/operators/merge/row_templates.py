@@ -23,6 +23,7 @@ Variables = dict[str, Any]
 Render = Callable[[Variables], Any]
 
 _BODIES = ("text", "html")
+_KEY = "row_key"
 # These may be lists, where the DAG has `render_template_as_native_obj`.
 _LISTS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images")
 # Templates whose name depends on the row, such as one for each language.
@@ -69,15 +70,27 @@ class RowTemplates:
         #: The items that are the same for every row in fields whose other items are not.
         self.constant_items: dict[str, list[Any]] = {}
         self._templates: list[tuple[str, Render]] = []
+        self._key: Render | None = None
         for name, value in fields.items():
             part = self._compile(name, value)
             if isinstance(part, Constant):
                 self.constants[name] = part.value
+            elif name == _KEY:
+                self._key = part
             else:
                 self._templates.append((name, part))
         for body in _BODIES:
             if file := self.constants.get(f"{body}_file"):
                 self._body(body, file, self.constants.get(body))
+
+    def key(self, row: Row, number: int) -> str | None:
+        """What the author of the DAG says names a row; None: nothing. Arguments and errors as `fill_in` has them."""
+        if self._key is None:
+            return None
+        try:
+            return str(self._key(self._at(row, number)))
+        except Exception as error:  # noqa: BLE001 - see fill_in
+            raise _fault(_KEY, error) from None
 
     def fill_in(self, row: Row, number: int) -> dict[str, Any]:
         """All fields for one row; a body that stands in a file is under `text` or `html`.
@@ -89,9 +102,7 @@ class RowTemplates:
         Raises:
             MessageError: names the field, and the column if it is one that the row lacks.
         """
-        variables = self._variables
-        variables["row"] = row
-        variables["row_number"] = number
+        variables = self._at(row, number)
         values = self.constants.copy()
         name = ""
         try:
@@ -106,6 +117,11 @@ class RowTemplates:
         except Exception as error:  # noqa: BLE001 - a template may call anything, and this row is not the others
             raise _fault(name, error) from None
         return values
+
+    def _at(self, row: Row, number: int) -> Variables:
+        self._variables["row"] = row
+        self._variables["row_number"] = number
+        return self._variables
 
     def _body(self, body: str, file: object, written: object) -> Render:
         if written:

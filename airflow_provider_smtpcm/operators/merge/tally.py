@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.operators.fields import first_of
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row import Rows
@@ -45,6 +45,8 @@ class MergeTally:
         #: The first trouble of each outcome, and the outcomes of which some may pass by themselves.
         self.first: dict[str, str] = {}
         self.retryable: set[str] = set()
+        #: How many rows an earlier try has settled.
+        self.earlier = 0
 
     def __getitem__(self, outcome: str) -> int:
         """How many rows had this outcome."""
@@ -77,6 +79,33 @@ class MergeTally:
         self._write(number, key, outcome=outcome, error=error, delivery=delivery)
         self._tell_now_and_then()
 
+    def settled_before(self, number: int, key: str | None, outcome: str, *, in_doubt: bool) -> None:
+        """A row that an earlier try has settled.
+
+        Args:
+            number: of the row.
+            key: what names it.
+            outcome: what became of it.
+            in_doubt: whether that is told only now, since that try ended without a word.
+        """
+        self._counts[outcome] += 1
+        self.earlier += 1
+        error = OutcomeUnknownError(
+            "It was about to be sent, or on its way, when an earlier try ended without a word.",
+            remedy="Look for it in the server's log before you send it again.",
+        )
+        if outcome != "accepted":
+            self.first.setdefault(outcome, f"row {number}: {error if outcome == 'unknown' else 'by an earlier try'}")
+        if in_doubt:
+            self._log(number, outcome, error)
+            self._write(number, key, outcome=outcome, error=error)
+        self._tell_now_and_then()
+
+    def not_begun(self, number: int, key: str | None, message_id: str | None, error: MailError) -> None:
+        """A row whose mail was made and never begun with."""
+        self._count("not_sent", number, error)
+        self._write(number, key, outcome="not_sent", error=error, message_id=message_id)
+
     def interrupted(self, number: int, key: str, message_id: str | None, error: MailError) -> None:
         """A mail that was on its way when the task was interrupted: it may have been delivered."""
         self._count("unknown", number, error)
@@ -85,13 +114,14 @@ class MergeTally:
     def result(self) -> dict[str, object]:
         """The task's XCom: the counts, the first troubles of each kind, and how fast it went."""
         elapsed = time.monotonic() - self._began
-        sent = self.rows - self["failed"]
+        sent = self.rows - self["failed"] - self.earlier
         return {
             "counts": {"rows": self.rows, **{outcome: self[outcome] for outcome in OUTCOMES}},
             "refused": self._refused,
             "refused_more": self["refused"] + self["partial"] - len(self._refused),
             "failed": self._failed,
             "failed_more": self["failed"] - len(self._failed),
+            "settled_earlier": self.earlier,
             "elapsed": round(elapsed, 3),
             "mails_per_second": round(sent / elapsed, 1) if elapsed else None,
             "report_file": None if self._report.file is None else str(self._report.file),
@@ -104,6 +134,9 @@ class MergeTally:
         self.first.setdefault(outcome, f"row {number}: {error}")
         if error.retryable:
             self.retryable.add(outcome)
+        self._log(number, outcome, error)
+
+    def _log(self, number: int, outcome: str, error: MailError) -> None:
         self._logged += 1
         if self._logged <= LOGGED:
             log.warning("Row %d: %s: %s", number, outcome, error)

@@ -24,13 +24,16 @@ class Tolerance:
     retry_unknown: bool
 
 
-def verdict(tally: MergeTally, tolerance: Tolerance, faults: list[MailError]) -> AirflowException | None:
+def verdict(
+    tally: MergeTally, tolerance: Tolerance, faults: list[MailError], *, durable: bool = False
+) -> AirflowException | None:
     """The error with which the task ends, if it ends with one; what is let pass becomes a warning.
 
     Args:
         tally: the account.
         tolerance: what does not matter.
         faults: what kept the merge as a whole from being complete: rows that ended early, a report that is not whole.
+        durable: whether the next try knows what this one did, so that it can do no harm.
     """
     handed_over = tally["accepted"] + tally["partial"]
     refused = tolerance.refused and handed_over > 0
@@ -47,24 +50,38 @@ def verdict(tally: MergeTally, tolerance: Tolerance, faults: list[MailError]) ->
         *(f"  - {_told(tally, outcome)}" for outcome in grave),
         *(f"  - {fault}" for fault in faults),
     ]
+    retry_unknown = tolerance.retry_unknown and tally["unknown"] > 0
+    may_pass = bool(any(fault.retryable for fault in faults) or tally.retryable & set(grave) or retry_unknown)
     in_doubt = 0 if tolerance.retry_unknown else tally["unknown"]
-    may_pass = any(fault.retryable for fault in faults) or tally.retryable & set(grave) or "unknown" in grave
+    harmless = durable or not (handed_over or in_doubt)
+    lines.append(_what_follows(tally, handed_over, in_doubt, may_pass=may_pass, durable=durable))
+    return (AirflowException if may_pass and harmless else AirflowFailException)("\n".join(lines))
+
+
+def _what_follows(tally: MergeTally, handed_over: int, in_doubt: int, *, may_pass: bool, durable: bool) -> str:
+    if durable:
+        if may_pass:
+            return (
+                "Airflow tries this again if 'retries' are left: what was accepted, or may have been, is left alone."
+                if in_doubt or not tally["unknown"]
+                else "Airflow tries this again if 'retries' are left, and what may have been accepted bears the same "
+                "Message-ID, since 'on_unknown' asks."
+            )
+        return (
+            "Airflow does not try this again, since it would end the same way. Mend what is at fault and clear the "
+            "task: it then sends what was not accepted."
+        )
     if handed_over or in_doubt:
-        lines.append(
+        return (
             f"Airflow does not try this again, since a new try sends all rows, and what arrived ({handed_over} accepted"
             f"{f', {in_doubt} in doubt' if in_doubt else ''}) would arrive twice. Mend what is at fault, and send the "
             "rows that lack (see 'report_file') in a run of their own."
         )
-    elif tally["unknown"]:
-        lines.append(
-            "Airflow tries this again if 'retries' are left, under the same Message-IDs, since 'on_unknown' asks."
-        )
-    elif may_pass:
-        lines.append("Nobody was accepted, so that another try can do no harm: Airflow makes it if 'retries' are left.")
-    else:
-        lines.append("Nobody was accepted; Airflow does not try this again, since it would end the same way.")
-    kind = AirflowException if may_pass and not handed_over and not in_doubt else AirflowFailException
-    return kind("\n".join(lines))
+    if tally["unknown"]:
+        return "Airflow tries this again if 'retries' are left, under the same Message-IDs, since 'on_unknown' asks."
+    if may_pass:
+        return "Nobody was accepted, so that another try can do no harm: Airflow makes it if 'retries' are left."
+    return "Nobody was accepted; Airflow does not try this again, since it would end the same way."
 
 
 def _told(tally: MergeTally, outcome: str) -> str:

@@ -1,0 +1,346 @@
+"""The ledger of a task: which rows may be on their way, and what became of the others. Knows a store, and no mail.
+
+Rows are reserved before they are sent and recorded afterwards. A write to the store takes longer than many mails, so a
+thread writes, and each write records all that has come in and reserves all that there is room for. What was reserved
+and never recorded, because the process was killed, may have been delivered: that is never more than the window.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, ROWS, Block, Rest, State
+
+HEAD = "smtpcm"
+FORMAT = 1
+#: The window is never larger, and never more than so many seconds of sending.
+LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
+_FIRST_WINDOW = 16
+# What has come in is recorded at the latest after so many seconds, also where nothing more is reserved.
+_UNRECORDED_SECONDS = 1.0
+# A store that fails is asked again after so many seconds, then sending stops.
+_AGAIN = (0.5, 1.0, 2.0, 4.0)
+
+
+class Store(Protocol):
+    """What is needed of Airflow's task state store."""
+
+    def get(self, key: str) -> Any: ...
+
+    def set(self, key: str, value: Any) -> None: ...
+
+
+class Standing(StrEnum):
+    """How the try before ended."""
+
+    #: It did not end, or Airflow tries again what is left.
+    OPEN = "open"
+    #: It failed for good: whoever tries again does so on purpose.
+    ENDED = "ended"
+    #: It was done: whoever tries again wants all of it again.
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an earlier try left of a row."""
+
+    state: State
+    rest: Rest = EVERYBODY
+
+
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """Rows that may be sent once it is `done`."""
+
+    rows: Sequence[tuple[int, bytes]]
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Result:
+    state: State
+    rest: Rest
+    mark: bytes | None
+
+
+class Ledger:
+    """An open ledger; use it as a context manager, and say how it ends by `end`.
+
+    Args:
+        store: where it is kept.
+        send_again: whether a try after one that failed for good sends all rows anew, instead of those that are left.
+        window: how many rows may be in doubt after a crash, if not what `LARGEST_WINDOW` and `WINDOW_SECONDS` say.
+        connections: how many mails are in flight at once: the window is never smaller.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+
+    def __init__(
+        self, store: Store, *, send_again: bool = False, window: int | None = None, connections: int = 1
+    ) -> None:
+        self._store = store
+        self._window = window
+        self._connections = connections
+        self._rate: float | None = None
+        self._blocks: dict[int, Block] = {}
+        self._open: set[int] = set()
+        self._results: dict[int, _Result] = {}
+        # How many rows of `_results` are in `_open`.
+        self._closing = 0
+        self._first_result_at = 0.0
+        self._wanted: Reservation | None = None
+        self._flushing = self._stopping = False
+        self._failure: LedgerError | None = None
+        self._changed = threading.Condition()
+        self._writer: threading.Thread | None = None
+        head = self._read_head()
+        standing = Standing(head.get("standing", Standing.OPEN))
+        #: How often all of it was begun on purpose; part of what names a mail.
+        self.generation: int = head.get("generation", 0)
+        #: Whether a try before this one left something.
+        self.resumed = bool(head)
+        #: Whether what was refused for good, or made no mail, has another chance, because somebody mended something.
+        self.afresh = standing is Standing.ENDED
+        if standing is Standing.CLOSED or (standing is Standing.ENDED and send_again):
+            self.generation += 1
+            self.resumed = self.afresh = False
+        if self.resumed:
+            self._read_blocks()
+        self._write_head(Standing.OPEN)
+
+    # --- What an earlier try left
+
+    @property
+    def rows(self) -> int:
+        """How many rows an earlier try has begun, up to the last one."""
+        return max((number * ROWS + len(block) for number, block in self._blocks.items()), default=0)
+
+    def known(self, row: int, mark: bytes) -> Known | None:
+        """What an earlier try left of a row; None: nothing.
+
+        Raises:
+            LedgerError: this is another row than the earlier try met in its place.
+        """
+        block, at = self._blocks.get(row // ROWS), row % ROWS
+        if block is None or at >= len(block) or block.state(at) is State.UNSEEN:
+            return None
+        if block.mark(at) != mark:
+            raise changed(f"row {row + 1} is another one")
+        return Known(block.state(at), block.rest.get(at, EVERYBODY))
+
+    def kept(self, name: str) -> Any:
+        """What `keep` has stored in this generation; None: nothing."""
+        return self._get(f"{HEAD}/{self.generation}/{name}")
+
+    # --- This try
+
+    def keep(self, name: str, value: Any) -> None:
+        """Store something beside the rows, at once.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        self._set(f"{HEAD}/{self.generation}/{name}", value)
+
+    @property
+    def window(self) -> int:
+        """How many rows may be open at once."""
+        if self._window is not None:
+            return max(self._window, self._connections)
+        seconds = _FIRST_WINDOW if self._rate is None else round(self._rate * WINDOW_SECONDS)
+        return max(self._connections, min(LARGEST_WINDOW, seconds))
+
+    @property
+    def at_once(self) -> int:
+        """How many rows are best reserved together: while half a window is sent, the other half is written down."""
+        return max(1, self.window // 2)
+
+    def reserve(self, rows: Sequence[tuple[int, bytes]]) -> Reservation:
+        """Ask for rows to be written down as about to be sent; one reservation after the other, `at_once` rows at most.
+
+        Args:
+            rows: each with its mark.
+        """
+        reservation = Reservation(rows)
+        with self._changed:
+            assert self._wanted is None
+            self._wanted = reservation
+            self._start()
+            self._changed.notify_all()
+        return reservation
+
+    def check(self) -> None:
+        """Whether it can still be written.
+
+        Raises:
+            LedgerError: it cannot, so that nothing more may be sent.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def record(self, row: int, state: State, rest: Rest = EVERYBODY, *, mark: bytes | None = None) -> None:
+        """Write down what became of a row.
+
+        Args:
+            row: its number, from 0.
+            state: that.
+            rest: who lacks it, where others have it.
+            mark: of a row that was never reserved.
+        """
+        with self._changed:
+            first = not self._results
+            if first:
+                self._first_result_at = time.monotonic()
+            if row in self._open and row not in self._results:
+                self._closing += 1
+            self._results[row] = _Result(state, rest, mark)
+            self._start()
+            if first or self._fits():  # to wake the writer for each row would cost more than to send it
+                self._changed.notify_all()
+
+    def end(self, standing: Standing) -> None:
+        """Write down all that has come in, and how the task ended.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        with self._changed:
+            self._wanted = None  # nobody sends them any more
+            self._stopping = True
+            self._changed.notify_all()
+            writer = self._writer
+        if writer is not None:
+            writer.join()
+        self.check()
+        self._write_head(standing)
+
+    # --- The writer
+
+    def _start(self) -> None:
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
+            self._writer.start()
+
+    def _write(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    while not self._due():
+                        self._changed.wait(self._patience())
+                    reservation = self._wanted if self._fits() else None
+                    results, self._results = self._results, {}
+                    self._open.difference_update(results)
+                    self._closing = 0
+                    if reservation is not None:
+                        self._wanted = None
+                        self._open.update(row for row, _ in reservation.rows)
+                    stopping = self._stopping
+                self._measure(len(results))
+                self._write_down(results, reservation)
+                if stopping:
+                    return
+        except LedgerError as error:
+            self._failure = error
+
+    def _due(self) -> bool:
+        if self._stopping or self._fits():
+            return True
+        return bool(self._results) and time.monotonic() - self._first_result_at >= _UNRECORDED_SECONDS
+
+    def _fits(self) -> bool:
+        if self._wanted is None:
+            return False
+        staying = len(self._open) - self._closing
+        return not staying or staying + len(self._wanted.rows) <= self.window
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._first_result_at + _UNRECORDED_SECONDS - time.monotonic()) if self._results else None
+
+    def _measure(self, results: int) -> None:
+        now = time.monotonic()
+        if results > 1 and now > self._first_result_at:
+            rate = results / (now - self._first_result_at)
+            self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
+
+    def _write_down(self, results: Mapping[int, _Result], reservation: Reservation | None) -> None:
+        """What has come in first: if only one of two writes succeeds, too many rows are in doubt, and not too few."""
+        dirty: dict[int, None] = {}
+        for row, result in results.items():
+            self._put(row, result.mark, result.state, result.rest)
+            dirty[row // ROWS] = None
+        for row, mark in () if reservation is None else reservation.rows:
+            self._put(row, mark, State.OPEN)
+            dirty[row // ROWS] = None
+        for number in dirty:
+            self._set(f"{HEAD}/{self.generation}/{number}", self._blocks[number].to_json())
+        if reservation is not None:
+            reservation.done = True
+
+    def _put(self, row: int, mark: bytes | None, state: State, rest: Rest = EVERYBODY) -> None:
+        block = self._blocks.setdefault(row // ROWS, Block())
+        block.put(row % ROWS, block.mark(row % ROWS) if mark is None else mark, state, rest)
+
+    # --- The store
+
+    def _read_head(self) -> dict[str, Any]:
+        head = self._get(HEAD)
+        if head is None:
+            return {}
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise LedgerError(
+                f"The ledger of this task was written by another version of this package ({head!r}).",
+                remedy="Finish the run with that version, or begin a new one.",
+            )
+        return head
+
+    def _read_blocks(self) -> None:
+        number = 0
+        while (value := self._get(f"{HEAD}/{self.generation}/{number}")) is not None:
+            try:
+                self._blocks[number] = Block.from_json(value)
+            except (ValueError, KeyError, TypeError) as error:
+                raise LedgerError(
+                    f"The ledger of this task is damaged ({error}).", remedy="Begin a new run."
+                ) from error
+            number += 1
+
+    def _write_head(self, standing: Standing) -> None:
+        self._set(HEAD, {"format": FORMAT, "generation": self.generation, "standing": str(standing)})
+
+    def _get(self, key: str) -> Any:
+        return self._asked(lambda: self._store.get(key))
+
+    def _set(self, key: str, value: Any) -> None:
+        self._asked(lambda: self._store.set(key, value))
+
+    def _asked(self, ask: Callable[[], Any]) -> Any:
+        waits = iter(_AGAIN)
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                wait = next(waits, None)
+                if wait is None:
+                    raise LedgerError(
+                        f"Airflow's task state store does not answer ({type(error).__name__}: {error}).",
+                        remedy="Look into the API server's log; nothing is sent that cannot be written down.",
+                        retryable=True,
+                    ) from error
+                time.sleep(wait)
+
+
+def changed(how: str) -> LedgerError:
+    """The error of rows that are not those of the try before."""
+    return LedgerError(
+        f"The rows have changed since the try before: {how}. Nothing was sent for them.",
+        remedy="Give it the rows that it began with; or clear the task with on_clear='send_again', or begin a new run, "
+        "which sends all rows. Where only some columns change from try to try, name the rows by 'row_key'.",
+    )

@@ -1,0 +1,124 @@
+"""What became of each row, in a few bytes: states in runs, and three octets that tell rows apart. Knows no store."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+#: Rows that are stored under one key: small enough to be written for each window, large enough for few keys.
+ROWS = 1024
+#: Octets that tell a row from another one.
+MARK = 3
+_RUN = re.compile(rb"(.)\1*", re.DOTALL)
+_CODED_RUN = re.compile(r"([a-z])(\d*)")
+
+
+class State(StrEnum):
+    """What is known of a row."""
+
+    #: It was about to be sent, and nothing was heard of it since: it may have been delivered.
+    OPEN = "o"
+    #: The server took responsibility for every recipient.
+    ACCEPTED = "a"
+    #: It did so for some, and refused the others for good.
+    PARTIAL = "p"
+    #: It refused everybody for good.
+    REFUSED = "r"
+    #: It was handed over, and nobody said what became of it.
+    UNKNOWN = "u"
+    #: Nobody, or not everybody, has it, and another try may help.
+    AGAIN = "t"
+    #: No mail could be made of it.
+    FAILED = "f"
+    #: Nothing was begun with it.
+    UNSEEN = "n"
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Of a mail that not everybody has.
+
+    Args:
+        left: who is to be asked again.
+        lost: who was refused for good, with the reply that said so.
+    """
+
+    left: tuple[str, ...] = ()
+    lost: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.left or self.lost)
+
+
+EVERYBODY = Rest()
+
+
+@dataclass(slots=True)
+class Block:
+    """The rows of one key, in their order.
+
+    Args:
+        states: one octet for each row.
+        marks: three octets for each row.
+        rest: who lacks it, for rows that not everybody has.
+    """
+
+    states: bytearray = field(default_factory=bytearray)
+    marks: bytearray = field(default_factory=bytearray)
+    rest: dict[int, Rest] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def mark(self, at: int) -> bytes:
+        """Of the row at this place."""
+        return bytes(self.marks[at * MARK : (at + 1) * MARK])
+
+    def state(self, at: int) -> State:
+        """Of the row at this place."""
+        return State(chr(self.states[at]))
+
+    def put(self, at: int, mark: bytes, state: State, rest: Rest = EVERYBODY) -> None:
+        """Write one row down."""
+        missing = at + 1 - len(self.states)
+        if missing > 0:
+            self.states += State.UNSEEN.encode() * missing
+            self.marks += bytes(MARK) * missing
+        self.states[at] = ord(state)
+        self.marks[at * MARK : (at + 1) * MARK] = mark
+        if rest:
+            self.rest[at] = rest
+        else:
+            self.rest.pop(at, None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored; a run of one is its letter alone."""
+        runs = (match[0] for match in _RUN.finditer(self.states))
+        value: dict[str, Any] = {
+            "states": "".join(f"{chr(run[0])}{len(run) if len(run) > 1 else ''}" for run in runs),
+            "marks": b64encode(self.marks).decode(),
+        }
+        if self.rest:
+            value["rest"] = {str(at): {"left": rest.left, "lost": dict(rest.lost)} for at, rest in self.rest.items()}
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Block:
+        """As it was stored.
+
+        Raises:
+            ValueError: that is no such block.
+        """
+        states = b"".join(letter.encode() * int(number or 1) for letter, number in _CODED_RUN.findall(value["states"]))
+        block = cls(
+            bytearray(states),
+            bytearray(b64decode(value["marks"])),
+            {int(at): Rest(tuple(rest["left"]), rest["lost"]) for at, rest in value.get("rest", {}).items()},
+        )
+        if len(block.marks) != MARK * len(block.states) or not set(states) <= {ord(state) for state in State}:
+            raise ValueError(f"{len(block.states)} states and {len(block.marks)} octets of marks")
+        return block

@@ -1,0 +1,115 @@
+"""What one try of a task inherits from those before it, and leaves to those after it. Knows Airflow's context."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators.ledger.ledger import Ledger, Standing
+from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_smtpcm.smtp.interruption import Stop
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a mail is tried again within a try, unless somebody says otherwise.
+RETRY_FOR = 60.0
+# How long before Airflow's own time limit a task ends by itself, so that it can write down what became of its mails.
+_BEFORE_THE_LIMIT = 5.0
+
+
+class Tries:
+    """The ledger of a task during one try, and how the try ends."""
+
+    def __init__(self, ledger: Ledger | None) -> None:
+        #: None before Airflow 3.3.
+        self.ledger = ledger
+        #: With what the try ends; None: it is done.
+        self.failure: AirflowException | None = None
+
+
+@contextmanager
+def ledger_of(context: Context, *, on_clear: str, window: int | None = None, connections: int = 1) -> Iterator[Tries]:
+    """Open the ledger of the task, and write down at the end what is in it and how the try ended.
+
+    Args:
+        context: of the try.
+        on_clear: `send_again` or `resume_unfinished`; see the operators.
+        window, connections: see `Ledger`.
+
+    Raises:
+        LedgerError: it cannot be read, or not be written.
+    """
+    store = TaskStateStore.of(context)
+    if store is None:
+        log.info("This Airflow keeps no state of tasks: once a mail was accepted, the task is not tried again.")
+        yield Tries(None)
+        return
+    ledger = Ledger(store, send_again=on_clear == "send_again", window=window, connections=connections)
+    if ledger.resumed:
+        log.info("An earlier try has begun with %d rows; what it left is resumed.", ledger.rows)
+    elif ledger.generation:
+        log.info("The task was cleared after it had ended: all is sent again (generation %d).", ledger.generation)
+    tries = Tries(ledger)
+    try:
+        yield tries
+    except BaseException:
+        with suppress(LedgerError):
+            ledger.end(Standing.OPEN)
+        raise
+    if tries.failure is None:
+        ledger.end(Standing.CLOSED)
+    else:
+        final = isinstance(tries.failure, AirflowFailException) or _is_the_last(context["ti"])
+        ledger.end(Standing.ENDED if final else Standing.OPEN)
+
+
+def _is_the_last(ti: Any) -> bool:
+    tries, most = getattr(ti, "try_number", None), getattr(ti, "max_tries", None)
+    return isinstance(tries, int) and isinstance(most, int) and tries > most
+
+
+def identity_of(context: Context, ledger: Ledger | None, *more: str) -> tuple[str, ...]:
+    """What makes a mail of this task this one and no other, on every try; see `mail.identity.stable_message_id`.
+
+    Args:
+        context: of the try.
+        ledger: knows how often all was begun anew on purpose: a server would drop what bears an old Message-ID.
+        more: what tells the mails of the task from one another.
+    """
+    ti = context["ti"]
+    generation = ledger.generation if ledger is not None else 0
+    again = (f"generation {generation}",) if generation else ()
+    return (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), *more, *again)
+
+
+def budget(seconds: float, limit: timedelta | None) -> float:
+    """How long a mail may be tried again: so many seconds, and never more than half of the task's time limit."""
+    return seconds if limit is None else min(seconds, limit.total_seconds() / 2)
+
+
+@contextmanager
+def ending_before(limit: timedelta | None, stop: Stop) -> Iterator[None]:
+    """Ask to end shortly before Airflow's own time limit strikes, at whatever moment that is."""
+    if limit is None:
+        yield
+        return
+    seconds = limit.total_seconds()
+    timer = threading.Timer(
+        max(seconds * 0.9, seconds - _BEFORE_THE_LIMIT), stop.ask, ("its execution_timeout is nearly over",)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,67 @@
+"""What earlier tries of a merge left of its rows, and who is still to be sent to. Knows a ledger, and no server."""
+
+from __future__ import annotations
+
+from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, changed
+from airflow_provider_smtpcm.operators.ledger.record import State
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+
+#: Of a row that nobody has met.
+NOTHING = Known(State.UNSEEN)
+# What each state counts as where it is left as it is.
+_OUTCOMES = {
+    State.ACCEPTED: "accepted",
+    State.PARTIAL: "partial",
+    State.REFUSED: "refused",
+    State.UNKNOWN: "unknown",
+    State.OPEN: "unknown",
+}
+
+
+class Past:
+    """Tells rows that are settled from those that are left.
+
+    Args:
+        ledger: open.
+        tally: hears of the rows that are settled.
+        retry_unknown: whether what may have been delivered is sent again, under the same Message-ID.
+    """
+
+    def __init__(self, ledger: Ledger, tally: MergeTally, *, retry_unknown: bool) -> None:
+        self._ledger = ledger
+        self._tally = tally
+        self._retry_unknown = retry_unknown
+        self._rows = ledger.rows
+
+    def left(self, number: int, key: str | None, mark: bytes) -> Known | None:
+        """What is known of a row that is to be sent: Known() for nothing; None: it is settled.
+
+        Raises:
+            LedgerError: this is another row than the earlier try met in its place.
+        """
+        if number > self._rows:
+            return NOTHING
+        known = self._ledger.known(number - 1, mark)
+        if known is None or known.state in (State.AGAIN, State.FAILED):
+            return known or NOTHING
+        if known.state is State.REFUSED and self._ledger.afresh:
+            return NOTHING
+        if known.state in (State.OPEN, State.UNKNOWN) and self._retry_unknown:
+            return known
+        if known.state is State.OPEN:
+            self._ledger.record(number - 1, State.UNKNOWN)
+        self._tally.settled_before(number, key, _OUTCOMES[known.state], in_doubt=known.state is State.OPEN)
+        return None
+
+    def made_no_mail(self, number: int, mark: bytes) -> None:
+        """Write down that no mail can be made of a row."""
+        self._ledger.record(number - 1, State.FAILED, mark=mark)
+
+    def check_end(self, number: int) -> None:
+        """The rows ended with this one.
+
+        Raises:
+            LedgerError: earlier tries met more.
+        """
+        if number < self._rows:
+            raise changed(f"there are {number} now, and there were {self._rows} at least")

@@ -1,0 +1,112 @@
+"""The mails of a merge on their way, each accounted for, whatever breaks in. Knows no server."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_smtpcm.errors import LedgerError, OutcomeUnknownError, StoppedError
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal
+from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
+from airflow_provider_smtpcm.operators.ledger.record import State
+from airflow_provider_smtpcm.operators.merge.row_mails import RowMails
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.smtp.interruption import Stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms mails are sent; see `MailMergeOperator`."""
+
+    connections: int
+    rate_limit: float | None
+    retry_for: float
+    stop: Stop
+
+
+def send_all(
+    hook: SmtpConnectionManagerHook, mails: RowMails, tally: MergeTally, ledger: Ledger | None, terms: Terms
+) -> AirflowException | None:
+    """Send every mail that there is.
+
+    Args:
+        hook: whose server they go to.
+        mails: one for each row that is left.
+        tally: hears what became of each.
+        ledger: is told before and after; None: nobody is.
+        terms: see there.
+
+    Returns:
+        The error with which the task ends, where something broke in.
+    """
+    journal = None if ledger is None else LedgerJournal(ledger, mails.mark)
+    deliveries = hook.send_errands(
+        iter(mails),
+        connections=terms.connections,
+        rate_limit=terms.rate_limit,
+        retry_for=terms.retry_for,
+        journal=journal,
+        stop=terms.stop,
+    )
+    try:
+        with closing(deliveries):
+            for delivery in deliveries:
+                row = mails.in_flight.pop(delivery.index)
+                tally.delivered(row.number, row.key, row.mail, delivery)
+    except LedgerError as error:
+        mails.broken = error
+        _leave(mails, tally, ledger, journal, error)
+    except BaseException as interruption:
+        _leave(mails, tally, ledger, journal, interruption)
+        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not tally.rows - tally["failed"]:
+            raise
+        return _interrupted(tally, interruption, durable=ledger is not None)
+    finally:
+        if journal is not None:
+            journal.close()
+    _leave(mails, tally, ledger, journal, terms.stop.error())
+    return None
+
+
+def _leave(
+    mails: RowMails, tally: MergeTally, ledger: Ledger | None, journal: LedgerJournal | None, why: BaseException
+) -> None:
+    """Account for rows whose mails were made, and of which nothing was heard."""
+    doubt = OutcomeUnknownError(
+        f"The task was interrupted ({_reason(why)}) while this mail was on its way.",
+        remedy="Look for its Message-ID in the server's log.",
+    )
+    not_begun = StoppedError(f"It was not sent: {_reason(why)}.", remedy="Run the task again.")
+    for index, row in mails.in_flight.items():
+        if isinstance(why, StoppedError | LedgerError) or (journal is not None and index not in journal.in_doubt):
+            tally.not_begun(row.number, row.key, row.mail.message_id, not_begun)
+            continue
+        tally.interrupted(row.number, row.key, row.mail.message_id, doubt)
+        if ledger is not None:
+            ledger.record(index, State.UNKNOWN)
+    mails.in_flight.clear()
+
+
+def _interrupted(tally: MergeTally, interruption: BaseException, *, durable: bool) -> AirflowException:
+    said = f"The task was interrupted ({_reason(interruption)}): {tally.summary()}."
+    failure: AirflowException
+    if durable:
+        failure = AirflowException(f"{said} Airflow tries again what is left, if 'retries' are left.")
+    else:
+        failure = AirflowFailException(
+            f"{said} Airflow does not try this again, since mails that were accepted would arrive twice."
+        )
+    failure.__cause__ = interruption
+    return failure
+
+
+def _reason(interruption: BaseException) -> str:
+    told = interruption.__cause__ if isinstance(interruption, OutcomeUnknownError) else None
+    if told is None and isinstance(interruption, StoppedError | LedgerError):
+        return interruption.message.removeprefix("It was not sent: ").removesuffix(".")
+    return f"{type(told or interruption).__name__}: {told or interruption}".removesuffix(": ")

@@ -1,0 +1,47 @@
+"""A batch: errands in, one delivery for each out; what may pass is tried again, a journal is kept. Knows no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Protocol
+
+from airflow_provider_smtpcm.mail.errand import Errand
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.patience import Patience
+
+Send = Callable[[Iterator[Errand | None]], Generator[Delivery, None, None]]
+
+
+class Journal(Protocol):
+    """Where somebody writes down what is about to be sent, and what became of it."""
+
+    def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
+        """Pass errands on once they are written down; None stands for nothing just now."""
+
+    def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
+        """This is what became of an errand; `left` are the recipients whom another try may reach."""
+
+
+def deliveries(
+    errands: Iterator[Errand | None], send: Send, *, retry_for: float, journal: Journal | None
+) -> Generator[Delivery, None, None]:
+    """One delivery for each errand, once it is settled.
+
+    Args:
+        errands: by index, each once; None stands for nothing just now.
+        send: sends errands, each as often as it comes.
+        retry_for: seconds for which a mail that was refused for now, or not sent, is tried again.
+        journal: is asked before anything is sent, and told afterwards.
+    """
+    patience = Patience(errands, retry_for)
+    sending = send(iter(patience) if journal is None else journal.admit(iter(patience)))
+    with closing(sending):
+        for delivery in sending:
+            left = patience.left(delivery)
+            if journal is not None:
+                journal.heard(delivery, left)
+            final = patience.settle(delivery, left)
+            if final is not None:
+                yield final
+    yield from patience.give_up()

@@ -1,0 +1,151 @@
+"""How fast a server is sent to, and asked for sessions: slower when it says that it is busy, then faster again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import re
+import time
+
+from airflow_provider_smtpcm.errors import MailError, Reply
+
+log = logging.getLogger(__name__)
+
+# A server that cannot be reached so many times in a row, where nobody waits for it, is not asked again.
+OPENINGS_BEFORE_GIVING_UP = 3
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+# So many acceptances for each connection, then there may be one connection more.
+_RECOVERY, _LONGEST_RECOVERY = 10, 1000
+# Always about the server, or about all that we send to it (RFC 5321 4.2.3, RFC 4954 6; 432 is Exchange Online's).
+_BUSY = (421, 432, 454)
+# About one mailbox or about the server: the enhanced code (RFC 3463) tells, else the words.
+_PERHAPS_BUSY = (450, 451, 452)
+_OF_THE_MAILBOX = re.compile(r"4\.[12]\.|4\.5\.3")
+_GREYLISTED = re.compile("gr[ae]y-?list", re.IGNORECASE)
+# Exchange's and others' words for it, whatever the code.
+_THROTTLED = re.compile(
+    "throttl|submission rate|rate limit|concurrent|too (?:many (?:connections|messages)|fast|busy)|insufficient system",
+    re.IGNORECASE,
+)
+
+
+def is_busy(reply: Reply) -> bool:
+    """Whether a server asks for less, rather than refusing this one mail or mailbox."""
+    if not reply.transient:
+        return False
+    if reply.code in _BUSY or _THROTTLED.search(reply.text):
+        return True
+    if reply.code not in _PERHAPS_BUSY or _GREYLISTED.search(reply.text):
+        return False
+    return reply.enhanced is None or _OF_THE_MAILBOX.match(reply.enhanced) is None
+
+
+class Pace:
+    """When the next mail may be begun, and how many connections there may be.
+
+    Args:
+        connections: at the most.
+        rate_limit: mails a minute at the most; None: any number.
+    """
+
+    def __init__(self, connections: int, rate_limit: float | None) -> None:
+        self._most = connections
+        #: How many connections there may be now.
+        self.connections = connections
+        self._between = 60 / rate_limit if rate_limit else 0.0
+        self._next_at = -math.inf
+        self._pause = FIRST_PAUSE
+        self._accepted = 0
+        self._needed = _RECOVERY
+
+    def due(self) -> bool:
+        """Whether a mail may be begun."""
+        return self._next_at == -math.inf or time.monotonic() >= self._next_at
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a rate that mails are held to, one by one."""
+        return bool(self._between)
+
+    @property
+    def next_at(self) -> float:
+        """When (`time.monotonic`) the next mail may be begun."""
+        return self._next_at
+
+    def begun(self) -> None:
+        """A mail is begun."""
+        if self._between:
+            self._next_at = time.monotonic() + self._between
+
+    def busy(self) -> float | None:
+        """The server asks for less: seconds for which nothing is begun; None: it was about what went before a pause."""
+        now = time.monotonic()
+        if now < self._next_at and not self._between:
+            return None
+        wait = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        self._next_at = now + wait
+        self._pause = min(LONGEST_PAUSE, 2 * self._pause)
+        self.fewer(self.connections // 2)
+        return wait
+
+    def fewer(self, connections: int) -> None:
+        """The server does not let us have more than these; it is asked for more each time after a longer while."""
+        self.connections = max(1, connections)
+        self._accepted = 0
+        self._needed = min(_LONGEST_RECOVERY, 2 * self._needed)
+
+    def accepted(self) -> None:
+        """The server has taken a mail."""
+        if self.connections == self._most and self._pause == FIRST_PAUSE:
+            return
+        self._accepted += 1
+        if self._accepted >= self._needed * self.connections:
+            self._accepted = 0
+            self._pause = FIRST_PAUSE
+            self.connections = min(self._most, self.connections + 1)
+
+
+class Openings:
+    """What is done about a server that cannot be reached.
+
+    Args:
+        seconds: for which it is tried again, from the first failure in a row.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._failures = 0
+        self._first_at = 0.0
+        #: When (`time.monotonic`) it is tried again.
+        self.next_at = -math.inf
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it is tried again without a wait, at the cost of a mail for each try."""
+        return not self._seconds
+
+    def due(self) -> bool:
+        """Whether it may be tried."""
+        return self.next_at == -math.inf or time.monotonic() >= self.next_at
+
+    def succeeded(self) -> None:
+        """It was reached."""
+        self._failures = 0
+        self.next_at = -math.inf
+
+    def failed(self, problem: MailError) -> bool:
+        """It was not; whether that is the end."""
+        now = time.monotonic()
+        self._first_at = self._first_at if self._failures else now
+        self._failures += 1
+        if not problem.retryable:
+            return True
+        if self.at_once:
+            return self._failures >= OPENINGS_BEFORE_GIVING_UP
+        wait = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)  # noqa: S311
+        if now + wait - self._first_at > self._seconds:
+            return True
+        log.info("The server is tried again in %.1f seconds: %s", wait, problem)
+        self.next_at = now + wait
+        return False

@@ -1,0 +1,186 @@
+"""The mails of a batch, a few ahead of their turn: completed, measured, rendered. Knows no socket.
+
+Files that may take long to answer are measured in threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.errand import Errand
+from airflow_provider_smtpcm.mail.merge import MergeRenderer
+from airflow_provider_smtpcm.mail.render import render
+from airflow_provider_smtpcm.smtp.complete import complete
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
+from airflow_provider_smtpcm.smtp.lane import FINAL_DOT
+from airflow_provider_smtpcm.smtp.outgoing import Outgoing, not_prepared
+
+# A message up to so many octets is held ready in one piece while its envelope is on the way.
+_HELD_READY = 65536
+# Mails are prepared for so many seconds at a time, then the sessions have their turn.
+_PREPARING = 0.002
+# Who has nothing just now is asked again after so many seconds.
+_ASKED_AGAIN = 0.005
+# Who took longer for one of the last two mails may take very long for the next one. While it is asked nobody serves the
+# sessions, and a server that waits for a message gives up.
+_QUICK, _QUICK_IN_A_ROW = 0.05, 2
+
+Arrived = Callable[[], None]
+
+
+class Supply:
+    """Errands on their way to the sessions.
+
+    Args:
+        errands: None stands for nothing just now. If it raises, what it gave before is sent first.
+        manager: what a mail lacks.
+        ahead: how many are held ready.
+        in_background: runs a function in a thread, and what that returns in the thread of the sessions.
+        delivered: hears of errands that cannot be sent.
+        at_hand: whether errands are there as soon as they are asked for.
+    """
+
+    def __init__(
+        self,
+        errands: Iterator[Errand | None],
+        manager: SmtpConnectionManager,
+        *,
+        ahead: int,
+        in_background: Callable[[Callable[[], Arrived]], None],
+        delivered: Callable[[Delivery], None],
+        at_hand: bool = False,
+    ) -> None:
+        self._errands = errands
+        self._manager = manager
+        self._ahead = ahead
+        self._in_background = in_background
+        self._delivered = delivered
+        self._renderer = MergeRenderer()
+        self._binary_renderer = MergeRenderer(binary=True) if manager.binary_mime else None
+        self._ready: deque[Outgoing] = deque()
+        self._preparing = 0
+        self._asked_at = 0.0
+        self._quick_in_a_row = _QUICK_IN_A_ROW if at_hand else 0
+        self._exhausted = False
+        self._given_up: MailError | None = None
+        #: What whoever makes the errands raised.
+        self.failure: Exception | None = None
+
+    def __len__(self) -> int:
+        """How many are ready."""
+        return len(self._ready)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left, and nothing comes."""
+        return self._exhausted and not self._ready and not self._preparing
+
+    @property
+    def quick(self) -> bool:
+        """Whether whoever makes the errands has been quick lately, so that it can be asked while a server waits."""
+        return self._quick_in_a_row >= _QUICK_IN_A_ROW
+
+    @property
+    def ask_at(self) -> float | None:
+        """When (`time.monotonic`) it is worth asking for more; None: it is not."""
+        return None if self._exhausted or self._room <= 0 else self._asked_at
+
+    @property
+    def _room(self) -> int:
+        return self._ahead - len(self._ready) - self._preparing
+
+    def take(self) -> Outgoing:
+        """The next one."""
+        return self._ready.popleft()
+
+    def put_back(self, outgoing: Outgoing) -> None:
+        """Nobody has this one, or not everybody: it is the next."""
+        self._ready.appendleft(outgoing)
+
+    def fill(self) -> None:
+        """Prepare some, but not for long."""
+        if self._exhausted or self._room <= 0:
+            return
+        now = time.monotonic()
+        if now < self._asked_at:
+            return
+        until = now + _PREPARING
+        for _ in range(self._room):
+            try:
+                errand = next(self._errands, self)
+            except Exception as error:  # noqa: BLE001 - the consumer hears of it once the mails before it are settled
+                self.failure, errand = error, self
+            if errand is self:
+                self._exhausted = True
+                return
+            if errand is None:
+                self._asked_at = time.monotonic() + _ASKED_AGAIN
+                self._quick_in_a_row = _QUICK_IN_A_ROW  # it says so rather than have us wait
+                return
+            assert isinstance(errand, Errand)
+            self._prepare(errand)
+            asked, now = now, time.monotonic()
+            self._quick_in_a_row = self._quick_in_a_row + 1 if now - asked < _QUICK else 0
+            if now > until:
+                return
+
+    def give_up(self, error: MailError) -> None:
+        """Nothing can be sent any more, neither what is ready nor what comes."""
+        self._given_up = error
+        while self._ready:
+            self._delivered(self._ready.popleft().not_sent(error))
+
+    def cut_off(self, error: MailError) -> None:
+        """Nothing is sent any more, and nobody is asked for more."""
+        self._exhausted = True
+        self.give_up(error)
+
+    def _prepare(self, errand: Errand) -> None:
+        if self._given_up is not None:
+            self._delivered(not_prepared(errand, errand.mail, self._given_up))
+            return
+        mail = errand.mail
+        try:
+            mail = complete(mail, self._manager)
+            if mail.reads_remote_files:
+                self._preparing += 1
+                self._in_background(lambda: self._prepared_afar(errand, mail))
+                return
+            outgoing = Outgoing(errand, mail, self._renderer.render(mail), self._manager)
+            if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
+                outgoing.binary = self._binary_renderer.render(mail)
+            elif outgoing.rendering.size <= _HELD_READY:
+                outgoing.message = b"".join((*dot_stuffed(outgoing.rendering), FINAL_DOT))
+        except MailError as error:
+            self._delivered(not_prepared(errand, mail, error))
+            return
+        self._ready.append(outgoing)
+
+    def _prepared_afar(self, errand: Errand, mail: Mail) -> Arrived:
+        """Measure files that may take long to answer; in a thread."""
+        outgoing: Outgoing | MailError
+        try:
+            outgoing = Outgoing(errand, mail, render(mail), self._manager)
+            if self._manager.binary_mime:
+                outgoing.binary = render(mail, binary=True)
+        except MailError as error:
+            outgoing = error
+        except Exception as error:  # noqa: BLE001 - whatever a storage makes of it
+            outgoing = MessageError(f"The message could not be measured: {error!r}.")
+
+        def arrived() -> None:
+            self._preparing -= 1
+            if isinstance(outgoing, MailError):
+                self._delivered(not_prepared(errand, mail, outgoing))
+            elif self._given_up is not None:
+                self._delivered(outgoing.not_sent(self._given_up))
+            else:
+                self._ready.append(outgoing)
+
+        return arrived

@@ -1,0 +1,35 @@
+"""Stands in for Airflow's task state store, at Airflow's edge: JSON in, JSON out, slow or broken if asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+
+class Memory:
+    """A store that lives as long as the test; every value goes through JSON, as in Airflow.
+
+    Args:
+        seconds: how long each write takes.
+        failures: how many writes fail before one succeeds.
+    """
+
+    def __init__(self, *, seconds: float = 0, failures: int = 0) -> None:
+        self.values: dict[str, str] = {}
+        self.writes: list[str] = []
+        self.failures = failures
+        self._seconds = seconds
+
+    def get(self, key: str) -> Any:
+        """None for what is not there."""
+        return json.loads(self.values[key]) if key in self.values else None
+
+    def set(self, key: str, value: Any) -> None:
+        """As `TaskStateStoreAccessor.set` has it."""
+        time.sleep(self._seconds)
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the API server is away")
+        self.writes.append(key)
+        self.values[key] = json.dumps(value)

@@ -1,0 +1,221 @@
+"""The ledger writes down what may be on its way before it is sent, and what became of it afterwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.operators.ledger import ledger as module
+from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation, Standing
+from airflow_provider_smtpcm.operators.ledger.record import ROWS, Rest, State
+from tests.operators.ledger.stores import Memory
+
+BOTH = [Standing.ENDED, Standing.CLOSED]
+
+
+def mark(row: int) -> bytes:
+    """What tells a row from all others."""
+    return row.to_bytes(3, "big")
+
+
+def reserved(ledger: Ledger, *rows: int) -> Reservation:
+    """A reservation, once it is written."""
+    reservation = ledger.reserve([(row, mark(row)) for row in rows])
+    until = time.monotonic() + 5
+    while not reservation.done and time.monotonic() < until:
+        ledger.check()
+        time.sleep(0.001)
+    assert reservation.done
+    return reservation
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AGAIN", (0.01, 0.01))
+
+
+def test_nothing_is_sent_that_cannot_be_written_down() -> None:
+    """A store that stays away ends the sending; Airflow may try again."""
+    store = Memory()
+    ledger = Ledger(store)
+    store.failures = 99
+    reservation = ledger.reserve([(0, mark(0))])
+    time.sleep(0.3)
+    assert not reservation.done
+    with pytest.raises(LedgerError, match="does not answer \\(ConnectionError: the API server is away") as caught:
+        ledger.check()
+    assert caught.value.retryable
+    with pytest.raises(LedgerError):
+        ledger.end(Standing.OPEN)
+
+
+def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
+    """It may be restarted."""
+    store = Memory(failures=2)
+    ledger = Ledger(store)
+    store.failures = 2
+    reserved(ledger, 0)
+    ledger.end(Standing.OPEN)
+
+
+def test_rows_that_changed_between_two_tries_are_an_error() -> None:
+    """Not wrong people skipped, and others mailed twice."""
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0, 1)
+    ledger.record(0, State.ACCEPTED)
+    ledger.end(Standing.OPEN)
+    again = Ledger(store)
+    assert again.known(0, mark(0)) == Known(State.ACCEPTED)
+    with pytest.raises(LedgerError, match="row 2 is another one") as caught:
+        again.known(1, mark(7))
+    assert "send_again" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [{"format": 99}, [], "x"])
+def test_a_ledger_of_another_version_is_not_touched(value: object) -> None:
+    """Who knows what it says."""
+    store = Memory()
+    store.set(module.HEAD, value)
+    with pytest.raises(LedgerError, match="another version"):
+        Ledger(store)
+
+
+def test_a_damaged_ledger_is_not_guessed_at() -> None:
+    """A mail too many is worse than a run too few."""
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0)
+    ledger.end(Standing.OPEN)
+    store.set(f"{module.HEAD}/0/0", {"states": "a5", "marks": ""})
+    with pytest.raises(LedgerError, match="damaged"):
+        Ledger(store)
+
+
+def test_after_a_crash_the_rows_in_the_window_are_in_doubt_and_no_others() -> None:
+    """The process is gone between two writes: what was reserved and not recorded stays open."""
+    store = Memory()
+    ledger = Ledger(store, window=4)
+    reserved(ledger, 0, 1)
+    reserved(ledger, 2, 3)
+    ledger.record(0, State.ACCEPTED)
+    ledger.record(1, State.REFUSED)
+    reserved(ledger, 4, 5)  # and with it what became of 0 and 1 is written
+    again = Ledger(store)  # nobody ended the first
+    assert [again.known(row, mark(row)) for row in range(7)] == [
+        Known(State.ACCEPTED),
+        Known(State.REFUSED),
+        *[Known(State.OPEN)] * 4,
+        None,
+    ]
+    assert again.rows == 6
+
+
+def test_no_more_rows_are_open_than_the_window_holds() -> None:
+    """A reservation waits until there is room."""
+    ledger = Ledger(Memory(), window=4)
+    reserved(ledger, 0, 1)
+    reserved(ledger, 2, 3)
+    waiting = ledger.reserve([(4, mark(4)), (5, mark(5))])
+    time.sleep(0.1)
+    assert not waiting.done
+    ledger.record(0, State.ACCEPTED)
+    ledger.record(3, State.ACCEPTED)
+    ledger.end(Standing.OPEN)
+    assert not waiting.done  # nobody sends them any more
+
+
+def test_a_window_of_one_is_as_wide_as_the_connections() -> None:
+    """Each has a mail in flight."""
+    assert Ledger(Memory(), window=1, connections=4).window == 4
+    assert Ledger(Memory(), window=1).window == 1
+
+
+def test_the_window_is_a_quarter_of_a_second_of_sending_and_never_above_256_rows() -> None:
+    """A slow server has few in doubt, a fast one few writes."""
+    store = Memory(seconds=0.001)
+    ledger = Ledger(store)
+    for row in range(0, 2000, 8):
+        reserved(ledger, *range(row, row + 8))
+        for each in range(row, row + 8):
+            ledger.record(each, State.ACCEPTED)
+    assert ledger.window == module.LARGEST_WINDOW
+    ledger.end(Standing.CLOSED)
+    slow = Ledger(Memory())
+    for row in range(6):
+        reserved(slow, 2 * row, 2 * row + 1)
+        time.sleep(0.1)
+        slow.record(2 * row, State.ACCEPTED)
+        time.sleep(0.1)
+        slow.record(2 * row + 1, State.ACCEPTED)
+    assert slow.window <= 6
+    slow.end(Standing.CLOSED)
+
+
+@pytest.mark.parametrize("standing", BOTH)
+def test_who_wants_all_of_it_again_gets_a_new_generation(standing: Standing) -> None:
+    """After a success always; after a failure for good where it is asked for. The old rows are not looked at."""
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0)
+    ledger.record(0, State.ACCEPTED)
+    ledger.end(standing)
+    again = Ledger(store, send_again=True)
+    assert (again.generation, again.resumed, again.known(0, mark(9))) == (1, False, None)
+    reserved(again, 0)
+    again.end(Standing.OPEN)
+    third = Ledger(store)
+    assert (third.generation, third.resumed) == (1, True)
+
+
+@pytest.mark.parametrize(("standing", "afresh"), [(Standing.OPEN, False), (Standing.ENDED, True)])
+def test_what_is_unfinished_is_resumed(standing: Standing, afresh: bool) -> None:
+    """Airflow's own retry leaves alone what was refused for good; somebody who cleared the task may have mended it."""
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0)
+    ledger.record(0, State.AGAIN, Rest(("b@corp.example",), {"c@corp.example": "550 no"}))
+    ledger.record(1, State.FAILED, mark=mark(1))
+    ledger.end(standing)
+    again = Ledger(store)
+    assert (again.generation, again.resumed, again.afresh) == (0, True, afresh)
+    assert again.known(0, mark(0)) == Known(State.AGAIN, Rest(("b@corp.example",), {"c@corp.example": "550 no"}))
+    assert again.known(1, mark(1)) == Known(State.FAILED)
+
+
+def test_results_are_written_also_where_nothing_more_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that little is in doubt after a crash at the end of a batch."""
+    monkeypatch.setattr(module, "_UNRECORDED_SECONDS", 0.05)
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0)
+    ledger.record(0, State.ACCEPTED)
+    time.sleep(0.3)
+    assert Ledger(store).known(0, mark(0)) == Known(State.ACCEPTED)
+
+
+def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
+    """Each row is in two writes at the most, together with its neighbours."""
+    store = Memory()
+    ledger = Ledger(store, window=256)
+    for first in range(0, 20 * ROWS, 128):
+        reserved(ledger, *range(first, first + 128))
+        for row in range(first, first + 128):
+            ledger.record(row, State.ACCEPTED)
+    ledger.end(Standing.CLOSED)
+    assert len(store.writes) < 20 * ROWS / 128 * 2.5
+    assert sum(map(len, store.values.values())) < 5 * 20 * ROWS
+    assert max(map(len, store.values.values())) < 65536
+
+
+def test_its_thread_is_gone_with_it() -> None:
+    """A worker lives on."""
+    before = threading.active_count()
+    ledger = Ledger(Memory())
+    reserved(ledger, 0)
+    assert threading.active_count() == before + 1
+    ledger.end(Standing.CLOSED)
+    assert threading.active_count() == before

@@ -1,0 +1,61 @@
+"""The rows of a ledger are stored in a few bytes each, and read back as they were."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, ROWS, Block, Rest, State
+
+WRITTEN = [state for state in State if state is not State.UNSEEN]
+rows = st.dictionaries(
+    st.integers(0, ROWS - 1),
+    st.tuples(
+        st.binary(min_size=MARK, max_size=MARK),
+        st.sampled_from(WRITTEN),
+        st.builds(Rest, st.lists(st.text(), max_size=2).map(tuple), st.dictionaries(st.text(), st.text(), max_size=2)),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"states": "a3", "marks": ""}, {"states": "z", "marks": "AAAA"}, {"states": "a", "marks": "?"}, {"states": 3}],
+)
+def test_what_is_no_block_is_refused(value: dict[str, object]) -> None:
+    """Somebody may have edited it."""
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Block.from_json(value)
+
+
+@given(rows)
+def test_a_block_reads_back_as_it_was_written(written: dict[int, tuple[bytes, State, Rest]]) -> None:
+    """In whatever order, with gaps, and with who is left."""
+    block = Block()
+    for at, (mark, state, rest) in written.items():
+        block.put(at, mark, state, rest)
+    read = Block.from_json(json.loads(json.dumps(block.to_json())))
+    assert len(read) == max(written, default=-1) + 1
+    for at in range(len(read)):
+        mark, state, rest = written.get(at, (bytes(MARK), State.UNSEEN, EVERYBODY))
+        assert (read.mark(at), read.state(at), read.rest.get(at, EVERYBODY)) == (mark, state, rest)
+
+
+def test_a_row_takes_a_few_bytes() -> None:
+    """Also where no row has the state of the one before."""
+    block = Block()
+    for at in range(ROWS):
+        block.put(at, at.to_bytes(MARK, "big"), State.ACCEPTED if at % 2 else State.REFUSED)
+    assert len(json.dumps(block.to_json())) < 6 * ROWS
+
+
+def test_who_is_left_is_forgotten_once_everybody_has_it() -> None:
+    """Else a later try would send it again."""
+    block = Block()
+    block.put(0, b"abc", State.AGAIN, Rest(("a@corp.example",)))
+    block.put(0, b"abc", State.ACCEPTED)
+    assert Block.from_json(block.to_json()).rest == {}
