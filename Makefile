@@ -63,6 +63,11 @@ ui: $(READY) ## The same Airflow, left running: look at the connection form and 
 test: $(READY) ## Run the tests; ARGS="-k form" goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: torture
+torture: $(READY) ## Break everything that can break, and count what was lost and what was sent twice
+	@$(BIN)/python -m pytest tests/torture tests/integration/test_kill_in_a_merge.py \
+		tests/integration/test_postfix_faults.py $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff check

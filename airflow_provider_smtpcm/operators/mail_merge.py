@@ -49,6 +49,7 @@ ROW_FIELDS = (
     "inline_images",
     "priority",
     "headers",
+    "message_id",
     "row_key",
 )
 
@@ -69,7 +70,7 @@ class MailMergeOperator(BaseOperator):
             columns.
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address, to, cc, bcc, reply_to, subject, text, html, text_file, html_file, attachments, inline_images,
-            priority, headers: as `SendMailOperator` has them.
+            priority, headers, message_id: as `SendMailOperator` has them.
         row_key: a template for what tells a row from all others, such as `{{ row.id }}`: with it a mail bears the same
             Message-ID on every try, and a second row with the same key makes no mail. None: a digest of the row and
             how many like it came before.
@@ -134,6 +135,7 @@ class MailMergeOperator(BaseOperator):
         inline_images: Mapping[str, str | Attachment] | None = None,
         priority: str | Priority = "normal",
         headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
         row_key: str | None = None,
         on_error: Literal["fail", "continue"] = "fail",
         on_refused: Literal["fail", "warn"] = "fail",
@@ -166,6 +168,7 @@ class MailMergeOperator(BaseOperator):
         self.inline_images = unrendered(inline_images)
         self.priority = unrendered(priority)
         self.headers = unrendered(headers)
+        self.message_id = unrendered(message_id)
         self.row_key = unrendered(row_key)
         self.on_error = on_error
         self.on_refused = on_refused

@@ -47,6 +47,12 @@ class Delivery:
     reply: Reply | None = None
     error: MailError | None = None
 
+    @property
+    def replies(self) -> list[Reply]:
+        """All that the server said about it, each once."""
+        said = [reply for reply in (self.reply, *self.refused.values()) if reply is not None]
+        return list(dict.fromkeys(said))
+
     def to_dict(self) -> dict[str, object]:
         """As JSON: what the operator returns, and so the XCom."""
         return {

@@ -162,7 +162,7 @@ class Mailing:
         self._finished.append(delivery)
         if delivery.error is None:
             self._pace.accepted()
-        elif any(map(is_busy, filter(None, (delivery.reply, *delivery.refused.values())))):
+        elif any(is_busy(reply, delivery.error.phase) for reply in delivery.replies):
             wait = self._pace.busy()
             if wait is not None:
                 log.info(

@@ -8,7 +8,7 @@ import random
 import re
 import time
 
-from airflow_provider_smtpcm.errors import MailError, Reply
+from airflow_provider_smtpcm.errors import MailError, Phase, Reply
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ _BUSY = (421, 432, 454)
 # About one mailbox or about the server: the enhanced code (RFC 3463) tells, else the words.
 _PERHAPS_BUSY = (450, 451, 452)
 _OF_THE_MAILBOX = re.compile(r"4\.[12]\.|4\.5\.3")
+_OF_THE_SYSTEM = re.compile(r"4\.3\.|4\.4\.5")
 _GREYLISTED = re.compile("gr[ae]y-?list", re.IGNORECASE)
 # Exchange's and others' words for it, whatever the code.
 _THROTTLED = re.compile(
@@ -30,14 +31,21 @@ _THROTTLED = re.compile(
 )
 
 
-def is_busy(reply: Reply) -> bool:
-    """Whether a server asks for less, rather than refusing this one mail or mailbox."""
+def is_busy(reply: Reply, phase: Phase | None) -> bool:
+    """Whether a server asks for less, rather than refusing this one mail or mailbox.
+
+    Args:
+        reply: what it said.
+        phase: how far the mail had come; in the envelope most of what is said is about one recipient.
+    """
     if not reply.transient:
         return False
     if reply.code in _BUSY or _THROTTLED.search(reply.text):
         return True
     if reply.code not in _PERHAPS_BUSY or _GREYLISTED.search(reply.text):
         return False
+    if phase is Phase.ENVELOPE:
+        return reply.enhanced is not None and _OF_THE_SYSTEM.match(reply.enhanced) is not None
     return reply.enhanced is None or _OF_THE_MAILBOX.match(reply.enhanced) is None
 
 

@@ -156,6 +156,8 @@ class RowMails:
         from airflow_provider_smtpcm.mail.identity import stable_message_id
 
         mail = self._addressed(Mail(**_as_arguments(values)))
+        if mail.message_id is not None:
+            return mail
         assert mail.from_address is not None
         return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *self._identity(key)))
 
@@ -222,8 +224,9 @@ def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
 
     _ = hook.connection_manager  # what is wrong with it is wrong for every row
     constants, items = templates.constants, templates.constant_items
-    if constants.get("row_key") is not None:
-        raise MessageError("'row_key' is the same for every row.", remedy="Name a column in it: '{{ row.id }}'.")
+    for name in ("row_key", "message_id"):
+        if constants.get(name) is not None:
+            raise MessageError(f"'{name}' is the same for every row.", remedy="Name a column in it: '{{ row.id }}'.")
     if "from_address" in constants:
         sender = constants["from_address"]
         if sender is None or (isinstance(sender, str) and not sender.strip()):
