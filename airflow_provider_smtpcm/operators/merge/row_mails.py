@@ -220,7 +220,6 @@ def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
     """
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
-    from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 
     _ = hook.connection_manager  # what is wrong with it is wrong for every row
     constants, items = templates.constants, templates.constant_items
@@ -238,12 +237,18 @@ def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
             constants[name] = parse_addresses(constants[name], field=label)
     if not any(constants.get(name, True) for name in _RECIPIENTS):
         raise MessageError("The mails have no recipient.", remedy="Fill in To, Cc or Bcc: to='{{ row.email }}'.")
+    _settle_files(constants, items)
+    Mail(to=_NOBODY, **_as_arguments({name: constants[name] for name in _ALONE if name in constants}))
+
+
+def _settle_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) -> None:
+    from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
+
     for name, parse in (("attachments", parse_attachments), ("inline_images", parse_inline_images)):
         if constants.get(name):
             constants[name] = parse(constants[name])
         for file in (*(constants.get(name) or ()), *parse_attachments(items.get(name))):
             file.size()
-    Mail(to=_NOBODY, **_as_arguments({name: constants[name] for name in _ALONE if name in constants}))
 
 
 def _as_arguments(values: dict[str, Any]) -> dict[str, Any]:
