@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.batch import Journal
     from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.smtp.interruption import Stop
-    from airflow_provider_smtpcm.smtp.many import Manners
+    from airflow_provider_smtpcm.smtp.manners import Manners
     from airflow_provider_smtpcm.smtp.session import Session
     from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 
@@ -75,7 +75,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
     @cached_property
     def _manners(self) -> Manners:
-        from airflow_provider_smtpcm.smtp.many import Manners
+        from airflow_provider_smtpcm.smtp.manners import Manners
 
         return Manners()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+#: What ends a message.
+FINAL_DOT = b".\r\n"
 _DOT_AT_LINE_START = re.compile(rb"(?<=\r\n)\.")
 
 

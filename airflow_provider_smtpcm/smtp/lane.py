@@ -12,54 +12,23 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
 from airflow_provider_smtpcm.mail.render import Rendering
-from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
+from airflow_provider_smtpcm.smtp.dot_stuffing import FINAL_DOT, dot_stuffed
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 from airflow_provider_smtpcm.smtp.read_ahead import ReadAhead
+from airflow_provider_smtpcm.smtp.traffic import Line, Traffic
 from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
 from airflow_provider_smtpcm.smtp.wire import BLOCK
 
-if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.many import Manners
-    from airflow_provider_smtpcm.smtp.session import Session
-
 log = logging.getLogger(__name__)
 
-FINAL_DOT = b".\r\n"
 # So many blocks of a long message in a row, then the other lanes have their turn.
 _BLOCKS_A_TURN = 16
 
 
 Content = Iterator[bytes] | ReadAhead
-
-
-class Traffic(Protocol):
-    """What a lane needs of the place where mails come from and deliveries go to."""
-
-    #: What was learnt of the server.
-    manners: Manners
-    #: Whether nothing more is begun.
-    closing: bool
-
-    @property
-    def quick(self) -> bool:
-        """Whether nobody has to wait long for the next mail."""
-
-    def next_outgoing(self) -> Outgoing | None:
-        """A mail that is ready to be sent, if there is one."""
-
-    def again(self, outgoing: Outgoing) -> None:
-        """Nobody has this one, or not everybody: it goes first into whatever lane is free."""
-
-    def delivered(self, delivery: Delivery) -> None:
-        """This is what became of a mail."""
-
-    def wake(self) -> None:
-        """Called from another thread: a lane has something to say that it was waiting for."""
 
 
 class Lane:
@@ -71,7 +40,7 @@ class Lane:
         keep: whether mails that the line took down with it before they were handed over may go through another one.
     """
 
-    def __init__(self, session: Session, traffic: Traffic, *, keep: bool = True) -> None:
+    def __init__(self, session: Line, traffic: Traffic, *, keep: bool = True) -> None:
         self.session = session
         #: Whether it has said everything, and there was no mail for it when it asked.
         self.hungry = False

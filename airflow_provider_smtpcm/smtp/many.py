@@ -13,8 +13,6 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectError, MailError
@@ -24,12 +22,11 @@ from airflow_provider_smtpcm.smtp.background import Background
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.interruption import Stop, raise_unknown
 from airflow_provider_smtpcm.smtp.lane import Lane
+from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 from airflow_provider_smtpcm.smtp.pace import Openings, Pace, is_busy
 from airflow_provider_smtpcm.smtp.supply import Supply
-
-if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.traffic import Line
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +35,7 @@ _FINISHING = 30.0
 # How long answers are waited for when somebody asked to end: Airflow kills a task five seconds after it asked.
 _WINDING_UP = 3.0
 
-OpenSession = Callable[[], "Session"]
-
-
-@dataclass(slots=True)
-class Manners:
-    """What was learnt of a server by talking to it, kept from one batch to the next."""
-
-    #: Whether it is taken at its word when it offers PIPELINING (RFC 2920).
-    pipelining: bool = True
-    #: Whether it has kept that word: an envelope on the heels of a message had its answers.
-    pipelining_works: bool = False
+OpenSession = Callable[[], Line]
 
 
 def send_many(
@@ -106,7 +93,7 @@ class Mailing:
         open_for: float = 0.0,
         stop: Stop | None = None,
         at_hand: bool = False,
-        session: Session | None = None,
+        session: Line | None = None,
     ) -> None:
         if connections < 1:
             raise ValueError(f"connections is {connections}; give a number from 1")
@@ -134,7 +121,7 @@ class Mailing:
         self._lent = session
         self._lanes: dict[int, Lane] = {}
         self._poll = select.poll()
-        self._background: Background[Callable[[], None] | Session]  # from the first delivery that is asked for on
+        self._background: Background[Callable[[], None] | Line]  # from the first delivery that is asked for on
 
     # --- What a lane asks of its traffic
 
@@ -319,7 +306,7 @@ class Mailing:
             self._opening += 1
             self._background.run(self._opened)
 
-    def _opened(self) -> Session | Callable[[], None]:
+    def _opened(self) -> Line | Callable[[], None]:
         """A session, or what to do for want of one; in a thread."""
         assert self._open_session is not None
         try:
@@ -343,7 +330,7 @@ class Mailing:
         elif self._openings.at_once and self._supply:
             self.delivered(self._supply.take().not_sent(problem))
 
-    def _add(self, session: Session) -> None:
+    def _add(self, session: Line) -> None:
         lane = Lane(session, self, keep=self._open_session is not None)
         number = lane.fileno()
         self._lanes[number] = lane
@@ -403,7 +390,7 @@ class Mailing:
             session.close()
 
 
-def _close(result: Callable[[], None] | Session) -> None:
+def _close(result: Callable[[], None] | Line) -> None:
     if not callable(result):
         with contextlib.suppress(MailError):
             result.close()

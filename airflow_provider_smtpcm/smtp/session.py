@@ -17,7 +17,8 @@ from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.many import Mailing, Manners
+from airflow_provider_smtpcm.smtp.manners import Manners
+from airflow_provider_smtpcm.smtp.many import Mailing
 from airflow_provider_smtpcm.smtp.outgoing import not_prepared
 from airflow_provider_smtpcm.smtp.refusals import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context

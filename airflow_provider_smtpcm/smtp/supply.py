@@ -17,8 +17,7 @@ from airflow_provider_smtpcm.mail.merge import MergeRenderer
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp.complete import complete
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
-from airflow_provider_smtpcm.smtp.lane import FINAL_DOT
+from airflow_provider_smtpcm.smtp.dot_stuffing import FINAL_DOT, dot_stuffed
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing, not_prepared
 
 # A message up to so many octets is held ready in one piece while its envelope is on the way.

@@ -14,7 +14,8 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Phase, TlsError
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.many import Manners, send_many
+from airflow_provider_smtpcm.smtp.manners import Manners
+from airflow_provider_smtpcm.smtp.many import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.dialogue import Dialogue, Dialogues, Pace
 from tests.smtp.files import Changing
