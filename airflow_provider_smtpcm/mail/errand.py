@@ -9,7 +9,7 @@ from airflow_provider_smtpcm.errors import Reply
 from airflow_provider_smtpcm.mail import Mail
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # nobody changes one; to freeze it would double what it takes to make one
 class Errand:
     """What is to be done about one mail.
 

@@ -61,6 +61,7 @@ class Lane:
         self._replies = self._wire.replies
         self._tell = log.isEnabledFor(logging.DEBUG)
         self._offers = session.extensions
+        self._size_limit = session.size_limit
         self._in_flight: deque[Transaction] = deque()
         # What is to be sent, where in it the last one in flight is handed over, and what follows it.
         self._block: bytes | memoryview = b""
@@ -210,7 +211,7 @@ class Lane:
             rendering = self._rendering(outgoing)
             outgoing.check(
                 rendering,
-                limit=self.session.size_limit,
+                limit=self._size_limit,
                 smtputf8="SMTPUTF8" in self._offers,
                 peer=self._wire.peer,
             )

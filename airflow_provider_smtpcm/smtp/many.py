@@ -32,8 +32,12 @@ log = logging.getLogger(__name__)
 
 # How long what was begun may take when nobody waits for its delivery any more, if 'Timeout' is not shorter.
 _FINISHING = 30.0
+# How often, at least, somebody looks whose time has passed while others have much to say.
+_LOOK_AROUND = 0.05
 # How long answers are waited for when somebody asked to end: Airflow kills a task five seconds after it asked.
 _WINDING_UP = 3.0
+# How long the answers to the good-byes are then waited for.
+_GOOD_BYE = 0.5
 
 OpenSession = Callable[[], Line]
 
@@ -118,6 +122,7 @@ class Mailing:
         self._openings = Openings(open_for)
         self._stop = stop or Stop()
         self._end_by = math.inf
+        self._looked_at = 0.0
         self._lent = session
         self._lanes: dict[int, Lane] = {}
         self._poll = select.poll()
@@ -225,18 +230,19 @@ class Mailing:
 
     def _patience(self) -> float:
         """Seconds until something has to be done whether or not anybody says anything."""
-        moments = [lane.deadline for lane in self._lanes.values()]
-        moments.append(self._end_by)
+        moments: list[float] = []
         if not self.closing:
             ask_at = self._supply.ask_at
             if ask_at is not None and self._may_ask:
+                if not ask_at:
+                    return 0.0
                 moments.append(ask_at)
             if self._supply:
                 if any(lane.hungry for lane in self._lanes.values()):
                     moments.append(self._pace.next_at)
                 elif not self._opening and len(self._lanes) < self._pace.connections:
                     moments.append(max(self._pace.next_at, self._openings.next_at))
-        moment = min(moments)
+        moment = min((self._end_by, *moments, *(lane.deadline for lane in self._lanes.values())))
         return moment if moment == math.inf else max(0.0, moment - time.monotonic())
 
     def _wait(self, seconds: float) -> None:
@@ -253,8 +259,9 @@ class Mailing:
             else:
                 lane.speak()
             self._after(number, lane)
-        if not events or seconds == 0:
-            now = time.monotonic()
+        now = time.monotonic()
+        if not events or now > self._looked_at + _LOOK_AROUND:
+            self._looked_at = now
             for number, lane in list(self._lanes.items()):
                 lane.check_deadline(now)
                 self._after(number, lane)
@@ -385,6 +392,8 @@ class Mailing:
             if lane.busy:
                 lane.abandon()
         for session in sessions:
+            if self._stop.asked and session.usable:
+                session.wire.give_up_at = time.monotonic() + _GOOD_BYE
             session.say_quit()
         for session in sessions:
             session.close()
