@@ -34,6 +34,13 @@ def test_every_file_that_it_links_to_exists() -> None:
     assert [link for link in links if not (README.parent / link).exists()] == []
 
 
+def test_every_test_that_holds_a_promise_exists() -> None:
+    """A guarantee is worth what its test is worth."""
+    named = set(re.findall(r"`(?:[\w/]*/)?(test_\w+\.py)`", TEXT))
+    assert named
+    assert named <= {path.name for path in README.parent.glob("tests/**/test_*.py")}
+
+
 def test_every_connection_in_json_is_one() -> None:
     """As Airflow would hand it over."""
     found = [json.loads(block) for block in blocks("json")]

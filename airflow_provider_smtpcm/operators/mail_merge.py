@@ -209,7 +209,8 @@ class MailMergeOperator(BaseOperator):
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
-            tally, failure = self._merge(context, hook)
+            with ending_before(self.execution_timeout, self._stop):
+                tally, failure = self._merge(context, hook)
         except MailError as error:
             raise airflow_error(error, retry_unknown=False) from None
         result = tally.result()
@@ -262,8 +263,7 @@ class MailMergeOperator(BaseOperator):
                     identity=lambda key: identity_of(context, ledger, key),
                     past=None if ledger is None else Past(ledger, tally, retry_unknown=tolerance.retry_unknown),
                 )
-                with ending_before(self.execution_timeout, self._stop):
-                    failure = send_all(hook, mails, tally, ledger, terms)
+                failure = send_all(hook, mails, tally, ledger, terms)
                 report.close()
                 faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
                 if self._stop.asked and not mails.ended:

@@ -14,7 +14,14 @@ from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, A
 from airflow_provider_smtpcm.operators.body_file import render_body_file
 from airflow_provider_smtpcm.operators.fields import as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
-from airflow_provider_smtpcm.operators.ledger.tries import RETRY_FOR, budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.ledger.tries import (
+    RETRY_FOR,
+    Tries,
+    budget,
+    ending_before,
+    identity_of,
+    ledger_of,
+)
 from airflow_provider_smtpcm.smtp.interruption import Stop
 
 if TYPE_CHECKING:
@@ -150,18 +157,16 @@ class SendMailOperator(BaseOperator):
         log.info("SendMailTaskBegin: the task began to send a mail through '%s'.", self.smtpcm_conn_id)
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
-            with ledger_of(context, on_clear=self.on_clear) as tries:
-                past = PastDelivery(tries.ledger)
-                mail = self._mail(context, hook, tries.ledger)
-                delivery = past.settled(retry_unknown=self.on_unknown == "retry")
-                if delivery is None:
-                    delivery = self._send(mail, hook, past)
-                tries.failure = self._failure(delivery, durable=tries.ledger is not None)
+            with (
+                ending_before(self.execution_timeout, self._stop),
+                ledger_of(context, on_clear=self.on_clear) as tries,
+            ):
+                delivery = self._deliver(context, hook, tries)
         except MailError as error:
-            # Without its cause: what a library below said is in the message already.
-            raise airflow_error(error, retry_unknown=self.on_unknown == "retry") from None
+            raise self._airflow_error(error) from None
         if tries.failure is not None:
             raise tries.failure
+        assert delivery is not None
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, first_of(delivery.accepted), delivery.reply)
@@ -170,6 +175,23 @@ class SendMailOperator(BaseOperator):
     def on_kill(self) -> None:
         """Begin nothing more; a mail that was handed over has its answer heard."""
         self._stop.ask()
+
+    def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries) -> Delivery | None:
+        """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
+        try:
+            past = PastDelivery(tries.ledger)
+            mail = self._mail(context, hook, tries.ledger)
+            delivery = past.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(mail, hook, past)
+        except MailError as error:
+            tries.failure = self._airflow_error(error)
+            return None
+        tries.failure = self._failure(delivery, durable=tries.ledger is not None)
+        return delivery
+
+    def _airflow_error(self, error: MailError) -> AirflowException:
+        failure = airflow_error(error, retry_unknown=self.on_unknown == "retry")
+        failure.__suppress_context__ = True  # what a library below said is in the message already
+        return failure
 
     def _send(self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery) -> Delivery:
         """Send it to whoever lacks it."""
@@ -182,15 +204,21 @@ class SendMailOperator(BaseOperator):
             len(mail.attachments),
         )
         hook.check(mail)
-        with ending_before(self.execution_timeout, self._stop):
-            (delivery,) = hook.send_errands(
-                iter((past.errand(mail),)),
-                retry_for=budget(self.retry_for, self.execution_timeout),
-                journal=past.journal,
-                stop=self._stop,
+        try:
+            deliveries = list(
+                hook.send_errands(
+                    iter((past.errand(mail),)),
+                    retry_for=budget(self.retry_for, self.execution_timeout),
+                    journal=past.journal,
+                    stop=self._stop,
+                )
             )
-        past.keep(delivery)
-        return delivery
+        finally:
+            past.close()
+        if not deliveries:
+            raise self._stop.error()  # before it was begun
+        past.keep(deliveries[0])
+        return deliveries[0]
 
     def _failure(self, delivery: Delivery, *, durable: bool) -> AirflowException | None:
         """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
@@ -198,7 +226,7 @@ class SendMailOperator(BaseOperator):
         if error is None:
             return None
         if delivery.outcome == "unknown" or not delivery.accepted:
-            return airflow_error(error, retry_unknown=self.on_unknown == "retry")
+            return self._airflow_error(error)
         if self.on_refused == "warn":
             return None
         return airflow_error(error, retry_unknown=False) if durable else AirflowFailException(str(error))

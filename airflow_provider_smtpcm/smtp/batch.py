@@ -37,11 +37,17 @@ def deliveries(
     patience = Patience(errands, retry_for)
     sending = send(iter(patience) if journal is None else journal.admit(iter(patience)))
     with closing(sending):
-        for delivery in sending:
-            left = patience.left(delivery)
-            if journal is not None:
-                journal.heard(delivery, left)
-            final = patience.settle(delivery, left)
-            if final is not None:
-                yield final
+        try:
+            for delivery in sending:
+                left = patience.left(delivery)
+                if journal is not None:
+                    journal.heard(delivery, left)
+                final = patience.settle(delivery, left)
+                if final is not None:
+                    yield final
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from patience.give_up()  # of these it is known how they stand
+            raise
     yield from patience.give_up()

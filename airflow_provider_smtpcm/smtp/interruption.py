@@ -32,8 +32,9 @@ class Stop:
         """End it."""
         self.why = why or self.why
         self.asked = True
-        if self.wake is not None:
-            self.wake()
+        wake = self.wake  # another thread may take it away
+        if wake is not None:
+            wake()
 
     def error(self) -> StoppedError:
         """Why a mail was not sent."""

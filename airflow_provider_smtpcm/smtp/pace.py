@@ -92,7 +92,7 @@ class Pace:
         if now < self._next_at and not self._between:
             return None
         wait = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
-        self._next_at = now + wait
+        self._next_at = max(self._next_at, now + wait)
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         self.fewer(self.connections // 2)
         return wait
@@ -108,9 +108,10 @@ class Pace:
         if self.connections == self._most and self._pause == FIRST_PAUSE:
             return
         self._accepted += 1
+        if self._accepted % _RECOVERY == 0:  # a complaint now and then is no reason to pause for longer each time
+            self._pause = max(FIRST_PAUSE, self._pause / 2)
         if self._accepted >= self._needed * self.connections:
             self._accepted = 0
-            self._pause = FIRST_PAUSE
             self.connections = min(self._most, self.connections + 1)
 
 

@@ -199,8 +199,9 @@ class Session:
         if wire is None:
             return
         with contextlib.suppress(MailError):
-            if wire.read_reply().code == 250:  # to RSET
-                wire.read_reply()
+            if self.half_begun:
+                wire.read_reply()  # to RSET
+            wire.read_reply()
         wire.close()
 
     def say_quit(self) -> None:

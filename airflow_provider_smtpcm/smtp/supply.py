@@ -63,7 +63,8 @@ class Supply:
         self._renderer = MergeRenderer()
         self._binary_renderer = MergeRenderer(binary=True) if manager.binary_mime else None
         self._ready: deque[Outgoing] = deque()
-        self._preparing = 0
+        # Those whose files are being measured in a thread.
+        self._preparing: dict[int, tuple[Errand, Mail]] = {}
         self._asked_at = 0.0
         self._quick_in_a_row = _QUICK_IN_A_ROW if at_hand else 0
         self._exhausted = False
@@ -92,7 +93,7 @@ class Supply:
 
     @property
     def _room(self) -> int:
-        return self._ahead - len(self._ready) - self._preparing
+        return self._ahead - len(self._ready) - len(self._preparing)
 
     def take(self) -> Outgoing:
         """The next one."""
@@ -120,7 +121,8 @@ class Supply:
                 return
             if errand is None:
                 self._asked_at = time.monotonic() + _ASKED_AGAIN
-                self._quick_in_a_row = _QUICK_IN_A_ROW  # it says so rather than have us wait
+                # Mostly it says so rather than have us wait.
+                self._quick_in_a_row = _QUICK_IN_A_ROW if self._asked_at - now - _ASKED_AGAIN < _QUICK else 0
                 return
             assert isinstance(errand, Errand)
             self._prepare(errand)
@@ -138,6 +140,9 @@ class Supply:
     def cut_off(self, error: MailError) -> None:
         """Nothing is sent any more, and nobody is asked for more."""
         self._exhausted = True
+        preparing, self._preparing = self._preparing, {}
+        for errand, mail in preparing.values():
+            self._delivered(not_prepared(errand, mail, error))
         self.give_up(error)
 
     def _prepare(self, errand: Errand) -> None:
@@ -148,7 +153,7 @@ class Supply:
         try:
             mail = complete(mail, self._manager)
             if mail.reads_remote_files:
-                self._preparing += 1
+                self._preparing[errand.index] = errand, mail
                 self._in_background(lambda: self._prepared_afar(errand, mail))
                 return
             outgoing = Outgoing(errand, mail, self._renderer.render(mail), self._manager)
@@ -174,7 +179,8 @@ class Supply:
             outgoing = MessageError(f"The message could not be measured: {error!r}.")
 
         def arrived() -> None:
-            self._preparing -= 1
+            if self._preparing.pop(errand.index, None) is None:
+                return  # it was cut off
             if isinstance(outgoing, MailError):
                 self._delivered(not_prepared(errand, mail, outgoing))
             elif self._given_up is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import MessageError, Reply
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
-from airflow_provider_smtpcm.operators.ledger.record import Rest, State
+from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, Rest, State
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.smtp.delivery import Delivery
+
+# So many seconds the first one waits for others to be written down with it: rows may come slowly.
+_GATHERING = 0.05
 
 
 class LedgerJournal:
@@ -30,8 +34,8 @@ class LedgerJournal:
         self._gathered: list[Errand] = []
         self._reserved: tuple[Reservation, list[Errand]] | None = None
         self._open: deque[Errand] = deque()
-        #: The rows that were passed on, and of which nothing was heard.
-        self.in_doubt: set[int] = set()
+        #: The errands that were passed on, and of which nothing was heard.
+        self.in_doubt: dict[int, Errand] = {}
 
     def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
         """Pass errands on once they are written down; None stands for nothing just now.
@@ -42,18 +46,22 @@ class LedgerJournal:
             LedgerError: they cannot be written.
         """
         exhausted = False
+        gathering_since = 0.0
         while True:
             self._ledger.check()
             idle = exhausted or len(self._gathered) >= self._ledger.at_once
+            if self._gathered and time.monotonic() - gathering_since > _GATHERING:
+                idle = True
             if not idle:
                 item = next(errands, self)
                 exhausted, idle = item is self, not isinstance(item, Errand)
                 if isinstance(item, Errand):
+                    gathering_since = gathering_since if self._gathered else time.monotonic()
                     self._gathered.append(item)
             self._reserve(idle=idle)
             if self._open:
                 errand = self._open.popleft()
-                self.in_doubt.add(errand.index)
+                self.in_doubt[errand.index] = errand
                 yield errand
             elif exhausted and not self._gathered and self._reserved is None:
                 return
@@ -66,45 +74,73 @@ class LedgerJournal:
             self._reserved = None
         if self._reserved is None and self._gathered and idle:
             rows = [(errand.index, self._mark(errand.index)) for errand in self._gathered]
-            self._reserved = self._ledger.reserve(rows), self._gathered
+            rests = {errand.index: rest for errand in self._gathered if (rest := _rest_of(errand))}
+            self._reserved = self._ledger.reserve(rows, rests), self._gathered
             self._gathered = []
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""
-        self.in_doubt.discard(delivery.index)
-        lost = {address: str(reply) for address, reply in delivery.refused.items() if address not in left}
-        somebody_has_it = bool(delivery.accepted)
+        asked = _asked(self.in_doubt.pop(delivery.index))
+        lost = {address: str(reply) for address, reply in delivery.refused.items() if not reply.transient}
+        never_asked = any(address not in delivery.accepted and address not in delivery.refused for address in asked)
+        state = _state(delivery, left, never_asked=never_asked)
         self._ledger.record(
-            delivery.index, _state(delivery, left), Rest(left, lost) if somebody_has_it or lost else Rest()
+            delivery.index, state, EVERYBODY if state is State.ACCEPTED else Rest(delivery.accepted, lost)
         )
+
+    def never_heard(self, index: int) -> None:
+        """What became of this one nobody will say any more."""
+        self._ledger.record(index, State.UNKNOWN, _rest_of(self.in_doubt.pop(index)))
 
     def close(self) -> None:
         """Nothing more is sent: what was written down and not passed on is not on its way."""
-        if self._reserved is not None and self._reserved[0].done:
+        if self._reserved is not None and not self._ledger.withdraw(self._reserved[0]):
             self._open.extend(self._reserved[1])
+        self._reserved = None
         for errand in self._open:
-            lost = {address: str(reply) for address, reply in errand.refused.items()}
-            rest = Rest(errand.recipients or (), lost) if errand.recipients else Rest()
-            self._ledger.record(errand.index, State.AGAIN, rest)
+            self._ledger.record(errand.index, State.AGAIN, _rest_of(errand))
         self._open.clear()
 
 
-def _state(delivery: Delivery, left: tuple[str, ...]) -> State:
+def _state(delivery: Delivery, left: tuple[str, ...], *, never_asked: bool) -> State:
     outcome = str(delivery.outcome)
     if outcome in ("accepted", "unknown"):
         return State.ACCEPTED if outcome == "accepted" else State.UNKNOWN
-    if left:
+    if left or (outcome == "partial" and never_asked):
         return State.AGAIN
     if outcome in ("partial", "refused"):
         return State.PARTIAL if outcome == "partial" else State.REFUSED
     return State.FAILED if isinstance(delivery.error, MessageError) else State.AGAIN
 
 
-def errand_of(index: int, mail: Mail, known: Known) -> Errand:
-    """The mail for those who lack it."""
+def _asked(errand: Errand) -> tuple[str, ...]:
+    return errand.recipients or tuple(address.address for address in errand.mail.recipients)
+
+
+def _rest_of(errand: Errand) -> Rest:
+    return Rest(errand.accepted, {address: str(reply) for address, reply in errand.refused.items()})
+
+
+def errand_of(index: int, mail: Mail, known: Known, *, afresh: bool) -> Errand | None:
+    """The mail for those who lack it; None: nobody does.
+
+    Args:
+        index: its place.
+        mail: as it is now: somebody may have mended an address.
+        known: who has it.
+        afresh: whether those who were refused for good have another chance.
+    """
     if not known.rest:
         return Errand(index, mail)
-    everybody = (address.address for address in mail.recipients)
-    lost = {address: Reply(code=int(said[:3]), text=said[4:]) for address, said in known.rest.lost.items()}
-    accepted = tuple(address for address in everybody if address not in lost and address not in known.rest.left)
-    return Errand(index, mail, known.rest.left, accepted, lost)
+    has, lost = known.rest.accepted, {} if afresh else known.rest.lost
+    lacking = [address.address for address in mail.recipients if address.address not in has]
+    recipients = [address for address in lacking if address not in lost] or lacking
+    if not recipients:
+        return None
+    refused = {address: parsed(said) for address, said in lost.items() if address not in recipients}
+    return Errand(index, mail, tuple(recipients), has, refused)
+
+
+def parsed(said: str) -> Reply:
+    """A reply as it was written down."""
+    return Reply(code=int(said[:3]), text=said[4:])

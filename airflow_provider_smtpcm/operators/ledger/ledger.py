@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from airflow_provider_smtpcm.errors import LedgerError
@@ -22,6 +24,7 @@ FORMAT = 1
 #: The window is never larger, and never more than so many seconds of sending.
 LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
 _FIRST_WINDOW = 16
+_NOTHING_KNOWN: Mapping[int, Rest] = MappingProxyType({})
 # What has come in is recorded at the latest after so many seconds, also where nothing more is reserved.
 _UNRECORDED_SECONDS = 1.0
 # A store that fails is asked again after so many seconds, then sending stops.
@@ -60,6 +63,8 @@ class Reservation:
     """Rows that may be sent once it is `done`."""
 
     rows: Sequence[tuple[int, bytes]]
+    #: What is known of those that not everybody lacks.
+    rests: Mapping[int, Rest]
     done: bool = False
 
 
@@ -78,13 +83,20 @@ class Ledger:
         send_again: whether a try after one that failed for good sends all rows anew, instead of those that are left.
         window: how many rows may be in doubt after a crash, if not what `LARGEST_WINDOW` and `WINDOW_SECONDS` say.
         connections: how many mails are in flight at once: the window is never smaller.
+        max_tries: Airflow's number, which it raises when somebody clears the task, and only then; None: not known.
 
     Raises:
         LedgerError: it cannot be read.
     """
 
     def __init__(
-        self, store: Store, *, send_again: bool = False, window: int | None = None, connections: int = 1
+        self,
+        store: Store,
+        *,
+        send_again: bool = False,
+        window: int | None = None,
+        connections: int = 1,
+        max_tries: int | None = None,
     ) -> None:
         self._store = store
         self._window = window
@@ -103,6 +115,10 @@ class Ledger:
         self._writer: threading.Thread | None = None
         head = self._read_head()
         standing = Standing(head.get("standing", Standing.OPEN))
+        self._max_tries = max_tries
+        if max_tries is not None and head.get("max_tries") == max_tries:
+            # Nobody cleared it: a try came to its end, and died before Airflow heard of that.
+            standing = Standing.OPEN
         #: How often all of it was begun on purpose; part of what names a mail.
         self.generation: int = head.get("generation", 0)
         #: Whether a try before this one left something.
@@ -132,9 +148,17 @@ class Ledger:
         block, at = self._blocks.get(row // ROWS), row % ROWS
         if block is None or at >= len(block) or block.state(at) is State.UNSEEN:
             return None
+        state = block.state(at)
         if block.mark(at) != mark:
-            raise changed(f"row {row + 1} is another one")
-        return Known(block.state(at), block.rest.get(at, EVERYBODY))
+            # Somebody mended a row that nobody has, unless it is one of the others.
+            mended = state is State.FAILED or (state is State.REFUSED and self.afresh)
+            if not mended or mark in self._marks:
+                raise changed(f"row {row + 1} is another one")
+        return Known(state, block.rest.get(at, EVERYBODY))
+
+    @cached_property
+    def _marks(self) -> set[bytes]:
+        return {block.mark(at) for block in self._blocks.values() for at in range(len(block))}
 
     def kept(self, name: str) -> Any:
         """What `keep` has stored in this generation; None: nothing."""
@@ -163,19 +187,28 @@ class Ledger:
         """How many rows are best reserved together: while half a window is sent, the other half is written down."""
         return max(1, self.window // 2)
 
-    def reserve(self, rows: Sequence[tuple[int, bytes]]) -> Reservation:
+    def reserve(self, rows: Sequence[tuple[int, bytes]], rests: Mapping[int, Rest] = _NOTHING_KNOWN) -> Reservation:
         """Ask for rows to be written down as about to be sent; one reservation after the other, `at_once` rows at most.
 
         Args:
             rows: each with its mark.
+            rests: who has it already, or was refused for good, where somebody does or was.
         """
-        reservation = Reservation(rows)
+        reservation = Reservation(rows, rests)
         with self._changed:
             assert self._wanted is None
             self._wanted = reservation
             self._start()
             self._changed.notify_all()
         return reservation
+
+    def withdraw(self, reservation: Reservation) -> bool:
+        """Nobody sends these rows any more; whether nothing was, or will be, written of them."""
+        with self._changed:
+            if self._wanted is not reservation:
+                return False
+            self._wanted = None
+            return True
 
     def check(self) -> None:
         """Whether it can still be written.
@@ -192,7 +225,7 @@ class Ledger:
         Args:
             row: its number, from 0.
             state: that.
-            rest: who lacks it, where others have it.
+            rest: who has it, where others lack it.
             mark: of a row that was never reserved.
         """
         with self._changed:
@@ -249,6 +282,8 @@ class Ledger:
                     return
         except LedgerError as error:
             self._failure = error
+        except Exception as error:  # noqa: BLE001 - else the rows would wait for ever
+            self._failure = LedgerError(f"The ledger of this task cannot be written ({error!r}).")
 
     def _due(self) -> bool:
         if self._stopping or self._fits():
@@ -277,7 +312,7 @@ class Ledger:
             self._put(row, result.mark, result.state, result.rest)
             dirty[row // ROWS] = None
         for row, mark in () if reservation is None else reservation.rows:
-            self._put(row, mark, State.OPEN)
+            self._put(row, mark, State.OPEN, reservation.rests.get(row, EVERYBODY) if reservation else EVERYBODY)
             dirty[row // ROWS] = None
         for number in dirty:
             self._set(f"{HEAD}/{self.generation}/{number}", self._blocks[number].to_json())
@@ -313,7 +348,15 @@ class Ledger:
             number += 1
 
     def _write_head(self, standing: Standing) -> None:
-        self._set(HEAD, {"format": FORMAT, "generation": self.generation, "standing": str(standing)})
+        self._set(
+            HEAD,
+            {
+                "format": FORMAT,
+                "generation": self.generation,
+                "standing": str(standing),
+                "max_tries": self._max_tries,
+            },
+        )
 
     def _get(self, key: str) -> Any:
         return self._asked(lambda: self._store.get(key))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.errors import OutcomeUnknownError
+from airflow_provider_smtpcm.errors import OutcomeUnknownError, RefusedError
 from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, errand_of
+from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, errand_of, parsed
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger
-from airflow_provider_smtpcm.operators.ledger.record import MARK, State
+from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 
 if TYPE_CHECKING:
@@ -32,22 +32,22 @@ class PastDelivery:
         #: What is asked before the mail is sent, and told afterwards.
         self.journal = None if ledger is None else LedgerJournal(ledger, lambda _: _THE_ONE)
 
-    def settled(self, *, retry_unknown: bool) -> Delivery | None:
+    def settled(self, mail: Mail, *, retry_unknown: bool) -> Delivery | None:
         """The delivery, if nothing is left to be done.
 
         Args:
+            mail: as it would be sent.
             retry_unknown: whether what may have been delivered is sent again.
         """
         if self._ledger is None or self._known is None:
             return None
-        state = self._known.state
-        if state in (State.ACCEPTED, State.PARTIAL):
-            kept = self._ledger.kept(_DELIVERY)
-            return None if kept is None else Delivery.from_dict(kept)
+        state, rest = self._known.state, self._known.rest
+        if state is State.ACCEPTED or (state is State.PARTIAL and not self._ledger.afresh):
+            return self._kept(mail, Outcome.ACCEPTED if state is State.ACCEPTED else Outcome.PARTIAL)
         if state in (State.OPEN, State.UNKNOWN) and not retry_unknown:
-            self._ledger.record(0, State.UNKNOWN)
+            self._ledger.record(0, State.UNKNOWN, rest)
             return Delivery(
-                message_id="",
+                message_id=mail.message_id or "",
                 outcome=Outcome.UNKNOWN,
                 error=OutcomeUnknownError(
                     "The mail was about to be sent, or on its way, when an earlier try ended without knowing what "
@@ -56,11 +56,37 @@ class PastDelivery:
                     "on_clear='send_again'.",
                 ),
             )
+        if self.errand(mail) is None:
+            self._ledger.record(0, State.ACCEPTED)
+            return self._kept(mail, Outcome.ACCEPTED)
         return None
 
-    def errand(self, mail: Mail) -> Errand:
-        """The mail for those who lack it."""
-        return Errand(0, mail) if self._known is None else errand_of(0, mail, self._known)
+    def errand(self, mail: Mail) -> Errand | None:
+        """The mail for those who lack it; None: nobody does."""
+        if self._ledger is None or self._known is None:
+            return Errand(0, mail)
+        return errand_of(0, mail, self._known, afresh=self._ledger.afresh)
+
+    def _kept(self, mail: Mail, outcome: Outcome) -> Delivery:
+        """What `keep` has stored, or, where the try ended just before, what the rows say."""
+        assert self._ledger is not None
+        assert self._known is not None
+        kept = self._ledger.kept(_DELIVERY)
+        if kept is not None and kept["outcome"] == outcome:
+            return Delivery.from_dict(kept)
+        rest = self._known.rest if outcome is Outcome.PARTIAL else EVERYBODY
+        return Delivery(
+            message_id=mail.message_id or "",
+            outcome=outcome,
+            accepted=rest.accepted or tuple(address.address for address in mail.recipients),
+            refused={address: parsed(said) for address, said in rest.lost.items()},
+            error=RefusedError(f"An earlier try was refused for {', '.join(rest.lost)}.") if rest.lost else None,
+        )
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        if self.journal is not None:
+            self.journal.close()
 
     def keep(self, delivery: Delivery) -> None:
         """Keep what became of it, for the result of a try that finds it done."""

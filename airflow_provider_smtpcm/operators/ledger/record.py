@@ -40,18 +40,18 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Of a mail that not everybody has.
+    """Of a mail that not everybody has; who is in neither is to be asked.
 
     Args:
-        left: who is to be asked again.
+        accepted: who has it.
         lost: who was refused for good, with the reply that said so.
     """
 
-    left: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
     lost: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.left or self.lost)
+        return bool(self.accepted or self.lost)
 
 
 EVERYBODY = Rest()
@@ -103,7 +103,9 @@ class Block:
             "marks": b64encode(self.marks).decode(),
         }
         if self.rest:
-            value["rest"] = {str(at): {"left": rest.left, "lost": dict(rest.lost)} for at, rest in self.rest.items()}
+            value["rest"] = {
+                str(at): {"accepted": list(rest.accepted), "lost": dict(rest.lost)} for at, rest in self.rest.items()
+            }
         return value
 
     @classmethod
@@ -117,7 +119,7 @@ class Block:
         block = cls(
             bytearray(states),
             bytearray(b64decode(value["marks"])),
-            {int(at): Rest(tuple(rest["left"]), rest["lost"]) for at, rest in value.get("rest", {}).items()},
+            {int(at): Rest(tuple(rest["accepted"]), rest["lost"]) for at, rest in value.get("rest", {}).items()},
         )
         if len(block.marks) != MARK * len(block.states) or not set(states) <= {ord(state) for state in State}:
             raise ValueError(f"{len(block.states)} states and {len(block.marks)} octets of marks")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.errors import LedgerError, MailError
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.ledger.ledger import Ledger, Standing
 from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
@@ -54,7 +54,13 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
         log.info("This Airflow keeps no state of tasks: once a mail was accepted, the task is not tried again.")
         yield Tries(None)
         return
-    ledger = Ledger(store, send_again=on_clear == "send_again", window=window, connections=connections)
+    ledger = Ledger(
+        store,
+        send_again=on_clear == "send_again",
+        window=window,
+        connections=connections,
+        max_tries=getattr(context["ti"], "max_tries", None),
+    )
     if ledger.resumed:
         log.info("An earlier try has begun with %d rows; what it left is resumed.", ledger.rows)
     elif ledger.generation:
@@ -62,15 +68,19 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
     tries = Tries(ledger)
     try:
         yield tries
-    except BaseException:
+    except BaseException as error:
+        final = isinstance(error, MailError) and not error.retryable
         with suppress(LedgerError):
-            ledger.end(Standing.OPEN)
+            ledger.end(_ended(context, final=final))
         raise
     if tries.failure is None:
         ledger.end(Standing.CLOSED)
     else:
-        final = isinstance(tries.failure, AirflowFailException) or _is_the_last(context["ti"])
-        ledger.end(Standing.ENDED if final else Standing.OPEN)
+        ledger.end(_ended(context, final=isinstance(tries.failure, AirflowFailException)))
+
+
+def _ended(context: Context, *, final: bool) -> Standing:
+    return Standing.ENDED if final or _is_the_last(context["ti"]) else Standing.OPEN
 
 
 def _is_the_last(ti: Any) -> bool:

@@ -32,6 +32,8 @@ class Past:
         self._tally = tally
         self._retry_unknown = retry_unknown
         self._rows = ledger.rows
+        #: Whether those who were refused for good have another chance.
+        self.afresh = ledger.afresh
 
     def left(self, number: int, key: str | None, mark: bytes) -> Known | None:
         """What is known of a row that is to be sent: Known() for nothing; None: it is settled.
@@ -44,18 +46,23 @@ class Past:
         known = self._ledger.known(number - 1, mark)
         if known is None or known.state in (State.AGAIN, State.FAILED):
             return known or NOTHING
-        if known.state is State.REFUSED and self._ledger.afresh:
-            return NOTHING
+        if known.state in (State.REFUSED, State.PARTIAL) and self.afresh:
+            return known
         if known.state in (State.OPEN, State.UNKNOWN) and self._retry_unknown:
             return known
         if known.state is State.OPEN:
-            self._ledger.record(number - 1, State.UNKNOWN)
+            self._ledger.record(number - 1, State.UNKNOWN, known.rest)
         self._tally.settled_before(number, key, _OUTCOMES[known.state], in_doubt=known.state is State.OPEN)
         return None
 
     def made_no_mail(self, number: int, mark: bytes) -> None:
         """Write down that no mail can be made of a row."""
         self._ledger.record(number - 1, State.FAILED, mark=mark)
+
+    def everybody_has_it(self, number: int, key: str | None) -> None:
+        """Nobody is left of a row's recipients who lacks its mail."""
+        self._ledger.record(number - 1, State.ACCEPTED)
+        self._tally.settled_before(number, key, "accepted", in_doubt=False)
 
     def check_end(self, number: int) -> None:
         """The rows ended with this one.

@@ -98,8 +98,14 @@ class RowMails:
                 if known is None:
                     continue
                 made = self._made(row, number, key, mark, fault)
-                if made is not None:
-                    yield errand_of(number - 1, made, known)
+                if made is None:
+                    continue
+                errand = errand_of(number - 1, made, known, afresh=self._past is not None and self._past.afresh)
+                if errand is not None:
+                    yield errand
+                elif self._past is not None:
+                    del self.in_flight[number - 1]
+                    self._past.everybody_has_it(number, key)
             if self._past is not None and self.broken is None:
                 self._past.check_end(number)
         except LedgerError as error:

@@ -10,7 +10,6 @@ from airflow_provider_smtpcm.errors import LedgerError, OutcomeUnknownError, Sto
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal
 from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
-from airflow_provider_smtpcm.operators.ledger.record import State
 from airflow_provider_smtpcm.operators.merge.row_mails import RowMails
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 
@@ -60,22 +59,20 @@ def send_all(
                 tally.delivered(row.number, row.key, row.mail, delivery)
     except LedgerError as error:
         mails.broken = error
-        _leave(mails, tally, ledger, journal, error)
+        _leave(mails, tally, journal, error)
     except BaseException as interruption:
-        _leave(mails, tally, ledger, journal, interruption)
+        _leave(mails, tally, journal, interruption)
         if isinstance(interruption, KeyboardInterrupt | SystemExit) or not tally.rows - tally["failed"]:
             raise
         return _interrupted(tally, interruption, durable=ledger is not None)
     finally:
         if journal is not None:
             journal.close()
-    _leave(mails, tally, ledger, journal, terms.stop.error())
+    _leave(mails, tally, journal, terms.stop.error())
     return None
 
 
-def _leave(
-    mails: RowMails, tally: MergeTally, ledger: Ledger | None, journal: LedgerJournal | None, why: BaseException
-) -> None:
+def _leave(mails: RowMails, tally: MergeTally, journal: LedgerJournal | None, why: BaseException) -> None:
     """Account for rows whose mails were made, and of which nothing was heard."""
     doubt = OutcomeUnknownError(
         f"The task was interrupted ({_reason(why)}) while this mail was on its way.",
@@ -87,8 +84,8 @@ def _leave(
             tally.not_begun(row.number, row.key, row.mail.message_id, not_begun)
             continue
         tally.interrupted(row.number, row.key, row.mail.message_id, doubt)
-        if ledger is not None:
-            ledger.record(index, State.UNKNOWN)
+        if journal is not None:
+            journal.never_heard(index)
     mails.in_flight.clear()
 
 

@@ -1,0 +1,327 @@
+"""Nothing is passed on that is not written down, and what is written down stays true whatever becomes of it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import pytest
+
+from airflow_provider_smtpcm.errors import (
+    ConnectionLostError,
+    LedgerError,
+    MailError,
+    MessageError,
+    OutcomeUnknownError,
+    Phase,
+    RefusedError,
+    Reply,
+)
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.errand import Errand
+from airflow_provider_smtpcm.operators.ledger import ledger as module
+from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, errand_of
+from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Standing
+from airflow_provider_smtpcm.operators.ledger.record import Rest, State
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.patience import who_is_left
+from tests.operators.ledger.stores import Memory
+
+A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
+LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, enhanced="5.1.1", text="no")
+
+
+def mark(row: int) -> bytes:
+    """What tells a row from all others."""
+    return row.to_bytes(3, "big")
+
+
+def mail(*to: str) -> Mail:
+    """To these."""
+    return Mail(from_address="etl@corp.example", to=to or (A, B, C), message_id="<1@corp.example>")
+
+
+def errands(number: int) -> list[Errand]:
+    """So many."""
+    return [Errand(index, mail()) for index in range(number)]
+
+
+def became(
+    outcome: Outcome,
+    error: MailError | None = None,
+    *,
+    index: int = 0,
+    accepted: tuple[str, ...] = (),
+    refused: Mapping[str, Reply] | None = None,
+) -> Delivery:
+    """What became of it."""
+    return Delivery(index=index, message_id="", outcome=outcome, accepted=accepted, refused=refused or {}, error=error)
+
+
+def passed_on(admitted: Iterator[Errand | None], seconds: float = 5) -> Errand:
+    """The next one that may be sent."""
+    until = time.monotonic() + seconds
+    for errand in admitted:
+        if errand is not None:
+            return errand
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    raise AssertionError("nothing is passed on any more")
+
+
+def known_after(errand: Errand, delivery: Delivery) -> Known | None:
+    """What the next try knows when this became of it."""
+    store = Memory()
+    ledger = Ledger(store)
+    journal = LedgerJournal(ledger, mark)
+    passed_on(journal.admit(iter((errand,))))
+    journal.heard(delivery, who_is_left(delivery, errand))
+    journal.close()
+    ledger.end(Standing.OPEN)
+    return Ledger(store).known(0, mark(0))
+
+
+class SlowOnce(Memory):
+    """A store whose next write can be held up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on, self.reached = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def set(self, key: str, value: object) -> None:
+        """After a while."""
+        self.reached.set()
+        self.go_on.wait(5)
+        super().set(key, value)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AGAIN", (0.01, 0.01))
+
+
+# --- What is passed on.
+
+
+def test_nothing_is_passed_on_when_it_cannot_be_written_down() -> None:
+    """And that is said, rather than waited for."""
+    store = Memory()
+    journal = LedgerJournal(Ledger(store), mark)
+    store.failures = 99
+    with pytest.raises(LedgerError, match="does not answer"):
+        passed_on(journal.admit(iter(errands(3))))
+    assert journal.in_doubt == {}
+
+
+def test_a_fault_of_our_own_in_the_writer_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the rows would wait for ever."""
+
+    def break_down(*_: object) -> None:
+        raise ZeroDivisionError
+
+    ledger = Ledger(Memory())
+    monkeypatch.setattr(ledger, "_put", break_down)
+    with pytest.raises(LedgerError, match="ZeroDivisionError"):
+        passed_on(LedgerJournal(ledger, mark).admit(iter(errands(3))))
+
+
+def test_what_is_passed_on_is_written_down_as_open() -> None:
+    """A process that is killed at any moment leaves nothing unsaid."""
+    store = Memory()
+    admitted = LedgerJournal(Ledger(store, window=4), mark).admit(iter(errands(10)))
+    for _ in range(4):
+        errand = passed_on(admitted)
+        known = Ledger(store).known(errand.index, mark(errand.index))
+        assert known == Known(State.OPEN)
+    with pytest.raises(AssertionError):  # the window is full, and nothing was heard
+        passed_on(admitted, 0.1)
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, None])
+def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
+    """Whatever the window."""
+    ledger = Ledger(Memory(), window=window)
+    journal = LedgerJournal(ledger, mark)
+    done: list[int] = []
+    for errand in journal.admit(iter(errands(50))):
+        if errand is None:
+            time.sleep(0.0005)
+            continue
+        done.append(errand.index)
+        journal.heard(became(Outcome.ACCEPTED, index=errand.index, accepted=(A, B, C)), ())
+    assert done == list(range(50))
+    ledger.end(Standing.CLOSED)
+
+
+def test_who_has_nothing_just_now_is_not_waited_for() -> None:
+    """What was gathered before goes."""
+    ledger = Ledger(Memory(), window=100)
+    (one,) = errands(1)
+    admitted = LedgerJournal(ledger, mark).admit(itertools.chain((None, one), itertools.repeat(None)))
+    assert next(admitted) is None
+    assert passed_on(admitted) is one
+
+
+def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
+    """The first of a hundred would wait for all of them."""
+
+    def slowly(items: Iterable[Errand]) -> Iterator[Errand]:
+        for item in items:
+            time.sleep(0.06)
+            yield item
+
+    began = time.monotonic()
+    ledger = Ledger(Memory(), window=256)
+    assert passed_on(LedgerJournal(ledger, mark).admit(slowly(errands(100)))).index == 0
+    assert time.monotonic() - began < 1
+
+
+# --- What is written of it.
+
+
+@pytest.mark.parametrize(
+    ("delivery", "known"),
+    [
+        (became(Outcome.ACCEPTED, accepted=(A, B, C)), Known(State.ACCEPTED)),
+        (
+            became(Outcome.PARTIAL, RefusedError("", retryable=True), accepted=(A,), refused={B: LATER, C: NEVER}),
+            Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"})),
+        ),
+        (
+            became(Outcome.PARTIAL, RefusedError(""), accepted=(A, B), refused={C: NEVER}),
+            Known(State.PARTIAL, Rest((A, B), {C: "550 5.1.1 no"})),
+        ),
+        (
+            became(Outcome.PARTIAL, ConnectionLostError("", phase=Phase.ENVELOPE), accepted=(A,)),
+            Known(State.AGAIN, Rest((A,))),
+        ),
+        # A file that has gone before the rest of the recipients had it: they lack it all the same.
+        (became(Outcome.PARTIAL, MessageError(""), accepted=(A,)), Known(State.AGAIN, Rest((A,)))),
+        (
+            became(Outcome.REFUSED, RefusedError(""), refused={A: NEVER, B: NEVER, C: NEVER}),
+            Known(State.REFUSED, Rest((), dict.fromkeys((A, B, C), "550 5.1.1 no"))),
+        ),
+        (became(Outcome.REFUSED, RefusedError("", retryable=True), refused={A: LATER, B: LATER}), Known(State.AGAIN)),
+        (became(Outcome.NOT_SENT, ConnectionLostError("", phase=Phase.DATA)), Known(State.AGAIN)),
+        (became(Outcome.NOT_SENT, MessageError("")), Known(State.FAILED)),
+        (became(Outcome.UNKNOWN, OutcomeUnknownError("")), Known(State.UNKNOWN)),
+        (
+            became(Outcome.UNKNOWN, OutcomeUnknownError(""), accepted=(A,), refused={B: LATER, C: NEVER}),
+            Known(State.UNKNOWN, Rest((A,), {C: "550 5.1.1 no"})),
+        ),
+    ],
+    ids=lambda value: f"{value.outcome}" if isinstance(value, Delivery) else "",
+)
+def test_the_next_try_knows_what_became_of_it(delivery: Delivery, known: Known) -> None:
+    """And of each recipient."""
+    assert known_after(Errand(0, mail()), delivery) == known
+
+
+def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
+    """A process that is killed then, and a next try that sends again what is in doubt, mail nobody twice for sure."""
+    store = Memory()
+    ledger = Ledger(store)
+    journal = LedgerJournal(ledger, mark)
+    passed_on(journal.admit(iter((Errand(0, mail(), (B,), (A,), {C: NEVER}),))))
+    known = Ledger(store).known(0, mark(0))
+    assert known == Known(State.OPEN, Rest((A,), {C: "550 5.1.1 no"}))
+    again = errand_of(0, mail(), known, afresh=False)
+    assert again is not None
+    assert (again.recipients, again.accepted, {who: str(said) for who, said in again.refused.items()}) == (
+        (B,),
+        (A,),
+        {C: "550 5.1.1 no"},
+    )
+
+
+def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
+    """Before it was sent to the others."""
+    store = Memory()
+    ledger = Ledger(store)
+    journal = LedgerJournal(ledger, mark)
+    passed_on(journal.admit(iter((Errand(0, mail(), (B, C), (A,)),))))
+    journal.never_heard(0)
+    journal.close()
+    ledger.end(Standing.OPEN)
+    assert Ledger(store).known(0, mark(0)) == Known(State.UNKNOWN, Rest((A,)))
+    assert journal.in_doubt == {}
+
+
+# --- What was not passed on.
+
+
+def test_what_was_written_down_and_not_passed_on_is_not_in_doubt() -> None:
+    """The next try sends it, and asks nobody."""
+    store = Memory()
+    ledger = Ledger(store, window=8)
+    journal = LedgerJournal(ledger, mark)
+    first = passed_on(journal.admit(iter(errands(8))))
+    journal.close()
+    ledger.end(Standing.OPEN)
+    again = Ledger(store)
+    states = [known.state for row in range(8) if (known := again.known(row, mark(row))) is not None]
+    assert states == [State.OPEN, *[State.AGAIN] * (len(states) - 1)]
+    assert len(states) > 1
+    assert list(journal.in_doubt) == [first.index]
+
+
+def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either() -> None:
+    """The write is under way, and cannot be taken back."""
+    store = SlowOnce()
+    ledger = Ledger(store, window=8)
+    journal = LedgerJournal(ledger, mark)
+    store.reached.clear()
+    store.go_on.clear()
+    admitted = journal.admit(itertools.chain(errands(4), itertools.repeat(None)))
+    while not store.reached.is_set():
+        assert next(admitted) is None
+        time.sleep(0.001)
+    journal.close()
+    store.go_on.set()
+    ledger.end(Standing.OPEN)
+    again = Ledger(store)
+    assert {known.state for row in range(4) if (known := again.known(row, mark(row))) is not None} == {State.AGAIN}
+
+
+def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
+    """Who had it then has it still."""
+    store = Memory()
+    ledger = Ledger(store, window=1)
+    journal = LedgerJournal(ledger, mark)
+    resumed = Errand(1, mail(), (B, C), (A,))
+    ledger.record(1, State.AGAIN, Rest((A,)), mark=mark(1))
+    passed_on(journal.admit(itertools.chain((Errand(0, mail()), resumed), itertools.repeat(None))))
+    journal.close()
+    ledger.end(Standing.OPEN)
+    assert Ledger(store).known(1, mark(1)) == Known(State.AGAIN, Rest((A,)))
+
+
+# --- What the next try makes of it.
+
+
+def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it() -> None:
+    """Somebody has looked at the refusal."""
+    known = Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"}))
+    errand = errand_of(0, mail(A, B, "mended@corp.example"), known, afresh=True)
+    assert errand is not None
+    assert (errand.recipients, errand.accepted, errand.refused) == ((B, "mended@corp.example"), (A,), {})
+
+
+def test_who_was_refused_for_good_has_another_chance_once_the_task_was_cleared() -> None:
+    """And none on Airflow's own retry, as long as there is somebody else."""
+    known = Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"}))
+    for afresh, recipients in ((False, (B,)), (True, (B, C))):
+        errand = errand_of(0, mail(), known, afresh=afresh)
+        assert errand is not None
+        assert (errand.recipients, set(errand.refused)) == (recipients, set() if afresh else {C})
+    only = errand_of(0, mail(A, C), known, afresh=False)
+    assert only is not None
+    assert (only.recipients, only.refused) == ((C,), {})
+
+
+def test_when_everybody_who_is_left_has_it_nobody_is_asked() -> None:
+    """The address that was refused was taken out of the mail: to send it to all again would be worse than nothing."""
+    assert errand_of(0, mail(A), Known(State.PARTIAL, Rest((A,), {C: "550 no"})), afresh=True) is None

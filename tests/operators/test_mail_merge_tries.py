@@ -1,0 +1,415 @@
+"""A merge over several tries of its task: each row once, what is left and nothing else, and every doubt is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.execution_time import context as execution_context
+from airflow.sdk.execution_time.timeout import timeout
+
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException
+from airflow_provider_smtpcm.operators.ledger import ledger
+from airflow_provider_smtpcm.smtp import many, pace, patience
+from tests.operators.merges import ROWS, merge
+from tests.operators.test_report import lines
+from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until
+from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
+from tests.smtp.test_batch import at_first
+
+Behind = Callable[..., None]
+JANE, JIM, JOAN = (row["email"] for row in ROWS)
+
+
+def people(number: int) -> list[dict[str, str]]:
+    """So many rows."""
+    return [{"email": f"r{at}@corp.example", "name": f"{at}"} for at in range(number)]
+
+
+def copies(server: Server) -> Counter[str]:
+    """How often each recipient has a mail."""
+    return Counter(one for stored in server.stored for one in stored.recipients)
+
+
+def killed(store: Kept) -> None:
+    """Make the store look as if the process had been killed before it could write how the task ended."""
+    head = json.loads(store.values["smtpcm"])
+    store.values["smtpcm"] = json.dumps({**head, "standing": "open"})
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_AGAIN", (0.01,))
+    monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(many, "_WINDING_UP", 0.5)
+
+
+# --- Rows that are not what they were.
+
+
+def test_rows_in_another_order_are_an_error_before_anybody_gets_a_second_mail(behind: Behind) -> None:
+    """A query without ORDER BY."""
+    store, busy = Kept(), [True]
+    with Server(until(busy, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        assert retried(failure(merge(), store))
+        busy.clear()
+        error = failure(merge(rows=ROWS[::-1]), store)
+        assert not retried(error)
+        assert re.search(r"The rows have changed since the try before: row 1 is another one", str(error))
+        assert copies(server) == {JANE: 1, JIM: 1}
+        attempt(merge(), store)
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+
+
+def test_rows_that_are_fewer_are_an_error(behind: Behind) -> None:
+    """Somebody was to be asked again who is not there any more."""
+    store = Kept()
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        failure(merge(), store)
+        assert "there are 2 now, and there were 3 at least" in str(failure(merge(rows=ROWS[:2]), store))
+        assert copies(server) == {JANE: 1, JIM: 1}
+
+
+def test_other_rows_are_sent_where_on_clear_says_send_again(behind: Behind) -> None:
+    """The remedy that the error names."""
+    store, other = Kept(), [*ROWS[:2], {"email": "new@corp.example", "name": "New"}]
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        failure(merge(on_clear="send_again"), store)
+        assert not retried(failure(merge(rows=other, on_clear="send_again"), store))
+        attempt(merge(rows=other, on_clear="send_again"), store)
+        assert copies(server) == {JANE: 2, JIM: 2, "new@corp.example": 1}
+        assert len(set(ids(server))) == 5
+
+
+def test_a_row_of_which_no_mail_could_be_made_may_be_mended(behind: Behind) -> None:
+    """Nobody has it, and the others are not sent again."""
+    store, rows = Kept(), [ROWS[0], {"email": "nobody", "name": "Jim"}, ROWS[2]]
+    with Server() as server:
+        behind(server)
+        assert not retried(failure(merge(rows=rows), store))
+        result = attempt(merge(), store)
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+        assert (result["counts"]["accepted"], result["settled_earlier"]) == (3, 2)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_row_that_was_refused_for_good_may_be_mended(named: bool, behind: Behind) -> None:
+    """Once the task was cleared; on Airflow's own retry it is not asked for again."""
+    store = Kept()
+    rows = [{**row, "id": f"{at}"} for at, row in enumerate(ROWS)]
+    mended = [*rows[:2], {**rows[2], "email": "joan2@corp.example"}]
+    key = {"row_key": "{{ row.id }}"} if named else {}
+    with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        assert not retried(failure(merge(rows=rows, **key), store))
+        killed(store)
+        assert "1 refused" in str(failure(merge(rows=rows, **key), store))
+        assert copies(server) == {JANE: 1, JIM: 1}
+        attempt(merge(rows=mended, **key), store)
+        assert copies(server) == {JANE: 1, JIM: 1, "joan2@corp.example": 1}
+
+
+def test_a_row_in_the_place_of_a_failed_one_is_not_mended_if_it_is_one_of_the_others(behind: Behind) -> None:
+    """It would get its mail a second time."""
+    store, rows = Kept(), [{"email": "nobody", "name": "x"}, *ROWS]
+    with Server() as server:
+        behind(server)
+        failure(merge(rows=rows), store)
+        assert "row 1 is another one" in str(failure(merge(rows=[ROWS[2], *ROWS[:2], rows[0]]), store))
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+
+
+# --- What is not known.
+
+
+def test_rows_without_an_answer_are_named_on_every_try_and_not_sent_again(behind: Behind, tmp_path: Path) -> None:
+    """Until somebody says so."""
+    store, report = Kept(), str(tmp_path / "report.jsonl")
+    with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
+        behind(server)
+        assert not retried(failure(merge(report_file=report), store))
+        error = failure(merge(report_file=report), store)
+        assert not retried(error)
+        assert "2 accepted, 1 unknown of 3 rows" in str(error)
+        assert "row 1" in str(error)
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+        attempt(merge(on_unknown="retry"), store)
+        assert copies(server) == {JANE: 2, JIM: 1, JOAN: 1}
+        assert len(set(ids(server))) == 3  # the copy is known by its Message-ID
+    assert [line["outcome"] for line in lines(tmp_path / "report.jsonl")].count("unknown") == 1
+
+
+def test_after_a_kill_the_rows_of_the_window_are_in_doubt_and_the_others_are_sent(
+    behind: Behind, tmp_path: Path
+) -> None:
+    """Each is named, once."""
+    store, rows = Kept(), people(20)
+    with Server() as server:
+        behind(server)
+        attempt(merge(rows=rows[:10]), store)
+        killed(store)
+        block = json.loads(store.values["smtpcm/0/0"])
+        store.values["smtpcm/0/0"] = json.dumps({**block, "states": "a7o3"})
+        report = str(tmp_path / "report.jsonl")
+        error = failure(merge(rows=rows, report_file=report), store)
+        assert not retried(error)
+        assert "17 accepted, 3 unknown of 20 rows" in str(error)
+        assert "17 accepted, 3 unknown of 20 rows" in str(failure(merge(rows=rows, report_file=report), store))
+        assert set(copies(server).values()) == {1}
+    told = Counter((line["row"], line["outcome"]) for line in lines(tmp_path / "report.jsonl"))
+    assert [row for row, outcome in told if outcome == "unknown"] == [8, 9, 10]
+    assert set(told.values()) == {1}
+
+
+# --- What is left.
+
+
+def test_of_a_row_that_some_have_the_others_get_the_same_mail(behind: Behind) -> None:
+    """Under its Message-ID; the other rows are left alone."""
+    store, busy = Kept(), [True]
+    rows = [{"email": f"{JANE}; {JIM}", "name": "both"}, {"email": JOAN, "name": "Joan"}]
+    with Server(until(busy, "450 4.2.0 later", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        assert retried(failure(merge(rows=rows), store))
+        busy.clear()
+        result = attempt(merge(rows=rows), store)
+        assert result["counts"]["accepted"] == 2
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+        assert len(set(ids(server))) == 2
+
+
+def test_once_the_lost_recipient_of_a_row_was_mended_the_cleared_task_sends_to_it_alone(behind: Behind) -> None:
+    """The row is known by its key."""
+    store, key = Kept(), {"row_key": "{{ row.name }}"}
+    with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        failure(merge(rows=[{"email": f"{JANE}; {JIM}", "name": "both"}], **key), store)
+        result = attempt(merge(rows=[{"email": f"{JANE}; {JOAN}", "name": "both"}], **key), store)
+        assert result["counts"]["accepted"] == 1
+        assert copies(server) == {JANE: 1, JOAN: 1}
+
+
+def test_once_the_lost_recipient_of_a_row_was_taken_out_nobody_is_mailed_again(behind: Behind) -> None:
+    """All who are left have it."""
+    store, key = Kept(), {"row_key": "{{ row.name }}"}
+    with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        failure(merge(rows=[{"email": f"{JANE}; {JIM}", "name": "both"}], **key), store)
+        result = attempt(merge(rows=[{"email": JANE, "name": "both"}], **key), store)
+        assert (result["counts"]["accepted"], result["settled_earlier"]) == (1, 1)
+        assert copies(server) == {JANE: 1}
+
+
+def test_a_merge_that_was_done_sends_all_anew_when_it_is_cleared(behind: Behind) -> None:
+    """Under new Message-IDs, whatever it is retried with then."""
+    store, busy = Kept(), []
+    with Server(until(busy, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        attempt(merge(), store)
+        busy.append(True)
+        assert retried(failure(merge(), store))
+        busy.clear()
+        attempt(merge(), store)
+        assert copies(server) == {JANE: 2, JIM: 2, JOAN: 2}
+        assert len(set(ids(server))) == 6
+
+
+@pytest.mark.parametrize("window", [1, None])
+def test_what_passes_within_a_try_needs_no_other(window: int | None, behind: Behind) -> None:
+    """Refusals, and lines that break."""
+    with Server(at_first(5, "451 4.3.0 later", MESSAGE)) as server:
+        behind(server)
+        result = attempt(merge(rows=people(30), retry_for=10, ledger_window=window, connections=2), Kept())
+        assert result["counts"]["accepted"] == 30
+        assert set(copies(server).values()) == {1}
+        assert len(copies(server)) == 30
+
+
+# --- What breaks in.
+
+
+def signalling(signal_number: signal.Signals, *at: int) -> Server:
+    """A server that sends this process a signal in the middle of a mail, each time that it has stored so many."""
+    moments = list(at)
+
+    def decide(about: str) -> str | None:
+        if about == MESSAGE and moments and len(server.stored) >= moments[0]:
+            moments.pop(0)
+            os.kill(os.getpid(), signal_number)
+        return None
+
+    server = Server(decide)
+    return server
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_task_that_is_told_to_end_by_a_signal_leaves_nothing_in_doubt(connections: int, behind: Behind) -> None:
+    """Again and again in the middle of its rows, with a store that takes its time: in the end each was sent once."""
+    store, rows = Kept(seconds=0.01), people(800)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with signalling(signal.SIGTERM, 50, 120, 200, 333, 600) as server:
+            behind(server)
+            for _ in range(5):
+                task = merge(rows=rows, connections=connections)
+                signal.signal(signal.SIGTERM, lambda _number, _frame, task=task: task.on_kill())
+                error = failure(task, store)
+                assert retried(error), error
+                assert "the task was asked to end" in str(error)
+                assert "unknown" not in str(error)
+            result = attempt(merge(rows=rows, connections=connections), store)
+            assert (result["counts"]["accepted"], result["counts"]["unknown"]) == (800, 0)
+            assert result["settled_earlier"] >= 600
+            assert copies(server) == Counter({row["email"]: 1 for row in rows})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_time_limit_in_the_middle_doubts_few_and_doubles_nobody(behind: Behind, tmp_path: Path) -> None:
+    """Airflow's own, which comes at whatever moment; the next try sends the others."""
+    store, rows, report = Kept(), people(400), str(tmp_path / "report.jsonl")
+    with signalling(signal.SIGALRM, 150) as server:
+        behind(server)
+        with pytest.raises(AirflowException, match="AirflowTaskTimeout") as caught, timeout(60):
+            attempt(merge(rows=rows, report_file=report), store)
+        assert retried(caught.value)
+        error = failure(merge(rows=rows, report_file=report), store)
+        assert not retried(error)
+        assert max(copies(server).values()) == 1
+        told = {line["row"]: line["outcome"] for line in lines(tmp_path / "report.jsonl")}
+        doubted = [row for row, outcome in told.items() if outcome == "unknown"]
+        assert 1 <= len(doubted) <= 4
+        assert {row["email"] for number, row in enumerate(rows, 1) if number not in doubted} <= copies(server).keys()
+
+
+def test_a_merge_ends_before_its_time_limit_and_goes_on_in_the_next_try(behind: Behind) -> None:
+    """So that nothing is in doubt."""
+    store = Kept()
+
+    def rows() -> Iterator[dict[str, str]]:
+        for row in people(60):
+            time.sleep(0.02)
+            yield row
+
+    with Server() as server:
+        behind(server)
+        error = failure(merge(rows=rows(), execution_timeout=timedelta(seconds=0.7)), store)
+        assert retried(error)
+        assert "its execution_timeout is nearly over" in str(error)
+        assert attempt(merge(rows=people(60)), store)["counts"]["accepted"] == 60
+        assert set(copies(server).values()) == {1}
+        assert len(server.stored) == 60
+
+
+def test_a_store_that_goes_away_in_the_middle_ends_the_sending(behind: Behind) -> None:
+    """What was sent and not written down is in doubt, and no more than the window; nobody gets it twice."""
+    store, rows = Kept(), people(400)
+    with Server() as server:
+
+        def go_away(about: str) -> str | None:
+            store.failures = 99 if about == MESSAGE and len(server.stored) == 100 else store.failures
+            return None
+
+        server._decide = go_away
+        behind(server)
+        error = failure(merge(rows=rows, ledger_window=20), store)
+        assert retried(error)
+        assert "does not answer" in str(error)
+        assert len(server.stored) <= 120
+        store.failures = 0
+        server._decide = None
+        error = failure(merge(rows=rows, ledger_window=20), store)
+        found = re.search(r"(\d+) accepted, (\d+) unknown of 400 rows", str(error))
+        assert found is not None
+        assert int(found[2]) <= 20
+        assert set(copies(server).values()) == {1}
+        assert len(server.stored) >= 380
+
+
+def test_rows_that_break_are_retried_from_where_they_broke(behind: Behind) -> None:
+    """A share that was busy."""
+    store = Kept()
+
+    def rows(*, broken: bool) -> Iterator[dict[str, str]]:
+        for at, row in enumerate(people(30)):
+            if broken and at == 20:
+                raise OSError("the share is busy")
+            yield row
+
+    with Server() as server:
+        behind(server)
+        error = failure(merge(rows=rows(broken=True)), store)
+        assert retried(error)
+        assert "20 accepted of 20 rows" in str(error)
+        result: Any = attempt(merge(rows=rows(broken=False)), store)
+        assert (result["counts"]["accepted"], result["settled_earlier"]) == (30, 20)
+        assert set(copies(server).values()) == {1}
+
+
+# --- With Airflow's own store.
+
+
+def test_airflow_s_own_store_keeps_the_ledger_from_try_to_try(behind: Behind, run_dag: Callable[[DAG], Any]) -> None:
+    """The second try sends the rest alone; and when somebody clears the task after that, all is sent anew."""
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        with DAG("merge_tries", schedule=None) as dag:
+            merge(retries=1, retry_delay=timedelta(0))
+        run = run_dag(dag)
+        instance = run.get_task_instance("send")
+        if not hasattr(execution_context, "TaskStateStoreAccessor"):  # Airflow 3.1, 3.2
+            assert (str(instance.state), instance.try_number) == ("failed", 1)
+            assert copies(server) == {JANE: 1, JIM: 1}
+            return
+        assert (str(instance.state), instance.try_number) == ("success", 2)
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+        assert [stored.recipients for stored in server.stored] == [(JANE,), (JIM,), (JOAN,)]
+
+        cleared_and_run(instance, dag)
+        assert copies(server) == {JANE: 2, JIM: 2, JOAN: 2}
+        assert len(set(ids(server))) == 6
+
+
+def test_airflow_s_own_store_is_resumed_when_a_task_is_cleared_that_failed(
+    behind: Behind, run_dag: Callable[[DAG], Any]
+) -> None:
+    """Somebody has mended what was refused for good."""
+    if not hasattr(execution_context, "TaskStateStoreAccessor"):
+        return  # Airflow 3.1, 3.2 keep nothing; see above
+    with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        with DAG("merge_cleared", schedule=None) as dag:
+            merge(retries=3, retry_delay=timedelta(0))
+        instance = run_dag(dag).get_task_instance("send")
+        assert (str(instance.state), instance.try_number) == ("failed", 1)
+        cleared_and_run(instance, dag)
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+
+
+def cleared_and_run(instance: Any, dag: DAG) -> None:
+    """What clearing a task in the UI comes to, and its next try."""
+    from airflow.models.taskinstance import clear_task_instances
+    from airflow.sdk.definitions.dag import _run_task
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        instance = session.merge(instance)
+        clear_task_instances([instance], session)
+        instance.try_number += 1
+        session.flush()
+        session.commit()
+        _run_task(ti=instance, task=dag.get_task("send"))

@@ -1,0 +1,350 @@
+"""One mail over several tries of its task: nobody gets it twice, whoever lacks it does, and doubts are named."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators.ledger import ledger
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm.smtp import many, pace, patience
+from tests.operators.ledger.stores import Memory
+from tests.operators.tasks import context
+from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
+from tests.smtp.test_batch import at_first
+
+Behind = Callable[..., None]
+A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
+
+
+class Kept(Memory):
+    """The task state store, as a task has it in its context."""
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """It is kept as long as the run."""
+        assert retention == timedelta.max
+        assert json.loads(json.dumps(value)) == value  # Airflow takes a list, and no tuple
+        super().set(key, value)
+
+
+def attempt(task: Any, store: Memory | None, **changes: Any) -> Any:
+    """What a try of the task returns, or raises."""
+    surroundings = context(**changes)
+    return task.execute(surroundings if store is None else {**surroundings, "task_state_store": store})
+
+
+def failure(task: Any, store: Memory | None, **changes: Any) -> AirflowException:
+    """With what a try of the task fails."""
+    with pytest.raises(AirflowException) as caught:
+        attempt(task, store, **changes)
+    return caught.value
+
+
+def retried(error: AirflowException) -> bool:
+    """Whether Airflow tries the task again after it."""
+    return not isinstance(error, AirflowFailException)
+
+
+def send(**fields: Any) -> SendMailOperator:
+    """A task with the least that a mail needs."""
+    return SendMailOperator(
+        **{"task_id": "send", "from_address": "etl@corp.example", "to": [A, B], "retry_for": 0, **fields}
+    )
+
+
+def ids(server: Server) -> list[str]:
+    """The Message-ID of everything that was stored."""
+    return [stored.message_id for stored in server.stored]
+
+
+def until(now: list[bool], answer: str, about: str) -> Decide:
+    """Gives this answer as long as nobody has emptied the list."""
+    return lambda said: answer if now and said.startswith(about) else None
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_AGAIN", (0.01,))
+    monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(many, "_WINDING_UP", 0.3)
+
+
+# --- Not known.
+
+
+def test_what_may_have_been_delivered_is_not_sent_by_a_later_try(behind: Behind) -> None:
+    """Until somebody has looked, and says so."""
+    store = Kept()
+    with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
+        behind(server)
+        assert not retried(failure(send(), store))
+        error = failure(send(), store)  # cleared
+        assert not retried(error)
+        assert "It is not sent again, since it may have been delivered" in str(error)
+        assert len(server.stored) == 1
+        attempt(send(on_clear="send_again"), store)
+        first, second = ids(server)
+        assert first != second  # or a server would drop it as a copy
+
+
+def test_it_is_sent_again_under_its_message_id_where_somebody_asked_for_that(behind: Behind) -> None:
+    """Servers recognise the copy by it."""
+    store = Kept()
+    with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
+        behind(server)
+        assert retried(failure(send(on_unknown="retry"), store))
+        assert attempt(send(on_unknown="retry"), store)["outcome"] == "accepted"
+        assert ids(server)[0] == ids(server)[1]
+
+
+def test_a_process_that_was_killed_with_the_mail_on_its_way_leaves_it_in_doubt(behind: Behind) -> None:
+    """Its last word was that it is about to send."""
+    store = Kept()
+    with Server(at_first(1, HANG_UP, MESSAGE)) as server:
+        behind(server)
+        failure(send(), store)
+        block = json.loads(store.values["smtpcm/0/0"])
+        store.values["smtpcm/0/0"] = json.dumps({**block, "states": "o"})
+        store.values["smtpcm"] = json.dumps({"format": 1, "generation": 0, "standing": "open"})
+        error = failure(send(), store)
+        assert not retried(error)
+        assert server.stored == []
+        assert attempt(send(on_unknown="retry"), store)["outcome"] == "accepted"
+
+
+def test_a_process_that_was_killed_between_the_answer_and_its_result_sends_nothing_twice(behind: Behind) -> None:
+    """The mail was known as accepted, and its delivery was not kept yet."""
+    store = Kept()
+    with Server() as server:
+        behind(server)
+        attempt(send(), store)
+        del store.values["smtpcm/0/delivery"]
+        store.values["smtpcm"] = json.dumps({"format": 1, "generation": 0, "standing": "open"})
+        result = attempt(send(), store)
+        assert (result["outcome"], result["accepted"], result["message_id"]) == ("accepted", [A, B], ids(server)[0])
+        assert len(server.stored) == 1
+
+
+def test_a_store_that_is_away_keeps_the_mail_from_being_sent(behind: Behind) -> None:
+    """Airflow tries again."""
+    store = Kept(failures=99)
+    with Server() as server:
+        behind(server)
+        error = failure(send(), store)
+        assert retried(error)
+        assert "nothing is sent that cannot be written down" in str(error)
+        assert server.stored == []
+        store.failures = 0
+        attempt(send(), store)
+        assert len(server.stored) == 1
+
+
+def test_a_store_that_goes_away_after_the_mail_was_sent_leaves_it_in_doubt(behind: Behind) -> None:
+    """It was not written down that it was accepted."""
+    store = Kept()
+
+    def go_away(about: str) -> str | None:
+        store.failures = 99 if about == MESSAGE else store.failures
+        return None
+
+    with Server(go_away) as server:
+        behind(server)
+        assert retried(failure(send(), store))
+        store.failures = 0
+        assert "may have been delivered" in str(failure(send(), store))
+        assert len(server.stored) == 1
+
+
+# --- Refused.
+
+
+def test_who_was_refused_for_now_is_asked_alone_by_the_next_try(behind: Behind) -> None:
+    """The mail is the same, and so is its Message-ID; its header names everybody."""
+    store, busy = Kept(), [True]
+    with Server(until(busy, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        error = failure(send(), store)
+        assert retried(error)
+        busy.clear()
+        result = attempt(send(), store)
+        assert (result["outcome"], result["accepted"], result["refused"]) == ("accepted", [A, B], {})
+        assert [stored.recipients for stored in server.stored] == [(A,), (B,)]
+        assert len(set(ids(server))) == 1
+        assert all(f"To: {A}, {B}".encode() in stored.message for stored in server.stored)
+
+
+def test_without_a_ledger_a_mail_that_some_have_is_not_tried_again(behind: Behind) -> None:
+    """Airflow before 3.3: another try would send it to all."""
+    with Server(at_first(1, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        assert not retried(failure(send(), None))
+
+
+def test_once_a_mailbox_was_mended_the_cleared_task_sends_to_it(behind: Behind) -> None:
+    """And succeeds."""
+    store, broken = Kept(), [True]
+    with Server(until(broken, "550 5.1.1 no such user", "RCPT")) as server:
+        behind(server)
+        assert not retried(failure(send(), store))
+        broken.clear()
+        result = attempt(send(), store)
+        assert (result["outcome"], result["refused"]) == ("accepted", {})
+
+
+def test_once_an_address_was_mended_the_cleared_task_sends_to_that_alone(behind: Behind) -> None:
+    """The others have it."""
+    store = Kept()
+    with Server(at_first(1, "550 5.1.1 no such user", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        assert not retried(failure(send(), store))
+        result = attempt(send(to=[A, C]), store)
+        assert (result["outcome"], result["accepted"]) == ("accepted", [A, C])
+        assert [stored.recipients for stored in server.stored] == [(A,), (C,)]
+
+
+def test_once_an_address_was_taken_out_the_cleared_task_is_done(behind: Behind) -> None:
+    """Everybody who is left has it; it is not sent to all again."""
+    store = Kept()
+    with Server(at_first(1, "550 5.1.1 no such user", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        failure(send(), store)
+        result = attempt(send(to=A), store)
+        assert (result["outcome"], result["accepted"]) == ("accepted", [A])
+        assert len(server.stored) == 1
+
+
+def test_on_clear_send_again_sends_to_everybody_after_a_failure_for_good(behind: Behind) -> None:
+    """Under another Message-ID."""
+    store = Kept()
+    with Server(at_first(1, "550 5.1.1 no such user", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        failure(send(on_clear="send_again"), store)
+        attempt(send(on_clear="send_again"), store)
+        assert [stored.recipients for stored in server.stored] == [(A,), (A, B)]
+        assert len(set(ids(server))) == 2
+
+
+@pytest.mark.parametrize(("last", "recipients"), [(False, (B,)), (True, (A, B))])
+def test_the_last_try_of_a_task_is_for_good_whatever_it_fails_with(
+    last: bool, recipients: tuple[str, ...], behind: Behind
+) -> None:
+    """Whoever tries after it has cleared the task, and on_clear says what that means."""
+    store, busy = Kept(), [True]
+    task = send(on_clear="send_again")
+    with Server(until(busy, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        assert retried(failure(task, store, try_number=1, max_tries=0 if last else 1))
+        busy.clear()
+        attempt(task, store, try_number=2, max_tries=2)
+        assert server.stored[-1].recipients == recipients
+
+
+def test_a_mail_that_can_no_longer_be_made_fails_for_good(behind: Behind) -> None:
+    """What earlier tries sent is not forgotten; on_clear says what becomes of it."""
+    store = Kept()
+    with Server(at_first(1, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        assert retried(failure(send(), store))
+        assert not retried(failure(send(attachments="/nowhere/report.csv"), store))
+        attempt(send(on_clear="send_again"), store)
+        assert [stored.recipients for stored in server.stored] == [(A,), (A, B)]
+
+
+# --- Done.
+
+
+def test_a_task_that_was_done_sends_all_anew_when_it_is_cleared(behind: Behind) -> None:
+    """Each time under a Message-ID of its own, unless somebody has set one."""
+    store = Kept()
+    with Server() as server:
+        behind(server)
+        for _ in range(3):
+            attempt(send(), store)
+        assert len(set(ids(server))) == 3
+        for _ in range(2):
+            attempt(send(message_id="<mine@corp.example>"), store)
+        assert ids(server)[3:] == ["<mine@corp.example>"] * 2
+
+
+def test_what_is_waited_for_within_a_try_is_no_matter_of_airflow_s(behind: Behind) -> None:
+    """A server that was restarted, for instance."""
+    with Server(at_first(3, "451 4.3.0 later", MESSAGE)) as server:
+        behind(server)
+        assert attempt(send(retry_for=10), Kept())["outcome"] == "accepted"
+        assert len(server.stored) == 1
+
+
+# --- Asked to end.
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_task_that_is_killed_before_it_began_is_tried_again(kept: bool, behind: Behind) -> None:
+    """Nothing was sent, and the next try knows that."""
+    store = Kept() if kept else None
+    with Server() as server:
+        behind(server)
+        killed = send()
+        killed.on_kill()
+        error = failure(killed, store)
+        assert retried(error)
+        assert "It was not sent: the task was asked to end." in str(error)
+        assert server.heard == []
+        assert attempt(send(), store)["outcome"] == "accepted"
+
+
+def test_a_task_that_is_killed_while_it_writes_that_it_is_about_to_send_is_tried_again(behind: Behind) -> None:
+    """It was about to send, and did not."""
+    killed = send()
+
+    class Interrupting(Kept):
+        def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+            if key == "smtpcm/0/0" and not self.writes.count(key):
+                killed.on_kill()
+                time.sleep(0.1)
+            super().set(key, value, retention=retention)
+
+    store = Interrupting()
+    with Server() as server:
+        behind(server)
+        assert retried(failure(killed, store))
+        assert attempt(send(), store)["outcome"] == "accepted"
+        assert len(server.stored) == 1
+
+
+def test_a_task_that_waits_for_another_turn_ends_before_its_time_limit(behind: Behind) -> None:
+    """And not in the middle of something; half of the time is for further turns at the most."""
+    store = Kept()
+    began = time.monotonic()
+    with Server(at_first(9999, "450 4.2.0 later", f"RCPT TO:<{B}>")) as server:
+        behind(server)
+        error = failure(send(retry_for=60, execution_timeout=timedelta(seconds=1)), store)
+        assert time.monotonic() - began < 1
+        assert retried(error)
+        assert [stored.recipients for stored in server.stored] == [(A,)]
+
+
+def test_a_server_that_does_not_answer_is_left_before_the_time_limit(behind: Behind) -> None:
+    """The next try knows that nobody has the mail."""
+    store, silent = Kept(), [True]
+
+    def say_nothing(about: str) -> str | None:
+        if silent and about.startswith("MAIL"):
+            server.over.wait(5)
+        return None
+
+    began = time.monotonic()
+    with Server(say_nothing) as server:
+        behind(server, timeout=30)
+        error = failure(send(execution_timeout=timedelta(seconds=0.5)), store)
+        assert time.monotonic() - began < 2
+        assert retried(error)
+        assert "its execution_timeout is nearly over" in str(error)
+        silent.clear()
+        assert attempt(send(), store)["outcome"] == "accepted"

@@ -1,0 +1,207 @@
+"""A server that is busy is asked for less, and for more again when it has recovered; one that is away, for a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Phase, Reply
+from airflow_provider_smtpcm.smtp import pace as module
+from airflow_provider_smtpcm.smtp.pace import OPENINGS_BEFORE_GIVING_UP, Openings, Pace, is_busy
+from tests.smtp.server import Server
+from tests.smtp.test_batch import batch, letter, outcomes
+
+AWAY = ConnectError("nobody is there")
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
+
+
+# --- What asks for less.
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text", "phase"),
+    [
+        (550, "5.7.1", "You send too many messages", Phase.ENVELOPE),
+        (250, None, "not too busy", Phase.FINAL_DOT),
+        (450, "4.2.1", "The user is receiving mail too quickly: ask later", Phase.FINAL_DOT),
+        (452, "4.2.2", "Mailbox full", Phase.ENVELOPE),
+        (452, "4.5.3", "Too many recipients", Phase.ENVELOPE),
+        (451, "4.1.8", "Domain of sender address does not resolve", Phase.ENVELOPE),
+        (450, "4.7.1", "Greylisted, see you in five minutes", Phase.FINAL_DOT),
+        (451, None, "You have been gray-listed", Phase.FINAL_DOT),
+        (451, "4.7.1", "Please try again later", Phase.ENVELOPE),
+        (450, None, "mailbox unavailable", Phase.ENVELOPE),
+    ],
+)
+def test_what_is_about_one_mail_or_one_mailbox_slows_nobody_down(
+    code: int, enhanced: str | None, text: str, phase: Phase
+) -> None:
+    """The others may go on."""
+    assert not is_busy(Reply(code=code, enhanced=enhanced, text=text), phase)
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text", "phase"),
+    [
+        (421, "4.3.2", "Service not available", Phase.ENVELOPE),
+        (432, "4.3.2", "STOREDRV; mailbox server is busy", Phase.ENVELOPE),
+        (432, "4.2.1", "whatever stands behind it", Phase.FINAL_DOT),
+        (450, "4.7.1", "Error: too many connections", Phase.ENVELOPE),
+        (450, None, "busy", Phase.FINAL_DOT),
+        (451, "4.3.0", "try again", Phase.ENVELOPE),
+        (451, "4.7.500", "Server busy. Please try again later", Phase.FINAL_DOT),
+        (452, "4.3.1", "Insufficient system resources", Phase.ENVELOPE),
+        (454, "4.7.0", "Temporary authentication failure", Phase.AUTH),
+        (450, "4.2.0", "The recipient's submission rate limit was exceeded", Phase.ENVELOPE),
+        (499, None, "You are throttled", None),
+    ],
+)
+def test_a_server_that_is_busy_is_known_by_its_code_or_its_words(
+    code: int, enhanced: str | None, text: str, phase: Phase | None
+) -> None:
+    """Exchange's too."""
+    assert is_busy(Reply(code=code, enhanced=enhanced, text=text), phase)
+
+
+# --- Slower, and faster again.
+
+
+def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one() -> None:
+    """Up to a longest pause."""
+    pace, waits, counts = Pace(8, None), [], []
+    for _ in range(5):
+        wait = pace.busy()
+        assert wait is not None
+        assert not pace.due()
+        waits.append(wait)
+        counts.append(pace.connections)
+        pace._next_at = time.monotonic()
+    assert counts == [4, 2, 1, 1, 1]
+    for number, wait in enumerate(waits):
+        assert 0.01 * 2**number <= wait <= 0.02 * 2**number
+
+
+def test_complaints_about_what_went_before_the_pause_count_as_one() -> None:
+    """Eight connections have eight mails in flight."""
+    pace = Pace(8, None)
+    assert pace.busy() is not None
+    assert [pace.busy() for _ in range(7)] == [None] * 7
+    assert pace.connections == 4
+
+
+def test_a_complaint_does_not_make_a_limited_rate_any_faster() -> None:
+    """A pause is half a second, and a mail a minute is a mail a minute."""
+    pace = Pace(1, 1)
+    pace.begun()
+    next_at = pace.next_at
+    pace.busy()
+    assert pace.next_at >= next_at
+
+
+def test_connections_come_back_one_by_one_and_more_slowly_each_time() -> None:
+    """A server that cannot bear them is not asked for them all the time."""
+
+    def acceptances_until(connections: int) -> int:
+        accepted = 0
+        while pace.connections < connections:
+            pace.accepted()
+            accepted += 1
+        return accepted
+
+    pace = Pace(3, None)
+    pace.fewer(1)
+    first = acceptances_until(2)
+    assert acceptances_until(3) >= first
+    pace.fewer(2)
+    assert acceptances_until(3) > first
+    for _ in range(20):
+        pace.fewer(2)
+    assert acceptances_until(3) <= 2 * module._LONGEST_RECOVERY
+
+
+def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -> None:
+    """A hundred thousand mails would take days."""
+    pace = Pace(1, None)
+    for _ in range(100):
+        wait = pace.busy()
+        assert wait is not None
+        assert wait <= 0.02
+        pace._next_at = time.monotonic()
+        for _ in range(20):
+            pace.accepted()
+
+
+def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
+    """What happened in the night is forgotten in the morning."""
+    pace = Pace(1, None)
+    for _ in range(8):
+        pace.busy()
+        pace._next_at = time.monotonic()
+    for _ in range(100):
+        pace.accepted()
+    wait = pace.busy()
+    assert wait is not None
+    assert wait <= 0.02
+
+
+# --- A server that cannot be reached.
+
+
+def test_what_will_not_pass_is_not_tried_again() -> None:
+    """A password does not become right."""
+    assert Openings(60).failed(AuthenticationError("no"))
+
+
+def test_where_nobody_waits_a_few_openings_are_enough() -> None:
+    """Each costs a mail."""
+    openings = Openings(0)
+    assert [openings.failed(AWAY) for _ in range(OPENINGS_BEFORE_GIVING_UP)] == [
+        *[False] * (OPENINGS_BEFORE_GIVING_UP - 1),
+        True,
+    ]
+
+
+def test_a_server_that_is_away_is_tried_for_so_many_seconds_after_waits_that_double() -> None:
+    """From the first failure in a row; who was reached in between begins anew."""
+    openings = Openings(0.3)
+    began, tries = time.monotonic(), 1
+    while not openings.failed(AWAY):
+        tries += 1
+        while not openings.due():
+            time.sleep(0.001)
+    assert 3 <= tries <= 7
+    assert time.monotonic() - began < 0.4
+    openings.succeeded()
+    assert openings.due()
+    assert not openings.failed(AWAY)
+
+
+# --- With a server.
+
+
+def test_a_server_that_sheds_load_gets_fewer_connections_and_every_mail() -> None:
+    """It refuses all but two sessions' mails, and says so; nobody is lost, and nobody gets it twice."""
+    lock, busy, refused = threading.Lock(), [0], [0]
+
+    def decide(about: str) -> str | None:
+        with lock:
+            if about.startswith("MAIL"):
+                busy[0] += 1
+                if busy[0] % 6 == 0 and refused[0] < 5:
+                    refused[0] += 1
+                    return "451 4.3.2 System busy, throttled"
+        return None
+
+    mails = [letter(number) for number in range(60)]
+    with Server(decide) as server:
+        found = list(batch(server.manager(), mails, retry_for=20, connections=4))
+    assert outcomes(found) == ["accepted"] * 60
+    assert refused[0] == 5
+    assert all(len(server.copies(f"<{number}@corp.example>")) == 2 for number in range(60))
+    assert len(server.heard) < 30

@@ -1,0 +1,244 @@
+"""What nobody has is tried again, after waits that double, within a time; what may have been delivered never is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from airflow_provider_smtpcm.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionLostError,
+    ConnectionSettingsError,
+    MailError,
+    MessageError,
+    OutcomeUnknownError,
+    Phase,
+    RefusedError,
+    Reply,
+    StoppedError,
+    TlsError,
+)
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.errand import Errand
+from airflow_provider_smtpcm.smtp import patience as module
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.patience import Patience, who_is_left
+
+A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
+LATER, NEVER = Reply(code=451, text="later"), Reply(code=550, text="no")
+BUSY = RefusedError("refused", phase=Phase.ENVELOPE, reply=LATER, retryable=True)
+
+
+def errand(index: int = 0, *to: str) -> Errand:
+    """A mail in its place."""
+    return Errand(index, Mail(from_address="etl@corp.example", to=to or (A,), message_id=f"<{index}@corp.example>"))
+
+
+def became(
+    outcome: Outcome,
+    error: MailError | None = BUSY,
+    *,
+    index: int = 0,
+    accepted: tuple[str, ...] = (),
+    refused: Mapping[str, Reply] | None = None,
+) -> Delivery:
+    """What became of it."""
+    return Delivery(
+        index=index,
+        message_id=f"<{index}@corp.example>",
+        outcome=outcome,
+        accepted=accepted,
+        refused=refused or {},
+        error=error,
+    )
+
+
+def refused(index: int = 0) -> Delivery:
+    """Nobody was taken, for now."""
+    return became(Outcome.REFUSED, index=index, refused={A: LATER})
+
+
+def settled(patience: Patience, delivery: Delivery) -> Delivery | None:
+    """What comes out when this comes in."""
+    return patience.settle(delivery, patience.left(delivery))
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_WAIT", 0.02)
+
+
+# --- What has no further turn.
+
+
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        became(Outcome.UNKNOWN, OutcomeUnknownError("no answer")),
+        became(Outcome.UNKNOWN, OutcomeUnknownError("no answer"), accepted=(A,), refused={B: LATER}),
+        became(Outcome.REFUSED, RefusedError("no", reply=NEVER), refused={A: NEVER, B: NEVER}),
+        became(Outcome.PARTIAL, RefusedError("no", reply=NEVER), accepted=(A,), refused={B: NEVER}),
+        became(Outcome.NOT_SENT, MessageError("no such file")),
+        became(Outcome.ACCEPTED, None, accepted=(A, B)),
+    ],
+    ids=lambda delivery: f"{delivery.outcome}, {len(delivery.refused)} refused",
+)
+def test_what_may_have_been_delivered_or_was_refused_for_good_has_no_further_turn(delivery: Delivery) -> None:
+    """Whatever time is left."""
+    patience = Patience(iter((errand(0, A, B),)), 60)
+    turns = iter(patience)
+    next(turns)
+    assert patience.left(delivery) == ()
+    assert settled(patience, delivery) is delivery
+    assert list(turns) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectError("nobody is there"),
+        TlsError("not verified", retryable=True),
+        AuthenticationError("not now", retryable=True),
+        ConnectionSettingsError(["no host"]),
+        StoppedError("asked to end"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_server_that_was_tried_for_long_enough_is_the_end(error: MailError) -> None:
+    """Opening a session has a patience of its own; and who is asked to end does not try again."""
+    patience = Patience(iter((errand(),)), 60)
+    next(iter(patience))
+    delivery = became(Outcome.NOT_SENT, error)
+    assert settled(patience, delivery) is delivery
+
+
+def test_without_time_there_is_one_turn() -> None:
+    """`retry_for=0`."""
+    patience = Patience(iter((errand(),)), 0)
+    next(iter(patience))
+    delivery = refused()
+    assert settled(patience, delivery) is delivery
+
+
+def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts from the first turn, and the wait before the next one counts too."""
+    monkeypatch.setattr(module, "FIRST_WAIT", 0.05)
+    patience = Patience(iter((errand(),)), 0.3)
+    began, turns, last = time.monotonic(), 0, 0.0
+    for each in patience:
+        if each is None:
+            time.sleep(0.002)
+            continue
+        turns, last = turns + 1, time.monotonic() - began
+        settled(patience, refused())
+    assert 2 <= turns <= 5
+    assert last < 0.35
+
+
+# --- What has one.
+
+
+@pytest.mark.parametrize(
+    ("delivery", "left"),
+    [
+        (became(Outcome.REFUSED, refused={A: LATER, B: LATER, C: LATER}), (A, B, C)),
+        (became(Outcome.REFUSED, refused={A: NEVER, B: LATER, C: NEVER}), (B,)),
+        (became(Outcome.PARTIAL, accepted=(A,), refused={B: LATER, C: NEVER}), (B,)),
+        (became(Outcome.NOT_SENT, ConnectionLostError("broke", phase=Phase.ENVELOPE)), (A, B, C)),
+        (became(Outcome.PARTIAL, ConnectionLostError("broke", phase=Phase.DATA), accepted=(A,)), (B, C)),
+        (became(Outcome.PARTIAL, MessageError("the file is gone"), accepted=(A,)), ()),
+    ],
+)
+def test_those_are_left_whom_another_try_may_reach_and_cannot_reach_twice(
+    delivery: Delivery, left: tuple[str, ...]
+) -> None:
+    """Whoever has it, and whoever was refused for good, is not among them."""
+    assert who_is_left(delivery, errand(0, A, B, C)) == left
+
+
+def test_of_a_mail_that_some_have_the_others_alone_are_asked() -> None:
+    """With what is known of the rest."""
+    patience = Patience(iter((errand(0, A, B, C),)), 60)
+    turns = (each for each in patience if each is not None)
+    first = next(turns)
+    assert settled(patience, became(Outcome.PARTIAL, accepted=(A,), refused={B: LATER, C: NEVER})) is None
+    again = next(turns)
+    assert again == Errand(0, first.mail, (B,), (A,), {C: NEVER})
+    assert again.mail is first.mail  # and with it the Message-ID
+    done = became(Outcome.PARTIAL, accepted=(A, B), refused={C: NEVER})
+    assert settled(patience, done) is done
+    assert list(turns) == []
+
+
+def test_each_wait_is_twice_the_one_before_up_to_a_longest_and_never_quite_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thousand tasks do not come back in step."""
+    monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
+    firsts, waits = set(), []
+    for _ in range(20):
+        patience = Patience(iter((errand(),)), 1e6)
+        next(iter(patience))
+        waits = []
+        for _ in range(9):
+            now = time.monotonic()
+            assert settled(patience, refused()) is None
+            ((at, _, _),) = patience._waiting
+            patience._waiting.clear()
+            waits.append(at - now)
+        firsts.add(round(waits[0], 4))
+    for number, wait in enumerate(waits):
+        longest = min(module.LONGEST_WAIT, 2.0**number)
+        assert longest / 2 <= wait <= longest + 0.05
+    assert len(firsts) > 10
+
+
+def test_no_mail_is_begun_while_very_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory does not grow with the number of mails that a server refuses."""
+    monkeypatch.setattr(module, "MAY_WAIT", 3)
+    monkeypatch.setattr(module, "FIRST_WAIT", 0.2)
+    patience = Patience(map(errand, range(5)), 60)
+    turns = iter(patience)
+    for index in range(3):
+        assert isinstance(next(turns), Errand)
+        assert settled(patience, refused(index)) is None
+    assert next(turns) is None
+    time.sleep(0.21)
+    again = next(turns)
+    assert again is not None
+    assert again.index < 3
+
+
+def test_nothing_to_do_just_now_is_said_and_not_waited_for() -> None:
+    """By it, and by those who give the mails; and it ends when the last one is settled."""
+
+    def source() -> Iterator[Errand | None]:
+        yield None
+        yield errand()
+
+    patience = Patience(source(), 60)
+    turns = iter(patience)
+    assert next(turns) is None
+    assert isinstance(next(turns), Errand)
+    assert next(turns) is None
+    settled(patience, refused())
+    assert next(turns) is None
+    time.sleep(0.03)
+    assert isinstance(next(turns), Errand)
+    settled(patience, became(Outcome.ACCEPTED, None, accepted=(A,)))
+    assert list(turns) == []
+
+
+def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
+    """In the order of the mails."""
+    patience = Patience(map(errand, range(3)), 60)
+    turns = iter(patience)
+    for _ in range(3):
+        next(turns)
+    waiting = [refused(index) for index in (2, 0)]
+    assert [settled(patience, delivery) for delivery in waiting] == [None, None]
+    assert patience.give_up() == [waiting[1], waiting[0]]
+    assert patience.give_up() == []

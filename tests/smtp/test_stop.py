@@ -1,0 +1,366 @@
+"""Asked to end, a batch begins nothing more, leaves nobody half a mail, hears what can be heard, and tells of each."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import BinaryIO
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import RefusedError, StoppedError
+from airflow_provider_smtpcm.mail import Attachment, Mail
+from airflow_provider_smtpcm.mail.errand import Errand, in_order
+from airflow_provider_smtpcm.smtp import Delivery, Outcome, many, patience
+from airflow_provider_smtpcm.smtp.interruption import Stop
+from tests.smtp.dialogue import Dialogue
+from tests.smtp.server import MESSAGE, Server
+from tests.smtp.test_batch import A, B, at_first, batch, letter
+from tests.smtp.test_pipelining import BYE, HELLO, QUEUED, WANTED
+
+ManagerFor = Callable[..., SmtpConnectionManager]
+PLAIN = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"
+GROUP = "C: MAIL *\nC: RCPT *\nC: RCPT *\nC: DATA"
+STEPS = ["C: MAIL *", "S: 250 ok", "C: RCPT *", "S: 250 ok", "C: RCPT *", "S: 250 ok", "C: DATA", "S: 354 go on"]
+FORGET = "C: RSET\nS: 250 ok\nC: QUIT\nS: 221 bye"
+LONG = 8_000_000
+
+
+def script(*steps: str) -> str:
+    """A dialogue from its parts."""
+    return "\n".join(steps)
+
+
+def heard(word: str, times: int = 1) -> Callable[[Dialogue], bool]:
+    """Whether the client has said this."""
+    return lambda dialogue: sum(line.startswith(word) for line in dialogue.heard) >= times
+
+
+def stopped(
+    dialogue: Dialogue,
+    manager: SmtpConnectionManager,
+    mails: list[Mail],
+    when: Callable[[Dialogue], bool],
+    *,
+    after: float = 0.05,
+) -> dict[int, Delivery]:
+    """What becomes of the mails when somebody asks to end in the middle; by their place."""
+    stop = Stop()
+
+    def ask() -> None:
+        until = time.monotonic() + 5
+        while not when(dialogue) and time.monotonic() < until:
+            time.sleep(0.002)
+        time.sleep(after)
+        stop.ask("the worker is shut down")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    began = time.monotonic()
+    # Who says that there is nothing just now is known to be quick, so that mails follow on each other's heels.
+    found = list(batch(manager, iter((None, *in_order(mails))), stop=stop))
+    asking.join()
+    assert time.monotonic() - began < 4
+    assert len({delivery.index for delivery in found}) == len(found)
+    return {delivery.index: delivery for delivery in found}
+
+
+def assert_stopped(delivery: Delivery) -> None:
+    """Nobody has it, and that is said."""
+    assert (delivery.outcome, type(delivery.error)) == (Outcome.NOT_SENT, StoppedError)
+    assert delivery.error is not None
+    assert delivery.error.retryable
+    assert str(delivery.error) == "It was not sent: the worker is shut down. Run the task again."
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "_WINDING_UP", 0.6)
+    monkeypatch.setattr(patience, "FIRST_WAIT", 5.0)
+
+
+# --- Before anything was said.
+
+
+def test_who_was_asked_beforehand_bothers_no_server(manager_for: ManagerFor) -> None:
+    """A worker that is shut down while a task begins."""
+    stop = Stop()
+    stop.ask()
+    with Dialogue("S: 220 mail") as dialogue:
+        assert list(batch(manager_for(dialogue), [letter(0), letter(1)], stop=stop)) == []
+        assert not dialogue.connected
+
+
+def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) -> None:
+    """The session that comes too late is closed in order."""
+    with Dialogue(script(PLAIN.replace("S: 250-", "PAUSE\nS: 250-"), BYE)) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1)], heard("EHLO"))
+        assert_stopped(found[0])
+        until = time.monotonic() + 3
+        while "QUIT" not in dialogue.heard and time.monotonic() < until:
+            time.sleep(0.01)
+    assert dialogue.heard[1:] == ["QUIT"]
+
+
+def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor) -> None:
+    """While the next mail is waited for."""
+    errands: list[Errand | None] = [Errand(0, letter(0)), *[None] * 10_000]
+    stop = Stop()
+    with Dialogue(script(HELLO, GROUP, WANTED, "MESSAGE", QUEUED, BYE)) as dialogue:
+        sending = batch(manager_for(dialogue), iter(errands), stop=stop)
+        assert next(sending).outcome == "accepted"
+        threading.Timer(0.1, stop.ask).start()
+        began = time.monotonic()
+        assert list(sending) == []
+        assert time.monotonic() - began < 1
+
+
+# --- Before DATA.
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_before_data_the_session_takes_it_back_and_says_good_bye(at: int, manager_for: ManagerFor) -> None:
+    """The answer to what was said is heard first; then RSET and QUIT."""
+    said = STEPS[at - 1].split()[1]
+    with Dialogue(script(PLAIN, *STEPS[:at], "PAUSE", STEPS[at], FORGET)) as dialogue:
+        count = 2 if at == 5 else 1
+        found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1)], heard(said, count))
+    assert_stopped(found[0])
+    assert set(found) <= {0, 1}
+    assert dialogue.heard[-2:] == ["RSET", "QUIT"]
+    assert dialogue.messages == []
+
+
+def test_an_envelope_that_is_never_answered_is_left_after_a_while(manager_for: ManagerFor) -> None:
+    """Nobody can have the mail."""
+    with Dialogue(script(PLAIN, "C: MAIL *", "HANG")) as dialogue:
+        began = time.monotonic()
+        found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("MAIL"))
+    assert 0.6 <= time.monotonic() - began < 2
+    assert_stopped(found[0])
+
+
+def test_good_byes_that_are_not_answered_are_not_waited_for(
+    manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow kills a task soon after it asked it to end, and there are things to write down."""
+    monkeypatch.setattr(many, "_GOOD_BYE", 0.2)
+    with Dialogue(script(PLAIN, *STEPS[:1], "PAUSE", STEPS[1], "C: RSET", "HANG")) as dialogue:
+        began = time.monotonic()
+        found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("MAIL"))
+        assert time.monotonic() - began < 1.5
+    assert_stopped(found[0])
+
+
+# --- After DATA.
+
+
+def test_after_data_not_a_word_follows(manager_for: ManagerFor) -> None:
+    """It would be message text."""
+    with Dialogue(script(PLAIN, *STEPS[:7], "PAUSE", STEPS[7], "MESSAGE")) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [letter(0)], heard("DATA"))
+    assert_stopped(found[0])
+    assert dialogue.messages == []
+    assert dialogue.heard[-1] == "DATA"
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_message_that_is_half_sent_gets_no_final_dot(pipelined: bool, manager_for: ManagerFor) -> None:
+    """A dot would deliver half a mail."""
+    envelope = (HELLO, GROUP, WANTED) if pipelined else (PLAIN, *STEPS)
+    mail = letter(0, attachments=[Attachment(content=os.urandom(LONG), name="report.bin")])
+    with Dialogue(script(*envelope, "PART", "PAUSE", "MESSAGE")) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [mail, letter(1)], heard("DATA"), after=0.15)
+    assert_stopped(found[0])
+    assert dialogue.messages == []
+
+
+def test_of_a_message_in_chunks_the_last_octet_is_kept_back(manager_for: ManagerFor) -> None:
+    """The server forgets what it did not get in full."""
+    hello = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250-CHUNKING\nS: 250 BINARYMIME"
+    mail = letter(0, A, attachments=[Attachment(content=os.urandom(LONG), name="report.bin")])
+    steps = ("C: MAIL *", "S: 250 ok", "C: RCPT *", "S: 250 ok", "C: BDAT * LAST", "PART", "PAUSE", "CHUNK")
+    with Dialogue(script(hello, *steps)) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue, binary_mime=True), [mail], heard("BDAT"), after=0.15)
+    assert_stopped(found[0])
+    (part,) = dialogue.messages
+    assert len(part) < LONG
+
+
+def test_a_data_that_was_pipelined_has_its_reply_read_first(manager_for: ManagerFor) -> None:
+    """Then the socket is closed, and nothing is delivered."""
+    with Dialogue(script(HELLO, GROUP, "PAUSE", WANTED, "MESSAGE")) as dialogue:
+        began = time.monotonic()
+        found = stopped(dialogue, manager_for(dialogue), [letter(0)], heard("DATA"))
+        assert time.monotonic() - began > 0.29
+    assert_stopped(found[0])
+    assert dialogue.messages == []
+    assert dialogue.heard[-1] == "DATA"
+
+
+def test_a_refusal_that_was_on_its_way_is_heard(manager_for: ManagerFor) -> None:
+    """It is what became of the mail, and the session can say good-bye."""
+    no = "S: 250 ok\nS: 550 5.1.1 no\nS: 550 5.1.1 no\nS: 554 nobody"
+    with Dialogue(script(HELLO, GROUP, "PAUSE", no, BYE)) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [letter(0)], heard("DATA"))
+    assert found[0].outcome == "refused"
+    assert isinstance(found[0].error, RefusedError)
+
+
+def test_a_server_that_wants_a_message_for_nobody_gets_none(manager_for: ManagerFor) -> None:
+    """Not even the dot that would end it."""
+    no = "S: 250 ok\nS: 550 5.1.1 no\nS: 550 5.1.1 no\nS: 354 go on"
+    with Dialogue(script(HELLO, GROUP, "PAUSE", no, "MESSAGE")) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [letter(0)], heard("DATA"))
+    assert found[0].outcome == "refused"
+    assert dialogue.messages == []
+
+
+# --- After the final dot.
+
+
+def test_the_answer_to_a_mail_that_was_handed_over_is_heard(manager_for: ManagerFor) -> None:
+    """It counts."""
+    with Dialogue(script(PLAIN, *STEPS, "MESSAGE", "PAUSE", QUEUED, BYE)) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1)], heard("DATA"), after=0.1)
+    assert found[0].outcome == "accepted"
+    assert len(dialogue.messages) == 1
+    assert set(found) == {0, 1}
+    assert_stopped(found[1])
+
+
+def test_an_answer_that_does_not_come_in_time_is_not_known(manager_for: ManagerFor) -> None:
+    """And the mail is never said not to have been sent."""
+    with Dialogue(script(PLAIN, *STEPS, "MESSAGE", "HANG")) as dialogue:
+        began = time.monotonic()
+        found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("DATA"), after=0.1)
+        assert time.monotonic() - began < 2
+    assert found[0].outcome == "unknown"
+    assert "the worker is shut down" in str(found[0].error)
+    assert len(dialogue.messages) == 1
+
+
+def test_behind_a_mail_that_was_handed_over_the_next_one_is_taken_back(manager_for: ManagerFor) -> None:
+    """Its envelope was said on the heels of the message, DATA included: the first is accepted, the second not sent."""
+    steps = (HELLO, GROUP, WANTED, "MESSAGE", GROUP, "PAUSE", QUEUED, WANTED, "MESSAGE")
+    with Dialogue(script(*steps)) as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1), letter(2)], heard("DATA", 2))
+    assert found[0].outcome == "accepted"
+    assert_stopped(found[1])
+    assert len(dialogue.messages) == 1
+
+
+# --- What waits.
+
+
+@pytest.mark.parametrize(
+    ("about", "outcome", "accepted"), [("RCPT", "refused", ()), (f"RCPT TO:<{B}>", "partial", (A,))]
+)
+def test_a_mail_that_waits_for_another_turn_is_told_as_it_stood(
+    about: str, outcome: str, accepted: tuple[str, ...]
+) -> None:
+    """Not as one that was never begun."""
+    stop = Stop()
+    threading.Timer(0.4, stop.ask).start()
+    with Server(at_first(2, "450 4.2.0 later", about)) as server:
+        began = time.monotonic()
+        (found,) = batch(server.manager(), [letter(0)], stop=stop)
+        assert time.monotonic() - began < 2
+    assert (str(found.outcome), found.accepted) == (outcome, accepted)
+    assert str(found.refused[B]) == "450 4.2.0 later"
+
+
+def test_a_store_that_does_not_answer_holds_nobody_up() -> None:
+    """A file that is being measured when the task is asked to end; nor does waiting for it take any processor time."""
+    over, stop = threading.Event(), Stop()
+
+    class Slow:
+        name = "report.csv"
+
+        def stat(self) -> object:
+            over.wait(5)
+            return SimpleNamespace(st_size=1)
+
+        def open(self, mode: str) -> BinaryIO:
+            raise LookupError(mode)
+
+    threading.Timer(0.2, stop.ask).start()
+    with Server() as server:
+        began, used = time.monotonic(), time.process_time()
+        (found,) = batch(server.manager(), [letter(0, attachments=[Attachment(Slow())])], stop=stop)
+        assert time.monotonic() - began < 1
+        assert time.process_time() - used < 0.5
+        over.set()
+    assert (found.outcome, type(found.error)) == (Outcome.NOT_SENT, StoppedError)
+
+
+def test_who_is_asked_while_a_server_is_away_does_not_wait_for_it() -> None:
+    """It would be tried for a minute."""
+    stop = Stop()
+    manager = SmtpConnectionManager(host="127.0.0.1", port=1, ssl_mode="none", timeout=5.0)
+    threading.Timer(0.3, stop.ask).start()
+    began = time.monotonic()
+    (found,) = batch(manager, [letter(0)], stop=stop, retry_for=60)
+    assert time.monotonic() - began < 2
+    assert (found.outcome, type(found.error)) == (Outcome.NOT_SENT, StoppedError)
+
+
+# --- Asked by a signal.
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_a_signal_in_the_middle_of_a_batch_loses_and_doubles_nothing(connections: int, pipelining: bool) -> None:
+    """At whatever moment it comes: what was stored is what is told, and the server saw whole mails only."""
+    offers = ("PIPELINING", "SIZE 0", "8BITMIME") if pipelining else ("SIZE 0", "8BITMIME")
+    for attempt in range(5):
+        stop = Stop()
+
+        def ask(_number: int, _frame: object, stop: Stop = stop) -> None:
+            stop.ask()
+
+        def mails() -> Iterator[Errand]:
+            for number in range(100_000):
+                yield Errand(number, letter(number))
+
+        before = signal.signal(signal.SIGTERM, ask)
+        timer = threading.Timer(0.03 + 0.023 * attempt, os.kill, (os.getpid(), signal.SIGTERM))
+        try:
+            with Server(offers=offers) as server:
+                timer.start()
+                found = list(batch(server.manager(), mails(), stop=stop, connections=connections))
+        finally:
+            timer.join()
+            signal.signal(signal.SIGTERM, before)
+        assert sorted(delivery.index for delivery in found) == list(range(len(found)))
+        assert {str(delivery.outcome) for delivery in found} <= {"accepted", "not_sent"}
+        for delivery in found:
+            assert server.copies(delivery.message_id) == ([A, B] if delivery.outcome == "accepted" else [])
+        assert all(re.search(rb"All is well\.\r\n\Z", stored.message) for stored in server.stored)
+
+
+def test_a_signal_wakes_who_waits(manager_for: ManagerFor) -> None:
+    """Nothing else happens that would."""
+    stop = Stop()
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: stop.ask())
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+
+    def say_nothing(about: str) -> str | None:
+        if about == MESSAGE:
+            server.over.wait(10)
+        return None
+
+    try:
+        with Server(say_nothing) as server:
+            began = time.monotonic()
+            (found,) = batch(server.manager(timeout=60, final_reply_timeout=60), [letter(0)], stop=stop)
+            assert time.monotonic() - began < 2
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert found.outcome == "unknown"
