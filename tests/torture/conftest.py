@@ -1,0 +1,29 @@
+"""The tally at the end of the run, and a real server for hostile mails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.system_packages import skip_for_want_of
+from tests.torture.anonymous_postfix import AnonymousPostfix
+from tests.torture.tally import TALLY
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was tried, and that nothing was lost or doubled."""
+    for line in TALLY.lines():
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def anonymous_postfix() -> Iterator[AnonymousPostfix]:
+    """One for all tests."""
+    if missing := AnonymousPostfix.missing():
+        skip_for_want_of(missing)
+    if os.geteuid() != 0:
+        pytest.skip("Postfix starts as root only: sudo make test")
+    with AnonymousPostfix() as server:
+        yield server
