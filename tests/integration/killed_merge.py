@@ -1,0 +1,166 @@
+"""A merge that is killed while it runs: its DAG, the server that kills it, and what both of them know afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from tests.smtp.server import MESSAGE, Server
+
+CONN_ID = "merge_server"
+DOMAIN = "corp.example"
+
+DAG_FILE = Template('''\
+"""Written by a test."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
+
+
+def tell_who_runs_it(context):
+    Path($folder, f"try-{context['ti'].try_number}.pid").write_text(str(os.getpid()))
+
+
+with DAG($name, schedule=None):
+    MailMergeOperator(
+        task_id="send",
+        rows=$rows,
+        smtpcm_conn_id=$conn_id,
+        from_address="etl@corp.example",
+        to="{{ row.email }}",
+        subject="Statement {{ row.number }}",
+        text="Dear {{ row.name }}, your balance is {{ row.balance }}.",
+        row_key="{{ row.number }}",
+        connections=$connections,
+        ledger_window=$window,
+        report_file=$report,
+        retries=$retries,
+        retry_delay=timedelta(seconds=1),
+        on_execute_callback=tell_who_runs_it,
+    )
+''')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KilledMerge:
+    """One merge.
+
+    Args:
+        name: of the DAG.
+        rows: how many.
+        connections: how many.
+        window: the task's `ledger_window`.
+        bound: how many rows may be in doubt after each kill.
+        moments: the numbers of the messages, over all tries, on whose arrival the task is killed.
+        folder: where its files are.
+    """
+
+    name: str
+    rows: int
+    connections: int
+    window: int | None
+    bound: int
+    moments: tuple[int, ...]
+    folder: Path
+
+    def write(self, dags_folder: Path) -> None:
+        """Its DAG, and the file of its rows."""
+        self.folder.mkdir()
+        with self._rows_file.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("number", "email", "name", "balance"))
+            writer.writerows((n, f"row{n}@{DOMAIN}", f"Customer {n}", n * 7) for n in range(1, self.rows + 1))
+        values = {
+            "name": self.name,
+            "folder": str(self.folder),
+            "rows": str(self._rows_file),
+            "conn_id": f"{CONN_ID}_{self.name}",
+            "connections": self.connections,
+            "window": self.window,
+            "report": str(self._report_file),
+            "retries": len(self.moments),
+        }
+        source = DAG_FILE.substitute({name: repr(value) for name, value in values.items()})
+        (dags_folder / f"{self.name}.py").write_text(source)
+
+    @property
+    def tries(self) -> int:
+        """How many tries have begun."""
+        return len(self._pids())
+
+    def kill(self) -> None:
+        """As the out-of-memory killer does: no handler runs, nothing is written down."""
+        pids = self._pids()
+        with suppress(ProcessLookupError):
+            os.kill(pids[max(pids)], signal.SIGKILL)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Its lines; one that a kill left unfinished is none."""
+        lines = []
+        for line in self._report_file.read_text().splitlines():
+            with suppress(ValueError):
+                lines.append(json.loads(line))
+        return lines
+
+    def _pids(self) -> dict[int, int]:
+        """Who runs, or ran, each try."""
+        files = self.folder.glob("try-*.pid")
+        return {int(file.stem.removeprefix("try-")): int(file.read_text()) for file in files}
+
+    @property
+    def _rows_file(self) -> Path:
+        return self.folder / "rows.csv"
+
+    @property
+    def _report_file(self) -> Path:
+        return self.folder / "report.jsonl"
+
+
+class KillingServer(Server):
+    """Kills the process that sends, at the moments of the merge: the message is whole, it is stored and not answered.
+
+    That is the worst moment: the mail has arrived, and nobody is left to hear so.
+    """
+
+    def __init__(self, merge: KilledMerge) -> None:
+        super().__init__(self._kill_in_time)
+        self._merge = merge
+        self._counting = threading.Lock()
+        self._messages = 0
+        #: How many kills there were.
+        self.kills = 0
+
+    def copies(self) -> Counter[int]:  # type: ignore[override]
+        """How often each row arrived."""
+        return Counter(_row(address) for stored in self.stored for address in stored.recipients)
+
+    def message_ids(self) -> dict[int, str]:
+        """The Message-ID under which each row arrived."""
+        return {_row(address): stored.message_id for stored in self.stored for address in stored.recipients}
+
+    def _kill_in_time(self, about: str) -> None:
+        if about != MESSAGE:
+            return
+        with self._counting:
+            self._messages += 1
+            if self._messages in self._merge.moments:
+                self.kills += 1
+                self._merge.kill()
+
+
+def _row(address: str) -> int:
+    return int(address.removeprefix("row").removesuffix(f"@{DOMAIN}"))
