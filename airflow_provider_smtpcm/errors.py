@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+# So many characters of what a server says are for reading; it may say 64 KiB.
+_SHOWN = 500
+
 
 class Phase(StrEnum):
     """How far a mail had come when something failed. Nothing is ever resent blindly after `FINAL_DOT`."""
@@ -45,6 +48,8 @@ class Reply:
     def __str__(self) -> str:
         # On one line, so that no server can write lines of its own into a log.
         text = " / ".join(line for line in self.text.split("\n") if line)
+        if len(text) > _SHOWN:
+            text = f"{text[:_SHOWN]}…"
         return " ".join(part for part in (str(self.code), self.enhanced, text) if part)
 
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail.errand import Errand
     from airflow_provider_smtpcm.smtp.batch import Journal
     from airflow_provider_smtpcm.smtp.delivery import Delivery
-    from airflow_provider_smtpcm.smtp.interruption import Stop
     from airflow_provider_smtpcm.smtp.manners import Manners
     from airflow_provider_smtpcm.smtp.session import Session
     from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
+    from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
 

@@ -34,6 +34,7 @@ _RESERVED = {
     "mime-version": _WRITTEN,
     "return-path": "The receiving server writes it, from from_address: leave it out.",
     "received": "The servers on the way write it: leave it out.",
+    "delivered-to": "The receiving server writes it, and takes it for a loop: leave it out.",
 }
 # In an attribute or in CSS, so that an "Account CID:4711" in the text of a report is not taken for an image.
 # Blanks are never matched by two quantifiers in a row: on a long run of them that would take the square of the time.

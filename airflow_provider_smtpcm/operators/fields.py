@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _NAMED = 10
+#: Seconds for which a mail is tried again within a try, unless somebody says otherwise.
+RETRY_FOR = 60.0
 
 
 def as_text(value: object) -> str | None:

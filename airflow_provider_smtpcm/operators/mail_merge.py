@@ -12,18 +12,15 @@ from airflow.sdk import BaseOperator
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, airflow_error
-from airflow_provider_smtpcm.operators.fields import above_zero_or_none, at_least_one, one_of, zero_or_more
-from airflow_provider_smtpcm.operators.ledger.tries import RETRY_FOR, budget, ending_before, identity_of, ledger_of
-from airflow_provider_smtpcm.operators.merge.past import Past
+from airflow_provider_smtpcm.operators.fields import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
+from airflow_provider_smtpcm.operators.ledger.tries import budget, ending_before, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
-from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
-from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered, as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
-from airflow_provider_smtpcm.smtp.interruption import Stop
+from airflow_provider_smtpcm.stop import Stop
 
 if TYPE_CHECKING:
     import jinja2
@@ -230,6 +227,10 @@ class MailMergeOperator(BaseOperator):
 
     def _merge(self, context: Context, hook: SmtpConnectionManagerHook) -> tuple[MergeTally, AirflowException | None]:
         """Send what is left; the account, and the error with which the task ends, if it ends with one."""
+        from airflow_provider_smtpcm.operators.merge.past import Past
+        from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
+        from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
+
         templates = RowTemplates(
             {name: getattr(self, name) for name in ROW_FIELDS},
             self.get_template_env(),

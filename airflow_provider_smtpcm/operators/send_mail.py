@@ -12,23 +12,16 @@ from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
 from airflow_provider_smtpcm.operators.body_file import render_body_file
-from airflow_provider_smtpcm.operators.fields import as_text, first_of, one_of, zero_or_more
-from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
-from airflow_provider_smtpcm.operators.ledger.tries import (
-    RETRY_FOR,
-    Tries,
-    budget,
-    ending_before,
-    identity_of,
-    ledger_of,
-)
-from airflow_provider_smtpcm.smtp.interruption import Stop
+from airflow_provider_smtpcm.operators.fields import RETRY_FOR, as_text, first_of, one_of, zero_or_more
+from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.stop import Stop
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
     from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
+    from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 log = logging.getLogger(__name__)
@@ -178,6 +171,8 @@ class SendMailOperator(BaseOperator):
 
     def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries) -> Delivery | None:
         """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
+        from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
+
         try:
             past = PastDelivery(tries.ledger)
             mail = self._mail(context, hook, tries.ledger)

@@ -20,18 +20,21 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp.background import Background
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.interruption import Stop, raise_unknown
+from airflow_provider_smtpcm.smtp.interruption import raise_unknown
 from airflow_provider_smtpcm.smtp.lane import Lane
 from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 from airflow_provider_smtpcm.smtp.pace import Openings, Pace, is_busy
 from airflow_provider_smtpcm.smtp.supply import Supply
 from airflow_provider_smtpcm.smtp.traffic import Line
+from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
 
 # How long what was begun may take when nobody waits for its delivery any more, if 'Timeout' is not shorter.
 _FINISHING = 30.0
+# A server that says for so many seconds that it is busy, and takes nothing, is left alone.
+_ENDURANCE = 60.0
 # How often, at least, somebody looks whose time has passed while others have much to say.
 _LOOK_AROUND = 0.05
 # How long answers are waited for when somebody asked to end: Airflow kills a task five seconds after it asked.
@@ -119,6 +122,7 @@ class Mailing:
         self._pace = Pace(connections, rate_limit)
         self._open_session = open_session
         self._opening = 0
+        self._open_for = open_for
         self._openings = Openings(open_for)
         self._stop = stop or Stop()
         self._end_by = math.inf
@@ -155,14 +159,7 @@ class Mailing:
         if delivery.error is None:
             self._pace.accepted()
         elif any(is_busy(reply, delivery.error.phase) for reply in delivery.replies):
-            wait = self._pace.busy()
-            if wait is not None:
-                log.info(
-                    "The server asks for less ('%s'): going on in %.1f seconds, with %d connections.",
-                    delivery.reply,
-                    wait,
-                    self._pace.connections,
-                )
+            self._asked_for_less(delivery)
 
     def wake(self) -> None:
         """Look again at what lanes have to say."""
@@ -297,6 +294,27 @@ class Mailing:
                 else:
                     lane.listen()  # a server that closed the line while it was idle said so there
                 self._after(number, lane)
+
+    def _asked_for_less(self, delivery: Delivery) -> None:
+        """The server is busy: pause, or, where it has taken nothing for long, leave the rest to another try."""
+        if self._pace.busy_for > max(self._open_for, _ENDURANCE):
+            self._supply.give_up(
+                ConnectError(
+                    f"The server has taken no mail for {self._pace.busy_for:.0f} seconds, and asks for less: "
+                    f"'{delivery.reply}'.",
+                    remedy="Try again later, or ask its administrator what limits it has.",
+                    reply=delivery.reply,
+                )
+            )
+            return
+        wait = self._pace.busy()
+        if wait is not None:
+            log.info(
+                "The server asks for less ('%s'): going on in %.1f seconds, with %d connections.",
+                delivery.reply,
+                wait,
+                self._pace.connections,
+            )
 
     # --- Sessions
 

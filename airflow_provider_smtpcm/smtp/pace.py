@@ -66,6 +66,7 @@ class Pace:
         self._pause = FIRST_PAUSE
         self._accepted = 0
         self._needed = _RECOVERY
+        self._busy_since: float | None = None
 
     def due(self) -> bool:
         """Whether a mail may be begun."""
@@ -81,6 +82,11 @@ class Pace:
         """When (`time.monotonic`) the next mail may be begun."""
         return self._next_at
 
+    @property
+    def busy_for(self) -> float:
+        """Seconds for which the server has asked for less, and taken nothing."""
+        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+
     def begun(self) -> None:
         """A mail is begun."""
         if self._between:
@@ -89,6 +95,7 @@ class Pace:
     def busy(self) -> float | None:
         """The server asks for less: seconds for which nothing is begun; None: it was about what went before a pause."""
         now = time.monotonic()
+        self._busy_since = now if self._busy_since is None else self._busy_since
         if now < self._next_at and not self._between:
             return None
         wait = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
@@ -105,6 +112,7 @@ class Pace:
 
     def accepted(self) -> None:
         """The server has taken a mail."""
+        self._busy_since = None
         if self.connections == self._most and self._pause == FIRST_PAUSE:
             return
         self._accepted += 1

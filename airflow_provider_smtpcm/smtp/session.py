@@ -209,7 +209,7 @@ class Session:
         if self._wire is None or self._quit_said:
             return
         self._quit_said = True
-        self._wire.timeout = QUIT_TIMEOUT
+        self._wire.timeout = min(QUIT_TIMEOUT, self._wire.timeout)
         try:
             if self.half_begun:
                 self._wire.command("RSET")

@@ -19,9 +19,9 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp import Delivery, Outcome, pace, patience
 from airflow_provider_smtpcm.smtp.batch import Journal, deliveries
-from airflow_provider_smtpcm.smtp.interruption import Stop
 from airflow_provider_smtpcm.smtp.many import Mailing
 from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.stop import Stop
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
 
 A, B = "a@corp.example", "b@corp.example"

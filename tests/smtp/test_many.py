@@ -775,3 +775,21 @@ def test_whatever_a_server_answers_each_mail_has_one_delivery_and_each_recipient
             assert set(delivery.accepted) == copies.keys()
             assert (delivery.outcome is Outcome.ACCEPTED) is (copies.keys() == everybody)
             assert (delivery.outcome is Outcome.PARTIAL) is (bool(copies) and copies.keys() != everybody)
+
+
+def test_a_server_that_is_busy_for_ever_is_left_to_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mails behind are told as not sent, and may be tried again; the batch ends."""
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.many._ENDURANCE", 0.3)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.pace.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.pace.LONGEST_PAUSE", 0.1)
+
+    def busy(about: str) -> str | None:
+        return "450 4.3.0 busy" if about.startswith("MAIL") else None
+
+    with Server(busy) as server:
+        found = list(send(server.manager(), (letter(number) for number in range(500))))
+    assert len(found) == 500
+    assert {str(delivery.outcome) for delivery in found} == {"refused", "not_sent"}
+    last = found[-1].error
+    assert last is not None and last.retryable
+    assert "has taken no mail for" in str(last)

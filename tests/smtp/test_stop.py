@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.errors import RefusedError, StoppedError
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp import Delivery, Outcome, many, patience
-from airflow_provider_smtpcm.smtp.interruption import Stop
+from airflow_provider_smtpcm.stop import Stop
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_batch import A, B, at_first, batch, letter

@@ -306,15 +306,16 @@ class Ledger:
             self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
 
     def _write_down(self, results: Mapping[int, _Result], reservation: Reservation | None) -> None:
-        """What has come in first: if only one of two writes succeeds, too many rows are in doubt, and not too few."""
-        dirty: dict[int, None] = {}
+        """What has come in first: if only one write of two succeeds, no more rows are in doubt than there may be."""
+        recorded: set[int] = set()
         for row, result in results.items():
             self._put(row, result.mark, result.state, result.rest)
-            dirty[row // ROWS] = None
+            recorded.add(row // ROWS)
+        reserved: set[int] = set()
         for row, mark in () if reservation is None else reservation.rows:
             self._put(row, mark, State.OPEN, reservation.rests.get(row, EVERYBODY) if reservation else EVERYBODY)
-            dirty[row // ROWS] = None
-        for number in dirty:
+            reserved.add(row // ROWS)
+        for number in (*sorted(recorded - reserved), *sorted(reserved)):
             self._set(f"{HEAD}/{self.generation}/{number}", self._blocks[number].to_json())
         if reservation is not None:
             reservation.done = True

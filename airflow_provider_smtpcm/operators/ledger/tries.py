@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.operators.ledger.ledger import Ledger, Standing
-from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_smtpcm.smtp.interruption import Stop
+    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger, Standing
+    from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a mail is tried again within a try, unless somebody says otherwise.
-RETRY_FOR = 60.0
 # How long before Airflow's own time limit a task ends by itself, so that it can write down what became of its mails.
 _BEFORE_THE_LIMIT = 5.0
 
@@ -49,6 +46,10 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
     Raises:
         LedgerError: it cannot be read, or not be written.
     """
+    # Here, since every parse of a DAG imports this module.
+    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger, Standing
+    from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
+
     store = TaskStateStore.of(context)
     if store is None:
         log.info("This Airflow keeps no state of tasks: once a mail was accepted, the task is not tried again.")
@@ -80,6 +81,8 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
 
 
 def _ended(context: Context, *, final: bool) -> Standing:
+    from airflow_provider_smtpcm.operators.ledger.ledger import Standing
+
     return Standing.ENDED if final or _is_the_last(context["ti"]) else Standing.OPEN
 
 

@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-    from airflow_provider_smtpcm.smtp.interruption import Stop
+    from airflow_provider_smtpcm.stop import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import jinja2
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail.identity import new_message_id
 from airflow_provider_smtpcm.mail.merge import MergeRenderer
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
@@ -80,6 +80,7 @@ def generate(order: Order) -> int:
     """The octets of a merge, for nobody."""
     subject, html = jinja2.Template(SUBJECT_TEMPLATE), jinja2.Template(HTML_TEMPLATE)
     renderer = MergeRenderer()
+    attachments = (Attachment(order.file),)  # once, as the operator does it
     written = 0
     for row in rows(order):
         mail = Mail(
@@ -87,7 +88,7 @@ def generate(order: Order) -> int:
             to=row["address"],
             subject=subject.render(row=row),
             html=html.render(row=row),
-            attachments=order.file,
+            attachments=attachments,
             message_id=new_message_id("corp.example"),
         )
         written += len(b"".join(renderer.render(mail)))
