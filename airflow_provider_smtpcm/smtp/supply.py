@@ -160,7 +160,7 @@ class Supply:
             if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
                 outgoing.binary = self._binary_renderer.render(mail)
             elif outgoing.rendering.size <= _HELD_READY:
-                outgoing.message = b"".join((*dot_stuffed(outgoing.rendering), FINAL_DOT))
+                outgoing.message = b"".join((*dot_stuffed(outgoing.rendering.pieces), FINAL_DOT))
         except MailError as error:
             self._delivered(not_prepared(errand, mail, error))
             return
