@@ -109,7 +109,7 @@ class Ledger:
         self._closing = 0
         self._first_result_at = 0.0
         self._wanted: Reservation | None = None
-        self._flushing = self._stopping = False
+        self._stopping = False
         self._failure: LedgerError | None = None
         self._changed = threading.Condition()
         self._writer: threading.Thread | None = None
