@@ -100,7 +100,7 @@ lock: ## Resolve pyproject.toml into requirements.lock again; ARGS=--upgrade tak
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check uv && \
 	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
+		--generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
 		--constraint .ci/airflow-version.txt $(ARGS) --output-file requirements.lock pyproject.toml && \
 	printf 'gssapi\nkrb5\n' | UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
