@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _NAMED = 10
 #: Seconds for which a mail is tried again within a try, unless somebody says otherwise.
@@ -12,6 +13,11 @@ RETRY_FOR = 60.0
 def as_text(value: object) -> str | None:
     """Native rendering turns text that looks like a number into one; this turns it back. None stays None."""
     return value if value is None or isinstance(value, str) else str(value)
+
+
+def as_headers(value: Any) -> Any:
+    """A mapping of headers with text alone in it; whatever else was given is for the mail to judge."""
+    return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
 
 
 def first_of(words: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, airflow_error
 from airflow_provider_smtpcm.operators.fields import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
 from airflow_provider_smtpcm.operators.ledger.tries import budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
@@ -66,8 +67,8 @@ class MailMergeOperator(BaseOperator):
             is needed; another iterable of mappings; or a pandas DataFrame. The first line of a CSV file names the
             columns.
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
-        from_address, to, cc, bcc, reply_to, subject, text, html, text_file, html_file, attachments, inline_images,
-            priority, headers, message_id: as `SendMailOperator` has them.
+        from_address, to, cc, bcc, reply_to, subject, text, html: as `SendMailOperator` has them.
+        text_file, html_file, attachments, inline_images, priority, headers, message_id: likewise.
         row_key: a template for what tells a row from all others, such as `{{ row.id }}`: with it a mail bears the same
             Message-ID on every try, and a second row with the same key makes no mail. None: a digest of the row and
             how many like it came before.
@@ -106,10 +107,12 @@ class MailMergeOperator(BaseOperator):
     template_fields: Sequence[str] = ("smtpcm_conn_id", "rows", "report_file", *ROW_FIELDS)
     template_ext: Sequence[str] = ()
     template_fields_renderers = {  # noqa: RUF012
+        "rows": "json",
         "text": "text",
         "html": "html",
-        "headers": "json",
+        "attachments": "json",
         "inline_images": "json",
+        "headers": "json",
     }
     ui_color = "#e8f0fb"
 
@@ -213,6 +216,7 @@ class MailMergeOperator(BaseOperator):
         result = tally.result()
         log.info("MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"])
         if failure is None:
+            tell_outlets(context, self.outlets, {"counts": result["counts"]})
             return result
         if self.do_xcom_push:
             try:
@@ -249,8 +253,13 @@ class MailMergeOperator(BaseOperator):
             retry_for=budget(self.retry_for, self.execution_timeout),
             stop=self._stop,
         )
+        lineage = Lineage(hook)
         with closing(MergeReport(self.report_file, try_number=getattr(context["ti"], "try_number", 1))) as report:
+            if self.report_file:
+                lineage.written(self.report_file)
             rows = open_rows(self._given_rows(), encoding=self.rows_encoding or self.encoding, delimiter=self.delimiter)
+            if is_path(self.rows):
+                lineage.read(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             tally = MergeTally(source=rows, report=report)
             with ledger_of(
                 context, on_clear=self.on_clear, window=self.ledger_window, connections=self.connections
@@ -264,10 +273,11 @@ class MailMergeOperator(BaseOperator):
                     identity=lambda key: identity_of(context, ledger, key),
                     past=None if ledger is None else Past(ledger, tally, retry_unknown=tolerance.retry_unknown),
                 )
-                failure = send_all(hook, mails, tally, ledger, terms)
+                failure = send_all(hook, mails, tally, ledger, terms, sent=lineage.sent)
                 report.close()
                 faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
-                if self._stop.asked and not mails.ended:
+                # Who was refused for now might have had another turn, and has one in another try.
+                if self._stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
                     faults.append(self._stop.error())
                 tries.failure = failure or verdict(tally, tolerance, faults, durable=ledger is not None)
         return tally, tries.failure

@@ -12,8 +12,9 @@ from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
 from airflow_provider_smtpcm.operators.body_file import render_body_file
-from airflow_provider_smtpcm.operators.fields import RETRY_FOR, as_text, first_of, one_of, zero_or_more
+from airflow_provider_smtpcm.operators.fields import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.stop import Stop
 
 if TYPE_CHECKING:
@@ -88,7 +89,13 @@ class SendMailOperator(BaseOperator):
     )
     # Empty on purpose: Airflow would take any value that ends so, a subject or an attachment, for a template file.
     template_ext: Sequence[str] = ()
-    template_fields_renderers = {"text": "text", "html": "html", "headers": "json", "inline_images": "json"}  # noqa: RUF012
+    template_fields_renderers = {  # noqa: RUF012
+        "text": "text",
+        "html": "html",
+        "attachments": "json",
+        "inline_images": "json",
+        "headers": "json",
+    }
     ui_color = "#e8f0fb"
 
     def __init__(
@@ -163,6 +170,16 @@ class SendMailOperator(BaseOperator):
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, first_of(delivery.accepted), delivery.reply)
+        tell_outlets(
+            context,
+            self.outlets,
+            {
+                "message_id": delivery.message_id,
+                "outcome": str(delivery.outcome),
+                "accepted": len(delivery.accepted),
+                "refused": len(delivery.refused),
+            },
+        )
         return delivery.to_dict()
 
     def on_kill(self) -> None:
@@ -175,12 +192,15 @@ class SendMailOperator(BaseOperator):
 
         try:
             past = PastDelivery(tries.ledger)
+            accepted = past.accepted()
+            if accepted is not None:
+                return accepted
             mail = self._mail(context, hook, tries.ledger)
             delivery = past.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(mail, hook, past)
         except MailError as error:
             tries.failure = self._airflow_error(error)
             return None
-        tries.failure = self._failure(delivery, durable=tries.ledger is not None)
+        tries.failure = self._failure(mail, delivery, durable=tries.ledger is not None)
         return delivery
 
     def _airflow_error(self, error: MailError) -> AirflowException:
@@ -210,19 +230,22 @@ class SendMailOperator(BaseOperator):
             )
         finally:
             past.close()
-        if not deliveries:
-            raise self._stop.error()  # before it was begun
+        if not deliveries:  # it was stopped before it was begun
+            return past.as_before(mail, self._stop.error())
         past.keep(deliveries[0])
+        Lineage(hook).sent(mail, deliveries[0])
         return deliveries[0]
 
-    def _failure(self, delivery: Delivery, *, durable: bool) -> AirflowException | None:
+    def _failure(self, mail: Mail, delivery: Delivery, *, durable: bool) -> AirflowException | None:
         """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
         error = delivery.error
         if error is None:
             return None
         if delivery.outcome == "unknown" or not delivery.accepted:
             return self._airflow_error(error)
-        if self.on_refused == "warn":
+        everybody_asked = not delivery.never_asked(address.address for address in mail.recipients)
+        cut_short = durable and self._stop.asked and error.retryable
+        if self.on_refused == "warn" and everybody_asked and not cut_short:
             return None
         return airflow_error(error, retry_unknown=False) if durable else AirflowFailException(str(error))
 
@@ -243,7 +266,7 @@ class SendMailOperator(BaseOperator):
             attachments=self.attachments or (),
             inline_images=self.inline_images or (),
             priority=self.priority or "normal",
-            headers={name: as_text(value) or "" for name, value in (self.headers or {}).items()},
+            headers=as_headers(self.headers),
             message_id=as_text(self.message_id) or None,
         )
         mail = hook.addressed(mail)

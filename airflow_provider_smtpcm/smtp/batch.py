@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 from contextlib import closing
 from typing import Protocol
 
@@ -15,6 +15,10 @@ Send = Callable[[Iterator[Errand | None]], Generator[Delivery, None, None]]
 
 class Journal(Protocol):
     """Where somebody writes down what is about to be sent, and what became of it."""
+
+    @property
+    def in_doubt(self) -> Container[int]:
+        """The errands that were passed on, and of which nothing was heard."""
 
     def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
         """Pass errands on once they are written down; None stands for nothing just now."""
@@ -36,18 +40,22 @@ def deliveries(
     """
     patience = Patience(errands, retry_for)
     sending = send(iter(patience) if journal is None else journal.admit(iter(patience)))
+
+    def on_their_way() -> Container[int]:
+        return patience.out if journal is None else journal.in_doubt
+
     with closing(sending):
         try:
             for delivery in sending:
                 left = patience.left(delivery)
+                final = patience.settle(delivery, left)
                 if journal is not None:
                     journal.heard(delivery, left)
-                final = patience.settle(delivery, left)
                 if final is not None:
                     yield final
         except GeneratorExit:
             raise
         except BaseException:
-            yield from patience.give_up()  # of these it is known how they stand
+            yield from patience.give_up(on_their_way())  # of the others it is known how they stand
             raise
-    yield from patience.give_up()
+    yield from patience.give_up(on_their_way())

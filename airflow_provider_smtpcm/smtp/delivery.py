@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -52,6 +52,10 @@ class Delivery:
         """All that the server said about it, each once."""
         said = [reply for reply in (self.reply, *self.refused.values()) if reply is not None]
         return list(dict.fromkeys(said))
+
+    def never_asked(self, recipients: Iterable[str]) -> tuple[str, ...]:
+        """Those of them who do not have it, and whom nobody refused."""
+        return tuple(address for address in recipients if address not in self.accepted and address not in self.refused)
 
     def to_dict(self) -> dict[str, object]:
         """As JSON: what the operator returns, and so the XCom."""

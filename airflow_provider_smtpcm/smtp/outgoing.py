@@ -138,18 +138,8 @@ class Outgoing:
         )
 
     def _rest(self, error: MailError) -> MailError:
-        """The error of those who are left, where others have the mail already: trying all of it again is no remedy."""
-        if not self.accepted:
-            return error
         rest = [address for address in self.recipients if address not in self.refused]
-        return RefusedError(
-            f"{self.mail.message_id} was taken for {some_of(self.accepted)}, who do get it, and not sent to "
-            f"{some_of(rest)}: {error.message}",
-            remedy="Send it to these alone.",
-            phase=error.phase,
-            reply=error.reply,
-            retryable=error.retryable,
-        )
+        return _error_of_the_rest(self.mail, self.accepted, rest, error)
 
     def _partial(self, peer: str) -> RefusedError:
         return RefusedError(
@@ -175,6 +165,7 @@ class Outgoing:
 
 def not_prepared(errand: Errand, mail: Mail, error: MailError) -> Delivery:
     """The delivery of an errand that was never on its way; its mail may have reached others before."""
+    rest = errand.recipients or [address.address for address in mail.recipients]
     return Delivery(
         index=errand.index,
         message_id=mail.message_id or "",
@@ -182,5 +173,19 @@ def not_prepared(errand: Errand, mail: Mail, error: MailError) -> Delivery:
         accepted=errand.accepted,
         refused=errand.refused,
         reply=error.reply,
-        error=error,
+        error=_error_of_the_rest(mail, errand.accepted, rest, error),
+    )
+
+
+def _error_of_the_rest(mail: Mail, accepted: Sequence[str], rest: Sequence[str], error: MailError) -> MailError:
+    """The error of those who are left, where others have the mail already: trying all of it again is no remedy."""
+    if not accepted:
+        return error
+    return RefusedError(
+        f"{mail.message_id} was taken for {some_of(accepted)}, who do get it, and not sent to {some_of(rest)}: "
+        f"{error.message}",
+        remedy="Send it to these alone.",
+        phase=error.phase,
+        reply=error.reply,
+        retryable=error.retryable,
     )

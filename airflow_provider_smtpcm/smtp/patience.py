@@ -11,7 +11,7 @@ import heapq
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.errors import Phase, StoppedError
@@ -30,6 +30,8 @@ class _Turn:
     errand: Errand
     began: float
     tries: int = 0
+    # What became of it so far.
+    became: Delivery | None = None
 
 
 class Patience:
@@ -47,14 +49,18 @@ class Patience:
         self._seconds = seconds
         self._exhausted = False
         self._turns: dict[int, _Turn] = {}
-        # When its next turn is, its index, and what became of it so far.
-        self._waiting: list[tuple[float, int, Delivery]] = []
+        # When its next turn is, and its index.
+        self._waiting: list[tuple[float, int]] = []
+        #: Those that have another turn just now.
+        self.out: set[int] = set()
 
     def __iter__(self) -> Iterator[Errand | None]:
         """Go on until every errand is settled."""
         while True:
             if self._waiting and self._waiting[0][0] <= time.monotonic():
-                _, index, _ = heapq.heappop(self._waiting)
+                index = self._waiting[0][1]
+                self.out.add(index)
+                heapq.heappop(self._waiting)
                 yield self._turns[index].errand
             elif not self._exhausted and len(self._waiting) < MAY_WAIT:
                 errand = next(self._errands, self)
@@ -76,6 +82,7 @@ class Patience:
     def settle(self, delivery: Delivery, left: tuple[str, ...]) -> Delivery | None:
         """The delivery, if that is how it ends; None: it has another turn, with those who are left."""
         turn = self._turns[delivery.index]
+        self.out.discard(delivery.index)
         turn.tries += 1
         now = time.monotonic()
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn.tries - 1)) * random.uniform(0.5, 1)  # noqa: S311 - no secret
@@ -90,15 +97,25 @@ class Patience:
             delivery.accepted,
             {address: reply for address, reply in delivery.refused.items() if address not in left},
         )
-        heapq.heappush(self._waiting, (now + wait, delivery.index, delivery))
+        turn.became = delivery
+        heapq.heappush(self._waiting, (now + wait, delivery.index))
         return None
 
-    def give_up(self) -> list[Delivery]:
-        """Nobody has another turn: what became so far of those that waited for one."""
-        waiting, self._waiting = self._waiting, []
-        for _, index, _ in waiting:
+    def give_up(self, on_their_way: Container[int]) -> list[Delivery]:
+        """Nobody has another turn: what became so far of those that waited for one, or had it and never got away.
+
+        Args:
+            on_their_way: those that did get away, and whose deliveries will not come any more.
+        """
+        self._waiting.clear()
+        known = {
+            index: turn.became
+            for index, turn in self._turns.items()
+            if turn.became is not None and index not in on_their_way
+        }
+        for index in known:
             del self._turns[index]
-        return [delivery for _, _, delivery in sorted(waiting, key=lambda entry: entry[1])]
+        return [known[index] for index in sorted(known)]
 
 
 def who_is_left(delivery: Delivery, errand: Errand) -> tuple[str, ...]:

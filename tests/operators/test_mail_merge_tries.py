@@ -9,7 +9,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_batch import at_first
 
 Behind = Callable[..., None]
+AIRFLOW_VERSION = tuple(map(int, version("apache-airflow-core").split(".")[:2]))
 JANE, JIM, JOAN = (row["email"] for row in ROWS)
 
 
@@ -239,6 +241,144 @@ def test_what_passes_within_a_try_needs_no_other(window: int | None, behind: Beh
         assert len(copies(server)) == 30
 
 
+# --- What breaks down before it has begun.
+
+
+class Failing(Kept):
+    """A store that takes so many more writes, and then no other until it is mended."""
+
+    takes: int | None = None
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """As long as it does."""
+        if self.takes == 0:
+            raise ConnectionError("the API server is away")
+        self.takes = None if self.takes is None else self.takes - 1
+        super().set(key, value, retention=retention)
+
+
+@pytest.mark.parametrize("takes", [0, 1, 2], ids=["at its ledger", "at its head", "at its first row"])
+def test_a_cleared_try_that_breaks_down_leaves_the_other_chance_to_the_next_one(
+    takes: int, behind: Behind, tmp_path: Path
+) -> None:
+    """Somebody mended the mailboxes, once; and at no time is it said that nobody has what somebody has."""
+    store, broken, report = Failing(), [True], str(tmp_path / "report.jsonl")
+    rows = [{"email": f"{JANE}; {JIM}", "name": "both"}, {"email": JOAN, "name": "Joan"}]
+    with Server(until(broken, "550 5.1.1 no such user", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        assert not retried(failure(merge(rows=rows, report_file=report), store, try_number=1, max_tries=0))
+        broken.clear()
+        store.takes = takes
+        assert retried(failure(merge(rows=rows, report_file=report), store, try_number=2, max_tries=2))
+        told = {line["row"]: (line["outcome"], line["accepted"]) for line in lines(tmp_path / "report.jsonl")}
+        assert told[1] == ("partial", [JANE])
+        store.takes = None
+        result = attempt(merge(rows=rows, report_file=report), store, try_number=3, max_tries=2)
+        assert result["counts"]["accepted"] == 2
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+    last = {line["row"]: (line["outcome"], line["accepted"]) for line in lines(tmp_path / "report.jsonl")}
+    assert last == {1: ("accepted", [JANE, JIM]), 2: ("accepted", [JOAN])}
+
+
+def test_a_row_that_was_mended_is_still_sent_by_the_try_after_a_cleared_one_that_broke_down(behind: Behind) -> None:
+    """It is another row than it was, and nobody has it."""
+    store, mended = Failing(), [*ROWS[:2], {**ROWS[2], "email": "joan2@corp.example"}]
+    with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        assert not retried(failure(merge(), store, try_number=1, max_tries=0))
+        store.takes = 2
+        assert retried(failure(merge(rows=mended), store, try_number=2, max_tries=2))
+        store.takes = None
+        attempt(merge(rows=mended), store, try_number=3, max_tries=2)
+        assert copies(server) == {JANE: 1, JIM: 1, "joan2@corp.example": 1}
+
+
+def test_who_has_a_row_s_mail_is_told_although_the_others_cannot_be_asked_again(behind: Behind, tmp_path: Path) -> None:
+    """Their turn had come, and the store did not take it down."""
+    store, rows = Kept(), [{"email": f"{JANE}; {JIM}", "name": "both"}]
+
+    def refuse(about: str) -> str | None:
+        if about != f"RCPT TO:<{JIM}>":
+            return None
+        store.failures = 99
+        return "450 4.2.0 later"
+
+    with Server(refuse) as server:
+        behind(server)
+        assert retried(failure(merge(rows=rows, retry_for=10, report_file=str(tmp_path / "report.jsonl")), store))
+        assert copies(server) == {JANE: 1}
+    (line,) = lines(tmp_path / "report.jsonl")
+    assert (line["outcome"], line["accepted"]) == ("partial", [JANE])
+    assert list(line["refused"]) == [JIM]
+
+
+@pytest.mark.parametrize("on_refused", ["fail", "warn"])
+def test_a_task_that_is_told_to_end_before_it_asks_the_others_is_not_done(
+    on_refused: str, behind: Behind, tmp_path: Path
+) -> None:
+    """They were not refused, so that no warning is enough."""
+    rows = [{"email": f"{JANE}; {JIM}", "name": "both"}]
+    killed = merge(rows=rows, on_refused=on_refused, report_file=str(tmp_path / "report.jsonl"))
+
+    class Interrupting(Kept):
+        asks = False
+
+        def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+            if self.asks and key == "smtpcm/0/0":
+                killed.on_kill()
+                time.sleep(0.1)
+            super().set(key, value, retention=retention)
+
+    store = Interrupting()
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        assert retried(failure(merge(rows=rows), store))
+        store.asks = True
+        error = failure(killed, store)
+        assert retried(error), error
+        store.asks = False
+        (line,) = lines(tmp_path / "report.jsonl")
+        assert (line["outcome"], line["accepted"]) == ("partial", [JANE])
+        assert f"was taken for {JANE}, who do get it, and not sent to {JIM}" in line["error"]
+        assert attempt(merge(rows=rows), store)["counts"]["accepted"] == 1
+        assert copies(server) == {JANE: 1, JIM: 1}
+
+
+def test_what_may_have_been_delivered_is_not_called_unsent_because_it_is_not_sent_again(
+    behind: Behind, tmp_path: Path
+) -> None:
+    """It was to be, and the store went away before."""
+    store, report = Failing(), str(tmp_path / "report.jsonl")
+    task: dict[str, Any] = {"rows": ROWS[:1], "on_unknown": "retry", "report_file": report}
+    with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
+        behind(server)
+        assert retried(failure(merge(**task), store))
+        store.takes = 1
+        assert retried(failure(merge(**task), store))
+        assert [line["outcome"] for line in lines(tmp_path / "report.jsonl")] == ["unknown", "unknown"]
+        assert copies(server) == {JANE: 1}
+
+
+def test_a_row_that_some_have_is_not_sent_to_them_again_because_one_try_could_not_make_its_mail(
+    behind: Behind, tmp_path: Path
+) -> None:
+    """A share that was away: the row is not forgotten for it."""
+    store, text, report = Kept(), tmp_path / "text.txt", tmp_path / "report.jsonl"
+    rows = [{"email": f"{JANE}; {JIM}", "name": "both", "file": str(text)}]
+    task: dict[str, Any] = {"rows": rows, "text_file": "{{ row.file }}", "report_file": str(report)}
+    text.write_text("Well.")
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        assert retried(failure(merge(**task), store))
+        text.unlink()
+        failure(merge(**task), store)
+        told = lines(report)[-1]
+        assert (told["outcome"], told["accepted"]) == ("failed", [JANE])
+        text.write_text("Well.")
+        assert attempt(merge(**task), store)["counts"]["accepted"] == 1
+        assert copies(server) == {JANE: 1, JIM: 1}
+
+
 # --- What breaks in.
 
 
@@ -388,8 +528,6 @@ def test_airflow_s_own_store_is_resumed_when_a_task_is_cleared_that_failed(
     behind: Behind, run_dag: Callable[[DAG], Any]
 ) -> None:
     """Somebody has mended what was refused for good."""
-    if not hasattr(execution_context, "TaskStateStoreAccessor"):
-        return  # Airflow 3.1, 3.2 keep nothing; see above
     with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
         with DAG("merge_cleared", schedule=None) as dag:
@@ -397,7 +535,15 @@ def test_airflow_s_own_store_is_resumed_when_a_task_is_cleared_that_failed(
         instance = run_dag(dag).get_task_instance("send")
         assert (str(instance.state), instance.try_number) == ("failed", 1)
         cleared_and_run(instance, dag)
-        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+        had = 1 if hasattr(execution_context, "TaskStateStoreAccessor") else 2  # Airflow 3.1 and 3.2 keep nothing
+        assert copies(server) == {JANE: had, JIM: had, JOAN: 1}
+
+
+def test_airflow_has_a_store_from_3_3_on_that_takes_what_never_expires() -> None:
+    """It looks at the very object; an Airflow that has no store has no such name either."""
+    has_store = hasattr(execution_context, "TaskStateStoreAccessor")
+    assert has_store == (AIRFLOW_VERSION >= (3, 3))
+    assert getattr(execution_context, "NEVER_EXPIRE", None) is (timedelta.max if has_store else None)
 
 
 def cleared_and_run(instance: Any, dag: DAG) -> None:
@@ -409,6 +555,7 @@ def cleared_and_run(instance: Any, dag: DAG) -> None:
     with create_session() as session:
         instance = session.merge(instance)
         clear_task_instances([instance], session)
+        instance.dag_run.start_date = datetime.now(UTC)  # the scheduler's part, which Airflow 3.1 insists on
         instance.try_number += 1
         session.flush()
         session.commit()

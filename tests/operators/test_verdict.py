@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.errors import MailError, MessageError, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
@@ -28,7 +28,13 @@ def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance:
             assert error is not None
             tally.made_no_mail(number, None, error)
         else:
-            made = Delivery(message_id="<1@corp.example>", outcome=Outcome(outcome.rstrip("*")), error=error)
+            refused = {"jane@corp.example": Reply(code=550)} if outcome == "partial" else {}
+            made = Delivery(
+                message_id="<1@corp.example>",
+                outcome=Outcome(outcome.rstrip("*").partition(",")[0]),
+                refused=refused,
+                error=error,
+            )
             tally.delivered(number, "k", Mail(to="jane@corp.example"), made)
     allowed: dict[str, Any] = {"failed": False, "refused": False, "retry_unknown": False, **tolerance}
     failure = verdict(tally, Tolerance(**allowed), faults or [])
@@ -47,6 +53,7 @@ def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance:
         (["accepted", "unknown"], {"retry_unknown": True}, FAILED),
         (["accepted", "not_sent*"], {}, FAILED),
         (["partial", "not_sent*"], {"refused": True}, FAILED),
+        (["accepted", "partial, and not asked*"], {"refused": True}, FAILED),
         (["unknown"], {}, FAILED),
         (["unknown", "not_sent*"], {}, FAILED),
         (["refused"], {}, FAILED),

@@ -83,18 +83,21 @@ class Diary:
     def __init__(self) -> None:
         self.pages: list[tuple[str, int]] = []
         self.left: list[tuple[str, ...]] = []
+        self.in_doubt: set[int] = set()
 
     def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
         """Whatever comes."""
         for errand in errands:
             if errand is not None:
                 self.pages.append(("admitted", errand.index))
+                self.in_doubt.add(errand.index)
             yield errand
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Whatever became of it."""
         self.pages.append((str(delivery.outcome), delivery.index))
         self.left.append(left)
+        self.in_doubt.remove(delivery.index)
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +137,7 @@ def test_when_the_time_is_over_the_last_word_is_told() -> None:
     began = time.monotonic()
     with Server(at_first(9999, "450 4.2.0 full", "RCPT")) as server:
         (found,) = batch(server.manager(), [letter(0)], retry_for=0.4)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     assert (found.outcome, str(found.refused[A])) == (Outcome.REFUSED, "450 4.2.0 full")
     assert found.error is not None
     assert found.error.retryable
@@ -147,7 +150,7 @@ def test_a_server_that_stays_away_is_given_up_for_all_mails() -> None:
     manager = SmtpConnectionManager(host="127.0.0.1", port=port, ssl_mode="none", timeout=5.0)
     began = time.monotonic()
     found = list(batch(manager, [letter(number) for number in range(50)], retry_for=0.5, connections=4))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 6
     assert outcomes(found) == ["not_sent"] * 50
 
 

@@ -186,7 +186,7 @@ def test_each_wait_is_twice_the_one_before_up_to_a_longest_and_never_quite_the_s
         for _ in range(9):
             now = time.monotonic()
             assert settled(patience, refused()) is None
-            ((at, _, _),) = patience._waiting
+            ((at, _),) = patience._waiting
             patience._waiting.clear()
             waits.append(at - now)
         firsts.add(round(waits[0], 4))
@@ -240,5 +240,19 @@ def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
         next(turns)
     waiting = [refused(index) for index in (2, 0)]
     assert [settled(patience, delivery) for delivery in waiting] == [None, None]
-    assert patience.give_up() == [waiting[1], waiting[0]]
-    assert patience.give_up() == []
+    assert patience.give_up(()) == [waiting[1], waiting[0]]
+    assert patience.give_up(()) == []
+
+
+def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was to pass it on broke down; of one that did get away the old word does not hold any more."""
+    monkeypatch.setattr(module, "FIRST_WAIT", 0.0)
+    patience = Patience(map(errand, range(2)), 60)
+    turns = iter(patience)
+    for _ in range(2):
+        next(turns)
+    for index in range(2):
+        settled(patience, refused(index))
+    assert {turn.index for turn in (next(turns), next(turns)) if turn is not None} == patience.out == {0, 1}
+    assert patience.give_up(patience.out) == []
+    assert [delivery.index for delivery in patience.give_up({0})] == [1]

@@ -118,7 +118,7 @@ def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor)
         threading.Timer(0.1, stop.ask).start()
         began = time.monotonic()
         assert list(sending) == []
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
 
 
 # --- Before DATA.
@@ -142,7 +142,7 @@ def test_an_envelope_that_is_never_answered_is_left_after_a_while(manager_for: M
     with Dialogue(script(PLAIN, "C: MAIL *", "HANG")) as dialogue:
         began = time.monotonic()
         found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("MAIL"))
-    assert 0.6 <= time.monotonic() - began < 2
+    assert 0.6 <= time.monotonic() - began < 10
     assert_stopped(found[0])
 
 
@@ -154,7 +154,7 @@ def test_good_byes_that_are_not_answered_are_not_waited_for(
     with Dialogue(script(PLAIN, *STEPS[:1], "PAUSE", STEPS[1], "C: RSET", "HANG")) as dialogue:
         began = time.monotonic()
         found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("MAIL"))
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 4
     assert_stopped(found[0])
 
 
@@ -240,7 +240,7 @@ def test_an_answer_that_does_not_come_in_time_is_not_known(manager_for: ManagerF
     with Dialogue(script(PLAIN, *STEPS, "MESSAGE", "HANG")) as dialogue:
         began = time.monotonic()
         found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("DATA"), after=0.1)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     assert found[0].outcome == "unknown"
     assert "the worker is shut down" in str(found[0].error)
     assert len(dialogue.messages) == 1
@@ -271,7 +271,7 @@ def test_a_mail_that_waits_for_another_turn_is_told_as_it_stood(
     with Server(at_first(2, "450 4.2.0 later", about)) as server:
         began = time.monotonic()
         (found,) = batch(server.manager(), [letter(0)], stop=stop)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
     assert (str(found.outcome), found.accepted) == (outcome, accepted)
     assert str(found.refused[B]) == "450 4.2.0 later"
 
@@ -294,7 +294,7 @@ def test_a_store_that_does_not_answer_holds_nobody_up() -> None:
     with Server() as server:
         began, used = time.monotonic(), time.process_time()
         (found,) = batch(server.manager(), [letter(0, attachments=[Attachment(Slow())])], stop=stop)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         assert time.process_time() - used < 0.5
         over.set()
     assert (found.outcome, type(found.error)) == (Outcome.NOT_SENT, StoppedError)
@@ -307,7 +307,7 @@ def test_who_is_asked_while_a_server_is_away_does_not_wait_for_it() -> None:
     threading.Timer(0.3, stop.ask).start()
     began = time.monotonic()
     (found,) = batch(manager, [letter(0)], stop=stop, retry_for=60)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert (found.outcome, type(found.error)) == (Outcome.NOT_SENT, StoppedError)
 
 
@@ -360,7 +360,7 @@ def test_a_signal_wakes_who_waits(manager_for: ManagerFor) -> None:
         with Server(say_nothing) as server:
             began = time.monotonic()
             (found,) = batch(server.manager(timeout=60, final_reply_timeout=60), [letter(0)], stop=stop)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
     finally:
         signal.signal(signal.SIGALRM, before)
     assert found.outcome == "unknown"

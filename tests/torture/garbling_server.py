@@ -118,6 +118,11 @@ class GarblingServer(Listening):
             conversation.hold()
         conversation.peer.close()  # it may be another one by now, which speaks TLS
 
+    @property
+    def reached(self) -> bool:
+        """Whether the moment has come."""
+        return self._times[self.garbage.step] > 0
+
     def due(self, step: Step) -> bool:
         """Whether this is the moment."""
         if step is not self.garbage.step:

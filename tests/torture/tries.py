@@ -30,9 +30,7 @@ _GOT_IT = re.compile(r" for (?P<who>[^:]*?), who do get it")
 
 
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits become short, time limits too, shorter than a connection may have them; and any Airflow has a store."""
-    from airflow.sdk.execution_time import context as sdk_context
-
+    """Waits become short, time limits too, shorter than a connection may have them."""
     read = SmtpConnectionManager.from_airflow
 
     def from_airflow(connection: Any) -> SmtpConnectionManager:
@@ -46,8 +44,6 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.patience.FIRST_WAIT", _WAIT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.pace.FIRST_PAUSE", _WAIT)
     monkeypatch.setattr("airflow_provider_smtpcm.operators.ledger.ledger._AGAIN", (_WAIT, _WAIT))
-    if not hasattr(sdk_context, "NEVER_EXPIRE"):  # before Airflow 3.3
-        monkeypatch.setattr(sdk_context, "NEVER_EXPIRE", None, raising=False)
 
 
 class Accessor(Memory):
@@ -306,10 +302,17 @@ def _of_one(job: Job, recipients: list[str], one: Told) -> list[str]:
     return wrong
 
 
+def _everybody_was_asked(recipients: list[str], one: Told) -> bool:
+    """A warning is for who was refused; who was not even asked is left."""
+    return one.outcome != "partial" or set(recipients) <= {*one.accepted, *one.refused}
+
+
 def _of_the_state(job: Job, said: list[Told]) -> list[str]:
     wrong: list[str] = []
     tolerated = ("accepted", "partial", "refused") if job.on_refused == "warn" else ("accepted",)
     done = all(one.outcome in tolerated for one in said) and any(one.accepted for one in said)
+    asked = zip(job.mails, job.told(), strict=True)
+    done = done and all(one is None or _everybody_was_asked(recipients, one) for recipients, one in asked)
     if done is not (job.last.ended is Ended.SUCCESS) and not _store_failed(job):
         wrong.append(f"the task is {job.last.ended}, and {Counter(one.outcome for one in said)}")
     faults = {planned.fault for planned in job.relay.happened}

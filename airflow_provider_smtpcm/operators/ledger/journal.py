@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.errors import MessageError, Reply
+from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, Reply
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, Rest, State
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outgoing import not_prepared
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 # So many seconds the first one waits for others to be written down with it: rows may come slowly.
 _GATHERING = 0.05
@@ -80,13 +81,13 @@ class LedgerJournal:
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""
-        asked = _asked(self.in_doubt.pop(delivery.index))
+        asked = _asked(self.in_doubt[delivery.index])
         lost = {address: str(reply) for address, reply in delivery.refused.items() if not reply.transient}
-        never_asked = any(address not in delivery.accepted and address not in delivery.refused for address in asked)
-        state = _state(delivery, left, never_asked=never_asked)
+        state = _state(delivery, left, never_asked=bool(delivery.never_asked(asked)))
         self._ledger.record(
             delivery.index, state, EVERYBODY if state is State.ACCEPTED else Rest(delivery.accepted, lost)
         )
+        del self.in_doubt[delivery.index]  # last, so that an interruption finds it in doubt rather than not begun
 
     def never_heard(self, index: int) -> None:
         """What became of this one nobody will say any more."""
@@ -121,24 +122,40 @@ def _rest_of(errand: Errand) -> Rest:
     return Rest(errand.accepted, {address: str(reply) for address, reply in errand.refused.items()})
 
 
-def errand_of(index: int, mail: Mail, known: Known, *, afresh: bool) -> Errand | None:
+def errand_of(index: int, mail: Mail, known: Known) -> Errand | None:
     """The mail for those who lack it; None: nobody does.
 
     Args:
         index: its place.
         mail: as it is now: somebody may have mended an address.
         known: who has it.
-        afresh: whether those who were refused for good have another chance.
     """
     if not known.rest:
         return Errand(index, mail)
-    has, lost = known.rest.accepted, {} if afresh else known.rest.lost
+    has, lost = known.rest.accepted, known.rest.lost
     lacking = [address.address for address in mail.recipients if address.address not in has]
     recipients = [address for address in lacking if address not in lost] or lacking
     if not recipients:
         return None
-    refused = {address: parsed(said) for address, said in lost.items() if address not in recipients}
+    refused = {address: parsed(lost[address]) for address in lacking if address not in recipients}
     return Errand(index, mail, tuple(recipients), has, refused)
+
+
+def as_before(index: int, mail: Mail, known: Known, error: MailError) -> Delivery:
+    """What became of a mail that this try did not begin with: who has it, or may have it, by the tries before.
+
+    Args:
+        index: its place.
+        mail: as it is now.
+        known: what the tries before left of it.
+        error: why it was not begun.
+    """
+    if known.state in (State.OPEN, State.UNKNOWN):
+        doubt = OutcomeUnknownError(
+            f"{mail.message_id} may have been delivered by an earlier try. {error.message}", remedy=error.remedy
+        )
+        return Delivery(index=index, message_id=mail.message_id or "", outcome=Outcome.UNKNOWN, error=doubt)
+    return not_prepared(errand_of(index, mail, known) or Errand(index, mail), mail, error)
 
 
 def parsed(said: str) -> Reply:

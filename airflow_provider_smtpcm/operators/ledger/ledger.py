@@ -58,6 +58,10 @@ class Known:
     rest: Rest = EVERYBODY
 
 
+#: Of a row that nobody has met.
+NOTHING = Known(State.UNSEEN)
+
+
 @dataclass(slots=True, eq=False)
 class Reservation:
     """Rows that may be sent once it is `done`."""
@@ -123,13 +127,13 @@ class Ledger:
         self.generation: int = head.get("generation", 0)
         #: Whether a try before this one left something.
         self.resumed = bool(head)
-        #: Whether what was refused for good, or made no mail, has another chance, because somebody mended something.
-        self.afresh = standing is Standing.ENDED
         if standing is Standing.CLOSED or (standing is Standing.ENDED and send_again):
             self.generation += 1
-            self.resumed = self.afresh = False
+            self.resumed = False
         if self.resumed:
             self._read_blocks()
+            if standing is Standing.ENDED:
+                self._give_another_chance()
         self._write_head(Standing.OPEN)
 
     # --- What an earlier try left
@@ -149,11 +153,9 @@ class Ledger:
         if block is None or at >= len(block) or block.state(at) is State.UNSEEN:
             return None
         state = block.state(at)
-        if block.mark(at) != mark:
-            # Somebody mended a row that nobody has, unless it is one of the others.
-            mended = state is State.FAILED or (state is State.REFUSED and self.afresh)
-            if not mended or mark in self._marks:
-                raise changed(f"row {row + 1} is another one")
+        # Somebody may have mended a row that nobody has, unless it is one of the others.
+        if block.mark(at) != mark and (state is not State.FAILED or mark in self._marks):
+            raise changed(f"row {row + 1} is another one")
         return Known(state, block.rest.get(at, EVERYBODY))
 
     @cached_property
@@ -347,6 +349,16 @@ class Ledger:
                     f"The ledger of this task is damaged ({error}).", remedy="Begin a new run."
                 ) from error
             number += 1
+
+    def _give_another_chance(self) -> None:
+        """Somebody may have mended what was refused for good.
+
+        It is written down before the head is, so that it holds until each of them was asked, however many tries that
+        takes: this one may end before.
+        """
+        for number, block in self._blocks.items():
+            if block.give_another_chance():
+                self._set(f"{HEAD}/{self.generation}/{number}", block.to_json())
 
     def _write_head(self, standing: Standing) -> None:
         self._set(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.errors import OutcomeUnknownError, RefusedError
+from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, RefusedError
 from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, errand_of, parsed
-from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger
+from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, errand_of, parsed
+from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known, Ledger
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 
@@ -32,6 +32,13 @@ class PastDelivery:
         #: What is asked before the mail is sent, and told afterwards.
         self.journal = None if ledger is None else LedgerJournal(ledger, lambda _: _THE_ONE)
 
+    def accepted(self) -> Delivery | None:
+        """The delivery, if everybody has the mail; to know that, it need not be made again, which may be dear."""
+        if self._ledger is None or self._known is None or self._known.state is not State.ACCEPTED:
+            return None
+        kept = self._ledger.kept(_DELIVERY)
+        return Delivery.from_dict(kept) if kept is not None and kept["outcome"] == Outcome.ACCEPTED else None
+
     def settled(self, mail: Mail, *, retry_unknown: bool) -> Delivery | None:
         """The delivery, if nothing is left to be done.
 
@@ -42,7 +49,7 @@ class PastDelivery:
         if self._ledger is None or self._known is None:
             return None
         state, rest = self._known.state, self._known.rest
-        if state is State.ACCEPTED or (state is State.PARTIAL and not self._ledger.afresh):
+        if state in (State.ACCEPTED, State.PARTIAL):
             return self._kept(mail, Outcome.ACCEPTED if state is State.ACCEPTED else Outcome.PARTIAL)
         if state in (State.OPEN, State.UNKNOWN) and not retry_unknown:
             self._ledger.record(0, State.UNKNOWN, rest)
@@ -65,7 +72,11 @@ class PastDelivery:
         """The mail for those who lack it; None: nobody does."""
         if self._ledger is None or self._known is None:
             return Errand(0, mail)
-        return errand_of(0, mail, self._known, afresh=self._ledger.afresh)
+        return errand_of(0, mail, self._known)
+
+    def as_before(self, mail: Mail, error: MailError) -> Delivery:
+        """What became of it, where this try did not begin with it."""
+        return as_before(0, mail, self._known or NOTHING, error)
 
     def _kept(self, mail: Mail, outcome: Outcome) -> Delivery:
         """What `keep` has stored, or, where the try ended just before, what the rows say."""

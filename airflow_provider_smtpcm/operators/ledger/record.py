@@ -32,7 +32,8 @@ class State(StrEnum):
     UNKNOWN = "u"
     #: Nobody, or not everybody, has it, and another try may help.
     AGAIN = "t"
-    #: No mail could be made of it.
+    #: Nobody has it, and somebody may mend it: no mail could be made of it, or it was refused before the task was
+    #: cleared.
     FAILED = "f"
     #: Nothing was begun with it.
     UNSEEN = "n"
@@ -94,6 +95,16 @@ class Block:
             self.rest[at] = rest
         else:
             self.rest.pop(at, None)
+
+    def give_another_chance(self) -> bool:
+        """Whoever was refused for good is to be asked again; whether there is anybody."""
+        refused = {at for at, state in enumerate(self.states) if state in (ord(State.REFUSED), ord(State.PARTIAL))}
+        for at in refused:
+            self.states[at] = ord(State.FAILED if self.states[at] == ord(State.REFUSED) else State.AGAIN)
+        lost = {at for at, rest in self.rest.items() if rest.lost}
+        for at in lost:
+            self.put(at, self.mark(at), self.state(at), Rest(self.rest[at].accepted))
+        return bool(refused or lost)
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored; a run of one is its letter alone."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+# What Airflow calls NEVER_EXPIRE, and looks at by identity; spelled out, since Airflow 3.1 and 3.2 lack the name.
+_NEVER_EXPIRE = timedelta.max
 
 
 class TaskStateStore:
@@ -30,6 +34,4 @@ class TaskStateStore:
 
     def set(self, key: str, value: Any) -> None:
         """Write it down; whoever deletes the run deletes it too."""
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE
-
-        self._accessor.set(key, value, retention=NEVER_EXPIRE)
+        self._accessor.set(key, value, retention=_NEVER_EXPIRE)

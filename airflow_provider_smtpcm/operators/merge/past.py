@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, changed
+from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known, Ledger, changed
 from airflow_provider_smtpcm.operators.ledger.record import State
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 
-#: Of a row that nobody has met.
-NOTHING = Known(State.UNSEEN)
 # What each state counts as where it is left as it is.
 _OUTCOMES = {
     State.ACCEPTED: "accepted",
@@ -32,8 +30,6 @@ class Past:
         self._tally = tally
         self._retry_unknown = retry_unknown
         self._rows = ledger.rows
-        #: Whether those who were refused for good have another chance.
-        self.afresh = ledger.afresh
 
     def left(self, number: int, key: str | None, mark: bytes) -> Known | None:
         """What is known of a row that is to be sent: Known() for nothing; None: it is settled.
@@ -46,8 +42,6 @@ class Past:
         known = self._ledger.known(number - 1, mark)
         if known is None or known.state in (State.AGAIN, State.FAILED):
             return known or NOTHING
-        if known.state in (State.REFUSED, State.PARTIAL) and self.afresh:
-            return known
         if known.state in (State.OPEN, State.UNKNOWN) and self._retry_unknown:
             return known
         if known.state is State.OPEN:
@@ -55,9 +49,10 @@ class Past:
         self._tally.settled_before(number, key, _OUTCOMES[known.state], in_doubt=known.state is State.OPEN)
         return None
 
-    def made_no_mail(self, number: int, mark: bytes) -> None:
-        """Write down that no mail can be made of a row."""
-        self._ledger.record(number - 1, State.FAILED, mark=mark)
+    def made_no_mail(self, number: int, mark: bytes, known: Known) -> None:
+        """Write down that no mail can be made of a row; what is known of one that somebody has, or may have, stays."""
+        if not known.rest.accepted and known.state not in (State.OPEN, State.UNKNOWN):
+            self._ledger.record(number - 1, State.FAILED, mark=mark)
 
     def everybody_has_it(self, number: int, key: str | None) -> None:
         """Nobody is left of a row's recipients who lacks its mail."""

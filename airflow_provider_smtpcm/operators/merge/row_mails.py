@@ -15,8 +15,9 @@ from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.operators.fields import as_text
 from airflow_provider_smtpcm.operators.ledger.journal import errand_of
+from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known
 from airflow_provider_smtpcm.operators.ledger.record import MARK
-from airflow_provider_smtpcm.operators.merge.past import NOTHING, Past
+from airflow_provider_smtpcm.operators.merge.past import Past
 from airflow_provider_smtpcm.operators.merge.row import Row, Rows
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
@@ -43,12 +44,14 @@ class InFlight:
         key: what names it.
         mail: what was made of it.
         mark: three octets of a digest of the key.
+        known: what earlier tries left of it.
     """
 
     number: int
     key: str
     mail: Mail
     mark: bytes
+    known: Known
 
 
 class RowMails:
@@ -97,14 +100,16 @@ class RowMails:
                 known = NOTHING if self._past is None else self._past.left(number, key, mark)
                 if known is None:
                     continue
-                made = self._made(row, number, key, mark, fault)
-                if made is None:
+                made = self._made(row, number, key, fault, known)
+                if key is None or made is None:
+                    if self._past is not None:
+                        self._past.made_no_mail(number, mark, known)
                     continue
-                errand = errand_of(number - 1, made, known, afresh=self._past is not None and self._past.afresh)
+                errand = errand_of(number - 1, made, known)
                 if errand is not None:
+                    self.in_flight[number - 1] = InFlight(number, key, made, mark, known)
                     yield errand
                 elif self._past is not None:
-                    del self.in_flight[number - 1]
                     self._past.everybody_has_it(number, key)
             if self._past is not None and self.broken is None:
                 self._past.check_end(number)
@@ -113,21 +118,17 @@ class RowMails:
         self.ended = True
 
     def _made(
-        self, row: Row | MessageError, number: int, key: str | None, mark: bytes, fault: MailError | None
+        self, row: Row | MessageError, number: int, key: str | None, fault: MailError | None, known: Known
     ) -> Mail | None:
-        """The mail of a row, from now on in flight; None where there is none."""
+        """The mail of a row; None where there is none."""
         try:
             if key is None or isinstance(row, MessageError):
                 assert fault is not None
                 raise fault
-            mail = self._mail(self._templates.fill_in(row, number), key)
+            return self._mail(self._templates.fill_in(row, number), key)
         except MailError as error:
-            self._tally.made_no_mail(number, key, error)
-            if self._past is not None:
-                self._past.made_no_mail(number, mark)
+            self._tally.made_no_mail(number, key, error, accepted=known.rest.accepted)
             return None
-        self.in_flight[number - 1] = InFlight(number, key, mail, mark)
-        return mail
 
     def mark(self, index: int) -> bytes:
         """Three octets that tell the row of an errand from others."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import LedgerError, OutcomeUnknownError, StoppedError
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal
+from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before
 from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
 from airflow_provider_smtpcm.operators.merge.row_mails import RowMails
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.stop import Stop
 
 
@@ -29,7 +32,13 @@ class Terms:
 
 
 def send_all(
-    hook: SmtpConnectionManagerHook, mails: RowMails, tally: MergeTally, ledger: Ledger | None, terms: Terms
+    hook: SmtpConnectionManagerHook,
+    mails: RowMails,
+    tally: MergeTally,
+    ledger: Ledger | None,
+    terms: Terms,
+    *,
+    sent: Callable[[Mail, Delivery], None],
 ) -> AirflowException | None:
     """Send every mail that there is.
 
@@ -39,6 +48,7 @@ def send_all(
         tally: hears what became of each.
         ledger: is told before and after; None: nobody is.
         terms: see there.
+        sent: is told of each mail and what became of it, last of all.
 
     Returns:
         The error with which the task ends, where something broke in.
@@ -57,6 +67,7 @@ def send_all(
             for delivery in deliveries:
                 row = mails.in_flight.pop(delivery.index)
                 tally.delivered(row.number, row.key, row.mail, delivery)
+                sent(row.mail, delivery)
     except LedgerError as error:
         mails.broken = error
         _leave(mails, tally, journal, error)
@@ -73,15 +84,15 @@ def send_all(
 
 
 def _leave(mails: RowMails, tally: MergeTally, journal: LedgerJournal | None, why: BaseException) -> None:
-    """Account for rows whose mails were made, and of which nothing was heard."""
+    """Account for rows whose mails were made, and of which nothing was heard in this try."""
     doubt = OutcomeUnknownError(
         f"The task was interrupted ({_reason(why)}) while this mail was on its way.",
         remedy="Look for its Message-ID in the server's log.",
     )
     not_begun = StoppedError(f"It was not sent: {_reason(why)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
-        if isinstance(why, StoppedError | LedgerError) or (journal is not None and index not in journal.in_doubt):
-            tally.not_begun(row.number, row.key, row.mail.message_id, not_begun)
+        if index not in journal.in_doubt if journal is not None else isinstance(why, StoppedError):
+            tally.delivered(row.number, row.key, row.mail, as_before(index, row.mail, row.known, not_begun))
             continue
         tally.interrupted(row.number, row.key, row.mail.message_id, doubt)
         if journal is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
@@ -47,6 +48,8 @@ class MergeTally:
         self.retryable: set[str] = set()
         #: How many rows an earlier try has settled.
         self.earlier = 0
+        #: How many `partial` rows have a recipient who was neither accepted nor refused: nobody asked the server.
+        self.left_out = 0
 
     def __getitem__(self, outcome: str) -> int:
         """How many rows had this outcome."""
@@ -57,12 +60,28 @@ class MergeTally:
         """How many rows are done."""
         return self._counts.total()
 
-    def made_no_mail(self, number: int, key: str | None, error: MailError, *, delivery: Delivery | None = None) -> None:
-        """A row of which no mail could be made."""
+    def made_no_mail(
+        self,
+        number: int,
+        key: str | None,
+        error: MailError,
+        *,
+        delivery: Delivery | None = None,
+        accepted: Sequence[str] = (),
+    ) -> None:
+        """A row of which no mail could be made.
+
+        Args:
+            number: of the row.
+            key: what names it.
+            error: why.
+            delivery: what became of it, if that was found out on its way.
+            accepted: who has it by an earlier try.
+        """
         self._count("failed", number, error)
         if len(self._failed) < LISTED:
             self._failed.append({"row": number, "key": key, "reason": str(error)})
-        self._write(number, key, outcome="failed", error=error, delivery=delivery)
+        self._write(number, key, outcome="failed", error=error, delivery=delivery, accepted=accepted)
         self._tell_now_and_then()
 
     def delivered(self, number: int, key: str, mail: Mail, delivery: Delivery) -> None:
@@ -73,9 +92,13 @@ class MergeTally:
             self.made_no_mail(number, key, error, delivery=delivery)
             return
         self._count(outcome, number, error)
-        if outcome in ("refused", "partial") and len(self._refused) < LISTED:
-            recipients = list(delivery.refused) or [address.address for address in mail.recipients]
-            self._refused.append({"row": number, "key": key, "recipients": recipients, "reason": str(error)})
+        if outcome in ("refused", "partial"):
+            everybody = [address.address for address in mail.recipients]
+            left_out = delivery.never_asked(everybody) if outcome == "partial" else ()
+            self.left_out += bool(left_out)
+            if len(self._refused) < LISTED:
+                recipients = [*delivery.refused, *left_out] or everybody
+                self._refused.append({"row": number, "key": key, "recipients": recipients, "reason": str(error)})
         self._write(number, key, outcome=outcome, error=error, delivery=delivery)
         self._tell_now_and_then()
 
@@ -100,11 +123,6 @@ class MergeTally:
             self._log(number, outcome, error)
             self._write(number, key, outcome=outcome, error=error)
         self._tell_now_and_then()
-
-    def not_begun(self, number: int, key: str | None, message_id: str | None, error: MailError) -> None:
-        """A row whose mail was made and never begun with."""
-        self._count("not_sent", number, error)
-        self._write(number, key, outcome="not_sent", error=error, message_id=message_id)
 
     def interrupted(self, number: int, key: str, message_id: str | None, error: MailError) -> None:
         """A mail that was on its way when the task was interrupted: it may have been delivered."""
@@ -152,13 +170,14 @@ class MergeTally:
         error: MailError | None,
         delivery: Delivery | None = None,
         message_id: str | None = None,
+        accepted: Sequence[str] = (),
     ) -> None:
         self._report.write(
             row=number,
             key=key,
             message_id=delivery.message_id if delivery else message_id,
             outcome=outcome,
-            accepted=list(delivery.accepted) if delivery else [],
+            accepted=list(delivery.accepted if delivery else accepted),
             refused={address: str(reply) for address, reply in delivery.refused.items()} if delivery else {},
             error=str(error) if error else None,
         )

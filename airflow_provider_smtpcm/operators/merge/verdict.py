@@ -37,7 +37,11 @@ def verdict(
     """
     handed_over = tally["accepted"] + tally["partial"]
     refused = tolerance.refused and handed_over > 0
-    passing = {"failed": tolerance.failed and handed_over > 0, "refused": refused, "partial": refused}
+    passing = {
+        "failed": tolerance.failed and handed_over > 0,
+        "refused": refused,
+        "partial": refused and not tally.left_out,  # who was not asked was not refused
+    }
     troubles = [outcome for outcome in ("failed", "refused", "partial", "unknown", "not_sent") if tally[outcome]]
     grave = [outcome for outcome in troubles if not passing.get(outcome)]
     for outcome in troubles:
@@ -88,7 +92,9 @@ def _told(tally: MergeTally, outcome: str) -> str:
     meaning = {
         "failed": "made no mail",
         "refused": "met a refusal by the server",
-        "partial": "met a refusal for some of the recipients",
+        "partial": "went out to some of the recipients only"
+        if tally.left_out
+        else "met a refusal for some of the recipients",
         "unknown": "got no answer after the whole message was handed over, which may have been delivered",
         "not_sent": "went out to nobody",
     }[outcome]

@@ -176,7 +176,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
     began = time.monotonic()
     ledger = Ledger(Memory(), window=256)
     assert passed_on(LedgerJournal(ledger, mark).admit(slowly(errands(100)))).index == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
 
 
 # --- What is written of it.
@@ -228,7 +228,7 @@ def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
     passed_on(journal.admit(iter((Errand(0, mail(), (B,), (A,), {C: NEVER}),))))
     known = Ledger(store).known(0, mark(0))
     assert known == Known(State.OPEN, Rest((A,), {C: "550 5.1.1 no"}))
-    again = errand_of(0, mail(), known, afresh=False)
+    again = errand_of(0, mail(), known)
     assert again is not None
     assert (again.recipients, again.accepted, {who: str(said) for who, said in again.refused.items()}) == (
         (B,),
@@ -305,23 +305,22 @@ def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
 def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it() -> None:
     """Somebody has looked at the refusal."""
     known = Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"}))
-    errand = errand_of(0, mail(A, B, "mended@corp.example"), known, afresh=True)
+    errand = errand_of(0, mail(A, B, "mended@corp.example"), known)
     assert errand is not None
     assert (errand.recipients, errand.accepted, errand.refused) == ((B, "mended@corp.example"), (A,), {})
 
 
-def test_who_was_refused_for_good_has_another_chance_once_the_task_was_cleared() -> None:
-    """And none on Airflow's own retry, as long as there is somebody else."""
+def test_who_was_refused_for_good_is_not_asked_by_airflow_s_own_retry() -> None:
+    """As long as there is somebody else."""
     known = Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"}))
-    for afresh, recipients in ((False, (B,)), (True, (B, C))):
-        errand = errand_of(0, mail(), known, afresh=afresh)
-        assert errand is not None
-        assert (errand.recipients, set(errand.refused)) == (recipients, set() if afresh else {C})
-    only = errand_of(0, mail(A, C), known, afresh=False)
+    errand = errand_of(0, mail(), known)
+    assert errand is not None
+    assert (errand.recipients, set(errand.refused)) == ((B,), {C})
+    only = errand_of(0, mail(A, C), known)
     assert only is not None
     assert (only.recipients, only.refused) == ((C,), {})
 
 
 def test_when_everybody_who_is_left_has_it_nobody_is_asked() -> None:
     """The address that was refused was taken out of the mail: to send it to all again would be worse than nothing."""
-    assert errand_of(0, mail(A), Known(State.PARTIAL, Rest((A,), {C: "550 no"})), afresh=True) is None
+    assert errand_of(0, mail(A), Known(State.PARTIAL, Rest((A,), {C: "550 no"}))) is None

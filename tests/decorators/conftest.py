@@ -1,0 +1,7 @@
+"""The servers of the operators' tests, for the decorator of one of them."""
+
+from __future__ import annotations
+
+from tests.operators.conftest import behind, relay
+
+__all__ = ["behind", "relay"]
