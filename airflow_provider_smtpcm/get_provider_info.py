@@ -23,6 +23,11 @@ def get_provider_info() -> dict[str, object]:
         "operators": [
             {"integration-name": integration, "python-modules": ["airflow_provider_smtpcm.operators.send_mail"]},
         ],
+        "task-decorators": [
+            {"name": "send_mail", "class-name": "airflow_provider_smtpcm.decorators.send_mail.send_mail_task"},
+        ],
+        "notifications": ["airflow_provider_smtpcm.notifications.send_mail.SendMailNotifier"],
+        "email-backends": ["airflow_provider_smtpcm.email_backend.send_email"],
         # Airflow 3.1 knows no such key and passes over it.
         "cli": ["airflow_provider_smtpcm.airflow_cli.commands"],
         "connection-types": [

@@ -1,0 +1,163 @@
+"""Airflow's own alerts (`email_on_failure`, `email_on_retry`) through a connection of ours: `[email] email_backend`.
+
+    [email]
+    email_backend = airflow_provider_smtpcm.email_backend.send_email
+    email_conn_id = smtpcm_default
+    from_email = Airflow <airflow@corp.example>
+
+Airflow 3.2.0 to 3.3.0 ignore the setting; `SendMailNotifier` works on every Airflow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.notifications.sending import RETRY_FOR, connected, send_within
+
+log = logging.getLogger(__name__)
+
+# What Airflow passes where nobody has set `[email] email_conn_id` and `from_email`.
+_UNSET_CONN_ID, _UNSET_FROM = "smtp_default", "airflow@airflow"
+
+# Headers that Airflow's own backend writes as they come, and that a mail has arguments for.
+_ARGUMENTS = {"reply-to": "reply_to", "message-id": "message_id"}
+_PRIORITIES = {
+    "importance": {"high": "high", "low": "low"},
+    "priority": {"urgent": "high", "non-urgent": "low"},
+    "x-priority": {"1": "high", "2": "high", "4": "low", "5": "low"},
+    "x-msmail-priority": {"high": "high", "low": "low"},
+}
+_NOT_OURS = ("from", "to", "cc", "bcc", "subject", "date", "mime-version", "received", "return-path", "delivered-to")
+
+
+def send_email(  # noqa: PLR0917 - the signature is Airflow's
+    to: str | Sequence[str],
+    subject: str,
+    html_content: str,
+    files: Sequence[str | os.PathLike[str]] | None = None,
+    dryrun: bool = False,  # noqa: FBT001, FBT002 - as above
+    cc: str | Sequence[str] | None = None,
+    bcc: str | Sequence[str] | None = None,
+    mime_subtype: str = "mixed",
+    mime_charset: str = "utf-8",
+    conn_id: str | None = None,
+    from_email: str | None = None,
+    custom_headers: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Send one mail, as Airflow asks its e-mail backend to.
+
+    Args:
+        to, cc, bcc: a list, or one string with `,` or `;` between.
+        subject: one line; line breaks in it, which come with an exception, become blanks.
+        html_content: the body, which goes as it is, without a plain one beside it.
+        files: paths of attachments.
+        dryrun: say what would be sent, and send nothing.
+        mime_subtype, mime_charset: only `mixed` and `utf-8` exist here; anything else is told by a warning.
+        conn_id: a connection of type `smtpcm`. None, and Airflow's own default `smtp_default` unless that is of this
+            type, mean `smtpcm_default`.
+        from_email: the sender; None, and what Airflow passes where nobody has set one (`airflow@airflow`), mean the
+            connection's *From address*.
+        custom_headers: further headers; those for the priority, Reply-To and Message-ID become that.
+        kwargs: what Airflow may add one day; each is told by a warning, and not used.
+
+    Raises:
+        AirflowException: trying again may help.
+        AirflowFailException: trying again would not help.
+    """
+    from airflow_provider_smtpcm.operators.airflow_errors import airflow_error
+
+    if kwargs:
+        log.warning("send_email knows no %s: the mail goes without.", ", ".join(sorted(kwargs)))
+    if mime_subtype != "mixed":
+        log.warning("mime_subtype is %r: the mail is built by what is in it; leave it out.", mime_subtype)
+    if mime_charset.lower() not in ("utf-8", "utf8", "utf_8"):
+        log.warning("mime_charset is %r: the mail is written in UTF-8, which every program reads.", mime_charset)
+    try:
+        _send(
+            _conn_id(conn_id),
+            dryrun=dryrun,
+            from_address=None if from_email == _UNSET_FROM else from_email,
+            to=to,
+            cc=cc,
+            bcc=bcc,
+            subject=" ".join(subject.split()),
+            html=html_content,
+            attachments=[files] if isinstance(files, str | os.PathLike) else list(files or ()),
+            **_arguments(custom_headers or {}),
+        )
+    except MailError as error:
+        failure = airflow_error(error, retry_unknown=False)
+        failure.__suppress_context__ = True  # what a library below said is in the message already
+        raise failure from None
+
+
+def _conn_id(conn_id: str | None) -> str:
+    """Ours, where nobody has named one of our type."""
+    default = SmtpConnectionManagerHook.default_conn_name
+    if conn_id and conn_id != _UNSET_CONN_ID:
+        return conn_id
+    if conn_id:
+        from airflow.sdk import BaseHook
+
+        try:
+            if BaseHook.get_connection(conn_id).conn_type == SmtpConnectionManagerHook.conn_type:
+                return conn_id
+        except Exception:  # noqa: BLE001 - there is none, which each Airflow says in its own way
+            log.debug("There is no connection '%s'.", conn_id)
+        log.info(
+            "'%s' is no SMTP connection manager: '%s' is used. [email] email_conn_id says which.", conn_id, default
+        )
+    return default
+
+
+def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
+    """Send it, or tell of it; raise where nobody has it."""
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.identity import new_message_id
+    from airflow_provider_smtpcm.operators.fields import first_of
+
+    hook = connected(conn_id)
+    mail = hook.addressed(Mail(**parts))
+    assert mail.from_address is not None
+    if mail.message_id is None:
+        mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
+    hook.check(mail)
+    people = first_of([address.address for address in mail.recipients])
+    if dryrun:
+        log.info(
+            "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, people, conn_id
+        )
+        return
+    delivery = send_within(hook, mail, RETRY_FOR)
+    if delivery.error is not None:
+        if not delivery.accepted or delivery.outcome == "unknown":
+            raise delivery.error
+        log.warning("%s", delivery.error)
+    log.info("%s was accepted for %s.", delivery.message_id, first_of(delivery.accepted))
+
+
+def _arguments(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers, and the arguments of a mail that some of them stand for."""
+    found: dict[str, Any] = {}
+    further: dict[str, str] = {}
+    for name, value in headers.items():
+        lowered, text = name.lower(), str(value).strip()
+        if value is None:
+            continue
+        if lowered in _ARGUMENTS:
+            found[_ARGUMENTS[lowered]] = text
+        elif lowered in _PRIORITIES:
+            # `1 (Highest)`, as Outlook writes it.
+            if priority := _PRIORITIES[lowered].get(text.lower().partition(" ")[0]):
+                found["priority"] = priority
+        elif lowered in _NOT_OURS or lowered.startswith("content-"):
+            log.warning("The header %s cannot be among custom_headers: the mail goes without. Use the argument.", name)
+        else:
+            further[name] = text
+    return found | {"headers": further}

@@ -1,0 +1,1 @@
+"""Alerts by mail for Airflow's callbacks and Deadline Alerts."""

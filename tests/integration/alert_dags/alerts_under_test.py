@@ -1,0 +1,75 @@
+"""DAGs that fail in every way that Airflow tells of, and mail each of them to an address of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG, task
+from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
+
+from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
+
+
+def alert(name: str, **fields: object) -> SendMailNotifier:
+    """To a mailbox of that name."""
+    return SendMailNotifier(to=f"{name}@corp.example", **fields)  # type: ignore[arg-type]
+
+
+with DAG("failing", schedule=None, on_failure_callback=alert("failed-run")):
+
+    @task(
+        retries=1,
+        retry_delay=timedelta(0),
+        on_retry_callback=alert("retry"),
+        on_failure_callback=alert("failure", html="{{ no.such.thing }}"),
+    )
+    def load(table: str) -> None:
+        """The load that is always broken."""
+        raise RuntimeError(f"{table} is locked by <spid 4711>\nand stays so")
+
+    load.expand(table=["dbo.Orders"])
+
+with DAG("succeeding", schedule=None, on_success_callback=alert("succeeded-run")):
+
+    @task(
+        on_success_callback=[
+            alert("success"),
+            alert("nobody", smtpcm_conn_id="server_that_is_down", retry_for=0),
+            alert("nobody", smtpcm_conn_id="no_such_connection"),
+        ]
+    )
+    def fine() -> int:
+        """What it is."""
+        return 1
+
+    fine()
+
+with DAG("killed", schedule=None, on_failure_callback=alert("killed-run")):
+
+    @task(on_failure_callback=alert("killed"))
+    def be_killed() -> None:
+        """Say who it is, with the worker that looks after it, and wait."""
+        Path(os.environ["PIDS_OF_THE_KILLED"]).write_text(f"{os.getppid()} {os.getpid()}")
+        time.sleep(300)
+
+    be_killed()
+
+with DAG(
+    "late",
+    schedule=None,
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(seconds=1),
+        callback=AsyncCallback(SendMailNotifier, kwargs={"to": "deadline@corp.example"}),
+    ),
+):
+
+    @task
+    def slow() -> None:
+        """Long enough for a scheduler that is busy."""
+        time.sleep(20)
+
+    slow()

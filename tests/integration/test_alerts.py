@@ -1,0 +1,194 @@
+"""Alerts under Airflow's own scheduler, DAG processor and triggerer, through a server with Windows Authentication.
+
+A retry, a failure and a success come from the task's own process; a run that ended, and a task that was killed, come
+from the DAG processor; a missed deadline comes from the triggerer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_smtpcm.testing import Relay
+from airflow_provider_smtpcm.testing.received import ReceivedMail
+from demo.airflow_stack import AirflowStack
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+DAGS = Path(__file__).parent / "alert_dags"
+LOGIN = r"CORP\alice"
+# A task is given up when it was silent for so long.
+CONFIG = {
+    "core.parallelism": "6",
+    "scheduler.task_instance_heartbeat_timeout": "8",
+    "scheduler.task_instance_heartbeat_timeout_detection_interval": "2",
+}
+MAILBOXES = ("retry", "failure", "failed-run", "success", "succeeded-run", "killed", "killed-run", "deadline")
+PATIENCE = 120
+
+
+class Stack(AirflowStack):
+    """With a triggerer, which Deadline Alerts need."""
+
+    def start(self) -> None:
+        """Start all four."""
+        super().start()
+        self._launch("triggerer", "--skip-serve-logs")
+
+
+@dataclass(slots=True)
+class Alerts:
+    """What came of all the runs: the mails by mailbox, and the state of each run."""
+
+    url: str
+    mails: dict[str, list[ReceivedMail]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    logs: str = ""
+
+    def of(self, mailbox: str) -> ReceivedMail:
+        """The mail of a mailbox, of which there are two only where Airflow told twice of one event."""
+        found = self.mails.get(mailbox, [])
+        assert found, f"No mail for {mailbox}; there are {sorted(self.mails)}.\n{self.logs}"
+        assert len({mail.message["Message-ID"] for mail in found}) == 1
+        return found[0]
+
+
+def bodies(mail: ReceivedMail) -> tuple[str, str]:
+    """Text and HTML."""
+    parts = [mail.message.get_body((kind,)) for kind in ("plain", "html")]
+    text, html = ("" if part is None else part.get_content() for part in parts)
+    return text, html
+
+
+@pytest.fixture(scope="module")
+def alerts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
+    """Every DAG has run, and every mail has come, or did not within the time."""
+    pids = tmp_path_factory.mktemp("killed") / "pids"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed_port = probe.getsockname()[1]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Relay(users={LOGIN: "P@ssw0rd-Alice"}) as relay,
+    ):
+        patch.setenv("PIDS_OF_THE_KILLED", str(pids))
+        with Stack(DAGS, config=CONFIG) as airflow:
+            connection = relay.airflow_connection(from_address="Airflow <airflow@corp.example>")
+            down = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": closed_port, "extra": connection["extra"]}
+            down["extra"] = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
+            for conn_id, each in (("smtpcm_default", connection), ("server_that_is_down", down)):
+                airflow.cli("connections", "add", conn_id, "--conn-json", json.dumps(each))
+            airflow.wait_until_healthy()
+            found = Alerts(airflow.url)
+            runs = {dag_id: airflow.trigger(dag_id) for dag_id in ("killed", "failing", "succeeding", "late")}
+            kill(pids)
+            for dag_id, run_id in runs.items():
+                found.states[dag_id] = airflow.wait_for_run(dag_id, run_id)
+            mails = wait_for(relay)
+            found.logs = "\n".join([airflow.task_logs("succeeding", runs["succeeding"]), airflow.component_logs()])
+        for mail in mails:
+            found.mails.setdefault(mail.recipients[0].partition("@")[0], []).append(mail)
+        yield found
+
+
+def kill(pids: Path) -> None:
+    """The task and the worker that looks after it, as the end of a machine does."""
+    deadline = time.monotonic() + PATIENCE
+    while not (pids.exists() and len(pids.read_text().split()) == 2):
+        assert time.monotonic() < deadline, "The task that is to be killed has not begun."
+        time.sleep(0.2)
+    for pid in pids.read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def wait_for(relay: Relay) -> list[ReceivedMail]:
+    """All mails, once each mailbox has one."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        have = {mail.recipients[0].partition("@")[0] for mail in relay.messages}
+        if have >= set(MAILBOXES):
+            break
+        time.sleep(0.5)
+    return relay.messages
+
+
+@pytest.mark.parametrize("mailbox", MAILBOXES)
+def test_each_alert_arrives_signed_in_and_from_the_connection_s_address(alerts: Alerts, mailbox: str) -> None:
+    """By NTLM, over TLS."""
+    mail = alerts.of(mailbox)
+    assert (mail.authenticated_as, mail.mechanism, mail.tls_version) == (LOGIN, "NTLM", "TLSv1.3")
+    assert mail.message["From"] == "Airflow <airflow@corp.example>"
+    assert mail.message["X-Auto-Response-Suppress"] == "All"
+    assert all(bodies(mail))
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "subject"),
+    [
+        (
+            "retry",
+            r"Will retry: failing\.load \[0\], try 1 of 2 – RuntimeError: dbo\.Orders is locked by <spid 4711> and",
+        ),
+        (
+            "failure",
+            r"Failed: failing\.load \[0\], try 2 of 2 – RuntimeError: dbo\.Orders is locked by <spid 4711> and",
+        ),
+        ("failed-run", r"Failed: failing – 1 task: load_0"),
+        ("success", r"Succeeded: succeeding\.fine"),
+        ("succeeded-run", r"Succeeded: succeeding"),
+        ("killed", r"Failed: killed\.be_killed, try 1 of 1 – nothing was reported"),
+        ("killed-run", r"Failed: killed – 1 task: be_killed"),
+        ("deadline", r"Deadline missed: late, due \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"),
+    ],
+)
+def test_its_subject_says_what_happened(alerts: Alerts, mailbox: str, subject: str) -> None:
+    """As the facts of each process have it."""
+    assert re.match(rf"\[Airflow\] {subject}", alerts.of(mailbox).message["Subject"])
+
+
+def test_the_failure_tells_why_and_that_its_own_template_is_broken(alerts: Alerts) -> None:
+    """With the line of the DAG that raised, and never as markup."""
+    text, html = bodies(alerts.of("failure"))
+    assert "NOTE: The notifier's 'html' could not be rendered (UndefinedError: 'no' is undefined)" in text
+    assert 'raise RuntimeError(f"{table} is locked by <spid 4711>' in text
+    assert "&lt;spid 4711&gt;" in html
+    assert "<spid" not in html
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "page"),
+    [
+        ("failure", "/dags/failing/runs/{run}/tasks/load/mapped/0?try_number=2"),
+        ("killed", "/dags/killed/runs/{run}/tasks/be_killed?try_number=1"),
+        ("failed-run", "/dags/failing/runs/{run}"),
+        ("deadline", "/dags/late/runs/{run}"),
+    ],
+)
+def test_its_link_leads_to_the_log_or_to_the_run(alerts: Alerts, mailbox: str, page: str) -> None:
+    """On this Airflow's own address."""
+    _, html = bodies(alerts.of(mailbox))
+    found = re.search(rf'href="{re.escape(alerts.url)}(/[^"]*)"', html)
+    assert found is not None
+    assert re.fullmatch(re.escape(page).replace(r"\{run\}", r"manual__[^/]*"), found[1].replace("&amp;", "&"))
+
+
+def test_no_alert_changes_what_became_of_a_run(alerts: Alerts) -> None:
+    """Though one server is down, one connection does not exist, and one template is broken."""
+    assert alerts.states == {"killed": "failed", "failing": "failed", "succeeding": "success", "late": "success"}
+    assert "nobody" not in alerts.mails
+
+
+def test_what_was_not_sent_stands_in_the_task_s_log_with_its_remedy(alerts: Alerts) -> None:
+    """Where one looks first."""
+    assert "fine, try 1: success" in alerts.logs
+    assert "The alert did not reach everybody (not_sent): Cannot connect" in alerts.logs
+    assert "Connection 'no_such_connection' cannot be used" in alerts.logs

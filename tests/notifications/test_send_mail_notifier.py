@@ -1,0 +1,472 @@
+"""The notifier against a real relay: an alert goes out whatever is wrong with its templates, and never harms a task."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow import __version__
+from airflow.sdk import DAG, task
+
+from airflow_provider_smtpcm.notifications import send_mail, sending
+from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
+from airflow_provider_smtpcm.testing import Relay
+from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
+
+RunDag = Callable[[DAG], Any]
+TO = "oncall@corp.example"
+FAILED = task_failed(raised(ValueError("no such column {{ 7 * 7 }}")))
+
+
+def notifier(**fields: Any) -> SendMailNotifier:
+    """With the least that it needs."""
+    return SendMailNotifier(**{"to": TO, "retry_for": 0, **fields})
+
+
+def texts(received: Any) -> tuple[str, str]:
+    """The plain and the HTML body."""
+    bodies = [received.message.get_body((kind,)) for kind in ("plain", "html")]
+    return tuple("" if body is None else body.get_content() for body in bodies)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default connection leads to where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    lead_to(monkeypatch, port)
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The default connection leads to a server that takes the line and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        lead_to(monkeypatch, server.getsockname()[1], timeout=3600)
+        yield
+
+
+def lead_to(monkeypatch: pytest.MonkeyPatch, port: int, **extra: object) -> None:
+    """Let the default connection lead there."""
+    settings = {"ssl_mode": "none", "from_address": "airflow@corp.example", **extra}
+    connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": port, "extra": settings}
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+
+
+# --- What is wrong with how it was written is told when the DAG is parsed.
+
+
+@pytest.mark.parametrize("to", [None, "", []])
+def test_an_alert_to_nobody_fails_when_the_dag_is_parsed(to: object) -> None:
+    """Long before anything else fails."""
+    with pytest.raises(ValueError, match="to is"):
+        SendMailNotifier(to=to)  # type: ignore[arg-type]
+
+
+def test_a_misspelt_argument_is_not_swallowed() -> None:
+    """A mail without its subject at three in the morning helps nobody."""
+    with pytest.raises(TypeError, match="subjekt"):
+        notifier(subjekt="x")
+
+
+@pytest.mark.parametrize("seconds", [-1, "30", None])
+def test_a_time_that_is_none_fails_too(seconds: object) -> None:
+    """As everywhere."""
+    with pytest.raises(ValueError, match="retry_for"):
+        notifier(retry_for=seconds)
+
+
+# --- Whatever goes wrong is logged, with its remedy, and never raised.
+
+
+def test_a_server_that_is_down_is_logged_and_not_raised(closed_port: None, caplog: pytest.LogCaptureFixture) -> None:
+    """The task's state has been decided."""
+    notifier()(dict(FAILED))
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR" and "smtpcm" in record.name]
+    assert "The alert did not reach everybody (not_sent)" in record.getMessage()
+    assert "Cannot connect" in record.getMessage()
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(
+    silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the connection's own timeout is: here an hour, which the test's own limit would not let pass."""
+    monkeypatch.setattr(sending, "LAST_TRY", 0.5)
+    notifier()(dict(FAILED))
+    assert "'retry_for' were over" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"smtpcm_conn_id": "no_such_connection"}, "Define it wherever callbacks"),
+        ({"to": "{{ no.such.thing }}"}, "'to' could not be rendered"),
+        ({"smtpcm_conn_id": "{{ 1 / 0 }}"}, "'smtpcm_conn_id' could not be rendered"),
+        ({"to": "nobody"}, "nobody"),
+        ({"to": "bad@corp.example"}, "550 5.1.1"),
+    ],
+)
+def test_an_alert_that_cannot_go_anywhere_is_logged_with_its_remedy(
+    fields: dict[str, Any], said: str, relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nobody whom it could tell."""
+    notifier(**fields)(dict(FAILED))
+    assert said in caplog.text
+    assert relay.messages == []
+
+
+def test_a_connection_that_cannot_be_used_is_told_by_its_form_labels(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All faults of it."""
+    connection = {**relay.airflow_connection(), "login": "alice", "password": "secret password"}
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+    notifier()(dict(FAILED))
+    assert "Connection 'smtpcm_default' cannot be used" in caplog.text
+    assert "secret password" not in caplog.text
+
+
+def test_a_fault_of_our_own_is_logged_and_not_raised(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would hide why the task failed."""
+    monkeypatch.setattr(send_mail, "event_of", lambda _: 1 / 0)
+    notifier()(dict(FAILED))
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_some_refused_recipients_are_logged_and_the_others_get_it(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An alert is worth more than an address book in order."""
+    notifier(to=["bad@corp.example", TO])(dict(FAILED))
+    (received,) = relay.messages
+    assert received.recipients == (TO,)
+    assert "bad@corp.example" in caplog.text
+
+
+# --- A broken template, or a part that is missing: the default mail goes, and says so.
+
+
+@pytest.mark.parametrize("field", ["subject", "text", "html"])
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ ", "TemplateSyntaxError, line 1"),
+        ("{{ ti.no_such_attribute.deeper }}", "UndefinedError"),
+        ("{{ no_such_variable.deeper }}", "UndefinedError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ 'x' | no_such_filter }}", "TemplateAssertionError"),
+        ("{{ params.x.y.z }}", "UndefinedError"),
+    ],
+)
+def test_a_broken_template_sends_the_default_mail_which_names_it(
+    field: str, template: str, fault: str, relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the log says what to do."""
+    notifier(**{field: template})(dict(FAILED))
+    (received,) = relay.messages
+    text, html = texts(received)
+    assert f"NOTE: The notifier's '{field}' could not be rendered ({fault}" in text
+    assert "could not be rendered" in html
+    assert "ValueError: no such column" in text
+    assert received.message["Subject"].startswith("[Airflow] Failed: warehouse_load.load_orders")
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING" and "smtpcm" in record.name]
+    assert f"'{field}' could not be rendered" in record.getMessage()
+    assert "Mend the template" in record.getMessage()
+
+
+@pytest.mark.parametrize("field", ["cc", "bcc", "reply_to", "from_address", "attachments", "priority", "headers"])
+def test_any_other_broken_field_is_left_out_and_told(field: str, relay: Relay) -> None:
+    """The others keep what they say."""
+    broken: Any = {"X-Run": "{{ 1 / 0 }}"} if field == "headers" else "{{ 1 / 0 }}"
+    notifier(subject="Mine", **{field: broken})(dict(FAILED))
+    (received,) = relay.messages
+    assert received.recipients == (TO,)
+    assert received.message["Subject"] == "Mine"
+    assert f"The notifier's '{field}' could not be rendered (ZeroDivisionError" in texts(received)[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"text_file": "/nowhere/body.txt"}, "no file '/nowhere/body.txt'"),
+        ({"text": "x", "text_file": "body.txt"}, "'text' and 'text_file' are both set"),
+        ({"attachments": ["/nowhere/load.log"]}, "/nowhere/load.log"),
+        ({"cc": "nobody"}, "nobody"),
+        ({"priority": "urgent"}, "urgent"),
+        ({"headers": {"Subject": "x"}}, "Use subject"),
+        ({"subject": "a\nb"}, "control character"),
+        ({"from_address": "a@b@c"}, "a@b@c"),
+        ({"html": "<img src='cid:logo'>"}, "cid:logo"),
+    ],
+)
+def test_a_part_that_cannot_be_mailed_is_left_out_and_told(fields: dict[str, Any], fault: str, relay: Relay) -> None:
+    """The file that was to be attached is often what the failed task should have written."""
+    notifier(**fields)(dict(FAILED))
+    (received,) = relay.messages
+    text, html = texts(received)
+    assert fault in " ".join(text.split())
+    assert "ValueError: no such column" in text
+    assert "could not be rendered" in html or "left out of this mail" in html
+
+
+def test_an_attachment_that_the_server_does_not_take_is_left_out(relay: Relay, tmp_path: Path) -> None:
+    """It is too large; the alert is not."""
+    log = tmp_path / "load.log"
+    log.write_bytes(b"x" * 300_000)
+    notifier(attachments=[str(log)])(dict(FAILED))
+    (received,) = relay.messages
+    assert "The files were left out of this mail" in texts(received)[0]
+    assert list(received.message.iter_attachments()) == []
+
+
+def test_a_dag_whose_templates_cannot_be_used_has_its_alert(relay: Relay) -> None:
+    """An extension of Jinja that is installed on the workers alone."""
+    with DAG("no_such_extension", schedule=None, jinja_environment_kwargs={"extensions": ["no.such.Extension"]}) as dag:
+        pass
+    notifier(subject="{{ alert.dag_id }}")({**FAILED, "dag": dag})
+    (received,) = relay.messages
+    assert received.message["Subject"] == "warehouse_load"
+
+
+# --- What is sent.
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_context_of_airflow_makes_a_mail(shape: str, relay: Relay) -> None:
+    """With text and HTML, and a subject of its own."""
+    notifier()(dict(SHAPES[shape]))
+    (received,) = relay.messages
+    assert received.message["Subject"].startswith("[Airflow] ")
+    assert all(texts(received))
+
+
+def test_robots_are_asked_not_to_answer(relay: Relay) -> None:
+    """Exchange's out-of-office assistant, and all that know RFC 3834."""
+    notifier()(dict(FAILED))
+    (received,) = relay.messages
+    assert received.message["Auto-Submitted"] == "auto-generated"
+    assert received.message["X-Auto-Response-Suppress"] == "All"
+
+
+def test_what_robots_are_told_can_be_changed(relay: Relay) -> None:
+    """In any case of letters; an empty one is none."""
+    notifier(headers={"x-auto-response-suppress": "OOF", "Auto-Submitted": "auto-notified"})(dict(FAILED))
+    notifier(headers={"X-Auto-Response-Suppress": ""})(dict(FAILED))
+    first, second = (received.message for received in relay.messages)
+    assert (first["X-Auto-Response-Suppress"], first["Auto-Submitted"]) == ("OOF", "auto-notified")
+    assert second["X-Auto-Response-Suppress"] is None
+
+
+def test_everything_that_a_person_writes_is_templated(relay: Relay, tmp_path: Path) -> None:
+    """With the callback's context, and with what we found out."""
+    (tmp_path / "load.log").write_text("line\n")
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG")
+    context = {**FAILED, "params": {"who": TO, "folder": str(tmp_path), "conn": "smtpcm_default", "high": "high"}}
+    notifier(
+        smtpcm_conn_id="{{ params.conn }}",
+        from_address="ETL <{{ 'etl' }}@corp.example>",
+        to=["{{ params.who }}", "second@corp.example"],
+        cc="{{ 'cc' }}@corp.example",
+        bcc="{{ 'bcc' }}@corp.example",
+        reply_to="{{ 'reply' }}@corp.example",
+        subject="{{ alert.kind }} of {{ ti.task_id }}",
+        text="{{ exception }}, {{ alert.duration }}",
+        html="<p>{{ alert.name }}</p><img src='cid:logo'>",
+        attachments="{{ params.folder }}/load.log",
+        inline_images={"logo": "{{ params.folder }}/logo.png"},
+        priority="{{ params.high }}",
+        headers={"X-Dag": "{{ alert.dag_id }}"},
+    )(context)
+    (received,) = relay.messages
+    message = received.message
+    assert received.recipients == (TO, "second@corp.example", "cc@corp.example", "bcc@corp.example")
+    assert (message["From"], message["Reply-To"]) == ("ETL <etl@corp.example>", "reply@corp.example")
+    assert (message["Subject"], message["X-Dag"]) == ("failure of load_orders", "warehouse_load")
+    assert message["Importance"] == "high"
+    text, html = texts(received)
+    assert text.strip() == "no such column {{ 7 * 7 }}, 7 min 12 s"  # what is filled in is no template
+    assert "warehouse_load.load_orders [dbo.Orders]" in html
+    assert [part.get_filename() for part in message.walk() if part.get_filename()] == ["logo.png", "load.log"]
+
+
+def test_body_files_are_read_by_path(relay: Relay, tmp_path: Path) -> None:
+    """And rendered."""
+    (tmp_path / "body.txt").write_text("\ufeffGrüße: {{ alert.name }}", encoding="utf-8")
+    notifier(text_file=str(tmp_path / "body.txt"))(dict(FAILED))
+    (received,) = relay.messages
+    text, html = texts(received)
+    assert (text.strip(), html) == ("Grüße: warehouse_load.load_orders [dbo.Orders]", "")
+
+
+def test_one_notifier_tells_of_each_task_by_itself(relay: Relay) -> None:
+    """`default_args` share it, and the DAG processor calls it again and again."""
+    shared = notifier(subject="{{ ti.task_id }}")
+    for task_id in ("first", "second"):
+        shared(task_failed(ValueError(), task_id=task_id))
+    assert [received.message["Subject"] for received in relay.messages] == ["first", "second"]
+
+
+def test_the_context_is_left_as_it_was(relay: Relay) -> None:
+    """The next callback gets the same one."""
+    context = dict(FAILED)
+    notifier(subject="x", text="y")(context)
+    assert context.keys() == FAILED.keys()
+
+
+def test_a_native_dag_s_templates_give_text(relay: Relay) -> None:
+    """A subject that looks like a number is none."""
+    with DAG("native", schedule=None, render_template_as_native_obj=True) as dag:
+        pass
+    notifier(to="{{ ['a@corp.example', 'b@corp.example'] }}", subject="{{ 42 }}", text="{{ 1.5 }}")(
+        {**FAILED, "dag": dag}
+    )
+    (received,) = relay.messages
+    assert received.recipients == ("a@corp.example", "b@corp.example")
+    assert (received.message["Subject"], texts(received)[0].strip()) == ("42", "1.5")
+
+
+def test_an_event_that_is_told_twice_bears_one_message_id(relay: Relay) -> None:
+    """Exchange then delivers one; other events, and alerts to other people, bear others."""
+    killed = task_killed({"load_orders": "failed"})
+    for context in (killed, killed, task_killed({"load_orders": "failed"}, try_number=3), task_succeeded()):
+        notifier()(dict(context))
+    notifier(to="second@corp.example")(dict(killed))
+    ids = [received.message["Message-ID"] for received in relay.messages]
+    assert len(ids) == 5
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
+
+
+# --- Under Airflow's own task runner, and as Deadline Alerts call it.
+
+
+def test_callbacks_mail_a_retry_a_failure_and_a_success(relay: Relay, run_dag: RunDag) -> None:
+    """As DAGs have them; the second try is the last."""
+    alert = notifier()
+    with DAG("alerts_of_tasks", schedule=None) as dag:
+
+        @task(retries=1, retry_delay=timedelta(0), on_retry_callback=alert, on_failure_callback=alert)
+        def load() -> None:
+            raise ValueError("it broke {{ 7 * 7 }}")
+
+        @task(on_success_callback=alert)
+        def fine() -> None:
+            pass
+
+        fine() >> load()
+
+    assert str(run_dag(dag).state) == "failed"
+    succeeded, retried, failed = (received.message["Subject"] for received in relay.messages)
+    text, html = texts(relay.messages[-1])
+    # Before 3.3, dag.test() passes no exception; Airflow's own task runner does.
+    why = " – ValueError: it broke {{ 7 * 7 }}" if "ValueError" in text else ""
+    assert why or __version__ < "3.3"
+    assert succeeded == "[Airflow] Succeeded: alerts_of_tasks.fine"
+    assert retried == f"[Airflow] Will retry: alerts_of_tasks.load, try 1 of 2{why}"
+    assert failed == f"[Airflow] Failed: alerts_of_tasks.load, try 2 of 2{why}"
+    assert not why or 'raise ValueError("it broke {{ 7 * 7 }}")' in text
+    assert "/dags/alerts_of_tasks/runs/" in html
+    assert "/tasks/load?try_number=2" in html
+
+
+def test_a_server_that_is_down_changes_nothing_for_the_task(closed_port: None, run_dag: RunDag) -> None:
+    """Neither its state, nor that of its run."""
+    with DAG("server_down", schedule=None) as dag:
+
+        @task(on_success_callback=notifier())
+        def fine() -> int:
+            return 1
+
+        fine()
+
+    run = run_dag(dag)
+    assert str(run.state) == "success"
+    assert str(run.get_task_instance("fine").state) == "success"
+
+
+def test_a_deadline_alert_is_awaited_and_its_loop_goes_on(relay: Relay) -> None:
+    """The triggerer makes the notifier with the context, and awaits it."""
+
+    async def trigger() -> int:
+        beats = 0
+
+        async def beat() -> None:
+            nonlocal beats
+            while True:
+                beats += 1
+                await asyncio.sleep(0.001)
+
+        beating = asyncio.create_task(beat())
+        await notifier(context=deadline_missed())
+        beating.cancel()
+        return beats
+
+    assert asyncio.run(trigger()) > 1
+    (received,) = relay.messages
+    assert received.message["Subject"] == "[Airflow] Deadline missed: warehouse_load, due 2026-11-25 03:00:00 UTC"
+
+
+def test_a_deadline_alert_never_raises_into_the_triggerer(closed_port: None) -> None:
+    """It would be logged there as a broken callback."""
+
+    async def trigger() -> None:
+        await notifier(context=deadline_missed())
+
+    asyncio.run(trigger())
+
+
+def test_a_deadline_alert_is_called_as_the_executor_does_it(relay: Relay) -> None:
+    """A SyncCallback makes the notifier with the context and calls it with the context."""
+    context = deadline_missed()
+    notifier(context=context)(context)
+    assert len(relay.messages) == 1
+
+
+def test_airflow_takes_it_for_a_deadlines_callback() -> None:
+    """It has to be awaitable, and its arguments have to be JSON."""
+    from airflow.sdk.definitions.deadline import AsyncCallback
+
+    callback = AsyncCallback(SendMailNotifier, kwargs={"to": [TO], "subject": "{{ deadline.deadline_time }}"})
+    assert callback.path == "airflow_provider_smtpcm.notifications.send_mail.SendMailNotifier"
+    assert json.loads(json.dumps(callback.kwargs)) == callback.kwargs
+
+
+def test_a_refusal_for_now_is_tried_again_within_the_time(
+    closed_port: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that is restarted."""
+    port = json.loads(os.environ["AIRFLOW_CONN_SMTPCM_DEFAULT"])["port"]
+    relay = Relay(ssl_mode="none", port=port)
+    starter = threading.Timer(1, relay.start)
+    starter.start()
+    try:
+        notifier(retry_for=30)(dict(FAILED))
+        starter.join()
+        assert len(relay.messages) == 1
+    finally:
+        starter.join()
+        relay.stop()
+
+
+def test_importing_it_costs_no_mail_library() -> None:
+    """`tests/test_floors.py` watches over the operator; a DAG file imports this as well."""
+    code = (
+        "import sys; from airflow.sdk import BaseHook, BaseNotifier, BaseOperator; before = set(sys.modules)\n"
+        "import airflow_provider_smtpcm.notifications.send_mail\n"
+        "print(sorted({name.split('.')[0] for name in set(sys.modules) - before} & "
+        "{'spnego', 'smtplib', 'cryptography', 'jinja2', 'ssl'}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert run.stdout.strip().splitlines()[-1] == "[]"

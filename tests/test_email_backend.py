@@ -1,0 +1,216 @@
+"""Airflow's own alerts go through our connection: `[email] email_backend`, with what Airflow passes to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow import __version__
+from airflow.sdk import DAG, task
+
+from airflow_provider_smtpcm.email_backend import send_email
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.testing import Relay
+
+TO = ["oncall@corp.example"]
+# Airflow 3.2.0 to 3.3.0 send by their own SMTP provider, whatever the setting says.
+HONOURED = tuple(int(part) for part in __version__.split(".")[:3] if part.isdigit())
+IS_HONOURED = HONOURED < (3, 2, 0) or HONOURED >= (3, 3, 1)
+
+
+@pytest.fixture
+def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    """A relay behind `smtpcm_default`."""
+    with Relay(ssl_mode="none", refuse={"bad@corp.example": "550 5.1.1 No such user"}) as relay:
+        connection = relay.airflow_connection(from_address="Airflow <airflow@corp.example>")
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+        yield relay
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was warned of."""
+    return [
+        record.getMessage() for record in caplog.records if record.levelname == "WARNING" and "smtpcm" in record.name
+    ]
+
+
+@pytest.mark.parametrize(
+    ("to", "conn_id", "said"),
+    [
+        (["bad@corp.example"], None, "550 5.1.1"),
+        ("nobody", None, "nobody"),
+        ([], None, "recipient"),
+        (TO, "no_such_connection", "no_such_connection"),
+    ],
+)
+def test_a_mail_that_nobody_gets_raises_with_its_remedy(to: Any, conn_id: str | None, said: str, relay: Relay) -> None:
+    """Airflow logs it, and leaves the task's state alone."""
+    with pytest.raises(AirflowFailException, match=said):
+        send_email(to, "x", "y", conn_id=conn_id)
+    assert relay.messages == []
+
+
+def test_a_server_that_is_down_may_be_tried_again(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever called it from a task of his own."""
+    relay.stop()
+    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.RETRY_FOR", 0.0)
+    with pytest.raises(AirflowException, match="Cannot connect") as caught:
+        send_email(TO, "x", "y")
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_an_attachment_that_is_missing_raises(relay: Relay) -> None:
+    """As Airflow's own backend does."""
+    with pytest.raises(AirflowFailException, match="/nowhere/report"):
+        send_email(TO, "x", "y", files=["/nowhere/report.csv"])
+    assert relay.messages == []
+
+
+def test_no_sender_at_all_names_the_setting(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Airflow passes where nobody has set one is nobody's address."""
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+    with pytest.raises(AirflowFailException, match="From address"):
+        send_email(TO, "x", "y", from_email="airflow@airflow")
+
+
+def test_some_refused_recipients_are_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    """The others have it."""
+    send_email(["bad@corp.example", *TO], "x", "y")
+    assert [received.recipients for received in relay.messages] == [tuple(TO)]
+    assert any("bad@corp.example" in warning for warning in warnings(caplog))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"priority": "high", "reply_to": "x"}, "priority, reply_to"),
+        ({"mime_subtype": "related"}, "mime_subtype is 'related'"),
+        ({"mime_charset": "iso-8859-1"}, "mime_charset is 'iso-8859-1'"),
+        ({"custom_headers": {"Bcc": "eve@corp.example"}}, "Bcc"),
+        ({"custom_headers": {"Content-Type": "text/plain"}}, "Content-Type"),
+    ],
+)
+def test_what_cannot_be_honoured_is_told_and_the_mail_goes(
+    arguments: dict[str, Any], named: str, relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is swallowed."""
+    send_email(TO, "x", "y", **arguments)
+    assert len(relay.messages) == 1
+    (warning,) = warnings(caplog)
+    assert named in warning
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8"])
+def test_what_is_the_default_anyway_is_no_warning(charset: str, relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    """Airflow's own callers pass it."""
+    send_email(TO, "x", "y", mime_subtype="mixed", mime_charset=charset)
+    assert warnings(caplog) == []
+
+
+def test_a_dry_run_sends_nothing_and_says_what(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    """To whom, and through what."""
+    caplog.set_level("INFO")
+    send_email(TO, "The subject", "y", dryrun=True)
+    assert relay.messages == []
+    assert "'The subject'" in caplog.text
+    assert "oncall@corp.example" in caplog.text
+    assert "smtpcm_default" in caplog.text
+
+
+def test_everything_reaches_the_mail(relay: Relay, tmp_path: Path) -> None:
+    """Positional as Airflow's own backend takes it."""
+    report = tmp_path / "größe.csv"
+    report.write_text("a,b\n")
+    send_email(
+        TO,
+        "Failed:\n a line",
+        "<p>Größe</p>",
+        [report],
+        False,  # noqa: FBT003 - as Airflow's callers write it
+        "cc@corp.example, cc2@corp.example",
+        ["bcc@corp.example"],
+        from_email="ETL <etl@corp.example>",
+        custom_headers={"X-Run": 7, "Reply-To": "reply@corp.example", "X-Priority": "1 (Highest)", "X-None": None},
+    )
+    (received,) = relay.messages
+    message = received.message
+    assert received.recipients == (*TO, "cc@corp.example", "cc2@corp.example", "bcc@corp.example")
+    assert (message["Subject"], message["From"]) == ("Failed: a line", "ETL <etl@corp.example>")
+    assert (message["X-Run"], message["Reply-To"], message["Importance"]) == ("7", "reply@corp.example", "high")
+    assert message["X-None"] is None
+    assert [part.get_filename() for part in message.iter_attachments()] == ["größe.csv"]
+    assert "<p>Größe</p>" in message.get_body(("html",)).get_content()  # type: ignore[union-attr]
+
+
+def test_a_string_of_addresses_and_one_path_are_taken(relay: Relay, tmp_path: Path) -> None:
+    """As people write them."""
+    (tmp_path / "a.txt").write_text("x")
+    send_email("a@corp.example, b@corp.example", "x", "y", files=str(tmp_path / "a.txt"))
+    (received,) = relay.messages
+    assert received.recipients == ("a@corp.example", "b@corp.example")
+    assert len(list(received.message.iter_attachments())) == 1
+
+
+@pytest.mark.parametrize("header", [{"Importance": "Low"}, {"Priority": "non-urgent"}, {"X-MSMail-Priority": "Low"}])
+def test_a_priority_among_the_headers_is_the_mail_s(header: dict[str, str], relay: Relay) -> None:
+    """In all of its spellings."""
+    send_email(TO, "x", "y", custom_headers=header)
+    assert relay.messages[0].message["X-Priority"] == "5"
+
+
+@pytest.mark.parametrize("sender", [None, "airflow@airflow"])
+def test_without_a_sender_the_connection_s_from_address_is_it(sender: str | None, relay: Relay) -> None:
+    """Airflow's placeholder is nobody's address."""
+    send_email(TO, "x", "y", from_email=sender)
+    assert relay.messages[0].message["From"] == "Airflow <airflow@corp.example>"
+
+
+@pytest.mark.parametrize("conn_id", [None, "smtp_default", "smtpcm_default"])
+def test_airflows_default_connection_id_means_ours(
+    conn_id: str | None, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a connection of that id for Airflow's own SMTP provider exists."""
+    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", "smtp://elsewhere.corp.example:25")
+    send_email(TO, "x", "y", conn_id=conn_id)
+    assert len(relay.messages) == 1
+
+
+def test_a_connection_of_that_id_that_is_of_our_type_is_used(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has given it that type on purpose."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(relay.airflow_connection(from_address="own@corp.example"))
+    )
+    send_email(TO, "x", "y", conn_id="smtp_default")
+    assert relay.messages[0].message["From"] == "own@corp.example"
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["server up", "server down"])
+def test_email_on_failure_goes_through_it_and_the_task_s_state_is_its_own(
+    down: bool, relay: Relay, run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever becomes of the mail."""
+    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", "airflow_provider_smtpcm.email_backend.send_email")
+    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_CONN_ID", "smtpcm_default")
+    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.RETRY_FOR", 0.0)
+    if down:
+        relay.stop()
+    with DAG(f"email_on_failure_{down}", schedule=None) as dag:
+
+        @task(email=TO, email_on_failure=True)
+        def load() -> None:
+            raise ValueError("it broke")
+
+        load()
+
+    run = run_dag(dag)
+    assert str(run.get_task_instance("load").state) == "failed"
+    if down or not IS_HONOURED:
+        assert relay.messages == []
+        return
+    (received,) = relay.messages
+    assert received.recipients == tuple(TO)
+    assert "load" in received.message["Subject"]
+    assert "it broke" in received.message.get_body(("html",)).get_content()  # type: ignore[union-attr]
