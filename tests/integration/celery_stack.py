@@ -1,0 +1,275 @@
+"""A real Airflow with the CeleryExecutor: PostgreSQL, Redis, and workers that can be killed one by one.
+
+All of it is on loopback and in a temporary folder: a PostgreSQL or a Redis of the machine's own is neither used nor
+disturbed. Each worker knows its name as the Airflow variable `worker`, so that a mail can bear it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from demo.airflow_stack import AIRFLOW, AirflowStack
+from demo.processes import LOOPBACK, Service, free_port, processes_in, stop
+from tests.integration.programs import LIBRARIES, absent, run, system_path
+
+START_SECONDS = 30
+_INITDB = "postgresql/*/bin/initdb"
+_NOBODY, _NOGROUP = "nobody", "nogroup"
+
+
+class DaemonError(Exception):
+    """A daemon did not start; the message ends in its log."""
+
+
+class Daemon:
+    """One server as a context manager: on a free port, with a password and a folder of its own, never as root."""
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.password = secrets.token_hex(16)
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        self._service: Service | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            if os.geteuid() == 0:
+                shutil.chown(self._folder, _NOBODY, _NOGROUP)
+            command = [*_unprivileged(), *self._prepare(self._folder)]
+            env = {"PATH": system_path(), "LANG": "C"}
+            self._service = Service(self.name, command, env=env, log=self._folder / "log")
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, and remove its folder. Safe to repeat."""
+        if self._service is not None:
+            if self._service.returncode is None:
+                # PostgreSQL waits on SIGTERM for its clients to leave; on SIGINT both servers end at once, in order.
+                os.kill(self._service.session, signal.SIGINT)
+            self._service.wait(10)
+            stop([self._service])
+            self._service = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _prepare(self, folder: Path) -> list[str]:
+        """Write down what it needs; the command that starts it."""
+        raise NotImplementedError
+
+    def _wait_until_ready(self) -> None:
+        """Both say so in the same words, and an open port alone does not mean it."""
+        assert self._service is not None
+        deadline = time.monotonic() + START_SECONDS
+        while "ready to accept connections" not in self._service.log.read_text(errors="replace").lower():
+            if self._service.returncode is not None or time.monotonic() > deadline:
+                raise DaemonError(f"{self.name} did not start:\n{self._service.log_tail()}")
+            time.sleep(0.05)
+
+    def _secret_file(self, name: str, text: str) -> Path:
+        path = self._folder / name
+        path.touch(0o600)
+        path.write_text(text)
+        if os.geteuid() == 0:
+            shutil.chown(path, _NOBODY, _NOGROUP)
+        return path
+
+
+class Postgresql(Daemon):
+    """Where Airflow keeps everything, the ledgers of the tasks too."""
+
+    name = "postgresql"
+
+    @property
+    def dsn(self) -> str:
+        """Its database, as a URI."""
+        return f"postgresql://airflow:{self.password}@{LOOPBACK}:{self.port}/postgres"
+
+    def _prepare(self, folder: Path) -> list[str]:
+        programs, data = max(LIBRARIES.glob(_INITDB)).parent, folder / "data"
+        password = self._secret_file("password", self.password)
+        make = ["--username=airflow", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
+        run([*_unprivileged(), str(programs / "initdb"), f"--pgdata={data}", "--no-sync", *make])
+        options = {
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "fsync": "off",  # it lives as long as the test
+        }
+        return [
+            str(programs / "postgres"),
+            "-D",
+            str(data),
+            *(word for option, value in options.items() for word in ("-c", f"{option}={value}")),
+        ]
+
+
+class Redis(Daemon):
+    """What hands the tasks to the workers."""
+
+    name = "redis"
+
+    @property
+    def url(self) -> str:
+        """Its first database."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+    def _prepare(self, folder: Path) -> list[str]:
+        settings = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "requirepass": self.password,
+            "save": '""',
+            "appendonly": "no",
+            "dir": str(folder),
+        }
+        text = "".join(f"{setting} {value}\n" for setting, value in settings.items())
+        return ["redis-server", str(self._secret_file("redis.conf", text))]
+
+
+class CeleryStack(AirflowStack):
+    """Airflow with two workers or more as a context manager.
+
+    Args:
+        dags_folder: see `AirflowStack`.
+        workers: their names.
+        concurrency: how many tasks each runs at once.
+        config: more of Airflow's options.
+    """
+
+    def __init__(
+        self,
+        dags_folder: Path,
+        *,
+        workers: tuple[str, ...] = ("one", "two"),
+        concurrency: int = 4,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(dags_folder, config=config)
+        self._names = workers
+        self._concurrency = concurrency
+        self._workers: dict[str, Service] = {}
+        self._daemons = ExitStack()
+        self.postgresql = Postgresql()
+        self._redis = Redis()
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What it needs and this machine lacks, or None."""
+        return absent(("redis-server",), {_INITDB: "postgresql"})
+
+    def start(self) -> None:
+        """The servers, the components, and then the workers."""
+        try:
+            self._daemons.enter_context(self.postgresql)
+            self._daemons.enter_context(self._redis)
+            super().start()
+            for name in self._names:
+                self._start_worker(name)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End everything; the servers last, so that nobody complains of them."""
+        super().stop()
+        self._daemons.close()
+
+    def wait_until_healthy(self, timeout: float = 180) -> None:
+        """Wait for the workers too."""
+        super().wait_until_healthy(timeout)
+        for name, worker in self._workers.items():
+
+            def ready(name: str = name, worker: Service = worker) -> bool:
+                return f"celery@{name} ready" in worker.log.read_text(errors="replace")
+
+            self.wait_for(ready, timeout, f"the worker {name} to be ready")
+
+    def wait_for(self, answer: Callable[[], bool], timeout: float, what: str) -> None:
+        """Wait until the answer is yes; meanwhile a component that ends by itself is an error."""
+        self._wait_for(answer, timeout, what)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Those that are left."""
+        return tuple(self._workers)
+
+    def kill(self, worker: str) -> None:
+        """As when a machine loses its power: all that the worker runs ends at the same moment, and nobody says so."""
+        service = self._workers.pop(worker)
+        # From now on its end is no trouble.
+        self._services = [other for other in self._services if other is not service]
+        # Stopped first, lest one of them reports the end of another.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in processes_in({service.session}):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        stop([service], patience=0)
+
+    def worker_of(self, pid: int) -> str:
+        """The worker that runs a process."""
+        return next(name for name, worker in self._workers.items() if worker.session == os.getsid(pid))
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """All of a run, as the REST API has them: a page at a time."""
+        path, found = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", []
+        while True:
+            page = self._request("GET", f"{path}?limit=100&offset={len(found)}&order_by=id")
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
+
+    def task_log(self, task: Mapping[str, Any]) -> str:
+        """What its last try logged, as JSON."""
+        path = "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/logs/{try_number}"
+        return json.dumps(self._request("GET", f"{path.format(**task)}?map_index={task['map_index']}")["content"])
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        ours = {
+            "core.executor": "CeleryExecutor",
+            "core.parallelism": "32",
+            "database.sql_alchemy_conn": self.postgresql.dsn.replace("postgresql://", "postgresql+psycopg2://"),
+            "celery.broker_url": self._redis.url,
+            "celery.worker_enable_remote_control": "True",
+        }
+        self._config = {**ours, **self._config}
+        return super()._environment(folder)
+
+    def _start_worker(self, name: str) -> None:
+        assert self._folder is not None
+        arguments = ["--celery-hostname", name, "--concurrency", str(self._concurrency), "--skip-serve-logs"]
+        service = Service(
+            f"worker {name}",
+            [*AIRFLOW, "celery", "worker", *arguments, "--pid", str(self._folder / f"{name}.pid")],
+            env={**self._env, "AIRFLOW_VAR_WORKER": name, "C_FORCE_ROOT": "1"},
+            log=self._folder / f"worker-{name}.log",
+        )
+        self._services.append(service)
+        self._workers[name] = service
+
+
+def _unprivileged() -> list[str]:
+    """Before a command: as nobody in particular, since PostgreSQL refuses to be root."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOGROUP}", "--clear-groups"]

@@ -1,0 +1,219 @@
+"""More than one worker: a pool that holds on all of them, mapped mails on both, and one that is killed on the way.
+
+The worker dies as a machine that loses its power: in the middle of a merge, and of mapped mails. Another merge stands
+still for a while, as on a machine that is suspended, and goes on when it has long been taken for dead. Airflow finds
+out by the heartbeats that stay away, and tries again on the worker that is left. What was sent is the servers' record.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.integration.celery_stack import CeleryStack
+from tests.integration.killed_merge import CONN_ID, KilledMerge, KillingServer
+from tests.integration.system_packages import skip_for_want_of
+from tests.integration.two_workers import MAPPED, CatchingServer, MergeOnAWorker, PausedMerge, RelayWithAPool
+from tests.smtp.server import Server
+from tests.torture.tally import TALLY
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+log = logging.getLogger(__name__)
+
+TOPIC = "workers that die or stand still"
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
+WORKERS, CONCURRENCY = ("one", "two"), 4
+MAILS, ROWS = 200, 5000
+#: The default of a merge's window.
+WINDOW = 256
+POOL, SLOTS = "mail_relay", 3
+RUN_SECONDS = 300
+
+#: So that a dead worker is missed soon; Airflow's own numbers are some minutes each.
+IMPATIENT = {
+    "scheduler.task_instance_heartbeat_timeout": "20",
+    "scheduler.task_instance_heartbeat_timeout_detection_interval": "3",
+    # What the dead worker had fetched, and not begun.
+    "scheduler.task_queued_timeout": "30",
+    "scheduler.task_queued_timeout_check_interval": "5",
+    "scheduler.num_stuck_in_queued_retries": "100",  # one that waits for a slot is no fault
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aftermath:
+    """What there is to see when all is over.
+
+    Args:
+        states: of the runs, by DAG.
+        tasks: of the mapped mails.
+        logs: of those mapped mails that failed, and of each merge.
+        merges: with the server that received it.
+        longest: the longest key and the longest value of all ledgers, in characters.
+    """
+
+    states: dict[str, str]
+    tasks: list[dict[str, Any]]
+    logs: dict[str, str]
+    merges: dict[str, tuple[KilledMerge, KillingServer]]
+    mapped: CatchingServer
+    pooled: RelayWithAPool
+    longest: tuple[int, int]
+
+
+def connection(server: Server) -> dict[str, Any]:
+    """As `airflow connections import` takes it."""
+    return {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": json.dumps({"ssl_mode": "none"})}
+
+
+@pytest.fixture(scope="module")
+def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
+    """One Airflow, one dead worker, for all tests of this file."""
+    if missing := CeleryStack.missing():
+        skip_for_want_of(missing)
+    folder, dags_folder = tmp_path_factory.mktemp("celery"), tmp_path_factory.mktemp("dags")
+    airflow = CeleryStack(dags_folder, workers=WORKERS, concurrency=CONCURRENCY, config=IMPATIENT)
+    mapped, pooled = CatchingServer(), RelayWithAPool(SLOTS)
+    work: dict[str, Any] = {
+        "rows": ROWS,
+        "connections": 2,
+        "window": None,
+        "bound": WINDOW,
+        "moments": (ROWS // 2,),
+    }
+    killed = MergeOnAWorker(name="killed", folder=folder / "killed", airflow=airflow, mapped=mapped, **work)
+    paused = PausedMerge(name="paused", folder=folder / "paused", **work)
+    merges = {merge.name: (merge, KillingServer(merge)) for merge in (killed, paused)}
+    with ExitStack() as running:
+        servers: dict[str, Server] = {"mapped_server": mapped, "smtpcm_default": pooled}
+        for name, (merge, server) in merges.items():
+            merge.write(dags_folder)
+            servers[f"{CONN_ID}_{name}"] = server
+        (dags_folder / "mapped.py").write_text(MAPPED.substitute(mails=MAILS))
+        shutil.copy(EXAMPLES / "pool.py", dags_folder)
+        for server in servers.values():
+            running.enter_context(server)
+        running.enter_context(airflow)
+        file = folder / "connections.json"
+        file.write_text(json.dumps({name: connection(server) for name, server in servers.items()}))
+        airflow.cli("connections", "import", str(file))
+        airflow.cli("pools", "set", POOL, str(SLOTS), "Sessions that the relay takes")
+        airflow.wait_until_healthy()
+
+        states = {"pool": airflow.wait_for_run("pool", airflow.trigger("pool"), timeout=RUN_SECONDS)}
+        runs = {"mapped": airflow.trigger("mapped")}
+        airflow.wait_for(lambda: len(mapped.stored) > MAILS // 3, RUN_SECONDS, "a third of the mapped mails")
+        runs["killed"] = airflow.trigger("killed")
+        airflow.wait_for(lambda: len(airflow.workers) == 1, RUN_SECONDS, "the death of a worker")
+        runs["paused"] = airflow.trigger("paused")  # on the one that is left
+        states |= {dag_id: airflow.wait_for_run(dag_id, run, timeout=RUN_SECONDS) for dag_id, run in runs.items()}
+        paused.wake_up()
+
+        tasks = airflow.task_instances("mapped", runs["mapped"])
+        failed = [airflow.task_log(task) for task in tasks if task["state"] == "failed"]
+        yield Aftermath(
+            states=states,
+            tasks=tasks,
+            logs={"mapped": "\n".join(failed), **{name: airflow.task_logs(name, runs[name]) for name in merges}},
+            merges=merges,
+            mapped=mapped,
+            pooled=pooled,
+            longest=longest(airflow.postgresql.dsn),
+        )
+
+
+def longest(dsn: str) -> tuple[int, int]:
+    """The longest key, and the longest value, that PostgreSQL keeps of any task."""
+    with closing(psycopg2.connect(dsn)) as database, database.cursor() as cursor:
+        cursor.execute("SELECT max(length(key)), max(length(value)) FROM task_state_store")
+        return cursor.fetchone()
+
+
+def test_a_pool_limits_the_sessions_over_all_workers(aftermath: Aftermath) -> None:
+    """The server was held until as many were open as the pool has slots, and then for one more, which never came."""
+    assert aftermath.states["pool"] == "success"
+    assert aftermath.pooled.most == SLOTS
+
+
+def test_both_workers_take_their_share_of_the_mapped_mails(aftermath: Aftermath) -> None:
+    """Each mail says who sent it."""
+    senders = Counter(stored.sender.partition("@")[0] for stored in aftermath.mapped.stored)
+    log.info("Mapped mails by worker: %s", dict(senders))
+    assert set(senders) == set(WORKERS)
+
+
+def test_of_the_mapped_mails_none_is_lost_or_doubled(aftermath: Aftermath) -> None:
+    """One that the dead worker was about to send is reported, and not sent again; all others arrive, once."""
+    copies = Counter(address for stored in aftermath.mapped.stored for address in stored.recipients)
+    states = {task["map_index"]: task["state"] for task in aftermath.tasks}
+    in_doubt = [number for number, state in states.items() if state == "failed"]
+    retried = [task["map_index"] for task in aftermath.tasks if task["try_number"] > 1]
+    lost = [number for number in states if not copies[f"region{number}@corp.example"] and number not in in_doubt]
+    doubled = [address for address, count in copies.items() if count > 1]
+    TALLY.add(
+        TOPIC,
+        {"sent": copies.total(), "in doubt (mapped mails)": len(in_doubt), "lost": len(lost), "doubled": len(doubled)},
+    )
+    log.info("Mapped mails tried again: %s; in doubt: %s", retried, in_doubt)
+
+    assert sorted(states) == list(range(MAILS))
+    assert lost == []
+    assert doubled == []
+    assert set(states.values()) <= {"success", "failed"}
+    # No more than the dead worker had in its hands beside the merge.
+    assert set(in_doubt) <= set(retried)
+    assert 0 < len(in_doubt) < CONCURRENCY
+    assert aftermath.logs["mapped"].count("ended without knowing what became of it") == len(in_doubt)
+
+
+@pytest.mark.parametrize("name", ["killed", "paused"])
+def test_of_a_merge_that_goes_on_elsewhere_no_row_is_lost_or_doubled(name: str, aftermath: Aftermath) -> None:
+    """What the first try had open is named, and never more than the window; the second one sends the rest.
+
+    A first try that wakes up finishes what it has handed over, and begins nothing more.
+    """
+    merge, server = aftermath.merges[name]
+    rows, lines, copies = range(1, ROWS + 1), merge.report(), server.copies()
+    accepted = Counter(line["row"] for line in lines if line["outcome"] == "accepted")
+    in_doubt = {line["row"] for line in lines if line["outcome"] == "unknown"}
+    lost = [row for row in rows if not copies[row] and row not in in_doubt]
+    doubled = [row for row in rows if copies[row] > 1]
+    TALLY.add(
+        TOPIC,
+        {
+            "faults tried": server.kills,
+            "sent": copies.total(),
+            f"in doubt ({name})": len(in_doubt),
+            "lost": len(lost),
+            "doubled": len(doubled),
+        },
+    )
+    log.info("%s: %d of %d rows in doubt.", name, len(in_doubt), ROWS)
+
+    assert server.kills == 1
+    assert merge.tries == 2, aftermath.logs[name]
+    assert doubled == []
+    assert lost == []
+    assert set(accepted) | in_doubt == set(rows)
+    assert max(accepted.values()) == 1
+    assert 0 < len(in_doubt) <= merge.bound
+    assert aftermath.states[name] == "failed", aftermath.logs[name]
+    assert f"{ROWS} rows ({ROWS - len(in_doubt)} accepted, {len(in_doubt)} unknown)" in aftermath.logs[name]
+
+
+def test_the_ledger_fits_into_postgresql(aftermath: Aftermath) -> None:
+    """It holds what SQLite does not: a key has 512 characters at the most. Above 65,535 a value would be warned of."""
+    key, value = aftermath.longest
+    assert 0 < key <= 512
+    assert 0 < value < 65535

@@ -1,0 +1,143 @@
+"""What two workers are given to do: mapped mails, and merges that end when they should not; and who receives it all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from string import Template
+
+import psutil
+
+from tests.integration.celery_stack import CeleryStack
+from tests.integration.killed_merge import KilledMerge
+from tests.smtp.server import MESSAGE, Server
+
+PATIENCE = 120
+
+MAPPED = Template('''\
+"""Written by a test."""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+
+with DAG("mapped", schedule=None):
+    SendMailOperator.partial(
+        task_id="send",
+        smtpcm_conn_id="mapped_server",
+        from_address="{{ var.value.worker }}@corp.example",
+        subject="Report",
+        text="The sender is the worker.",
+        retries=2,
+        retry_delay=timedelta(seconds=1),
+    ).expand(to=[f"region{n}@corp.example" for n in range($mails)])
+''')
+
+
+class RelayWithAPool(Server):
+    """Counts the sessions that are open at the same time, and answers no mail before there are as many as `slots`.
+
+    Args:
+        slots: of the pool.
+    """
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(self._hold)
+        self._slots = slots
+        self._changed = threading.Condition()
+        self._open = 0
+        #: The most there were.
+        self.most = 0
+
+    def _serve(self, peer: socket.socket, heard: list[str]) -> None:
+        with self._changed:
+            self._open += 1
+            self.most = max(self.most, self._open)
+            self._changed.notify_all()
+        try:
+            super()._serve(peer, heard)
+        finally:
+            with self._changed:
+                self._open -= 1
+
+    def _hold(self, about: str) -> None:
+        if about == MESSAGE:
+            with self._changed:
+                self._changed.wait_for(lambda: self.most >= self._slots, 20)
+                # One too many has its chance.
+                self._changed.wait_for(lambda: self.most > self._slots, 1.5)
+
+
+class CatchingServer(Server):
+    """Can catch a mail of one worker at the worst moment: it is there, and its answer is not yet given."""
+
+    def __init__(self) -> None:
+        super().__init__(self._hold_if_wanted)
+        self._sender = threading.local()
+        self._wanted = ""
+        self._caught, self._released = threading.Event(), threading.Event()
+
+    @contextmanager
+    def caught(self, worker: str) -> Iterator[None]:
+        """As long as the block runs, mails of this worker are not answered; it begins when there is one."""
+        self._wanted = worker
+        try:
+            assert self._caught.wait(PATIENCE), f"no mail of worker {worker} came"
+            yield
+        finally:
+            self._wanted = ""
+            self._released.set()
+
+    def _hold_if_wanted(self, about: str) -> None:
+        if about.startswith("MAIL"):
+            self._sender.line = about
+        elif about == MESSAGE and self._wanted and f"<{self._wanted}@" in self._sender.line:
+            self._caught.set()
+            self._released.wait(PATIENCE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeOnAWorker(KilledMerge):
+    """It is not the task alone that is killed, but the whole worker that runs it, with a mapped mail on its way too."""
+
+    airflow: CeleryStack
+    mapped: CatchingServer
+
+    def kill(self) -> None:
+        worker = self.airflow.worker_of(latest_pid(self))
+        with self.mapped.caught(worker):
+            self.airflow.kill(worker)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PausedMerge(KilledMerge):
+    """Its process stands still, as when a machine is suspended, until Airflow has tried again; then it goes on."""
+
+    stopped: list[int] = field(default_factory=list)
+
+    def kill(self) -> None:
+        task = latest_pid(self)
+        supervisor = psutil.Process(task).ppid()
+        for pid in (supervisor, task):
+            self.stopped.append(pid)
+            os.kill(pid, signal.SIGSTOP)
+
+    def wake_up(self) -> None:
+        """Two processes believe now that the task is theirs; wait until the older one is gone."""
+        task = psutil.Process(self.stopped[-1])
+        for pid in self.stopped:
+            os.kill(pid, signal.SIGCONT)
+        task.wait(PATIENCE)
+
+
+def latest_pid(merge: KilledMerge) -> int:
+    """The process of the latest try."""
+    pids = merge._pids()
+    return pids[max(pids)]
