@@ -25,7 +25,7 @@ help: ## Show this list
 .PHONY: venv
 venv: $(READY) ## Build .venv (everything below does it when needed)
 
-$(VENV)/.made: requirements.lock pyproject.toml
+$(VENV)/.made: requirements.lock pyproject.toml airflow_provider_smtpcm/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -44,6 +44,14 @@ system-packages: ## Install the Debian packages that some tests need (as root, o
 	@# The tests start a Postfix of their own; unconfigured, Debian's starts none beside it on this machine.
 	@dpkg --status postfix >/dev/null 2>&1 || \
 		echo "postfix postfix/main_mailer_type select No configuration" | $(ROOT) debconf-set-selections
+	@# They start a PostgreSQL and a Redis of their own too; Debian's are installed without a server that runs, now or
+	@# after the next boot. Who wants one: systemctl unmask redis-server, pg_createcluster.
+	@dpkg --status postgresql-common >/dev/null 2>&1 || { \
+		$(ROOT) mkdir -p /etc/postgresql-common/createcluster.d && echo "create_main_cluster = false" | \
+		$(ROOT) tee /etc/postgresql-common/createcluster.d/no-cluster-for-tests.conf >/dev/null; }
+	@dpkg --status redis-server >/dev/null 2>&1 || { \
+		$(ROOT) mkdir -p /etc/systemd/system && \
+		$(ROOT) ln -sf /dev/null /etc/systemd/system/redis-server.service; }
 	$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --quiet \
 		--no-install-recommends $(SYSTEM_PACKAGES)
 
@@ -63,16 +71,28 @@ ui: $(READY) ## The same Airflow, left running: look at the connection form and 
 test: $(READY) ## Run the tests; ARGS="-k form" goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
+# Pythons that pyenv keeps are found without being switched on.
+PYENV_PYTHONS := $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin)
+
+.PHONY: versions
+versions: $(VENV)/.made ## Run the tests on each Airflow in each Python; ARGS="-t oldest -p 3.12 -- -k form"
+	@PATH="$(subst $() $(),:,$(PYENV_PYTHONS) $(PATH))" $(BIN)/nox $(ARGS)
+
 .PHONY: torture
 torture: $(READY) ## Break everything that can break, and count what was lost and what was sent twice
 	@$(BIN)/python -m pytest tests/torture tests/integration/test_kill_in_a_merge.py \
-		tests/integration/test_postfix_faults.py $(ARGS)
+		tests/integration/test_celery.py tests/integration/test_postfix_faults.py $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## ruff, its formatter, and mypy --strict
+lint: $(READY) ## ruff, its formatter, mypy --strict, and the documents as a site
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --diff --quiet
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory docs
+
+.PHONY: docs
+docs: $(READY) ## Build the documents as a site into site/; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .PHONY: format
 format: $(READY) ## Let ruff mend what it can
@@ -80,23 +100,23 @@ format: $(READY) ## Let ruff mend what it can
 	@$(BIN)/ruff format
 
 .PHONY: bench
-bench: $(READY) ## Compare with the peers (12 minutes); ARGS=--quick, ARGS="--only tls", ARGS=--write for the README
+bench: $(READY) ## Compare with the peers (12 minutes); ARGS=--quick, ARGS="--only tls", ARGS=--write for docs/performance.md
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: readme
-readme: $(READY) ## Write the README's connection table from the code
+readme: $(READY) ## Write the documents' connection table from the code
 	@$(BIN)/python -m tests.readme
 
 .PHONY: matrix
-matrix: $(READY) ## Sign in to every server in every way, and write the README's table of it
+matrix: $(READY) ## Sign in to every server in every way, and write the documents' table of it
 	@WRITE_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_sign_in_matrix.py $(ARGS)
 
 .PHONY: screenshots
-screenshots: $(READY) ## Take the README's picture of the connection form again
-	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/integration/test_connection_form.py $(ARGS)
+screenshots: $(READY) ## Take the pictures of the connection form, of its Test, and of an alert again
+	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/integration/connection_form tests/integration/test_alert_page.py $(ARGS)
 
 .PHONY: lock
-lock: ## Resolve pyproject.toml into requirements.lock again; ARGS=--upgrade takes newer versions
+lock: ## Resolve pyproject.toml into the locks of every Airflow again; ARGS=--upgrade takes newer versions
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check uv && \
 	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
@@ -104,9 +124,32 @@ lock: ## Resolve pyproject.toml into requirements.lock again; ARGS=--upgrade tak
 		--constraint .ci/airflow-version.txt $(ARGS) --output-file requirements.lock pyproject.toml && \
 	printf 'gssapi\nkrb5\n' | UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--constraint requirements.lock $(ARGS) --output-file requirements-kerberos.lock -
+		--constraint requirements.lock $(ARGS) --output-file requirements-kerberos.lock - && \
+	for airflow in requirements/airflow-*.in; do \
+		UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
+			--generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
+			--exclude-newer "$$(sed -n 's/^# As of \([0-9-]*\):.*/\1/p' "$$airflow")T00:00:00Z" \
+			--constraint "$$airflow" $(ARGS) --output-file "$${airflow%.in}.lock" pyproject.toml || exit; done
+
+.PHONY: dist
+dist: $(READY) ## Build the wheel and the sdist into dist/, and check them; the same bytes from the same files
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist
+	@$(BIN)/twine check --strict dist/*
+	@version=$$($(BIN)/python -c 'import airflow_provider_smtpcm as package; print(package.__version__)'); \
+		grep --quiet "^## \[$$version\] - " CHANGELOG.md || \
+		echo "A trial, no release: CHANGELOG.md has no section \"## [$$version] - date\" yet."
+
+# As they were when Airflow 3.1.8 had come out: what it does not pin has long outgrown it.
+.PHONY: floor
+floor: ## Resolve the oldest that pyproject.toml allows into requirements/floor.lock
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check uv && \
+	UV_CUSTOM_COMPILE_COMMAND="make floor" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
+		--resolution lowest-direct --exclude-newer 2026-03-12 --no-annotate --no-emit-index-url --no-emit-find-links \
+		--extra fast --extra testing --output-file requirements/floor.lock pyproject.toml
 
 .PHONY: clean
 clean: ## Remove .venv and every cache
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of few mails: does everything run?")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=5, help="how often everybody has a turn (5)")
-    parser.add_argument("--write", action="store_true", help="the table into the README, the picture into docs/images")
+    parser.add_argument("--write", action="store_true", help="table and picture into the documents")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results.json", help="every figure, as JSON")
     parser.add_argument("--fetch-nothing", action="store_true", help="take the peers that are there already")
     asked = parser.parse_args()
@@ -96,8 +96,8 @@ def main() -> None:
 
 def write(path: Path, results: dict[str, object]) -> None:
     """The table and the picture."""
-    if not table.write_readme(results):
-        print(f"The README has no place for the table; here it is:\n\n{table.readme_block(results)}")
+    if not table.write_page(results):
+        print(f"docs/performance.md has no place for the table; here it is:\n\n{table.page_block(results)}")
     try:
         PICTURE.parent.mkdir(exist_ok=True)
         script = str(ROOT / "benchmarks/sending/plot.py")

@@ -79,10 +79,10 @@ def test_the_screen_says_who_failed_and_who_was_left_out() -> None:
     assert "not measured" in shown
 
 
-def test_the_readme_s_table_survives_the_way_through_json() -> None:
+def test_the_page_s_table_survives_the_way_through_json() -> None:
     """It has our rate, and how many times the other's it is."""
     results = json.loads(json.dumps(table.as_json([outcome(ours=[ran(1)], theirs=[ran(20)])], rounds=1)))
-    rows = table.readme_table(results).splitlines()
+    rows = table.page_table(results).splitlines()
     assert f"| {FIRST.title} | 100 mails/s | 20.0 |" in rows[2]
     assert rows[2].count("|") == rows[0].count("|")
 

@@ -74,13 +74,23 @@ def smtp_sink(mails: int) -> Iterator[Server]:
 
         def delivered() -> int:
             try:
-                with smtplib.SMTP(LOOPBACK, port) as server:
-                    server.sendmail("a@corp.example", ["b@corp.example"], "Subject: the one more\r\n\r\n")
-            except ConnectionRefusedError:
-                return mails + 1  # or more
-            except smtplib.SMTPServerDisconnected:
+                server = smtplib.SMTP(LOOPBACK, port, timeout=SECONDS)
+                server.helo()
+                server.mail("a@corp.example")
+                server.rcpt("b@corp.example")
+                server.docmd("DATA")
+            except (ConnectionError, smtplib.SMTPServerDisconnected):
+                # The system still accepts connections for a process that is about to end, but nobody greets on them.
                 process.wait(SECONDS)
-                return mails
+                return mails + 1  # or more
+            with server:
+                try:
+                    server.send("Subject: the one more\r\n\r\n.\r\n")
+                    server.getreply()
+                    server.noop()  # it may have answered before it ended
+                except smtplib.SMTPServerDisconnected:
+                    process.wait(SECONDS)
+                    return mails
             return mails - 1  # or fewer
 
         yield Server(port=port, delivered=delivered)

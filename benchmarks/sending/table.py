@@ -1,4 +1,4 @@
-"""The figures as tables: one for each scenario on the screen, one of them all for the README. Measures nothing."""
+"""The figures as tables: one for each scenario on the screen, one of them all for the documents. Measures nothing."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from benchmarks.sending.scenarios import (
     Scenario,
 )
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/performance.md"
 BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and writes it anew -->\n"
 END = "<!-- end of the benchmark table -->\n"
-# Who has a column in the README, under what title.
+# Who has a column in the documents, under what title.
 _PEERS = {"stock": (OPERATOR, HOOK), "`smtp-source`": (SOURCE,), "nodemailer": (NODEMAILER,)}
 _PEERS |= {"aiosmtplib": ("aiosmtplib",), "smtplib": ("smtplib",), "C pipeliner": (PIPELINER,)}
 
@@ -84,7 +84,7 @@ def as_json(outcomes: Iterable[Outcome], *, rounds: int) -> dict[str, Any]:
     }
 
 
-def readme_table(results: Mapping[str, Any]) -> str:
+def page_table(results: Mapping[str, Any]) -> str:
     """One row for each scenario: our rate, and how many times the others' it is."""
     rows = [
         f"| work | this package | {' | '.join(f'× {title}' for title in _PEERS)} | memory |",
@@ -102,7 +102,7 @@ def readme_table(results: Mapping[str, Any]) -> str:
 
 
 def _ours(scenario: Scenario, figures: Mapping[str, Figures]) -> list[tuple[str, Figures]]:
-    """The rows that a scenario has in the README."""
+    """The rows that a scenario has in the documents."""
     if scenario.name == "attachment-sizes":
         sizes = {"10 MiB": "", "1 GiB": "", "1 GiB, BINARYMIME": ", BINARYMIME"}
         return [
@@ -114,19 +114,19 @@ def _ours(scenario: Scenario, figures: Mapping[str, Figures]) -> list[tuple[str,
     return [(f"{scenario.title}{more}", figures[label]) for label, more in rows.items() if label in figures]
 
 
-def readme_block(results: Mapping[str, Any]) -> str:
+def page_block(results: Mapping[str, Any]) -> str:
     """The table between its markers."""
-    return f"{BEGIN}\n{readme_table(results)}\n{END}"
+    return f"{BEGIN}\n{page_table(results)}\n{END}"
 
 
-def write_readme(results: Mapping[str, Any]) -> bool:
-    """Put the table into the README; False if that has no place for it."""
-    text = README.read_text(encoding="utf-8")
+def write_page(results: Mapping[str, Any]) -> bool:
+    """Put the table into its page; False if that has no place for it."""
+    text = PAGE.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         return False
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    README.write_text(f"{before}{readme_block(results)}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{page_block(results)}{after}", encoding="utf-8")
     return True
 
 

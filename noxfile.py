@@ -1,0 +1,50 @@
+"""The tests on every Airflow that the README calls tested, in every Python that they and we support: `make versions`.
+
+Each Airflow comes with its dependencies as they were on the day of its release, from a lock file of its own: with those
+of today an older one no longer starts. `.ci/airflow-version.txt` names the newest, which `requirements.lock` installs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nox
+
+HERE = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+# A Python that is not there is an Airflow that was not tested, and that must not look like success.
+nox.options.error_on_missing_interpreters = True
+
+
+def _locks() -> dict[str, str]:
+    """What installs each Airflow, by its version, the oldest first."""
+    older = sorted(Path(HERE, "requirements").glob("airflow-*.lock"))
+    newest = re.search(
+        r"^apache-airflow==(\S+)$", Path(HERE, ".ci/airflow-version.txt").read_text("utf-8"), re.MULTILINE
+    )
+    locks = {path.stem.removeprefix("airflow-"): f"requirements/{path.name}" for path in older}
+    return {**locks, newest[1]: "requirements.lock"}
+
+
+LOCKS = _locks()
+OLDEST, *_ = LOCKS
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize(
+    "airflow", [nox.param(version, id=version, tags=["oldest"] if version == OLDEST else []) for version in LOCKS]
+)
+def tests(session: nox.Session, airflow: str) -> None:
+    """Run the tests on this Airflow; what stands after `--` goes to pytest."""
+    session.install("--quiet", "--requirement", LOCKS[airflow])
+    # As in the Makefile: compiled, so only where the headers are. The tests that want it are left out without.
+    if shutil.which("krb5-config"):
+        session.install("--quiet", "--requirement", "requirements-kerberos.lock")
+    session.install("--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
+    session.run("python", "-m", "pytest", *session.posargs)

@@ -1,0 +1,268 @@
+"""What `make dist` builds: complete, nothing stray, the same every time, at work where its floor alone is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_smtpcm import __version__
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # an Airflow comes from the index
+
+ROOT = Path(__file__).parents[2]
+FLOOR = ROOT / "requirements/floor.lock"
+PACKAGE = "airflow_provider_smtpcm"
+#: What lies about in a folder that somebody worked in, and is not for others.
+STRAY = (
+    ".env",
+    ".venv/bin/python",
+    f"{PACKAGE}/__pycache__/cli.cpython-311.pyc",
+    "benchmarks/.peers/sink",
+    "benchmarks/results.json",
+    "dist/old.whl",
+    "notes.txt",
+    "site/index.html",
+    "tests/__pycache__/conftest.cpython-311.pyc",
+)
+#: Octets. It is code; what makes it larger should not be in it.
+LARGEST_WHEEL = 400_000
+#: The embedded relay and its fixtures, which the extra `testing` is for.
+NEEDS_THE_EXTRA = {"aiosmtpd", "pytest"}
+IMPORT_ALL = f"""
+import importlib, json, pkgutil, {PACKAGE} as package
+missing = {{}}
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        missing[module.name] = error.name
+print()
+print(json.dumps(missing))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The two files, and the names of the project's files that they were built from."""
+
+    wheel: Path
+    sdist: Path
+    sources: set[str]
+
+    def in_wheel(self) -> set[str]:
+        """The files in the wheel."""
+        with zipfile.ZipFile(self.wheel) as wheel:
+            return set(wheel.namelist())
+
+    def in_sdist(self) -> set[str]:
+        """The files in the sdist, without the folder around them."""
+        with tarfile.open(self.sdist) as sdist:
+            return {member.name.partition("/")[2] for member in sdist if member.isfile()}
+
+    def metadata(self) -> str:
+        """What the index shows."""
+        with zipfile.ZipFile(self.wheel) as wheel:
+            return wheel.read(f"{PACKAGE}-{__version__}.dist-info/METADATA").decode()
+
+
+def copy_of_the_project(folder: Path) -> set[str]:
+    """Copy the project's files, committed or not, and put beside them what lies about; returns their names."""
+    repository = folder.with_suffix(".git")  # an empty one, to which every file is new: an unpacked sdist has none
+    subprocess.run(["git", "init", "--quiet", "--bare", repository], check=True)
+    listed = subprocess.run(
+        ["git", f"--git-dir={repository}", f"--work-tree={ROOT}", "ls-files", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = {name for name in listed.stdout.split("\0") if name} - {"PKG-INFO"}
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for name in STRAY:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("stray")
+    return names
+
+
+def build(folder: Path, dist: Path) -> tuple[Path, Path]:
+    """Build as `make dist` does; returns the wheel and the sdist."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, folder],
+        env=os.environ | {"SOURCE_DATE_EPOCH": "1700000000"},
+        capture_output=True,
+        check=True,
+    )
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    return wheel, sdist
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A release, built from a folder in which somebody worked."""
+    folder = tmp_path_factory.mktemp("release")
+    names = copy_of_the_project(folder / "project")
+    wheel, sdist = build(folder / "project", folder / "dist")
+    return Release(wheel=wheel, sdist=sdist, sources=names)
+
+
+class Environment:
+    """A Python of its own, in a folder of its own, that knows nothing of the tests'."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bin = folder / "venv/bin"
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+
+    def install(self, what: str) -> None:
+        """Install it and what it declares, each as old as `requirements/floor.lock` has it."""
+        pip = ["pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", "--constraint", str(FLOOR)]
+        done = self.run(*pip, what)
+        assert done.returncode == 0, done.stderr
+
+    def run(self, command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run one of its commands, with an Airflow home of its own."""
+        kept = {
+            name: text for name, text in os.environ.items() if not name.startswith(("AIRFLOW_", "PYTHON", "VIRTUAL"))
+        }
+        airflow = {
+            "AIRFLOW_HOME": str(self._folder / "airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+        }
+        return subprocess.run(
+            [self._bin / command, *arguments],
+            cwd=self._folder,
+            env=kept | airflow,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=500,
+        )
+
+
+@pytest.fixture(scope="module")
+def environment(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Nothing but the wheel and the oldest that it says it works with."""
+    environment = Environment(tmp_path_factory.mktemp("environment"))
+    environment.install(str(release.wheel))
+    return environment
+
+
+def test_nothing_stray_is_in_the_sdist_and_nothing_is_left_out(release: Release) -> None:
+    """A new file at the top is to be named in pyproject.toml, where the sdist is described."""
+    assert release.in_sdist() == release.sources | {"PKG-INFO"}
+
+
+def test_nothing_is_in_the_wheel_but_the_package(release: Release) -> None:
+    """No tests; the mark of its types, the templates and the licence with it."""
+    about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+    package = {name for name in release.sources if name.startswith(f"{PACKAGE}/")}
+    assert f"{PACKAGE}/py.typed" in package
+    assert release.in_wheel() == package | {f"{PACKAGE}-{__version__}.dist-info/{name}" for name in about}
+
+
+def test_the_wheel_is_small(release: Release) -> None:
+    """Every part of Airflow installs it, and often."""
+    assert release.wheel.stat().st_size < LARGEST_WHEEL
+
+
+def test_the_index_takes_both_files(release: Release) -> None:
+    """As `make dist` asks twine."""
+    subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", release.wheel, release.sdist],
+        capture_output=True,
+        check=True,
+    )
+
+
+def test_no_link_of_the_readme_depends_on_the_repository(release: Release) -> None:
+    """On the index there is no file beside it; each leads to this version's tag."""
+    described = release.metadata().partition("\n\n")[2]
+    links = re.findall(r"\]\(([^)\s]+)", described)
+    assert any(f"/raw/v{__version__}/docs/images/" in link for link in links)
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+def test_the_same_files_give_the_same_bytes(release: Release, tmp_path: Path) -> None:
+    """Whoever doubts a release builds it again: elsewhere, and under another umask."""
+    copy_of_the_project(tmp_path / "again")
+    for path in (tmp_path / "again").rglob("*"):
+        path.chmod(0o700 if path.is_dir() or os.access(path, os.X_OK) else 0o600)
+    wheel, sdist = build(tmp_path / "again", tmp_path / "dist")
+    assert (wheel.name, wheel.read_bytes()) == (release.wheel.name, release.wheel.read_bytes())
+    assert (sdist.name, sdist.read_bytes()) == (release.sdist.name, release.sdist.read_bytes())
+
+
+def test_the_sdist_can_run_the_tests(release: Release, tmp_path: Path) -> None:
+    """Every test file is collected there, which imports all that they need; a few of them run."""
+    with tarfile.open(release.sdist) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-k", "test_packaging or test_provider_info"],
+        cwd=folder,
+        env={name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert " passed" in run.stdout
+
+
+def test_the_relay_without_its_extra_names_the_remedy(environment: Environment) -> None:
+    """And not a traceback."""
+    relay = environment.run("python", "-m", PACKAGE, "relay")
+    assert relay.returncode != 0
+    assert f"pip install '{PACKAGE.replace('_', '-')}[testing]'" in relay.stdout + relay.stderr
+    assert "Traceback" not in relay.stderr
+
+
+def test_every_module_imports_with_what_is_declared(environment: Environment) -> None:
+    """Nothing that only a developer has; the relay's server alone waits for its extra."""
+    run = environment.run("python", "-c", IMPORT_ALL)
+    assert run.returncode == 0, run.stderr
+    missing = json.loads(run.stdout.splitlines()[-1])
+    assert set(missing.values()) == NEEDS_THE_EXTRA
+    assert {name.split(".")[1] for name in missing} == {"testing"}
+
+
+def test_airflow_lists_the_provider(environment: Environment) -> None:
+    """By the entry point that the wheel brings."""
+    listed = environment.run("airflow", "providers", "list", "--output", "plain")
+    assert re.search(rf"^airflow-provider-smtpcm .* {re.escape(__version__)}\s*$", listed.stdout, re.MULTILINE)
+
+
+def test_the_command_line_is_there(environment: Environment) -> None:
+    """As the README calls it."""
+    run = environment.run("python", "-m", PACKAGE, "--help")
+    assert (run.returncode, run.stdout.startswith(f"usage: python -m {PACKAGE}")) == (0, True)
+
+
+def test_a_mail_is_sent_by_what_was_installed(environment: Environment, release: Release) -> None:
+    """By a DAG, with the oldest Airflow and pyspnego: Windows Authentication after TLS, and the connection's check."""
+    environment.install(f"{release.wheel}[testing,fast]")
+    run = environment.run("python", "-I", ROOT / "tests/integration/released_dag.py")
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout.splitlines()[-1])
+    assert told["state"] == "success"
+    assert told["mails"] == [["Released", ["ann@corp.example"], r"CORP\svc-etl"]]
+    assert told["check"][0] == 0, told["check"][1]
+
+
+def test_what_was_installed_contradicts_nothing(environment: Environment) -> None:
+    """The floors that are declared can be had together."""
+    check = environment.run("pip", "check", "--disable-pip-version-check")
+    assert check.returncode == 0, check.stdout
