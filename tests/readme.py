@@ -1,4 +1,4 @@
-"""The parts of the README that are written from the code. `make readme` writes them anew, and a test compares."""
+"""The part of the documents that is written from the code. `make readme` writes it anew, and a test compares."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, Field
 from airflow_provider_smtpcm.connection_manager.fields import Kind
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs/connection.md"
 BEGIN = "<!-- connection table: written from connection_manager.FIELDS; `make readme` writes it anew -->\n"
 END = "<!-- end of the connection table -->\n"
 
 
 def connection_table() -> str:
     """One row for each field of the form."""
-    rows = ["| in the form | key | values (**default**) | what it means | SSIS |", "|---|---|---|---|---|"]
+    rows = ["| in the form | key | values (**default**) | what it means |", "|---|---|---|---|"]
     for field in (*STANDARD_FIELDS, *FIELDS):
         where = "" if field in STANDARD_FIELDS else "extra "
-        cells = (field.label, f"{where}`{field.name}`", _values(field), field.help.replace("|", "\\|"), field.ssis)
+        meaning = f"{field.help} {f'SSIS: *{field.ssis}*.' if field.ssis else ''}".strip().replace("|", "\\|")
+        cells = (field.label, f"{where}`{field.name}`", _values(field), meaning)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
@@ -37,12 +38,12 @@ def _values(field: Field) -> str:
 
 
 def written_anew() -> str:
-    """The README with its generated parts as the code has them now."""
-    text = README.read_text(encoding="utf-8")
+    """The page with its table as the code has it now."""
+    text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{connection_table()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(written_anew(), encoding="utf-8")
+    PAGE.write_text(written_anew(), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Every way of signing in to the real servers, as data: server, mechanism, TLS, credential, and who is let in.
 
-The tests run every cell; `make matrix` has them write the table into the README.
+The tests run every cell; `make matrix` has them write the table into the documents.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/servers.md"
 BEGIN = "<!-- sign-in table: every cell is a test that ran; `make matrix` runs them and writes it anew -->\n"
 END = "<!-- end of the sign-in table -->\n"
 
@@ -106,7 +106,7 @@ def table(passed: dict[Cell, str]) -> str:
 
 
 def write(passed: dict[Cell, str]) -> None:
-    """Put the table into the README."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    """Put the table into its page."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    README.write_text(f"{before}{BEGIN}\n{table(passed)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{table(passed)}\n{END}{after}", encoding="utf-8")

@@ -27,7 +27,7 @@ EXCHANGES_LIST = ("GSSAPI", "NTLM")
 
 @pytest.fixture(scope="module")
 def passed() -> Iterator[dict[Cell, str]]:
-    """The cells that ran; written into the README where that is asked for."""
+    """The cells that ran; written into the documents where that is asked for."""
     found: dict[Cell, str] = {}
     yield found
     if os.environ.get("WRITE_MATRIX") and len(found) == len(cells()):

@@ -1,0 +1,198 @@
+"""What the pages have a person type is typed here: run where this machine can, and at least parsed where it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
+from airflow_provider_smtpcm.testing import Relay
+from tests.documents.pages import ROOT, Block, blocks_in, commands_of
+
+HANDLED = {"console"}
+LOGIN, PASSWORD = r"CORP\svc-etl", "the password"
+# The first words of commands that are not run here, and why.
+NOT_RUN = {
+    "apt-get install": "changes the machine",
+    "chmod": "a keytab's, which test_data makes and tries",
+    "cp": "of a certificate that only the reader has",
+    "update-ca-certificates": "changes the machine",
+    "kubectl": "asks the reader's own cluster",
+    "openssl s_client": "asks the reader's own server",
+    "klist": "as chmod",
+    "kinit": "as chmod",
+    "python3 -m venv": "the quick start, which test_quick_start walks",
+    ".": "as python3 -m venv",
+    "mkdir": "as python3 -m venv",
+    "airflow db migrate": "as python3 -m venv",
+    "airflow standalone": "as python3 -m venv",
+    "airflow dags": "as python3 -m venv",
+}
+RUN = ("airflow ", "python -m airflow_provider_smtpcm ")
+PARSED = ("pip install ", "make", "export ")
+
+COMMANDS = [(block, command) for block in blocks_in("console") for command in commands_of(block)]
+
+
+def reason_not_to_run(command: str) -> str | None:
+    """Why it is not run; None where it is."""
+    return next((why for words, why in NOT_RUN.items() if f"{command} ".startswith(f"{words} ")), None)
+
+
+def test_every_line_of_a_console_block_is_a_command_or_its_comment() -> None:
+    """What a console prints has a block of its own, so that the button copies commands."""
+    for block in blocks_in("console"):
+        assert commands_of(block), block
+        for line in block.code.replace("\\\n", " ").splitlines():
+            assert line.startswith("$ "), f"{block}: {line}"
+
+
+@pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{block}: {line[:40]}" for block, line in COMMANDS])
+def test_every_command_is_one_that_a_test_knows(block: Block, command: str) -> None:
+    """And a shell can read it."""
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    assert reason_not_to_run(command) or command.startswith((*RUN, *PARSED)), f"{block}: run it, or say why not"
+
+
+@pytest.mark.parametrize("words", NOT_RUN)
+def test_what_is_not_run_is_still_there(words: str) -> None:
+    """The list of excuses does not outlive them."""
+    assert any(f"{command} ".startswith(f"{words} ") for _, command in COMMANDS)
+
+
+def test_every_make_target_exists() -> None:
+    """`make` lists them."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = [shlex.split(command, comments=True) for _, command in COMMANDS if command.startswith("make")]
+    assert named
+    assert {words[1] for words in named if len(words) > 1} <= targets
+
+
+def test_every_extra_that_pip_is_asked_for_exists() -> None:
+    """Of this distribution and no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [shlex.split(command, comments=True)[2:] for _, command in COMMANDS if command.startswith("pip install")]
+    assert wanted
+    for [requirement] in wanted:
+        name, _, extra = requirement.rstrip("]").partition("[")
+        assert name == project["name"]
+        assert not extra or extra in project["optional-dependencies"]
+
+
+def test_every_connection_in_the_environment_is_one() -> None:
+    """In JSON, and as a URI."""
+    found = []
+    for _, command in COMMANDS:
+        for word in shlex.split(command, comments=True):
+            value = word.removeprefix("AIRFLOW_CONN_SMTPCM_DEFAULT=")
+            if value.startswith("{"):
+                found.append(SmtpConnectionManager.from_airflow(SimpleNamespace(**json.loads(value))))
+            elif value.startswith("smtpcm://"):
+                uri = urlsplit(value)
+                found.append(
+                    SmtpConnectionManager.from_airflow(
+                        SimpleNamespace(
+                            host=uri.hostname,
+                            port=uri.port,
+                            login=unquote(uri.username or ""),
+                            password=unquote(uri.password or ""),
+                            extra=dict(parse_qsl(uri.query)),
+                        )
+                    )
+                )
+    assert {manager.host for manager in found} == {"relay.corp.example", "exchange.corp.example"}
+    assert {manager.login for manager in found if manager.auth_mode is AuthMode.WINDOWS} == {LOGIN}
+
+
+def _each_once() -> list[tuple[Block, str]]:
+    """The commands that are run; the same one stands on several pages."""
+    run = {command: block for block, command in COMMANDS if command.startswith(RUN) and not reason_not_to_run(command)}
+    return [(block, command) for command, block in run.items() if " relay " not in command]
+
+
+Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A shell with `airflow` and `python` in it, and an Airflow of its own, which other tests do not see."""
+    home, programs = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("programs")
+    for name, module in (("airflow", "-m airflow"), ("python", "")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module} "$@"\n')
+        program.chmod(0o755)
+    own = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+    }
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=home,
+            env=os.environ | own,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    made = run("airflow db migrate")
+    assert made.returncode == 0, made.stderr
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("block", "command"), _each_once(), ids=[line[:60] for _, line in _each_once()])
+def test_every_command_that_this_machine_can_run_does_what_it_says(
+    block: Block, command: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` against a server that demands Windows Authentication; Airflow's own commands in an Airflow of ours."""
+    with Relay(users={LOGIN: PASSWORD}) as relay:
+        if " check " in command:
+            monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+        if " connections import " in command:
+            connections = shlex.quote(json.dumps({"relay": relay.airflow_connection()}))
+            shell(f"printf %s {connections} > connections.json")
+        if " connections add " in command:
+            shell("airflow connections delete smtpcm_default")
+        ended = shell(command)
+    assert ended.returncode == 0, f"{block}:\n{ended.stdout}{ended.stderr}"
+    said = {
+        "check": "tls-server-end-point",
+        "providers list": "airflow-provider-smtpcm",
+        "connections add": "Successfully added",
+        "connections import": "Imported connection relay",
+        "pools set": "created",
+    }
+    [answer] = [answer for words, answer in said.items() if f" {words} " in f"{command} "]
+    assert answer in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("command", sorted({line for _, line in COMMANDS if " relay " in line}))
+def test_the_relay_tells_which_connection_to_add_and_ends_with_ctrl_c(command: str, tmp_path: Path) -> None:
+    """In a folder where it may save mails."""
+    words = [sys.executable, *shlex.split(command)[1:]]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as relay:
+        assert relay.stdout is not None
+        said = ""
+        for line in relay.stdout:
+            said += line
+            if line.startswith("Stop it with Ctrl-C"):
+                os.killpg(relay.pid, signal.SIGINT)
+    assert "airflow connections add smtpcm_default --conn-json" in said
+    assert said.rstrip().endswith("Stopped.")
+    assert relay.returncode == 0

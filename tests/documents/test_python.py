@@ -1,0 +1,102 @@
+"""Every Python block of the pages runs: a DAG by Airflow, a test by pytest, and what sends finds a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_smtpcm.testing import Relay
+from tests.documents.pages import BLOCKS, DOCS, Block, blocks_in
+
+if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
+    from airflow.sdk import DAG
+
+LOGIN, PASSWORD = r"CORP\alice", "correct horse"
+# A small picture: one pixel.
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c020000000b4944415478da6364f8ff1f0003030200ef9af7aa"
+    "0000000049454e44ae426082"
+)
+
+
+def is_of_pytest(block: Block) -> bool:
+    """Whether pytest runs it."""
+    return "def test_" in block.code or "pytest_plugins" in block.code
+
+
+PROGRAMS = [block for block in blocks_in("python") if not is_of_pytest(block)]
+
+
+@pytest.fixture
+def srv(tmp_path: Path) -> Path:
+    """The /srv of the pages, with the files that their blocks speak of."""
+    folder = tmp_path / "srv"
+    for name in ("loads", "statements", "templates"):
+        (folder / name).mkdir(parents=True)
+    (folder / "logo.png").write_bytes(PNG)
+    today = datetime.now(UTC).date()
+    for day in (today - timedelta(days=1), today, today + timedelta(days=1)):
+        for kind in ("csv", "log"):
+            (folder / f"loads/{day}.{kind}").write_text("table,rows\norders,1204\n")
+    for name in ("loads/rows.csv", "loads/errors.log", "statements/terms.pdf"):
+        (folder / name).write_text("A file.\n")
+    for number in (4711, 4712):
+        (folder / f"statements/{number}.pdf").write_text("A statement.\n")
+    for block in BLOCKS:
+        if block.title.startswith("/srv/"):
+            (folder / block.title.removeprefix("/srv/")).write_text(block.code, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", PROGRAMS, ids=[f"{block} {block.title}" for block in PROGRAMS])
+def test_every_program_runs_and_what_it_sends_arrives(
+    block: Block,
+    srv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_dag: Callable[[DAG], DagRun],
+) -> None:
+    """A DAG that has an alert fails, as it is meant to, and the alert arrives."""
+    monkeypatch.chdir(tmp_path)
+    with Relay(users={LOGIN: PASSWORD}) as relay:
+        for name in ("SMTPCM_DEFAULT", "MAIL"):
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(relay.airflow_connection()))
+        names: dict[str, Any] = {"__name__": "page"}
+        code = block.code.replace("/srv/", f"{srv}/")
+        exec(compile(code, str(block), "exec"), names)  # noqa: S102
+        if "dag" in names:
+            run = run_dag(names["dag"])
+            assert str(run.state) == ("failed" if "alert" in names else "success")
+        if "dag" in names or re.search(r"\(\"smtpcm_default\"\)\.send\(mail\)$", block.code):
+            assert relay.messages
+            assert {mail.authenticated_as for mail in relay.messages} == {LOGIN}
+
+
+def test_most_of_the_dags_are_run() -> None:
+    """A DAG is run where it has the name `dag`; the others are Airflow's own, late, or the quick start's."""
+    without = [block for block in PROGRAMS if "with DAG(" in block.code and " as dag:" not in block.code]
+    assert {block.page.name for block in without} == {"quick-start.md", "from-the-smtp-provider.md", "alerts.md"}
+    assert len(without) == 4
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
+    """As whoever copies them into a folder would run them."""
+    for block in filter(is_of_pytest, blocks_in("python")):
+        assert block.page == DOCS / "testing.md"
+        (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "1 passed" in ended.stdout, ended.stdout + ended.stderr

@@ -1,0 +1,88 @@
+"""What the page of errors quotes is what the code says: each fixed part stands in one message of the package."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_smtpcm.smtp.windows import kerberos_errors
+from tests.documents.pages import DOCS, ROOT, text_of
+
+PAGE = DOCS / "troubleshooting.md"
+#: Stands for what a message fills in.
+HOLE = "…"
+
+
+def literal(node: ast.AST) -> str | None:
+    """The text of a literal, with a hole where something is filled in; None for what is none."""
+    match node:
+        case ast.Constant(value=str() as text):
+            # A template of `str.format` has its holes in braces.
+            return re.sub(r"\{\w+\}", HOLE, text)
+        case ast.JoinedStr(values=parts):
+            return "".join(literal(part) or HOLE for part in parts)
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return (literal(left) or HOLE) + (literal(right) or HOLE)
+    return None
+
+
+def messages() -> Iterator[str]:
+    """Every text in the package's code but the docstrings."""
+    for path in sorted((ROOT / "airflow_provider_smtpcm").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if id(node) not in docstrings and (text := literal(node)):
+                yield text
+
+
+MESSAGES = list(messages())
+
+
+def quotes() -> list[str]:
+    """The first column of the tables, quote by quote."""
+    found = []
+    for row in re.findall(r"^\| (.*?) \| ", text_of(PAGE), re.MULTILINE):
+        found += re.findall(r"`([^`]+)`", row)
+    return found
+
+
+def is_said(quote: str) -> bool:
+    """Whether one message has all the fixed parts of the quote, in their order."""
+    parts = [re.escape(part) for part in quote.split(HOLE) if part.strip()]
+    pattern = re.compile(".*?".join(parts), re.DOTALL)
+    return any(pattern.search(message) for message in MESSAGES)
+
+
+# What the quotes show of a server's own words, which no code of ours has.
+SERVERS_WORDS = "535 5.7.3 "
+
+
+@pytest.mark.parametrize("quote", quotes())
+def test_every_quoted_error_is_really_said(quote: str) -> None:
+    """Word for word; `…` stands for what differs."""
+    assert is_said(quote.replace(SERVERS_WORDS, "")), quote
+
+
+def test_a_message_that_nobody_says_would_be_noticed() -> None:
+    """Neither as a whole, nor put together from the parts of two messages."""
+    assert not is_said("The server is on fire.")
+    assert not is_said("Cannot connect to … is not trusted")
+    assert len(quotes()) > 60
+
+
+def test_everything_that_kerberos_can_say_is_on_the_page() -> None:
+    """One row for each meaning of an error code, some with two."""
+    listed = " ".join(quotes())
+    said = [meaning.said.format(spn=HOLE) for meaning in kerberos_errors._MEANINGS.values()]
+    assert len(said) > 10
+    assert [words for words in said if words not in listed] == []

@@ -1,0 +1,140 @@
+"""The site is built without a warning, and a reader's browser asks nobody else for anything."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.documents.pages import DOCS, PAGES, README, ROOT
+from tests.integration.browser import CHROMIUM, FLAGS
+from tests.integration.system_packages import skip_for_want_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` builds it, in another folder."""
+    folder = tmp_path_factory.mktemp("site")
+    ended = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder
+
+
+def test_every_page_is_there_and_can_be_found(site: Path) -> None:
+    """By the search, too."""
+    names = {str(page.relative_to(DOCS).with_suffix(".html")) for page in PAGES if page != README}
+    assert names <= {str(path.relative_to(site)) for path in site.rglob("*.html")}
+    index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
+    assert names <= {entry["location"].partition("#")[0] or "index.html" for entry in index["docs"]}
+
+
+def test_no_page_asks_another_host_for_anything(site: Path) -> None:
+    """No script, no style, no font, no picture."""
+    loaded = []
+    for page in site.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        loaded += re.findall(r'<(?:script|img|iframe)[^>]+src="(https?://[^"]+)"', html)
+        loaded += re.findall(r'<link[^>]+rel="?(?:stylesheet|preconnect|icon)"?[^>]+href="(https?://[^"]+)"', html)
+    for style in site.rglob("*.css"):
+        loaded += re.findall(r"url\((https?://[^)]+)\)", style.read_text(encoding="utf-8"))
+    assert loaded == []
+
+
+def test_the_reference_says_what_the_docstrings_say(site: Path) -> None:
+    """A page of the reference without a signature would be an empty promise."""
+    for name, word in {
+        "hook": "send_many",
+        "operators": "ledger_window",
+        "notifier": "retry_for",
+        "mail": "inline_images",
+        "delivery": "message_id",
+        "errors": "OutcomeUnknownError",
+        "connection-manager": "from_connection_string",
+        "testing": "wait_for_messages",
+    }.items():
+        assert word in (site / f"api/{name}.html").read_text(encoding="utf-8"), name
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    """The site, served on this machine."""
+    if shutil.which(CHROMIUM) is None:
+        skip_for_want_of(CHROMIUM)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def open_page(url: str, *, width: int = 1280) -> Iterator[Page]:
+    """A page of a new browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        try:
+            page.goto(url)
+            yield page
+        finally:
+            browser.close()
+
+
+def test_the_button_copies_what_a_person_types(url: str) -> None:
+    """Without the prompt, and without the title."""
+    with open_page(f"{url}/quick-start.html") as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.locator(".highlight").first.hover()
+        page.get_by_title("Copy to clipboard").first.click()
+        page.get_by_text("Copied to clipboard").wait_for()
+        copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == ("python3 -m venv mail\n. mail/bin/activate\npip install 'airflow-provider-smtpcm[testing]'")
+
+
+def test_the_search_finds_an_error_by_its_words(url: str) -> None:
+    """And leads to the page of errors."""
+    with open_page(f"{url}/index.html") as page:
+        box = page.get_by_role("textbox", name="Search")
+        box.click()
+        box.press_sequentially("does not offer STARTTLS")
+        found = page.locator(".md-search-result__link[href*='troubleshooting.html']").first
+        found.wait_for()
+        found.click()
+        page.get_by_role("heading", name="Troubleshooting").wait_for()
+
+
+def test_no_page_is_wider_than_a_phone(url: str, site: Path) -> None:
+    """A wide table or block scrolls by itself; and nobody else is asked for anything, by scripts neither."""
+    with open_page(f"{url}/index.html", width=390) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for path in sorted(site.rglob("*.html")):
+            page.goto(f"{url}/{path.relative_to(site)}")
+            assert page.evaluate("document.documentElement.scrollWidth") == 390, path.name
+    assert [url_ for url_ in asked if not url_.startswith((url, "data:"))] == []

@@ -1,0 +1,100 @@
+"""The pages hang together: links lead somewhere, pictures are there, and no code block escapes the tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.sending import table
+from tests.documents.pages import BLOCKS, DOCS, PAGES, README, ROOT, anchors_of, prose_of, text_of
+from tests.documents.test_commands import HANDLED
+from tests.documents.test_data import CHECKED
+from tests.integration import sign_in_matrix
+from tests.readme import PAGE, written_anew
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+# The only names outside of the example domains: what a page has to speak about.
+REAL = {"github.com"}
+HOST = re.compile(r"(?<![\w./@-])(?:[\w-]+\.)+(?:com|org|net|io|dev|local|lan|internal)\b")
+
+
+def page_ids(page: Path) -> str:
+    """For the names of tests."""
+    return str(page.relative_to(ROOT))
+
+
+def test_no_code_block_escapes_the_tests() -> None:
+    """Each is in a language that some test runs or checks; a new language needs a test first."""
+    tested = {"python", *HANDLED, *CHECKED}
+    assert [str(block) for block in BLOCKS if block.language not in tested] == []
+    assert tested <= {block.language for block in BLOCKS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """To a file that is there, and to a heading that is in it."""
+    broken = []
+    for link in LINK.findall(prose_of(page)):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_a_broken_anchor_would_be_noticed() -> None:
+    """The pages have anchors, and not every word is one."""
+    assert "every-field" in anchors_of(DOCS / "connection.md")
+    assert "no-such-heading" not in anchors_of(DOCS / "connection.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+def test_only_example_domains_are_named(page: Path) -> None:
+    """No page sends mail, or a reader, to somebody's real server."""
+    assert set(HOST.findall(text_of(page))) <= REAL
+    addresses = re.findall(r"[\w.+-]+@([\w-]+(?:\.[\w-]+)+)", text_of(page))
+    assert {domain for domain in addresses if not domain.lower().endswith(".example")} == set()
+
+
+def test_the_connection_table_is_the_code_s() -> None:
+    """`make readme` mends it."""
+    assert written_anew() == text_of(PAGE)
+
+
+@pytest.mark.parametrize("writer", [table, sign_in_matrix], ids=["make bench", "make matrix"])
+def test_the_tables_that_take_long_to_measure_have_their_places(writer: Any) -> None:
+    """Between the marks, from which the commands know where to write."""
+    before, rest = text_of(writer.PAGE).split(writer.BEGIN)
+    written, after = rest.split(writer.END)
+    assert written.startswith("\n| ")
+    assert before
+    assert after
+
+
+def test_every_test_that_holds_a_promise_exists() -> None:
+    """A guarantee is worth what its test is worth."""
+    named = set(re.findall(r"`(?:[\w/]*/)?(test_\w+\.py)`", text_of(DOCS / "guarantees.md")))
+    assert len(named) > 10
+    assert named <= {path.name for path in ROOT.glob("tests/**/test_*.py")}
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    """And is reached from the README, but for the reference behind its index."""
+    pages: list[str] = []
+
+    def walk(entries: list[object]) -> None:
+        for entry in entries:
+            value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+            pages.extend([value]) if isinstance(value, str) else walk(value)
+
+    walk(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    assert sorted(pages) == sorted(str(page.relative_to(DOCS)) for page in PAGES if page != README)
+    linked = {link.partition("#")[0] for link in LINK.findall(text_of(README))}
+    outside = {f"docs/{page}" for page in pages if not page.startswith("api/")} - linked
+    assert outside == {"docs/index.md"}

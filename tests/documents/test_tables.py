@@ -1,0 +1,150 @@
+"""The tables of arguments and of translations name what there is: here, in Airflow's SMTP provider, and in Jinja."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS
+from airflow_provider_smtpcm.notifications.event import Event
+from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
+from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm.testing import Relay
+from tests.documents.pages import DOCS, README, table_after, text_of
+
+if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
+    from airflow.sdk import DAG
+
+SSIS, STOCK = DOCS / "from-ssis.md", DOCS / "from-the-smtp-provider.md"
+
+
+def arguments_of(function: object) -> set[str]:
+    """By name, without those that every task has."""
+    return set(inspect.signature(function).parameters) - {"self", "args", "kwargs", "context"}
+
+
+def named_in(cell: str) -> set[str]:
+    """The words in code."""
+    return set(re.findall(r"`([a-z_]+)`", cell))
+
+
+def test_every_argument_of_an_operator_has_its_row() -> None:
+    """No more, no less; a merge has those of a mail besides, and one row stands for the template file's encoding."""
+    mail, merge = arguments_of(SendMailOperator.__init__), arguments_of(MailMergeOperator.__init__)
+    rows = {name for row in table_after(DOCS / "sending.md", "## SendMailOperator") for name in named_in(row[0])}
+    assert rows == mail - {"encoding"}
+    rows = {name for row in table_after(DOCS / "mail-merge.md", "## Arguments") for name in named_in(row[0])}
+    assert rows <= merge
+    assert merge - rows <= mail
+
+
+def test_every_argument_of_the_notifier_has_its_row() -> None:
+    """In the second table of its part."""
+    text = text_of(DOCS / "alerts.md").split("| argument |", 1)[1].split("\n\n", 1)[0]
+    rows = {name for line in text.splitlines()[2:] for name in named_in(line.split(" | ")[0])}
+    assert rows == arguments_of(SendMailNotifier.__init__)
+
+
+def test_what_alerts_know_is_what_templates_find() -> None:
+    """Every fact on the page is one of an event."""
+    text = text_of(DOCS / "alerts.md").split("| `alert.` |", 1)[1].split("\n\n", 1)[0]
+    named = {
+        word.removeprefix("exception.")
+        for line in text.splitlines()[2:]
+        for word in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+    }
+    facts = {field.name for field in fields(Event)} | {"name", "duration", "type", ".message", ".traceback"}
+    assert named
+    assert named <= facts
+
+
+def test_the_arguments_of_the_stock_operator_are_all_translated() -> None:
+    """As the installed version has them, into arguments that we have."""
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+    from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+    from airflow.providers.smtp.operators.smtp import EmailOperator
+
+    for heading, theirs, ours in (
+        ("## EmailOperator", EmailOperator, SendMailOperator),
+        ("## SmtpNotifier", SmtpNotifier, SendMailNotifier),
+    ):
+        rows = table_after(STOCK, heading)
+        assert {name for row in rows for name in named_in(row[0])} == arguments_of(theirs.__init__)
+        # The first word of the other column, where there is one, is ours.
+        for row in rows:
+            if word := re.match(r"`([a-z_]+)`", row[1]):
+                assert word[1] in arguments_of(ours.__init__), row
+    for row in table_after(STOCK, "## SmtpHook"):
+        for name in re.findall(r"(?:hook\.|^`)(\w+)\(", row[0]):
+            assert hasattr(SmtpHook, name) or name == "SmtpHook", row
+
+
+def test_the_extras_of_the_stock_connection_are_all_translated() -> None:
+    """Those of its form, and those that its code reads besides; into keys that we have."""
+    from airflow.providers.smtp.hooks import smtp
+
+    read = set(re.findall(r'extra(?:_dejson)?\.get\(\s*"(\w+)"', Path(smtp.__file__).read_text(encoding="utf-8")))
+    rows = table_after(STOCK, "## The connection")
+    theirs = {word for row in rows for word in re.findall(r"[a-z_0-9]+", row[0])}
+    assert read - theirs == set()
+    ours = (
+        {field.name for field in (*STANDARD_FIELDS, *FIELDS)} | arguments_of(SendMailOperator.__init__) | {"template"}
+    )
+    for row in rows:
+        if row[1].startswith("`") and "smtpcm" not in row[1]:
+            assert set(re.findall(r"`([a-z_]+)(?::[^`]*)?`", row[1])) <= ours, row
+
+
+def test_the_properties_of_the_ssis_connection_manager_are_in_the_form() -> None:
+    """By the labels that the page gives."""
+    labels = {field.label for field in (*STANDARD_FIELDS, *FIELDS)}
+    said = {
+        word for row in table_after(SSIS, "## Word by word") for word in re.findall(r"^\*([A-Z][\w ]+)\*", row[1])
+    } - {"Timeout"}
+    assert said
+    assert said <= labels
+    assert "Timeout (seconds)" in labels
+
+
+@pytest.mark.slow
+def test_every_jinja_expression_of_the_page_renders(
+    run_dag: Callable[[DAG], DagRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a task, with what the SSIS package had in its variables."""
+    from airflow.sdk import DAG
+
+    rows = table_after(SSIS, "## Expressions")
+    jinja = [re.match(r"`(.+?)`", row[1])[1] for row in rows]
+    here = [template for template in jinja if "alert." not in template]
+    assert len(here) > 10
+    params = {"table": "orders", "rows": 3, "file": "20260102.csv", "name": "Jane  "}
+    with Relay() as relay:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+        with DAG(dag_id="expressions", schedule="@daily", params=params) as dag:
+            SendMailOperator(task_id="t", from_address="a@corp.example", to="b@corp.example", text="\n".join(here))
+        assert str(run_dag(dag).state) == "success"
+        [mail] = relay.messages
+    lines = mail.message.get_content().splitlines()
+    assert len(lines) == len(here)
+    assert {"Load of orders", "expressions", "t", "loaded", "20260102", ".csv", "12", "Jane"} <= set(lines)
+    assert all(lines)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_table() -> None:
+    """Rounded; a new run of the benchmarks may ask for new words."""
+    rows = {row[0]: row for row in table_after(DOCS / "performance.md", "# Performance")}
+    small, large = rows["1 KiB, 1 connection, 0 ms"], rows["1 GiB attachment"]
+    rate, stock = float(small[1].split()[0].replace(",", "")), float(small[2])
+    said = " ".join(text_of(README).split())
+    assert f"{round(rate, -3):,.0f} mails of 1 KiB a second" in said
+    assert f"{stock:.0f} times what Airflow's own SMTP provider does" in said
+    assert f"{round(float(large[1].split()[0]), -2):.0f} MiB a second, in {large[-1]} of memory" in said

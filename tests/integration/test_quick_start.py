@@ -1,0 +1,219 @@
+"""The quick start is walked as it stands: its commands in its terminals, its files in its folder, up to the alert.
+
+What is not as on a reader's machine: pip takes this package from a wheel of this tree, and finds all that the package
+needs already there; and Airflow listens on free ports.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from demo.processes import LOOPBACK, free_port, processes_in
+from tests.documents.newest import ON_THE_NEWEST_AIRFLOW
+from tests.documents.pages import DOCS, Block, blocks_of, text_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+PAGE = DOCS / "quick-start.md"
+ROOT = DOCS.parent
+PATIENCE = 240  # seconds for any one step; none takes a tenth of it
+OURS = ("airflow_provider_smtpcm", "_airflow_provider_smtpcm", "_editable_impl", "__editable__")
+
+
+class Terminal:
+    """A shell in which one command after the other is typed.
+
+    Args:
+        folder: where it is opened.
+        environment: of the shell.
+        screen: the file with what it shows.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], screen: Path) -> None:
+        self._screen = screen
+        self._typed = 0
+        with screen.open("wb") as output:
+            self._shell = subprocess.Popen(
+                ["bash"],
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    @property
+    def shown(self) -> str:
+        """All that stands on the screen."""
+        return self._screen.read_text(encoding="utf-8", errors="replace")
+
+    def type(self, command: str) -> None:
+        """Press Enter behind it, and do not wait."""
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(f"{command}\n")
+        self._shell.stdin.flush()
+
+    def run(self, command: str) -> str:
+        """Wait for its end; what it showed. A command that fails ends the walk."""
+        self._typed += 1
+        before, mark = len(self.shown), f"[[{self._typed} ended with "
+        self.type(f"{command}\necho '{mark}'$?']]'")
+        self.wait_for(lambda: mark in self.shown, f"the end of {command!r}")
+        said = self.shown[before:]
+        assert f"{mark}0]]" in said, f"$ {command}\n{said}"
+        return said
+
+    def wait_for(self, seen: Callable[[], object], what: str) -> None:
+        """Look at the screen until it is there."""
+        deadline = time.monotonic() + PATIENCE
+        while not seen():
+            assert time.monotonic() < deadline, f"Waited in vain for {what}:\n{self.shown[-3000:]}"
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """Ctrl-C, and the end of all that was started in it."""
+        members = processes_in({self._shell.pid})
+        os.killpg(self._shell.pid, signal.SIGINT)
+        deadline = time.monotonic() + 30
+        while len(members := processes_in({self._shell.pid})) > 1 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        for pid in members:
+            os.kill(pid, signal.SIGKILL)
+        self._shell.wait()
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel of this tree."""
+    folder = tmp_path_factory.mktemp("wheels")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path: Path, wheels: Path) -> dict[str, str]:
+    """Of a person who has no Airflow yet."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "python3").symlink_to(sys.executable)
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "PYTHON", "VIRTUAL_"))
+    }
+    port = str(free_port())
+    return kept | {
+        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "NO_PROXY": f"{LOOPBACK},localhost",
+        "no_proxy": f"{LOOPBACK},localhost",
+        "AIRFLOW__API__HOST": LOOPBACK,
+        "AIRFLOW__API__PORT": port,
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{port}",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+    }
+
+
+def lend_packages(venv: Path) -> None:
+    """What pip would fetch besides this package is in the new environment already; `airflow`, too."""
+    here = Path(sysconfig.get_path("purelib"))
+    lent = venv / "lent"
+    lent.mkdir()
+    for entry in here.iterdir():
+        if not entry.name.startswith(OURS) and entry.suffix != ".pth":
+            (lent / entry.name).symlink_to(entry)
+    [packages] = venv.glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text(f"{lent}\n")
+    program = venv / "bin/airflow"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(venv / "bin/python"))} -m airflow "$@"\n')
+    program.chmod(0o755)
+
+
+class Walk:
+    """The reader: who types what, where.
+
+    Args:
+        folder: the empty folder.
+    """
+
+    def __init__(self, folder: Path, terminals: Mapping[str, Terminal]) -> None:
+        self._folder = folder
+        self._terminals = terminals
+
+    def follow(self, block: Block) -> None:
+        """Do what a block of the page is there for."""
+        if block.language == "python":
+            (self._folder / block.title).write_text(block.code, encoding="utf-8")
+        elif block.language == "text":
+            for line in block.code.splitlines():
+                self._terminals[block.title].wait_for(lambda: line in self._terminals[block.title].shown, repr(line))  # noqa: B023
+        else:
+            assert block.language == "console", block
+            for line in block.code.splitlines():
+                self._command(self._terminals[block.title], line.removeprefix("$ "))
+
+    def _command(self, terminal: Terminal, command: str) -> None:
+        if " relay " in command:
+            terminal.type(command)
+            terminal.wait_for(lambda: "Stop it with Ctrl-C" in terminal.shown, "the relay")
+        elif command == "airflow standalone":
+            terminal.type(command)
+            terminal.wait_for(lambda: "Airflow is ready" in terminal.shown, "Airflow")
+        else:
+            said = terminal.run(command)
+            if command.startswith("python3 -m venv"):
+                lend_packages(self._folder / command.rsplit(maxsplit=1)[-1])
+            elif command.startswith("pip install"):
+                assert "Successfully installed airflow-provider-smtpcm" in said
+            elif command == "airflow db migrate":
+                assert "Now paste the line that the server has printed." in text_of(PAGE)
+                printed = self._terminals["Terminal 1"].shown.splitlines()
+                [line] = [line for line in printed if line.startswith("airflow connections add")]
+                assert "Successfully added" in terminal.run(line)
+            elif " check " in command:
+                assert "\nAll is well." in said
+
+
+@pytest.fixture
+def walk(tmp_path: Path, environment: dict[str, str]) -> Iterator[Walk]:
+    """Three terminals in an empty folder."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    titles = sorted({block.title for block in blocks_of(PAGE) if block.language == "console"})
+    assert titles == ["Terminal 1", "Terminal 2", "Terminal 3"]
+    with ExitStack() as stack:
+        terminals = {}
+        for title in titles:
+            terminals[title] = Terminal(folder, environment, tmp_path / f"{title}.txt")
+            stack.callback(terminals[title].close)
+        yield Walk(folder, terminals)
+    shutil.rmtree(folder)
+
+
+if ON_THE_NEWEST_AIRFLOW:
+
+    def test_from_an_empty_folder_to_the_alert_of_a_failed_dag(walk: Walk) -> None:
+        """Block by block; the last one is the alert, which came through Windows Authentication."""
+        blocks = list(blocks_of(PAGE))
+        for block in blocks:
+            walk.follow(block)
+        assert blocks[-1].language == "text"
+        assert "Subject: [Airflow] Failed: nightly_load.load" in blocks[-1].code
+        assert r"authenticated as CORP\alice by NTLM" in blocks[-1].code
