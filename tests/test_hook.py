@@ -57,7 +57,10 @@ def test_a_connection_that_is_written_wrong_says_so_with_its_id(connect: Connect
     with pytest.raises(ConnectionSettingsError, match="Connection 'mail'") as caught:
         hook.get_conn()
     assert len(caught.value.faults) == 2
-    assert hook.test_connection() == (False, str(caught.value))
+    good, message = hook.test_connection()
+    assert not good
+    assert all(fault in message for fault in caught.value.faults)
+    assert "\n" not in message  # the browser would swallow it
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,20 @@ def test_the_test_button_says_how_it_got_in(
         assert relay.messages == []
     assert good, message
     assert all(word in message for word in words)
+
+
+def test_the_test_buttons_answer_is_logged_too(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """The browser takes it away after a few seconds."""
+    caplog.set_level("INFO", logger="airflow_provider_smtpcm")
+    with Relay(users=ALICE) as relay:
+        answers = [
+            connect(relay.airflow_connection(password=password)).test_connection()[1]
+            for password in ("wrong horse battery", next(iter(ALICE.values())))
+        ]
+    assert [record.levelname for record in caplog.records if record.message.endswith(tuple(answers))] == [
+        "WARNING",
+        "INFO",
+    ]
 
 
 def test_a_mail_that_nobody_accepted_raises(connect: Connect) -> None:

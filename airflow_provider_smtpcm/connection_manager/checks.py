@@ -89,7 +89,7 @@ def _check_account(settled: Values, faults: list[str]) -> None:
     _check_kerberos(settled, files, faults)
     if login and not (password or files):
         faults.append(
-            f"{ALL_FIELDS['password'].title} is empty; enter the password of {login!r}, or a keytab or credential "
+            f"{ALL_FIELDS['password'].title} is empty; enter the password of '{login}', or a keytab or credential "
             "cache, or leave the user name empty too to use the worker's own identity."
         )
     _check_names(settled, faults)
@@ -100,7 +100,7 @@ def _check_names(settled: Values, faults: list[str]) -> None:
     login, domain = settled["login"], settled["domain"]
     if isinstance(login, str) and not _LOGIN.fullmatch(login):
         faults.append(
-            rf"{ALL_FIELDS['login'].title} is {login!r:.80}; write CORP\user, user@corp.example, or user with a domain."
+            rf"{ALL_FIELDS['login'].title} is '{login:.80}'; write CORP\user, user@corp.example, or user with a domain."
         )
     if domain and not login:
         faults.append(f"{ALL_FIELDS['domain'].title} is {domain!r}, but there is no user name that it could belong to.")

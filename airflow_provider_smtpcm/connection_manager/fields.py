@@ -1,4 +1,4 @@
-"""The table of settings: what each is called, what it may be, and what it means. Form, parser and README read it.
+"""The table of settings: what each is called, what it may be, and what it means. Form, parser and documents read it.
 
 A setting stands here only if it takes effect. The ones that an SSIS connection string can fill carry no default in
 the form (`in_ssis_properties`): Airflow's form saves every default that it shows, which would contradict the string.
@@ -32,7 +32,7 @@ class Field:
     Args:
         name: its key, in the connection's extra and on `SmtpConnectionManager`.
         label: what the form and every error call it.
-        help: one or two sentences for the form and the README.
+        help: one or two sentences for the form and the documents.
         default: what holds where nobody said anything.
         choices: value to label, for a choice.
         minimum: the smallest number; seconds where the label says so.

@@ -13,8 +13,7 @@ ADVANCED = "Advanced"
 def conn_fields() -> dict[str, dict[str, object]]:
     """`conn-fields`: one entry for each extra, in the order of the form."""
     return {
-        field.name: {"label": field.label, "description": help_text(field), "schema": _schema(field)}
-        for field in FIELDS
+        field.name: {"label": field.label, "description": help_text(field), "schema": schema(field)} for field in FIELDS
     }
 
 
@@ -32,22 +31,24 @@ def help_text(field: Field) -> str:
     return field.help.replace("`", "")
 
 
-def _schema(field: Field) -> dict[str, object]:
+def schema(field: Field) -> dict[str, object]:
+    """What the form lets a person enter, as Airflow's own dialect of JSON schema."""
     types = {Kind.FLAG: "boolean", Kind.NUMBER: "number"}
-    schema: dict[str, object] = {"type": [types.get(field.kind, "string"), "null"]}
+    described: dict[str, object] = {"type": [types.get(field.kind, "string"), "null"]}
     # The form saves every default that it shows, and would so contradict an SSIS connection string.
     if field.default is not None and not field.in_ssis_properties:
-        schema["default"] = field.default if field.kind in types else str(field.default)
+        described["default"] = field.default if field.kind in types else str(field.default)
     match field.kind:
         case Kind.CHOICE:
-            schema["enum"] = [str(value) for value in field.choices]
-            schema["values_display"] = {str(value): label for value, label in field.choices.items()}
+            described["enum"] = [str(value) for value in field.choices]
+            described["values_display"] = {str(value): label for value, label in field.choices.items()}
         case Kind.NUMBER:
-            schema.update(minimum=field.minimum, maximum=field.maximum)
+            # No minimum: Airflow 3.1 and 3.2 write it into a box that a person empties, a timeout of one second.
+            described["maximum"] = field.maximum
         case Kind.MULTILINE:
-            schema["format"] = "multiline"
+            described["format"] = "multiline"
         case Kind.SECRET:
-            schema["format"] = "password"
+            described["format"] = "password"
     if field.advanced:
-        schema["section"] = ADVANCED
-    return schema
+        described["section"] = ADVANCED
+    return described

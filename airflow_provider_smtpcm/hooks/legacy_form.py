@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.connection_manager.fields import Field, Kind
 
 
 def connection_form_widgets() -> dict[str, Any]:
-    """One widget for each extra: the same fields, help and drop-downs; Airflow 3.1 knows no bounds and no sections."""
+    """One widget for each extra."""
     return {field.name: _widget(field) for field in FIELDS}
 
 
@@ -33,6 +33,12 @@ def _widget(field: Field) -> Any:
     elif isinstance(default, str):
         default = str(default)
     validators = [any_of([str(value) for value in field.choices])] if field.kind is Kind.CHOICE else []
-    return widgets.get(field.kind, StringField)(
+    widget = widgets.get(field.kind, StringField)(
         field.label, description=form.help_text(field), default=default, validators=validators
     )
+    # Airflow's stand-ins keep here what the browser gets, and the browser knows more than wtforms can say: labels of
+    # choices, maxima, sections, boxes of several lines. The real wtforms has nothing of the kind, and does without.
+    param = getattr(widget, "param", None)
+    if param is not None:
+        param.schema |= form.schema(field)
+    return widget
