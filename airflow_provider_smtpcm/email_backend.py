@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.notifications.excerpt import LONGEST_SUBJECT, one_line
 from airflow_provider_smtpcm.notifications.sending import RETRY_FOR, connected, send_within
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail import Address
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +38,19 @@ _PRIORITIES = {
     "x-priority": {"1": "high", "2": "high", "4": "low", "5": "low"},
     "x-msmail-priority": {"high": "high", "low": "low"},
 }
+# A comma, or a quoted name, which may hold some.
+_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,')
 _NOT_OURS = ("from", "to", "cc", "bcc", "subject", "date", "mime-version", "received", "return-path", "delivered-to")
 
 
 def send_email(  # noqa: PLR0917 - the signature is Airflow's
-    to: str | Sequence[str],
+    to: str | Iterable[str],
     subject: str,
     html_content: str,
     files: Sequence[str | os.PathLike[str]] | None = None,
     dryrun: bool = False,  # noqa: FBT001, FBT002 - as above
-    cc: str | Sequence[str] | None = None,
-    bcc: str | Sequence[str] | None = None,
+    cc: str | Iterable[str] | None = None,
+    bcc: str | Iterable[str] | None = None,
     mime_subtype: str = "mixed",
     mime_charset: str = "utf-8",
     conn_id: str | None = None,
@@ -53,8 +61,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     """Send one mail, as Airflow asks its e-mail backend to.
 
     Args:
-        to, cc, bcc: a list, or one string with `,` or `;` between.
-        subject: one line; line breaks in it, which come with an exception, become blanks.
+        to, cc, bcc: a list, or one string with `,` or `;` between, or with both, as Airflow's own backend takes them.
+        subject: one line of at most 500 characters; what else comes with an exception becomes blanks, or is cut off.
         html_content: the body, which goes as it is, without a plain one beside it.
         files: paths of attachments.
         dryrun: say what would be sent, and send nothing.
@@ -83,10 +91,10 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
             _conn_id(conn_id),
             dryrun=dryrun,
             from_address=None if from_email == _UNSET_FROM else from_email,
-            to=to,
-            cc=cc,
-            bcc=bcc,
-            subject=" ".join(subject.split()),
+            to=_people("To", to),
+            cc=_people("Cc", cc),
+            bcc=_people("Bcc", bcc),
+            subject=one_line(subject or "", LONGEST_SUBJECT),
             html=html_content,
             attachments=[files] if isinstance(files, str | os.PathLike) else list(files or ()),
             **_arguments(custom_headers or {}),
@@ -116,12 +124,26 @@ def _conn_id(conn_id: str | None) -> str:
     return default
 
 
+def _people(field: str, people: str | Iterable[str] | None) -> list[Address]:
+    """The addresses; a comma that cannot belong to a name separates them, wherever it stands."""
+    from airflow_provider_smtpcm.mail.address import parse_addresses
+
+    found: list[Address] = []
+    for text in [people] if isinstance(people, str) else people or ():
+        try:
+            found += parse_addresses(text, field=field)
+        except MessageError:
+            found += parse_addresses(_COMMA.sub(lambda match: match[1] or ";", text), field=field)
+    return found
+
+
 def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
     """Send it, or tell of it; raise where nobody has it."""
+    from airflow_provider_smtpcm.arguments.values import first_of
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.identity import new_message_id
-    from airflow_provider_smtpcm.operators.fields import first_of
 
+    began = time.monotonic()
     hook = connected(conn_id)
     mail = hook.addressed(Mail(**parts))
     assert mail.from_address is not None
@@ -134,7 +156,7 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
             "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, people, conn_id
         )
         return
-    delivery = send_within(hook, mail, RETRY_FOR)
+    delivery = send_within(hook, mail, RETRY_FOR, began=began)
     if delivery.error is not None:
         if not delivery.accepted or delivery.outcome == "unknown":
             raise delivery.error

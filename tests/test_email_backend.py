@@ -145,6 +145,40 @@ def test_everything_reaches_the_mail(relay: Relay, tmp_path: Path) -> None:
     assert "<p>Größe</p>" in message.get_body(("html",)).get_content()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "to",
+    [
+        "a@corp.example, b@corp.example; c@corp.example",
+        ["a@corp.example;b@corp.example", "c@corp.example"],
+        ["a@corp.example,b@corp.example", "c@corp.example"],
+        ("a@corp.example", "b@corp.example", "c@corp.example"),
+        "A <a@corp.example>, b@corp.example; C <c@corp.example>",
+    ],
+)
+def test_addresses_are_taken_as_airflow_s_own_backend_takes_them(to: Any, relay: Relay) -> None:
+    """With both separators mixed; a DAG that says `email=` needs no change."""
+    send_email(to, "x", "y")
+    (received,) = relay.messages
+    assert received.recipients == ("a@corp.example", "b@corp.example", "c@corp.example")
+
+
+def test_a_comma_in_a_quoted_name_is_no_separator(relay: Relay) -> None:
+    """As Outlook writes names."""
+    send_email('"Doe, Jane" <jane@corp.example>; b@corp.example', "x", "y")
+    (received,) = relay.messages
+    assert received.recipients == ("jane@corp.example", "b@corp.example")
+
+
+@pytest.mark.parametrize("subject", ["failed: \x1b[31mred\x1b[0m\r\nBcc: eve@corp.example", "failed: " + "x" * 200_000])
+def test_a_subject_with_an_exception_in_it_loses_no_alert(subject: str, relay: Relay) -> None:
+    """`[email] subject_template` may fill it in."""
+    send_email(TO, subject, "y")
+    (received,) = relay.messages
+    assert received.message["Subject"].startswith("failed: ")
+    assert len(received.message["Subject"]) <= 500
+    assert received.recipients == tuple(TO)
+
+
 def test_a_string_of_addresses_and_one_path_are_taken(relay: Relay, tmp_path: Path) -> None:
     """As people write them."""
     (tmp_path / "a.txt").write_text("x")

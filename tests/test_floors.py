@@ -23,16 +23,21 @@ FLOORS = {
     "mail": {"errors"},
     "smtp": {"mail", "connection_manager", "stop", "errors"},
     "hooks": {"smtp", "mail", "connection_manager", "stop", "errors"},
-    "operators": {"hooks", "smtp", "mail", "stop", "errors"},
+    "arguments": {"errors"},
+    "operators": {"arguments", "hooks", "smtp", "mail", "stop", "errors"},
+    "decorators": {"operators", "hooks", "mail", "errors"},
+    "notifications": {"arguments", "hooks", "smtp", "mail", "stop", "errors"},
+    "email_backend": {"notifications", "operators", "arguments", "hooks", "mail", "errors"},
     "check": {"hooks", "smtp", "connection_manager", "errors"},
     "testing": set(),
+    "ssis": {"connection_manager", "errors"},
     "get_provider_info": {"connection_manager"},
-    "cli": {"check", "testing", "connection_manager", "errors"},
+    "cli": {"check", "ssis", "testing", "connection_manager", "errors"},
     "airflow_cli": {"cli"},
     "__main__": {"cli"},
     "__init__": set(),
 }
-KNOWS_AIRFLOW = {"hooks", "operators", "airflow_cli"}
+KNOWS_AIRFLOW = {"hooks", "operators", "decorators", "airflow_cli", "notifications", "email_backend"}
 LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
 OPERATOR = f"{PACKAGE}.operators.send_mail"
 

@@ -136,11 +136,13 @@ def _of_task(facts: Facts) -> Event:
     if kind is None and state in (None, "running") and (exception is not None or look(ti, "start_date") is None):
         # The task was killed, or this Airflow does not say. The database knows, if it can be asked.
         known = state = state_now(ti) or state
-        if known in _BETWEEN_TRIES:
+        tries_left = None if tried is None or most is None else tried <= most
+        if known == "running" and tries_left is False:
+            kind, state = Kind.FAILURE, "failed"  # its last; Airflow 3.1 tells of it before its database has the end
+        elif known in _BETWEEN_TRIES:
             kind, state = Kind.RETRY, "up_for_retry"
         else:
-            another = known is None and tried is not None and most is not None and tried <= most
-            kind = Kind.RETRY if another else Kind.FAILURE
+            kind = Kind.RETRY if known is None and tries_left else Kind.FAILURE
     started, ended = as_date(look(ti, "start_date")), as_date(look(ti, "end_date"))
     dag_id, task_id = as_text(look(ti, "dag_id")), as_text(look(ti, "task_id"))
     return Event(

@@ -1,7 +1,7 @@
 """What a person has to see of an exception: its type, its message, the end of its traceback. Knows no context.
 
 Text from an exception may be anything: secrets, megabytes, line breaks, half characters. What leaves here is masked by
-Airflow's secrets masker, is bounded, and can be written into a mail.
+Airflow's secrets masker, holds nothing that is written like a credential, is bounded, and can be written into a mail.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from airflow_provider_smtpcm.notifications.credentials import without_credentials
+
+#: Characters of a subject that somebody else has made, which may hold the text of an exception.
+LONGEST_SUBJECT = 500
 _MESSAGE = 1000
 _LINES, _LINE, _ALL = 25, 300, 6000
 # Far enough below the excerpt to be cheap; the masker and the lines are of what is left.
 _READ = 100_000
 _SECRET = 5000  # the longest, in characters
 _WITHHELD = "(withheld: Airflow's secrets masker could not be asked)"
+# What a terminal takes for colours (CSI) and links (OSC); ECMA-48 5.4, 8.3.89.
+_TERMINAL = re.compile("\x1b\\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\\\)")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -49,18 +55,18 @@ def excerpt_of(exception: object) -> Excerpt | None:
 
 
 def masked(text: str) -> str:
-    """Text without the secrets that Airflow knows in this process, fit for a mail."""
+    """Text without the secrets that Airflow knows in this process, and without credentials; fit for a mail."""
     try:
         from airflow.sdk._shared.secrets_masker import redact
 
-        return cleaned(str(redact(text[:_READ])))
+        return without_credentials(cleaned(str(redact(text[:_READ]))))
     except Exception:  # noqa: BLE001 - rather say nothing than a secret
         return _WITHHELD
 
 
 def cleaned(text: str) -> str:
-    """Text without what no mail can carry: control characters, half characters. Line breaks and tabs stay."""
-    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Text without what no mail can carry: colours, control characters, half characters. Line breaks and tabs stay."""
+    return _CONTROL.sub("\ufffd", _TERMINAL.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def one_line(text: str, most: int) -> str:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.arguments.body_file import render_body_file
+from airflow_provider_smtpcm.arguments.values import as_text
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.notifications.excerpt import masked, one_line
-from airflow_provider_smtpcm.operators.body_file import render_body_file
-from airflow_provider_smtpcm.operators.fields import as_text
 
 if TYPE_CHECKING:
     import jinja2

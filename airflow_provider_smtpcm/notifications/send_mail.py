@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
+from airflow_provider_smtpcm.arguments.values import as_text, first_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.event import Event, event_of
+from airflow_provider_smtpcm.notifications.excerpt import LONGEST_SUBJECT, one_line
 from airflow_provider_smtpcm.notifications.fields import Rendered
 from airflow_provider_smtpcm.notifications.page import page_of
 from airflow_provider_smtpcm.notifications.sending import RETRY_FOR, connected, send_within
-from airflow_provider_smtpcm.operators.fields import as_text, first_of, zero_or_more
 
 if TYPE_CHECKING:
+    import asyncio
+
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
@@ -30,10 +34,12 @@ DEFAULT_HEADERS: Mapping[str, str] = {"X-Auto-Response-Suppress": "All"}
 
 # What is left out of the mail, try by try, where it cannot be made or is refused for good. The page goes always.
 _FILES = ("attachments", "inline_images")
+_WORDS = ("subject", "priority", "headers")
 _LEFT_OUT: tuple[tuple[str, ...], ...] = (
     (),
     _FILES,
-    (*_FILES, "from_address", "cc", "bcc", "reply_to", "subject", "priority", "headers"),
+    (*_FILES, *_WORDS),
+    (*_FILES, *_WORDS, "from_address", "cc", "bcc", "reply_to"),
 )
 
 
@@ -48,16 +54,17 @@ class SendMailNotifier(BaseNotifier):
     An alert never changes what became of a task: whatever goes wrong is logged. Where a template is broken, the default
     page is sent and says so; where an attachment is missing or is refused, the page is sent without.
 
-    In the default page the exception's text and the reason are masked by Airflow's secrets masker, as the task's log
-    is: it knows what connections, variables and `mask_secret` told it in the process that runs the callback, and
-    nothing else. What a template of your own fills in goes out as it is.
+    In the default page, and in `alert`, the exception's text and the reason are masked by Airflow's secrets masker, as
+    the task's log is: it knows what connections, variables and `mask_secret` told it in the process that runs the
+    callback. What is written like a credential (`user:password@host`, `Bearer ...`, `password=...`) is withheld too.
+    What else a template of your own fills in, such as `{{ exception }}`, goes out as it is.
 
     Args:
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address: the sender; empty: the connection's *From address*.
         to: the recipients.
         cc, bcc, reply_to: as `to`.
-        subject: one line; empty: what happened to which task, and why.
+        subject: line breaks in what it fills in become blanks; empty: what happened to which task, and why.
         text, html: the body; empty, both of them: the default page.
         text_file, html_file: a template file for the body, instead of `text` or `html`: a path, or a name in
             `template_searchpath`.
@@ -67,7 +74,8 @@ class SendMailNotifier(BaseNotifier):
         headers: further headers; None or "" takes away one of `DEFAULT_HEADERS`.
         encoding: of `text_file` and `html_file`.
         retry_for: seconds for which the mail is tried again where the server cannot be reached or refuses it for now.
-            Half a minute after that it is given up in any case, since a task, or the DAG processor, waits for it.
+            A quarter of a minute after that it is given up in any case, since a task waits for it, or the DAG
+            processor, which Airflow kills after 50 seconds.
         context: Airflow's, for `await`.
     """
 
@@ -149,12 +157,16 @@ class SendMailNotifier(BaseNotifier):
         """Mail the alert from the triggerer, whose loop goes on meanwhile."""
         import asyncio
 
-        await asyncio.to_thread(self.notify, context)
+        await asyncio.to_thread(self._tell, context, asyncio.get_running_loop())
 
     def notify(self, context: Context) -> None:
         """Mail the alert, and log whatever keeps it from being sent: a task's state has been decided."""
+        self._tell(context, None)
+
+    def _tell(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> None:
+        """As `notify`; with the loop of the triggerer, where there is one."""
         try:
-            delivery = self._alert(context)
+            delivery = self._alert(context or {}, loop)
         except MailError as error:
             log.error("The alert was not sent: %s", error)  # noqa: TRY400 - the error says it all
         except Exception:
@@ -165,12 +177,13 @@ class SendMailNotifier(BaseNotifier):
             if delivery.accepted:
                 log.info("The alert %s was accepted for %s.", delivery.message_id, first_of(delivery.accepted))
 
-    def _alert(self, context: Context) -> Delivery:
+    def _alert(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery:
+        began = time.monotonic()
         event = event_of(context)
         rendered, text, html = self._rendered(context, event)
         if nowhere := rendered.missing(("to", "smtpcm_conn_id")):
             raise MessageError(f"{nowhere} could not be rendered: {' '.join(rendered.notices)}", remedy="Mend it.")
-        hook = connected(str(rendered["smtpcm_conn_id"]))
+        hook = connected(str(rendered["smtpcm_conn_id"]), loop)
         for left_out in _LEFT_OUT:
             own = not (rendered.notices or left_out)
             try:
@@ -182,7 +195,7 @@ class SendMailNotifier(BaseNotifier):
                     raise
                 rendered.give_up("What cannot be sent was", fault)
                 continue
-            delivery = send_within(hook, mail, self.retry_for)
+            delivery = send_within(hook, mail, self.retry_for, began=began)
             too_much = _of_its_files(delivery)
             if too_much is None or left_out or not (mail.attachments or mail.inline_images):
                 return delivery
@@ -232,7 +245,7 @@ class SendMailNotifier(BaseNotifier):
                 cc=field.get("cc") or (),
                 bcc=field.get("bcc") or (),
                 reply_to=field.get("reply_to") or (),
-                subject=as_text(field.get("subject")) or subject,
+                subject=one_line(as_text(field.get("subject")) or "", LONGEST_SUBJECT) or subject,
                 text=text,
                 html=html,
                 attachments=field.get("attachments") or (),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_smtpcm.arguments.body_file import render_body_file
+from airflow_provider_smtpcm.arguments.values import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
-from airflow_provider_smtpcm.operators.body_file import render_body_file
-from airflow_provider_smtpcm.operators.fields import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, ending_before, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.stop import Stop
@@ -144,10 +144,10 @@ class SendMailOperator(BaseOperator):
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
-        one_of("on_refused", on_refused, ("fail", "warn"))
         self.on_clear = on_clear
         self.retry_for = retry_for
         self._stop = Stop()
+        one_of("on_refused", on_refused, ("fail", "warn"))
         one_of("on_unknown", on_unknown, ("fail", "retry"))
         one_of("on_clear", on_clear, ("resume_unfinished", "send_again"))
         zero_or_more("retry_for", retry_for)

@@ -8,16 +8,19 @@ import os
 import signal
 import threading
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from demo.airflow_stack import AirflowStack
 from tests.smtp.server import MESSAGE, Server
 
 CONN_ID = "merge_server"
 DOMAIN = "corp.example"
+RUN_SECONDS = 240
 
 DAG_FILE = Template('''\
 """Written by a test."""
@@ -66,6 +69,7 @@ class KilledMerge:
         window: the task's `ledger_window`.
         bound: how many rows may be in doubt after each kill.
         moments: the numbers of the messages, over all tries, on whose arrival the task is killed.
+        retries: of the task.
         folder: where its files are.
     """
 
@@ -75,6 +79,7 @@ class KilledMerge:
     window: int | None
     bound: int
     moments: tuple[int, ...]
+    retries: int
     folder: Path
 
     def write(self, dags_folder: Path) -> None:
@@ -92,7 +97,7 @@ class KilledMerge:
             "connections": self.connections,
             "window": self.window,
             "report": str(self._report_file),
-            "retries": len(self.moments),
+            "retries": self.retries,
         }
         source = DAG_FILE.substitute({name: repr(value) for name, value in values.items()})
         (dags_folder / f"{self.name}.py").write_text(source)
@@ -160,6 +165,54 @@ class KillingServer(Server):
             if self._messages in self._merge.moments:
                 self.kills += 1
                 self._merge.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A merge under way."""
+
+    merge: KilledMerge
+    server: KillingServer
+    airflow: AirflowStack
+    run_id: str
+
+    def end(self) -> tuple[str, str]:
+        """Wait for it; its state, and what its last try logged."""
+        state = self.airflow.wait_for_run(self.merge.name, self.run_id, timeout=RUN_SECONDS)
+        return state, self.airflow.task_logs(self.merge.name, self.run_id)
+
+
+@contextmanager
+def under_way(merges: Sequence[KilledMerge], folder: Path) -> Iterator[dict[str, Run]]:
+    """All of them by name, side by side under one Airflow.
+
+    Args:
+        folder: an empty one.
+    """
+    dags_folder = folder / "dags"
+    dags_folder.mkdir()
+    with ExitStack() as running:
+        for merge in merges:
+            merge.write(dags_folder)
+        servers = [running.enter_context(KillingServer(merge)) for merge in merges]
+        airflow = running.enter_context(AirflowStack(dags_folder))
+        connections = {
+            f"{CONN_ID}_{merge.name}": {
+                "conn_type": "smtpcm",
+                "host": "127.0.0.1",
+                "port": server.port,
+                "extra": json.dumps({"ssl_mode": "none"}),
+            }
+            for merge, server in zip(merges, servers, strict=True)
+        }
+        file = folder / "connections.json"
+        file.write_text(json.dumps(connections))
+        airflow.cli("connections", "import", str(file))
+        airflow.wait_until_healthy()
+        yield {
+            merge.name: Run(merge, server, airflow, airflow.trigger(merge.name))
+            for merge, server in zip(merges, servers, strict=True)
+        }
 
 
 def _row(address: str) -> int:

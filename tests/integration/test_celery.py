@@ -91,6 +91,7 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         "window": None,
         "bound": WINDOW,
         "moments": (ROWS // 2,),
+        "retries": 1,
     }
     killed = MergeOnAWorker(name="killed", folder=folder / "killed", airflow=airflow, mapped=mapped, **work)
     paused = PausedMerge(name="paused", folder=folder / "paused", **work)

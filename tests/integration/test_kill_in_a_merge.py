@@ -6,19 +6,15 @@ and there are never more of these than the ledger's window.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from demo.airflow_stack import AirflowStack
-from tests.integration.killed_merge import CONN_ID, KilledMerge, KillingServer
+from tests.integration.killed_merge import KilledMerge, Run, under_way
 from tests.torture.tally import SEED, TALLY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -27,17 +23,6 @@ log = logging.getLogger(__name__)
 
 TOPIC = "tasks killed by SIGKILL"
 CONNECTIONS = 2
-RUN_SECONDS = 240
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A merge under way."""
-
-    merge: KilledMerge
-    server: KillingServer
-    airflow: AirflowStack
-    run_id: str
 
 
 def merges(folder: Path) -> tuple[KilledMerge, ...]:
@@ -51,6 +36,7 @@ def merges(folder: Path) -> tuple[KilledMerge, ...]:
             window=None,
             bound=256,
             moments=(chance.randint(500, 2400), chance.randint(2700, 4500)),
+            retries=2,
             folder=folder / "window_of_its_own",
         ),
         KilledMerge(
@@ -60,6 +46,7 @@ def merges(folder: Path) -> tuple[KilledMerge, ...]:
             window=1,
             bound=CONNECTIONS,
             moments=(chance.randint(20, 130), chance.randint(150, 280)),
+            retries=2,
             folder=folder / "window_of_one",
         ),
     )
@@ -68,30 +55,9 @@ def merges(folder: Path) -> tuple[KilledMerge, ...]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
     """All of them, side by side under one Airflow."""
-    folder, dags_folder = tmp_path_factory.mktemp("merges"), tmp_path_factory.mktemp("dags")
-    with ExitStack() as running:
-        planned = merges(folder)
-        for merge in planned:
-            merge.write(dags_folder)
-        servers = [running.enter_context(KillingServer(merge)) for merge in planned]
-        airflow = running.enter_context(AirflowStack(dags_folder))
-        connections = {
-            f"{CONN_ID}_{merge.name}": {
-                "conn_type": "smtpcm",
-                "host": "127.0.0.1",
-                "port": server.port,
-                "extra": json.dumps({"ssl_mode": "none"}),
-            }
-            for merge, server in zip(planned, servers, strict=True)
-        }
-        file = folder / "connections.json"
-        file.write_text(json.dumps(connections))
-        airflow.cli("connections", "import", str(file))
-        airflow.wait_until_healthy()
-        yield {
-            merge.name: Run(merge, server, airflow, airflow.trigger(merge.name))
-            for merge, server in zip(planned, servers, strict=True)
-        }
+    folder = tmp_path_factory.mktemp("merges")
+    with under_way(merges(folder), folder) as runs:
+        yield runs
 
 
 @pytest.mark.parametrize("name", ["window_of_its_own", "window_of_one"])
@@ -100,8 +66,7 @@ def test_each_row_arrives_once_and_what_is_in_doubt_is_named(name: str, runs: di
     run = runs[name]
     merge, rows = run.merge, range(1, run.merge.rows + 1)
     told = f"TORTURE_SEED={SEED}, killed at messages {merge.moments}"
-    state = run.airflow.wait_for_run(merge.name, run.run_id, timeout=RUN_SECONDS)
-    task_log = run.airflow.task_logs(merge.name, run.run_id)
+    state, task_log = run.end()
     lines, copies, message_ids = merge.report(), run.server.copies(), run.server.message_ids()
 
     assert run.server.kills == len(merge.moments), f"{told}\n{task_log}"

@@ -99,7 +99,7 @@ def test_text_and_html_are_shown_as_their_author_wrote_them(fields: dict[str, st
     assert fields["html"] == HTML
     assert fields["to"] == "shown@corp.example"
     assert json.loads(fields["headers"]) == {"X-Run": "operator", "X-Tag": "1"}
-    assert "name='logo.png'" in json.loads(fields["inline_images"])["logo"]
+    assert "name='logo.png'" in fields["inline_images"]  # as JSON, or in Airflow 3.1 as Python writes it
     assert "octets" not in fields["inline_images"].replace("octet-stream", "")
 
 

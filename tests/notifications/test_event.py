@@ -118,6 +118,14 @@ def test_a_task_that_was_killed_is_looked_up(states: dict[str, str] | None, kind
     assert (event.started, event.exception) == (None, None)
 
 
+def test_a_task_that_was_killed_in_its_last_try_has_failed_although_it_still_seems_to_run() -> None:
+    """Airflow 3.1 tells of it before its database has the end, and once more afterwards."""
+    early = event_of(task_killed({"load_orders": "running"}, try_number=3, max_tries=2))
+    late = event_of(task_killed({"load_orders": "failed"}, try_number=3, max_tries=2))
+    assert (early.kind, early.state, early.key) == (Kind.FAILURE, "failed", late.key)
+    assert event_of(task_killed({"load_orders": "running"}, try_number=2, max_tries=2)).kind == Kind.RETRY
+
+
 def test_a_task_that_was_killed_and_has_tries_left_will_be_retried() -> None:
     """Where Airflow cannot be asked."""
     assert event_of(task_killed(None, try_number=1, max_tries=2)).kind == Kind.RETRY

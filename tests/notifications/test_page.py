@@ -140,8 +140,14 @@ def test_a_message_of_several_lines_leaves_the_subject_on_one() -> None:
 
 def test_half_a_character_and_control_characters_can_be_mailed() -> None:
     """A file name that is no UTF-8 has such."""
-    made = page(raised(ValueError("\udcff\x1b[31mred\x07")))
+    made = page(raised(ValueError("\udcff\x1bred\x07")))
     assert Mail(from_address="a@corp.example", to="b@corp.example", text=made.text, html=made.html).text
+
+
+def test_a_terminal_s_colours_leave_nothing_behind() -> None:
+    """Of a program whose output is the message."""
+    made = page(raised(ValueError("\x1b[1;31mno such\x1b[0m column \x1b]8;;https://x.example\x07here\x1b]8;;\x1b\\")))
+    assert made.subject.endswith("ValueError: no such column here")
 
 
 def test_megabytes_of_message_become_a_page() -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +17,14 @@ from typing import Any
 
 import pytest
 from airflow import __version__
-from airflow.sdk import DAG, task
+from airflow.configuration import conf
+from airflow.sdk import DAG, BaseHook, task
 
+from airflow_provider_smtpcm.errors import StoppedError
+from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.notifications import send_mail, sending
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
+from airflow_provider_smtpcm.smtp import many
 from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 
@@ -104,6 +109,19 @@ def test_a_server_that_says_nothing_is_not_waited_for(
     monkeypatch.setattr(sending, "LAST_TRY", 0.5)
     notifier()(dict(FAILED))
     assert "'retry_for' were over" in caplog.text
+
+
+def test_the_longest_wait_is_shorter_than_airflow_s_patience_with_its_dag_processor() -> None:
+    """It kills whoever reads a DAG file and calls its callbacks after so long, and the alert with it."""
+    patience = conf.getint("dag_processor", "dag_file_processor_timeout")
+    assert patience - 10 >= sending.RETRY_FOR + sending.LAST_TRY + many._WINDING_UP
+
+
+def test_what_is_sent_again_without_its_files_has_no_second_time_of_its_own(silent_server: None) -> None:
+    """Both have the time of one alert, which is over here; the server would be waited for for an hour."""
+    mail = Mail(from_address="airflow@corp.example", to=TO, message_id="<1@corp.example>")
+    with pytest.raises(StoppedError, match="'retry_for' were over"):
+        sending.send_within(sending.connected("smtpcm_default"), mail, 30, began=time.monotonic() - 3600)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +224,6 @@ def test_any_other_broken_field_is_left_out_and_told(field: str, relay: Relay) -
         ({"cc": "nobody"}, "nobody"),
         ({"priority": "urgent"}, "urgent"),
         ({"headers": {"Subject": "x"}}, "Use subject"),
-        ({"subject": "a\nb"}, "control character"),
         ({"from_address": "a@b@c"}, "a@b@c"),
         ({"html": "<img src='cid:logo'>"}, "cid:logo"),
     ],
@@ -308,6 +325,35 @@ def test_body_files_are_read_by_path(relay: Relay, tmp_path: Path) -> None:
     (received,) = relay.messages
     text, html = texts(received)
     assert (text.strip(), html) == ("Grüße: warehouse_load.load_orders [dbo.Orders]", "")
+
+
+def test_a_broken_header_takes_no_recipient_away(relay: Relay) -> None:
+    """Nor the sender: whoever has a copy is on call too."""
+    fields = {"cc": "second@corp.example", "bcc": "third@corp.example", "from_address": "etl@corp.example"}
+    notifier(headers={"X-Why": "{{ exception }}"}, **fields)(task_failed(raised(ValueError("two\nlines"))))
+    (received,) = relay.messages
+    assert received.recipients == (TO, "second@corp.example", "third@corp.example")
+    assert received.message["From"] == "etl@corp.example"
+    assert "X-Why" in texts(received)[0]
+
+
+def test_a_subject_of_one_s_own_stays_one_line_whatever_the_exception_says(relay: Relay) -> None:
+    """An exception's text has several, and may be megabytes; the mail remains the author's."""
+    said = raised(ValueError("first\r\nBcc: eve@corp.example\x1b[0m\x00" + "y" * 200_000))
+    notifier(subject="Failed: {{ exception }}", text="own words")(task_failed(said))
+    (received,) = relay.messages
+    subject = received.message["Subject"]
+    assert subject.startswith("Failed: first Bcc: eve@corp.example")
+    assert len(subject) <= 500
+    assert texts(received)[0].strip() == "own words"
+    assert received.recipients == (TO,)
+
+
+def test_a_callback_without_a_context_tells_what_is_known_which_is_little(relay: Relay) -> None:
+    """Rather than nothing."""
+    notifier()(None)
+    (received,) = relay.messages
+    assert received.message["Subject"] == "[Airflow] Failed: an unknown DAG"
 
 
 def test_one_notifier_tells_of_each_task_by_itself(relay: Relay) -> None:
@@ -416,6 +462,26 @@ def test_a_deadline_alert_is_awaited_and_its_loop_goes_on(relay: Relay) -> None:
     assert asyncio.run(trigger()) > 1
     (received,) = relay.messages
     assert received.message["Subject"] == "[Airflow] Deadline missed: warehouse_load, due 2026-11-25 03:00:00 UTC"
+
+
+def test_a_deadline_alert_has_its_connection_looked_up_in_the_loop(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread of its own asks, Airflow 3.1's triggerer ends, with all its triggers."""
+    threads = []
+    look_up = BaseHook.aget_connection
+
+    async def noted(conn_id: str) -> object:
+        threads.append(threading.get_ident())
+        return await look_up(conn_id)
+
+    async def trigger() -> None:
+        await notifier(context=deadline_missed())
+
+    monkeypatch.setattr(BaseHook, "aget_connection", staticmethod(noted))
+    asyncio.run(trigger())
+    assert threads == [threading.get_ident()]
+    assert len(relay.messages) == 1
 
 
 def test_a_deadline_alert_never_raises_into_the_triggerer(closed_port: None) -> None:

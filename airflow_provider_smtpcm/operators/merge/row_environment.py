@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.operators.body_file import text_environment
-from airflow_provider_smtpcm.operators.fields import first_of
+from airflow_provider_smtpcm.arguments.body_file import text_environment
+from airflow_provider_smtpcm.arguments.values import first_of
 from airflow_provider_smtpcm.operators.merge.row import Row
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.arguments.values import as_text
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
 from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.fields import as_text
 from airflow_provider_smtpcm.operators.ledger.journal import errand_of
 from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known
 from airflow_provider_smtpcm.operators.ledger.record import MARK

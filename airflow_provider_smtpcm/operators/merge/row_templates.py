@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.arguments.body_file import not_a_template, read_body_file
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.operators.body_file import not_a_template, read_body_file
 from airflow_provider_smtpcm.operators.merge.row import Row
 from airflow_provider_smtpcm.operators.merge.row_environment import gives_objects, over_rows
 from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from airflow_provider_smtpcm.arguments.values import first_of
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
-from airflow_provider_smtpcm.operators.fields import first_of
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row import Rows
 

@@ -1,4 +1,4 @@
-"""What the operators' arguments have in common: choices, numbers, text, a short list of addresses. Knows no mail."""
+"""Values that people write: choices, numbers, text, a short list of addresses. Knows no mail, and no Airflow."""
 
 from __future__ import annotations
 

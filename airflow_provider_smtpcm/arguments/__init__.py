@@ -1,0 +1,1 @@
+"""What the arguments of the operators and the notifier have in common."""
