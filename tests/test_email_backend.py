@@ -169,7 +169,11 @@ def test_a_comma_in_a_quoted_name_is_no_separator(relay: Relay) -> None:
     assert received.recipients == ("jane@corp.example", "b@corp.example")
 
 
-@pytest.mark.parametrize("subject", ["failed: \x1b[31mred\x1b[0m\r\nBcc: eve@corp.example", "failed: " + "x" * 200_000])
+@pytest.mark.parametrize(
+    "subject",
+    ["failed: \x1b[31mred\x1b[0m\r\nBcc: eve@corp.example", "failed: " + "x" * 200_000],
+    ids=["unprintable", "endless"],  # pytest writes them into the environment, which has to fit into it
+)
 def test_a_subject_with_an_exception_in_it_loses_no_alert(subject: str, relay: Relay) -> None:
     """`[email] subject_template` may fill it in."""
     send_email(TO, subject, "y")
