@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.operators.supervisor_line import LINE
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -30,8 +32,10 @@ class TaskStateStore:
 
     def get(self, key: str) -> Any:
         """The value, or None."""
-        return self._accessor.get(key)
+        with LINE:
+            return self._accessor.get(key)
 
     def set(self, key: str, value: Any) -> None:
         """Write it down; whoever deletes the run deletes it too."""
-        self._accessor.set(key, value, retention=_NEVER_EXPIRE)
+        with LINE:
+            self._accessor.set(key, value, retention=_NEVER_EXPIRE)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.operators.supervisor_line import fetched
 
 LIST = "Pass a list of mappings, such as [{'email': 'jane@corp.example', 'name': 'Jane'}]."
 #: Rows that are turned into Python objects together: a compromise between speed and memory.
@@ -48,7 +49,7 @@ class Rows:
 
 def rows_of_mappings(items: Iterable[Any]) -> Rows:
     """Mappings, or what has `keys` as they do (a row of a database), from wherever they come."""
-    return Rows((_row(item) for item in items), len(items) if isinstance(items, Sized) else None)
+    return Rows((_row(item) for item in fetched(items)), len(items) if isinstance(items, Sized) else None)
 
 
 def rows_of_frame(frame: Any) -> Rows:

@@ -1,0 +1,70 @@
+"""Two threads of a task ask Airflow for something in turns, since in `dag.test()` one would find no line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
+from airflow_provider_smtpcm.operators.merge.row import rows_of_mappings
+
+LONG_ENOUGH = 0.2  # seconds, for a thread that does not wait
+
+
+class Accessor:
+    """Airflow's, which notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def set(self, key: str, value: Any, *, retention: timedelta) -> None:
+        """Note it, as Airflow would keep it for good."""
+        assert retention == timedelta.max
+        self.told.append(f"{key}={value}")
+
+
+class LazySequence:
+    """The outputs of a mapped task, of which Airflow fetches each; meanwhile another thread writes to the ledger."""
+
+    __module__ = "airflow.sdk.execution_time.lazy_sequence"
+
+    def __init__(self, accessor: Accessor) -> None:
+        self._accessor = accessor
+        self.told_meanwhile: list[str] = []
+        self.writer = threading.Thread(target=TaskStateStore(accessor).set, args=("row", 1))
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """One row."""
+        self.writer.start()
+        self.writer.join(LONG_ENOUGH)
+        self.told_meanwhile += self._accessor.told
+        yield {"email": "jane@corp.example"}
+
+
+def test_the_ledger_waits_while_airflow_fetches_a_row() -> None:
+    """And is written to as soon as it is there."""
+    accessor = Accessor()
+    sequence = LazySequence(accessor)
+
+    rows = list(rows_of_mappings(sequence).items)
+    sequence.writer.join()
+
+    assert rows == [{"email": "jane@corp.example"}]
+    assert sequence.told_meanwhile == []
+    assert accessor.told == ["row=1"]
+
+
+def test_the_ledger_does_not_wait_for_rows_that_are_no_business_of_airflow_s() -> None:
+    """A generator may take its time."""
+    accessor = Accessor()
+
+    def rows() -> Iterator[dict[str, str]]:
+        writer = threading.Thread(target=TaskStateStore(accessor).set, args=("row", 1))
+        writer.start()
+        writer.join()
+        assert accessor.told == ["row=1"]
+        yield {"email": "jane@corp.example"}
+
+    assert len(list(rows_of_mappings(rows()).items)) == 1
