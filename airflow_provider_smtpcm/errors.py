@@ -174,3 +174,9 @@ class StoppedError(MailError):
 
 class LedgerError(MailError):
     """What was sent cannot be written down or read, or the rows are not those that it tells of."""
+
+
+class PackageError(MailError):
+    """An SSIS package, project or connection manager that cannot be read: what was found instead, and the remedy."""
+
+    default_phase = Phase.SETTINGS

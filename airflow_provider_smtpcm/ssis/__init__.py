@@ -1,0 +1,24 @@
+"""Reads what SSIS packages say about mail: `read_package`, `read_project`. No network, no Airflow, no SSIS needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.ssis.package import Finding, Package, Project
+    from airflow_provider_smtpcm.ssis.reading import read_package, read_project
+
+__all__ = ["Finding", "Package", "Project", "read_package", "read_project"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # XML is loaded on use: the expressions are also for those who read no package.
+    if name in {"read_package", "read_project"}:
+        from airflow_provider_smtpcm.ssis import reading
+
+        return getattr(reading, name)
+    from airflow_provider_smtpcm.ssis import package
+
+    return getattr(package, name)

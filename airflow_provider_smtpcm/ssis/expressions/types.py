@@ -1,0 +1,122 @@
+"""The data types of SSIS as its expression language names them, and what a type specification may say.
+
+Microsoft: "Integration Services Data Types" and "Cast (SSIS Expression)".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DataType(StrEnum):
+    """A data type by the name that a cast gives it."""
+
+    I1 = "DT_I1"
+    I2 = "DT_I2"
+    I4 = "DT_I4"
+    I8 = "DT_I8"
+    UI1 = "DT_UI1"
+    UI2 = "DT_UI2"
+    UI4 = "DT_UI4"
+    UI8 = "DT_UI8"
+    R4 = "DT_R4"
+    R8 = "DT_R8"
+    CY = "DT_CY"
+    DECIMAL = "DT_DECIMAL"
+    NUMERIC = "DT_NUMERIC"
+    BOOL = "DT_BOOL"
+    STR = "DT_STR"
+    WSTR = "DT_WSTR"
+    TEXT = "DT_TEXT"
+    NTEXT = "DT_NTEXT"
+    DATE = "DT_DATE"
+    DBDATE = "DT_DBDATE"
+    DBTIME = "DT_DBTIME"
+    DBTIME2 = "DT_DBTIME2"
+    DBTIMESTAMP = "DT_DBTIMESTAMP"
+    DBTIMESTAMP2 = "DT_DBTIMESTAMP2"
+    DBTIMESTAMPOFFSET = "DT_DBTIMESTAMPOFFSET"
+    FILETIME = "DT_FILETIME"
+    GUID = "DT_GUID"
+    BYTES = "DT_BYTES"
+    IMAGE = "DT_IMAGE"
+
+
+_T = DataType
+SIGNED = {_T.I1: 8, _T.I2: 16, _T.I4: 32, _T.I8: 64}
+UNSIGNED = {_T.UI1: 8, _T.UI2: 16, _T.UI4: 32, _T.UI8: 64}
+INTEGERS = frozenset({*SIGNED, *UNSIGNED})
+FLOATS = frozenset({_T.R4, _T.R8})
+EXACT = frozenset({_T.CY, _T.DECIMAL, _T.NUMERIC})
+NUMBERS = INTEGERS | FLOATS | EXACT
+STRINGS = frozenset({_T.STR, _T.WSTR, _T.TEXT, _T.NTEXT})
+TIMES = frozenset({_T.DBTIME, _T.DBTIME2})
+DATES = frozenset({_T.DATE, _T.DBDATE, _T.DBTIMESTAMP, _T.DBTIMESTAMP2, _T.DBTIMESTAMPOFFSET, _T.FILETIME})
+
+# What stands behind the name in a type specification: each parameter with the range that it may have.
+PARAMETERS: dict[DataType, tuple[tuple[str, int, int], ...]] = {
+    _T.STR: (("the number of characters", 0, 8000), ("the code page", 0, 65535)),
+    _T.WSTR: (("the number of characters", 0, 4000),),
+    _T.BYTES: (("the number of bytes", 0, 8000),),
+    _T.DECIMAL: (("the scale", 0, 28),),
+    _T.NUMERIC: (("the precision", 1, 38), ("the scale", 0, 38)),
+    _T.TEXT: (("the code page", 0, 65535),),
+    _T.DBTIME2: (("the scale", 0, 7),),
+    _T.DBTIMESTAMP2: (("the scale", 0, 7),),
+    _T.DBTIMESTAMPOFFSET: (("the scale", 0, 7),),
+}
+# A type without its parameters, where a value has to have them: DT_DBTIME2 in a function's result, say.
+_DEFAULTS: dict[DataType, tuple[int, ...]] = {
+    _T.DBTIME2: (7,),
+    _T.DBTIMESTAMP2: (7,),
+    _T.DBTIMESTAMPOFFSET: (7,),
+    _T.DECIMAL: (0,),
+    _T.NUMERIC: (38, 0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TypeSpec:
+    """A type with its parameters, such as `DT_STR,30,1252`."""
+
+    type: DataType
+    parameters: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int | None:
+        """How many characters (or bytes) fit; None: no limit."""
+        if self.type in {_T.STR, _T.WSTR, _T.BYTES} and self.parameters:
+            return self.parameters[0]
+        return None
+
+    @property
+    def scale(self) -> int:
+        """How many digits stand behind the point, of a number or of the seconds."""
+        fixed = {_T.CY: 4, _T.DBTIMESTAMP: 3, _T.FILETIME: 3, _T.DATE: 0}
+        if self.type in fixed:
+            return fixed[self.type]
+        given = self.parameters or _DEFAULTS.get(self.type, (0,))
+        return given[-1]
+
+    @property
+    def precision(self) -> int:
+        """How many digits a number may have in all."""
+        if self.type is _T.NUMERIC:
+            return (self.parameters or _DEFAULTS[_T.NUMERIC])[0]
+        return {_T.CY: 19, _T.DECIMAL: 29}.get(self.type, 20 if self.type in {_T.I8, _T.UI8} else 10)
+
+    def __str__(self) -> str:
+        return ",".join([self.type.value, *map(str, self.parameters)])
+
+
+def fault_of(type_: DataType, parameters: tuple[int, ...]) -> str | None:
+    """What is wrong with the parameters of a type specification, if anything is."""
+    wanted = PARAMETERS.get(type_, ())
+    if len(parameters) != len(wanted):
+        names = " and ".join(name for name, _, _ in wanted) or "no parameter"
+        return f"{type_} takes {names}, not {len(parameters)} parameters"
+    for (name, low, high), given in zip(wanted, parameters, strict=True):
+        if not low <= given <= high:
+            return f"{name} of {type_} is between {low} and {high}, not {given}"
+    return None

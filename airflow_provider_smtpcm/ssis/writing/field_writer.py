@@ -1,0 +1,168 @@
+"""What the fields of a mail have in common: each becomes an argument, and leaves a record of what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from airflow_provider_smtpcm.ssis.clean import clean
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, parse, to_jinja
+from airflow_provider_smtpcm.ssis.expressions.nodes import Expression, Literal, variables_of, walk
+from airflow_provider_smtpcm.ssis.expressions.variables import Place
+from airflow_provider_smtpcm.ssis.package import SendMailTask, SmtpConnection
+from airflow_provider_smtpcm.ssis.writing.connections import Connections
+from airflow_provider_smtpcm.ssis.writing.outcome import Findings, How, PropertyRecord
+from airflow_provider_smtpcm.ssis.writing.paths import PathMap, is_windows
+from airflow_provider_smtpcm.ssis.writing.source import Argument, expression
+from airflow_provider_smtpcm.ssis.writing.visible import Declared, Names, Scope, replace_texts, value_of
+
+# Nobody defines it, so a template that asks for something of it fails, and the mail is not sent.
+COMPLETE_ME = "complete_me"
+
+
+@dataclass(slots=True, kw_only=True)
+class Shared:
+    """What the writing of one package has in common.
+
+    Args:
+        macros: the macros that its templates use, by the name in them.
+    """
+
+    names: Names
+    connections: Connections
+    paths: PathMap
+    findings: Findings
+    root_scope: Scope = field(default_factory=dict)
+    macros: set[str] = field(default_factory=set)
+    used_connections: dict[str, None] = field(default_factory=dict)
+
+    def connection_id(self, connection: SmtpConnection) -> str:
+        """The Airflow connection of a connection manager."""
+        return self.connections.take(connection, self.names, self.root_scope, self.findings)
+
+
+class FieldWriter:
+    """Writes single fields.
+
+    Args:
+        shared: of the package.
+        task: the mail.
+        scope: the variables that it sees.
+        place: whether it becomes a task or a callback.
+    """
+
+    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: Place) -> None:
+        self._shared, self._task, self._scope, self._place = shared, task, scope, place
+        self._where = "\\".join(task.path)
+        self.arguments: list[Argument] = []
+        self.records: list[PropertyRecord] = []
+
+    def _path(self, path: str) -> str:
+        if not path.strip():
+            return path
+        mapped = self._shared.paths.map(path.strip())
+        if mapped is not None:
+            return mapped
+        if is_windows(path.strip()):
+            self._shared.findings.decision(
+                "unmapped-path",
+                self._where,
+                f"{clean(path)} is a path of Windows, and no mapping says where it is on a worker.",
+                r"Import again with --map-path '\\server\share=/mnt/share', or write the path into the DAG.",
+            )
+        return path
+
+    def _held_paths(self, tree: Expression) -> list[tuple[Declared, str]]:
+        """The variables in an expression that hold a path of Windows, with what that is on a worker."""
+        found = [self._shared.names.find(name, self._scope) for name in variables_of(tree)]
+        held = [(one, value_of(one)) for one in found if one is not None]
+        windows = [(one, value) for one, value in held if isinstance(value, str) and is_windows(value.strip())]
+        return [(one, mapped) for one, value in windows if (mapped := self._path(value)) != value]
+
+    def _path_texts(self, tree: Expression) -> Expression:
+        """With the mapping applied to the texts that a path is put together of."""
+
+        def whole(text: str) -> str:
+            files = text.split("|")
+            done = [self._path(one) if is_windows(one.strip()) else one for one in files]
+            mapped = mapped_any or done != files
+            return "|".join(one.replace("\\", "/") if mapped else one for one in done)
+
+        texts = [one.value for one in walk(tree) if isinstance(one, Literal) and isinstance(one.value, str)]
+        mapped_any = any(self._shared.paths.map(one.strip()) for text in texts for one in text.split("|"))
+        mapped_any = mapped_any or bool(self._held_paths(tree))
+        return replace_texts(tree, whole)
+
+    def _jinja(self, tree: Expression, *, path: bool = False) -> str | ExpressionError | NotTranslatable:
+        """The template, or why there is none."""
+        names = self._shared.names
+        try:
+            with names.given_up_whole():
+                tree = names.inlined(tree, self._scope, self._task.name)
+                if path:
+                    tree = self._path_texts(tree)
+                translation = to_jinja(tree, names.resolver(self._scope, self._place))
+            for held, mapped in self._held_paths(tree) if path else ():
+                names.keep_at(held, mapped)
+        except (ExpressionError, NotTranslatable) as error:
+            return error
+        if translation.uses_macros:
+            self._shared.macros.add("ssis")
+        for note in translation.notes:
+            self._shared.findings.note("system-variable", self._where, note)
+        return translation.template
+
+    def _translated(
+        self, name: str, argument: str, text: str, *, original: str | None = None, path: bool = False
+    ) -> None:
+        shown = text if original is None else original
+        try:
+            template = self._jinja(parse(text), path=path)
+        except ExpressionError as error:
+            template = error
+        if isinstance(template, str):
+            self._add(name, argument, template, shown, How.TRANSLATED, is_expression=True)
+        else:
+            self._incomplete(name, argument, shown, str(template))
+
+    def _incomplete(self, name: str, argument: str, original: str, why: str) -> None:
+        why = clean(why)
+        self._shared.findings.decision(
+            "expression-to-complete",
+            self._where,
+            f"{name} comes from the expression {clean(original)}, which no template says: {why}",
+            f"Write {argument!r} in the DAG; until then the mail fails, by {COMPLETE_ME!r} in it.",
+        )
+        comments = (f"SSIS: {original}", why)
+        value = f"{{{{ {COMPLETE_ME}.{argument} }}}}"
+        self._add(name, argument, value, original, How.DECISION, is_expression=True, comments=comments, note=why)
+
+    def _add(
+        self,
+        name: str,
+        argument: str,
+        value: object,
+        original: str,
+        how: How = How.KEPT,
+        *,
+        is_expression: bool = False,
+        comments: tuple[str, ...] = (),
+        note: str = "",
+    ) -> None:
+        self.arguments.append(Argument(name=argument, value=value, comments=comments))
+        became = f"{argument}={' '.join(line.strip() for line in expression(value))}"
+        self._record(name, original, became, how, is_expression=is_expression, note=note)
+
+    def _record(
+        self, name: str, original: str, became: str, how: How, *, is_expression: bool = False, note: str = ""
+    ) -> None:
+        self.records.append(
+            PropertyRecord(
+                where=self._where,
+                property=name,
+                ssis=clean(original),
+                is_expression=is_expression,
+                became=became,
+                how=how,
+                note=note,
+            )
+        )

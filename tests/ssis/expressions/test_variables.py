@@ -1,0 +1,91 @@
+"""What SSIS's System variables are in Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+import pytest
+
+from airflow_provider_smtpcm.notifications.event import event_of
+from airflow_provider_smtpcm.ssis import macros
+from airflow_provider_smtpcm.ssis.expressions import NotTranslatable, to_jinja
+from airflow_provider_smtpcm.ssis.expressions.variables import (
+    SYSTEM_VARIABLES,
+    Place,
+    is_system_variable,
+    system_variable,
+)
+
+# Microsoft, "System Variables".
+DOCUMENTED: list[str] = """
+CancelEvent ContainerStartTime CreationDate CreatorComputerName CreatorName ExecutionInstanceGUID
+FailedConfigurations IgnoreConfigurationsOnLoad InteractiveMode LocaleId MachineName OfflineMode
+PackageID PackageName StartTime ServerExecutionID UserName VersionBuild VersionComment VersionGUID
+VersionMajor VersionMinor CreationName TaskID TaskName TaskTransactionOption Cancel ErrorCode
+ErrorDescription ExecutionStatus ExecutionValue PercentComplete ProgressCountHigh ProgressCountLow
+ProgressDescription Propagate SourceDescription SourceID SourceName VariableDescription VariableID
+""".split()  # noqa: SIM905 - as a list it is a page long
+
+
+def rendered(text: str, place: Place, context: dict[str, Any]) -> str:
+    """An expression in a template, where nothing may be missing."""
+    found = to_jinja(text, lambda name: system_variable(name, place))
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - as Airflow
+    environment.globals["ssis"] = macros
+    return environment.from_string(found.template).render(context)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+@pytest.mark.parametrize("place", Place)
+def test_every_documented_variable_has_an_answer(name: str, place: Place) -> None:
+    """An expression, or the reason why there is none and what to do."""
+    assert is_system_variable(name)
+    try:
+        assert system_variable(f"System::{name}", place).text
+    except NotTranslatable as error:
+        assert error.reason and error.remedy  # noqa: PT017 - either of the two is an answer
+
+
+def test_a_name_with_another_case_is_no_variable() -> None:
+    """Names have their case, and the error gives the right one."""
+    with pytest.raises(NotTranslatable, match="did you mean System::PackageName"):
+        system_variable("System::packagename", Place.TASK)
+
+
+def test_what_only_a_handler_knows_is_refused_in_a_task_with_the_way_to_go() -> None:
+    """A Send Mail task after a failure constraint had no error description in SSIS either."""
+    with pytest.raises(NotTranslatable, match="on_failure_callback"):
+        system_variable("System::ErrorDescription", Place.TASK)
+
+
+def test_a_property_of_the_package_file_comes_from_it() -> None:
+    """Where the caller knows it."""
+    designed = {"PackageID": "{A'B}", "VersionMajor": 3}
+    assert system_variable("System::PackageID", Place.TASK, designed).text == r"'{A\'B}'"
+    assert system_variable("VersionMajor", Place.CALLBACK, designed).text == "3"
+    with pytest.raises(NotTranslatable, match="package file"):
+        system_variable("VersionMinor", Place.TASK, designed)
+
+
+def test_a_custom_namespace_is_no_system_variable() -> None:
+    """Nor a name that a user gave."""
+    assert not is_system_variable("User::PackageName")
+    assert not is_system_variable("Recipients")
+    assert is_system_variable("PackageName")
+
+
+@pytest.mark.parametrize("context", [{}, {"exception": None, "dag": None, "dag_run": None}, {"exception": "no"}])
+@pytest.mark.parametrize("name", [name for name, variable in SYSTEM_VARIABLES.items() if variable.callback])
+def test_no_callback_expression_fails_for_want_of_a_fact(name: str, context: dict[str, Any]) -> None:
+    """The contexts of callbacks differ, and an alert has to go out."""
+    alert = event_of(context)
+    rendered(f'"x" + (DT_WSTR,50)@[System::{name}]', Place.CALLBACK, {**context, "alert": alert})
+
+
+def test_the_error_is_the_exception_of_the_callback() -> None:
+    """By its message."""
+    context = {"exception": ValueError("disk full")}
+    context["alert"] = event_of(context)  # type: ignore[assignment]
+    text = '@[System::ErrorDescription] + " (" + (DT_WSTR,50)@[System::ErrorCode] + ")"'
+    assert rendered(text, Place.CALLBACK, context) == "disk full (ValueError)"

@@ -1,0 +1,68 @@
+"""Entries as an import makes them, for the tests of the reports."""
+
+from __future__ import annotations
+
+from airflow_provider_smtpcm.ssis.package import Finding, Severity
+from airflow_provider_smtpcm.ssis.report.entries import (
+    ConnectionEntry,
+    PackageEntry,
+    Status,
+    Totals,
+)
+from airflow_provider_smtpcm.ssis.writing.outcome import How, MailRecord, PropertyRecord
+
+
+def finding(text: str = "The reference leads nowhere.", *, severity: Severity = Severity.DECISION) -> Finding:
+    """One, about a task."""
+    return Finding(
+        code="dangling-connection-manager", severity=severity, where=r"Package\Send Mail", text=text, remedy="Name one."
+    )
+
+
+def package(number: int = 1, *, status: Status = Status.DECIDE, text: str = "Load of {{ ds }}") -> PackageEntry:
+    """A package with one mail; `text` stands wherever a package's own words may."""
+    mail = MailRecord(
+        where=rf"Package\{text}",
+        event="OnError",
+        disabled_because="Package",
+        became=text,
+        connection=text,
+        properties=(
+            PropertyRecord(
+                where=text,
+                property="Subject",
+                ssis=text,
+                is_expression=True,
+                became=text,
+                how=How.TRANSLATED,
+                note=text,
+            ),
+            PropertyRecord(where=text, property="CCLine"),
+        ),
+    )
+    return PackageEntry(
+        source=f"/packages/{text}/{number}.dtsx",
+        name=f"{text} {number}",
+        format_version=8,
+        status=status,
+        dag_id=text,
+        dag_file=f"dags/load_{number}.py",
+        connections=(text,),
+        mails=(mail,),
+        findings=(finding(text), finding(severity=Severity.NOTE)) if status is Status.DECIDE else (),
+    )
+
+
+def connection(text: str = "mail.corp.example") -> ConnectionEntry:
+    """A connection."""
+    return ConnectionEntry(
+        conn_id="mail", host=text, summary=text, sources=(text,), packages=3, findings=(finding(text),)
+    )
+
+
+def totals_of(entries: list[PackageEntry]) -> Totals:
+    """What a run would have counted."""
+    totals = Totals()
+    for entry in entries:
+        totals.add(entry)
+    return totals

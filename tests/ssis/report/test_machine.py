@@ -1,0 +1,80 @@
+"""`report.json`: one object, whole, with the fields that the documents promise."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+from airflow_provider_smtpcm.ssis.package import Severity
+from airflow_provider_smtpcm.ssis.report import machine
+from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Unreadable
+from tests.documents.pages import DOCS, table_after
+from tests.ssis.report.entries import connection, finding, package, totals_of
+
+
+def written(entries: list[PackageEntry]) -> dict[str, Any]:
+    """Write it, and read it back."""
+    to = io.StringIO()
+    machine.write(
+        to,
+        packages=map(machine.package_line, entries),
+        totals=totals_of(entries),
+        connections=[connection()],
+        unreadable=[Unreadable(source="x.dtsx", message="x.dtsx is empty.", remedy="Look.")],
+        copies=[("bin/1.dtsx", "1.dtsx")],
+        left_over=["dags/old.py"],
+        findings=[finding()],
+    )
+    report: dict[str, Any] = json.loads(to.getvalue())
+    return report
+
+
+def test_an_account_does_not_get_into_it() -> None:
+    """From no text of a package."""
+    text = "SmtpServer=mail.corp.example;UserName=svc-etl;Password=hush1;"
+    assert "hush1" not in json.dumps(written([package(text=text)]))
+
+
+def test_half_a_character_does_not_make_it_unreadable() -> None:
+    """It is UTF-8 for everybody."""
+    json.dumps(written([package(text="a\udcffb")]), ensure_ascii=False).encode()
+
+
+def test_no_package_at_all_is_a_whole_report_too() -> None:
+    """With zeros."""
+    report = written([])
+    assert report["packages"] == []
+    assert report["counts"]["packages"] == 0
+
+
+def test_every_package_is_in_it_with_what_became_of_it() -> None:
+    """And the counts are those of the packages."""
+    report = written([package(1), package(2, status=Status.CONVERTED), package(3, status=Status.NO_MAIL)])
+    assert [one["status"] for one in report["packages"]] == ["decide", "converted", "no mail"]
+    assert (report["counts"]["packages"], report["counts"]["decide"], report["counts"]["mails"]) == (3, 1, 3)
+    assert report["counts"]["findings"] == {"note": 1, "decision": 1, "error": 0}
+    assert {(one["code"], one["severity"], one["count"]) for one in report["codes"]} == {
+        ("dangling-connection-manager", str(Severity.DECISION), 1),
+        ("dangling-connection-manager", str(Severity.NOTE), 1),
+    }
+
+
+def test_the_documents_have_a_row_for_every_field() -> None:
+    """And none that it lacks."""
+    report = written([package()])
+    fields = set(report) | {f"counts.{name}" for name in report["counts"]}
+    for name in ("packages", "connections"):
+        fields |= {f"{name}[].{field}" for field in report[name][0]}
+    fields |= {f"packages[].mails[].{field}" for field in report["packages"][0]["mails"][0]}
+    fields |= {
+        f"packages[].mails[].properties[].{field}" for field in report["packages"][0]["mails"][0]["properties"][0]
+    }
+    fields |= {f"findings[].{field}" for field in report["findings"][0]}
+    for name in ("codes", "unreadable", "copies"):
+        fields |= {f"{name}[].{field}" for field in report[name][0]}
+    rows = table_after(DOCS / "from-ssis.md", "### report.json")
+    named = [field for row in rows for field in re.findall(r"`([^`]+)`", row[0])]
+    assert sorted(set(named)) == sorted(named)
+    assert set(named) == fields

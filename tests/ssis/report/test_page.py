@@ -1,0 +1,214 @@
+"""`report.html`: one page, all of it in the file, and no text of a package is anything but text in it."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from airflow_provider_smtpcm.ssis.report import page
+from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Totals, Unreadable
+from airflow_provider_smtpcm.ssis.report.sections import package_section
+from tests.integration.browser import CHROMIUM, FLAGS
+from tests.integration.system_packages import skip_for_want_of
+from tests.ssis.report.entries import connection, finding, package, totals_of
+
+HOSTILE = (
+    "</script></style><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">&amp;'\""
+)
+
+
+def written(entries: list[PackageEntry], *, text: str = "mail.corp.example", totals: Totals | None = None) -> str:
+    """The page; `text` stands wherever words of others stand that are no package's."""
+    to = io.StringIO()
+    page.write(
+        to,
+        sections=map(package_section, entries),
+        totals=totals or totals_of(entries),
+        connections=[connection(text)],
+        unreadable=[Unreadable(source=text, message=text, remedy=text)],
+        copies=[(text, text)],
+        left_over=[text],
+        findings=[finding(text)],
+        without_mail=[text],
+    )
+    return to.getvalue()
+
+
+class Seen(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes.update(name for name, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_no_text_of_a_package_becomes_an_element() -> None:
+    """Wherever it stands."""
+    plain, hostile = Seen(written([package(text="x")], text="x")), Seen(written([package(text=HOSTILE)], text=HOSTILE))
+    assert hostile.elements == plain.elements
+    assert hostile.attributes == plain.attributes
+    assert HOSTILE in hostile.text
+
+
+def test_an_account_does_not_get_onto_it() -> None:
+    """From no text."""
+    text = "UserName=svc-etl;Password=hush1;"
+    assert "hush1" not in written([package(text=text)], text=text)
+
+
+def test_a_body_that_nobody_would_read_to_its_end_is_cut() -> None:
+    """The DAG has all of it."""
+    html = written([package(text="x" * 100_000)])
+    assert "(100,000 characters)" in html
+
+
+def test_it_asks_nobody_for_anything() -> None:
+    """No address outside of itself, and the browser is told to load nothing."""
+    html = written([package()])
+    assert re.findall(r'(?:src|href)="(?!#|data:,")', html) == []
+    assert "url(" not in html
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in html
+
+
+def test_an_import_that_was_stopped_says_so() -> None:
+    """In its head."""
+    totals = Totals(interrupted=True)
+    assert "was stopped before its end" in written([], totals=totals)
+    assert "was stopped before its end" not in written([])
+
+
+def test_what_was_found_is_told_with_what_became_of_it() -> None:
+    """Original and result beside each other, and what to do."""
+    seen = Seen(written([package()])).text
+    for words in (
+        "Load of {{ ds }}",
+        "dags/load_1.py",
+        "dangling-connection-manager",
+        "Name one.",
+        "OnError",
+        "disabled",
+    ):
+        assert words in seen
+
+
+def test_many_packages_are_never_in_memory_together() -> None:
+    """A section is gone when the next one comes."""
+
+    class Nowhere(io.StringIO):
+        def write(self, text: str) -> int:
+            return len(text)
+
+    text = "x" * 2_000
+    tracemalloc.start()
+    try:
+        page.write(
+            Nowhere(),
+            sections=(package_section(package(number, text=text)) for number in range(2_000)),
+            totals=totals_of([package()]),
+            connections=[],
+            unreadable=[],
+            copies=[],
+            left_over=[],
+            findings=[],
+            without_mail=[],
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@contextmanager
+def browser_page(path: Path, *, scheme: str = "light", width: int = 1280, scripts: bool = True) -> Iterator[Page]:
+    """The file in a browser that must have nothing to complain of."""
+    if shutil.which(CHROMIUM) is None:
+        skip_for_want_of(CHROMIUM)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
+        context = browser.new_context(
+            viewport={"width": width, "height": 844},
+            color_scheme=scheme,  # type: ignore[arg-type]
+            java_script_enabled=scripts,
+        )
+        opened = context.new_page()
+        complaints: list[str] = []
+        opened.on("console", lambda message: complaints.append(message.text))
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        try:
+            opened.goto(path.as_uri())
+            yield opened
+            assert complaints == []
+        finally:
+            browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """500 packages, of which every tenth needs a decision."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    entries = [
+        package(
+            number, status=Status.CONVERTED if number % 10 else Status.DECIDE, text=HOSTILE if number == 7 else "Load"
+        )
+        for number in range(500)
+    ]
+    path.write_text(written(entries, text=HOSTILE), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_it_begins_with_what_is_to_be_decided_and_finds_a_package_by_its_words(report: Path) -> None:
+    """And no word of a package is run."""
+    with browser_page(report) as opened:
+        visible = opened.locator(".package:visible")
+        assert visible.count() == 50
+        opened.get_by_text("All 500").click()
+        opened.get_by_role("searchbox").fill("load 499")
+        opened.get_by_text("1 shown", exact=True).wait_for()
+        visible.locator("summary").click()
+        visible.get_by_role("rowheader", name="Subject").wait_for()
+        assert opened.title() == "SSIS import"
+
+
+@pytest.mark.slow
+def test_its_filter_works_without_a_script(report: Path) -> None:
+    """For those whose mail program or policy lets none run."""
+    with browser_page(report, scripts=False) as opened:
+        assert opened.locator(".package:visible").count() == 50
+        opened.get_by_text("Converted 450").click()
+        assert opened.locator(".package:visible").count() == 450
+        assert opened.get_by_role("searchbox").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_on_a_phone_and_at_night(report: Path, scheme: str) -> None:
+    """Nothing is wider than the screen, and the ink is not the colour of the paper."""
+    with browser_page(report, scheme=scheme, width=390) as opened:
+        opened.locator(".package:visible summary").first.click()
+        assert opened.evaluate("document.documentElement.scrollWidth") == 390
+        ink, ground = (
+            sum(map(int, re.findall(r"\d+", opened.evaluate(f"getComputedStyle(document.body).{name}"))[:3]))
+            for name in ("color", "backgroundColor")
+        )
+        assert (ink > ground) == (scheme == "dark")
+        assert abs(ink - ground) > 500

@@ -1,0 +1,312 @@
+"""`import-ssis` as a person runs it: on a few packages, on a whole company's, and on what is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.cli import main
+from airflow_provider_smtpcm.ssis import command
+from airflow_provider_smtpcm.ssis.convert import make_converter
+from airflow_provider_smtpcm.ssis.import_packages import Converted
+from airflow_provider_smtpcm.ssis.package import Package, Project
+from airflow_provider_smtpcm.ssis.reading import tree
+from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package
+from airflow_provider_smtpcm.ssis.reading.xml import Node
+from benchmarks.ssis_spoilt import spoil
+from benchmarks.ssis_tree import make_tree
+from tests.documents.pages import DOCS, blocks_of
+
+PROGRAM = [sys.executable, "-m", "airflow_provider_smtpcm"]
+#: The package on the page.
+[LOAD] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
+
+
+#: All that a person has to decide about it.
+DECIDED = ("--windows-auth", "keep", "--map-path", r"\\files\loads=/srv/loads")
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """A folder with the package of the page in it."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    (folder / "load.dtsx").write_text(LOAD, encoding="utf-8")
+    return folder
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command, as a process of its own."""
+    words = [*PROGRAM, "import-ssis", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "required: PATH, --out"),
+        (["x.dtsx"], "required: --out"),
+        (["x.dtsx", "--out", "o", "--windows-auth", "none"], "say keep, anonymous"),
+        (["x.dtsx", "--out", "o", "--windows-auth", "anonymous="], "say keep, anonymous"),
+        (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads"], r"write it as '\\server\share=/mnt/share'"),
+        (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads=loads"], "write it as"),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With argparse's exit status, and nothing is written."""
+    with pytest.raises(SystemExit) as end:
+        main(["import-ssis", *arguments])
+    assert end.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<html/>", b"\0" * 100])
+def test_where_nothing_can_be_read_nothing_is_written_but_the_reason(tmp_path: Path, content: bytes | None) -> None:
+    """A file that is not there, and one that is no package."""
+    path = tmp_path / "x.dtsx"
+    if content is not None:
+        path.write_bytes(content)
+    ended = run(path, "--out", tmp_path / "out")
+    assert ended.returncode == 2
+    assert str(path) in ended.stdout.replace("\n    ", " ")
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert sorted(one.name for one in (tmp_path / "out/dags").iterdir()) == []
+
+
+def test_paths_that_overlap_are_read_once(packages: Path, tmp_path: Path) -> None:
+    """A package, its folder, and the folder once more; and nobody is told that there is nothing in it."""
+    ended = run(packages / "load.dtsx", packages, packages, "--out", tmp_path / "out", *DECIDED)
+    assert ended.returncode == 0, ended.stdout
+    assert "1  package read" in ended.stdout
+
+
+def test_a_folder_without_packages_is_told(tmp_path: Path) -> None:
+    """The wrong folder is the commonest mistake."""
+    ended = run(tmp_path, "--out", tmp_path / "out")
+    assert ended.returncode == 2
+    assert "holds no SSIS package" in ended.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(packages: Path, tmp_path: Path) -> None:
+    """With what to do."""
+    (tmp_path / "file").write_text("a file")
+    ended = run(packages, "--out", tmp_path / "file")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert re.fullmatch(r"import-ssis: .*file.* cannot be written: .*\n", ended.stderr)
+
+
+def test_an_account_in_a_connection_string_is_written_nowhere(packages: Path, tmp_path: Path) -> None:
+    """Neither into a DAG, nor into the connections, nor into a report, nor onto the terminal."""
+    text = LOAD.replace("EnableSsl=True;", "EnableSsl=True;UserName=svc-etl;Password=hush1;")
+    assert text != LOAD
+    (packages / "load.dtsx").write_text(text, encoding="utf-8")
+    ended = run(packages, "--out", tmp_path / "out")
+    assert ended.returncode == 3
+    written = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert "load" in written
+    assert "hush1" not in written + ended.stdout + ended.stderr
+
+
+def test_a_reference_that_leads_nowhere_needs_a_person(packages: Path, tmp_path: Path) -> None:
+    """Exit status 3, and the finding on the terminal."""
+    text = re.sub(r'SMTPServer="[^"]*"', 'SMTPServer="{00000000-0000-0000-0000-000000000000}"', LOAD)
+    (packages / "load.dtsx").write_text(text, encoding="utf-8")
+    ended = run(packages, "--out", tmp_path / "out")
+    assert ended.returncode == 3
+    assert "dangling-connection-manager" in ended.stdout
+
+
+def test_what_a_person_has_decided_on_the_command_line_is_asked_no_more(packages: Path, tmp_path: Path) -> None:
+    """And before, it is: about Windows Authentication, and where a Windows path is on a worker."""
+    asked = run(packages, "--out", tmp_path / "1")
+    assert asked.returncode == 3
+    assert {"windows-auth-kept", "unmapped-path"} <= set(asked.stdout.split())
+    for choice in ("keep", "keep=mail", "anonymous", "anonymous=MAIL"):
+        ended = run(packages, "--out", tmp_path / choice, *DECIDED[2:], "--windows-auth", choice)
+        assert ended.returncode == 0, choice
+        [connection] = json.loads((tmp_path / choice / "connections.json").read_text(encoding="utf-8")).values()
+        assert connection["extra"]["auth_mode"] == ("windows" if "keep" in choice else "anonymous")
+    other = run(packages, "--out", tmp_path / "2", *DECIDED[2:], "--windows-auth", "keep=another")
+    assert other.returncode == 3
+
+
+def test_a_package_becomes_a_dag_a_connection_and_a_report(packages: Path, tmp_path: Path) -> None:
+    """The summary says where they are; a second run changes nothing."""
+    out = tmp_path / "out"
+    first = run(packages, "--out", out, *DECIDED)
+    assert (first.returncode, first.stderr) == (0, "")
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.name[0] != ".")
+    assert files == ["connections.json", "dags/load.py", "report.html", "report.json"]
+    assert f"airflow connections import {out / 'connections.json'}" in first.stdout
+    texts = {name: (out / name).read_bytes() for name in files}
+    assert run(packages, "--out", out, *DECIDED).stdout == first.stdout
+    assert {name: (out / name).read_bytes() for name in files} == texts
+
+
+def test_for_machines_there_is_one_object(packages: Path, tmp_path: Path) -> None:
+    """And nothing beside it."""
+    (packages / "broken.dtsx").write_bytes(b"")
+    ended = run(packages, "--out", tmp_path / "out", "--json")
+    summary = json.loads(ended.stdout)
+    assert ended.stderr == ""
+    assert (ended.returncode, summary["exit_status"]) == (3, 3)
+    assert (summary["counts"]["packages"], summary["counts"]["unreadable"]) == (1, 1)
+    assert json.loads(Path(summary["report"]).read_text(encoding="utf-8"))["counts"] == summary["counts"]
+
+
+def test_who_reads_no_further_breaks_nothing(packages: Path, tmp_path: Path) -> None:
+    """As in `... | head -0`."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [*PROGRAM, "import-ssis", str(packages), "--out", str(tmp_path / "out")]
+    ended = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+    assert (tmp_path / "out/report.html").exists()
+
+
+def test_progress_is_shown_on_a_terminal_and_wiped_out(packages: Path, tmp_path: Path) -> None:
+    """On standard error; elsewhere there is none, which the tests above hold."""
+    ours, theirs = pty.openpty()
+    words = [*PROGRAM, "import-ssis", str(packages), "--out", str(tmp_path / "out"), *DECIDED]
+    ended = subprocess.run(words, stdout=subprocess.PIPE, stderr=theirs, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert ended.returncode == 0
+    assert "load.dtsx" in shown
+    assert re.search(r"\r +\r$", shown)
+    assert b"\r" not in ended.stdout
+
+
+def test_a_package_at_which_the_reading_fails_stops_no_other(
+    many_packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, with a request to report it."""
+
+    def breaking(root: Node, path: str, around: Surroundings) -> Package:
+        if "load 1" in path:
+            raise IndexError("list index out of range")
+        return build_package(root, path, around)
+
+    monkeypatch.setattr(tree, "build_package", breaking)
+    assert main(["import-ssis", str(many_packages), "--out", str(tmp_path / "out")]) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "load 1.dtsx: The importer itself failed here: IndexError: list index out of range" in said
+    assert "Please report it" in said
+    assert sorted(path.name for path in (tmp_path / "out/dags").iterdir()) == ["load_0.py", "load_2.py"]
+
+
+class _Impatient:
+    """A converter at which somebody presses Ctrl-C."""
+
+    def __init__(self, times: int, **options: Any) -> None:
+        self._converter = make_converter(**options)
+        self._times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._converter, name)
+
+    def package(self, package: Package, project: Project | None) -> Converted:
+        for _ in range(self._times):
+            signal.raise_signal(signal.SIGINT)
+        return self._converter.package(package, project)
+
+
+@pytest.fixture
+def many_packages(tmp_path: Path) -> Path:
+    """Three, all with mail."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for number in range(3):
+        text = LOAD.replace('DTS:ObjectName="load"', f'DTS:ObjectName="load {number}"')
+        (folder / f"load {number}.dtsx").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_whole_files_and_says_what_was_done(
+    times: int, many_packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once: the package in work is finished, and the report tells of it. Twice: at once."""
+    monkeypatch.setattr(command, "make_converter", lambda **options: _Impatient(times, **options))
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["import-ssis", str(many_packages), "--out", str(tmp_path / "out")]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    said = capsys.readouterr()
+    dags = list((tmp_path / "out/dags").iterdir())
+    if times == 1:
+        assert "Stopped before the end" in said.out
+        report = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+        assert (report["interrupted"], len(report["packages"]), len(dags)) == (True, 1, 1)
+    else:
+        assert "Stopped at once" in said.err
+        assert not dags
+    assert list((tmp_path / "out").rglob("*.tmp")) == []
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def wild(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """500 packages of all formats and their builds, of which half were changed at random, cut, or never were any."""
+    folder = tmp_path_factory.mktemp("wild")
+    chance = random.Random(request.param)  # noqa: S311
+    for path in make_tree(folder, 500, seed=request.param, with_mail=0.6, big=2).files:
+        if chance.random() < 0.5:
+            spoil(chance, path)
+    return folder
+
+
+_MEASURED = """
+import pathlib, re, sys
+from airflow_provider_smtpcm.cli import main
+status = main(sys.argv[1:])
+memory = re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]
+print("MiB", int(memory) // 1024, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.slow
+def test_whatever_lies_in_a_tree_is_told_or_converted(wild: Path, tmp_path: Path) -> None:
+    """No traceback, no package at which the importer fails, bounded memory; and every DAG is Python."""
+    out = tmp_path / "out"
+    words = [sys.executable, "-c", _MEASURED, "import-ssis", str(wild), "--out", str(out), "--json"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 3, ended.stderr
+    [memory] = re.findall(r"MiB (\d+)", ended.stderr)
+    assert int(memory) < 100
+    counts = json.loads(ended.stdout)["counts"]
+    assert counts["packages"] + counts["unreadable"] >= 480  # those cut alike are copies of each other
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    failed = [
+        finding["text"]
+        for package in [report, *report["packages"]]
+        for finding in package["findings"]
+        if finding["code"] == "importer-failed"
+    ]
+    assert failed == []
+    dags = list((out / "dags").iterdir())
+    assert counts["dags"] == len(dags) > 100
+    for path in dags:
+        compile(path.read_bytes(), path, "exec")
+    json.loads((out / "connections.json").read_text(encoding="utf-8"))
+
+
+def test_the_output_is_not_read_as_input(packages: Path) -> None:
+    """Who writes into the folder that he reads finds the same the next time."""
+    first = run(packages, "--out", packages / "airflow", *DECIDED)
+    assert first.returncode == 0
+    assert run(packages, "--out", packages / "airflow", *DECIDED).stdout == first.stdout

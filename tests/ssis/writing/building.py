@@ -1,0 +1,100 @@
+"""Builds the model of a package, and its module, for the tests of the writing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_smtpcm.ssis.package import (
+    Container,
+    ContainerKind,
+    EventHandler,
+    Executable,
+    Finding,
+    OtherTask,
+    Package,
+    PrecedenceConstraint,
+    Project,
+    SendMailTask,
+    SmtpConnection,
+    Variable,
+)
+from airflow_provider_smtpcm.ssis.writing.connections import Connections
+from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
+from airflow_provider_smtpcm.ssis.writing.options import Options
+from airflow_provider_smtpcm.ssis.writing.outcome import WrittenModule
+
+RELAY = SmtpConnection(
+    name="SMTP Connection Manager",
+    id="{11111111-0000-0000-0000-000000000001}",
+    connection_string="SmtpServer=mail.corp.example;UseWindowsAuthentication=False;EnableSsl=False;",
+)
+
+
+def smtp(text: str, name: str = "SMTP Connection Manager", **more: Any) -> SmtpConnection:
+    """A connection manager with this connection string."""
+    return SmtpConnection(name=name, id=f"{{{name}}}", connection_string=text, **more)
+
+
+def mail(name: str = "Send Mail", path: tuple[str, ...] = ("Package",), **more: Any) -> SendMailTask:
+    """A mail that lacks nothing."""
+    usual: dict[str, Any] = {
+        "connection": RELAY,
+        "from_line": "etl@corp.example",
+        "to_line": "ops@corp.example",
+        "subject": "Load",
+        "message_source": "Done.",
+    }
+    return SendMailTask(name=name, id=f"id of {'/'.join((*path, name))}", path=(*path, name), **(usual | more))
+
+
+def other(name: str, path: tuple[str, ...] = ("Package",), **more: Any) -> OtherTask:
+    """A neighbour."""
+    identity = f"id of {'/'.join((*path, name))}"
+    return OtherTask(name=name, id=identity, path=(*path, name), kind="Microsoft.ExecuteSQLTask", **more)
+
+
+def arrow(before: Executable, after: Executable, **more: Any) -> PrecedenceConstraint:
+    """A precedence constraint."""
+    return PrecedenceConstraint(before=before.id, after=after.id, **more)
+
+
+def on(event: str, *executables: Executable, owner: tuple[str, ...] = ("Package",), **more: Any) -> EventHandler:
+    """An event handler."""
+    return EventHandler(event_name=event, owner=owner, executables=executables, **more)
+
+
+def package(*executables: Executable, name: str = "Load", **more: Any) -> Package:
+    """A package with these in its control flow; `arrows`, `handlers` and `variables` are those of its root."""
+    root = Container(
+        name=name,
+        id="{root}",
+        path=("Package",),
+        kind=ContainerKind.PACKAGE,
+        executables=executables,
+        constraints=tuple(more.pop("arrows", ())),
+        event_handlers=tuple(more.pop("handlers", ())),
+        variables=tuple(more.pop("variables", ())),
+    )
+    more.setdefault("connection_managers", (RELAY,))
+    return Package(name=name, id="{PACKAGE}", path=f"/packages/{name}.dtsx", root=root, **more)
+
+
+def variable(name: str, value: str | None = "", data_type: int = 8, expression: str | None = None) -> Variable:
+    """A user variable of the package."""
+    return Variable(
+        namespace="User", name=name, value=value, data_type=data_type, expression=expression, scope=("Package",)
+    )
+
+
+def written(
+    *executables: Executable, options: Options | None = None, project: Project | None = None, **more: Any
+) -> WrittenModule:
+    """The module of such a package."""
+    options = options or Options()
+    return write_package(package(*executables, **more), Connections(options), options, project=project)
+
+
+def codes(findings: Sequence[Finding]) -> set[str]:
+    """Which findings there are."""
+    return {one.code for one in findings}

@@ -1,0 +1,137 @@
+"""Connection managers as Airflow connections: one for each server and its settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.ssis.package import Finding, Package, Parameter, Project, Severity, SmtpConnection
+from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, Connections
+from airflow_provider_smtpcm.ssis.writing.options import Options, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.outcome import Findings
+from airflow_provider_smtpcm.ssis.writing.visible import Names
+from tests.ssis.writing.building import codes, package, smtp, variable
+
+WINDOWS = "SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=False;"
+
+
+def taken(
+    *found: SmtpConnection,
+    options: Options | None = None,
+    content: Package | None = None,
+    project: Project | None = None,
+) -> tuple[dict[str, Any], tuple[Finding, ...], list[str]]:
+    """The connections, the findings, and the id of each connection manager."""
+    connections, findings = Connections(options or Options()), Findings()
+    names = Names(package=content or package(), project=project, findings=findings)
+    ids = [connections.take(one, names, names.root(), findings) for one in found]
+    return json.loads(connections.to_json()), findings.all(), ids
+
+
+def test_an_expression_whose_value_is_not_known_leaves_no_stale_server() -> None:
+    """What stands beside it is the developer's."""
+    one = smtp("SmtpServer=stale.corp.example;EnableSsl=True;", expressions={"SmtpServer": "@[$Project::MailServer]"})
+    made, findings, (conn_id,) = taken(one)
+    assert made[conn_id]["host"] == UNKNOWN_HOST
+    assert made[conn_id]["extra"]["ssl_mode"] == "starttls"
+    (found,) = [each for each in findings if each.code == "connection-expression"]
+    assert found.severity is Severity.DECISION
+    assert "stale" not in json.dumps(made) + repr(findings)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("SmtpServer=;EnableSsl=False;", "no-smtp-server"),
+        ("", "no-smtp-server"),
+        ("SmtpServer=two words;", "connection-manager-invalid"),
+        ("SmtpServer=m.example;EnableSsl=perhaps;", "connection-manager-property"),
+        ("SmtpServer=m.example;Timeout=never;", "connection-manager-property"),
+        ("SmtpServer=m.example;UserName=joe;Password=a;b;EnableSsl=True", "account-in-connection-manager"),
+        ("SmtpServer=m.example:465:1;", "port-in-smtp-server"),
+    ],
+)
+def test_what_is_wrong_with_a_connection_manager_is_told_and_a_connection_is_there(text: str, code: str) -> None:
+    """One that Airflow's hook takes as it is, and that holds no account."""
+    made, findings, (conn_id,) = taken(smtp(text))
+    assert code in codes([one for one in findings if one.severity is Severity.DECISION])
+    connection = type("Connection", (), {**made[conn_id], "login": None, "password": None})
+    SmtpConnectionManager.from_airflow(connection)
+    assert "joe" not in json.dumps(made) + repr(findings)
+
+
+def test_an_account_in_an_expression_is_never_repeated() -> None:
+    """Neither in the connection nor in what is told of it."""
+    text = '"SmtpServer=m.example;UserName=joe;Password=hunter2;EnableSsl=True;"'
+    made, findings, (conn_id,) = taken(smtp("", expressions={"ConnectionString": text}))
+    assert (made[conn_id]["host"], made[conn_id]["extra"]["ssl_mode"]) == ("m.example", "starttls")
+    assert "hunter2" not in json.dumps(made) + repr(findings)
+    assert "joe" not in json.dumps(made) + repr(findings)
+
+
+def test_the_same_settings_are_one_connection_whatever_they_are_called() -> None:
+    """In whatever order the packages come."""
+    _, _, ids = taken(smtp(WINDOWS, "a"), smtp("smtpserver=MAIL.corp.example; usewindowsauthentication=true", "b"))
+    assert ids == ["smtp_mail_corp_example_windows"] * 2
+
+
+def test_other_settings_of_one_server_are_other_connections() -> None:
+    """Their ids say what differs."""
+    texts = [WINDOWS, WINDOWS.replace("True", "False"), WINDOWS.replace("EnableSsl=False", "EnableSsl=True")]
+    texts.append("SmtpServer=mail-corp.example;")
+    _, _, ids = taken(*[smtp(text) for text in texts])
+    assert ids == [
+        "smtp_mail_corp_example_windows",
+        "smtp_mail_corp_example",
+        "smtp_mail_corp_example_windows_ssl",
+        "smtp_mail_corp_example_2",
+    ]
+
+
+def test_windows_authentication_is_kept_and_what_ssis_did_is_told() -> None:
+    """With the command that finds out; nothing is encrypted unless the package says so."""
+    made, findings, (conn_id,) = taken(smtp(WINDOWS))
+    assert made[conn_id]["extra"] == {"auth_mode": "windows", "ssl_mode": "none"}
+    (found,) = [one for one in findings if one.code == "windows-auth-kept"]
+    assert f"check {conn_id}" in found.remedy
+
+
+def test_windows_authentication_is_dropped_for_all_or_for_one_by_name() -> None:
+    """As the person said."""
+    every = Options(windows_auth=WindowsAuth.ANONYMOUS)
+    made, _, (conn_id,) = taken(smtp(WINDOWS), options=every)
+    assert made[conn_id]["extra"]["auth_mode"] == "anonymous"
+    one = Options(windows_auth_of={"relay": WindowsAuth.ANONYMOUS})
+    made, _, ids = taken(smtp(WINDOWS, "Relay"), smtp(WINDOWS, "Exchange"), options=one)
+    assert [made[conn_id]["extra"]["auth_mode"] for conn_id in ids] == ["anonymous", "windows"]
+
+
+def test_a_bare_host_and_a_timeout_in_either_unit_are_understood() -> None:
+    """Below 1000 it was meant in seconds, which is told."""
+    made, _, ids = taken(smtp("smtphost"), smtp("SmtpServer=m.example;Timeout=10000;"))
+    assert [made[one]["host"] for one in ids] == ["smtphost", "m.example"]
+    assert made[ids[1]]["extra"]["timeout"] == 10
+    made, findings, (conn_id,) = taken(smtp("SmtpServer=m.example;Timeout=20;Colour=red"))
+    assert made[conn_id]["extra"]["timeout"] == 20
+    assert {"connection-manager-property", "unknown-connection-property"} <= codes(findings)
+
+
+def test_an_expression_wins_with_the_values_of_the_project_and_of_variables() -> None:
+    """Whose design-time values are in the files."""
+    one = smtp(
+        "SmtpServer=stale;EnableSsl=False;",
+        expressions={"SmtpServer": '@[User::Host] + "." + @[$Project::Domain]', "EnableSsl": "@[$Project::Tls]"},
+    )
+    project = Project(
+        name="P",
+        path="/p",
+        parameters=(
+            Parameter(name="Domain", value="corp.example", scope="Project"),
+            Parameter(name="Tls", value="True", data_type=11, scope="Project"),
+        ),
+    )
+    made, _, (conn_id,) = taken(one, content=package(variables=[variable("Host", "relay")]), project=project)
+    assert (made[conn_id]["host"], made[conn_id]["extra"]["ssl_mode"]) == ("relay.corp.example", "starttls")

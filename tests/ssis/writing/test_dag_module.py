@@ -1,0 +1,295 @@
+"""The modules as source text: what formatters and linters leave alone, the same at each run, and without secrets."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_smtpcm.ssis import read_package
+from airflow_provider_smtpcm.ssis.package import (
+    ConstraintValue,
+    Container,
+    ContainerKind,
+    EvalOp,
+    MessageSourceType,
+    Parameter,
+    Severity,
+)
+from airflow_provider_smtpcm.ssis.writing.connections import Connections
+from airflow_provider_smtpcm.ssis.writing.dag_module import ModuleNames, write_package
+from airflow_provider_smtpcm.ssis.writing.options import Options
+from airflow_provider_smtpcm.ssis.writing.outcome import How, WrittenModule
+from tests.ssis.writing.building import arrow, codes, mail, on, other, package, variable, written
+
+PACKAGES = sorted((Path(__file__).parent.parent / "packages").rglob("*.dtsx"))
+RUFF = shutil.which("ruff") or str(Path(sys.executable).with_name("ruff"))
+TRICKY = ['"', "'", "\\", "\n", "\r\n", "{{", "%}", "#", "\x00", "\u2028", "\u202e", "\f", "é", "`", '"""', " ", "a b"]
+texts = st.lists(st.sampled_from(TRICKY) | st.text(max_size=8), max_size=40).map("".join)
+
+
+def lint(*modules: WrittenModule) -> str:
+    """What ruff says of them, with its default rules and at two line lengths; empty where it is content."""
+    said = ""
+    for module in modules:
+        commands: list[list[str]] = [["check", "--quiet"]]
+        commands += [["format", "--diff", "--quiet", "--line-length", length] for length in ("88", "120")]
+        for command in commands:
+            done = subprocess.run(
+                [RUFF, *command, "--isolated", "--stdin-filename", module.file_name, "-"],
+                input=module.source,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                check=False,
+                cwd=tempfile.gettempdir(),  # where this package is other people's, as where DAGs are written
+            )
+            said += done.stdout + done.stderr
+    return said
+
+
+def arguments(module: WrittenModule, operator: str = "SendMailOperator") -> list[dict[str, Any]]:
+    """The literal arguments of each call of an operator."""
+    return [
+        {key.arg: ast.literal_eval(key.value) for key in node.keywords if key.arg and _is_literal(key.value)}
+        for node in ast.walk(ast.parse(module.source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == operator
+    ]
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def crowd() -> WrittenModule:
+    """A package with something of everything."""
+    path = ("Package", "Outer", "Inner")
+    one, two = other("Laden/Prüfen", path), mail("Laden/Prüfen ", path, subject="x" * 300)
+    inner = Container(name="Inner", id="{inner}", path=path, executables=(one, two), constraints=(arrow(one, two),))
+    loop = Container(
+        name="Outer",
+        id="{outer}",
+        path=path[:2],
+        kind=ContainerKind.FOREACH_LOOP,
+        executables=(inner,),
+        event_handlers=(on("OnTaskFailed", mail("Alert", (*path, "x")), owner=path[:2]),),
+    )
+    names = [f"A rather long name of a task, number {number}, of which there are many" for number in range(6)]
+    tasks = [other(name) for name in names]
+    told = mail("told", message_source="\n".join(f"line {number} " * 9 for number in range(20)))
+    maybe = mail("maybe", expressions={"Disable": '@[User::X] == "quiet"', "Subject": '"It\'s \\"" + @[User::X]'})
+    arrows = [arrow(task, told, value=ConstraintValue.FAILURE, logical_and=False) for task in tasks]
+    arrows += [arrow(loop, maybe, value=ConstraintValue.COMPLETION), arrow(tasks[0], loop), arrow(maybe, tasks[5])]
+    arrows.append(arrow(tasks[1], maybe, eval_op=EvalOp.EXPRESSION_OR_CONSTRAINT, expression='@[User::X] == "a"'))
+    return written(
+        loop,
+        *tasks,
+        told,
+        maybe,
+        arrows=arrows,
+        variables=[variable("X", "some\ntext")],
+        handlers=[on("OnError", mail("Alert", ("Package", "y"))), on("OnPostExecute", mail("Over", ("Package", "z")))],
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(texts, texts, texts)
+def test_no_text_of_a_package_breaks_its_module_or_makes_it_untidy(name: str, text: str, value: str) -> None:
+    """Whatever a name, a body, a variable and an expression that cannot be read hold."""
+    module = written(
+        mail(name, subject=text, message_source=value, description=text),
+        other(name + text),
+        mail("x", expressions={"Subject": text, "MessageSource": "@[User::V]"}),
+        name=name,
+        variables=[variable("V", value)],
+        handlers=[on("OnError", mail(name, ("Package", "handler"), subject=text))],
+    )
+    compile(module.source, module.file_name, "exec")
+    assert lint(module) == ""
+
+
+def test_every_package_becomes_a_tidy_module() -> None:
+    """Those that the reader is tested with, and one with something of everything."""
+    options = Options()
+    modules = [
+        write_package(read_package(path), Connections(options), options)
+        for path in PACKAGES
+        if path.stem != "encrypted"
+    ]
+    modules = [*(one for one in modules if one.source), crowd()]
+    assert len(modules) > 8
+    assert lint(*modules) == ""
+
+
+def test_the_same_package_gives_the_same_bytes() -> None:
+    """However often, and in whatever process."""
+    assert crowd() == crowd()
+
+
+def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
+    """Not the account of a connection string, not a secret variable, not a sensitive parameter."""
+    from tests.ssis.writing.building import smtp
+
+    relay = smtp("SmtpServer=mail.corp.example;UserName=joe;Password=hunter2;EnableSsl=True;")
+    options = Options()
+    connections = Connections(options)
+    content = package(
+        mail(
+            connection=relay,
+            expressions={
+                "Subject": "@[User::DbPassword] + @[User::Db] + @[$Package::Key] + @[User::Made]",
+                "CCLine": '@[User::Gone] + "Password=hunter4;"',
+            },
+        ),
+        connection_managers=(relay,),
+        parameters=(Parameter(name="Key", value=None, sensitive=True),),
+        variables=[
+            variable("DbPassword", "hunter3"),
+            variable("Db", "Data Source=x;Password=hunter3;"),
+            variable("Made", "", expression='"Pwd=hunter3;"'),
+        ],
+    )
+    module = write_package(content, connections, options)
+    everything = module.source + connections.to_json() + repr(module.findings) + repr(module.mails)
+    everything += "".join(one.ssis + one.became for each in module.mails for one in each.properties)
+    assert "hunter" not in everything
+    assert "joe" not in everything
+    assert "account-in-connection-manager" in codes(module.findings)
+    assert "param-without-value" in codes(module.findings)
+
+
+def test_two_packages_of_one_name_are_two_files() -> None:
+    """Also where the names differ in case alone, which some file systems do not see."""
+    names, options = ModuleNames(), Options()
+    made = [
+        write_package(package(mail(), name=name), Connections(options), options, names=names)
+        for name in ("Load", "load", "Load")
+    ]
+    assert [one.file_name for one in made] == ["Load.py", "load_2.py", "Load_3.py"]
+
+
+def test_a_package_whose_mails_are_all_disabled_has_no_dag() -> None:
+    """They are in the report all the same."""
+    off = mail(disabled=True, disabled_because="Package")
+    module = written(off)
+    assert module.source == ""
+    assert [one.disabled_because for one in module.mails] == ["Package"]
+
+
+def test_a_value_beside_an_expression_is_never_written() -> None:
+    """Neither where the expression is translated nor where it is not."""
+    stale = dict.fromkeys(
+        ("from_line", "to_line", "cc_line", "bcc_line", "subject", "message_source"), "stale@x.example"
+    )
+    names = ("FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSource", "FileAttachments", "Priority")
+    for text in ("@[User::X]", "@[User::Gone]", "1 +"):
+        one = mail(**stale, file_attachments="stale", priority="High", expressions=dict.fromkeys(names, text))
+        module = written(one, variables=[variable("X", "5", 3)])
+        assert "stale" not in module.source
+        assert ("expression-to-complete" in codes(module.findings)) is (text != "@[User::X]")
+
+
+def test_every_property_has_a_record_of_what_became_of_it() -> None:
+    """Kept, translated, mapped, or to be completed."""
+    one = mail(priority="High", file_attachments="C:\\a.txt", expressions={"Subject": "@[User::X]", "CCLine": "1 +"})
+    module = written(one, variables=[variable("X", "5")])
+    (record,) = module.mails
+    assert (record.became, record.connection) == ("task send_mail", "smtp_mail_corp_example")
+    fates = {each.property: each.how for each in record.properties}
+    assert fates == {
+        "SmtpConnection": How.MAPPED,
+        "FromLine": How.KEPT,
+        "ToLine": How.KEPT,
+        "CCLine": How.DECISION,
+        "Subject": How.TRANSLATED,
+        "MessageSource": How.KEPT,
+        "Priority": How.MAPPED,
+        "FileAttachments": How.KEPT,
+    }
+    (path,) = [each for each in module.findings if each.code == "unmapped-path"]
+    assert path.severity is Severity.DECISION
+    assert "C:\\a.txt" in path.text
+
+
+def test_only_params_that_a_template_uses_are_written_each_with_its_type() -> None:
+    """And one that is empty in the package is to be looked at."""
+    one = mail(expressions={"Subject": "(DT_WSTR, 9)@[User::N] + @[User::S] + (DT_WSTR, 9)@[User::B]"})
+    variables = [variable("N", "7", 3), variable("S"), variable("B", "-1", 11), variable("Unused", "x")]
+    module = written(one, variables=variables)
+    (dag,) = arguments(module, "DAG")
+    assert dag["params"] == {"N": 7, "S": "", "B": True}
+    assert [each.where for each in module.findings if each.code == "param-without-value"] == ["User::S"]
+
+
+def test_what_a_template_that_came_to_nothing_would_have_used_is_not_in_the_dag() -> None:
+    """Neither as a param nor in what is told."""
+    one = mail(expressions={"Subject": "@[User::Used] + @[User::Gone]", "Disable": "@[User::Used] == @[User::Gone]"})
+    module = written(one, variables=[variable("Used")])
+    assert "params" not in arguments(module, "DAG")[0]
+    assert {"expression-to-complete", "condition-to-complete"} <= codes(module.findings)
+    assert "param-without-value" not in codes(module.findings)
+
+
+def test_a_path_that_a_variable_holds_is_mapped_too() -> None:
+    """The folder in a variable, the name behind it."""
+    one = mail(expressions={"FileAttachments": '@[User::Folder] + "\\\\a.csv"'})
+    options = Options(path_map=((r"\\srv\out", "/mnt/out"),))
+    module = written(one, variables=[variable("Folder", r"\\SRV\out\daily")], options=options)
+    (dag,) = arguments(module, "DAG")
+    assert dag["params"] == {"Folder": "/mnt/out/daily"}
+    assert arguments(module)[0]["attachments"] == "{{ params['Folder'] }}/a.csv"
+    assert "unmapped-path" not in codes(module.findings)
+
+
+def test_tasks_of_one_name_in_many_containers_have_their_own_ids() -> None:
+    """Within one container by a number, in another by the container's name before it; the SSIS name is shown."""
+    path = ("Package", "Box")
+    box = Container(name="Box", id="{box}", path=path, executables=(mail("通知", path), mail("通知!", path)))
+    module = written(mail("a/b"), mail("a b"), box)
+    assert [(one["task_id"], one["task_display_name"]) for one in arguments(module)] == [
+        ("a_b", "a/b"),
+        ("a_b_2", "a b"),
+        ("task", "通知"),
+        ("task_2", "通知!"),
+    ]
+
+
+def test_handlers_reach_what_is_in_their_containers() -> None:
+    """A container's comes before the package's, and Propagate False keeps the package's away."""
+    path = ("Package", "Box")
+    for propagate, expected in ((None, ["on_error_inner", "on_error_outer"]), (False, ["on_error_inner"])):
+        box = Container(
+            name="Box",
+            id="{box}",
+            path=path,
+            executables=(other("load", path),),
+            event_handlers=(on("OnError", mail("Inner", (*path, "h")), owner=path, propagate=propagate),),
+        )
+        module = written(box, handlers=[on("OnError", mail("Outer", ("Package", "h")))])
+        group = module.source[module.source.index("TaskGroup(") :]
+        found = [name for name in ("on_error_inner", "on_error_outer") if name in group]
+        assert found == expected
+
+
+def test_an_event_that_airflow_does_not_have_is_told() -> None:
+    """Its mail is not in the DAG."""
+    module = written(mail(), handlers=[on("OnProgress", mail("Progress", ("Package", "h")))])
+    assert "event-without-callback" in codes(module.findings)
+    assert "Progress" not in module.source.partition('"""\n\n')[2]
+
+
+def test_a_variable_that_is_no_text_is_no_message() -> None:
+    """SSIS fails there, so a person has to look."""
+    one = mail(message_source_type=MessageSourceType.VARIABLE, message_source="User::N")
+    assert "message-variable-no-text" in codes(written(one, variables=[variable("N", "1", 3)]).findings)

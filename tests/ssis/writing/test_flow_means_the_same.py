@@ -1,0 +1,201 @@
+"""Whatever the flow and whatever fails in it: what runs in Airflow is what runs in SSIS.
+
+Both are played here by their rules, which is quick enough for many flows; `test_round_trip` runs some in Airflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_smtpcm.ssis.package import ConstraintValue, Container, Executable, PrecedenceConstraint
+from airflow_provider_smtpcm.ssis.writing.arrows import Node
+from airflow_provider_smtpcm.ssis.writing.connections import Connections
+from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
+from airflow_provider_smtpcm.ssis.writing.flow import Flow
+from airflow_provider_smtpcm.ssis.writing.handlers import Callbacks, Handlers
+from airflow_provider_smtpcm.ssis.writing.names import variables
+from airflow_provider_smtpcm.ssis.writing.options import Options
+from airflow_provider_smtpcm.ssis.writing.outcome import Findings
+from airflow_provider_smtpcm.ssis.writing.paths import PathMap
+from airflow_provider_smtpcm.ssis.writing.visible import Names
+from tests.ssis.writing.building import arrow, mail, package
+
+RAN_WELL, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"
+
+
+@st.composite
+def flows(
+    draw: st.DrawFn, path: tuple[str, ...] = ("Package",), deep: int = 2
+) -> tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]]:
+    """Some tasks and containers with arrows that lead forward."""
+    count = draw(st.integers(1, 5 if deep == 2 else 3))
+    executables: list[Executable] = []
+    for number in range(count):
+        name = f"{'abc'[2 - deep]}{number}"
+        if deep and draw(st.integers(0, 3)) == 0:
+            inner = draw(flows((*path, name), deep - 1))
+            key = "/".join((*path, name))
+            box = Container(name=name, id=key, path=(*path, name), executables=inner[0], constraints=inner[1])
+            executables.append(box)
+        else:
+            off = draw(st.integers(0, 9)) == 0
+            executables.append(mail(name, path, disabled=off, disabled_because=name if off else None))
+    arrows = []
+    for after in range(1, count):
+        every = draw(st.booleans())
+        for before in range(after):
+            if draw(st.booleans()):
+                value = draw(st.sampled_from(ConstraintValue))
+                one = arrow(executables[before], executables[after], value=value, logical_and=every)
+                arrows.append(one)
+    return tuple(executables), tuple(arrows)
+
+
+def ssis(
+    executables: Sequence[Executable], arrows: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
+) -> bool:
+    """Play a level by SSIS's rules; whether all went well. What sends a mail goes into `ran`, by its path."""
+    well: dict[str, bool] = {}
+    for one in executables:
+        incoming = [each for each in arrows if each.after == one.id]
+        holds = [
+            each.before in well
+            and (
+                each.value is ConstraintValue.COMPLETION or well[each.before] is (each.value is ConstraintValue.SUCCESS)
+            )
+            for each in incoming
+        ]
+        if incoming and not (all(holds) if incoming[0].logical_and else any(holds)):
+            continue
+        if isinstance(one, Container):
+            well[one.id] = ssis(one.executables, one.constraints, fails, ran)
+        elif one.disabled:
+            well[one.id] = True
+        else:
+            ran.add("/".join(one.path))
+            well[one.id] = "/".join(one.path) not in fails
+    return all(well.values())
+
+
+def airflow(nodes: Sequence[Node], fails: set[str]) -> set[str]:
+    """Play the nodes by Airflow's trigger rules; the ids of the mails that ran."""
+    tasks: dict[str, tuple[str, Node]] = {}
+    groups: dict[str, Node] = {}
+    before: dict[str, set[str]] = {}
+    _flatten(nodes, "", tasks, groups)
+    for _, node in tasks.values():
+        before[node.name] = {name for each in node.before for name in _leaves(each, groups)}
+    for group in groups.values():
+        inside = set(_names(group))
+        upstream = {name for each in group.before for name in _leaves(each, groups)}
+        for name in inside:
+            if not before[name] & inside:
+                before[name] |= upstream
+    states: dict[str, str] = {}
+    while len(states) < len(tasks):
+        for name, (path, node) in tasks.items():
+            if name not in states and before[name] <= states.keys():
+                rule = next(
+                    (str(each.value) for each in _arguments(node) if each.name == "trigger_rule"), "all_success"
+                )
+                state = _state(rule, [states[each] for each in before[name]])
+                states[name] = FAILED if state == RAN_WELL and path in fails else state
+    return {
+        path
+        for name, (path, node) in tasks.items()
+        if states[name] in {RAN_WELL, FAILED} and node.call is not None and node.call.name == "SendMailOperator"
+    }
+
+
+def _arguments(node: Node) -> Sequence[object]:
+    return () if node.call is None else node.call.arguments
+
+
+def _flatten(nodes: Sequence[Node], path: str, tasks: dict[str, tuple[str, Node]], groups: dict[str, Node]) -> None:
+    for node in nodes:
+        if node.call is None:
+            continue
+        own = f"{path}/{node.call.arguments[0].value}"
+        if node.inside is None:
+            tasks[node.name] = own, node
+        else:
+            groups[node.name] = node
+            _flatten(node.inside, own, tasks, groups)
+
+
+def _names(group: Node) -> list[str]:
+    return [
+        name
+        for node in group.inside or ()
+        if node.call is not None
+        for name in (_names(node) if node.inside is not None else [node.name])
+    ]
+
+
+def _leaves(name: str, groups: Mapping[str, Node]) -> list[str]:
+    if name not in groups:
+        return [name]
+    names = _names(groups[name])
+    followed: set[str] = set()
+
+    def follow(nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            followed.update(leaf for each in node.before for leaf in _leaves(each, groups))
+            follow(node.inside or ())
+
+    follow(groups[name].inside or ())
+    return [each for each in names if each not in followed]
+
+
+def _state(rule: str, found: Sequence[str]) -> str:  # noqa: PLR0911 - one for each rule
+    bad = sum(one in {FAILED, UPSTREAM_FAILED} for one in found)
+    well, skipped = found.count(RAN_WELL), found.count(SKIPPED)
+    if not found:
+        return RAN_WELL
+    match rule:
+        case "all_success":
+            return UPSTREAM_FAILED if bad else SKIPPED if skipped else RAN_WELL
+        case "all_failed":
+            return SKIPPED if well or skipped else RAN_WELL
+        case "all_done":
+            return RAN_WELL
+        case "one_success":
+            return RAN_WELL if well else SKIPPED if skipped == len(found) else UPSTREAM_FAILED
+        case "one_failed":
+            return RAN_WELL if bad else SKIPPED
+        case "one_done":
+            return RAN_WELL if well or found.count(FAILED) else SKIPPED
+        case "none_failed":
+            return UPSTREAM_FAILED if bad else RAN_WELL
+        case "none_failed_min_one_success":
+            return UPSTREAM_FAILED if bad else SKIPPED if skipped == len(found) else RAN_WELL
+    raise AssertionError(rule)
+
+
+@settings(max_examples=400, deadline=None)
+@given(flows(), st.data())
+def test_what_runs_in_airflow_is_what_runs_in_ssis(
+    flow: tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]], data: st.DataObject
+) -> None:
+    """Each mail of it, whichever of them fail."""
+    executables, arrows = flow
+    content = package(*executables, arrows=arrows)
+    findings = Findings()
+    shared = Shared(
+        names=Names(package=content, project=None, findings=findings),
+        connections=Connections(Options()),
+        paths=PathMap(()),
+        findings=findings,
+    )
+    unique = variables()
+    nodes = Flow(shared, unique, Handlers(shared, unique)).level(content.root, {}, Callbacks(), may_not_run=False)
+    everybody = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
+    fails = data.draw(st.sets(st.sampled_from(everybody))) if everybody else set()
+    ran: set[str] = set()
+    ssis(executables, arrows, fails, ran)
+    assert airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
+        one.removeprefix("Package") for one in ran
+    }

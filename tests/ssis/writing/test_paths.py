@@ -1,0 +1,38 @@
+"""Paths of Windows on a worker."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_smtpcm.ssis.writing.paths import PathMap, is_windows
+
+MAP = PathMap([(r"\\srv\share", "/mnt/share"), ("D:\\", "/data/"), (r"\\srv\share\deep", "/deep"), ("e:", "/e")])
+
+
+@pytest.mark.parametrize("path", [r"\\srv\share2\a", r"C:\a", "a.txt", "/mnt/share/a", ""])
+def test_what_begins_otherwise_is_not_mapped(path: str) -> None:
+    """A beginning ends where a folder ends."""
+    assert MAP.map(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (r"\\SRV\Share\Sub\A.csv", "/mnt/share/Sub/A.csv"),
+        ("//srv/share/a", "/mnt/share/a"),
+        (r"\\srv\share\deep\a", "/deep/a"),
+        (r"\\srv\share\deeper\a", "/mnt/share/deeper/a"),
+        (r"d:\x\y.txt", "/data/x/y.txt"),
+        (r"E:\x", "/e/x"),
+        (r"\\srv\share", "/mnt/share"),
+    ],
+)
+def test_the_longest_beginning_wins_in_any_case_with_either_slash(path: str, expected: str) -> None:
+    """What stands behind it keeps its case."""
+    assert MAP.map(path) == expected
+
+
+@pytest.mark.parametrize(("path", "expected"), [(r"\\s\x", True), ("c:/x", True), ("c:x", False), ("mailto:a", False)])
+def test_an_absolute_path_of_windows_is_known(path: str, *, expected: bool) -> None:
+    """By its drive or its server."""
+    assert is_windows(path) is expected
