@@ -17,7 +17,7 @@ def commands() -> list[Any]:
     return [
         GroupCommand(
             name="smtpcm",
-            help="Check and try SMTP connection managers",
+            help="Check and try SMTP connection managers, and import them from SSIS",
             subcommands=[
                 ActionCommand(
                     name=command.name,

@@ -107,6 +107,22 @@ def standard_input(text: str) -> str:
     return text
 
 
+def windows_auth(text: str) -> tuple[str, str | None]:
+    """`keep` or `anonymous`, and the connection manager that it is about; None: all others."""
+    mode, equals, name = text.partition("=")
+    if mode not in {"keep", "anonymous"} or (equals and not name):
+        raise argparse.ArgumentTypeError("say keep, anonymous, or one of them with =NAME of a connection manager")
+    return mode, name or None
+
+
+def path_mapping(text: str) -> tuple[str, str]:
+    r"""The beginning of a Windows path, and where it is on the workers: `\\files\loads=/srv/loads`."""
+    windows, _, worker = text.rpartition("=")
+    if not windows.strip() or not worker.startswith("/"):
+        raise argparse.ArgumentTypeError(r"write it as '\\server\share=/mnt/share': Windows's, '=', the workers'")
+    return windows.strip(), worker
+
+
 _NOT_HERE = (
     "a connection on the command line shows its password to everybody in the process list; "
     "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
@@ -140,6 +156,20 @@ def run_check(arguments: argparse.Namespace) -> int:
         uri_env=arguments.uri_env,
         as_json=arguments.output,
         every_binding=arguments.bindings,
+    )
+
+
+def run_import_ssis(arguments: argparse.Namespace) -> int:
+    """`import-ssis`."""
+    from airflow_provider_smtpcm.ssis.command import run_import
+
+    return run_import(
+        paths=arguments.paths,
+        out=arguments.out,
+        windows_auth=arguments.windows_auth or (),
+        map_path=arguments.map_path or (),
+        force=arguments.force,
+        as_json=arguments.output,
     )
 
 
@@ -221,4 +251,65 @@ CHECK = Command(
     run=run_check,
 )
 
-COMMANDS: tuple[Command, ...] = (CHECK, RELAY)
+IMPORT_SSIS = Command(
+    name="import-ssis",
+    help="turn SSIS packages into DAGs and connections, and say what is left to decide",
+    description=(
+        "Read SSIS packages and write what of them is about mail: the connections, a DAG for each package with a Send\n"
+        "Mail task, and a report of what became of every property and what a person has to decide. Nothing is sent,\n"
+        "no server is asked, and no SSIS is needed."
+    ),
+    arguments=(
+        Argument(
+            ("paths",),
+            {
+                "metavar": "PATH",
+                "nargs": "+",
+                "type": Path,
+                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder that holds them, however deep",
+            },
+        ),
+        Argument(
+            ("--out",),
+            {"type": Path, "metavar": "DIR", "required": True, "help": "the folder to write into; it is made"},
+        ),
+        Argument(
+            ("--windows-auth",),
+            {
+                "type": windows_auth,
+                "action": "append",
+                "metavar": "{keep,anonymous}[=NAME]",
+                "help": "what becomes of Use Windows Authentication: it stays (the default), or the connection is "
+                "anonymous, as SSIS was where a relay offers no sign-in; =NAME: of the connection manager of that name",
+            },
+        ),
+        Argument(
+            ("--map-path",),
+            {
+                "type": path_mapping,
+                "action": "append",
+                "metavar": r"'\\SRV\SHARE=/MNT/SHARE'",
+                "help": "where a Windows path is on the workers; the longest beginning that fits counts",
+            },
+        ),
+        Argument(("--force",), {"action": "store_true", "help": "overwrite what a person has edited in DIR, too"}),
+        # As in `check`.
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "one JSON object, for machines"}),
+    ),
+    epilog=(
+        "written into DIR:\n"
+        "  connections.json  for 'airflow connections import'\n"
+        "  dags/*.py         a DAG for each package with a Send Mail task\n"
+        "  report.html       what became of what, for a person; report.json for machines\n"
+        "\n"
+        "A file in DIR that a person has edited stays as it is, and the new text goes beside it, as NAME.new.\n"
+        "\n"
+        "exit status:\n"
+        "  0  all is converted\n"
+        "  2  wrong arguments, nothing that can be read, or DIR cannot be written into\n"
+        "  3  a person has something to decide, or something could not be read; the report says what"
+    ),
+    run=run_import_ssis,
+)
+
+COMMANDS: tuple[Command, ...] = (CHECK, IMPORT_SSIS, RELAY)

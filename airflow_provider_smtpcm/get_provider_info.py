@@ -21,7 +21,14 @@ def get_provider_info() -> dict[str, object]:
             {"integration-name": integration, "python-modules": ["airflow_provider_smtpcm.hooks.smtpcm"]},
         ],
         "operators": [
-            {"integration-name": integration, "python-modules": ["airflow_provider_smtpcm.operators.send_mail"]},
+            {
+                "integration-name": integration,
+                "python-modules": [
+                    "airflow_provider_smtpcm.operators.send_mail",
+                    "airflow_provider_smtpcm.operators.mail_merge",
+                    "airflow_provider_smtpcm.operators.only_if",
+                ],
+            },
         ],
         "task-decorators": [
             {"name": "send_mail", "class-name": "airflow_provider_smtpcm.decorators.send_mail.send_mail_task"},

@@ -1,4 +1,4 @@
-"""All benchmarks: what importing costs, what a sign-in costs, what sending costs. `make bench` runs them.
+"""All benchmarks: what importing costs, a sign-in, an import of SSIS packages, and sending. `make bench` runs them.
 
 Ratios come from one run, everybody in turn, medians. Each run of a contender is a process of its own; its start and its
 imports are not counted, its connections are, and the server's own count says that every mail arrived.
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import import_cost, sign_in_cost
+from benchmarks import import_cost, import_ssis, sign_in_cost
 from benchmarks.sending import table
 from benchmarks.sending.contenders import Contenders
 from benchmarks.sending.measure import Course, Files, Outcome
@@ -25,7 +25,7 @@ from demo.processes import ending_on_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs/images/benchmark.svg"
-OTHERS = ("import", "sign-in")
+OTHERS = ("import", "sign-in", "import-ssis")
 
 
 def arguments() -> argparse.Namespace:
@@ -81,6 +81,8 @@ def main() -> None:
         import_cost.main(runs=1 if asked.quick else import_cost.RUNS)
     if "sign-in" in names:
         sign_in_cost.main(runs=1 if asked.quick else sign_in_cost.RUNS)
+    if "import-ssis" in names:
+        import_ssis.main(runs=1 if asked.quick else import_ssis.RUNS, sizes={100: 1} if asked.quick else None)
     outcomes = sending(asked, names)
     if not outcomes:
         return

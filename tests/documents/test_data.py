@@ -30,9 +30,10 @@ from tests.documents.pages import DOCS, ROOT, Block, blocks_in, commands_of
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.system_packages import skip_for_want_of
 
-CHECKED = {"json", "ini", "krb5", "ktutil", "dockerfile", "html", "csv", "powershell", "text"}
+CHECKED = {"xml", "json", "ini", "krb5", "ktutil", "dockerfile", "html", "csv", "powershell", "text"}
 
-CONNECTIONS = [block for block in blocks_in("json") if "conn_type" in block.code]
+IMPORTED = [block for block in blocks_in("json") if block.title.endswith("connections.json")]  # test_import
+CONNECTIONS = [block for block in blocks_in("json") if "conn_type" in block.code and block not in IMPORTED]
 RESULTS = [block for block in blocks_in("json") if "conn_type" not in block.code]
 
 # Cmdlets and programs of Windows, which cannot be run here; a name outside of this list is a misspelling.
@@ -65,7 +66,7 @@ PARAMETERS = {
     "User",
 }
 # What is only shown, by its title, and what it is held to.
-SHOWN = {"What it prints", "Terminal 1", "The floors", "A package", "/etc/airflow/ntlm-user"}
+SHOWN = {"What it prints", "Terminal 1", "The floors", "/etc/airflow/ntlm-user"}
 
 
 def ids(blocks: list[Block]) -> list[str]:
@@ -264,12 +265,3 @@ def test_the_worker_s_own_account_is_read_from_the_file_as_it_stands(
         monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection(login="")))
         works, answer = SmtpConnectionManagerHook().test_connection()
     assert works, answer
-
-
-def test_the_package_on_the_page_has_the_connection_beside_it() -> None:
-    """The same connection string."""
-    [block] = shown("A package")
-    written: dict[str, Any] = next(
-        json.loads(other.code) for other in CONNECTIONS if other.title == "The connection mail"
-    )
-    assert written["extra"]["ssis_properties"] in block.code

@@ -70,7 +70,7 @@ def test_every_program_runs_and_what_it_sends_arrives(
     """A DAG that has an alert fails, as it is meant to, and the alert arrives."""
     monkeypatch.chdir(tmp_path)
     with Relay(users={LOGIN: PASSWORD}) as relay:
-        for name in ("SMTPCM_DEFAULT", "MAIL"):
+        for name in ("SMTPCM_DEFAULT", "SMTP_EXCHANGE_CORP_EXAMPLE_WINDOWS_SSL"):
             monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(relay.airflow_connection()))
         names: dict[str, Any] = {"__name__": "page"}
         code = block.code.replace("/srv/", f"{srv}/")

@@ -71,6 +71,7 @@ def test_the_reference_says_what_the_docstrings_say(site: Path) -> None:
         "mail": "inline_images",
         "delivery": "message_id",
         "errors": "OutcomeUnknownError",
+        "ssis": "read_project",
         "connection-manager": "from_connection_string",
         "testing": "wait_for_messages",
     }.items():

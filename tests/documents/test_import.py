@@ -1,0 +1,54 @@
+"""The package on the page becomes what the page says, and the tables on the import tell what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_smtpcm.cli import IMPORT_SSIS, main
+from tests.documents.pages import DOCS, README, Block, blocks_in, blocks_of, commands_of, table_after
+
+PAGE = DOCS / "from-ssis.md"
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which a person typed the command of the page, beside the package of the page."""
+    monkeypatch.chdir(tmp_path)
+    [package] = [block for block in blocks_of(PAGE) if block.language == "xml"]
+    Path(package.title).parent.mkdir()
+    Path(package.title).write_text(package.code, encoding="utf-8")
+    assert main(["import-ssis", "packages", "--out", "airflow", "--map-path", r"\\files\loads=/srv/loads"]) == 3
+    return tmp_path
+
+
+def of_the_import(page: Path) -> list[Block]:
+    """The blocks that are files of the import."""
+    return [block for block in blocks_of(page) if block.title.startswith("airflow/")]
+
+
+def test_the_package_becomes_what_stands_below_it(imported: Path) -> None:
+    """To the octet: the DAG, and the connections."""
+    files = {block.title: block.code for block in of_the_import(PAGE)}
+    assert set(files) == {"airflow/connections.json", "airflow/dags/load.py"}
+    assert {title: (imported / title).read_text(encoding="utf-8") for title in files} == files
+
+
+def test_the_readme_shows_pieces_of_the_same() -> None:
+    """The command, some of the package, and the DAG."""
+    page = {(block.language, block.title): block.code for block in blocks_of(PAGE)}
+    [package] = [block for block in blocks_of(README) if block.language == "xml"]
+    whole = {line.strip() for line in page["xml", package.title].splitlines()}
+    assert {line.strip() for line in package.code.splitlines()} <= whole
+    [dag] = of_the_import(README)
+    assert dag.code == page["python", dag.title]
+    commands = {command for block in blocks_in("console") for command in commands_of(block) if "import-ssis" in command}
+    assert len(commands) == 1
+
+
+def test_every_option_has_its_row() -> None:
+    """No more, no less."""
+    rows = {re.findall(r"`(--[a-z-]+)", row[0])[0] for row in table_after(PAGE, "### Options")}
+    assert rows == {argument.flags[0] for argument in IMPORT_SSIS.arguments} - {"paths"}
