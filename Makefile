@@ -30,7 +30,8 @@ $(VENV)/.made: requirements.lock pyproject.toml airflow_provider_smtpcm/__init__
 		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time this takes a minute or two."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@# Without a look at what depends on what: the lock is whole, and pip stumbles over extras beside hashes.
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -120,14 +121,14 @@ lock: ## Resolve pyproject.toml into the locks of every Airflow again; ARGS=--up
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check uv && \
 	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
-		--generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
 		--constraint .ci/airflow-version.txt $(ARGS) --output-file requirements.lock pyproject.toml && \
 	printf 'gssapi\nkrb5\n' | UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--constraint requirements.lock $(ARGS) --output-file requirements-kerberos.lock - && \
 	for airflow in requirements/airflow-*.in; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
-			--generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
+			--generate-hashes --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
 			--exclude-newer "$$(sed -n 's/^# As of \([0-9-]*\):.*/\1/p' "$$airflow")T00:00:00Z" \
 			--constraint "$$airflow" $(ARGS) --output-file "$${airflow%.in}.lock" pyproject.toml || exit; done
 
