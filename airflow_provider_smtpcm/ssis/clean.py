@@ -12,6 +12,11 @@ _ACCOUNT = re.compile(
         [^;"'\r\n]*[^;"'\r\n\s]""",
     re.IGNORECASE | re.VERBOSE,
 )
+# Stricter, for what is left out where it would be missed: a mail may well say `user = somebody`.
+_HELD = re.compile(
+    r"""(?:password|passwd|pwd)\s*=(?!=)\s*[^;\s]|(?:^|[;"'\n])\s*(?:uid|user\s?id|user\s?name)\s*=(?!=)\s*[^;\s]""",
+    re.IGNORECASE,
+)
 _REMOVED = "(removed)"
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 # Python calls what cannot be seen not printable, the marks that turn the direction of writing too.
@@ -25,6 +30,11 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in _LINES else "\ufffd" for one in _SURROGATES.sub("\ufffd", text))
+
+
+def holds_account(text: str) -> bool:
+    """Whether a text is, or has in it, the account of a connection string."""
+    return bool(_HELD.search(text))
 
 
 def on_one_line(text: str) -> str:

@@ -250,7 +250,7 @@ def _source_folder(folder: Path, top: Path) -> Path | None:
     for depth, part in enumerate(parts):
         if part.lower() in _OUTPUT:
             home = top.joinpath(*parts[:depth])
-            if any(file.suffix.lower() == ".dtproj" for file in files_in(home)):
+            if any(file.suffix.lower() in _PROJECT_FILES for file in files_in(home)):
                 return home
     return None
 

@@ -31,7 +31,7 @@ CODES = {
     "windows-auth-kept": "Windows Authentication is ticked: the connection signs in, or fails. SSIS may never have.",
     # mails
     "connection-to-choose": "Which connection manager is meant cannot be told; the mail has the default connection.",
-    "expression-to-complete": "An expression needs what is not known, or has no template; complete the field.",
+    "expression-to-complete": "An expression is not known, has no template, or holds an account; complete the field.",
     "message-source-type": "MessageSourceType comes from an expression.",
     "message-variable-no-text": "The text comes from a variable that is no String; SSIS fails here, too.",
     "no-recipient": "The mail has nobody to go to, and SSIS fails here, too.",

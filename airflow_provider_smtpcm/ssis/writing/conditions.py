@@ -24,7 +24,7 @@ from airflow_provider_smtpcm.ssis.writing.arrows import (
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
 from airflow_provider_smtpcm.ssis.writing.names import Unique, slug, variable
 from airflow_provider_smtpcm.ssis.writing.source import Argument, Call
-from airflow_provider_smtpcm.ssis.writing.visible import Scope
+from airflow_provider_smtpcm.ssis.writing.visible import Scope, without_account
 
 
 class Tasks:
@@ -133,7 +133,7 @@ class Conditions:
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
             with shared.names.given_up_whole():
-                tree = shared.names.inlined(parse(text), self._scope)
+                tree = without_account(shared.names.inlined(parse(text), self._scope))
                 template = condition_to_jinja(tree, shared.names.resolver(self._scope, Place.TASK))
         except (ExpressionError, NotTranslatable) as error:
             template = "complete_me.condition"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -151,7 +152,7 @@ def _tell_windows(conn_id: str, name: str, where: str, findings: Findings) -> No
         "SSIS itself went on anonymously, without a word, where the server offered no such sign-in; many relays that "
         "are called so are anonymous in truth.",
         f"python -m airflow_provider_smtpcm check {conn_id} tells what the server offers. If it is anonymous, import "
-        f"again with --windows-auth 'anonymous={name}', or set auth_mode to anonymous.",
+        f"again with --windows-auth {shlex.quote(f'anonymous={name}')}, or set auth_mode to anonymous.",
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.clean import clean
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, parse, to_jinja
+from airflow_provider_smtpcm.ssis.clean import clean, holds_account
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, parse, protected, to_jinja
 from airflow_provider_smtpcm.ssis.expressions.nodes import Expression, Literal, variables_of, walk
 from airflow_provider_smtpcm.ssis.expressions.variables import Place
 from airflow_provider_smtpcm.ssis.package import SendMailTask, SmtpConnection
@@ -13,7 +13,14 @@ from airflow_provider_smtpcm.ssis.writing.connections import Connections
 from airflow_provider_smtpcm.ssis.writing.outcome import Findings, How, PropertyRecord
 from airflow_provider_smtpcm.ssis.writing.paths import PathMap, is_windows
 from airflow_provider_smtpcm.ssis.writing.source import Argument, expression
-from airflow_provider_smtpcm.ssis.writing.visible import Declared, Names, Scope, replace_texts, value_of
+from airflow_provider_smtpcm.ssis.writing.visible import (
+    Declared,
+    Names,
+    Scope,
+    replace_texts,
+    value_of,
+    without_account,
+)
 
 # Nobody defines it, so a template that asks for something of it fails, and the mail is not sent.
 COMPLETE_ME = "complete_me"
@@ -97,7 +104,7 @@ class FieldWriter:
         names = self._shared.names
         try:
             with names.given_up_whole():
-                tree = names.inlined(tree, self._scope, self._task.name)
+                tree = without_account(names.inlined(tree, self._scope, self._task.name))
                 if path:
                     tree = self._path_texts(tree)
                 translation = to_jinja(tree, names.resolver(self._scope, self._place))
@@ -124,17 +131,28 @@ class FieldWriter:
         else:
             self._incomplete(name, argument, shown, str(template))
 
-    def _incomplete(self, name: str, argument: str, original: str, why: str) -> None:
+    def _written(self, name: str, argument: str, text: str) -> None:
+        """A text that the package has, and no expression."""
+        if holds_account(text):
+            self._incomplete(name, argument, text, "It holds an account, which is not repeated.", is_expression=False)
+        else:
+            self._add(name, argument, protected(text), text)
+
+    def _incomplete(self, name: str, argument: str, original: str, why: str, *, is_expression: bool = True) -> None:
         why = clean(why)
         self._shared.findings.decision(
             "expression-to-complete",
             self._where,
-            f"{name} comes from the expression {clean(original)}, which no template says: {why}",
+            f"{name} comes from the expression {clean(original)}, which no template says: {why}"
+            if is_expression
+            else f"{name} is left out: {why}",
             f"Write {argument!r} in the DAG; until then the mail fails, by {COMPLETE_ME!r} in it.",
         )
         comments = (f"SSIS: {original}", why)
         value = f"{{{{ {COMPLETE_ME}.{argument} }}}}"
-        self._add(name, argument, value, original, How.DECISION, is_expression=True, comments=comments, note=why)
+        self._add(
+            name, argument, value, original, How.DECISION, is_expression=is_expression, comments=comments, note=why
+        )
 
     def _add(
         self,

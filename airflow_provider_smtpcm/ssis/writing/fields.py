@@ -105,7 +105,7 @@ class Fields(FieldWriter):
                 )
             return
         if text is None:
-            self._add(name, argument, protected(written), written)
+            self._written(name, argument, written)
             return
         self._translated(name, argument, text)
 
@@ -122,7 +122,7 @@ class Fields(FieldWriter):
         elif task.has_unreadable_data:
             self._incomplete("MessageSource", "text", "", "The task's own properties cannot be read.")
         elif source:
-            self._add("MessageSource", "text", protected(source), source)
+            self._written("MessageSource", "text", source)
         if kind is not MessageSourceType.DIRECT_INPUT:
             self._record("MessageSourceType", str(kind), "text", How.MAPPED)
         if not any(one.name == "text" for one in self.arguments) and self._place is Place.CALLBACK:
@@ -228,7 +228,7 @@ class Fields(FieldWriter):
             self._record("Description", text, "", How.LOST, is_expression=True, note="it is no part of the mail")
         elif description.lower() not in _USUAL_DESCRIPTIONS and description != self._task.name:
             if self._place is Place.TASK:
-                self._add("Description", "doc", description, description)
+                self._add("Description", "doc", clean(description), description)
             else:
                 self._record("Description", description, "", How.LOST, note="a callback has none")
         known = {"FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSource", "MessageSourceType", "Priority"}

@@ -19,6 +19,7 @@ _OURS = {
     "SendMailOperator",
     "TaskGroup",
     "macros",
+    "read_message_file",
     "ssis",
 }
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from airflow_provider_smtpcm.ssis.clean import holds_account
 from airflow_provider_smtpcm.ssis.expressions import (
     DataType,
     Expression,
@@ -48,8 +49,10 @@ _TYPES = {
 }
 _WHOLE = {2, 3, 16, 17, 18, 19, 20, 21}
 _DEEPEST = 20
-_SECRET_NAME = re.compile(r"passw|pwd|secret|token|credential|apikey", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"(?:password|pwd)\s*=\s*[^;\s]", re.IGNORECASE)
+# `SmtpPass` and `MAIL_PW`, and neither `Passed` nor `Bypass`.
+_SECRET_NAME = re.compile(
+    r"(?i:passw|pwd|secret|token|credential|apikey|kennwort)|(?:^(?i:pass|pw)|Pass|Pw|PW|_(?i:pass|pw))$"
+)
 
 Declared = Variable | Parameter
 Scope = Mapping[str, Declared]
@@ -82,7 +85,7 @@ def is_secret(one: Declared) -> bool:
     if isinstance(one, Parameter) and one.sensitive:
         return True
     texts = [one.value, one.expression] if isinstance(one, Variable) else [one.value]
-    return bool(_SECRET_NAME.search(one.name) or any(_SECRET_VALUE.search(text) for text in texts if text))
+    return bool(_SECRET_NAME.search(one.name) or any(holds_account(text) for text in texts if text))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -262,6 +265,23 @@ def replace_names(node: Expression, change: Callable[[Name], Expression]) -> Exp
             return replace(node, arguments=tuple(replace_names(one, change) for one in node.arguments))
         case _:
             return node
+
+
+def without_account(node: Expression) -> Expression:
+    """The tree as it is.
+
+    Raises:
+        NotTranslatable: a literal in it holds an account.
+    """
+
+    def look(text: str) -> str:
+        if holds_account(text):
+            raise NotTranslatable(
+                "It holds an account, which is not repeated.", remedy="Take it from where secrets are kept."
+            )
+        return text
+
+    return replace_texts(node, look)
 
 
 def replace_texts(node: Expression, change: Callable[[str], str]) -> Expression:

@@ -137,6 +137,17 @@ def test_build_output_is_told_as_a_copy_however_old_it_is(project: Path, tmp_pat
     ]
 
 
+def test_build_output_is_a_copy_where_the_project_file_is_missing(project: Path, tmp_path: Path) -> None:
+    """Its connection managers and parameters tell that it is a project; many repositories keep no more."""
+    (project / "obj").mkdir()
+    old = (project / LOAD).read_text(encoding="utf-8").replace("ops@", "old@")
+    (project / "obj" / LOAD).write_text(old, encoding="utf-8")
+    for file in project.glob("*.dtproj"):
+        file.unlink()
+    found = [kind for name, kind in told(tmp_path, below=tmp_path) if "obj" in name]
+    assert found == [f"copy of project/{LOAD}"]
+
+
 def test_a_package_in_several_folders_is_told_once(tmp_path: Path) -> None:
     """By its octets, whatever the copy is called."""
     for name in ("a", "b"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -97,6 +98,15 @@ def test_windows_authentication_is_kept_and_what_ssis_did_is_told() -> None:
     assert made[conn_id]["extra"] == {"auth_mode": "windows", "ssl_mode": "none"}
     (found,) = [one for one in findings if one.code == "windows-auth-kept"]
     assert f"check {conn_id}" in found.remedy
+
+
+def test_a_name_of_any_kind_is_one_word_of_the_command_that_is_advised() -> None:
+    """People paste it into a shell."""
+    name = "Relay's; touch x; '"
+    _, findings, _ = taken(smtp(WINDOWS, name))
+    (found,) = [one for one in findings if one.code == "windows-auth-kept"]
+    command = found.remedy.partition("--windows-auth ")[2].rpartition(", or set")[0]
+    assert shlex.split(command) == [f"anonymous={name}"]
 
 
 def test_windows_authentication_is_dropped_for_all_or_for_one_by_name() -> None:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +168,44 @@ def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
     assert "joe" not in everything
     assert "account-in-connection-manager" in codes(module.findings)
     assert "param-without-value" in codes(module.findings)
+
+
+@pytest.mark.parametrize(
+    "mail_of",
+    [
+        {"subject": "Server=x;Password=hunter1;"},
+        {"message_source": "The job signs in with\nUser ID=hunter1; Pwd = hunter1"},
+        {"description": "with Password=hunter1"},
+        {"expressions": {"Subject": '"Password=hunter1;" + @[System::PackageName]'}},
+        {"expressions": {"MessageSource": "@[User::Db]"}},
+        {"expressions": {"MessageSource": "@[User::SmtpPass] + @[User::Pw] + @[User::MAIL_PASS] + @[User::Kennwort]"}},
+    ],
+)
+def test_an_account_in_a_mail_is_not_repeated(mail_of: dict[str, Any]) -> None:
+    """Neither one that is written in a text nor one that a variable holds under whatever name."""
+    names = ("SmtpPass", "Pw", "MAIL_PASS", "Kennwort")
+    values = [variable("Db", "Data Source=x;User ID=hunter1"), *(variable(one, "hunter1") for one in names)]
+    module = written(mail(**mail_of), variables=values)
+    compile(module.source, module.file_name, "exec")
+    records = [one.ssis + one.became + one.note for each in module.mails for one in each.properties]
+    assert "hunter1" not in module.source + repr(module.findings) + "".join(records)
+
+
+def test_an_account_in_a_condition_is_not_repeated() -> None:
+    """The task that stands for the condition fails until it is written."""
+    one, two, text = other("a"), mail("b"), '@[User::C] == "x;Password=hunter1;"'
+    arrows = [arrow(one, two, eval_op=EvalOp.EXPRESSION, expression=text)]
+    module = written(one, two, arrows=arrows, variables=[variable("C", "x")])
+    assert "hunter1" not in module.source + repr(module.findings)
+    assert "complete_me.condition" in module.source
+    assert "condition-to-complete" in codes(module.findings)
+
+
+@pytest.mark.parametrize(("name", "value"), [("Passed", "12"), ("BypassCount", "3"), ("Text", "user = the one who")])
+def test_what_is_no_account_is_a_param_with_its_value(name: str, value: str) -> None:
+    """A name or a text that only looks a little like one."""
+    module = written(mail(expressions={"Subject": f"@[User::{name}]"}), variables=[variable(name, value)])
+    assert f'"{name}": "{value}"' in module.source
 
 
 def test_two_packages_of_one_name_are_two_files() -> None:
