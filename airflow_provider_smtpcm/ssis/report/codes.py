@@ -54,6 +54,7 @@ CODES = {
     "handler-of-handler": "The mail hangs on an event of an event handler; it is not in the DAG.",
     "loop-runs-once": "What stands in a loop runs once in the DAG.",
     # the run
+    "dag-id-taken": "Another package of that name was read before; this DAG has its project's name or a number, too.",
     "edited-file-kept": "You edited a file in the output folder; it stayed, and the new text is beside it.",
     "importer-failed": "The importer itself failed: please report it. Everything else was converted all the same.",
 }

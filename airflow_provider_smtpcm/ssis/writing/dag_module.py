@@ -38,9 +38,12 @@ class ModuleNames:
     def __init__(self) -> None:
         self._unique = Unique()
 
-    def give(self, package: Package) -> str:
-        """The id of the package's DAG."""
-        return self._unique.give(dag_id_of(package.name))
+    def give(self, package: Package, project: Project | None = None) -> str:
+        """The id of the package's DAG: its name; where that is taken, with the project's before or a number behind it."""
+        plain = dag_id_of(package.name)
+        if project is None or self._unique.is_free(plain):
+            return self._unique.give(plain)
+        return self._unique.give(dag_id_of(f"{project.name}_{package.name}"))
 
 
 def write_package(
@@ -75,7 +78,14 @@ def write_package(
         return WrittenModule(
             file_name="", dag_id="", source="", findings=(*package.findings, *findings.all()), mails=mails
         )
-    dag_id = (names or ModuleNames()).give(package)
+    dag_id = (names or ModuleNames()).give(package, project)
+    if dag_id != dag_id_of(package.name):
+        findings.note(
+            "dag-id-taken",
+            "Package",
+            f"Another package has the name '{package.name}', and was read before; this DAG is '{dag_id}'.",
+            "Which of them has the name depends on what is imported together: import both again, or neither.",
+        )
     unique = variables()
     handlers = Handlers(shared, unique)
     flow = Flow(shared, unique, handlers)

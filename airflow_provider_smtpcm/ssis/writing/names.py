@@ -48,10 +48,14 @@ class Unique:
     def __init__(self, taken: set[str] | None = None) -> None:
         self._taken = {name.lower() for name in taken or ()}
 
+    def is_free(self, name: str) -> bool:
+        """Whether nobody has it."""
+        return name.lower() not in self._taken
+
     def give(self, name: str) -> str:
         """The name, or with a number behind it."""
         given, count = name, 2
-        while given.lower() in self._taken:
+        while not self.is_free(given):
             given, count = f"{name}_{count}", count + 1
         self._taken.add(given.lower())
         return given

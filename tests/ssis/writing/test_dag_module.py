@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ssis.package import (
     EvalOp,
     MessageSourceType,
     Parameter,
+    Project,
     Severity,
 )
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
@@ -216,6 +217,23 @@ def test_two_packages_of_one_name_are_two_files() -> None:
         for name in ("Load", "load", "Load")
     ]
     assert [one.file_name for one in made] == ["Load.py", "load_2.py", "Load_3.py"]
+    assert ["dag-id-taken" in codes(one.findings) for one in made] == [False, True, True]
+
+
+def test_of_packages_of_one_name_the_later_bear_their_project_s() -> None:
+    """A number would say nothing of which is which."""
+    names, options = ModuleNames(), Options()
+    made = [
+        write_package(
+            package(mail(), name="Load"),
+            Connections(options),
+            options,
+            names=names,
+            project=Project(name=name, path=f"{name}/{name}.dtproj"),
+        )
+        for name in ("Sales", "Billing", "Billing")
+    ]
+    assert [one.dag_id for one in made] == ["Load", "Billing_Load", "Billing_Load_2"]
 
 
 def test_a_package_whose_mails_are_all_disabled_has_no_dag() -> None:
