@@ -39,7 +39,7 @@ class ModuleNames:
         self._unique = Unique()
 
     def give(self, package: Package, project: Project | None = None) -> str:
-        """The id of the package's DAG: its name; where that is taken, with the project's before or a number behind it."""
+        """The id of the package's DAG: its name; or, where that is taken, with the project's before it or a number."""
         plain = dag_id_of(package.name)
         if project is None or self._unique.is_free(plain):
             return self._unique.give(plain)
