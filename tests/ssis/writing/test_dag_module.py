@@ -350,3 +350,16 @@ def test_a_variable_that_is_no_text_is_no_message() -> None:
     """SSIS fails there, so a person has to look."""
     one = mail(message_source_type=MessageSourceType.VARIABLE, message_source="User::N")
     assert "message-variable-no-text" in codes(written(one, variables=[variable("N", "1", 3)]).findings)
+
+
+def test_the_beginning_of_a_path_in_an_expression_is_mapped_too() -> None:
+    """Where a literal holds it and a variable the rest, in any case and with either slash."""
+    attached = mail(expressions={"FileAttachments": r'"\\\\SRV\\Out\\" + @[User::Day] + ".csv|//srv/out/log.txt"'})
+    options = Options(path_map=((r"\\srv\out", "/mnt/out"),))
+
+    module = written(attached, options=options, variables=[variable("Day", "2026-11-25")])
+
+    [given] = arguments(module)
+    assert "/mnt/out/{{ params['Day'] }}.csv" in str(given["attachments"])
+    assert "/mnt/out/log.txt" in str(given["attachments"])
+    assert "unmapped-path" not in codes(module.findings)
