@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_smtpcm.arguments.body_file import render_body_file
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
 from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, ending_before, identity_of, ledger_of
-from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.stop import Stop
 
 if TYPE_CHECKING:
@@ -170,6 +168,8 @@ class SendMailOperator(BaseOperator):
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, first_of(delivery.accepted), delivery.reply)
+        from airflow_provider_smtpcm.operators.lineage import tell_outlets
+
         tell_outlets(
             context,
             self.outlets,
@@ -210,6 +210,8 @@ class SendMailOperator(BaseOperator):
 
     def _send(self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery) -> Delivery:
         """Send it to whoever lacks it."""
+        from airflow_provider_smtpcm.operators.lineage import Lineage
+
         log.info(
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
             mail.message_id,
@@ -283,4 +285,6 @@ class SendMailOperator(BaseOperator):
             raise MessageError(
                 f"'{field}' and '{field}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
+        from airflow_provider_smtpcm.arguments.body_file import render_body_file
+
         return render_body_file(f"{field}_file", file, self.encoding, self.get_template_env(), context)
