@@ -13,7 +13,8 @@ from airflow.sdk import DAG
 
 from airflow_provider_smtpcm.testing import Relay
 
-EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "example_dags").glob("*.py"))
+FOLDER = Path(__file__).resolve().parent.parent / "example_dags"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 
 def load(path: Path) -> DAG:
@@ -24,6 +25,18 @@ def load(path: Path) -> DAG:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.dag  # type: ignore[no-any-return]
+
+
+def test_the_folder_is_read_without_an_error() -> None:
+    """Whatever is installed besides: what needs Kubernetes is left out."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # Airflow 3.1
+        from airflow.models.dagbag import DagBag
+
+    read = DagBag(dag_folder=FOLDER)
+    assert read.import_errors == {}
+    assert {Path(dag.fileloc) for dag in read.dags.values()} == set(EXAMPLES)
 
 
 @pytest.mark.filterwarnings("error")

@@ -14,7 +14,7 @@ import yaml
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 
-FOLDER = Path(__file__).resolve().parent.parent / "example_dags/kubernetes"
+FOLDER = Path(__file__).resolve().parent.parent / "example_dags/kubernetes_executor"
 TEMPLATE = yaml.safe_load((FOLDER / "pod_template.yaml").read_text(encoding="utf-8"))
 SPEC = TEMPLATE["spec"]
 BASE = SPEC["containers"][0]

@@ -18,7 +18,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.errors import MailError, NoAnswerError, OutcomeUnknownError, Phase, ProtocolError
+from airflow_provider_smtpcm.errors import (
+    ConnectError,
+    MailError,
+    NoAnswerError,
+    OutcomeUnknownError,
+    Phase,
+    ProtocolError,
+)
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.session import Session
@@ -139,7 +146,7 @@ def attempt(garbage: Garbage, *, busy: int = 3, **how: Any) -> Seen:
             result = error
         seconds = time.monotonic() - began
         assert not session.usable
-    if isinstance(result, NoAnswerError) and not server.reached and busy:
+    if isinstance(result, (ConnectError, NoAnswerError)) and not server.reached and busy:
         return attempt(garbage, busy=busy - 1, **how)  # the machine was too busy, before anything was garbled
     TALLY.add(TOPIC, {"inputs tried": 1})
     return Seen(result=result, seconds=seconds, received=len(server.received), said=server.said)
