@@ -1,0 +1,81 @@
+"""What the tests of many mails share: letters, ways to send them, and ways to interrupt that."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Generator, Iterable
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.mail import Attachment, Mail
+from airflow_provider_smtpcm.smtp import Delivery
+from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.server import MESSAGE, Server
+
+NO_FROM = Mail(to="a@corp.example")
+
+
+def letter(number: int, *to: str, size: int = 0, text: str = "All is well.") -> Mail:
+    """A mail, with a file of so many octets."""
+    return Mail(
+        from_address="etl@corp.example",
+        to=to or (f"a{number}@corp.example", f"b{number}@corp.example"),
+        text=text,
+        attachments=[Attachment(content=b"." * size, name="report.csv")] if size else (),
+        message_id=f"<{number}@corp.example>",
+    )
+
+
+def send(manager: SmtpConnectionManager, mails: Iterable[Mail], **how: object) -> Generator[Delivery, None, None]:
+    """Send them through sessions that are opened as they are needed."""
+    return send_many(mails, manager, lambda: Session(manager).open(), **how)  # type: ignore[arg-type]
+
+
+def send_through_a_strait(
+    manager: SmtpConnectionManager, mails: Iterable[Mail], **how: float
+) -> Generator[Delivery, None, None]:
+    """As `send`, where the system takes little at a time from this side too."""
+
+    def open_session() -> Session:
+        session = Session(manager).open()
+        session.wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return session
+
+    return send_many(mails, manager, open_session, **how)  # type: ignore[arg-type]
+
+
+def outcomes(deliveries: list[Delivery]) -> list[str]:
+    """What became of each mail, in their order."""
+    assert sorted(delivery.index for delivery in deliveries) == list(range(len(deliveries)))
+    return [str(delivery.outcome) for delivery in sorted(deliveries, key=lambda delivery: delivery.index)]
+
+
+class TimeLimit(BaseException):
+    """As Airflow's own: no Exception."""
+
+
+def interrupted(seconds: float, with_what: type[BaseException], deliveries: Iterable[Delivery]) -> None:
+    """Take the deliveries until a signal's handler raises, as that of Airflow's time limit does."""
+
+    def time_is_up(_number: int, _frame: object) -> None:
+        raise with_what
+
+    before = signal.signal(signal.SIGALRM, time_is_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        list(deliveries)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def silent_server() -> Server:
+    """It takes messages, and does not say what becomes of them."""
+
+    def say_nothing(about: str) -> str | None:
+        if about == MESSAGE:
+            server.over.wait(10)
+        return None
+
+    server = Server(say_nothing)
+    return server

@@ -1,0 +1,150 @@
+"""Many mails: where they come from, and sessions that were closed while a mail was waited for."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.dialogue import Dialogues, hang_up
+from tests.smtp.many.batches import NO_FROM, letter, outcomes, send
+from tests.smtp.server import MESSAGE, Server
+from tests.smtp.test_pipelining import BYE, ENVELOPE, HELLO, QUEUED, WANTED
+
+ManagerFor = Callable[..., SmtpConnectionManager]
+
+
+def test_a_source_that_raises_is_heard_of_when_what_it_gave_is_settled() -> None:
+    """Nothing that was begun is lost for it."""
+
+    def source() -> Iterator[Mail]:
+        yield letter(0)
+        yield letter(1)
+        raise LookupError("no such column")
+
+    found: list[Delivery] = []
+    with Server() as server, pytest.raises(LookupError, match="no such column"):
+        found.extend(send(server.manager(), source(), connections=2))
+    assert outcomes(found) == ["accepted", "accepted"]
+    assert len(server.stored) == 2
+
+
+def test_a_source_is_asked_for_no_more_than_is_needed() -> None:
+    """However many mails there are, a few are in memory."""
+    taken = 0
+
+    def source() -> Iterator[Mail]:
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield letter(number)
+
+    with Server() as server:
+        for delivered, _ in enumerate(send(server.manager(), source(), connections=2)):
+            # In memory: two on each line, two ready, and two that finished together with this one.
+            assert taken - delivered <= 2 * 2 + 2 + 2 + 1
+    assert taken == 100
+
+
+def test_a_source_of_mails_that_cannot_be_sent_is_not_read_ahead_of_either() -> None:
+    """Each has its delivery at once, and nobody has to keep many of them."""
+    taken = 0
+
+    def source() -> Iterator[Mail]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield NO_FROM
+
+    with Server() as server:
+        deliveries = send(server.manager(), source(), connections=3)
+        for delivered, delivery in enumerate(deliveries, 1):
+            assert delivery.outcome is Outcome.NOT_SENT
+            assert taken - delivered <= 3
+    assert server.heard == []
+
+
+def test_a_slow_source_and_a_server_that_closes_idle_sessions_lose_nothing(manager_for: ManagerFor) -> None:
+    """Whether the server says so or only hangs up."""
+    once = f"{HELLO}\n{ENVELOPE}\n{WANTED}\nMESSAGE\n{QUEUED}"
+
+    def source() -> Iterator[Mail]:
+        for number in range(3):
+            yield letter(number, "a@corp.example", "b@corp.example")
+            time.sleep(0.1)
+
+    with Dialogues(f"{once}\nS: 421 4.4.2 idle for too long", once, f"{once}\n{BYE}") as dialogues:
+        assert outcomes(list(send(manager_for(dialogues), source()))) == ["accepted"] * 3
+    assert len(dialogues.messages) == 3
+
+
+def test_a_session_that_was_closed_before_it_carried_anything_refuses_nobody() -> None:
+    """It came too late for the first mails, and the server tired of it; the next mail is not for that line."""
+    first_peer: list[int] = []
+
+    def slow_for_the_second(about: str) -> str | None:
+        if about == "CONNECT":
+            first_peer.append(1)
+            time.sleep(0.1 if len(first_peer) == 2 else 0)
+        return None
+
+    def source() -> Iterator[Mail]:
+        yield letter(0)
+        yield letter(1)
+        while len(server.heard) < 2 or len(server.heard[1]) < 1 or len(server.stored) < 2:
+            yield letter_of_nobody
+        time.sleep(0.05)
+        server._peers[1].sendall(b"421 4.4.2 idle\r\n")
+        hang_up(server._peers[1])
+        yield letter(2)
+        yield letter(3)
+
+    letter_of_nobody = NO_FROM
+    with Server(slow_for_the_second) as server:
+        found = list(send(server.manager(), source(), connections=2))
+    assert Counter(str(delivery.outcome) for delivery in found if delivery.message_id) == {"accepted": 4}
+
+
+def test_no_mail_waits_in_a_servers_hands_for_the_next_one_to_be_made() -> None:
+    """A server that wants a message gives up after a while, and a source may take its time."""
+    heard: Counter[str] = Counter()
+    order: list[str] = []
+
+    def note(about: str) -> str | None:
+        heard[about] += 1
+        return None
+
+    def source() -> Iterator[Mail]:
+        for number in range(4):
+            order.append(f"{number} is made")
+            yield letter(number)
+            time.sleep(0.15)
+            # Nobody serves the sessions meanwhile: what a server wants now it would not get, however long it waits.
+            until = time.monotonic() + 4
+            while heard["DATA"] > heard[MESSAGE] and time.monotonic() < until:
+                time.sleep(0.01)
+            if heard["DATA"] > heard[MESSAGE]:
+                order.append("a server waits")
+
+    with Server(note) as server:
+        for delivery in send(server.manager(), source()):
+            order += (f"{delivery.index} is {delivery.outcome}",)
+    made, told = ([f"{number} is {what}" for number in range(4)] for what in ("made", "accepted"))
+    assert order == [made[0], made[1], told[0], made[2], told[1], made[3], told[2], told[3]]
+
+
+def test_an_open_session_that_was_closed_while_it_was_idle_is_opened_again(manager_for: ManagerFor) -> None:
+    """Although it never carried a mail; and it stays open afterwards."""
+    closed = f"{HELLO}\nS: 421 4.4.2 idle for too long"
+    again = f"{HELLO}\n{ENVELOPE}\n{WANTED}\nMESSAGE\n{QUEUED}\nC: NOOP\nS: 250 ok\n{BYE}"
+    with Dialogues(closed, again) as dialogues, Session(manager_for(dialogues)) as session:
+        time.sleep(0.1)
+        mail = letter(0, "a@corp.example", "b@corp.example")
+        assert outcomes(list(session.send_many([mail]))) == ["accepted"]
+        assert session.noop().positive
