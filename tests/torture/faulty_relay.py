@@ -63,9 +63,9 @@ ANSWERS = {
     Fault.CLOSING: b"421 4.3.2 Service not available\r\n",
 }
 #: What loses the answer, or delays it until nobody listens.
-LOSES = frozenset({Fault.LATE, Fault.DROP, Fault.RESET, Fault.HALF_CLOSE, Fault.GARBLE, Fault.NEVER})
+_LOSES = frozenset({Fault.LATE, Fault.DROP, Fault.RESET, Fault.HALF_CLOSE, Fault.GARBLE, Fault.NEVER})
 #: After these a mail may have arrived, or not.
-DOUBTFUL = frozenset({Step.MESSAGE, Step.DOT, Step.STORED})
+_DOUBTFUL = frozenset({Step.MESSAGE, Step.DOT, Step.STORED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,15 @@ class Planned:
     step: Step
     fault: Fault
     nth: int = 1
+
+
+def loses_an_answer(planned: Planned) -> bool:
+    """Whether the client may have handed a mail over and not hear what became of it.
+
+    Where a socket is closed with the message unread, the system resets the connection, and may drop the 421 before it.
+    """
+    unread = planned.step is Step.MESSAGE and planned.fault is Fault.CLOSING
+    return planned.step in _DOUBTFUL and (planned.fault in _LOSES or unread)
 
 
 def possible(step: Step, fault: Fault) -> bool:

@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from tests.operators.ledger.stores import Memory
 from tests.operators.tasks import context
-from tests.torture.faulty_relay import DOUBTFUL, LOSES, TIMEOUT, Fault, FaultyRelay
+from tests.torture.faulty_relay import TIMEOUT, Fault, FaultyRelay, loses_an_answer
 
 RETRIES = 2
 # The first wait of those that double, in seconds.
@@ -246,9 +246,7 @@ def without_reason(job: Job) -> list[str]:
     relay, wrong = job.relay, []
     if _store_failed(job):
         return []
-    lost_answers = sum(
-        times for planned, times in relay.happened.items() if planned.step in DOUBTFUL and planned.fault in LOSES
-    )
+    lost_answers = sum(times for planned, times in relay.happened.items() if loses_an_answer(planned))
     unknown = sum(one is not None and one.outcome == "unknown" for one in job.told())
     if unknown > lost_answers + relay.deserted:
         wrong.append(f"{unknown} mails are unknown, since {lost_answers} answers did not come")
