@@ -98,8 +98,10 @@ def main() -> None:
 
 def write(path: Path, results: dict[str, object]) -> None:
     """The table and the picture."""
-    if not table.write_page(results):
-        print(f"docs/performance.md has no place for the table; here it is:\n\n{table.page_block(results)}")
+    try:
+        table.write_pages(results)
+    except ValueError as error:
+        print(f"{error}\nHere it is:\n\n{table.page_block(results)}")
     try:
         PICTURE.parent.mkdir(exist_ok=True)
         script = str(ROOT / "benchmarks/sending/plot.py")

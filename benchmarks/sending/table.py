@@ -22,7 +22,9 @@ from benchmarks.sending.scenarios import (
     Scenario,
 )
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/performance.md"
+_ROOT = Path(__file__).resolve().parents[2]
+#: Where the table stands: the README shows it, and the page says what is behind it.
+PAGES = (_ROOT / "README.md", _ROOT / "docs/performance.md")
 BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and writes it anew -->\n"
 END = "<!-- end of the benchmark table -->\n"
 # Who has a column in the documents, under what title.
@@ -119,15 +121,20 @@ def page_block(results: Mapping[str, Any]) -> str:
     return f"{BEGIN}\n{page_table(results)}\n{END}"
 
 
-def write_page(results: Mapping[str, Any]) -> bool:
-    """Put the table into its page; False if that has no place for it."""
-    text = PAGE.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        return False
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{page_block(results)}{after}", encoding="utf-8")
-    return True
+def write_pages(results: Mapping[str, Any]) -> None:
+    """Put the table into its places.
+
+    Raises:
+        ValueError: a page has none; none of them is changed then.
+    """
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    for page, text in texts.items():
+        if BEGIN not in text or END not in text:
+            raise ValueError(f"{page.relative_to(_ROOT)} has no place for the table: put back the lines {BEGIN}{END}")
+    for page, text in texts.items():
+        before, rest = text.split(BEGIN)
+        _, after = rest.split(END)
+        page.write_text(f"{before}{page_block(results)}{after}", encoding="utf-8")
 
 
 def save(results: Mapping[str, Any], path: Path) -> None:

@@ -67,14 +67,21 @@ def test_the_connection_table_is_the_code_s() -> None:
     assert written_anew() == text_of(PAGE)
 
 
-@pytest.mark.parametrize("writer", [table, sign_in_matrix], ids=["make bench", "make matrix"])
-def test_the_tables_that_take_long_to_measure_have_their_places(writer: Any) -> None:
-    """Between the marks, from which the commands know where to write."""
-    before, rest = text_of(writer.PAGE).split(writer.BEGIN)
+def between_the_marks(page: Path, writer: Any) -> str:
+    """What a command has written into a page."""
+    before, rest = text_of(page).split(writer.BEGIN)
     written, after = rest.split(writer.END)
-    assert written.startswith("\n| ")
     assert before
     assert after
+    return written
+
+
+def test_the_tables_that_take_long_to_measure_have_their_places() -> None:
+    """Between the marks, from which the commands know where to write; the README's is that of the page."""
+    assert between_the_marks(sign_in_matrix.PAGE, sign_in_matrix).startswith("\n| ")
+    first, *others = {between_the_marks(page, table) for page in table.PAGES}
+    assert first.startswith("\n| ")
+    assert not others
 
 
 def test_every_test_that_holds_a_promise_exists() -> None:
