@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -48,6 +49,15 @@ class Demo:
                 marks = (process.cwd(), process.environ().get("TMPDIR", ""))
                 if process.pid != self.process.pid and any(mark.startswith(str(self._folder)) for mark in marks):
                     found.append(process)
+        return found
+
+    def listening(self) -> set[Any]:
+        """The addresses that its processes listen on; one that has just ended listens on none."""
+        found: set[Any] = set()
+        for process in self.living():
+            with suppress(psutil.NoSuchProcess):
+                sockets = process.net_connections("inet")
+                found |= {socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN}
         return found
 
     def leftovers(self) -> list[Path | psutil.Process]:
@@ -99,12 +109,7 @@ def test_the_ui_stays_on_loopback_until_ctrl_c_and_then_all_of_it_is_gone(start:
         assert time.monotonic() < deadline, demo.said()
         time.sleep(0.2)
     port = int(re.search(r"http://127\.0\.0\.1:(\d+)/connections", demo.said())[1])
-    listening = {
-        connection.laddr
-        for process in demo.living()
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = demo.listening()
 
     demo.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
