@@ -7,15 +7,17 @@ import re
 # SSIS knows no account in an SMTP connection manager, but people wrote some into its string and into expressions. The
 # value ends at a semicolon, at a quotation mark or at the end of the line; it may stand in quotation marks of its own.
 _ACCOUNT = re.compile(
-    r"""(?P<key>(?:password|passwd|pwd|secret|token|(?<![a-z0-9])(?:uid|login|user(?:\s?name|\s?id)?))\s*=(?!=)\s*)
+    r"""(?P<key>(?:password|passwd|pwd|secret|token|(?<![a-z0-9])(?:uid|login|user(?:\s?name|\s?id)?))\s*+=(?!=)\s*+)
+        (?:["']\s*+\+\s*+(?:\([^()]*+\)\s*+)*+(?=["']))?
         (?:\\?["'](?=[^\s+;"']))?
         [^;"'\r\n]*[^;"'\r\n\s]""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Stricter, for what is left out where it would be missed: a mail may well say `user = somebody`.
 _HELD = re.compile(
-    r"""(?:password|passwd|pwd)\s*=(?!=)\s*[^;\s]|(?:^|[;"'\n])\s*(?:uid|user\s?id|user\s?name)\s*=(?!=)\s*[^;\s]""",
-    re.IGNORECASE,
+    r"""(?:password|passwd|pwd)\s*+=(?!=)\s*+[^;]
+        |(?:^|[;"'\n])[^\S\n]*+(?:uid|user\s?id|user\s?name)\s*+=(?!=)\s*+[^;]""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _REMOVED = "(removed)"
 _SURROGATES = re.compile(r"[\ud800-\udfff]")

@@ -19,9 +19,10 @@ from airflow_provider_smtpcm.ssis.package import (
 from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, PackageEntry, status_of
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
 from airflow_provider_smtpcm.ssis.writing.dag_module import ModuleNames, write_package
+from airflow_provider_smtpcm.ssis.writing.declared import Scope
 from airflow_provider_smtpcm.ssis.writing.options import Options, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.outcome import Findings
-from airflow_provider_smtpcm.ssis.writing.visible import Names, Scope
+from airflow_provider_smtpcm.ssis.writing.visible import Names
 
 # Of one connection; what 400 packages call their connection managers says nothing more.
 _FINDINGS_OF_A_CODE = 3

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from tempfile import TemporaryFile
-from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis import unforeseen
@@ -26,6 +24,7 @@ from airflow_provider_smtpcm.ssis.report.entries import (
     status_of,
 )
 from airflow_provider_smtpcm.ssis.report.sections import package_section
+from airflow_provider_smtpcm.ssis.report.spool import Spool
 
 CONNECTIONS = "connections.json"
 
@@ -94,7 +93,7 @@ def import_packages(
         PackageError: nothing can be read here at all, since a library is missing.
     """
     done = Import()
-    with _Spool() as spool:
+    with Spool() as spool:
         try:
             for one in _foreseen(found, done):
                 _take(one, converter, folder, done, spool)
@@ -110,7 +109,7 @@ def import_packages(
     return done
 
 
-def _take(one: Found, converter: Converter, folder: OutputFolder, done: Import, spool: _Spool) -> None:
+def _take(one: Found, converter: Converter, folder: OutputFolder, done: Import, spool: Spool) -> None:
     if one.error is not None:
         done.unreadable.append(Unreadable(source=one.source, message=one.error.message, remedy=one.error.remedy))
         done.totals.unreadable += 1
@@ -165,7 +164,7 @@ def _kept(file: str, beside: str, where: str) -> Finding:
     )
 
 
-def _add(entry: PackageEntry, done: Import, spool: _Spool) -> None:
+def _add(entry: PackageEntry, done: Import, spool: Spool) -> None:
     done.totals.add(entry)
     spool.lines.write(machine.package_line(entry) + "\n")
     if entry.status is Status.NO_MAIL:  # it has notes at the most
@@ -194,7 +193,7 @@ def _write_connections(converter: Converter, folder: OutputFolder, done: Import)
     return connections
 
 
-def _write_reports(folder: OutputFolder, done: Import, spool: _Spool, connections: tuple[ConnectionEntry, ...]) -> None:
+def _write_reports(folder: OutputFolder, done: Import, spool: Spool, connections: tuple[ConnectionEntry, ...]) -> None:
     told = {
         "totals": done.totals,
         "connections": connections,
@@ -228,30 +227,3 @@ def _unforeseen(error: Exception, where: str) -> Finding:
         text=unforeseen.told(error),
         remedy=unforeseen.REPORT_IT,
     )
-
-
-class _Spool:
-    """What is told of the packages, on the disk until the counts are known that stand above it."""
-
-    lines: IO[str]
-    sections: IO[str]
-
-    def __enter__(self) -> Self:
-        self.lines, self.sections = (TemporaryFile("w+", encoding="utf-8", newline="\n") for _ in range(2))  # noqa: SIM115
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.lines.close()
-        self.sections.close()
-
-    def packages(self) -> Iterator[str]:
-        """The lines."""
-        self.lines.seek(0)
-        return (line.rstrip("\n") for line in self.lines)
-
-    def pieces(self) -> Iterator[str]:
-        """The sections, in whatever pieces."""
-        self.sections.seek(0)
-        return iter(self.sections)

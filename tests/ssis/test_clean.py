@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.clean import clean, on_one_line
+from airflow_provider_smtpcm.ssis.clean import clean, holds_account, on_one_line
+from airflow_provider_smtpcm.ssis.passwords import password_line
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ from airflow_provider_smtpcm.ssis.clean import clean, on_one_line
         "smtpPassword=hush1",
         "Secret=hush1;Token=hush1",
         "Login=svc;Pwd=hush1",
+        '"Server=x;User ID=" + "svc" + ";Password=" + "hush1"',
+        '"Password=" + (DT_WSTR, 20)"hush1"',
     ],
 )
 def test_an_account_is_taken_out_wherever_it_stands(text: str) -> None:
@@ -41,6 +44,16 @@ def test_an_account_is_taken_out_wherever_it_stands(text: str) -> None:
 def test_what_is_no_account_stays(text: str) -> None:
     """To the letter."""
     assert clean(text) == text
+
+
+@pytest.mark.parametrize("text", ["\n", " ", "password", "password =", "Pwd= ", "Password:\t", "(", "User="])
+@pytest.mark.parametrize("before", ["", "Password", "Password=", 'Password="+(', "Password: "])
+def test_a_text_of_whatever_length_is_looked_at_at_once(before: str, text: str) -> None:
+    """What grows with the square of its length would take hours here."""
+    whole = before + text * (200_000 // len(text))
+    clean(whole)
+    holds_account(whole)
+    password_line(whole)
 
 
 def test_what_cannot_be_seen_is_marked() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.package import FileConnection, SmtpConnection
+from airflow_provider_smtpcm.ssis.package import FileConnection, Manifest, SmtpConnection
 from airflow_provider_smtpcm.ssis.reading.configurations import Overrides
 from airflow_provider_smtpcm.ssis.reading.dialect import expressions, flag, ids, members, normal_id, object_data, text
-from airflow_provider_smtpcm.ssis.reading.xml import Node
+from airflow_provider_smtpcm.ssis.reading.manifest import PARTS, with_parameters, with_part
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 
 Connection = SmtpConnection | FileConnection
-# SSIS's own names for the parts of the connection string, which a configuration may set one by one.
-_PARTS = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,8 +43,14 @@ class Connections:
         return self._known.get(normal_id(reference)) or self._known.get(reference)
 
 
-def read_connections(package: Node, *, source: str, overrides: Overrides) -> Connections:
-    """The connection managers of a package."""
+def read_connections(
+    package: Node, *, source: str, file: str, overrides: Overrides, manifest: Manifest | None
+) -> Connections:
+    """The connection managers of a package.
+
+    Args:
+        source: where they are said to stand; `file` is the package's own name.
+    """
     found = Connections()
     for node in members(package, "ConnectionManagers", "ConnectionManager"):
         connection = read_connection(node, source=source, scope="package", overrides=overrides)
@@ -53,7 +58,7 @@ def read_connections(package: Node, *, source: str, overrides: Overrides) -> Con
             name = text(node, "ObjectName")
             found.others.update(dict.fromkeys((*ids(node), name), name))
         else:
-            found.add(connection, ids(node))
+            found.add(with_parameters(connection, manifest, file), ids(node))
     return found
 
 
@@ -68,7 +73,7 @@ def read_connection(node: Node, *, source: str, scope: str, overrides: Overrides
     if smtp is not None or kind == "SMTP":
         string = text(smtp, "ConnectionString") if smtp is not None else ""
         string = overrides.connection(name, "ConnectionString", string)
-        for part in _PARTS:
+        for part in PARTS:
             if (value := overrides.connection(name, part, None)) is not None:
                 string = with_part(string, part, value)
         return SmtpConnection(
@@ -92,12 +97,3 @@ def read_connection(node: Node, *, source: str, scope: str, overrides: Overrides
         expressions=expressions(node),
         scope=scope,
     )
-
-
-def with_part(connection_string: str, key: str, value: str) -> str:
-    """A connection string with one of its parts set, the others as they were."""
-    parts = [part for part in connection_string.split(";") if part.strip()]
-    if len(parts) == 1 and "=" not in parts[0]:
-        parts = [f"SmtpServer={parts[0].strip()}"]  # a bare host
-    kept = [part for part in parts if part.partition("=")[0].strip().lower() != key.lower()]
-    return "".join(f"{part};" for part in (f"{key}={value}", *kept))

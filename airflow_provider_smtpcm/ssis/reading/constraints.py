@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from airflow_provider_smtpcm.ssis.package import ConstraintValue, EvalOp, PrecedenceConstraint, Severity
 from airflow_provider_smtpcm.ssis.reading.dialect import flag, members, normal_id, text
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 from airflow_provider_smtpcm.ssis.reading.scope import Reading
-from airflow_provider_smtpcm.ssis.reading.xml import Node
 
 _VALUES = {
     "0": ConstraintValue.SUCCESS,

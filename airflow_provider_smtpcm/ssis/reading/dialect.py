@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from airflow_provider_smtpcm.ssis.reading.xml import Node
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 
 _GUID = re.compile(r"\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?(?::\w+)?")
 _TRUE = {"true", "-1", "1"}

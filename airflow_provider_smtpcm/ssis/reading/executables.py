@@ -18,8 +18,8 @@ from airflow_provider_smtpcm.ssis.package import (
 from airflow_provider_smtpcm.ssis.reading.constraints import read_constraints
 from airflow_provider_smtpcm.ssis.reading.dialect import expressions, ids, members, text
 from airflow_provider_smtpcm.ssis.reading.mail_task import is_send_mail, is_send_mail_kind, looks_like_mail, read_mail
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 from airflow_provider_smtpcm.ssis.reading.scope import Place, Reading, read_propagate, read_variables
-from airflow_provider_smtpcm.ssis.reading.xml import Node
 
 _CONTAINERS = {
     "STOCK:SEQUENCE": ContainerKind.SEQUENCE,

@@ -6,8 +6,8 @@ from typing import TypedDict
 
 from airflow_provider_smtpcm.ssis.package import FileConnection, MessageSourceType, Severity, SmtpConnection
 from airflow_provider_smtpcm.ssis.reading.dialect import object_data
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 from airflow_provider_smtpcm.ssis.reading.scope import Reading
-from airflow_provider_smtpcm.ssis.reading.xml import Node
 
 _SOURCES = {
     "directinput": MessageSourceType.DIRECT_INPUT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.package import (
@@ -24,9 +24,10 @@ from airflow_provider_smtpcm.ssis.reading.configurations import (
 from airflow_provider_smtpcm.ssis.reading.connection_managers import Connections, read_connections
 from airflow_provider_smtpcm.ssis.reading.dialect import flag, number, text
 from airflow_provider_smtpcm.ssis.reading.executables import ROOT, read_root
+from airflow_provider_smtpcm.ssis.reading.manifest import with_configurations
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 from airflow_provider_smtpcm.ssis.reading.parameters import package_parameters
 from airflow_provider_smtpcm.ssis.reading.scope import Reading
-from airflow_provider_smtpcm.ssis.reading.xml import Node
 
 _NAMESPACE = "sqlserver/dts"
 ENCRYPTED = {3, 4}  # EncryptAllWithPassword, EncryptAllWithUserKey
@@ -82,7 +83,9 @@ def build_package(root: Node, path: str, around: Surroundings) -> Package:
     check_root(root, path, tag="Executable", what="an SSIS package")
     level = number(root, "ProtectionLevel")
     configurations, overrides, findings = _configurations(root, around)
-    own = read_connections(root, source=path, overrides=overrides)
+    file = PurePath(path.rpartition("!")[2]).name
+    manifest = around.project.manifest if around.project else None
+    own = read_connections(root, source=path, file=file, overrides=overrides, manifest=manifest)
     project = Connections()
     for connection in (around.project.connection_managers, around.project.file_connections) if around.project else ():
         for one in connection:
@@ -98,7 +101,7 @@ def build_package(root: Node, path: str, around: Surroundings) -> Package:
         )
     container = read_root(root, reading)
     package = Package(
-        name=container.name if text(root, "ObjectName") else Path(path.rpartition("!")[2]).stem,
+        name=container.name if text(root, "ObjectName") else PurePath(file).stem,
         id=container.id,
         path=path,
         format_version=version,
@@ -106,7 +109,7 @@ def build_package(root: Node, path: str, around: Surroundings) -> Package:
         root=container,
         connection_managers=tuple(own.smtp),
         file_connections=tuple(own.files),
-        parameters=package_parameters(root),
+        parameters=with_configurations(package_parameters(root), manifest, file),
         configurations=(*configurations, *overrides.applied.values()),
     )
     used = _used_of_project(package)
@@ -161,6 +164,7 @@ def _about_configurations(
             continue
         target = f" for {one.path}" if one.path else ""
         source = f"the environment variable {one.source} that names it" if one.indirect else one.source or "(not shown)"
+        article = "an" if one.kind[0] in "eixu" else "a"
         if not active:
             yield Finding(
                 code="configuration-switched-off",
@@ -173,8 +177,8 @@ def _about_configurations(
             code="configuration-not-read",
             severity=Severity.DECISION if mail and _concerns_mail(one, package) else Severity.NOTE,
             where=ROOT,
-            text=f"The package configuration {one.name!r} takes its value{target} from a {one.kind}: {source}. What "
-            "stands in the package is used.",
+            text=f"The package configuration {one.name!r} takes its value{target} from {article} {one.kind}: {source}. "
+            "What stands in the package is used.",
             remedy="Pass the .dtsConfig file along, or check the connection and the variables."
             if one.kind == "xml file"
             else "Look up its values and check the connection and the variables.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_smtpcm.ssis.package import Parameter
 from airflow_provider_smtpcm.ssis.reading.dialect import as_number, flag, members, number, text
-from airflow_provider_smtpcm.ssis.reading.xml import Node
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 
 # A project writes .NET's TypeCode where a package writes OLE's VARTYPE; here it is OLE's everywhere.
 _OLE = {3: 11, 5: 16, 6: 17, 7: 2, 8: 18, 9: 3, 10: 19, 11: 20, 12: 21, 13: 4, 14: 5, 15: 14, 16: 7, 18: 8}

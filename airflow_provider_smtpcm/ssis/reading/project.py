@@ -7,9 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.package import FileConnection, Package, Parameter, Project, SmtpConnection
+from airflow_provider_smtpcm.ssis.package import (
+    FileConnection,
+    Manifest,
+    Package,
+    Parameter,
+    Project,
+    SmtpConnection,
+)
 from airflow_provider_smtpcm.ssis.reading.connection_managers import Connection, read_connection
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
+from airflow_provider_smtpcm.ssis.reading.manifest import read_manifest, with_configurations, with_parameters
 from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package, check_root, encrypted
 from airflow_provider_smtpcm.ssis.reading.parameters import project_parameters
 from airflow_provider_smtpcm.ssis.reading.xml import Document, read_file, unreadable
@@ -85,6 +93,7 @@ def read_connection_manager(path: str | Path) -> Connection | None:
 def shared_by_folder(folder: Path) -> Project:
     """What the packages of a folder share; the packages are not read."""
     projects = files_of(folder, ".dtproj")
+    manifest = projects[0] if projects else None
     sources = [(str(file), _reader(file)) for file in files_of(folder, ".conmgr")]
     parameters = next((file for file in files_of(folder, ".params") if file.name.lower() == "project.params"), None)
     return _shared(
@@ -92,12 +101,14 @@ def shared_by_folder(folder: Path) -> Project:
         path=str(folder),
         connections=sources,
         parameters=(str(parameters), _reader(parameters)) if parameters else None,
+        manifest=(str(manifest), _reader(manifest)) if manifest else None,
     )
 
 
 def shared_by_ispac(ispac: Ispac) -> Project:
     """What the packages of an `.ispac` share; the packages are not read."""
     parameters = next((name for name in ispac.names(".params") if name.lower() == "project.params"), None)
+    manifest = next((name for name in ispac.names(".manifest") if name.lower() == "@project.manifest"), None)
 
     def reader(name: str) -> Callable[[], Document]:
         return lambda: ispac.read(name)
@@ -107,6 +118,7 @@ def shared_by_ispac(ispac: Ispac) -> Project:
         path=ispac.path,
         connections=[(ispac.shown(name), reader(name)) for name in ispac.names(".conmgr")],
         parameters=(ispac.shown(parameters), reader(parameters)) if parameters else None,
+        manifest=(ispac.shown(manifest), reader(manifest)) if manifest else None,
     )
 
 
@@ -128,16 +140,25 @@ def _shared(
     path: str,
     connections: list[tuple[str, Callable[[], Document]]],
     parameters: tuple[str, Callable[[], Document]] | None,
+    manifest: tuple[str, Callable[[], Document]] | None,
 ) -> Project:
     smtp: list[SmtpConnection] = []
     files: list[FileConnection] = []
     unread: list[tuple[str, PackageError]] = []
+    found_manifest: Manifest | None = None
+    if manifest is not None:
+        source, read = manifest
+        try:
+            found_manifest = read_manifest(read().root, source)
+        except PackageError as error:
+            unread.append((source, error))
     for source, read in connections:
         try:
             connection = _connection(read(), source)
         except PackageError as error:
             unread.append((source, error))
             continue
+        connection = None if connection is None else with_parameters(connection, found_manifest)
         if isinstance(connection, SmtpConnection):
             smtp.append(connection)
         elif connection is not None:
@@ -146,7 +167,7 @@ def _shared(
     if parameters is not None:
         source, read = parameters
         try:
-            found = _parameters(read(), source)
+            found = with_configurations(_parameters(read(), source), found_manifest)
         except PackageError as error:
             unread.append((source, error))
     return Project(
@@ -155,6 +176,7 @@ def _shared(
         connection_managers=tuple(smtp),
         file_connections=tuple(files),
         parameters=found,
+        manifest=found_manifest,
         unreadable=tuple(unread),
     )
 

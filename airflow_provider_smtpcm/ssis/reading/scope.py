@@ -9,7 +9,7 @@ from airflow_provider_smtpcm.ssis.package import Finding, Severity, Variable
 from airflow_provider_smtpcm.ssis.reading.configurations import Overrides
 from airflow_provider_smtpcm.ssis.reading.connection_managers import Connections
 from airflow_provider_smtpcm.ssis.reading.dialect import as_number, expressions, flag, members, text
-from airflow_provider_smtpcm.ssis.reading.xml import Node
+from airflow_provider_smtpcm.ssis.reading.nodes import Node
 
 _LONGEST = 500
 _STRING = 8

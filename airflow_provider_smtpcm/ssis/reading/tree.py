@@ -12,14 +12,12 @@ from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis import unforeseen
 from airflow_provider_smtpcm.ssis.package import Package, Project, SmtpConnection
 from airflow_provider_smtpcm.ssis.reading.configurations import read_dtsconfig
+from airflow_provider_smtpcm.ssis.reading.folders import folders, home_of, original_of, source_folder
 from airflow_provider_smtpcm.ssis.reading.ispac import open_ispac
 from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package
 from airflow_provider_smtpcm.ssis.reading.project import read_connection_manager, shared_by_folder, shared_by_ispac
-from airflow_provider_smtpcm.ssis.reading.xml import Document, files_in, read_file, require_defusedxml, unreadable
+from airflow_provider_smtpcm.ssis.reading.xml import Document, read_file, require_defusedxml, unreadable
 
-_OUTPUT = {"bin", "obj"}
-_NOT_ENTERED = {".git", ".svn", ".vs", "node_modules"}
-_PROJECT_FILES = (".conmgr", ".dtproj", ".params")
 _KINDS = (".dtsx", ".ispac", ".conmgr")
 _REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
 
@@ -84,7 +82,7 @@ class _Walk:
 
     def folder(self, top: Path) -> Iterator[Found]:
         count, before = 0, self._overlapping
-        for folder in _folders(top):
+        for folder in folders(top):
             for one in self._one_folder(folder, top):
                 count += 1
                 yield one
@@ -100,14 +98,14 @@ class _Walk:
         paths = [path for path in paths if path.suffix.lower() in _KINDS and not path.is_dir()]
         if not paths:
             return
-        built_from = _source_folder(folder, top)
+        built_from = source_folder(folder, top)
         if built_from is None:
             yield from self._tell_project(folder, top)
         for path in sorted(paths, key=lambda path: _KINDS.index(path.suffix.lower())):
             if path.suffix.lower() == ".ispac":
                 yield from self._ispac(path, built_from)
             elif path.suffix.lower() == ".dtsx":
-                if original := _original(path.name, built_from):
+                if original := original_of(path.name, built_from):
                     yield Found(source=str(path), duplicate_of=str(original))
                 else:
                     yield from self._package(path, self._project(folder, top))
@@ -115,7 +113,7 @@ class _Walk:
     def _project(self, folder: Path, top: Path) -> Project | None:
         """The project that a folder belongs to; the last one is remembered, since its packages come together."""
         if self._last_home is None or self._last_home[0] != (folder, top):
-            self._last_home = (folder, top), _home(folder, top)
+            self._last_home = (folder, top), home_of(folder, top)
         home = self._last_home[1]
         if home is None:
             return None
@@ -165,7 +163,7 @@ class _Walk:
                         yield Found(source=source, error=fault)
                 for name in ispac.names(".dtsx"):
                     shown = ispac.shown(name)
-                    if original := _original(name, built_from):
+                    if original := original_of(name, built_from):
                         yield Found(source=shown, duplicate_of=str(original))
                         continue
                     try:
@@ -212,12 +210,15 @@ def _identity(document: Document, package: Package, project: Project | None) -> 
     """Equal for packages that are the same to the last octet and mean the same things of their projects."""
     digest = hashlib.sha256(document.digest.encode())
     for one in package.connection_managers:
-        if one.scope == "project":
-            digest.update(repr((one.id, one.name, one.connection_string, sorted(one.expressions.items()))).encode())
+        said = (one.id, one.name, one.connection_string, sorted(one.expressions.items()), one.configured)
+        digest.update(repr(said).encode())
+    for file in package.file_connections:
+        digest.update(repr((file.id, file.connection_string)).encode())
     for configuration in package.configurations:
         digest.update(repr((configuration.path, configuration.value)).encode())
     if project is not None and b"$Project::" in _expressions(package):
-        digest.update(repr([(one.name, one.value) for one in project.parameters]).encode())
+        said_of_project = [(one.name, one.value, one.configured_in) for one in project.parameters]
+        digest.update(repr(said_of_project).encode())
     return digest.hexdigest()
 
 
@@ -226,46 +227,3 @@ def _expressions(package: Package) -> bytes:
     texts += [variable.expression or "" for variable in package.variables]
     texts += [text for one in package.connection_managers for text in one.expressions.values()]
     return "\n".join(texts).encode("utf-8", "replace")
-
-
-def _folders(top: Path) -> Iterator[Path]:
-    """All folders, build output after what it was built from."""
-    waiting = [top]
-    while waiting:
-        folder = waiting.pop()
-        yield folder
-        try:
-            with os.scandir(folder) as entries:
-                inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue  # told by who reads the folder
-        inner = [name for name in inner if name.lower() not in _NOT_ENTERED]
-        inner.sort(key=lambda name: (name.lower() in _OUTPUT, name.lower(), name), reverse=True)
-        waiting += [folder / name for name in inner]
-
-
-def _source_folder(folder: Path, top: Path) -> Path | None:
-    """The folder of the project that a folder under `bin` or `obj` was built from."""
-    parts = folder.relative_to(top).parts
-    for depth, part in enumerate(parts):
-        if part.lower() in _OUTPUT:
-            home = top.joinpath(*parts[:depth])
-            if any(file.suffix.lower() in _PROJECT_FILES for file in files_in(home)):
-                return home
-    return None
-
-
-def _original(name: str, built_from: Path | None) -> Path | None:
-    """What a package in the build output was built from: the package of that name, however old the output is."""
-    files = files_in(built_from) if built_from else ()
-    return next((file for file in files if file.name.lower() == name.lower()), None)
-
-
-def _home(folder: Path, top: Path) -> Path | None:
-    """The nearest folder, from here up to the one that was given, that has the files of a project."""
-    for home in (folder, *folder.parents):
-        if any(file.suffix.lower() in _PROJECT_FILES for file in files_in(home)):
-            return home
-        if home == top:
-            return None
-    return None

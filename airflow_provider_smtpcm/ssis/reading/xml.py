@@ -1,6 +1,6 @@
-"""XML that others wrote, as a small tree: what a mail has no use for is dropped while it is read.
+"""XML that others wrote, read into a small tree with care.
 
-No DOCTYPE, no entity, nothing external; limits on size, depth and number. The XML parser is loaded on use.
+No DOCTYPE, no entity, nothing external; a limit on its size. The XML parser is loaded on use.
 """
 
 from __future__ import annotations
@@ -8,33 +8,18 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.reading.nodes import Node, TreeBuilder
 
 MAX_OCTETS = 64 * 1024 * 1024
-MAX_DEPTH = 100
-MAX_ELEMENTS = 1_000_000
 
 # Not smaller: an expat before 2.6 reads a long token again with every piece.
 _CHUNK = 256 * 1024
-# The designer's layout, logging and the innards of loops: of no use here, and most of a file.
-_DROPPED = {
-    "DesignTimeProperties",
-    "ForEachEnumerator",
-    "ForEachVariableMapping",
-    "ForEachVariableMappings",
-    "LogProvider",
-    "LogProviders",
-    "LoggingOptions",
-    "PackageVariable",
-}
-# What a task or a connection manager keeps under ObjectData; a data flow of megabytes stands there too.
-_KEPT_DATA = {"ConnectionManager", "EncryptedData", "SendMailTaskData", "SmtpConnectionManager"}
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|unicode|ucs-?2)""", re.IGNORECASE)
@@ -49,25 +34,6 @@ class ByteReader(Protocol):
     """What reading takes; an open file and a part of a zip are one."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-@dataclass(slots=True, kw_only=True)
-class Node:
-    """An element: local names only, since each dialect qualifies other ones."""
-
-    tag: str
-    namespace: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    children: list[Node] = field(default_factory=list)
-    text: str = ""
-
-    def all(self, tag: str) -> Iterator[Node]:
-        """The children of that name."""
-        return (child for child in self.children if child.tag == tag)
-
-    def first(self, tag: str) -> Node | None:
-        """The first child of that name."""
-        return next(self.all(tag), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +100,7 @@ def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> 
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import XMLParser
 
-    tree = _Tree(name)
+    tree = TreeBuilder(name)
     digest = hashlib.sha256()
     octets = 0
     parser = None
@@ -199,56 +165,3 @@ def _malformed(name: str, error: Exception) -> PackageError:
         return PackageError(f"{name} ends in the middle ({where}): it is empty or cut off.", remedy=_AGAIN)
     reason = str(error).partition(":")[0]
     return PackageError(f"{name} is not well-formed XML: {reason} at {where}.", remedy=_AGAIN)
-
-
-class _Tree:
-    """A target for the parser that builds nodes and forgets what is dropped."""
-
-    def __init__(self, name: str) -> None:
-        self.root: Node | None = None
-        self._name = name
-        self._open: list[Node] = []
-        self._text: list[str] = []
-        self._dropping = 0
-        self._left = MAX_ELEMENTS
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if self._dropping:
-            self._dropping += 1
-            return
-        namespace, _, local = tag.rpartition("}")
-        parent = self._open[-1] if self._open else None
-        if local in _DROPPED or (parent is not None and parent.tag == "ObjectData" and local not in _KEPT_DATA):
-            self._dropping = 1
-            return
-        self._left -= 1
-        if len(self._open) >= MAX_DEPTH or self._left < 0:
-            raise PackageError(
-                f"{self._name} nests its elements deeper than {MAX_DEPTH} levels, or has more than {MAX_ELEMENTS:,} of "
-                "them; it was not read further.",
-                remedy="No SSIS package is like that: look at what the file is.",
-            )
-        plain = {name.rpartition("}")[2]: value for name, value in attributes.items()}
-        node = Node(tag=local, namespace=namespace.lstrip("{"), attributes=plain)
-        if parent is not None:
-            parent.children.append(node)
-        elif self.root is None:
-            self.root = node
-        self._open.append(node)
-        self._text = []
-
-    def data(self, text: str) -> None:
-        if not self._dropping:
-            self._text.append(text)
-
-    def end(self, _tag: str) -> None:
-        if self._dropping:
-            self._dropping -= 1
-            return
-        node = self._open.pop()
-        if not node.children:
-            node.text = "".join(self._text)
-        self._text = []
-
-    def close(self) -> Node | None:
-        return self.root

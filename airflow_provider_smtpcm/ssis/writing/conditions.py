@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.ssis.package import (
     Executable,
     PrecedenceConstraint,
 )
+from airflow_provider_smtpcm.ssis.writing.accounts import reason, shown, without_account
 from airflow_provider_smtpcm.ssis.writing.arrows import (
     ALL_SUCCESS,
     ANY,
@@ -21,10 +22,10 @@ from airflow_provider_smtpcm.ssis.writing.arrows import (
     Condition,
     Node,
 )
+from airflow_provider_smtpcm.ssis.writing.declared import Scope
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
 from airflow_provider_smtpcm.ssis.writing.names import Unique, slug, variable
 from airflow_provider_smtpcm.ssis.writing.source import Argument, Call
-from airflow_provider_smtpcm.ssis.writing.visible import Scope, without_account
 
 
 class Tasks:
@@ -130,9 +131,10 @@ class Conditions:
     def _only_if(self, one: Executable, text: str, original: str, word: str, condition: Condition) -> Condition:
         shared = self._flow.shared
         where = "\\".join(one.path)
+        original = shown(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
-            with shared.names.given_up_whole():
+            with shared.names.params.given_up_whole():
                 tree = without_account(shared.names.inlined(parse(text), self._scope))
                 template = condition_to_jinja(tree, shared.names.resolver(self._scope, Place.TASK))
         except (ExpressionError, NotTranslatable) as error:
@@ -141,14 +143,14 @@ class Conditions:
             shared.findings.decision(
                 "condition-to-complete",
                 where,
-                f"The condition {clean(original)} cannot be said as a template: {clean(str(error))}",
+                f"The condition {original} cannot be said as a template: {reason(error)}",
                 "Write it in the DAG; until then the task that stands for it fails.",
             )
         else:
             shared.findings.decision(
                 "condition-on-variables",
                 where,
-                f"Whether {one.name!r} runs depends on the expression {clean(original)}. The DAG asks the same of its "
+                f"Whether {one.name!r} runs depends on the expression {original}. The DAG asks the same of its "
                 "params, which hold the design-time values until something else sets them.",
                 "Put what the tasks of the package compute (an XCom, say) in the place of the params.",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -32,11 +33,19 @@ _LISTED = 60
 _PLACES = 4
 
 
+# A DAG's file that is called so hides Python's own module from whoever runs a file beside it.
+_SHADOWS = {*sys.stdlib_module_names, "airflow", _PACKAGE}
+
+
+def _file_of(dag_id: str) -> str:
+    return f"{dag_id}_package" if dag_id in _SHADOWS else dag_id
+
+
 class ModuleNames:
     """The ids of the DAGs of one import, which are the names of their files: each is given once, in any case."""
 
     def __init__(self) -> None:
-        self._unique = Unique()
+        self._unique = Unique({_file_of(name) for name in _SHADOWS})
 
     def give(self, package: Package, project: Project | None = None) -> str:
         """The id of the package's DAG: its name; or, where that is taken, with the project's before it or a number."""
@@ -117,7 +126,7 @@ def write_package(
     dag = Node(name="dag", call=_dag(package, dag_id, shared, callbacks), inside=nodes)
     _write_group(source, dag, {"dag", *_used(nodes)}, 0)
     return WrittenModule(
-        file_name=f"{dag_id}.py",
+        file_name=f"{_file_of(dag_id)}.py",
         dag_id=dag_id,
         source=source.text(),
         findings=all_findings,
@@ -168,8 +177,8 @@ def _dag(package: Package, dag_id: str, shared: Shared, callbacks: Callbacks) ->
     if package.root.description.strip():
         arguments.append(Argument(name="description", value=clean(package.root.description)))
     arguments += [Argument(name="schedule", value=None), Argument(name="catchup", value=False)]
-    if shared.names.params:
-        arguments.append(Argument(name="params", value=shared.names.params))
+    if shared.names.params.defaults:
+        arguments.append(Argument(name="params", value=shared.names.params.defaults))
     arguments += callbacks.arguments(tasks=True)
     arguments += Callbacks(own=callbacks.own).arguments(tasks=False)
     if shared.macros:

@@ -9,18 +9,15 @@ from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTransla
 from airflow_provider_smtpcm.ssis.expressions.nodes import Expression, Literal, variables_of, walk
 from airflow_provider_smtpcm.ssis.expressions.variables import Place
 from airflow_provider_smtpcm.ssis.package import SendMailTask, SmtpConnection
+from airflow_provider_smtpcm.ssis.passwords import password_line
+from airflow_provider_smtpcm.ssis.writing.accounts import behind_a_password, reason, shown, texts_in, without_account
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
+from airflow_provider_smtpcm.ssis.writing.declared import Declared, Scope, value_of
 from airflow_provider_smtpcm.ssis.writing.outcome import Findings, How, PropertyRecord
 from airflow_provider_smtpcm.ssis.writing.paths import PathMap, is_windows
 from airflow_provider_smtpcm.ssis.writing.source import Argument, expression
-from airflow_provider_smtpcm.ssis.writing.visible import (
-    Declared,
-    Names,
-    Scope,
-    replace_texts,
-    value_of,
-    without_account,
-)
+from airflow_provider_smtpcm.ssis.writing.trees import first_texts, joined_texts, replace_texts
+from airflow_provider_smtpcm.ssis.writing.visible import Names
 
 # Nobody defines it, so a template that asks for something of it fails, and the mail is not sent.
 COMPLETE_ME = "complete_me"
@@ -69,14 +66,25 @@ class FieldWriter:
         mapped = self._shared.paths.map(path.strip())
         if mapped is not None:
             return mapped
-        if is_windows(path.strip()):
+        self._tell_unmapped(path.strip())
+        return path
+
+    def _tell_unmapped(self, path: str) -> None:
+        if is_windows(path) or path.startswith("\\"):
             self._shared.findings.decision(
                 "unmapped-path",
                 self._where,
                 f"{clean(path)} is a path of Windows, and no mapping says where it is on a worker.",
                 r"Import again with --map-path '\\server\share=/mnt/share', or write the path into the DAG.",
             )
-        return path
+        elif path and not path.startswith("/"):
+            self._shared.findings.decision(
+                "unmapped-path",
+                self._where,
+                f"{clean(path)} does not begin with a drive or a share, so SSIS looks for it in the folder in which it "
+                "happens to run; a worker has no such folder.",
+                "Write the whole path into the DAG.",
+            )
 
     def _held_paths(self, tree: Expression) -> list[tuple[Declared, str]]:
         """The variables in an expression that hold a path of Windows, with what that is on a worker."""
@@ -87,6 +95,10 @@ class FieldWriter:
 
     def _path_texts(self, tree: Expression) -> Expression:
         """With the mapping applied to the texts that a path is put together of."""
+        tree = joined_texts(tree)
+        for text in first_texts(tree):
+            if not is_windows(text.strip()):
+                self._tell_unmapped(text.partition("|")[0].strip())
 
         def whole(text: str) -> str:
             files = text.split("|")
@@ -103,13 +115,14 @@ class FieldWriter:
         """The template, or why there is none."""
         names = self._shared.names
         try:
-            with names.given_up_whole():
+            with names.params.given_up_whole():
                 tree = without_account(names.inlined(tree, self._scope, self._task.name))
+                names.suspect(behind_a_password(tree), self._scope)
                 if path:
                     tree = self._path_texts(tree)
                 translation = to_jinja(tree, names.resolver(self._scope, self._place))
             for held, mapped in self._held_paths(tree) if path else ():
-                names.keep_at(held, mapped)
+                names.params.keep_at(held, mapped)
         except (ExpressionError, NotTranslatable) as error:
             return error
         if translation.uses_macros:
@@ -119,33 +132,61 @@ class FieldWriter:
         return translation.template
 
     def _translated(
-        self, name: str, argument: str, text: str, *, original: str | None = None, path: bool = False
+        self,
+        name: str,
+        argument: str,
+        text: str,
+        *,
+        original: str | None = None,
+        is_expression: bool = True,
+        path: bool = False,
     ) -> None:
-        shown = text if original is None else original
+        said = original or text
+        said = shown(said) if is_expression else said
+        template: str | ExpressionError | NotTranslatable
         try:
-            template = self._jinja(parse(text), path=path)
+            tree = parse(text)
+            template = self._jinja(tree, path=path)
         except ExpressionError as error:
             template = error
         if isinstance(template, str):
-            self._add(name, argument, template, shown, How.TRANSLATED, is_expression=True)
+            inlined = self._shared.names.inlined(tree, self._scope)
+            self._tell_password(name, argument, texts_in(inlined))
+            self._add(name, argument, template, said, How.TRANSLATED, is_expression=is_expression)
         else:
-            self._incomplete(name, argument, shown, str(template))
+            self._incomplete(name, argument, said, template, is_expression=is_expression)
 
     def _written(self, name: str, argument: str, text: str) -> None:
         """A text that the package has, and no expression."""
         if holds_account(text):
             self._incomplete(name, argument, text, "It holds an account, which is not repeated.", is_expression=False)
         else:
+            self._tell_password(name, argument, [text])
             self._add(name, argument, protected(text), text)
 
-    def _incomplete(self, name: str, argument: str, original: str, why: str, *, is_expression: bool = True) -> None:
-        why = clean(why)
+    def _tell_password(self, name: str, argument: str, texts: list[str]) -> None:
+        """What an author tells the reader of his mail stays in it; but it stands in a file now."""
+        line = next((line for text in texts if (line := password_line(text))), None)
+        if line is not None:
+            self._shared.findings.decision(
+                "password-in-text",
+                self._where,
+                f"{name} seems to tell a password (line {line} of {argument!r}). It is the mail's own text and was "
+                "kept, so the password stands in the DAG, and in the report that lists this property.",
+                "Take it out, or take it from where secrets are kept; and change it, if it is still in use.",
+            )
+
+    def _incomplete(
+        self, name: str, argument: str, original: str, error: Exception | str, *, is_expression: bool = True
+    ) -> None:
+        why = clean(str(error))
+        shortly = reason(error) if isinstance(error, Exception) else why
         self._shared.findings.decision(
             "expression-to-complete",
             self._where,
-            f"{name} comes from the expression {clean(original)}, which no template says: {why}"
+            f"{name} comes from the expression {clean(original)}, which no template says: {shortly}"
             if is_expression
-            else f"{name} is left out: {why}",
+            else f"{name} is left out: {shortly}",
             f"Write {argument!r} in the DAG; until then the mail fails, by {COMPLETE_ME!r} in it.",
         )
         comments = (f"SSIS: {original}", why)

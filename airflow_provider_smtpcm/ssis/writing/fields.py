@@ -6,14 +6,17 @@ said as a template becomes `{{ complete_me.subject }}`, which fails, and the ori
 
 from __future__ import annotations
 
+import re
+
 from airflow_provider_smtpcm.ssis.clean import clean
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse, protected
 from airflow_provider_smtpcm.ssis.expressions.template_text import quoted
 from airflow_provider_smtpcm.ssis.expressions.variables import Place
 from airflow_provider_smtpcm.ssis.package import MessageSourceType, SendMailTask, SmtpConnection, Variable
+from airflow_provider_smtpcm.ssis.writing.accounts import shown
+from airflow_provider_smtpcm.ssis.writing.declared import Scope
 from airflow_provider_smtpcm.ssis.writing.field_writer import FieldWriter, Shared
 from airflow_provider_smtpcm.ssis.writing.outcome import How
-from airflow_provider_smtpcm.ssis.writing.visible import Scope
 
 DEFAULT_CONNECTION = "smtpcm_default"
 _PRIORITIES = {"high": "high", "1": "high", "2": "high", "low": "low", "5": "low", "4": "low"}
@@ -24,6 +27,8 @@ _TEXTS = (
     ("BCCLine", "bcc_line", "bcc"),
     ("Subject", "subject", "subject"),
 )
+_BREAK = re.compile(r"\s*[\r\n\t]\s*")
+_RECIPIENTS = {"to", "cc", "bcc"}
 _USUAL_DESCRIPTIONS = {"", "send mail task"}
 
 
@@ -42,7 +47,7 @@ class Fields(FieldWriter):
         self.connection = self._connection()
         for name, attribute, argument in _TEXTS:
             self._line(name, getattr(task, attribute), argument)
-        if not any(one.name in {"to", "cc", "bcc"} for one in self.arguments):
+        if not any(one.name in _RECIPIENTS for one in self.arguments):
             shared.findings.decision(
                 "no-recipient", self._where, "There is no recipient, and SSIS fails here.", "Name one in the DAG."
             )
@@ -65,7 +70,8 @@ class Fields(FieldWriter):
             comments = (f"SSIS: a connection manager that is missing; {found.name!r} is the only one of the package.",)
         if found is None:
             how = How.DECISION
-            comments = (f"SSIS: the connection manager {clean(text or task.connection_reference) or 'is missing'}",)
+            meant = shown(text) if text is not None else clean(task.connection_reference)
+            comments = (f"SSIS: the connection manager {meant or 'is missing'}",)
             self._shared.findings.decision(
                 "connection-to-choose",
                 self._where,
@@ -95,7 +101,7 @@ class Fields(FieldWriter):
 
     def _line(self, name: str, written: str, argument: str) -> None:
         text = self._task.expressions.get(name)
-        if text is None and not written.strip():
+        if text is None and not written.strip(" ;" if argument in _RECIPIENTS else None):
             if name == "FromLine":
                 self._shared.findings.decision(
                     "no-sender",
@@ -105,6 +111,8 @@ class Fields(FieldWriter):
                 )
             return
         if text is None:
+            # Of several lines, each is a name or an address; a header is one.
+            written = written if name == "Subject" else _BREAK.sub(" ", written).strip()
             self._written(name, argument, written)
             return
         self._translated(name, argument, text)
@@ -145,7 +153,7 @@ class Fields(FieldWriter):
             self._shared.findings.decision(
                 "message-source-type",
                 self._where,
-                f"MessageSourceType comes from the expression {clean(text)}; taken as DirectInput.",
+                f"MessageSourceType comes from the expression {shown(text)}; taken as DirectInput.",
                 "Look at where the text should come from.",
             )
             return MessageSourceType.DIRECT_INPUT
@@ -156,7 +164,7 @@ class Fields(FieldWriter):
             try:
                 name = self._shared.names.known(text, self._scope).strip()
             except (ExpressionError, RecursionError) as error:
-                self._incomplete("MessageSource", "text", text, str(error))
+                self._incomplete("MessageSource", "text", text, error)
                 return
         found = self._shared.names.find(name, self._scope)
         if isinstance(found, Variable) and found.data_type != 8:
@@ -166,19 +174,23 @@ class Fields(FieldWriter):
                 f"The text comes from {name}, which is no String; SSIS fails here.",
                 "Look at what the text should be.",
             )
-        self._translated("MessageSource", "text", f"@[{name}]", original=name)
+        self._translated("MessageSource", "text", f"@[{name}]", original=name, is_expression=False)
 
     def _file(self, text: str | None) -> None:
         file = self._task.message_file
         code = None if file is None else file.expressions.get("ConnectionString")
         if file is None or text is not None:
             original = text if text is not None else self._task.message_source
-            self._incomplete("MessageSource", "text", original, "The text comes from a file that is not known.")
+            why = "The text comes from a file that is not known."
+            self._incomplete("MessageSource", "text", original, why, is_expression=text is not None)
             return
+        for one in file.set_by if code is None else ():
+            said = f"The path of the File connection manager {file.name!r} is that of the parameter {one.by} in "
+            self._shared.findings.note("connection-parameter", self._where, f"{said}{one.source}.")
         try:
             tree = parse(code) if code is not None else None
         except ExpressionError as error:
-            self._incomplete("MessageSource", "text", code or "", str(error))
+            self._incomplete("MessageSource", "text", code or "", error)
             return
         if tree is None:
             path = quoted(self._path(file.connection_string))
@@ -190,7 +202,7 @@ class Fields(FieldWriter):
             elif isinstance(translation, str):
                 template = f"{{% set path %}}{translation}{{% endset %}}{{{{ read_message_file(path) }}}}"
             else:
-                self._incomplete("MessageSource", "text", code or "", str(translation))
+                self._incomplete("MessageSource", "text", code or "", translation)
                 return
         self._shared.macros.add("read_message_file")
         comment = "the file is read as it is; it is no template"

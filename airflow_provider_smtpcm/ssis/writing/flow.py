@@ -21,15 +21,20 @@ from airflow_provider_smtpcm.ssis.writing.arrows import (
     can_skip,
 )
 from airflow_provider_smtpcm.ssis.writing.conditions import Conditions, Tasks, shown_name
+from airflow_provider_smtpcm.ssis.writing.declared import Scope, declared
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
 from airflow_provider_smtpcm.ssis.writing.fields import Fields
 from airflow_provider_smtpcm.ssis.writing.handlers import Callbacks, Handlers, has_mail
 from airflow_provider_smtpcm.ssis.writing.names import Unique
 from airflow_provider_smtpcm.ssis.writing.outcome import MailRecord
 from airflow_provider_smtpcm.ssis.writing.source import Argument, Call
-from airflow_provider_smtpcm.ssis.writing.visible import Scope, declared
 
-_LOOPS = {ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP}
+# A For loop counts, or tries again until something works.
+_INSTEAD_OF = {
+    ContainerKind.FOR_LOOP: "Give its tasks retries, if the loop tries again; or expand them, if more is meant.",
+    ContainerKind.FOREACH_LOOP: "Expand its tasks over what the loop goes through (.expand or .expand_kwargs), or send "
+    "its mails by one MailMergeOperator, if more is meant.",
+}
 
 
 def sends_mail(executable: Executable) -> bool:
@@ -106,13 +111,13 @@ class _Level(Conditions):
         scope = declared(one.variables, self._scope)
         callbacks = flow.handlers.of(one, scope, self._callbacks)
         comment = ""
-        if one.kind in _LOOPS:
+        if one.kind in _INSTEAD_OF:
             comment = f"SSIS: a {one.kind}; here everything in it runs once."
             flow.shared.findings.decision(
                 "loop-runs-once",
                 "\\".join(one.path),
                 f"{one.name!r} is a {one.kind}. In the DAG what is in it runs once, and so each mail is sent once.",
-                "Expand its tasks over what the loop goes through (.expand or .expand_kwargs), if more is meant.",
+                _INSTEAD_OF[one.kind],
             )
         inside = flow.level(one, scope, callbacks, may_not_run=self._may_not_run or bool(condition.sources))
         if callbacks.own and inside:

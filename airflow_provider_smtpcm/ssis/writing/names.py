@@ -6,6 +6,7 @@ import builtins
 import keyword
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _LONGEST = 60
 _LONGEST_VARIABLE = 32
@@ -70,3 +71,8 @@ def variable(name: str) -> str:
     """A task's id as a name of Python."""
     short = name[:_LONGEST_VARIABLE].strip("_")
     return f"n_{short}" if short[:1].isdigit() else short
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence has them: each in quotation marks."""
+    return ", ".join(repr(name) for name in names)

@@ -24,15 +24,17 @@ from airflow_provider_smtpcm.ssis.package import (
     Parameter,
     Project,
     Severity,
+    Variable,
 )
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
 from airflow_provider_smtpcm.ssis.writing.dag_module import ModuleNames, write_package
 from airflow_provider_smtpcm.ssis.writing.options import Options
 from airflow_provider_smtpcm.ssis.writing.outcome import How, WrittenModule
-from tests.ssis.writing.building import arrow, codes, mail, on, other, package, variable, written
+from tests.ssis.writing.building import arrow, codes, mail, on, other, package, smtp, variable, written
 
 PACKAGES = sorted((Path(__file__).parent.parent / "packages").rglob("*.dtsx"))
 RUFF = shutil.which("ruff") or str(Path(sys.executable).with_name("ruff"))
+MADE = variable("Made", "", expression='"Pwd: " + "Hunter2"')
 TRICKY = ['"', "'", "\\", "\n", "\r\n", "{{", "%}", "#", "\x00", "\u2028", "\u202e", "\f", "é", "`", '"""', " ", "a b"]
 texts = st.lists(st.sampled_from(TRICKY) | st.text(max_size=8), max_size=40).map("".join)
 
@@ -141,8 +143,6 @@ def test_the_same_package_gives_the_same_bytes() -> None:
 
 def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
     """Not the account of a connection string, not a secret variable, not a sensitive parameter."""
-    from tests.ssis.writing.building import smtp
-
     relay = smtp("SmtpServer=mail.corp.example;UserName=joe;Password=hunter2;EnableSsl=True;")
     options = Options()
     connections = Connections(options)
@@ -178,6 +178,13 @@ def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
         {"message_source": "The job signs in with\nUser ID=hunter1; Pwd = hunter1"},
         {"description": "with Password=hunter1"},
         {"expressions": {"Subject": '"Password=hunter1;" + @[System::PackageName]'}},
+        {"expressions": {"Subject": '"Server=x;User ID=" + "hunter1" + ";Password=" + "hunter1"'}},
+        {"expressions": {"Subject": '"Pass" + "word=hunter1;" + @[System::PackageName]'}},
+        {"expressions": {"Subject": '"Password=" + (@[User::Db] == "" ? "hunter1" : "hunter1")'}},
+        {"expressions": {"Subject": '"a" + (@[User::Kind] == "Password=hunter1;" ? "b" : "c")'}},
+        {"expressions": {"Subject": 'UPPER("Pass" + "word=" + (DT_WSTR, 9)"hunter1")'}},
+        {"expressions": {"Subject": "@[User::Plain]", "MessageSource": '"Pwd=" + @[User::Plain]'}},
+        {"expressions": {"Subject": '"Pwd: " + @[User::Plain]', "MessageSource": "@[User::Plain]"}},
         {"expressions": {"MessageSource": "@[User::Db]"}},
         {"expressions": {"MessageSource": "@[User::SmtpPass] + @[User::Pw] + @[User::MAIL_PASS] + @[User::Kennwort]"}},
     ],
@@ -185,16 +192,51 @@ def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
 def test_an_account_in_a_mail_is_not_repeated(mail_of: dict[str, Any]) -> None:
     """Neither one that is written in a text nor one that a variable holds under whatever name."""
     names = ("SmtpPass", "Pw", "MAIL_PASS", "Kennwort")
-    values = [variable("Db", "Data Source=x;User ID=hunter1"), *(variable(one, "hunter1") for one in names)]
+    values = [
+        variable("Db", "Data Source=x;User ID=hunter1"),
+        variable("Kind", "x"),
+        variable("Plain", "hunter1"),
+        *(variable(one, "hunter1") for one in names),
+    ]
     module = written(mail(**mail_of), variables=values)
     compile(module.source, module.file_name, "exec")
     records = [one.ssis + one.became + one.note for each in module.mails for one in each.properties]
     assert "hunter1" not in module.source + repr(module.findings) + "".join(records)
 
 
-def test_an_account_in_a_condition_is_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "mail_of",
+    [
+        {"subject": "Your password: Hunter2"},
+        {"message_source": "Sign in as etl.\nPassword: Hunter2"},
+        {"expressions": {"MessageSource": '"Pass" + "word: " + "Hunter2"'}},
+        {"expressions": {"MessageSource": "@[User::Greeting]"}},
+        {"expressions": {"MessageSource": "@[User::Made]"}},
+    ],
+)
+def test_a_mail_that_tells_a_password_is_kept_and_a_person_is_told(mail_of: dict[str, Any]) -> None:
+    """It is the author's text; but it stands in a file now, which the finding says without repeating it."""
+    module = written(mail(**mail_of), variables=[variable("Greeting", "Password: Hunter2"), MADE])
+    assert "Hunter2" in module.source
+    assert "complete_me" not in module.source
+    (found,) = [one for one in module.findings if one.code == "password-in-text"]
+    assert found.severity is Severity.DECISION
+    assert found.where in {"Package\\Send Mail", "User::Greeting"}
+    assert "Hunter2" not in found.text
+
+
+def test_a_mail_about_a_password_is_nobody_s_business() -> None:
+    """Neither a text nor an expression whose value is not known."""
+    expressions = {"Subject": '"Password: " + @[$Package::Hint]'}
+    hint = Parameter(name="Hint", value="", sensitive=False)
+    module = written(mail(message_source="Password: see the vault", expressions=expressions), parameters=(hint,))
+    assert "password-in-text" not in codes(module.findings)
+
+
+@pytest.mark.parametrize("text", ['"x;Password=hunter1;"', '"x;Pass" + "word=hunter1;"'])
+def test_an_account_in_a_condition_is_not_repeated(text: str) -> None:
     """The task that stands for the condition fails until it is written."""
-    one, two, text = other("a"), mail("b"), '@[User::C] == "x;Password=hunter1;"'
+    one, two, text = other("a"), mail("b"), f"@[User::C] == {text}"
     arrows = [arrow(one, two, eval_op=EvalOp.EXPRESSION, expression=text)]
     module = written(one, two, arrows=arrows, variables=[variable("C", "x")])
     assert "hunter1" not in module.source + repr(module.findings)
@@ -307,6 +349,36 @@ def test_a_path_that_a_variable_holds_is_mapped_too() -> None:
     assert dag["params"] == {"Folder": "/mnt/out/daily"}
     assert arguments(module)[0]["attachments"] == "{{ params['Folder'] }}/a.csv"
     assert "unmapped-path" not in codes(module.findings)
+
+
+def test_a_variable_s_expression_sees_what_is_where_it_is_declared() -> None:
+    """Not an inner variable of the same name, which the task that uses it sees."""
+    path = ("Package", "Box")
+    inner = Variable(namespace="User", name="Who", value="inner", scope=path)
+    told = mail("m", path, expressions={"Subject": "@[User::Who] + @[User::Built]", "SmtpConnection": "@[User::Cm]"})
+    box = Container(name="Box", id="{box}", path=path, executables=(told,), variables=(inner,))
+    relay = smtp("SmtpServer=mail.corp.example;", name="outer")
+    module = written(
+        box,
+        variables=[
+            variable("Who", "outer"),
+            variable("Built", "", expression='" for " + @[User::Who]'),
+            variable("Cm", "", expression="@[User::Who]"),
+        ],
+        connection_managers=(relay,),
+    )
+    [given] = arguments(module)
+    assert given["subject"] == "{{ params['Who'] }} for {{ params['Who_2'] }}"
+    assert '"Who": "inner"' in module.source
+    assert '"Who_2": "outer"' in module.source
+    assert given["smtpcm_conn_id"] == "smtp_mail_corp_example"
+
+
+def test_variables_that_name_each_other_twice_do_not_grow_without_end() -> None:
+    """Twenty of them would be a million."""
+    values = [variable(f"V{one}", "", expression=f"@[User::V{one - 1}] + @[User::V{one - 1}]") for one in range(1, 20)]
+    module = written(mail(expressions={"Subject": "@[User::V19]"}), variables=[variable("V0", "x"), *values])
+    assert "complete_me.subject" in module.source
 
 
 def test_tasks_of_one_name_in_many_containers_have_their_own_ids() -> None:
