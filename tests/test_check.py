@@ -210,6 +210,22 @@ def test_a_chain_is_described_to_its_end() -> None:
     ]
 
 
+def test_a_certificate_that_breaks_the_rules_is_described_as_far_as_it_goes() -> None:
+    """A server that sends such a one is what people run the check for."""
+    authority = trustme.CA()
+    whole = pem_to_der(authority.issue_cert("mail.corp.example").cert_chain_pems[0].bytes())
+    unknown_version = whole.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)
+    lines, complaints = describe_chain([unknown_version, whole], host="mail.corp.example", authority_known=True)
+    assert lines[0] == f"1. ({len(whole)} octets that cannot be read as a certificate)"
+    assert lines[1].startswith("2. ")
+    assert complaints == []
+    # Another extension becomes a second SubjectAltName: 2.5.29.35, of the authority's key, turns into 2.5.29.17.
+    twice = whole.replace(b"\x06\x03\x55\x1d\x23", b"\x06\x03\x55\x1d\x11")
+    lines, complaints = describe_chain([twice], host="mail.corp.example", authority_known=True)
+    assert "names:" not in lines[0]
+    assert complaints == ["It is not made out to mail.corp.example."]
+
+
 def pem_to_der(pem: bytes) -> bytes:
     """The certificate's own octets."""
     from cryptography import x509

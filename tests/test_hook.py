@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+import pickle
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError, OutcomeUnknownError, RefusedError
+from airflow_provider_smtpcm.errors import (
+    AuthenticationError,
+    ConnectionSettingsError,
+    MessageError,
+    OutcomeUnknownError,
+    RefusedError,
+)
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Outcome
@@ -51,6 +62,19 @@ def test_making_a_hook_touches_nothing() -> None:
     assert SmtpConnectionManagerHook().smtpcm_conn_id == "smtpcm_default"
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda hook: pickle.loads(pickle.dumps(hook))])  # noqa: S301
+def test_a_hook_can_be_copied_at_any_time(
+    copied: Callable[[SmtpConnectionManagerHook], SmtpConnectionManagerHook], connect: Connect
+) -> None:
+    """The copy looks the connection up for itself."""
+    with Relay(users=ALICE) as relay:
+        hook = connect(relay.airflow_connection())
+        assert hook.test_connection()[0]
+        copy_of_it = copied(hook)
+        assert copy_of_it.smtpcm_conn_id == "mail"
+        assert copy_of_it.test_connection()[0]
+
+
 def test_a_connection_that_is_written_wrong_says_so_with_its_id(connect: Connect) -> None:
     """All faults at once."""
     hook = connect({"conn_type": "smtpcm", "host": "", "extra": {"auth_mode": "basic"}})
@@ -61,6 +85,26 @@ def test_a_connection_that_is_written_wrong_says_so_with_its_id(connect: Connect
     assert not good
     assert all(fault in message for fault in caught.value.faults)
     assert "\n" not in message  # the browser would swallow it
+
+
+def test_threads_that_share_a_hook_share_what_it_finds_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a wrong password would count once for each of them towards a lockout."""
+    look_up, looked_up = SmtpConnectionManagerHook.get_connection, []
+    everybody = threading.Barrier(3, timeout=0.5)
+
+    def get_connection(conn_id: str) -> object:
+        looked_up.append(conn_id)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            everybody.wait()  # the others have the time to come here, too
+        return look_up(conn_id)
+
+    monkeypatch.setattr(SmtpConnectionManagerHook, "get_connection", staticmethod(get_connection))
+    with Relay(users=ALICE) as relay, ThreadPoolExecutor(3) as threads:
+        hook = connect(relay.airflow_connection(password="wrong horse battery"))
+        errors = [failure.exception() for failure in [threads.submit(hook.get_conn) for _ in range(3)]]
+    assert looked_up == ["mail"]
+    assert {type(error) for error in errors} == {AuthenticationError}
+    assert len({id(error) for error in errors}) == 1  # the one that the server has refused
 
 
 @pytest.mark.parametrize(

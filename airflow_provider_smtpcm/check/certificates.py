@@ -33,7 +33,7 @@ def describe_chain(chain: list[bytes], *, host: str | None, authority_known: boo
         try:
             certificate = x509.load_der_x509_certificate(der)
             lines += _describe(certificate, number)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             lines.append(f"{number}. ({len(der)} octets that cannot be read as a certificate)")
         else:
             read.append(certificate)
@@ -63,7 +63,7 @@ def _names(certificate: Certificate) -> list[str]:
 
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return []
     return [
         *found.get_values_for_type(x509.DNSName),

@@ -10,12 +10,13 @@ from airflow_provider_smtpcm.connection_manager.vocabulary import AuthMode, Chan
 
 Values = dict[str, object]
 
-# A DNS name, an IPv4 address, or an IPv6 address without its brackets. Underscores occur in Windows host names.
-_HOST = re.compile(r"[\w.\-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*")
+# A DNS name or an IPv4 address. Underscores occur in Windows host names.
+_HOST = re.compile(r"[\w.\-]+")
+_HOST_AND_PORT = re.compile(r"(?:[^:]*|\[.*\]):\d+(?::.*)?")
 _EHLO_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]")
 # One address, with or without a name; whoever quotes a part of it knows what he does, and the mail checks it again.
 _ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
-_LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\]+|[^\\@]+@[^\\@]+")
+_LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+")
 _SPN = re.compile(r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+")
 
 
@@ -30,16 +31,33 @@ def check(settled: Values, faults: list[str]) -> None:
 def _check_host(settled: Values, faults: list[str]) -> None:
     host, title = settled["host"], ALL_FIELDS["host"].title
     if not isinstance(host, str):
-        if not any(title in fault for fault in faults):
+        # What the SSIS connection string says of the server is not looked at where a part of it cannot be read.
+        if not any(title in fault or fault.startswith(ALL_FIELDS["ssis_properties"].label) for fault in faults):
             faults.append(f"{title} is empty; enter the name of the mail server.")
         return
     settled["host"] = bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if "://" in host:
+    if _is_ipv6_address(bare):  # whose groups may look like a port
+        return
+    if "@" in host:  # what stands before it may be a password, and is not repeated
+        faults.append(f"{title} holds an '@'; write the server's name alone, and the account into 'User name'.")
+    elif "://" in host:
         faults.append(f"{title} is {host!r}; write the server's name alone, without {host.split('://')[0]}://.")
-    elif re.fullmatch(r"[^:]+:\d+(:.*)?", host):
+    elif _HOST_AND_PORT.fullmatch(host):
         faults.append(f"{title} is {host!r}; write the name alone and put the number into 'Port'.")
     elif not _HOST.fullmatch(bare):
         faults.append(f"{title} is {host!r:.80}, which is not a host name; enter the name of the mail server.")
+
+
+def _is_ipv6_address(host: str) -> bool:
+    if ":" not in host:
+        return False
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_kerberos(settled: Values, files: list[str], faults: list[str]) -> None:

@@ -20,7 +20,8 @@ class SmtpConnectionManager:
     """A named definition of a mail server, as SSIS's SMTP connection manager is one.
 
     Each argument is explained by its entry in `FIELDS` and `STANDARD_FIELDS`; text is accepted wherever it can be read
-    without doubt. `unknown_properties` and `notes` come from an SSIS connection string.
+    without doubt. `unknown_properties` and `notes` come from an SSIS connection string. A port of 0 becomes 25, or 465
+    where SSL is implicit; `dataclasses.replace` keeps the port, so give `port=0` beside another `ssl_mode`.
 
     Raises:
         ConnectionSettingsError: names all faults at once, by their form labels.
@@ -29,7 +30,7 @@ class SmtpConnectionManager:
     connection_manager_type: ClassVar[str] = "SMTP"
 
     host: str
-    port: int = 0  # 0 becomes 25, or 465 where SSL is implicit
+    port: int = 0
     login: str | None = None
     password: str | None = field(default=None, repr=False)
     auth_mode: AuthMode = AuthMode.ANONYMOUS
@@ -133,6 +134,11 @@ class SmtpConnectionManager:
                 "pretend to be the server; give its authority as ca_certificate instead."
             )
         return (*self.notes, *weak)
+
+    @property
+    def server_name(self) -> str:
+        """The host as certificates and Kerberos have it: without the dot by which a name says that it is complete."""
+        return self.host.removesuffix(".")
 
     @property
     def account(self) -> str | None:

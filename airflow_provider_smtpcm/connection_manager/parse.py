@@ -38,14 +38,14 @@ _FOREIGN = {
 
 def read_extra(extra: object, faults: list[str]) -> Values:
     """The extra of an Airflow connection (JSON text, a mapping, or nothing) as known settings; the rest are faults."""
-    if extra is None or extra == "":
-        return {}
     if isinstance(extra, str | bytes):
         try:
-            extra = json.loads(extra)
+            extra = json.loads(extra) if extra.strip() else None
         except ValueError:
             faults.append('Extra is not JSON; write a JSON object such as {"auth_mode": "windows"}.')
             return {}
+    if extra is None:
+        return {}
     if not isinstance(extra, Mapping):
         faults.append(f"Extra is a JSON {type(extra).__name__}; write a JSON object with one key for each setting.")
         return {}
@@ -108,7 +108,9 @@ def _merge_ssis_properties(settled: Values, faults: list[str]) -> None:
         if mine is None:
             settled[name] = coerce(field, value, faults)
         elif str(mine).lower() != str(value).lower():
+            # Of a server, what stands before an '@' may be a password.
+            ours, theirs = (str(said).rpartition("@")[2] for said in (mine, value))
             faults.append(
-                f"{field.title} is '{mine}', but the SSIS connection string says '{value}'; make them agree or leave "
+                f"{field.title} is '{ours}', but the SSIS connection string says '{theirs}'; make them agree or leave "
                 "one of them empty."
             )

@@ -22,7 +22,7 @@ def good_answer(session: Session) -> str:
     """How the session got in, and what the server can do."""
     manager, limit = session.manager, session.size_limit
     facts = [
-        f"Connected to {manager.host}:{manager.port} from {socket.gethostname()}",
+        f"Connected to {session.wire.peer} from {socket.gethostname()}",
         session.tls_version or "clear text, no TLS",
         f"signed in by {session.signed_in}" if session.signed_in else "anonymous",
         f"messages up to {limit:,} octets" if limit else "no size limit given",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.hooks.once import once
 
 if TYPE_CHECKING:
     import ssl
@@ -32,7 +33,7 @@ TEST_SECONDS = 30.0
 
 
 class SmtpConnectionManagerHook(BaseHook):
-    """Send mail through the server that an Airflow connection of type `smtpcm` defines.
+    """Send mail through the server that an Airflow connection of type `smtpcm` defines. Threads may share it.
 
     Args:
         smtpcm_conn_id: the Airflow connection; it is looked up once, on first use.
@@ -46,8 +47,21 @@ class SmtpConnectionManagerHook(BaseHook):
     def __init__(self, smtpcm_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.smtpcm_conn_id = smtpcm_conn_id
+        #: Whoever works something out holds it.
+        self.once_lock = threading.RLock()
 
-    @cached_property
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy works everything out anew: locks and TLS contexts can be neither copied nor pickled."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name != "once_lock" and not isinstance(getattr(type(self), name, None), once)
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, once_lock=threading.RLock())
+
+    @once
     def connection_manager(self) -> SmtpConnectionManager:
         """What the Airflow connection says, parsed.
 
@@ -59,7 +73,7 @@ class SmtpConnectionManagerHook(BaseHook):
             log.warning("Connection '%s': %s", self.smtpcm_conn_id, warning)
         return manager
 
-    @cached_property
+    @once
     def _tls_context(self) -> ssl.SSLContext | None:
         if self.connection_manager.ssl_mode is SslMode.NONE:
             return None
@@ -67,13 +81,13 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return tls_context(self.connection_manager)
 
-    @cached_property
+    @once
     def _windows(self) -> WindowsSignIn:
         from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 
         return WindowsSignIn(self.connection_manager)
 
-    @cached_property
+    @once
     def _manners(self) -> Manners:
         from airflow_provider_smtpcm.smtp.manners import Manners
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
+from airflow_provider_smtpcm.mail.domain import ascii_domain, is_plain_domain
 
 _LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 _ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path is 256 with its angle brackets
@@ -16,9 +17,6 @@ _ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path is 256 with its angle bracke
 ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]"
 # RFC 6531 3.3 adds every non-ASCII character; what is not seen (blanks, zero-width characters) is refused elsewhere.
 _DOT_ATOM = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?:\.(?:{ATEXT}|[^\x00-\x7f])+)*")
-# RFC 5321 4.1.2, and the underscore, which host names inside many a company have.
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 # The same, or an unclosed one up to the end: searching again behind each `\"` in it would take the square of the time.
 _QUOTED_OR_OPEN = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)')
@@ -117,35 +115,6 @@ def parse_addresses(value: str | Address | Iterable[str | Address] | None, *, fi
     return tuple(addresses)
 
 
-def ascii_domain(domain: str) -> str:
-    """A domain as SMTP has it: ASCII as written, anything else in A-labels (IDNA 2008 with the mapping of UTS 46)."""
-    return _ascii_domain(domain) if len(domain) <= _KEPT else _ascii_domain.__wrapped__(domain)
-
-
-@lru_cache(maxsize=1024)
-def _ascii_domain(domain: str) -> str:
-    if domain.startswith("["):
-        return _domain_literal(domain)
-    written = domain
-    if not domain.isascii():
-        import idna
-
-        try:
-            domain = idna.encode(domain, uts46=True).decode("ascii")
-        except UnicodeError as error:
-            raise MessageError(
-                # What idna says repeats the whole domain.
-                f"The domain {shown(domain)} is not an internationalised domain ({error!s:.80}).",
-                remedy="Correct it.",
-            ) from error
-    if not _DOMAIN.fullmatch(domain):
-        raise MessageError(
-            f"The domain {shown(written)} is not one." if written else "There is nothing behind the '@'.",
-            remedy="A domain is letters, digits and hyphens with dots between, such as corp.example, or [10.0.0.1].",
-        )
-    return domain
-
-
 def phrase(text: str) -> str:
     """A display name as it stands before `<`: as it is, or in quotation marks where it needs them (RFC 5322 3.2.5)."""
     return text if _ATOMS.fullmatch(text) else quoted_string(text)
@@ -176,24 +145,6 @@ def _wire_local_part(local_part: str) -> str:
             f"There are more than {_LOCAL_PART_OCTETS} octets before the '@'.", remedy="SMTP allows no more."
         )
     return wire
-
-
-def _domain_literal(domain: str) -> str:
-    """`[10.0.0.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3)."""
-    import ipaddress
-
-    literal = domain[1:-1] if domain.endswith("]") else ""
-    try:
-        if literal[:5].lower() != "ipv6:":
-            ipaddress.IPv4Address(literal)
-        elif ipaddress.IPv6Address(literal[5:]).scope_id is not None:
-            # A scope (fe80::1%eth0) means nothing to the other side, and may hold any character.
-            raise ValueError(literal)
-    except ValueError as error:
-        raise MessageError(
-            f"The domain {shown(domain)} is not an address literal.", remedy="Write [10.0.0.1] or [IPv6:2001:db8::1]."
-        ) from error
-    return domain
 
 
 def _masked(text: str, *, field: str) -> str:
@@ -250,18 +201,17 @@ def _plain_mailbox(text: str) -> Address | None:
     if len(text) > _ADDRESS_OCTETS:
         return None
     local_part, _, domain = text.partition("@")
-    if len(local_part) > _LOCAL_PART_OCTETS or not _PLAIN_LOCAL_PART.fullmatch(local_part) or not _plain_domain(domain):
+    if (
+        len(local_part) > _LOCAL_PART_OCTETS
+        or not _PLAIN_LOCAL_PART.fullmatch(local_part)
+        or not is_plain_domain(domain)
+    ):
         return None
     # Everything that an Address checks has just been checked, and this takes a third of the time.
     plain = object.__new__(Address)
     for name, value in (("display_name", ""), ("local_part", local_part), ("domain", domain), ("address", text)):
         object.__setattr__(plain, name, value)
     return plain
-
-
-@lru_cache(maxsize=1024)
-def _plain_domain(domain: str) -> bool:
-    return _DOMAIN.fullmatch(domain) is not None
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from itertools import count
 
-from airflow_provider_smtpcm.mail.address import ascii_domain
+from airflow_provider_smtpcm.mail.domain import ascii_domain
 
 _made = count()
 

@@ -146,6 +146,8 @@ def _wrap(name: str, context: ContextProxy, data: bytes) -> bytes:
 
 def describe(error: Exception) -> str:
     """An error of the libraries below in their own words, without their prefix and without a token."""
+    if isinstance(error, struct.error | IndexError):
+        return "it ends too early"
     text = str(getattr(error, "base_error", None) or "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -1,28 +1,26 @@
-"""One conversation with a mail server: greeting, EHLO, STARTTLS, AUTH, then any number of mails. Knows no Airflow."""
+"""One conversation with a mail server, from its opening over any number of mails to QUIT. Knows no Airflow."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import re
-import socket
 import ssl
-import time
 from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Self
 
-from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
-from airflow_provider_smtpcm.errors import ConnectError, MailError, Phase, Reply, TlsError
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import ConnectError, MailError, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.many import Mailing
+from airflow_provider_smtpcm.smtp.opening import Opening
 from airflow_provider_smtpcm.smtp.outgoing import not_prepared
 from airflow_provider_smtpcm.smtp.refusals import remedy_for
-from airflow_provider_smtpcm.smtp.tls import tls_context
-from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
+from airflow_provider_smtpcm.smtp.trace import LOG, Trace
 from airflow_provider_smtpcm.smtp.windows.sign_in import SignedIn, WindowsSignIn
 from airflow_provider_smtpcm.smtp.wire import Wire
 
@@ -30,10 +28,7 @@ log = logging.getLogger(__name__)
 
 # Saying good-bye is a courtesy: it may not hold anybody up.
 QUIT_TIMEOUT = 5.0
-# Some servers write "AUTH=NTLM" beside "AUTH NTLM", for clients older than RFC 2554.
-_AUTH_WITH_EQUALS = re.compile(r"^AUTH=", re.IGNORECASE)
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
-_FULL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+")
 
 
 class Session:
@@ -83,32 +78,16 @@ class Session:
         """
         if self._wire is not None:
             return self
-        opening = time.monotonic() + self.manager.timeout
-        ceiling = opening if self._give_up_at is None else min(opening, self._give_up_at)
-        context = self._context
-        if context is None and self.manager.ssl_mode is not SslMode.NONE:
-            context = tls_context(self.manager)
-        self._quit_said = self.has_carried_mail = self.needs_reset = False
-        self._wire = wire = Wire.connect(
-            self.manager.host, self.manager.port, timeout=self.manager.timeout, give_up_at=ceiling, trace=self._trace
+        self._quit_said = self.has_carried_mail = self.needs_reset = self.half_begun = False
+        opening = Opening(
+            self.manager,
+            context=self._context,
+            windows=self._windows,
+            give_up_at=self._give_up_at,
+            trace=self._trace,
         )
-        try:
-            if self.manager.ssl_mode is SslMode.IMPLICIT and context is not None:
-                wire.phase = Phase.TLS
-                self._trace.begin(Step.TLS)
-                self._encrypt(wire, context)
-            wire.give_up_at = self._give_up_at
-            self._greeting(wire)
-            self._say_hello(wire, Step.HELLO)
-            if self.manager.ssl_mode is SslMode.STARTTLS and context is not None:
-                self._start_tls(wire, context)
-            wire.phase = Phase.AUTH
-            if self.manager.auth_mode is AuthMode.WINDOWS:
-                self.signed_in = self._windows.sign_in(wire, self.extensions, trace=self._trace)
-        except BaseException:
-            self._wire = None
-            wire.close()
-            raise
+        self._wire = wire = opening.run()
+        self.extensions, self.signed_in = opening.extensions, opening.signed_in
         log.info(
             "Connected to %s (%s, %s).",
             wire.peer,
@@ -230,100 +209,3 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _greeting(self, wire: Wire) -> None:
-        wire.phase = Phase.CONNECT
-        self._trace.begin(Step.GREETING)
-        reply = wire.read_reply()
-        wire.awaiting_greeting = False
-        if reply.code != 220:  # RFC 5321 3.1: anything else means that no mail is wanted now
-            raise ConnectError(
-                f"{wire.peer} greets with '{reply}'.",
-                remedy="The server takes no mail from this worker now; try again, or ask its administrator why.",
-                reply=reply,
-                retryable=not 500 <= reply.code <= 599,
-            )
-        self._trace.tell(Step.GREETING, str(reply))
-
-    def _say_hello(self, wire: Wire, step: Step) -> None:
-        self._trace.begin(step)
-        name = self.manager.local_hostname or _own_name(wire.local_address)
-        wire.command(f"EHLO {name}")
-        reply = wire.read_reply()
-        before, self.extensions = self.extensions, {}
-        if reply.positive:
-            for line in reply.text.split("\n")[1:]:
-                keyword, _, parameters = _AUTH_WITH_EQUALS.sub("AUTH ", line).partition(" ")
-                known = self.extensions.get(keyword.upper())
-                self.extensions[keyword.upper()] = f"{known} {parameters}" if known else parameters
-            again = step is Step.HELLO_AFTER_TLS
-            offers = _what_changed(before, self.extensions) if again else f"it offers {self.offered}"
-            self._trace.tell(step, f"said as {name}; {offers}")
-            return
-        if reply.code in (500, 502, 504, 550):  # RFC 5321 3.2: a server of old knows HELO only
-            wire.command(f"HELO {name}")
-            reply = wire.read_reply()
-        if not reply.positive:
-            raise ConnectError(
-                f"{wire.peer} refuses EHLO {name} with '{reply}'.",
-                remedy="Give the name that it expects of this worker as 'Local host name'."
-                if reply.code in (501, 504, 550, 553)
-                else remedy_for(reply, anonymous=self.manager.auth_mode is AuthMode.ANONYMOUS),
-                reply=reply,
-                retryable=reply.transient,
-            )
-        self._trace.tell(step, f"HELO said as {name}, since the server does not know EHLO; it offers no extension")
-
-    def _start_tls(self, wire: Wire, context: ssl.SSLContext) -> None:
-        wire.phase = Phase.TLS
-        self._trace.begin(Step.TLS)
-        if "STARTTLS" not in self.extensions:
-            raise TlsError(
-                f"{wire.peer} does not offer STARTTLS (it offers {self.offered}).",
-                remedy="Have it enabled on the server; or set SSL to 'Implicit TLS' with the port that speaks it, or "
-                "to 'None' if clear text is acceptable.",
-            )
-        if self.manager.auth_mode is AuthMode.WINDOWS:
-            log.info("%s offers before TLS: %s.", wire.peer, self.offered)
-        wire.command("STARTTLS")
-        reply = wire.read_reply()
-        if reply.code != 220:
-            raise TlsError(
-                f"{wire.peer} offers STARTTLS, but answers it with '{reply}'.",
-                remedy="The server's administrator must look at its certificate and its log.",
-                reply=reply,
-                retryable=reply.transient,
-            )
-        self._encrypt(wire, context)
-        self._say_hello(wire, Step.HELLO_AFTER_TLS)  # RFC 3207 4.2: what was offered before TLS no longer counts
-
-    def _encrypt(self, wire: Wire, context: ssl.SSLContext) -> None:
-        implicit = self.manager.ssl_mode is SslMode.IMPLICIT
-        wire.start_tls(context, self.manager.host, implicit=implicit)
-        began = "from the start" if implicit else "after STARTTLS"
-        verified = "" if self.manager.verify_certificate else "; the certificate was not verified"
-        self._trace.tell(Step.TLS, f"{wire.tls_version}, {wire.cipher}, {began}{verified}")
-        self._trace.encrypted(wire)
-
-    @property
-    def offered(self) -> str:
-        """The extensions in the server's order, for a message."""
-        return ", ".join(f"{key} {value}".strip() for key, value in self.extensions.items()) or "no extension"
-
-
-def _what_changed(before: dict[str, str], after: dict[str, str]) -> str:
-    """What an EHLO offers that the one before did not, and the other way round."""
-    new, gone = (
-        [f"{key} {value}".strip() for key, value in mine.items() if other.get(key) != value]
-        for mine, other in ((after, before), (before, after))
-    )
-    told = [f"{word}: {', '.join(offers)}" for word, offers in (("new", new), ("gone", gone)) if offers]
-    return "; ".join((*told, "the rest as before" if told else "it offers the same as before"))
-
-
-def _own_name(local_address: str) -> str:
-    """What to say in EHLO (RFC 5321 4.1.4): the full host name, else an address literal; never waits for DNS."""
-    name = socket.gethostname()
-    if _FULL_NAME.fullmatch(name):
-        return name
-    return f"[IPv6:{local_address}]" if ":" in local_address else f"[{local_address}]"

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, TlsError
 
-_X509_EXPIRED, _X509_NOT_YET_VALID = 10, 9
-_X509_SELF_SIGNED = (18, 19)
-_X509_NO_ISSUER = (2, 20, 21)
-_X509_WRONG_NAME = (62, 64)
+_NOT_BY_RFC_5280 = (
+    "The certificate, or its authority's, does not follow RFC 5280, on which Python 3.13 and later insist: the "
+    "server's administrator must have it issued anew, or this worker run Python 3.12."
+)
+# OpenSSL's X509_V_ERR_..., and what helps.
+_DISTRUSTED = (
+    ((62, 64), "Set 'SMTP server' to a name that stands in the certificate."),
+    ((9, 10), "The server's administrator must renew it; check this worker's clock too."),
+    ((18, 19), "Give that certificate, or its private authority, as 'CA certificate'."),
+    ((2, 20, 21), "Give its private authority as 'CA certificate', or have the server send its whole chain."),
+    # It is for another purpose, or its key or its hash is too weak.
+    ((26, 66, 67, 68), "The server's administrator must have it issued anew, as today's TLS demands."),
+    # What OpenSSL minds only under X509_V_FLAG_X509_STRICT, which Python's default context has from 3.13 on.
+    (range(80, 94), _NOT_BY_RFC_5280),
+)
+# How every certificate of more than 255 octets begins.
+_DER = b"\x30\x82"
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 
@@ -23,7 +37,7 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
         elif authority.startswith("-----BEGIN"):
             context = ssl.create_default_context(cadata=authority)
         else:
-            context = ssl.create_default_context(cafile=authority)
+            context = _trusting(Path(authority))
     except (OSError, ValueError) as error:
         shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else f"{authority!r:.200}"
         why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
@@ -38,6 +52,15 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
     return context
 
 
+def _trusting(authority: Path) -> ssl.SSLContext:
+    """Trusts the authorities in a file, which is PEM, or DER as Windows exports it into a `.cer` file."""
+    with authority.open("rb") as file:
+        is_der = file.read(len(_DER)) == _DER
+    if is_der:
+        return ssl.create_default_context(cadata=authority.read_bytes())
+    return ssl.create_default_context(cafile=authority)
+
+
 def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
     """What a failed handshake means to the person who configured the connection.
 
@@ -49,15 +72,9 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
     wrong_mode = "If this port speaks plain SMTP first, set SSL to 'STARTTLS'; else look into the server's log."
     remedy_for_silence = wrong_mode if implicit else "The server's administrator must look at its TLS settings and log."
     if isinstance(error, ssl.SSLCertVerificationError):
-        remedy = "Give the certificate's authority as 'CA certificate'."
-        if error.verify_code in _X509_WRONG_NAME:
-            remedy = "Set 'SMTP server' to a name that stands in the certificate."
-        elif error.verify_code in (_X509_EXPIRED, _X509_NOT_YET_VALID):
-            remedy = "The server's administrator must renew it; check this worker's clock too."
-        elif error.verify_code in _X509_SELF_SIGNED:
-            remedy = "Give that certificate, or its private authority, as 'CA certificate'."
-        elif error.verify_code in _X509_NO_ISSUER:
-            remedy = "Give its private authority as 'CA certificate', or have the server send its whole chain."
+        code = error.verify_code
+        told = (remedy for codes, remedy in _DISTRUSTED if code in codes)
+        remedy = next(told, "Give the certificate's authority as 'CA certificate'.")
         return TlsError(f"The certificate of {peer} is not trusted: {error.verify_message.rstrip('.')}.", remedy=remedy)
     if isinstance(error, TimeoutError):
         return NoAnswerError(

@@ -75,13 +75,15 @@ class Wire:
             if left <= 0:
                 problems.append("the deadline passed")
                 break
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = None
             try:
+                sock = socket.socket(family, socket.SOCK_STREAM)  # fails where the worker lacks the family
                 sock.settimeout(left)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 problems.append(f"{address[0]}: {'no answer' if isinstance(error, TimeoutError) else error.strerror}")
                 continue
             wire = cls(sock, peer=peer, timeout=timeout)

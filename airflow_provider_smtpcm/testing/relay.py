@@ -31,7 +31,8 @@ class Relay:
         size_limit: the largest message, in octets.
         refuse: recipients that are refused, each with the whole reply line: `{"no@corp.example": "550 5.1.1 No"}`.
         smtputf8: whether addresses outside ASCII are accepted.
-        certificate_names: the host names and addresses in the server's certificate.
+        certificate_names: the host names and addresses in the server's certificate; `localhost`, `127.0.0.1` and the
+            host unless told.
         certificate_expired: a certificate that ran out yesterday.
 
     Raises:
@@ -48,9 +49,11 @@ class Relay:
         size_limit: int = DEFAULT_SIZE_LIMIT,
         refuse: Mapping[str, str] | None = None,
         smtputf8: bool = False,
-        certificate_names: tuple[str, ...] = ("localhost", "127.0.0.1"),
+        certificate_names: tuple[str, ...] | None = None,
         certificate_expired: bool = False,
     ) -> None:
+        if certificate_names is None:
+            certificate_names = tuple(dict.fromkeys(("localhost", "127.0.0.1", host)))
         self._settings = RelaySettings(
             ssl_mode=ssl_mode,
             users=None if users is None else dict(users),

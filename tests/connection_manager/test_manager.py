@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -92,7 +93,7 @@ def test_a_password_without_user_name_is_refused() -> None:
     assert "hunter2-x" not in fault
 
 
-@pytest.mark.parametrize("login", ["CORP\\", "@corp.example", "etl@", r"a\b\c"])
+@pytest.mark.parametrize("login", ["CORP\\", "@corp.example", "etl@", r"a\b\c", r"CORP\etl@corp.example"])
 def test_a_login_of_another_form_is_refused(login: str) -> None:
     """It would count as a failed sign-in."""
     faults = faults_of(login=login, password="p", extra={"auth_mode": "windows"})
@@ -139,6 +140,9 @@ def test_two_domains_for_one_account_are_refused(login: str) -> None:
         ("smtp://mail.corp.example", "without smtp://"),
         ("mail.corp.example:587", "put the number into 'Port'"),
         ("mail.corp.example:465:1", "put the number into 'Port'"),
+        ("[2001:db8::1]:587", "put the number into 'Port'"),
+        (":25", "put the number into 'Port'"),
+        ("2001:db8", "not a host name"),
         ("mail corp example", "not a host name"),
         ("mail.corp.example\r\nQUIT", "control character"),
         ("", "is empty"),
@@ -148,6 +152,17 @@ def test_two_domains_for_one_account_are_refused(login: str) -> None:
 def test_a_host_that_is_no_host_is_refused(host: str | None, remedy: str) -> None:
     """The commonest slips each have their own remedy."""
     assert [remedy in fault for fault in faults_of(host=host)] == [True]
+
+
+@pytest.mark.parametrize(
+    "host", ["smtp://etl:hunter2@mail.corp.example", "etl:hunter2@mail.corp.example:25", "hunter2@h"]
+)
+def test_an_account_that_was_put_into_the_host_is_not_repeated(host: str) -> None:
+    """Airflow masks the password that stands in its own field alone."""
+    for faults in (faults_of(host=host), faults_of(host=None, extra={"ssis_properties": f"SmtpServer={host};"})):
+        assert ["SMTP server" in fault for fault in faults] == [True]
+        assert "hunter2" not in str(faults)
+        assert "'User name'" in faults[0]
 
 
 @pytest.mark.parametrize("port", ["smtp", 0, 65536, -1, 25.5, "25.5", True])
@@ -222,6 +237,13 @@ def test_implicit_tls_has_its_own_port() -> None:
     assert SmtpConnectionManager(host="h", ssl_mode=SslMode.IMPLICIT, port=2465).port == 2465
 
 
+def test_a_changed_copy_keeps_its_port_unless_it_is_asked_to_choose_anew() -> None:
+    """The port of a manager may have been named by somebody, and nobody can see that any more."""
+    plain = SmtpConnectionManager(host="h")
+    assert dataclasses.replace(plain, ssl_mode=SslMode.IMPLICIT).port == 25
+    assert dataclasses.replace(plain, ssl_mode=SslMode.IMPLICIT, port=0).port == 465
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -236,6 +258,13 @@ def test_text_numbers_and_nulls_are_read_alike(extra: object) -> None:
     manager = SmtpConnectionManager.from_airflow(connection(port="2525", login="etl", password="p", extra=extra))
     assert (manager.auth_mode, manager.verify_certificate, manager.timeout) == (AuthMode.WINDOWS, False, 5.0)
     assert (manager.port, manager.ssl_mode, manager.account) == (2525, SslMode.STARTTLS, r"CORP\etl")
+
+
+@pytest.mark.parametrize("extra", ["", "  \n", "null", b"", None])
+def test_an_extra_that_says_nothing_is_the_default(extra: object) -> None:
+    """However nothing was written down."""
+    manager = SmtpConnectionManager.from_airflow(connection(extra=extra))
+    assert manager == SmtpConnectionManager(host="mail.corp.example")
 
 
 def test_a_form_in_which_everything_was_left_empty_is_the_default() -> None:
@@ -260,9 +289,10 @@ def test_blanks_belong_to_a_password() -> None:
     assert (manager.host, manager.login, manager.password) == ("h", "etl", "  ")
 
 
-def test_an_ipv6_address_is_a_host() -> None:
-    """With or without its brackets."""
-    assert SmtpConnectionManager(host="[::1]").host == SmtpConnectionManager(host="::1").host == "::1"
+@pytest.mark.parametrize("host", ["::1", "2001:470:20::2", "fd00:10:20::25", "2001:db8::1:25", "fe80::1%eth0"])
+def test_an_ipv6_address_is_a_host(host: str) -> None:
+    """With or without its brackets, and whether or not a group of it looks like a port."""
+    assert SmtpConnectionManager(host=f"[{host}]").host == SmtpConnectionManager(host=host).host == host
 
 
 def test_pem_whose_line_ends_were_spelled_out_is_mended() -> None:

@@ -153,6 +153,14 @@ class KerberosRealm:
         self._run(sys.executable, str(BULKY_TICKET), ccache, f"{service}@{self.realm}", str(octets))
         return ccache
 
+    def stale_keytab(self, user: str) -> str:
+        """A keytab of an account of its own, whose password was changed after the keytab was made."""
+        path = self.folder / f"{user}.keytab"
+        self._kadmin("addprinc", "+requires_preauth", "-randkey", user)
+        self._kadmin("ktadd", "-k", str(path), user)
+        self._kadmin("cpw", "-randkey", user)
+        return str(path)
+
     # --- The KDC's ups and downs.
 
     def start_kdc(self, *, clock_offset: int = 0) -> None:

@@ -174,6 +174,21 @@ def test_a_keytab_without_that_account_says_how_to_look_into_it(
     assert "klist -k" in error.remedy
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["the connection's", "the worker's own"])
+def test_a_keytab_that_is_older_than_the_password_has_to_be_made_anew(
+    own: bool, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The KDC calls the password wrong, of which the connection has none."""
+    stale = kerberos.stale_keytab(f"svc-stale-{own}")
+    if own:
+        monkeypatch.setenv("KRB5_CLIENT_KTNAME", stale)
+    error = failure(manager(gssapi_postfix, "starttls_port", **({} if own else {"keytab": stale})))
+    assert "the key in the keytab is not the account's any more" in str(error)
+    assert "made anew" in error.remedy
+    assert "'Password'" not in error.remedy
+    assert not error.retryable
+
+
 @pytest.mark.parametrize("what", ["keytab", "ccache"])
 def test_a_file_that_is_neither_keytab_nor_cache_is_a_typed_error(
     what: str, gssapi_postfix: GssapiPostfix, tmp_path: Path

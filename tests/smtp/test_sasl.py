@@ -101,6 +101,27 @@ def test_a_user_file_that_cannot_be_used_is_named(
     assert "pass:word" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "account", "password"),
+    [
+        ("# DOMAIN:user:password\n\nCORP:etl:correct horse\n", r"CORP\etl", "correct horse"),
+        ("\ufeffCORP:etl:correct horse\r\n", r"CORP\etl", "correct horse"),
+        ("CORP : etl : correct horse \n", r"CORP\etl", " correct horse "),
+        (":etl@corp.example:correct horse", "etl@corp.example", "correct horse"),
+        ("CORP:etl:\nCORP:etl2:correct horse", r"CORP\etl2", "correct horse"),
+    ],
+)
+def test_the_workers_own_line_is_read_as_it_was_meant(
+    content: str, account: str, password: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is misread counts as a failed sign-in; blanks belong to a password, and to nothing else."""
+    users = tmp_path / "users"
+    users.write_text(content, encoding="utf-8", newline="")
+    monkeypatch.setenv("NTLM_USER_FILE", str(users))
+    identity = ntlm_identity(SmtpConnectionManager(host="mail.corp.example", auth_mode=AuthMode.WINDOWS))
+    assert (identity.account, identity.password) == (account, password)
+
+
 def test_a_line_of_smbpasswd_is_an_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With a hash instead of a password."""
     users = tmp_path / "users"

@@ -91,6 +91,18 @@ def test_a_name_and_an_address_are_in_the_certificate() -> None:
                 assert client.noop()[0] == 250
 
 
+@pytest.mark.parametrize("host", ["::1", "127.0.0.2"])
+def test_wherever_it_listens_its_certificate_fits(host: str) -> None:
+    """Its own connection leads there."""
+    with Relay(host=host, ssl_mode="implicit") as relay:
+        context = ssl.create_default_context(cadata=relay.ca_certificate)
+        with (
+            socket.create_connection((relay.airflow_connection()["host"], relay.port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname=relay.airflow_connection()["host"]) as encrypted,
+        ):
+            assert encrypted.recv(4) == b"220 "
+
+
 def test_without_tls_none_is_offered(client: smtplib.SMTP) -> None:
     """Neither in EHLO nor on request."""
     assert not client.has_extn("starttls")

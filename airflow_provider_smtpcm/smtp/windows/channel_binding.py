@@ -67,7 +67,7 @@ def _end_point(line: TlsLine) -> bytes:
     certificate = line.server_certificate or b""
     try:
         algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise AuthenticationError(
             f"No channel binding can be made of the server's certificate ({error}).", remedy=_REMEDY
         ) from None

@@ -7,7 +7,6 @@ memory. Knows no socket and no SMTP.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import operator
 import os
@@ -26,6 +25,7 @@ from airflow_provider_smtpcm.smtp.windows.kerberos_errors import (
     error_code,
     kerberos_error,
 )
+from airflow_provider_smtpcm.smtp.windows.kerberos_names import principal_name, service_names
 from airflow_provider_smtpcm.smtp.windows.spnego_client import spnego_client
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 # A ticket that ends within this many seconds is fetched anew.
 _SPARE_SECONDS = 120
-_NETBIOS = re.compile(r"([^\\]+)\\(.+)")
 
 
 class Kerberos:
@@ -130,7 +129,7 @@ class Kerberos:
         try:
             token = context.step() or b""
         except Exception as error:  # noqa: BLE001 - see kerberos_error, which takes all that the libraries raise
-            raise kerberos_error(error, self.credential_source, self.spn or "") from None
+            raise self._error(error, self.spn or "") from None
         if context.negotiated_protocol != "kerberos":  # pyspnego falls to NTLM without a word
             raise AuthenticationError(
                 "SPNEGO would have taken NTLM where Kerberos was asked for.",
@@ -150,10 +149,13 @@ class Kerberos:
                 if error_code(error) in (SERVICE_UNKNOWN, NO_SUCH_TICKET) and name != names[-1]:
                     log.debug("The KDC does not know %s; trying %s.", name, names[-1])
                     continue
-                raise kerberos_error(error, self.credential_source, " or ".join(names)) from None
+                raise self._error(error, " or ".join(names)) from None
             self.spn = name
             return context, token or b""
         raise AssertionError("there is always a name")
+
+    def _error(self, error: Exception, spn: str) -> AuthenticationError:
+        return kerberos_error(error, self.credential_source, spn, by_password=bool(self._manager.password))
 
     def _default_cache(self) -> Any:
         """The worker's own cache, which the first step has filled from its keytab if it had to."""
@@ -216,7 +218,7 @@ class Kerberos:
             krb5.cc_initialize(library, cache, ticket.client)
             krb5.cc_store_cred(library, cache, ticket)
         except krb5.Krb5Error as error:
-            raise kerberos_error(error, self.credential_source, "") from None
+            raise self._error(error, "") from None
         finally:
             secret = b""  # not for a traceback that shows what variables held
         # python-krb5 closes a cache and leaves its tickets in the process's memory.
@@ -230,92 +232,6 @@ def _destroy(library: Any, cache: Any) -> None:
 
     with contextlib.suppress(krb5.Krb5Error):
         krb5.cc_destroy(library, cache)
-
-
-def service_names(manager: SmtpConnectionManager) -> list[str]:
-    """The names that the server may have in Kerberos, the likeliest first.
-
-    Raises:
-        AuthenticationError: the server is given by its address, which is nobody's name in Kerberos.
-    """
-    if manager.spn:
-        return [manager.spn]
-    try:
-        ipaddress.ip_address(manager.host)
-    except ValueError:
-        return [f"smtp/{manager.host}", f"SMTPSVC/{manager.host}"]
-    raise AuthenticationError(
-        f"Kerberos needs the server's name, and 'SMTP server' is the address {manager.host}: a ticket is made out to a "
-        "name, such as smtp/mail.corp.example.",
-        remedy="Enter the server's name, or spell it out as 'SPN'.",
-    )
-
-
-def principal_name(manager: SmtpConnectionManager) -> str:
-    r"""The account as a Kerberos principal: `alice@CORP.EXAMPLE` for any of the ways in which a login is written.
-
-    Raises:
-        AuthenticationError: `CORP\alice`, and no realm of that name is known here.
-    """
-    login = manager.login or ""
-    named = _NETBIOS.fullmatch(login)
-    user, domain = (named[2], named[1]) if named else (login, manager.domain or "")
-    if not named and "@" in login:
-        user, _, domain = login.rpartition("@")
-    if not domain:
-        return user
-    realm = realm_of(domain)
-    if realm is None:
-        raise AuthenticationError(
-            f"Kerberos: {domain!r} is no realm that this worker knows (its default is {default_realm() or 'none'}).",
-            remedy=f"Write the user name with its realm, as {user}@corp.example, or set 'Windows protocol' to 'ntlm'.",
-        )
-    return f"{user}@{realm}"
-
-
-def realm_of(domain: str) -> str | None:
-    """The realm of a Windows domain: its DNS name in capitals; for a NetBIOS name the default realm that begins so."""
-    if "." in domain:
-        return domain.upper()
-    default = default_realm()
-    if default and domain.upper() in (default.upper(), default.upper().split(".")[0]):
-        return default
-    return None
-
-
-def default_realm() -> str | None:
-    """The realm of krb5.conf; None where there is none."""
-    try:
-        import krb5
-
-        realm = krb5.get_default_realm(krb5.init_context())
-    except Exception:  # noqa: BLE001 - not installed, or not configured: either way there is none
-        return None
-    return realm.decode()
-
-
-def realm_is_configured(realm: str) -> bool:
-    """Whether this worker's krb5.conf speaks of a realm; one that it has to search for by DNS is not waited for."""
-    if realm == default_realm():
-        return True
-    entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)
-    return any(entry.search(text) for text in _configuration())
-
-
-def _configuration() -> list[str]:
-    """The text of krb5.conf and of what it includes."""
-    paths = [Path(path) for path in os.environ.get("KRB5_CONFIG", "/etc/krb5.conf").split(":") if path]
-    texts: list[str] = []
-    while paths and len(texts) < 100:
-        path = paths.pop()
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        texts.append(text)
-        for word, included in re.findall(r"^\s*(include|includedir)\s+(\S+)", text, re.MULTILINE):
-            paths += sorted(Path(included).glob("*")) if word == "includedir" else [Path(included)]
-    return texts
 
 
 def _client(

@@ -22,7 +22,17 @@ class _Meaning:
     judged: bool = False
 
 
-_PASSWORD = "Check 'User name' and 'Password'. Nothing weaker was tried, to spare the account a lockout."  # noqa: S105
+_WRONG_PASSWORD = _Meaning(
+    said="the password is wrong",
+    remedy="Check 'User name' and 'Password'. Nothing weaker was tried, to spare the account a lockout.",
+    judged=True,
+)
+# What the KDC means by the same codes where nobody gave a password.
+_STALE_KEYTAB = _Meaning(
+    said="the key in the keytab is not the account's any more",
+    remedy="The account's password was changed since: the keytab has to be made anew. Nothing weaker was tried.",
+    judged=True,
+)
 _NO_TICKET = (
     "Run kinit for the worker's user, set KRB5_CLIENT_KTNAME for the worker, or name a keytab, a credential cache, or "
     "user name and password in the connection."
@@ -49,8 +59,8 @@ _MEANINGS = {
         said="the account is locked or disabled", remedy="Have it unlocked. Nothing weaker was tried.", judged=True
     ),
     23: _Meaning(said="the password has expired", remedy="Set a new one for the account.", judged=True),
-    24: _Meaning(said="the password is wrong", remedy=_PASSWORD, judged=True),
-    31: _Meaning(said="the password is wrong", remedy=_PASSWORD, judged=True),
+    24: _WRONG_PASSWORD,
+    31: _WRONG_PASSWORD,
     32: _Meaning(said="the ticket has expired", remedy="Renew it (kinit), or use a keytab, which renews by itself."),
     37: _Meaning(
         said="this worker's clock differs too much from the KDC's",
@@ -72,7 +82,7 @@ _MEANINGS = {
         said="the keytab has no key of that account", remedy="Look into it with klist -k; export it anew if need be."
     ),
     195: _Meaning(said="there is no ticket", remedy=_NO_TICKET),
-    210: _Meaning(said="the password is wrong", remedy=_PASSWORD, judged=True),
+    210: _WRONG_PASSWORD,
     224: _Meaning(
         said="krb5.conf names no default realm", remedy="Write the user name with its realm: user@corp.example."
     ),
@@ -92,13 +102,14 @@ def error_code(error: BaseException) -> int | None:
     return None
 
 
-def kerberos_error(error: Exception, source: str, spn: str) -> AuthenticationError:
+def kerberos_error(error: Exception, source: str, spn: str, *, by_password: bool = False) -> AuthenticationError:
     """An error of the Kerberos libraries as a sentence and a remedy.
 
     Args:
         error: what they raised; one of ours is handed back as it is.
         source: where the ticket was to come from.
         spn: the server's name in Kerberos.
+        by_password: whether it was to come for a password.
     """
     if isinstance(error, AuthenticationError):
         return error
@@ -117,6 +128,8 @@ def kerberos_error(error: Exception, source: str, spn: str) -> AuthenticationErr
         words = str(error) if code is not None and not getattr(error, "base_error", None) else describe(error)
         remedy = _NO_TICKET if "redential" in type(error).__name__ or "redential" in words else _LOOK
         meaning = _Meaning(said=words.replace("{", "(").replace("}", ")"), remedy=remedy)
+    if meaning is _WRONG_PASSWORD and not by_password:
+        meaning = _STALE_KEYTAB
     kind = AccountRefusedError if meaning.judged else AuthenticationError
     return kind(
         f"Kerberos ({source}): {meaning.said.format(spn=spn)}.",

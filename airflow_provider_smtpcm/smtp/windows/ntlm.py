@@ -59,7 +59,7 @@ def ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
             remedy=f"Enter 'User name' and 'Password' of a Windows account, or set {USER_FILE} for the worker.",
         )
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise AuthenticationError(
@@ -67,7 +67,7 @@ def ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
             remedy="Make it a UTF-8 file that the worker's user may read.",
         ) from None
     for line in lines:
-        if identity := _identity_of(line.strip().split(":")):
+        if not line.startswith("#") and (identity := _identity_of(line.split(":"))):
             return identity
     raise AuthenticationError(
         f"NTLM: {path}, which {USER_FILE} names, has no line that can be used.",
@@ -77,10 +77,11 @@ def ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
 
 def _identity_of(parts: list[str]) -> NtlmIdentity | None:
     """`DOMAIN:user:password`, or a line of smbpasswd (`user:uid:LM hash:NT hash:...`)."""
-    if len(parts) == 3 and parts[1]:
-        return NtlmIdentity(account=f"{parts[0]}\\{parts[1]}" if parts[0] else parts[1], password=parts[2])
-    if len(parts) >= 6 and parts[0] and _HASH.fullmatch(parts[3]):
-        return NtlmIdentity(account=parts[0], hashed=parts[3].lower())
+    first, second = parts[0].strip(), parts[1].strip() if len(parts) > 1 else ""
+    if len(parts) == 3 and second and parts[2]:
+        return NtlmIdentity(account=f"{first}\\{second}" if first else second, password=parts[2])
+    if len(parts) >= 6 and first and _HASH.fullmatch(parts[3].strip()):
+        return NtlmIdentity(account=first, hashed=parts[3].strip().lower())
     return None
 
 
@@ -117,7 +118,7 @@ def ntlm_context(
             identity.credential(spnego_wrapped=spnego_wrapped),
             protocol="negotiate" if spnego_wrapped else "ntlm",
             service="smtp",
-            host=manager.host,
+            host=manager.server_name,
             wanted=wanted,
             bindings=bindings,
         )

@@ -21,8 +21,9 @@ from airflow_provider_smtpcm.smtp.sasl import Mechanism, gss_spnego, gssapi, ntl
 from airflow_provider_smtpcm.smtp.sign_in_refusals import How
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.windows.channel_binding import channel_bindings
-from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos, principal_name, realm_is_configured, service_names
+from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
 from airflow_provider_smtpcm.smtp.windows.kerberos_errors import AccountRefusedError, kerberos_error
+from airflow_provider_smtpcm.smtp.windows.kerberos_names import principal_name, realm_is_configured, service_names
 from airflow_provider_smtpcm.smtp.windows.ntlm import USER_FILE, ntlm_context, ntlm_identity
 from airflow_provider_smtpcm.smtp.wire import Wire
 

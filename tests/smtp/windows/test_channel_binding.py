@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from airflow_provider_smtpcm.connection_manager import ChannelBinding
@@ -40,7 +40,7 @@ class Line:
     tls_unique: bytes | None = b"finished"
 
 
-def certificate(key: Key, algorithm: hashes.HashAlgorithm | None) -> bytes:
+def certificate(key: Key, algorithm: hashes.HashAlgorithm | None, scheme: padding.PSS | None = None) -> bytes:
     """A certificate signed by this key with this hash, in DER."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.corp.example")])
     now = dt.datetime.now(dt.UTC)
@@ -52,7 +52,8 @@ def certificate(key: Key, algorithm: hashes.HashAlgorithm | None) -> bytes:
         not_valid_before=now,
         not_valid_after=now + dt.timedelta(days=1),
     )
-    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.DER)  # type: ignore[arg-type]
+    signed = builder.sign(key, algorithm, rsa_padding=scheme)  # type: ignore[arg-type]
+    return signed.public_bytes(serialization.Encoding.DER)
 
 
 def bound_to(kind: ChannelBinding, line: Line) -> bytes | None:
@@ -76,7 +77,11 @@ def test_a_certificate_whose_signature_has_no_hash_is_an_error() -> None:
     assert "'none'" in caught.value.remedy
 
 
-@pytest.mark.parametrize("octets", [b"", b"no certificate"])
+# A certificate says its version in its first octets; there is no sixth.
+VERSION_6 = certificate(RSA, hashes.SHA256()).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)
+
+
+@pytest.mark.parametrize("octets", [b"", b"no certificate", VERSION_6])
 def test_what_is_no_certificate_is_an_error(octets: bytes) -> None:
     """And not a wrong binding, which is worse than none."""
     with pytest.raises(AuthenticationError, match="No channel binding can be made"):
@@ -103,6 +108,14 @@ def test_the_end_point_is_hashed_as_its_signature_is(key: Key, algorithm: hashes
     """RFC 5929 4.1."""
     der = certificate(key, algorithm)
     expected = b"tls-server-end-point:" + hashlib.new(name, der).digest()
+    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=der)) == expected
+
+
+def test_the_hash_of_a_pss_signature_is_among_its_parameters() -> None:
+    """RFC 4055 3.1: the algorithm alone does not tell it."""
+    scheme = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
+    der = certificate(RSA, hashes.SHA384(), scheme)
+    expected = b"tls-server-end-point:" + hashlib.sha384(der).digest()
     assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=der)) == expected
 
 

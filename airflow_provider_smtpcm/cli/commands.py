@@ -1,132 +1,12 @@
-"""The command line: `python -m airflow_provider_smtpcm <command>`. Knows the arguments; each command is elsewhere.
-
-A command is an entry in `COMMANDS`; Airflow's own command line takes the same (`airflow_cli`). What runs it is imported
-then.
-"""
+"""The commands: their arguments, their help, and what runs them, which is elsewhere and imported only then."""
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-
-class UsageError(Exception):
-    """Arguments that do not belong together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """An argument, as argparse's `add_argument` takes it.
-
-    Args:
-        flags: its names.
-        options: the rest.
-    """
-
-    flags: tuple[str, ...]
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """A command.
-
-    Args:
-        run: does it; returns the exit status, or raises UsageError.
-        epilog: stands below the arguments in its help, line by line as it is.
-    """
-
-    name: str
-    help: str
-    description: str
-    arguments: tuple[Argument, ...]
-    run: Callable[[argparse.Namespace], int]
-    epilog: str = ""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status. Wrong arguments end in `SystemExit` with status 2, as argparse has it."""
-    arguments = build_parser().parse_args(argv)
-    try:
-        return int(arguments.run(arguments))
-    except UsageError as error:
-        arguments.fail(str(error))
-        raise
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with all commands."""
-    parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_smtpcm", description="The SSIS SMTP connection manager for Apache Airflow."
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="command")
-    for command in COMMANDS:
-        mine = commands.add_parser(
-            command.name,
-            help=command.help,
-            description=command.description,
-            epilog=command.epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        for argument in command.arguments:
-            mine.add_argument(*argument.flags, **argument.options)
-        mine.set_defaults(run=command.run, fail=mine.error)
-    return parser
-
-
-def port(text: str) -> int:
-    """A port number, or 0."""
-    number = int(text)
-    if not 0 <= number <= 65535:  # the highest there is
-        raise argparse.ArgumentTypeError(f"{number} is no port; take one up to 65535, or 0 for any free one")
-    return number
-
-
-def variable(text: str) -> str:
-    """The name of an environment variable, as a shell can spell it."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
-        raise argparse.ArgumentTypeError("name an environment variable here, not the password itself")
-    return text
-
-
-def connection_id(text: str) -> str:
-    """The id of an Airflow connection; the connection itself is refused without being repeated."""
-    if "://" in text or text.lstrip().startswith("{"):
-        raise argparse.ArgumentTypeError(_NOT_HERE)
-    return text
-
-
-def standard_input(text: str) -> str:
-    """`-` alone."""
-    if text != "-":
-        raise argparse.ArgumentTypeError(_NOT_HERE)
-    return text
-
-
-def windows_auth(text: str) -> tuple[str, str | None]:
-    """`keep` or `anonymous`, and the connection manager that it is about; None: all others."""
-    mode, equals, name = text.partition("=")
-    if mode not in {"keep", "anonymous"} or (equals and not name):
-        raise argparse.ArgumentTypeError("say keep, anonymous, or one of them with =NAME of a connection manager")
-    return mode, name or None
-
-
-def path_mapping(text: str) -> tuple[str, str]:
-    r"""The beginning of a Windows path, and where it is on the workers: `\\files\loads=/srv/loads`."""
-    windows, _, worker = text.rpartition("=")
-    if not windows.strip() or not worker.startswith("/"):
-        raise argparse.ArgumentTypeError(r"write it as '\\server\share=/mnt/share': Windows's, '=', the workers'")
-    return windows.strip(), worker
-
-
-_NOT_HERE = (
-    "a connection on the command line shows its password to everybody in the process list; "
-    "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
-)
+from airflow_provider_smtpcm.cli.command import Argument, Command, UsageError
+from airflow_provider_smtpcm.cli.kinds import connection_id, path_mapping, port, standard_input, variable, windows_auth
 
 
 def run_relay(arguments: argparse.Namespace) -> int:
@@ -176,7 +56,7 @@ def run_import_ssis(arguments: argparse.Namespace) -> int:
 RELAY = Command(
     name="relay",
     help="run an SMTP server on this machine that shows what it receives",
-    description="Run an SMTP server on this machine, for demos and tests. It keeps nothing and sends nothing on.",
+    description="Run an SMTP server on this machine, for demos and tests. It shows what it gets and sends nothing on.",
     arguments=(
         Argument(
             ("--port",),
@@ -311,5 +191,3 @@ IMPORT_SSIS = Command(
     ),
     run=run_import_ssis,
 )
-
-COMMANDS: tuple[Command, ...] = (CHECK, IMPORT_SSIS, RELAY)
