@@ -3,8 +3,8 @@ r"""Send one mail through a server that demands Windows Authentication, such as 
 It uses the connection `smtpcm_default` of type *SMTP Connection Manager*:
 
     airflow connections add smtpcm_default --conn-json \
-        '{"conn_type": "smtpcm", "host": "exchange.corp.example", "login": "CORP\\svc-etl", "password": "...",
-          "extra": {"auth_mode": "windows", "ssl_mode": "starttls"}}'
+        '{"conn_type": "smtpcm", "host": "exchange.corp.example", "port": 587, "login": "CORP\\svc-etl",
+          "password": "...", "extra": {"auth_mode": "windows", "ssl_mode": "starttls"}}'
 
 The DAG is the same as for an anonymous relay: how to sign in is the connection's business.
 """

@@ -56,6 +56,8 @@ PARAMETERS = {
     "Fqdn",
     "Identity",
     "MessageId",
+    "MessageRateLimit",
+    "MessageRateSource",
     "Name",
     "PermissionGroups",
     "RemoteIPRanges",
