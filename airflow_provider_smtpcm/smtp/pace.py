@@ -7,16 +7,22 @@ import math
 import random
 import re
 import time
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, Phase, Reply
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
 # A server that cannot be reached so many times in a row, where nobody waits for it, is not asked again.
 OPENINGS_BEFORE_GIVING_UP = 3
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 # So many acceptances for each connection, then there may be one connection more.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
+# A server that takes a mail in fewer seconds than these is not sent to by the clock.
+_WORTH_LEARNING = 0.05
 # Always about the server, or about all that we send to it (RFC 5321 4.2.3, RFC 4954 6; 432 is Exchange Online's).
 _BUSY = (421, 432, 454)
 # About one mailbox or about the server: the enhanced code (RFC 3463) tells, else the words.
@@ -49,8 +55,18 @@ def is_busy(reply: Reply, phase: Phase | None) -> bool:
     return reply.enhanced is None or _OF_THE_MAILBOX.match(reply.enhanced) is None
 
 
+def asks_for_less(delivery: Delivery) -> bool:
+    """Whether it was the server's state, or all that we send, on account of which a mail was not taken."""
+    error = delivery.error
+    return error is not None and any(is_busy(reply, error.phase) for reply in delivery.replies)
+
+
 class Pace:
     """When the next mail may be begun, and how many connections there may be.
+
+    A server that complains is given a pause, longer each time. One that takes some mails between its complaints has a
+    limit (Exchange's MessageRateLimit counts by the minute): what it was found to take is then sent, mail by mail, and
+    slowly more.
 
     Args:
         connections: at the most.
@@ -61,12 +77,19 @@ class Pace:
         self._most = connections
         #: How many connections there may be now.
         self.connections = connections
-        self._between = 60 / rate_limit if rate_limit else 0.0
+        self._rate_limit = 60 / rate_limit if rate_limit else 0.0
+        # Seconds from the beginning of a mail to that of the next.
+        self._between = self._rate_limit
         self._next_at = -math.inf
         self._pause = FIRST_PAUSE
+        self._paused_until = -math.inf
         self._accepted = 0
         self._needed = _RECOVERY
         self._busy_since: float | None = None
+        # Since when how many mails were taken, and how often that has taught us something.
+        self._counted_since: float | None = None
+        self._counted = 0
+        self._lessons = 0
 
     def due(self) -> bool:
         """Whether a mail may be begun."""
@@ -91,15 +114,18 @@ class Pace:
         """A mail is begun."""
         if self._between:
             self._next_at = time.monotonic() + self._between
+        if self._counted_since is None:
+            self._counted_since = time.monotonic()
 
     def busy(self) -> float | None:
         """The server asks for less: seconds for which nothing is begun; None: it was about what went before a pause."""
         now = time.monotonic()
         self._busy_since = now if self._busy_since is None else self._busy_since
-        if now < self._next_at and not self._between:
+        if now < self._paused_until:
             return None
         wait = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
-        self._next_at = max(self._next_at, now + wait)
+        self._paused_until = now + wait
+        self._next_at = max(self._next_at, self._paused_until)
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         self.fewer(self.connections // 2)
         return wait
@@ -112,8 +138,10 @@ class Pace:
 
     def accepted(self) -> None:
         """The server has taken a mail."""
-        self._busy_since = None
-        if self.connections == self._most and self._pause == FIRST_PAUSE:
+        if self._busy_since is not None:
+            self._learn()
+        self._counted += 1
+        if self.connections == self._most and self._pause == FIRST_PAUSE and self._between == self._rate_limit:
             return
         self._accepted += 1
         if self._accepted % _RECOVERY == 0:  # a complaint now and then is no reason to pause for longer each time
@@ -121,6 +149,27 @@ class Pace:
         if self._accepted >= self._needed * self.connections:
             self._accepted = 0
             self.connections = min(self._most, self.connections + 1)
+        self._quicken()
+
+    def _learn(self) -> None:
+        """It takes mails again: what it took from the time before to this one, in how long, is what it can take."""
+        now = time.monotonic()
+        self._busy_since = None
+        self._pause = max(FIRST_PAUSE, self._pause / 2)
+        if self._counted and self._counted_since is not None:
+            found = (now - self._counted_since) / self._counted
+            if found >= _WORTH_LEARNING and found > self._rate_limit:
+                self._between = found
+                self._next_at = max(self._next_at, now + found)
+                self._pause = max(FIRST_PAUSE, min(self._pause, 2 * found))
+                self._lessons += 1
+                log.info("The server was found to take %.3g mails a minute; it is sent so many.", 60 / found)
+        self._counted_since, self._counted = now, 0
+
+    def _quicken(self) -> None:
+        """Perhaps it takes more by now; one that has complained again and again is asked for it more slowly."""
+        between = self._between * (1 - 1 / (_RECOVERY * 2 ** min(self._lessons, 4)))
+        self._between = between if between >= _WORTH_LEARNING and between > self._rate_limit else self._rate_limit
 
 
 class Openings:

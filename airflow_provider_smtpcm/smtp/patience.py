@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import random
 import time
 from collections.abc import Container, Iterator
@@ -17,10 +18,13 @@ from dataclasses import dataclass
 from airflow_provider_smtpcm.errors import Phase, StoppedError
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.pace import asks_for_less
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+# A mail that a server says it is too busy for has so many times the usual time, while it takes others.
+_AT_THE_MOST = 10
 # So many mails may wait for their next turn, then no further ones are begun.
 MAY_WAIT = 1000
 
@@ -41,7 +45,8 @@ class Patience:
 
     Args:
         errands: None from there means the same.
-        seconds: how long a mail may take from its first turn to the beginning of its last.
+        seconds: how long a mail may take from its first turn to the beginning of its last. Where the server is
+            too busy, twice as long from when it last took a mail, since limits count by the minute.
     """
 
     def __init__(self, errands: Iterator[Errand | None], seconds: float) -> None:
@@ -49,6 +54,8 @@ class Patience:
         self._seconds = seconds
         self._exhausted = False
         self._turns: dict[int, _Turn] = {}
+        # When the server last took a mail.
+        self._taken_at = -math.inf
         # When its next turn is, and its index.
         self._waiting: list[tuple[float, int]] = []
         #: Those that have another turn just now.
@@ -85,8 +92,14 @@ class Patience:
         self.out.discard(delivery.index)
         turn.tries += 1
         now = time.monotonic()
+        if delivery.accepted:
+            self._taken_at = now
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn.tries - 1)) * random.uniform(0.5, 1)  # noqa: S311 - no secret
-        if not left or _is_the_end(delivery) or now + wait - turn.began > self._seconds:
+        give_up_at = turn.began + self._seconds
+        if asks_for_less(delivery):  # which is hardly this mail's fault, unless it goes on and on
+            last = max(turn.began, self._taken_at) + 2 * self._seconds
+            give_up_at = min(last, turn.began + _AT_THE_MOST * self._seconds)
+        if not left or _is_the_end(delivery) or now + wait > give_up_at:
             del self._turns[delivery.index]
             return delivery
         log.info("Mail %d is tried again in %.1f seconds: %s", delivery.index, wait, delivery.error)

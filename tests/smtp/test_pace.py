@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import random
 import threading
 import time
+from collections import deque
 
 import pytest
 
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Phase, Reply
 from airflow_provider_smtpcm.smtp import pace as module
+from airflow_provider_smtpcm.smtp import patience
 from airflow_provider_smtpcm.smtp.pace import OPENINGS_BEFORE_GIVING_UP, Openings, Pace, is_busy
 from tests.smtp.server import Server
 from tests.smtp.test_batch import batch, letter, outcomes
@@ -81,7 +86,7 @@ def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one
         assert not pace.due()
         waits.append(wait)
         counts.append(pace.connections)
-        pace._next_at = time.monotonic()
+        pace._next_at = pace._paused_until = time.monotonic()
     assert counts == [4, 2, 1, 1, 1]
     for number, wait in enumerate(waits):
         assert 0.01 * 2**number <= wait <= 0.02 * 2**number
@@ -132,7 +137,7 @@ def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -
         wait = pace.busy()
         assert wait is not None
         assert wait <= 0.02
-        pace._next_at = time.monotonic()
+        pace._next_at = pace._paused_until = time.monotonic()
         for _ in range(20):
             pace.accepted()
 
@@ -142,12 +147,72 @@ def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
     pace = Pace(1, None)
     for _ in range(8):
         pace.busy()
-        pace._next_at = time.monotonic()
+        pace._next_at = pace._paused_until = time.monotonic()
     for _ in range(100):
         pace.accepted()
     wait = pace.busy()
     assert wait is not None
     assert wait <= 0.02
+
+
+# --- A server with a limit.
+
+
+class Clock:
+    """Time that passes when somebody waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, chance: int = 0) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(module, "time", self)
+        monkeypatch.setattr(module, "random", random.Random(chance))  # noqa: S311 - no secret
+        monkeypatch.setattr(module, "FIRST_PAUSE", 0.5)
+
+    def monotonic(self) -> float:
+        """As `time.monotonic`."""
+        return self.now
+
+    def send(self, pace: Pace, mails: int, *, limit: int, window: float, until: float = math.inf) -> list[float]:
+        """When a server took each mail that takes so many in so many seconds, and counts what it refuses too."""
+        asked: list[float] = []
+        taken: list[float] = []
+        while len(taken) < mails:
+            self.now = max(self.now, pace.next_at) + 0.001
+            pace.begun()
+            asked = [moment for moment in asked if moment > self.now - window]
+            asked.append(self.now)
+            if len(asked) > limit and self.now < until:
+                pace.busy()
+            else:
+                taken.append(self.now)
+                pace.accepted()
+        return taken
+
+
+@pytest.mark.parametrize(("limit", "window"), [(3, 4), (5, 60), (30, 60), (100, 60)])
+def test_a_server_that_takes_so_many_a_minute_is_sent_nearly_so_many(
+    limit: int, window: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its limit is; and it never takes nothing for so long that a mail is given up."""
+    for chance in range(20):
+        clock = Clock(monkeypatch, chance=chance)
+        taken = clock.send(Pace(1, None), 20 * limit, limit=limit, window=window)
+        assert taken[-1] - taken[0] < 3 * 20 * window
+        assert max(after - before for before, after in itertools.pairwise(taken)) < 2 * 60
+
+
+def test_a_rate_that_was_asked_for_is_kept_to_whatever_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody knows the server better."""
+    clock = Clock(monkeypatch)
+    taken = clock.send(Pace(1, 60), 50, limit=100, window=60)
+    assert min(after - before for before, after in itertools.pairwise(taken)) >= 1
+
+
+def test_a_limit_that_is_lifted_is_soon_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that was full for a while is no reason to send a mail every ten seconds all night."""
+    clock = Clock(monkeypatch)
+    taken = clock.send(Pace(1, None), 1000, limit=3, window=60, until=400)
+    assert taken[-1] < 400 + 1800
+    assert taken[-1] - taken[-2] < 0.01
 
 
 # --- A server that cannot be reached.
@@ -209,3 +274,28 @@ def test_a_server_that_sheds_load_gets_fewer_connections_and_every_mail() -> Non
     assert refused[0] == 5
     assert all(len(server.copies(f"<{number}@corp.example>")) == 2 for number in range(60))
     assert len(server.heard) < 30
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Exchange's MessageRateLimit: so many in a while, what is refused counts too, and the line is closed."""
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.025)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
+    monkeypatch.setattr(module, "_WORTH_LEARNING", 0.005)
+    monkeypatch.setattr(patience, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(patience, "LONGEST_WAIT", 3.0)
+    lock, asked = threading.Lock(), deque([-math.inf] * 3, maxlen=3)
+
+    def decide(about: str) -> str | None:
+        if not about.startswith("MAIL"):
+            return None
+        with lock:
+            too_many = time.monotonic() - asked[0] < 0.2
+            asked.append(time.monotonic())
+        return "421 4.4.2 Message submission rate for this client has exceeded the limit" if too_many else None
+
+    with Server(decide) as server:
+        mails = [letter(number) for number in range(20)]
+        found = list(batch(server.manager(), mails, retry_for=6, connections=connections))
+    assert outcomes(found) == ["accepted"] * 20
+    assert all(len(server.copies(f"<{number}@corp.example>")) == 2 for number in range(20))
