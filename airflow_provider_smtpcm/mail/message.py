@@ -108,14 +108,14 @@ class Mail:
         faults: dict[str, MessageError] = {}
         addresses = to, cc, bcc, from_address, reply_to
         given = (*addresses, subject, text, html, attachments, inline_images, priority, headers, message_id)
-        for (name, parse, otherwise), value in zip(_FIELDS, given, strict=True):
+        for (name, parse, otherwise), write, value in zip(_FIELDS, _WRITE_PARSED, given, strict=True):
             parsed = otherwise
             if value is not otherwise:  # most fields of most mails
                 try:
                     parsed = parse(value)
                 except MessageError as fault:
                     faults[name] = fault
-            _set(self, name, parsed)
+            write(self, parsed)
         if not (self.to or self.cc or self.bcc or faults.keys() & {"to", "cc", "bcc"}):
             nobody = MessageError("The mail has no recipient.", remedy="Fill in To, Cc or Bcc.")
             faults = {"recipients": nobody, **faults}
@@ -130,7 +130,8 @@ class Mail:
     @property
     def reads_remote_files(self) -> bool:
         """Whether a file of it is `Attachment.remote`, so that measuring and reading it may take long."""
-        return any(file.remote for file in (*self.attachments, *self.inline_images))
+        files = self.attachments + self.inline_images
+        return bool(files) and any(file.remote for file in files)
 
     def with_identity(
         self,
@@ -176,6 +177,7 @@ class Mail:
 _NAMES = tuple(field.name for field in dataclasses.fields(Mail))
 _READ = attrgetter(*_NAMES)
 _WRITE = tuple(getattr(Mail, name).__set__ for name in _NAMES)
+_WRITE_PARSED = tuple(getattr(Mail, name).__set__ for name, _, _ in _FIELDS)
 
 
 def together(faults: list[MessageError]) -> MessageError:

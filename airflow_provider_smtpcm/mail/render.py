@@ -144,7 +144,11 @@ def compose(mail: Mail, date: datetime | None, parts: Parts, *, binary: bool) ->
     head = _header_fields(mail, mail.from_address, mail.message_id, date, parts)
     # Only addresses are ever written in more than ASCII; those of Bcc are not written at all.
     needs_smtputf8 = not head.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
-    files = _measured(mail, parts) if mail.attachments or mail.inline_images else []
+    if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # most mails
+        body = _only_text(mail, parts)
+        whole = head + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (head, body)
+        return Rendering((whole,), needs_smtputf8=needs_smtputf8)
+    files = _measured(mail, parts)
     binary = binary and bool(files)
     pieces: list[Piece] = [head, *_content(mail, mail.message_id, files, parts, binary=binary)]
     last = pieces[-1]
@@ -173,17 +177,22 @@ def _header_fields(mail: Mail, from_address: Address, message_id: str, date: dat
     return b"".join(fields)
 
 
+def _only_text(mail: Mail, parts: Parts) -> bytes:
+    """The html, or else the text."""
+    return parts.html("html", mail.html) if mail.html else parts.text("plain", mail.text or "")
+
+
 def _content(mail: Mail, message_id: str, files: list[Encoded], parts: Parts, *, binary: bool) -> list[Piece]:
-    """The content fields and the body: mixed ( alternative ( text, related ( html, images ) ), attachments ).
+    """The content fields and the body of several parts.
+
+    They are mixed ( alternative ( text, related ( html, images ) ), attachments ).
 
     Args:
         files: of the attachments, then of the inline images.
     """
-    if not files and not (mail.text and mail.html):
-        return [parts.html("html", mail.html) if mail.html else parts.text("plain", mail.text or "")]
     boundary = _unforeseeable_boundary(message_id) if binary else _boundary(message_id)
     attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
-    body: list[Piece] = [parts.html("html", mail.html) if mail.html else parts.text("plain", mail.text or "")]
+    body: list[Piece] = [_only_text(mail, parts)]
     if images:
         shown = _file_parts("inline", mail.inline_images, images, binary=binary)
         # RFC 2387 3.1 demands the type of the root.

@@ -14,12 +14,10 @@ from collections import deque
 from collections.abc import Iterator
 
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
-from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.dot_stuffing import FINAL_DOT, dot_stuffed
-from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 from airflow_provider_smtpcm.smtp.read_ahead import ReadAhead
 from airflow_provider_smtpcm.smtp.traffic import Line, Traffic
-from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
+from airflow_provider_smtpcm.smtp.transaction import ANSWER, CONTENT, ENVELOPE, LONE_DOT, OVER, Transaction
 from airflow_provider_smtpcm.smtp.wire import BLOCK
 
 log = logging.getLogger(__name__)
@@ -60,7 +58,10 @@ class Lane:
         self._wire.phase = Phase.ENVELOPE
         self._replies = self._wire.replies
         self._tell = log.isEnabledFor(logging.DEBUG)
-        self._offers = session.extensions
+        self._offers_size = "SIZE" in session.extensions
+        self._offers_pipelining = "PIPELINING" in session.extensions
+        self._offers_smtputf8 = "SMTPUTF8" in session.extensions
+        self._offers_binary = {"CHUNKING", "BINARYMIME"} <= session.extensions.keys()
         self._size_limit = session.size_limit
         self._in_flight: deque[Transaction] = deque()
         # What is to be sent, where in it the last one in flight is handed over, and what follows it.
@@ -84,12 +85,12 @@ class Lane:
     @property
     def past_the_envelope(self) -> bool:
         """Whether a message is being sent, or its answer awaited."""
-        return self._content is not None or (self.busy and self._in_flight[0].stage is Stage.ANSWER)
+        return self._content is not None or (self.busy and self._in_flight[0].stage is ANSWER)
 
     @property
     def at_work(self) -> bool:
         """Whether it has something to say, or will have at the server's next word."""
-        return self.busy and (bool(self._block) or self._in_flight[-1].stage is not Stage.ANSWER)
+        return self.busy and (bool(self._block) or self._in_flight[-1].stage is not ANSWER)
 
     @property
     def handed_over(self) -> Transaction | None:
@@ -115,6 +116,8 @@ class Lane:
                 if not self._send():
                     break
                 turns -= 1
+                if self._in_flight and self._in_flight[-1].unanswered:
+                    break  # until the server speaks nothing more can be said
             self.wants_write = bool(self._block) or not turns
         except MailError as error:
             self._sending_failed(error)
@@ -140,11 +143,11 @@ class Lane:
         if not self._in_flight:
             return
         last = self._in_flight[-1]
-        if last.stage is Stage.ENVELOPE and not last.unanswered and not self._block:
+        if last.stage is ENVELOPE and not last.unanswered and not self._block:
             self._in_flight.pop()
             self.session.half_begun = last.said > 0
             self._traffic.delivered(last.broke(error))
-        elif out_of_time or (len(self._in_flight) == 1 and last.stage is not Stage.ENVELOPE and not last.handed_over):
+        elif out_of_time or (len(self._in_flight) == 1 and last.stage is not ENVELOPE and not last.handed_over):
             self._broke(error)
 
     def abandon(self) -> None:
@@ -185,19 +188,20 @@ class Lane:
         """Add what comes next; whether more may follow at once."""
         if self._traffic.closing:
             return False
-        flying = self._in_flight[-1] if self._in_flight else None
-        if flying is None or (flying.stage is Stage.ANSWER and len(self._in_flight) == 1 and self._may_follow(flying)):
+        if not self._in_flight:
             return self._begin_transaction()
-        if flying.stage is Stage.ENVELOPE and flying.said < len(flying.lines):
-            return self._say_lines(flying, parts)
-        if flying.stage is Stage.LONE_DOT:
+        flying = self._in_flight[-1]
+        stage = flying.stage
+        if stage is ENVELOPE:
+            return flying.said < len(flying.lines) and self._say_lines(flying, parts)
+        if stage is ANSWER:
+            return len(self._in_flight) == 1 and self._may_follow(flying) and self._begin_transaction()
+        if stage is LONE_DOT:
             parts.append(FINAL_DOT)
             self._handed_over_at = sum(map(len, parts)) - len(FINAL_DOT)
-            flying.stage = Stage.ANSWER
+            flying.stage = ANSWER
             return True
-        if flying.stage is Stage.CONTENT and self._content is None:
-            return self._begin_content(flying, parts)
-        return False
+        return stage is CONTENT and self._content is None and self._begin_content(flying, parts)
 
     def _may_follow(self, flying: Transaction) -> bool:
         return flying.pipelined and self._manners.pipelining and self._traffic.quick
@@ -208,17 +212,19 @@ class Lane:
         if outgoing is None:
             return False
         try:
-            rendering = self._rendering(outgoing)
+            rendering = outgoing.rendering
+            if outgoing.binary is not None and self._offers_binary:
+                rendering = outgoing.binary
             outgoing.check(
                 rendering,
                 limit=self._size_limit,
-                smtputf8="SMTPUTF8" in self._offers,
+                smtputf8=self._offers_smtputf8,
                 peer=self._wire.peer,
             )
         except MailError as error:
             self._traffic.delivered(outgoing.not_sent(error))
             return True
-        parameters = f" SIZE={rendering.size}" if "SIZE" in self._offers else ""
+        parameters = f" SIZE={rendering.size}" if self._offers_size else ""
         if rendering.binary:
             parameters += " BODY=BINARYMIME"
         if rendering.needs_smtputf8:
@@ -229,18 +235,12 @@ class Lane:
             peer=self._wire.peer,
             parameters=parameters,
             chunking=rendering.binary,
-            pipelined=self._manners.pipelining and "PIPELINING" in self._offers,
+            pipelined=self._offers_pipelining and self._manners.pipelining,
             on_heels=bool(self._in_flight),
             reset=self.session.needs_reset and not self._in_flight,
         )
         self._in_flight.append(flying)
         return True
-
-    def _rendering(self, outgoing: Outgoing) -> Rendering:
-        """As BINARYMIME (RFC 3030) where that is asked for, offered, and worth it."""
-        if outgoing.binary is None or not {"CHUNKING", "BINARYMIME"} <= self._offers.keys():
-            return outgoing.rendering
-        return outgoing.binary
 
     def _say_lines(self, flying: Transaction, parts: list[bytes]) -> bool:
         lines = flying.lines if flying.pipelined else flying.lines[flying.said : flying.said + 1]
@@ -258,7 +258,7 @@ class Lane:
         if message is not None:
             parts.append(message)
             self._handed_over_at = sum(map(len, parts)) - len(FINAL_DOT)
-            flying.stage = Stage.ANSWER
+            flying.stage = ANSWER
             return True
         if flying.chunking:
             self._left = flying.rendering.size
@@ -274,7 +274,7 @@ class Lane:
         if flying.chunking:
             self._left -= len(block)
             if not self._left:
-                flying.stage = Stage.ANSWER
+                flying.stage = ANSWER
                 self._handed_over_at = len(block) - 1
                 self._close_content()
 
@@ -284,7 +284,7 @@ class Lane:
         self._wire.receive_some()
         if self._hear():
             return False
-        self._in_flight[-1].stage = Stage.ANSWER
+        self._in_flight[-1].stage = ANSWER
         self._handed_over_at = 0
         return self._fill([FINAL_DOT])
 
@@ -319,7 +319,9 @@ class Lane:
         The mail counts as handed over before it is, so that an interruption in between does not find one that nobody
         can have.
         """
-        flying = next(flying for flying in self._in_flight if flying.stage is Stage.ANSWER and not flying.handed_over)
+        flying = self._in_flight[-1]
+        if flying.stage is not ANSWER:  # it follows on the heels of the one that is meant
+            flying = self._in_flight[-2]
         at = self._handed_over_at or 0
         flying.handed_over = at < len(piece)
         try:
@@ -354,18 +356,25 @@ class Lane:
     def _hear(self) -> bool:
         """Take every reply that is whole; whether the line is done for."""
         heard = False
+        next_reply, in_flight = self._replies.next, self._in_flight
         while not self.dead:
             try:
-                reply = self._replies.next(self._wire.phase)
+                reply = next_reply(self._wire.phase)
                 if reply is None:
                     break
                 heard = True
                 if self._tell:
                     log.debug("S: %s", reply)
-                if not self._in_flight:
+                if not in_flight:
                     self._unasked(reply)
-                else:
-                    self._take(self._in_flight[0], reply)
+                    continue
+                flying = in_flight[0]
+                if reply.code == 421 and self._closes_the_session(flying, reply):
+                    self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
+                    continue
+                flying.hear(reply)
+                if flying.stage is OVER:
+                    self._settle(flying, reply)
             except ProtocolError as error:
                 self._broke(error)
         if heard and not self.dead:
@@ -374,14 +383,12 @@ class Lane:
             self._set_deadline()
         return self.dead
 
-    def _take(self, flying: Transaction, reply: Reply) -> None:
-        if reply.code == 421 and self.session.has_carried_mail and self._keep and flying.may_be_closed_by(reply):
-            # The server closes a session that has carried mail: its limit, or its idle time. The mail is nobody's yet.
-            self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
-            return
-        flying.hear(reply)
-        if flying.stage is not Stage.OVER:
-            return
+    def _closes_the_session(self, flying: Transaction, reply: Reply) -> bool:
+        """Whether a session that has carried mail is closed: its limit, or its idle time. The mail is nobody's yet."""
+        return self.session.has_carried_mail and self._keep and flying.may_be_closed_by(reply)
+
+    def _settle(self, flying: Transaction, reply: Reply) -> None:
+        """The transaction is over."""
         self.session.has_carried_mail = True
         self.session.needs_reset = not flying.handed_over
         if flying.on_heels and not flying.line_is_dead:
@@ -420,7 +427,7 @@ class Lane:
 
     def _may_go_again(self, flying: Transaction, error: MailError, *, first: bool) -> bool:
         """Whether it was not this mail's fault, and nobody can have it."""
-        if flying.stage is not Stage.ENVELOPE:
+        if flying.stage is not ENVELOPE:
             return False
         if not first or self._came_of_pipelining(flying, error):
             return True
@@ -428,7 +435,7 @@ class Lane:
 
     def _came_of_pipelining(self, flying: Transaction, error: MailError) -> bool:
         """Whether a server that got its commands one by one might not have failed."""
-        if not (flying.pipelined and flying.stage is Stage.ENVELOPE):
+        if not (flying.pipelined and flying.stage is ENVELOPE):
             return False
         begun = flying.on_heels or flying.answered
         if isinstance(error, ConnectionLostError):

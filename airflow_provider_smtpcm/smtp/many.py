@@ -24,7 +24,7 @@ from airflow_provider_smtpcm.smtp.interruption import raise_unknown
 from airflow_provider_smtpcm.smtp.lane import Lane
 from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
-from airflow_provider_smtpcm.smtp.pace import Openings, Pace, is_busy
+from airflow_provider_smtpcm.smtp.pace import Openings, Pace, asks_for_less
 from airflow_provider_smtpcm.smtp.supply import Supply
 from airflow_provider_smtpcm.smtp.traffic import Line
 from airflow_provider_smtpcm.stop import Stop
@@ -141,24 +141,24 @@ class Mailing:
 
     def next_outgoing(self) -> Outgoing | None:
         """A mail that is ready to be sent, if there is one, and if it may be sent already."""
-        if not self._supply or not self._pace.due():
+        if not self._supply.ready or not self._pace.due():
             return None
         self._pace.begun()
-        return self._supply.take()
+        return self._supply.ready.popleft()
 
     def again(self, outgoing: Outgoing) -> None:
         """This one goes first into whatever lane is free."""
         if self.closing:
             self.delivered(outgoing.not_sent(self._stop.error()))
         else:
-            self._supply.put_back(outgoing)
+            self._supply.ready.appendleft(outgoing)
 
     def delivered(self, delivery: Delivery) -> None:
         """This is what became of a mail."""
         self._finished.append(delivery)
         if delivery.error is None:
             self._pace.accepted()
-        elif any(is_busy(reply, delivery.error.phase) for reply in delivery.replies):
+        elif asks_for_less(delivery):
             self._asked_for_less(delivery)
 
     def wake(self) -> None:
@@ -210,9 +210,16 @@ class Mailing:
             self._supply.fill()
         if len(self._lanes) > self._pace.connections:
             self._retire()
-        if self._supply:
-            self._feed()
-            self._open_some()
+        if self._supply.ready:
+            if hungry := self._hungry:
+                self._feed(hungry)
+            if len(self._lanes) + self._opening < self._pace.connections:
+                self._open_some()
+
+    @property
+    def _hungry(self) -> list[int]:
+        """The lanes that could do with a mail."""
+        return [number for number, lane in self._lanes.items() if lane.hungry]
 
     @property
     def _done(self) -> bool:
@@ -227,19 +234,18 @@ class Mailing:
 
     def _patience(self) -> float:
         """Seconds until something has to be done whether or not anybody says anything."""
-        moments: list[float] = []
+        moment = min([self._end_by, *[lane.deadline for lane in self._lanes.values()]])
         if not self.closing:
             ask_at = self._supply.ask_at
             if ask_at is not None and self._may_ask:
                 if not ask_at:
                     return 0.0
-                moments.append(ask_at)
-            if self._supply:
-                if any(lane.hungry for lane in self._lanes.values()):
-                    moments.append(self._pace.next_at)
+                moment = min(moment, ask_at)
+            if self._supply.ready:
+                if self._hungry:
+                    moment = min(moment, self._pace.next_at)
                 elif not self._opening and len(self._lanes) < self._pace.connections:
-                    moments.append(max(self._pace.next_at, self._openings.next_at))
-        moment = min((self._end_by, *moments, *(lane.deadline for lane in self._lanes.values())))
+                    moment = min(moment, max(self._pace.next_at, self._openings.next_at))
         return moment if moment == math.inf else max(0.0, moment - time.monotonic())
 
     def _wait(self, seconds: float) -> None:
@@ -255,7 +261,8 @@ class Mailing:
                 lane.listen()
             else:
                 lane.speak()
-            self._after(number, lane)
+            if lane.dead or lane.wants_write is not lane.write_awaited:
+                self._after(number, lane)
         now = time.monotonic()
         if not events or now > self._looked_at + _LOOK_AROUND:
             self._looked_at = now
@@ -284,20 +291,21 @@ class Mailing:
             lane.speak()  # what it was reading may have arrived
             self._after(number, lane)
 
-    def _feed(self) -> None:
+    def _feed(self, hungry: list[int]) -> None:
+        """Have these lanes ask for a mail, if one may be begun."""
         if not self._pace.due():
             return
-        for number, lane in list(self._lanes.items()):
-            if lane.hungry:
-                if self._open_session is None:
-                    lane.speak()
-                else:
-                    lane.listen()  # a server that closed the line while it was idle said so there
-                self._after(number, lane)
+        for number in hungry:
+            lane = self._lanes[number]
+            if self._open_session is None:
+                lane.speak()
+            else:
+                lane.listen()  # a server that closed the line while it was idle said so there
+            self._after(number, lane)
 
     def _asked_for_less(self, delivery: Delivery) -> None:
         """The server is busy: pause, or, where it has taken nothing for long, leave the rest to another try."""
-        if self._pace.busy_for > max(self._open_for, _ENDURANCE):
+        if self._pace.busy_for > max(2 * self._open_for, _ENDURANCE):  # as long as a mail is tried again for it
             self._supply.give_up(
                 ConnectError(
                     f"The server has taken no mail for {self._pace.busy_for:.0f} seconds, and asks for less: "
@@ -319,14 +327,14 @@ class Mailing:
     # --- Sessions
 
     def _open_some(self) -> None:
-        if not self._supply or not self._pace.due() or not self._openings.due():
+        if not self._supply.ready or not self._pace.due() or not self._openings.due():
             return
         if self._open_session is None:
             if not self._lanes:
                 self._supply.give_up(ConnectError("The session is closed.", remedy="Open another one."))
             return
-        due = 1 if self._pace.limited else len(self._supply)
-        hungry = sum(lane.hungry for lane in self._lanes.values())
+        due = 1 if self._pace.limited else len(self._supply.ready)
+        hungry = len(self._hungry)
         while due > hungry + self._opening and len(self._lanes) + self._opening < self._pace.connections:
             self._opening += 1
             self._background.run(self._opened)
@@ -352,8 +360,8 @@ class Mailing:
             log.warning("Going on with %d connections: %s", self._pace.connections, problem)
         elif self._openings.failed(problem):
             self._supply.give_up(problem)
-        elif self._openings.at_once and self._supply:
-            self.delivered(self._supply.take().not_sent(problem))
+        elif self._openings.at_once and self._supply.ready:
+            self.delivered(self._supply.ready.popleft().not_sent(problem))
 
     def _add(self, session: Line) -> None:
         lane = Lane(session, self, keep=self._open_session is not None)

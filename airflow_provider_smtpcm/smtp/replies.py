@@ -54,13 +54,15 @@ class ReplyReader:
         Raises:
             ProtocolError: these are no replies, or one without end.
         """
+        octets = self._octets
         while True:
-            end = self._octets.find(b"\n", self._at)
+            at = self._at
+            end = octets.find(b"\n", at)
             if end < 0:
-                if len(self._octets) - self._at > LONGEST_LINE:
+                if len(octets) - at > LONGEST_LINE:
                     raise self._too_long(phase)
                 return None
-            line = self._octets[self._at : end]
+            line = octets[at:end]
             self._at = end + 1
             if self._code is None and (reply := self._known.get(line)) is not None:
                 return reply

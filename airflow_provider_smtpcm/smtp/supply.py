@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.mail.merge import MergeRenderer
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp.complete import complete
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.dot_stuffing import FINAL_DOT, dot_stuffed
+from airflow_provider_smtpcm.smtp.dot_stuffing import with_final_dot
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing, not_prepared
 
 # A message up to so many octets is held ready in one piece while its envelope is on the way.
@@ -62,56 +62,41 @@ class Supply:
         self._delivered = delivered
         self._renderer = MergeRenderer()
         self._binary_renderer = MergeRenderer(binary=True) if manager.binary_mime else None
-        self._ready: deque[Outgoing] = deque()
+        #: Those that can be sent, in their order.
+        self.ready: deque[Outgoing] = deque()
         # Those whose files are being measured in a thread.
         self._preparing: dict[int, tuple[Errand, Mail]] = {}
         self._asked_at = 0.0
         self._quick_in_a_row = _QUICK_IN_A_ROW if at_hand else 0
+        #: Whether whoever makes the errands has been quick lately, so that it can be asked while a server waits.
+        self.quick = at_hand
         self._exhausted = False
         self._given_up: MailError | None = None
         #: What whoever makes the errands raised.
         self.failure: Exception | None = None
 
-    def __len__(self) -> int:
-        """How many are ready."""
-        return len(self._ready)
-
     @property
     def ended(self) -> bool:
         """Whether nothing is left, and nothing comes."""
-        return self._exhausted and not self._ready and not self._preparing
-
-    @property
-    def quick(self) -> bool:
-        """Whether whoever makes the errands has been quick lately, so that it can be asked while a server waits."""
-        return self._quick_in_a_row >= _QUICK_IN_A_ROW
+        return self._exhausted and not self.ready and not self._preparing
 
     @property
     def ask_at(self) -> float | None:
         """When (`time.monotonic`) it is worth asking for more; None: it is not."""
-        return None if self._exhausted or self._room <= 0 else self._asked_at
-
-    @property
-    def _room(self) -> int:
-        return self._ahead - len(self._ready) - len(self._preparing)
-
-    def take(self) -> Outgoing:
-        """The next one."""
-        return self._ready.popleft()
-
-    def put_back(self, outgoing: Outgoing) -> None:
-        """Nobody has this one, or not everybody: it is the next."""
-        self._ready.appendleft(outgoing)
+        if self._exhausted or len(self.ready) + len(self._preparing) >= self._ahead:
+            return None
+        return self._asked_at
 
     def fill(self) -> None:
         """Prepare some, but not for long."""
-        if self._exhausted or self._room <= 0:
+        room = self._ahead - len(self.ready) - len(self._preparing)
+        if self._exhausted or room <= 0:
             return
         now = time.monotonic()
         if now < self._asked_at:
             return
         until = now + _PREPARING
-        for _ in range(self._room):
+        for _ in range(room):
             try:
                 errand = next(self._errands, self)
             except Exception as error:  # noqa: BLE001 - the consumer hears of it once the mails before it are settled
@@ -122,20 +107,25 @@ class Supply:
             if errand is None:
                 self._asked_at = time.monotonic() + _ASKED_AGAIN
                 # Mostly it says so rather than have us wait.
-                self._quick_in_a_row = _QUICK_IN_A_ROW if self._asked_at - now - _ASKED_AGAIN < _QUICK else 0
+                self._took(self._asked_at - now - _ASKED_AGAIN, turns=_QUICK_IN_A_ROW)
                 return
             assert isinstance(errand, Errand)
             self._prepare(errand)
             asked, now = now, time.monotonic()
-            self._quick_in_a_row = self._quick_in_a_row + 1 if now - asked < _QUICK else 0
+            self._took(now - asked)
             if now > until:
                 return
+
+    def _took(self, seconds: float, turns: int = 1) -> None:
+        """Whoever makes the errands took so long for one."""
+        self._quick_in_a_row = self._quick_in_a_row + turns if seconds < _QUICK else 0
+        self.quick = self._quick_in_a_row >= _QUICK_IN_A_ROW
 
     def give_up(self, error: MailError) -> None:
         """Nothing can be sent any more, neither what is ready nor what comes."""
         self._given_up = error
-        while self._ready:
-            self._delivered(self._ready.popleft().not_sent(error))
+        while self.ready:
+            self._delivered(self.ready.popleft().not_sent(error))
 
     def cut_off(self, error: MailError) -> None:
         """Nothing is sent any more, and nobody is asked for more."""
@@ -160,11 +150,11 @@ class Supply:
             if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
                 outgoing.binary = self._binary_renderer.render(mail)
             elif outgoing.rendering.size <= _HELD_READY:
-                outgoing.message = b"".join((*dot_stuffed(outgoing.rendering.pieces), FINAL_DOT))
+                outgoing.message = with_final_dot(outgoing.rendering.pieces)
         except MailError as error:
             self._delivered(not_prepared(errand, mail, error))
             return
-        self._ready.append(outgoing)
+        self.ready.append(outgoing)
 
     def _prepared_afar(self, errand: Errand, mail: Mail) -> Arrived:
         """Measure files that may take long to answer; in a thread."""
@@ -186,6 +176,6 @@ class Supply:
             elif self._given_up is not None:
                 self._delivered(outgoing.not_sent(self._given_up))
             else:
-                self._ready.append(outgoing)
+                self.ready.append(outgoing)
 
         return arrived

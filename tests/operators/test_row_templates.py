@@ -12,6 +12,7 @@ import jinja2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.operators.merge.row import Row
@@ -42,7 +43,11 @@ def filled_in(template: str, row: Row, field: str = "text", env: jinja2.Environm
         ({"headers": {"X-Id": "{{ }}"}}, "headers is no template"),
         ({"subject": "{{ rwo.name }}"}, "subject: 'rwo' is undefined.*Correct the name"),
         ({"subject": "{{ 1 // 0 }}"}, "subject cannot be filled in .*ZeroDivisionError"),
-        ({"html_file": "/nowhere/page.html"}, "html_file: there is no file '/nowhere/page.html'"),
+        ({"html_file": "/nowhere/page.html"}, "html_file: there is no file '/nowhere/page.html'.*template_searchpath"),
+        (
+            {"text_file": r"\\files\loads\body.txt"},
+            r"there is no file '\\\\files\\loads\\body\.txt' .*a path on Windows.*mount the share",
+        ),
         ({"text_file": "body.txt", "text": "x"}, "'text' and 'text_file' are both set"),
     ],
 )
@@ -126,6 +131,49 @@ def test_html_is_escaped_unless_it_is_said_to_be_safe() -> None:
     assert filled_in("<p>&nbsp;</p>", row, "html") == "<p>&nbsp;</p>"
     for field in ("text", "subject", "to"):
         assert filled_in("<p>{{ row.name }}</p>", row, field) == "<p><b>&\"'</p>"
+
+
+class Marked:
+    """A value that brings its own HTML."""
+
+    def __html__(self) -> str:
+        return "<u>marked</u>"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "plain",
+        "<a href='x'>&\"</a>",
+        "ü<",
+        Markup("<b>&amp;</b>"),
+        5,
+        -2.5,
+        True,
+        ["<"],
+        {"<": "'"},
+        b"<x>",
+        Marked(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ v }}",
+        "{{ v ~ '<' ~ v }}",
+        "{{ v | upper }}{{ v | e }}{{ v | safe }}{{ v | string | length }}",
+        "{% set s %}<i>{{ v }}</i>{% endset %}{{ s }}",
+        "{% macro m(x) %}<b>{{ x }}</b>{{ caller() }}{% endmacro %}{% call m(v) %}{{ v }}{% endcall %}",
+        "{% block b %}{{ v }}{% endblock %}{{ self.b() }}{% filter upper %}{{ v }}{% endfilter %}",
+        "{% autoescape false %}{{ v }}{% endautoescape %}{% for c in [v, 1] %}{{ c }}{{ loop.index }}{% endfor %}",
+    ],
+)
+def test_html_is_what_jinja_makes_of_it_whatever_a_value_is(template: str, value: Any) -> None:
+    """What is marked as safe stays as it is, also where a template passes it on within itself."""
+    written = filled_in("{% set v = row.v %}" + template, Row(v=value), field="html")
+    assert written == jinja2.Environment(autoescape=True).from_string(template).render(v=value)
 
 
 def test_an_html_file_is_escaped_too_and_a_text_file_is_not(tmp_path: Path) -> None:

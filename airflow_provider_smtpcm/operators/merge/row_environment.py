@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # Templates that others include or extend; the task's own environment would compile them for each row.
 _INCLUDED = 64
+_SPECIAL_IN_HTML = re.compile("[&<>\"']")
 
 
 def gives_objects(environment: jinja2.Environment) -> bool:
@@ -50,6 +52,16 @@ def over_rows(environment: jinja2.Environment, *, autoescape: bool) -> jinja2.En
     result.getattr = attribute  # type: ignore[method-assign,assignment]
     result.getitem = item  # type: ignore[method-assign,assignment]
     return result
+
+
+def escaped(value: Any) -> str:
+    """What `markupsafe.escape` makes of a value, but not marked as safe where nothing in it had to be escaped."""
+    kind = type(value)
+    if kind is int or (kind is str and _SPECIAL_IN_HTML.search(value) is None):
+        return str(value)
+    from markupsafe import escape
+
+    return escape(value)
 
 
 def _nothing_for_none(value: Any) -> Any:
