@@ -40,6 +40,11 @@ _PRIORITIES = {
 }
 # A comma, or a quoted name, which may hold some.
 _COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,')
+# Airflow 3.1 calls a backend that raised once more, at once and in the same process, with another body. For so many
+# seconds a mail whose outcome is unknown is not sent again to the same people under the same subject.
+IN_DOUBT_FOR = 300.0
+# When that was, and with what error.
+_in_doubt: dict[tuple[object, ...], tuple[float, MailError]] = {}
 _NOT_OURS = ("from", "to", "cc", "bcc", "subject", "date", "mime-version", "received", "return-path", "delivered-to")
 
 
@@ -156,8 +161,20 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
             "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, people, conn_id
         )
         return
+    this = (conn_id, mail.to, mail.cc, mail.bcc, mail.subject)
+    since, doubt = _in_doubt.get(this, (0.0, None))
+    if doubt is not None and time.monotonic() - since < IN_DOUBT_FOR:
+        log.warning(
+            "%r to %s was not sent again: a moment ago it was handed over without an answer, and may have been "
+            "delivered. Airflow 3.1 asks twice where an alert failed.",
+            mail.subject,
+            people,
+        )
+        raise doubt
     delivery = send_within(hook, mail, RETRY_FOR, began=began)
     if delivery.error is not None:
+        if delivery.outcome == "unknown":
+            _in_doubt[this] = time.monotonic(), delivery.error
         if not delivery.accepted or delivery.outcome == "unknown":
             raise delivery.error
         log.warning("%s", delivery.error)

@@ -11,9 +11,12 @@ import pytest
 from airflow import __version__
 from airflow.sdk import DAG, task
 
+from airflow_provider_smtpcm import email_backend
 from airflow_provider_smtpcm.email_backend import send_email
+from airflow_provider_smtpcm.notifications import sending
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.testing import Relay
+from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 
 TO = ["oncall@corp.example"]
 # Airflow 3.2.0 to 3.3.0 send by their own SMTP provider, whatever the setting says.
@@ -28,6 +31,12 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
         connection = relay.airflow_connection(from_address="Airflow <airflow@corp.example>")
         monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
         yield relay
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(email_backend, "_in_doubt", {})
+    monkeypatch.setattr(sending, "_in_vain", {})
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -60,6 +69,29 @@ def test_a_server_that_is_down_may_be_tried_again(relay: Relay, monkeypatch: pyt
     with pytest.raises(AirflowException, match="Cannot connect") as caught:
         send_email(TO, "x", "y")
     assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_a_mail_that_may_have_been_delivered_is_not_sent_again_though_airflow_asks_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With another body, as Airflow 3.1 does where the first call raised; another mail, and a later one, go."""
+    said = [STORE_AND_HANG_UP]
+    with Server(lambda about: said.pop() if said and about == MESSAGE else None) as server:
+        extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
+        connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+        with pytest.raises(AirflowFailException, match="may have been delivered") as first:
+            send_email("oncall@corp.example", "Airflow alert", "the exception")
+        with pytest.raises(AirflowFailException) as second:
+            send_email("oncall@corp.example", "Airflow alert", "Failed attempt to attach error logs")
+        assert str(second.value) == str(first.value)
+        assert len(server.stored) == 1
+        assert any("was not sent again" in warning for warning in warnings(caplog))
+        send_email("oncall@corp.example", "Another alert", "the exception")
+        assert len(server.stored) == 2
+        monkeypatch.setattr(email_backend, "IN_DOUBT_FOR", 0.0)
+        send_email("oncall@corp.example", "Airflow alert", "once more")
+        assert len(server.stored) == 3
 
 
 def test_an_attachment_that_is_missing_raises(relay: Relay) -> None:
@@ -252,3 +284,26 @@ def test_email_on_failure_goes_through_it_and_the_task_s_state_is_its_own(
     assert received.recipients == tuple(TO)
     assert "load" in received.message["Subject"]
     assert "it broke" in received.message.get_body(("html",)).get_content()  # type: ignore[union-attr]
+
+
+def test_an_alert_of_airflow_s_own_that_may_have_been_delivered_is_sent_once(
+    run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 3.1 asks for it twice."""
+    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", "airflow_provider_smtpcm.email_backend.send_email")
+    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_CONN_ID", "smtpcm_default")
+    with Server(lambda about: STORE_AND_HANG_UP if about == MESSAGE else None) as server:
+        extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
+        connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+        with DAG("email_in_doubt", schedule=None) as dag:
+
+            @task(email=TO, email_on_failure=True)
+            def load() -> None:
+                raise ValueError("it broke")
+
+            load()
+
+        run = run_dag(dag)
+        assert str(run.get_task_instance("load").state) == "failed"
+        assert len(server.stored) == (1 if IS_HONOURED else 0)

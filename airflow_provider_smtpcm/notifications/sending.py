@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
+log = logging.getLogger(__name__)
+
 #: Seconds for which an alert is tried again, unless somebody says otherwise. A task waits for it, or the DAG processor,
 #: which Airflow kills after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
 RETRY_FOR = 20.0
 #: Seconds that a last try may still take.
 LAST_TRY = 15.0
+#: Seconds that an alert is given where the one before waited for its server in vain, not so many seconds ago. Several
+#: alerts of one DAG file would else exceed together what Airflow gives its DAG processor.
+SHORT_TRY, A_MOMENT = 3.0, 60.0
+# When a server, by host and port, was last waited for in vain by this process.
+_in_vain: dict[tuple[str, int], float] = {}
 
 
 class _AskedInTheLoop(SmtpConnectionManagerHook):
@@ -70,6 +78,8 @@ def connected(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Sm
 def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *, began: float) -> Delivery:
     """Send a mail, try it again for so many seconds where it was refused for now, and be done `LAST_TRY` later.
 
+    A server that this process has just waited for in vain is tried once, and shortly.
+
     Args:
         hook: of the connection.
         mail: with sender and Message-ID.
@@ -84,9 +94,21 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
     stop = Stop()
     stop.why = f"the {retry_for:g} seconds of 'retry_for' were over and the last try too"
     passed = time.monotonic() - began
-    if passed >= retry_for + LAST_TRY:
+    left = retry_for + LAST_TRY - passed
+    if left <= 0:
         raise stop.error()
-    timer = threading.Timer(retry_for + LAST_TRY - passed, stop.ask)
+    server = hook.connection_manager.host, hook.connection_manager.port
+    shortly = time.monotonic() - _in_vain.get(server, -A_MOMENT) < A_MOMENT
+    if shortly:
+        log.warning(
+            "%s:%d could not be reached a moment ago, or took nothing: this alert is tried once, for %g seconds at the "
+            "most.",
+            *server,
+            SHORT_TRY,
+        )
+        stop.why = f"the server could not be reached a moment ago, nor now within {SHORT_TRY:g} seconds"
+        retry_for, left = 0.0, min(left, SHORT_TRY)
+    timer = threading.Timer(left, stop.ask)
     timer.daemon = True
     timer.start()
     try:
@@ -95,6 +117,11 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
         )
     finally:
         timer.cancel()
+    error = deliveries[0].error if deliveries else stop.error()
+    if error is None or not error.retryable or (deliveries and deliveries[0].outcome != "not_sent"):
+        _in_vain.pop(server, None)
+    elif not shortly:  # what was tried shortly says too little: once the moment is over, an alert has its full time
+        _in_vain[server] = time.monotonic()
     if not deliveries:
         raise stop.error()
     return deliveries[0]

@@ -190,15 +190,15 @@ class SendMailOperator(BaseOperator):
         """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
         from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
 
+        past = PastDelivery(tries.ledger)
         try:
-            past = PastDelivery(tries.ledger)
             accepted = past.accepted()
             if accepted is not None:
                 return accepted
             mail = self._mail(context, hook, tries.ledger)
             delivery = past.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(mail, hook, past)
         except MailError as error:
-            tries.failure = self._airflow_error(error)
+            tries.failure = self._airflow_error(past.with_doubt(error))
             return None
         tries.failure = self._failure(mail, delivery, durable=tries.ledger is not None)
         return delivery

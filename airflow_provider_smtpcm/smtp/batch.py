@@ -26,6 +26,9 @@ class Journal(Protocol):
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """This is what became of an errand; `left` are the recipients whom another try may reach."""
 
+    def told(self, delivery: Delivery) -> Delivery:
+        """As somebody is to be told of it who knows of no earlier try, which may have delivered it."""
+
 
 def deliveries(
     errands: Iterator[Errand | None], send: Send, *, retry_for: float, journal: Journal | None
@@ -44,6 +47,9 @@ def deliveries(
     def on_their_way() -> Container[int]:
         return patience.out if journal is None else journal.in_doubt
 
+    def told(delivery: Delivery) -> Delivery:
+        return delivery if journal is None else journal.told(delivery)
+
     with closing(sending):
         try:
             for delivery in sending:
@@ -52,10 +58,10 @@ def deliveries(
                 if journal is not None:
                     journal.heard(delivery, left)
                 if final is not None:
-                    yield final
+                    yield told(final)
         except GeneratorExit:
             raise
         except BaseException:
-            yield from patience.give_up(on_their_way())  # of the others it is known how they stand
+            yield from map(told, patience.give_up(on_their_way()))  # of the others it is known how they stand
             raise
-    yield from patience.give_up(on_their_way())
+    yield from map(told, patience.give_up(on_their_way()))

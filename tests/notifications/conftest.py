@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from airflow_provider_smtpcm.notifications import sending
 from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import BASE
 
@@ -24,3 +25,8 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 def airflow_at_corp(monkeypatch: pytest.MonkeyPatch) -> None:
     """The web address that links begin with."""
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", BASE)
+
+
+@pytest.fixture(autouse=True)
+def _no_server_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_in_vain", {})

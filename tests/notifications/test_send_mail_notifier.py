@@ -111,10 +111,52 @@ def test_a_server_that_says_nothing_is_not_waited_for(
     assert "'retry_for' were over" in caplog.text
 
 
+def test_several_alerts_to_a_server_that_says_nothing_wait_for_it_once(
+    silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DAG processor calls the callbacks of all DAGs of a file, and is killed when they take too long together."""
+    monkeypatch.setattr(sending, "SHORT_TRY", 0.2)
+    monkeypatch.setattr(sending, "LAST_TRY", 0.5)
+    notifier()(dict(FAILED))
+    assert "tried once" not in caplog.text
+    monkeypatch.setattr(sending, "LAST_TRY", 3600)  # which the test's own limit would not let pass
+    for _ in range(2):
+        notifier(retry_for=3600)(dict(FAILED))
+    assert caplog.text.count("this alert is tried once, for 0.2 seconds at the most") == 2
+    assert caplog.text.count("the server could not be reached a moment ago, nor now within 0.2 seconds") == 2
+
+
+def test_a_server_that_is_back_has_its_full_time_again(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    """The next alert is sent at once, and nothing is held against the server after it."""
+    manager = sending.connected("smtpcm_default").connection_manager
+    sending._in_vain[manager.host, manager.port] = time.monotonic()
+    for _ in range(2):
+        notifier()(dict(FAILED))
+    assert len(relay.messages) == 2
+    assert caplog.text.count("this alert is tried once") == 1
+
+
+def test_after_a_moment_nothing_is_held_against_a_server(
+    closed_port: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A triggerer lives for weeks; what was tried shortly does not prolong the moment."""
+    notifier()(dict(FAILED))
+    (server,) = sending._in_vain
+    almost = time.monotonic() - sending.A_MOMENT + 5
+    monkeypatch.setitem(sending._in_vain, server, almost)
+    notifier()(dict(FAILED))
+    assert sending._in_vain == {server: almost}
+    monkeypatch.setitem(sending._in_vain, server, almost - 5)
+    notifier()(dict(FAILED))
+    assert caplog.text.count("this alert is tried once") == 1
+
+
 def test_the_longest_wait_is_shorter_than_airflow_s_patience_with_its_dag_processor() -> None:
     """It kills whoever reads a DAG file and calls its callbacks after so long, and the alert with it."""
     patience = conf.getint("dag_processor", "dag_file_processor_timeout")
-    assert patience - 10 >= sending.RETRY_FOR + sending.LAST_TRY + many._WINDING_UP
+    longest = sending.RETRY_FOR + sending.LAST_TRY + many._WINDING_UP
+    assert patience - 10 >= longest
+    assert patience >= longest + 3 * sending.SHORT_TRY  # four of one file
 
 
 def test_what_is_sent_again_without_its_files_has_no_second_time_of_its_own(silent_server: None) -> None:

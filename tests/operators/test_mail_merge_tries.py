@@ -155,6 +155,39 @@ def test_rows_without_an_answer_are_named_on_every_try_and_not_sent_again(behind
     assert [line["outcome"] for line in lines(tmp_path / "report.jsonl")].count("unknown") == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "fields", "said_too"),
+    [
+        ("550 5.1.1 no such user", {}, "550"),
+        ("451 later", {}, "451"),
+        ("", {"attachments": "/nowhere/{{ row.name }}.csv"}, "/nowhere/Jane.csv"),
+        ("", {"subject": "{{ row.nothing }}"}, "no column 'nothing'"),
+    ],
+)
+def test_a_row_that_may_have_arrived_is_never_said_to_be_refused_or_not_made(
+    answer: str, fields: dict[str, str], said_too: str, behind: Behind, tmp_path: Path
+) -> None:
+    """Though the copy was, that somebody asked for."""
+    store, report, said = Kept(), str(tmp_path / "report.jsonl"), [STORE_AND_HANG_UP]
+
+    def decide(heard: str) -> str | None:
+        if said:
+            return said.pop() if heard == MESSAGE else None
+        return (answer or None) if heard == f"RCPT TO:<{JANE}>" else None
+
+    with Server(decide) as server:
+        behind(server)
+        failure(merge(on_unknown="retry"), store)
+        error = failure(merge(on_unknown="retry", report_file=report, retry_for=0.2, **fields), store)
+        assert retried(error)
+        assert "1 unknown of 3 rows" in str(error)
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+    (line,) = (line for line in lines(tmp_path / "report.jsonl") if line["row"] == 1)
+    assert line["outcome"] == "unknown"
+    assert "by an earlier try" in line["error"]
+    assert said_too in line["error"]
+
+
 def test_after_a_kill_the_rows_of_the_window_are_in_doubt_and_the_others_are_sent(
     behind: Behind, tmp_path: Path
 ) -> None:

@@ -104,6 +104,74 @@ def test_it_is_sent_again_under_its_message_id_where_somebody_asked_for_that(beh
         assert ids(server)[0] == ids(server)[1]
 
 
+SAID_NO = [("550 5.1.1 no such user", "RCPT"), ("554 5.6.0 spam", MESSAGE), ("451 later", "MAIL"), (HANG_UP, "MAIL")]
+
+
+@pytest.mark.parametrize("retry_for", [0, 0.3])
+@pytest.mark.parametrize(("answer", "about"), SAID_NO)
+def test_what_may_have_been_delivered_stays_so_whatever_the_next_tries_come_to(
+    answer: str, about: str, retry_for: float, behind: Behind
+) -> None:
+    """A refusal of the copy does not take the first one back; and all tries after it know that."""
+    store, said = Kept(), [STORE_AND_HANG_UP]
+
+    def decide(heard: str) -> str | None:
+        if said:
+            return said.pop() if heard == MESSAGE else None
+        return answer if heard.startswith(about) else None
+
+    with Server(decide) as server:
+        behind(server)
+        failure(send(on_unknown="retry"), store)
+        for _ in range(2):
+            error = failure(send(on_unknown="retry", retry_for=retry_for), store)
+            assert retried(error)
+            assert f"may have been delivered to {A}, {B} by an earlier try" in str(error)
+            assert answer is HANG_UP or answer[:3] in str(error)
+        error = failure(send(), store)
+        assert not retried(error)
+        assert "It is not sent again, since it may have been delivered" in str(error)
+        assert len(server.stored) == 1
+
+
+@pytest.mark.parametrize("on_refused", ["fail", "warn"])
+def test_only_who_was_accepted_in_the_end_or_was_never_in_doubt_is_out_of_it(on_refused: str, behind: Behind) -> None:
+    """One was refused before the doubt, one has the copy, and one was refused it, for good or for now."""
+    store, said = Kept(), [STORE_AND_HANG_UP]
+    refused = {f"RCPT TO:<{C}>": "550 5.1.1 no such user"}
+
+    def decide(heard: str) -> str | None:
+        return said.pop() if heard == MESSAGE and said else refused.get(heard)
+
+    task = send(to=[A, B, C], on_unknown="retry", on_refused=on_refused)
+    with Server(decide) as server:
+        behind(server)
+        failure(task, store)
+        for answer in ("550 5.1.1 no", "451 later"):
+            refused[f"RCPT TO:<{B}>"] = answer
+            error = failure(task, store)
+            assert retried(error)
+            assert f"may have been delivered to {B} by an earlier try" in str(error)
+        del refused[f"RCPT TO:<{B}>"]
+        if on_refused == "warn":
+            result = attempt(task, store)
+            assert (result["outcome"], result["accepted"], list(result["refused"])) == ("partial", [A, B], [C])
+        else:
+            assert not retried(failure(task, store))
+        assert [stored.recipients for stored in server.stored] == [(A, B), (A,), (B,)]
+
+
+def test_a_mail_that_can_no_longer_be_made_may_have_been_delivered_all_the_same(behind: Behind) -> None:
+    """Somebody may take the attachment for the whole trouble."""
+    store = Kept()
+    with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
+        behind(server)
+        failure(send(on_unknown="retry"), store)
+        error = failure(send(on_unknown="retry", attachments="/nowhere/report.csv"), store)
+        assert "may have been delivered by an earlier try" in str(error)
+        assert "/nowhere/report.csv" in str(error)
+
+
 def test_a_process_that_was_killed_with_the_mail_on_its_way_leaves_it_in_doubt(behind: Behind) -> None:
     """Its last word was that it is about to send."""
     store = Kept()

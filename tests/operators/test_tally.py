@@ -55,7 +55,7 @@ def test_every_row_has_its_line_in_the_report(tmp_path: Path) -> None:
     tally.delivered(1, "a", MAIL, delivery(accepted=("jane@corp.example", "jim@corp.example")))
     tally.delivered(2, "b", MAIL, refused())
     tally.made_no_mail(3, None, MessageError("The row has no column 'x'."))
-    tally.interrupted(4, "d", "<4@corp.example>", MessageError("The task was interrupted."))
+    tally.in_doubt(4, "d", MessageError("The task was interrupted."), message_id="<4@corp.example>")
     report.close()
     first, second, third, fourth = lines(tmp_path / "report.jsonl")
     assert first == {

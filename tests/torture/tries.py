@@ -295,7 +295,7 @@ def _of_one(job: Job, recipients: list[str], one: Told) -> list[str]:
     for to, number in copies.items():
         if number == 0 and to in one.accepted:
             wrong.append(f"lost: {to}")
-        if number and to not in one.accepted and one.outcome != "unknown" and job.on_unknown == "fail":
+        if number and to not in one.accepted and one.outcome != "unknown":
             wrong.append(f"{to} has a copy and is said not to ({one.outcome})")
     return wrong
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, Reply
@@ -13,6 +14,7 @@ from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reser
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, Rest, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.outgoing import not_prepared
+from airflow_provider_smtpcm.smtp.refusals import some_of
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
@@ -37,6 +39,8 @@ class LedgerJournal:
         self._open: deque[Errand] = deque()
         #: The errands that were passed on, and of which nothing was heard.
         self.in_doubt: dict[int, Errand] = {}
+        # Who may have it by an earlier try, of errands that were sent although that is so.
+        self._doubted: dict[int, tuple[str, ...]] = {}
 
     def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
         """Pass errands on once they are written down; None stands for nothing just now.
@@ -74,16 +78,25 @@ class LedgerJournal:
             self._open.extend(self._reserved[1])
             self._reserved = None
         if self._reserved is None and self._gathered and idle:
+            if self._ledger.doubts:
+                self._remember_doubts()
             rows = [(errand.index, self._mark(errand.index)) for errand in self._gathered]
-            rests = {errand.index: rest for errand in self._gathered if (rest := _rest_of(errand))}
+            rests = {errand.index: rest for errand in self._gathered if (rest := self._rest_of(errand))}
             self._reserved = self._ledger.reserve(rows, rests), self._gathered
             self._gathered = []
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""
         asked = _asked(self.in_doubt[delivery.index])
-        lost = {address: str(reply) for address, reply in delivery.refused.items() if not reply.transient}
-        state = _state(delivery, left, never_asked=bool(delivery.never_asked(asked)))
+        doubted = self._in_doubt_after(delivery)
+        # A refusal does not take back what an earlier try may have delivered.
+        lost = {
+            address: str(reply)
+            for address, reply in delivery.refused.items()
+            if not reply.transient and address not in doubted
+        }
+        never_asked = bool(delivery.never_asked(asked))
+        state = State.UNKNOWN if doubted else _state(delivery, left, never_asked=never_asked)
         self._ledger.record(
             delivery.index, state, EVERYBODY if state is State.ACCEPTED else Rest(delivery.accepted, lost)
         )
@@ -91,7 +104,30 @@ class LedgerJournal:
 
     def never_heard(self, index: int) -> None:
         """What became of this one nobody will say any more."""
-        self._ledger.record(index, State.UNKNOWN, _rest_of(self.in_doubt.pop(index)))
+        self._ledger.record(index, State.UNKNOWN, self._rest_of(self.in_doubt.pop(index)))
+
+    def told(self, delivery: Delivery) -> Delivery:
+        """As it is with what an earlier try may have delivered."""
+        return doubtful(delivery, self._in_doubt_after(delivery))
+
+    def _remember_doubts(self) -> None:
+        for errand in self._gathered:
+            known = self._ledger.doubts.get(errand.index)
+            if known is not None and errand.index not in self._doubted:
+                self._doubted[errand.index] = tuple(
+                    address.address
+                    for address in errand.mail.recipients
+                    if address.address not in known.accepted and address.address not in known.lost
+                )
+
+    def _in_doubt_after(self, delivery: Delivery) -> tuple[str, ...]:
+        doubted = self._doubted.get(delivery.index, ())
+        return tuple(address for address in doubted if address not in delivery.accepted)
+
+    def _rest_of(self, errand: Errand) -> Rest:
+        doubted = self._doubted.get(errand.index, ())
+        refused = errand.refused.items()
+        return Rest(errand.accepted, {address: str(reply) for address, reply in refused if address not in doubted})
 
     def close(self) -> None:
         """Nothing more is sent: what was written down and not passed on is not on its way."""
@@ -99,7 +135,8 @@ class LedgerJournal:
             self._open.extend(self._reserved[1])
         self._reserved = None
         for errand in self._open:
-            self._ledger.record(errand.index, State.AGAIN, _rest_of(errand))
+            state = State.UNKNOWN if self._doubted.get(errand.index) else State.AGAIN
+            self._ledger.record(errand.index, state, self._rest_of(errand))
         self._open.clear()
 
 
@@ -116,10 +153,6 @@ def _state(delivery: Delivery, left: tuple[str, ...], *, never_asked: bool) -> S
 
 def _asked(errand: Errand) -> tuple[str, ...]:
     return errand.recipients or tuple(address.address for address in errand.mail.recipients)
-
-
-def _rest_of(errand: Errand) -> Rest:
-    return Rest(errand.accepted, {address: str(reply) for address, reply in errand.refused.items()})
 
 
 def errand_of(index: int, mail: Mail, known: Known) -> Errand | None:
@@ -150,12 +183,44 @@ def as_before(index: int, mail: Mail, known: Known, error: MailError) -> Deliver
         known: what the tries before left of it.
         error: why it was not begun.
     """
-    if known.state in (State.OPEN, State.UNKNOWN):
-        doubt = OutcomeUnknownError(
-            f"{mail.message_id} may have been delivered by an earlier try. {error.message}", remedy=error.remedy
-        )
-        return Delivery(index=index, message_id=mail.message_id or "", outcome=Outcome.UNKNOWN, error=doubt)
-    return not_prepared(errand_of(index, mail, known) or Errand(index, mail), mail, error)
+    delivery = not_prepared(errand_of(index, mail, known) or Errand(index, mail), mail, error)
+    if not known.in_doubt:
+        return delivery
+    recipients = [address.address for address in mail.recipients]
+    return doubtful(delivery, [one for one in recipients if one not in known.rest.accepted])
+
+
+def doubtful(delivery: Delivery, doubted: Sequence[str]) -> Delivery:
+    """The delivery of a mail that an earlier try may have delivered, whatever this one came to.
+
+    Args:
+        delivery: what this try came to.
+        doubted: who may have it by an earlier one, and was not accepted by this one.
+    """
+    if not doubted or delivery.error is None:
+        return delivery
+    return replace(
+        delivery,
+        outcome=Outcome.UNKNOWN,
+        error=doubt(f"{delivery.message_id} may have been delivered to {some_of(doubted)}", delivery.error),
+    )
+
+
+def doubt(what: str, error: MailError) -> OutcomeUnknownError:
+    """That an earlier try may have delivered it stays true, whatever kept this one from doing so.
+
+    Args:
+        what: may have been delivered, and to whom.
+        error: with what this try ended.
+    """
+    return OutcomeUnknownError(
+        f"{what} by an earlier try, of which no answer is known. This try: {error.message}",
+        remedy="Look for it in the server's log or message tracking before you send it yourself. "
+        f"{error.remedy}".strip(),
+        phase=error.phase,
+        reply=error.reply,
+        retryable=error.retryable,
+    )
 
 
 def parsed(said: str) -> Reply:

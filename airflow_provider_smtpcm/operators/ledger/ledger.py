@@ -57,6 +57,11 @@ class Known:
     state: State
     rest: Rest = EVERYBODY
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the mail may have been delivered, and nobody knows."""
+        return self.state in (State.OPEN, State.UNKNOWN)
+
 
 #: Of a row that nobody has met.
 NOTHING = Known(State.UNSEEN)
@@ -130,8 +135,12 @@ class Ledger:
         if standing is Standing.CLOSED or (standing is Standing.ENDED and send_again):
             self.generation += 1
             self.resumed = False
+        #: Of the rows that an earlier try may have delivered: who has it, or was refused for good, all the same.
+        self.doubts: dict[int, Rest] = {}
         if self.resumed:
             self._read_blocks()
+            for number, block in self._blocks.items():
+                self.doubts.update((number * ROWS + at, rest) for at, rest in block.in_doubt().items())
             if standing is Standing.ENDED:
                 self._give_another_chance()
         self._write_head(Standing.OPEN)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, RefusedError
 from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, errand_of, parsed
+from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, doubt, errand_of, parsed
 from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known, Ledger
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
@@ -77,6 +77,12 @@ class PastDelivery:
     def as_before(self, mail: Mail, error: MailError) -> Delivery:
         """What became of it, where this try did not begin with it."""
         return as_before(0, mail, self._known or NOTHING, error)
+
+    def with_doubt(self, error: MailError) -> MailError:
+        """Why no mail was sent; that an earlier try may have delivered it is not forgotten for that."""
+        if self._known is None or not self._known.in_doubt:
+            return error
+        return doubt("The mail may have been delivered", error)
 
     def _kept(self, mail: Mail, outcome: Outcome) -> Delivery:
         """What `keep` has stored, or, where the try ended just before, what the rows say."""

@@ -96,6 +96,13 @@ class Block:
         else:
             self.rest.pop(at, None)
 
+    def in_doubt(self) -> dict[int, Rest]:
+        """The rows that may have been delivered, and of each who has it, or was refused for good, all the same."""
+        doubtful = {State.OPEN, State.UNKNOWN}
+        if not any(state.encode() in self.states for state in doubtful):
+            return {}
+        return {at: self.rest.get(at, EVERYBODY) for at in range(len(self)) if self.state(at) in doubtful}
+
     def give_another_chance(self) -> bool:
         """Whoever was refused for good is to be asked again; whether there is anybody."""
         refused = {at for at, state in enumerate(self.states) if state in (ord(State.REFUSED), ord(State.PARTIAL))}

@@ -9,12 +9,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.arguments.values import as_text
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
+from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger.journal import errand_of
+from airflow_provider_smtpcm.mail.identity import stable_message_id
+from airflow_provider_smtpcm.operators.ledger.journal import doubt, errand_of
 from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known
 from airflow_provider_smtpcm.operators.ledger.record import MARK
 from airflow_provider_smtpcm.operators.merge.past import Past
@@ -24,7 +27,6 @@ from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-    from airflow_provider_smtpcm.mail import Mail
 
 _TEXTS = ("subject", "text", "html")
 _RECIPIENTS = ("to", "cc", "bcc")
@@ -33,6 +35,7 @@ _ALONE = ("subject", "priority", "headers")
 _NOBODY = "nobody@corp.example"
 _LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
 _DIGEST_OCTETS = 16
+_AS_JSON = json.JSONEncoder(sort_keys=True, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,12 @@ class RowMails:
                 raise fault
             return self._mail(self._templates.fill_in(row, number), key)
         except MailError as error:
-            self._tally.made_no_mail(number, key, error, accepted=known.rest.accepted)
+            accepted = known.rest.accepted
+            if known.in_doubt:
+                error = doubt("The mail of this row may have been delivered", error)
+                self._tally.in_doubt(number, key, error, message_id=None, accepted=accepted)
+            else:
+                self._tally.made_no_mail(number, key, error, accepted=accepted)
             return None
 
     def mark(self, index: int) -> bytes:
@@ -159,9 +167,6 @@ class RowMails:
             )
 
     def _mail(self, values: dict[str, Any], key: str) -> Mail:
-        from airflow_provider_smtpcm.mail import Mail
-        from airflow_provider_smtpcm.mail.identity import stable_message_id
-
         mail = self._addressed(Mail(**_as_arguments(values)))
         if mail.message_id is not None:
             return mail
@@ -203,15 +208,13 @@ class RowKeys:
 
 def _written(row: Row) -> str:
     try:
-        return json.dumps(row, sort_keys=True, default=str)
+        return _AS_JSON.encode(row)
     except (ValueError, TypeError, RecursionError) as error:
         raise MessageError(f"The row cannot be told from others ({error}).", remedy="Give a 'row_key'.") from None
 
 
 def digest_of(text: str) -> bytes:
     """Sixteen octets that no other text has."""
-    from hashlib import blake2b
-
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_OCTETS).digest()
 
 
@@ -225,7 +228,6 @@ def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
     Raises:
         MailError: an address is none, a file is missing, or the connection cannot be used.
     """
-    from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
 
     _ = hook.connection_manager  # what is wrong with it is wrong for every row

@@ -94,7 +94,7 @@ def _leave(mails: RowMails, tally: MergeTally, journal: LedgerJournal | None, wh
         if index not in journal.in_doubt if journal is not None else isinstance(why, StoppedError):
             tally.delivered(row.number, row.key, row.mail, as_before(index, row.mail, row.known, not_begun))
             continue
-        tally.interrupted(row.number, row.key, row.mail.message_id, doubt)
+        tally.in_doubt(row.number, row.key, doubt, message_id=row.mail.message_id, accepted=row.known.rest.accepted)
         if journal is not None:
             journal.never_heard(index)
     mails.in_flight.clear()

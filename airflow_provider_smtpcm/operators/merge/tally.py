@@ -124,10 +124,20 @@ class MergeTally:
             self._write(number, key, outcome=outcome, error=error)
         self._tell_now_and_then()
 
-    def interrupted(self, number: int, key: str, message_id: str | None, error: MailError) -> None:
-        """A mail that was on its way when the task was interrupted: it may have been delivered."""
+    def in_doubt(
+        self, number: int, key: str | None, error: MailError, *, message_id: str | None, accepted: Sequence[str] = ()
+    ) -> None:
+        """A mail that was on its way when the task was interrupted, in this try or an earlier one.
+
+        Args:
+            number: of the row.
+            key: what names it.
+            error: why no more is known, or was done.
+            message_id: of the mail; None where none was made this time.
+            accepted: who has it by an earlier try.
+        """
         self._count("unknown", number, error)
-        self._write(number, key, outcome="unknown", error=error, message_id=message_id)
+        self._write(number, key, outcome="unknown", error=error, message_id=message_id, accepted=accepted)
 
     def result(self) -> dict[str, object]:
         """The task's XCom: the counts, the first troubles of each kind, and how fast it went."""
@@ -172,6 +182,8 @@ class MergeTally:
         message_id: str | None = None,
         accepted: Sequence[str] = (),
     ) -> None:
+        if not self._report.file:
+            return
         self._report.write(
             row=number,
             key=key,

@@ -250,6 +250,71 @@ def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
     assert journal.in_doubt == {}
 
 
+# --- What an earlier try may have delivered.
+
+
+def in_doubt(store: Memory) -> Ledger:
+    """The ledger of a try that begins with a mail that may have been delivered to two, and was refused for one."""
+    ledger = Ledger(store)
+    ledger.record(0, State.UNKNOWN, Rest((), {C: "550 5.1.1 no"}), mark=mark(0))
+    ledger.end(Standing.OPEN)
+    return Ledger(store)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_way(heard: bool) -> None:
+    """And after a process that was killed then; who was refused before there was a doubt is not in it."""
+    store = Memory()
+    ledger = in_doubt(store)
+    journal = LedgerJournal(ledger, mark)
+    first = errand_of(0, mail(), Known(State.UNKNOWN, Rest((), {C: "550 5.1.1 no"})))
+    assert first is not None
+    turns: list[Errand | None] = [first]
+    admitted = journal.admit(turns.pop() if turns else None for _ in itertools.repeat(None))
+    passed_on(admitted)
+    turns.append(Errand(0, mail(), (B,), (), {A: NEVER, C: NEVER}))
+    refused = became(Outcome.REFUSED, RefusedError("no", retryable=True), refused={A: NEVER, B: LATER, C: NEVER})
+    journal.heard(refused, (B,))
+    told = journal.told(refused)
+    assert told.outcome is Outcome.UNKNOWN
+    assert f"may have been delivered to {A}, {B} by an earlier try" in str(told.error)
+    passed_on(admitted)
+    if heard:
+        journal.heard(became(Outcome.REFUSED, RefusedError("no"), refused={A: NEVER, B: NEVER, C: NEVER}), ())
+    journal.close()
+    ledger.end(Standing.OPEN)
+    known = Ledger(store).known(0, mark(0))
+    assert known == Known(State.UNKNOWN if heard else State.OPEN, Rest((), {C: "550 5.1.1 no"}))
+
+
+def test_what_was_to_be_sent_in_spite_of_a_doubt_and_was_not_stays_in_doubt() -> None:
+    """It was written down already."""
+    store = Memory()
+    ledger = in_doubt(store)
+    ledger.doubts[1] = Rest()
+    journal = LedgerJournal(ledger, mark)
+    passed_on(journal.admit(iter(errands(2))))
+    journal.close()
+    ledger.end(Standing.OPEN)
+    known = Ledger(store).known(1, mark(1))
+    assert known is not None
+    assert known.state is State.UNKNOWN
+
+
+def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
+    """Once everybody has, the mail is accepted."""
+    store = Memory()
+    ledger = in_doubt(store)
+    journal = LedgerJournal(ledger, mark)
+    passed_on(journal.admit(iter((Errand(0, mail(), (A, B), (), {C: NEVER}),))))
+    partial = became(Outcome.PARTIAL, RefusedError("no"), accepted=(A, B), refused={C: NEVER})
+    journal.heard(partial, ())
+    assert journal.told(partial) is partial
+    journal.close()
+    ledger.end(Standing.OPEN)
+    assert Ledger(store).known(0, mark(0)) == Known(State.PARTIAL, Rest((A, B), {C: "550 5.1.1 no"}))
+
+
 # --- What was not passed on.
 
 
