@@ -28,6 +28,7 @@ PASSWORD = "correct horse battery"
 ALICE = {r"CORP\alice": PASSWORD}
 GREETING = "S: 220 mail ESMTP"
 HELLO = f"{GREETING}\nC: EHLO *\nS: 250-mail\nS: 250 SIZE 1000"
+WELL = "C: NOOP\nS: 250 ok\nC: QUIT\nS: 221 bye"
 WINDOWS = {"auth_mode": "windows", "login": r"CORP\alice", "password": PASSWORD}
 
 
@@ -293,6 +294,36 @@ def test_three_wrong_passwords_are_announced_before_they_are_tried(check_it: Che
     assert "Nothing else was tried" not in found.report.remedy
 
 
+def test_a_binding_that_tls_1_3_does_not_have_is_no_failure(check_it: CheckIt) -> None:
+    """It is so with every server."""
+    with Relay(users=ALICE) as relay:
+        found = check_it(manager_of(relay), every_binding=True)
+    lines = dict(line.split(": ", 1) for line in found.details["every binding"].split("\n"))
+    assert lines["tls-server-end-point (the connection's own)"] == "accepted"
+    assert lines["tls-unique"] == "not tried, as expected: it ended with TLS 1.2, and this line has TLSv1.3."
+    assert str(found.report.verdict) == "ok"
+
+
+@pytest.mark.parametrize("offer", ["NTLM", "PLAIN GSSAPI", "gss-spnego"])
+def test_an_anonymous_connection_to_a_server_that_offers_windows_is_given_a_hint(offer: str, check_it: CheckIt) -> None:
+    """It may take mail from everybody here, or refuse it at the first recipient: that is not seen without a mail."""
+    with Dialogue(f"{GREETING}\nC: EHLO *\nS: 250-mail\nS: 250 AUTH {offer}\n{WELL}") as dialogue:
+        found = check_it(scripted(dialogue))
+    nobody, hint = found.details["identity"].split("\n")
+    assert nobody == "nobody: an anonymous session"
+    assert "may refuse mail" in hint and "Authentication is 'Windows Authentication' (auth_mode)" in hint
+    assert offer.upper().split()[-1] in hint and "PLAIN" not in hint
+    assert found.statuses["identity"] == "ok"
+
+
+@pytest.mark.parametrize("keyword", ["SIZE 1000", "AUTH PLAIN LOGIN"])
+def test_an_anonymous_connection_to_any_other_server_is_given_none(keyword: str, check_it: CheckIt) -> None:
+    """There is nothing that it could do about it."""
+    with Dialogue(f"{GREETING}\nC: EHLO *\nS: 250-mail\nS: 250 {keyword}\n{WELL}") as dialogue:
+        found = check_it(scripted(dialogue))
+    assert found.details["identity"] == "nobody: an anonymous session"
+
+
 def test_a_locked_account_is_left_alone(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each further sign-in would keep it locked."""
     from airflow_provider_smtpcm.smtp import session
@@ -361,6 +392,10 @@ def test_text_that_is_no_connection_is_refused_without_being_repeated(
         said = "".join(capsys.readouterr())
         assert "hush-hush" not in said
         assert "Mend each of these" in said
+        # Nobody looks for it in the Airflow UI.
+        assert "Admin" not in said
+        where = "in the environment variable MAIL_URI" if "MAIL_URI" in arguments else "in what is on standard input"
+        assert where in " ".join(said.split())
 
 
 def test_a_connection_that_is_written_wrong_names_every_fault(
@@ -374,7 +409,7 @@ def test_a_connection_that_is_written_wrong_names_every_fault(
     page = capsys.readouterr().out
     assert "Connection 'mail' cannot be used" in page
     assert page.count(" - ") == 2
-    assert " ".join(page.split()).endswith("and run the check again.")
+    assert " ".join(page.split()).endswith("(Admin, Connections), and run the check again.")
     assert "hush-hush" not in page
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.worker_path import as_written, file_remedy
 
 if TYPE_CHECKING:
     import jinja2
@@ -73,6 +74,9 @@ def _find(field: str, file: str, folders: list[Path]) -> Path:
             return folder / file
     places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
-        f"{field}: there is no file {file!r} (looked in {places}, and in the worker's own folder).",
-        remedy="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
+        f"{field}: there is no file {as_written(file)} (looked in {places}, and in the worker's own folder).",
+        remedy=file_remedy(
+            file,
+            otherwise="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
+        ),
     )

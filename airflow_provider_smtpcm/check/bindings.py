@@ -46,7 +46,7 @@ def try_bindings(
     results = {own: failure} | dict(_others(manager, context, give_up_at))
     for kind, error in results.items():
         mine = " (the connection's own)" if kind is own else ""
-        recorder.tell(Around.BINDINGS, f"{kind}{mine}: {f'no: {error.message}' if error else 'accepted'}")
+        recorder.tell(Around.BINDINGS, f"{kind}{mine}: {_told(kind, error)}")
     passing = [kind for kind, error in results.items() if error is None]
     if failure is None:
         recorder.end()
@@ -60,6 +60,14 @@ def try_bindings(
         remedy = _NONE_PASSES
     recorder.end()
     return remedy
+
+
+def _told(kind: ChannelBinding, error: MailError | None) -> str:
+    if error is None:
+        return "accepted"
+    if kind is ChannelBinding.TLS_UNIQUE and error.message.endswith("TLSv1.3."):
+        return "not tried, as expected: it ended with TLS 1.2, and this line has TLSv1.3."
+    return f"no: {error.message}"
 
 
 def _why_not(manager: SmtpConnectionManager, failure: MailError | None) -> str | None:

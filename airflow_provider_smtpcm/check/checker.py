@@ -18,6 +18,8 @@ from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
 
 #: All of it together, whatever the connection's own timeouts say.
 CHECK_SECONDS = 30.0
+# The mechanisms that carry Windows Authentication.
+_WINDOWS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
 # OpenSSL's X509_V_ERR_... for a chain that ends in nobody who is trusted.
 _AUTHORITY_UNKNOWN = (2, 18, 19, 20, 21)
 
@@ -34,13 +36,22 @@ def check(manager: SmtpConnectionManager, *, subject: str, listener: Listener, e
     return _Check(manager, subject, listener, every_binding=every_binding).run()
 
 
-def unusable(error: MailError, *, subject: str, recorder: Recorder) -> Report:
-    """The report on a connection that cannot be read or used: nothing was tried."""
+def unusable(
+    error: MailError, *, subject: str, recorder: Recorder, where: str = "where the connection is defined"
+) -> Report:
+    """The report on a connection that cannot be read or used: nothing was tried.
+
+    Args:
+        error: why.
+        subject: how the report calls the connection.
+        recorder: hears of it.
+        where: the place at which its author mends it.
+    """
     recorder.begin(Around.SETTINGS)
     recorder.fail(error)
     remedy = error.remedy
     if isinstance(error, ConnectionSettingsError):
-        remedy = "Mend each of these where the connection is defined (Admin, Connections), and run the check again."
+        remedy = f"Mend each of these {where}, and run the check again."
     return Report(
         subject=subject,
         steps=tuple(recorder.steps),
@@ -118,6 +129,13 @@ class _Check:
         recorder = self._recorder
         who = session.signed_in.identity if session.signed_in else "nobody: an anonymous session"
         recorder.tell(Around.IDENTITY, who)
+        windows = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS]
+        if session.signed_in is None and windows:
+            recorder.tell(
+                Around.IDENTITY,
+                f"Hint: the server offers Windows Authentication ({', '.join(windows)}). It may refuse mail from an "
+                "anonymous connection until Authentication is 'Windows Authentication' (auth_mode).",
+            )
         limit = session.size_limit
         recorder.tell(Around.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server names none")
         recorder.begin(Around.NOOP)

@@ -36,9 +36,11 @@ def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_
         every_binding: sign in with each channel binding.
     """
     page = Page()
-    subject = f"the Airflow connection '{conn_id}'"
-    if conn_id is None:
-        subject = "the connection on standard input" if from_stdin else f"the connection in ${uri_env}"
+    subject, where = f"the Airflow connection '{conn_id}'", "where the connection is defined (Admin, Connections)"
+    if conn_id is None and from_stdin:
+        subject, where = "the connection on standard input", "in what is on standard input"
+    elif conn_id is None:
+        subject, where = f"the connection in ${uri_env}", f"in the environment variable {uri_env}"
     steps = _nobody if as_json else page.step
     try:
         if not as_json:
@@ -48,7 +50,7 @@ def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_
             try:
                 manager = _manager(conn_id, from_stdin=from_stdin, uri_env=uri_env)
             except MailError as error:
-                report = unusable(error, subject=subject, recorder=Recorder(steps))
+                report = unusable(error, subject=subject, recorder=Recorder(steps), where=where)
             else:
                 report = check(manager, subject=subject, listener=steps, every_binding=every_binding)
         _tell(report, page, as_json=as_json)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
+from airflow_provider_smtpcm.worker_path import as_written, file_remedy, means_windows
 
 _NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
 _CONTENT_TYPE = re.compile(rf'({_NAME})/{_NAME}(?: *; *{_NAME}=(?:{_NAME}|"[ !#-\[\]-~]*"))*')
@@ -26,7 +27,6 @@ _ANY_TYPE = "application/octet-stream"
 # A later try meets these again; anything else that reading a file raises (a network, a busy share) may pass.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 _REMEDY = "Pass a path, or Attachment(content=b'...', name='report.csv')."
-_ON_THE_WORKER = "The file is looked for on the worker that runs the task: check the path and its permissions there."
 
 
 class BinaryReader(Protocol):
@@ -106,7 +106,7 @@ class Attachment:
             mode = getattr(status, "st_mode", 0)
             # An object store may say nothing of the mode (0); opening a FIFO would wait for somebody to write to it.
             if mode and not stat.S_ISREG(mode):
-                raise MessageError(f"{self._shown()} is not a regular file.", remedy=_ON_THE_WORKER)
+                raise MessageError(f"{self._shown()} is not a regular file.", remedy=file_remedy(str(path)))
             if local:
                 self.open().close()  # the permission to read it is better missed before a server is bothered
             return int(status.st_size)
@@ -132,7 +132,7 @@ class Attachment:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return MessageError(
             f"{self._shown()} cannot be read: {reason}.",
-            remedy=_ON_THE_WORKER,
+            remedy=file_remedy(str(self.path or "")),
             phase=phase,
             retryable=not isinstance(error, _LASTING),
         )
@@ -142,8 +142,9 @@ class Attachment:
         if path is None:
             return f"The attachment {shown(self.name)}"
         text = str(path)
-        relative = isinstance(path, str | os.PathLike) and not Path(text).is_absolute()
-        return f"The attachment {text!r}" + (f" (from the working directory '{Path.cwd()}')" if relative else "")
+        relative = isinstance(path, str | os.PathLike) and not Path(text).is_absolute() and not means_windows(text)
+        where = f" (from the working directory '{Path.cwd()}')" if relative else ""
+        return f"The attachment {as_written(text)}{where}"
 
 
 AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment

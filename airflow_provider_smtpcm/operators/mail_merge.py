@@ -213,6 +213,7 @@ class MailMergeOperator(BaseOperator):
                 tally, failure = self._merge(context, hook)
         except MailError as error:
             raise airflow_error(error, retry_unknown=False) from None
+        tally.tell_repeated()
         result = tally.result()
         log.info("MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"])
         if failure is None:

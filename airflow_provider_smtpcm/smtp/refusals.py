@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from airflow_provider_smtpcm.errors import Reply
@@ -9,6 +10,29 @@ from airflow_provider_smtpcm.errors import Reply
 # So many addresses stand in a sentence; all of them stand in the delivery.
 _NAMED = 10
 
+_SEND_AS = "The account may not send as this From address: use its own, or have 'Send As' granted on the server."
+_SEND_AS_ANONYMOUSLY = (
+    "An anonymous session may not send as this From address: set Authentication to 'Windows Authentication' and have "
+    "'Send As' granted to the account, or have the server's receive connector allow it."
+)
+_TOO_MUCH = (
+    "The server limits how much it takes: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
+    "once, or have the limit raised."
+)
+# Where the code says less than the words.
+_BY_WORDS = (
+    # Exchange's, whose code is 5.7.1 in older versions and 5.2.252 in the newest.
+    (re.compile(r"send as\b|SendAsDenied|send on behalf", re.IGNORECASE), _SEND_AS),
+    # Of a limit on all that we send, not on one mailbox or one message.
+    (
+        re.compile(
+            r"throttl|(?:submission|message) rate|rate limit|concurrent|too many (?:connections|messages|sessions)"
+            r"|too fast",
+            re.IGNORECASE,
+        ),
+        _TOO_MUCH,
+    ),
+)
 _BY_ENHANCED = {
     "5.1.1": "Check the recipient's address: the server knows no such mailbox.",
     "5.1.2": "Check the domain behind the recipient's @.",
@@ -17,7 +41,7 @@ _BY_ENHANCED = {
     "5.2.2": "The recipient's mailbox is full; it must be emptied.",
     "5.2.3": "The message is larger than this recipient may receive; send a link instead of the file.",
     "5.3.4": "The message is larger than the server takes; send a link instead of the file.",
-    "5.7.60": "The account may not send as this From address: use its own, or have 'Send As' granted on the server.",
+    "5.7.60": _SEND_AS,
 }
 
 
@@ -31,8 +55,9 @@ def remedy_for(reply: Reply, *, anonymous: bool) -> str:
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
     if wants_sign_in and anonymous:
         return "The server takes no anonymous mail: set Authentication to 'Windows Authentication'."
-    if reply.enhanced in _BY_ENHANCED:
-        return _BY_ENHANCED[reply.enhanced]
+    by_words = next((remedy for pattern, remedy in _BY_WORDS if pattern.search(reply.text)), "")
+    if known := _BY_ENHANCED.get(reply.enhanced or "", by_words):
+        return _SEND_AS_ANONYMOUSLY if anonymous and known == _SEND_AS else known
     if reply.transient:
         return "The server says that this is temporary; try again later."
     if reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7"):

@@ -65,9 +65,10 @@ def _remedy_for_535(reply: Reply, how: How) -> str:
     text = reply.text.lower()
     if "locked" in text or ("account" in text and ("disabled" in text or "expired" in text)):
         return "Have the account unlocked or renewed. Nothing weaker was tried."
+    # What else it can be is in the documents: an error is read in a log, by somebody in a hurry.
     binding = (
-        " If all that is right, and a proxy terminates TLS in front of a server with Extended Protection, the binding "
-        "cannot match: set 'Channel binding' to 'none'."
+        " If all that is right and a proxy ends TLS in front of a server with Extended Protection, set 'Channel "
+        "binding' to 'none'."
     )
     if how.protocol == "Kerberos":
         remedy = (
@@ -77,7 +78,6 @@ def _remedy_for_535(reply: Reply, how: How) -> str:
     else:
         remedy = (
             r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
-            "locked nor barred from this server. Nothing weaker was tried, to spare the account a lockout. A server "
-            "that knows NTLMv1 only refuses NTLMv2, on which this package insists."
+            "locked nor barred from this server; nothing weaker was tried, to spare the account a lockout."
         )
     return remedy + binding if how.bound else remedy

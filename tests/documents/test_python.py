@@ -93,10 +93,12 @@ def test_most_of_the_dags_are_run() -> None:
 @pytest.mark.slow
 def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
     """As whoever copies them into a folder would run them."""
-    for block in filter(is_of_pytest, blocks_in("python")):
-        assert block.page == DOCS / "testing.md"
-        (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+    tests = list(filter(is_of_pytest, blocks_in("python")))
+    assert {block.page for block in tests} == {DOCS / "testing.md"}
+    for block in blocks_in("python"):
+        if block.page == DOCS / "testing.md":
+            (tmp_path / block.title).write_text(block.code, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert "1 passed" in ended.stdout, ended.stdout + ended.stderr
+    assert "2 passed" in ended.stdout, ended.stdout + ended.stderr

@@ -62,6 +62,16 @@ def test_no_page_asks_another_host_for_anything(site: Path) -> None:
     assert loaded == []
 
 
+def test_the_changelog_is_the_file_of_the_repository(site: Path) -> None:
+    """All of it, and no copy that may grow old."""
+    html = (site / "changelog.html").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections
+    for words in (*sections, "Keep a Changelog", "MailMergeOperator"):
+        assert words in html
+    assert "--8&lt;--" not in html
+
+
 def test_the_reference_says_what_the_docstrings_say(site: Path) -> None:
     """A page of the reference without a signature would be an empty promise."""
     for name, word in {

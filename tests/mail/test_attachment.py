@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_smtpcm import worker_path
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
@@ -51,6 +52,30 @@ def test_a_missing_file_is_named_with_the_place_where_it_is_looked_for(tmp_path:
     message = fault(Attachment(path).size)
 
     assert str(path) in message and "No such file" in message and "on the worker" in message
+
+
+@pytest.mark.parametrize("path", [r"\\files\loads\rows.csv", r"D:\loads\rows.csv", "d:/loads/rows.csv"])
+def test_a_path_of_windows_is_shown_as_it_was_written_and_said_to_be_one(path: str) -> None:
+    """What an SSIS package names is on a share, which the worker has to mount."""
+    message = fault(Attachment(path).size)
+
+    assert f"The attachment '{path}' cannot be read" in message
+    assert "a path on Windows" in message and "mount the share" in message
+    assert "working directory" not in message
+
+
+def test_on_windows_such_a_path_is_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it may be missing, and nothing is to be mounted."""
+    monkeypatch.setattr(worker_path, "_ON_WINDOWS", True)
+
+    assert "mount" not in fault(Attachment(r"D:\loads\rows.csv").size)
+
+
+def test_no_path_has_a_line_of_its_own_in_the_log() -> None:
+    """A template may have filled in anything."""
+    message = fault(Attachment("/nowhere/a\nb.csv", name="a.csv").size)
+
+    assert r"'/nowhere/a\nb.csv'" in message
 
 
 def test_a_relative_path_says_from_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

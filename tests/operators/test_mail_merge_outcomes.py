@@ -73,8 +73,10 @@ def test_airflow_retries_only_while_nobody_has_a_mail(
     assert isinstance(caught.value, AirflowFailException) is not retried
 
 
-def test_a_server_that_is_not_there_is_not_asked_for_each_row(set_connection: Callable[..., None]) -> None:
-    """And nobody was mailed, so that Airflow may try again."""
+def test_a_server_that_is_not_there_is_not_asked_for_each_row(
+    set_connection: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor told of for each; and nobody was mailed, so that Airflow may try again."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     extra = {"ssl_mode": "none", "timeout": 1}
@@ -85,6 +87,9 @@ def test_a_server_that_is_not_there_is_not_asked_for_each_row(set_connection: Ca
         merge(rows=rows).execute(context())
     assert not isinstance(caught.value, AirflowFailException)
     assert time.monotonic() - began < 20
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Row")]
+    assert len(told) == 2
+    assert told[1].endswith("and 4994 more: not_sent, for the same reason as row 1.")
 
 
 def test_rows_on_a_share_that_is_busy_are_asked_for_again(relay: Relay) -> None:

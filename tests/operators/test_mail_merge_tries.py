@@ -75,6 +75,18 @@ def test_rows_in_another_order_are_an_error_before_anybody_gets_a_second_mail(be
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
 
 
+def test_a_try_says_how_many_rows_the_one_before_has_left(behind: Behind, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads the log wants to know how much is still to come."""
+    caplog.set_level("INFO")
+    store = Kept()
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        failure(merge(), store)
+        assert "An earlier try" not in caplog.text
+        attempt(merge(), store)
+    assert "An earlier try has begun with 3 rows: 1 of them is left, 0 are in doubt." in caplog.text
+
+
 def test_rows_that_are_fewer_are_an_error(behind: Behind) -> None:
     """Somebody was to be asked again who is not there any more."""
     store = Kept()

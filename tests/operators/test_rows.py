@@ -54,6 +54,8 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         ("rows", "does not say what kind"),
         ("/nowhere/rows.csv", "'/nowhere/rows.csv' cannot be read: No such file.*on the worker"),
         (Path("/nowhere/rows.jsonl"), "cannot be read"),
+        (r"\\files\loads\rows.csv", r"'\\\\files\\loads\\rows\.csv' cannot be read.*on Windows.*mount the share"),
+        (r"D:\loads\rows.jsonl", r"'D:\\loads\\rows\.jsonl' cannot be read.*a path on Windows"),
         ("file:///nowhere/rows.csv", "file:///nowhere/rows.csv' cannot be read.*provider for that storage"),
         ("s3://bucket/rows.csv", "s3://bucket/rows.csv' cannot be read.*provider for that storage"),
         # Airflow 3.3 knows when it is made, before that when it is opened.

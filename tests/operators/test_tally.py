@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, RefusedError, Reply
+from airflow_provider_smtpcm.errors import (
+    ConnectError,
+    MailError,
+    MessageError,
+    OutcomeUnknownError,
+    RefusedError,
+    Reply,
+)
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.operators.merge import tally as module
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
@@ -103,6 +110,35 @@ def test_the_log_and_the_result_name_the_first_and_count_the_others(caplog: pyte
     assert len(warnings) == 21
     assert "Further rows in trouble are counted" in warnings[-1]
     assert tally.summary() == "300 refused, 300 failed"
+
+
+def test_the_same_trouble_of_many_rows_is_said_once_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that is away is a long sentence; what else is wrong must not drown in it."""
+    tally = tally_of()
+    for number in range(1, 501):
+        tally.delivered(number, "k", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
+    tally.delivered(501, "k", MAIL, refused())
+    tally.delivered(502, "k", MAIL, refused())
+    tally.made_no_mail(503, None, MessageError("The row has no column 'x'."))
+    tally.tell_repeated()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Row 1: not_sent: Nobody answers.",
+        "Row 501: refused: It refused the message.",
+        "Row 503: failed: The row has no column 'x'.",
+        "Rows 2, 3, 4, 5, 6 and 494 more: not_sent, for the same reason as row 1.",
+        "Row 502: refused, for the same reason as row 501.",
+    ]
+
+
+def test_a_row_that_may_have_been_delivered_has_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody has to look for it in the server's log."""
+    tally = tally_of()
+    for number in range(1, 4):
+        tally.in_doubt(number, "k", OutcomeUnknownError("No answer."), message_id=f"<{number}@corp.example>")
+    tally.tell_repeated()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Row {number}: unknown: No answer." for number in range(1, 4)
+    ]
 
 
 def test_who_was_asked_for_stands_in_the_result_where_the_server_named_nobody() -> None:

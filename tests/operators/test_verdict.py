@@ -95,12 +95,25 @@ def test_what_kept_the_merge_from_being_complete_fails_it_whatever_is_tolerated(
     assert end([], [GONE], **tolerance)[0] == RETRIED
 
 
+def test_one_row_and_more_are_told_in_plain_words() -> None:
+    """Each kind for itself."""
+    told = end(["accepted", "refused", "partial", "not_sent"])[1] + end(["accepted", *["partial", "not_sent"] * 2])[1]
+    for words in (
+        "1 row was refused by the server;",
+        "1 row was refused for some of the recipients;",
+        "1 row was not sent to anybody;",
+        "2 rows were refused for some of the recipients;",
+        "2 rows were not sent to anybody;",
+    ):
+        assert words in told
+
+
 def test_the_error_says_what_happened_to_how_many_and_what_to_do() -> None:
     """With the first of each kind."""
     assert end(["accepted", "accepted", "refused", "failed", "refused", "unknown"], [GONE])[1] == (
         "The merge is not complete: 2 accepted, 2 refused, 1 unknown, 1 failed of 6 rows.\n"
         "  - 1 row made no mail; the first is row 4: No 4.\n"
-        "  - 2 rows met a refusal by the server; the first is row 3: No 3.\n"
+        "  - 2 rows were refused by the server; the first is row 3: No 3.\n"
         "  - 1 row got no answer after the whole message was handed over, which may have been delivered; the first is "
         "row 6: No 6.\n"
         "  - The share is gone.\n"

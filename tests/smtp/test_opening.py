@@ -341,6 +341,7 @@ def test_nothing_that_auth_says_is_logged(manager_for: ManagerFor, caplog: pytes
     ):
         pass
     assert "AUTH NTLM" in caplog.text
+    assert " such as smtp/mail.corp.example)." in caplog.text  # a reason in brackets has no full stop of its own
     assert "TlRMTVNTUA" not in caplog.text
     assert "NTLMSSP" not in caplog.text
     assert "correct horse" not in caplog.text

@@ -152,6 +152,12 @@ class Ledger:
         """How many rows an earlier try has begun, up to the last one."""
         return max((number * ROWS + len(block) for number, block in self._blocks.items()), default=0)
 
+    @property
+    def left(self) -> int:
+        """How many of these are to be sent by this try; those in `doubts` are not among them."""
+        states = [state.encode() for state in (State.AGAIN, State.FAILED, State.UNSEEN)]
+        return sum(block.states.count(state) for block in self._blocks.values() for state in states)
+
     def known(self, row: int, mark: bytes) -> Known | None:
         """What an earlier try left of a row; None: nothing.
 

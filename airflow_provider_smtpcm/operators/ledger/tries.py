@@ -63,7 +63,13 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
         max_tries=getattr(context["ti"], "max_tries", None),
     )
     if ledger.resumed:
-        log.info("An earlier try has begun with %d rows; what it left is resumed.", ledger.rows)
+        log.info(
+            "An earlier try has begun with %d rows: %d of them %s left, %d are in doubt.",
+            ledger.rows,
+            ledger.left,
+            "is" if ledger.left == 1 else "are",
+            len(ledger.doubts),
+        )
     elif ledger.generation:
         log.info("The task was cleared after it had ended: all is sent again (generation %d).", ledger.generation)
     tries = Tries(ledger)

@@ -8,9 +8,9 @@ from typing import IO, Any
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.operators.merge.row import BATCH, Row, Rows, checked_columns, rows_of_frame
+from airflow_provider_smtpcm.worker_path import file_remedy
 
 FORMATS = "Give a path that ends in .csv, .tsv, .jsonl, .ndjson or .parquet."
-_ON_THE_WORKER = "The file is looked for on the worker that runs the task: check the path and its permissions there."
 STORAGE = "The worker needs Airflow's provider for that storage, and a connection that may do this there."
 # A later try meets these again; anything else that reading raises (a network, a busy share) may pass.
 _LASTING = (
@@ -42,7 +42,7 @@ def open_file(path: Any, encoding: str, delimiter: str | None) -> Rows:
 def _unreadable(what: str, error: Exception) -> MessageError:
     """What opening or reading raised, as one of our errors."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    remedy = STORAGE if "://" in what else _ON_THE_WORKER
+    remedy = STORAGE if "://" in what else file_remedy(what.lstrip("'"))
     if isinstance(error, UnicodeError | LookupError):
         remedy = "Name its encoding by 'rows_encoding'; Excel's CSV may be 'cp1252'."
     return MessageError(f"{what} cannot be read: {reason}.", remedy=remedy, retryable=not isinstance(error, _LASTING))

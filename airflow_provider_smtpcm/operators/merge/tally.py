@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 5.0
 #: So many failures stand in the log one by one; of the others it has the number.
 LOGGED = 20
+# So many rows with the same trouble are named by their numbers.
+_NUMBERED = 5
 #: So many stand in the result (the XCom); all of them stand in the report.
 LISTED = 100
 OUTCOMES = ("accepted", "partial", "refused", "unknown", "not_sent", "failed")
@@ -40,6 +42,9 @@ class MergeTally:
         self._report = report
         self._began = self._told = time.monotonic()
         self._logged = 0
+        # The rows with each trouble that was logged: as many as are named, and how many there are.
+        self._alike: dict[tuple[str, str], list[int]] = {}
+        self._repeated: Counter[tuple[str, str]] = Counter()
         self._counts: Counter[str] = Counter()
         self._refused: list[dict[str, object]] = []
         self._failed: list[dict[str, object]] = []
@@ -164,8 +169,25 @@ class MergeTally:
             self.retryable.add(outcome)
         self._log(number, outcome, error)
 
+    def tell_repeated(self) -> None:
+        """Say, at the end, of how many rows what was logged of one holds as well."""
+        for trouble, repeated in self._repeated.items():
+            first, *others = self._alike[trouble]
+            more = f" and {repeated - len(others)} more" if repeated > len(others) else ""
+            numbers = f"{'Row' if repeated == 1 else 'Rows'} {', '.join(map(str, others))}{more}"
+            log.warning("%s: %s, for the same reason as row %d.", numbers, trouble[0], first)
+
     def _log(self, number: int, outcome: str, error: MailError) -> None:
+        trouble = (outcome, str(error))
+        # What may have been delivered is looked for one by one.
+        if outcome != "unknown" and trouble in self._alike:
+            self._repeated[trouble] += 1
+            if len(self._alike[trouble]) <= _NUMBERED:
+                self._alike[trouble].append(number)
+            return
         self._logged += 1
+        if self._logged <= LOGGED:
+            self._alike[trouble] = [number]
         if self._logged <= LOGGED:
             log.warning("Row %d: %s: %s", number, outcome, error)
         if self._logged == LOGGED:

@@ -89,14 +89,15 @@ def _what_follows(tally: MergeTally, handed_over: int, in_doubt: int, *, may_pas
 
 
 def _told(tally: MergeTally, outcome: str) -> str:
+    one = tally[outcome] == 1
     meaning = {
         "failed": "made no mail",
-        "refused": "met a refusal by the server",
+        "refused": f"{'was' if one else 'were'} refused by the server",
         "partial": "went out to some of the recipients only"
         if tally.left_out
-        else "met a refusal for some of the recipients",
+        else f"{'was' if one else 'were'} refused for some of the recipients",
         "unknown": "got no answer after the whole message was handed over, which may have been delivered",
-        "not_sent": "went out to nobody",
+        "not_sent": f"{'was' if one else 'were'} not sent to anybody",
     }[outcome]
-    rows = "row" if tally[outcome] == 1 else "rows"
+    rows = "row" if one else "rows"
     return f"{tally[outcome]} {rows} {meaning}; the first is {tally.first.get(outcome, 'not known')}"

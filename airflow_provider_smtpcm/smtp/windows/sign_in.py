@@ -122,9 +122,9 @@ class WindowsSignIn:
         trace.begin(Step.CHOICE)
         attempt = self._choose(offered, bindings, wire, trace)
         trace.tell(Step.CHOICE, f"{attempt.how}: {attempt.how.reason}")
-        log.info(
-            "%s offers %s now; signing in by %s (%s).", wire.peer, " ".join(offered), attempt.how, attempt.how.reason
-        )
+        # A reason may be a sentence of its own, whose full stop has no place in brackets.
+        reason = attempt.how.reason.removesuffix(".")
+        log.info("%s offers %s now; signing in by %s (%s).", wire.peer, " ".join(offered), attempt.how, reason)
         try:
             how = How(protocol=attempt.how.protocol, identity=attempt.how.identity, bound=bindings is not None)
             exchange(wire, attempt.how.mechanism, attempt.steps, how=how, trace=trace)

@@ -14,6 +14,9 @@ from airflow_provider_smtpcm.ssis.writing.outcome import MailRecord
 #: Who wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 
+#: So many of a kind are named in a table.
+FEW = 3
+
 
 class Status(StrEnum):
     """What became of a package."""
@@ -74,6 +77,9 @@ class Totals:
 
     statuses: Counter[Status] = field(default_factory=Counter)
     codes: Counter[tuple[Severity, str]] = field(default_factory=Counter)  # packages that have it, not occurrences
+    # The first packages that have it, by source and name, and how many more there are.
+    first: dict[tuple[Severity, str], list[tuple[str, str]]] = field(default_factory=dict)
+    more: Counter[tuple[Severity, str]] = field(default_factory=Counter)
     findings: Counter[Severity] = field(default_factory=Counter)
     mails: int = 0
     dags: int = 0
@@ -102,6 +108,13 @@ class Totals:
         self.dags += bool(entry.dag_file)
         self.kept += bool(entry.kept)
         self.add_findings(entry.findings)
+        if entry.status is not Status.NO_MAIL:  # it has no section on the page
+            for key in dict.fromkeys((finding.severity, finding.code) for finding in entry.findings):
+                packages = self.first.setdefault(key, [])
+                if len(packages) < FEW:
+                    packages.append((entry.source, entry.name))
+                else:
+                    self.more[key] += 1
 
     def add_findings(self, findings: Iterable[Finding]) -> None:
         """Count what one package, or one connection, gave rise to."""

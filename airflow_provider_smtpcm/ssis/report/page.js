@@ -27,7 +27,14 @@
   });
   const follow = () => {
     const one = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (one && one.matches(".package")) { one.open = true; one.scrollIntoView(); }
+    if (!one || !one.matches(".package")) return;
+    if (getComputedStyle(one).display === "none") {
+      search.value = "";
+      document.getElementById("only-all").checked = true;
+      look();
+    }
+    one.open = true;
+    one.scrollIntoView();
   };
   addEventListener("hashchange", follow);
   look();

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
-from airflow_provider_smtpcm.ssis.package import Finding
+from airflow_provider_smtpcm.ssis.package import Finding, Severity
 from airflow_provider_smtpcm.ssis.report.codes import CODES
-from airflow_provider_smtpcm.ssis.report.entries import GENERATOR, ConnectionEntry, Status, Totals, Unreadable
-from airflow_provider_smtpcm.ssis.report.sections import badge, esc, findings_list, many
+from airflow_provider_smtpcm.ssis.report.entries import FEW, GENERATOR, ConnectionEntry, Status, Totals, Unreadable
+from airflow_provider_smtpcm.ssis.report.sections import anchor, badge, esc, findings_list, many
 
 _TILES = (
     (Status.CONVERTED, "Converted", "packages converted"),
@@ -19,7 +19,6 @@ _TILES = (
     (Status.FAILED, "Failed", "packages failed"),
 )
 _CODES_SHOWN = 200
-_FEW = 3
 
 
 def write(
@@ -103,7 +102,7 @@ def _what_to_do(totals: Totals) -> str:
         steps.append(
             "Put what only you know, such as a password, into <code>connections.json</code>, then "
             "<code>airflow connections import connections.json</code> and "
-            "<code>airflow smtpcm check CONN_ID</code> for each."
+            "<code>python -m airflow_provider_smtpcm check CONN_ID</code> for each."
         )
     if totals.dags:
         steps.append("Look at the DAGs in <code>dags</code>, and copy them into your DAGs folder.")
@@ -126,13 +125,23 @@ def _codes(totals: Totals) -> str:
         return ""
     rows = "".join(
         f"<tr><td>{badge(severity)}</td><td><code>{esc(code)}</code></td><td>{esc(CODES.get(code, ''))}</td>"
-        f'<td class="number">{count:,}</td></tr>'
+        f'<td>{_where(totals, severity, code)}</td><td class="number">{count:,}</td></tr>'
         for (severity, code), count in found[:_CODES_SHOWN]
     )
     return (
         '<h2>Findings</h2>\n<div class="wide"><table><thead><tr><th></th><th>Finding</th><th>What it means</th>'
-        f'<th class="number">How many</th></tr></thead><tbody>{rows}</tbody></table></div>\n'
+        f'<th>Where</th><th class="number">How many</th></tr></thead><tbody>{rows}</tbody></table></div>\n'
     )
+
+
+def _where(totals: Totals, severity: Severity, code: str) -> str:
+    """The first packages that have it; of connections and of the import as a whole there is none."""
+    links = [
+        f'<a href="#{anchor(source)}" title="{esc(source)}">{esc(name)}</a>'  # many packages have the same name
+        for source, name in totals.first.get((severity, code), ())
+    ]
+    more = totals.more[severity, code]
+    return "<br>".join(links) + (f'<br><span class="soft">and {more:,} more</span>' if more else "")
 
 
 def _connections(connections: Iterable[ConnectionEntry]) -> str:
@@ -152,11 +161,11 @@ def _connections(connections: Iterable[ConnectionEntry]) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = "<br>".join(map(esc, names[:_FEW]))
-    if len(names) <= _FEW:
+    shown = "<br>".join(map(esc, names[:FEW]))
+    if len(names) <= FEW:
         return shown
-    rest = "<br>".join(map(esc, names[_FEW:]))
-    return f'{shown}<details class="more"><summary>{len(names) - _FEW:,} more</summary>{rest}</details>'
+    rest = "<br>".join(map(esc, names[FEW:]))
+    return f'{shown}<details class="more"><summary>{len(names) - FEW:,} more</summary>{rest}</details>'
 
 
 def _unreadable(unreadable: Iterable[Unreadable]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 from collections.abc import Iterable
 
@@ -23,13 +24,18 @@ def package_section(entry: PackageEntry) -> str:
         if count := sum(finding.severity is severity for finding in entry.findings):
             counts.append(many(count, word))
     head = (
-        f'<details class="package {_class(entry.status)}"><summary>{badge(entry.status)} '
+        f'<details class="package {_class(entry.status)}" id="{anchor(entry.source)}"><summary>{badge(entry.status)} '
         f"<b>{esc(entry.name)}</b> "
         f'<span class="path">{esc(entry.source)}</span> '
         f'<span class="count">{", ".join(counts)}</span></summary>\n<div>\n'
     )
     mails = "".join(_mail(mail) for mail in entry.mails)
     return head + _became(entry) + findings_list(entry.findings) + mails + "</div></details>\n"
+
+
+def anchor(source: str) -> str:
+    """The id of a package's section: a source may hold what no id may."""
+    return f"package-{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def findings_list(findings: Iterable[Finding]) -> str:

@@ -144,8 +144,8 @@ def _tell_windows(conn_id: str, name: str, where: str, findings: Findings) -> No
         "windows-auth-kept",
         where,
         f"{name!r} says UseWindowsAuthentication=True, so {conn_id!r} signs in with Windows Authentication, or fails. "
-        "SSIS itself went on anonymously, without a word, where the server offered no such sign-in; many relays that "
-        "are called so are anonymous in truth.",
+        "SSIS itself went on anonymously, without a word, where the server offered no such sign-in; many of the "
+        "relays in such packages take mail without any sign-in.",
         f"python -m airflow_provider_smtpcm check {conn_id} tells what the server offers. If it is anonymous, import "
         f"again with --windows-auth {shlex.quote(f'anonymous={name}')}, or set auth_mode to anonymous.",
     )

@@ -61,6 +61,21 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
     ledger.end(Standing.OPEN)
 
 
+def test_what_is_left_is_known_before_the_rows_are() -> None:
+    """What is settled is not sent again, and what is in doubt is counted by itself."""
+    store = Memory()
+    ledger = Ledger(store)
+    states = [State.ACCEPTED, State.AGAIN, State.FAILED, State.REFUSED, State.PARTIAL, State.UNKNOWN]
+    reserved(ledger, *range(7))  # nothing is heard of the last
+    for row, state in enumerate(states):
+        ledger.record(row, state)
+    ledger.record(8, State.AGAIN, mark=mark(8))  # and the one before it was not begun
+    ledger.end(Standing.OPEN)
+    again = Ledger(store)
+    assert (again.rows, again.left, len(again.doubts)) == (9, 4, 2)
+    assert Ledger(Memory()).left == 0
+
+
 def test_rows_that_changed_between_two_tries_are_an_error() -> None:
     """Not wrong people skipped, and others mailed twice."""
     store = Memory()

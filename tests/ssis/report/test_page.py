@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from airflow_provider_smtpcm.ssis.package import Severity
 from airflow_provider_smtpcm.ssis.report import page
 from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Totals, Unreadable
 from airflow_provider_smtpcm.ssis.report.sections import package_section
@@ -110,6 +111,30 @@ def test_what_was_found_is_told_with_what_became_of_it() -> None:
         assert words in seen
 
 
+def test_a_finding_leads_to_the_packages_that_have_it() -> None:
+    """To the first ones; the others are found by the search."""
+    without = PackageEntry(
+        source="/packages/quiet.dtsx", name="Quiet", status=Status.NO_MAIL, findings=(finding(severity=Severity.NOTE),)
+    )
+    html = written([without, *(package(number, text=HOSTILE if number == 1 else "Load") for number in range(1, 6))])
+    table = html[html.index("<h2>Findings</h2>") : html.index('<h2 id="connections">')]
+    led_to = re.findall(r'<a href="#(package-\w+)" title="/packages/[^"]+">', table)
+    assert len(led_to) == 6  # three of the decision, three of the note
+    assert all(html.count(f'id="{one}"') == 1 for one in led_to)
+    assert "Quiet" not in table, "it has no section"
+    assert html.count('class="package decide" id="package-') == 5
+    assert "and 2 more" in table
+
+
+def test_what_is_to_be_run_works_on_every_airflow() -> None:
+    """On 3.1 there is no `airflow smtpcm`."""
+    totals = totals_of([package()])
+    totals.connections = 1
+    html = written([package()], totals=totals)
+    assert "<code>python -m airflow_provider_smtpcm check CONN_ID</code>" in html
+    assert "airflow smtpcm" not in html
+
+
 def test_many_packages_are_never_in_memory_together() -> None:
     """A section is gone when the next one comes."""
 
@@ -187,6 +212,16 @@ def test_it_begins_with_what_is_to_be_decided_and_finds_a_package_by_its_words(r
         visible.locator("summary").click()
         visible.get_by_role("rowheader", name="Subject").wait_for()
         assert opened.title() == "SSIS import"
+
+
+@pytest.mark.slow
+def test_a_link_to_a_package_that_the_filter_hides_shows_it(report: Path) -> None:
+    """Opened, in whatever state the page was."""
+    with browser_page(report) as opened:
+        opened.get_by_text("Converted 450").click()
+        opened.get_by_role("searchbox").fill("nothing like it")
+        opened.locator('td a[href^="#package-"]').first.click()
+        opened.locator(".package[open]:visible").get_by_role("rowheader", name="Subject").wait_for()
 
 
 @pytest.mark.slow

@@ -1,0 +1,84 @@
+"""What a refusal usually means, by its codes and by the server's own words."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_smtpcm.errors import Reply
+from airflow_provider_smtpcm.smtp.refusals import remedy_for
+from airflow_provider_smtpcm.smtp.sign_in_refusals import How, sign_in_remedy
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text"),
+    [
+        (550, "5.7.60", "SMTP; Client does not have permissions to send as this sender"),
+        (550, "5.7.1", "Client does not have permissions to send as this sender"),
+        (554, "5.2.252", "SendAsDenied; etl@corp.example not allowed to send as dba@corp.example"),
+    ],
+)
+def test_who_may_not_send_as_this_sender_is_not_told_about_relaying(
+    code: int, enhanced: str, text: str, anonymous: bool
+) -> None:
+    """Exchange says so with 5.7.1 too, by its version."""
+    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), anonymous=anonymous)
+    assert "'Send As' granted" in remedy
+    # Who has not signed in has no account that could be given a right.
+    assert ("'Windows Authentication'" in remedy) is anonymous
+    assert ("The account" in remedy) is not anonymous
+    assert "relay" not in remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text"),
+    [
+        (421, "4.4.2", "Message submission rate for this client has exceeded the configured limit"),
+        (421, "4.4.2", "Message rate exceeded, connection dropped"),
+        (421, "4.3.2", "The maximum number of concurrent connections has exceeded a limit, closing channel"),
+        (421, "4.7.0", "Error: too many connections from 192.0.2.7"),
+        (450, "4.7.1", "You are sending too fast, slow down"),
+        (451, "4.7.500", "Server busy: throttled"),
+        (550, "5.7.1", "Your message rate limit is reached"),
+    ],
+)
+def test_a_limit_of_the_server_names_what_to_turn_down(code: int, enhanced: str, text: str) -> None:
+    """And not only that it may pass."""
+    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), anonymous=False)
+    assert "'rate_limit'" in remedy
+    assert "'connections'" in remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text"),
+    [
+        (421, "4.3.2", "Service not available"),
+        (421, "4.4.2", "Connection timed out, too long idle"),
+        (451, "4.7.1", "Greylisted, try again"),
+        (452, "4.2.2", "Mailbox has exceeded its limit"),
+        (452, "4.5.3", "Too many recipients"),
+    ],
+)
+def test_what_is_no_limit_of_that_kind_is_only_temporary(code: int, enhanced: str, text: str) -> None:
+    """To send less would not help."""
+    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), anonymous=False)
+    assert "temporary" in remedy
+    assert "rate_limit" not in remedy
+
+
+def test_a_relay_that_is_refused_is_told_as_one() -> None:
+    """By the same code as a sender, with other words."""
+    reply = Reply(code=550, enhanced="5.7.1", text="Unable to relay")
+    assert "does not relay" in remedy_for(reply, anonymous=False)
+    assert "'Windows Authentication'" in remedy_for(reply, anonymous=True)
+
+
+@pytest.mark.parametrize("how", [How(), How(bound=True), How(protocol="Kerberos", identity="svc", bound=True)])
+def test_a_refused_sign_in_says_in_three_sentences_what_helps_first(how: How) -> None:
+    """The rest is in the documents."""
+    reply = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
+    remedy = sign_in_remedy(reply, name="NTLM", how=how, longest=500)
+    assert remedy.endswith(".")
+    assert remedy.count(". ") <= 2
+    assert ("'Channel binding'" in remedy) is how.bound
+    assert ("'User name'" in remedy) is (how.protocol == "NTLM")
