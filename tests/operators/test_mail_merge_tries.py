@@ -20,7 +20,7 @@ from airflow.sdk.execution_time import context as execution_context
 from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException
-from airflow_provider_smtpcm.operators.ledger import ledger
+from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.smtp import many, pace, patience
 from tests.operators.merges import ROWS, merge
 from tests.operators.test_report import lines
@@ -51,7 +51,7 @@ def killed(store: Kept) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_AGAIN", (0.01,))
+    monkeypatch.setattr(book, "_AGAIN", (0.01,))
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(many, "_WINDING_UP", 0.5)

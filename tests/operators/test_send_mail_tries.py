@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.operators.ledger import ledger
+from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import many, pace, patience
 from tests.operators.ledger.stores import Memory
@@ -70,7 +70,7 @@ def until(now: list[bool], answer: str, about: str) -> Decide:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_AGAIN", (0.01,))
+    monkeypatch.setattr(book, "_AGAIN", (0.01,))
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(many, "_WINDING_UP", 0.3)

@@ -43,7 +43,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.session.QUIT_TIMEOUT", TIMEOUT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.patience.FIRST_WAIT", _WAIT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.pace.FIRST_PAUSE", _WAIT)
-    monkeypatch.setattr("airflow_provider_smtpcm.operators.ledger.ledger._AGAIN", (_WAIT, _WAIT))
+    monkeypatch.setattr("airflow_provider_smtpcm.operators.ledger.book._AGAIN", (_WAIT, _WAIT))
 
 
 class Accessor(Memory):

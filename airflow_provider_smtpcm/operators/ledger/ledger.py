@@ -9,45 +9,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.operators.ledger.book import Book, Standing, Store
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, ROWS, Block, Rest, State
 
-HEAD = "smtpcm"
-FORMAT = 1
 #: The window is never larger, and never more than so many seconds of sending.
 LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
 _FIRST_WINDOW = 16
 _NOTHING_KNOWN: Mapping[int, Rest] = MappingProxyType({})
 # What has come in is recorded at the latest after so many seconds, also where nothing more is reserved.
 _UNRECORDED_SECONDS = 1.0
-# A store that fails is asked again after so many seconds, then sending stops.
-_AGAIN = (0.5, 1.0, 2.0, 4.0)
-
-
-class Store(Protocol):
-    """What is needed of Airflow's task state store."""
-
-    def get(self, key: str) -> Any: ...
-
-    def set(self, key: str, value: Any) -> None: ...
-
-
-class Standing(StrEnum):
-    """How the try before ended."""
-
-    #: It did not end, or Airflow tries again what is left.
-    OPEN = "open"
-    #: It failed for good: whoever tries again does so on purpose.
-    ENDED = "ended"
-    #: It was done: whoever tries again wants all of it again.
-    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +84,7 @@ class Ledger:
         connections: int = 1,
         max_tries: int | None = None,
     ) -> None:
-        self._store = store
+        self._book = Book(store)
         self._window = window
         self._connections = connections
         self._rate: float | None = None
@@ -122,7 +99,7 @@ class Ledger:
         self._failure: LedgerError | None = None
         self._changed = threading.Condition()
         self._writer: threading.Thread | None = None
-        head = self._read_head()
+        head = self._book.head()
         standing = Standing(head.get("standing", Standing.OPEN))
         self._max_tries = max_tries
         if max_tries is not None and head.get("max_tries") == max_tries:
@@ -135,15 +112,16 @@ class Ledger:
         if standing is Standing.CLOSED or (standing is Standing.ENDED and send_again):
             self.generation += 1
             self.resumed = False
+        self._book.generation = self.generation
         #: Of the rows that an earlier try may have delivered: who has it, or was refused for good, all the same.
         self.doubts: dict[int, Rest] = {}
         if self.resumed:
-            self._read_blocks()
+            self._blocks = self._book.blocks()
             for number, block in self._blocks.items():
                 self.doubts.update((number * ROWS + at, rest) for at, rest in block.in_doubt().items())
             if standing is Standing.ENDED:
                 self._give_another_chance()
-        self._write_head(Standing.OPEN)
+        self._book.write_head(Standing.OPEN, max_tries)
 
     # --- What an earlier try left
 
@@ -179,7 +157,7 @@ class Ledger:
 
     def kept(self, name: str) -> Any:
         """What `keep` has stored in this generation; None: nothing."""
-        return self._get(f"{HEAD}/{self.generation}/{name}")
+        return self._book.get(name)
 
     # --- This try
 
@@ -189,7 +167,7 @@ class Ledger:
         Raises:
             LedgerError: it cannot be written.
         """
-        self._set(f"{HEAD}/{self.generation}/{name}", value)
+        self._book.set(name, value)
 
     @property
     def window(self) -> int:
@@ -270,7 +248,7 @@ class Ledger:
         if writer is not None:
             writer.join()
         self.check()
-        self._write_head(standing)
+        self._book.write_head(standing, self._max_tries)
 
     # --- The writer
 
@@ -333,37 +311,13 @@ class Ledger:
             self._put(row, mark, State.OPEN, reservation.rests.get(row, EVERYBODY) if reservation else EVERYBODY)
             reserved.add(row // ROWS)
         for number in (*sorted(recorded - reserved), *sorted(reserved)):
-            self._set(f"{HEAD}/{self.generation}/{number}", self._blocks[number].to_json())
+            self._book.write_block(number, self._blocks[number])
         if reservation is not None:
             reservation.done = True
 
     def _put(self, row: int, mark: bytes | None, state: State, rest: Rest = EVERYBODY) -> None:
         block = self._blocks.setdefault(row // ROWS, Block())
         block.put(row % ROWS, block.mark(row % ROWS) if mark is None else mark, state, rest)
-
-    # --- The store
-
-    def _read_head(self) -> dict[str, Any]:
-        head = self._get(HEAD)
-        if head is None:
-            return {}
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
-            raise LedgerError(
-                f"The ledger of this task was written by another version of this package ({head!r}).",
-                remedy="Finish the run with that version, or begin a new one.",
-            )
-        return head
-
-    def _read_blocks(self) -> None:
-        number = 0
-        while (value := self._get(f"{HEAD}/{self.generation}/{number}")) is not None:
-            try:
-                self._blocks[number] = Block.from_json(value)
-            except (ValueError, KeyError, TypeError) as error:
-                raise LedgerError(
-                    f"The ledger of this task is damaged ({error}).", remedy="Begin a new run."
-                ) from error
-            number += 1
 
     def _give_another_chance(self) -> None:
         """Somebody may have mended what was refused for good.
@@ -373,39 +327,7 @@ class Ledger:
         """
         for number, block in self._blocks.items():
             if block.give_another_chance():
-                self._set(f"{HEAD}/{self.generation}/{number}", block.to_json())
-
-    def _write_head(self, standing: Standing) -> None:
-        self._set(
-            HEAD,
-            {
-                "format": FORMAT,
-                "generation": self.generation,
-                "standing": str(standing),
-                "max_tries": self._max_tries,
-            },
-        )
-
-    def _get(self, key: str) -> Any:
-        return self._asked(lambda: self._store.get(key))
-
-    def _set(self, key: str, value: Any) -> None:
-        self._asked(lambda: self._store.set(key, value))
-
-    def _asked(self, ask: Callable[[], Any]) -> Any:
-        waits = iter(_AGAIN)
-        while True:
-            try:
-                return ask()
-            except Exception as error:
-                wait = next(waits, None)
-                if wait is None:
-                    raise LedgerError(
-                        f"Airflow's task state store does not answer ({type(error).__name__}: {error}).",
-                        remedy="Look into the API server's log; nothing is sent that cannot be written down.",
-                        retryable=True,
-                    ) from error
-                time.sleep(wait)
+                self._book.write_block(number, block)
 
 
 def changed(how: str) -> LedgerError:

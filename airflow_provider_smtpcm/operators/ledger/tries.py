@@ -15,7 +15,8 @@ from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, A
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger, Standing
+    from airflow_provider_smtpcm.operators.ledger.book import Standing
+    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
     from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
         LedgerError: it cannot be read, or not be written.
     """
     # Here, since every parse of a DAG imports this module.
-    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger, Standing
+    from airflow_provider_smtpcm.operators.ledger.book import Standing
+    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
     from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
 
     store = TaskStateStore.of(context)
@@ -87,7 +89,7 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
 
 
 def _ended(context: Context, *, final: bool) -> Standing:
-    from airflow_provider_smtpcm.operators.ledger.ledger import Standing
+    from airflow_provider_smtpcm.operators.ledger.book import Standing
 
     return Standing.ENDED if final or _is_the_last(context["ti"]) else Standing.OPEN
 

@@ -21,9 +21,10 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger import ledger as module
+from airflow_provider_smtpcm.operators.ledger import book
+from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, errand_of
-from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Standing
+from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger
 from airflow_provider_smtpcm.operators.ledger.record import Rest, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.patience import who_is_left
@@ -100,7 +101,7 @@ class SlowOnce(Memory):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_AGAIN", (0.01, 0.01))
+    monkeypatch.setattr(book, "_AGAIN", (0.01, 0.01))
 
 
 # --- What is passed on.

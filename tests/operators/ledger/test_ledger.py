@@ -8,8 +8,10 @@ import time
 import pytest
 
 from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.ledger import ledger as module
-from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation, Standing
+from airflow_provider_smtpcm.operators.ledger.book import Standing
+from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
 from airflow_provider_smtpcm.operators.ledger.record import ROWS, Rest, State
 from tests.operators.ledger.stores import Memory
 
@@ -34,7 +36,7 @@ def reserved(ledger: Ledger, *rows: int) -> Reservation:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_AGAIN", (0.01, 0.01))
+    monkeypatch.setattr(book, "_AGAIN", (0.01, 0.01))
 
 
 def test_nothing_is_sent_that_cannot_be_written_down() -> None:
