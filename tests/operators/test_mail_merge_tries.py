@@ -84,7 +84,7 @@ def test_a_try_says_how_many_rows_the_one_before_has_left(behind: Behind, caplog
         failure(merge(), store)
         assert "An earlier try" not in caplog.text
         attempt(merge(), store)
-    assert "An earlier try has begun with 3 rows: 1 of them is left, 0 are in doubt." in caplog.text
+    assert "An earlier try came to 3 mail(s): left 1, in doubt 0." in caplog.text
 
 
 def test_rows_that_are_fewer_are_an_error(behind: Behind) -> None:

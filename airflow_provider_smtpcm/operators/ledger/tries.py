@@ -66,10 +66,9 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
     )
     if ledger.resumed:
         log.info(
-            "An earlier try has begun with %d rows: %d of them %s left, %d are in doubt.",
+            "An earlier try came to %d mail(s): left %d, in doubt %d.",
             ledger.rows,
             ledger.left,
-            "is" if ledger.left == 1 else "are",
             len(ledger.doubts),
         )
     elif ledger.generation:

@@ -96,7 +96,7 @@ def test_rows_that_changed_between_two_tries_are_an_error() -> None:
 def test_a_ledger_of_another_version_is_not_touched(value: object) -> None:
     """Who knows what it says."""
     store = Memory()
-    store.set(module.HEAD, value)
+    store.set(book.HEAD, value)
     with pytest.raises(LedgerError, match="another version"):
         Ledger(store)
 
@@ -107,7 +107,7 @@ def test_a_damaged_ledger_is_not_guessed_at() -> None:
     ledger = Ledger(store)
     reserved(ledger, 0)
     ledger.end(Standing.OPEN)
-    store.set(f"{module.HEAD}/0/0", {"states": "a5", "marks": ""})
+    store.set(f"{book.HEAD}/0/0", {"states": "a5", "marks": ""})
     with pytest.raises(LedgerError, match="damaged"):
         Ledger(store)
 
