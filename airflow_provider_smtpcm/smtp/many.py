@@ -24,7 +24,7 @@ from airflow_provider_smtpcm.smtp.interruption import raise_unknown
 from airflow_provider_smtpcm.smtp.lane import Lane
 from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
-from airflow_provider_smtpcm.smtp.pace import Openings, Pace, asks_for_less
+from airflow_provider_smtpcm.smtp.pace import Openings, Pace, asks_for_less, was_taken
 from airflow_provider_smtpcm.smtp.supply import Supply
 from airflow_provider_smtpcm.smtp.traffic import Line
 from airflow_provider_smtpcm.stop import Stop
@@ -156,9 +156,9 @@ class Mailing:
     def delivered(self, delivery: Delivery) -> None:
         """This is what became of a mail."""
         self._finished.append(delivery)
-        if delivery.error is None:
+        if delivery.error is None or was_taken(delivery):
             self._pace.accepted()
-        elif asks_for_less(delivery):
+        if delivery.error is not None and asks_for_less(delivery):
             self._asked_for_less(delivery)
 
     def wake(self) -> None:

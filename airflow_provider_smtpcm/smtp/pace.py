@@ -23,6 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
 # A server that takes a mail in fewer seconds than these is not sent to by the clock.
 _WORTH_LEARNING = 0.05
+# Fewer mails teach nothing, and limits count by the minute: a longer silence was none.
+_TEACHING, _LONGEST_WINDOW = 3, 60.0
 # Always about the server, or about all that we send to it (RFC 5321 4.2.3, RFC 4954 6; 432 is Exchange Online's).
 _BUSY = (421, 432, 454)
 # About one mailbox or about the server: the enhanced code (RFC 3463) tells, else the words.
@@ -59,6 +61,11 @@ def asks_for_less(delivery: Delivery) -> bool:
     """Whether it was the server's state, or all that we send, on account of which a mail was not taken."""
     error = delivery.error
     return error is not None and any(is_busy(reply, error.phase) for reply in delivery.replies)
+
+
+def was_taken(delivery: Delivery) -> bool:
+    """Whether the server took the mail this time, if not for everybody."""
+    return delivery.outcome in ("accepted", "partial") and delivery.reply is not None and delivery.reply.positive
 
 
 class Pace:
@@ -139,7 +146,7 @@ class Pace:
     def accepted(self) -> None:
         """The server has taken a mail."""
         if self._busy_since is not None:
-            self._learn()
+            self._learn(self._busy_since)
         self._counted += 1
         if self.connections == self._most and self._pause == FIRST_PAUSE and self._between == self._rate_limit:
             return
@@ -151,13 +158,14 @@ class Pace:
             self.connections = min(self._most, self.connections + 1)
         self._quicken()
 
-    def _learn(self) -> None:
+    def _learn(self, busy_since: float) -> None:
         """It takes mails again: what it took from the time before to this one, in how long, is what it can take."""
         now = time.monotonic()
         self._busy_since = None
         self._pause = max(FIRST_PAUSE, self._pause / 2)
-        if self._counted and self._counted_since is not None:
-            found = (now - self._counted_since) / self._counted
+        if self._counted >= _TEACHING and self._counted_since is not None:
+            silence = min(_LONGEST_WINDOW, now - busy_since)
+            found = (busy_since - self._counted_since + silence) / self._counted
             if found >= _WORTH_LEARNING and found > self._rate_limit:
                 self._between = found
                 self._next_at = max(self._next_at, now + found)

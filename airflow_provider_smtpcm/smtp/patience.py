@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from airflow_provider_smtpcm.errors import Phase, StoppedError
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.pace import asks_for_less
+from airflow_provider_smtpcm.smtp.pace import asks_for_less, was_taken
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Patience:
         self.out.discard(delivery.index)
         turn.tries += 1
         now = time.monotonic()
-        if delivery.accepted:
+        if was_taken(delivery):
             self._taken_at = now
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn.tries - 1)) * random.uniform(0.5, 1)  # noqa: S311 - no secret
         give_up_at = turn.began + self._seconds

@@ -8,15 +8,17 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import pytest
 
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Phase, Reply
+from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp import pace as module
 from airflow_provider_smtpcm.smtp import patience
 from airflow_provider_smtpcm.smtp.pace import OPENINGS_BEFORE_GIVING_UP, Openings, Pace, is_busy
 from tests.smtp.server import Server
-from tests.smtp.test_batch import batch, letter, outcomes
+from tests.smtp.test_batch import B, batch, letter, outcomes
 
 AWAY = ConnectError("nobody is there")
 
@@ -215,6 +217,16 @@ def test_a_limit_that_is_lifted_is_soon_forgotten(monkeypatch: pytest.MonkeyPatc
     assert taken[-1] - taken[-2] < 0.01
 
 
+def test_a_long_silence_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is restarted takes as much as before."""
+    clock = Clock(monkeypatch)
+    taken = clock.send(Pace(1, None), 500, limit=3, window=1000, until=200)
+    assert taken[-1] < 200 + 500
+    clock = Clock(monkeypatch)
+    taken = clock.send(Pace(1, None), 500, limit=1, window=1000, until=200)
+    assert taken[-1] < 200 + 60
+
+
 # --- A server that cannot be reached.
 
 
@@ -299,3 +311,25 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
         found = list(batch(server.manager(), mails, retry_for=6, connections=connections))
     assert outcomes(found) == ["accepted"] * 20
     assert all(len(server.copies(f"<{number}@corp.example>")) == 2 for number in range(20))
+
+
+def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where everybody's copy goes to an address that is gone, a complaint now and then does not end the batch."""
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.many._ENDURANCE", 0.1)
+    mails = 0
+
+    def decide(about: str) -> str | None:
+        nonlocal mails
+        mails += about.startswith("MAIL")
+        if about.startswith("MAIL") and mails in (3, 60):
+            return "451 4.3.0 busy"
+        return "550 5.1.1 no such mailbox" if about.startswith(f"RCPT TO:<{B}>") else None
+
+    def slowly() -> Iterator[Errand]:
+        for errand in in_order([letter(number) for number in range(100)]):
+            time.sleep(0.005)
+            yield errand
+
+    with Server(decide, offers=()) as server:
+        found = outcomes(list(batch(server.manager(), slowly(), retry_for=0)))
+    assert (found.count("partial"), found.count("refused")) == (98, 2)

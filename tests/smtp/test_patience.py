@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -230,6 +232,27 @@ def test_nothing_to_do_just_now_is_said_and_not_waited_for() -> None:
     assert isinstance(next(turns), Errand)
     settled(patience, became(Outcome.ACCEPTED, None, accepted=(A,)))
     assert list(turns) == []
+
+
+def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that is too busy is given twice the time, from when it last took one, and no more."""
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
+    busy, yes = Reply(code=421, text="busy"), Reply(code=250, text="queued")
+    patience = Patience(iter((errand(0, A, B),)), 60)
+    turns = iter(patience)
+    assert next(turns)
+    taken = replace(became(Outcome.PARTIAL, accepted=(A,), refused={B: busy}), reply=yes)
+    assert settled(patience, taken) is None
+    again = replace(taken, reply=busy)
+    while True:
+        now += 1
+        if next(turns) is not None and settled(patience, again) is not None:
+            break
+    assert now - 100 <= 2 * 60
 
 
 def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:

@@ -114,11 +114,7 @@ class LedgerJournal:
         for errand in self._gathered:
             known = self._ledger.doubts.get(errand.index)
             if known is not None and errand.index not in self._doubted:
-                self._doubted[errand.index] = tuple(
-                    address.address
-                    for address in errand.mail.recipients
-                    if address.address not in known.accepted and address.address not in known.lost
-                )
+                self._doubted[errand.index] = _who_may_have(errand.mail, known)
 
     def _in_doubt_after(self, delivery: Delivery) -> tuple[str, ...]:
         doubted = self._doubted.get(delivery.index, ())
@@ -186,8 +182,16 @@ def as_before(index: int, mail: Mail, known: Known, error: MailError) -> Deliver
     delivery = not_prepared(errand_of(index, mail, known) or Errand(index, mail), mail, error)
     if not known.in_doubt:
         return delivery
-    recipients = [address.address for address in mail.recipients]
-    return doubtful(delivery, [one for one in recipients if one not in known.rest.accepted])
+    return doubtful(delivery, _who_may_have(mail, known.rest))
+
+
+def _who_may_have(mail: Mail, rest: Rest) -> tuple[str, ...]:
+    """The recipients of a mail in doubt of whom it is not known that they have it, or were refused for good."""
+    return tuple(
+        address.address
+        for address in mail.recipients
+        if address.address not in rest.accepted and address.address not in rest.lost
+    )
 
 
 def doubtful(delivery: Delivery, doubted: Sequence[str]) -> Delivery:

@@ -88,6 +88,7 @@ class Ledger:
         self._window = window
         self._connections = connections
         self._rate: float | None = None
+        self._measured_at: float | None = None
         self._blocks: dict[int, Block] = {}
         self._open: set[int] = set()
         self._results: dict[int, _Result] = {}
@@ -295,10 +296,15 @@ class Ledger:
         return max(0.0, self._first_result_at + _UNRECORDED_SECONDS - time.monotonic()) if self._results else None
 
     def _measure(self, results: int) -> None:
+        if not results:
+            return
         now = time.monotonic()
-        if results > 1 and now > self._first_result_at:
-            rate = results / (now - self._first_result_at)
+        # Where results come one by one, from the one before.
+        since = self._first_result_at if results > 1 else self._measured_at
+        if since is not None and now > since:
+            rate = results / (now - since)
             self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
+        self._measured_at = now
 
     def _write_down(self, results: Mapping[int, _Result], reservation: Reservation | None) -> None:
         """What has come in first: if only one write of two succeeds, no more rows are in doubt than there may be."""

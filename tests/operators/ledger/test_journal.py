@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.ledger.book import Standing
-from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, errand_of
+from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, errand_of
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger
 from airflow_provider_smtpcm.operators.ledger.record import Rest, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
@@ -390,3 +390,11 @@ def test_who_was_refused_for_good_is_not_asked_by_airflow_s_own_retry() -> None:
 def test_when_everybody_who_is_left_has_it_nobody_is_asked() -> None:
     """The address that was refused was taken out of the mail: to send it to all again would be worse than nothing."""
     assert errand_of(0, mail(A), Known(State.PARTIAL, Rest((A,), {C: "550 no"}))) is None
+
+
+def test_who_was_refused_for_good_is_not_in_doubt_with_the_others() -> None:
+    """A try that never begins with the mail says who may have it, and nobody else."""
+    known = Known(State.OPEN, Rest((A,), {B: "550 no such mailbox"}))
+    delivery = as_before(0, mail(A, B, C), known, MessageError("The report is gone."))
+    assert delivery.outcome is Outcome.UNKNOWN
+    assert f"may have been delivered to {C} by" in str(delivery.error)

@@ -172,6 +172,18 @@ def test_the_window_is_a_quarter_of_a_second_of_sending_and_never_above_256_rows
     slow.end(Standing.CLOSED)
 
 
+def test_the_window_of_a_server_that_takes_a_mail_now_and_then_is_one_row() -> None:
+    """Each result is written down alone."""
+    ledger = Ledger(Memory())
+    for row in range(4):
+        reserved(ledger, row)
+        time.sleep(0.5)
+        ledger.record(row, State.ACCEPTED)
+    reserved(ledger, 4)
+    assert ledger.window == 1
+    ledger.end(Standing.CLOSED)
+
+
 @pytest.mark.parametrize("standing", BOTH)
 def test_who_wants_all_of_it_again_gets_a_new_generation(standing: Standing) -> None:
     """After a success always; after a failure for good where it is asked for. The old rows are not looked at."""
