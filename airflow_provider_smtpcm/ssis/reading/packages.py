@@ -30,7 +30,6 @@ from airflow_provider_smtpcm.ssis.reading.parameters import package_parameters
 from airflow_provider_smtpcm.ssis.reading.scope import Reading
 
 _NAMESPACE = "sqlserver/dts"
-ENCRYPTED = {3, 4}  # EncryptAllWithPassword, EncryptAllWithUserKey
 _FORMATS = {2, 3, 6, 8}
 
 
