@@ -24,7 +24,7 @@ FLOORS = {
     "mail": {"worker_path", "errors"},
     "smtp": {"mail", "connection_manager", "stop", "errors"},
     "hooks": {"smtp", "mail", "connection_manager", "stop", "errors"},
-    "arguments": {"worker_path", "errors"},
+    "arguments": {"mail", "worker_path", "errors"},
     "operators": {"arguments", "hooks", "smtp", "mail", "stop", "worker_path", "errors"},
     "decorators": {"operators", "hooks", "mail", "errors"},
     "notifications": {"arguments", "hooks", "smtp", "mail", "stop", "errors"},

@@ -1,82 +1,102 @@
-"""A body that stands in a template file: found, read in its own encoding, and rendered as text. Knows no mail."""
+"""A body in a template file: found, read in its own encoding, and rendered as text."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, Render, joined
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.mail.tainted import DATA, TaintedStr, checked_path
 from airflow_provider_smtpcm.worker_path import as_written, file_remedy
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
 
+_SEPARATOR = re.compile(r"[/\\]")
+
 
 def render_body_file(field: str, file: str, encoding: str, environment: jinja2.Environment, context: Context) -> str:
-    """The rendered text of a template file.
+    """The rendered text of a template file; arguments and errors as `compile_body_file` has them.
 
     Args:
-        field: what errors call it.
+        environment: the task's own, with its macros, filters and folders for templates.
+        context: what the template may name.
+    """
+    from jinja2 import TemplateError
+
+    render = compile_body_file(field, file, encoding, FieldEnvironments(environment))
+    try:
+        return str(render({**environment.globals, **context}))
+    except TemplateError as error:
+        raise _not_a_template(field, file, error) from None
+
+
+def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> Render:
+    """What gives the text of a file.
+
+    It is a template where the author of the DAG chose the file, or a value chose it (`TaintedStr`) from a folder that
+    the author wrote or in which the environment looks for templates. A value may name any other file too, whose text
+    goes out as it is.
+
+    Args:
+        field: `text_file` or `html_file`; in HTML what is filled in is escaped.
         file: a path, or a name in one of the folders where the environment looks for templates.
         encoding: of the file.
-        environment: the task's own Jinja environment, with its macros and filters.
-        context: what the template may name.
+        environments: of the task.
 
     Raises:
         MessageError: it is not there, cannot be read in that encoding, or is no template.
     """
     from jinja2 import TemplateError
 
-    path, source = read_body_file(field, file, encoding, environment)
+    folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
+    path, is_template = _find(field, file, folders)
     try:
-        return text_environment(environment).from_string(source).render(cast("dict[str, object]", context))
-    except TemplateError as error:
-        raise not_a_template(field, path, error) from None
-
-
-def read_body_file(field: str, file: str, encoding: str, environment: jinja2.Environment) -> tuple[Path, str]:
-    """Where a template file was found, and what stands in it; arguments and errors as `render_body_file` has them."""
-    path = _find(field, file, [Path(folder) for folder in getattr(environment.loader, "searchpath", ())])
-    try:
-        return path, path.read_text(encoding=encoding)
+        source = path.read_text(encoding=encoding)
     except (OSError, UnicodeError, LookupError) as error:
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
             remedy="Make it readable for the worker, or name its encoding by 'encoding'.",
         ) from None
+    if is_template:
+        try:
+            return joined(environments.of_field(field).from_string(source))
+        except TemplateError as error:
+            raise _not_a_template(field, str(path), error) from None
+    if environments.renders(source.rstrip("\r\n").replace("\r", "")):
+        raise MessageError(
+            f"{field}: {str(path)!r} holds a template, and a value chose that file.",
+            remedy="A value may choose only among the templates of a folder: write the folder in the DAG "
+            "('/srv/templates/{{ row.language }}.html'), or add it to the DAG's template_searchpath.",
+        )
+    return lambda _: source
 
 
-def not_a_template(field: str, path: Path, error: jinja2.TemplateError) -> MessageError:
+def _not_a_template(field: str, path: str, error: jinja2.TemplateError) -> MessageError:
     """What Jinja said about a template file, with the line."""
     line = getattr(error, "lineno", None)
     return MessageError(
         f"{field}: {str(path)!r} cannot be rendered ({error.message}{f', line {line}' if line else ''}).",
-        remedy="Mend the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
+        remedy="Correct the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
     )
 
 
-def text_environment(environment: jinja2.Environment) -> jinja2.Environment:
-    """The same environment; one that renders to Python objects would turn a file `1e3` into a number."""
-    from jinja2.nativetypes import NativeEnvironment
-    from jinja2.sandbox import SandboxedEnvironment
-
-    if not isinstance(environment, NativeEnvironment):
-        return environment
-    text = SandboxedEnvironment()
-    vars(text).update(vars(environment))  # its loader, globals, filters, and whatever the DAG set
-    return text.overlay()  # which binds the extensions to it
-
-
-def _find(field: str, file: str, folders: list[Path]) -> Path:
+def _find(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
+    """Where a file is, and whether it may be run as a template."""
+    name = checked_path(file, field)
+    chosen_by_the_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith(DATA)
+    inside = not Path(name).is_absolute() and ".." not in _SEPARATOR.split(name)
     for folder in (*folders, Path()):
-        if (folder / file).is_file():
-            return folder / file
+        if (folder / name).is_file():
+            return folder / name, chosen_by_the_author or (inside and folder != Path())
     places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
-        f"{field}: there is no file {as_written(file)} (looked in {places}, and in the worker's own folder).",
+        f"{field}: there is no file {as_written(name)} (looked in {places}, and in the worker's own folder).",
         remedy=file_remedy(
-            file,
+            name,
             otherwise="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
         ),
     )

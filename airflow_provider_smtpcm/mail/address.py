@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
 from airflow_provider_smtpcm.mail.domain import ascii_domain, is_plain_domain
+from airflow_provider_smtpcm.mail.tainted import DATA, TaintedStr
 
 _LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 _ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path is 256 with its angle brackets
@@ -28,6 +29,8 @@ _ATOMS = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*"
 
 _WRITE = "Write it as jane@corp.example or Jane Doe <jane@corp.example>."
 _QUOTE_NAME = 'Put the display name into quotation marks: "Doe, Jane" <jane@corp.example>.'
+_NOT_IN_A_NAME = ":@;"
+_STRAY_IN_NAME = "there is a ':', '@' or ';' before the '<'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,8 @@ def parse_address(value: str | Address, *, field: str) -> Address:
         return value
     if not isinstance(value, str):
         raise MessageError(f"{field} takes an address as text, not {type(value).__name__}.", remedy=_WRITE)
+    if isinstance(value, TaintedStr):
+        return _tainted_mailbox(value.cut(0, len(value)), field=field)
     return _one_mailbox(value, field) if len(value) <= _KEPT else _one_mailbox.__wrapped__(value, field)
 
 
@@ -92,7 +97,7 @@ def parse_addresses(value: str | Address | Iterable[str | Address] | None, *, fi
     Args:
         value: one string with `;` (as SSIS has it) or `,` between, or an iterable of strings and addresses; blanks and
             superfluous separators are ignored. Where a string has a `;`, and in every item of a list, a comma outside
-            quotation marks belongs to the display name.
+            quotation marks belongs to the display name. In a `TaintedStr` only what the author wrote separates.
         field: the name of the field for the reader of an error, such as "To".
     """
     if value is None:
@@ -154,9 +159,9 @@ def _masked(text: str, *, field: str) -> str:
             f"{field}: {shown(text)} holds the control character {character}.",
             remedy="Remove it: an address stands on one line, and addresses have ';' between.",
         )
-    masked = text
-    if '"' in text:
-        masked = _QUOTED_OR_OPEN.sub(lambda quoted: "\0" * len(quoted[0]) if quoted[1] == '"' else '"', text)
+    masked = text.mask if isinstance(text, TaintedStr) else text
+    if '"' in masked:
+        masked = _QUOTED_OR_OPEN.sub(lambda quoted: DATA * len(quoted[0]) if quoted[1] == '"' else '"', masked)
     if '"' in masked:
         raise MessageError(f"{field}: a quotation mark is not closed in {shown(text)}.", remedy=_QUOTE_NAME)
     return masked
@@ -178,22 +183,72 @@ def _split(text: str, separator: str, *, field: str) -> list[str]:
             pieces.append(piece)
         start += len(part) + 1
     if separator == "," and len(pieces) > 1:
-        for piece in pieces:
-            if "@" not in _masked(piece, field=field):
-                raise MessageError(
-                    f"{field}: {shown(piece)} in {shown(text)} has no '@': does the comma belong to a name?",
-                    remedy=f"{_QUOTE_NAME} Or separate the addresses with ';'.",
-                )
+        _check_commas(text, pieces, field=field)
     return pieces
+
+
+def _check_commas(text: str, pieces: Sequence[str], *, field: str) -> None:
+    """Refuse commas between pieces that are no addresses of their own."""
+    for piece in pieces:
+        if "@" not in (piece if isinstance(piece, TaintedStr) else _masked(piece, field=field)):
+            raise MessageError(
+                f"{field}: {shown(str(piece))} in {shown(str(text))} has no '@': does the comma belong to a name?",
+                remedy=f"{_QUOTE_NAME} Or separate the addresses with ';'.",
+            )
 
 
 def _mailboxes(text: str, separator: str | None, *, field: str) -> list[Address]:
     """All mailboxes of a text; without a separator it is `;`, or `,` where there is no `;`."""
     if plain := _plain_mailbox(text):
         return [plain]
+    if isinstance(text, TaintedStr):
+        return _tainted_mailboxes(text, separator, field=field)
     if separator is None:
         separator = ";" if ";" in _masked(text, field=field) else ","
     return [_parse_mailbox(piece, field=field) for piece in _split(text, separator, field=field)]
+
+
+def _tainted_mailboxes(text: TaintedStr, separator: str | None, *, field: str) -> list[Address]:
+    """One mailbox for each piece between the separators that the author wrote, whatever the values hold."""
+    masked = _masked(text, field=field)
+    separator = separator or (";" if ";" in masked else ",")
+    pieces, start = [], 0
+    for part in masked.split(separator):
+        if piece := text.cut(start, start + len(part)):
+            pieces.append(piece)
+        start += len(part) + 1
+    if separator == "," and len(pieces) > 1:
+        _check_commas(text, pieces, field=field)
+    return [_tainted_mailbox(piece, field=field) for piece in pieces]
+
+
+def _tainted_mailbox(text: TaintedStr, *, field: str) -> Address:
+    """Exactly one mailbox; a value may be the display name, the address, a part of either, or all of it."""
+    plain = str(text)
+    if text.is_data_alone:
+        return _one_mailbox.__wrapped__(plain, field)
+    masked = _masked(text, field=field)
+    name, address = "", plain
+    if masked.endswith(">") and masked.count("<") == masked.count(">") == 1:
+        opening = masked.index("<")
+        if any(character in masked[:opening] for character in _NOT_IN_A_NAME):
+            raise MessageError(f"{field}: {_STRAY_IN_NAME} in {shown(plain)}.", remedy=_QUOTE_NAME)
+        name, address = _display_name(plain[:opening], text.mask[:opening]), plain[opening + 1 : -1].strip(" ")
+    if "<" in address or ">" in address:
+        raise MessageError(f"{field}: the angle brackets do not fit in {shown(plain)}.", remedy=_WRITE)
+    mailbox = _parse_mailbox(address, field=field)
+    return Address(display_name=name, local_part=mailbox.local_part, domain=mailbox.domain) if name else mailbox
+
+
+def _display_name(text: str, mask: str) -> str:
+    """What stands before the `<`, without the quotation marks and backslashes that the author wrote."""
+    name, end = "", 0
+    for found in _QUOTED.finditer(mask):
+        inside = range(found.start() + 1, found.end() - 1)
+        escaping = {match.start() for match in _QUOTED_PAIR.finditer(mask, inside.start, inside.stop)}
+        name += text[end : found.start()] + "".join(text[at] for at in inside if at not in escaping)
+        end = found.end()
+    return (name + text[end:]).strip()
 
 
 def _plain_mailbox(text: str) -> Address | None:
@@ -234,8 +289,8 @@ def _parse_mailbox(text: str, *, field: str) -> Address:
     name, address, masked_address = "", text, masked
     if masked.endswith(">") and masked.count("<") == masked.count(">") == 1:
         opening = masked.index("<")
-        if any(character in masked[:opening] for character in ":@;"):
-            raise fault("there is a ':', '@' or ';' before the '<'", _QUOTE_NAME)
+        if any(character in masked[:opening] for character in _NOT_IN_A_NAME):
+            raise fault(_STRAY_IN_NAME, _QUOTE_NAME)
         name = _QUOTED.sub(lambda quoted: _unquoted(quoted[0]), text[:opening].strip())
         address, masked_address = text[opening + 1 : -1].strip(" "), masked[opening + 1 : -1].strip(" ")
     if "<" in masked_address or ">" in masked_address:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
+from airflow_provider_smtpcm.mail.tainted import TaintedStr, checked_path
 from airflow_provider_smtpcm.worker_path import as_written, file_remedy, means_windows
 
 _NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
@@ -151,7 +152,10 @@ AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment
 
 
 def parse_attachments(value: AttachmentLike | Iterable[AttachmentLike] | None) -> tuple[Attachment, ...]:
-    """Attachments from one string with `|` between (as SSIS has it), or from a list of paths and attachments."""
+    """Attachments from one string with `|` between (as SSIS has it), or from a list of paths and attachments.
+
+    In a `TaintedStr` only a `|` that the author wrote separates, and no value leads out of a folder.
+    """
     return tuple([_attachment(item, "Attachments") for item in _items(value, "Attachments")])
 
 
@@ -183,6 +187,8 @@ def _items(value: Any, what: str) -> Iterable[Any]:
         return ()
     if isinstance(value, tuple | list):  # before the others: to be asked whether it is a path takes a while
         return value
+    if isinstance(value, TaintedStr):
+        return value.split_written("|")
     if isinstance(value, str):
         text = value.strip()
         if text.startswith("[") and text.endswith("]"):
@@ -204,6 +210,7 @@ def _items(value: Any, what: str) -> Iterable[Any]:
 def _attachment(value: Any, what: str) -> Attachment:
     if isinstance(value, Attachment):
         return value
+    value = checked_path(value, what)
     try:
         return Attachment(value)
     except MessageError as error:

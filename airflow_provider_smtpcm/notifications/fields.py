@@ -24,16 +24,16 @@ class Rendered:
 
     Args:
         fields: as the DAG's author wrote them, by name.
-        render: one value, of any type that holds templates.
+        render: gives a field, by its name and what stands in it.
     """
 
-    def __init__(self, fields: Mapping[str, Any], render: Callable[[Any], Any]) -> None:
+    def __init__(self, fields: Mapping[str, Any], render: Callable[[str, Any], Any]) -> None:
         self.values: dict[str, Any] = {}
         #: For the reader of the mail, one line for each fault.
         self.notices: list[str] = []
         for name, value in fields.items():
             try:
-                self.values[name] = render(value) if value else value
+                self.values[name] = render(name, value) if value else value
             except Exception as error:  # noqa: BLE001 - a template can fail in every way that Python can
                 if isinstance(value, str) and "{" not in value:
                     self.values[name] = value  # it is none: something else failed, and where an alert goes is known

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
+from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, render_field
 from airflow_provider_smtpcm.arguments.values import as_text, first_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -65,7 +66,8 @@ class SendMailNotifier(BaseNotifier):
         to: the recipients.
         cc, bcc, reply_to: as `to`.
         subject: line breaks in what it fills in become blanks; empty: what happened to which task, and why.
-        text, html: the body; empty, both of them: the default page.
+        text, html: the body; empty, both of them: the default page. What the template of `html` or `html_file` fills in
+            is escaped, unless `| safe` follows.
         text_file, html_file: a template file for the body, instead of `text` or `html`: a path, or a name in
             `template_searchpath`.
         attachments: files, as paths where the callback runs or `Attachment`.
@@ -210,9 +212,16 @@ class SendMailNotifier(BaseNotifier):
         except Exception:
             log.exception("The DAG's templates cannot be used (jinja_environment_kwargs?); its macros are missing.")
             environment = self.get_template_env()
+        environments, variables = FieldEnvironments(environment), {**environment.globals, **known}
         rendered = Rendered(
             {name: getattr(self, name) for name in self.template_fields},
-            lambda value: self.render_template(value, known, environment, set()),
+            lambda name, value: render_field(
+                name,
+                value,
+                environments,
+                variables,
+                lambda other: self.render_template(other, known, environment, set()),
+            ),
         )
         text, html = (rendered.body(name, self.encoding, environment, known) for name in ("text", "html"))
         return rendered, text, html

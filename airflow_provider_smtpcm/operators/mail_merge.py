@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from airflow.sdk import BaseOperator
-
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -19,12 +17,12 @@ from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
-from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered, as_written, unrendered
+from airflow_provider_smtpcm.operators.merge.unrendered import as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
+from airflow_provider_smtpcm.operators.rendering import RenderedOperator
 from airflow_provider_smtpcm.stop import Stop
 
 if TYPE_CHECKING:
-    import jinja2
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Priority
@@ -52,7 +50,7 @@ ROW_FIELDS = (
 )
 
 
-class MailMergeOperator(BaseOperator):
+class MailMergeOperator(RenderedOperator):
     """Send one mail for each row, through an SMTP connection manager, and return what became of them.
 
     The fields of the mail are those of `SendMailOperator`, as templates over `row` (`{{ row.name }}`, or
@@ -105,6 +103,7 @@ class MailMergeOperator(BaseOperator):
 
     # Those of the mail are here for the outputs of other tasks in them; `unrendered` keeps their templates.
     template_fields: Sequence[str] = ("smtpcm_conn_id", "rows", "report_file", *ROW_FIELDS)
+    rendered_later = ROW_FIELDS
     template_ext: Sequence[str] = ()
     template_fields_renderers = {  # noqa: RUF012
         "rows": "json",
@@ -195,14 +194,6 @@ class MailMergeOperator(BaseOperator):
         above_zero_or_none("rate_limit", rate_limit)
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise ValueError(f"delimiter is {delimiter!r}; give one character, or None.")
-
-    def render_template(
-        self, content: Any, context: Context, jinja_env: jinja2.Environment | None = None, seen_oids: Any = None
-    ) -> Any:
-        """Airflow's own, but that what a task was mapped over is data; Airflow says so by its identity."""
-        if isinstance(content, Unrendered) and id(content.value) in (seen_oids or ()):
-            return content.value
-        return super().render_template(content, context, jinja_env, seen_oids)
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""

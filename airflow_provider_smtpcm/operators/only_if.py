@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow_provider_smtpcm.operators.rendering import RenderedOperator
 
 try:
     from airflow.sdk.exceptions import AirflowSkipException
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class OnlyIfOperator(BaseOperator):
+class OnlyIfOperator(RenderedOperator):
     """Succeed if a condition holds, or else be skipped; what comes after goes by its own trigger rule.
 
     SSIS has such conditions as expressions of precedence constraints. A `ShortCircuitOperator` would skip what follows

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.sdk import BaseOperator
-
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
 from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.rendering import RenderedOperator
 from airflow_provider_smtpcm.stop import Stop
 
 if TYPE_CHECKING:
@@ -26,11 +25,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class SendMailOperator(BaseOperator):
+class SendMailOperator(RenderedOperator):
     """Send one mail through an SMTP connection manager, as SSIS's Send Mail task does, and return its delivery.
 
-    Every field that a person writes is templated. Addresses are a list, or one string with `;` or `,` between;
-    attachments are a list of paths, or one string with `|` between.
+    Every field that a person writes is templated; what a template fills in, and what another task computed, is data.
+    Addresses are a list, or one string with `;` or `,` between; attachments are a list of paths, or one string with `|`
+    between.
 
     Args:
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
@@ -41,7 +41,7 @@ class SendMailOperator(BaseOperator):
         reply_to: where answers go.
         subject: one line.
         text: the plain body. With `html` too, the reader's program chooses.
-        html: the HTML body.
+        html: the HTML body; what its template fills in is escaped, unless `| safe` follows.
         text_file: a template file for the plain body, instead of `text`: a path, or a name in `template_searchpath`.
         html_file: a template file for the HTML body, instead of `html`.
         attachments: files, as paths on the worker or `Attachment`.

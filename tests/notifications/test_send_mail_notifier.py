@@ -413,6 +413,27 @@ def test_the_context_is_left_as_it_was(relay: Relay) -> None:
     assert context.keys() == FAILED.keys()
 
 
+def test_what_is_filled_into_html_is_escaped(relay: Relay, tmp_path: Path) -> None:
+    """An exception's text is data: no link and no image of it gets into the mail. `safe` opts out."""
+    page = "<p>{{ alert.exception.message }}</p>{{ '<hr>' | safe }}"
+    (tmp_path / "page.html").write_text(page)
+    failed = task_failed(raised(ValueError("<a href='//evil.example'><img src='//evil.example/x'>")))
+    notifier(html=page)(failed)
+    notifier(html_file=str(tmp_path / "page.html"))(failed)
+    for received in relay.messages:
+        html = texts(received)[1].strip()
+        assert html == "<p>&lt;a href=&#39;//evil.example&#39;&gt;&lt;img src=&#39;//evil.example/x&#39;&gt;</p><hr>"
+    assert len(relay.messages) == 2
+
+
+def test_a_value_adds_no_recipient_to_an_alert(relay: Relay) -> None:
+    """As it adds none to another mail."""
+    failed = task_failed(raised(ValueError('x" <m@evil.example>; "')))
+    notifier(to='"{{ alert.exception.message }}" <oncall@corp.example>')(failed)
+    (received,) = relay.messages
+    assert received.recipients == ("oncall@corp.example",)
+
+
 def test_a_native_dag_s_templates_give_text(relay: Relay) -> None:
     """A subject that looks like a number is none."""
     with DAG("native", schedule=None, render_template_as_native_obj=True) as dag:

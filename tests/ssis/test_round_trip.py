@@ -322,6 +322,32 @@ def test_expressions_are_worked_out_in_the_run(relay: Relay, run: Any, tmp_path:
     assert [part.get_filename() for part in one.message.iter_attachments()] == ["rows.csv"]
 
 
+def test_a_value_beside_a_separator_may_hold_several_as_in_ssis(relay: Relay, run: Any, tmp_path: Path) -> None:
+    """SSIS splits what the whole expression gives, people as well as files."""
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (tmp_path / name).write_text("1")
+    module = written(
+        mail(
+            expressions={
+                "ToLine": '@[User::Ops] + ";boss@corp.example"',
+                "CCLine": '@[User::Ops] == "" ? "none@corp.example" : "cc@corp.example," + @[User::More]',
+                "FileAttachments": '"D:\\\\Out\\\\c.csv|" + @[User::Files]',
+            },
+        ),
+        variables=[
+            variable("Ops", "ops@corp.example;dba@corp.example"),
+            variable("More", "d@corp.example,e@corp.example"),
+            variable("Files", f"{tmp_path}/a.csv|{tmp_path}/b.csv"),
+        ],
+        options=Options(path_map=(("d:/out", str(tmp_path)),)),
+    )
+    assert run(module) == "success"
+    (one,) = relay.messages
+    names = ("ops", "dba", "boss", "cc", "d", "e")
+    assert list(one.recipients) == [f"{name}@corp.example" for name in names]
+    assert [part.get_filename() for part in one.message.iter_attachments()] == ["c.csv", "a.csv", "b.csv"]
+
+
 def test_a_text_comes_from_a_variable_or_from_a_file_as_it_is(relay: Relay, run: Any, tmp_path: Path) -> None:
     """Neither is a template; a mail without any text is sent all the same."""
     (tmp_path / "body.txt").write_bytes("Grüße {{ 1 }}".encode("cp1252"))

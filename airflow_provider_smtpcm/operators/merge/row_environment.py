@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.body_file import text_environment
+from airflow_provider_smtpcm.arguments.templates import text_environment
 from airflow_provider_smtpcm.arguments.values import first_of
 from airflow_provider_smtpcm.operators.merge.row import Row
 
@@ -15,23 +14,15 @@ if TYPE_CHECKING:
 
 # Templates that others include or extend; the task's own environment would compile them for each row.
 _INCLUDED = 64
-_SPECIAL_IN_HTML = re.compile("[&<>\"']")
 
 
-def gives_objects(environment: jinja2.Environment) -> bool:
-    """Whether its templates give Python objects, as a DAG asks for by `render_template_as_native_obj`."""
-    from jinja2.nativetypes import NativeEnvironment
-
-    return isinstance(environment, NativeEnvironment)
-
-
-def over_rows(environment: jinja2.Environment, *, autoescape: bool) -> jinja2.Environment:
+def over_rows(environment: jinja2.Environment) -> jinja2.Environment:
     """An environment for text, with all that the task's has, in which a name that is not known is an error.
 
     A column comes before whatever a mapping has by nature, and None (the NULL of a database) is written as nothing.
     """
     result = text_environment(environment).overlay(
-        autoescape=autoescape,
+        autoescape=False,
         undefined=_missing_column(),
         finalize=environment.finalize or _nothing_for_none,
         cache_size=_INCLUDED,
@@ -52,16 +43,6 @@ def over_rows(environment: jinja2.Environment, *, autoescape: bool) -> jinja2.En
     result.getattr = attribute  # type: ignore[method-assign,assignment]
     result.getitem = item  # type: ignore[method-assign,assignment]
     return result
-
-
-def escaped(value: Any) -> str:
-    """What `markupsafe.escape` makes of a value, but not marked as safe where nothing in it had to be escaped."""
-    kind = type(value)
-    if kind is int or (kind is str and _SPECIAL_IN_HTML.search(value) is None):
-        return str(value)
-    from markupsafe import escape
-
-    return escape(value)
 
 
 def _nothing_for_none(value: Any) -> Any:

@@ -5,27 +5,25 @@ What the author of the DAG wrote is a template; what came from a row, or from an
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.body_file import not_a_template, read_body_file
+from airflow_provider_smtpcm.arguments.body_file import compile_body_file
+from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, Render, as_data
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.mail.tainted import TaintedStr
 from airflow_provider_smtpcm.operators.merge.row import Row
-from airflow_provider_smtpcm.operators.merge.row_environment import escaped, gives_objects, over_rows
+from airflow_provider_smtpcm.operators.merge.row_environment import over_rows
 from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered
 
 if TYPE_CHECKING:
     import jinja2
 
 Variables = dict[str, Any]
-Render = Callable[[Variables], Any]
 
 _BODIES = ("text", "html")
 _KEY = "row_key"
-# These may be lists, where the DAG has `render_template_as_native_obj`.
-_LISTS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images")
 # Templates whose name depends on the row, such as one for each language.
 _FILES = 64
 
@@ -59,11 +57,9 @@ class RowTemplates:
         self, fields: Mapping[str, Any], environment: jinja2.Environment, context: Mapping[str, Any], *, encoding: str
     ) -> None:
         self._encoding = encoding
-        self._gives_objects = gives_objects(environment)
-        self._text = over_rows(environment, autoescape=False)
-        self._html = over_rows(environment, autoescape=True)
+        self._environments = FieldEnvironments(environment, text=over_rows(environment))
         # One mapping for all rows: Jinja copies nothing out of it, and writes nothing into it.
-        self._variables: Variables = {**self._text.globals, **context}
+        self._variables: Variables = {**self._environments.text.globals, **context}
         self._body_from_file = lru_cache(maxsize=_FILES)(self._read_body)
         #: The fields that are the same for every row.
         self.constants: dict[str, Any] = {}
@@ -128,48 +124,46 @@ class RowTemplates:
             raise MessageError(
                 f"'{body}' and '{body}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
-        return self._body_from_file(body, str(file))
+        return self._body_from_file(body, str(file), file.mask if isinstance(file, TaintedStr) else None)
 
-    def _read_body(self, body: str, file: str) -> Render:
-        from jinja2 import TemplateError
+    def _read_body(self, body: str, file: str, mask: str | None) -> Render:
+        name = file if mask is None else TaintedStr(file, mask)
+        return compile_body_file(f"{body}_file", name, self._encoding, self._environments)
 
-        environment = self._html if body == "html" else self._text
-        path, source = read_body_file(f"{body}_file", file, self._encoding, environment)
-        try:
-            return _render(environment.from_string(source))
-        except TemplateError as error:
-            raise not_a_template(f"{body}_file", path, error) from None
+    def _compile(self, name: str, value: Any, *, written: bool = False, item: bool = False) -> Constant | Render:
+        """A part of a field.
 
-    def _compile(self, name: str, value: Any, *, written: bool = False) -> Constant | Render:
-        """A part of a field; `written` says that its author is the DAG's."""
+        Args:
+            written: whether its author is the DAG's.
+            item: whether it is one of several items.
+        """
         if isinstance(value, Unrendered):
-            return self._compile(name, value.value, written=True)
+            return self._compile(name, value.value, written=True, item=item)
         if isinstance(value, str):
-            return self._compile_text(name, value) if written else Constant(value)
+            if written:
+                return self._compile_text(name, value, item=item)
+            return Constant(as_data(name, value, item=item))
         if isinstance(value, Mapping):
             keys = list(value)
-            items = [self._compile(name, item, written=written) for item in value.values()]
+            items = [self._compile(name, part, written=written, item=True) for part in value.values()]
             return self._collected(name, items, lambda values: dict(zip(keys, values, strict=True)))
         if isinstance(value, tuple | list | set):
-            return self._collected(name, [self._compile(name, item, written=written) for item in value], list)
+            parts = [self._compile(name, part, written=written, item=True) for part in value]
+            return self._collected(name, parts, list)
         return Constant(value)
 
-    def _compile_text(self, name: str, source: str) -> Constant | Render:
+    def _compile_text(self, name: str, source: str, *, item: bool) -> Constant | Render:
         from jinja2 import TemplateError
 
-        environment = self._html if name == "html" else self._text
         try:
-            tree = environment.parse(source)
-            render = _render(environment.from_string(source))
-            if self._gives_objects and name in _LISTS:
-                render = _object(environment, source) or render
-            if _varies(tree):
+            render = self._environments.compile(name, source, item=item)
+            if _varies(self._environments.text.parse(source)):
                 return render
         except TemplateError as error:
             line = getattr(error, "lineno", None)
             raise MessageError(
                 f"{name} is no template ({error.message}{f', line {line}' if line else ''}).",
-                remedy="Mend it; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
+                remedy="Correct it; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
             ) from None
         try:
             return Constant(render(self._variables))
@@ -196,41 +190,6 @@ def _varies(tree: jinja2.nodes.Template) -> bool:
     if any(True for _ in meta.find_referenced_templates(tree)):
         return True
     return not meta.find_undeclared_variables(tree).isdisjoint(("row", "row_number"))
-
-
-def _render(template: jinja2.Template) -> Render:
-    """`template.render`, without the copy that it makes of all variables each time."""
-    environment, name, blocks = template.environment, template.name, template.blocks
-    write, context, join = template.root_render_func, environment.context_class, "".join
-    # A compiled template only joins what it escapes, and to mark that as safe took longer than all the rest.
-    write.__globals__["escape"] = escaped
-    return lambda variables: join(write(context(environment, variables, name, blocks)))
-
-
-def _object(environment: jinja2.Environment, source: str) -> Render | None:
-    """The value of a template that is one expression: a list or a mapping as it is, anything else as text.
-
-    A DAG with `render_template_as_native_obj` asks for that. What Jinja does for it goes further, and takes text that
-    looks like a list for one, wherever it came from; text from a row stays text.
-    """
-    from jinja2 import nodes
-
-    tree = environment.parse(source)
-    outputs = [node.nodes for node in tree.body if isinstance(node, nodes.Output)]
-    if len(tree.body) != 1 or [len(output) for output in outputs] != [1]:
-        return None
-    tree.body = [nodes.Assign(nodes.Name("value", "store"), outputs[0][0], lineno=1)]
-    tree.set_environment(environment)
-    template = environment.from_string(tree)
-    write, finalize = template.root_render_func, environment.finalize or str
-
-    def render(variables: Variables) -> Any:
-        scope = environment.context_class(environment, variables, template.name, template.blocks)
-        deque(write(scope), maxlen=0)
-        value = scope.vars["value"]
-        return value if isinstance(value, tuple | list | Mapping) else str(finalize(value))
-
-    return render
 
 
 def _fault(name: str, error: Exception) -> MessageError:

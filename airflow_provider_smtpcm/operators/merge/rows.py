@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.mail.tainted import checked_path
 from airflow_provider_smtpcm.operators.merge.row import LIST, Rows, rows_of_frame, rows_of_mappings
 from airflow_provider_smtpcm.operators.merge.row_files import FORMATS, STORAGE, open_file
 
@@ -59,7 +60,7 @@ def storage_path(text: str) -> Any:
 def _path(rows: Any) -> Any:
     if not isinstance(rows, str):
         return rows if hasattr(rows, "open") else Path(rows)
-    text = rows.strip()
+    text = checked_path(rows, "rows").strip()
     if text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
         raise MessageError(
             "'rows' is a list that was turned into text.",

@@ -28,12 +28,14 @@ class Translation:
     Args:
         template: the whole text of it.
         is_template: whether there is anything for Jinja in it; false: it is plain text.
+        text: what of it stands outside of braces.
         uses_macros: whether the DAG needs `user_defined_macros={"ssis": macros}`.
         notes: what a reader has to know, one sentence or two each.
     """
 
     template: str
     is_template: bool
+    text: str
     uses_macros: bool
     notes: tuple[str, ...]
 
@@ -56,7 +58,13 @@ def to_jinja(expression: str | Expression, resolve: Callable[[str], JinjaName | 
     _write(parts, translator, tree)
     template, is_template = parts.template()
     notes = tuple(dict.fromkeys(translator.notes))
-    return Translation(template=template, is_template=is_template, uses_macros=parts.uses_macros, notes=notes)
+    return Translation(
+        template=template,
+        is_template=is_template,
+        text=parts.outside_of_braces(),
+        uses_macros=parts.uses_macros,
+        notes=notes,
+    )
 
 
 class _Parts:
@@ -88,6 +96,10 @@ class _Parts:
         """Something in braces."""
         self.uses_macros = self.uses_macros or "ssis." in code
         self._parts.append((True, f"{start}{code}{end}"))
+
+    def outside_of_braces(self) -> str:
+        """The runs of text."""
+        return "".join(part for code, part in self._parts if not code)
 
     def template(self) -> tuple[str, bool]:
         """The whole text, and whether Jinja has anything to do in it."""

@@ -21,6 +21,9 @@ from airflow_provider_smtpcm.ssis.writing.visible import Names
 
 # Nobody defines it, so a template that asks for something of it fails, and the mail is not sent.
 COMPLETE_ME = "complete_me"
+# SSIS splits what a whole expression gives. An operator splits what stands outside of braces, so that a value stays one
+# address or one file; only a value that is the whole field may hold several.
+_SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,8 +114,10 @@ class FieldWriter:
         mapped_any = mapped_any or bool(self._held_paths(tree))
         return replace_texts(tree, whole)
 
-    def _jinja(self, tree: Expression, *, path: bool = False) -> str | ExpressionError | NotTranslatable:
-        """The template, or why there is none."""
+    def _jinja(
+        self, tree: Expression, *, path: bool = False, argument: str = ""
+    ) -> str | ExpressionError | NotTranslatable:
+        """The template of an argument, or why there is none."""
         names = self._shared.names
         try:
             with names.params.given_up_whole():
@@ -129,6 +134,8 @@ class FieldWriter:
             self._shared.macros.add("ssis")
         for note in translation.notes:
             self._shared.findings.note("system-variable", self._where, note)
+        if translation.is_template and any(sign in translation.text for sign in _SEPARATORS.get(argument, "")):
+            return f"{{% set {argument} %}}{translation.template}{{% endset %}}{{{{ {argument} }}}}"
         return translation.template
 
     def _translated(
@@ -146,7 +153,7 @@ class FieldWriter:
         template: str | ExpressionError | NotTranslatable
         try:
             tree = parse(text)
-            template = self._jinja(tree, path=path)
+            template = self._jinja(tree, path=path, argument=argument)
         except ExpressionError as error:
             template = error
         if isinstance(template, str):

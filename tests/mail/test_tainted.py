@@ -1,0 +1,142 @@
+"""Text that remembers which of it is data: only what the author wrote separates, quotes and names folders."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.mail.address import Address, parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
+from airflow_provider_smtpcm.mail.tainted import TaintedStr
+
+
+def rendered(template: str, *values: str) -> TaintedStr:
+    """A template with `{}` for each value that is filled in."""
+    parts: list[tuple[str, bool]] = []
+    for number, text in enumerate(template.split("{}")):
+        if number:
+            parts.append((values[number - 1], False))
+        parts.append((text, True))
+    return TaintedStr.of_parts(parts)
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ('"N" <{}>', "jane@corp.example> <m@evil.example"),
+        ('"N" <{}>', "Mallory <m@evil.example>"),
+        ('"N" <{}>', "jane@corp.example, m@evil.example"),
+        ("{}@corp.example", "m@evil.example; jane"),
+        ("{}@corp.example", "m@evil.example"),
+        ("{}@corp.example", "Mallory <m@evil.example>; jane"),
+        ("boss@corp.example; {}", "jane@corp.example; m@evil.example"),
+        ("boss@corp.example, {}", "jane@corp.example, m@evil.example"),
+        ("{}; boss@corp.example", "jane@corp.example\r\nBcc: m@evil.example"),
+    ],
+)
+def test_a_value_that_is_no_part_of_one_address_is_a_fault(template: str, value: str) -> None:
+    """The error names the field, and nobody is added."""
+    with pytest.raises(MessageError, match=r"To:|To takes"):
+        parse_addresses(rendered(template, value), field="To")
+
+
+@pytest.mark.parametrize("name", ["Doe, Jane", 'Jane "JD" Doe', "Jane\\", "<m@evil.example>", "a; b", "Jürgen: x@y"])
+@pytest.mark.parametrize("template", ['"{}" <jane@corp.example>', "{} <jane@corp.example>"])
+def test_a_name_is_shown_as_it_is(name: str, template: str) -> None:
+    """With and without quotation marks around it, alone and beside others."""
+    jane = Address(display_name=name, local_part="jane", domain="corp.example")
+    assert parse_address(rendered(template, name), field="From") == jane
+    boss = Address(local_part="boss", domain="corp.example")
+    assert parse_addresses(rendered(f"{template}; boss@corp.example", name), field="To") == (jane, boss)
+
+
+def test_quotation_marks_and_backslashes_of_the_author_mean_what_they_mean() -> None:
+    """Beside a value that has some of its own."""
+    (jane,) = parse_addresses(rendered(r'"the \"{}\", \\ {}" <jane@corp.example>', '"\\', "x"), field="To")
+    assert jane.display_name == r'the ""\", \ x'
+
+
+def test_an_empty_value_leaves_a_recipient_out() -> None:
+    """As a superfluous separator does."""
+    assert len(parse_addresses(rendered("boss@corp.example; {}; {}", "", " "), field="To")) == 1
+    assert parse_addresses(rendered("{}", ""), field="To") == ()
+
+
+def test_a_comma_of_the_author_in_a_name_says_where_quotation_marks_go() -> None:
+    """As it does without values."""
+    with pytest.raises(MessageError, match="does the comma belong to a name"):
+        parse_addresses(rendered("Doe, {} <jane@corp.example>", "Jane"), field="To")
+
+
+@pytest.mark.parametrize(
+    ("template", "values"),
+    [
+        ("/srv/{}/x.pdf", ("..",)),
+        ("/srv/{}", ("a/../../x",)),
+        ("/srv/{}", ("..\\x",)),
+        ("/srv/.{}/x", (".",)),
+        ("/srv/{}{}/x", (".", ".")),
+        ("/srv/{}../x", ("a/",)),
+        ("{}.pdf", ("../x",)),
+        ("{}/x.pdf", ("..",)),
+    ],
+)
+def test_a_step_up_that_a_value_brought_is_a_fault(template: str, values: tuple[str, ...]) -> None:
+    """Whole or in pieces, with either slash."""
+    with pytest.raises(MessageError, match="leads out of its folder"):
+        parse_attachments(rendered(template, *values))
+    with pytest.raises(MessageError, match="leads out of its folder"):
+        parse_attachments([rendered(template, *values)])
+    with pytest.raises(MessageError, match="leads out of its folder"):
+        parse_inline_images({"logo": rendered(template, *values)})
+
+
+def test_the_author_s_own_steps_up_are_none_of_it() -> None:
+    """Nor are dots in a name, folders below, or a path that a value is alone."""
+    for template, value in (("/srv/../{}.pdf", "a"), ("/srv/{}", "a..b/...c"), ("{}", "../x"), (" {} ", "../x")):
+        assert parse_attachments(rendered(template, value))
+
+
+def test_a_list_s_item_is_one_file_whatever_it_holds() -> None:
+    """A `|` in it is part of its name."""
+    (file,) = parse_attachments([TaintedStr("a|b")])
+    assert file.path == "a|b"
+
+
+def test_a_copy_knows_as_much() -> None:
+    """Airflow copies and pickles what a task holds."""
+    text = rendered("a; {}", "b; c")
+    for copied in (copy.copy(text), copy.deepcopy(text), pickle.loads(pickle.dumps(text))):  # noqa: S301 - our own
+        assert (copied, copied.mask, type(copied)) == (text, text.mask, TaintedStr)
+    assert type(str(text)) is str
+
+
+SPECIAL = st.sampled_from([*'";,<>@|\\/.: ', "..", "/../", "m@evil.example", "<m@evil.example>"])
+values = st.lists(SPECIAL | st.text(max_size=3), max_size=6).map("".join)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(values, values)
+def test_whatever_the_values_are_nothing_is_added(name: str, address: str) -> None:
+    """Two recipients are two at the most, and two files are two."""
+    for template in ('"{}" <{}>; boss@corp.example', "{} <{}>; boss@corp.example", "{}{}; boss@corp.example"):
+        try:
+            found = parse_addresses(rendered(template, name, address), field="To")
+        except MessageError:
+            continue
+        assert found[-1].address == "boss@corp.example"
+        assert len(found) <= 2
+        if "<" in template and len(found) == 2:
+            assert found[0].address == parse_address(address, field="To").address
+            assert found[0].display_name == name.strip()
+    try:
+        files = parse_attachments(rendered("/srv/a.pdf|/srv/b/{}-{}", name, address))
+    except MessageError:
+        return
+    assert [str(file.path)[:7] for file in files] == ["/srv/a.", "/srv/b/"]
+    assert ".." not in str(files[1].path).replace("\\", "/").split("/")
