@@ -248,12 +248,11 @@ def test_a_condition_from_another_task_is_data(run_dag: RunDag) -> None:
 
 def test_the_configuration_of_a_run_is_data(relay: Relay, delivered: Callable[[DAG], list[str]]) -> None:
     """A parameter is filled in once, and what it holds is not rendered again."""
-    params = {"subject": HOSTILE, "rows": [{"email": "jane@corp.example", "name": HOSTILE}]}
-    with DAG("config", schedule=None, params=params) as dag:
+    with DAG("config", schedule=None, params={"subject": HOSTILE}) as dag:
         SendMailOperator(
             task_id="send", from_address="etl@corp.example", to="a@corp.example", subject="{{ params.subject }}"
         )
-        merge(task_id="merge", rows=dag.param("rows"))
+        merge(task_id="merge", rows=ROWS, subject="For {{ params.subject }}")
     assert delivered(dag) == [f"For {HOSTILE}", HOSTILE]
 
 
