@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_no
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, airflow_error
-from airflow_provider_smtpcm.operators.ledger.tries import budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.ledger.tries import budget, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
@@ -21,13 +21,14 @@ from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered, as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
-from airflow_provider_smtpcm.stop import Stop
+from airflow_provider_smtpcm.operators.stopping import Stoppable
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Priority
+    from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ ROW_FIELDS = (
 )
 
 
-class MailMergeOperator(BaseOperator):
+class MailMergeOperator(Stoppable, BaseOperator):
     """Send one mail for each row, through an SMTP connection manager, and return what became of them.
 
     The fields of the mail are those of `SendMailOperator`, as templates over `row` (`{{ row.name }}`, or
@@ -183,7 +184,6 @@ class MailMergeOperator(BaseOperator):
         self.on_clear = on_clear
         self.ledger_window = ledger_window
         self._rows_hold_outputs = isinstance(self.rows, list)  # of other tasks, among rows that stand in the DAG
-        self._stop = Stop()
         one_of("on_error", on_error, ("fail", "continue"))
         one_of("on_refused", on_refused, ("fail", "warn"))
         one_of("on_unknown", on_unknown, ("fail", "retry"))
@@ -207,10 +207,10 @@ class MailMergeOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
+        stop = self._begin_to_run()
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
-            with ending_before(self.execution_timeout, self._stop):
-                tally, failure = self._merge(context, hook)
+            tally, failure = self._merge(context, hook, stop)
         except MailError as error:
             raise airflow_error(error, retry_unknown=False) from None
         tally.tell_repeated()
@@ -226,11 +226,9 @@ class MailMergeOperator(BaseOperator):
                 log.warning("The result could not be stored: %s", error)
         raise failure
 
-    def on_kill(self) -> None:
-        """Begin nothing more; what was handed over has its answer heard, and the report and the ledger say so."""
-        self._stop.ask()
-
-    def _merge(self, context: Context, hook: SmtpConnectionManagerHook) -> tuple[MergeTally, AirflowException | None]:
+    def _merge(
+        self, context: Context, hook: SmtpConnectionManagerHook, stop: Stop
+    ) -> tuple[MergeTally, AirflowException | None]:
         """Send what is left; the account, and the error with which the task ends, if it ends with one."""
         from airflow_provider_smtpcm.operators.merge.past import Past
         from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
@@ -252,7 +250,7 @@ class MailMergeOperator(BaseOperator):
             connections=self.connections,
             rate_limit=self.rate_limit,
             retry_for=budget(self.retry_for, self.execution_timeout),
-            stop=self._stop,
+            stop=stop,
         )
         lineage = Lineage(hook)
         with closing(MergeReport(self.report_file, try_number=getattr(context["ti"], "try_number", 1))) as report:
@@ -278,8 +276,8 @@ class MailMergeOperator(BaseOperator):
                 report.close()
                 faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
                 # Who was refused for now might have had another turn, and has one in another try.
-                if self._stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
-                    faults.append(self._stop.error())
+                if stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
+                    faults.append(stop.error())
                 tries.failure = failure or verdict(tally, tolerance, faults, durable=ledger is not None)
         return tally, tries.failure
 

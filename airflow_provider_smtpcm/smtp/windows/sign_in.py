@@ -241,7 +241,7 @@ def _within(seconds: float, work: Callable[[], T], source: str) -> T:
     thread.join(seconds)
     if not outcome:
         raise AuthenticationError(
-            f"Kerberos ({source}): no KDC answered within {seconds:.3g} seconds.",
+            f"Kerberos ({source}): no KDC answered within {round(seconds, 1):g} seconds.",
             remedy="Check krb5.conf, the network and the firewall between this worker and the KDC (port 88).",
             retryable=True,
         )
