@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def at_least_one(name: str, value: object) -> None:
 
 def above_zero_or_none(name: str, value: object) -> None:
     """Hold an argument to the numbers above 0 and None; ValueError as in `one_of`."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+    if value is not None and not _number(value) > 0:
         raise ValueError(f"{name} is {value!r}; give a number above 0, or None.")
 
 
@@ -54,5 +55,13 @@ def zero_or_more(name: str, value: object) -> None:
     Raises:
         ValueError: names the argument and what it is.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if not _number(value) >= 0:
         raise ValueError(f"{name} is {value!r}; give a number from 0.")
+
+
+def _number(value: object) -> float:
+    """Not a number (nan) is also a whole number that is too large for a clock to reckon with."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan

@@ -170,7 +170,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
     def send_errands(
         self,
-        errands: Iterator[Errand | None],
+        errands: Iterator[Errand | float],
         *,
         connections: int = 1,
         rate_limit: float | None = None,
@@ -181,7 +181,7 @@ class SmtpConnectionManagerHook(BaseHook):
         """Send errands, and try again for a while what was refused for now or not sent; one delivery for each.
 
         Args:
-            errands: each index once; None stands for nothing just now, and is asked again.
+            errands: each index once; a number stands for nothing before that moment (`time.monotonic`).
             connections, rate_limit: as `send_many` has them.
             retry_for: seconds for which a mail has further turns, and a server that cannot be reached is tried again.
             journal: is asked before anything is sent, and told what became of it.
@@ -192,7 +192,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
         self._make_ready()
 
-        def send(admitted: Iterator[Errand | None]) -> Generator[Delivery, None, None]:
+        def send(admitted: Iterator[Errand | float]) -> Mailing:
             return Mailing(
                 admitted,
                 self.connection_manager,
@@ -202,7 +202,7 @@ class SmtpConnectionManagerHook(BaseHook):
                 manners=self._manners,
                 open_for=retry_for,
                 stop=stop,
-            ).deliveries()
+            )
 
         return deliveries(errands, send, retry_for=retry_for, journal=journal)
 

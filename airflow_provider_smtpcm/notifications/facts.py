@@ -66,7 +66,7 @@ def seconds_between(started: datetime | None, ended: datetime | None) -> float |
 
 def time_span(seconds: float) -> str:
     """In the two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:  # as it is written
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -91,12 +90,11 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
     """
     from airflow_provider_smtpcm.mail.errand import Errand
 
-    stop = Stop()
-    stop.why = f"the {retry_for:g} seconds of 'retry_for' were over and the last try too"
     passed = time.monotonic() - began
     left = retry_for + LAST_TRY - passed
+    why = f"the {retry_for:.12g} seconds of 'retry_for' were over and the last try too"
     if left <= 0:
-        raise stop.error()
+        raise Stop(why=why).error()
     server = hook.connection_manager.host, hook.connection_manager.port
     shortly = time.monotonic() - _in_vain.get(server, -A_MOMENT) < A_MOMENT
     if shortly:
@@ -106,17 +104,10 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
             *server,
             SHORT_TRY,
         )
-        stop.why = f"the server could not be reached a moment ago, nor now within {SHORT_TRY:g} seconds"
+        why = f"the server could not be reached a moment ago, nor now within {SHORT_TRY:g} seconds"
         retry_for, left = 0.0, min(left, SHORT_TRY)
-    timer = threading.Timer(left, stop.ask)
-    timer.daemon = True
-    timer.start()
-    try:
-        deliveries = list(
-            hook.send_errands(iter((Errand(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop)
-        )
-    finally:
-        timer.cancel()
+    stop = Stop(at=time.monotonic() + left, why=why)
+    deliveries = list(hook.send_errands(iter((Errand(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop))
     error = deliveries[0].error if deliveries else stop.error()
     if error is None or not error.retryable or (deliveries and deliveries[0].outcome != "not_sent"):
         _in_vain.pop(server, None)

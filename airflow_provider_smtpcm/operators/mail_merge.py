@@ -11,7 +11,7 @@ from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_no
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, airflow_error
-from airflow_provider_smtpcm.operators.ledger.tries import budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.ledger.tries import budget, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
@@ -20,12 +20,13 @@ from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 from airflow_provider_smtpcm.operators.merge.unrendered import as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
 from airflow_provider_smtpcm.operators.rendering import RenderedOperator
-from airflow_provider_smtpcm.stop import Stop
+from airflow_provider_smtpcm.operators.stopping import Stoppable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Priority
+    from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ ROW_FIELDS = (
 )
 
 
-class MailMergeOperator(RenderedOperator):
+class MailMergeOperator(Stoppable, RenderedOperator):
     """Send one mail for each row, through an SMTP connection manager, and return what became of them.
 
     The fields of the mail are those of `SendMailOperator`, as templates over `row` (`{{ row.name }}`, or
@@ -182,7 +183,6 @@ class MailMergeOperator(RenderedOperator):
         self.on_clear = on_clear
         self.ledger_window = ledger_window
         self._rows_hold_outputs = isinstance(self.rows, list)  # of other tasks, among rows that stand in the DAG
-        self._stop = Stop()
         one_of("on_error", on_error, ("fail", "continue"))
         one_of("on_refused", on_refused, ("fail", "warn"))
         one_of("on_unknown", on_unknown, ("fail", "retry"))
@@ -198,10 +198,10 @@ class MailMergeOperator(RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
+        stop = self._begin_to_run()
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
-            with ending_before(self.execution_timeout, self._stop):
-                tally, failure = self._merge(context, hook)
+            tally, failure = self._merge(context, hook, stop)
         except MailError as error:
             raise airflow_error(error, retry_unknown=False) from None
         tally.tell_repeated()
@@ -217,11 +217,9 @@ class MailMergeOperator(RenderedOperator):
                 log.warning("The result could not be stored: %s", error)
         raise failure
 
-    def on_kill(self) -> None:
-        """Begin nothing more; what was handed over has its answer heard, and the report and the ledger say so."""
-        self._stop.ask()
-
-    def _merge(self, context: Context, hook: SmtpConnectionManagerHook) -> tuple[MergeTally, AirflowException | None]:
+    def _merge(
+        self, context: Context, hook: SmtpConnectionManagerHook, stop: Stop
+    ) -> tuple[MergeTally, AirflowException | None]:
         """Send what is left; the account, and the error with which the task ends, if it ends with one."""
         from airflow_provider_smtpcm.operators.merge.past import Past
         from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
@@ -243,7 +241,7 @@ class MailMergeOperator(RenderedOperator):
             connections=self.connections,
             rate_limit=self.rate_limit,
             retry_for=budget(self.retry_for, self.execution_timeout),
-            stop=self._stop,
+            stop=stop,
         )
         lineage = Lineage(hook)
         with closing(MergeReport(self.report_file, try_number=getattr(context["ti"], "try_number", 1))) as report:
@@ -269,8 +267,8 @@ class MailMergeOperator(RenderedOperator):
                 report.close()
                 faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
                 # Who was refused for now might have had another turn, and has one in another try.
-                if self._stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
-                    faults.append(self._stop.error())
+                if stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
+                    faults.append(stop.error())
                 tries.failure = failure or verdict(tally, tolerance, faults, durable=ledger is not None)
         return tally, tries.failure
 

@@ -10,9 +10,9 @@ from airflow_provider_smtpcm.arguments.values import RETRY_FOR, as_headers, as_t
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
-from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, ending_before, identity_of, ledger_of
+from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.rendering import RenderedOperator
-from airflow_provider_smtpcm.stop import Stop
+from airflow_provider_smtpcm.operators.stopping import Stoppable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
     from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
     from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
 
 
-class SendMailOperator(RenderedOperator):
+class SendMailOperator(Stoppable, RenderedOperator):
     """Send one mail through an SMTP connection manager, as SSIS's Send Mail task does, and return its delivery.
 
     Every field that a person writes is templated; what a template fills in, and what another task computed, is data.
@@ -144,7 +145,6 @@ class SendMailOperator(RenderedOperator):
         self.on_unknown = on_unknown
         self.on_clear = on_clear
         self.retry_for = retry_for
-        self._stop = Stop()
         one_of("on_refused", on_refused, ("fail", "warn"))
         one_of("on_unknown", on_unknown, ("fail", "retry"))
         one_of("on_clear", on_clear, ("resume_unfinished", "send_again"))
@@ -153,13 +153,11 @@ class SendMailOperator(RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
         log.info("SendMailTaskBegin: the task began to send a mail through '%s'.", self.smtpcm_conn_id)
+        stop = self._begin_to_run()
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
-            with (
-                ending_before(self.execution_timeout, self._stop),
-                ledger_of(context, on_clear=self.on_clear) as tries,
-            ):
-                delivery = self._deliver(context, hook, tries)
+            with ledger_of(context, on_clear=self.on_clear) as tries:
+                delivery = self._deliver(context, hook, tries, stop)
         except MailError as error:
             raise self._airflow_error(error) from None
         if tries.failure is not None:
@@ -182,11 +180,7 @@ class SendMailOperator(RenderedOperator):
         )
         return delivery.to_dict()
 
-    def on_kill(self) -> None:
-        """Begin nothing more; a mail that was handed over has its answer heard."""
-        self._stop.ask()
-
-    def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries) -> Delivery | None:
+    def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries, stop: Stop) -> Delivery | None:
         """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
         from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
 
@@ -196,11 +190,13 @@ class SendMailOperator(RenderedOperator):
             if accepted is not None:
                 return accepted
             mail = self._mail(context, hook, tries.ledger)
-            delivery = past.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(mail, hook, past)
+            delivery = past.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
+                mail, hook, past, stop
+            )
         except MailError as error:
             tries.failure = self._airflow_error(past.with_doubt(error))
             return None
-        tries.failure = self._failure(mail, delivery, durable=tries.ledger is not None)
+        tries.failure = self._failure(mail, delivery, durable=tries.ledger is not None, stop=stop)
         return delivery
 
     def _airflow_error(self, error: MailError) -> AirflowException:
@@ -208,7 +204,7 @@ class SendMailOperator(RenderedOperator):
         failure.__suppress_context__ = True  # what a library below said is in the message already
         return failure
 
-    def _send(self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery) -> Delivery:
+    def _send(self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery, stop: Stop) -> Delivery:
         """Send it to whoever lacks it."""
         from airflow_provider_smtpcm.operators.lineage import Lineage
 
@@ -221,24 +217,26 @@ class SendMailOperator(RenderedOperator):
             len(mail.attachments),
         )
         hook.check(mail)
+        errand = past.errand(mail)
+        assert errand is not None  # else the mail was settled
         try:
             deliveries = list(
                 hook.send_errands(
-                    iter((past.errand(mail),)),
+                    iter((errand,)),
                     retry_for=budget(self.retry_for, self.execution_timeout),
                     journal=past.journal,
-                    stop=self._stop,
+                    stop=stop,
                 )
             )
         finally:
             past.close()
         if not deliveries:  # it was stopped before it was begun
-            return past.as_before(mail, self._stop.error())
+            return past.as_before(mail, stop.error())
         past.keep(deliveries[0])
         Lineage(hook).sent(mail, deliveries[0])
         return deliveries[0]
 
-    def _failure(self, mail: Mail, delivery: Delivery, *, durable: bool) -> AirflowException | None:
+    def _failure(self, mail: Mail, delivery: Delivery, *, durable: bool, stop: Stop) -> AirflowException | None:
         """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
         error = delivery.error
         if error is None:
@@ -246,7 +244,7 @@ class SendMailOperator(RenderedOperator):
         if delivery.outcome == "unknown" or not delivery.accepted:
             return self._airflow_error(error)
         everybody_asked = not delivery.never_asked(address.address for address in mail.recipients)
-        cut_short = durable and self._stop.asked and error.retryable
+        cut_short = durable and stop.asked and error.retryable
         if self.on_refused == "warn" and everybody_asked and not cut_short:
             return None
         return airflow_error(error, retry_unknown=False) if durable else AirflowFailException(str(error))

@@ -16,13 +16,14 @@ class Background(Generic[_T]):
     """Runs functions in threads of their own, and hands over what each returned.
 
     Args:
-        unwanted: takes what is returned when nobody asks any more.
+        unwanted: takes, in its own thread, what is returned when nobody asks any more.
     """
 
     def __init__(self, unwanted: Callable[[_T], None]) -> None:
         self._unwanted = unwanted
         self._results: queue.SimpleQueue[_T] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        # Reentrant, since a signal handler that rings may have broken into a thread that holds it.
+        self._lock = threading.RLock()
         self._closed = False
         self._bell, self._ringer = os.pipe()
         os.set_blocking(self._bell, False)
@@ -44,18 +45,18 @@ class Background(Generic[_T]):
                     return
             self._unwanted(result)
 
-        threading.Thread(target=work, name="smtpcm-background", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="smtpcm-background", daemon=True).start()
+        except RuntimeError:  # no further thread is to be had: then others wait, and nothing is lost
+            work()
 
     def ring(self) -> None:
-        """Wake whoever waits, from any thread."""
+        """Wake whoever waits, from any thread and from a signal handler.
+
+        Under the lock, since after `close` the pipe's number may belong to somebody's socket.
+        """
         with self._lock:
             if not self._closed:
-                self._ring()
-
-    def ring_at_once(self) -> None:
-        """The same from a signal handler, which may have broken into a thread that holds the lock."""
-        if not self._closed:
-            with contextlib.suppress(OSError):
                 self._ring()
 
     def results(self) -> Iterator[_T]:
@@ -67,15 +68,13 @@ class Background(Generic[_T]):
             while True:
                 yield self._results.get_nowait()
 
-    def close(self) -> None:
-        """Nobody asks any more; what has come back, or comes later, is unwanted."""
+    def close(self) -> list[_T]:
+        """Nobody asks any more; what has come back and was not taken. What comes later is unwanted."""
         with self._lock:
-            self._closed = True
+            self._closed = True  # first: a signal handler may ring between any two of these lines
             os.close(self._bell)
             os.close(self._ringer)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._unwanted(self._results.get_nowait())
+        return [self._results.get_nowait() for _ in range(self._results.qsize())]
 
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it rings already

@@ -10,7 +10,18 @@ from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.patience import Patience
 
-Send = Callable[[Iterator[Errand | None]], Generator[Delivery, None, None]]
+
+class Sending(Protocol):
+    """What sends errands; `Mailing` does."""
+
+    def deliveries(self) -> Generator[Delivery, None, None]:
+        """One delivery for each errand, each time that it comes."""
+
+    def wake(self) -> None:
+        """Ask for errands again, from any thread: there may be some now."""
+
+
+Send = Callable[[Iterator[Errand | float]], Sending]
 
 
 class Journal(Protocol):
@@ -20,8 +31,14 @@ class Journal(Protocol):
     def in_doubt(self) -> Container[int]:
         """The errands that were passed on, and of which nothing was heard."""
 
-    def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
-        """Pass errands on once they are written down; None stands for nothing just now."""
+    def admit(self, errands: Iterator[Errand | float]) -> Iterator[Errand | float]:
+        """Pass errands on once they are written down.
+
+        A number stands for nothing before that moment (`time.monotonic`), unless a delivery comes or `wake` is called.
+        """
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """What to call, from any thread, when there may be errands to pass on again."""
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """This is what became of an errand; `left` are the recipients whom another try may reach."""
@@ -31,18 +48,20 @@ class Journal(Protocol):
 
 
 def deliveries(
-    errands: Iterator[Errand | None], send: Send, *, retry_for: float, journal: Journal | None
+    errands: Iterator[Errand | float], send: Send, *, retry_for: float, journal: Journal | None
 ) -> Generator[Delivery, None, None]:
     """One delivery for each errand, once it is settled.
 
     Args:
-        errands: by index, each once; None stands for nothing just now.
+        errands: by index, each once; a number stands for nothing before that moment (`time.monotonic`).
         send: sends errands, each as often as it comes.
         retry_for: seconds for which a mail that was refused for now, or not sent, is tried again.
         journal: is asked before anything is sent, and told afterwards.
     """
     patience = Patience(errands, retry_for)
     sending = send(iter(patience) if journal is None else journal.admit(iter(patience)))
+    if journal is not None:
+        journal.wakes(sending.wake)
 
     def on_their_way() -> Container[int]:
         return patience.out if journal is None else journal.in_doubt
@@ -50,9 +69,9 @@ def deliveries(
     def told(delivery: Delivery) -> Delivery:
         return delivery if journal is None else journal.told(delivery)
 
-    with closing(sending):
+    with closing(sending.deliveries()) as found:
         try:
-            for delivery in sending:
+            for delivery in found:
                 left = patience.left(delivery)
                 final = patience.settle(delivery, left)
                 if journal is not None:

@@ -37,6 +37,8 @@ _FINISHING = 30.0
 _ENDURANCE = 60.0
 # How often, at least, somebody looks whose time has passed while others have much to say.
 _LOOK_AROUND = 0.05
+# `poll` takes no more milliseconds than an int holds.
+_LONGEST_POLL = 2_000_000.0
 # How long answers are waited for when somebody asked to end: Airflow kills a task five seconds after it asked.
 _WINDING_UP = 3.0
 # How long the answers to the good-byes are then waited for.
@@ -75,8 +77,9 @@ class Mailing:
     """One batch on its way.
 
     Args:
-        errands: taken as they are needed, a few ahead of the deliveries; None stands for nothing just now. If it
-            raises, what it gave before is sent first.
+        errands: taken as they are needed, a few ahead of the deliveries; a number stands for nothing before that moment
+            (`time.monotonic`), unless a delivery comes or `wake` is called. If it raises, what it gave before is sent
+            first.
         manager: the server, and what a mail lacks.
         open_session: makes an open session, or raises MailError; called in threads. None: there is no second session.
         connections: how many sessions at the most.
@@ -90,7 +93,7 @@ class Mailing:
 
     def __init__(
         self,
-        errands: Iterator[Errand | None],
+        errands: Iterator[Errand | float],
         manager: SmtpConnectionManager,
         open_session: OpenSession | None,
         *,
@@ -162,16 +165,15 @@ class Mailing:
             self._asked_for_less(delivery)
 
     def wake(self) -> None:
-        """Look again at what lanes have to say."""
+        """Look again at what lanes have to say, and ask for errands again."""
         self._background.ring()
 
     # --- The loop
 
     def deliveries(self) -> Generator[Delivery, None, None]:
         """Run the batch."""
-        finished = self._finished
         self._background = Background(_close)
-        self._stop.wake = self._background.ring_at_once
+        self._stop.wake = self._background.ring
         try:
             self._poll.register(self._background, select.POLLIN)
             if self._lent is not None and self._lent.usable:
@@ -181,8 +183,7 @@ class Mailing:
                     self._wind_up()
                 else:
                     self._take_more()
-                while finished:
-                    yield finished.popleft()
+                yield from self._what_finished()
                 if self._done:
                     break
                 self._wait(self._patience())
@@ -201,6 +202,12 @@ class Mailing:
             self._close()
         if self._supply.failure is not None:
             raise self._supply.failure
+
+    def _what_finished(self) -> Iterator[Delivery]:
+        if self._finished:
+            while self._finished:
+                yield self._finished.popleft()
+            self._supply.ask_again()  # a mail may have another turn now, or the journal room for more
 
     def _run(self, function: Callable[[], Callable[[], None]]) -> None:
         self._background.run(function)
@@ -236,10 +243,9 @@ class Mailing:
         """Seconds until something has to be done whether or not anybody says anything."""
         moment = min([self._end_by, *[lane.deadline for lane in self._lanes.values()]])
         if not self.closing:
+            moment = min(moment, self._stop.at)
             ask_at = self._supply.ask_at
             if ask_at is not None and self._may_ask:
-                if not ask_at:
-                    return 0.0
                 moment = min(moment, ask_at)
             if self._supply.ready:
                 if self._hungry:
@@ -251,7 +257,7 @@ class Mailing:
     def _wait(self, seconds: float) -> None:
         """Serve whoever has something to say or to hear; then look whose time has passed."""
         # Rounded up, since a deadline is looked at once it has passed.
-        events = self._poll.poll(None if seconds == math.inf else math.ceil(seconds * 1000))
+        events = self._poll.poll(None if seconds == math.inf else math.ceil(min(seconds, _LONGEST_POLL) * 1000))
         for number, event in events:
             lane = self._lanes.get(number)
             if lane is None:
@@ -280,6 +286,7 @@ class Mailing:
             self._poll.modify(number, select.POLLIN | (select.POLLOUT if lane.wants_write else 0))
 
     def _take_results(self) -> None:
+        self._supply.ask_again()
         for result in self._background.results():
             if callable(result):
                 result()
@@ -411,9 +418,9 @@ class Mailing:
             self._after(number, lane)
 
     def _close(self) -> None:
-        """Say good-bye on every line at once, and wait for the answers."""
-        self._background.close()
-        sessions = [lane.session for lane in self._lanes.values() if lane.session is not self._lent]
+        """Say good-bye on every line at once, and wait for the answers, for no longer than for one."""
+        sessions = [result for result in self._background.close() if not callable(result)]
+        sessions += [lane.session for lane in self._lanes.values() if lane.session is not self._lent]
         for lane in list(self._lanes.values()):
             if lane.busy:
                 lane.abandon()

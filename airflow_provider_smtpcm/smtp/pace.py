@@ -68,6 +68,17 @@ def was_taken(delivery: Delivery) -> bool:
     return delivery.outcome in ("accepted", "partial") and delivery.reply is not None and delivery.reply.positive
 
 
+def growing_wait(failures: int, first: float, longest: float) -> float:
+    """Seconds to wait after so many failures in a row: twice as long each time, with jitter.
+
+    Args:
+        failures: from 1; after enough of them a power of two would no longer fit into a number.
+        first, longest: seconds.
+    """
+    doubled = first * 2.0 ** min(failures - 1, 32)
+    return min(longest, doubled) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+
+
 class Pace:
     """When the next mail may be begun, and how many connections there may be.
 
@@ -171,7 +182,9 @@ class Pace:
                 self._next_at = max(self._next_at, now + found)
                 self._pause = max(FIRST_PAUSE, min(self._pause, 2 * found))
                 self._lessons += 1
-                log.info("The server was found to take %.3g mails a minute; it is sent so many.", 60 / found)
+                log.info(
+                    "The server was found to take %s mails a minute; it is sent so many.", f"{round(60 / found, 2):g}"
+                )
         self._counted_since, self._counted = now, 0
 
     def _quicken(self) -> None:
@@ -217,7 +230,7 @@ class Openings:
             return True
         if self.at_once:
             return self._failures >= OPENINGS_BEFORE_GIVING_UP
-        wait = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)  # noqa: S311
+        wait = growing_wait(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
         if now + wait - self._first_at > self._seconds:
             return True
         log.info("The server is tried again in %.1f seconds: %s", wait, problem)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-import random
 import time
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from airflow_provider_smtpcm.errors import Phase, StoppedError
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.pace import asks_for_less, was_taken
+from airflow_provider_smtpcm.smtp.pace import asks_for_less, growing_wait, was_taken
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +40,16 @@ class _Turn:
 class Patience:
     """An iterator of errands: those that it is given, and those that have another turn.
 
-    It yields None where there is nothing to do just now.
+    Where there is nothing to do just now it yields a number: the moment (`time.monotonic`) from which on there is, if
+    no delivery comes before; infinity where there is none.
 
     Args:
-        errands: None from there means the same.
+        errands: a number from there means the same.
         seconds: how long a mail may take from its first turn to the beginning of its last. Where the server is
             too busy, twice as long from when it last took a mail, since limits count by the minute.
     """
 
-    def __init__(self, errands: Iterator[Errand | None], seconds: float) -> None:
+    def __init__(self, errands: Iterator[Errand | float], seconds: float) -> None:
         self._errands = errands
         self._seconds = seconds
         self._exhausted = False
@@ -61,7 +61,7 @@ class Patience:
         #: Those that have another turn just now.
         self.out: set[int] = set()
 
-    def __iter__(self) -> Iterator[Errand | None]:
+    def __iter__(self) -> Iterator[Errand | float]:
         """Go on until every errand is settled."""
         while True:
             if self._waiting and self._waiting[0][0] <= time.monotonic():
@@ -70,17 +70,23 @@ class Patience:
                 heapq.heappop(self._waiting)
                 yield self._turns[index].errand
             elif not self._exhausted and len(self._waiting) < MAY_WAIT:
-                errand = next(self._errands, self)
-                if errand is self:
+                errand = next(self._errands, None)
+                if errand is None:
                     self._exhausted = True
-                    continue
-                if isinstance(errand, Errand):
+                elif isinstance(errand, Errand):
                     self._turns[errand.index] = _Turn(errand, time.monotonic())
-                yield errand  # type: ignore[misc]
+                    yield errand
+                else:
+                    yield min(errand, self._next_at)
             elif self._turns:
-                yield None
+                yield self._next_at
             else:
                 return
+
+    @property
+    def _next_at(self) -> float:
+        """When the next one that waits has its turn."""
+        return self._waiting[0][0] if self._waiting else math.inf
 
     def left(self, delivery: Delivery) -> tuple[str, ...]:
         """The recipients whom another try may reach, and cannot reach twice."""
@@ -94,7 +100,7 @@ class Patience:
         now = time.monotonic()
         if was_taken(delivery):
             self._taken_at = now
-        wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (turn.tries - 1)) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        wait = growing_wait(turn.tries, FIRST_WAIT, LONGEST_WAIT)
         give_up_at = turn.began + self._seconds
         if asks_for_less(delivery):  # which is hardly this mail's fault, unless it goes on and on
             last = max(turn.began, self._taken_at) + 2 * self._seconds

@@ -22,8 +22,12 @@ class ReadAhead(Iterator[bytes | None]):
 
     def __init__(self, content: Iterator[bytes], wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._blocks: queue.Queue[bytes | MailError | None] = queue.Queue(maxsize=_AHEAD)
-        self._closed = threading.Event()
+        self._blocks: queue.SimpleQueue[bytes | MailError | None] = queue.SimpleQueue()
+        # One entry for each block that may be read ahead; as a queue, since an interruption cannot leave it locked.
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_AHEAD):
+            self._room.put(None)
+        self._closed = False
         # The thread alone has the content, so that with its end an open file is closed.
         threading.Thread(target=self._read, args=(content,), name="smtpcm-read-ahead", daemon=True).start()
 
@@ -37,6 +41,7 @@ class ReadAhead(Iterator[bytes | None]):
             block = self._blocks.get_nowait()
         except queue.Empty:
             return None
+        self._room.put(None)
         if block is None:
             raise StopIteration
         if isinstance(block, MailError):
@@ -45,7 +50,8 @@ class ReadAhead(Iterator[bytes | None]):
 
     def close(self) -> None:
         """Nobody wants the rest."""
-        self._closed.set()
+        self._closed = True
+        self._room.put(None)  # the thread may wait for it
 
     def _read(self, content: Iterator[bytes]) -> None:
         try:
@@ -60,14 +66,11 @@ class ReadAhead(Iterator[bytes | None]):
             self._hand_over_error(MessageError(f"The message could not be read: {error!r}.", phase=Phase.DATA))
 
     def _hand_over(self, block: bytes | MailError | None) -> None:
-        while not self._closed.is_set():
-            try:
-                self._blocks.put(block, timeout=1)
-            except queue.Full:
-                continue
-            self._wake()
-            return
-        raise _NobodyWantsItError
+        self._room.get()
+        if self._closed:
+            raise _NobodyWantsItError
+        self._blocks.put(block)
+        self._wake()
 
     def _hand_over_error(self, error: MailError) -> None:
         try:

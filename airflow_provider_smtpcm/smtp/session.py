@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import ssl
+import time
 from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Self
@@ -188,7 +189,9 @@ class Session:
         if self._wire is None or self._quit_said:
             return
         self._quit_said = True
-        self._wire.timeout = min(QUIT_TIMEOUT, self._wire.timeout)
+        # One moment for all that follows, so that the sessions of a batch are waited for together.
+        until = time.monotonic() + min(QUIT_TIMEOUT, self._wire.timeout)
+        self._wire.give_up_at = until if self._wire.give_up_at is None else min(until, self._wire.give_up_at)
         try:
             if self.half_begun:
                 self._wire.command("RSET")

@@ -5,6 +5,7 @@ Files that may take long to answer are measured in threads.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,8 +25,8 @@ from airflow_provider_smtpcm.smtp.outgoing import Outgoing, not_prepared
 _HELD_READY = 65536
 # Mails are prepared for so many seconds at a time, then the sessions have their turn.
 _PREPARING = 0.002
-# Who has nothing just now is asked again after so many seconds.
-_ASKED_AGAIN = 0.005
+# However many sessions there may be, so many mails at the most are held ready.
+_HELD_AT_ONCE = 256
 # Who took longer for one of the last two mails may take very long for the next one. While it is asked nobody serves the
 # sessions, and a server that waits for a message gives up.
 _QUICK, _QUICK_IN_A_ROW = 0.05, 2
@@ -37,9 +38,10 @@ class Supply:
     """Errands on their way to the sessions.
 
     Args:
-        errands: None stands for nothing just now. If it raises, what it gave before is sent first.
+        errands: a number stands for nothing before that moment (`time.monotonic`), unless `ask_again` is called. If it
+            raises, what it gave before is sent first.
         manager: what a mail lacks.
-        ahead: how many are held ready.
+        ahead: how many are held ready, up to a limit.
         in_background: runs a function in a thread, and what that returns in the thread of the sessions.
         delivered: hears of errands that cannot be sent.
         at_hand: whether errands are there as soon as they are asked for.
@@ -47,7 +49,7 @@ class Supply:
 
     def __init__(
         self,
-        errands: Iterator[Errand | None],
+        errands: Iterator[Errand | float],
         manager: SmtpConnectionManager,
         *,
         ahead: int,
@@ -57,7 +59,7 @@ class Supply:
     ) -> None:
         self._errands = errands
         self._manager = manager
-        self._ahead = ahead
+        self._ahead = min(ahead, _HELD_AT_ONCE)
         self._in_background = in_background
         self._delivered = delivered
         self._renderer = MergeRenderer()
@@ -66,7 +68,7 @@ class Supply:
         self.ready: deque[Outgoing] = deque()
         # Those whose files are being measured in a thread.
         self._preparing: dict[int, tuple[Errand, Mail]] = {}
-        self._asked_at = 0.0
+        self._ask_at = -math.inf
         self._quick_in_a_row = _QUICK_IN_A_ROW if at_hand else 0
         #: Whether whoever makes the errands has been quick lately, so that it can be asked while a server waits.
         self.quick = at_hand
@@ -85,7 +87,11 @@ class Supply:
         """When (`time.monotonic`) it is worth asking for more; None: it is not."""
         if self._exhausted or len(self.ready) + len(self._preparing) >= self._ahead:
             return None
-        return self._asked_at
+        return self._ask_at
+
+    def ask_again(self) -> None:
+        """Something has happened that errands may have waited for."""
+        self._ask_at = -math.inf
 
     def fill(self) -> None:
         """Prepare some, but not for long."""
@@ -93,7 +99,7 @@ class Supply:
         if self._exhausted or room <= 0:
             return
         now = time.monotonic()
-        if now < self._asked_at:
+        if now < self._ask_at:
             return
         until = now + _PREPARING
         for _ in range(room):
@@ -104,10 +110,10 @@ class Supply:
             if errand is self:
                 self._exhausted = True
                 return
-            if errand is None:
-                self._asked_at = time.monotonic() + _ASKED_AGAIN
+            if isinstance(errand, float):
+                self._ask_at = errand
                 # Mostly it says so rather than have us wait.
-                self._took(self._asked_at - now - _ASKED_AGAIN, turns=_QUICK_IN_A_ROW)
+                self._took(time.monotonic() - now, turns=_QUICK_IN_A_ROW)
                 return
             assert isinstance(errand, Errand)
             self._prepare(errand)

@@ -110,7 +110,7 @@ class ServerProcess:
     def wait_for(self, reached: Callable[[], bool], timeout: float) -> bool:
         """Wait until `reached`, the process's end, or the timeout in seconds; whether it was reached."""
         with self.changed:
-            self.changed.wait_for(lambda: reached() or self._ended, timeout)
+            self.changed.wait_for(lambda: reached() or self._ended, min(timeout, threading.TIMEOUT_MAX))
             return reached()
 
     def catch_up(self) -> None:

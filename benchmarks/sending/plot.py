@@ -54,7 +54,7 @@ def main() -> None:
         ]
         axes.errorbar(rates, heights, xerr=spread, fmt=marker, color=colour, ms=7, elinewidth=1.2, label=label)
         for rate, height, _ in points:
-            said = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+            said = f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}"
             axes.annotate(said, (rate, height), (0, above), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,11 @@ from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.windows import sign_in
 from airflow_provider_smtpcm.smtp.windows.nt_hash import nt_hash
 from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
+from demo.processes import LOOPBACK
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
+from tests.smtp.server import Server
 
 pytestmark = pytest.mark.slow
 
@@ -266,6 +269,65 @@ def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(
     assert took[0] >= 1
     assert max(took[1:]) < 1
     assert "no KDC answered within 1 seconds" in caplog.text
+
+
+@pytest.fixture
+def swallowing_kdc(kerberos: KerberosRealm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process's KDC takes packets and connections, and never says anything, as behind some firewalls."""
+    with socket.create_server((LOOPBACK, 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        port = tcp.getsockname()[1]
+        udp.bind((LOOPBACK, port))
+        conf = kerberos.krb5_conf.read_text(encoding="utf-8").replace(
+            f"{LOOPBACK}:{kerberos.port}", f"{LOOPBACK}:{port}"
+        )
+        (tmp_path / "krb5.conf").write_text(conf, encoding="utf-8")
+        monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
+        yield
+
+
+def test_the_sessions_of_a_batch_wait_together_for_a_kdc_that_is_silent(swallowing_kdc: None) -> None:
+    """And not each for those before it: that would be sixteen seconds and more."""
+    with Server(offers=("AUTH GSSAPI", "8BITMIME")) as server:
+        login = {"auth_mode": "windows", "windows_protocol": "kerberos", "login": "alice@corp.example", "password": "x"}
+        connection = server.manager(timeout=2, **login)
+        windows = WindowsSignIn(connection)
+        mails = [
+            Mail(from_address="etl@corp.example", to="a@corp.example", message_id=f"<{number}@corp.example>")
+            for number in range(8)
+        ]
+        began = time.monotonic()
+        sending = send_many(mails, connection, lambda: Session(connection, windows=windows).open(), connections=8)
+        found = list(sending)
+        assert time.monotonic() - began < 12
+        assert not any("AUTH" in command for command in server.commands)
+    assert [str(delivery.outcome) for delivery in found] == ["not_sent"] * 8
+    assert all("no KDC answered within" in str(delivery.error) for delivery in found)
+
+
+def test_a_kdc_that_answers_again_is_asked_again(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
+    """By the same hook; the request that was given up has its answer then."""
+    connection = manager(
+        gssapi_postfix,
+        "starttls_port",
+        login="alice@corp.example",
+        password=kerberos.password_of("alice"),
+        windows_protocol="kerberos",
+        timeout=3,
+    )
+    windows = WindowsSignIn(connection)
+    with kerberos.kdc_silent():
+        for _ in range(3):
+            with pytest.raises(AuthenticationError, match="no KDC answered within"):
+                Session(connection, windows=windows).open()
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with Session(connection, windows=windows) as session:
+                assert session.signed_in is not None
+            break
+        except MailError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
 
 def test_a_ticket_is_fetched_once_for_each_hook(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.notifications.event import Kind, event_of
+from airflow_provider_smtpcm.notifications.facts import time_span
 from tests.notifications.shapes import (
     BASE,
     RUN_ID,
@@ -64,6 +65,25 @@ def test_no_attribute_of_a_task_instance_can(attribute: str, value: object) -> N
     context = task_failed()
     delattr(context["ti"], attribute)
     assert event_of(context).name
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min"),
+        (60, "1 min"),
+        (119.6, "2 min"),
+        (3599.7, "1 h"),
+        (3660, "1 h 1 min"),
+        (86399.8, "1 d"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_a_time_is_told_in_the_unit_that_it_rounds_to(seconds: float, said: str) -> None:
+    """No minute has 60.0 seconds."""
+    assert time_span(seconds) == said
 
 
 def test_a_failed_task_tells_everything() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 import subprocess
@@ -587,6 +588,24 @@ def test_a_refusal_for_now_is_tried_again_within_the_time(
     finally:
         starter.join()
         relay.stop()
+
+
+@pytest.mark.parametrize("retry_for", [math.inf, 1e300, 20])
+def test_no_thread_waits_for_the_time_to_be_over(retry_for: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much time there is; a thread cannot wait for more than three hundred years."""
+    started: list[type[threading.Thread]] = []
+    start = threading.Thread.start
+
+    def watched(thread: threading.Thread) -> None:
+        started.append(type(thread))
+        start(thread)
+
+    with Relay(ssl_mode="none") as relay:
+        lead_to(monkeypatch, relay.port)
+        monkeypatch.setattr(threading.Thread, "start", watched)
+        notifier(retry_for=retry_for)(dict(FAILED))
+        assert len(relay.messages) == 1
+    assert threading.Timer not in started
 
 
 def test_importing_it_costs_no_mail_library() -> None:

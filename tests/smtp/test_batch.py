@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ def letter(number: int, *to: str, **fields: Any) -> Mail:
 
 def batch(
     manager: SmtpConnectionManager,
-    mails: Iterable[Mail] | Iterator[Errand | None],
+    mails: Iterable[Mail] | Iterator[Errand | float],
     *,
     retry_for: float = 10,
     journal: Journal | None = None,
@@ -52,7 +52,7 @@ def batch(
     """Send them as the hook does."""
     errands = in_order(mails) if isinstance(mails, list) else mails
 
-    def send(admitted: Iterator[Errand | None]) -> Generator[Delivery, None, None]:
+    def send(admitted: Iterator[Errand | float]) -> Mailing:
         return Mailing(
             admitted,
             manager,
@@ -60,7 +60,7 @@ def batch(
             connections=connections,
             open_for=retry_for,
             stop=stop,
-        ).deliveries()
+        )
 
     return deliveries(errands, send, retry_for=retry_for, journal=journal)  # type: ignore[arg-type]
 
@@ -85,13 +85,16 @@ class Diary:
         self.left: list[tuple[str, ...]] = []
         self.in_doubt: set[int] = set()
 
-    def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
+    def admit(self, errands: Iterator[Errand | float]) -> Iterator[Errand | float]:
         """Whatever comes."""
         for errand in errands:
-            if errand is not None:
+            if isinstance(errand, Errand):
                 self.pages.append(("admitted", errand.index))
                 self.in_doubt.add(errand.index)
             yield errand
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """It never waits."""
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Whatever became of it."""
@@ -222,7 +225,7 @@ def test_what_cannot_be_written_down_any_more_is_not_sent_and_the_rest_is_told()
     """Also a mail that waits for its next turn: it is known how it stands."""
 
     class Full(Diary):
-        def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
+        def admit(self, errands: Iterator[Errand | float]) -> Iterator[Errand | float]:
             for number, errand in enumerate(super().admit(errands)):
                 if number == 2:
                     raise LedgerError("full")
@@ -238,7 +241,7 @@ def test_a_mail_that_waits_is_told_when_something_breaks() -> None:
     """As it stood."""
     found: list[Delivery] = []
 
-    def errands() -> Iterator[Errand | None]:
+    def errands() -> Iterator[Errand | float]:
         yield Errand(0, letter(0))
         yield Errand(1, letter(1, A))
         time.sleep(0.1)

@@ -263,6 +263,16 @@ def test_a_server_that_is_away_is_tried_for_so_many_seconds_after_waits_that_dou
     assert not openings.failed(AWAY)
 
 
+@pytest.mark.parametrize("seconds", [1e6, math.inf])
+def test_a_server_that_is_away_for_days_is_tried_after_the_longest_pause_each_time(seconds: float) -> None:
+    """A power of two of so many failures is more than a number holds."""
+    openings = Openings(seconds)
+    for _ in range(1100):
+        now = time.monotonic()
+        assert not openings.failed(AWAY)
+        assert openings.next_at - now <= module.LONGEST_PAUSE + 1
+
+
 # --- With a server.
 
 

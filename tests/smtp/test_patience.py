@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -131,7 +132,7 @@ def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) 
     patience = Patience(iter((errand(),)), 0.3)
     began, turns, last = time.monotonic(), 0, 0.0
     for each in patience:
-        if each is None:
+        if isinstance(each, float):
             time.sleep(0.002)
             continue
         turns, last = turns + 1, time.monotonic() - began
@@ -164,7 +165,7 @@ def test_those_are_left_whom_another_try_may_reach_and_cannot_reach_twice(
 def test_of_a_mail_that_some_have_the_others_alone_are_asked() -> None:
     """With what is known of the rest."""
     patience = Patience(iter((errand(0, A, B, C),)), 60)
-    turns = (each for each in patience if each is not None)
+    turns = (each for each in patience if isinstance(each, Errand))
     first = next(turns)
     assert settled(patience, became(Outcome.PARTIAL, accepted=(A,), refused={B: LATER, C: NEVER})) is None
     again = next(turns)
@@ -207,27 +208,30 @@ def test_no_mail_is_begun_while_very_many_wait(monkeypatch: pytest.MonkeyPatch) 
     for index in range(3):
         assert isinstance(next(turns), Errand)
         assert settled(patience, refused(index)) is None
-    assert next(turns) is None
+    assert isinstance(next(turns), float)
     time.sleep(0.21)
     again = next(turns)
-    assert again is not None
+    assert isinstance(again, Errand)
     assert again.index < 3
 
 
 def test_nothing_to_do_just_now_is_said_and_not_waited_for() -> None:
     """By it, and by those who give the mails; and it ends when the last one is settled."""
 
-    def source() -> Iterator[Errand | None]:
-        yield None
+    def source() -> Iterator[Errand | float]:
+        yield 7.0
         yield errand()
 
     patience = Patience(source(), 60)
     turns = iter(patience)
-    assert next(turns) is None
+    assert next(turns) == 7.0
     assert isinstance(next(turns), Errand)
-    assert next(turns) is None
+    assert next(turns) == math.inf
+    began = time.monotonic()
     settled(patience, refused())
-    assert next(turns) is None
+    due = next(turns)
+    assert isinstance(due, float)
+    assert 0.01 <= due - began < 5
     time.sleep(0.03)
     assert isinstance(next(turns), Errand)
     settled(patience, became(Outcome.ACCEPTED, None, accepted=(A,)))
@@ -250,9 +254,22 @@ def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
     again = replace(taken, reply=busy)
     while True:
         now += 1
-        if next(turns) is not None and settled(patience, again) is not None:
+        if isinstance(next(turns), Errand) and settled(patience, again) is not None:
             break
     assert now - 100 <= 2 * 60
+
+
+@pytest.mark.parametrize("seconds", [1e6, math.inf, float("1.7e308")])
+def test_a_mail_that_is_tried_for_days_waits_as_long_before_each_turn(seconds: float) -> None:
+    """A power of two of so many turns is more than a number holds."""
+    patience = Patience(iter((errand(),)), seconds)
+    next(iter(patience))
+    for _ in range(1100):
+        now = time.monotonic()
+        assert settled(patience, refused()) is None
+        ((at, _),) = patience._waiting
+        patience._waiting.clear()
+        assert at - now <= module.LONGEST_WAIT + 1
 
 
 def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
@@ -276,6 +293,6 @@ def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeyp
         next(turns)
     for index in range(2):
         settled(patience, refused(index))
-    assert {turn.index for turn in (next(turns), next(turns)) if turn is not None} == patience.out == {0, 1}
+    assert {turn.index for turn in (next(turns), next(turns)) if isinstance(turn, Errand)} == patience.out == {0, 1}
     assert patience.give_up(patience.out) == []
     assert [delivery.index for delivery in patience.give_up({0})] == [1]

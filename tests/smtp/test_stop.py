@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -64,7 +65,7 @@ def stopped(
     asking.start()
     began = time.monotonic()
     # Who says that there is nothing just now is known to be quick, so that mails follow on each other's heels.
-    found = list(batch(manager, iter((None, *in_order(mails))), stop=stop))
+    found = list(batch(manager, iter((-math.inf, *in_order(mails))), stop=stop))
     asking.join()
     assert time.monotonic() - began < 4
     assert len({delivery.index for delivery in found}) == len(found)
@@ -110,7 +111,7 @@ def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) ->
 
 def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor) -> None:
     """While the next mail is waited for."""
-    errands: list[Errand | None] = [Errand(0, letter(0)), *[None] * 10_000]
+    errands: list[Errand | float] = [Errand(0, letter(0)), math.inf]
     stop = Stop()
     with Dialogue(script(HELLO, GROUP, WANTED, "MESSAGE", QUEUED, BYE)) as dialogue:
         sending = batch(manager_for(dialogue), iter(errands), stop=stop)

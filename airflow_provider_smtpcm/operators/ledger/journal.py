@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,16 +36,17 @@ class LedgerJournal:
         self._ledger = ledger
         self._mark = mark
         self._gathered: list[Errand] = []
-        self._reserved: tuple[Reservation, list[Errand]] | None = None
+        self._reserved: tuple[Reservation, deque[Errand]] | None = None
         self._open: deque[Errand] = deque()
         #: The errands that were passed on, and of which nothing was heard.
         self.in_doubt: dict[int, Errand] = {}
         # Who may have it by an earlier try, of errands that were sent although that is so.
         self._doubted: dict[int, tuple[str, ...]] = {}
 
-    def admit(self, errands: Iterator[Errand | None]) -> Iterator[Errand | None]:
-        """Pass errands on once they are written down; None stands for nothing just now.
+    def admit(self, errands: Iterator[Errand | float]) -> Iterator[Errand | float]:
+        """Pass errands on once they are written down.
 
+        A number stands for nothing before that moment (`time.monotonic`), unless a delivery comes or `wake` is called.
         The next ones are gathered and written down while those before them are sent.
 
         Raises:
@@ -54,13 +56,16 @@ class LedgerJournal:
         gathering_since = 0.0
         while True:
             self._ledger.check()
+            until = math.inf
             idle = exhausted or len(self._gathered) >= self._ledger.at_once
             if self._gathered and time.monotonic() - gathering_since > _GATHERING:
                 idle = True
             if not idle:
-                item = next(errands, self)
-                exhausted, idle = item is self, not isinstance(item, Errand)
-                if isinstance(item, Errand):
+                item = next(errands, None)
+                exhausted, idle = item is None, not isinstance(item, Errand)
+                if isinstance(item, float):
+                    until = item
+                elif item is not None:
                     gathering_since = gathering_since if self._gathered else time.monotonic()
                     self._gathered.append(item)
             self._reserve(idle=idle)
@@ -71,19 +76,29 @@ class LedgerJournal:
             elif exhausted and not self._gathered and self._reserved is None:
                 return
             elif idle:
-                yield None
+                yield until
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """What to call, from the ledger's thread, when there may be errands to pass on again."""
+        self._ledger.on_write = wake
 
     def _reserve(self, *, idle: bool) -> None:
-        if self._reserved is not None and self._reserved[0].done:
-            self._open.extend(self._reserved[1])
-            self._reserved = None
+        if self._reserved is not None:
+            reservation, waiting = self._reserved
+            self._pass_on(waiting, len(waiting) - len(reservation.rows) + reservation.written)
+            if not waiting:
+                self._reserved = None
         if self._reserved is None and self._gathered and idle:
             if self._ledger.doubts:
                 self._remember_doubts()
             rows = [(errand.index, self._mark(errand.index)) for errand in self._gathered]
             rests = {errand.index: rest for errand in self._gathered if (rest := self._rest_of(errand))}
-            self._reserved = self._ledger.reserve(rows, rests), self._gathered
+            self._reserved = self._ledger.reserve(rows, rests), deque(self._gathered)
             self._gathered = []
+
+    def _pass_on(self, waiting: deque[Errand], count: int) -> None:
+        for _ in range(count):
+            self._open.append(waiting.popleft())
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""
@@ -127,8 +142,9 @@ class LedgerJournal:
 
     def close(self) -> None:
         """Nothing more is sent: what was written down and not passed on is not on its way."""
-        if self._reserved is not None and not self._ledger.withdraw(self._reserved[0]):
-            self._open.extend(self._reserved[1])
+        if self._reserved is not None:
+            reservation, waiting = self._reserved
+            self._pass_on(waiting, len(waiting) - len(reservation.rows) + self._ledger.withdraw(reservation))
         self._reserved = None
         for errand in self._open:
             state = State.UNKNOWN if self._doubted.get(errand.index) else State.AGAIN

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -46,12 +46,20 @@ NOTHING = Known(State.UNSEEN)
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """Rows that may be sent once it is `done`."""
+    """Rows that may be sent once they are written down: the first ones first, as many as the window has room for."""
 
     rows: Sequence[tuple[int, bytes]]
     #: What is known of those that not everybody lacks.
     rests: Mapping[int, Rest]
-    done: bool = False
+    #: How many of the rows are written down, or are just being.
+    taken: int = 0
+    #: How many of them may be sent.
+    written: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all of them may be sent."""
+        return self.written == len(self.rows)
 
 
 @dataclass(slots=True)
@@ -98,6 +106,8 @@ class Ledger:
         self._wanted: Reservation | None = None
         self._stopping = False
         self._failure: LedgerError | None = None
+        #: Called by the thread that writes, whenever it has written, or cannot write any more.
+        self.on_write: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
         self._writer: threading.Thread | None = None
         head = self._book.head()
@@ -198,13 +208,12 @@ class Ledger:
             self._changed.notify_all()
         return reservation
 
-    def withdraw(self, reservation: Reservation) -> bool:
-        """Nobody sends these rows any more; whether nothing was, or will be, written of them."""
+    def withdraw(self, reservation: Reservation) -> int:
+        """Nobody sends more of these rows; of how many something was, or will be, written."""
         with self._changed:
-            if self._wanted is not reservation:
-                return False
-            self._wanted = None
-            return True
+            if self._wanted is reservation:
+                self._wanted = None
+            return reservation.taken
 
     def check(self) -> None:
         """Whether it can still be written.
@@ -268,18 +277,26 @@ class Ledger:
                     results, self._results = self._results, {}
                     self._open.difference_update(results)
                     self._closing = 0
+                    rows: Sequence[tuple[int, bytes]] = ()
                     if reservation is not None:
-                        self._wanted = None
-                        self._open.update(row for row, _ in reservation.rows)
+                        rows = reservation.rows[reservation.taken : reservation.taken + self.at_once]
+                        self._open.update(row for row, _ in rows)
+                        reservation.taken += len(rows)
+                        if reservation.taken == len(reservation.rows):
+                            self._wanted = None
                     stopping = self._stopping
                 self._measure(len(results))
-                self._write_down(results, reservation)
+                self._write_down(results, rows, reservation.rests if reservation is not None else _NOTHING_KNOWN)
+                if reservation is not None:
+                    reservation.written += len(rows)
+                self.on_write()
                 if stopping:
                     return
         except LedgerError as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - else the rows would wait for ever
             self._failure = LedgerError(f"The ledger of this task cannot be written ({error!r}).")
+        self.on_write()
 
     def _due(self) -> bool:
         if self._stopping or self._fits():
@@ -290,7 +307,9 @@ class Ledger:
         if self._wanted is None:
             return False
         staying = len(self._open) - self._closing
-        return not staying or staying + len(self._wanted.rows) <= self.window
+        # No more than is reserved at once now: the reservation may be from a time when the window was wider.
+        next_rows = min(self.at_once, len(self._wanted.rows) - self._wanted.taken)
+        return staying + next_rows <= self.window
 
     def _patience(self) -> float | None:
         return max(0.0, self._first_result_at + _UNRECORDED_SECONDS - time.monotonic()) if self._results else None
@@ -306,20 +325,20 @@ class Ledger:
             self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
         self._measured_at = now
 
-    def _write_down(self, results: Mapping[int, _Result], reservation: Reservation | None) -> None:
+    def _write_down(
+        self, results: Mapping[int, _Result], rows: Sequence[tuple[int, bytes]], rests: Mapping[int, Rest]
+    ) -> None:
         """What has come in first: if only one write of two succeeds, no more rows are in doubt than there may be."""
         recorded: set[int] = set()
         for row, result in results.items():
             self._put(row, result.mark, result.state, result.rest)
             recorded.add(row // ROWS)
         reserved: set[int] = set()
-        for row, mark in () if reservation is None else reservation.rows:
-            self._put(row, mark, State.OPEN, reservation.rests.get(row, EVERYBODY) if reservation else EVERYBODY)
+        for row, mark in rows:
+            self._put(row, mark, State.OPEN, rests.get(row, EVERYBODY))
             reserved.add(row // ROWS)
         for number in (*sorted(recorded - reserved), *sorted(reserved)):
             self._book.write_block(number, self._blocks[number])
-        if reservation is not None:
-            reservation.done = True
 
     def _put(self, row: int, mark: bytes | None, state: State, rest: Rest = EVERYBODY) -> None:
         block = self._blocks.setdefault(row // ROWS, Block())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -17,12 +16,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.operators.ledger.book import Standing
     from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
-
-# How long before Airflow's own time limit a task ends by itself, so that it can write down what became of its mails.
-_BEFORE_THE_LIMIT = 5.0
 
 
 class Tries:
@@ -115,21 +110,3 @@ def identity_of(context: Context, ledger: Ledger | None, *more: str) -> tuple[st
 def budget(seconds: float, limit: timedelta | None) -> float:
     """How long a mail may be tried again: so many seconds, and never more than half of the task's time limit."""
     return seconds if limit is None else min(seconds, limit.total_seconds() / 2)
-
-
-@contextmanager
-def ending_before(limit: timedelta | None, stop: Stop) -> Iterator[None]:
-    """Ask to end shortly before Airflow's own time limit strikes, at whatever moment that is."""
-    if limit is None:
-        yield
-        return
-    seconds = limit.total_seconds()
-    timer = threading.Timer(
-        max(seconds * 0.9, seconds - _BEFORE_THE_LIMIT), stop.ask, ("its execution_timeout is nearly over",)
-    )
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -15,10 +15,11 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.windows.kerberos_calls import STUCK_SECONDS
 from airflow_provider_smtpcm.smtp.windows.kerberos_errors import (
     NO_SUCH_TICKET,
     SERVICE_UNKNOWN,
@@ -29,6 +30,8 @@ from airflow_provider_smtpcm.smtp.windows.kerberos_names import principal_name, 
 from airflow_provider_smtpcm.smtp.windows.spnego_client import spnego_client
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from spnego import ContextProxy
     from spnego.channel_bindings import GssChannelBindings
 
@@ -36,6 +39,10 @@ log = logging.getLogger(__name__)
 
 # A ticket that ends within this many seconds is fetched anew.
 _SPARE_SECONDS = 120
+
+# The library's context and cache, kept since the cache in memory lives as long as they do; the cache's name; and the
+# end of the ticket in it (seconds since 1970).
+_Ticket: TypeAlias = tuple[Any, Any, str, float]
 
 
 class Kerberos:
@@ -48,9 +55,9 @@ class Kerberos:
     def __init__(self, manager: SmtpConnectionManager) -> None:
         self._manager = manager
         self._lock = threading.Lock()
-        # Kept, because the cache lives as long as these do.
-        self._cache: tuple[Any, Any, str] | None = None
-        self._cache_ends = 0.0
+        self._cache: _Ticket | None = None
+        # The ticket that is being fetched, for all who need one, and since when.
+        self._fetching: tuple[Future[_Ticket], float] | None = None
         #: `service/host` for which the KDC gave a ticket; None until it did.
         self.spn: str | None = None
 
@@ -176,18 +183,45 @@ class Kerberos:
             return spnego.KerberosCCache(name, principal)
         if not (manager.keytab or manager.password):
             return None
-        with self._lock:
-            if self._cache is None or time.time() > self._cache_ends - _SPARE_SECONDS:
-                try:
-                    self._fetch_ticket()
-                except AuthenticationError as error:
-                    if not error.retryable or time.time() > self._cache_ends:
-                        raise
-                    log.warning("%s The ticket at hand is good for a moment yet.", error)
-            assert self._cache is not None
-            return spnego.KerberosCCache(self._cache[2])
+        cache = self._cache
+        if cache is None or time.time() > cache[3] - _SPARE_SECONDS:
+            try:
+                cache = self._fetched_once(cache)
+            except AuthenticationError as error:
+                if not error.retryable or cache is None or time.time() > cache[3]:
+                    raise
+                log.warning("%s The ticket at hand is good for a moment yet.", error)
+        return spnego.KerberosCCache(cache[2])
 
-    def _fetch_ticket(self) -> None:
+    def _fetched_once(self, seen: _Ticket | None) -> _Ticket:
+        """Fetch a ticket, or wait for the one that another thread fetches.
+
+        No lock is held meanwhile: a thread that hangs in the Kerberos library would hold it for ever.
+
+        Args:
+            seen: the ticket that is no longer good.
+        """
+        from concurrent.futures import Future
+
+        mine: tuple[Future[_Ticket], float] | None = None
+        with self._lock:
+            if self._cache is not None and self._cache is not seen:
+                return self._cache
+            if self._fetching is None or time.monotonic() - self._fetching[1] > STUCK_SECONDS:
+                self._fetching = mine = Future(), time.monotonic()
+            fetching, _ = self._fetching
+        if mine is not None:
+            try:
+                self._cache = self._fetch_ticket()
+                fetching.set_result(self._cache)
+            except BaseException as error:  # noqa: BLE001 - raised below, and in each thread that waits for it
+                fetching.set_exception(error)
+            with self._lock:
+                if self._fetching is mine:
+                    self._fetching = None
+        return fetching.result()
+
+    def _fetch_ticket(self) -> _Ticket:
         """Get a ticket-granting ticket into a cache in memory, as kinit does into a file."""
         import krb5
 
@@ -223,8 +257,7 @@ class Kerberos:
             secret = b""  # not for a traceback that shows what variables held
         # python-krb5 closes a cache and leaves its tickets in the process's memory.
         weakref.finalize(self, _destroy, library, cache)
-        self._cache = (library, cache, f"MEMORY:{(cache.name or b'').decode()}")
-        self._cache_ends = float(ticket.times.endtime)
+        return library, cache, f"MEMORY:{(cache.name or b'').decode()}", float(ticket.times.endtime)
 
 
 def _destroy(library: Any, cache: Any) -> None:

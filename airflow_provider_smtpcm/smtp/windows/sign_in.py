@@ -10,9 +10,9 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError
@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.smtp.sign_in_refusals import How
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.windows.channel_binding import channel_bindings
 from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
+from airflow_provider_smtpcm.smtp.windows.kerberos_calls import KerberosCalls
 from airflow_provider_smtpcm.smtp.windows.kerberos_errors import AccountRefusedError, kerberos_error
 from airflow_provider_smtpcm.smtp.windows.kerberos_names import principal_name, realm_is_configured, service_names
 from airflow_provider_smtpcm.smtp.windows.ntlm import USER_FILE, ntlm_context, ntlm_identity
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 # How long a worker may look for a KDC where Kerberos is only the better way; once for each hook.
 KERBEROS_SECONDS = 5.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +74,7 @@ class WindowsSignIn:
     def __init__(self, manager: SmtpConnectionManager) -> None:
         self._manager = manager
         self._kerberos = Kerberos(manager)
+        self._calls = KerberosCalls(self._kerberos.credential_source)
         self._deciding = threading.Lock()
         self._kerberos_works = False
         self._kerberos_ruled_out: str | None = None
@@ -97,7 +97,10 @@ class WindowsSignIn:
         """
         if self._proved:
             return self._sign_in(wire, extensions, trace)
-        with self._proving:
+        # Each holder may use up a deadline of its own, so no one waits for all of them.
+        if not self._proving.acquire(timeout=wire.seconds_left(wire.timeout)):
+            raise wire.no_answer("did not end the sign-in of another session, whose outcome this one waited for,")
+        try:
             if self._refused is not None:
                 raise self._refused
             try:
@@ -108,6 +111,8 @@ class WindowsSignIn:
                 raise
             self._proved = True
             return signed_in
+        finally:
+            self._proving.release()
 
     def _sign_in(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
         trace.begin(Step.MECHANISMS)
@@ -207,9 +212,7 @@ class WindowsSignIn:
             )
         wrapped = mechanism == "GSS-SPNEGO"
         trace.begin(Step.TICKET)
-        context, token = _within(
-            seconds, lambda: self._kerberos.context(bindings, spnego_wrapped=wrapped), self._kerberos.credential_source
-        )
+        context, token = self._calls.within(seconds, lambda: self._kerberos.context(bindings, spnego_wrapped=wrapped))
         how = SignedIn(mechanism=mechanism, protocol="Kerberos", identity=self._kerberos.identity, reason=reason)
         source = self._kerberos.credential_source
         trace.tell(Step.TICKET, f"{how.identity} for {self._kerberos.spn}, by the {source.removeprefix('the ')}")
@@ -224,31 +227,6 @@ class WindowsSignIn:
         who = identity.account if self._manager.login else f"{identity.account}, the worker's own identity"
         how = SignedIn(mechanism=mechanism, protocol="NTLM", identity=who, reason=reason)
         return _Attempt(how=how, steps=steps(context, token))
-
-
-def _within(seconds: float, work: Callable[[], T], source: str) -> T:
-    """The result of some work that knows no deadline of its own (the Kerberos library's), waited for so long."""
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append((work(), None))
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=run, daemon=True, name="smtpcm-kerberos")
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise AuthenticationError(
-            f"Kerberos ({source}): no KDC answered within {seconds:.3g} seconds.",
-            remedy="Check krb5.conf, the network and the firewall between this worker and the KDC (port 88).",
-            retryable=True,
-        )
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
 
 
 def _nothing_offered(wire: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,11 +62,11 @@ def became(
     return Delivery(index=index, message_id="", outcome=outcome, accepted=accepted, refused=refused or {}, error=error)
 
 
-def passed_on(admitted: Iterator[Errand | None], seconds: float = 5) -> Errand:
+def passed_on(admitted: Iterator[Errand | float], seconds: float = 5) -> Errand:
     """The next one that may be sent."""
     until = time.monotonic() + seconds
     for errand in admitted:
-        if errand is not None:
+        if isinstance(errand, Errand):
             return errand
         assert time.monotonic() < until
         time.sleep(0.001)
@@ -148,7 +149,7 @@ def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
     journal = LedgerJournal(ledger, mark)
     done: list[int] = []
     for errand in journal.admit(iter(errands(50))):
-        if errand is None:
+        if isinstance(errand, float):
             time.sleep(0.0005)
             continue
         done.append(errand.index)
@@ -161,9 +162,31 @@ def test_who_has_nothing_just_now_is_not_waited_for() -> None:
     """What was gathered before goes."""
     ledger = Ledger(Memory(), window=100)
     (one,) = errands(1)
-    admitted = LedgerJournal(ledger, mark).admit(itertools.chain((None, one), itertools.repeat(None)))
-    assert next(admitted) is None
+    admitted = LedgerJournal(ledger, mark).admit(itertools.chain((-math.inf, one), itertools.repeat(-math.inf)))
+    assert isinstance(next(admitted), float)
     assert passed_on(admitted) is one
+
+
+def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
+    """And until then by nothing; also where it cannot be written any more."""
+    store = SlowOnce()
+    journal = LedgerJournal(Ledger(store), mark)
+    woken = threading.Event()
+    journal.wakes(woken.set)
+    store.go_on.clear()
+    admitted = journal.admit(iter(errands(1)))
+    assert next(admitted) == math.inf
+    assert not woken.is_set()
+    store.go_on.set()
+    assert woken.wait(5)
+    assert isinstance(next(admitted), Errand)
+    woken.clear()
+    store.failures = 99
+    admitted = journal.admit(iter(errands(1)))
+    assert next(admitted) == math.inf
+    assert woken.wait(5)
+    with pytest.raises(LedgerError):
+        next(admitted)
 
 
 def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
@@ -270,8 +293,8 @@ def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_
     journal = LedgerJournal(ledger, mark)
     first = errand_of(0, mail(), Known(State.UNKNOWN, Rest((), {C: "550 5.1.1 no"})))
     assert first is not None
-    turns: list[Errand | None] = [first]
-    admitted = journal.admit(turns.pop() if turns else None for _ in itertools.repeat(None))
+    turns: list[Errand | float] = [first]
+    admitted = journal.admit(turns.pop() if turns else -math.inf for _ in itertools.repeat(None))
     passed_on(admitted)
     turns.append(Errand(0, mail(), (B,), (), {A: NEVER, C: NEVER}))
     refused = became(Outcome.REFUSED, RefusedError("no", retryable=True), refused={A: NEVER, B: LATER, C: NEVER})
@@ -343,7 +366,7 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
     store.go_on.clear()
     admitted = journal.admit(itertools.chain(errands(4), itertools.repeat(None)))
     while not store.reached.is_set():
-        assert next(admitted) is None
+        assert isinstance(next(admitted), float)
         time.sleep(0.001)
     journal.close()
     store.go_on.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.ledger import ledger as module
 from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
-from airflow_provider_smtpcm.operators.ledger.record import ROWS, Rest, State
+from airflow_provider_smtpcm.operators.ledger.record import ROWS, Block, Rest, State
 from tests.operators.ledger.stores import Memory
 
 BOTH = [Standing.ENDED, Standing.CLOSED]
@@ -170,6 +171,56 @@ def test_the_window_is_a_quarter_of_a_second_of_sending_and_never_above_256_rows
         slow.record(2 * row + 1, State.ACCEPTED)
     assert slow.window <= 6
     slow.end(Standing.CLOSED)
+
+
+class Watched(Memory):
+    """A store that remembers how many rows were in doubt at the most."""
+
+    most_open = 0
+
+    def set(self, key: str, value: Any) -> None:
+        """As ever."""
+        super().set(key, value)
+        if "states" in value:
+            self.most_open = max(self.most_open, Block.from_json(value).states.count(State.OPEN.encode()))
+
+
+def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are passed on bit by bit, though nothing else is on its way."""
+    width = [60]
+    monkeypatch.setattr(Ledger, "window", property(lambda _: width[0]))
+    store = Watched()
+    ledger = Ledger(store)
+    reserved(ledger, 0)
+    width[0] = 4
+    gathered = ledger.reserve([(row, mark(row)) for row in range(1, 31)])
+    ledger.record(0, State.ACCEPTED)
+    for row in range(1, 31):
+        until = time.monotonic() + 5
+        while gathered.written < row:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        ledger.record(row, State.ACCEPTED)
+    assert gathered.done
+    ledger.end(Standing.OPEN)
+    assert store.most_open <= 4
+    assert Ledger(store).left == 0
+
+
+def test_rows_that_are_withdrawn_are_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are written already are told."""
+    monkeypatch.setattr(Ledger, "window", 2)
+    ledger = Ledger(Memory())
+    gathered = ledger.reserve([(row, mark(row)) for row in range(9)])
+    until = time.monotonic() + 5
+    while gathered.written < 2:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    assert ledger.withdraw(gathered) == 2
+    ledger.end(Standing.OPEN)
+    assert gathered.written == 2
 
 
 def test_the_window_of_a_server_that_takes_a_mail_now_and_then_is_one_row() -> None:

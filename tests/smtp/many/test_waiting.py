@@ -1,0 +1,200 @@
+"""Many mails: who waits is woken by what it waits for, and by nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.errand import Errand, in_order
+from airflow_provider_smtpcm.smtp import many, patience, session
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.many import Mailing
+from airflow_provider_smtpcm.stop import Stop
+from tests.smtp.many.batches import letter, outcomes, send
+from tests.smtp.server import MESSAGE, Server
+from tests.smtp.test_batch import at_first, batch
+
+
+@pytest.fixture
+def wakes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often the sending thread was woken, or gave up waiting, so far."""
+    count = 0
+    wait = Mailing._wait
+
+    def counted(mailing: Mailing, seconds: float) -> None:
+        nonlocal count
+        count += 1
+        wait(mailing, seconds)
+
+    monkeypatch.setattr(Mailing, "_wait", counted)
+    return lambda: count
+
+
+def test_a_mail_that_waits_for_its_next_turn_wakes_nobody(
+    wakes: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is due."""
+    monkeypatch.setattr(patience, "FIRST_WAIT", 2.0)
+    with Server(at_first(1, "450 4.2.0 later", "RCPT")) as server:
+        assert outcomes(list(batch(server.manager(), [letter(0, "a@corp.example")]))) == ["accepted"]
+    assert wakes() < 30
+
+
+def test_a_server_that_takes_its_time_wakes_nobody(wakes: Callable[[], int]) -> None:
+    """Until it answers; meanwhile there is nothing more to send."""
+
+    def slow(about: str) -> str | None:
+        time.sleep(0.5 if about == MESSAGE else 0)
+        return None
+
+    with Server(slow) as server:
+        assert outcomes(list(batch(server.manager(), [letter(n) for n in range(4)], connections=2))) == ["accepted"] * 4
+    assert wakes() < 60
+
+
+def test_a_rate_limit_wakes_once_for_each_mail(wakes: Callable[[], int]) -> None:
+    """When it is due."""
+    with Server() as server:
+        found = list(send(server.manager(), (letter(n) for n in range(5)), rate_limit=120))
+    assert outcomes(found) == ["accepted"] * 5
+    assert wakes() < 60
+
+
+def test_rows_that_come_slowly_wake_nobody(wakes: Callable[[], int]) -> None:
+    """Until there is one."""
+
+    def rows() -> Iterator[Errand | float]:
+        for number in range(4):
+            due = time.monotonic() + 0.3
+            while time.monotonic() < due:
+                yield due
+            yield Errand(number, letter(number))
+
+    with Server() as server:
+        assert outcomes(list(batch(server.manager(), rows()))) == ["accepted"] * 4
+    assert wakes() < 60
+
+
+def test_who_has_nothing_more_until_a_delivery_is_asked_after_it() -> None:
+    """At once, and no sooner."""
+    told: list[Delivery] = []
+
+    def one_after_the_other() -> Iterator[Errand | float]:
+        for number in range(5):
+            while len(told) < number:
+                yield math.inf
+            yield Errand(number, letter(number))
+
+    with Server() as server:
+        told.extend(batch(server.manager(), one_after_the_other(), connections=3))
+    assert [str(delivery.outcome) for delivery in told] == ["accepted"] * 5
+
+
+# --- However long.
+
+
+@pytest.mark.parametrize("rate_limit", [1e-5, 1e-300, 1e-320])
+def test_a_limit_of_a_mail_in_months_is_kept(rate_limit: float) -> None:
+    """The system's own clocks would overflow."""
+    stop = Stop()
+    with Server() as server:
+        manager = server.manager()
+        sending = Mailing(
+            in_order([letter(0), letter(1)]),
+            manager,
+            lambda: session.Session(manager).open(),
+            rate_limit=rate_limit,
+            stop=stop,
+        ).deliveries()
+        assert next(sending).outcome == "accepted"
+        threading.Timer(0.2, stop.ask).start()
+        assert next(sending).outcome == "not_sent"
+        assert list(sending) == []
+    assert len(server.stored) == 1
+
+
+@pytest.mark.parametrize("seconds", [3e6, 1e300])
+def test_any_time_can_be_waited_for(seconds: float) -> None:
+    """`poll` itself takes 24 days at the most."""
+    ours, theirs = socket.socketpair()
+    mailing = Mailing(iter(()), SmtpConnectionManager(host="127.0.0.1", ssl_mode="none"), None)
+    with ours, theirs:
+        mailing._poll.register(ours, 1)
+        theirs.send(b"!")
+        mailing._background = many.Background(many._close)
+        mailing._wait(seconds)
+        mailing._background.close()
+
+
+def test_however_many_connections_are_allowed_few_mails_are_held_ready() -> None:
+    """Memory does not grow with the number of mails."""
+    taken = itertools.count()
+
+    def letters() -> Iterator[Mail]:
+        for number in range(3000):
+            next(taken)
+            yield letter(number)
+
+    with Server() as server:
+        sending = send(server.manager(), letters(), connections=10**9, rate_limit=60)
+        assert next(sending).outcome == "accepted"
+        assert next(taken) < 400
+        sending.close()
+
+
+# --- The end.
+
+
+def test_servers_that_do_not_answer_a_good_bye_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sessions there are, the end takes as long as with one."""
+    monkeypatch.setattr(session, "QUIT_TIMEOUT", 1.0)
+
+    def silent_at_the_end(about: str) -> str | None:
+        if about == "QUIT":
+            server.over.wait(20)
+        elif about == MESSAGE:
+            time.sleep(0.1)
+        return None
+
+    with Server(silent_at_the_end) as server:
+        found = list(send(server.manager(), [letter(number) for number in range(24)], connections=6))
+        quits = server.commands.count("QUIT")
+        assert quits > 3
+        assert outcomes(found) == ["accepted"] * 24
+        # Each would have its own second otherwise.
+        began = time.monotonic()
+        list(send(server.manager(), [letter(number) for number in range(24)], connections=6))
+        assert time.monotonic() - began < 4
+
+
+def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of them at once, before the first answer is waited for."""
+    monkeypatch.setattr(session, "QUIT_TIMEOUT", 1.0)
+
+    def silent_at_the_end(about: str) -> str | None:
+        if about == "QUIT":
+            server.over.wait(20)
+        return None
+
+    with Server(silent_at_the_end) as server:
+        opened = [session.Session(server.manager()).open() for _ in range(6)]
+        mailing = Mailing(iter(()), server.manager(), None)
+        mailing._background = many.Background(many._close)
+        for one in opened:
+            mailing._background.run(lambda one=one: one)  # type: ignore[misc]
+        while mailing._background._results.qsize() < 6:
+            time.sleep(0.001)
+        began = time.monotonic()
+        mailing._close()
+        assert time.monotonic() - began < 4
+        assert server.commands.count("QUIT") == 6

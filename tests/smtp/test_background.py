@@ -1,0 +1,73 @@
+"""What comes back from other threads wakes the one that waits, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+
+import pytest
+
+from airflow_provider_smtpcm.smtp.background import Background
+from airflow_provider_smtpcm.stop import Stop
+
+
+def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives the number of a closed pipe to the next socket, which may lead to a mail server."""
+    background: Background[None] = Background(lambda _: None)
+    stop = Stop()
+    stop.wake = background.ring
+    about_to_ring, opened = threading.Event(), threading.Event()
+    ring = background._ring
+
+    def ring_late() -> None:
+        about_to_ring.set()
+        opened.wait(0.5)  # where closing waits for the one who rings, nothing is opened meanwhile
+        with contextlib.suppress(OSError):
+            ring()
+
+    monkeypatch.setattr(background, "_ring", ring_late)
+    asking = threading.Thread(target=stop.ask)
+    asking.start()
+    assert about_to_ring.wait(5)
+    background.close()
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(reader, False)
+        opened.set()
+        asking.join()
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_signal_handler_may_ring_while_its_own_thread_holds_the_lock() -> None:
+    """It has broken into it."""
+    background: Background[None] = Background(lambda _: None)
+    rung = threading.Event()
+
+    def ring_within() -> None:
+        with background._lock:
+            background.ring()
+        rung.set()
+
+    threading.Thread(target=ring_within, daemon=True).start()
+    assert rung.wait(5)
+    background.close()
+    background.ring()
+
+
+def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has come to its limit of threads sends with few sessions."""
+    background: Background[str] = Background(lambda _: None)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    background.run(lambda: "done")
+    assert list(background.results()) == ["done"]
+    background.run(lambda: "never taken")
+    assert background.close() == ["never taken"]

@@ -1,0 +1,31 @@
+"""Until one sign-in was good the others wait for its outcome; not longer than for a server's answer."""
+
+from __future__ import annotations
+
+from airflow_provider_smtpcm.errors import NoAnswerError
+from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
+from tests.smtp.many.batches import letter, outcomes
+from tests.smtp.server import Server
+
+
+def test_sessions_whose_server_says_nothing_to_auth_do_not_wait_for_each_other_in_turn() -> None:
+    """Each of them would have its own timeout after those before it."""
+
+    def say_nothing(about: str) -> str | None:
+        if about.startswith("AUTH"):
+            server.over.wait(20)
+        return None
+
+    with Server(say_nothing, offers=("AUTH NTLM", "8BITMIME")) as server:
+        manager = server.manager(
+            timeout=1.5, auth_mode="windows", windows_protocol="ntlm", login=r"CORP\alice", password="x"
+        )
+        windows = WindowsSignIn(manager)
+        mails = [letter(number) for number in range(12)]
+        found = list(send_many(mails, manager, lambda: Session(manager, windows=windows).open(), connections=12))
+        asked = sum(command.startswith("AUTH") for command in server.commands)
+    assert outcomes(found) == ["not_sent"] * 12
+    assert {type(delivery.error) for delivery in found} == {NoAnswerError}
+    assert asked < 8
