@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
@@ -90,6 +91,7 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
         MailError: it was not even begun.
     """
     from airflow_provider_smtpcm.mail.errand import Errand
+    from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
 
     stop = Stop()
     stop.why = f"the {retry_for:g} seconds of 'retry_for' were over and the last try too"
@@ -112,16 +114,20 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
     timer.daemon = True
     timer.start()
     try:
-        deliveries = list(
+        delivery = only_delivery(
             hook.send_errands(iter((Errand(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop)
         )
+    except InterruptedDeliveryError as interrupted:
+        log.warning("%s", interrupted)
+        known = interrupted.delivery
+        delivery = known if known.error is None else replace(known, error=interrupted)
     finally:
         timer.cancel()
-    error = deliveries[0].error if deliveries else stop.error()
-    if error is None or not error.retryable or (deliveries and deliveries[0].outcome != "not_sent"):
+    error = stop.error() if delivery is None else delivery.error
+    if error is None or not error.retryable or (delivery is not None and delivery.outcome != "not_sent"):
         _in_vain.pop(server, None)
     elif not shortly:  # what was tried shortly says too little: once the moment is over, an alert has its full time
         _in_vain[server] = time.monotonic()
-    if not deliveries:
+    if delivery is None:
         raise stop.error()
-    return deliveries[0]
+    return delivery

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
 
 try:
@@ -9,7 +13,66 @@ try:
 except ImportError:  # Airflow 3.1 has them elsewhere
     from airflow.exceptions import AirflowException, AirflowFailException  # type: ignore[attr-defined,no-redef]
 
-__all__ = ["AirflowException", "AirflowFailException", "airflow_error"]
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["AirflowException", "AirflowFailException", "Attempt", "airflow_error", "sent_once"]
+
+
+class Attempt:
+    """One attempt of a task, for `sent_once`."""
+
+    def __init__(self) -> None:
+        #: Whether a recipient was accepted, or may have been.
+        self.may_have_arrived: Callable[[], bool] = lambda: False
+        #: Whether the next attempt knows what this one did, so that it can deliver nothing twice.
+        self.durable = False
+        #: The error with which the task is to end, if it ends with one.
+        self.failure: AirflowException | None = None
+
+
+@contextmanager
+def sent_once(context: Context) -> Iterator[Attempt]:
+    """Never let Airflow retry a task whose mail was accepted, or may have been, unless the next attempt knows of it.
+
+    The one guard of every operator: it stands around all that the task does, whatever raises there, and when. Before
+    Airflow 3.3 it also holds for what Airflow does after `execute`: a `post_execute`, the XCom, asset events.
+
+    Raises:
+        AirflowFailException: an exception came after a recipient was accepted, or may have been.
+        AirflowException: `failure` of the attempt.
+    """
+    attempt = Attempt()
+    try:
+        yield attempt
+    except AirflowFailException:
+        raise
+    except BaseException as error:
+        if attempt.durable or not attempt.may_have_arrived():
+            raise
+        _forbid_retry(context)
+        failure = attempt.failure if isinstance(attempt.failure, AirflowFailException) else None
+        raise failure or AirflowFailException(
+            f"The task was interrupted ({type(error).__name__}: {error}) after mail was accepted, or may have been. "
+            "Airflow does not try this again, since it would arrive twice. Look into the log for who has it."
+        ) from error
+    retried = attempt.failure is not None and not isinstance(attempt.failure, AirflowFailException)
+    if not attempt.durable and not retried and attempt.may_have_arrived():
+        _forbid_retry(context)
+    if attempt.failure is not None:
+        raise attempt.failure
+
+
+def _forbid_retry(context: Context) -> None:
+    """Have Airflow's task runner fail this attempt for good, whatever is raised after `execute` has returned.
+
+    It goes by what the API server said when the attempt began, a private field in every version; without it the task
+    is as safe as its exceptions make it.
+    """
+    said: Any = getattr(context["ti"], "_ti_context_from_server", None)
+    with suppress(Exception):
+        if said is not None:
+            said.should_retry = False
 
 
 def airflow_error(error: MailError, *, retry_unknown: bool) -> AirflowException:

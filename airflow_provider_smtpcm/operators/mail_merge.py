@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, airflow_error
+from airflow_provider_smtpcm.operators.airflow_errors import Attempt, airflow_error, sent_once
 from airflow_provider_smtpcm.operators.ledger.tries import budget, ending_before, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
@@ -207,31 +207,36 @@ class MailMergeOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
+        with sent_once(context) as attempt:
+            return self._execute(context, attempt)
+
+    def _execute(self, context: Context, attempt: Attempt) -> dict[str, object]:
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
             with ending_before(self.execution_timeout, self._stop):
-                tally, failure = self._merge(context, hook)
+                tally = self._merge(context, hook, attempt)
         except MailError as error:
-            raise airflow_error(error, retry_unknown=False) from None
+            attempt.failure = airflow_error(error, retry_unknown=False)
+            attempt.failure.__suppress_context__ = True
+            return {}
         tally.tell_repeated()
         result = tally.result()
         log.info("MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"])
-        if failure is None:
+        if attempt.failure is None:
             tell_outlets(context, self.outlets, {"counts": result["counts"]})
-            return result
-        if self.do_xcom_push:
+        elif self.do_xcom_push:
             try:
                 context["ti"].xcom_push(key="return_value", value=result)  # for the task that looks after failures
-            except Exception as error:  # noqa: BLE001 - with another error than ours Airflow would send all again
+            except Exception as error:  # noqa: BLE001 - it would stand in for the failure itself
                 log.warning("The result could not be stored: %s", error)
-        raise failure
+        return result
 
     def on_kill(self) -> None:
         """Begin nothing more; what was handed over has its answer heard, and the report and the ledger say so."""
         self._stop.ask()
 
-    def _merge(self, context: Context, hook: SmtpConnectionManagerHook) -> tuple[MergeTally, AirflowException | None]:
-        """Send what is left; the account, and the error with which the task ends, if it ends with one."""
+    def _merge(self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt) -> MergeTally:
+        """Send what is left; the account. The error with which the task ends, if it ends with one, is the attempt's."""
         from airflow_provider_smtpcm.operators.merge.past import Past
         from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
         from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
@@ -262,10 +267,12 @@ class MailMergeOperator(BaseOperator):
             if is_path(self.rows):
                 lineage.read(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             tally = MergeTally(source=rows, report=report)
+            attempt.may_have_arrived = tally.may_have_arrived
             with ledger_of(
                 context, on_clear=self.on_clear, window=self.ledger_window, connections=self.connections
             ) as tries:
                 ledger = tries.ledger
+                attempt.durable = ledger is not None
                 mails = RowMails(
                     rows,
                     templates,
@@ -281,7 +288,8 @@ class MailMergeOperator(BaseOperator):
                 if self._stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
                     faults.append(self._stop.error())
                 tries.failure = failure or verdict(tally, tolerance, faults, durable=ledger is not None)
-        return tally, tries.failure
+        attempt.failure = tries.failure
+        return tally
 
     def _given_rows(self) -> Any:
         """As written, or as another task returned them: those are many, and hold nothing of ours."""

@@ -50,18 +50,29 @@ def deliveries(
     def told(delivery: Delivery) -> Delivery:
         return delivery if journal is None else journal.told(delivery)
 
+    unsettled: Delivery | None = None
     with closing(sending):
         try:
             for delivery in sending:
+                unsettled = delivery
                 left = patience.left(delivery)
-                final = patience.settle(delivery, left)
                 if journal is not None:
                     journal.heard(delivery, left)
-                if final is not None:
-                    yield told(final)
+                final = patience.settle(delivery, left)
+                ready = None if final is None else told(final)
+                # Signal handlers run after calls: with none from here to the consumer, no exception comes between.
+                unsettled = None
+                if ready is not None:
+                    yield ready
         except GeneratorExit:
             raise
-        except BaseException:
-            yield from map(told, patience.give_up(on_their_way()))  # of the others it is known how they stand
+        except BaseException as interruption:
+            # Of the mails that were begun it is known how they stand, or that it is not known.
+            for delivery in patience.interrupted(unsettled, on_their_way(), interruption):
+                if journal is not None and delivery.index in journal.in_doubt:
+                    journal.heard(delivery, patience.left(delivery))
+                patience.forget(delivery)
+                yield told(delivery)
+            yield from map(told, patience.give_up(on_their_way()))
             raise
     yield from map(told, patience.give_up(on_their_way()))

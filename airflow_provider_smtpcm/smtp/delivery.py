@@ -53,6 +53,11 @@ class Delivery:
         said = [reply for reply in (self.reply, *self.refused.values()) if reply is not None]
         return list(dict.fromkeys(said))
 
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether a recipient has it, or may have it: to send it again as a whole could deliver it twice."""
+        return self.outcome in (Outcome.ACCEPTED, Outcome.PARTIAL, Outcome.UNKNOWN)
+
     def never_asked(self, recipients: Iterable[str]) -> tuple[str, ...]:
         """Those of them who do not have it, and whom nobody refused."""
         return tuple(address for address in recipients if address not in self.accepted and address not in self.refused)

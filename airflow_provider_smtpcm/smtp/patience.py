@@ -15,9 +15,10 @@ import time
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
-from airflow_provider_smtpcm.errors import Phase, StoppedError
+from airflow_provider_smtpcm.errors import OutcomeUnknownError, Phase, StoppedError
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.interruption import interrupted_by
 from airflow_provider_smtpcm.smtp.pace import asks_for_less, was_taken
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Patience:
         self._taken_at = -math.inf
         # When its next turn is, and its index.
         self._waiting: list[tuple[float, int]] = []
-        #: Those that have another turn just now.
+        #: Those that have a turn just now.
         self.out: set[int] = set()
 
     def __iter__(self) -> Iterator[Errand | None]:
@@ -76,6 +77,7 @@ class Patience:
                     continue
                 if isinstance(errand, Errand):
                     self._turns[errand.index] = _Turn(errand, time.monotonic())
+                    self.out.add(errand.index)
                 yield errand  # type: ignore[misc]
             elif self._turns:
                 yield None
@@ -113,6 +115,39 @@ class Patience:
         turn.became = delivery
         heapq.heappush(self._waiting, (now + wait, delivery.index))
         return None
+
+    def forget(self, delivery: Delivery) -> None:
+        """This is how the mail ends, whatever `settle` had come to."""
+        self._turns.pop(delivery.index, None)
+        self.out.discard(delivery.index)
+
+    def interrupted(
+        self, unsettled: Delivery | None, on_their_way: Container[int], interruption: BaseException
+    ) -> list[Delivery]:
+        """The deliveries of mails that an exception from elsewhere overtook on their way.
+
+        Args:
+            unsettled: one that had come, and that `settle` may or may not have finished with.
+            on_their_way: those that did get away; without a delivery it is not known what became of them.
+            interruption: the exception.
+        """
+        error = OutcomeUnknownError(
+            f"While this mail was on its way {interrupted_by(interruption)}.",
+            remedy="Look for its Message-ID in the server's log.",
+        )
+        known = [] if unsettled is None else [unsettled]
+        return known + [
+            Delivery(
+                index=index,
+                message_id=turn.errand.mail.message_id or "",
+                outcome=Outcome.UNKNOWN,
+                accepted=turn.errand.accepted,
+                refused=turn.errand.refused,
+                error=error,
+            )
+            for index, turn in self._turns.items()
+            if index in on_their_way and not (known and known[0].index == index)
+        ]
 
     def give_up(self, on_their_way: Container[int]) -> list[Delivery]:
         """Nobody has another turn: what became so far of those that waited for one, or had it and never got away.

@@ -255,8 +255,9 @@ class Ledger:
 
     def _start(self) -> None:
         if self._writer is None:
-            self._writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
-            self._writer.start()
+            writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
+            writer.start()
+            self._writer = writer  # last: a thread that could not be started cannot be joined
 
     def _write(self) -> None:
         try:

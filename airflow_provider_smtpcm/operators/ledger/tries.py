@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.operators.ledger.book import Standing
     from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,14 @@ class Tries:
     def __init__(self, ledger: Ledger | None) -> None:
         #: None before Airflow 3.3.
         self.ledger = ledger
+        #: What became of the mail, of a task that sends one.
+        self.told: list[Delivery] = []
         #: With what the try ends; None: it is done.
         self.failure: AirflowException | None = None
+
+    def may_have_arrived(self) -> bool:
+        """Whether a recipient was accepted, or may have been, by this try."""
+        return any(delivery.may_have_arrived for delivery in self.told)
 
 
 @contextmanager

@@ -73,7 +73,9 @@ def send_all(
         _leave(mails, tally, journal, error)
     except BaseException as interruption:
         _leave(mails, tally, journal, interruption)
-        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not tally.rows - tally["failed"]:
+        # Without a ledger a mail that was not sent is no reason to forbid another try, which would send it.
+        begun = tally.may_have_arrived() if ledger is None else tally.rows > tally["failed"]
+        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not begun:
             raise
         return _interrupted(tally, interruption, durable=ledger is not None)
     finally:

@@ -65,6 +65,10 @@ class MergeTally:
         """How many rows are done."""
         return self._counts.total()
 
+    def may_have_arrived(self) -> bool:
+        """Whether a recipient was accepted, or may have been, by this try."""
+        return any(self[outcome] for outcome in ("accepted", "partial", "unknown"))
+
     def made_no_mail(
         self,
         number: int,
