@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
@@ -25,8 +25,6 @@ class Attempt:
     def __init__(self) -> None:
         #: Whether a recipient was accepted, or may have been.
         self.may_have_arrived: Callable[[], bool] = lambda: False
-        #: Whether the next attempt knows what this one did, so that it can deliver nothing twice.
-        self.durable = False
         #: The error with which the task is to end, if it ends with one.
         self.failure: AirflowException | None = None
 
@@ -42,37 +40,53 @@ def sent_once(context: Context) -> Iterator[Attempt]:
         AirflowFailException: an exception came after a recipient was accepted, or may have been.
         AirflowException: `failure` of the attempt.
     """
+    from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
+
     attempt = Attempt()
+    durable = TaskStateStore.of(context) is not None
+    retries = _Retries(context)
+    if not durable:
+        retries.forbid()  # until it is known to do no harm, since a time limit may raise between any two steps
     try:
         yield attempt
     except AirflowFailException:
         raise
     except BaseException as error:
-        if attempt.durable or not attempt.may_have_arrived():
+        if durable or not attempt.may_have_arrived():
+            retries.allow()
             raise
-        _forbid_retry(context)
         failure = attempt.failure if isinstance(attempt.failure, AirflowFailException) else None
         raise failure or AirflowFailException(
             f"The task was interrupted ({type(error).__name__}: {error}) after mail was accepted, or may have been. "
             "Airflow does not try this again, since it would arrive twice. Look into the log for who has it."
         ) from error
     retried = attempt.failure is not None and not isinstance(attempt.failure, AirflowFailException)
-    if not attempt.durable and not retried and attempt.may_have_arrived():
-        _forbid_retry(context)
+    if retried or not attempt.may_have_arrived():
+        retries.allow()
     if attempt.failure is not None:
         raise attempt.failure
 
 
-def _forbid_retry(context: Context) -> None:
-    """Have Airflow's task runner fail this attempt for good, whatever is raised after `execute` has returned.
+class _Retries:
+    """Switches off, and on again, that Airflow's task runner retries this attempt, whatever is raised.
 
-    It goes by what the API server said when the attempt began, a private field in every version; without it the task
-    is as safe as its exceptions make it.
+    It goes by what the API server said when the attempt began, a private field in every version. Without it the task is
+    as safe as its exceptions make it, which is up to the end of `execute`.
     """
-    said: Any = getattr(context["ti"], "_ti_context_from_server", None)
-    with suppress(Exception):
-        if said is not None:
-            said.should_retry = False
+
+    def __init__(self, context: Context) -> None:
+        self._said: Any = getattr(context["ti"], "_ti_context_from_server", None)
+        self._before: bool | None = getattr(self._said, "should_retry", None)
+
+    def forbid(self) -> None:
+        """It fails for good."""
+        if self._before:
+            self._said.should_retry = False
+
+    def allow(self) -> None:
+        """It is retried if Airflow would have done so."""
+        if self._before:
+            self._said.should_retry = True
 
 
 def airflow_error(error: MailError, *, retry_unknown: bool) -> AirflowException:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Generator, Iterator
 from contextlib import closing
+from itertools import chain
 from typing import Protocol
 
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.interruption import remaining
 from airflow_provider_smtpcm.smtp.patience import Patience
 
 Send = Callable[[Iterator[Errand | None]], Generator[Delivery, None, None]]
@@ -68,7 +70,8 @@ def deliveries(
             raise
         except BaseException as interruption:
             # Of the mails that were begun it is known how they stand, or that it is not known.
-            for delivery in patience.interrupted(unsettled, on_their_way(), interruption):
+            known = [] if unsettled is None else [unsettled]
+            for delivery in chain(known, remaining(sending, interruption), patience.lost(on_their_way, interruption)):
                 if journal is not None and delivery.index in journal.in_doubt:
                     journal.heard(delivery, patience.left(delivery))
                 patience.forget(delivery)

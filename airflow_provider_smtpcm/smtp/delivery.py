@@ -74,6 +74,10 @@ class Delivery:
             "error": str(self.error) if self.error else None,
         }
 
+    def without_addresses(self) -> dict[str, object]:
+        """The same, without what names a recipient; a server's words may."""
+        return {**self.to_dict(), "accepted": [], "refused": {}, "reply": None, "error": None}
+
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Delivery:
         """What `to_dict` has made; of its error only the words are left."""

@@ -6,7 +6,7 @@ needed. A caller that sees such an exception alone would send again, although so
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, StoppedError
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
@@ -38,6 +38,16 @@ def only_delivery(deliveries: Iterable[Delivery], told: list[Delivery] | None = 
             raise
         raise _interrupted(told[-1], interruption) from interruption
     return told[-1] if told else None
+
+
+def remaining(deliveries: Generator[Delivery, None, None], interruption: BaseException) -> Iterator[Delivery]:
+    """The deliveries that a batch still gives when an exception from elsewhere ends it, whoever met that first."""
+    try:
+        yield deliveries.throw(interruption)
+        yield from deliveries
+    except BaseException as error:
+        if error is not interruption:
+            raise
 
 
 def not_sent_for(interruption: BaseException) -> StoppedError:

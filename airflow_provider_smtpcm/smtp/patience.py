@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.errors import OutcomeUnknownError, Phase, StoppedError
@@ -121,33 +121,26 @@ class Patience:
         self._turns.pop(delivery.index, None)
         self.out.discard(delivery.index)
 
-    def interrupted(
-        self, unsettled: Delivery | None, on_their_way: Container[int], interruption: BaseException
-    ) -> list[Delivery]:
-        """The deliveries of mails that an exception from elsewhere overtook on their way.
+    def lost(self, on_their_way: Callable[[], Container[int]], interruption: BaseException) -> Iterator[Delivery]:
+        """The deliveries of mails that an exception from elsewhere overtook between two hands: not known.
 
         Args:
-            unsettled: one that had come, and that `settle` may or may not have finished with.
-            on_their_way: those that did get away; without a delivery it is not known what became of them.
+            on_their_way: those that did get away, and have no delivery.
             interruption: the exception.
         """
-        error = OutcomeUnknownError(
-            f"While this mail was on its way {interrupted_by(interruption)}.",
-            remedy="Look for its Message-ID in the server's log.",
-        )
-        known = [] if unsettled is None else [unsettled]
-        return known + [
-            Delivery(
+        away = on_their_way()
+        for index, turn in [(index, turn) for index, turn in self._turns.items() if index in away]:
+            yield Delivery(
                 index=index,
                 message_id=turn.errand.mail.message_id or "",
                 outcome=Outcome.UNKNOWN,
                 accepted=turn.errand.accepted,
                 refused=turn.errand.refused,
-                error=error,
+                error=OutcomeUnknownError(
+                    f"While this mail was on its way {interrupted_by(interruption)}.",
+                    remedy="Look for its Message-ID in the server's log.",
+                ),
             )
-            for index, turn in self._turns.items()
-            if index in on_their_way and not (known and known[0].index == index)
-        ]
 
     def give_up(self, on_their_way: Container[int]) -> list[Delivery]:
         """Nobody has another turn: what became so far of those that waited for one, or had it and never got away.

@@ -251,11 +251,11 @@ class Transaction:
         outgoing = self.outgoing
         outgoing.accepted += self._accepted
         self._merge_refused(too_many=False)
-        self.stage = OVER
         if self._too_many:
             outgoing.recipients = list(self._too_many)
         else:
             self.delivery = outgoing.answered(self._peer, reply)
+        self.stage = OVER  # last, so that an interruption does not take it for a transaction that asks the rest
 
     def _closing(self, reply: Reply) -> None:
         """421: the recipients that the server took are forgotten with the rest."""

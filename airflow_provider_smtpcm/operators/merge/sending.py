@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_b
 from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
 from airflow_provider_smtpcm.operators.merge.row_mails import RowMails
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.smtp.interruption import remaining
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -62,12 +63,25 @@ def send_all(
         journal=journal,
         stop=terms.stop,
     )
+    last: Delivery | None = None
+
+    def account_for(delivery: Delivery) -> None:
+        row = mails.in_flight[delivery.index]
+        tally.delivered(row.number, row.key, row.mail, delivery)
+        sent(row.mail, delivery)
+        del mails.in_flight[delivery.index]  # last, so that an interruption finds it unfinished
+
     try:
         with closing(deliveries):
-            for delivery in deliveries:
-                row = mails.in_flight.pop(delivery.index)
-                tally.delivered(row.number, row.key, row.mail, delivery)
-                sent(row.mail, delivery)
+            try:
+                for last in deliveries:
+                    account_for(last)
+            except BaseException as interruption:
+                if last is not None and last.index in mails.in_flight:
+                    account_for(last)
+                for delivery in remaining(deliveries, interruption):
+                    account_for(delivery)
+                raise
     except LedgerError as error:
         mails.broken = error
         _leave(mails, tally, journal, error)
