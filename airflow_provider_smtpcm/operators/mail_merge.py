@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
-from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally, without_addresses
 from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered, as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
 from airflow_provider_smtpcm.stop import Stop
@@ -214,14 +214,11 @@ class MailMergeOperator(BaseOperator):
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
             with ending_before(self.execution_timeout, self._stop):
-                tally = self._merge(context, hook, attempt)
+                result = self._merge(context, hook, attempt)
         except MailError as error:
             attempt.failure = airflow_error(error, retry_unknown=False)
             attempt.failure.__suppress_context__ = True
             return {}
-        tally.tell_repeated()
-        result = tally.result()
-        log.info("MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"])
         if attempt.failure is None:
             tell_outlets(context, self.outlets, {"counts": result["counts"]})
         elif self.do_xcom_push:
@@ -235,8 +232,8 @@ class MailMergeOperator(BaseOperator):
         """Begin nothing more; what was handed over has its answer heard, and the report and the ledger say so."""
         self._stop.ask()
 
-    def _merge(self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt) -> MergeTally:
-        """Send what is left; the account. The error with which the task ends, if it ends with one, is the attempt's."""
+    def _merge(self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt) -> dict[str, object]:
+        """Send what is left; the result. The error with which the task ends, if it ends with one, is the attempt's."""
         from airflow_provider_smtpcm.operators.merge.past import Past
         from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
         from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
@@ -272,7 +269,8 @@ class MailMergeOperator(BaseOperator):
                 context, on_clear=self.on_clear, window=self.ledger_window, connections=self.connections
             ) as tries:
                 ledger = tries.ledger
-                attempt.durable = ledger is not None
+                if ledger is not None and ledger.done is not None:
+                    return ledger.done
                 mails = RowMails(
                     rows,
                     templates,
@@ -287,9 +285,16 @@ class MailMergeOperator(BaseOperator):
                 # Who was refused for now might have had another turn, and has one in another try.
                 if self._stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
                     faults.append(self._stop.error())
-                tries.failure = failure or verdict(tally, tolerance, faults, durable=ledger is not None)
-        attempt.failure = tries.failure
-        return tally
+                attempt.failure = tries.failure = failure or verdict(
+                    tally, tolerance, faults, durable=ledger is not None
+                )
+                tally.tell_repeated()
+                tries.result = result = tally.result()
+                tries.summary = without_addresses(result)
+                log.info(
+                    "MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"]
+                )
+        return result
 
     def _given_rows(self) -> Any:
         """As written, or as another task returned them: those are many, and hold nothing of ours."""

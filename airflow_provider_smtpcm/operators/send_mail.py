@@ -172,7 +172,6 @@ class SendMailOperator(BaseOperator):
                 ending_before(self.execution_timeout, self._stop),
                 ledger_of(context, on_clear=self.on_clear) as tries,
             ):
-                attempt.durable = tries.ledger is not None
                 attempt.may_have_arrived = tries.may_have_arrived
                 delivery = self._deliver(context, hook, tries)
         except MailError as error:
@@ -206,11 +205,15 @@ class SendMailOperator(BaseOperator):
     def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries) -> Delivery | None:
         """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
         from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
+        from airflow_provider_smtpcm.smtp.delivery import Delivery
 
+        if tries.ledger is not None and tries.ledger.done is not None:
+            return Delivery.from_dict(tries.ledger.done)
         past = PastDelivery(tries.ledger)
         try:
             accepted = past.accepted()
             if accepted is not None:
+                tries.result, tries.summary = accepted.to_dict(), accepted.without_addresses()
                 return accepted
             mail = self._mail(context, hook, tries.ledger)
             settled = past.settled(mail, retry_unknown=self.on_unknown == "retry")
@@ -219,6 +222,7 @@ class SendMailOperator(BaseOperator):
             tries.failure = self._airflow_error(past.with_doubt(error))
             return None
         tries.failure = self._failure(mail, delivery, durable=tries.ledger is not None)
+        tries.result, tries.summary = delivery.to_dict(), delivery.without_addresses()
         return delivery
 
     def _airflow_error(self, error: MailError) -> AirflowException:

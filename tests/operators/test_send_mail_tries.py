@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.ledger import book
+from airflow_provider_smtpcm.operators.ledger.ledger import RESULT_KEPT
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import many, pace, patience
 from airflow_provider_smtpcm.smtp.background import Background
@@ -28,10 +30,10 @@ class Kept(Memory):
     """The task state store, as a task has it in its context."""
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        """It is kept as long as the run."""
-        assert retention == timedelta.max
+        """It is kept as long as Airflow is configured, or shorter."""
+        assert retention in (None, RESULT_KEPT)
         assert json.loads(json.dumps(value)) == value  # Airflow takes a list, and no tuple
-        super().set(key, value)
+        super().set(key, value, retention=retention)
 
 
 def attempt(task: Any, store: Memory | None, **changes: Any) -> Any:
@@ -194,8 +196,8 @@ def test_a_process_that_was_killed_between_the_answer_and_its_result_sends_nothi
     with Server() as server:
         behind(server)
         attempt(send(), store)
-        del store.values["smtpcm/0/delivery"]
-        store.values["smtpcm"] = json.dumps({"format": 1, "generation": 0, "standing": "open"})
+        store.values = store.before_the_end
+        del store.values["smtpcm/0/result"]
         result = attempt(send(), store)
         assert (result["outcome"], result["accepted"], result["message_id"]) == ("accepted", [A, B], ids(server)[0])
         assert len(server.stored) == 1
@@ -371,6 +373,22 @@ def test_a_task_that_was_done_sends_all_anew_when_it_is_cleared(behind: Behind) 
         for _ in range(2):
             attempt(send(message_id="<mine@corp.example>"), store)
         assert ids(server)[3:] == ["<mine@corp.example>"] * 2
+
+
+def test_a_task_that_is_cleared_sends_all_anew_although_airflow_has_removed_its_ledger(behind: Behind) -> None:
+    """`[state_store] clear_on_success` does: a server would drop what bears the old Message-ID."""
+
+    def cleared(times: int) -> None:
+        surroundings = {**context(max_tries=2 + times), "task": SimpleNamespace(retries=2)}
+        send().execute({**surroundings, "task_state_store": Kept()})
+
+    with Server() as server:
+        behind(server)
+        for times in (0, 0, 1, 2):
+            cleared(times)
+        first, same, second, third = ids(server)
+        assert first == same
+        assert len({first, second, third}) == 3
 
 
 def test_what_is_waited_for_within_a_try_is_no_matter_of_airflow_s(behind: Behind) -> None:
