@@ -15,8 +15,10 @@ from airflow_provider_smtpcm import email_backend
 from airflow_provider_smtpcm.email_backend import send_email
 from airflow_provider_smtpcm.notifications import sending
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.smtp.background import Background
 from airflow_provider_smtpcm.testing import Relay
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
+from tests.smtp.test_batch import at_first
 
 TO = ["oncall@corp.example"]
 # Airflow 3.2.0 to 3.3.0 send by their own SMTP provider, whatever the setting says.
@@ -92,6 +94,28 @@ def test_a_mail_that_may_have_been_delivered_is_not_sent_again_though_airflow_as
         monkeypatch.setattr(email_backend, "IN_DOUBT_FOR", 0.0)
         send_email("oncall@corp.example", "Airflow alert", "once more")
         assert len(server.stored) == 3
+
+
+def test_an_error_after_one_recipient_was_accepted_does_not_make_airflow_ask_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks again at once where the backend raised; the other recipient was to be asked, and no thread started."""
+    run, started = Background.run, []
+
+    def start(background: Any, function: Any) -> None:
+        started.append(function)
+        if len(started) > 1:
+            raise RuntimeError("can't start new thread")
+        run(background, function)
+
+    monkeypatch.setattr(Background, "run", start)
+    with Server(at_first(1, "450 4.2.0 greylisted", "RCPT TO:<b@corp.example>"), per_connection=1) as server:
+        extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
+        connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+        send_email(["a@corp.example", "b@corp.example"], "Failed", "<p>It failed.</p>")
+        assert [stored.recipients for stored in server.stored] == [("a@corp.example",)]
+    assert any("the task was interrupted (RuntimeError: can't start new thread)" in said for said in warnings(caplog))
 
 
 def test_an_attachment_that_is_missing_raises(relay: Relay) -> None:

@@ -136,10 +136,14 @@ class SmtpConnectionManagerHook(BaseHook):
             The delivery: `accepted`, or `partial`, in which case `refused` says who does not get it.
 
         Raises:
-            MailError: nobody accepted it, or (OutcomeUnknownError) nobody said what became of it.
+            MailError: no recipient was accepted; or (OutcomeUnknownError) the server did not say what became of it, or
+                sending was interrupted after a recipient was accepted.
         """
+        from airflow_provider_smtpcm.smtp.interruption import only_delivery
+
         self.check(mail)
-        (delivery,) = self.send_many([mail])
+        delivery = only_delivery(self.send_many([mail]))
+        assert delivery is not None
         if delivery.error is not None and (not delivery.accepted or delivery.outcome == "unknown"):
             raise delivery.error
         return delivery

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
@@ -89,6 +90,7 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
         MailError: it was not even begun.
     """
     from airflow_provider_smtpcm.mail.errand import Errand
+    from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
 
     passed = time.monotonic() - began
     left = retry_for + LAST_TRY - passed
@@ -107,12 +109,19 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
         why = f"the server could not be reached a moment ago, nor now within {SHORT_TRY:g} seconds"
         retry_for, left = 0.0, min(left, SHORT_TRY)
     stop = Stop(at=time.monotonic() + left, why=why)
-    deliveries = list(hook.send_errands(iter((Errand(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop))
-    error = deliveries[0].error if deliveries else stop.error()
-    if error is None or not error.retryable or (deliveries and deliveries[0].outcome != "not_sent"):
+    try:
+        delivery = only_delivery(
+            hook.send_errands(iter((Errand(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop)
+        )
+    except InterruptedDeliveryError as interrupted:
+        log.warning("%s", interrupted)
+        known = interrupted.delivery
+        delivery = known if known.error is None else replace(known, error=interrupted)
+    error = stop.error() if delivery is None else delivery.error
+    if error is None or not error.retryable or (delivery is not None and delivery.outcome != "not_sent"):
         _in_vain.pop(server, None)
     elif not shortly:  # what was tried shortly says too little: once the moment is over, an alert has its full time
         _in_vain[server] = time.monotonic()
-    if not deliveries:
+    if delivery is None:
         raise stop.error()
-    return deliveries[0]
+    return delivery

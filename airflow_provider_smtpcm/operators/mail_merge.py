@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, airflow_error
+from airflow_provider_smtpcm.operators.airflow_errors import Attempt, airflow_error, sent_once
 from airflow_provider_smtpcm.operators.ledger.tries import budget, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
-from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.operators.merge.tally import MergeTally, without_addresses
 from airflow_provider_smtpcm.operators.merge.unrendered import as_written, unrendered
 from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
 from airflow_provider_smtpcm.operators.rendering import RenderedOperator
@@ -198,29 +198,30 @@ class MailMergeOperator(Stoppable, RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
-        stop = self._begin_to_run()
+        with sent_once(context) as attempt:
+            return self._execute(context, attempt, self._begin_to_run())
+
+    def _execute(self, context: Context, attempt: Attempt, stop: Stop) -> dict[str, object]:
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
-            tally, failure = self._merge(context, hook, stop)
+            result = self._merge(context, hook, attempt, stop)
         except MailError as error:
-            raise airflow_error(error, retry_unknown=False) from None
-        tally.tell_repeated()
-        result = tally.result()
-        log.info("MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"])
-        if failure is None:
+            attempt.failure = airflow_error(error, retry_unknown=False)
+            attempt.failure.__suppress_context__ = True
+            return {}
+        if attempt.failure is None:
             tell_outlets(context, self.outlets, {"counts": result["counts"]})
-            return result
-        if self.do_xcom_push:
+        elif self.do_xcom_push:
             try:
                 context["ti"].xcom_push(key="return_value", value=result)  # for the task that looks after failures
-            except Exception as error:  # noqa: BLE001 - with another error than ours Airflow would send all again
+            except Exception as error:  # noqa: BLE001 - it would stand in for the failure itself
                 log.warning("The result could not be stored: %s", error)
-        raise failure
+        return result
 
     def _merge(
-        self, context: Context, hook: SmtpConnectionManagerHook, stop: Stop
-    ) -> tuple[MergeTally, AirflowException | None]:
-        """Send what is left; the account, and the error with which the task ends, if it ends with one."""
+        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, stop: Stop
+    ) -> dict[str, object]:
+        """Send what is left; the result. The error with which the task ends, if it ends with one, is the attempt's."""
         from airflow_provider_smtpcm.operators.merge.past import Past
         from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
         from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
@@ -251,10 +252,13 @@ class MailMergeOperator(Stoppable, RenderedOperator):
             if is_path(self.rows):
                 lineage.read(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             tally = MergeTally(source=rows, report=report)
+            attempt.may_have_arrived = tally.may_have_arrived
             with ledger_of(
                 context, on_clear=self.on_clear, window=self.ledger_window, connections=self.connections
             ) as tries:
                 ledger = tries.ledger
+                if ledger is not None and ledger.done is not None:
+                    return ledger.done
                 mails = RowMails(
                     rows,
                     templates,
@@ -269,8 +273,16 @@ class MailMergeOperator(Stoppable, RenderedOperator):
                 # Who was refused for now might have had another turn, and has one in another try.
                 if stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
                     faults.append(stop.error())
-                tries.failure = failure or verdict(tally, tolerance, faults, durable=ledger is not None)
-        return tally, tries.failure
+                attempt.failure = tries.failure = failure or verdict(
+                    tally, tolerance, faults, durable=ledger is not None
+                )
+                tally.tell_repeated()
+                tries.result = result = tally.result()
+                tries.summary = without_addresses(result)
+                log.info(
+                    "MailMergeTaskEnd: %d rows (%s) in %s seconds.", tally.rows, tally.summary(), result["elapsed"]
+                )
+        return result
 
     def _given_rows(self) -> Any:
         """As written, or as another task returned them: those are many, and hold nothing of ours."""

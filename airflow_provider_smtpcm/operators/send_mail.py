@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException, airflow_error
+from airflow_provider_smtpcm.operators.airflow_errors import (
+    AirflowException,
+    AirflowFailException,
+    Attempt,
+    airflow_error,
+    sent_once,
+)
 from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.rendering import RenderedOperator
 from airflow_provider_smtpcm.operators.stopping import Stoppable
@@ -153,15 +160,23 @@ class SendMailOperator(Stoppable, RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
         log.info("SendMailTaskBegin: the task began to send a mail through '%s'.", self.smtpcm_conn_id)
-        stop = self._begin_to_run()
+        with sent_once(context) as attempt:
+            delivery = self._execute(context, attempt, self._begin_to_run())
+        assert delivery is not None
+        return delivery.to_dict()
+
+    def _execute(self, context: Context, attempt: Attempt, stop: Stop) -> Delivery | None:
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
             with ledger_of(context, on_clear=self.on_clear) as tries:
+                attempt.may_have_arrived = tries.may_have_arrived
                 delivery = self._deliver(context, hook, tries, stop)
         except MailError as error:
-            raise self._airflow_error(error) from None
-        if tries.failure is not None:
-            raise tries.failure
+            attempt.failure = self._airflow_error(error)
+            return None
+        attempt.failure = tries.failure
+        if attempt.failure is not None:
+            return None
         assert delivery is not None
         if delivery.error is not None:
             log.warning("%s", delivery.error)
@@ -178,25 +193,29 @@ class SendMailOperator(Stoppable, RenderedOperator):
                 "refused": len(delivery.refused),
             },
         )
-        return delivery.to_dict()
+        return delivery
 
     def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries, stop: Stop) -> Delivery | None:
         """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
         from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
+        from airflow_provider_smtpcm.smtp.delivery import Delivery
 
+        if tries.ledger is not None and tries.ledger.done is not None:
+            return Delivery.from_dict(tries.ledger.done)
         past = PastDelivery(tries.ledger)
         try:
             accepted = past.accepted()
             if accepted is not None:
+                tries.result, tries.summary = accepted.to_dict(), accepted.without_addresses()
                 return accepted
             mail = self._mail(context, hook, tries.ledger)
-            delivery = past.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
-                mail, hook, past, stop
-            )
+            settled = past.settled(mail, retry_unknown=self.on_unknown == "retry")
+            delivery = settled or self._send(mail, hook, past, tries, stop)
         except MailError as error:
             tries.failure = self._airflow_error(past.with_doubt(error))
             return None
         tries.failure = self._failure(mail, delivery, durable=tries.ledger is not None, stop=stop)
+        tries.result, tries.summary = delivery.to_dict(), delivery.without_addresses()
         return delivery
 
     def _airflow_error(self, error: MailError) -> AirflowException:
@@ -204,9 +223,12 @@ class SendMailOperator(Stoppable, RenderedOperator):
         failure.__suppress_context__ = True  # what a library below said is in the message already
         return failure
 
-    def _send(self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery, stop: Stop) -> Delivery:
+    def _send(
+        self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery, tries: Tries, stop: Stop
+    ) -> Delivery:
         """Send it to whoever lacks it."""
         from airflow_provider_smtpcm.operators.lineage import Lineage
+        from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
 
         log.info(
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
@@ -220,32 +242,40 @@ class SendMailOperator(Stoppable, RenderedOperator):
         errand = past.errand(mail)
         assert errand is not None  # else the mail was settled
         try:
-            deliveries = list(
+            delivery = only_delivery(
                 hook.send_errands(
                     iter((errand,)),
                     retry_for=budget(self.retry_for, self.execution_timeout),
                     journal=past.journal,
                     stop=stop,
-                )
+                ),
+                tries.told,
             )
+        except InterruptedDeliveryError as error:
+            if error.delivery.error is not None:
+                return replace(error.delivery, error=error)
+            log.warning("%s", error)
+            delivery = error.delivery
         finally:
             past.close()
-        if not deliveries:  # it was stopped before it was begun
+        if delivery is None:  # it was stopped before it was begun
             return past.as_before(mail, stop.error())
-        past.keep(deliveries[0])
-        Lineage(hook).sent(mail, deliveries[0])
-        return deliveries[0]
+        past.keep(delivery)
+        Lineage(hook).sent(mail, delivery)
+        return delivery
 
     def _failure(self, mail: Mail, delivery: Delivery, *, durable: bool, stop: Stop) -> AirflowException | None:
         """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
+        from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError
+
         error = delivery.error
         if error is None:
             return None
-        if delivery.outcome == "unknown" or not delivery.accepted:
+        if not delivery.accepted or (durable and delivery.outcome == "unknown"):
             return self._airflow_error(error)
         everybody_asked = not delivery.never_asked(address.address for address in mail.recipients)
-        cut_short = durable and stop.asked and error.retryable
-        if self.on_refused == "warn" and everybody_asked and not cut_short:
+        cut_short = isinstance(error, InterruptedDeliveryError) or (durable and stop.asked and error.retryable)
+        if self.on_refused == "warn" and delivery.outcome == "partial" and everybody_asked and not cut_short:
             return None
         return airflow_error(error, retry_unknown=False) if durable else AirflowFailException(str(error))
 

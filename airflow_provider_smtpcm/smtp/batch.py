@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import closing
+from itertools import chain
 from typing import Protocol
 
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.interruption import remaining
 from airflow_provider_smtpcm.smtp.patience import Patience
 
 
@@ -63,24 +65,46 @@ def deliveries(
     if journal is not None:
         journal.wakes(sending.wake)
 
-    def on_their_way() -> Container[int]:
-        return patience.out if journal is None else journal.in_doubt
-
     def told(delivery: Delivery) -> Delivery:
         return delivery if journal is None else journal.told(delivery)
 
+    unsettled: Delivery | None = None
     with closing(sending.deliveries()) as found:
         try:
             for delivery in found:
+                unsettled = delivery
                 left = patience.left(delivery)
-                final = patience.settle(delivery, left)
                 if journal is not None:
                     journal.heard(delivery, left)
-                if final is not None:
-                    yield told(final)
+                final = patience.settle(delivery, left)
+                ready = None if final is None else told(final)
+                # Signal handlers run after calls: with none from here to the consumer, no exception comes between.
+                unsettled = None
+                if ready is not None:
+                    yield ready
         except GeneratorExit:
             raise
-        except BaseException:
-            yield from map(told, patience.give_up(on_their_way()))  # of the others it is known how they stand
+        except BaseException as interruption:
+            known = [] if unsettled is None else [unsettled]
+            yield from map(
+                told, _interrupted(chain(known, remaining(found, interruption)), patience, journal, interruption)
+            )
             raise
-    yield from map(told, patience.give_up(on_their_way()))
+    yield from map(told, patience.give_up(_on_their_way(patience, journal)))
+
+
+def _interrupted(
+    known: Iterable[Delivery], patience: Patience, journal: Journal | None, interruption: BaseException
+) -> Iterator[Delivery]:
+    """The deliveries of a batch that ends here: of mails that were begun, then of those that wait for another turn."""
+    lost = patience.lost(lambda: _on_their_way(patience, journal), interruption)
+    for delivery in chain(known, lost):
+        if journal is not None and delivery.index in journal.in_doubt:
+            journal.heard(delivery, patience.left(delivery))
+        patience.forget(delivery)
+        yield delivery
+    yield from patience.give_up(_on_their_way(patience, journal))
+
+
+def _on_their_way(patience: Patience, journal: Journal | None) -> Container[int]:
+    return patience.out if journal is None else journal.in_doubt

@@ -53,6 +53,11 @@ class Delivery:
         said = [reply for reply in (self.reply, *self.refused.values()) if reply is not None]
         return list(dict.fromkeys(said))
 
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether a recipient has it, or may have it: to send it again as a whole could deliver it twice."""
+        return self.outcome in (Outcome.ACCEPTED, Outcome.PARTIAL, Outcome.UNKNOWN)
+
     def never_asked(self, recipients: Iterable[str]) -> tuple[str, ...]:
         """Those of them who do not have it, and whom nobody refused."""
         return tuple(address for address in recipients if address not in self.accepted and address not in self.refused)
@@ -68,6 +73,10 @@ class Delivery:
             "reply": _reply_dict(self.reply) if self.reply else None,
             "error": str(self.error) if self.error else None,
         }
+
+    def without_addresses(self) -> dict[str, object]:
+        """The same, without what names a recipient; a server's words may."""
+        return {**self.to_dict(), "accepted": [], "refused": {}, "reply": None, "error": None}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Delivery:

@@ -1,42 +1,74 @@
-"""What is known of mails when something breaks into the sending. Knows no socket."""
+"""What is known of mails when an exception from elsewhere ends the sending. Pure: no sockets.
+
+A time limit raises in the main thread at any moment; a machine that is short of threads or memory raises where one is
+needed. A caller that sees such an exception alone would send again, although some recipients may have the mail.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable, Iterator
 
-from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
+from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, StoppedError
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 
-if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.transaction import Transaction
 
-_MAY_HAVE_ARRIVED = (Outcome.ACCEPTED, Outcome.PARTIAL, Outcome.UNKNOWN)
+class InterruptedDeliveryError(OutcomeUnknownError):
+    """Sending was interrupted after a recipient was accepted, or may have been; `delivery` is what is known."""
+
+    delivery: Delivery
 
 
-def raise_unknown(handed_over: Iterable[Transaction], untold: Iterable[Delivery], interruption: BaseException) -> None:
-    """Raise what is known of mails that may have been delivered when something broke into the sending.
+def only_delivery(deliveries: Iterable[Delivery], told: list[Delivery] | None = None) -> Delivery | None:
+    """Return the delivery of a batch of one mail; None if the mail was not begun.
 
     Args:
-        handed_over: whose answers were awaited.
-        untold: whose answers had come.
-        interruption: what broke in.
+        deliveries: of the batch.
+        told: gets it, whatever is raised meanwhile.
+
+    Raises:
+        InterruptedDeliveryError: sending was interrupted after a recipient was accepted, or may have been.
     """
-    errors = [flying.interrupted(interruption) for flying in handed_over]
-    errors += [_never_told(delivery, interruption) for delivery in untold if delivery.outcome in _MAY_HAVE_ARRIVED]
-    if not errors:
-        return
-    if len(errors) == 1:
-        raise errors[0] from interruption
-    raise OutcomeUnknownError(
-        "\n".join([f"{len(errors)} mails were handed over without an answer:", *(f"  - {e.message}" for e in errors)]),
-        remedy=errors[0].remedy,
-    ) from interruption
+    told = [] if told is None else told
+    try:
+        told.extend(deliveries)  # one call, so that no exception comes between two of its steps
+    except (MailError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as interruption:
+        if not told or not told[-1].may_have_arrived:
+            raise
+        raise _interrupted(told[-1], interruption) from interruption
+    return told[-1] if told else None
 
 
-def _never_told(delivery: Delivery, interruption: BaseException) -> MailError:
-    return OutcomeUnknownError(
-        f"{delivery.message_id} was handed over (it is {delivery.outcome}), and the task was interrupted "
-        f"({type(interruption).__name__}) before it could be told so.",
-        remedy="Do not send it again.",
+def remaining(deliveries: Generator[Delivery, None, None], interruption: BaseException) -> Iterator[Delivery]:
+    """The deliveries that a batch still gives when an exception from elsewhere ends it, whoever met that first."""
+    try:
+        yield deliveries.throw(interruption)
+        yield from deliveries
+    except BaseException as error:
+        if error is not interruption:
+            raise
+
+
+def not_sent_for(interruption: BaseException) -> StoppedError:
+    """The error of a mail that cannot have reached anyone when the exception came."""
+    return StoppedError(f"It was not sent: {interrupted_by(interruption)}.", remedy="Run the task again.")
+
+
+def interrupted_by(interruption: BaseException) -> str:
+    """What came, for an error."""
+    return f"the task was interrupted ({type(interruption).__name__}: {interruption})".replace(": )", ")")
+
+
+def _interrupted(delivery: Delivery, interruption: BaseException) -> InterruptedDeliveryError:
+    known = delivery.error
+    told = known.message if known else f"{delivery.message_id} was accepted for every recipient."
+    error = InterruptedDeliveryError(
+        told if "interrupted" in told else f"{told} Then {interrupted_by(interruption)}.",
+        remedy=known.remedy if known else "Do not send it again.",
+        phase=known.phase if known else None,
+        reply=delivery.reply,
+        retryable=delivery.outcome is Outcome.PARTIAL,
     )
+    error.delivery = delivery
+    return error

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
+from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.dot_stuffing import FINAL_DOT, dot_stuffed
 from airflow_provider_smtpcm.smtp.read_ahead import ReadAhead
 from airflow_provider_smtpcm.smtp.traffic import Line, Traffic
@@ -92,10 +93,9 @@ class Lane:
         """Whether it has something to say, or will have at the server's next word."""
         return self.busy and (bool(self._block) or self._in_flight[-1].stage is not ANSWER)
 
-    @property
-    def handed_over(self) -> Transaction | None:
-        """The mail that only the server knows about, if there is one."""
-        return next((flying for flying in self._in_flight if flying.handed_over and not flying.lone_dot), None)
+    def interrupted(self, by: BaseException) -> list[Delivery]:
+        """What is known of each mail in flight when an exception from elsewhere ended the sending."""
+        return [flying.interrupted(by) for flying in self._in_flight]
 
     def listen(self) -> None:
         """Take in what the server has said, and go on."""

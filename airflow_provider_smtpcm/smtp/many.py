@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp.background import Background
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.interruption import raise_unknown
+from airflow_provider_smtpcm.smtp.interruption import not_sent_for
 from airflow_provider_smtpcm.smtp.lane import Lane
 from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
@@ -57,6 +57,9 @@ def send_many(
     manners: Manners | None = None,
 ) -> Generator[Delivery, None, None]:
     """Send every mail, and yield one delivery for each, in the order in which they finish.
+
+    If an exception from elsewhere (a time limit) breaks in, each mail that was begun has its delivery before that
+    exception is raised.
 
     Args:
         mails: taken as they are needed, a few ahead of the deliveries. If it raises, what it gave before is sent first.
@@ -191,11 +194,9 @@ class Mailing:
             self._finish_what_was_begun()
             raise
         except BaseException as interruption:
-            handed_over = [flying for lane in self._lanes.values() if (flying := lane.handed_over) is not None]
-            self._abandon_all()
-            if not isinstance(interruption, KeyboardInterrupt | SystemExit):
-                # Whoever set the time limit would retry, and these mails may have been delivered.
-                raise_unknown(handed_over, self._finished, interruption)
+            self._account_for(interruption)
+            while self._finished:
+                yield self._finished.popleft()
             raise
         finally:
             self._stop.wake = None
@@ -412,8 +413,22 @@ class Mailing:
                 return
             self._wait(min(left, self._patience()))
 
-    def _abandon_all(self) -> None:
-        for number, lane in list(self._lanes.items()):
+    def _account_for(self, interruption: BaseException) -> None:
+        """An exception from elsewhere ends the batch: add the delivery of each mail that was begun, and hang up.
+
+        It may have come between any two steps, so a mail can be found in two places; the first one knows most.
+        """
+        lanes = list(self._lanes.items())
+        known = {delivery.index for delivery in self._finished}
+        error = not_sent_for(interruption)
+        for delivery in [
+            *(delivery for _, lane in lanes for delivery in lane.interrupted(interruption)),
+            *self._supply.not_sent(error),
+        ]:
+            if delivery.index not in known:
+                known.add(delivery.index)
+                self._finished.append(delivery)
+        for number, lane in lanes:
             lane.abandon()
             self._after(number, lane)
 

@@ -11,12 +11,13 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
-from airflow_provider_smtpcm.errors import Phase, StoppedError
+from airflow_provider_smtpcm.errors import OutcomeUnknownError, Phase, StoppedError
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.interruption import interrupted_by
 from airflow_provider_smtpcm.smtp.pace import asks_for_less, growing_wait, was_taken
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Patience:
         self._taken_at = -math.inf
         # When its next turn is, and its index.
         self._waiting: list[tuple[float, int]] = []
-        #: Those that have another turn just now.
+        #: Those that have a turn just now.
         self.out: set[int] = set()
 
     def __iter__(self) -> Iterator[Errand | float]:
@@ -75,6 +76,7 @@ class Patience:
                     self._exhausted = True
                 elif isinstance(errand, Errand):
                     self._turns[errand.index] = _Turn(errand, time.monotonic())
+                    self.out.add(errand.index)
                     yield errand
                 else:
                     yield min(errand, self._next_at)
@@ -119,6 +121,32 @@ class Patience:
         turn.became = delivery
         heapq.heappush(self._waiting, (now + wait, delivery.index))
         return None
+
+    def forget(self, delivery: Delivery) -> None:
+        """This is how the mail ends, whatever `settle` had come to."""
+        self._turns.pop(delivery.index, None)
+        self.out.discard(delivery.index)
+
+    def lost(self, on_their_way: Callable[[], Container[int]], interruption: BaseException) -> Iterator[Delivery]:
+        """The deliveries of mails that an exception from elsewhere overtook between two hands: not known.
+
+        Args:
+            on_their_way: those that did get away, and have no delivery.
+            interruption: the exception.
+        """
+        away = on_their_way()
+        for index, turn in [(index, turn) for index, turn in self._turns.items() if index in away]:
+            yield Delivery(
+                index=index,
+                message_id=turn.errand.mail.message_id or "",
+                outcome=Outcome.UNKNOWN,
+                accepted=turn.errand.accepted,
+                refused=turn.errand.refused,
+                error=OutcomeUnknownError(
+                    f"While this mail was on its way {interrupted_by(interruption)}.",
+                    remedy="Look for its Message-ID in the server's log.",
+                ),
+            )
 
     def give_up(self, on_their_way: Container[int]) -> list[Delivery]:
         """Nobody has another turn: what became so far of those that waited for one, or had it and never got away.

@@ -16,6 +16,7 @@ from airflow_provider_smtpcm.errors import ConnectError, MailError, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand, in_order
 from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.interruption import only_delivery
 from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.many import Mailing
 from airflow_provider_smtpcm.smtp.opening import Opening
@@ -127,14 +128,17 @@ class Session:
             index: its place in a batch.
 
         Raises:
-            OutcomeUnknownError: the task was interrupted (a time limit, say) after the whole message was handed over.
+            InterruptedDeliveryError: sending was interrupted (by a time limit, for example) after a recipient was
+                accepted, or may have been.
         """
         errand = Errand(index, mail)
         if self._wire is None:
             closed = ConnectError("The session is closed.", remedy="Open another one.")
             return not_prepared(errand, mail, closed)
         mailing = Mailing(iter((errand,)), self.manager, None, manners=self._manners, session=self)
-        return next(mailing.deliveries())
+        delivery = only_delivery(mailing.deliveries())
+        assert delivery is not None
+        return delivery
 
     def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
         """Send many mails, each envelope on the heels of the mail before where the server offers PIPELINING.

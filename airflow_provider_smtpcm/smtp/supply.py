@@ -19,6 +19,7 @@ from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp.complete import complete
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.dot_stuffing import with_final_dot
+from airflow_provider_smtpcm.smtp.interruption import not_sent_for
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing, not_prepared
 
 # A message up to so many octets is held ready in one piece while its envelope is on the way.
@@ -116,7 +117,11 @@ class Supply:
                 self._took(time.monotonic() - now, turns=_QUICK_IN_A_ROW)
                 return
             assert isinstance(errand, Errand)
-            self._prepare(errand)
+            try:
+                self._prepare(errand)
+            except BaseException as error:
+                self._delivered(not_prepared(errand, errand.mail, not_sent_for(error)))
+                raise
             asked, now = now, time.monotonic()
             self._took(now - asked)
             if now > until:
@@ -136,10 +141,19 @@ class Supply:
     def cut_off(self, error: MailError) -> None:
         """Nothing is sent any more, and nobody is asked for more."""
         self._exhausted = True
-        preparing, self._preparing = self._preparing, {}
-        for errand, mail in preparing.values():
-            self._delivered(not_prepared(errand, mail, error))
-        self.give_up(error)
+        for delivery in self.not_sent(error):
+            self._delivered(delivery)
+        self.ready.clear()
+        self._preparing.clear()
+        self._given_up = error
+
+    def not_sent(self, error: MailError) -> list[Delivery]:
+        """The deliveries of all that was taken and not yet passed on, where none of it is sent any more."""
+        preparing = list(self._preparing.values())
+        return [
+            *(not_prepared(errand, mail, error) for errand, mail in preparing),
+            *(outgoing.not_sent(error) for outgoing in self.ready),
+        ]
 
     def _prepare(self, errand: Errand) -> None:
         if self._given_up is not None:

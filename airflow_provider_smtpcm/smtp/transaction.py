@@ -12,6 +12,7 @@ from enum import Enum, auto
 from airflow_provider_smtpcm.errors import MailError, Phase, ProtocolError, Reply
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.interruption import interrupted_by, not_sent_for
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 
 # RFC 5321 4.5.3.1.10: 452, and from servers of old 552, for "too many recipients"; RFC 3463 calls that X.5.3.
@@ -181,9 +182,14 @@ class Transaction:
             )
         return self.outgoing.not_sent(error)
 
-    def interrupted(self, by: BaseException) -> MailError:
-        """What is known of a mail that was handed over when something from outside ended the waiting."""
-        return self.outgoing.unknown_error(f"the task was interrupted ({type(by).__name__}).", self._accepted)
+    def interrupted(self, by: BaseException) -> Delivery:
+        """What is known of the mail when an exception from elsewhere ended the sending."""
+        if self.delivery is not None:
+            return self.delivery
+        if self.handed_over and not self.lone_dot and self.stage is not OVER:
+            self._merge_refused()
+            return self.outgoing.unknown(f"{interrupted_by(by)}.", self._accepted)
+        return self.outgoing.not_sent(not_sent_for(by))
 
     def _hear_sender_refused(self, reply: Reply) -> None:
         self._sender_refused = reply
@@ -245,11 +251,11 @@ class Transaction:
         outgoing = self.outgoing
         outgoing.accepted += self._accepted
         self._merge_refused(too_many=False)
-        self.stage = OVER
         if self._too_many:
             outgoing.recipients = list(self._too_many)
         else:
             self.delivery = outgoing.answered(self._peer, reply)
+        self.stage = OVER  # last, so that an interruption does not take it for a transaction that asks the rest
 
     def _closing(self, reply: Reply) -> None:
         """421: the recipients that the server took are forgotten with the rest."""

@@ -6,14 +6,17 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.ledger import book
+from airflow_provider_smtpcm.operators.ledger.ledger import RESULT_KEPT
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import many, pace, patience
+from airflow_provider_smtpcm.smtp.background import Background
 from tests.operators.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
@@ -27,10 +30,10 @@ class Kept(Memory):
     """The task state store, as a task has it in its context."""
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        """It is kept as long as the run."""
-        assert retention == timedelta.max
+        """It is kept as long as Airflow is configured, or shorter."""
+        assert retention in (None, RESULT_KEPT)
         assert json.loads(json.dumps(value)) == value  # Airflow takes a list, and no tuple
-        super().set(key, value)
+        super().set(key, value, retention=retention)
 
 
 def attempt(task: Any, store: Memory | None, **changes: Any) -> Any:
@@ -193,8 +196,8 @@ def test_a_process_that_was_killed_between_the_answer_and_its_result_sends_nothi
     with Server() as server:
         behind(server)
         attempt(send(), store)
-        del store.values["smtpcm/0/delivery"]
-        store.values["smtpcm"] = json.dumps({"format": 1, "generation": 0, "standing": "open"})
+        store.values = store.before_the_end
+        del store.values["smtpcm/0/result"]
         result = attempt(send(), store)
         assert (result["outcome"], result["accepted"], result["message_id"]) == ("accepted", [A, B], ids(server)[0])
         assert len(server.stored) == 1
@@ -372,6 +375,22 @@ def test_a_task_that_was_done_sends_all_anew_when_it_is_cleared(behind: Behind) 
         assert ids(server)[3:] == ["<mine@corp.example>"] * 2
 
 
+def test_a_task_that_is_cleared_sends_all_anew_although_airflow_has_removed_its_ledger(behind: Behind) -> None:
+    """`[state_store] clear_on_success` does: a server would drop what bears the old Message-ID."""
+
+    def cleared(times: int) -> None:
+        surroundings = {**context(max_tries=2 + times), "task": SimpleNamespace(retries=2)}
+        send().execute({**surroundings, "task_state_store": Kept()})
+
+    with Server() as server:
+        behind(server)
+        for times in (0, 0, 1, 2):
+            cleared(times)
+        first, same, second, third = ids(server)
+        assert first == same
+        assert len({first, second, third}) == 3
+
+
 def test_what_is_waited_for_within_a_try_is_no_matter_of_airflow_s(behind: Behind) -> None:
     """A server that was restarted, for instance."""
     with Server(at_first(3, "451 4.3.0 later", MESSAGE)) as server:
@@ -447,3 +466,99 @@ def test_a_server_that_does_not_answer_is_left_before_the_time_limit(behind: Beh
         assert "its execution_timeout is nearly over" in str(error)
         silent.clear()
         assert attempt(send(), store)["outcome"] == "accepted"
+
+
+# --- Interrupted.
+
+
+def _no_thread(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """From the given session on no thread can be started to open one."""
+    run, started = Background.run, []
+
+    def start(background: Any, function: Any) -> None:
+        started.append(function)
+        if len(started) > after:
+            raise RuntimeError("can't start new thread")
+        run(background, function)
+
+    monkeypatch.setattr(Background, "run", start)
+
+
+@pytest.mark.parametrize("on_refused", ["fail", "warn"])
+def test_an_error_after_one_recipient_was_accepted_is_not_retried_without_a_ledger(
+    on_refused: str, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one was to be asked again, and no thread could be started for that."""
+    _no_thread(monkeypatch, after=1)
+    with Server(at_first(1, "450 4.2.0 greylisted", f"RCPT TO:<{B}>"), per_connection=1) as server:
+        behind(server)
+        error = failure(send(retry_for=30, on_refused=on_refused), None)
+        assert not retried(error)
+        assert f"for {A}, who do get it" in str(error)
+        assert "the task was interrupted (RuntimeError: can't start new thread)" in str(error)
+        assert [stored.recipients for stored in server.stored] == [(A,)]
+
+
+def test_with_a_ledger_only_the_other_recipient_is_asked_by_the_next_try(
+    behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was accepted is written down."""
+    store = Kept()
+    with Server(at_first(1, "450 4.2.0 greylisted", f"RCPT TO:<{B}>"), per_connection=1) as server:
+        behind(server)
+        with monkeypatch.context() as patched:
+            _no_thread(patched, after=1)
+            assert retried(failure(send(retry_for=30), store))
+        assert attempt(send(), store)["accepted"] == [A, B]
+        assert [stored.recipients for stored in server.stored] == [(A,), (B,)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_error_before_anybody_was_accepted_is_airflow_s_own_business(
+    kept: bool, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It retries if it may, and the next try sends the mail."""
+    store = Kept() if kept else None
+    with Server() as server:
+        behind(server)
+        with monkeypatch.context() as patched:
+            _no_thread(patched, after=0)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                attempt(send(), store)
+        assert attempt(send(), store)["accepted"] == [A, B]
+        assert len(server.stored) == 1
+
+
+class Broken(BaseException):
+    """Nothing that anybody expects."""
+
+
+@pytest.mark.parametrize("kind", [Broken, KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("where", ["lineage", "log", "outlets", "journal"])
+def test_whatever_is_raised_once_the_mail_was_accepted_is_not_retried_without_a_ledger(
+    where: str, kind: type[BaseException], behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow retries after every exception but its own for good."""
+    task = send()
+
+    def break_in(*_: object, **__: object) -> None:
+        raise kind
+
+    def break_in_at_the_end(said: str, *_: object) -> None:
+        if said.startswith("SendMailTaskEnd"):
+            raise kind
+
+    if where == "log":
+        monkeypatch.setattr("airflow_provider_smtpcm.operators.send_mail.log.info", break_in_at_the_end)
+    elif where == "journal":
+        monkeypatch.setattr("airflow_provider_smtpcm.operators.ledger.past_delivery.PastDelivery.keep", break_in)
+    elif where == "lineage":
+        monkeypatch.setattr("airflow_provider_smtpcm.operators.lineage.Lineage.sent", break_in)
+    else:
+        monkeypatch.setattr("airflow_provider_smtpcm.operators.lineage.tell_outlets", break_in)
+    with Server() as server:
+        behind(server)
+        error = failure(task, None)
+        assert not retried(error)
+        assert "after mail was accepted" in str(error)
+        assert len(server.stored) == 1

@@ -19,9 +19,9 @@ class Accessor:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def set(self, key: str, value: Any, *, retention: timedelta) -> None:
-        """Note it, as Airflow would keep it for good."""
-        assert retention == timedelta.max
+    def set(self, key: str, value: Any, *, retention: timedelta | None) -> None:
+        """Note it, as Airflow would keep it for as long as it is configured."""
+        assert retention is None
         self.told.append(f"{key}={value}")
 
 

@@ -201,6 +201,10 @@ class OnDisk:
         path = self._path(key)
         return json.loads(path.read_text()) if path.exists() else None
 
+    def delete(self, key: str) -> None:
+        """No matter whether it is there."""
+        self._path(key).unlink(missing_ok=True)
+
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:  # noqa: ARG002
         """All of it or nothing, as a database does."""
         self._writes += 1

@@ -6,7 +6,9 @@ A store that fails is asked again for a while, since nothing is sent that cannot
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -24,7 +26,9 @@ class Store(Protocol):
 
     def get(self, key: str) -> Any: ...
 
-    def set(self, key: str, value: Any) -> None: ...
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None: ...
+
+    def delete(self, key: str) -> None: ...
 
 
 class Standing(StrEnum):
@@ -65,13 +69,29 @@ class Book:
             )
         return head
 
-    def write_head(self, standing: Standing, max_tries: int | None) -> None:
-        """How the task stands."""
-        head = {"format": FORMAT, "generation": self.generation, "standing": str(standing), "max_tries": max_tries}
+    def write_head(
+        self, standing: Standing, max_tries: int | None, blocks: int, done: Mapping[str, Any] | None = None
+    ) -> None:
+        """How the task stands.
+
+        Args:
+            standing: that.
+            max_tries: Airflow's number.
+            blocks: how many there are, so that a part of them that has expired is missed.
+            done: what the task came to, without an address, once it is done.
+        """
+        head = {
+            "format": FORMAT,
+            "generation": self.generation,
+            "standing": str(standing),
+            "max_tries": max_tries,
+            "blocks": blocks,
+            **({} if done is None else {"done": dict(done)}),
+        }
         self._asked(lambda: self._store.set(HEAD, head))
 
-    def blocks(self) -> dict[int, Block]:
-        """Every block of this generation."""
+    def blocks(self, expected: int) -> dict[int, Block]:
+        """Every block of this generation; `expected` is how many there were at least."""
         blocks: dict[int, Block] = {}
         while (value := self.get(str(len(blocks)))) is not None:
             try:
@@ -80,6 +100,13 @@ class Book:
                 raise LedgerError(
                     f"The ledger of this task is damaged ({error}).", remedy="Begin a new run."
                 ) from error
+        if len(blocks) < expected:
+            raise LedgerError(
+                "A part of the ledger of this task has expired ([state_store] default_retention_days), so that it is "
+                "not known who has the mail.",
+                remedy="Look into the report of the merge, or the server's log, and begin a new run for those who lack "
+                "it.",
+            )
         return blocks
 
     def write_block(self, number: int, block: Block) -> None:
@@ -92,9 +119,21 @@ class Book:
         return self._asked(lambda: self._store.get(key))
 
     def set(self, name: str, value: Any) -> None:
-        """Keep something in this generation, at once."""
+        """Keep something in this generation, at once, for as long as Airflow is configured to."""
         key = f"{HEAD}/{self.generation}/{name}"
         self._asked(lambda: self._store.set(key, value))
+
+    def set_shortly(self, name: str, value: Any, retention: timedelta) -> None:
+        """Keep something in this generation for so long."""
+        key = f"{HEAD}/{self.generation}/{name}"
+        self._asked(lambda: self._store.set(key, value, retention=retention))
+
+    def drop(self, generation: int, blocks: int) -> None:
+        """Delete the blocks of a generation that serve no more. What a store that fails keeps of them expires."""
+        with suppress(LedgerError):
+            for number in range(blocks):
+                key = f"{HEAD}/{generation}/{number}"
+                self._asked(lambda key=key: self._store.delete(key))  # type: ignore[misc]
 
     def _asked(self, ask: Callable[[], Any]) -> Any:
         waits = iter(_AGAIN)

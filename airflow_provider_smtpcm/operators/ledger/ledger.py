@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,11 @@ from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, ROWS, Blo
 #: The window is never larger, and never more than so many seconds of sending.
 LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
 _FIRST_WINDOW = 16
+#: The name of what a task returns, and how long it is kept for a try that finds the task done: it names recipients,
+#: and Airflow makes such a try soon. Afterwards such a try returns what the head says, without them.
+RESULT, RESULT_KEPT = "result", timedelta(days=1)
+# Airflow's retention counts in days.
+_RENEWED_AFTER = 6 * 3600.0
 _NOTHING_KNOWN: Mapping[int, Rest] = MappingProxyType({})
 # What has come in is recorded at the latest after so many seconds, also where nothing more is reserved.
 _UNRECORDED_SECONDS = 1.0
@@ -78,6 +84,7 @@ class Ledger:
         window: how many rows may be in doubt after a crash, if not what `LARGEST_WINDOW` and `WINDOW_SECONDS` say.
         connections: how many mails are in flight at once: the window is never smaller.
         max_tries: Airflow's number, which it raises when somebody clears the task, and only then; None: not known.
+        cleared: how often the task was cleared, where the ledger itself is not there to say so.
 
     Raises:
         LedgerError: it cannot be read.
@@ -91,6 +98,7 @@ class Ledger:
         window: int | None = None,
         connections: int = 1,
         max_tries: int | None = None,
+        cleared: int = 0,
     ) -> None:
         self._book = Book(store)
         self._window = window
@@ -113,11 +121,19 @@ class Ledger:
         head = self._book.head()
         standing = Standing(head.get("standing", Standing.OPEN))
         self._max_tries = max_tries
+        #: How often all of it was begun on purpose; part of what names a mail.
+        self.generation: int = head.get("generation", cleared)
+        #: What the try before came to, where that was done, and died before Airflow heard of it: nothing is sent.
+        self.done: dict[str, Any] | None = None
+        self._result: Mapping[str, Any] | None = None
+        self._renewed_at = time.monotonic()
         if max_tries is not None and head.get("max_tries") == max_tries:
             # Nobody cleared it: a try came to its end, and died before Airflow heard of that.
+            if standing is Standing.CLOSED and "done" in head:
+                self._book.generation = self.generation
+                self.done = self.kept(RESULT) or head["done"]
+                return
             standing = Standing.OPEN
-        #: How often all of it was begun on purpose; part of what names a mail.
-        self.generation: int = head.get("generation", 0)
         #: Whether a try before this one left something.
         self.resumed = bool(head)
         if standing is Standing.CLOSED or (standing is Standing.ENDED and send_again):
@@ -127,12 +143,14 @@ class Ledger:
         #: Of the rows that an earlier try may have delivered: who has it, or was refused for good, all the same.
         self.doubts: dict[int, Rest] = {}
         if self.resumed:
-            self._blocks = self._book.blocks()
+            self._blocks = self._book.blocks(head.get("blocks", 0))
             for number, block in self._blocks.items():
                 self.doubts.update((number * ROWS + at, rest) for at, rest in block.in_doubt().items())
             if standing is Standing.ENDED:
                 self._give_another_chance()
-        self._book.write_head(Standing.OPEN, max_tries)
+        self._renew()
+        if head and not self.resumed:
+            self._book.drop(head["generation"], head.get("blocks", 0))
 
     # --- What an earlier try left
 
@@ -172,13 +190,14 @@ class Ledger:
 
     # --- This try
 
-    def keep(self, name: str, value: Any) -> None:
-        """Store something beside the rows, at once.
+    def keep(self, result: Mapping[str, Any]) -> None:
+        """Store what the task returns beside the rows, at once, for `RESULT_KEPT`.
 
         Raises:
             LedgerError: it cannot be written.
         """
-        self._book.set(name, value)
+        self._book.set_shortly(RESULT, result, RESULT_KEPT)
+        self._result = result
 
     @property
     def window(self) -> int:
@@ -245,11 +264,31 @@ class Ledger:
                 self._changed.notify_all()
 
     def end(self, standing: Standing) -> None:
-        """Write down all that has come in, and how the task ended.
+        """Write down all that has come in, and how the task ended, where another try may need the rows.
 
         Raises:
             LedgerError: it cannot be written.
         """
+        self._flush()
+        self._book.write_head(standing, self._max_tries, len(self._blocks))
+
+    def close(self, result: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Write down that the task is done, and drop its rows.
+
+        Args:
+            result: what it returns, for a try that finds it done.
+            summary: the same without an address, which is kept longer.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        self._flush()
+        if result != self._result:
+            self.keep(result)
+        self._book.write_head(Standing.CLOSED, self._max_tries, 0, summary)
+        self._book.drop(self.generation, len(self._blocks))
+
+    def _flush(self) -> None:
         with self._changed:
             self._wanted = None  # nobody sends them any more
             self._stopping = True
@@ -258,14 +297,14 @@ class Ledger:
         if writer is not None:
             writer.join()
         self.check()
-        self._book.write_head(standing, self._max_tries)
 
     # --- The writer
 
     def _start(self) -> None:
         if self._writer is None:
-            self._writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
-            self._writer.start()
+            writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
+            writer.start()
+            self._writer = writer  # last: a thread that could not be started cannot be joined
 
     def _write(self) -> None:
         try:
@@ -339,6 +378,18 @@ class Ledger:
             reserved.add(row // ROWS)
         for number in (*sorted(recorded - reserved), *sorted(reserved)):
             self._book.write_block(number, self._blocks[number])
+        if time.monotonic() - self._renewed_at > _RENEWED_AFTER:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Write all again, since each write puts off when it expires: no part may while tries go on.
+
+        The head comes first: if all of it expires, the head is not what is left.
+        """
+        self._book.write_head(Standing.OPEN, self._max_tries, len(self._blocks))
+        for number, block in self._blocks.items():
+            self._book.write_block(number, block)
+        self._renewed_at = time.monotonic()
 
     def _put(self, row: int, mark: bytes | None, state: State, rest: Rest = EVERYBODY) -> None:
         block = self._blocks.setdefault(row // ROWS, Block())

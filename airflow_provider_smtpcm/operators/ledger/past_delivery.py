@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, RefusedError
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, doubt, errand_of, parsed
-from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known, Ledger
+from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, RESULT, Known, Ledger
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # The one mail of a task is the same whatever its text: a date in it changes with every try.
 _THE_ONE = bytes(MARK)
-_DELIVERY = "delivery"
 
 
 class PastDelivery:
@@ -36,7 +35,7 @@ class PastDelivery:
         """The delivery, if everybody has the mail; to know that, it need not be made again, which may be dear."""
         if self._ledger is None or self._known is None or self._known.state is not State.ACCEPTED:
             return None
-        kept = self._ledger.kept(_DELIVERY)
+        kept = self._ledger.kept(RESULT)
         return Delivery.from_dict(kept) if kept is not None and kept["outcome"] == Outcome.ACCEPTED else None
 
     def settled(self, mail: Mail, *, retry_unknown: bool) -> Delivery | None:
@@ -88,7 +87,7 @@ class PastDelivery:
         """What `keep` has stored, or, where the try ended just before, what the rows say."""
         assert self._ledger is not None
         assert self._known is not None
-        kept = self._ledger.kept(_DELIVERY)
+        kept = self._ledger.kept(RESULT)
         if kept is not None and kept["outcome"] == outcome:
             return Delivery.from_dict(kept)
         rest = self._known.rest if outcome is Outcome.PARTIAL else EVERYBODY
@@ -108,4 +107,4 @@ class PastDelivery:
     def keep(self, delivery: Delivery) -> None:
         """Keep what became of it, for the result of a try that finds it done."""
         if self._ledger is not None and delivery.accepted:
-            self._ledger.keep(_DELIVERY, delivery.to_dict())
+            self._ledger.keep(delivery.to_dict())

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.operators.supervisor_line import LINE
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from datetime import timedelta
 
-# What Airflow calls NEVER_EXPIRE, and looks at by identity; spelled out, since Airflow 3.1 and 3.2 lack the name.
-_NEVER_EXPIRE = timedelta.max
+    from airflow.sdk import Context
 
 
 class TaskStateStore:
-    """What Airflow keeps of one task of one run, for as long as it keeps the run.
+    """What Airflow keeps of one task of one run, up to an expiry that each write renews.
 
     Args:
         accessor: `context["task_state_store"]`.
@@ -35,7 +33,12 @@ class TaskStateStore:
         with LINE:
             return self._accessor.get(key)
 
-    def set(self, key: str, value: Any) -> None:
-        """Write it down; whoever deletes the run deletes it too."""
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """Write it down for so long; None: `[state_store] default_retention_days`. Deleting the run deletes it too."""
         with LINE:
-            self._accessor.set(key, value, retention=_NEVER_EXPIRE)
+            self._accessor.set(key, value, retention=retention)
+
+    def delete(self, key: str) -> None:
+        """Delete it, if it is there."""
+        with LINE:
+            self._accessor.delete(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.operators.ledger.book import Standing
     from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,17 @@ class Tries:
     def __init__(self, ledger: Ledger | None) -> None:
         #: None before Airflow 3.3.
         self.ledger = ledger
+        #: What became of the mail, of a task that sends one.
+        self.told: list[Delivery] = []
+        #: What the task returns, and the same without an address, once it is done.
+        self.result: Mapping[str, object] = {}
+        self.summary: Mapping[str, object] = {}
         #: With what the try ends; None: it is done.
         self.failure: AirflowException | None = None
+
+    def may_have_arrived(self) -> bool:
+        """Whether a recipient was accepted, or may have been, by this try."""
+        return any(delivery.may_have_arrived for delivery in self.told)
 
 
 @contextmanager
@@ -43,7 +53,6 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
         LedgerError: it cannot be read, or not be written.
     """
     # Here, since every parse of a DAG imports this module.
-    from airflow_provider_smtpcm.operators.ledger.book import Standing
     from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
     from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
 
@@ -58,7 +67,12 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
         window=window,
         connections=connections,
         max_tries=getattr(context["ti"], "max_tries", None),
+        cleared=_times_cleared(context),
     )
+    if ledger.done is not None:
+        log.info("An earlier try was done, and died before Airflow heard of it: nothing is sent.")
+        yield Tries(ledger)
+        return
     if ledger.resumed:
         log.info(
             "An earlier try came to %d mail(s): left %d, in doubt %d.",
@@ -77,9 +91,20 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
             ledger.end(_ended(context, final=final))
         raise
     if tries.failure is None:
-        ledger.end(Standing.CLOSED)
+        ledger.close(tries.result, tries.summary)
     else:
         ledger.end(_ended(context, final=isinstance(tries.failure, AirflowFailException)))
+
+
+def _times_cleared(context: Context) -> int:
+    """At least 1 after somebody cleared the task, by what Airflow then adds to the number of its retries.
+
+    It counts where the ledger is gone: expired, or removed by `[state_store] clear_on_success`. A mail that is sent
+    again on purpose needs another Message-ID, or a server may drop it.
+    """
+    most = getattr(context["ti"], "max_tries", None)
+    retries = getattr(context.get("task"), "retries", None)
+    return max(0, most - retries) if isinstance(most, int) and isinstance(retries, int) else 0
 
 
 def _ended(context: Context, *, final: bool) -> Standing:

@@ -44,9 +44,9 @@ class Past:
             return known or NOTHING
         if known.state in (State.OPEN, State.UNKNOWN) and self._retry_unknown:
             return known
-        if known.state is State.OPEN:
-            self._ledger.record(number - 1, State.UNKNOWN, known.rest)
         self._tally.settled_before(number, key, _OUTCOMES[known.state], in_doubt=known.state is State.OPEN)
+        if known.state is State.OPEN:  # last: a row that was not named yet is named by the next try
+            self._ledger.record(number - 1, State.UNKNOWN, known.rest)
         return None
 
     def made_no_mail(self, number: int, mark: bytes, known: Known) -> None:

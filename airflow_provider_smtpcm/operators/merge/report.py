@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from contextlib import suppress
 from typing import IO, Any
 
@@ -38,6 +39,8 @@ class MergeReport:
         self.file = file
         self._try_number = try_number
         self._out: IO[str] | None = None
+        # The length and the row of the line that was written last.
+        self._written: deque[tuple[int, int]] = deque(maxlen=1)
         #: Why it is not complete.
         self.fault: MessageError | None = None
         if not file:
@@ -53,12 +56,17 @@ class MergeReport:
             self._close()
             raise self._unwritable(error) from error
 
-    def write(self, **entry: object) -> None:
-        """Write one line. A disk that is full does not stop the mails; `fault` tells of it."""
-        if self._out is None:
+    def write(self, *, row: int, **entry: object) -> None:
+        """Write the line of a row, once, also where an exception from elsewhere interrupts this and it is called again.
+
+        A disk that is full does not stop the mails; `fault` tells of it.
+        """
+        if self._out is None or (self._written and self._written[0][1] == row):
             return
+        line = json.dumps({"try_number": self._try_number, "row": row, **entry}) + "\n"
         try:
-            self._out.write(json.dumps({"try_number": self._try_number, **entry}) + "\n")
+            # In one call, since signal handlers run between calls: what was written is known to be.
+            self._written.extend(zip(map(self._out.write, (line,)), (row,), strict=False))
         except Exception as error:  # noqa: BLE001 - see above
             self._give_up(error)
 

@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_b
 from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
 from airflow_provider_smtpcm.operators.merge.row_mails import RowMails
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.smtp.interruption import remaining
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -62,18 +63,33 @@ def send_all(
         journal=journal,
         stop=terms.stop,
     )
+    last: Delivery | None = None
+
+    def account_for(delivery: Delivery) -> None:
+        row = mails.in_flight[delivery.index]
+        tally.delivered(row.number, row.key, row.mail, delivery)
+        sent(row.mail, delivery)
+        del mails.in_flight[delivery.index]  # last, so that an interruption finds it unfinished
+
     try:
         with closing(deliveries):
-            for delivery in deliveries:
-                row = mails.in_flight.pop(delivery.index)
-                tally.delivered(row.number, row.key, row.mail, delivery)
-                sent(row.mail, delivery)
+            try:
+                for last in deliveries:
+                    account_for(last)
+            except BaseException as interruption:
+                if last is not None and last.index in mails.in_flight:
+                    account_for(last)
+                for delivery in remaining(deliveries, interruption):
+                    account_for(delivery)
+                raise
     except LedgerError as error:
         mails.broken = error
         _leave(mails, tally, journal, error)
     except BaseException as interruption:
         _leave(mails, tally, journal, interruption)
-        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not tally.rows - tally["failed"]:
+        # Without a ledger a mail that was not sent is no reason to forbid another try, which would send it.
+        begun = tally.may_have_arrived() if ledger is None else tally.rows > tally["failed"]
+        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not begun:
             raise
         return _interrupted(tally, interruption, durable=ledger is not None)
     finally:

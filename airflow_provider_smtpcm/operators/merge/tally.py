@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from airflow_provider_smtpcm.arguments.values import first_of
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
@@ -45,7 +45,10 @@ class MergeTally:
         # The rows with each trouble that was logged: as many as are named, and how many there are.
         self._alike: dict[tuple[str, str], list[int]] = {}
         self._repeated: Counter[tuple[str, str]] = Counter()
-        self._counts: Counter[str] = Counter()
+        # With all keys, since a Counter calls something for one that is missing; see `_count`.
+        self._counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        # The row that was counted last.
+        self._counted = 0
         self._refused: list[dict[str, object]] = []
         self._failed: list[dict[str, object]] = []
         #: The first trouble of each outcome, and the outcomes of which some may pass by themselves.
@@ -65,6 +68,10 @@ class MergeTally:
         """How many rows are done."""
         return self._counts.total()
 
+    def may_have_arrived(self) -> bool:
+        """Whether a recipient was accepted, or may have been, by this try."""
+        return any(self[outcome] for outcome in ("accepted", "partial", "unknown"))
+
     def made_no_mail(
         self,
         number: int,
@@ -83,27 +90,25 @@ class MergeTally:
             delivery: what became of it, if that was found out on its way.
             accepted: who has it by an earlier try.
         """
-        self._count("failed", number, error)
-        if len(self._failed) < LISTED:
-            self._failed.append({"row": number, "key": key, "reason": str(error)})
+        self._count("failed", number, error, self._failed, {"row": number, "key": key, "reason": str(error)})
         self._write(number, key, outcome="failed", error=error, delivery=delivery, accepted=accepted)
         self._tell_now_and_then()
 
     def delivered(self, number: int, key: str, mail: Mail, delivery: Delivery) -> None:
-        """What the server, or the way to it, made of a row's mail."""
+        """What the server, or the way to it, made of a row's mail; may be called again if the call was interrupted."""
         outcome, error = str(delivery.outcome), delivery.error
         # A file that is not there, a message that is too large: only now known, and the row's own fault all the same.
         if outcome == "not_sent" and isinstance(error, MessageError):
             self.made_no_mail(number, key, error, delivery=delivery)
             return
-        self._count(outcome, number, error)
         if outcome in ("refused", "partial"):
             everybody = [address.address for address in mail.recipients]
             left_out = delivery.never_asked(everybody) if outcome == "partial" else ()
-            self.left_out += bool(left_out)
-            if len(self._refused) < LISTED:
-                recipients = [*delivery.refused, *left_out] or everybody
-                self._refused.append({"row": number, "key": key, "recipients": recipients, "reason": str(error)})
+            recipients = [*delivery.refused, *left_out] or everybody
+            entry: dict[str, object] = {"row": number, "key": key, "recipients": recipients, "reason": str(error)}
+            self._count(outcome, number, error, self._refused, entry, left_out=bool(left_out))
+        else:
+            self._count(outcome, number, error)
         self._write(number, key, outcome=outcome, error=error, delivery=delivery)
         self._tell_now_and_then()
 
@@ -160,14 +165,31 @@ class MergeTally:
             "report_file": None if self._report.file is None else str(self._report.file),
         }
 
-    def _count(self, outcome: str, number: int, error: MailError | None) -> None:
-        self._counts[outcome] += 1
-        if error is None:
+    def _count(
+        self,
+        outcome: str,
+        number: int,
+        error: MailError | None,
+        listed: list[dict[str, object]] | None = None,
+        entry: dict[str, object] | None = None,
+        *,
+        left_out: bool = False,
+    ) -> None:
+        """Count a row once, although an exception from elsewhere may interrupt this, so that it is called again."""
+        if number == self._counted:
             return
-        self.first.setdefault(outcome, f"row {number}: {error}")
-        if error.retryable:
-            self.retryable.add(outcome)
-        self._log(number, outcome, error)
+        if error is not None:
+            self.first.setdefault(outcome, f"row {number}: {error}")
+            if error.retryable:
+                self.retryable.add(outcome)
+            self._log(number, outcome, error)
+        entries = [entry] if listed is not None and entry is not None and len(listed) < LISTED else []
+        # Signal handlers run after calls. There is none from here on, so no exception comes between these.
+        if listed is not None:
+            listed += entries
+        self.left_out += left_out
+        self._counts[outcome] += 1
+        self._counted = number
 
     def tell_repeated(self) -> None:
         """Say, at the end, of how many rows what was logged of one holds as well."""
@@ -234,3 +256,10 @@ class MergeTally:
     def summary(self) -> str:
         """The outcomes that there were, with their numbers."""
         return first_of([f"{self[outcome]} {outcome}" for outcome in OUTCOMES if self[outcome]]) or "none"
+
+
+def without_addresses(result: Mapping[str, object]) -> dict[str, object]:
+    """The result without the rows that are listed in it, which name recipients."""
+    counts = cast("Mapping[str, int]", result["counts"])
+    more = {"refused_more": counts["refused"] + counts["partial"], "failed_more": counts["failed"]}
+    return {**result, "refused": [], "failed": [], **more}

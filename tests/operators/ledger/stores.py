@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
+
+from airflow_provider_smtpcm.operators.ledger.book import HEAD, Standing
 
 
 class Memory:
@@ -18,6 +21,10 @@ class Memory:
     def __init__(self, *, seconds: float = 0, failures: int = 0) -> None:
         self.values: dict[str, str] = {}
         self.writes: list[str] = []
+        #: For how long each was to be kept; None: as Airflow is configured.
+        self.retentions: dict[str, timedelta | None] = {}
+        #: What a process leaves that is killed before it can write how the task ended.
+        self.before_the_end: dict[str, str] = {}
         self.failures = failures
         self._seconds = seconds
 
@@ -25,11 +32,18 @@ class Memory:
         """None for what is not there."""
         return json.loads(self.values[key]) if key in self.values else None
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         """As `TaskStateStoreAccessor.set` has it."""
         time.sleep(self._seconds)
         if self.failures:
             self.failures -= 1
             raise ConnectionError("the API server is away")
         self.writes.append(key)
+        if key == HEAD and isinstance(value, dict) and value.get("standing") in (Standing.ENDED, Standing.CLOSED):
+            self.before_the_end = dict(self.values)
         self.values[key] = json.dumps(value)
+        self.retentions[key] = retention
+
+    def delete(self, key: str) -> None:
+        """No matter whether it is there."""
+        self.values.pop(key, None)

@@ -299,3 +299,93 @@ def test_its_thread_is_gone_with_it() -> None:
     assert threading.active_count() == before + 1
     ledger.end(Standing.CLOSED)
     assert threading.active_count() == before
+
+
+# --- How long it is kept.
+
+
+def test_a_ledger_of_which_a_part_has_expired_sends_nothing() -> None:
+    """It is not known any more who has the mail."""
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0)
+    ledger.record(0, State.AGAIN)
+    ledger.end(Standing.OPEN)
+    store.delete("smtpcm/0/0")
+    with pytest.raises(LedgerError, match=r"A part of the ledger of this task has expired \(\[state_store\]") as caught:
+        Ledger(store)
+    assert not caught.value.retryable
+
+
+def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
+    """Airflow's retention begins anew with each write; the head comes first, so that it is not the last to expire."""
+    store = Memory()
+    ledger = Ledger(store)
+    rows = [0, ROWS, 2 * ROWS]
+    reserved(ledger, *rows)
+    for row in rows:
+        ledger.record(row, State.AGAIN)
+    ledger.end(Standing.OPEN)
+    store.writes.clear()
+    Ledger(store)
+    assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2"]
+    assert set(store.retentions.values()) == {None}
+
+
+def test_a_try_that_takes_long_renews_what_it_wrote_in_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge at a mail a minute may take longer than the retention."""
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0)
+    store.writes.clear()
+    monkeypatch.setattr(module, "_RENEWED_AFTER", 0)
+    reserved(ledger, ROWS)
+    ledger.end(Standing.OPEN)
+    assert {"smtpcm", "smtpcm/0/0", "smtpcm/0/1"} <= set(store.writes)
+
+
+def test_a_task_that_is_done_keeps_no_rows_and_its_result_for_a_day() -> None:
+    """The head says for as long as Airflow keeps it that nothing is to be sent."""
+    store = Memory()
+    ledger = Ledger(store, max_tries=1)
+    reserved(ledger, 0, ROWS)
+    ledger.record(0, State.PARTIAL, Rest(("a@corp.example",), {"b@corp.example": "550 no"}))
+    ledger.record(ROWS, State.ACCEPTED)
+    ledger.close({"accepted": ["a@corp.example"]}, {"accepted": []})
+    assert sorted(store.values) == ["smtpcm", "smtpcm/0/result"]
+    assert "@" not in store.values["smtpcm"]
+    assert store.retentions["smtpcm/0/result"] == module.RESULT_KEPT
+    assert store.retentions["smtpcm"] is None
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_try_after_one_that_was_done_and_not_heard_of_has_its_result(expired: bool) -> None:
+    """It changes nothing, so that a further one has it too; `max_tries` is raised when somebody clears the task."""
+    store = Memory()
+    Ledger(store, max_tries=1).close({"accepted": ["a@corp.example"]}, {"accepted": []})
+    if expired:
+        store.delete("smtpcm/0/result")
+    for _ in range(2):
+        assert Ledger(store, max_tries=1).done == {"accepted": [] if expired else ["a@corp.example"]}
+    cleared = Ledger(store, max_tries=2)
+    assert (cleared.done, cleared.generation) == (None, 1)
+
+
+def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() -> None:
+    """Their addresses serve nobody."""
+    store = Memory()
+    ledger = Ledger(store)
+    reserved(ledger, 0, ROWS)
+    ledger.record(0, State.REFUSED, Rest((), {"b@corp.example": "550 no"}))
+    ledger.record(ROWS, State.REFUSED)
+    ledger.end(Standing.ENDED)
+    Ledger(store, send_again=True)
+    assert list(store.values) == ["smtpcm"]
+
+
+def test_a_task_that_was_cleared_has_a_generation_of_its_own_although_its_ledger_is_gone() -> None:
+    """A server would drop what bears an old Message-ID."""
+    assert Ledger(Memory(), cleared=2).generation == 2
+    store = Memory()
+    Ledger(store)
+    assert Ledger(store, cleared=2).generation == 0

@@ -6,6 +6,8 @@ import signal
 import socket
 from collections.abc import Generator, Iterable
 
+import pytest
+
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery
@@ -55,18 +57,21 @@ class TimeLimit(BaseException):
     """As Airflow's own: no Exception."""
 
 
-def interrupted(seconds: float, with_what: type[BaseException], deliveries: Iterable[Delivery]) -> None:
-    """Take the deliveries until a signal's handler raises, as that of Airflow's time limit does."""
+def interrupted(seconds: float, with_what: type[BaseException], deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """All deliveries, those too that follow when a signal's handler raises, as that of Airflow's time limit does."""
 
     def time_is_up(_number: int, _frame: object) -> None:
         raise with_what
 
     before = signal.signal(signal.SIGALRM, time_is_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    told: list[Delivery] = []
     try:
-        list(deliveries)
+        with pytest.raises(with_what):
+            told.extend(deliveries)
     finally:
         signal.signal(signal.SIGALRM, before)
+    return told
 
 
 def silent_server() -> Server:

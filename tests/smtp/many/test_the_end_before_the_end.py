@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import (
-    OutcomeUnknownError,
-)
 from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.smtp import Delivery
+from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
 from airflow_provider_smtpcm.smtp.lane import Lane
 from airflow_provider_smtpcm.smtp.wire import Wire
 from tests.smtp.dialogue import Dialogue
@@ -81,17 +80,23 @@ def test_nothing_stays_open_after_the_last_delivery() -> None:
 
 
 @pytest.mark.parametrize("connections", [1, 2])
-def test_an_interruption_names_every_mail_that_only_the_server_knows_about(connections: int) -> None:
-    """A retry would send them again; there is one for each connection at the most."""
-    with silent_server() as server, pytest.raises(OutcomeUnknownError) as caught:
-        interrupted(0.4, TimeLimit, send(server.manager(), map(letter, range(6)), connections=connections))
-    assert sum(f"<{number}@corp.example>" in str(caught.value) for number in range(6)) == connections
+def test_an_interruption_leaves_each_mail_that_was_begun_with_its_delivery(connections: int) -> None:
+    """There is one for each connection that only the server knows about; the others can be sent again."""
+    with silent_server() as server:
+        told = interrupted(0.4, TimeLimit, send(server.manager(), map(letter, range(6)), connections=connections))
+    assert sorted(delivery.index for delivery in told) == list(range(len(told)))
+    unknown = [delivery for delivery in told if delivery.outcome == "unknown"]
+    assert len(unknown) == connections
+    assert all("the task was interrupted (TimeLimit)" in str(delivery.error) for delivery in unknown)
+    others = [delivery for delivery in told if delivery not in unknown]
+    assert all(delivery.outcome == "not_sent" and delivery.error.retryable for delivery in others if delivery.error)
 
 
 def test_control_c_stays_what_it_is() -> None:
     """Nobody retries after it."""
-    with silent_server() as server, pytest.raises(KeyboardInterrupt):
-        interrupted(0.3, KeyboardInterrupt, send(server.manager(), [letter(0), letter(1)]))
+    with silent_server() as server:
+        told = interrupted(0.3, KeyboardInterrupt, send(server.manager(), [letter(0), letter(1)]))
+    assert {delivery.outcome for delivery in told} == {"unknown", "not_sent"}
 
 
 def test_an_interruption_while_the_final_dot_goes_out_finds_it_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +110,7 @@ def test_an_interruption_while_the_final_dot_goes_out_finds_it_gone(monkeypatch:
         return sent
 
     monkeypatch.setattr(Wire, "send_some", send_and_stop)
-    with Server() as server, pytest.raises(OutcomeUnknownError, match=r"<0@corp\.example>"):
-        list(send(server.manager(), [letter(0)]))
+    assert [(delivery.index, delivery.outcome) for delivery in _told_to_the_end()] == [(0, "unknown")]
 
 
 def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,5 +123,39 @@ def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(mon
 
     listen = Lane.listen
     monkeypatch.setattr(Lane, "listen", stop_when_heard)
-    with Server() as server, pytest.raises(OutcomeUnknownError, match=r"<0@corp\.example>"):
-        list(send(server.manager(), [letter(0)]))
+    assert [(delivery.index, delivery.outcome) for delivery in _told_to_the_end()] == [(0, "accepted")]
+
+
+def test_who_was_accepted_before_the_interruption_is_told_with_those_who_were_not_asked() -> None:
+    """The server took the first recipient, and wanted the second one in a transaction of its own."""
+    transactions: list[str] = []
+
+    def decide(about: str) -> str | None:
+        transactions.extend([about] * about.startswith("MAIL"))
+        if len(transactions) < 2:
+            return "452 4.5.3 too many recipients" if about == "RCPT TO:<b0@corp.example>" else None
+        server.over.wait(10)
+        return None
+
+    with Server(decide) as server:
+        (delivery,) = interrupted(0.4, TimeLimit, send(server.manager(), [letter(0)]))
+        assert (delivery.outcome, delivery.accepted) == ("partial", ("a0@corp.example",))
+        assert "not sent to b0@corp.example: It was not sent: the task was interrupted" in str(delivery.error)
+        with pytest.raises(InterruptedDeliveryError) as caught:
+            only_delivery(iter_then(delivery, TimeLimit()))
+        assert caught.value.delivery is delivery
+        assert caught.value.retryable
+
+
+def iter_then(delivery: Delivery, error: BaseException) -> Iterator[Delivery]:
+    """A batch of one mail that is interrupted."""
+    yield delivery
+    raise error
+
+
+def _told_to_the_end() -> list[Delivery]:
+    """The deliveries of one letter, up to the exception that ends them."""
+    told: list[Delivery] = []
+    with Server() as server, pytest.raises(TimeLimit):
+        told.extend(send(server.manager(), [letter(0)]))
+    return told

@@ -1,0 +1,158 @@
+"""A time limit at any moment: each row has one line, what was accepted is never called unsent, nobody has two copies.
+
+Python runs signal handlers when a function begins and after a call. A profile function raises at exactly these moments.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from tests.operators.merges import merge
+from tests.operators.tasks import context
+from tests.operators.test_mail_merge_outcomes import lines
+from tests.operators.test_send_mail_tries import Kept
+from tests.smtp.server import Server
+
+# A session whose good-bye was interrupted is closed when it is forgotten.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+Behind = Callable[..., None]
+EVERY = int(os.environ.get("EVERY", "0"))
+# How many moments of each kind of task are tried, of the thousands that there are.
+MOMENTS = 60
+ROWS = [{"email": f"p{number}@corp.example", "name": str(number)} for number in range(5)]
+_OURS = ("/airflow_provider_smtpcm/operators/", "/airflow_provider_smtpcm/smtp/", "/airflow_provider_smtpcm/hooks/")
+
+
+class TimeLimit(BaseException):
+    """As Airflow's own: no Exception."""
+
+
+class Moments:
+    """Counts the moments at which a signal's handler may run in our code, and raises at one of them."""
+
+    def __init__(self, at: int | None, since: Callable[[], bool]) -> None:
+        self.passed = 0
+        self.raised = False
+        self._at = at
+        self._since = since
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        """As `sys.setprofile` has it."""
+        if event not in ("call", "c_return", "return") or not any(part in frame.f_code.co_filename for part in _OURS):
+            return
+        if event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR:
+            return  # it yields: nothing runs there
+        if not self._since():
+            return
+        self.passed += 1
+        if self.passed == self._at:
+            self.raised = True
+            sys.setprofile(None)
+            raise TimeLimit
+
+
+@contextmanager
+def watched(moments: Moments) -> Iterator[None]:
+    """Our code runs, and is interrupted."""
+    sys.setprofile(moments)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def attempt(task: Any, store: Kept | None, moments: Moments | None = None) -> tuple[Any, BaseException | None]:
+    """What a try pushed or returned, and what it raised."""
+    surroundings = context(max_tries=1, _ti_context_from_server=SimpleNamespace(should_retry=True))
+    if store is not None:
+        surroundings["task_state_store"] = store
+    try:
+        with watched(moments) if moments is not None else nullcontext():
+            return task.execute(surroundings), None
+    except BaseException as error:  # noqa: BLE001 - any of them
+        if not surroundings["ti"]._ti_context_from_server.should_retry:
+            error = AirflowFailException(repr(error))
+        return surroundings["ti"].pushed.get("return_value"), error
+
+
+def moments_of(total: int) -> list[int]:
+    """Some of them, evenly."""
+    step = EVERY or max(1, total // MOMENTS)
+    return list(range(1, total + 1, step))
+
+
+def check_merge(at: int | None, report: Path, *, durable: bool, connections: int, behind: Behind) -> Moments:
+    """Interrupt one merge, look at what is known of it, and try again where Airflow would."""
+    store = Kept() if durable else None
+    fields = {"rows": ROWS, "connections": connections, "report_file": str(report)}
+    with Server() as server:
+        behind(server)
+        moments = Moments(at, lambda: bool(server.stored))
+        _, error = attempt(merge(**fields), store, moments)
+        copies = Counter(recipient for stored in server.stored for recipient in stored.recipients)
+        told = {line["row"]: line["outcome"] for line in lines(report)}
+        assert len(told) == len(lines(report)), f"two lines for a row, interrupted at {at}"
+        for number, row in enumerate(ROWS, 1):
+            if copies[row["email"]]:
+                assert told.get(number) in ("accepted", "unknown"), f"row {number}, interrupted at {at}"
+        if not moments.raised or error is None:
+            return moments
+        if durable:
+            attempt(merge(**fields), store)
+        else:
+            assert isinstance(error, AirflowFailException), f"{error!r}, interrupted at {at}"
+        copies = Counter(recipient for stored in server.stored for recipient in stored.recipients)
+        assert max(copies.values()) == 1, f"interrupted at {at}"
+        if durable:
+            doubted = {line["row"] for line in lines(report) if line["outcome"] == "unknown"}
+            assert all(copies[row["email"]] or number in doubted for number, row in enumerate(ROWS, 1)), f"at {at}"
+    return moments
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_merge_that_is_interrupted_anywhere_accounts_for_each_row_once(
+    durable: bool, connections: int, behind: Behind, tmp_path: Path
+) -> None:
+    """Whatever had been begun with it."""
+    how: dict[str, Any] = {"durable": durable, "connections": connections, "behind": behind}
+    total = check_merge(None, tmp_path / "report.jsonl", **how).passed
+    assert total > MOMENTS
+    for at in moments_of(total):
+        check_merge(at, tmp_path / f"{at}.jsonl", **how)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_mail_that_is_interrupted_anywhere_is_sent_once(durable: bool, behind: Behind) -> None:
+    """Its first recipient is accepted, and the second one refused for now."""
+
+    def check(at: int | None) -> int:
+        store = Kept() if durable else None
+        refusals = ["450 4.2.0 later"]
+        with Server(lambda said: refusals.pop() if refusals and said == "RCPT TO:<b@corp.example>" else None) as server:
+            behind(server)
+            moments = Moments(at, lambda: bool(server.stored))
+            fields: dict[str, Any] = {"from_address": "etl@corp.example", "to": ["a@corp.example", "b@corp.example"]}
+            _, error = attempt(SendMailOperator(task_id="send", retry_for=0, **fields), store, moments)
+            assert isinstance(error, AirflowException) or durable, f"{error!r}, interrupted at {at}"
+            if not isinstance(error, AirflowFailException):
+                attempt(SendMailOperator(task_id="send", retry_for=0, **fields), store)
+            copies = Counter(recipient for stored in server.stored for recipient in stored.recipients)
+            assert max(copies.values()) == 1, f"interrupted at {at}"
+        return moments.passed
+
+    for at in moments_of(check(None)):
+        check(at)
