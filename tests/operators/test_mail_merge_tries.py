@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException
 from airflow_provider_smtpcm.operators.ledger import book
+from airflow_provider_smtpcm.operators.ledger.record import MARK
 from airflow_provider_smtpcm.smtp import many, pace, patience
 from tests.operators.merges import ROWS, merge
 from tests.operators.test_report import lines
@@ -85,6 +87,23 @@ def test_a_try_says_how_many_rows_the_one_before_has_left(behind: Behind, caplog
         assert "An earlier try" not in caplog.text
         attempt(merge(), store)
     assert "An earlier try came to 3 mail(s): left 1, in doubt 0." in caplog.text
+
+
+@pytest.mark.parametrize("key", [None, "{{ row.email }}"])
+def test_a_merge_goes_on_where_an_older_release_left_it(key: str | None, behind: Behind) -> None:
+    """The package was upgraded between two tries; the ledger has three octets of each fingerprint."""
+    store = Kept()
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        failure(merge(row_key=key), store)
+        block = json.loads(store.values["smtpcm/0/0"])
+        marks = b64decode(block["marks"])
+        cut = b"".join(marks[at : at + 3] for at in range(0, len(marks), MARK))
+        store.values["smtpcm/0/0"] = json.dumps({**block, "marks": b64encode(cut).decode()})
+        store.values["smtpcm"] = json.dumps({**json.loads(store.values["smtpcm"]), "format": 1})
+        assert "row 1 is another one" in str(failure(merge(rows=ROWS[::-1], row_key=key), store))
+        assert attempt(merge(row_key=key), store)["settled_earlier"] == 2
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
 
 
 def test_rows_that_are_fewer_are_an_error(behind: Behind) -> None:

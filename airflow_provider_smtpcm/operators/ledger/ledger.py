@@ -17,6 +17,7 @@ from typing import Any
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.operators.ledger.book import Book, Standing, Store
+from airflow_provider_smtpcm.operators.ledger.digest_set import DIGEST_OCTETS, DigestSet
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, ROWS, Block, Rest, State
 
 #: The window is never larger, and never more than so many seconds of sending.
@@ -147,14 +148,24 @@ class Ledger:
         if block is None or at >= len(block) or block.state(at) is State.UNSEEN:
             return None
         state = block.state(at)
-        # Somebody may have mended a row that nobody has, unless it is one of the others.
-        if block.mark(at) != mark and (state is not State.FAILED or mark in self._marks):
+        # Somebody may have fixed a row that nobody has, unless it is one of the others.
+        if block.mark(at) != mark[: block.width] and (state is not State.FAILED or self._was_met(mark)):
             raise changed(f"row {row + 1} is another one")
         return Known(state, block.rest.get(at, EVERYBODY))
 
+    def _was_met(self, mark: bytes) -> bool:
+        """Whether an earlier try met this row, in whatever place."""
+        return any(_padded(mark[:width]) in marks for width, marks in self._marks.items())
+
     @cached_property
-    def _marks(self) -> set[bytes]:
-        return {block.mark(at) for block in self._blocks.values() for at in range(len(block))}
+    def _marks(self) -> Mapping[int, DigestSet]:
+        """Of all rows that earlier tries met, by their length."""
+        marks: dict[int, DigestSet] = {}
+        for block in self._blocks.values():
+            met = marks.setdefault(block.width, DigestSet())
+            for at in range(len(block)):
+                met.add(_padded(block.mark(at)))
+        return marks
 
     def kept(self, name: str) -> Any:
         """What `keep` has stored in this generation; None: nothing."""
@@ -334,6 +345,10 @@ class Ledger:
         for number, block in self._blocks.items():
             if block.give_another_chance():
                 self._book.write_block(number, block)
+
+
+def _padded(mark: bytes) -> bytes:
+    return mark.ljust(DIGEST_OCTETS, b"\0")
 
 
 def changed(how: str) -> LedgerError:

@@ -1,12 +1,11 @@
 """The mails of a merge: each row filled in, under a key that every try gives it. Knows no server.
 
-Rows that make no mail go to the tally, and the others follow. Only what is on its way is kept.
+Rows that make no mail go to the tally, and the others follow. Of what is done only a digest of its key is kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -17,6 +16,7 @@ from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.mail.identity import stable_message_id
+from airflow_provider_smtpcm.operators.ledger.digest_set import DigestSet
 from airflow_provider_smtpcm.operators.ledger.journal import doubt, errand_of
 from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known
 from airflow_provider_smtpcm.operators.ledger.record import MARK
@@ -46,7 +46,7 @@ class InFlight:
         number: from 1.
         key: what names it.
         mail: what was made of it.
-        mark: three octets of a digest of the key.
+        mark: the first octets of a digest of the key; see `record.MARK`.
         known: what earlier tries left of it.
     """
 
@@ -139,7 +139,7 @@ class RowMails:
             return None
 
     def mark(self, index: int) -> bytes:
-        """Three octets that tell the row of an errand from others."""
+        """What tells the row of an errand from others."""
         return self.in_flight[index].mark
 
     def _named(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
@@ -175,11 +175,10 @@ class RowMails:
 
 
 class RowKeys:
-    """What names a row across tries. Keeps 16 octets for each, not the key."""
+    """What names a row across tries. Keeps 96 bits of a digest for each row, not its key; see `DigestSet`."""
 
     def __init__(self) -> None:
-        self._seen: set[bytes] = set()
-        self._copies: Counter[bytes] = Counter()
+        self._seen = DigestSet()
 
     def claim(self, key: str | None, row: Row) -> str:
         """The row's own key, or else a digest of the row and how many like it came before.
@@ -189,21 +188,32 @@ class RowKeys:
         """
         if key is None:
             digest = digest_of(_written(row))
-            if digest not in self._seen:
-                self._seen.add(digest)
-                return digest.hex()
-            self._copies[digest] += 1
-            return f"{digest.hex()}-{self._copies[digest] + 1}"
+            return digest.hex() if self._seen.add(digest) else self._next_copy(digest.hex())
         key = key.strip()
         if not key:
             raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
-        digest = digest_of(key)
-        if digest in self._seen:
+        if not self._seen.add(digest_of(key)):
             raise MessageError(
                 f"Another row has the row_key {key!r} already.", remedy="Choose columns that tell any two rows apart."
             )
-        self._seen.add(digest)
         return key
+
+    def _next_copy(self, name: str) -> str:
+        """The name of one more row like others; copies are numbered from 2, without a gap."""
+
+        def is_taken(number: int) -> bool:
+            return digest_of(f"{name}-{number}") in self._seen
+
+        # Searched for, since a counter of each would cost a hundred octets.
+        taken, free = 1, 2
+        while is_taken(free):
+            taken, free = free, 2 * free
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if is_taken(middle) else (taken, middle)
+        copy = f"{name}-{free}"
+        self._seen.add(digest_of(copy))
+        return copy
 
 
 def _written(row: Row) -> str:

@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, errand_of
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger
-from airflow_provider_smtpcm.operators.ledger.record import Rest, State
+from airflow_provider_smtpcm.operators.ledger.record import MARK, Rest, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.patience import who_is_left
 from tests.operators.ledger.stores import Memory
@@ -36,7 +36,7 @@ LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, 
 
 def mark(row: int) -> bytes:
     """What tells a row from all others."""
-    return row.to_bytes(3, "big")
+    return row.to_bytes(MARK, "big")
 
 
 def mail(*to: str) -> Mail:

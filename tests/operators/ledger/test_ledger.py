@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64encode
 
 import pytest
 
@@ -12,7 +13,7 @@ from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.ledger import ledger as module
 from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
-from airflow_provider_smtpcm.operators.ledger.record import ROWS, Rest, State
+from airflow_provider_smtpcm.operators.ledger.record import MARK, ROWS, Rest, State
 from tests.operators.ledger.stores import Memory
 
 BOTH = [Standing.ENDED, Standing.CLOSED]
@@ -20,7 +21,7 @@ BOTH = [Standing.ENDED, Standing.CLOSED]
 
 def mark(row: int) -> bytes:
     """What tells a row from all others."""
-    return row.to_bytes(3, "big")
+    return row.to_bytes(MARK, "big")
 
 
 def reserved(ledger: Ledger, *rows: int) -> Reservation:
@@ -90,6 +91,53 @@ def test_rows_that_changed_between_two_tries_are_an_error() -> None:
     with pytest.raises(LedgerError, match="row 2 is another one") as caught:
         again.known(1, mark(7))
     assert "send_again" in str(caught.value)
+
+
+def test_a_row_that_was_fixed_is_not_taken_for_another_because_their_fingerprints_begin_alike() -> None:
+    """With three octets that stopped nearly every second merge of 100,000 rows in which 100 were fixed."""
+    store = Memory()
+    ledger = Ledger(store, window=16)
+    reserved(ledger, 0)
+    ledger.record(0, State.ACCEPTED)
+    ledger.record(1, State.FAILED, mark=mark(1))
+    ledger.end(Standing.OPEN)
+    again = Ledger(store)
+    with pytest.raises(LedgerError, match="row 2 is another one"):
+        again.known(1, mark(0))
+    assert again.known(1, mark(0)[:-1] + b"\xff") == Known(State.FAILED)
+
+
+def of_an_older_release() -> Memory:
+    """A store that has three octets of each digest."""
+    store = Memory()
+    marks = b"".join(mark(row << 40)[:3] for row in range(1, 5))
+    store.set(book.HEAD, {"format": 1, "generation": 0, "standing": "open", "max_tries": None})
+    store.set(f"{book.HEAD}/0/0", {"states": "aotf", "marks": b64encode(marks).decode()})
+    return store
+
+
+def test_the_rows_of_an_older_release_are_known() -> None:
+    """The package was upgraded between two tries of a task: nothing is sent twice, and the rows are what they were."""
+    store = of_an_older_release()
+    ledger = Ledger(store, window=16)
+    marks = [mark(row << 40) for row in range(1, 6)]
+    states = [known.state for row in range(4) if (known := ledger.known(row, marks[row])) is not None]
+    assert states == [State.ACCEPTED, State.OPEN, State.AGAIN, State.FAILED]
+    ledger.record(2, State.ACCEPTED)
+    ledger.record(4, State.REFUSED, mark=marks[4])
+    ledger.end(Standing.OPEN)
+    assert store.get(book.HEAD)["format"] == book.FORMAT
+    again = Ledger(store)
+    assert [again.known(row, marks[row]) for row in (2, 4)] == [Known(State.ACCEPTED), Known(State.REFUSED)]
+
+
+def test_rows_that_are_not_those_of_an_older_release_are_an_error() -> None:
+    """Also one in the place of a row that failed, which is one of the others."""
+    ledger = Ledger(of_an_older_release())
+    assert ledger.known(3, mark(9 << 40)) == Known(State.FAILED)
+    for row, other in ((0, 9), (3, 1)):
+        with pytest.raises(LedgerError, match=f"row {row + 1} is another one"):
+            ledger.known(row, mark(other << 40))
 
 
 @pytest.mark.parametrize("value", [{"format": 99}, [], "x"])
@@ -236,7 +284,7 @@ def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
             ledger.record(row, State.ACCEPTED)
     ledger.end(Standing.CLOSED)
     assert len(store.writes) < 20 * ROWS / 128 * 2.5
-    assert sum(map(len, store.values.values())) < 5 * 20 * ROWS
+    assert sum(map(len, store.values.values())) < 13 * 20 * ROWS
     assert max(map(len, store.values.values())) < 65536
 
 
