@@ -77,13 +77,21 @@ class LedgerJournal:
         if self._reserved is not None and self._reserved[0].done:
             self._open.extend(self._reserved[1])
             self._reserved = None
+        if self._reserved is not None and self._is_too_large(*self._reserved):
+            self._gathered = self._reserved[1] + self._gathered
+            self._reserved = None
         if self._reserved is None and self._gathered and idle:
             if self._ledger.doubts:
                 self._remember_doubts()
-            rows = [(errand.index, self._mark(errand.index)) for errand in self._gathered]
-            rests = {errand.index: rest for errand in self._gathered if (rest := self._rest_of(errand))}
-            self._reserved = self._ledger.reserve(rows, rests), self._gathered
-            self._gathered = []
+            at_once = self._ledger.at_once
+            reserved, self._gathered = self._gathered[:at_once], self._gathered[at_once:]
+            rows = [(errand.index, self._mark(errand.index)) for errand in reserved]
+            rests = {errand.index: rest for errand in reserved if (rest := self._rest_of(errand))}
+            self._reserved = self._ledger.reserve(rows, rests), reserved
+
+    def _is_too_large(self, reservation: Reservation, reserved: list[Errand]) -> bool:
+        """Whether it was withdrawn, since the server has become slower, so that fewer are written down at once."""
+        return len(reserved) > self._ledger.window and self._ledger.withdraw(reservation)
 
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""

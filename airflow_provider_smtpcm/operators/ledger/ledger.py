@@ -19,10 +19,8 @@ from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.operators.ledger.book import Book, Standing, Store
 from airflow_provider_smtpcm.operators.ledger.digest_set import DIGEST_OCTETS, DigestSet
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, ROWS, Block, Rest, State
+from airflow_provider_smtpcm.operators.ledger.window import Window
 
-#: The window is never larger, and never more than so many seconds of sending.
-LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
-_FIRST_WINDOW = 16
 _NOTHING_KNOWN: Mapping[int, Rest] = MappingProxyType({})
 # What has come in is recorded at the latest after so many seconds, also where nothing more is reserved.
 _UNRECORDED_SECONDS = 1.0
@@ -68,7 +66,7 @@ class Ledger:
     Args:
         store: where it is kept.
         send_again: whether a try after one that failed for good sends all rows anew, instead of those that are left.
-        window: how many rows may be in doubt after a crash, if not what `LARGEST_WINDOW` and `WINDOW_SECONDS` say.
+        window: how many rows may be in doubt after a crash; None: see `Window`.
         connections: how many mails are in flight at once: the window is never smaller.
         max_tries: Airflow's number, which it raises when somebody clears the task, and only then; None: not known.
 
@@ -86,10 +84,7 @@ class Ledger:
         max_tries: int | None = None,
     ) -> None:
         self._book = Book(store)
-        self._window = window
-        self._connections = connections
-        self._rate: float | None = None
-        self._measured_at: float | None = None
+        self._window = Window(window, connections)
         self._blocks: dict[int, Block] = {}
         self._open: set[int] = set()
         self._results: dict[int, _Result] = {}
@@ -184,10 +179,7 @@ class Ledger:
     @property
     def window(self) -> int:
         """How many rows may be open at once."""
-        if self._window is not None:
-            return max(self._window, self._connections)
-        seconds = _FIRST_WINDOW if self._rate is None else round(self._rate * WINDOW_SECONDS)
-        return max(self._connections, min(LARGEST_WINDOW, seconds))
+        return self._window.rows
 
     @property
     def at_once(self) -> int:
@@ -196,6 +188,8 @@ class Ledger:
 
     def reserve(self, rows: Sequence[tuple[int, bytes]], rests: Mapping[int, Rest] = _NOTHING_KNOWN) -> Reservation:
         """Ask for rows to be written down as about to be sent; one reservation after the other, `at_once` rows at most.
+
+        More than `window` are never written down; where that has shrunk since, `withdraw` them, and ask for fewer.
 
         Args:
             rows: each with its mark.
@@ -241,6 +235,7 @@ class Ledger:
                 self._first_result_at = time.monotonic()
             if row in self._open and row not in self._results:
                 self._closing += 1
+                self._window.closed()
             self._results[row] = _Result(state, rest, mark)
             self._start()
             if first or self._fits():  # to wake the writer for each row would cost more than to send it
@@ -275,15 +270,15 @@ class Ledger:
                 with self._changed:
                     while not self._due():
                         self._changed.wait(self._patience())
-                    reservation = self._wanted if self._fits() else None
                     results, self._results = self._results, {}
                     self._open.difference_update(results)
                     self._closing = 0
+                    self._window.measure()
+                    reservation = self._wanted if self._fits() else None
                     if reservation is not None:
                         self._wanted = None
                         self._open.update(row for row, _ in reservation.rows)
                     stopping = self._stopping
-                self._measure(len(results))
                 self._write_down(results, reservation)
                 if stopping:
                     return
@@ -300,22 +295,10 @@ class Ledger:
     def _fits(self) -> bool:
         if self._wanted is None:
             return False
-        staying = len(self._open) - self._closing
-        return not staying or staying + len(self._wanted.rows) <= self.window
+        return len(self._open) - self._closing + len(self._wanted.rows) <= self.window
 
     def _patience(self) -> float | None:
         return max(0.0, self._first_result_at + _UNRECORDED_SECONDS - time.monotonic()) if self._results else None
-
-    def _measure(self, results: int) -> None:
-        if not results:
-            return
-        now = time.monotonic()
-        # Where results come one by one, from the one before.
-        since = self._first_result_at if results > 1 else self._measured_at
-        if since is not None and now > since:
-            rate = results / (now - since)
-            self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
-        self._measured_at = now
 
     def _write_down(self, results: Mapping[int, _Result], reservation: Reservation | None) -> None:
         """What has come in first: if only one write of two succeeds, no more rows are in doubt than there may be."""
@@ -330,7 +313,9 @@ class Ledger:
         for number in (*sorted(recorded - reserved), *sorted(reserved)):
             self._book.write_block(number, self._blocks[number])
         if reservation is not None:
-            reservation.done = True
+            with self._changed:
+                reservation.done = True
+                self._window.opened(len(reservation.rows))
 
     def _put(self, row: int, mark: bytes | None, state: State, rest: Rest = EVERYBODY) -> None:
         block = self._blocks.setdefault(row // ROWS, Block())

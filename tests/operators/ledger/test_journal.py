@@ -166,6 +166,25 @@ def test_who_has_nothing_just_now_is_not_waited_for() -> None:
     assert passed_on(admitted) is one
 
 
+def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_is_slow() -> None:
+    """Else half of the largest window would be in doubt, for a server that takes a mail a second."""
+    store = Memory()
+    ledger = Ledger(store, window=64)
+    journal = LedgerJournal(ledger, mark)
+    admitted = journal.admit(iter(errands(100)))
+    flying = [passed_on(admitted).index for _ in range(64)]
+    while journal._reserved is None:  # the next ones wait for room
+        next(admitted)
+    ledger._window.rows = 2
+    for _ in range(3):
+        for index in flying:
+            journal.heard(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
+        flying = [passed_on(admitted).index for _ in range(2)]
+        again = Ledger(store)
+        assert [row for row in range(100) if again.known(row, mark(row)) == Known(State.OPEN)] == flying
+    assert flying == [68, 69]
+
+
 def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
     """The first of a hundred would wait for all of them."""
 
@@ -259,7 +278,7 @@ def in_doubt(store: Memory) -> Ledger:
     ledger = Ledger(store)
     ledger.record(0, State.UNKNOWN, Rest((), {C: "550 5.1.1 no"}), mark=mark(0))
     ledger.end(Standing.OPEN)
-    return Ledger(store)
+    return Ledger(store, window=16)
 
 
 @pytest.mark.parametrize("heard", [True, False])
