@@ -275,6 +275,7 @@ class MailMergeOperator(BaseOperator):
                     past=None if ledger is None else Past(ledger, tally, retry_unknown=tolerance.retry_unknown),
                 )
                 failure = send_all(hook, mails, tally, ledger, terms, sent=lineage.sent)
+                mails.name_doubts()
                 report.close()
                 faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
                 # Who was refused for now might have had another turn, and has one in another try.

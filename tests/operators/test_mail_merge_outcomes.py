@@ -161,7 +161,7 @@ def test_a_time_limit_among_the_mails_is_not_retried(behind: Callable[..., None]
     first, *others = lines(tmp_path / "report.jsonl")
     assert first["outcome"] == "accepted"
     assert {line["outcome"] for line in others} == {"unknown"}
-    assert "while this mail was on its way" in others[0]["error"]
+    assert f"while the mail {others[0]['message_id']} was on its way" in others[0]["error"]
     counts = surroundings["ti"].pushed["return_value"]["counts"]
     assert (counts["accepted"], counts["unknown"]) == (1, len(others))
 

@@ -18,7 +18,7 @@ from typing import Any
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.operators.ledger.book import Book, Standing, Store
 from airflow_provider_smtpcm.operators.ledger.digest_set import DIGEST_OCTETS, DigestSet
-from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, ROWS, Block, Rest, State
+from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, ROWS, Block, Rest, State
 from airflow_provider_smtpcm.operators.ledger.window import Window
 
 _NOTHING_KNOWN: Mapping[int, Rest] = MappingProxyType({})
@@ -147,6 +147,15 @@ class Ledger:
         if block.mark(at) != mark[: block.width] and (state is not State.FAILED or self._was_met(mark)):
             raise changed(f"row {row + 1} is another one")
         return Known(state, block.rest.get(at, EVERYBODY))
+
+    def mark(self, row: int) -> bytes | None:
+        """What tells a row that an earlier try met from others; None: an older release wrote down too little of it."""
+        block = self._blocks[row // ROWS]
+        return block.mark(row % ROWS) if block.width == MARK else None
+
+    def is_open(self, row: int) -> bool:
+        """Whether nothing was heard of a row that an earlier try met."""
+        return self._blocks[row // ROWS].state(row % ROWS) is State.OPEN
 
     def _was_met(self, mark: bytes) -> bool:
         """Whether an earlier try met this row, in whatever place."""
