@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from airflow.sdk.execution_time.timeout import timeout
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException
 from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.ledger.record import MARK
+from airflow_provider_smtpcm.operators.merge.row_mails import digest_of
 from airflow_provider_smtpcm.smtp import many, pace, patience
 from tests.operators.merges import ROWS, merge
 from tests.operators.test_report import lines
@@ -237,6 +239,22 @@ def test_a_row_of_which_no_mail_could_be_made_may_be_mended(behind: Behind) -> N
         result = attempt(merge(), store)
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
         assert (result["counts"]["accepted"], result["settled_earlier"]) == (3, 2)
+
+
+def test_a_row_that_was_fixed_is_not_taken_for_another_whose_fingerprint_begins_alike(behind: Behind) -> None:
+    """By three octets alone nearly every second merge of 100,000 rows was stopped, in which 100 had been fixed."""
+    store, met = Kept(), dict[bytes, str]()
+    for number in itertools.count():
+        other = met.setdefault(digest_of(f"{number}")[:3], f"{number}")
+        if other != f"{number}":
+            break
+    rows = [{**ROWS[0], "id": other}, {"email": "nobody", "name": "Jim", "id": "x"}]
+    fixed = [rows[0], {**ROWS[1], "id": f"{number}"}]
+    with Server() as server:
+        behind(server)
+        failure(merge(rows=rows, row_key="{{ row.id }}"), store)
+        assert attempt(merge(rows=fixed, row_key="{{ row.id }}"), store)["counts"]["accepted"] == 2
+        assert copies(server) == {JANE: 1, JIM: 1}
 
 
 @pytest.mark.parametrize("named", [True, False])

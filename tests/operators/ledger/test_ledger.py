@@ -93,20 +93,6 @@ def test_rows_that_changed_between_two_tries_are_an_error() -> None:
     assert "send_again" in str(caught.value)
 
 
-def test_a_row_that_was_fixed_is_not_taken_for_another_because_their_fingerprints_begin_alike() -> None:
-    """With three octets that stopped nearly every second merge of 100,000 rows in which 100 were fixed."""
-    store = Memory()
-    ledger = Ledger(store, window=16)
-    reserved(ledger, 0)
-    ledger.record(0, State.ACCEPTED)
-    ledger.record(1, State.FAILED, mark=mark(1))
-    ledger.end(Standing.OPEN)
-    again = Ledger(store)
-    with pytest.raises(LedgerError, match="row 2 is another one"):
-        again.known(1, mark(0))
-    assert again.known(1, mark(0)[:-1] + b"\xff") == Known(State.FAILED)
-
-
 def of_an_older_release() -> Memory:
     """A store that has three octets of each digest."""
     store = Memory()
