@@ -241,6 +241,18 @@ def test_a_row_of_which_no_mail_could_be_made_may_be_mended(behind: Behind) -> N
         assert (result["counts"]["accepted"], result["settled_earlier"]) == (3, 2)
 
 
+def test_rows_that_have_no_name_for_the_same_reason_are_not_taken_for_one_another(behind: Behind) -> None:
+    """What is wrong with a row does not tell it from others."""
+    store, rows = Kept(), [{**ROWS[0], "id": "1"}, {**ROWS[1], "id": " "}, ROWS[2]]
+    with Server() as server:
+        behind(server)
+        assert "2 failed of 3 rows" in str(failure(merge(rows=rows, row_key="{{ row.id }}"), store))
+        error = failure(merge(rows=[*rows[:2], {**ROWS[2], "id": ""}], row_key="{{ row.id }}"), store)
+        assert "1 accepted, 2 failed of 3 rows" in str(error)
+        assert "have changed" not in str(error)
+        assert copies(server) == {JANE: 1}
+
+
 def test_a_row_that_was_fixed_is_not_taken_for_another_whose_fingerprint_begins_alike(behind: Behind) -> None:
     """By three octets alone nearly every second merge of 100,000 rows was stopped, in which 100 had been fixed."""
     store, met = Kept(), dict[bytes, str]()

@@ -186,7 +186,8 @@ class RowMails:
     def _keyed(self) -> Iterator[_Keyed]:
         for number, row in self._numbered():
             key, fault = self._named(row, number)
-            yield number, row, key, fault, digest_of(str(fault) if key is None else key)[:MARK]
+            # By its number too: many rows may have no key for the same reason.
+            yield number, row, key, fault, digest_of(f"{number}: {fault}" if key is None else key)[:MARK]
 
     def _numbered(self) -> Iterator[tuple[int, Row | MessageError]]:
         number = 0
