@@ -89,7 +89,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         on_clear: what clearing the task means after it failed for good: send what is left (`resume_unfinished`), or all
             (`send_again`). After a success it always means all.
         ledger_window: how many rows may be in doubt after a crash; None: the smaller of 256 and a quarter of a second
-            of sending. The smaller, the more often Airflow's task state store is written.
+            of sending. Never fewer than `connections`. A small one has Airflow's task state store written more often.
 
     Returns:
         `counts`, the first hundred mails that were `refused` and rows that `failed`, `elapsed` (seconds) and
@@ -268,6 +268,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
                     past=None if ledger is None else Past(ledger, tally, retry_unknown=tolerance.retry_unknown),
                 )
                 failure = send_all(hook, mails, tally, ledger, terms, sent=lineage.sent)
+                mails.name_doubts()
                 report.close()
                 faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
                 # Who was refused for now might have had another turn, and has one in another try.

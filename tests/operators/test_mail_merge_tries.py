@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import signal
 import time
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +23,8 @@ from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException
 from airflow_provider_smtpcm.operators.ledger import book
+from airflow_provider_smtpcm.operators.ledger.record import MARK
+from airflow_provider_smtpcm.operators.merge.row_mails import digest_of
 from airflow_provider_smtpcm.smtp import many, pace, patience
 from tests.operators.merges import ROWS, merge
 from tests.operators.test_report import lines
@@ -46,6 +50,22 @@ def copies(server: Server) -> Counter[str]:
 def killed(store: Kept) -> None:
     """Make the store look as if the process had been killed before it could write how the task ended."""
     store.values = store.before_the_end
+
+
+def interrupted(store: Kept, states: str) -> None:
+    """Make the store look as if the process had been killed when this was known of the rows."""
+    killed(store)
+    block = json.loads(store.values["smtpcm/0/0"])
+    store.values["smtpcm/0/0"] = json.dumps({**block, "states": states})
+
+
+def of_an_older_release(store: Kept) -> None:
+    """Make the store look as if a release had written it that kept three octets of each fingerprint."""
+    block = json.loads(store.values["smtpcm/0/0"])
+    marks = b64decode(block["marks"])
+    cut = b"".join(marks[at : at + 3] for at in range(0, len(marks), MARK))
+    store.values["smtpcm/0/0"] = json.dumps({**block, "marks": b64encode(cut).decode()})
+    store.values["smtpcm"] = json.dumps({**json.loads(store.values["smtpcm"]), "format": 1})
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +106,107 @@ def test_a_try_says_how_many_rows_the_one_before_has_left(behind: Behind, caplog
     assert "An earlier try came to 3 mail(s): left 1, in doubt 0." in caplog.text
 
 
+@pytest.mark.parametrize("key", [None, "{{ row.email }}"])
+def test_a_merge_goes_on_where_an_older_release_left_it(key: str | None, behind: Behind) -> None:
+    """The package was upgraded between two tries; the ledger has three octets of each fingerprint."""
+    store = Kept()
+    with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        failure(merge(row_key=key), store)
+        of_an_older_release(store)
+        assert "row 1 is another one" in str(failure(merge(rows=ROWS[::-1], row_key=key), store))
+        assert attempt(merge(row_key=key), store)["settled_earlier"] == 2
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+
+
+@pytest.mark.parametrize("on_unknown", ["fail", "retry"])
+@pytest.mark.parametrize("key", [None, "{{ row.email }}"])
+def test_what_is_in_doubt_is_named_also_where_the_rows_have_changed(
+    key: str | None, on_unknown: str, behind: Behind, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the numbers that the rows had, and, of those that are still there, by their keys and Message-IDs."""
+    store, report = Kept(), tmp_path / "report.jsonl"
+    task: dict[str, Any] = {"row_key": key, "on_unknown": on_unknown, "report_file": str(report)}
+    with Server() as server:
+        behind(server)
+        attempt(merge(row_key=key), store)
+        jane_id, jim_id, _ = ids(server)
+        interrupted(store, "uo2")
+        for _ in range(2):  # it stays so
+            report.unlink(missing_ok=True)
+            caplog.clear()
+            error = failure(merge(rows=ROWS[1::-1], **task), store)
+            assert not retried(error)
+            assert "3 unknown of 3 rows" in str(error)
+            assert f"the first is row 1: The mail {jane_id} of the row " in str(error)
+            assert "row 1 is another one" in str(error)
+            told = lines(report)
+            assert [(line["row"], line["outcome"], line["message_id"]) for line in told] == [
+                (1, "unknown", jane_id),
+                (2, "unknown", jim_id),
+                (3, "unknown", None),
+            ]
+            assert told[2]["key"] is None
+            if key is not None:
+                assert [line["key"] for line in told[:2]] == [JANE, JIM]
+            logged = [record.message for record in caplog.records if record.message.startswith("Row ")]
+            assert [jane_id in logged[0], jim_id in logged[1], "Row 3: unknown" in logged[2]] == [True] * 3
+        assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+
+
+def test_what_is_in_doubt_is_named_where_there_are_fewer_rows_than_before(behind: Behind, tmp_path: Path) -> None:
+    """Those that are there in their place, and those that are not there any more."""
+    store, report = Kept(), tmp_path / "report.jsonl"
+    with Server() as server:
+        behind(server)
+        attempt(merge(), store)
+        interrupted(store, "ao2")
+        error = failure(merge(rows=ROWS[:2], report_file=str(report)), store)
+        assert "there are 2 now, and there were 3 at least" in str(error)
+        named = [(line["row"], line["outcome"], line["message_id"]) for line in lines(report)]
+        assert named == [(2, "unknown", ids(server)[1]), (3, "unknown", None)]
+
+
+def test_what_is_in_doubt_is_named_by_its_number_where_a_try_does_not_come_to_it(
+    behind: Behind, tmp_path: Path
+) -> None:
+    """A share that was busy; the try that comes to it names it in full."""
+    store, report = Kept(), tmp_path / "report.jsonl"
+
+    def rows(*, broken: bool) -> Iterator[dict[str, str]]:
+        for row in people(12):
+            if broken and row["name"] == "6":
+                raise OSError("the share is busy")
+            yield row
+
+    with Server() as server:
+        behind(server)
+        attempt(merge(rows=people(10)), store)
+        interrupted(store, "a4oa3uo")
+        error = failure(merge(rows=rows(broken=True), report_file=str(report)), store)
+        assert retried(error)
+        assert "5 accepted, 2 unknown of 7 rows" in str(error)
+        assert not retried(failure(merge(rows=rows(broken=False), report_file=str(report)), store))
+        fifth, tenth = ids(server)[4], ids(server)[9]
+    named = [(line["row"], line["message_id"]) for line in lines(report) if line["outcome"] == "unknown"]
+    assert named == [(5, fifth), (10, None), (10, tenth)]
+
+
+def test_rows_that_an_older_release_left_in_doubt_are_named_by_their_numbers(behind: Behind, tmp_path: Path) -> None:
+    """Three octets of a fingerprint say too little of where they are now."""
+    store, report = Kept(), tmp_path / "report.jsonl"
+    with Server() as server:
+        behind(server)
+        attempt(merge(), store)
+        interrupted(store, "ao2")
+        of_an_older_release(store)
+        failure(merge(rows=ROWS[::-1], report_file=str(report)), store)
+    assert [(line["row"], line["key"], line["message_id"]) for line in lines(report)] == [
+        (2, None, None),
+        (3, None, None),
+    ]
+
+
 def test_rows_that_are_fewer_are_an_error(behind: Behind) -> None:
     """Somebody was to be asked again who is not there any more."""
     store = Kept()
@@ -117,6 +238,34 @@ def test_a_row_of_which_no_mail_could_be_made_may_be_mended(behind: Behind) -> N
         result = attempt(merge(), store)
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
         assert (result["counts"]["accepted"], result["settled_earlier"]) == (3, 2)
+
+
+def test_rows_that_have_no_name_for_the_same_reason_are_not_taken_for_one_another(behind: Behind) -> None:
+    """What is wrong with a row does not tell it from others."""
+    store, rows = Kept(), [{**ROWS[0], "id": "1"}, {**ROWS[1], "id": " "}, ROWS[2]]
+    with Server() as server:
+        behind(server)
+        assert "2 failed of 3 rows" in str(failure(merge(rows=rows, row_key="{{ row.id }}"), store))
+        error = failure(merge(rows=[*rows[:2], {**ROWS[2], "id": ""}], row_key="{{ row.id }}"), store)
+        assert "1 accepted, 2 failed of 3 rows" in str(error)
+        assert "have changed" not in str(error)
+        assert copies(server) == {JANE: 1}
+
+
+def test_a_row_that_was_fixed_is_not_taken_for_another_whose_fingerprint_begins_alike(behind: Behind) -> None:
+    """By three octets alone nearly every second merge of 100,000 rows was stopped, in which 100 had been fixed."""
+    store, met = Kept(), dict[bytes, str]()
+    for number in itertools.count():
+        other = met.setdefault(digest_of(f"{number}")[:3], f"{number}")
+        if other != f"{number}":
+            break
+    rows = [{**ROWS[0], "id": other}, {"email": "nobody", "name": "Jim", "id": "x"}]
+    fixed = [rows[0], {**ROWS[1], "id": f"{number}"}]
+    with Server() as server:
+        behind(server)
+        failure(merge(rows=rows, row_key="{{ row.id }}"), store)
+        assert attempt(merge(rows=fixed, row_key="{{ row.id }}"), store)["counts"]["accepted"] == 2
+        assert copies(server) == {JANE: 1, JIM: 1}
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -207,15 +356,15 @@ def test_after_a_kill_the_rows_of_the_window_are_in_doubt_and_the_others_are_sen
     with Server() as server:
         behind(server)
         attempt(merge(rows=rows[:10]), store)
-        killed(store)
-        block = json.loads(store.values["smtpcm/0/0"])
-        store.values["smtpcm/0/0"] = json.dumps({**block, "states": "a7o3"})
+        interrupted(store, "a7o3")
         report = str(tmp_path / "report.jsonl")
         error = failure(merge(rows=rows, report_file=report), store)
         assert not retried(error)
         assert "17 accepted, 3 unknown of 20 rows" in str(error)
         assert "17 accepted, 3 unknown of 20 rows" in str(failure(merge(rows=rows, report_file=report), store))
         assert set(copies(server).values()) == {1}
+        in_doubt = [line for line in lines(tmp_path / "report.jsonl") if line["outcome"] == "unknown"]
+        assert [line["message_id"] for line in in_doubt] == ids(server)[7:10]
     told = Counter((line["row"], line["outcome"]) for line in lines(tmp_path / "report.jsonl"))
     assert [row for row, outcome in told if outcome == "unknown"] == [8, 9, 10]
     assert set(told.values()) == {1}

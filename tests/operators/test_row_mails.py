@@ -244,6 +244,14 @@ def test_every_try_gives_a_mail_the_same_message_id_and_no_two_mails_share_one()
     assert Merge(reversed(rows[:3])).ids() == ids[2::-1]
 
 
+def test_rows_that_are_alike_are_numbered_without_a_gap() -> None:
+    """Whatever stands between them; the Message-IDs of a task that is under way depend on these names."""
+    keys, row, other = RowKeys(), Row(name="Jane"), Row(name="Jim")
+    first, *copies = (keys.claim(None, each) for _ in range(12) for each in (row, other))
+    assert copies[1::2] == [f"{first}-{number}" for number in range(2, 13)]
+    assert copies[2::2] == [f"{copies[0]}-{number}" for number in range(2, 13)]
+
+
 def test_a_row_s_own_key_is_all_that_its_message_id_depends_on() -> None:
     """A typing error may be mended between two tries."""
     mended = [{**row, "name": row["name"].upper()} for row in ROWS]

@@ -16,7 +16,9 @@ from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.operators.ledger.record import Block
 
 HEAD = "smtpcm"
-FORMAT = 1
+#: What is written; the blocks of format 1 have shorter marks.
+FORMAT = 2
+_READABLE = (1, FORMAT)
 # A store that fails is asked again after so many seconds, then sending stops.
 _AGAIN = (0.5, 1.0, 2.0, 4.0)
 
@@ -62,7 +64,7 @@ class Book:
         head = self._asked(lambda: self._store.get(HEAD))
         if head is None:
             return {}
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
+        if not isinstance(head, dict) or head.get("format") not in _READABLE:
             raise LedgerError(
                 f"The ledger of this task was written by another version of this package ({head!r}).",
                 remedy="Finish the run with that version, or begin a new one.",

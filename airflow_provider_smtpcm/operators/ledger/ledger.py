@@ -18,11 +18,10 @@ from typing import Any
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.operators.ledger.book import Book, Standing, Store
-from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, ROWS, Block, Rest, State
+from airflow_provider_smtpcm.operators.ledger.digest_set import DIGEST_OCTETS, DigestSet
+from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, ROWS, Block, Rest, State
+from airflow_provider_smtpcm.operators.ledger.window import Window
 
-#: The window is never larger, and never more than so many seconds of sending.
-LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
-_FIRST_WINDOW = 16
 #: The name of what a task returns, and how long it is kept for a try that finds the task done: it names recipients,
 #: and Airflow makes such a try soon. Afterwards such a try returns what the head says, without them.
 RESULT, RESULT_KEPT = "result", timedelta(days=1)
@@ -81,7 +80,7 @@ class Ledger:
     Args:
         store: where it is kept.
         send_again: whether a try after one that failed for good sends all rows anew, instead of those that are left.
-        window: how many rows may be in doubt after a crash, if not what `LARGEST_WINDOW` and `WINDOW_SECONDS` say.
+        window: how many rows may be in doubt after a crash; None: see `Window`.
         connections: how many mails are in flight at once: the window is never smaller.
         max_tries: Airflow's number, which it raises when somebody clears the task, and only then; None: not known.
         cleared: how often the task was cleared, where the ledger itself is not there to say so.
@@ -101,10 +100,7 @@ class Ledger:
         cleared: int = 0,
     ) -> None:
         self._book = Book(store)
-        self._window = window
-        self._connections = connections
-        self._rate: float | None = None
-        self._measured_at: float | None = None
+        self._window = Window(window, connections)
         self._blocks: dict[int, Block] = {}
         self._open: set[int] = set()
         self._results: dict[int, _Result] = {}
@@ -175,14 +171,33 @@ class Ledger:
         if block is None or at >= len(block) or block.state(at) is State.UNSEEN:
             return None
         state = block.state(at)
-        # Somebody may have mended a row that nobody has, unless it is one of the others.
-        if block.mark(at) != mark and (state is not State.FAILED or mark in self._marks):
+        # Somebody may have fixed a row that nobody has, unless it is one of the others.
+        if block.mark(at) != mark[: block.width] and (state is not State.FAILED or self._was_met(mark)):
             raise changed(f"row {row + 1} is another one")
         return Known(state, block.rest.get(at, EVERYBODY))
 
+    def mark(self, row: int) -> bytes | None:
+        """What tells a row that an earlier try met from others; None: an older release wrote down too little of it."""
+        block = self._blocks[row // ROWS]
+        return block.mark(row % ROWS) if block.width == MARK else None
+
+    def is_open(self, row: int) -> bool:
+        """Whether nothing was heard of a row that an earlier try met."""
+        return self._blocks[row // ROWS].state(row % ROWS) is State.OPEN
+
+    def _was_met(self, mark: bytes) -> bool:
+        """Whether an earlier try met this row, in whatever place."""
+        return any(_padded(mark[:width]) in marks for width, marks in self._marks.items())
+
     @cached_property
-    def _marks(self) -> set[bytes]:
-        return {block.mark(at) for block in self._blocks.values() for at in range(len(block))}
+    def _marks(self) -> Mapping[int, DigestSet]:
+        """Of all rows that earlier tries met, by their length."""
+        marks: dict[int, DigestSet] = {}
+        for block in self._blocks.values():
+            met = marks.setdefault(block.width, DigestSet())
+            for at in range(len(block)):
+                met.add(_padded(block.mark(at)))
+        return marks
 
     def kept(self, name: str) -> Any:
         """What `keep` has stored in this generation; None: nothing."""
@@ -202,10 +217,7 @@ class Ledger:
     @property
     def window(self) -> int:
         """How many rows may be open at once."""
-        if self._window is not None:
-            return max(self._window, self._connections)
-        seconds = _FIRST_WINDOW if self._rate is None else round(self._rate * WINDOW_SECONDS)
-        return max(self._connections, min(LARGEST_WINDOW, seconds))
+        return self._window.rows
 
     @property
     def at_once(self) -> int:
@@ -214,6 +226,8 @@ class Ledger:
 
     def reserve(self, rows: Sequence[tuple[int, bytes]], rests: Mapping[int, Rest] = _NOTHING_KNOWN) -> Reservation:
         """Ask for rows to be written down as about to be sent; one reservation after the other, `at_once` rows at most.
+
+        They are written down in their order, as many as the window has room for; it may have shrunk since.
 
         Args:
             rows: each with its mark.
@@ -258,6 +272,7 @@ class Ledger:
                 self._first_result_at = time.monotonic()
             if row in self._open and row not in self._results:
                 self._closing += 1
+                self._window.closed()
             self._results[row] = _Result(state, rest, mark)
             self._start()
             if first or self._fits():  # to wake the writer for each row would cost more than to send it
@@ -312,10 +327,11 @@ class Ledger:
                 with self._changed:
                     while not self._due():
                         self._changed.wait(self._patience())
-                    reservation = self._wanted if self._fits() else None
                     results, self._results = self._results, {}
                     self._open.difference_update(results)
                     self._closing = 0
+                    self._window.measure()
+                    reservation = self._wanted if self._fits() else None
                     rows: Sequence[tuple[int, bytes]] = ()
                     if reservation is not None:
                         rows = reservation.rows[reservation.taken : reservation.taken + self.at_once]
@@ -324,10 +340,11 @@ class Ledger:
                         if reservation.taken == len(reservation.rows):
                             self._wanted = None
                     stopping = self._stopping
-                self._measure(len(results))
                 self._write_down(results, rows, reservation.rests if reservation is not None else _NOTHING_KNOWN)
                 if reservation is not None:
-                    reservation.written += len(rows)
+                    with self._changed:
+                        reservation.written += len(rows)
+                        self._window.opened(len(rows))
                 self.on_write()
                 if stopping:
                     return
@@ -352,17 +369,6 @@ class Ledger:
 
     def _patience(self) -> float | None:
         return max(0.0, self._first_result_at + _UNRECORDED_SECONDS - time.monotonic()) if self._results else None
-
-    def _measure(self, results: int) -> None:
-        if not results:
-            return
-        now = time.monotonic()
-        # Where results come one by one, from the one before.
-        since = self._first_result_at if results > 1 else self._measured_at
-        if since is not None and now > since:
-            rate = results / (now - since)
-            self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
-        self._measured_at = now
 
     def _write_down(
         self, results: Mapping[int, _Result], rows: Sequence[tuple[int, bytes]], rests: Mapping[int, Rest]
@@ -404,6 +410,10 @@ class Ledger:
         for number, block in self._blocks.items():
             if block.give_another_chance():
                 self._book.write_block(number, block)
+
+
+def _padded(mark: bytes) -> bytes:
+    return mark.ljust(DIGEST_OCTETS, b"\0")
 
 
 def changed(how: str) -> LedgerError:

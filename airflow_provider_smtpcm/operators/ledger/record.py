@@ -1,4 +1,4 @@
-"""What became of each row, in a few bytes: states in runs, and three octets that tell rows apart. Knows no store."""
+"""What became of each row, in a few bytes: states in runs, and eight octets that tell rows apart. Knows no store."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 
 #: Rows that are stored under one key: small enough to be written for each window, large enough for few keys.
 ROWS = 1024
-#: Octets that tell a row from another one.
-MARK = 3
+#: Octets of a digest that tell a row from another one: that two of a million rows share them is as likely as 1 in
+#: 37 million.
+MARK = 8
+#: So many had the first format. Its blocks keep them, since the rest of those digests is gone.
+_OLD_MARK = 3
 _RUN = re.compile(rb"(.)\1*", re.DOTALL)
 _CODED_RUN = re.compile(r"([a-z])(\d*)")
 
@@ -64,20 +67,22 @@ class Block:
 
     Args:
         states: one octet for each row.
-        marks: three octets for each row.
+        marks: `width` octets for each row.
         rest: who lacks it, for rows that not everybody has.
+        width: `MARK`, or less in a block of an older release.
     """
 
     states: bytearray = field(default_factory=bytearray)
     marks: bytearray = field(default_factory=bytearray)
     rest: dict[int, Rest] = field(default_factory=dict)
+    width: int = MARK
 
     def __len__(self) -> int:
         return len(self.states)
 
     def mark(self, at: int) -> bytes:
-        """Of the row at this place."""
-        return bytes(self.marks[at * MARK : (at + 1) * MARK])
+        """Of the row at this place, as far as it was written down."""
+        return bytes(self.marks[at * self.width : (at + 1) * self.width])
 
     def state(self, at: int) -> State:
         """Of the row at this place."""
@@ -88,9 +93,9 @@ class Block:
         missing = at + 1 - len(self.states)
         if missing > 0:
             self.states += State.UNSEEN.encode() * missing
-            self.marks += bytes(MARK) * missing
+            self.marks += bytes(self.width) * missing
         self.states[at] = ord(state)
-        self.marks[at * MARK : (at + 1) * MARK] = mark
+        self.marks[at * self.width : (at + 1) * self.width] = mark[: self.width]
         if rest:
             self.rest[at] = rest
         else:
@@ -134,11 +139,13 @@ class Block:
             ValueError: that is no such block.
         """
         states = b"".join(letter.encode() * int(number or 1) for letter, number in _CODED_RUN.findall(value["states"]))
+        marks = bytearray(b64decode(value["marks"]))
         block = cls(
             bytearray(states),
-            bytearray(b64decode(value["marks"])),
+            marks,
             {int(at): Rest(tuple(rest["accepted"]), rest["lost"]) for at, rest in value.get("rest", {}).items()},
+            MARK if len(marks) == MARK * len(states) else _OLD_MARK,
         )
-        if len(block.marks) != MARK * len(block.states) or not set(states) <= {ord(state) for state in State}:
+        if len(marks) != block.width * len(states) or not set(states) <= {ord(state) for state in State}:
             raise ValueError(f"{len(block.states)} states and {len(block.marks)} octets of marks")
         return block

@@ -1,15 +1,16 @@
 """The mails of a merge: each row filled in, under a key that every try gives it. Knows no server.
 
-Rows that make no mail go to the tally, and the others follow. Only what is on its way is kept.
+Rows that make no mail go to the tally, and the others follow. Of what is done only a digest of its key is kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.arguments.values import as_text
@@ -17,6 +18,7 @@ from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.mail.identity import stable_message_id
+from airflow_provider_smtpcm.operators.ledger.digest_set import DigestSet
 from airflow_provider_smtpcm.operators.ledger.journal import doubt, errand_of
 from airflow_provider_smtpcm.operators.ledger.ledger import NOTHING, Known
 from airflow_provider_smtpcm.operators.ledger.record import MARK
@@ -38,6 +40,10 @@ _DIGEST_OCTETS = 16
 _AS_JSON = json.JSONEncoder(sort_keys=True, default=str)
 
 
+# A row, its number before it, and after it its key, or why it has none, and its mark.
+_Keyed = tuple[int, Row | MessageError, str | None, MailError | None, bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class InFlight:
     """A row whose mail is on its way.
@@ -46,7 +52,7 @@ class InFlight:
         number: from 1.
         key: what names it.
         mail: what was made of it.
-        mark: three octets of a digest of the key.
+        mark: the first octets of a digest of the key; see `record.MARK`.
         known: what earlier tries left of it.
     """
 
@@ -92,15 +98,20 @@ class RowMails:
         self.broken: MailError | None = None
         #: Whether they came to their end, or broke.
         self.ended = False
+        # The rows from the next one on; the one before them; whether they are not those of an earlier try.
+        self._following = self._keyed()
+        self._latest: _Keyed | None = None
+        self._changed = False
 
     def __iter__(self) -> Iterator[Errand]:
         """Take one row after the other; the index of an errand is the row's number less one."""
         number = 0
         try:
-            for number, row in self._numbered():
-                key, fault = self._named(row, number)
-                mark = digest_of(str(fault) if key is None else key)[:MARK]
-                known = NOTHING if self._past is None else self._past.left(number, key, mark)
+            for number, row, key, fault, mark in self._following:
+                known: Known | None = NOTHING
+                if self._past is not None:
+                    self._latest = number, row, key, fault, mark
+                    known = self._past.left(number, key, mark, partial(self._message_id, row, number, key))
                 if known is None:
                     continue
                 made = self._made(row, number, key, fault, known)
@@ -113,12 +124,33 @@ class RowMails:
                     self.in_flight[number - 1] = InFlight(number, key, made, mark, known)
                     yield errand
                 elif self._past is not None:
-                    self._past.everybody_has_it(number, key)
+                    self._past.everybody_has_it(number)
             if self._past is not None and self.broken is None:
                 self._past.check_end(number)
         except LedgerError as error:
             self.broken = error
+            self._changed = True
         self.ended = True
+
+    def name_doubts(self) -> None:
+        """Name the rows that an earlier try left in doubt, and that this one, which is at its end, did not come to."""
+        if self._past is None:
+            return
+        doubts = self._past.not_reached(named_before=self._changed)
+        names = self._names_of(set(doubts.values()) - {None}) if self._changed else {}
+        for number, mark in doubts.items():
+            key, message_id = names.get(mark, (None, None))
+            self._tally.left_in_doubt(number, key, message_id, moved=self._changed)
+
+    def _names_of(self, marks: set[bytes | None]) -> dict[bytes | None, tuple[str, str | None]]:
+        """The key and the Message-ID of each row with one of these marks, from the one that has changed on."""
+        names: dict[bytes | None, tuple[str, str | None]] = {}
+        for number, row, key, _, mark in chain(() if self._latest is None else (self._latest,), self._following):
+            if len(names) == len(marks):
+                break
+            if key is not None and mark in marks:
+                names[mark] = key, self._message_id(row, number, key)
+        return names
 
     def _made(
         self, row: Row | MessageError, number: int, key: str | None, fault: MailError | None, known: Known
@@ -139,7 +171,7 @@ class RowMails:
             return None
 
     def mark(self, index: int) -> bytes:
-        """Three octets that tell the row of an errand from others."""
+        """What tells the row of an errand from others."""
         return self.in_flight[index].mark
 
     def _named(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
@@ -151,6 +183,12 @@ class RowMails:
         except MailError as error:
             return None, error
 
+    def _keyed(self) -> Iterator[_Keyed]:
+        for number, row in self._numbered():
+            key, fault = self._named(row, number)
+            # By its number too: many rows may have no key for the same reason.
+            yield number, row, key, fault, digest_of(f"{number}: {fault}" if key is None else key)[:MARK]
+
     def _numbered(self) -> Iterator[tuple[int, Row | MessageError]]:
         number = 0
         try:
@@ -158,13 +196,22 @@ class RowMails:
                 number += 1
                 yield number, row
         except MailError as error:
-            self.broken = error
+            self.broken = self.broken or error
         except Exception as error:  # noqa: BLE001 - rows may come from anywhere; what is on its way still ends
-            self.broken = MessageError(
+            self.broken = self.broken or MessageError(
                 f"What gives the rows failed after row {number} ({type(error).__name__}: {error}).",
                 remedy="Mend it, or write the rows to a file first.",
                 retryable=True,
             )
+
+    def _message_id(self, row: Row | MessageError, number: int, key: str | None) -> str | None:
+        """Of the mail of a row; None where no mail can be made of it any more."""
+        if key is None or isinstance(row, MessageError):
+            return None
+        try:
+            return self._mail(self._templates.fill_in(row, number), key).message_id
+        except MailError:
+            return None
 
     def _mail(self, values: dict[str, Any], key: str) -> Mail:
         mail = self._addressed(Mail(**_as_arguments(values)))
@@ -175,11 +222,10 @@ class RowMails:
 
 
 class RowKeys:
-    """What names a row across tries. Keeps 16 octets for each, not the key."""
+    """What names a row across tries. Keeps 96 bits of a digest for each row, not its key; see `DigestSet`."""
 
     def __init__(self) -> None:
-        self._seen: set[bytes] = set()
-        self._copies: Counter[bytes] = Counter()
+        self._seen = DigestSet()
 
     def claim(self, key: str | None, row: Row) -> str:
         """The row's own key, or else a digest of the row and how many like it came before.
@@ -189,21 +235,32 @@ class RowKeys:
         """
         if key is None:
             digest = digest_of(_written(row))
-            if digest not in self._seen:
-                self._seen.add(digest)
-                return digest.hex()
-            self._copies[digest] += 1
-            return f"{digest.hex()}-{self._copies[digest] + 1}"
+            return digest.hex() if self._seen.add(digest) else self._next_copy(digest.hex())
         key = key.strip()
         if not key:
             raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
-        digest = digest_of(key)
-        if digest in self._seen:
+        if not self._seen.add(digest_of(key)):
             raise MessageError(
                 f"Another row has the row_key {key!r} already.", remedy="Choose columns that tell any two rows apart."
             )
-        self._seen.add(digest)
         return key
+
+    def _next_copy(self, name: str) -> str:
+        """The name of one more row like others; copies are numbered from 2, without a gap."""
+
+        def is_taken(number: int) -> bool:
+            return digest_of(f"{name}-{number}") in self._seen
+
+        # Searched for, since a counter of each would cost a hundred octets.
+        taken, free = 1, 2
+        while is_taken(free):
+            taken, free = free, 2 * free
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if is_taken(middle) else (taken, middle)
+        copy = f"{name}-{free}"
+        self._seen.add(digest_of(copy))
+        return copy
 
 
 def _written(row: Row) -> str:

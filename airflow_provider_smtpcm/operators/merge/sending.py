@@ -101,16 +101,17 @@ def send_all(
 
 def _leave(mails: RowMails, tally: MergeTally, journal: LedgerJournal | None, why: BaseException) -> None:
     """Account for rows whose mails were made, and of which nothing was heard in this try."""
-    doubt = OutcomeUnknownError(
-        f"The task was interrupted ({_reason(why)}) while this mail was on its way.",
-        remedy="Look for its Message-ID in the server's log.",
-    )
     not_begun = StoppedError(f"It was not sent: {_reason(why)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
         if index not in journal.in_doubt if journal is not None else isinstance(why, StoppedError):
             tally.delivered(row.number, row.key, row.mail, as_before(index, row.mail, row.known, not_begun))
             continue
-        tally.in_doubt(row.number, row.key, doubt, message_id=row.mail.message_id, accepted=row.known.rest.accepted)
+        message_id = row.mail.message_id
+        doubt = OutcomeUnknownError(
+            f"The task was interrupted ({_reason(why)}) while the mail {message_id} was on its way.",
+            remedy="Look for its Message-ID in the server's log.",
+        )
+        tally.in_doubt(row.number, row.key, doubt, message_id=message_id, accepted=row.known.rest.accepted)
         if journal is not None:
             journal.never_heard(index)
     mails.in_flight.clear()

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-#: So many failures stand in the log one by one; of the others it has the number.
-LOGGED = 20
+#: So many failures stand in the log one by one, and so many mails that may have been delivered, since somebody has to
+#: look for each; of the others it has the number.
+LOGGED, LOGGED_IN_DOUBT = 20, 500
 # So many rows with the same trouble are named by their numbers.
 _NUMBERED = 5
 #: So many stand in the result (the XCom); all of them stand in the report.
@@ -41,7 +42,8 @@ class MergeTally:
         self._source = source
         self._report = report
         self._began = self._told = time.monotonic()
-        self._logged = 0
+        # How many were logged of those in doubt, and of the others.
+        self._logged: Counter[bool] = Counter()
         # The rows with each trouble that was logged: as many as are named, and how many there are.
         self._alike: dict[tuple[str, str], list[int]] = {}
         self._repeated: Counter[tuple[str, str]] = Counter()
@@ -112,26 +114,30 @@ class MergeTally:
         self._write(number, key, outcome=outcome, error=error, delivery=delivery)
         self._tell_now_and_then()
 
-    def settled_before(self, number: int, key: str | None, outcome: str, *, in_doubt: bool) -> None:
-        """A row that an earlier try has settled.
-
-        Args:
-            number: of the row.
-            key: what names it.
-            outcome: what became of it.
-            in_doubt: whether that is told only now, since that try ended without a word.
-        """
+    def settled_before(self, number: int, outcome: str) -> None:
+        """A row that an earlier try has settled, and named where it was in trouble."""
         self._counts[outcome] += 1
         self.earlier += 1
-        error = OutcomeUnknownError(
-            "It was about to be sent, or on its way, when an earlier try ended without a word.",
-            remedy="Look for it in the server's log before you send it again.",
-        )
         if outcome != "accepted":
-            self.first.setdefault(outcome, f"row {number}: {error if outcome == 'unknown' else 'by an earlier try'}")
-        if in_doubt:
-            self._log(number, outcome, error)
-            self._write(number, key, outcome=outcome, error=error)
+            said = f"{_left_in_doubt(None)}" if outcome == "unknown" else "by an earlier try"
+            self.first.setdefault(outcome, f"row {number}: {said}")
+        self._tell_now_and_then()
+
+    def left_in_doubt(self, number: int, key: str | None, message_id: str | None, *, moved: bool = False) -> None:
+        """A row that an earlier try has begun, and said nothing of.
+
+        Args:
+            number: of the row, in that try.
+            key: what names it; None: not known.
+            message_id: of its mail; None: not known.
+            moved: whether the rows have changed, so that the number says little, and the key more.
+        """
+        self._counts["unknown"] += 1
+        self.earlier += 1
+        error = _left_in_doubt(message_id, key if moved else None)
+        self.first.setdefault("unknown", f"row {number}: {error}")
+        self._log(number, "unknown", error)
+        self._write(number, key, outcome="unknown", error=error, message_id=message_id)
         self._tell_now_and_then()
 
     def in_doubt(
@@ -207,12 +213,13 @@ class MergeTally:
             if len(self._alike[trouble]) <= _NUMBERED:
                 self._alike[trouble].append(number)
             return
-        self._logged += 1
-        if self._logged <= LOGGED:
+        in_doubt = outcome == "unknown"
+        self._logged[in_doubt] += 1
+        most = LOGGED_IN_DOUBT if in_doubt else LOGGED
+        if self._logged[in_doubt] <= most:
             self._alike[trouble] = [number]
-        if self._logged <= LOGGED:
             log.warning("Row %d: %s: %s", number, outcome, error)
-        if self._logged == LOGGED:
+        if self._logged[in_doubt] == most:
             log.warning("Further rows in trouble are counted, and stand in 'report_file' if it is given.")
 
     def _write(
@@ -263,3 +270,12 @@ def without_addresses(result: Mapping[str, object]) -> dict[str, object]:
     counts = cast("Mapping[str, int]", result["counts"])
     more = {"refused_more": counts["refused"] + counts["partial"], "failed_more": counts["failed"]}
     return {**result, "refused": [], "failed": [], **more}
+
+
+def _left_in_doubt(message_id: str | None, key: str | None = None) -> OutcomeUnknownError:
+    mail = f"The mail {message_id}" if message_id else "Its mail"
+    return OutcomeUnknownError(
+        f"{mail}{f' of the row {key!r}' if key else ''} was about to be sent, or on its way, when an earlier try ended "
+        "without knowing what became of it.",
+        remedy="Look for it in the server's log before you send it again.",
+    )

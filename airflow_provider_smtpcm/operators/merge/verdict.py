@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.errors import LedgerError, MailError
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally
 
@@ -54,7 +54,9 @@ def verdict(
         *(f"  - {_told(tally, outcome)}" for outcome in grave),
         *(f"  - {fault}" for fault in faults),
     ]
-    retry_unknown = tolerance.retry_unknown and tally["unknown"] > 0
+    # With rows that have changed, another try would send nothing of what an earlier one left in doubt.
+    changed = any(isinstance(fault, LedgerError) and not fault.retryable for fault in faults)
+    retry_unknown = tolerance.retry_unknown and tally["unknown"] > 0 and not changed
     may_pass = bool(any(fault.retryable for fault in faults) or tally.retryable & set(grave) or retry_unknown)
     in_doubt = 0 if tolerance.retry_unknown else tally["unknown"]
     harmless = durable or not (handed_over or in_doubt)

@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.operators.ledger import book
 from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, errand_of
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger
-from airflow_provider_smtpcm.operators.ledger.record import Rest, State
+from airflow_provider_smtpcm.operators.ledger.record import MARK, Rest, State
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.patience import who_is_left
 from tests.operators.ledger.stores import Memory
@@ -37,7 +37,7 @@ LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, 
 
 def mark(row: int) -> bytes:
     """What tells a row from all others."""
-    return row.to_bytes(3, "big")
+    return row.to_bytes(MARK, "big")
 
 
 def mail(*to: str) -> Mail:
@@ -170,7 +170,7 @@ def test_who_has_nothing_just_now_is_not_waited_for() -> None:
 def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     """And until then by nothing; also where it cannot be written any more."""
     store = SlowOnce()
-    journal = LedgerJournal(Ledger(store), mark)
+    journal = LedgerJournal(Ledger(store, window=4), mark)
     woken = threading.Event()
     journal.wakes(woken.set)
     store.go_on.clear()
@@ -187,6 +187,25 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     assert woken.wait(5)
     with pytest.raises(LedgerError):
         next(admitted)
+
+
+def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_is_slow() -> None:
+    """Else half of the largest window would be in doubt, for a server that takes a mail a second."""
+    store = Memory()
+    ledger = Ledger(store, window=64)
+    journal = LedgerJournal(ledger, mark)
+    admitted = journal.admit(iter(errands(100)))
+    flying = [passed_on(admitted).index for _ in range(64)]
+    while journal._reserved is None:  # the next ones wait for room
+        next(admitted)
+    ledger._window.rows = 2
+    for _ in range(3):
+        for index in flying:
+            journal.heard(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
+        flying = [passed_on(admitted).index for _ in range(2)]
+        again = Ledger(store)
+        assert [row for row in range(100) if again.known(row, mark(row)) == Known(State.OPEN)] == flying
+    assert flying == [68, 69]
 
 
 def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
@@ -282,7 +301,7 @@ def in_doubt(store: Memory) -> Ledger:
     ledger = Ledger(store)
     ledger.record(0, State.UNKNOWN, Rest((), {C: "550 5.1.1 no"}), mark=mark(0))
     ledger.end(Standing.OPEN)
-    return Ledger(store)
+    return Ledger(store, window=16)
 
 
 @pytest.mark.parametrize("heard", [True, False])
