@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.file_state import WRITTEN_TO, FileChangedError, UnchangedFile
 from airflow_provider_smtpcm.worker_path import as_written, file_remedy
 
 if TYPE_CHECKING:
@@ -39,7 +41,12 @@ def read_body_file(field: str, file: str, encoding: str, environment: jinja2.Env
     """Where a template file was found, and what stands in it; arguments and errors as `render_body_file` has them."""
     path = _find(field, file, [Path(folder) for folder in getattr(environment.loader, "searchpath", ())])
     try:
-        return path, path.read_text(encoding=encoding)
+        with io.TextIOWrapper(io.BufferedReader(UnchangedFile(path)), encoding=encoding) as text:
+            return path, text.read()
+    except FileChangedError as error:
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=WRITTEN_TO, retryable=True
+        ) from None
     except (OSError, UnicodeError, LookupError) as error:
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
