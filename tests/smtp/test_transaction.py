@@ -12,6 +12,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp import Outcome
+from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
 
@@ -27,7 +28,13 @@ def outgoing(*to: str) -> Outgoing:
 
 
 def begun(
-    mail: Outgoing | None = None, *, pipelined: bool = True, chunking: bool = False, reset: bool = False
+    mail: Outgoing | None = None,
+    *,
+    pipelined: bool = True,
+    chunking: bool = False,
+    reset: bool = False,
+    announced: int | None = None,
+    manners: Manners | None = None,
 ) -> Transaction:
     """A transaction of which all that may be said at once was said."""
     mail = mail or outgoing()
@@ -40,8 +47,10 @@ def begun(
         pipelined=pipelined,
         on_heels=False,
         reset=reset,
+        announced=announced,
+        manners=manners or Manners(),
     )
-    begun.said = len(begun.lines) if pipelined else 1
+    begun.said = len(begun.next_lines())
     return begun
 
 
@@ -58,7 +67,8 @@ def hear(transaction: Transaction, *replies: str) -> Transaction:
         transaction.hear(reply(words))
         if transaction.stage in (Stage.CONTENT, Stage.LONE_DOT):
             transaction.stage, transaction.handed_over = Stage.ANSWER, True
-        transaction.said = min(max(transaction.said, transaction._heard + 1), len(transaction.lines))
+        if transaction.stage is Stage.ENVELOPE:
+            transaction.said += len(transaction.next_lines())
     return transaction
 
 
@@ -210,7 +220,7 @@ def test_recipients_too_many_are_asked_for_again(words: str) -> None:
     """RFC 5321 4.5.3.1.10, in the words of servers old and new."""
     mail = outgoing(A, B, C)
     assert outcome(hear(begun(mail), "250", "250", words, words, "354", "250 queued")) is None
-    assert (mail.recipients, mail.accepted, mail.refused) == ([B, C], [A], {})
+    assert (list(mail.recipients), mail.accepted, mail.refused) == ([B, C], [A], {})
     delivery = hear(begun(mail), "250", "250", "250", "354", "250 queued").delivery
     assert delivery is not None
     assert (delivery.outcome, delivery.accepted) == (Outcome.ACCEPTED, (A, B, C))
