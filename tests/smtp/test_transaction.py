@@ -322,8 +322,11 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
         assert set(delivery.refused) == everybody
 
 
-def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_takes() -> None:
+def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each group waits for the replies to the one before; DATA goes with the last one, or once one was too many."""
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.transaction.FURTHER_GROUP", 3)
     mail, manners = outgoing(*(f"r{number}@corp.example" for number in range(8))), Manners(recipients_taken=3)
     transaction = begun(mail, reset=True, manners=manners)
     assert transaction.said == 5
