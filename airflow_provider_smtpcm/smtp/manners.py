@@ -18,8 +18,9 @@ class Manners:
     pipelining_works: bool = False
     #: Recipients that it takes in one transaction, as it was found to have a limit; None: no limit was met.
     recipient_limit: int | None = None
-    #: Recipients that it has taken in one transaction, so that as many are asked for in one group.
-    recipients_taken: int = RECIPIENTS_ASSUMED
+    #: Recipients that are asked for in one group. At first two groups are a little more than what Postfix takes, so
+    #: that few are too many; once it has taken more, as many.
+    recipients_at_once: int = 550
     # A limit that was met once and is not believed yet.
     _doubtful_limit: int | None = None
 
@@ -38,4 +39,4 @@ class Manners:
 
     def took(self, recipients: int) -> None:
         """It took a mail for so many."""
-        self.recipients_taken = max(self.recipients_taken, recipients)
+        self.recipients_at_once = max(self.recipients_at_once, recipients)

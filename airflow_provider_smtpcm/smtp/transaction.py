@@ -5,8 +5,8 @@ one group (RFC 2920).
 
 A mail to more recipients than a server takes at once goes in further transactions, with the same octets. How many that
 are is announced (RFC 9422 4), or is learned from the first 452 (RFC 5321 4.5.3.1.10): until then recipients are asked
-for in groups: 100 first, which every server takes (4.5.3.1.8), then 500, and each group waits for the replies to the
-one before, so that no more than one group is too many. Postfix closes the connection after a thousand of that kind.
+for in groups, each of which waits for the replies to the one before, so that no more than one group is too many. Every
+server takes 100 (4.5.3.1.8); Postfix takes 1,000, and closes the connection when 1,000 more were too many.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ _TOO_MANY_WORDS = re.compile("too many", re.IGNORECASE)
 # What servers say that find commands in a group although they had offered to take them so. Some repeat the address,
 # and nobody's "data-pipeline@" is meant.
 _NO_PIPELINING = re.compile(r"\bsynchroni[sz]ation error\b|\bpipelining\b", re.IGNORECASE)
-# So many recipients are asked for at once behind the first ones, while no limit is known.
-FURTHER_GROUP = 500
 
 
 class Stage(Enum):
@@ -121,7 +119,7 @@ class Transaction:
         lines += [f"RCPT TO:<{address}>" for address in self._recipients]
         # How many of them this transaction asks for, and how many at once.
         self._asked = len(self._recipients)
-        self._group = max(announced or 0, manners.recipients_taken)
+        self._group = max(announced or 0, manners.recipients_at_once)
         if not chunking:
             lines.append("DATA")
         #: Every command line of the envelope.
@@ -172,7 +170,7 @@ class Transaction:
             return []
         end = self.said + 1
         if self.pipelined:
-            end = self.said + FURTHER_GROUP if self.said else self._reset + 1 + self._group
+            end = max(self._reset + 1, self.said) + self._group
             if end >= self._reset + 1 + self._asked:
                 end = len(self.lines)
         return self.lines[self.said : end]

@@ -155,12 +155,12 @@ def test_of_recipients_who_are_all_refused_the_others_are_asked() -> None:
 
 
 def test_a_sender_who_is_refused_is_refused_before_all_recipients_were_named() -> None:
-    """A group of a hundred goes with the MAIL, and no further one."""
+    """One group goes with the MAIL, and no further one."""
     limit = Limit(1000, also=lambda about: "550 5.7.1 not you" if about.startswith("MAIL") else None)
     with Server(limit, offers=PIPELINING) as server:
-        (delivery,) = sent(server, letter(0, 500))
-    assert (delivery.outcome, len(delivery.refused)) == (Outcome.REFUSED, 500)
-    assert sum(line.startswith("RCPT") for line in server.commands) == 100
+        (delivery,) = sent(server, letter(0, 1500))
+    assert (delivery.outcome, len(delivery.refused)) == (Outcome.REFUSED, 1500)
+    assert sum(line.startswith("RCPT") for line in server.commands) == 550
     assert "DATA" not in server.commands
 
 
@@ -179,7 +179,7 @@ def test_a_limit_is_explored_once_for_all_mails_of_a_connection(says: str, offer
     assert [delivery.outcome for delivery in found] == [Outcome.ACCEPTED] * 2
     assert all(list(delivery.accepted) == people(700) for delivery in found)
     assert all(everybody_once(server, index, 700) for index in range(2))
-    first = 600 if "PIPELINING" in offers else 151
+    first = 550 if "PIPELINING" in offers else 151
     assert limit.asked[0] == first
     assert sorted(limit.asked[1:]) == [100, 100, *[150] * 7]
     assert manners.recipient_limit == 150
@@ -192,7 +192,7 @@ def test_a_limit_below_what_every_server_takes_is_believed_once_it_was_met_twice
     with Server(limit, offers=PIPELINING) as server:
         (delivery,) = sent(server, letter(0, 150))
     assert delivery.outcome is Outcome.ACCEPTED
-    assert limit.asked == [100, 100, 30, 30, 30]
+    assert limit.asked == [150, 120, 30, 30, 30]
 
 
 def test_what_a_server_announces_is_kept_to_from_the_first_mail_on() -> None:
@@ -220,10 +220,10 @@ def test_what_a_server_has_taken_is_asked_for_at_once_from_then_on() -> None:
     limit = Limit(1000)
     manners = Manners()
     with Server(limit, offers=PIPELINING) as server:
-        found = sent(server, letter(0, 450), letter(1, 450), manners=manners)
+        found = sent(server, letter(0, 700), letter(1, 700), manners=manners)
     assert [delivery.outcome for delivery in found] == [Outcome.ACCEPTED] * 2
-    assert limit.asked == [450, 450]
-    assert manners.recipients_taken == 450
+    assert limit.asked == [700, 700]
+    assert manners.recipients_at_once == 700
 
 
 @pytest.mark.parametrize("offers", [PIPELINING, BINARY, ("SIZE 0",)])

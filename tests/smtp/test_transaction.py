@@ -287,7 +287,7 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
     answers: list[str], pipelined: bool, chunking: bool, reset: bool, recipients: int, group: int, limit: int | None
 ) -> None:
     """Nobody is accepted without a yes after the end of the message, and each further transaction has fewer to ask."""
-    manners = Manners(recipients_taken=group, recipient_limit=limit)
+    manners = Manners(recipients_at_once=group, recipient_limit=limit)
     mail = outgoing(*(f"r{number}@corp.example" for number in range(recipients)))
     everybody = set(mail.recipients)
     left = iter(answers)
@@ -322,12 +322,9 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
         assert set(delivery.refused) == everybody
 
 
-def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_takes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_takes() -> None:
     """Each group waits for the replies to the one before; DATA goes with the last one, or once one was too many."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.transaction.FURTHER_GROUP", 3)
-    mail, manners = outgoing(*(f"r{number}@corp.example" for number in range(8))), Manners(recipients_taken=3)
+    mail, manners = outgoing(*(f"r{number}@corp.example" for number in range(8))), Manners(recipients_at_once=3)
     transaction = begun(mail, reset=True, manners=manners)
     assert transaction.said == 5
     hear(transaction, "250", "250", "250", "250")
@@ -346,7 +343,7 @@ def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_take
 def test_no_further_recipient_is_named_once_one_was_too_many(pipelined: bool, chunking: bool) -> None:
     """The message follows for those who were accepted."""
     mail = outgoing(*(f"r{number}@corp.example" for number in range(5)))
-    transaction = begun(mail, pipelined=pipelined, chunking=chunking, manners=Manners(recipients_taken=2))
+    transaction = begun(mail, pipelined=pipelined, chunking=chunking, manners=Manners(recipients_at_once=2))
     hear(transaction, "250", "250", "452 4.5.3 too many")
     if not chunking:
         hear(transaction, "354")

@@ -154,7 +154,7 @@ def limited_postfix(anonymous_postfix: AnonymousPostfix) -> Iterator[LimitedPost
 
 
 @pytest.mark.parametrize(
-    ("port", "limit", "too_many"), [("default", 1000, 100), ("hundred", 100, 500), ("one_by_one", 100, 1)]
+    ("port", "limit", "too_many"), [("default", 1000, 100), ("hundred", 100, 450), ("one_by_one", 100, 1)]
 )
 def test_a_real_postfix_takes_mails_to_any_number(
     port: str, limit: int, too_many: int, limited_postfix: LimitedPostfix, monkeypatch: pytest.MonkeyPatch
