@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, Render, joined
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.file_state import WRITTEN_TO, FileChangedError, UnchangedFile
 from airflow_provider_smtpcm.mail.tainted import DATA, TaintedStr, checked_path
 from airflow_provider_smtpcm.worker_path import as_written, file_remedy
 
@@ -55,7 +57,12 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
     path, is_template = _find(field, file, folders)
     try:
-        source = path.read_text(encoding=encoding)
+        with io.TextIOWrapper(io.BufferedReader(UnchangedFile(path)), encoding=encoding) as text:
+            source = text.read()
+    except FileChangedError as error:
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=WRITTEN_TO, retryable=True
+        ) from None
     except (OSError, UnicodeError, LookupError) as error:
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",

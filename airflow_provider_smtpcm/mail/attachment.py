@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
+from airflow_provider_smtpcm.file_state import FileState, is_plain, state_of
 from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
 from airflow_provider_smtpcm.mail.tainted import TaintedStr, checked_path
 from airflow_provider_smtpcm.worker_path import as_written, file_remedy, means_windows
@@ -34,6 +35,8 @@ class BinaryReader(Protocol):
     """What reading an attachment takes; an open file is one."""
 
     def read(self, size: int, /) -> bytes: ...
+
+    def fileno(self) -> int: ...
 
     def close(self) -> None: ...
 
@@ -93,24 +96,34 @@ class Attachment:
         return self.path is not None and not _is_local(self.path)
 
     def size(self) -> int:
-        """Its octets as of now.
+        """Its octets as of now; raises as `state` does."""
+        return self.state().size
+
+    def state(self, reader: BinaryReader | None = None) -> FileState:
+        """How large it is, and which version of it, as of now.
+
+        Args:
+            reader: what `open` gave; a file on the worker is then the one that was opened, whatever its path names by
+                now. In object storage it is always what the path names.
 
         Raises:
             MessageError: it is missing, not readable, or not a regular file.
         """
         if self.content is not None:
-            return len(self.content)
+            return FileState(len(self.content), None, 0, 0, None)
         path: Any = self.path
         local = _is_local(path)
+        if local and reader is not None:
+            return state_of(os.fstat(reader.fileno()))
         try:
             status = os.stat(path) if local else path.stat()  # noqa: PTH116 - a Path takes twice as long
             mode = getattr(status, "st_mode", 0)
             # An object store may say nothing of the mode (0); opening a FIFO would wait for somebody to write to it.
             if mode and not stat.S_ISREG(mode):
-                raise MessageError(f"{self._shown()} is not a regular file.", remedy=file_remedy(str(path)))
+                raise MessageError(f"{self.label()} is not a regular file.", remedy=file_remedy(str(path)))
             if local:
                 self.open().close()  # the permission to read it is better missed before a server is bothered
-            return int(status.st_size)
+            return state_of(status)
         except MessageError:
             raise
         except Exception as error:  # whatever a storage's own library raises; its classes are not known here
@@ -132,13 +145,14 @@ class Attachment:
         """What stat, open or read raised, as one of our errors."""
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return MessageError(
-            f"{self._shown()} cannot be read: {reason}.",
+            f"{self.label()} cannot be read: {reason}.",
             remedy=file_remedy(str(self.path or "")),
             phase=phase,
             retryable=not isinstance(error, _LASTING),
         )
 
-    def _shown(self) -> str:
+    def label(self) -> str:
+        """What errors call it: by its path, or by its name if it has none."""
         path = self.path
         if path is None:
             return f"The attachment {shown(self.name)}"
@@ -219,9 +233,8 @@ def _attachment(value: Any, what: str) -> Attachment:
 
 def _is_local(path: object) -> bool:
     """Whether a path only names a file; any other opens itself, even one that is like a path in all else."""
-    # Subclasses of pathlib's may be anything: up to some version, Airflow's ObjectStoragePath is one.
     if isinstance(path, PurePath):
-        return type(path).__module__.partition(".")[0] == "pathlib"
+        return is_plain(path)
     return isinstance(path, str) or not isinstance(path, RemotePath)
 
 

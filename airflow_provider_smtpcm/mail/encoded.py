@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
+from airflow_provider_smtpcm.file_state import WRITTEN_TO, FileState
 from airflow_provider_smtpcm.mail.attachment import Attachment, BinaryReader
 from airflow_provider_smtpcm.mail.base64_lines import BLOCK, base64_lines, base64_size
-
-_CHANGED = "Send it when whatever writes it is done: let that write to another name, and rename at the end."
 
 
 class Encoded(ABC):
@@ -36,13 +35,23 @@ class Encoded(ABC):
 
 
 class _StreamedFile(Encoded):
-    """An attachment that is read each time anew; `octets` is what it measured when it was rendered."""
+    """An attachment that is read again each time.
 
-    __slots__ = ("attachment", "octets")
+    Args:
+        attachment: the file.
+        state: as it was when it was rendered; a file that is in another one when it has been read fails.
+    """
 
-    def __init__(self, attachment: Attachment, octets: int) -> None:
+    __slots__ = ("attachment", "state")
+
+    def __init__(self, attachment: Attachment, state: FileState) -> None:
         self.attachment = attachment
-        self.octets = octets
+        self.state = state
+
+    @property
+    def octets(self) -> int:
+        """How many the file had when it was rendered."""
+        return self.state.size
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.attachment.name!r} of {self.octets} octets>"
@@ -52,17 +61,18 @@ class _StreamedFile(Encoded):
         try:
             reader = self.attachment.open()
         except MessageError as error:
-            raise MessageError(
-                error.message, remedy=error.remedy, phase=Phase.DATA, retryable=error.retryable
-            ) from error
+            raise _in_phase_data(error) from error
         try:
+            if not self.attachment.remote:  # which would cost one more request
+                self._compare(reader)
             left = self.octets
             while left:
                 block = self._read(reader, min(left, BLOCK))
                 left -= len(block)
                 yield block
             if self._read(reader, 1, short=True):
-                raise self._changed("longer")
+                raise self._resized(longer=True)
+            self._compare(reader)
         finally:
             reader.close()
 
@@ -78,17 +88,25 @@ class _StreamedFile(Encoded):
         except Exception as error:  # whatever a storage's own library raises
             raise self.attachment.fault(error, phase=Phase.DATA) from error
         if len(block) < size and not short:
-            raise self._changed("shorter")
+            raise self._resized(longer=False)
         return block
 
-    def _changed(self, how: str) -> MessageError:
-        # Retryable: without its end the server discards the message, and by the next try the file may be complete.
-        return MessageError(
-            f"The attachment {self.attachment.name!r} has become {how} than the {self.octets} octets it had.",
-            remedy=_CHANGED,
-            phase=Phase.DATA,
-            retryable=True,
-        )
+    def _compare(self, reader: BinaryReader) -> None:
+        """Fail unless the file is as it was rendered; part of what was read may be older than the rest."""
+        try:
+            now = self.attachment.state(reader)
+        except MessageError as error:
+            raise _in_phase_data(error) from error
+        if now.size != self.octets:
+            raise self._resized(longer=now.size > self.octets)
+        if now != self.state:
+            raise _changed(
+                f"{self.attachment.label()} was overwritten or replaced after its {self.octets} octets were measured."
+            )
+
+    def _resized(self, *, longer: bool) -> MessageError:
+        how = "longer" if longer else "shorter"
+        return _changed(f"{self.attachment.label()} has become {how} than the {self.octets} octets it had.")
 
 
 class Base64File(_StreamedFile):
@@ -118,3 +136,12 @@ class BinaryFile(_StreamedFile):
 
     def __iter__(self) -> Iterator[bytes]:
         return self._blocks()
+
+
+def _in_phase_data(error: MessageError) -> MessageError:
+    return MessageError(error.message, remedy=error.remedy, phase=Phase.DATA, retryable=error.retryable)
+
+
+def _changed(message: str) -> MessageError:
+    # Retryable: without its end the server discards the message, and by the next try the file may be complete.
+    return MessageError(message, remedy=WRITTEN_TO, phase=Phase.DATA, retryable=True)

@@ -118,12 +118,12 @@ class Parts:
 
 def measured(attachment: Attachment) -> Base64File:
     """A file that goes in base64."""
-    return Base64File(attachment, attachment.size())
+    return Base64File(attachment, attachment.state())
 
 
 def measured_binary(attachment: Attachment) -> BinaryFile:
     """A file that goes as it is."""
-    return BinaryFile(attachment, attachment.size())
+    return BinaryFile(attachment, attachment.state())
 
 
 _BASE64 = Parts(file=measured)

@@ -60,7 +60,8 @@ class Delivery:
 
     def never_asked(self, recipients: Iterable[str]) -> tuple[str, ...]:
         """Those of them who do not have it, and whom nobody refused."""
-        return tuple(address for address in recipients if address not in self.accepted and address not in self.refused)
+        settled = {*self.accepted, *self.refused}
+        return tuple(address for address in recipients if address not in settled)
 
     def to_dict(self) -> dict[str, object]:
         """As JSON: what the operator returns, and so the XCom."""

@@ -238,13 +238,15 @@ class Lane:
             pipelined=self._offers_pipelining and self._manners.pipelining,
             on_heels=bool(self._in_flight),
             reset=self.session.needs_reset and not self._in_flight,
+            announced=self.session.recipient_limit,
+            manners=self._manners,
         )
         self._in_flight.append(flying)
         return True
 
     def _say_lines(self, flying: Transaction, parts: list[bytes]) -> bool:
-        lines = flying.lines if flying.pipelined else flying.lines[flying.said : flying.said + 1]
-        if not flying.pipelined and flying.unanswered:
+        lines = flying.next_lines()
+        if not lines:
             return False
         if self._tell:
             for line in lines:
@@ -384,8 +386,9 @@ class Lane:
         return self.dead
 
     def _closes_the_session(self, flying: Transaction, reply: Reply) -> bool:
-        """Whether a session that has carried mail is closed: its limit, or its idle time. The mail is nobody's yet."""
-        return self.session.has_carried_mail and self._keep and flying.may_be_closed_by(reply)
+        """Whether a session is closed: its limit, its idle time, too many recipients. The mail is nobody's yet."""
+        reason = self.session.has_carried_mail or flying.too_many
+        return reason and self._keep and flying.may_be_closed_by(reply)
 
     def _settle(self, flying: Transaction, reply: Reply) -> None:
         """The transaction is over."""
@@ -396,7 +399,7 @@ class Lane:
         if flying.delivery is not None:
             self._traffic.delivered(flying.delivery)
         else:
-            self._traffic.again(flying.outgoing)
+            self._traffic.again(flying.outgoing, taken=flying.taken)
         self._in_flight.popleft()  # last, so that an interruption finds it in one place at least
         if flying.line_is_dead:
             self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
@@ -431,7 +434,7 @@ class Lane:
             return False
         if not first or self._came_of_pipelining(flying, error):
             return True
-        return self.session.has_carried_mail and isinstance(error, ConnectionLostError)
+        return (self.session.has_carried_mail or flying.too_many) and isinstance(error, ConnectionLostError)
 
     def _came_of_pipelining(self, flying: Transaction, error: MailError) -> bool:
         """Whether a server that got its commands one by one might not have failed."""

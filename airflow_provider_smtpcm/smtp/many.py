@@ -152,8 +152,10 @@ class Mailing:
         self._pace.begun()
         return self._supply.ready.popleft()
 
-    def again(self, outgoing: Outgoing) -> None:
-        """This one goes first into whatever lane is free."""
+    def again(self, outgoing: Outgoing, *, taken: bool = False) -> None:
+        """This one goes first into whatever lane is free, for those who do not have it."""
+        if taken:
+            self._pace.accepted()
         if self.closing:
             self.delivered(outgoing.not_sent(self._stop.error()))
         else:

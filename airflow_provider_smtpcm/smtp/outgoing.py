@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
@@ -46,7 +47,7 @@ class Outgoing:
         assert mail.from_address is not None
         self.sender = mail.from_address.address
         #: Whom the server has still to be asked to take.
-        self.recipients: Sequence[str] = errand.recipients or [address.address for address in mail.recipients]
+        self.recipients = deque(errand.recipients or [address.address for address in mail.recipients])
         self.accepted: list[str] = list(errand.accepted)
         self.refused: dict[str, Reply] = dict(errand.refused)
         #: What DATA sends, dots doubled and the final one included, where that is short enough to be held ready.
@@ -119,21 +120,25 @@ class Outgoing:
         """Its delivery, when nobody (else) can have received it."""
         return self._delivery(Outcome.PARTIAL if self.accepted else Outcome.NOT_SENT, self._rest(error), error.reply)
 
-    def unknown(self, why: str, handed_over_for: Sequence[str], reply: Reply | None = None) -> Delivery:
+    def unknown(
+        self, why: str, handed_over_for: Sequence[str], left: Sequence[str], reply: Reply | None = None
+    ) -> Delivery:
         """Its delivery, when it was handed over and nobody said what became of it."""
-        return self._delivery(Outcome.UNKNOWN, self.unknown_error(why, handed_over_for), reply)
+        return self._delivery(Outcome.UNKNOWN, self.unknown_error(why, handed_over_for, left), reply)
 
-    def unknown_error(self, why: str, handed_over_for: Sequence[str]) -> OutcomeUnknownError:
+    def unknown_error(self, why: str, handed_over_for: Sequence[str], left: Sequence[str]) -> OutcomeUnknownError:
         """What is known of a mail that was handed over without an answer.
 
         Args:
             why: why there is none.
             handed_over_for: the recipients whom the server had agreed to.
+            left: those who would have been asked for in a further transaction.
         """
         surely = f" {some_of(self.accepted)} did get it, by an earlier transaction." if self.accepted else ""
+        nobody_of = f" It was not sent to {some_of(left)}." if left else ""
         return OutcomeUnknownError(
             f"The whole message {self.mail.message_id} was handed to the server, and its answer never came: {why} "
-            f"It may have been delivered to {some_of(handed_over_for)}.{surely}",
+            f"It may have been delivered to {some_of(handed_over_for)}.{surely}{nobody_of}",
             remedy="Look for this Message-ID in the server's log or message tracking before sending it again.",
         )
 

@@ -110,13 +110,14 @@ class Patience:
         if not left or _is_the_end(delivery) or now + wait > give_up_at:
             del self._turns[delivery.index]
             return delivery
+        others = set(left)
         log.info("Mail %d is tried again in %.1f seconds: %s", delivery.index, wait, delivery.error)
         turn.errand = Errand(
             delivery.index,
             turn.errand.mail,
             left,
             delivery.accepted,
-            {address: reply for address, reply in delivery.refused.items() if address not in left},
+            {address: reply for address, reply in delivery.refused.items() if address not in others},
         )
         turn.became = delivery
         heapq.heappush(self._waiting, (now + wait, delivery.index))
@@ -172,9 +173,10 @@ def who_is_left(delivery: Delivery, errand: Errand) -> tuple[str, ...]:
     asked = errand.recipients
     if asked is None:
         asked = tuple(address.address for address in errand.mail.recipients)
+    accepted = set(delivery.accepted)
     rest = []
     for address in asked:
-        if address in delivery.accepted:
+        if address in accepted:
             continue
         reply = delivery.refused.get(address)
         if delivery.error.retryable if reply is None else reply.transient:

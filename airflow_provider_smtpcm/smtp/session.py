@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 # Saying good-bye is a courtesy: it may not hold anybody up.
 QUIT_TIMEOUT = 5.0
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
+_RCPTMAX = re.compile(r"(?<!\S)RCPTMAX=([1-9][0-9]{0,5})(?!\S)", re.IGNORECASE)
 
 
 class Session:
@@ -119,6 +120,12 @@ class Session:
         """The largest message that the server takes, in octets (RFC 1870); None where it does not say."""
         text = self.extensions.get("SIZE", "")
         return int(text) or None if _SIZE.fullmatch(text) else None
+
+    @property
+    def recipient_limit(self) -> int | None:
+        """How many recipients of one transaction the server takes (RFC 9422 4); None where it does not say."""
+        found = _RCPTMAX.search(self.extensions.get("LIMITS", ""))
+        return int(found[1]) if found else None
 
     def send(self, mail: Mail, *, index: int = 0) -> Delivery:
         """Send one mail. Never raises for the mail or the server: the delivery says what became of it.

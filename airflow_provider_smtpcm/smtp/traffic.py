@@ -32,6 +32,10 @@ class Line(Protocol):
     def size_limit(self) -> int | None:
         """The largest message that the server takes, in octets."""
 
+    @property
+    def recipient_limit(self) -> int | None:
+        """How many recipients of one transaction the server takes."""
+
     def say_quit(self) -> None:
         """Say good-bye without waiting for the answer."""
 
@@ -57,8 +61,8 @@ class Traffic(Protocol):
     def next_outgoing(self) -> Outgoing | None:
         """A mail that is ready to be sent, if there is one."""
 
-    def again(self, outgoing: Outgoing) -> None:
-        """Nobody has this one, or not everybody: it goes first into whatever lane is free."""
+    def again(self, outgoing: Outgoing, *, taken: bool = False) -> None:
+        """Nobody has this one, or (`taken`) some have it by now: it goes first into whatever lane is free."""
 
     def delivered(self, delivery: Delivery) -> None:
         """This is what became of a mail."""

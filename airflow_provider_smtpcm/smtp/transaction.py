@@ -2,17 +2,24 @@
 
 It says which command lines there are and takes the replies in their order, whether they were asked for one by one or in
 one group (RFC 2920).
+
+A mail to more recipients than a server takes at once goes in further transactions, with the same octets. How many that
+are is announced (RFC 9422 4), or is learned from the first 452 (RFC 5321 4.5.3.1.10): until then recipients are asked
+for in groups, each of which waits for the replies to the one before, so that no more than one group is too many. Every
+server takes 100 (4.5.3.1.8); Postfix takes 1,000, and closes the connection when 1,000 more were too many.
 """
 
 from __future__ import annotations
 
 import re
 from enum import Enum, auto
+from itertools import islice
 
 from airflow_provider_smtpcm.errors import MailError, Phase, ProtocolError, Reply
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.interruption import interrupted_by, not_sent_for
+from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 
 # RFC 5321 4.5.3.1.10: 452, and from servers of old 552, for "too many recipients"; RFC 3463 calls that X.5.3.
@@ -54,12 +61,18 @@ class Transaction:
         pipelined: whether the lines are said in one group.
         on_heels: whether they go right behind another message, before its answer.
         reset: whether the server has to forget what was said before.
+        announced: how many recipients a transaction may have (LIMITS RCPTMAX, RFC 9422 4); None: it does not say.
+        manners: what is known of the server; what is learned of its limit is kept there.
     """
 
     __slots__ = (
         "_accepted",
+        "_asked",
+        "_group",
         "_heard",
+        "_manners",
         "_peer",
+        "_recipients",
         "_refused",
         "_reset",
         "_sender_refused",
@@ -76,6 +89,8 @@ class Transaction:
         "rendering",
         "said",
         "stage",
+        "taken",
+        "too_many",
     )
 
     def __init__(
@@ -89,6 +104,8 @@ class Transaction:
         pipelined: bool,
         on_heels: bool,
         reset: bool,
+        announced: int | None,
+        manners: Manners,
     ) -> None:
         self.outgoing = outgoing
         self.rendering = rendering
@@ -98,7 +115,12 @@ class Transaction:
         self.stage = ENVELOPE
         lines = ["RSET"] if reset else []
         lines.append(f"MAIL FROM:<{outgoing.sender}>{parameters}")
-        lines += [f"RCPT TO:<{address}>" for address in outgoing.recipients]
+        limits = (len(outgoing.recipients), announced, manners.recipient_limit)
+        self._recipients = list(islice(outgoing.recipients, min(limit for limit in limits if limit)))
+        lines += [f"RCPT TO:<{address}>" for address in self._recipients]
+        # How many of them this transaction asks for, and how many at once.
+        self._asked = len(self._recipients)
+        self._group = max(announced or 0, manners.recipients_at_once)
         if not chunking:
             lines.append("DATA")
         #: Every command line of the envelope.
@@ -109,10 +131,15 @@ class Transaction:
         self.handed_over = False
         #: Whether a final dot was owed although nobody wanted the message.
         self.lone_dot = False
+        #: Whether the server has taken the message for those whom it had accepted.
+        self.taken = False
+        #: Whether it was asked for more recipients than it takes, and will be asked for fewer from now on.
+        self.too_many = False
         #: Whether the connection can carry no further mail.
         self.line_is_dead = False
-        #: What became of the mail; None where the rest of its recipients has to be asked in a further transaction.
+        #: What became of the mail; None where the rest of its recipients is asked in a further transaction.
         self.delivery: Delivery | None = None
+        self._manners = manners
         self._peer = peer
         self._reset = reset
         self._heard = 0
@@ -138,6 +165,17 @@ class Transaction:
         """Whether a reply to a command line was heard."""
         return self._heard > 0
 
+    def next_lines(self) -> list[str]:
+        """The command lines that may be said now."""
+        if self.unanswered:
+            return []
+        end = self.said + 1
+        if self.pipelined:
+            end = max(self._reset + 1, self.said) + self._group
+            if end >= self._reset + 1 + self._asked:
+                end = len(self.lines)
+        return self.lines[self.said : end]
+
     def may_be_closed_by(self, reply: Reply) -> bool:
         """Whether a 421 is only about the session, so that the mail may go through another one."""
         return self.stage is ENVELOPE and not self._objects_to_the_group(reply)
@@ -158,23 +196,22 @@ class Transaction:
             raise self._desynchronised(reply)
         if code == 421:
             self._closing(reply)
-        elif at > len(self.outgoing.recipients):
+        elif at > self._asked:
             self._hear_data(reply)
         elif code // 100 == 3 or at < 0:
             if not reply.positive:
                 raise self._desynchronised(reply)
         elif at > 0:
-            self._hear_recipient(self.outgoing.recipients[at - 1], reply)
+            self._hear_recipient(self._recipients[at - 1], reply)
         elif code >= 400:
             self._hear_sender_refused(reply)
 
     def broke(self, error: MailError) -> Delivery:
         """What became of the mail when the line did not survive."""
         if self.handed_over and not self.lone_dot:
-            self._merge_refused()
-            return self.outgoing.unknown(error.message, self._accepted, error.reply)
-        if self.lone_dot:
-            return self._all_refused()
+            return self._unknown(error.message, error.reply)
+        if self.lone_dot and (refused := self._all_refused()) is not None:
+            return refused
         # Nobody can have the mail: its final dot was not sent.
         if error.phase is not self.phase:
             error = type(error)(
@@ -187,28 +224,45 @@ class Transaction:
         if self.delivery is not None:
             return self.delivery
         if self.handed_over and not self.lone_dot and self.stage is not OVER:
-            self._merge_refused()
-            return self.outgoing.unknown(f"{interrupted_by(by)}.", self._accepted)
+            return self._unknown(f"{interrupted_by(by)}.")
         return self.outgoing.not_sent(not_sent_for(by))
+
+    def _unknown(self, why: str, reply: Reply | None = None) -> Delivery:
+        self.outgoing.refused.update(self._refused)
+        self.outgoing.refused.update(self._too_many)
+        return self.outgoing.unknown(why, self._accepted, self._left(), reply)
 
     def _hear_sender_refused(self, reply: Reply) -> None:
         self._sender_refused = reply
-        if not self.pipelined:
+        self._ask_no_more()
+        if not self._asked:
             self._over(self._all_refused())
 
     def _hear_recipient(self, address: str, reply: Reply) -> None:
         if self._sender_refused is None:
             if reply.positive:
                 self._accepted.append(address)
-            elif self._accepted and _too_many(reply):
-                self._too_many[address] = reply
+            elif self._accepted and is_too_many(reply):
+                self._take_too_many(address, reply)
             else:
                 self._refused[address] = reply
-        if self._heard - self._reset == len(self.outgoing.recipients) + 1:
+        if self._heard - self._reset == self._asked + 1:
             if self.chunking and self._accepted:
                 self.stage = CONTENT
-            elif not self._accepted and (self.chunking or not self.pipelined):
+            elif not self._accepted and not self.unanswered:
                 self._over(self._all_refused())
+
+    def _take_too_many(self, address: str, reply: Reply) -> None:
+        if not self._too_many:
+            self.too_many = self._manners.found_limit(len(self._accepted) + len(self._refused))
+            self._ask_no_more()
+        self._too_many[address] = reply
+
+    def _ask_no_more(self) -> None:
+        """Leave out the recipients that were not asked for yet."""
+        asked = min(max(0, self.said - self._reset - 1), self._asked)
+        del self.lines[self._reset + 1 + asked : self._reset + 1 + self._asked]
+        self._asked = asked
 
     def _hear_data(self, reply: Reply) -> None:
         if reply.code == 354:
@@ -217,7 +271,6 @@ class Transaction:
         elif reply.code < 400:
             raise self._desynchronised(reply)
         elif self._accepted:
-            self._merge_refused()
             self._over(self._refuse("the message (DATA)", reply))
         else:
             self._over(self._all_refused())
@@ -236,7 +289,6 @@ class Transaction:
                     remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
                     phase=Phase.DATA,
                 )
-            self._merge_refused()
             self._over(self._refuse("to take the rest", reply))
         elif reply.code // 100 == 3:
             raise self._desynchronised(reply, "the end of the message")
@@ -244,44 +296,55 @@ class Transaction:
             self._taken(reply)
         else:
             self.line_is_dead = reply.code == 421
-            self._merge_refused()
             self._over(self._refuse("the message", reply))
 
     def _taken(self, reply: Reply) -> None:
         outgoing = self.outgoing
         outgoing.accepted += self._accepted
-        self._merge_refused(too_many=False)
-        if self._too_many:
-            outgoing.recipients = list(self._too_many)
-        else:
+        outgoing.refused.update(self._refused)
+        self._manners.took(self._asked - len(self._too_many))
+        self.taken = True
+        if not self._go_on():
             self.delivery = outgoing.answered(self._peer, reply)
         self.stage = OVER  # last, so that an interruption does not take it for a transaction that asks the rest
+
+    def _go_on(self) -> bool:
+        """Leave those to a further transaction whom the server was not asked to take; whether there are any."""
+        left = self.outgoing.recipients
+        for _ in range(self._asked):
+            left.popleft()
+        left.extendleft(reversed(self._too_many))
+        return bool(left)
+
+    def _left(self) -> list[str]:
+        """The recipients whom the server was not asked to take, or not together with the others."""
+        return [*self._too_many, *islice(self.outgoing.recipients, self._asked, None)]
 
     def _closing(self, reply: Reply) -> None:
         """421: the recipients that the server took are forgotten with the rest."""
         self.line_is_dead = True
         self._over(self._refuse("to go on", reply, retryable=True))
 
-    def _all_refused(self) -> Delivery:
+    def _all_refused(self) -> Delivery | None:
+        """What becomes of a mail that the server took for none of those whom it was asked for; None: it is asked on."""
         if self._sender_refused is not None:
             return self._refuse(f"the sender {self.outgoing.sender}", self._sender_refused, phase=Phase.ENVELOPE)
-        self._merge_refused()
-        transient = any(said.transient for said in self._refused.values())
-        said = next(iter(self._refused.values()))
+        outgoing, refused = self.outgoing, self._refused.values()
+        outgoing.refused.update(self._refused)
+        said = next((reply for reply in refused if is_too_many(reply)), None)
+        if said is None and self._go_on():
+            return None
+        said = said or next(iter(refused))
+        transient = any(reply.transient for reply in outgoing.refused.values())
         return self._refuse("every recipient", said, phase=Phase.ENVELOPE, retryable=transient)
 
     def _refuse(
         self, what: str, reply: Reply, *, phase: Phase | None = None, retryable: bool | None = None
     ) -> Delivery:
+        self.outgoing.refused.update(self._refused)
         return self.outgoing.refuse(self._peer, what, reply, phase=phase or self.phase, retryable=retryable)
 
-    def _merge_refused(self, *, too_many: bool = True) -> None:
-        if self._refused:
-            self.outgoing.refused.update(self._refused)
-        if too_many and self._too_many:
-            self.outgoing.refused.update(self._too_many)
-
-    def _over(self, delivery: Delivery) -> None:
+    def _over(self, delivery: Delivery | None) -> None:
         self.stage = OVER
         self.delivery = delivery
 
@@ -298,7 +361,7 @@ class Transaction:
         )
 
 
-def _too_many(reply: Reply) -> bool:
+def is_too_many(reply: Reply) -> bool:
     """Whether the rest of the recipients will do in a transaction of their own."""
     if reply.code not in _TOO_MANY_CODES:
         return False

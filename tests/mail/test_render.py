@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
@@ -20,6 +20,7 @@ from airflow_provider_smtpcm.mail import render as module
 from airflow_provider_smtpcm.mail.base64_lines import BLOCK
 from airflow_provider_smtpcm.mail.encoded import Encoded
 from airflow_provider_smtpcm.mail.render import Rendering, render
+from tests.smtp.files import Changing, overwrite, replace
 
 NOON = datetime(2024, 1, 31, 12, 0, 0, tzinfo=UTC)
 
@@ -118,6 +119,59 @@ def test_an_attachment_that_changes_breaks_the_mail_off(actual: int, how: str, b
     assert caught.value.retryable
     assert caught.value.remedy
     assert file.closed == 1
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("read", [0, 1, 3])
+@pytest.mark.parametrize("harm", [overwrite, replace])
+def test_an_attachment_that_keeps_its_length_and_changes_breaks_the_mail_off(
+    harm: Callable[[Path, bytes], None], read: int, binary: bool, tmp_path: Path
+) -> None:
+    """However much of it was read by then; the mail ends before its last octets, and its error names the file."""
+    path = tmp_path / "report.csv"
+    path.write_bytes(b"x" * 2 * BLOCK)
+    rendering = render(mail(attachments=[path], text="x"), binary=binary)
+    blocks = iter(rendering)
+    got = [next(blocks) for _ in range(read)]
+    harm(path, b"y" * 2 * BLOCK)
+
+    if harm is replace and read > 1:  # what is being read is the old file, and whole
+        assert len(b"".join([*got, *blocks])) == rendering.size
+        return
+    with pytest.raises(
+        MessageError, match=r"report\.csv' was overwritten or replaced after its 87552 octets"
+    ) as caught:
+        got += blocks
+    assert len(b"".join(got)) < rendering.size
+    assert (caught.value.phase, caught.value.retryable) == (Phase.DATA, True)
+    assert b"".join(render(mail(attachments=[path])))
+
+
+@pytest.mark.parametrize("how", ["overwritten", "replaced"])
+def test_an_object_that_is_another_one_afterwards_breaks_the_mail_off(how: str, tmp_path: Path) -> None:
+    """By its time or its version, as the storage has it: its blocks may have come from both."""
+    rendering = render(mail(attachments=[Changing(tmp_path, 100_000, how, remote=True).path]))
+    with pytest.raises(MessageError, match="was overwritten or replaced") as caught:
+        list(rendering)
+    assert (caught.value.phase, caught.value.retryable) == (Phase.DATA, True)
+
+
+@pytest.mark.parametrize("touch", ["chmod", "link", "unlink"])
+def test_what_leaves_the_octets_alone_leaves_the_mail_alone(touch: str, tmp_path: Path) -> None:
+    """A backup that links it, or a clean-up that takes it away while it is read."""
+    path = tmp_path / "report.csv"
+    path.write_bytes(b"x" * 2 * BLOCK)
+    rendering = render(mail(attachments=[path]))
+    blocks = iter(rendering)
+    got = [next(blocks), next(blocks)]
+    match touch:
+        case "chmod":
+            path.chmod(0o600)
+        case "link":
+            (tmp_path / "backup").hardlink_to(path)
+        case "unlink":
+            path.unlink()
+    assert len(b"".join([*got, *blocks])) == rendering.size
 
 
 def test_an_attachment_that_vanishes_breaks_the_mail_off(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.operators.merges import merge
 from tests.operators.test_report import lines
 from tests.operators.test_send_mail_tries import Kept, attempt, failure
+from tests.smtp.files import overwrite, replace
 from tests.smtp.server import Server
 
 Behind = Callable[..., None]
@@ -26,6 +27,10 @@ def harmed(path: Path, how: str) -> None:
             path.write_bytes(b"x" * (OCTETS // 2))
         case "grows":
             path.write_bytes(b"x" * (OCTETS * 2))
+        case "is overwritten":
+            overwrite(path, b"y" * OCTETS)
+        case "is replaced":
+            replace(path, b"y" * OCTETS)
         case "is missing" | "vanishes":
             path.unlink()
         case "is unreadable":  # for root too
@@ -77,6 +82,8 @@ def copies(server: Server) -> Counter[str]:
         ("while it is sent", "vanishes", "cannot be read: No such file or directory"),
         ("while it is sent", "shrinks", "has become shorter"),
         ("while it is sent", "grows", "has become longer"),
+        ("while it is sent", "is overwritten", "was overwritten or replaced"),
+        ("while it is sent", "is replaced", "was overwritten or replaced"),
     ],
 )
 def test_the_file_of_one_row_in_a_thousand_fails_that_row(

@@ -18,6 +18,7 @@ from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.operators.merge import row as module
 from airflow_provider_smtpcm.operators.merge.row import Row, Rows
 from airflow_provider_smtpcm.operators.merge.rows import open_rows
+from tests.smtp.files import overwrite, replace
 
 PEOPLE = [{"email": "jane@corp.example", "name": "Jane"}, {"email": "bjoern@corp.example", "name": "Björn; B."}]
 CSV = 'email,name\njane@corp.example,Jane\nbjoern@corp.example,"Björn; B."\n'
@@ -184,6 +185,33 @@ def test_where_nobody_can_tell_the_next_row_the_rows_end_in_an_error(tmp_path: P
         with pytest.raises(MessageError, match=r"after line .*'rows_encoding'") as caught:
             list(rows)
         assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_a_file_that_is_written_to_while_its_rows_are_read_gives_no_row_of_both(name: str, tmp_path: Path) -> None:
+    """Half a line of the old and half of the new would be an address that neither had; a later try finds it whole."""
+    line = '{"email": "%s@old.example"}\n' if name.endswith("jsonl") else "%s@old.example\n"
+    heading = "" if name.endswith("jsonl") else "email\n"
+    text = heading + "".join(line % f"person{number:06}" for number in range(10_000))
+    path = written(tmp_path / name, text)
+    items = opened(path).items
+    assert next(items) == {"email": "person000000@old.example"}
+    overwrite(path, text.replace("old", "new").encode())
+    emails: list[str] = []
+    with pytest.raises(MessageError, match="it was written to while it was read") as caught:
+        emails += (row["email"] for row in items if isinstance(row, dict))
+    assert caught.value.retryable
+    assert "rename" in caught.value.remedy
+    assert {email.partition("@")[2] for email in emails} == {"old.example"}
+
+
+def test_a_file_that_is_replaced_while_its_rows_are_read_is_read_to_its_end(tmp_path: Path) -> None:
+    """As it was when it was opened."""
+    path = written(tmp_path / "rows.csv", "email\n" + "jane@old.example\n" * 10_000)
+    items = opened(path).items
+    assert next(items) == {"email": "jane@old.example"}
+    replace(path, b"email\n")
+    assert len(list(items)) == 9_999
 
 
 def test_a_parquet_file_that_breaks_off_ends_in_an_error(tmp_path: Path) -> None:

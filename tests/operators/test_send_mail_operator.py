@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, task
 
+from airflow_provider_smtpcm.file_state import UnchangedFile
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.tasks import context
 from tests.smtp.dialogue import Dialogue
+from tests.smtp.files import overwrite
 
 RunDag = Callable[[DAG], Any]
 HELLO = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"
@@ -290,6 +292,30 @@ def test_a_body_file_in_another_encoding_says_which_setting_to_change(relay: Rel
         send = operator(html_file=str(page))
     with pytest.raises(AirflowFailException, match="'encoding'"):
         send.execute(context())
+
+
+def test_a_body_file_that_is_written_to_while_it_is_read_is_read_again_by_the_next_try(
+    relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than a text of which one half is new."""
+    page = tmp_path / "page.html"
+    page.write_text("<p>old</p>")
+
+    class Disturbed(UnchangedFile):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            overwrite(path, b"<p>new</p>")
+
+    with DAG("disturbed", schedule=None):
+        send = operator(html_file=str(page))
+    with monkeypatch.context() as disturb:
+        disturb.setattr("airflow_provider_smtpcm.arguments.body_file.UnchangedFile", Disturbed)
+        with pytest.raises(AirflowException, match=r"page\.html.*it was written to while it was read") as caught:
+            send.execute(context())
+    assert not isinstance(caught.value, AirflowFailException)
+    assert relay.messages == []
+    send.execute(context())
+    assert "<p>new</p>" in str(relay.messages[0].message)
 
 
 def test_a_rendered_list_is_explained(relay: Relay, run_dag: RunDag) -> None:

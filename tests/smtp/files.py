@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ class Changing:
     Args:
         path: where it is, for a file on the worker.
         size: octets that it has at first.
-        how: "shorter", "longer", "gone", or "broken", which cannot be read to its end; or "same", since it does not.
+        how: "shorter", "longer", "gone", or "broken", which cannot be read to its end; "overwritten" or "replaced" by
+            as many octets; or "same", since it does not.
         remote: whether it is in a store, and its path an object that opens itself.
     """
 
@@ -44,6 +46,27 @@ class Changing:
                 self._local.write_bytes(b"x" * (self._size * 2))
             case "gone":
                 self._local.unlink()
+            case "overwritten":
+                overwrite(self._local, b"y" * self._size)
+            case "replaced":
+                replace(self._local, b"y" * self._size)
+
+
+def overwrite(path: Path, octets: bytes) -> None:
+    """Write into the file from its beginning, as a program does that keeps it open, until its clock has noticed."""
+    before = path.stat().st_mtime_ns
+    while path.stat().st_mtime_ns == before:
+        with path.open("r+b") as file:
+            file.write(octets)
+
+
+def replace(path: Path, octets: bytes) -> None:
+    """Put another file in its place, as of the same time."""
+    status = path.stat()
+    other = path.with_suffix(".new")
+    other.write_bytes(octets)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
 
 
 class _Remote:
@@ -54,19 +77,32 @@ class _Remote:
     def __init__(self, size: int, how: str) -> None:
         self._size = size
         self._how = how
+        self._opened = 0
 
     def stat(self) -> object:
-        """As large as promised."""
+        """As large as promised; its time, or its version, is another one once it was opened."""
+        at, tag = (self._opened, "") if self._how == "overwritten" else (0, str(self._opened))
+        if self._how in ("overwritten", "replaced"):
+            return _Status(self._size, at, tag)
         return SimpleNamespace(st_size=self._size)
 
     def open(self, mode: str) -> BinaryIO:
         """Not what was promised."""
         assert mode == "rb"
+        self._opened += 1
         if self._how == "gone":
             raise LookupError("no such key")
-        sizes = {"shorter": self._size // 2, "longer": self._size * 2, "broken": self._size, "same": self._size}
-        content = b"x" * sizes[self._how]
+        sizes = {"shorter": self._size // 2, "longer": self._size * 2}
+        content = b"x" * sizes.get(self._how, self._size)
         return _Broken(content) if self._how == "broken" else io.BytesIO(content)
+
+
+class _Status(dict[str, str]):
+    """As Airflow's ObjectStoragePath has it."""
+
+    def __init__(self, size: int, modified: float, tag: str) -> None:
+        super().__init__(ETag=tag)
+        self.st_size, self.st_mtime = size, modified
 
 
 class _Broken(io.BytesIO):

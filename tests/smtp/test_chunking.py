@@ -131,7 +131,7 @@ def test_no_answer_to_the_last_octet_is_unknown(
     assert isinstance(delivery.error, OutcomeUnknownError)
 
 
-@pytest.mark.parametrize("how", ["shorter", "longer", "gone", "broken"])
+@pytest.mark.parametrize("how", ["shorter", "longer", "gone", "broken", "overwritten", "replaced"])
 @pytest.mark.parametrize("remote", [True, False])
 def test_a_file_that_changes_on_its_way_is_never_half_a_mail(how: str, remote: bool, tmp_path: Path) -> None:
     """Fewer octets are sent than were announced, and the socket is closed."""

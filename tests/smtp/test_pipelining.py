@@ -355,7 +355,7 @@ def test_auth_is_never_in_a_group(manager_for: ManagerFor, mail: Mail) -> None:
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
-@pytest.mark.parametrize("how", ["shorter", "longer", "gone", "broken"])
+@pytest.mark.parametrize("how", ["shorter", "longer", "gone", "broken", "overwritten", "replaced"])
 @pytest.mark.parametrize("remote", [True, False])
 def test_a_file_that_changes_on_its_way_is_never_half_a_mail(
     how: str, remote: bool, pipelining: bool, tmp_path: Path

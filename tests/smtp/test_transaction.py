@@ -12,6 +12,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp import Outcome
+from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
 from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
 
@@ -27,7 +28,13 @@ def outgoing(*to: str) -> Outgoing:
 
 
 def begun(
-    mail: Outgoing | None = None, *, pipelined: bool = True, chunking: bool = False, reset: bool = False
+    mail: Outgoing | None = None,
+    *,
+    pipelined: bool = True,
+    chunking: bool = False,
+    reset: bool = False,
+    announced: int | None = None,
+    manners: Manners | None = None,
 ) -> Transaction:
     """A transaction of which all that may be said at once was said."""
     mail = mail or outgoing()
@@ -40,8 +47,10 @@ def begun(
         pipelined=pipelined,
         on_heels=False,
         reset=reset,
+        announced=announced,
+        manners=manners or Manners(),
     )
-    begun.said = len(begun.lines) if pipelined else 1
+    begun.said = len(begun.next_lines())
     return begun
 
 
@@ -58,7 +67,8 @@ def hear(transaction: Transaction, *replies: str) -> Transaction:
         transaction.hear(reply(words))
         if transaction.stage in (Stage.CONTENT, Stage.LONE_DOT):
             transaction.stage, transaction.handed_over = Stage.ANSWER, True
-        transaction.said = min(max(transaction.said, transaction._heard + 1), len(transaction.lines))
+        if transaction.stage is Stage.ENVELOPE:
+            transaction.said += len(transaction.next_lines())
     return transaction
 
 
@@ -210,7 +220,7 @@ def test_recipients_too_many_are_asked_for_again(words: str) -> None:
     """RFC 5321 4.5.3.1.10, in the words of servers old and new."""
     mail = outgoing(A, B, C)
     assert outcome(hear(begun(mail), "250", "250", words, words, "354", "250 queued")) is None
-    assert (mail.recipients, mail.accepted, mail.refused) == ([B, C], [A], {})
+    assert (list(mail.recipients), mail.accepted, mail.refused) == ([B, C], [A], {})
     delivery = hear(begun(mail), "250", "250", "250", "354", "250 queued").delivery
     assert delivery is not None
     assert (delivery.outcome, delivery.accepted) == (Outcome.ACCEPTED, (A, B, C))
@@ -269,12 +279,15 @@ def test_everybody_gets_it(chunking: bool, pipelined: bool) -> None:
     pipelined=st.booleans(),
     chunking=st.booleans(),
     reset=st.booleans(),
-    recipients=st.integers(1, 4),
+    recipients=st.integers(1, 6),
+    group=st.integers(1, 4),
+    limit=st.none() | st.integers(1, 3),
 )
 def test_whatever_is_answered_a_mail_comes_to_an_end(
-    answers: list[str], pipelined: bool, chunking: bool, reset: bool, recipients: int
+    answers: list[str], pipelined: bool, chunking: bool, reset: bool, recipients: int, group: int, limit: int | None
 ) -> None:
     """Nobody is accepted without a yes after the end of the message, and each further transaction has fewer to ask."""
+    manners = Manners(recipients_at_once=group, recipient_limit=limit)
     mail = outgoing(*(f"r{number}@corp.example" for number in range(recipients)))
     everybody = set(mail.recipients)
     left = iter(answers)
@@ -283,7 +296,7 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
         transactions += 1
         assert transactions <= recipients
         asked = set(mail.recipients)
-        transaction = begun(mail, pipelined=pipelined, chunking=chunking, reset=reset)
+        transaction = begun(mail, pipelined=pipelined, chunking=chunking, reset=reset, manners=manners)
         try:
             while transaction.stage is not Stage.OVER and (words := next(left, None)) is not None:
                 hear(transaction, words)
@@ -293,8 +306,6 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
             if transaction.stage is not Stage.OVER:
                 delivery = transaction.broke(ConnectionLostError("no more answers"))
             elif transaction.delivery is None:
-                assert words is not None
-                assert words[0] == "2"
                 assert set(mail.recipients) < asked
                 continue
             else:
@@ -309,3 +320,33 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
         assert bool(delivery.accepted) is (delivery.outcome is Outcome.PARTIAL)
     if delivery.outcome is Outcome.REFUSED:
         assert set(delivery.refused) == everybody
+
+
+def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_takes() -> None:
+    """Each group waits for the replies to the one before; DATA goes with the last one, or once one was too many."""
+    mail, manners = outgoing(*(f"r{number}@corp.example" for number in range(8))), Manners(recipients_at_once=3)
+    transaction = begun(mail, reset=True, manners=manners)
+    assert transaction.said == 5
+    hear(transaction, "250", "250", "250", "250")
+    assert transaction.next_lines() == []
+    hear(transaction, "550 5.1.1 no")
+    assert transaction.lines[5 : transaction.said] == [f"RCPT TO:<r{number}@corp.example>" for number in (3, 4, 5)]
+    hear(transaction, "250", "452 4.5.3 too many", "452 4.5.3 too many")
+    assert (transaction.lines[-2:], transaction.unanswered) == (["RCPT TO:<r5@corp.example>", "DATA"], True)
+    hear(transaction, "354", "250 queued")
+    assert [address[:2] for address in mail.accepted] == ["r0", "r1", "r3"]
+    assert [address[:2] for address in mail.recipients] == ["r4", "r5", "r6", "r7"]
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_no_further_recipient_is_named_once_one_was_too_many(pipelined: bool, chunking: bool) -> None:
+    """The message follows for those who were accepted."""
+    mail = outgoing(*(f"r{number}@corp.example" for number in range(5)))
+    transaction = begun(mail, pipelined=pipelined, chunking=chunking, manners=Manners(recipients_at_once=2))
+    hear(transaction, "250", "250", "452 4.5.3 too many")
+    if not chunking:
+        hear(transaction, "354")
+    assert transaction.stage is Stage.ANSWER
+    assert outcome(hear(transaction, "250 queued")) is None
+    assert len(mail.recipients) == 4

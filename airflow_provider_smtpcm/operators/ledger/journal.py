@@ -103,7 +103,7 @@ class LedgerJournal:
     def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""
         asked = _asked(self.in_doubt[delivery.index])
-        doubted = self._in_doubt_after(delivery)
+        doubted = set(self._in_doubt_after(delivery))
         # A refusal does not take back what an earlier try may have delivered.
         lost = {
             address: str(reply)
@@ -132,11 +132,14 @@ class LedgerJournal:
                 self._doubted[errand.index] = _who_may_have(errand.mail, known)
 
     def _in_doubt_after(self, delivery: Delivery) -> tuple[str, ...]:
-        doubted = self._doubted.get(delivery.index, ())
-        return tuple(address for address in doubted if address not in delivery.accepted)
+        doubted = self._doubted.get(delivery.index)
+        if not doubted:
+            return ()
+        accepted = set(delivery.accepted)
+        return tuple(address for address in doubted if address not in accepted)
 
     def _rest_of(self, errand: Errand) -> Rest:
-        doubted = self._doubted.get(errand.index, ())
+        doubted = set(self._doubted.get(errand.index, ()))
         refused = errand.refused.items()
         return Rest(errand.accepted, {address: str(reply) for address, reply in refused if address not in doubted})
 
@@ -177,13 +180,15 @@ def errand_of(index: int, mail: Mail, known: Known) -> Errand | None:
     """
     if not known.rest:
         return Errand(index, mail)
-    has, lost = known.rest.accepted, known.rest.lost
+    has, lost = set(known.rest.accepted), known.rest.lost
     lacking = [address.address for address in mail.recipients if address.address not in has]
-    recipients = [address for address in lacking if address not in lost] or lacking
-    if not recipients:
+    recipients = [address for address in lacking if address not in lost]
+    if not lacking:
         return None
-    refused = {address: parsed(lost[address]) for address in lacking if address not in recipients}
-    return Errand(index, mail, tuple(recipients), has, refused)
+    if not recipients:
+        return Errand(index, mail, tuple(lacking), known.rest.accepted)
+    refused = {address: parsed(lost[address]) for address in lacking if address in lost}
+    return Errand(index, mail, tuple(recipients), known.rest.accepted, refused)
 
 
 def as_before(index: int, mail: Mail, known: Known, error: MailError) -> Delivery:
@@ -203,11 +208,8 @@ def as_before(index: int, mail: Mail, known: Known, error: MailError) -> Deliver
 
 def _who_may_have(mail: Mail, rest: Rest) -> tuple[str, ...]:
     """The recipients of a mail in doubt of whom it is not known that they have it, or were refused for good."""
-    return tuple(
-        address.address
-        for address in mail.recipients
-        if address.address not in rest.accepted and address.address not in rest.lost
-    )
+    known = {*rest.accepted, *rest.lost}
+    return tuple(address.address for address in mail.recipients if address.address not in known)
 
 
 def doubtful(delivery: Delivery, doubted: Sequence[str]) -> Delivery:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import IO, Any
 
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.file_state import WRITTEN_TO, FileChangedError, UnchangedFile, is_plain
 from airflow_provider_smtpcm.operators.merge.row import BATCH, Row, Rows, checked_columns, rows_of_frame
 from airflow_provider_smtpcm.worker_path import file_remedy
 
@@ -45,12 +47,15 @@ def _unreadable(what: str, error: Exception) -> MessageError:
     remedy = STORAGE if "://" in what else file_remedy(what.lstrip("'"))
     if isinstance(error, UnicodeError | LookupError):
         remedy = "Name its encoding by 'rows_encoding'; Excel's CSV may be 'cp1252'."
+    elif isinstance(error, FileChangedError):
+        remedy = WRITTEN_TO
     return MessageError(f"{what} cannot be read: {reason}.", remedy=remedy, retryable=not isinstance(error, _LASTING))
 
 
 def _opened(path: Any) -> IO[bytes]:
+    """The file; one on the worker hands out no row that was written after it was opened, nor half of one."""
     try:
-        file: IO[bytes] = path.open("rb")
+        file: IO[bytes] = io.BufferedReader(UnchangedFile(path)) if is_plain(path) else path.open("rb")
     except Exception as error:  # whatever a storage's own library raises; its classes are not known here
         raise _unreadable(f"'{path}'", error) from error
     return file
@@ -58,8 +63,6 @@ def _opened(path: Any) -> IO[bytes]:
 
 def _opened_as_text(path: Any, encoding: str) -> tuple[IO[str], Callable[[], float] | None]:
     """The file, and what says how much of it was read."""
-    import io
-
     file = _opened(path)
     try:
         return io.TextIOWrapper(file, encoding=encoding, newline=""), _share_read(file)

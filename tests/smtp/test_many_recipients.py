@@ -1,0 +1,258 @@
+"""A mail to more recipients than a server takes at once reaches all of them; few too many are asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from airflow_provider_smtpcm.errors import StoppedError
+from airflow_provider_smtpcm.mail import Attachment, Mail
+from airflow_provider_smtpcm.mail.errand import Errand, in_order
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.manners import Manners
+from airflow_provider_smtpcm.smtp.many import Mailing, send_many
+from airflow_provider_smtpcm.smtp.patience import who_is_left
+from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.stop import Stop
+from tests.smtp.limits import Limit
+from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
+from tests.smtp.test_batch import batch
+
+PIPELINING = ("PIPELINING", "SIZE 0", "SMTPUTF8")
+BINARY = ("PIPELINING", "SIZE 0", "CHUNKING", "BINARYMIME")
+
+
+def people(number: int) -> list[str]:
+    """So many."""
+    return [f"r{at}@corp.example" for at in range(number)]
+
+
+def letter(index: int, recipients: int, **fields: object) -> Mail:
+    """A mail to so many."""
+    given = {"from_address": "etl@corp.example", "bcc": people(recipients), "text": "x", **fields}
+    return Mail(message_id=f"<{index}@corp.example>", **given)  # type: ignore[arg-type]
+
+
+def sent(server: Server, *mails: Mail, manners: Manners | None = None, **settings: object) -> list[Delivery]:
+    """What becomes of them over one connection at a time."""
+    manager = server.manager(**settings)
+    return list(send_many(mails, manager, lambda: Session(manager).open(), manners=manners))
+
+
+def everybody_once(server: Server, index: int, recipients: int) -> bool:
+    """Whether each of so many has this mail, and once."""
+    return Counter(server.copies(f"<{index}@corp.example>")) == Counter(people(recipients))
+
+
+# --- What does not go well
+
+
+def test_a_server_that_loses_its_patience_at_once_has_the_mail_all_the_same() -> None:
+    """It closes the connection after twenty too many; the next one is asked for as many as it takes."""
+    limit = Limit(150, overshoot=0)
+    with Server(limit, offers=PIPELINING) as server:
+        (delivery,) = sent(server, letter(0, 500))
+    assert (delivery.outcome, len(delivery.accepted)) == (Outcome.ACCEPTED, 500)
+    assert everybody_once(server, 0, 500)
+    assert limit.asked == [171, 150, 150, 150, 50]
+
+
+def test_a_line_that_breaks_in_a_further_transaction_leaves_those_who_have_it_alone() -> None:
+    """And the others have it by the next one."""
+    rcpts = 0
+
+    def breaks_once(about: str) -> str | None:
+        nonlocal rcpts
+        rcpts += about.startswith("RCPT")
+        return HANG_UP if rcpts == 170 and about.startswith("RCPT") else None
+
+    with Server(Limit(100, also=breaks_once), offers=("SIZE 0",)) as server:
+        (delivery,) = sent(server, letter(0, 250))
+    assert delivery.outcome is Outcome.ACCEPTED
+    assert everybody_once(server, 0, 250)
+
+
+def test_no_answer_to_a_further_transaction_leaves_its_recipients_alone_in_doubt() -> None:
+    """Those of the one before have it, and those behind are not asked for, nor by another try."""
+    messages = iter([None, STORE_AND_HANG_UP])
+    with Server(Limit(100, also=lambda about: next(messages) if about == MESSAGE else None)) as server:
+        (delivery,) = sent(server, letter(0, 350))
+    everybody = people(350)
+    assert delivery.outcome is Outcome.UNKNOWN
+    assert list(delivery.accepted) == everybody[:100]
+    assert len(server.copies("<0@corp.example>")) == 200
+    assert "It may have been delivered to r100@corp.example" in str(delivery.error)
+    assert "r0@corp.example, r1@corp.example" in str(delivery.error).partition("did get it")[0]
+    assert "It was not sent to r200@corp.example" in str(delivery.error)
+    assert who_is_left(delivery, Errand(0, letter(0, 350))) == ()
+
+
+@pytest.mark.parametrize(("answer", "again"), [("554 5.6.0 bad content", 0), ("451 4.3.0 later", 150)])
+def test_a_message_that_is_refused_in_a_further_transaction_is_refused_for_all_who_are_left(
+    answer: str, again: int
+) -> None:
+    """It is the same message; those who have it keep it, and what may pass is tried again for the others alone."""
+    messages = iter([None, answer])
+    with Server(Limit(100, also=lambda about: next(messages) if about == MESSAGE else None)) as server:
+        (delivery,) = sent(server, letter(0, 250))
+    assert (delivery.outcome, list(delivery.accepted)) == (Outcome.PARTIAL, people(100))
+    assert [str(reply) for reply in set(delivery.refused.values())] == [answer]
+    assert len(delivery.refused) == 150
+    assert len(who_is_left(delivery, Errand(0, letter(0, 250)))) == again
+    assert len(server.stored) == 1
+
+
+def test_asked_to_end_it_begins_no_further_transaction() -> None:
+    """Those who have it are told, and the others are not sent to."""
+    stop = Stop()
+    messages: list[str] = []
+
+    def ask(about: str) -> None:
+        if about == MESSAGE:
+            messages.append(about)
+            if len(messages) == 2:
+                stop.ask()
+
+    with Server(Limit(100, also=ask)) as server:
+        manager = server.manager()
+        mailing = Mailing(in_order([letter(0, 350)]), manager, lambda: Session(manager).open(), stop=stop)
+        (delivery,) = mailing.deliveries()
+    assert (delivery.outcome, len(delivery.accepted)) == (Outcome.PARTIAL, 200)
+    assert delivery.refused == {}
+    assert len(delivery.never_asked(people(350))) == 150
+    assert "asked to end" in str(delivery.error) or isinstance(delivery.error, StoppedError)
+    assert len(server.stored) == 2
+
+
+def test_a_quota_is_not_taken_for_a_limit() -> None:
+    """Three left of it today are no reason to send one mail for every three recipients for the rest of the batch."""
+    left = 103
+
+    def quota(about: str) -> str | None:
+        nonlocal left
+        left -= about.startswith("RCPT")
+        return "452 4.5.3 too many recipients" if left < 0 and about.startswith("RCPT") else None
+
+    manners = Manners()
+    with Server(quota) as server:
+        found = sent(server, letter(0, 100), letter(1, 100), manners=manners)
+    assert found[0].outcome is Outcome.ACCEPTED
+    assert (found[1].outcome, len(found[1].accepted)) == (Outcome.PARTIAL, 3)
+    assert manners.recipient_limit is None
+
+
+def test_of_recipients_who_are_all_refused_the_others_are_asked() -> None:
+    """A whole transaction of addresses that are gone says nothing about those behind them."""
+    gone = dict.fromkeys(people(300)[:120], "550 5.1.1 no such user")
+    manners = Manners(recipient_limit=100)
+    with Server(Limit(100, refused=gone)) as server:
+        (delivery,) = sent(server, letter(0, 300), manners=manners)
+    assert delivery.outcome is Outcome.PARTIAL
+    assert delivery.accepted == tuple(people(300)[120:])
+    assert set(delivery.refused) == set(gone)
+    assert server.copies("<0@corp.example>") == people(300)[120:]
+
+
+def test_a_sender_who_is_refused_is_refused_before_all_recipients_were_named() -> None:
+    """One group goes with the MAIL, and no further one."""
+    limit = Limit(1000, also=lambda about: "550 5.7.1 not you" if about.startswith("MAIL") else None)
+    with Server(limit, offers=PIPELINING) as server:
+        (delivery,) = sent(server, letter(0, 1500))
+    assert (delivery.outcome, len(delivery.refused)) == (Outcome.REFUSED, 1500)
+    assert sum(line.startswith("RCPT") for line in server.commands) == 550
+    assert "DATA" not in server.commands
+
+
+# --- What does
+
+
+@pytest.mark.parametrize("offers", [PIPELINING, BINARY, ("SIZE 0",)])
+@pytest.mark.parametrize("says", ["452 4.5.3 Error: too many recipients", "552 too many recipients"])
+def test_a_limit_is_explored_once_for_all_mails_of_a_connection(says: str, offers: tuple[str, ...]) -> None:
+    """By one group too many, or by one where each recipient is asked for alone; never again after that."""
+    limit, manners = Limit(150, says=says), Manners()
+    files = [Attachment(content=b"x" * 100_000, name="x")] if offers is BINARY else []
+    mails = [letter(index, 700, attachments=files) for index in range(2)]
+    with Server(limit, offers=offers) as server:
+        found = sent(server, *mails, manners=manners, binary_mime=offers is BINARY)
+    assert [delivery.outcome for delivery in found] == [Outcome.ACCEPTED] * 2
+    assert all(list(delivery.accepted) == people(700) for delivery in found)
+    assert all(everybody_once(server, index, 700) for index in range(2))
+    first = 550 if "PIPELINING" in offers else 151
+    assert limit.asked[0] == first
+    assert sorted(limit.asked[1:]) == [100, 100, *[150] * 7]
+    assert manners.recipient_limit == 150
+    assert len({stored.message for stored in server.stored if stored.message_id == "<0@corp.example>"}) == 1
+
+
+def test_a_limit_below_what_every_server_takes_is_believed_once_it_was_met_twice() -> None:
+    """Against RFC 5321 4.5.3.1.8, and it is there all the same."""
+    limit = Limit(30)
+    with Server(limit, offers=PIPELINING) as server:
+        (delivery,) = sent(server, letter(0, 150))
+    assert delivery.outcome is Outcome.ACCEPTED
+    assert limit.asked == [150, 120, 30, 30, 30]
+
+
+def test_what_a_server_announces_is_kept_to_from_the_first_mail_on() -> None:
+    """LIMITS RCPTMAX (RFC 9422 4), and all of it is asked for in one group."""
+    limit = Limit(40)
+    with Server(limit, offers=("PIPELINING", "LIMITS MAILMAX=50 RCPTMAX=40")) as server:
+        (delivery,) = sent(server, letter(0, 100))
+    assert delivery.outcome is Outcome.ACCEPTED
+    assert limit.asked == [40, 40, 20]
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"), [("RCPTMAX=100", 100), ("rcptmax=7 X", 7), ("RCPTMAX=0", None), ("XRCPTMAX=5", None), ("", None)]
+)
+def test_a_limit_that_is_none_is_not_one(said: str, limit: int | None) -> None:
+    """RFC 9422 4.2: one digit to six, the first of which is no nought."""
+    with Server() as server:
+        session = Session(server.manager())
+        session.extensions = {"LIMITS": said}
+        assert session.recipient_limit == limit
+
+
+def test_what_a_server_has_taken_is_asked_for_at_once_from_then_on() -> None:
+    """The second mail to as many takes one round trip for its envelope."""
+    limit = Limit(1000)
+    manners = Manners()
+    with Server(limit, offers=PIPELINING) as server:
+        found = sent(server, letter(0, 700), letter(1, 700), manners=manners)
+    assert [delivery.outcome for delivery in found] == [Outcome.ACCEPTED] * 2
+    assert limit.asked == [700, 700]
+    assert manners.recipients_at_once == 700
+
+
+@pytest.mark.parametrize("offers", [PIPELINING, BINARY, ("SIZE 0",)])
+def test_some_who_are_refused_and_some_who_are_greylisted_come_to_what_they_should(offers: tuple[str, ...]) -> None:
+    """In whatever transaction they are; who was refused for good is asked for once, the others until they have it."""
+    grey = {f"r{at}@corp.example" for at in range(0, 430, 7)}
+    gone = dict.fromkeys((f"r{at}@corp.example" for at in range(3, 430, 10)), "550 5.1.1 no")
+    seen: set[str] = set()
+
+    def greylist(about: str) -> str | None:
+        address = about[9:-1]
+        if address not in grey or address in seen or address in gone:
+            return None
+        seen.add(address)
+        return "450 4.2.0 Greylisted"
+
+    with Server(Limit(120, refused=gone, also=greylist), offers=offers) as server:
+        (delivery,) = batch(server.manager(), [letter(0, 430)])
+    assert delivery.outcome is Outcome.PARTIAL
+    assert set(delivery.refused) == set(gone)
+    assert set(delivery.accepted) == set(people(430)) - set(gone)
+    assert Counter(server.copies("<0@corp.example>")) == Counter(delivery.accepted)
+
+
+def test_a_mailbox_outside_ascii_is_asked_for_in_each_transaction_that_it_takes() -> None:
+    """SMTPUTF8 is announced by each of them (RFC 6531 3.4)."""
+    mail = letter(0, 0, bcc=[*people(150), "jürgen@corp.example"])
+    with Server(Limit(100), offers=PIPELINING) as server:
+        (delivery,) = sent(server, mail)
+    assert delivery.outcome is Outcome.ACCEPTED
+    assert "jürgen@corp.example" in delivery.accepted
+    assert ["SMTPUTF8" in line for line in server.commands if line.startswith("MAIL")] == [True, True]
