@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
@@ -59,6 +58,7 @@ class SmtpConnectionManager:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         settled = settle({**values, "port": self.port or None}, faults)
         if faults:
+            del values, settled  # error collectors record the variables of each frame, and there is a password in them
             raise ConnectionSettingsError([str(fault) for fault in faults])
         for item in fields(self):
             object.__setattr__(self, item.name, settled[item.name])
@@ -70,7 +70,10 @@ class SmtpConnectionManager:
         A key that the string lacks means this package's default; Timeout is in milliseconds. `UserName` and `Password`
         are refused without being repeated: SSIS's connection manager has none.
         """
-        return cls._settled({"ssis_properties": connection_string}, Faults(), None)
+        faults = Faults()
+        settled = settle({"ssis_properties": connection_string}, faults)
+        del connection_string
+        return cls._made(settled, faults)
 
     @classmethod
     def from_airflow(cls, connection: object) -> Self:
@@ -80,15 +83,19 @@ class SmtpConnectionManager:
             connection: `extra` may be JSON text or a mapping; an attribute that is missing counts as empty.
         """
         faults = Faults()
+        conn_id = getattr(connection, "conn_id", None)
         values = read_extra(getattr(connection, "extra", None), faults)
         for name in ("host", "port", "login", "password"):
             values[name] = getattr(connection, name, None)
-        return cls._settled(values, faults, getattr(connection, "conn_id", None))
+        settled = settle(values, faults)
+        del connection, values  # as above: an Airflow connection shows its password
+        return cls._made(settled, faults, conn_id)
 
     @classmethod
-    def _settled(cls, values: Mapping[str, object], faults: Faults, conn_id: str | None) -> Self:
-        settled = settle(values, faults)
+    def _made(cls, settled: dict[str, object], faults: Faults, conn_id: str | None = None) -> Self:
+        """The manager of these settings; takes them out of the caller's hands."""
         if faults:
+            settled.clear()
             raise ConnectionSettingsError([str(fault) for fault in faults], conn_id=conn_id)
         del settled["ssis_properties"]
         return cls(**settled)  # type: ignore[arg-type]
