@@ -183,7 +183,7 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
 
 
 def _fingerprint(conn_id: str, mail: Mail) -> str:
-    """The connection, the people and the subject, as a hash: addresses are not kept."""
+    """The connection, the people and the subject, as a hash."""
     said = repr((conn_id, mail.to, mail.cc, mail.bcc, mail.subject))
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
