@@ -10,6 +10,7 @@ Airflow 3.2.0 to 3.3.0 ignore the setting; `SendMailNotifier` works on every Air
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -17,13 +18,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.excerpt import LONGEST_SUBJECT, one_line
 from airflow_provider_smtpcm.notifications.sending import RETRY_FOR, connected, send_within
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail import Address
+    from airflow_provider_smtpcm.mail import Address, Mail
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ _COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,')
 # Airflow 3.1 calls a backend that raised once more, at once and in the same process, with another body. For so many
 # seconds a mail whose outcome is unknown is not sent again to the same people under the same subject.
 IN_DOUBT_FOR = 300.0
-# When that was, and with what error.
-_in_doubt: dict[tuple[object, ...], tuple[float, MailError]] = {}
+# When that was, and what was said of it: no error, whose frames would stay with it. At most so many, the oldest first.
+_in_doubt: dict[str, tuple[float, str]] = {}
+_MOST_IN_DOUBT = 256
 _NOT_OURS = ("from", "to", "cc", "bcc", "subject", "date", "mime-version", "received", "return-path", "delivered-to")
 
 
@@ -161,24 +163,45 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
             "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, people, conn_id
         )
         return
-    this = (conn_id, mail.to, mail.cc, mail.bcc, mail.subject)
-    since, doubt = _in_doubt.get(this, (0.0, None))
-    if doubt is not None and time.monotonic() - since < IN_DOUBT_FOR:
+    this = _fingerprint(conn_id, mail)
+    if (doubt := _doubt(this)) is not None:
         log.warning(
             "%r to %s was not sent again: a moment ago it was handed over without an answer, and may have been "
             "delivered. Airflow 3.1 asks twice where an alert failed.",
             mail.subject,
             people,
         )
-        raise doubt
+        raise OutcomeUnknownError(doubt)
     delivery = send_within(hook, mail, RETRY_FOR, began=began)
     if delivery.error is not None:
         if delivery.outcome == "unknown":
-            _in_doubt[this] = time.monotonic(), delivery.error
+            _remember(this, str(delivery.error))
         if not delivery.accepted or delivery.outcome == "unknown":
             raise delivery.error
         log.warning("%s", delivery.error)
     log.info("%s was accepted for %s.", delivery.message_id, first_of(delivery.accepted))
+
+
+def _fingerprint(conn_id: str, mail: Mail) -> str:
+    """The connection, the people and the subject, as a hash."""
+    said = repr((conn_id, mail.to, mail.cc, mail.bcc, mail.subject))
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _doubt(this: str) -> str | None:
+    """What was said of this mail, if it was handed over without an answer a moment ago; older ones are forgotten."""
+    now = time.monotonic()
+    for other, (since, _) in list(_in_doubt.items()):
+        if now - since >= IN_DOUBT_FOR:
+            _in_doubt.pop(other, None)
+    found = _in_doubt.get(this)
+    return None if found is None else found[1]
+
+
+def _remember(this: str, said: str) -> None:
+    _in_doubt[this] = time.monotonic(), said
+    while len(_in_doubt) > _MOST_IN_DOUBT:
+        _in_doubt.pop(next(iter(_in_doubt)), None)
 
 
 def _arguments(headers: Mapping[str, Any]) -> dict[str, Any]:

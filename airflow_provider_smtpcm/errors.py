@@ -6,6 +6,8 @@ server's answer. Each error says what was tried, what the other side answered, a
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -106,6 +108,32 @@ class ConnectionSettingsError(MailError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_settings_error, (self.faults, self.conn_id)
+
+
+def clear_frames(error: BaseException, before: BaseException | None) -> None:
+    """Clear the local variables of every frame that an error has left, and those of what led to it.
+
+    Error collectors record the variables of each frame of a traceback, generators' included; those of a sign-in are the
+    password, its hash, and tokens with which it can be guessed off-line.
+
+    Args:
+        error: what left the frames.
+        before: what was handled already when the work began (`sys.exception()`): its frames are the caller's.
+    """
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = {id(before), id(None)}
+    while chain:
+        one = chain.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            with contextlib.suppress(RuntimeError):  # it runs
+                frame.clear()
+        chain += (one.__cause__, one.__context__)
+    if isinstance(error, MailError):
+        # It says what a library below said; that error itself may hold the text that could not be encoded.
+        error.__cause__, error.__context__, error.__suppress_context__ = None, before, True
 
 
 def _rebuild_settings_error(faults: Sequence[str], conn_id: str | None) -> ConnectionSettingsError:

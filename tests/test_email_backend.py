@@ -73,6 +73,27 @@ def test_a_server_that_is_down_may_be_tried_again(relay: Relay, monkeypatch: pyt
     assert not isinstance(caught.value, AirflowFailException)
 
 
+def test_what_is_remembered_of_mails_in_doubt_is_little_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No error with its frames; no more than some hundreds, and none beyond its time."""
+    extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
+    with Server(lambda about: STORE_AND_HANG_UP if about == MESSAGE else None) as server:
+        connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+        for subject in ("first", "second"):
+            with pytest.raises(AirflowFailException) as caught:
+                send_email(TO, subject, "y")
+    said = {key: text for key, (_, text) in email_backend._in_doubt.items()}
+    assert len(said) == 2
+    assert str(caught.value) in said.values()
+    for number in range(1000):
+        email_backend._remember(str(number), "x")
+    assert len(email_backend._in_doubt) == email_backend._MOST_IN_DOUBT
+    assert email_backend._doubt("999") == "x"
+    monkeypatch.setattr(email_backend, "IN_DOUBT_FOR", 0.0)
+    assert email_backend._doubt("999") is None
+    assert email_backend._in_doubt == {}
+
+
 def test_a_mail_that_may_have_been_delivered_is_not_sent_again_though_airflow_asks_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

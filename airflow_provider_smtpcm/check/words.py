@@ -6,11 +6,13 @@ import time
 from datetime import UTC, datetime
 
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, AuthMode, SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager.faults import shown_path
 
 # Without these nobody understands the rest, whether or not somebody set them.
 _ALWAYS = ("host", "port", "auth_mode", "ssl_mode")
 _ALWAYS_WITH_WINDOWS = ("login", "windows_protocol", "channel_binding")
 _SECRET = ("password",)
+_PATHS = ("ca_certificate", "keytab", "ccache")
 
 
 def moment(seconds: float) -> str:
@@ -51,6 +53,8 @@ def _shown(name: str, value: object) -> str:
         return "(empty: the worker's own identity)" if name == "login" else "(empty)"
     if name == "ca_certificate" and str(value).startswith("-----BEGIN"):
         return "(PEM text)"
+    if name in _PATHS:
+        return shown_path(str(value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

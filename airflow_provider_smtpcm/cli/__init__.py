@@ -19,7 +19,10 @@ COMMANDS: tuple[Command, ...] = (CHECK, IMPORT_SSIS, RELAY)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status. Wrong arguments end in `SystemExit` with status 2, as argparse has it."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse would repeat them, with the password that somebody gave in the wrong place
+        parser.error(f"{len(unknown)} of the arguments are not known here; --help lists those that are")
     try:
         return int(arguments.run(arguments))
     except UsageError as error:

@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 
 from airflow_provider_smtpcm.cli.command import Argument, Command, UsageError
-from airflow_provider_smtpcm.cli.kinds import connection_id, path_mapping, port, standard_input, variable, windows_auth
+from airflow_provider_smtpcm.cli.kinds import (
+    SSL_MODES,
+    connection_id,
+    path_mapping,
+    port,
+    ssl_mode,
+    standard_input,
+    variable,
+    windows_auth,
+)
 
 
 def run_relay(arguments: argparse.Namespace) -> int:
@@ -64,7 +73,12 @@ RELAY = Command(
         ),
         Argument(
             ("--ssl-mode",),
-            {"choices": ["starttls", "none", "implicit"], "default": "starttls", "help": "(default: %(default)s)"},
+            {
+                "type": ssl_mode,
+                "metavar": f"{{{','.join(SSL_MODES)}}}",
+                "default": "starttls",
+                "help": "(default: %(default)s)",
+            },
         ),
         Argument(
             ("--user",),

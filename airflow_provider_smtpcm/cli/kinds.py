@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
+SSL_MODES = ("starttls", "none", "implicit")
 _NOT_HERE = (
     "a connection on the command line shows its password to everybody in the process list; "
     "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
@@ -13,10 +14,16 @@ _NOT_HERE = (
 
 def port(text: str) -> int:
     """A port number, or 0."""
-    number = int(text)
-    if not 0 <= number <= 65535:  # the highest there is
-        raise argparse.ArgumentTypeError(f"{number} is no port; take one up to 65535, or 0 for any free one")
-    return number
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:  # the highest there is
+        raise argparse.ArgumentTypeError("that is not a port; take one up to 65535, or 0 for any free one")
+    return int(text)
+
+
+def ssl_mode(text: str) -> str:
+    """One of the relay's; argparse's own `choices` repeats what is none of them."""
+    if text not in SSL_MODES:
+        raise argparse.ArgumentTypeError(f"choose one of {', '.join(SSL_MODES)}")
+    return text
 
 
 def variable(text: str) -> str:

@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 
+from airflow_provider_smtpcm.connection_manager.faults import FaultKind, Faults, shape
 from airflow_provider_smtpcm.connection_manager.fields import Field, Kind
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -15,13 +16,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
-BASIC_REFUSED = (
-    "Basic authentication (sending a password) is not supported, as in SSIS; choose 'Windows Authentication' for a "
-    "Windows account, or use the provider apache-airflow-providers-smtp for servers that want PLAIN, LOGIN or OAuth."
-)
 
-
-def coerce(field: Field, value: object, faults: list[str]) -> object:
+def coerce(field: Field, value: object, faults: Faults) -> object:
     """One value in the type of its field; None where it is not set or cannot be read (which is then a fault)."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return value if field.kind is Kind.SECRET and value else None
@@ -35,27 +31,27 @@ def coerce(field: Field, value: object, faults: list[str]) -> object:
     return _text(field, value, faults)
 
 
-def _choice(field: Field, value: object, faults: list[str]) -> object:
+def _choice(field: Field, value: object, faults: Faults) -> object:
     word = str(value).strip().lower()
     for choice in field.choices:
         if word == choice:
             return choice
     if field.name == "auth_mode" and word in ("basic", "plain", "login", "oauth2", "xoauth2"):
-        faults.append(f"{field.title} is {word!r}. {BASIC_REFUSED}")
+        faults.add(field.name, FaultKind.BASIC, word=word)
     else:
-        faults.append(f"{field.title} is {str(value)!r:.60}; choose one of {', '.join(field.choices)}.")
+        faults.add(field.name, FaultKind.NOT_A_CHOICE, shape=shape(value), choices=", ".join(field.choices))
     return None
 
 
-def _flag(field: Field, value: object, faults: list[str]) -> bool | None:
+def _flag(field: Field, value: object, faults: Faults) -> bool | None:
     word = str(value).strip().lower()
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
-    faults.append(f"{field.title} is {str(value)!r:.60}; write true or false.")
+    faults.add(field.name, FaultKind.NOT_A_FLAG, shape=shape(value))
     return None
 
 
-def _number(field: Field, value: object, faults: list[str]) -> float | int | None:
+def _number(field: Field, value: object, faults: Faults) -> float | int | None:
     text = str(value).strip()
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if field.name == "port":
@@ -63,13 +59,14 @@ def _number(field: Field, value: object, faults: list[str]) -> float | int | Non
     low, high = field.minimum, field.maximum
     if low is not None and high is not None and low <= number <= high:
         return int(number) if field.name == "port" else number
-    faults.append(f"{field.title} is {str(value)!r:.60}; write a number from {low:g} to {high:g}.")
+    found = "a number" if _NUMBER.fullmatch(text) else shape(value)
+    faults.add(field.name, FaultKind.NOT_A_NUMBER, shape=found, low=f"{low:g}", high=f"{high:g}")
     return None
 
 
-def _text(field: Field, value: object, faults: list[str]) -> str | None:
+def _text(field: Field, value: object, faults: Faults) -> str | None:
     if isinstance(value, Mapping | list | tuple | set):
-        faults.append(f"{field.title} is a {type(value).__name__}; write text.")
+        faults.add(field.name, FaultKind.NOT_TEXT, shape=shape(value))
         return None
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if field.kind is Kind.SECRET:
@@ -78,12 +75,12 @@ def _text(field: Field, value: object, faults: list[str]) -> str | None:
     if field.kind is Kind.MULTILINE:
         return _pem_or_path(field, text, faults)
     if _CONTROL.search(text):
-        faults.append(f"{field.title} holds a control character; remove it.")
+        faults.add(field.name, FaultKind.CONTROL_CHARACTER)
         return None
     return text
 
 
-def _pem_or_path(field: Field, text: str, faults: list[str]) -> str | None:
+def _pem_or_path(field: Field, text: str, faults: Faults) -> str | None:
     """The certificates alone, well-formed: people paste what openssl prints, and one-line boxes eat line ends.
 
     The text is never repeated: people paste private keys.
@@ -91,14 +88,11 @@ def _pem_or_path(field: Field, text: str, faults: list[str]) -> str | None:
     if "-----BEGIN" not in text:
         if not _CONTROL.search(text):
             return text
-        faults.append(f"{field.title} is neither a path nor PEM text; paste it with its BEGIN and END lines.")
+        faults.add(field.name, FaultKind.NEITHER_PATH_NOR_PEM)
         return None
     blocks = ["".join(block.replace("\\n", "").split()) for block in _CERTIFICATE.findall(text)]
     if blocks and all(re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", block) for block in blocks):
         lines = ("\n".join(textwrap.wrap(block, 64)) for block in blocks)
         return "".join(f"-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n" for base64 in lines)
-    faults.append(
-        f"{field.title} holds no whole certificate; paste it from '-----BEGIN CERTIFICATE-----' to "
-        "'-----END CERTIFICATE-----'."
-    )
+    faults.add(field.name, FaultKind.NO_CERTIFICATE)
     return None

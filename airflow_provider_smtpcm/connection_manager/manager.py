@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
+from airflow_provider_smtpcm.connection_manager.faults import Faults
 from airflow_provider_smtpcm.connection_manager.fields import FIELDS
 from airflow_provider_smtpcm.connection_manager.parse import read_extra, settle
 from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, write_properties
@@ -20,8 +20,9 @@ class SmtpConnectionManager:
     """A named definition of a mail server, as SSIS's SMTP connection manager is one.
 
     Each argument is explained by its entry in `FIELDS` and `STANDARD_FIELDS`; text is accepted wherever it can be read
-    without doubt. `unknown_properties` and `notes` come from an SSIS connection string. A port of 0 becomes 25, or 465
-    where SSL is implicit; `dataclasses.replace` keeps the port, so give `port=0` beside another `ssl_mode`.
+    without doubt. `unknown_properties` come from an SSIS connection string, `notes` from there and from unknown extras.
+    A port of 0 becomes 25, or 465 where SSL is implicit; `dataclasses.replace` keeps the port, so give `port=0` beside
+    another `ssl_mode`. The repr leaves out all free text but the host: it may be a password in the wrong field.
 
     Raises:
         ConnectionSettingsError: names all faults at once, by their form labels.
@@ -31,33 +32,34 @@ class SmtpConnectionManager:
 
     host: str
     port: int = 0
-    login: str | None = None
+    login: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     auth_mode: AuthMode = AuthMode.ANONYMOUS
     ssl_mode: SslMode = SslMode.STARTTLS
-    ca_certificate: str | None = None
-    from_address: str | None = None
-    reply_to: str | None = None
+    ca_certificate: str | None = field(default=None, repr=False)
+    from_address: str | None = field(default=None, repr=False)
+    reply_to: str | None = field(default=None, repr=False)
     windows_protocol: WindowsProtocol = WindowsProtocol.NEGOTIATE
-    domain: str | None = None
-    keytab: str | None = None
-    ccache: str | None = None
-    spn: str | None = None
+    domain: str | None = field(default=None, repr=False)
+    keytab: str | None = field(default=None, repr=False)
+    ccache: str | None = field(default=None, repr=False)
+    spn: str | None = field(default=None, repr=False)
     channel_binding: ChannelBinding = ChannelBinding.TLS_SERVER_END_POINT
     verify_certificate: bool = True
     timeout: float = 30.0
     final_reply_timeout: float = 600.0
     binary_mime: bool = False
-    local_hostname: str | None = None
+    local_hostname: str | None = field(default=None, repr=False)
     unknown_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        faults: list[str] = []
+        faults = Faults()
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         settled = settle({**values, "port": self.port or None}, faults)
         if faults:
-            raise ConnectionSettingsError(faults)
+            del values, settled  # error collectors record the variables of each frame, and there is a password in them
+            raise ConnectionSettingsError([str(fault) for fault in faults])
         for item in fields(self):
             object.__setattr__(self, item.name, settled[item.name])
 
@@ -68,7 +70,10 @@ class SmtpConnectionManager:
         A key that the string lacks means this package's default; Timeout is in milliseconds. `UserName` and `Password`
         are refused without being repeated: SSIS's connection manager has none.
         """
-        return cls._settled({"ssis_properties": connection_string}, [], None)
+        faults = Faults()
+        settled = settle({"ssis_properties": connection_string}, faults)
+        del connection_string
+        return cls._made(settled, faults)
 
     @classmethod
     def from_airflow(cls, connection: object) -> Self:
@@ -77,17 +82,21 @@ class SmtpConnectionManager:
         Args:
             connection: `extra` may be JSON text or a mapping; an attribute that is missing counts as empty.
         """
-        faults: list[str] = []
+        faults = Faults()
+        conn_id = getattr(connection, "conn_id", None)
         values = read_extra(getattr(connection, "extra", None), faults)
         for name in ("host", "port", "login", "password"):
             values[name] = getattr(connection, name, None)
-        return cls._settled(values, faults, getattr(connection, "conn_id", None))
+        settled = settle(values, faults)
+        del connection, values  # as above: an Airflow connection shows its password
+        return cls._made(settled, faults, conn_id)
 
     @classmethod
-    def _settled(cls, values: Mapping[str, object], faults: list[str], conn_id: str | None) -> Self:
-        settled = settle(values, faults)
+    def _made(cls, settled: dict[str, object], faults: Faults, conn_id: str | None = None) -> Self:
+        """The manager of these settings; takes them out of the caller's hands."""
         if faults:
-            raise ConnectionSettingsError(faults, conn_id=conn_id)
+            settled.clear()
+            raise ConnectionSettingsError([str(fault) for fault in faults], conn_id=conn_id)
         del settled["ssis_properties"]
         return cls(**settled)  # type: ignore[arg-type]
 

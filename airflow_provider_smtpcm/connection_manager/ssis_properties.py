@@ -9,10 +9,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from airflow_provider_smtpcm.connection_manager.faults import Fault, FaultKind, shape
+
 # Under this, a Timeout is taken as seconds: SSIS means milliseconds, and people wrote 20, 22 and 30.
 SMALLEST_PLAUSIBLE_MILLISECONDS = 1000
 
 _SECRET_WORDS = ("user", "uid", "login", "pass", "pwd", "secret", "token")
+# Keys that a message may name; any other may be a piece of a password that held a semicolon and an equals sign.
+_OWN = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
+_ACCOUNT = ("User", "UserName", "User Name", "User ID", "UserId", "Uid", "Login", "Password", "Passwd", "Pwd")
+_FOREIGN = (
+    "ConnectByProxy",
+    "DeliveryMethod",
+    "Domain",
+    "Host",
+    "Port",
+    "TargetName",
+    "UseDefaultCredentials",
+    "UseSsl",
+)
+_NAMED = {key.lower(): f"'{key}'" for key in (*_OWN, *_ACCOUNT, *_FOREIGN)}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,13 +51,18 @@ class SsisProperties:
     timeout: float | None = None
     unknown: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     warnings: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def add(self, kind: FaultKind, **details: object) -> None:
+        """Add a fault."""
+        self.faults.append(Fault(field="ssis_properties", kind=kind, details=details))
 
 
 def read_properties(connection_string: str) -> SsisProperties:
     """Read an SSIS connection string. Never raises: what is wrong stands in `faults`."""
     found = SsisProperties()
     seen: dict[str, str] = {}
+    unknown: dict[str, str] = {}
     parts = [part.strip() for part in connection_string.split(";")]
     for position, part in enumerate(parts, start=1):
         if not part:
@@ -51,23 +72,25 @@ def read_properties(connection_string: str) -> SsisProperties:
             key, value = "SmtpServer", key
         elif not equals:
             # What stands there may be the tail of a password that held a semicolon: it is not shown.
-            found.faults.append(f"part {position} has no '='; write Key=Value pairs with ';' between them.")
+            found.add(FaultKind.NO_EQUALS, position=position)
             continue
         word = key.lower()
         if any(secret in word for secret in _SECRET_WORDS):
-            found.faults.append(
-                f"{key!r} is not a property of SSIS's SMTP connection manager, which holds no account; put the account "
-                "into 'User name' and 'Password' and remove it from the string."
-            )
+            found.add(FaultKind.ACCOUNT_IN_STRING, key=named_key(key, position))
             break  # what follows may be the rest of a password
         if seen.setdefault(word, value) != value:
-            found.faults.append(f"{key!r} stands there twice with different values; keep one.")
-        elif not _take(found, word, value):
-            found.unknown += ((key, value),) if word not in {k.lower() for k, _ in found.unknown} else ()
-    if found.unknown:
-        keys = ", ".join(key for key, _ in found.unknown)
-        found.warnings.append(f"SSIS connection string: {keys} is kept, but has no effect.")
+            found.add(FaultKind.KEY_TWICE, key=named_key(key, position))
+        elif not _take(found, word, value) and word not in unknown:
+            found.unknown += ((key, value),)
+            unknown[word] = named_key(key, position)
+    if unknown:
+        found.warnings.append(f"SSIS connection string: {', '.join(unknown.values())} is kept, but has no effect.")
     return found
+
+
+def named_key(key: str, position: int) -> str:
+    """A key for a message: by its name where that is a word of the field, else by its place in the string."""
+    return _NAMED.get(key.lower(), f"part {position}")
 
 
 def _take(found: SsisProperties, word: str, value: str) -> bool:
@@ -88,7 +111,7 @@ def _take(found: SsisProperties, word: str, value: str) -> bool:
 
 def _boolean(key: str, value: str, found: SsisProperties) -> bool | None:
     if value.lower() not in ("true", "false", ""):
-        found.faults.append(f"{key} is {value!r}; write True or False.")
+        found.add(FaultKind.NOT_A_BOOLEAN, key=key, shape=shape(value))
     return {"true": True, "false": False}.get(value.lower())
 
 
@@ -96,7 +119,7 @@ def _seconds(value: str, found: SsisProperties) -> float | None:
     if not value:
         return None
     if not (value.isascii() and value.isdigit() and int(value) > 0):
-        found.faults.append(f"Timeout is {value!r}; write a whole number of milliseconds above 0.")
+        found.add(FaultKind.NOT_MILLISECONDS, shape=shape(value))
         return None
     number = int(value)
     if number >= SMALLEST_PLAUSIBLE_MILLISECONDS:

@@ -144,6 +144,7 @@ def _of_task(facts: Facts) -> Event:
         else:
             kind = Kind.RETRY if known is None and tries_left else Kind.FAILURE
     started, ended = as_date(look(ti, "start_date")), as_date(look(ti, "end_date"))
+    label = as_text(look(ti, "rendered_map_index"))  # made of data, by a template
     dag_id, task_id = as_text(look(ti, "dag_id")), as_text(look(ti, "task_id"))
     return Event(
         **facts.of_the_run(dag_id=dag_id),
@@ -152,7 +153,7 @@ def _of_task(facts: Facts) -> Event:
         of_dag=False,
         task_id=task_id,
         map_index=map_index,
-        map_label=as_text(look(ti, "rendered_map_index")),
+        map_label=None if label is None else masked(label),
         started=started,
         ended=ended,
         seconds=seconds_between(started, ended),

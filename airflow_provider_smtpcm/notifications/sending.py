@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.notifications.excerpt import masked, one_line
 from airflow_provider_smtpcm.stop import Stop
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 log = logging.getLogger(__name__)
+
+# Characters of an error of Airflow's.
+_SAID = 500
 
 #: Seconds for which an alert is tried again, unless somebody says otherwise. A task waits for it, or the DAG processor,
 #: which Airflow kills after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
@@ -66,10 +70,11 @@ def connected(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Sm
     except MailError:
         raise
     except Exception as error:  # Airflow's versions and components each have their own for this
+        said = f"{type(error).__name__}: {one_line(masked(str(error)), _SAID)}"
         fault = (
-            f"Airflow does not give it to this process ({type(error).__name__}: {error}). Define it wherever callbacks "
-            "run: for the workers, the DAG processor and the triggerer. A deadline's SyncCallback gets none from "
-            "Airflow's database: take AsyncCallback, or define the connection in the environment."
+            f"Airflow does not give it to this process ({said}). Define it wherever callbacks run: for the workers, "
+            "the DAG processor and the triggerer. A deadline's SyncCallback gets none from Airflow's database: take "
+            "AsyncCallback, or define the connection in the environment."
         )
         raise ConnectionSettingsError([fault], conn_id=conn_id) from error
     return hook

@@ -82,6 +82,7 @@ class Opening:
                 self.signed_in = self._windows.sign_in(wire, self.extensions, trace=self._trace)
         except BaseException:
             wire.close()
+            wire.replies.clear()  # a challenge, or a token that the server repeated, is not for an error collector
             raise
         return wire
 

@@ -39,6 +39,11 @@ class ReplyReader:
         self._octets = self._octets[self._at :] + octets if self._at < len(self._octets) else octets
         self._at = 0
 
+    def clear(self) -> None:
+        """Forget what has arrived."""
+        self._octets, self._at = b"", 0
+        self._forget()
+
     @property
     def pending(self) -> int:
         """How many octets have arrived that no reply was made of yet."""

@@ -34,8 +34,9 @@ class RelaySettings:
     def __post_init__(self) -> None:
         faults = [*self._network_faults(), *self._user_faults()]
         faults += [
-            f"refuse: {reply!r} for {address} is no refusal; write a whole line such as '550 5.1.1 No such user'"
-            for address, reply in self.refuse.items()
+            f"refuse: the reply for recipient {number} is no refusal; write a whole line such as '550 5.1.1 No such "
+            "user'"
+            for number, reply in enumerate(self.refuse.values(), start=1)
             if not REFUSAL.fullmatch(reply)
         ]
         if faults:
@@ -45,14 +46,14 @@ class RelaySettings:
     def _network_faults(self) -> list[str]:
         faults = []
         if self.ssl_mode not in get_args(SslMode):
-            faults.append(f"ssl_mode: {self.ssl_mode!r} is none of {', '.join(get_args(SslMode))}")
+            faults.append(f"ssl_mode: it is none of {', '.join(get_args(SslMode))}")
         if not is_loopback(self.host):
             faults.append(
-                f"host: {self.host!r} can be reached from other machines; a relay for tests listens on the loopback "
-                "interface only, such as '127.0.0.1'"
+                "host: other machines can reach it; a relay for tests listens on the loopback interface only, "
+                "such as '127.0.0.1'"
             )
         if not 0 <= self.port <= HIGHEST_PORT:
-            faults.append(f"port: {self.port} is not between 0 (any free one) and {HIGHEST_PORT}")
+            faults.append(f"port: it is not between 0 (any free one) and {HIGHEST_PORT}")
         if self.size_limit < 1:
             faults.append(f"size_limit: {self.size_limit} octets leave no room for a message")
         if not self.certificate_names:
@@ -65,14 +66,15 @@ class RelaySettings:
         if not self.users:
             return ["users: nobody could log in; name a user, or pass None for an anonymous relay"]
         faults = []
-        for user, password in self.users.items():
+        # By their place: people write `user:password`, and give the password as the name.
+        for number, (user, password) in enumerate(self.users.items(), start=1):
             if user.count("\\") > 1 or not user.rpartition("\\")[2]:
-                faults.append(f"users: {user!r} is neither a user name nor a domain, a backslash and a user name")
+                faults.append(f"users: name {number} is neither a user name nor a domain, a backslash and a user name")
             # NTLM's user file is made of lines with colons between the columns and knows no escape.
             if not is_storable(user):
-                faults.append(f"users: {user!r} has a colon or a line break in it, which the relay cannot store")
+                faults.append(f"users: name {number} has a colon or a line break in it, which the relay cannot store")
             if not is_storable(password):
-                faults.append(f"users: the password of {user!r} has a colon or a line break in it; take another one")
+                faults.append(f"users: password {number} has a colon or a line break in it; take another one")
         if len({user.upper() for user in self.users}) < len(self.users):
             faults.append("users: Windows takes names that differ only in upper and lower case for the same user")
         return faults

@@ -207,12 +207,76 @@ def test_an_extra_that_is_no_json_object_is_refused(extra: object) -> None:
         ("disable_ssl", "ssl_mode"),
         ("from_email", "from_address"),
         ("binary_mim", "did you mean 'binary_mime'"),
-        ("chunking", "remove it"),
+        ("timeuot", "did you mean 'timeout'"),
+        ("domian", "did you mean 'domain'"),
+        ("SSL_Mode", "did you mean 'ssl_mode'"),
+        ("auth-mode", "did you mean 'auth_mode'"),
+        ("authMode", "did you mean 'auth_mode'"),
+        ("address_from", "did you mean 'from_address'"),
+        ("extra__smtpcm__spn", "did you mean 'spn'"),
     ],
 )
-def test_an_unknown_setting_is_refused_with_what_was_probably_meant(key: str, hint: str) -> None:
+def test_a_key_that_looks_like_a_known_one_is_refused_with_what_was_meant(key: str, hint: str) -> None:
     """A setting that has no effect must not look as if it had."""
     assert [hint in fault for fault in extra_faults(**{key: "x"})] == [True]
+
+
+@pytest.mark.parametrize(
+    "key", ["client_certificate", "client_key", "envelope_from", "fallback_hosts", "zzz", "x" * 99]
+)
+def test_any_other_unknown_key_is_a_warning(key: str) -> None:
+    """It may be of a newer version of this package, and the workers are not all updated at once."""
+    manager = SmtpConnectionManager.from_airflow(connection(extra={"timeout": 5, key: "x"}))
+    (warning,) = manager.warnings
+    assert manager.timeout == 5
+    assert (key if "_" in key else f"number 2 in Extra (text of {len(key)} characters)") in warning
+    assert "update it on this worker" in warning
+
+
+def test_a_thousand_unknown_keys_are_one_warning() -> None:
+    """The answer of the Test button has to fit."""
+    (warning,) = SmtpConnectionManager.from_airflow(connection(extra={f"x{n}": 1 for n in range(1000)})).warnings
+    assert "and 995 more" in warning
+
+
+@pytest.mark.parametrize(
+    ("other", "fault"),
+    [
+        ({"extra": {"zzz": 1}}, None),
+        ({"extra": {"ssl_mod": "none"}}, "did you mean 'ssl_mode'"),
+        ({"extra": {"timeout": "auth_mode"}}, "Timeout (seconds)"),
+        ({"port": "auth_mode"}, "Port"),
+        ({"extra": {"from_address": "auth_mode"}}, "From address"),
+    ],
+)
+def test_no_other_fault_hides_that_a_password_has_no_effect(other: dict[str, object], fault: str | None) -> None:
+    """Whatever words it is told in."""
+    faults = faults_of(password="hunter2-x", **other)
+    assert [said for said in faults if "Password (password): given, but Authentication" in said]
+    assert len(faults) == 1 + (fault is not None)
+    assert fault is None or fault in "".join(faults)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"login": "etl", "password": "p", "extra": {"auth_mode": "yes"}},
+        {"login": "etl", "password": "p", "extra": {"auth_mod": "windows"}},
+        {"login": "etl", "password": "p", "extra": {"UseWindowsAuthentication": "True"}},
+        {"login": "etl", "password": "p", "extra": "{'auth_mode': 'windows'}"},
+        {"login": "etl", "password": "p", "extra": {"ssis_properties": "SmtpServer=h;UseWindowsAuthentication=2"}},
+        {"host": "", "extra": {"ssis_properties": "SmtpServer=h;EnableSsl=2"}},
+        {"host": "", "extra": {"connection_string": "SmtpServer=h"}},
+        {"host": "a\nb"},
+        {"login": "a\nb", "password": "p", "extra": {"auth_mode": "windows"}},
+        {"login": "a\nb", "extra": {"auth_mode": "windows", "domain": "CORP"}},
+        {"login": "etl", "password": ["p"], "extra": {"auth_mode": "windows"}},
+        {"login": "etl", "extra": {"auth_mode": "windows", "keytab": "a\nb"}},
+    ],
+)
+def test_what_could_not_be_read_has_no_second_fault(fields: dict[str, object]) -> None:
+    """Nobody knows what the setting would have been."""
+    assert len(faults_of(**fields)) == 1
 
 
 @pytest.mark.parametrize("name", ["worker 1", "-x", "[1.2.3.4", "a\r\nb"])

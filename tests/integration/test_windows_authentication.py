@@ -23,6 +23,7 @@ from demo.processes import LOOPBACK
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
+from tests.smtp.frames import secrets_in
 from tests.smtp.server import Server
 
 pytestmark = pytest.mark.slow
@@ -66,6 +67,14 @@ def failure(connection: SmtpConnectionManager, windows: WindowsSignIn | None = N
     assert caught.value.__cause__ is None
     ERRORS.append(caught.value)
     assert str(caught.value).rstrip()[-1] in ".)"
+    password = connection.password or "none at all"
+    known = [
+        password.encode(),
+        password.encode("utf-16-le"),
+        nt_hash(password).encode(),
+        bytes.fromhex(nt_hash(password)),
+    ]
+    assert secrets_in(caught.value, [*known, b"TlRMTVNTUAAD", b"NTLMSSP\0\3", b"YII", b"\x6e\x82"]) == []
     return caught.value
 
 
@@ -209,7 +218,7 @@ def test_a_netbios_name_without_a_realm_says_how_to_write_it(
     connection = manager(
         gssapi_postfix, "starttls_port", login=r"OTHER\alice", password="wrong-horse", windows_protocol="kerberos"
     )
-    assert "as alice@corp.example" in failure(connection).remedy
+    assert "as user@corp.example" in failure(connection).remedy
 
 
 # --- The choice.

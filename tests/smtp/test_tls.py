@@ -72,7 +72,7 @@ def test_a_file_without_a_certificate_is_called_that(octets: bytes, tmp_path: Pa
     """Whatever it begins with."""
     file = tmp_path / "corp-ca.cer"
     file.write_bytes(octets)
-    with pytest.raises(TlsError, match=r"corp-ca\.cer' cannot be used \(no certificate found in it\)"):
+    with pytest.raises(TlsError, match=r"corp-ca\.cer cannot be used \(no certificate found in it\)"):
         tls_context(SmtpConnectionManager(host="localhost", ca_certificate=str(file)))
 
 

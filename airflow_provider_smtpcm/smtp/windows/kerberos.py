@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager.faults import shown_path
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.windows.kerberos_calls import STUCK_SECONDS
 from airflow_provider_smtpcm.smtp.windows.kerberos_errors import (
@@ -66,9 +67,9 @@ class Kerberos:
         """Where tickets come from, for the log."""
         manager = self._manager
         if manager.keytab:
-            return f"keytab {manager.keytab}"
+            return f"keytab {shown_path(manager.keytab)}"
         if manager.ccache:
-            return f"credential cache {manager.ccache}"
+            return f"credential cache {shown_path(manager.ccache)}"
         return f"password of {manager.login}" if manager.login else "the worker's own credential cache or keytab"
 
     @property
@@ -238,7 +239,7 @@ class Kerberos:
                 first = [krb5.unparse_name_flags(library, entry.principal) for entry in keytab][:1]
                 if not first:
                     raise AuthenticationError(
-                        f"Keytab (keytab): {manager.keytab} holds no key.",
+                        f"Keytab (keytab): {shown_path(manager.keytab)} holds no key.",
                         remedy="Look into it with klist -k; export it anew if need be.",
                     )
                 name = principal_name(manager).encode() if manager.login else first[0]
@@ -280,6 +281,6 @@ def _must_exist(label: str, path: str | None) -> None:
     if path is not None and not os.access(path, os.R_OK):
         why = "there is no such file" if not Path(path).exists() else "this worker may not read it"
         raise AuthenticationError(
-            f"{label}: {path} cannot be used ({why}).",
+            f"{label}: {shown_path(path)} cannot be used ({why}).",
             remedy="Give the path of a file that exists on the worker and that its user may read.",
         )

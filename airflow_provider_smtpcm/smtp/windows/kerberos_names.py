@@ -48,8 +48,9 @@ def principal_name(manager: SmtpConnectionManager) -> str:
     realm = realm_of(domain)
     if realm is None:
         raise AuthenticationError(
-            f"Kerberos: {domain!r} is no realm that this worker knows (its default is {default_realm() or 'none'}).",
-            remedy=f"Write the user name with its realm, as {user}@corp.example, or set 'Windows protocol' to 'ntlm'.",
+            "Kerberos: the domain of the user name is no realm that this worker knows (its default is "
+            f"{default_realm() or 'none'}).",
+            remedy="Write the user name with its realm, as user@corp.example, or set 'Windows protocol' to 'ntlm'.",
         )
     return f"{user}@{realm}"
 

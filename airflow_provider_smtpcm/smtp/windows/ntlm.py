@@ -125,7 +125,7 @@ def ntlm_context(
         token = context.step()
     except (SpnegoError, ValueError, ImportError) as error:
         raise AuthenticationError(
-            f"NTLM: the sign-in of {identity.account!r} could not be prepared ({type(error).__name__}).",
+            f"NTLM: the sign-in could not be prepared ({type(error).__name__}).",
             remedy=r"Write the user name as CORP\user or user@corp.example.",
         ) from None
     return context, token or b""

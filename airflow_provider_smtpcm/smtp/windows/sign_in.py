@@ -6,16 +6,18 @@ GSS-SPNEGO or (as Exchange and .NET have it) GSSAPI. pyspnego's own choice is no
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
-from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.errors import AuthenticationError, clear_frames
 from airflow_provider_smtpcm.smtp.authenticate import exchange
 from airflow_provider_smtpcm.smtp.sasl import Mechanism, gss_spnego, gssapi, ntlm
 from airflow_provider_smtpcm.smtp.sign_in_refusals import How
@@ -93,8 +95,17 @@ class WindowsSignIn:
 
         Raises:
             AuthenticationError: with what the server offered or answered, and the remedy. A refused account is not
-                tried again, here or in another thread, since a few tries lock it.
+                tried again, here or in another thread, since a few tries lock it. The frames of what is raised hold
+                no password, hash or token.
         """
+        before = sys.exception()
+        try:
+            return self._sign_in_once(wire, extensions, trace)
+        except BaseException as error:
+            clear_frames(error, before)
+            raise
+
+    def _sign_in_once(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
         if self._proved:
             return self._sign_in(wire, extensions, trace)
         # Each holder may use up a deadline of its own, so no one waits for all of them.
@@ -102,12 +113,12 @@ class WindowsSignIn:
             raise wire.no_answer("did not end the sign-in of another session, whose outcome this one waited for,")
         try:
             if self._refused is not None:
-                raise self._refused
+                raise copy.copy(self._refused)  # without the frames of another thread
             try:
                 signed_in = self._sign_in(wire, extensions, trace)
             except AuthenticationError as error:
                 if isinstance(error, AccountRefusedError) or (error.reply is not None and error.reply.code == 535):
-                    self._refused = error
+                    self._refused = copy.copy(error)
                 raise
             self._proved = True
             return signed_in

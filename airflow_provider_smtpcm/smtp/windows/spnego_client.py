@@ -1,13 +1,31 @@
-"""The one door to pyspnego's security contexts, which keeps their tokens out of every log."""
+"""The one place where pyspnego's security contexts are made, which keeps their tokens out of every log."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spnego import ContextProxy, ContextReq
     from spnego.channel_bindings import GssChannelBindings
+
+_deciding = threading.Lock()
+
+
+def _keep_tokens_out_of_logs() -> None:
+    """Raise pyspnego's loggers to INFO where they would log more, and lower none.
+
+    At DEBUG it logs every token, and with an NTLM token the password can be guessed off-line. Each of its modules has a
+    logger of its own, which may have been given a level of its own.
+    """
+    with _deciding:
+        known = logging.Logger.manager.loggerDict
+        below = [name for name in list(known) if name.startswith("spnego.")]
+        for name in ("spnego", *below):
+            logger = logging.getLogger(name)
+            if logger.getEffectiveLevel() < logging.INFO:
+                logger.setLevel(logging.INFO)
 
 
 def spnego_client(
@@ -31,8 +49,7 @@ def spnego_client(
     """
     import spnego
 
-    # It logs every token at DEBUG, and with an NTLM token the password can be guessed off-line.
-    logging.getLogger("spnego").setLevel(logging.INFO)
+    _keep_tokens_out_of_logs()
     return spnego.client(
         credential,
         hostname=host,

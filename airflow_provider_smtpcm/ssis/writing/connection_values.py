@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from airflow_provider_smtpcm.connection_manager.ssis_properties import named_key
 from airflow_provider_smtpcm.ssis.clean import clean
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
 from airflow_provider_smtpcm.ssis.package import SmtpConnection
@@ -56,7 +57,7 @@ def values_of(
         )
     if others:
         keys = ", ".join(sorted(others))
-        findings.note("unknown-connection-property", where, f"SSIS does not know {clean(keys)}; it was left out.")
+        findings.note("unknown-connection-property", where, f"SSIS does not know {keys}; it was left out.")
     return values, unknown
 
 
@@ -109,7 +110,7 @@ def _pairs(text: str) -> tuple[dict[str, str], bool, set[str]]:
         elif _SECRET.search(key):
             secret = True
         elif not secret:
-            others.add(key)
+            others.add(named_key(key, position + 1))
     return values, secret, others
 
 
@@ -130,8 +131,8 @@ def host_of(server: str | None, unknown: str, findings: Findings, where: str) ->
     findings.decision(
         "port-in-smtp-server",
         where,
-        f"SmtpServer is {clean(server)!r}. SSIS knows no port there, and always takes 25; the connection has port "
-        f"{match[2]}.",
+        f"SmtpServer has a port behind the name. SSIS knows no port there, and always takes 25; the connection has "
+        f"port {match[2]}.",
         "Look at whether that port is meant; with 465, ssl_mode has to be implicit.",
     )
     return match[1].lower(), int(match[2])

@@ -93,9 +93,9 @@ class Connections:
         text = "".join(f"{name}={value};" for name, value in values.items())
         found = read_properties(text)
         for fault in found.faults:
-            findings.decision("connection-manager-property", where, clean(fault), "Set it in the Airflow connection.")
+            findings.decision("connection-manager-property", where, str(fault), "Set it in the Airflow connection.")
         for warning in found.warnings:
-            findings.note("connection-manager-property", where, clean(warning))
+            findings.note("connection-manager-property", where, warning)
         windows = bool(found.windows_authentication)
         choice = self._per_name.get(connection.name.lower(), self._options.windows_auth)
         if windows and choice is WindowsAuth.ANONYMOUS:

@@ -145,3 +145,23 @@ def test_an_expression_wins_with_the_values_of_the_project_and_of_variables() ->
     )
     made, _, (conn_id,) = taken(one, content=package(variables=[variable("Host", "relay")]), project=project)
     assert (made[conn_id]["host"], made[conn_id]["extra"]["ssl_mode"]) == ("relay.corp.example", "starttls")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SmtpServer=h;Hunter2x=1",
+        "SmtpServer=h;x=Hunter2x;Hunter2x",
+        "SmtpServer=h;PassHunter2x=1;Hunter2x=2",
+        "SmtpServer=h;Timeout=Hunter2x",
+        "SmtpServer=h;EnableSsl=Hunter2x;UseWindowsAuthentication=Hunter2x",
+        "SmtpServer=etl:Hunter2x@h",
+        "SmtpServer=Hunter2x@h:25",
+        "SmtpServer=smtp://Hunter2x",
+        "SmtpServer=Hunter2x!",
+    ],
+)
+def test_what_may_be_a_password_in_the_wrong_place_is_not_repeated(text: str) -> None:
+    """The report is passed around."""
+    made, findings, _ = taken(smtp(text))
+    assert "hunter2x" not in (repr(findings) + json.dumps(made)).lower()
