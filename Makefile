@@ -26,8 +26,8 @@ help: ## Show this list
 venv: $(READY) ## Build .venv (everything below does it when needed)
 
 $(VENV)/.made: requirements.lock pyproject.toml airflow_provider_smtpcm/__init__.py
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
-		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { \
+		echo "$(PYTHON) is not Python 3.11, 3.12, 3.13 or 3.14: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time this takes a minute or two."
 	@# Without a look at what depends on what: the lock is whole, and pip stumbles over extras beside hashes.
@@ -73,7 +73,7 @@ test: $(READY) ## Run the tests; ARGS="-k form" goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
 # Pythons that pyenv keeps are found without being switched on.
-PYENV_PYTHONS := $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin)
+PYENV_PYTHONS := $(wildcard $(HOME)/.pyenv/versions/3.1[1234].*/bin)
 
 .PHONY: versions
 versions: $(VENV)/.made ## Run the tests on each Airflow in each Python; ARGS="-t oldest -p 3.12 -- -k form"

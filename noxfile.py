@@ -13,11 +13,14 @@ from pathlib import Path
 import nox
 
 HERE = Path(__file__).parent
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+# What an Airflow does not support itself.
+UNSUPPORTED = {("3.14", "3.1.8")}
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
 # A Python that is not there is an Airflow that was not tested, and that must not look like success.
 nox.options.error_on_missing_interpreters = True
 
@@ -36,9 +39,15 @@ LOCKS = _locks()
 OLDEST, *_ = LOCKS
 
 
-@nox.session(python=PYTHONS)
+@nox.session
 @nox.parametrize(
-    "airflow", [nox.param(version, id=version, tags=["oldest"] if version == OLDEST else []) for version in LOCKS]
+    "python,airflow",
+    [
+        nox.param(python, version, id=f"{python}-{version}", tags=["oldest"] if version == OLDEST else [])
+        for python in PYTHONS
+        for version in LOCKS
+        if (python, version) not in UNSUPPORTED
+    ],
 )
 def tests(session: nox.Session, airflow: str) -> None:
     """Run the tests on this Airflow; what stands after `--` goes to pytest."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import datetime as dt
 import re
+import sys
 import tomllib
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import airflow_provider_smtpcm
+import noxfile
 from hatch_build import with_whole_addresses
+from tests.brought_by import brought_by
+from tests.dependencies import DEPENDENCIES, comes_with
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -34,6 +41,67 @@ def test_the_floor_that_is_tested_is_the_one_that_is_declared() -> None:
     locked = {name: Version(version) for name, version in re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock, re.MULTILINE)}
     floors = {wanted.name: [Version(part.version) for part in wanted.specifier] for wanted in declared}
     assert floors == {name: [locked[name]] for name in floors}
+
+
+def imported_names() -> set[str]:
+    """The top-level modules that the package imports, or looks for; neither its own nor Python's."""
+    found: set[str] = set()
+    for path in sorted((ROOT / "airflow_provider_smtpcm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+            elif isinstance(node, ast.Call) and "find_spec" in ast.unparse(node):
+                found |= {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and part.value}
+    return {name for name in found if name not in sys.stdlib_module_names} - {"airflow_provider_smtpcm"}
+
+
+def test_every_library_that_is_imported_has_its_place_in_the_table_of_dependencies() -> None:
+    """docs/contributing.md says what each comes with; one that is not imported any more goes."""
+    assert set(DEPENDENCIES) == imported_names()
+
+
+def test_what_the_table_rests_on_a_dependency_is_what_that_dependency_brings() -> None:
+    """Directly or by what it needs itself, as the installed distributions declare it."""
+    optional = PROJECT["optional-dependencies"]
+    sources = {Requirement(text).name: [text] for text in PROJECT["dependencies"]} | {
+        extra: optional[extra] for extra in ("kerberos", "fast", "ssis", "testing")
+    }
+    by_users = {"pyarrow", "pandas", "wtforms"}
+    assert {module for source in sources for module in comes_with(source)} == set(DEPENDENCIES) - by_users
+    for source, requirements in sources.items():
+        brought = {module for requirement in requirements for module in brought_by(requirement)}
+        missing = {module for module in comes_with(source) - brought if find_spec(module)}
+        assert missing == set(), f"{source} does not bring {sorted(missing)}"
+
+
+def test_make_versions_leaves_out_only_the_pythons_that_an_airflow_does_not_support() -> None:
+    """As that Airflow says itself; under `make versions` each of them is asked."""
+    supported = SpecifierSet(metadata.metadata("apache-airflow")["Requires-Python"])
+    left_out = {python for python, airflow in noxfile.UNSUPPORTED if airflow == metadata.version("apache-airflow")}
+    assert left_out == {python for python in noxfile.PYTHONS if python not in supported}
+
+
+def pythons(text: str) -> list[str]:
+    """The Python versions that a text names, each once, oldest first."""
+    found = set(re.findall(r"\b3\.\d\d\b", text))
+    return sorted(found, key=Version)
+
+
+def test_the_same_pythons_are_supported_wherever_they_are_named() -> None:
+    """The first and the last of a range stand for those between."""
+    supported = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if "Python :: 3." in text]
+    first, last = supported[0], supported[-1]
+    assert SpecifierSet(PROJECT["requires-python"]) == SpecifierSet(f">={first},<3.{Version(last).minor + 1}")
+    nox_file = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    assert pythons(nox_file) == supported
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"is not Python ([^:]*):", makefile) == [f"{', '.join(supported[:-1])} or {last}"]
+    assert f"(3, {Version(first).minor}) <= sys.version_info[:2] <= (3, {Version(last).minor})" in makefile
+    for page in ("README.md", "docs/index.md", "docs/quick-start.md", "docs/contributing.md"):
+        ranges = re.findall(r"Python (?:from )?(3\.\d\d) to (3\.\d\d)", (ROOT / page).read_text(encoding="utf-8"))
+        assert set(ranges) == {(first, last)}, page
 
 
 def test_the_changelog_s_sections_are_versions_newest_first() -> None:

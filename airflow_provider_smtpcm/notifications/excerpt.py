@@ -57,11 +57,22 @@ def excerpt_of(exception: object) -> Excerpt | None:
 def masked(text: str) -> str:
     """Text without the secrets that Airflow knows in this process, and without credentials; fit for a mail."""
     try:
-        from airflow.sdk._shared.secrets_masker import redact
+        from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
         return without_credentials(cleaned(str(redact(text[:_READ]))))
     except Exception:  # noqa: BLE001 - rather say nothing than a secret
         return _WITHHELD
+
+
+def masking_fault() -> str | None:
+    """Return why Airflow's masker cannot be used, so that `masked` withholds every text; None where it can."""
+    try:
+        from airflow.sdk.log import redact  # type: ignore[attr-defined]
+
+        redact("")
+    except Exception as error:  # noqa: BLE001 - as in `masked`
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def cleaned(text: str) -> str:

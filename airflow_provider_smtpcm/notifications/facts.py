@@ -145,9 +145,9 @@ def _run_url(dag_id: str | None, run_id: str | None) -> str | None:
         return None
     try:
         try:
-            from airflow.sdk.configuration import conf
+            from airflow.sdk import conf
         except ImportError:  # Airflow 3.1 has it elsewhere
-            from airflow.configuration import conf
+            from airflow.configuration import conf  # type: ignore[assignment]
         base = conf.get("api", "base_url", fallback="") or ""
     except Exception:  # noqa: BLE001 - an alert without a link is better than none
         return None

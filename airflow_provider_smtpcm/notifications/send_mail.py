@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.arguments.values import as_text, first_of, zero_or_
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.event import Event, event_of
-from airflow_provider_smtpcm.notifications.excerpt import LONGEST_SUBJECT, one_line
+from airflow_provider_smtpcm.notifications.excerpt import LONGEST_SUBJECT, masking_fault, one_line
 from airflow_provider_smtpcm.notifications.fields import Rendered
 from airflow_provider_smtpcm.notifications.page import page_of
 from airflow_provider_smtpcm.notifications.sending import RETRY_FOR, connected, send_within
@@ -182,6 +182,12 @@ class SendMailNotifier(BaseNotifier):
     def _alert(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery:
         began = time.monotonic()
         event = event_of(context)
+        if fault := masking_fault():
+            log.warning(
+                "Airflow's secrets masker cannot be used (%s): this alert withholds what exceptions and reasons say, "
+                "and nothing else. Look for a newer release of airflow-provider-smtpcm, which knows this Airflow.",
+                fault,
+            )
         rendered, text, html = self._rendered(context, event)
         if nowhere := rendered.missing(("to", "smtpcm_conn_id")):
             raise MessageError(f"{nowhere} could not be rendered: {' '.join(rendered.notices)}", remedy="Mend it.")

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_smtpcm import __version__
+from tests.dependencies import comes_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # an Airflow comes from the index
 
 ROOT = Path(__file__).parents[2]
-FLOOR = ROOT / "requirements/floor.lock"
+#: The oldest of all that is declared; and the oldest Airflow that this Python can have, where that is a newer one.
+FLOOR = ROOT / ("requirements/floor.lock" if sys.version_info < (3, 14) else "requirements/airflow-3.2.2.lock")
 PACKAGE = "airflow_provider_smtpcm"
 #: What lies about in a folder that somebody worked in, and is not for others.
 STRAY = (
@@ -123,12 +125,15 @@ class Environment:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bin = folder / "venv/bin"
+        self._constraints = folder / "constraints.txt"
+        # Without the hashes, which pip would then demand of the wheel too.
+        self._constraints.write_text("\n".join(re.findall(r"^[a-z0-9].*?(?= \\$|$)", FLOOR.read_text(), re.MULTILINE)))
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
 
     def install(self, what: str) -> None:
-        """Install it and what it declares, each as old as `requirements/floor.lock` has it."""
-        pip = ["pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", "--constraint", str(FLOOR)]
-        done = self.run(*pip, what)
+        """Install it and what it declares, each as old as `FLOOR` has it."""
+        pip = ["pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+        done = self.run(*pip, "--constraint", self._constraints, what)
         assert done.returncode == 0, done.stderr
 
     def run(self, command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -237,6 +242,16 @@ def test_every_module_imports_with_what_is_declared(environment: Environment) ->
     missing = json.loads(run.stdout.splitlines()[-1])
     assert set(missing.values()) == NEEDS_THE_EXTRA
     assert {name.split(".")[1] for name in missing} == {"testing"}
+
+
+@pytest.mark.parametrize("dependency", ["apache-airflow", "pyspnego"])
+def test_what_is_imported_has_come_with_a_declared_dependency(environment: Environment, dependency: str) -> None:
+    """The table in docs/contributing.md says with which; what is imported only where it is used is imported here."""
+    modules = comes_with(dependency)
+    brought = environment.run("python", "-I", ROOT / "tests/brought_by.py", dependency)
+    assert modules <= set(json.loads(brought.stdout)), brought.stderr
+    run = environment.run("python", "-I", "-c", f"import {', '.join(sorted(modules))}")
+    assert run.returncode == 0, run.stderr
 
 
 def test_airflow_lists_the_provider(environment: Environment) -> None:

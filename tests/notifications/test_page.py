@@ -211,9 +211,9 @@ def test_a_secret_that_a_cut_would_halve_is_not_shown_in_part() -> None:
 
 def test_a_masker_that_cannot_be_asked_lets_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather no text than a secret."""
-    import airflow.sdk._shared.secrets_masker as masker
+    import airflow.sdk.log
 
-    monkeypatch.setattr(masker, "redact", None)
+    monkeypatch.setattr(airflow.sdk.log, "redact", None)
     made = page(raised(ValueError("a secret")))
     assert "a secret" not in made.subject + made.text + made.html
     assert "ValueError: (withheld" in made.subject

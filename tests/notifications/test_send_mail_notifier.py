@@ -206,6 +206,24 @@ def test_a_fault_of_our_own_is_logged_and_not_raised(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_without_airflows_masker_an_alert_says_so_once_in_its_log_and_withholds_only_what_was_to_be_masked(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in an Airflow that has moved it."""
+    notifier(subject="{{ alert.task_id }}", attachments=[__file__])(dict(FAILED))
+    monkeypatch.delattr("airflow.sdk.log.redact")
+    notifier(subject="{{ alert.task_id }}", attachments=[__file__])(dict(FAILED))
+    masked, withheld = relay.messages
+    assert masked.message["Subject"] == withheld.message["Subject"] == "load_orders"
+    assert [part.get_filename() for part in withheld.message.iter_attachments()] == [Path(__file__).name]
+    said, facts = str(FAILED["exception"]), texts(masked)[0].partition("Traceback")[0]
+    told = facts.replace(said, "(withheld: Airflow's secrets masker could not be asked)")
+    assert texts(withheld)[0].startswith(told.rstrip())
+    assert said not in "".join(texts(withheld))
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING" and "smtpcm" in record.name]
+    assert "cannot import name 'redact' from 'airflow.sdk.log'" in record.getMessage()
+
+
 def test_some_refused_recipients_are_logged_and_the_others_get_it(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:

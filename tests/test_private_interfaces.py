@@ -1,0 +1,481 @@
+"""What the package uses of Airflow and Jinja that they have not promised: each is listed, and its change has a name.
+
+The list is the table under "Private interfaces" in docs/contributing.md. It and the code are held together here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import pytest
+from airflow import __version__
+from jinja2.sandbox import SandboxedEnvironment
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "airflow_provider_smtpcm"
+AIRFLOW = tuple(map(int, __version__.split(".")[:2]))
+#: What Airflow documents beyond `airflow.sdk` itself.
+PUBLIC = {
+    "airflow.sdk.exceptions",
+    "airflow.sdk.bases.decorator.DecoratedOperator",
+    "airflow.sdk.bases.decorator.TaskDecorator",
+    "airflow.sdk.bases.decorator.task_decorator_factory",
+}
+#: What was public in Airflow 3.1, and may be asked for only where the newer name is missing.
+PUBLIC_IN_3_1 = {"airflow.configuration.conf", "airflow.exceptions", "airflow.lineage.hook"}
+#: Names of `airflow.sdk` that Airflow 3.1 or 3.2 lacks.
+LATER = {"conf", "lineage"}
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A row of the table."""
+
+    name: str
+    owner: str
+    modules: tuple[str, ...]
+    purpose: str
+
+    @property
+    def spelled(self) -> str:
+        """How the code spells it: the last of what the name shows as code; its last word, unless it is imported."""
+        last = re.findall(r"`([^`]+)`", self.name)[-1]
+        return last if last in ("airflow.", "airflow@airflow") or is_imported(last) else re.findall(r"\w+", last)[-1]
+
+    def __str__(self) -> str:
+        return self.name.replace("`", "")
+
+
+def is_imported(name: str) -> bool:
+    """Whether it stands in the code as an import does."""
+    return name == "wtforms" or re.fullmatch(r"airflow(\.\w+)+", name) is not None
+
+
+def interfaces() -> Iterator[Interface]:
+    """The rows."""
+    page = (ROOT / "docs/contributing.md").read_text(encoding="utf-8")
+    section = page.partition("## Private interfaces\n")[2].partition("\n## ")[0]
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            name, owner, modules, purpose = (cell.strip() for cell in line.strip("|").split("|"))
+            yield Interface(name, owner, tuple(re.findall(r"`([^`]+)`", modules)), purpose)
+
+
+INTERFACES = list(interfaces())
+CHECKS: dict[str, Callable[[], None]] = {}
+
+
+def check(interface: Interface) -> None:
+    """Try it; a failure says who changed what."""
+    try:
+        CHECKS[str(interface)]()
+    except Exception as error:  # noqa: BLE001 - however it shows
+        pytest.fail(
+            f"{interface.owner} changed this: {interface}, used by {', '.join(interface.modules)}, for "
+            f"{interface.purpose} ({type(error).__name__}: {error})"
+        )
+
+
+# --- The list and the code
+
+
+def spelled_by(tree: ast.AST) -> Iterator[str]:
+    """Every word of a module that could name an interface."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=word) | ast.Attribute(attr=word) | ast.arg(arg=word) | ast.keyword(arg=str(word)):
+                yield word
+            case ast.FunctionDef(name=word) | ast.AsyncFunctionDef(name=word) | ast.alias(name=word):
+                yield word
+            case ast.Constant(value=str(word)):
+                yield word
+
+
+def imported_by(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+    """What a module imports, by its full name, and whether only where something else is missing."""
+    fallbacks = {
+        id(node)
+        for handler in ast.walk(tree)
+        if isinstance(handler, ast.ExceptHandler) and ast.unparse(handler.type or handler) == "ImportError"
+        for node in ast.walk(handler)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((f"{node.module}.{alias.name}", id(node) in fallbacks) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in fallbacks) for alias in node.names)
+
+
+def within(name: str, places: set[str]) -> bool:
+    """Whether a name is one of these, or in one of these modules."""
+    return any(f"{name}.".startswith(f"{place}.") for place in places)
+
+
+TREES = {
+    str(path.relative_to(PACKAGE).with_suffix("")): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+WORDS = {module: set(spelled_by(tree)) for module, tree in TREES.items()}
+IMPORTS = {module: list(imported_by(tree)) for module, tree in TREES.items()}
+
+
+def unlisted_imports(module: str, imports: list[tuple[str, bool]]) -> list[str]:
+    """What a module imports of Airflow that is neither public nor listed for it."""
+    listed = {row.spelled for row in INTERFACES if module in row.modules}
+    return [
+        name
+        for name, is_fallback in imports
+        if name.partition(".")[0] == "airflow"
+        and not re.fullmatch(r"airflow\.sdk\.[A-Za-z]\w*", name)
+        and not within(name, PUBLIC)
+        and not (is_fallback and within(name, PUBLIC_IN_3_1))
+        and not within(name, listed)
+    ]
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_what_a_module_imports_of_airflow_is_public_or_listed(module: str) -> None:
+    """A new private import needs a row, and a test of it."""
+    assert unlisted_imports(module, IMPORTS[module]) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from airflow.sdk._shared.secrets_masker import redact",
+        "from airflow.models import DagRun",
+        "import airflow.utils.email",
+        "from airflow.configuration import conf",
+        "from airflow.sdk.log import redact",
+    ],
+)
+def test_an_import_that_is_neither_would_be_noticed(source: str) -> None:
+    """So would a name of Airflow 3.1 that is asked for first, and one that is listed for another module."""
+    assert unlisted_imports("check/page", list(imported_by(ast.parse(source)))) != []
+
+
+def test_what_comes_from_the_sdk_itself_is_among_its_public_names() -> None:
+    """Its `__all__`; some joined it later than Airflow 3.1."""
+    import airflow.sdk
+
+    asked = {name for names in IMPORTS.values() for name, _ in names if name.count(".") == 2}
+    ours = {name.rpartition(".")[2] for name in asked if name.startswith("airflow.sdk.")} - {"exceptions"}
+    assert ours - set(airflow.sdk.__all__) <= (LATER if AIRFLOW < (3, 3) else set())
+
+
+@pytest.mark.parametrize("interface", INTERFACES, ids=str)
+def test_an_interface_is_used_where_the_list_says_and_nowhere_else(interface: Interface) -> None:
+    """A row goes with what used it, and another module that uses it is added."""
+    word = interface.spelled
+    if is_imported(word):
+        users = {module for module, names in IMPORTS.items() if any(within(name, {word}) for name, _ in names)}
+    else:
+        users = {module for module, words in WORDS.items() if word in words}
+    assert users == set(interface.modules)
+
+
+def test_every_private_attribute_of_another_library_is_listed() -> None:
+    """One of our own is defined in some other module of ours."""
+    listed = {(module, row.spelled) for row in INTERFACES for module in row.modules}
+    defined = {
+        (module, node.name)
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    asked = {
+        (module, node.attr)
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and re.match("_[^_]", node.attr)
+        and ast.unparse(node.value) not in ("self", "cls")
+    }
+    ours = {(module, name) for module, name in asked if any(name == own and at != module for at, own in defined)}
+    assert asked - ours - listed == set()
+
+
+# --- The interfaces
+
+
+def test_every_interface_has_its_check() -> None:
+    """And every check its interface."""
+    assert sorted(CHECKS) == sorted(map(str, INTERFACES))
+
+
+@pytest.mark.parametrize("interface", INTERFACES, ids=str)
+def test_it_is_as_we_know_it(interface: Interface) -> None:
+    """Or the failure says what was changed, and where that matters."""
+    check(interface)
+
+
+def test_a_change_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With who uses it, and for what."""
+    monkeypatch.delattr("airflow.sdk.log.redact")
+    (interface,) = (row for row in INTERFACES if str(row) == "airflow.sdk.log.redact")
+    with pytest.raises(pytest.fail.Exception) as caught:
+        check(interface)
+    assert str(caught.value).startswith(
+        "Airflow changed this: airflow.sdk.log.redact, used by notifications/excerpt, for masking in an alert what "
+        "Airflow knows to be secret (ImportError"
+    )
+
+
+def checks(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Mark the check of an interface."""
+
+    def mark(function: Callable[[], None]) -> Callable[[], None]:
+        CHECKS[name] = function
+        return function
+
+    return mark
+
+
+@checks("airflow.sdk.log.redact")
+def _redact() -> None:
+    from airflow.sdk.log import mask_secret, redact
+
+    mask_secret("private-interface-secret")
+    assert redact("PWD=private-interface-secret;") == "PWD=***;"
+
+
+@checks("airflow.sdk.bases.decorator.determine_kwargs")
+@checks("airflow.utils.operator_helpers.determine_kwargs")
+def _determine_kwargs() -> None:
+    from airflow_provider_smtpcm.decorators.send_mail import determine_kwargs
+
+    def function(first: str, ds: str, *, params: dict[str, str]) -> None: ...
+
+    context = {"ds": "2026-01-31", "params": {}, "ti": None}
+    assert determine_kwargs(function, ["given"], context) == {"ds": "2026-01-31", "params": {}}
+
+
+@checks("airflow.models.Connection")
+def _connection() -> None:
+    from airflow.models import Connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_PRIVATE_INTERFACE", "smtpcm://mail.corp.example:25")
+        found = Connection.get_connection_from_secrets("private_interface")  # noqa: AIR311 - it is what is tried
+    made = Connection(uri="smtpcm://mail.corp.example:25")  # noqa: AIR311 - as above
+    text = '{"conn_type": "smtpcm", "host": "mail.corp.example", "port": 25}'
+    read = Connection.from_json(text)  # noqa: AIR311 - as above
+    for connection in (found, made, read):
+        assert (connection.conn_type, connection.host, connection.port) == ("smtpcm", "mail.corp.example", 25)
+
+
+@checks("airflow.cli.cli_config")
+def _cli_config() -> None:
+    import argparse
+
+    from airflow_provider_smtpcm.airflow_cli import commands
+
+    (group,) = commands()
+    assert group.name == "smtpcm"
+    for command in group.subcommands:
+        parser = argparse.ArgumentParser()
+        for argument in command.args:
+            argument.add_to_parser(parser)
+        assert callable(command.func)
+
+
+@checks("NoOpCollector")
+def _no_op_collector() -> None:
+    from airflow_provider_smtpcm.operators import lineage
+
+    assert lineage._collector() is None  # no plugin of the tests reads lineage
+
+
+@checks("_do_render_template_fields")
+def _do_render_template_fields() -> None:
+    from airflow.sdk import BaseOperator
+
+    told: list[Any] = []
+
+    class Task(BaseOperator):
+        template_fields = ("subject",)
+        subject = "{{ 6 * 7 }}"
+
+        def _do_render_template_fields(
+            self, parent: Any, template_fields: Any, context: Any, jinja_env: Any, seen_oids: set[int]
+        ) -> None:
+            told.append((parent is self, tuple(template_fields)))
+            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
+    task = Task(task_id="any")
+    task.render_template_fields({})
+    assert (task.subject, told) == ("42", [(True, ("subject",))])
+    # A mapped task renders what it was mapped into by the same method.
+    mapped = inspect.getsource(type(Task.partial(task_id="mapped").expand(doc=["x"])))
+    assert "._do_render_template_fields(" in mapped
+
+
+@checks("partial_kwargs")
+@checks("expand_input")
+@checks("op_kwargs_expand_input")
+def _mapped() -> None:
+    from airflow.sdk import DAG
+
+    from airflow_provider_smtpcm.decorators.send_mail import send_mail_task
+    from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
+
+    with DAG("private_interface", schedule=None) as dag:
+        OnlyIfOperator.partial(task_id="plain", doc="x").expand(condition=["a", "b"])
+        send_mail_task(_function, to="a@corp.example").expand(text=["a", "b"])
+    plain, decorated = map(dag.task_dict.get, ("plain", "_function"))
+    assert (plain.partial_kwargs["doc"], plain.expand_input.value) == ("x", {"condition": ["a", "b"]})
+    assert decorated.partial_kwargs["to"] == "a@corp.example"
+    assert decorated.op_kwargs_expand_input.value == {"text": ["a", "b"]}
+
+
+def _function(text: str) -> str:
+    return text
+
+
+@checks("iter_references")
+def _iter_references() -> None:
+    from airflow.sdk import DAG, literal
+
+    from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
+
+    with DAG("private_interface", schedule=None) as dag:
+        task = OnlyIfOperator(task_id="any", condition=True)
+    for value in (task.output, task.output["x"], task.output.map(str), dag.param("x", default=1), literal("{{")):
+        assert hasattr(type(value), "iter_references"), type(value)
+    assert not hasattr(str, "iter_references")
+
+
+@checks("get_template_env")
+def _get_template_env() -> None:
+    from airflow.sdk import DAG, BaseNotifier, BaseOperator
+
+    dag = DAG("private_interface", schedule=None, user_defined_macros={"ours": 1})
+    environments = (
+        BaseOperator(task_id="any", dag=dag).get_template_env(),
+        BaseNotifier().get_template_env(dag=dag),
+    )
+    assert [environment.globals["ours"] for environment in environments] == [1, 1]
+    assert isinstance(BaseNotifier().get_template_env(), jinja2.Environment)
+
+
+@checks("overwrite_rtif_after_execution")
+def _overwrite_rtif() -> None:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.execution_time import task_runner
+
+    assert BaseOperator.overwrite_rtif_after_execution is False
+    assert "overwrite_rtif_after_execution" in inspect.getsource(task_runner)
+
+
+@checks("__module__ that begins with airflow.")
+def _module() -> None:
+    from airflow.sdk import ObjectStoragePath
+    from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
+
+    for kind in (LazyXComSequence, ObjectStoragePath, type(ObjectStoragePath("file:///tmp"))):
+        assert kind.__module__.startswith("airflow."), kind.__module__
+
+
+@checks("get_task_states")
+def _get_task_states() -> None:
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    assert {"dag_id", "run_ids"} <= set(inspect.signature(RuntimeTaskInstance.get_task_states).parameters)
+
+
+@checks("__await__")
+def _await() -> None:
+    from airflow.sdk import BaseNotifier
+
+    assert list(inspect.signature(BaseNotifier.__await__).parameters) == ["self"]
+    assert list(inspect.signature(BaseNotifier.async_notify).parameters) == ["self", "context"]
+    assert hasattr(BaseNotifier(context={"reason": "x"}), "context")  # type: ignore[typeddict-unknown-key]
+
+
+@checks("airflow@airflow")
+def _unset_from_address() -> None:
+    from airflow.sdk.execution_time import task_runner
+
+    if AIRFLOW >= (3, 2):
+        assert '"airflow@airflow"' in inspect.getsource(task_runner)
+
+
+@checks("wtforms")
+def _wtforms() -> None:
+    if AIRFLOW >= (3, 2):  # newer ones take the form from the provider info
+        return
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    widget: Any = HookMetaService.MockStringField("Label", validators=[], description="Help", default="")
+    assert isinstance(widget.param.schema, dict)
+
+
+def filled_in(environment: jinja2.Environment, source: str, **variables: Any) -> str:
+    """A template, filled in as `row_templates` does it."""
+    template = environment.from_string(source)
+    context = environment.context_class(environment, variables, template.name, template.blocks)
+    return "".join(template.root_render_func(context))
+
+
+@checks("root_render_func")
+@checks("context_class")
+def _root_render_func() -> None:
+    assert filled_in(SandboxedEnvironment(), "{{ a }}-{{ b }}", a=1, b=2) == "1-2"
+
+
+@checks("escape in a compiled template's __globals__")
+def _globals_of_a_template() -> None:
+    environment = SandboxedEnvironment(autoescape=True)
+    template = environment.from_string("{{ a }}")
+    names: Any = template.root_render_func.__globals__
+    assert names["escape"]("<") == "&lt;"
+    names["escape"] = lambda value: f"escaped {value}"
+    context = environment.context_class(environment, {"a": "<"}, template.name, template.blocks)
+    assert "".join(template.root_render_func(context)) == "escaped <"
+
+
+@checks("Environment.getattr and Environment.getitem")
+def _getattr() -> None:
+    environment: Any = SandboxedEnvironment().overlay()
+    environment.getattr = lambda value, name: f"attribute {name} of {value}"
+    environment.getitem = lambda value, name: f"item {name} of {value}"
+    assert filled_in(environment, "{{ row.x }}, {{ row['x'] }}", row="row") == "attribute x of row, item x of row"
+
+
+@checks("_undefined_message")
+def _undefined_message() -> None:
+    class Missing(jinja2.StrictUndefined):
+        __slots__ = ()
+
+        @property
+        def _undefined_message(self) -> str:
+            return f"{self._undefined_name!r} of {self._undefined_obj!r}"
+
+    with pytest.raises(jinja2.UndefinedError, match="'x' of 'a row'"):
+        filled_in(SandboxedEnvironment(undefined=Missing), "{{ row.x }}", row="a row")
+
+
+@checks("vars of a SandboxedEnvironment")
+def _vars_of_an_environment() -> None:
+    from jinja2.nativetypes import NativeEnvironment
+
+    native = NativeEnvironment()
+    native.globals["ours"] = "1e3"
+    text = SandboxedEnvironment()
+    vars(text).update(vars(native))
+    assert text.overlay().from_string("{{ ours }}").render() == "1e3"
+
+
+@checks("_getparams")
+def _getparams() -> None:
+    from aiosmtpd.smtp import SMTP
+
+    assert SMTP._getparams(SimpleNamespace(), ["SIZE=1", "SMTPUTF8"]) == {"SIZE": "1", "SMTPUTF8": True}  # type: ignore[arg-type]
