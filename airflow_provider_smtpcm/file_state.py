@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from typing import Any, NamedTuple
 
 #: What to do about a file that somebody writes to while it is read.
 WRITTEN_TO = "Send it when whatever writes it is done: let that write to another name, and rename at the end."
@@ -69,7 +66,7 @@ class UnchangedFile(io.FileIO):
         super().__init__(path)
         self._state = state_of(os.fstat(self.fileno()))
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+    def readinto(self, buffer: Any, /) -> int | None:
         """As of any raw file.
 
         Raises:

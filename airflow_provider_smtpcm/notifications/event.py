@@ -153,7 +153,7 @@ def _of_task(facts: Facts) -> Event:
         of_dag=False,
         task_id=task_id,
         map_index=map_index,
-        map_label=None if label is None else masked(label),
+        map_label=None if label is None else masked(label, is_name=True),
         started=started,
         ended=ended,
         seconds=seconds_between(started, ended),

@@ -54,14 +54,22 @@ def excerpt_of(exception: object) -> Excerpt | None:
     )
 
 
-def masked(text: str) -> str:
-    """Text without the secrets that Airflow knows in this process, and without credentials; fit for a mail."""
+def masked(text: str, *, is_name: bool = False) -> str:
+    """Text without the secrets that Airflow knows in this process, and without credentials; fit for a mail.
+
+    Args:
+        text: anything.
+        is_name: whether it only names a task or a run: where Airflow's masker cannot be used, it is not withheld.
+    """
+    text = text[:_READ]
     try:
         from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
-        return without_credentials(cleaned(str(redact(text[:_READ]))))
+        text = str(redact(text))
     except Exception:  # noqa: BLE001 - rather say nothing than a secret
-        return _WITHHELD
+        if not is_name:
+            return _WITHHELD
+    return without_credentials(cleaned(text))
 
 
 def masking_fault() -> str | None:
