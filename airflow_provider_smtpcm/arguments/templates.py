@@ -210,15 +210,15 @@ def _marked(template: jinja2.Template, name: str, *, item: bool) -> Render:
 
 
 def _object(environment: jinja2.Environment, source: str, *, collection: bool) -> Render:
-    """The value of a template that is one expression: None or a collection as it is, anything else as text.
+    """The value of a template that is one expression, as text, unless it is None.
 
-    A DAG with `render_template_as_native_obj` asks for that. What Jinja does for it goes further, and takes text that
-    looks like a list for one, wherever it came from; text in data stays text.
+    A DAG with `render_template_as_native_obj` asks for objects. What Jinja does for it goes further, and takes text
+    that looks like a list or a number for one, wherever it came from; text in data stays text.
 
     Args:
-        collection: whether the field may be a list or a mapping.
+        collection: whether the field takes objects too: lists, mappings, paths, a data frame.
     """
-    from jinja2 import nodes
+    from jinja2 import Undefined, nodes
 
     tree = environment.parse(source)
     expression = _only_expression(environment, source)
@@ -226,15 +226,18 @@ def _object(environment: jinja2.Environment, source: str, *, collection: bool) -
     tree.body = [nodes.Assign(nodes.Name("value", "store"), expression, lineno=1)]
     tree.set_environment(environment)
     template = environment.from_string(tree)
-    write, finalize = template.root_render_func, environment.finalize or str
+    write, finalize = template.root_render_func, environment.finalize
+    plain = (str, int, float, Undefined)
 
     def render(variables: Variables) -> Any:
         scope = environment.context_class(environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
         deque(write(scope), maxlen=0)
         value = scope.vars["value"]
-        if collection and isinstance(value, tuple | list | Mapping):
+        if value is None and finalize is None:
+            return None
+        if collection and value is not None and not isinstance(value, plain):
             return value
-        return str(finalize(value))
+        return str(value if finalize is None else finalize(value))
 
     return render
 

@@ -51,8 +51,9 @@ class RenderedOperator(BaseOperator):
             if value is None or (isinstance(value, str) and not value):
                 continue
             try:
+                rendered: Any
                 if name == _FUNCTION_ARGUMENTS:
-                    rendered: Any = {
+                    rendered = {
                         key: self.render_template(argument, context, jinja_env, set())
                         if written.has_function_argument(key)
                         else argument
@@ -60,6 +61,8 @@ class RenderedOperator(BaseOperator):
                     }
                 elif not written.has(name):
                     rendered = as_data(name, as_written(value))
+                elif callable(value):  # a function of the author's, which Airflow calls instead of a template
+                    rendered = as_data(name, value(context=context, jinja_env=jinja_env))
                 elif name in self.rendered_later:
                     rendered = self.render_template(value, context, jinja_env, set())
                 else:
