@@ -340,6 +340,14 @@ def _function(text: str) -> str:
     return text
 
 
+@checks("should_retry of _ti_context_from_server")
+def _should_retry() -> None:
+    from airflow.sdk.execution_time import task_runner
+
+    assert "ti._ti_context_from_server.should_retry" in inspect.getsource(task_runner)
+    assert "_ti_context_from_server" in task_runner.RuntimeTaskInstance.__private_attributes__
+
+
 @checks("iter_references")
 def _iter_references() -> None:
     from airflow.sdk import DAG, literal
