@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath, task, task_group
 
+from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
@@ -430,6 +431,29 @@ def test_a_template_file_that_another_task_chose_is_not_run(folder: Path, relay:
             )
         assert str(run_dag(dag).state) == state
     assert len(relay.messages) == 1
+
+
+@pytest.mark.parametrize("written", ["{{ params.file }}", "{% if true %}{{ params.file }}{% endif %}"])
+def test_a_notifier_runs_no_template_that_a_value_chose(
+    written: str, folder: Path, relay: Relay, run_dag: RunDag
+) -> None:
+    """The default page is sent instead."""
+    (folder / "upload.txt").write_text(HOSTILE)
+    with DAG("notifier", schedule=None, params={"file": f"{folder}/upload.txt"}) as dag:
+
+        @task(
+            on_failure_callback=SendMailNotifier(
+                from_address="etl@corp.example", to="a@corp.example", text_file=written
+            )
+        )
+        def broken() -> None:
+            raise ValueError
+
+        broken()
+    assert str(run_dag(dag).state) == "failed"
+    (received,) = relay.messages
+    assert SECRET not in received.content.decode()
+    assert "chose that file" in received.content.decode().replace("=\r\n", "")
 
 
 # --- HTML.
