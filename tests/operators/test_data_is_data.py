@@ -247,6 +247,106 @@ def test_a_condition_from_another_task_is_data(run_dag: RunDag) -> None:
     assert str(run.state) == "failed"
 
 
+def test_default_arguments_of_another_task_are_data(delivered: Callable[[DAG], list[str]]) -> None:
+    """By `expand` and by `expand_kwargs`."""
+
+    @task
+    def defaults() -> list[dict[str, str]]:
+        return [{"subject": HOSTILE}]
+
+    @task
+    def mappings() -> list[dict[str, Any]]:
+        return [{"default_args": {"subject": HOSTILE}}]
+
+    with DAG("default_args", schedule=None) as dag:
+        send(to="{{ 'a' }}@corp.example").expand(default_args=defaults())
+        SendMailOperator.partial(task_id="kwargs", from_address="etl@corp.example", to="a@corp.example").expand_kwargs(
+            mappings()
+        )
+    assert delivered(dag) == [HOSTILE, HOSTILE]
+
+
+def test_arguments_of_a_function_that_override_partial_are_data(delivered: Callable[[DAG], list[str]]) -> None:
+    """With `strict=False` the output has the last word there too."""
+
+    @task
+    def arguments() -> list[dict[str, str]]:
+        return [{"name": HOSTILE}]
+
+    with DAG("function_override", schedule=None) as dag:
+
+        @task.send_mail(from_address="etl@corp.example", to="a@corp.example")
+        def report(name: str, prefix: str) -> dict[str, str]:
+            return {"subject": f"{prefix} {name}"}
+
+        report.partial(name="{{ ds }}", prefix="{{ dag.dag_id }}").expand_kwargs(arguments(), strict=False)
+    assert delivered(dag) == [f"function_override {HOSTILE}"]
+
+
+class MonthlyMail(SendMailOperator):
+    """Writes an argument into a template."""
+
+    template_fields = (*SendMailOperator.template_fields, "month")
+
+    def __init__(self, *, month: str, **fields: Any) -> None:
+        super().__init__(subject=f"{month} by {{{{ dag.dag_id }}}}", **fields)
+        self.month = month
+
+
+def test_what_a_subclass_makes_of_an_output_is_data(delivered: Callable[[DAG], list[str]]) -> None:
+    """Where the output looks like a template; the subclass's own template is one otherwise."""
+
+    @task
+    def months() -> list[str]:
+        return ["May", HOSTILE]
+
+    with DAG("subclass", schedule=None) as dag:
+        MonthlyMail.partial(task_id="send", from_address="etl@corp.example", to="{{ 'a' }}@corp.example").expand(
+            month=months()
+        )
+    assert delivered(dag) == ["May by subclass", f"{HOSTILE} by {{{{ dag.dag_id }}}}"]
+
+
+def test_a_tuple_in_partial_holds_templates_and_outputs(relay: Relay, delivered: Callable[[DAG], list[str]]) -> None:
+    """A merge keeps it as a list."""
+
+    @task
+    def boss() -> str:
+        return "boss@corp.example"
+
+    @task
+    def subjects_of_merges() -> list[dict[str, str]]:
+        return [{"subject": HOSTILE}]
+
+    with DAG("tuple", schedule=None) as dag:
+        MailMergeOperator.partial(
+            task_id="merge", rows=ROWS, from_address="etl@corp.example", to=("{{ row.email }}", boss())
+        ).expand_kwargs(subjects_of_merges())
+    assert delivered(dag) == [HOSTILE]
+    assert relay.messages[0].recipients == ("jane@corp.example", "boss@corp.example")
+
+
+def test_a_function_may_stand_for_a_field(delivered: Callable[[DAG], list[str]]) -> None:
+    """Airflow calls it; what it returns is data."""
+    with DAG("callable", schedule=None) as dag:
+        SendMailOperator(
+            task_id="send",
+            from_address="etl@corp.example",
+            to="a@corp.example",
+            subject=lambda context, jinja_env: HOSTILE,  # type: ignore[arg-type]  # noqa: ARG005
+        )
+    assert delivered(dag) == [HOSTILE]
+
+
+def test_the_fields_of_a_mapped_task_are_rendered_without_a_run() -> None:
+    """As a DAG's own tests do it."""
+    with DAG("by_hand", schedule=None) as dag:
+        send().expand_kwargs([{"to": "{{ name }}@corp.example"}])
+    task_of_one = dag.get_task("send").unmap({"to": "{{ name }}@corp.example"})
+    task_of_one.render_template_fields({"name": "a"})
+    assert task_of_one.to == "a@corp.example"
+
+
 def test_the_configuration_of_a_run_is_data(relay: Relay, delivered: Callable[[DAG], list[str]]) -> None:
     """A parameter is filled in once, and what it holds is not rendered again."""
     with DAG("config", schedule=None, params={"subject": HOSTILE}) as dag:
