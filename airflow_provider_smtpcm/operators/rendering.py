@@ -138,7 +138,8 @@ class WrittenArguments:
         """Whether the author wrote an argument of a decorated function."""
         if self._over_function is not None:
             return self._over_function.get(name, True)
-        return name in self._function_arguments and _is_same(self._function_arguments[name], value)
+        written = (self._function_arguments, *self._given)  # a default may be for an argument of the function too
+        return any(name in given and _is_same(given[name], value) for given in written)
 
 
 def _mapped_arguments(expanded: Any, context: Context) -> Mapping[str, bool] | None:

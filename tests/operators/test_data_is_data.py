@@ -283,6 +283,23 @@ def test_arguments_of_a_function_that_override_partial_are_data(delivered: Calla
     assert delivered(dag) == [f"function_override {HOSTILE}"]
 
 
+def test_defaults_of_the_dag_for_a_function_are_templates(delivered: Callable[[DAG], list[str]]) -> None:
+    """They are the author's, beside arguments that another task brought."""
+
+    @task
+    def arguments() -> list[dict[str, str]]:
+        return [{"name": HOSTILE}]
+
+    with DAG("function_defaults", schedule=None, default_args={"prefix": "{{ dag.dag_id }}"}) as dag:
+
+        @task.send_mail(from_address="etl@corp.example", to="a@corp.example")
+        def report(name: str, prefix: str = "") -> dict[str, str]:
+            return {"subject": f"{prefix} {name}"}
+
+        report.expand_kwargs(arguments())
+    assert delivered(dag) == [f"function_defaults {HOSTILE}"]
+
+
 class MonthlyMail(SendMailOperator):
     """Writes an argument into a template."""
 
