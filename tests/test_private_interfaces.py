@@ -450,6 +450,21 @@ def _globals_of_a_template() -> None:
     assert "".join(template.root_render_func(context)) == "escaped <"
 
 
+@checks("str_join and markup_join in a compiled template")
+@checks("Environment.concat")
+def _joining() -> None:
+    from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
+
+    environments = FieldEnvironments(SandboxedEnvironment())
+    constructs = (
+        "{{ 'a@x; ' ~ b }}",
+        "{% set c %}a@x; {{ b }}{% endset %}{{ c }}",
+        "{% macro m() %}a@x; {{ b }}{% endmacro %}{{ m() }}",
+    )
+    masks = {environments.compile("to", source)({"b": "v"}).mask for source in constructs}
+    assert masks == {"a@x; \0"}
+
+
 @checks("Environment.getattr and Environment.getitem")
 def _getattr() -> None:
     environment: Any = SandboxedEnvironment().overlay()
