@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.body_file import render_body_file
 from airflow_provider_smtpcm.arguments.values import as_text
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.notifications.excerpt import masked, one_line
@@ -53,6 +52,8 @@ class Rendered:
                 )
             if not file:
                 return as_text(value) or None
+            from airflow_provider_smtpcm.arguments.body_file import render_body_file
+
             return render_body_file(f"{name}_file", file, encoding, environment, context)
         except Exception as error:  # noqa: BLE001 - as above
             self._tell(f"{name}_file" if file else name, error)

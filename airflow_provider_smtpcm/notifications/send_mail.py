@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, render_field
 from airflow_provider_smtpcm.arguments.values import as_text, first_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -212,6 +211,8 @@ class SendMailNotifier(BaseNotifier):
 
     def _rendered(self, context: Context, event: Event) -> tuple[Rendered, str | None, str | None]:
         """The fields, and the two bodies; a body is None where it is empty or broken."""
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, render_field
+
         known: Any = {**context, "alert": event}
         try:
             environment = self.get_template_env(dag=context.get("dag"))

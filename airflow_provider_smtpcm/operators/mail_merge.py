@@ -14,7 +14,6 @@ from airflow_provider_smtpcm.operators.airflow_errors import Attempt, airflow_er
 from airflow_provider_smtpcm.operators.ledger.tries import budget, identity_of, ledger_of
 from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
 from airflow_provider_smtpcm.operators.merge.report import MergeReport
-from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
 from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
 from airflow_provider_smtpcm.operators.merge.tally import MergeTally, without_addresses
 from airflow_provider_smtpcm.operators.merge.unrendered import as_written, unrendered
@@ -224,6 +223,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         """Send what is left; the result. The error with which the task ends, if it ends with one, is the attempt's."""
         from airflow_provider_smtpcm.operators.merge.past import Past
         from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
+        from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
         from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
 
         templates = RowTemplates(

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, as_data, render_field
-from airflow_provider_smtpcm.operators.merge.unrendered import as_written
-
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
+
+    from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +44,9 @@ class RenderedOperator(BaseOperator):
         if parent is not self:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, as_data, render_field
+        from airflow_provider_smtpcm.operators.merge.unrendered import as_written
+
         environments = FieldEnvironments(jinja_env)
         written = WrittenArguments(self, context, environments)
         variables = {**jinja_env.globals, **context}
@@ -132,6 +134,8 @@ class WrittenArguments:
         """Whether the author wrote an argument, or left it out."""
         if self._over_arguments is not None:
             return self._over_arguments.get(name, True)
+        from airflow_provider_smtpcm.operators.merge.unrendered import as_written
+
         value = as_written(getattr(self._task, name))
         return any(name in given and _is_same(given[name], value) for given in self._given)
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import IO, Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.tainted import checked_path
 from airflow_provider_smtpcm.operators.merge.rows import storage_path
 
 log = logging.getLogger(__name__)
@@ -45,6 +44,8 @@ class MergeReport:
         self.fault: MessageError | None = None
         if not file:
             return
+        from airflow_provider_smtpcm.mail.tainted import checked_path
+
         path = storage_path(checked_path(file, "report_file")) if isinstance(file, str) else file
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.tainted import checked_path
 from airflow_provider_smtpcm.operators.merge.row import LIST, Rows, rows_of_frame, rows_of_mappings
 from airflow_provider_smtpcm.operators.merge.row_files import FORMATS, STORAGE, open_file
 
@@ -60,6 +59,8 @@ def storage_path(text: str) -> Any:
 def _path(rows: Any) -> Any:
     if not isinstance(rows, str):
         return rows if hasattr(rows, "open") else Path(rows)
+    from airflow_provider_smtpcm.mail.tainted import checked_path
+
     text = checked_path(rows, "rows").strip()
     if text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
         raise MessageError(
