@@ -33,7 +33,7 @@ EVERY = int(os.environ.get("EVERY", "0"))
 # How many moments of each kind of task are tried, of the thousands that there are.
 MOMENTS = 60
 ROWS = [{"email": f"p{number}@corp.example", "name": str(number)} for number in range(5)]
-_OURS = ("/airflow_provider_smtpcm/operators/", "/airflow_provider_smtpcm/smtp/", "/airflow_provider_smtpcm/hooks/")
+OURS = ("/airflow_provider_smtpcm/operators/", "/airflow_provider_smtpcm/smtp/", "/airflow_provider_smtpcm/hooks/")
 
 
 class TimeLimit(BaseException):
@@ -43,15 +43,18 @@ class TimeLimit(BaseException):
 class Moments:
     """Counts the moments at which a signal's handler may run in our code, and raises at one of them."""
 
-    def __init__(self, at: int | None, since: Callable[[], bool]) -> None:
+    def __init__(self, at: int | None, since: Callable[[], bool], *, places: tuple[str, ...] = OURS) -> None:
         self.passed = 0
         self.raised = False
         self._at = at
         self._since = since
+        self._places = places
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
         """As `sys.setprofile` has it."""
-        if event not in ("call", "c_return", "return") or not any(part in frame.f_code.co_filename for part in _OURS):
+        if event not in ("call", "c_return", "return"):
+            return
+        if not any(place in frame.f_code.co_filename for place in self._places):
             return
         if event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR:
             return  # it yields: nothing runs there

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -304,6 +305,7 @@ class Ledger:
         self._book.drop(self.generation, len(self._blocks))
 
     def _flush(self) -> None:
+        self._let_go()
         with self._changed:
             self._wanted = None  # nobody sends them any more
             self._stopping = True
@@ -312,6 +314,16 @@ class Ledger:
         if writer is not None:
             writer.join()
         self.check()
+
+    def _let_go(self) -> None:
+        """Release what this thread still holds.
+
+        A signal handler that raises may come between taking the lock and the block that would release it: the thread
+        that writes would wait for the lock, and we for the thread.
+        """
+        with suppress(RuntimeError):
+            while True:
+                self._changed.release()
 
     # --- The writer
 
