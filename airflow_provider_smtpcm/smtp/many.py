@@ -197,8 +197,7 @@ class Mailing:
             raise
         except BaseException as interruption:
             self._account_for(interruption)
-            while self._finished:
-                yield self._finished.popleft()
+            yield from self._taken_out()
             raise
         finally:
             self._stop.wake = None
@@ -208,9 +207,15 @@ class Mailing:
 
     def _what_finished(self) -> Iterator[Delivery]:
         if self._finished:
-            while self._finished:
-                yield self._finished.popleft()
+            yield from self._taken_out()
             self._supply.ask_again()  # a mail may have another turn now, or the journal room for more
+
+    def _taken_out(self) -> Iterator[Delivery]:
+        while self._finished:
+            # Signal handlers run after calls: with none in between, no exception finds a delivery in neither place.
+            delivery = self._finished[0]
+            del self._finished[0]
+            yield delivery
 
     def _run(self, function: Callable[[], Callable[[], None]]) -> None:
         self._background.run(function)
