@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -18,7 +19,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators.ledger.record import MARK, State
+from airflow_provider_smtpcm.operators.ledger.tries import ledger_of
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm.operators.supervisor_line import LINE
 from tests.operators.merges import merge
 from tests.operators.tasks import context
 from tests.operators.test_mail_merge_outcomes import lines
@@ -75,6 +79,22 @@ def watched(moments: Moments) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fail rather than wait for ever."""
+
+    def time_is_up(_number: int, _frame: object) -> None:
+        raise AssertionError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, time_is_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def attempt(task: Any, store: Kept | None, moments: Moments | None = None) -> tuple[Any, BaseException | None]:
@@ -159,3 +179,15 @@ def test_a_mail_that_is_interrupted_anywhere_is_sent_once(durable: bool, behind:
 
     for at in moments_of(check(None)):
         check(at)
+
+
+def test_a_task_that_is_interrupted_as_it_asks_airflow_comes_to_its_end() -> None:
+    """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
+    surroundings = context(max_tries=1)
+    surroundings["task_state_store"] = store = Kept()
+    with within(5), suppress(TimeLimit), ledger_of(surroundings, on_clear="resume_unfinished") as tries:
+        assert tries.ledger is not None
+        tries.ledger.record(0, State.ACCEPTED, mark=bytes(MARK))
+        LINE.acquire()
+        raise TimeLimit
+    assert store.get("smtpcm/0/0")["states"] == "a"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -22,6 +21,7 @@ from airflow_provider_smtpcm.operators.ledger.book import Book, Standing, Store
 from airflow_provider_smtpcm.operators.ledger.digest_set import DIGEST_OCTETS, DigestSet
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, ROWS, Block, Rest, State
 from airflow_provider_smtpcm.operators.ledger.window import Window
+from airflow_provider_smtpcm.smtp.interruption import let_go
 
 #: The name of what a task returns, and how long it is kept for a try that finds the task done: it names recipients,
 #: and Airflow makes such a try soon. Afterwards such a try returns what the head says, without them.
@@ -305,7 +305,7 @@ class Ledger:
         self._book.drop(self.generation, len(self._blocks))
 
     def _flush(self) -> None:
-        self._let_go()
+        let_go(self._changed)
         with self._changed:
             self._wanted = None  # nobody sends them any more
             self._stopping = True
@@ -314,16 +314,6 @@ class Ledger:
         if writer is not None:
             writer.join()
         self.check()
-
-    def _let_go(self) -> None:
-        """Release what this thread still holds.
-
-        A signal handler that raises may come between taking the lock and the block that would release it: the thread
-        that writes would wait for the lock, and we for the thread.
-        """
-        with suppress(RuntimeError):
-            while True:
-                self._changed.release()
 
     # --- The writer
 

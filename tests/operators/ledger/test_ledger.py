@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from base64 import b64encode
@@ -18,7 +17,7 @@ from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
 from airflow_provider_smtpcm.operators.ledger.record import MARK, ROWS, Block, Rest, State
 from tests.operators.ledger.stores import Memory
-from tests.operators.test_interrupted_anywhere import OURS, Moments, TimeLimit, watched
+from tests.operators.test_interrupted_anywhere import OURS, Moments, TimeLimit, watched, within
 
 BOTH = [Standing.ENDED, Standing.CLOSED]
 
@@ -324,27 +323,12 @@ def test_a_record_that_is_interrupted_anywhere_leaves_nobody_waiting() -> None:
         moments = Moments(at, lambda: True, places=(*OURS, threading.__file__))
         with suppress(TimeLimit), watched(moments):
             ledger.record(0, State.ACCEPTED)
-        end_within(5, ledger)
+        with within(5):
+            ledger.end(Standing.OPEN)
         return moments.passed
 
     for at in range(1, check(None) + 1):
         check(at)
-
-
-def end_within(seconds: int, ledger: Ledger) -> None:
-    """Raise rather than wait for ever."""
-    before = signal.signal(signal.SIGALRM, time_is_up)
-    signal.alarm(seconds)
-    try:
-        ledger.end(Standing.OPEN)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def time_is_up(_number: int, _frame: object) -> None:
-    """A signal handler."""
-    raise AssertionError("it waits for ever")
 
 
 # --- How long it is kept.
