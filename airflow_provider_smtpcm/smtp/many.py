@@ -145,9 +145,9 @@ class Mailing:
         """Whether nobody has to wait long for the next mail."""
         return self._supply.quick
 
-    def next_outgoing(self) -> Outgoing | None:
+    def next_outgoing(self, *, on_heels: bool) -> Outgoing | None:
         """A mail that is ready to be sent, if there is one, and if it may be sent already."""
-        if not self._supply.ready or not self._pace.due():
+        if not self._supply.ready or not self._pace.due() or (on_heels and not self._enough_for_all):
             return None
         self._pace.begun()
         return self._supply.ready.popleft()
@@ -233,8 +233,21 @@ class Mailing:
 
     @property
     def _hungry(self) -> list[int]:
-        """The lanes that could do with a mail."""
-        return [number for number, lane in self._lanes.items() if lane.hungry]
+        """The lanes that could do with a mail, and may have one."""
+        enough = self._enough_for_all
+        return [number for number, lane in self._lanes.items() if lane.hungry and (enough or not lane.busy)]
+
+    @property
+    def _enough_for_all(self) -> bool:
+        """Whether more mails are ready than there are sessions that are free, or not open yet.
+
+        The others go on the heels of those before them. Where few mails are ready, each is answered sooner on a session
+        of its own: a ledger admits no more of a slow server's mails than there are connections.
+        """
+        free = sum(not lane.busy for lane in self._lanes.values())
+        if self._open_session is not None:
+            free += max(0, self._pace.connections - len(self._lanes))
+        return len(self._supply.ready) > free
 
     @property
     def _done(self) -> bool:

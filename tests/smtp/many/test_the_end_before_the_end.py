@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -145,6 +146,7 @@ def test_an_interruption_anywhere_loses_no_delivery() -> None:
 
     for at in range(1, check(None) + 1):
         check(at)
+    gc.collect()
 
 
 def test_who_was_accepted_before_the_interruption_is_told_with_those_who_were_not_asked() -> None:
