@@ -314,17 +314,25 @@ def test_its_thread_is_gone_with_it() -> None:
     assert threading.active_count() == before
 
 
-def test_a_record_that_is_interrupted_anywhere_leaves_nobody_waiting() -> None:
+@pytest.mark.parametrize("what", ["reserve", "record"])
+def test_an_interruption_anywhere_leaves_no_thread_behind(what: str) -> None:
     """The threads share a lock, and `threading` has moments of its own between taking it and holding it safely."""
 
     def check(at: int | None) -> int:
+        before = threading.active_count()
         ledger = Ledger(Memory(), window=4)
-        reserved(ledger, 0)
+        if what == "record":
+            reserved(ledger, 0)
         moments = Moments(at, lambda: True, places=(*OURS, threading.__file__))
         with suppress(TimeLimit), watched(moments):
-            ledger.record(0, State.ACCEPTED)
+            if what == "reserve":
+                ledger.reserve([(0, mark(0))])
+            else:
+                ledger.record(0, State.ACCEPTED)
+        ledger.record(1, State.FAILED, mark=mark(1))
         with within(5):
             ledger.end(Standing.OPEN)
+        assert threading.active_count() == before, f"interrupted at {at}"
         return moments.passed
 
     for at in range(1, check(None) + 1):
