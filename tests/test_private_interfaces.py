@@ -340,6 +340,14 @@ def _function(text: str) -> str:
     return text
 
 
+@checks("should_retry of _ti_context_from_server")
+def _should_retry() -> None:
+    from airflow.sdk.execution_time import task_runner
+
+    assert "ti._ti_context_from_server.should_retry" in inspect.getsource(task_runner)
+    assert "_ti_context_from_server" in task_runner.RuntimeTaskInstance.__private_attributes__
+
+
 @checks("iter_references")
 def _iter_references() -> None:
     from airflow.sdk import DAG, literal
@@ -440,6 +448,21 @@ def _globals_of_a_template() -> None:
     names["escape"] = lambda value: f"escaped {value}"
     context = environment.context_class(environment, {"a": "<"}, template.name, template.blocks)
     assert "".join(template.root_render_func(context)) == "escaped <"
+
+
+@checks("str_join and markup_join in a compiled template")
+@checks("Environment.concat")
+def _joining() -> None:
+    from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
+
+    environments = FieldEnvironments(SandboxedEnvironment())
+    constructs = (
+        "{{ 'a@x; ' ~ b }}",
+        "{% set c %}a@x; {{ b }}{% endset %}{{ c }}",
+        "{% macro m() %}a@x; {{ b }}{% endmacro %}{{ m() }}",
+    )
+    masks = {environments.compile("to", source)({"b": "v"}).mask for source in constructs}
+    assert masks == {"a@x; \0"}
 
 
 @checks("Environment.getattr and Environment.getitem")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, Render, joined
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.file_state import WRITTEN_TO, FileChangedError, UnchangedFile
-from airflow_provider_smtpcm.mail.tainted import DATA, TaintedStr, checked_path
+from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, checked_path
 from airflow_provider_smtpcm.worker_path import as_written, file_remedy
 
 if TYPE_CHECKING:
@@ -94,11 +94,10 @@ def _not_a_template(field: str, path: str, error: jinja2.TemplateError) -> Messa
 def _find(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
     """Where a file is, and whether it may be run as a template."""
     name = checked_path(file, field)
-    chosen_by_the_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith(DATA)
-    inside = not Path(name).is_absolute() and ".." not in _SEPARATOR.split(name)
+    chosen_by_the_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith((DATA, MIXED))
     for folder in (*folders, Path()):
         if (folder / name).is_file():
-            return folder / name, chosen_by_the_author or (inside and folder != Path())
+            return folder / name, chosen_by_the_author or _is_in(folders, folder / name)
     places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
         f"{field}: there is no file {as_written(name)} (looked in {places}, and in the worker's own folder).",
@@ -107,3 +106,8 @@ def _find(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
             otherwise="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
         ),
     )
+
+
+def _is_in(folders: list[Path], path: Path) -> bool:
+    """Whether a path leads to a file of these folders, or below, without a step up."""
+    return ".." not in _SEPARATOR.split(str(path)) and any(path.is_relative_to(folder) for folder in folders)

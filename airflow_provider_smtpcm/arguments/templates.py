@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.arguments.marking import MarkedText, joined_text, marking_environment, mask_of
 from airflow_provider_smtpcm.mail.attachment import RemotePath
-from airflow_provider_smtpcm.mail.tainted import TaintedStr, leads_out, steps_up
+from airflow_provider_smtpcm.mail.tainted import BLANKS, DATA, TaintedStr, leads_out, steps_up
 
 if TYPE_CHECKING:
     import jinja2
-    from jinja2.ext import Extension
-    from jinja2.lexer import Token, TokenStream
 
 Variables = Mapping[str, Any]
 Render = Callable[[Variables], Any]
@@ -44,7 +42,6 @@ TAINTED = (
 TEMPLATE_FILES = ("text_file", "html_file")
 # Fields that may be a list or a mapping where the DAG has `render_template_as_native_obj`.
 _COLLECTIONS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images", "headers", "rows")
-_MARK = "_written_by_the_author"
 _SPECIAL_IN_HTML = re.compile("[&<>\"']")
 
 
@@ -66,15 +63,15 @@ class FieldEnvironments:
     def html(self) -> jinja2.Environment:
         """Escapes what is filled in."""
         if self._html is None:
-            self._html = self.text.overlay(autoescape=True)
+            # Without the DAG's cache of compiled templates, whose keys do not tell what escapes.
+            self._html = self.text.overlay(autoescape=True, bytecode_cache=None)
         return self._html
 
     @property
     def marking(self) -> jinja2.Environment:
         """Marks what the author of a template wrote in what the template gives."""
         if self._marking is None:
-            self._marking = self.text.overlay(autoescape=False, extensions=[_marking_extension()])
-            self._marking.filters = {**self._marking.filters, _MARK: _as_written()}
+            self._marking = marking_environment(self.text)
         return self._marking
 
     def of_field(self, name: str) -> jinja2.Environment:
@@ -101,9 +98,13 @@ class FieldEnvironments:
             jinja2.TemplateError: the source is no template.
         """
         expression = _only_expression(self.text, source)
-        if name in TAINTED and expression is None:
-            return _marked(self.marking.from_string(source), name, item=item)
-        environment = self.of_field(name)
+        plain = expression is not None and not _has_literal(expression)
+        if name in TAINTED and not plain:
+            if expression is not None and self.gives_objects:
+                return _unmarked_object(_object(self.marking, source, collection=name in _COLLECTIONS), name, item=item)
+            return _unmarked_text(self.marking.from_string(source), name, item=item)
+        # The path of a file is no HTML, though what stands in the file is.
+        environment = self.text if name in TAINTED else self.of_field(name)
         if expression is not None and self.gives_objects:
             render = _object(environment, source, collection=name in _COLLECTIONS)
         else:
@@ -141,8 +142,9 @@ def render_field(
         return {
             key: render_field(name, part, environments, variables, otherwise, item=True) for key, part in value.items()
         }
-    if type(value) in (tuple, list, set):
-        return type(value)(render_field(name, part, environments, variables, otherwise, item=True) for part in value)
+    if isinstance(value, tuple | list | set | frozenset):
+        parts = [render_field(name, part, environments, variables, otherwise, item=True) for part in value]
+        return type(value)(parts) if type(value) in (tuple, set) else parts
     rendered = otherwise(value)
     if name in TAINTED and isinstance(value, os.PathLike | RemotePath) and steps_up(rendered) > steps_up(value):
         raise leads_out(str(rendered), name)
@@ -182,6 +184,8 @@ def text_environment(environment: jinja2.Environment) -> jinja2.Environment:
 
 def joined(template: jinja2.Template) -> Render:
     """`template.render`, without the copy that it makes of all variables each time."""
+    # A compiled template only joins what it escapes, and to mark that as safe took longer than all the rest.
+    template.root_render_func.__globals__["escape"] = escaped
     pieces, join = _pieces(template), "".join
     return lambda variables: join(pieces(variables))
 
@@ -189,36 +193,49 @@ def joined(template: jinja2.Template) -> Render:
 def _pieces(template: jinja2.Template) -> Callable[[Variables], Iterator[str]]:
     environment, name, blocks = template.environment, template.name, template.blocks
     write, context = template.root_render_func, environment.context_class
-    # A compiled template only joins what it escapes, and to mark that as safe took longer than all the rest.
-    write.__globals__["escape"] = escaped
     return lambda variables: write(context(environment, variables, name, blocks))  # type: ignore[arg-type]
 
 
-def _marked(template: jinja2.Template, name: str, *, item: bool) -> Render:
-    """The text of a template, with what was filled in marked; plain text where the author wrote all of it."""
+def _unmarked_text(template: jinja2.Template, name: str, *, item: bool) -> Render:
+    """The text of a marking template as a field takes it: plain text where the author wrote all of it."""
     pieces = _pieces(template)
+    return lambda variables: _unmarked(list(pieces(variables)), name, item=item)
 
-    def render(variables: Variables) -> Any:
-        parts = [(piece, type(piece) is _Written) for piece in pieces(variables)]
-        text = TaintedStr.of_parts(parts)
-        if all(written for _, written in parts):
-            return str.__str__(text)
-        values = [piece for piece, written in parts if not written and piece]
-        return as_data(name, values[0], item=item) if len(values) == 1 and text.is_data_alone else text
 
-    return render
+def _unmarked_object(render: Render, name: str, *, item: bool) -> Render:
+    """The same for a template that may give a collection, whose items are one address or one path each."""
+
+    def unmarked(value: Any, *, item: bool) -> Any:
+        if isinstance(value, Mapping):
+            return {key: unmarked(part, item=True) for key, part in value.items()}
+        if isinstance(value, tuple | list):
+            return [unmarked(part, item=True) for part in value]
+        return _unmarked([value], name, item=item) if isinstance(value, str) else value
+
+    return lambda variables: unmarked(render(variables), item=item)
+
+
+def _unmarked(pieces: list[str], name: str, *, item: bool) -> Any:
+    text = joined_text(pieces)
+    if type(text) is MarkedText and text.mask == text:
+        return "".join(pieces)
+    if type(text) is not MarkedText or not text.mask.strip(DATA + BLANKS):
+        values = [piece for piece in pieces if type(piece) is not MarkedText and piece]
+        if len(values) == 1:
+            return as_data(name, values[0], item=item)
+    return TaintedStr("".join(pieces), mask_of(text))
 
 
 def _object(environment: jinja2.Environment, source: str, *, collection: bool) -> Render:
-    """The value of a template that is one expression: None or a collection as it is, anything else as text.
+    """The value of a template that is one expression, as text, unless it is None.
 
-    A DAG with `render_template_as_native_obj` asks for that. What Jinja does for it goes further, and takes text that
-    looks like a list for one, wherever it came from; text in data stays text.
+    A DAG with `render_template_as_native_obj` asks for objects. What Jinja does for it goes further, and takes text
+    that looks like a list or a number for one, wherever it came from; text in data stays text.
 
     Args:
-        collection: whether the field may be a list or a mapping.
+        collection: whether the field takes objects too: lists, mappings, paths, a data frame.
     """
-    from jinja2 import nodes
+    from jinja2 import Undefined, nodes
 
     tree = environment.parse(source)
     expression = _only_expression(environment, source)
@@ -226,15 +243,19 @@ def _object(environment: jinja2.Environment, source: str, *, collection: bool) -
     tree.body = [nodes.Assign(nodes.Name("value", "store"), expression, lineno=1)]
     tree.set_environment(environment)
     template = environment.from_string(tree)
-    write, finalize = template.root_render_func, environment.finalize or str
+    write, finalize = template.root_render_func, environment.finalize
+    write_text = escaped if environment.autoescape else str
+    plain = (str, int, float, Undefined)
 
     def render(variables: Variables) -> Any:
         scope = environment.context_class(environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
         deque(write(scope), maxlen=0)
         value = scope.vars["value"]
-        if collection and isinstance(value, tuple | list | Mapping):
+        if value is None and finalize is None:
+            return None
+        if collection and value is not None and not isinstance(value, plain):
             return value
-        return str(finalize(value))
+        return write_text(value if finalize is None else finalize(value))
 
     return render
 
@@ -250,6 +271,14 @@ def _only_expression(environment: jinja2.Environment, source: str) -> jinja2.nod
     return parts[0] if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData) else None
 
 
+def _has_literal(expression: jinja2.nodes.Expr) -> bool:
+    """Whether the author wrote text in an expression, such as `"/srv/" ~ row.name`."""
+    from jinja2 import nodes
+
+    literals = [expression] if isinstance(expression, nodes.Const) else expression.find_all(nodes.Const)
+    return any(isinstance(literal.value, str) and literal.value.strip() for literal in literals)
+
+
 def escaped(value: Any) -> str:
     """What `markupsafe.escape` makes of a value, but not marked as safe where nothing in it had to be escaped."""
     kind = type(value)
@@ -258,49 +287,3 @@ def escaped(value: Any) -> str:
     from markupsafe import escape
 
     return escape(value)
-
-
-@cache
-def _as_written() -> Callable[[jinja2.runtime.Context, str], str]:
-    """The filter behind `_MARK`."""
-    from jinja2 import pass_context
-
-    # It asks for the context only so that Jinja does not evaluate it when it compiles, and lose the mark.
-    @pass_context
-    def as_written(_: jinja2.runtime.Context, text: str) -> str:
-        return _Written(text)
-
-    return as_written
-
-
-class _Written(str):
-    """Text that the author of a template wrote."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        """Itself, since a compiled template passes all that it writes through `str`."""
-        return self
-
-
-@cache
-def _marking_extension() -> type[Extension]:
-    from jinja2.ext import Extension
-    from jinja2.lexer import Token
-
-    class MarkingExtension(Extension):
-        """Writes the text of a template as `{{ "text" | mark }}`, so that it comes out marked."""
-
-        def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
-            for token in stream:
-                if token.type != "data":
-                    yield token
-                    continue
-                line = token.lineno
-                yield Token(line, "variable_begin", "")
-                yield Token(line, "string", token.value)
-                yield Token(line, "pipe", "|")
-                yield Token(line, "name", _MARK)
-                yield Token(line, "variable_end", "")
-
-    return MarkingExtension

@@ -10,7 +10,7 @@ from functools import lru_cache
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
 from airflow_provider_smtpcm.mail.domain import ascii_domain, is_plain_domain
-from airflow_provider_smtpcm.mail.tainted import DATA, TaintedStr
+from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr
 
 _LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 _ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path is 256 with its angle brackets
@@ -225,7 +225,7 @@ def _tainted_mailboxes(text: TaintedStr, separator: str | None, *, field: str) -
 def _tainted_mailbox(text: TaintedStr, *, field: str) -> Address:
     """Exactly one mailbox; a value may be the display name, the address, a part of either, or all of it."""
     plain = str(text)
-    if text.is_data_alone:
+    if text.is_data_alone or MIXED in text.mask:
         return _one_mailbox.__wrapped__(plain, field)
     masked = _masked(text, field=field)
     name, address = "", plain
@@ -242,13 +242,16 @@ def _tainted_mailbox(text: TaintedStr, *, field: str) -> Address:
 
 def _display_name(text: str, mask: str) -> str:
     """What stands before the `<`, without the quotation marks and backslashes that the author wrote."""
-    name, end = "", 0
+    pieces, end = [], 0
     for found in _QUOTED.finditer(mask):
-        inside = range(found.start() + 1, found.end() - 1)
-        escaping = {match.start() for match in _QUOTED_PAIR.finditer(mask, inside.start, inside.stop)}
-        name += text[end : found.start()] + "".join(text[at] for at in inside if at not in escaping)
+        pieces.append(text[end : found.start()])
+        end = found.start() + 1
+        for escaping in _QUOTED_PAIR.finditer(mask, end, found.end() - 1):
+            pieces.append(text[end : escaping.start()])
+            end = escaping.start() + 1
+        pieces.append(text[end : found.end() - 1])
         end = found.end()
-    return (name + text[end:]).strip()
+    return ("".join(pieces) + text[end:]).strip()
 
 
 def _plain_mailbox(text: str) -> Address | None:
@@ -264,7 +267,7 @@ def _plain_mailbox(text: str) -> Address | None:
         return None
     # Everything that an Address checks has just been checked, and this takes a third of the time.
     plain = object.__new__(Address)
-    for name, value in (("display_name", ""), ("local_part", local_part), ("domain", domain), ("address", text)):
+    for name, value in (("display_name", ""), ("local_part", local_part), ("domain", domain), ("address", str(text))):
         object.__setattr__(plain, name, value)
     return plain
 

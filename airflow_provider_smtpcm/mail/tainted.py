@@ -12,6 +12,9 @@ from airflow_provider_smtpcm.mail.characters import shown
 
 #: Stands for one character of data in a mask. No address and no path may hold it, so it is never mistaken for syntax.
 DATA = "\0"
+#: Stands for one character that either a value or the author wrote: a filter has changed what both wrote together.
+MIXED = "\1"
+BLANKS = " \t\r\n"
 _SEPARATOR = re.compile(r"[/\\]")
 
 
@@ -64,7 +67,7 @@ class TaintedStr(str):
     @property
     def is_data_alone(self) -> bool:
         """Whether the author wrote nothing of it but blanks."""
-        return not self.mask.strip(DATA + " \t\r\n")
+        return not self.mask.strip(DATA + BLANKS)
 
 
 _Path = TypeVar("_Path")
@@ -111,4 +114,4 @@ def _steps(path: TaintedStr) -> Iterable[tuple[str, bool]]:
     edges = [-1, *(found.start() for found in _SEPARATOR.finditer(text)), len(text)]
     for left, right in pairwise(edges):
         around = mask[max(left, 0) : right + 1]
-        yield text[left + 1 : right].strip(), DATA in around
+        yield text[left + 1 : right].strip(), DATA in around or MIXED in around

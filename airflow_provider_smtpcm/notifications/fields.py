@@ -53,7 +53,7 @@ class Rendered:
                 )
             if not file:
                 return as_text(value) or None
-            return render_body_file(f"{name}_file", str(file), encoding, environment, context)
+            return render_body_file(f"{name}_file", file, encoding, environment, context)
         except Exception as error:  # noqa: BLE001 - as above
             self._tell(f"{name}_file" if file else name, error)
             return None

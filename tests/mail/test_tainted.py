@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address, parse_address, parse_addresses
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
-from airflow_provider_smtpcm.mail.tainted import TaintedStr
+from airflow_provider_smtpcm.mail.tainted import MIXED, TaintedStr
 
 
 def rendered(template: str, *values: str) -> TaintedStr:
@@ -100,6 +100,26 @@ def test_the_author_s_own_steps_up_are_none_of_it() -> None:
     """Nor are dots in a name, folders below, or a path that a value is alone."""
     for template, value in (("/srv/../{}.pdf", "a"), ("/srv/{}", "a..b/...c"), ("{}", "../x"), (" {} ", "../x")):
         assert parse_attachments(rendered(template, value))
+
+
+def test_text_of_which_nobody_knows_the_author_is_one_address_and_one_path() -> None:
+    """A filter changed what the author and a value wrote together."""
+    for text, faulty in (("Jane <jane@corp.example>", False), ("a@corp.example; m@evil.example", True)):
+        mixed = TaintedStr(text, MIXED * len(text))
+        if faulty:
+            with pytest.raises(MessageError, match="exactly one address"):
+                parse_addresses(mixed, field="To")
+        else:
+            assert [address.address for address in parse_addresses(mixed, field="To")] == ["jane@corp.example"]
+    assert len(parse_attachments(TaintedStr("/srv/a|b", MIXED * 8))) == 1
+    with pytest.raises(MessageError, match="leads out of its folder"):
+        parse_attachments(TaintedStr("/srv/../b", MIXED * 9))
+
+
+def test_an_address_is_plain_text() -> None:
+    """It goes into results and logs, where no mark belongs."""
+    (jane,) = parse_addresses(rendered("{}@corp.example", "jane"), field="To")
+    assert type(jane.address) is str
 
 
 def test_a_list_s_item_is_one_file_whatever_it_holds() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath, task, task_group
 
+from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
@@ -246,6 +247,111 @@ def test_a_condition_from_another_task_is_data(run_dag: RunDag) -> None:
     assert str(run.state) == "failed"
 
 
+def test_default_arguments_of_another_task_are_data(delivered: Callable[[DAG], list[str]]) -> None:
+    """By `expand` and by `expand_kwargs`."""
+
+    @task
+    def defaults() -> list[dict[str, str]]:
+        return [{"subject": HOSTILE}]
+
+    @task
+    def mappings() -> list[dict[str, Any]]:
+        return [{"default_args": {"subject": HOSTILE}}]
+
+    with DAG("default_args", schedule=None) as dag:
+        send(to="{{ 'a' }}@corp.example").expand(default_args=defaults())
+        SendMailOperator.partial(task_id="kwargs", from_address="etl@corp.example", to="a@corp.example").expand_kwargs(
+            mappings()
+        )
+    assert delivered(dag) == [HOSTILE, HOSTILE]
+
+
+def test_arguments_of_a_function_that_override_partial_are_data(delivered: Callable[[DAG], list[str]]) -> None:
+    """With `strict=False` the output has the last word there too."""
+
+    @task
+    def arguments() -> list[dict[str, str]]:
+        return [{"name": HOSTILE}]
+
+    with DAG("function_override", schedule=None) as dag:
+
+        @task.send_mail(from_address="etl@corp.example", to="a@corp.example")
+        def report(name: str, prefix: str) -> dict[str, str]:
+            return {"subject": f"{prefix} {name}"}
+
+        report.partial(name="{{ ds }}", prefix="{{ dag.dag_id }}").expand_kwargs(arguments(), strict=False)
+    assert delivered(dag) == [f"function_override {HOSTILE}"]
+
+
+def test_defaults_of_the_dag_for_a_function_are_templates(delivered: Callable[[DAG], list[str]]) -> None:
+    """They are the author's, beside arguments that another task brought."""
+
+    @task
+    def arguments() -> list[dict[str, str]]:
+        return [{"name": HOSTILE}]
+
+    with DAG("function_defaults", schedule=None, default_args={"prefix": "{{ dag.dag_id }}"}) as dag:
+
+        @task.send_mail(from_address="etl@corp.example", to="a@corp.example")
+        def report(name: str, prefix: str = "") -> dict[str, str]:
+            return {"subject": f"{prefix} {name}"}
+
+        report.expand_kwargs(arguments())
+    assert delivered(dag) == [f"function_defaults {HOSTILE}"]
+
+
+class MonthlyMail(SendMailOperator):
+    """Writes an argument into a template."""
+
+    template_fields = (*SendMailOperator.template_fields, "month")
+
+    def __init__(self, *, month: str, **fields: Any) -> None:
+        super().__init__(subject=f"{month} by {{{{ dag.dag_id }}}}", **fields)
+        self.month = month
+
+
+def test_what_a_subclass_makes_of_an_output_is_data(delivered: Callable[[DAG], list[str]]) -> None:
+    """Where the output looks like a template; the subclass's own template is one otherwise."""
+
+    @task
+    def months() -> list[str]:
+        return ["May", HOSTILE]
+
+    with DAG("subclass", schedule=None) as dag:
+        MonthlyMail.partial(task_id="send", from_address="etl@corp.example", to="{{ 'a' }}@corp.example").expand(
+            month=months()
+        )
+    assert delivered(dag) == ["May by subclass", f"{HOSTILE} by {{{{ dag.dag_id }}}}"]
+
+
+def test_a_tuple_in_partial_holds_templates_and_outputs(relay: Relay, delivered: Callable[[DAG], list[str]]) -> None:
+    """A merge keeps it as a list."""
+
+    @task
+    def boss() -> str:
+        return "boss@corp.example"
+
+    @task
+    def subjects_of_merges() -> list[dict[str, str]]:
+        return [{"subject": HOSTILE}]
+
+    with DAG("tuple", schedule=None) as dag:
+        MailMergeOperator.partial(
+            task_id="merge", rows=ROWS, from_address="etl@corp.example", to=("{{ row.email }}", boss())
+        ).expand_kwargs(subjects_of_merges())
+    assert delivered(dag) == [HOSTILE]
+    assert relay.messages[0].recipients == ("jane@corp.example", "boss@corp.example")
+
+
+def test_the_fields_of_a_mapped_task_are_rendered_without_a_run() -> None:
+    """As a DAG's own tests do it."""
+    with DAG("by_hand", schedule=None) as dag:
+        send().expand_kwargs([{"to": "{{ name }}@corp.example"}])
+    task_of_one = dag.get_task("send").unmap({"to": "{{ name }}@corp.example"})
+    task_of_one.render_template_fields({"name": "a"})
+    assert task_of_one.to == "a@corp.example"
+
+
 def test_the_configuration_of_a_run_is_data(relay: Relay, delivered: Callable[[DAG], list[str]]) -> None:
     """A parameter is filled in once, and what it holds is not rendered again."""
     with DAG("config", schedule=None, params={"subject": HOSTILE}) as dag:
@@ -345,6 +451,129 @@ def test_a_value_that_is_a_field_alone_may_name_several_recipients(relay: Relay,
     assert sent(relay, run_dag, rows=rows, to="{{ row.email }}") == [("jane@corp.example", "jim@corp.example")]
 
 
+# Each gives the boss and the value, by other means than text beside a value.
+BESIDE = {
+    "set": "{% set all %}boss@corp.example; {{ VALUE }}{% endset %}{{ all }}",
+    "set and filter": "{% set all %} boss@corp.example; {{ VALUE }} {% endset %}{{ all | trim | lower }}",
+    "macro": "{% macro both(a) %}boss@corp.example; {{ a }}{% endmacro %}{{ both(VALUE) }}",
+    "argument of a macro": "{% macro both(a, b) %}{{ a }}{{ b }}{% endmacro %}{{ both('boss@corp.example; ', VALUE) }}",
+    "call": "{% macro all() %}boss@corp.example; {{ caller() }}{% endmacro %}{% call all() %}{{ VALUE }}{% endcall %}",
+    "filter": "{% filter lower %}Boss@corp.example; {{ VALUE }}{% endfilter %}",
+    "include": "{% include 'both.txt' %}",
+    "import": "{% from 'macros.txt' import both %}{{ both(VALUE) }}",
+    "extends": "{% extends 'base.txt' %}{% block value %}{{ VALUE }}{% endblock %}",
+    "tilde": "{{ 'boss@corp.example; ' ~ VALUE }}",
+    "plus": "{{ 'boss@corp.example; ' + VALUE }}",
+    "percent": "{{ 'boss@corp.example; %s' % VALUE }}",
+    "format": "{{ 'boss@corp.example; %s' | format(VALUE) }}",
+    "join": "{{ ['boss@corp.example', VALUE] | join('; ') }}",
+    "default": "{{ params.get('none') or 'boss@corp.example; ' ~ VALUE }}",
+    "loop": "{% for a in ['boss@corp.example', VALUE] %}{{ a }}{{ '; ' if not loop.last }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize(("construct", "native"), [*((name, False) for name in BESIDE), ("set", True), ("tilde", True)])
+def test_what_the_author_wrote_separates_in_every_construct_and_no_value_does(
+    construct: str, native: bool, tmp_path: Path, relay: Relay, run_dag: RunDag
+) -> None:
+    """In a mail and in a merge."""
+    written = BESIDE[construct]
+    (tmp_path / "base.txt").write_text("boss@corp.example; {% block value %}{% endblock %}")
+    (tmp_path / "macros.txt").write_text("{% macro both(a) %}{{ 'boss@corp.example; ' ~ a }}{% endmacro %}")
+    both = ("boss@corp.example", "jane@corp.example")
+    for value, state, expected in (
+        ("jane@corp.example", "success", [both, both]),
+        ("jane@corp.example; m@evil.example", "failed", [both, both]),  # nothing was added
+    ):
+        with DAG(
+            "beside",
+            schedule=None,
+            params={"value": value},
+            template_searchpath=[str(tmp_path)],
+            render_template_as_native_obj=native,
+        ) as dag:
+            (tmp_path / "both.txt").write_text("boss@corp.example; {{ params.value }}")
+            to = written.replace("VALUE", "params.value")
+            SendMailOperator(task_id="send", from_address="etl@corp.example", to=to)
+            merge(task_id="merge", rows=[{"value": value}], to=written.replace("VALUE", "row.value"), subject="x")
+        assert str(run_dag(dag).state) == state
+        assert [received.recipients for received in relay.messages] == expected
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{% set path %}/statements/{{ VALUE }}.pdf{% endset %}{{ path }}",
+        "{{ '/statements/' ~ VALUE ~ '.pdf' }}",
+        "{{ '/statements/%s.pdf' | format(VALUE) }}",
+        "{{ '/statements/{}.pdf'.format(VALUE) }}",
+        "{{ ('/statements/' ~ VALUE ~ '.PDF') | replace('PDF', 'pdf') }}",
+        "{% filter trim %}/statements/{{ VALUE }}.pdf{% endfilter %}",
+    ],
+)
+def test_no_construct_lets_a_value_lead_out_of_its_folder(
+    written: str, folder: Path, relay: Relay, run_dag: RunDag
+) -> None:
+    """The file in the folder is attached, and no other."""
+    source = written.replace("/statements", f"{folder}/statements").replace("VALUE", "row.id")
+    for value, state in (("4711", "success"), ("../terms", "failed")):
+        assert len(sent(relay, run_dag, state, rows=[{**ROWS[0], "id": value}], attachments=source)) == 1
+
+
+def test_safe_lets_a_value_beside_a_separator_separate(relay: Relay, run_dag: RunDag) -> None:
+    """As it lets a value be HTML: the author has asked for it."""
+    written = "{% set all %}boss@corp.example; {{ row.email }}{% endset %}{{ all | safe }}"
+    rows = [{"email": "jane@corp.example; jim@corp.example", "name": "Jane"}]
+    assert sent(relay, run_dag, rows=rows, to=written) == [
+        ("boss@corp.example", "jane@corp.example", "jim@corp.example")
+    ]
+
+
+def test_a_whole_value_may_pass_filters_and_have_a_default(relay: Relay, run_dag: RunDag) -> None:
+    """It is one value alone all the same, and may hold several recipients."""
+    rows = [{"email": "jane@corp.example / jim@corp.example", "name": "Jane"}]
+    written = "{{ row['email'] | replace(' / ', '; ') | default('boss@corp.example; jane@corp.example', true) }}"
+    both = ("jane@corp.example", "jim@corp.example")
+    assert sent(relay, run_dag, rows=rows, to=written) == [both]
+    assert sent(relay, run_dag, rows=[{**rows[0], "email": ""}], to=written)[-1] == (
+        "boss@corp.example",
+        "jane@corp.example",
+    )
+
+
+def test_a_list_of_any_class_is_a_list(relay: Relay, run_dag: RunDag) -> None:
+    """Each item of it is one address."""
+
+    class Addresses(list[str]):
+        pass
+
+    with DAG("list", schedule=None, params={"name": 'Jane" <m@evil.example>; "'}) as dag:
+        SendMailOperator(
+            task_id="send",
+            from_address="etl@corp.example",
+            to=Addresses(['"{{ params.name }}" <jane@corp.example>']),
+        )
+    assert str(run_dag(dag).state) == "success"
+    assert relay.messages[0].recipients == ("jane@corp.example",)
+
+
+def test_what_a_dag_does_to_all_values_leaves_the_author_s_text(relay: Relay, run_dag: RunDag) -> None:
+    """By `finalize`, which Jinja calls for each."""
+    with DAG(
+        "finalize",
+        schedule=None,
+        params={"name": 'Jane" <m@evil.example>; "'},
+        jinja_environment_kwargs={"finalize": lambda value: str(value).strip()},
+    ) as dag:
+        SendMailOperator(
+            task_id="send",
+            from_address="etl@corp.example",
+            to='boss@corp.example; "{{ params.name }}" <jane@corp.example>',
+        )
+    assert str(run_dag(dag).state) == "success"
+    assert relay.messages[0].recipients == ("boss@corp.example", "jane@corp.example")
+
+
 def test_a_mail_s_own_templates_follow_the_same_rules(folder: Path, relay: Relay, run_dag: RunDag) -> None:
     """In `SendMailOperator`, whose values come from the run's configuration."""
     params = {"name": 'Jane" <m@evil.example>, "', "id": f"4711.pdf|{folder}/secret"}
@@ -432,6 +661,42 @@ def test_a_template_file_that_another_task_chose_is_not_run(folder: Path, relay:
     assert len(relay.messages) == 1
 
 
+@pytest.mark.parametrize("written", ["{{ params.file }}", "{% if true %}{{ params.file }}{% endif %}"])
+def test_a_notifier_runs_no_template_that_a_value_chose(
+    written: str, folder: Path, relay: Relay, run_dag: RunDag
+) -> None:
+    """The default page is sent instead."""
+    (folder / "upload.txt").write_text(HOSTILE)
+    with DAG("notifier", schedule=None, params={"file": f"{folder}/upload.txt"}) as dag:
+
+        @task(
+            on_failure_callback=SendMailNotifier(
+                from_address="etl@corp.example", to="a@corp.example", text_file=written
+            )
+        )
+        def broken() -> None:
+            raise ValueError
+
+        broken()
+    assert str(run_dag(dag).state) == "failed"
+    (received,) = relay.messages
+    assert SECRET not in received.content.decode()
+    assert "chose that file" in received.content.decode().replace("=\r\n", "")
+
+
+def test_a_value_may_name_a_template_by_its_whole_path(folder: Path, relay: Relay, run_dag: RunDag) -> None:
+    """Where it is in the folder for templates, as `{{ dag.folder }}/mail.html` is; a path is no HTML."""
+    (folder / "a&b.html").write_text("<p>{{ dag.dag_id }}</p>")
+    with DAG(
+        "whole_path", schedule=None, template_searchpath=[str(folder)], params={"file": f"{folder}/a&b.html"}
+    ) as dag:
+        SendMailOperator(
+            task_id="send", from_address="etl@corp.example", to="a@corp.example", html_file="{{ params.file }}"
+        )
+    assert str(run_dag(dag).state) == "success"
+    assert "<p>whole_path</p>" in relay.messages[0].content.decode()
+
+
 # --- HTML.
 
 
@@ -456,3 +721,52 @@ def test_html_is_escaped_by_one_rule(folder: Path, relay: Relay, run_dag: RunDag
     for received in relay.messages:
         page = received.message.get_body(("html",)).get_content().strip()
         assert page == f"<p>&lt;a href=&#39;//evil.example&#39;&gt;&amp;&lt;/a&gt;</p>{markup}"
+
+
+@pytest.mark.parametrize("html", ["{{ params.x }}", " {{ params.x }} ", "{{ params.x ~ '' }}", "{{ [params.x] }}"])
+def test_a_dag_with_native_objects_escapes_html_too(html: str, relay: Relay, run_dag: RunDag) -> None:
+    """Also where the template is a value alone; None is no HTML."""
+    with DAG("native", schedule=None, render_template_as_native_obj=True, params={"x": "<b>&</b>"}) as dag:
+        SendMailOperator(task_id="send", from_address="etl@corp.example", to="a@corp.example", html=html)
+        merge(task_id="merge", rows=ROWS, html=html)
+        SendMailOperator(
+            task_id="none",
+            from_address="etl@corp.example",
+            to="a@corp.example",
+            cc="{{ none }}",
+            text="No page.",
+            html="{{ none }}",
+        )
+    assert str(run_dag(dag).state) == "success"
+    pages = [received.message.get_body(("html",)) for received in relay.messages]
+    assert pages.count(None) == 1
+    for page in filter(None, pages):
+        assert "&lt;b&gt;&amp;&lt;/b&gt;" in page.get_content()
+
+
+def test_a_cache_of_compiled_templates_does_not_undo_the_escaping(
+    tmp_path: Path, relay: Relay, run_dag: RunDag
+) -> None:
+    """A text that includes the same file is compiled without."""
+    from jinja2 import FileSystemBytecodeCache
+
+    (tmp_path / "part.txt").write_text("{{ params.x }}")
+    with DAG(
+        "cache",
+        schedule=None,
+        params={"x": "<b>"},
+        template_searchpath=[str(tmp_path)],
+        jinja_environment_kwargs={"bytecode_cache": FileSystemBytecodeCache(str(tmp_path))},
+    ) as dag:
+        text, html = (
+            SendMailOperator(
+                task_id=body,
+                from_address="etl@corp.example",
+                to="a@corp.example",
+                **{body: "{% include 'part.txt' %}"},  # type: ignore[arg-type]
+            )
+            for body in ("text", "html")
+        )
+        text >> html
+    assert str(run_dag(dag).state) == "success"
+    assert relay.messages[1].message.get_body(("html",)).get_content().strip() == "&lt;b&gt;"

@@ -336,6 +336,31 @@ def test_native_rendering_gives_lists_and_numbers(relay: Relay, run_dag: RunDag)
     assert received.message["Subject"] == "42"
 
 
+def test_native_rendering_leaves_text_text_and_none_none(relay: Relay, run_dag: RunDag) -> None:
+    """Text that looks like a number, or like a list, is sent as it is; None is an empty field."""
+    params = {"number": "1_000", "list": "['a', 'b']", "nothing": None}
+    with DAG("native_text", schedule=None, render_template_as_native_obj=True, params=params) as dag:
+        operator(
+            cc="{{ params.nothing }}",
+            subject="{{ params.number }}",
+            text="{{ params.list }}",
+            html="{{ params.nothing }}",
+        )
+    assert str(run_dag(dag).state) == "success"
+    (received,) = relay.messages
+    assert received.message["Subject"] == "1_000"
+    assert received.message.get_content_type() == "text/plain"
+    assert received.message.get_content().strip() == "['a', 'b']"
+
+
+def test_a_field_may_be_a_function_which_airflow_calls(relay: Relay, run_dag: RunDag) -> None:
+    """What it returns is data."""
+    with DAG("function", schedule=None) as dag:
+        operator(subject=lambda context, jinja_env: f"{context['dag'].dag_id} {{{{ ds }}}}")  # noqa: ARG005
+    assert str(run_dag(dag).state) == "success"
+    assert relay.messages[0].message["Subject"] == "function {{ ds }}"
+
+
 def test_the_delivery_is_the_xcom_and_mapped_mails_have_ids_of_their_own(relay: Relay, run_dag: RunDag) -> None:
     """One mapped task for each recipient."""
     with DAG("mapped", schedule=None) as dag:

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_smtpcm.smtp.background import Background
 from airflow_provider_smtpcm.stop import Stop
-from tests.operators.test_interrupted_anywhere import Moments, TimeLimit, watched
+from tests.interruptions import Moments, TimeLimit, watched
 
 
 def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monkeypatch: pytest.MonkeyPatch) -> None:

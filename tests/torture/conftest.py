@@ -8,8 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.system_packages import skip_for_want_of
+from tests.operators.servers import behind
 from tests.torture.anonymous_postfix import AnonymousPostfix
 from tests.torture.tally import TALLY
+
+__all__ = ["anonymous_postfix", "behind"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

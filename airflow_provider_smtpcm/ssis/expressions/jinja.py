@@ -7,6 +7,7 @@ Rendering gives what `evaluate` gives, and nothing for a null.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from airflow_provider_smtpcm.ssis.expressions.translate import Translator
 
 __all__ = ["JinjaName", "Translation", "condition_to_jinja", "protected", "to_jinja"]
 
+_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
@@ -28,7 +31,7 @@ class Translation:
     Args:
         template: the whole text of it.
         is_template: whether there is anything for Jinja in it; false: it is plain text.
-        text: what of it stands outside of braces.
+        text: what of it stands outside of braces, and the literals within.
         uses_macros: whether the DAG needs `user_defined_macros={"ssis": macros}`.
         notes: what a reader has to know, one sentence or two each.
     """
@@ -61,7 +64,7 @@ def to_jinja(expression: str | Expression, resolve: Callable[[str], JinjaName | 
     return Translation(
         template=template,
         is_template=is_template,
-        text=parts.outside_of_braces(),
+        text=parts.written_text(),
         uses_macros=parts.uses_macros,
         notes=notes,
     )
@@ -97,9 +100,9 @@ class _Parts:
         self.uses_macros = self.uses_macros or "ssis." in code
         self._parts.append((True, f"{start}{code}{end}"))
 
-    def outside_of_braces(self) -> str:
-        """The runs of text."""
-        return "".join(part for code, part in self._parts if not code)
+    def written_text(self) -> str:
+        """The runs of text, and the literals in braces."""
+        return "".join("".join(_LITERAL.findall(part)) if code else part for code, part in self._parts)
 
     def template(self) -> tuple[str, bool]:
         """The whole text, and whether Jinja has anything to do in it."""

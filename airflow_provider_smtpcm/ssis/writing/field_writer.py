@@ -21,8 +21,8 @@ from airflow_provider_smtpcm.ssis.writing.visible import Names
 
 # Nobody defines it, so a template that asks for something of it fails, and the mail is not sent.
 COMPLETE_ME = "complete_me"
-# SSIS splits what a whole expression gives. An operator splits what stands outside of braces, so that a value stays one
-# address or one file; only a value that is the whole field may hold several.
+# SSIS splits what a whole expression gives. An operator splits what its template says, so that a value stays one
+# address or one file; only what is the whole field, as a value or by `| safe`, may hold several.
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 
 
@@ -135,7 +135,7 @@ class FieldWriter:
         for note in translation.notes:
             self._shared.findings.note("system-variable", self._where, note)
         if translation.is_template and any(sign in translation.text for sign in _SEPARATORS.get(argument, "")):
-            return f"{{% set {argument} %}}{translation.template}{{% endset %}}{{{{ {argument} }}}}"
+            return f"{{% set {argument} %}}{translation.template}{{% endset %}}{{{{ {argument} | safe }}}}"
         return translation.template
 
     def _translated(

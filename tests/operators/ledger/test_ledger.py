@@ -16,8 +16,8 @@ from airflow_provider_smtpcm.operators.ledger import ledger as module
 from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
 from airflow_provider_smtpcm.operators.ledger.record import MARK, ROWS, Block, Rest, State
+from tests.interruptions import OURS, Moments, TimeLimit, watched, within
 from tests.operators.ledger.stores import Memory
-from tests.operators.test_interrupted_anywhere import OURS, Moments, TimeLimit, watched, within
 
 BOTH = [Standing.ENDED, Standing.CLOSED]
 

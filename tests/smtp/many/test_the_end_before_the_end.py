@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.smtp import Delivery
 from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
 from airflow_provider_smtpcm.smtp.lane import Lane
 from airflow_provider_smtpcm.smtp.wire import Wire
-from tests.operators.test_interrupted_anywhere import Moments, TimeLimit, watched
+from tests.interruptions import Moments, TimeLimit, watched
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.many.batches import NO_FROM, interrupted, letter, send, silent_server
 from tests.smtp.server import Server

@@ -5,29 +5,25 @@ Python runs signal handlers when a function begins and after a call. A profile f
 
 from __future__ import annotations
 
-import inspect
 import os
-import signal
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.operators.ledger.record import MARK, State
-from airflow_provider_smtpcm.operators.ledger.tries import ledger_of
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
-from airflow_provider_smtpcm.operators.supervisor_line import LINE
+from tests.interruptions import Moments, watched
 from tests.operators.merges import merge
 from tests.operators.tasks import context
 from tests.operators.test_mail_merge_outcomes import lines
 from tests.operators.test_send_mail_tries import Kept
 from tests.smtp.server import Server
+from tests.torture.tally import TALLY
 
 # A session whose good-bye was interrupted is closed when it is forgotten.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -37,64 +33,7 @@ EVERY = int(os.environ.get("EVERY", "0"))
 # How many moments of each kind of task are tried, of the thousands that there are.
 MOMENTS = 60
 ROWS = [{"email": f"p{number}@corp.example", "name": str(number)} for number in range(5)]
-OURS = ("/airflow_provider_smtpcm/operators/", "/airflow_provider_smtpcm/smtp/", "/airflow_provider_smtpcm/hooks/")
-
-
-class TimeLimit(BaseException):
-    """As Airflow's own: no Exception."""
-
-
-class Moments:
-    """Counts the moments at which a signal's handler may run in our code, and raises at one of them."""
-
-    def __init__(self, at: int | None, since: Callable[[], bool], *, places: tuple[str, ...] = OURS) -> None:
-        self.passed = 0
-        self.raised = False
-        self._at = at
-        self._since = since
-        self._places = places
-
-    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
-        """As `sys.setprofile` has it."""
-        if event not in ("call", "c_return", "return"):
-            return
-        if not any(place in frame.f_code.co_filename for place in self._places):
-            return
-        if event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR:
-            return  # it yields: nothing runs there
-        if not self._since():
-            return
-        self.passed += 1
-        if self.passed == self._at:
-            self.raised = True
-            sys.setprofile(None)
-            raise TimeLimit
-
-
-@contextmanager
-def watched(moments: Moments) -> Iterator[None]:
-    """Our code runs, and is interrupted."""
-    sys.setprofile(moments)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    """Fail rather than wait for ever."""
-
-    def time_is_up(_number: int, _frame: object) -> None:
-        raise AssertionError("it waits for ever")
-
-    before = signal.signal(signal.SIGALRM, time_is_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+TOPIC = "interruptions"
 
 
 def attempt(task: Any, store: Kept | None, moments: Moments | None = None) -> tuple[Any, BaseException | None]:
@@ -154,8 +93,10 @@ def test_a_merge_that_is_interrupted_anywhere_accounts_for_each_row_once(
     how: dict[str, Any] = {"durable": durable, "connections": connections, "behind": behind}
     total = check_merge(None, tmp_path / "report.jsonl", **how).passed
     assert total > MOMENTS
-    for at in moments_of(total):
+    moments = moments_of(total)
+    for at in moments:
         check_merge(at, tmp_path / f"{at}.jsonl", **how)
+    TALLY.add(TOPIC, {"schedules run": len(moments), "sent": len(moments) * len(ROWS), "lost": 0, "doubled": 0})
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -177,17 +118,7 @@ def test_a_mail_that_is_interrupted_anywhere_is_sent_once(durable: bool, behind:
             assert max(copies.values()) == 1, f"interrupted at {at}"
         return moments.passed
 
-    for at in moments_of(check(None)):
+    moments = moments_of(check(None))
+    for at in moments:
         check(at)
-
-
-def test_a_task_that_is_interrupted_as_it_asks_airflow_comes_to_its_end() -> None:
-    """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
-    surroundings = context(max_tries=1)
-    surroundings["task_state_store"] = store = Kept()
-    with within(5), suppress(TimeLimit), ledger_of(surroundings, on_clear="resume_unfinished") as tries:
-        assert tries.ledger is not None
-        tries.ledger.record(0, State.ACCEPTED, mark=bytes(MARK))
-        LINE.acquire()
-        raise TimeLimit
-    assert store.get("smtpcm/0/0")["states"] == "a"
+    TALLY.add(TOPIC, {"schedules run": len(moments), "sent": len(moments), "lost": 0, "doubled": 0})
