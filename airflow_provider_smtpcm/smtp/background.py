@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from airflow_provider_smtpcm.smtp.interruption import let_go
+
 _T = TypeVar("_T")
 
 
@@ -38,11 +40,12 @@ class Background(Generic[_T]):
 
         def work() -> None:
             result = function()
-            with self._lock:
-                if not self._closed:
-                    self._results.put(result)
-                    self._ring()
-                    return
+            if not self._closed:
+                with self._lock:
+                    if not self._closed:
+                        self._results.put(result)
+                        self._ring()
+                        return
             self._unwanted(result)
 
         try:
@@ -53,8 +56,11 @@ class Background(Generic[_T]):
     def ring(self) -> None:
         """Wake whoever waits, from any thread and from a signal handler.
 
-        Under the lock, since after `close` the pipe's number may belong to somebody's socket.
+        Under the lock, since after `close` the pipe's number may belong to somebody's socket. The lock is not waited
+        for after `close`, which may have been interrupted with the lock held.
         """
+        if self._closed:
+            return
         with self._lock:
             if not self._closed:
                 self._ring()
@@ -70,8 +76,9 @@ class Background(Generic[_T]):
 
     def close(self) -> list[_T]:
         """Nobody asks any more; what has come back and was not taken. What comes later is unwanted."""
+        self._closed = True  # first: a signal handler may ring between any two of these lines
+        let_go(self._lock)
         with self._lock:
-            self._closed = True  # first: a signal handler may ring between any two of these lines
             os.close(self._bell)
             os.close(self._ringer)
         return [self._results.get_nowait() for _ in range(self._results.qsize())]

@@ -6,7 +6,9 @@ needed. A caller that sees such an exception alone would send again, although so
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, StoppedError
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
@@ -58,6 +60,17 @@ def not_sent_for(interruption: BaseException) -> StoppedError:
 def interrupted_by(interruption: BaseException) -> str:
     """What came, for an error."""
     return f"the task was interrupted ({type(interruption).__name__}: {interruption})".replace(": )", ")")
+
+
+def let_go(lock: threading.RLock | threading.Condition) -> None:
+    """Release a lock as often as this thread holds it, where it should hold it no more, before others are waited for.
+
+    A signal handler that raises may come between taking a lock and the block that would release it: with a Condition,
+    and from Python 3.14 on with any lock.
+    """
+    with suppress(RuntimeError):
+        while True:
+            lock.release()
 
 
 def _interrupted(delivery: Delivery, interruption: BaseException) -> InterruptedDeliveryError:

@@ -207,7 +207,7 @@ class Lane:
         return flying.pipelined and self._manners.pipelining and self._traffic.quick
 
     def _begin_transaction(self) -> bool:
-        outgoing = self._traffic.next_outgoing()
+        outgoing = self._traffic.next_outgoing(on_heels=bool(self._in_flight))
         self.hungry = outgoing is None
         if outgoing is None:
             return False

@@ -145,9 +145,9 @@ class Mailing:
         """Whether nobody has to wait long for the next mail."""
         return self._supply.quick
 
-    def next_outgoing(self) -> Outgoing | None:
+    def next_outgoing(self, *, on_heels: bool) -> Outgoing | None:
         """A mail that is ready to be sent, if there is one, and if it may be sent already."""
-        if not self._supply.ready or not self._pace.due():
+        if not self._supply.ready or not self._pace.due() or (on_heels and not self._enough_for_all):
             return None
         self._pace.begun()
         return self._supply.ready.popleft()
@@ -197,8 +197,7 @@ class Mailing:
             raise
         except BaseException as interruption:
             self._account_for(interruption)
-            while self._finished:
-                yield self._finished.popleft()
+            yield from self._taken_out()
             raise
         finally:
             self._stop.wake = None
@@ -208,9 +207,15 @@ class Mailing:
 
     def _what_finished(self) -> Iterator[Delivery]:
         if self._finished:
-            while self._finished:
-                yield self._finished.popleft()
+            yield from self._taken_out()
             self._supply.ask_again()  # a mail may have another turn now, or the journal room for more
+
+    def _taken_out(self) -> Iterator[Delivery]:
+        while self._finished:
+            # Signal handlers run after calls: with none in between, no exception finds a delivery in neither place.
+            delivery = self._finished[0]
+            del self._finished[0]
+            yield delivery
 
     def _run(self, function: Callable[[], Callable[[], None]]) -> None:
         self._background.run(function)
@@ -228,8 +233,21 @@ class Mailing:
 
     @property
     def _hungry(self) -> list[int]:
-        """The lanes that could do with a mail."""
-        return [number for number, lane in self._lanes.items() if lane.hungry]
+        """The lanes that could do with a mail, and may have one."""
+        enough = self._enough_for_all
+        return [number for number, lane in self._lanes.items() if lane.hungry and (enough or not lane.busy)]
+
+    @property
+    def _enough_for_all(self) -> bool:
+        """Whether more mails are ready than there are sessions that are free, or not open yet.
+
+        The others go on the heels of those before them. Where few mails are ready, each is answered sooner on a session
+        of its own: a ledger admits no more of a slow server's mails than there are connections.
+        """
+        free = sum(not lane.busy for lane in self._lanes.values())
+        if self._open_session is not None:
+            free += max(0, self._pace.connections - len(self._lanes))
+        return len(self._supply.ready) > free
 
     @property
     def _done(self) -> bool:

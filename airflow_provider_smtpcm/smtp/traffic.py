@@ -58,8 +58,12 @@ class Traffic(Protocol):
     def quick(self) -> bool:
         """Whether nobody has to wait long for the next mail."""
 
-    def next_outgoing(self) -> Outgoing | None:
-        """A mail that is ready to be sent, if there is one."""
+    def next_outgoing(self, *, on_heels: bool) -> Outgoing | None:
+        """A mail that is ready to be sent, if there is one.
+
+        Args:
+            on_heels: whether it would go right behind another one, before that one's answer.
+        """
 
     def again(self, outgoing: Outgoing, *, taken: bool = False) -> None:
         """Nobody has this one, or (`taken`) some have it by now: it goes first into whatever lane is free."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from airflow_provider_smtpcm.operators.ledger.record import MARK, State
 from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
+from airflow_provider_smtpcm.operators.ledger.tries import ledger_of
 from airflow_provider_smtpcm.operators.merge.row import rows_of_mappings
+from airflow_provider_smtpcm.operators.supervisor_line import LINE
+from tests.interruptions import TimeLimit, within
+from tests.operators.tasks import context
+from tests.operators.test_send_mail_tries import Kept
 
 LONG_ENOUGH = 0.2  # seconds, for a thread that does not wait
 
@@ -68,3 +75,15 @@ def test_the_ledger_does_not_wait_for_rows_that_are_no_business_of_airflow_s() -
         yield {"email": "jane@corp.example"}
 
     assert len(list(rows_of_mappings(rows()).items)) == 1
+
+
+def test_a_task_that_is_interrupted_as_it_asks_airflow_comes_to_its_end() -> None:
+    """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
+    surroundings = context(max_tries=1)
+    surroundings["task_state_store"] = store = Kept()
+    with within(5), suppress(TimeLimit), ledger_of(surroundings, on_clear="resume_unfinished") as tries:
+        assert tries.ledger is not None
+        tries.ledger.record(0, State.ACCEPTED, mark=bytes(MARK))
+        LINE.acquire()
+        raise TimeLimit
+    assert store.get("smtpcm/0/0")["states"] == "a"

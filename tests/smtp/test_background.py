@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_smtpcm.smtp.background import Background
 from airflow_provider_smtpcm.stop import Stop
+from tests.interruptions import Moments, TimeLimit, watched
 
 
 def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +72,24 @@ def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatc
     assert list(background.results()) == ["done"]
     background.run(lambda: "never taken")
     assert background.close() == ["never taken"]
+
+
+def test_an_interruption_anywhere_holds_up_nobody_else() -> None:
+    """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
+
+    def check(at: int | None) -> int:
+        background: Background[None] = Background(lambda _: None)
+        moments = Moments(at, lambda: True)
+        with contextlib.suppress(TimeLimit), watched(moments):
+            background.ring()
+            background.close()
+        with contextlib.suppress(OSError):  # the pipe is closed already
+            background.close()
+        ringing = threading.Thread(target=background.ring, daemon=True)
+        ringing.start()
+        ringing.join(5)
+        assert not ringing.is_alive(), f"interrupted at {at}"
+        return moments.passed
+
+    for at in range(1, check(None) + 1):
+        check(at)

@@ -5,20 +5,19 @@ Python runs signal handlers when a function begins and after a call. A profile f
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from tests.interruptions import Moments, watched
 from tests.operators.merges import merge
 from tests.operators.tasks import context
 from tests.operators.test_mail_merge_outcomes import lines
@@ -35,45 +34,6 @@ EVERY = int(os.environ.get("EVERY", "0"))
 MOMENTS = 60
 ROWS = [{"email": f"p{number}@corp.example", "name": str(number)} for number in range(5)]
 TOPIC = "interruptions"
-_OURS = ("/airflow_provider_smtpcm/operators/", "/airflow_provider_smtpcm/smtp/", "/airflow_provider_smtpcm/hooks/")
-
-
-class TimeLimit(BaseException):
-    """As Airflow's own: no Exception."""
-
-
-class Moments:
-    """Counts the moments at which a signal's handler may run in our code, and raises at one of them."""
-
-    def __init__(self, at: int | None, since: Callable[[], bool]) -> None:
-        self.passed = 0
-        self.raised = False
-        self._at = at
-        self._since = since
-
-    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
-        """As `sys.setprofile` has it."""
-        if event not in ("call", "c_return", "return") or not any(part in frame.f_code.co_filename for part in _OURS):
-            return
-        if event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR:
-            return  # it yields: nothing runs there
-        if not self._since():
-            return
-        self.passed += 1
-        if self.passed == self._at:
-            self.raised = True
-            sys.setprofile(None)
-            raise TimeLimit
-
-
-@contextmanager
-def watched(moments: Moments) -> Iterator[None]:
-    """Our code runs, and is interrupted."""
-    sys.setprofile(moments)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
 
 
 def attempt(task: Any, store: Kept | None, moments: Moments | None = None) -> tuple[Any, BaseException | None]:

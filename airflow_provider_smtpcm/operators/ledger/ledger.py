@@ -21,6 +21,7 @@ from airflow_provider_smtpcm.operators.ledger.book import Book, Standing, Store
 from airflow_provider_smtpcm.operators.ledger.digest_set import DIGEST_OCTETS, DigestSet
 from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, ROWS, Block, Rest, State
 from airflow_provider_smtpcm.operators.ledger.window import Window
+from airflow_provider_smtpcm.smtp.interruption import let_go
 
 #: The name of what a task returns, and how long it is kept for a try that finds the task done: it names recipients,
 #: and Airflow makes such a try soon. Afterwards such a try returns what the head says, without them.
@@ -75,7 +76,7 @@ class _Result:
 
 
 class Ledger:
-    """An open ledger; use it as a context manager, and say how it ends by `end`.
+    """An open ledger; say how the try ends by `end` or `close`, with which its thread ends.
 
     Args:
         store: where it is kept.
@@ -113,7 +114,7 @@ class Ledger:
         #: Called by the thread that writes, whenever it has written, or cannot write any more.
         self.on_write: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
-        self._writer: threading.Thread | None = None
+        self._writer: threading.Thread | None = None  # where there is something to write
         head = self._book.head()
         standing = Standing(head.get("standing", Standing.OPEN))
         self._max_tries = max_tries
@@ -147,6 +148,9 @@ class Ledger:
         self._renew()
         if head and not self.resumed:
             self._book.drop(head["generation"], head.get("blocks", 0))
+        # Here, where an interruption leaves no ledger: a later one could leave a thread that nobody knows of.
+        self._writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
+        self._writer.start()
 
     # --- What an earlier try left
 
@@ -237,7 +241,6 @@ class Ledger:
         with self._changed:
             assert self._wanted is None
             self._wanted = reservation
-            self._start()
             self._changed.notify_all()
         return reservation
 
@@ -274,7 +277,6 @@ class Ledger:
                 self._closing += 1
                 self._window.closed()
             self._results[row] = _Result(state, rest, mark)
-            self._start()
             if first or self._fits():  # to wake the writer for each row would cost more than to send it
                 self._changed.notify_all()
 
@@ -304,22 +306,16 @@ class Ledger:
         self._book.drop(self.generation, len(self._blocks))
 
     def _flush(self) -> None:
+        let_go(self._changed)
         with self._changed:
             self._wanted = None  # nobody sends them any more
             self._stopping = True
             self._changed.notify_all()
-            writer = self._writer
-        if writer is not None:
-            writer.join()
+        if self._writer is not None:
+            self._writer.join()
         self.check()
 
     # --- The writer
-
-    def _start(self) -> None:
-        if self._writer is None:
-            writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
-            writer.start()
-            self._writer = writer  # last: a thread that could not be started cannot be joined
 
     def _write(self) -> None:
         try:

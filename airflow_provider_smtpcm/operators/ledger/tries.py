@@ -55,6 +55,8 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
     # Here, since every parse of a DAG imports this module.
     from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
     from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
+    from airflow_provider_smtpcm.operators.supervisor_line import LINE
+    from airflow_provider_smtpcm.smtp.interruption import let_go
 
     store = TaskStateStore.of(context)
     if store is None:
@@ -86,6 +88,7 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
     try:
         yield tries
     except BaseException as error:
+        let_go(LINE)  # the ledger's thread may need it to come to its end
         final = isinstance(error, MailError) and not error.retryable
         with suppress(LedgerError):
             ledger.end(_ended(context, final=final))

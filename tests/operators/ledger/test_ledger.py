@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from base64 import b64encode
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from airflow_provider_smtpcm.operators.ledger import ledger as module
 from airflow_provider_smtpcm.operators.ledger.book import Standing
 from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
 from airflow_provider_smtpcm.operators.ledger.record import MARK, ROWS, Block, Rest, State
+from tests.interruptions import OURS, Moments, TimeLimit, watched, within
 from tests.operators.ledger.stores import Memory
 
 BOTH = [Standing.ENDED, Standing.CLOSED]
@@ -310,6 +312,31 @@ def test_its_thread_is_gone_with_it() -> None:
     assert threading.active_count() == before + 1
     ledger.end(Standing.CLOSED)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("what", ["reserve", "record"])
+def test_an_interruption_anywhere_leaves_no_thread_behind(what: str) -> None:
+    """The threads share a lock, and `threading` has moments of its own between taking it and holding it safely."""
+
+    def check(at: int | None) -> int:
+        before = threading.active_count()
+        ledger = Ledger(Memory(), window=4)
+        if what == "record":
+            reserved(ledger, 0)
+        moments = Moments(at, lambda: True, places=(*OURS, threading.__file__))
+        with suppress(TimeLimit), watched(moments):
+            if what == "reserve":
+                ledger.reserve([(0, mark(0))])
+            else:
+                ledger.record(0, State.ACCEPTED)
+        ledger.record(1, State.FAILED, mark=mark(1))
+        with within(5):
+            ledger.end(Standing.OPEN)
+        assert threading.active_count() == before, f"interrupted at {at}"
+        return moments.passed
+
+    for at in range(1, check(None) + 1):
+        check(at)
 
 
 # --- How long it is kept.

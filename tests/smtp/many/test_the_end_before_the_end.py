@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -16,8 +18,9 @@ from airflow_provider_smtpcm.smtp import Delivery
 from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
 from airflow_provider_smtpcm.smtp.lane import Lane
 from airflow_provider_smtpcm.smtp.wire import Wire
+from tests.interruptions import Moments, TimeLimit, watched
 from tests.smtp.dialogue import Dialogue
-from tests.smtp.many.batches import NO_FROM, TimeLimit, interrupted, letter, send, silent_server
+from tests.smtp.many.batches import NO_FROM, interrupted, letter, send, silent_server
 from tests.smtp.server import Server
 from tests.smtp.test_pipelining import ENVELOPE, HELLO, QUEUED, WANTED
 
@@ -124,6 +127,26 @@ def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(mon
     listen = Lane.listen
     monkeypatch.setattr(Lane, "listen", stop_when_heard)
     assert [(delivery.index, delivery.outcome) for delivery in _told_to_the_end()] == [(0, "accepted")]
+
+
+# A session whose good-bye was interrupted is closed when it is forgotten.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_anywhere_loses_no_delivery() -> None:
+    """Not between the moment when a delivery is taken from those that are ready, and the one when it is handed out."""
+
+    def check(at: int | None) -> int:
+        told: list[Delivery] = []
+        with Server() as server:
+            moments = Moments(at, lambda: bool(server.stored))
+            with suppress(TimeLimit), watched(moments):
+                told.extend(send(server.manager(), [letter(0), letter(1)]))
+        assert Counter(delivery.message_id for delivery in told).keys() >= {one.message_id for one in server.stored}
+        assert all(count == 1 for count in Counter(delivery.index for delivery in told).values()), f"at {at}"
+        return moments.passed
+
+    for at in range(1, check(None) + 1):
+        check(at)
+    gc.collect()
 
 
 def test_who_was_accepted_before_the_interruption_is_told_with_those_who_were_not_asked() -> None:

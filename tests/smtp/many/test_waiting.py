@@ -198,3 +198,40 @@ def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
         mailing._close()
         assert time.monotonic() - began < 4
         assert server.commands.count("QUIT") == 6
+
+
+def test_few_mails_go_over_as_many_sessions_as_there_are(wakes: Callable[[], int]) -> None:
+    """One on the heels of another would wait for a slow server, while a session is free or could be opened.
+
+    A ledger admits as many mails of a slow server as there are connections.
+    """
+    delivered: list[Delivery] = []
+    lock, at_once, most = threading.Lock(), 0, 0
+
+    def decide(about: str) -> str | None:
+        nonlocal at_once, most
+        if about == MESSAGE:
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.1)
+            with lock:
+                at_once -= 1
+        return None
+
+    def two_at_a_time() -> Iterator[Errand | float]:
+        for number in range(0, 24, 2):
+            while number - len(delivered) > 2:
+                yield math.inf
+            yield Errand(number, letter(number))
+            yield Errand(number + 1, letter(number + 1))
+            yield time.monotonic() + 0.02  # while they are written down
+
+    with Server(decide) as server:
+        manager = server.manager()
+        mailing = Mailing(two_at_a_time(), manager, lambda: session.Session(manager).open(), connections=4)
+        for delivery in mailing.deliveries():
+            delivered.append(delivery)  # noqa: PERF402 - meanwhile the source looks at how many they are
+    assert outcomes(delivered) == ["accepted"] * 24
+    assert most == 4
+    assert wakes() < 300

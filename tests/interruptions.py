@@ -1,0 +1,69 @@
+"""Exceptions of signal handlers at chosen moments, as Airflow's time limit raises them."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+OURS = ("/airflow_provider_smtpcm/operators/", "/airflow_provider_smtpcm/smtp/", "/airflow_provider_smtpcm/hooks/")
+
+
+class TimeLimit(BaseException):
+    """As Airflow's own: no Exception."""
+
+
+class Moments:
+    """Counts the moments at which a signal's handler may run in our code, and raises at one of them."""
+
+    def __init__(self, at: int | None, since: Callable[[], bool], *, places: tuple[str, ...] = OURS) -> None:
+        self.passed = 0
+        self.raised = False
+        self._at = at
+        self._since = since
+        self._places = places
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        """As `sys.setprofile` has it."""
+        if event not in ("call", "c_return", "return"):
+            return
+        if not any(place in frame.f_code.co_filename for place in self._places):
+            return
+        if event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR:
+            return  # it yields: nothing runs there
+        if not self._since():
+            return
+        self.passed += 1
+        if self.passed == self._at:
+            self.raised = True
+            sys.setprofile(None)
+            raise TimeLimit
+
+
+@contextmanager
+def watched(moments: Moments) -> Iterator[None]:
+    """Our code runs, and is interrupted."""
+    sys.setprofile(moments)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fail rather than wait for ever."""
+
+    def time_is_up(_number: int, _frame: object) -> None:
+        raise AssertionError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, time_is_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
