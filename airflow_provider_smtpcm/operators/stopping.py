@@ -1,4 +1,4 @@
-"""How a task is asked to end: by Airflow's `on_kill`, and shortly before its `execution_timeout`. Knows no mail."""
+"""How a task is asked to end: by Airflow's `on_kill`, and shortly before its `execution_timeout`."""
 
 from __future__ import annotations
 
