@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -15,9 +14,6 @@ from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import ROWS, merge
 
 RunDag = Callable[[DAG], Any]
-pytestmark = pytest.mark.skipif(
-    tuple(map(int, version("apache-airflow-core").split(".")[:2])) < (3, 3), reason="Airflow 3.3 has the table"
-)
 
 
 def kept(run: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.windows.nt_hash import nt_hash
 from airflow_provider_smtpcm.smtp.wire import Wire
+from tests.integration.programs import KERBEROS_COMMAND
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.frames import secrets_in
 from tests.smtp.test_opening import GREETING
@@ -190,7 +191,7 @@ def silent_kdc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KRB5_CONFIG", str(path))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("krb5") is None, reason="the Kerberos libraries are not installed")
+@pytest.mark.skipif(importlib.util.find_spec("krb5") is None, reason=f"Python's krb5 missing: {KERBEROS_COMMAND}")
 @pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
 @pytest.mark.parametrize("mechanism", ["GSSAPI", "GSS-SPNEGO"])
 def test_nor_does_that_of_a_kdc_that_is_not_there(
