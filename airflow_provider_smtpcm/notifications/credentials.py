@@ -1,4 +1,4 @@
-"""Credentials that nobody has told Airflow's masker of, known by how they are written.
+"""Credentials that Airflow's masker does not know, recognized by how they are written.
 
 A mail goes further than a log. What is withheld here is what drivers, clients, shells and configuration files show in
 errors: addresses with a password in them, headers, `name=value` and `name: value` in every notation, command lines, and

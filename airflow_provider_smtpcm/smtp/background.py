@@ -18,7 +18,7 @@ class Background(Generic[_T]):
     """Runs functions in threads of their own, and hands over what each returned.
 
     Args:
-        unwanted: takes, in its own thread, what is returned when nobody asks any more.
+        unwanted: takes, in its own thread, what is returned after the caller has given up.
     """
 
     def __init__(self, unwanted: Callable[[_T], None]) -> None:
@@ -54,7 +54,7 @@ class Background(Generic[_T]):
             work()
 
     def ring(self) -> None:
-        """Wake whoever waits, from any thread and from a signal handler.
+        """Wake the waiting thread, from any thread and from a signal handler.
 
         Under the lock, since after `close` the pipe's number may belong to somebody's socket. The lock is not waited
         for after `close`, which may have been interrupted with the lock held.

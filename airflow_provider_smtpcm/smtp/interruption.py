@@ -43,7 +43,7 @@ def only_delivery(deliveries: Iterable[Delivery], told: list[Delivery] | None = 
 
 
 def remaining(deliveries: Generator[Delivery, None, None], interruption: BaseException) -> Iterator[Delivery]:
-    """The deliveries that a batch still gives when an exception from elsewhere ends it, whoever met that first."""
+    """The deliveries that a batch still gives when an exception from elsewhere ends it, wherever it was raised."""
     try:
         yield deliveries.throw(interruption)
         yield from deliveries

@@ -453,7 +453,7 @@ class Mailing:
             self._after(number, lane)
 
     def _close(self) -> None:
-        """Say good-bye on every line at once, and wait for the answers, for no longer than for one."""
+        """Send QUIT on every connection at once, and wait for the replies, no longer than for one."""
         sessions = [result for result in self._background.close() if not callable(result)]
         sessions += [lane.session for lane in self._lanes.values() if lane.session is not self._lent]
         for lane in list(self._lanes.values()):

@@ -175,7 +175,7 @@ class Ledger:
         if block is None or at >= len(block) or block.state(at) is State.UNSEEN:
             return None
         state = block.state(at)
-        # Somebody may have fixed a row that nobody has, unless it is one of the others.
+        # A row that reached no one may have been fixed, unless it is one of the others.
         if block.mark(at) != mark[: block.width] and (state is not State.FAILED or self._was_met(mark)):
             raise changed(f"row {row + 1} is another one")
         return Known(state, block.rest.get(at, EVERYBODY))

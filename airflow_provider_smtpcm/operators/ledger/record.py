@@ -1,4 +1,4 @@
-"""What became of each row, in a few bytes: states in runs, and eight octets that tell rows apart. Knows no store."""
+"""What became of each row, in a few bytes: states in runs, and eight octets that tell rows apart."""
 
 from __future__ import annotations
 
