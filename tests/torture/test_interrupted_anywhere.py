@@ -96,7 +96,7 @@ def test_a_merge_that_is_interrupted_anywhere_accounts_for_each_row_once(
     moments = moments_of(total)
     for at in moments:
         check_merge(at, tmp_path / f"{at}.jsonl", **how)
-    TALLY.add(TOPIC, {"schedules run": len(moments), "sent": len(moments) * len(ROWS), "lost": 0, "doubled": 0})
+    TALLY.add(TOPIC, {"schedules run": len(moments)})
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -121,4 +121,4 @@ def test_a_mail_that_is_interrupted_anywhere_is_sent_once(durable: bool, behind:
     moments = moments_of(check(None))
     for at in moments:
         check(at)
-    TALLY.add(TOPIC, {"schedules run": len(moments), "sent": len(moments), "lost": 0, "doubled": 0})
+    TALLY.add(TOPIC, {"schedules run": len(moments)})

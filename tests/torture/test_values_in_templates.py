@@ -141,7 +141,7 @@ def test_a_hostile_value_changes_nothing_but_its_own_place() -> None:
     assert not any(error.retryable or SECRET in str(error) for error in refusals)
     TALLY.add(
         "values in templates",
-        {"inputs tried": ROWS, "refused": len(refusals), "mails as meant": made, "added": 0, "lost": 0, "doubled": 0},
+        {"inputs tried": ROWS, "refused": len(refusals), "mails as meant": made},
     )
 
 
