@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.notifications.excerpt import LONGEST_SUBJECT, one_line
+from airflow_provider_smtpcm.notifications.redaction import LONGEST_SUBJECT, one_line
 from airflow_provider_smtpcm.notifications.sending import RETRY_FOR, connected, send_within
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         AirflowException: trying again may help.
         AirflowFailException: trying again would not help.
     """
-    from airflow_provider_smtpcm.operators.airflow_errors import airflow_error
+    from airflow_provider_smtpcm.operators._task import airflow_error
 
     if kwargs:
         log.warning("send_email knows no %s: the mail goes without.", ", ".join(sorted(kwargs)))
@@ -148,7 +148,7 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
     """Send it, or tell of it; raise where nobody has it."""
     from airflow_provider_smtpcm.arguments.values import first_of
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.mail.identity import new_message_id
+    from airflow_provider_smtpcm.mail.headers import new_message_id
 
     began = time.monotonic()
     hook = connected(conn_id)

@@ -3,7 +3,7 @@
 
 def get_provider_info() -> dict[str, object]:
     """A fresh dict each time, since Airflow adds to it; `package-name` is the distribution's canonical name."""
-    from airflow_provider_smtpcm.connection_manager.form import conn_fields, ui_field_behaviour
+    from airflow_provider_smtpcm.connection_manager.fields import conn_fields, ui_field_behaviour
 
     integration = "SMTP Connection Manager"
     return {
@@ -36,7 +36,7 @@ def get_provider_info() -> dict[str, object]:
         "notifications": ["airflow_provider_smtpcm.notifications.send_mail.SendMailNotifier"],
         "email-backends": ["airflow_provider_smtpcm.email_backend.send_email"],
         # Airflow 3.1 knows no such key and passes over it.
-        "cli": ["airflow_provider_smtpcm.airflow_cli.commands"],
+        "cli": ["airflow_provider_smtpcm.cli.airflow.commands"],
         "connection-types": [
             {
                 "connection-type": "smtpcm",

@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import tls_context
-from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.postfix import Postfix

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.check.checker import check
-from airflow_provider_smtpcm.check.page import Page
-from airflow_provider_smtpcm.check.report import Report
+from airflow_provider_smtpcm.check.report import Page, Report
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.smtp.windows.nt_hash import nt_hash
+from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
 
 #: A token on the wire is base64, and long; NTLM's begins like this in any encoding of it.
 TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}|TlRMTVNTUA|NTLMSSP")

@@ -14,8 +14,8 @@ from airflow.sdk import DAG, task
 from airflow_provider_smtpcm import email_backend
 from airflow_provider_smtpcm.email_backend import send_email
 from airflow_provider_smtpcm.notifications import sending
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.smtp.background import Background
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.smtp.threads import Background
 from airflow_provider_smtpcm.testing import Relay
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_batch import at_first

@@ -19,27 +19,25 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 FLOORS = {
     "errors": set(),
     "connection_manager": {"errors"},
-    "stop": {"errors"},
-    "worker_path": set(),
-    "file_state": set(),
-    "mail": {"file_state", "worker_path", "errors"},
-    "smtp": {"mail", "connection_manager", "stop", "errors"},
-    "hooks": {"smtp", "mail", "connection_manager", "stop", "errors"},
-    "arguments": {"mail", "file_state", "worker_path", "errors"},
-    "operators": {"arguments", "hooks", "smtp", "mail", "stop", "file_state", "worker_path", "errors"},
-    "decorators": {"operators", "hooks", "mail", "errors"},
-    "notifications": {"arguments", "hooks", "smtp", "mail", "stop", "errors"},
+    "mail": {"errors"},
+    "smtp": {"mail", "connection_manager", "errors"},
+    "hooks": {"smtp", "mail", "connection_manager", "errors"},
+    "arguments": {"mail", "errors"},
+    "ledger": {"operators", "smtp", "mail", "errors"},
+    "merge": {"operators", "ledger", "arguments", "hooks", "smtp", "mail", "errors"},
+    "operators": {"merge", "ledger", "arguments", "hooks", "smtp", "mail", "errors"},
+    "decorators": {"operators", "ledger", "hooks", "mail", "errors"},
+    "notifications": {"arguments", "hooks", "smtp", "mail", "errors"},
     "email_backend": {"notifications", "operators", "arguments", "hooks", "mail", "errors"},
     "check": {"hooks", "smtp", "connection_manager", "errors"},
     "testing": set(),
     "ssis": {"connection_manager", "errors"},
     "get_provider_info": {"connection_manager"},
     "cli": {"check", "ssis", "testing", "connection_manager", "errors"},
-    "airflow_cli": {"cli"},
     "__main__": {"cli"},
     "__init__": set(),
 }
-KNOWS_AIRFLOW = {"hooks", "operators", "decorators", "airflow_cli", "notifications", "email_backend"}
+KNOWS_AIRFLOW = {"merge", "hooks", "operators", "decorators", "cli", "check", "notifications", "email_backend"}
 LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
 OPERATOR = f"{PACKAGE}.operators.send_mail"
 

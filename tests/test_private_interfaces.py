@@ -224,7 +224,7 @@ def test_a_change_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pytest.fail.Exception) as caught:
         check(interface)
     assert str(caught.value).startswith(
-        "Airflow changed this: airflow.sdk.log.redact, used by notifications/excerpt, for masking in an alert what "
+        "Airflow changed this: airflow.sdk.log.redact, used by notifications/redaction, for masking in an alert what "
         "Airflow knows to be secret (ImportError"
     )
 
@@ -276,7 +276,7 @@ def _connection() -> None:
 def _cli_config() -> None:
     import argparse
 
-    from airflow_provider_smtpcm.airflow_cli import commands
+    from airflow_provider_smtpcm.cli.airflow import commands
 
     (group,) = commands()
     assert group.name == "smtpcm"
@@ -289,7 +289,7 @@ def _cli_config() -> None:
 
 @checks("NoOpCollector")
 def _no_op_collector() -> None:
-    from airflow_provider_smtpcm.operators import lineage
+    from airflow_provider_smtpcm.operators import _lineage as lineage
 
     assert lineage._collector() is None  # no plugin of the tests reads lineage
 

@@ -3,18 +3,122 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ssl
 import time
+from collections.abc import Iterator
 
-from airflow_provider_smtpcm.check.bindings import try_bindings
-from airflow_provider_smtpcm.check.recorder import Listener, Recorder
-from airflow_provider_smtpcm.check.report import Around, ExitStatus, Report
-from airflow_provider_smtpcm.check.words import settings
-from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
+from airflow_provider_smtpcm.check.certificates import settings
+from airflow_provider_smtpcm.check.report import CheckStep, ExitStatus, Listener, Recorder, Report
+from airflow_provider_smtpcm.connection_manager import AuthMode, ChannelBinding, SmtpConnectionManager, SslMode
+from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
+
+# folded: Signs in with each channel binding in turn, to learn which of them a server with Extended Protection takes.
+
+_STRONGEST_FIRST = (ChannelBinding.TLS_SERVER_END_POINT, ChannelBinding.TLS_UNIQUE, ChannelBinding.NONE)
+_NONE_PASSES = (
+    r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither locked nor "
+    "barred from this server; its log has the reason. Do not repeat this with a password that may be wrong."
+)
+
+
+def try_bindings(
+    manager: SmtpConnectionManager,
+    recorder: Recorder,
+    *,
+    failure: MailError | None,
+    context: ssl.SSLContext | None,
+    give_up_at: float,
+) -> str:
+    """Sign in with the bindings that the connection does not name; the remedy for the failure, if there was one.
+
+    Args:
+        manager: the connection, with which one sign-in was made already.
+        recorder: hears the results.
+        failure: why that sign-in failed.
+        context: the TLS context of the connection.
+        give_up_at: a moment (`time.monotonic`) that nothing outlives.
+    """
+    remedy = failure.remedy if failure else ""
+    why_not = _why_not(manager, failure)
+    if why_not is not None:
+        recorder.skip(CheckStep.BINDINGS, why_not)
+        return remedy
+    recorder.begin(CheckStep.BINDINGS)
+    own = manager.channel_binding
+    results = {own: failure} | dict(_others(manager, context, give_up_at))
+    for kind, error in results.items():
+        mine = " (the connection's own)" if kind is own else ""
+        recorder.tell(CheckStep.BINDINGS, f"{kind}{mine}: {_told(kind, error)}")
+    passing = [kind for kind, error in results.items() if error is None]
+    if failure is None:
+        recorder.end()
+        return ""
+    if passing:
+        best = next(kind for kind in _STRONGEST_FIRST if kind in passing)
+        recorder.warn(CheckStep.BINDINGS, f"What passes: {', '.join(passing)}.")
+        remedy = f"Set 'Channel binding' to '{best}': with it this server lets this account in."
+    else:
+        recorder.warn(CheckStep.BINDINGS, "None of them passes, so that the binding is hardly what is wrong.")
+        remedy = _NONE_PASSES
+    recorder.end()
+    return remedy
+
+
+def _told(kind: ChannelBinding, error: MailError | None) -> str:
+    if error is None:
+        return "accepted"
+    if kind is ChannelBinding.TLS_UNIQUE and error.message.endswith("TLSv1.3."):
+        return "not tried, as expected: it ended with TLS 1.2, and this line has TLSv1.3."
+    return f"no: {error.message}"
+
+
+def _why_not(manager: SmtpConnectionManager, failure: MailError | None) -> str | None:
+    """Why no further sign-in is made; None where one may be."""
+    if manager.auth_mode is not AuthMode.WINDOWS:
+        return "an anonymous connection binds nothing"
+    if manager.ssl_mode is SslMode.NONE:
+        return "without TLS there is nothing to bind to"
+    if failure is not None and not _refused(failure):
+        return "the sign-in failed before the server could judge a binding, so that no other was tried"
+    if failure is not None and _locked(failure):
+        return "the server says that the account is locked, disabled or expired, so that nothing else was tried"
+    return None
+
+
+def _others(
+    manager: SmtpConnectionManager, context: ssl.SSLContext | None, give_up_at: float
+) -> Iterator[tuple[ChannelBinding, MailError | None]]:
+    """Each other binding and why it did not pass; ends where going on could do harm."""
+    for kind in ChannelBinding:
+        if kind is manager.channel_binding:
+            continue
+        other = dataclasses.replace(manager, channel_binding=kind)
+        try:
+            with Session(other, context=context, give_up_at=give_up_at):
+                pass
+        except MailError as error:
+            yield kind, error
+            undefined = isinstance(error, AuthenticationError) and error.reply is None
+            if _locked(error) or not (_refused(error) or undefined):
+                return
+        else:
+            yield kind, None
+
+
+def _refused(error: MailError) -> bool:
+    return error.reply is not None and error.reply.code == 535
+
+
+def _locked(error: MailError) -> bool:
+    text = error.reply.text.lower() if error.reply else ""
+    return any(word in text for word in ("locked", "disabled", "expired"))
+
+
+# folded: here began the module itself
 
 #: All of it together, whatever the connection's own timeouts say.
 CHECK_SECONDS = 30.0
@@ -47,7 +151,7 @@ def unusable(
         recorder: hears of it.
         where: the place at which its author mends it.
     """
-    recorder.begin(Around.SETTINGS)
+    recorder.begin(CheckStep.SETTINGS)
     recorder.fail(error)
     remedy = error.remedy
     if isinstance(error, ConnectionSettingsError):
@@ -111,35 +215,35 @@ class _Check:
     def _settings(self) -> ssl.SSLContext | None:
         """What needs no network."""
         recorder, manager = self._recorder, self._manager
-        recorder.tell(Around.SETTINGS, settings(manager))
+        recorder.tell(CheckStep.SETTINGS, settings(manager))
         if self._every_binding and manager.password:
             recorder.tell(
-                Around.SETTINGS,
+                CheckStep.SETTINGS,
                 "--bindings signs in up to three times: a wrong password counts three times towards a lockout.",
             )
         context = None if manager.ssl_mode is SslMode.NONE else tls_context(manager)
-        recorder.begin(Around.WEAK)
+        recorder.begin(CheckStep.WEAK)
         for warning in manager.warnings:
-            recorder.warn(Around.WEAK, warning)
+            recorder.warn(CheckStep.WEAK, warning)
         if not manager.warnings:
-            recorder.tell(Around.WEAK, "none")
+            recorder.tell(CheckStep.WEAK, "none")
         return context
 
     def _after_sign_in(self, session: Session) -> None:
         recorder = self._recorder
         who = session.signed_in.identity if session.signed_in else "nobody: an anonymous session"
-        recorder.tell(Around.IDENTITY, who)
+        recorder.tell(CheckStep.IDENTITY, who)
         windows = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS]
         if session.signed_in is None and windows:
             recorder.tell(
-                Around.IDENTITY,
+                CheckStep.IDENTITY,
                 f"Hint: the server offers Windows Authentication ({', '.join(windows)}). It may refuse mail from an "
                 "anonymous connection until Authentication is 'Windows Authentication' (auth_mode).",
             )
         limit = session.size_limit
-        recorder.tell(Around.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server names none")
-        recorder.begin(Around.NOOP)
-        recorder.tell(Around.NOOP, str(session.noop()))
+        recorder.tell(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server names none")
+        recorder.begin(CheckStep.NOOP)
+        recorder.tell(CheckStep.NOOP, str(session.noop()))
         recorder.end()
 
     def _look_at_distrusted_chain(self, verify_code: int) -> None:
@@ -158,7 +262,7 @@ class _Check:
         with contextlib.suppress(MailError), Session(stranger, give_up_at=self._give_up_at, trace=look):
             pass
         if look.certificates:
-            self._recorder.warn(Around.CERTIFICATE, "seen on a second connection, which did not sign in:")
+            self._recorder.warn(CheckStep.CERTIFICATE, "seen on a second connection, which did not sign in:")
             self._recorder.chain(
                 look.certificates, host=manager.host, authority_known=verify_code not in _AUTHORITY_UNKNOWN
             )
@@ -180,13 +284,13 @@ def _may_be_the_binding(manager: SmtpConnectionManager, error: MailError) -> boo
     return refused and manager.auth_mode is AuthMode.WINDOWS and manager.ssl_mode is not SslMode.NONE
 
 
-def _expected(manager: SmtpConnectionManager) -> list[Step | Around]:
+def _expected(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
     """The steps on the way of this connection."""
-    tls: list[Step | Around] = [Step.TLS, Around.CERTIFICATE]
-    steps: list[Step | Around] = [Around.SETTINGS, Around.WEAK, Step.NAME, Step.TCP]
+    tls: list[Step | CheckStep] = [Step.TLS, CheckStep.CERTIFICATE]
+    steps: list[Step | CheckStep] = [CheckStep.SETTINGS, CheckStep.WEAK, Step.NAME, Step.TCP]
     steps += tls if manager.ssl_mode is SslMode.IMPLICIT else []
     steps += [Step.GREETING, Step.HELLO]
     steps += [*tls, Step.HELLO_AFTER_TLS] if manager.ssl_mode is SslMode.STARTTLS else []
     if manager.auth_mode is AuthMode.WINDOWS:
         steps += [Step.MECHANISMS, Step.BINDING, Step.CHOICE, Step.SIGN_IN]
-    return [*steps, Around.IDENTITY, Around.SIZE_LIMIT, Around.NOOP]
+    return [*steps, CheckStep.IDENTITY, CheckStep.SIZE_LIMIT, CheckStep.NOOP]

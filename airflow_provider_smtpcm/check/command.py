@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_provider_smtpcm.check.checker import check, unusable
-from airflow_provider_smtpcm.check.page import Page
-from airflow_provider_smtpcm.check.recorder import Recorder
-from airflow_provider_smtpcm.check.report import Report, StepReport
+from airflow_provider_smtpcm.check.report import Page, Recorder, Report, StepReport
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, Phase
 
 INTERRUPTED = 130
 NOBODY_READS = 141
@@ -76,8 +74,6 @@ def _nobody(_: StepReport) -> None:
 
 def _manager(conn_id: str | None, *, from_stdin: bool, uri_env: str | None) -> SmtpConnectionManager:
     # Airflow takes seconds to load, so nobody waits for it who only asks for help.
-    from airflow_provider_smtpcm.hooks.find_connection import connection_by_id, connection_from_text
-
     if conn_id is not None:
         return SmtpConnectionManager.from_airflow(connection_by_id(conn_id))
     if from_stdin:
@@ -109,3 +105,82 @@ def _without_log() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+# folded: An Airflow connection outside of a task: by its id, from each place where Airflow keeps some, or from text.
+
+
+class NoConnectionError(MailError):
+    """Airflow knows no connection of that id."""
+
+    default_phase = Phase.SETTINGS
+
+
+def connection_by_id(conn_id: str) -> object:
+    """The connection, as a task would find it, else from Airflow's database.
+
+    Outside of a task the SDK asks the environment and the secrets backends and never the database; for that there is
+    what Airflow's own `connections test` calls.
+
+    Raises:
+        NoConnectionError: there is none of that id.
+        ConnectionSettingsError: it is there, and Airflow cannot read it.
+    """
+    from airflow.sdk import BaseHook
+
+    try:
+        from airflow.sdk.exceptions import AirflowNotFoundException
+    except ImportError:  # Airflow 3.1 has it elsewhere
+        from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        pass
+    if f"AIRFLOW_CONN_{conn_id.upper()}" in os.environ:  # Airflow passes over what it cannot read
+        raise _unreadable(f"The environment variable AIRFLOW_CONN_{conn_id.upper()}")
+    from airflow.models import Connection
+
+    try:
+        return Connection.get_connection_from_secrets(conn_id)  # noqa: AIR311 - the SDK's knows no database
+    except AirflowNotFoundException:
+        raise NoConnectionError(
+            f"There is no connection '{conn_id}', neither in the environment (AIRFLOW_CONN_{conn_id.upper()}) nor in a "
+            "secrets backend nor in Airflow's database, as this machine is configured to reach them.",
+            remedy="Look for it with 'airflow connections list'; if it is there, this machine lacks the [core] "
+            "fernet_key that it was stored with. On a machine that may not ask the database, give the connection "
+            "itself, by --uri - or --uri-env NAME.",
+        ) from None
+
+
+def connection_from_text(text: str, where: str) -> object:
+    """A connection written as a URI or as Airflow's JSON.
+
+    Args:
+        text: it may hold a password, so no error repeats it.
+        where: where it was found, for an error.
+
+    Raises:
+        ConnectionSettingsError: Airflow cannot read it.
+    """
+    from airflow.models import Connection
+
+    try:
+        if text.startswith("{"):
+            return Connection.from_json(text)  # noqa: AIR311 - as above, and the SDK's differs between versions
+        if "://" not in text:
+            raise _unreadable(where)
+        return Connection(uri=text)  # noqa: AIR311 - as above
+    except ConnectionSettingsError:
+        raise
+    except Exception:  # noqa: BLE001 - Airflow's errors for this have no common family, and repeat the text
+        raise _unreadable(where) from None
+
+
+def _unreadable(where: str) -> ConnectionSettingsError:
+    fault = (
+        f"{where} holds neither a connection URI nor a connection's JSON that Airflow can read; write "
+        "smtpcm://user:password@host:port/?auth_mode=windows with each part percent-encoded, or "
+        '{"conn_type": "smtpcm", "host": ...}.'
+    )
+    return ConnectionSettingsError([fault])

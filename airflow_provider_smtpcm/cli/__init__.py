@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from airflow_provider_smtpcm.cli.command import Argument, Command, UsageError
-from airflow_provider_smtpcm.cli.commands import CHECK, IMPORT_SSIS, RELAY
+from airflow_provider_smtpcm.cli.commands import CHECK, IMPORT_SSIS, RELAY, Argument, Command, UsageError
 
 __all__ = ["CHECK", "COMMANDS", "IMPORT_SSIS", "RELAY", "Argument", "Command", "UsageError", "build_parser", "main"]
 

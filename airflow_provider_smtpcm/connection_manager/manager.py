@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
 from airflow_provider_smtpcm.connection_manager.faults import Faults
-from airflow_provider_smtpcm.connection_manager.fields import FIELDS
+from airflow_provider_smtpcm.connection_manager.fields import FIELDS, AuthMode, ChannelBinding, SslMode, WindowsProtocol
 from airflow_provider_smtpcm.connection_manager.parse import read_extra, settle
 from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, write_properties
-from airflow_provider_smtpcm.connection_manager.vocabulary import AuthMode, ChannelBinding, SslMode, WindowsProtocol
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
 
 #: The fields that a function may return: those of a mail. A template file is named by the author of the DAG.
 RETURNED = (

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_smtpcm.connection_manager import FIELDS, form
+from airflow_provider_smtpcm.connection_manager import FIELDS
+from airflow_provider_smtpcm.connection_manager import fields as form
 from airflow_provider_smtpcm.connection_manager.fields import Field, Kind
 
 

@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.sdk import BaseHook
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, SslMode
-from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.hooks.once import once
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 
 if TYPE_CHECKING:
     import ssl
 
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.mail.errand import Errand
-    from airflow_provider_smtpcm.smtp.batch import Journal
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
-    from airflow_provider_smtpcm.smtp.manners import Manners
+    from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+    from airflow_provider_smtpcm.smtp.cancellation import Stop
+    from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest
+    from airflow_provider_smtpcm.smtp.retry import Journal
     from airflow_provider_smtpcm.smtp.session import Session
-    from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
-    from airflow_provider_smtpcm.stop import Stop
+    from airflow_provider_smtpcm.smtp.throttling import ServerProfile
+
+
+# folded: A property that is worked out once, however many threads ask for it first. Knows nothing else.
+
+_T = TypeVar("_T")
+
+
+class once(Generic[_T]):  # noqa: N801 - it is written as `property` is
+    """As `functools.cached_property`, which since Python 3.12 lets each thread work it out; needs `self.once_lock`."""
+
+    def __init__(self, work_out: Callable[[Any], _T]) -> None:
+        self._work_out = work_out
+        self._name = work_out.__name__
+        self.__doc__ = work_out.__doc__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> _T:
+        if instance is None:
+            return self  # type: ignore[return-value]  # as `property` does
+        lock: threading.RLock = instance.once_lock
+        with lock:
+            known = vars(instance)  # from here on Python finds it there, and does not come here again
+            if self._name not in known:
+                known[self._name] = self._work_out(instance)
+            value: _T = known[self._name]
+            return value
+
+
+# folded: here began the module itself
 
 log = logging.getLogger(__name__)
 
@@ -83,15 +110,15 @@ class SmtpConnectionManagerHook(BaseHook):
 
     @once
     def _windows(self) -> WindowsSignIn:
-        from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
+        from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
 
         return WindowsSignIn(self.connection_manager)
 
     @once
-    def _manners(self) -> Manners:
-        from airflow_provider_smtpcm.smtp.manners import Manners
+    def _manners(self) -> ServerProfile:
+        from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 
-        return Manners()
+        return ServerProfile()
 
     def get_conn(self) -> Session:
         """An open, signed-in session, which is also a context manager; close it when done.
@@ -114,7 +141,7 @@ class SmtpConnectionManagerHook(BaseHook):
         Raises:
             MessageError: neither has a From.
         """
-        from airflow_provider_smtpcm.smtp.complete import addressed
+        from airflow_provider_smtpcm.smtp.outgoing import addressed
 
         return addressed(mail, self.connection_manager)
 
@@ -125,7 +152,7 @@ class SmtpConnectionManagerHook(BaseHook):
             MailError: the mail cannot be written down.
         """
         from airflow_provider_smtpcm.mail.render import render
-        from airflow_provider_smtpcm.smtp.complete import complete
+        from airflow_provider_smtpcm.smtp.outgoing import complete
 
         render(complete(mail, self.connection_manager))
 
@@ -139,7 +166,7 @@ class SmtpConnectionManagerHook(BaseHook):
             MailError: no recipient was accepted; or (OutcomeUnknownError) the server did not say what became of it, or
                 sending was interrupted after a recipient was accepted.
         """
-        from airflow_provider_smtpcm.smtp.interruption import only_delivery
+        from airflow_provider_smtpcm.smtp.cancellation import only_delivery
 
         self.check(mail)
         delivery = only_delivery(self.send_many([mail]))
@@ -160,7 +187,7 @@ class SmtpConnectionManagerHook(BaseHook):
             connections: how many sessions at the most.
             rate_limit: mails a minute at the most, over all sessions, as Exchange's MessageRateLimit counts; None: any.
         """
-        from airflow_provider_smtpcm.smtp.many import send_many
+        from airflow_provider_smtpcm.smtp.batch import send_many
 
         self._make_ready()
         return send_many(
@@ -174,7 +201,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
     def send_errands(
         self,
-        errands: Iterator[Errand | float],
+        errands: Iterator[SendRequest | float],
         *,
         connections: int = 1,
         rate_limit: float | None = None,
@@ -191,13 +218,13 @@ class SmtpConnectionManagerHook(BaseHook):
             journal: is asked before anything is sent, and told what became of it.
             stop: asks to end.
         """
-        from airflow_provider_smtpcm.smtp.batch import deliveries
-        from airflow_provider_smtpcm.smtp.many import Mailing
+        from airflow_provider_smtpcm.smtp.batch import BatchSender
+        from airflow_provider_smtpcm.smtp.retry import deliveries
 
         self._make_ready()
 
-        def send(admitted: Iterator[Errand | float]) -> Mailing:
-            return Mailing(
+        def send(admitted: Iterator[SendRequest | float]) -> BatchSender:
+            return BatchSender(
                 admitted,
                 self.connection_manager,
                 self.get_conn,
@@ -220,8 +247,6 @@ class SmtpConnectionManagerHook(BaseHook):
         The browser shows the answer as one line, and takes a good one away after two seconds and a bad one after five:
         so it is logged too, by the process that ran the test.
         """
-        from airflow_provider_smtpcm.hooks.answers import bad_answer, good_answer
-
         give_up_at = time.monotonic() + TEST_SECONDS
         try:
             with self._open(give_up_at=give_up_at) as session:
@@ -248,3 +273,42 @@ class SmtpConnectionManagerHook(BaseHook):
         from airflow_provider_smtpcm.hooks.legacy_form import ui_field_behaviour
 
         return ui_field_behaviour()
+
+
+# folded: What Airflow's *Test* button answers, worded for the small box in which the browser shows it on one line.
+#   Names the machine that ran the test: the button runs it on the API server, whose files, names and firewall need
+#   not be
+#   a worker's.
+
+# The answer says them in words of its own.
+_TOLD = frozenset({"AUTH", "SIZE", "STARTTLS"})
+
+
+def good_answer(session: Session) -> str:
+    """How the session got in, and what the server can do."""
+    manager, limit = session.manager, session.size_limit
+    facts = [
+        f"Connected to {session.wire.peer} from {socket.gethostname()}",
+        session.tls_version or "clear text, no TLS",
+        f"signed in by {session.signed_in}" if session.signed_in else "anonymous",
+        f"messages up to {limit:,} octets" if limit else "no size limit given",
+        f"offers {', '.join(key for key in session.extensions if key not in _TOLD) or 'no extension'}",
+    ]
+    return " ".join((f"{'; '.join(facts)}.", *(f"Warning: {warning}" for warning in manager.warnings)))
+
+
+def bad_answer(error: MailError, *, limit: float | None) -> str:
+    """What went wrong and what to do about it.
+
+    Args:
+        error: what ended the test.
+        limit: seconds that a test may take, where it took them all.
+    """
+    if isinstance(error, ConnectionSettingsError):
+        # Without the connection's id: Airflow tests under one that it makes up.
+        if len(error.faults) == 1:
+            return f"This connection cannot be used: {error.faults[0]}"
+        numbered = " ".join(f"({number}) {fault}" for number, fault in enumerate(error.faults, 1))
+        return f"This connection cannot be used, for {len(error.faults)} reasons: {numbered}"
+    ceiling = "" if limit is None else f" A test takes {limit:g} seconds at the most, whatever 'Timeout' says."
+    return f"{error}{ceiling} (Tested on {socket.gethostname()}.)"

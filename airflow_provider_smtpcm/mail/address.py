@@ -8,9 +8,70 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
-from airflow_provider_smtpcm.mail.domain import ascii_domain, is_plain_domain
-from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr
+from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, forbidden_character, shown
+
+# folded: Domains as SMTP has them: what stands behind the `@`. Knows no mailbox.
+
+# RFC 5321 4.1.2, and the underscore, which host names inside many a company have.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_KEPT = 1000  # characters of a domain or a text whose result is remembered
+
+
+def ascii_domain(domain: str) -> str:
+    """A domain as SMTP has it: ASCII as written, anything else in A-labels (IDNA 2008 with the mapping of UTS 46)."""
+    return _ascii_domain(domain) if len(domain) <= _KEPT else _ascii_domain.__wrapped__(domain)
+
+
+@lru_cache(maxsize=1024)
+def _ascii_domain(domain: str) -> str:
+    if domain.startswith("["):
+        return _domain_literal(domain)
+    written = domain
+    if not domain.isascii():
+        import idna
+
+        try:
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+        except UnicodeError as error:
+            raise MessageError(
+                # What idna says repeats the whole domain.
+                f"The domain {shown(domain)} is not an internationalised domain ({error!s:.80}).",
+                remedy="Correct it.",
+            ) from error
+    if not _DOMAIN.fullmatch(domain):
+        raise MessageError(
+            f"The domain {shown(written)} is not one." if written else "There is nothing behind the '@'.",
+            remedy="A domain is letters, digits and hyphens with dots between, such as corp.example, or [10.0.0.1].",
+        )
+    return domain
+
+
+@lru_cache(maxsize=1024)
+def is_plain_domain(domain: str) -> bool:
+    """Whether it is ASCII, and right as it stands."""
+    return _DOMAIN.fullmatch(domain) is not None
+
+
+def _domain_literal(domain: str) -> str:
+    """`[10.0.0.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3)."""
+    import ipaddress
+
+    literal = domain[1:-1] if domain.endswith("]") else ""
+    try:
+        if literal[:5].lower() != "ipv6:":
+            ipaddress.IPv4Address(literal)
+        elif ipaddress.IPv6Address(literal[5:]).scope_id is not None:
+            # A scope (fe80::1%eth0) means nothing to the other side, and may hold any character.
+            raise ValueError(literal)
+    except ValueError as error:
+        raise MessageError(
+            f"The domain {shown(domain)} is not an address literal.", remedy="Write [10.0.0.1] or [IPv6:2001:db8::1]."
+        ) from error
+    return domain
+
+
+# folded: here began the module itself
 
 _LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 _ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path is 256 with its angle brackets
@@ -24,7 +85,6 @@ _QUOTED_OR_OPEN = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)')
 _QUOTED_PAIR = re.compile(r"\\(.)")
 # What nearly every local part looks like: nothing in it needs a closer look.
 _PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
-_KEPT = 1000  # characters of a text whose mailboxes are remembered
 _ATOMS = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*")
 
 _WRITE = "Write it as jane@corp.example or Jane Doe <jane@corp.example>."

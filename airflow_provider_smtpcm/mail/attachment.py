@@ -12,10 +12,15 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
-from airflow_provider_smtpcm.file_state import FileState, is_plain, state_of
-from airflow_provider_smtpcm.mail.characters import forbidden_character, shown
-from airflow_provider_smtpcm.mail.tainted import TaintedStr, checked_path
-from airflow_provider_smtpcm.worker_path import as_written, file_remedy, means_windows
+from airflow_provider_smtpcm.mail.tainted import TaintedStr, checked_path, forbidden_character, shown
+from airflow_provider_smtpcm.mail.worker_files import (
+    FileState,
+    as_written,
+    file_remedy,
+    is_plain,
+    means_windows,
+    state_of,
+)
 
 _NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
 _CONTENT_TYPE = re.compile(rf'({_NAME})/{_NAME}(?: *; *{_NAME}=(?:{_NAME}|"[ !#-\[\]-~]*"))*')

@@ -11,8 +11,7 @@ from functools import cache, lru_cache
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address
 from airflow_provider_smtpcm.mail.attachment import Attachment
-from airflow_provider_smtpcm.mail.body import BOUNDARY_PREFIX, text_part
-from airflow_provider_smtpcm.mail.encoded import Base64File, BinaryFile, Encoded
+from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, Encoded, text_part
 from airflow_provider_smtpcm.mail.headers import (
     content_disposition,
     content_type,

@@ -8,9 +8,8 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.notifications.event import Event, Kind
-from airflow_provider_smtpcm.notifications.excerpt import cleaned, one_line
-from airflow_provider_smtpcm.notifications.facts import time_span
+from airflow_provider_smtpcm.notifications.event import Event, Kind, time_span
+from airflow_provider_smtpcm.notifications.redaction import cleaned, one_line
 
 if TYPE_CHECKING:
     import jinja2

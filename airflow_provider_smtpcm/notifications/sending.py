@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.notifications.excerpt import masked, one_line
-from airflow_provider_smtpcm.stop import Stop
+from airflow_provider_smtpcm.notifications.redaction import masked, one_line
+from airflow_provider_smtpcm.smtp.cancellation import Stop
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,8 +94,8 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
     Raises:
         MailError: it was not even begun.
     """
-    from airflow_provider_smtpcm.mail.errand import Errand
-    from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
+    from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, only_delivery
+    from airflow_provider_smtpcm.smtp.delivery import SendRequest
 
     passed = time.monotonic() - began
     left = retry_for + LAST_TRY - passed
@@ -116,7 +116,7 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
     stop = Stop(at=time.monotonic() + left, why=why)
     try:
         delivery = only_delivery(
-            hook.send_errands(iter((Errand(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop)
+            hook.send_errands(iter((SendRequest(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop)
         )
     except InterruptedDeliveryError as interrupted:
         log.warning("%s", interrupted)

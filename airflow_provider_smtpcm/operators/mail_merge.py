@@ -7,25 +7,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from airflow_provider_smtpcm.arguments.templates import as_written, unrendered
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.airflow_errors import Attempt, airflow_error, sent_once
-from airflow_provider_smtpcm.operators.ledger.tries import budget, identity_of, ledger_of
-from airflow_provider_smtpcm.operators.lineage import Lineage, tell_outlets
-from airflow_provider_smtpcm.operators.merge.report import MergeReport
-from airflow_provider_smtpcm.operators.merge.rows import is_path, open_rows
-from airflow_provider_smtpcm.operators.merge.tally import MergeTally, without_addresses
-from airflow_provider_smtpcm.operators.merge.unrendered import as_written, unrendered
-from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
-from airflow_provider_smtpcm.operators.rendering import RenderedOperator
-from airflow_provider_smtpcm.operators.stopping import Stoppable
+from airflow_provider_smtpcm.merge.failure_policy import Tolerance, verdict
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally, without_addresses
+from airflow_provider_smtpcm.merge.rows import is_path, open_rows
+from airflow_provider_smtpcm.operators._lineage import Lineage, tell_outlets
+from airflow_provider_smtpcm.operators._rendering import RenderedOperator
+from airflow_provider_smtpcm.operators._task import (
+    Attempt,
+    Stoppable,
+    airflow_error,
+    budget,
+    identity_of,
+    ledger_of,
+    sent_once,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Priority
-    from airflow_provider_smtpcm.stop import Stop
+    from airflow_provider_smtpcm.smtp.cancellation import Stop
 
 log = logging.getLogger(__name__)
 
@@ -221,10 +226,9 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, stop: Stop
     ) -> dict[str, object]:
         """Send what is left; the result. The error with which the task ends, if it ends with one, is the attempt's."""
-        from airflow_provider_smtpcm.operators.merge.past import Past
-        from airflow_provider_smtpcm.operators.merge.row_mails import RowMails, settle
-        from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
-        from airflow_provider_smtpcm.operators.merge.sending import Terms, send_all
+        from airflow_provider_smtpcm.merge.messages import Past, RowMails, settle
+        from airflow_provider_smtpcm.merge.sending import Terms, send_all
+        from airflow_provider_smtpcm.merge.templates import RowTemplates
 
         templates = RowTemplates(
             {name: getattr(self, name) for name in ROW_FIELDS},

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.operators.rendering import RenderedOperator
+from airflow_provider_smtpcm.operators._rendering import RenderedOperator
 
 try:
     from airflow.sdk.exceptions import AirflowSkipException

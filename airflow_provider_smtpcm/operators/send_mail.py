@@ -10,25 +10,28 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_smtpcm.arguments.values import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.airflow_errors import (
+from airflow_provider_smtpcm.operators._rendering import RenderedOperator
+from airflow_provider_smtpcm.operators._task import (
     AirflowException,
     AirflowFailException,
     Attempt,
+    Stoppable,
+    Tries,
     airflow_error,
+    budget,
+    identity_of,
+    ledger_of,
     sent_once,
 )
-from airflow_provider_smtpcm.operators.ledger.tries import Tries, budget, identity_of, ledger_of
-from airflow_provider_smtpcm.operators.rendering import RenderedOperator
-from airflow_provider_smtpcm.operators.stopping import Stoppable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_smtpcm.ledger.journal import PastDelivery
+    from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
-    from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
+    from airflow_provider_smtpcm.smtp.cancellation import Stop
     from airflow_provider_smtpcm.smtp.delivery import Delivery
-    from airflow_provider_smtpcm.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +184,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, first_of(delivery.accepted), delivery.reply)
-        from airflow_provider_smtpcm.operators.lineage import tell_outlets
+        from airflow_provider_smtpcm.operators._lineage import tell_outlets
 
         tell_outlets(
             context,
@@ -197,7 +200,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
 
     def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries, stop: Stop) -> Delivery | None:
         """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
-        from airflow_provider_smtpcm.operators.ledger.past_delivery import PastDelivery
+        from airflow_provider_smtpcm.ledger.journal import PastDelivery
         from airflow_provider_smtpcm.smtp.delivery import Delivery
 
         if tries.ledger is not None and tries.ledger.done is not None:
@@ -227,8 +230,8 @@ class SendMailOperator(Stoppable, RenderedOperator):
         self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery, tries: Tries, stop: Stop
     ) -> Delivery:
         """Send it to whoever lacks it."""
-        from airflow_provider_smtpcm.operators.lineage import Lineage
-        from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
+        from airflow_provider_smtpcm.operators._lineage import Lineage
+        from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, only_delivery
 
         log.info(
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
@@ -266,7 +269,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
 
     def _failure(self, mail: Mail, delivery: Delivery, *, durable: bool, stop: Stop) -> AirflowException | None:
         """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
-        from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError
+        from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError
 
         error = delivery.error
         if error is None:
@@ -282,7 +285,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
     def _mail(self, context: Context, hook: SmtpConnectionManagerHook, ledger: Ledger | None) -> Mail:
         """The mail that the rendered fields describe, bearing the same Message-ID on every try."""
         from airflow_provider_smtpcm.mail import Mail
-        from airflow_provider_smtpcm.mail.identity import stable_message_id
+        from airflow_provider_smtpcm.mail.headers import stable_message_id
 
         mail = Mail(
             from_address=self.from_address,
@@ -313,6 +316,6 @@ class SendMailOperator(Stoppable, RenderedOperator):
             raise MessageError(
                 f"'{field}' and '{field}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
-        from airflow_provider_smtpcm.arguments.body_file import render_body_file
+        from airflow_provider_smtpcm.arguments.values import render_body_file
 
         return render_body_file(f"{field}_file", file, self.encoding, self.get_template_env(), context)

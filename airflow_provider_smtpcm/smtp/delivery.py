@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MailError, RefusedError, Reply
+from airflow_provider_smtpcm.mail import Mail
 
 
 class Outcome(StrEnum):
@@ -95,3 +96,30 @@ class Delivery:
 
 def _reply_dict(reply: Reply) -> dict[str, object]:
     return {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
+
+
+# folded: A mail with its place in a batch, and who of its recipients is still to be asked. Knows no socket.
+
+
+@dataclass(slots=True)  # nobody changes one; to freeze it would double what it takes to make one
+class SendRequest:
+    """What is to be done about one mail.
+
+    Args:
+        index: its number in the batch, which its delivery bears.
+        mail: what is said; its header names all recipients, whoever is still to be asked.
+        recipients: the addresses that are still to be asked; None: all.
+        accepted: who has it already.
+        refused: who was refused for good.
+    """
+
+    index: int
+    mail: Mail
+    recipients: tuple[str, ...] | None = None
+    accepted: tuple[str, ...] = ()
+    refused: Mapping[str, Reply] = field(default_factory=dict)
+
+
+def in_order(mails: Iterable[Mail]) -> Iterator[SendRequest]:
+    """An errand for each mail, by its place."""
+    return (SendRequest(index, mail) for index, mail in enumerate(mails))

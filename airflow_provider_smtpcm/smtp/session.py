@@ -14,17 +14,16 @@ from typing import Self
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectError, MailError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand, in_order
-from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.interruption import only_delivery
-from airflow_provider_smtpcm.smtp.manners import Manners
-from airflow_provider_smtpcm.smtp.many import Mailing
-from airflow_provider_smtpcm.smtp.opening import Opening
+from airflow_provider_smtpcm.smtp.auth.windows import SignedIn, WindowsSignIn
+from airflow_provider_smtpcm.smtp.batch import BatchSender
+from airflow_provider_smtpcm.smtp.cancellation import only_delivery
+from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest, in_order
+from airflow_provider_smtpcm.smtp.handshake import Handshake
 from airflow_provider_smtpcm.smtp.outgoing import not_prepared
-from airflow_provider_smtpcm.smtp.refusals import remedy_for
+from airflow_provider_smtpcm.smtp.remedies import remedy_for
+from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Trace
-from airflow_provider_smtpcm.smtp.windows.sign_in import SignedIn, WindowsSignIn
-from airflow_provider_smtpcm.smtp.wire import Wire
+from airflow_provider_smtpcm.smtp.transport import Wire
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class Session:
         self._give_up_at = give_up_at
         self._trace = trace
         self._wire: Wire | None = None
-        self._manners = Manners()
+        self._manners = ServerProfile()
         self._quit_said = False
         #: Whether a mail went through since it was opened, or was refused.
         self.has_carried_mail = False
@@ -82,7 +81,7 @@ class Session:
         if self._wire is not None:
             return self
         self._quit_said = self.has_carried_mail = self.needs_reset = self.half_begun = False
-        opening = Opening(
+        opening = Handshake(
             self.manager,
             context=self._context,
             windows=self._windows,
@@ -138,11 +137,11 @@ class Session:
             InterruptedDeliveryError: sending was interrupted (by a time limit, for example) after a recipient was
                 accepted, or may have been.
         """
-        errand = Errand(index, mail)
+        errand = SendRequest(index, mail)
         if self._wire is None:
             closed = ConnectError("The session is closed.", remedy="Open another one.")
             return not_prepared(errand, mail, closed)
-        mailing = Mailing(iter((errand,)), self.manager, None, manners=self._manners, session=self)
+        mailing = BatchSender(iter((errand,)), self.manager, None, manners=self._manners, session=self)
         delivery = only_delivery(mailing.deliveries())
         assert delivery is not None
         return delivery
@@ -158,7 +157,7 @@ class Session:
         Returns:
             One delivery for every mail, as they finish; never raises for one mail.
         """
-        return Mailing(in_order(mails), self.manager, self.open, manners=self._manners, session=self).deliveries()
+        return BatchSender(in_order(mails), self.manager, self.open, manners=self._manners, session=self).deliveries()
 
     def noop(self) -> Reply:
         """Ask whether the server is still there (RFC 5321 4.1.1.9).

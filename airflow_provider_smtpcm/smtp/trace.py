@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
+    from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from itertools import islice
 
 from airflow_provider_smtpcm.errors import MailError, Phase, ProtocolError, Reply
 from airflow_provider_smtpcm.mail.render import Rendering
+from airflow_provider_smtpcm.smtp.cancellation import interrupted_by, not_sent_for
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.interruption import interrupted_by, not_sent_for
-from airflow_provider_smtpcm.smtp.manners import Manners
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
+from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 
 # RFC 5321 4.5.3.1.10: 452, and from servers of old 552, for "too many recipients"; RFC 3463 calls that X.5.3.
 _TOO_MANY_CODES = (452, 552)
@@ -105,7 +105,7 @@ class Transaction:
         on_heels: bool,
         reset: bool,
         announced: int | None,
-        manners: Manners,
+        manners: ServerProfile,
     ) -> None:
         self.outgoing = outgoing
         self.rendering = rendering

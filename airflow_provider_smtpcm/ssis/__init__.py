@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.ssis.package import Finding, Package, Project
+    from airflow_provider_smtpcm.ssis.model import Finding, Package, Project
     from airflow_provider_smtpcm.ssis.reading import read_package, read_project
 
 __all__ = ["Finding", "Package", "Project", "read_package", "read_project"]
@@ -19,6 +19,6 @@ def __getattr__(name: str) -> object:
         from airflow_provider_smtpcm.ssis import reading
 
         return getattr(reading, name)
-    from airflow_provider_smtpcm.ssis import package
+    from airflow_provider_smtpcm.ssis import model as package
 
     return getattr(package, name)

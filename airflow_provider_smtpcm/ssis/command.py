@@ -14,14 +14,13 @@ from pathlib import Path
 from types import FrameType
 
 from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.ssis.clean import on_one_line
-from airflow_provider_smtpcm.ssis.convert import make_converter
-from airflow_provider_smtpcm.ssis.import_packages import Import, import_packages
-from airflow_provider_smtpcm.ssis.output import OutputFolder
+from airflow_provider_smtpcm.ssis.import_packages import Import, import_packages, make_converter
+from airflow_provider_smtpcm.ssis.output import OutputFolder, on_one_line
 from airflow_provider_smtpcm.ssis.reading import read_everything
-from airflow_provider_smtpcm.ssis.report import machine, table
+from airflow_provider_smtpcm.ssis.report import machine
+from airflow_provider_smtpcm.ssis.report import machine as table
 from airflow_provider_smtpcm.ssis.report.entries import Totals
-from airflow_provider_smtpcm.ssis.report.sections import many
+from airflow_provider_smtpcm.ssis.report.page import many
 
 WELL = 0
 UNUSABLE = 2

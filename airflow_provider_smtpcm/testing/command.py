@@ -19,8 +19,7 @@ from airflow_provider_smtpcm.testing.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_smtpcm.testing.received import ReceivedMail
-    from airflow_provider_smtpcm.testing.settings import SslMode
+    from airflow_provider_smtpcm.testing.settings import ReceivedMail, SslMode
 
 #: Seconds between two looks at whether somebody has pressed Ctrl-C.
 PAUSE = 0.2

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from airflow_provider_smtpcm.testing.received import ReceivedMail
+from airflow_provider_smtpcm.testing.settings import ReceivedMail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

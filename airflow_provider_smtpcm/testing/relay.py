@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from airflow_provider_smtpcm.testing.received import ReceivedMail
-    from airflow_provider_smtpcm.testing.settings import SslMode
+    from airflow_provider_smtpcm.testing.settings import ReceivedMail, SslMode
 
 #: Octets; near the usual limit of an Exchange receive connector.
 DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024

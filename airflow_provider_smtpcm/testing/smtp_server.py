@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import count
@@ -16,12 +17,61 @@ from uuid import uuid4
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
-from airflow_provider_smtpcm.testing.ntlm import AuthError, accept_ntlm, decode_token
-from airflow_provider_smtpcm.testing.received import ReceivedMail
+from airflow_provider_smtpcm.testing.settings import ReceivedMail
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
+
+    from spnego import ContextProxy
+
+
+# folded: AUTH NTLM (MS-SMTPNTLM) from the server's side, as tokens. Knows no socket; reads `NTLM_USER_FILE` by
+#   pyspnego.
+
+
+class AuthError(Exception):
+    """Ends an AUTH exchange; the text is the whole reply."""
+
+
+def accept_ntlm(users: Mapping[str, str]) -> Generator[bytes | None, bytes, str]:
+    """Yields None, then the challenge; is sent the client's tokens; returns the user as `users` spells the name.
+
+    Args:
+        users: the names that may log in, upper-cased, each with its own spelling.
+
+    Raises:
+        AuthError: wrong password, unknown user, or no NTLM.
+    """
+    import spnego
+
+    acceptor = spnego.server(protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm)
+    negotiate = yield None
+    authenticate = yield step(acceptor, negotiate)
+    step(acceptor, authenticate)
+    user = users.get((acceptor.client_principal or "").upper())
+    if not acceptor.complete or user is None:
+        raise AuthError("535 5.7.3 Authentication unsuccessful")
+    return user
+
+
+def step(acceptor: ContextProxy, token: bytes) -> bytes:
+    """The acceptor's answer to a token."""
+    try:
+        return acceptor.step(token) or b""
+    except Exception:  # noqa: BLE001  (wrong password, unknown user, or whatever its parser makes of broken octets)
+        raise AuthError("535 5.7.3 Authentication unsuccessful") from None
+
+
+def decode_token(text: bytes) -> bytes:
+    """One base64 line; a single `=` stands for an empty initial response (RFC 4954 4)."""
+    try:
+        return b"" if text == b"=" else b64decode(text, validate=True)
+    except Base64Error:
+        raise AuthError("501 5.5.2 Cannot decode the base64") from None
+
+
+# folded: here began the module itself
 
 #: RFC 4954 4: "12288 octets is considered to be sufficient" for a line of base64 in an AUTH exchange, and its CRLF.
 TOKEN_LINE_LIMIT = 12288 + 2

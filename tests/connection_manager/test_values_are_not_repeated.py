@@ -14,9 +14,9 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, STANDARD_FIELDS
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, TlsError
-from airflow_provider_smtpcm.hooks.answers import bad_answer
+from airflow_provider_smtpcm.hooks.smtpcm import bad_answer
+from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos
 from airflow_provider_smtpcm.smtp.tls import tls_context
-from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
 
 SECRETS = ("Hunter2x", "47114711", "hunter")
 

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException
+from airflow_provider_smtpcm.operators._task import AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.tasks import context

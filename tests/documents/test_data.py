@@ -20,9 +20,8 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators.merge.report import MergeReport
-from airflow_provider_smtpcm.operators.merge.row import Rows
-from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
+from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.testing import Relay
 from tests.check_page import make_check

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_smtpcm.smtp.windows import kerberos_errors
+from airflow_provider_smtpcm.smtp.auth import kerberos_errors
 from tests.documents.pages import DOCS, ROOT, text_of
 
 PAGE = DOCS / "troubleshooting.md"

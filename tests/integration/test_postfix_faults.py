@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.errors import (
     RefusedError,
 )
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from tests.integration.faulty_postfix import FaultyPostfix
 from tests.integration.programs import absent
 from tests.integration.sink import Sink

@@ -14,11 +14,11 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp.auth import windows as sign_in
+from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.windows import sign_in
-from airflow_provider_smtpcm.smtp.windows.nt_hash import nt_hash
-from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 from demo.processes import LOOPBACK
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix

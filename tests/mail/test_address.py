@@ -9,8 +9,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Address
-from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
-from airflow_provider_smtpcm.mail.domain import ascii_domain
+from airflow_provider_smtpcm.mail.address import ascii_domain, parse_address, parse_addresses
 
 
 def to(value: object) -> list[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_smtpcm.mail import base64_lines as module
-from airflow_provider_smtpcm.mail.base64_lines import BLOCK, base64_lines, base64_size
+from airflow_provider_smtpcm.mail import encoding as module
+from airflow_provider_smtpcm.mail.encoding import BLOCK, base64_lines, base64_size
 
 
 @pytest.fixture(params=["pybase64", "binascii"])

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.identity import new_message_id, stable_message_id
+from airflow_provider_smtpcm.mail.headers import new_message_id, stable_message_id
 
 
 def test_a_domain_that_is_none_is_refused() -> None:

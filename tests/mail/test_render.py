@@ -17,8 +17,7 @@ import pytest
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail import render as module
-from airflow_provider_smtpcm.mail.base64_lines import BLOCK
-from airflow_provider_smtpcm.mail.encoded import Encoded
+from airflow_provider_smtpcm.mail.encoding import BLOCK, Encoded
 from airflow_provider_smtpcm.mail.render import Rendering, render
 from tests.smtp.files import Changing, overwrite, replace
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.notifications.credentials import without_credentials
 from airflow_provider_smtpcm.notifications.event import event_of
 from airflow_provider_smtpcm.notifications.page import page_of
+from airflow_provider_smtpcm.notifications.redaction import without_credentials
 from tests.notifications.shapes import raised, run_failed, task_failed
 
 SECRET = "T0p-s3cret!"

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.notifications.event import Kind, event_of
-from airflow_provider_smtpcm.notifications.facts import time_span
+from airflow_provider_smtpcm.notifications.event import Kind, event_of, time_span
 from tests.notifications.shapes import (
     BASE,
     RUN_ID,

@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.notifications import send_mail, sending
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
-from airflow_provider_smtpcm.smtp import many
+from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 

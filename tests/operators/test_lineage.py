@@ -11,8 +11,8 @@ import pytest
 from airflow.sdk import DAG, Asset, AssetAlias, ObjectStoragePath
 
 from airflow_provider_smtpcm.mail import Attachment
-from airflow_provider_smtpcm.operators import lineage
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowFailException
+from airflow_provider_smtpcm.operators import _lineage as lineage
+from airflow_provider_smtpcm.operators._task import AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import merge

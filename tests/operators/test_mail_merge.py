@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.mail import Address, Attachment
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import ROWS, merge, rows_beside, subjects

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.timeout import AirflowTaskTimeout, timeout
 
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.operators.merge import tally
+from airflow_provider_smtpcm.merge import result as tally
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import ROWS, merge, rows_beside, subjects
 from tests.operators.tasks import context

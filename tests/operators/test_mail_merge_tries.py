@@ -21,11 +21,13 @@ from airflow.sdk import DAG
 from airflow.sdk.execution_time import context as execution_context
 from airflow.sdk.execution_time.timeout import timeout
 
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException
-from airflow_provider_smtpcm.operators.ledger import book
-from airflow_provider_smtpcm.operators.ledger.record import MARK
-from airflow_provider_smtpcm.operators.merge.row_mails import digest_of
-from airflow_provider_smtpcm.smtp import many, pace, patience
+from airflow_provider_smtpcm.ledger import record as book
+from airflow_provider_smtpcm.ledger.record import MARK
+from airflow_provider_smtpcm.merge.messages import digest_of
+from airflow_provider_smtpcm.operators._task import AirflowException
+from airflow_provider_smtpcm.smtp import batch as many
+from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import throttling as pace
 from tests.operators.merges import ROWS, merge
 from tests.operators.test_report import lines
 from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.operators.merge.report import MergeReport
+from airflow_provider_smtpcm.merge.result import MergeReport
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_smtpcm.arguments.templates import Unrendered
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.operators.merge.report import MergeReport
-from airflow_provider_smtpcm.operators.merge.row import Row, rows_of_mappings
-from airflow_provider_smtpcm.operators.merge.row_mails import RowKeys, RowMails, settle
-from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
-from airflow_provider_smtpcm.operators.merge.tally import MergeTally
-from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered
+from airflow_provider_smtpcm.merge.messages import RowKeys, RowMails, settle
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
+from airflow_provider_smtpcm.merge.rows import Row, rows_of_mappings
+from airflow_provider_smtpcm.merge.templates import RowTemplates
 from tests.operators.tasks import environment
 
 FIELDS = {"from_address": "etl@corp.example", "to": "{{ row.email }}", "subject": "{{ row.name }}", "row_key": None}

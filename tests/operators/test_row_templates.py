@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from airflow_provider_smtpcm.arguments.templates import Unrendered
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.operators.merge.row import Row
-from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
-from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered
+from airflow_provider_smtpcm.merge.rows import Row
+from airflow_provider_smtpcm.merge.templates import RowTemplates
 from tests.operators.tasks import environment
 
 CONTEXT = {"ds": "2024-01-31", "params": {"sender": "etl@corp.example", "everybody": ["a@corp.example"]}}

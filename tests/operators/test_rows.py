@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.operators.merge import row as module
-from airflow_provider_smtpcm.operators.merge.row import Row, Rows
-from airflow_provider_smtpcm.operators.merge.rows import open_rows
+from airflow_provider_smtpcm.merge import rows as module
+from airflow_provider_smtpcm.merge.rows import Row, Rows, open_rows
 from tests.smtp.files import overwrite, replace
 
 PEOPLE = [{"email": "jane@corp.example", "name": "Jane"}, {"email": "bjoern@corp.example", "name": "Björn; B."}]
@@ -289,7 +288,7 @@ def test_a_data_frame_may_have_any_columns_and_its_missing_values_are_none() -> 
 def test_a_long_frame_and_a_long_parquet_file_come_by_and_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches, whose seams nobody sees."""
     monkeypatch.setattr(module, "BATCH", 7)
-    monkeypatch.setattr("airflow_provider_smtpcm.operators.merge.row_files.BATCH", 7)
+    monkeypatch.setattr("airflow_provider_smtpcm.merge.rows.BATCH", 7)
     numbers = {"n": list(range(30))}
     expected = [{"n": number} for number in range(30)]
     assert list(opened(pd.DataFrame(numbers)).items) == expected

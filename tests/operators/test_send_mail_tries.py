@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.operators.ledger import book
-from airflow_provider_smtpcm.operators.ledger.ledger import RESULT_KEPT
+from airflow_provider_smtpcm.ledger import record as book
+from airflow_provider_smtpcm.ledger.ledger import RESULT_KEPT
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
-from airflow_provider_smtpcm.smtp import many, pace, patience
-from airflow_provider_smtpcm.smtp.background import Background
+from airflow_provider_smtpcm.smtp import batch as many
+from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import throttling as pace
+from airflow_provider_smtpcm.smtp.threads import Background
 from tests.operators.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
@@ -551,11 +553,11 @@ def test_whatever_is_raised_once_the_mail_was_accepted_is_not_retried_without_a_
     if where == "log":
         monkeypatch.setattr("airflow_provider_smtpcm.operators.send_mail.log.info", break_in_at_the_end)
     elif where == "journal":
-        monkeypatch.setattr("airflow_provider_smtpcm.operators.ledger.past_delivery.PastDelivery.keep", break_in)
+        monkeypatch.setattr("airflow_provider_smtpcm.ledger.journal.PastDelivery.keep", break_in)
     elif where == "lineage":
-        monkeypatch.setattr("airflow_provider_smtpcm.operators.lineage.Lineage.sent", break_in)
+        monkeypatch.setattr("airflow_provider_smtpcm.operators._lineage.Lineage.sent", break_in)
     else:
-        monkeypatch.setattr("airflow_provider_smtpcm.operators.lineage.tell_outlets", break_in)
+        monkeypatch.setattr("airflow_provider_smtpcm.operators._lineage.tell_outlets", break_in)
     with Server() as server:
         behind(server)
         error = failure(task, None)

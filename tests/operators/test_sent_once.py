@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG, task
 from airflow.sdk.execution_time import task_runner
 
-from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
+from airflow_provider_smtpcm.operators._task import TaskStateStore
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import merge

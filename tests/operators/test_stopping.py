@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_smtpcm.errors import StoppedError
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException
+from airflow_provider_smtpcm.operators._task import AirflowException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import merge

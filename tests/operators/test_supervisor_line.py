@@ -8,11 +8,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_smtpcm.operators.ledger.record import MARK, State
-from airflow_provider_smtpcm.operators.ledger.store import TaskStateStore
-from airflow_provider_smtpcm.operators.ledger.tries import ledger_of
-from airflow_provider_smtpcm.operators.merge.row import rows_of_mappings
-from airflow_provider_smtpcm.operators.supervisor_line import LINE
+from airflow_provider_smtpcm.ledger.record import MARK, State
+from airflow_provider_smtpcm.merge.rows import rows_of_mappings
+from airflow_provider_smtpcm.operators._task import LINE, TaskStateStore, ledger_of
 from tests.interruptions import TimeLimit, within
 from tests.operators.tasks import context
 from tests.operators.test_send_mail_tries import Kept

@@ -18,10 +18,9 @@ from airflow_provider_smtpcm.errors import (
     Reply,
 )
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.operators.merge import tally as module
-from airflow_provider_smtpcm.operators.merge.report import MergeReport
-from airflow_provider_smtpcm.operators.merge.row import Rows
-from airflow_provider_smtpcm.operators.merge.tally import MergeTally
+from airflow_provider_smtpcm.merge import result as module
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
+from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from tests.operators.test_report import lines
 

@@ -8,11 +8,10 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.operators.merge.report import MergeReport
-from airflow_provider_smtpcm.operators.merge.row import Rows
-from airflow_provider_smtpcm.operators.merge.tally import MergeTally
-from airflow_provider_smtpcm.operators.merge.verdict import Tolerance, verdict
+from airflow_provider_smtpcm.merge.failure_policy import Tolerance, verdict
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
+from airflow_provider_smtpcm.merge.rows import Rows
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 
 PASSES, RETRIED, FAILED = "passes", "is retried", "fails for good"

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from airflow_provider_smtpcm.smtp.background import Background
-from airflow_provider_smtpcm.stop import Stop
+from airflow_provider_smtpcm.smtp.cancellation import Stop
+from airflow_provider_smtpcm.smtp.threads import Background
 from tests.interruptions import Moments, TimeLimit, watched
 
 

@@ -16,12 +16,14 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand, in_order
-from airflow_provider_smtpcm.smtp import Delivery, Outcome, pace, patience
-from airflow_provider_smtpcm.smtp.batch import Journal, deliveries
-from airflow_provider_smtpcm.smtp.many import Mailing
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import throttling as pace
+from airflow_provider_smtpcm.smtp.batch import BatchSender
+from airflow_provider_smtpcm.smtp.cancellation import Stop
+from airflow_provider_smtpcm.smtp.delivery import SendRequest, in_order
+from airflow_provider_smtpcm.smtp.retry import Journal, deliveries
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.stop import Stop
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
 
 A, B = "a@corp.example", "b@corp.example"
@@ -42,7 +44,7 @@ def letter(number: int, *to: str, **fields: Any) -> Mail:
 
 def batch(
     manager: SmtpConnectionManager,
-    mails: Iterable[Mail] | Iterator[Errand | float],
+    mails: Iterable[Mail] | Iterator[SendRequest | float],
     *,
     retry_for: float = 10,
     journal: Journal | None = None,
@@ -52,8 +54,8 @@ def batch(
     """Send them as the hook does."""
     errands = in_order(mails) if isinstance(mails, list) else mails
 
-    def send(admitted: Iterator[Errand | float]) -> Mailing:
-        return Mailing(
+    def send(admitted: Iterator[SendRequest | float]) -> BatchSender:
+        return BatchSender(
             admitted,
             manager,
             lambda: Session(manager).open(),
@@ -85,10 +87,10 @@ class Diary:
         self.left: list[tuple[str, ...]] = []
         self.in_doubt: set[int] = set()
 
-    def admit(self, errands: Iterator[Errand | float]) -> Iterator[Errand | float]:
+    def admit(self, errands: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
         """Whatever comes."""
         for errand in errands:
-            if isinstance(errand, Errand):
+            if isinstance(errand, SendRequest):
                 self.pages.append(("admitted", errand.index))
                 self.in_doubt.add(errand.index)
             yield errand
@@ -225,7 +227,7 @@ def test_what_cannot_be_written_down_any_more_is_not_sent_and_the_rest_is_told()
     """Also a mail that waits for its next turn: it is known how it stands."""
 
     class Full(Diary):
-        def admit(self, errands: Iterator[Errand | float]) -> Iterator[Errand | float]:
+        def admit(self, errands: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
             for number, errand in enumerate(super().admit(errands)):
                 if number == 2:
                     raise LedgerError("full")
@@ -241,9 +243,9 @@ def test_a_mail_that_waits_is_told_when_something_breaks() -> None:
     """As it stood."""
     found: list[Delivery] = []
 
-    def errands() -> Iterator[Errand | float]:
-        yield Errand(0, letter(0))
-        yield Errand(1, letter(1, A))
+    def errands() -> Iterator[SendRequest | float]:
+        yield SendRequest(0, letter(0))
+        yield SendRequest(1, letter(1, A))
         time.sleep(0.1)
         raise LookupError("no such column")
 

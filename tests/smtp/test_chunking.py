@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.dialogue import Dialogues
 from tests.smtp.files import Changing
@@ -145,7 +145,7 @@ def test_a_file_that_changes_on_its_way_is_never_half_a_mail(how: str, remote: b
 
 def test_recipients_too_many_get_the_same_octets_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a further transaction, with the same Date too, although the clock has gone on."""
-    monkeypatch.setattr("airflow_provider_smtpcm.mail.merge.time", itertools.count(1_700_000_000).__next__)
+    monkeypatch.setattr("airflow_provider_smtpcm.mail.batch_rendering.time", itertools.count(1_700_000_000).__next__)
     asked = 0
 
     def at_most_one(about: str) -> str | None:

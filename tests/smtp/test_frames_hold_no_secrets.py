@@ -15,9 +15,9 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.windows.nt_hash import nt_hash
-from airflow_provider_smtpcm.smtp.wire import Wire
+from airflow_provider_smtpcm.smtp.transport import Wire
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.frames import secrets_in
@@ -207,7 +207,7 @@ def test_nor_does_that_of_a_kdc_that_is_not_there(
 
 def test_a_refused_account_that_is_not_tried_again_raises_an_error_of_its_own(manager_for: ManagerFor) -> None:
     """Not one that grows with the frames of each thread that asks."""
-    from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
+    from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
 
     with Dialogue(f"{opening('NTLM')}\nS: 535 5.7.3 no") as dialogue:
         manager = manager_for(dialogue, **WINDOWS)

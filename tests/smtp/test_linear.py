@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from airflow_provider_smtpcm.errors import RefusedError, Reply
+from airflow_provider_smtpcm.ledger.journal import errand_of
+from airflow_provider_smtpcm.ledger.ledger import Known
+from airflow_provider_smtpcm.ledger.record import Rest, State
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger.journal import errand_of
-from airflow_provider_smtpcm.operators.ledger.ledger import Known
-from airflow_provider_smtpcm.operators.ledger.record import Rest, State
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.patience import Patience, who_is_left
+from airflow_provider_smtpcm.smtp.delivery import SendRequest
+from airflow_provider_smtpcm.smtp.retry import RetryQueue, who_is_left
 
 NUMBER = 3000
 
@@ -45,7 +45,7 @@ DELIVERY = Delivery(
 
 def settle() -> object:
     """Another turn for those who lack it."""
-    patience = Patience(iter((Errand(0, MAIL, EVERYBODY),)), 60)
+    patience = RetryQueue(iter((SendRequest(0, MAIL, EVERYBODY),)), 60)
     next(iter(patience))
     return patience.settle(DELIVERY, patience.left(DELIVERY))
 
@@ -54,7 +54,7 @@ def settle() -> object:
     "ask",
     [
         lambda: DELIVERY.never_asked(EVERYBODY),
-        lambda: who_is_left(DELIVERY, Errand(0, MAIL, EVERYBODY)),
+        lambda: who_is_left(DELIVERY, SendRequest(0, MAIL, EVERYBODY)),
         settle,
         lambda: errand_of(0, MAIL, Known(State.AGAIN, Rest(HAVE_IT, dict.fromkeys(REFUSED, "550 no")))),
     ],

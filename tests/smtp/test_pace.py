@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Phase, Reply
-from airflow_provider_smtpcm.mail.errand import Errand, in_order
-from airflow_provider_smtpcm.smtp import pace as module
-from airflow_provider_smtpcm.smtp import patience
-from airflow_provider_smtpcm.smtp.pace import OPENINGS_BEFORE_GIVING_UP, Openings, Pace, is_busy
+from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import throttling as module
+from airflow_provider_smtpcm.smtp.delivery import SendRequest, in_order
+from airflow_provider_smtpcm.smtp.throttling import OPENINGS_BEFORE_GIVING_UP, Openings, RateController, is_busy
 from tests.smtp.server import Server
 from tests.smtp.test_batch import B, batch, letter, outcomes
 
@@ -81,7 +81,7 @@ def test_a_server_that_is_busy_is_known_by_its_code_or_its_words(
 
 def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one() -> None:
     """Up to a longest pause."""
-    pace, waits, counts = Pace(8, None), [], []
+    pace, waits, counts = RateController(8, None), [], []
     for _ in range(5):
         wait = pace.busy()
         assert wait is not None
@@ -96,7 +96,7 @@ def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one
 
 def test_complaints_about_what_went_before_the_pause_count_as_one() -> None:
     """Eight connections have eight mails in flight."""
-    pace = Pace(8, None)
+    pace = RateController(8, None)
     assert pace.busy() is not None
     assert [pace.busy() for _ in range(7)] == [None] * 7
     assert pace.connections == 4
@@ -104,7 +104,7 @@ def test_complaints_about_what_went_before_the_pause_count_as_one() -> None:
 
 def test_a_complaint_does_not_make_a_limited_rate_any_faster() -> None:
     """A pause is half a second, and a mail a minute is a mail a minute."""
-    pace = Pace(1, 1)
+    pace = RateController(1, 1)
     pace.begun()
     next_at = pace.next_at
     pace.busy()
@@ -121,7 +121,7 @@ def test_connections_come_back_one_by_one_and_more_slowly_each_time() -> None:
             accepted += 1
         return accepted
 
-    pace = Pace(3, None)
+    pace = RateController(3, None)
     pace.fewer(1)
     first = acceptances_until(2)
     assert acceptances_until(3) >= first
@@ -134,7 +134,7 @@ def test_connections_come_back_one_by_one_and_more_slowly_each_time() -> None:
 
 def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -> None:
     """A hundred thousand mails would take days."""
-    pace = Pace(1, None)
+    pace = RateController(1, None)
     for _ in range(100):
         wait = pace.busy()
         assert wait is not None
@@ -146,7 +146,7 @@ def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -
 
 def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
     """What happened in the night is forgotten in the morning."""
-    pace = Pace(1, None)
+    pace = RateController(1, None)
     for _ in range(8):
         pace.busy()
         pace._next_at = pace._paused_until = time.monotonic()
@@ -173,7 +173,9 @@ class Clock:
         """As `time.monotonic`."""
         return self.now
 
-    def send(self, pace: Pace, mails: int, *, limit: int, window: float, until: float = math.inf) -> list[float]:
+    def send(
+        self, pace: RateController, mails: int, *, limit: int, window: float, until: float = math.inf
+    ) -> list[float]:
         """When a server took each mail that takes so many in so many seconds, and counts what it refuses too."""
         asked: list[float] = []
         taken: list[float] = []
@@ -197,7 +199,7 @@ def test_a_server_that_takes_so_many_a_minute_is_sent_nearly_so_many(
     """Whatever its limit is; and it never takes nothing for so long that a mail is given up."""
     for chance in range(20):
         clock = Clock(monkeypatch, chance=chance)
-        taken = clock.send(Pace(1, None), 20 * limit, limit=limit, window=window)
+        taken = clock.send(RateController(1, None), 20 * limit, limit=limit, window=window)
         assert taken[-1] - taken[0] < 3 * 20 * window
         assert max(after - before for before, after in itertools.pairwise(taken)) < 2 * 60
 
@@ -205,14 +207,14 @@ def test_a_server_that_takes_so_many_a_minute_is_sent_nearly_so_many(
 def test_a_rate_that_was_asked_for_is_kept_to_whatever_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody knows the server better."""
     clock = Clock(monkeypatch)
-    taken = clock.send(Pace(1, 60), 50, limit=100, window=60)
+    taken = clock.send(RateController(1, 60), 50, limit=100, window=60)
     assert min(after - before for before, after in itertools.pairwise(taken)) >= 1
 
 
 def test_a_limit_that_is_lifted_is_soon_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue that was full for a while is no reason to send a mail every ten seconds all night."""
     clock = Clock(monkeypatch)
-    taken = clock.send(Pace(1, None), 1000, limit=3, window=60, until=400)
+    taken = clock.send(RateController(1, None), 1000, limit=3, window=60, until=400)
     assert taken[-1] < 400 + 1800
     assert taken[-1] - taken[-2] < 0.01
 
@@ -220,10 +222,10 @@ def test_a_limit_that_is_lifted_is_soon_forgotten(monkeypatch: pytest.MonkeyPatc
 def test_a_long_silence_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is restarted takes as much as before."""
     clock = Clock(monkeypatch)
-    taken = clock.send(Pace(1, None), 500, limit=3, window=1000, until=200)
+    taken = clock.send(RateController(1, None), 500, limit=3, window=1000, until=200)
     assert taken[-1] < 200 + 500
     clock = Clock(monkeypatch)
-    taken = clock.send(Pace(1, None), 500, limit=1, window=1000, until=200)
+    taken = clock.send(RateController(1, None), 500, limit=1, window=1000, until=200)
     assert taken[-1] < 200 + 60
 
 
@@ -325,7 +327,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
 
 def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where everybody's copy goes to an address that is gone, a complaint now and then does not end the batch."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.many._ENDURANCE", 0.1)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._ENDURANCE", 0.1)
     mails = 0
 
     def decide(about: str) -> str | None:
@@ -335,7 +337,7 @@ def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatc
             return "451 4.3.0 busy"
         return "550 5.1.1 no such mailbox" if about.startswith(f"RCPT TO:<{B}>") else None
 
-    def slowly() -> Iterator[Errand]:
+    def slowly() -> Iterator[SendRequest]:
         for errand in in_order([letter(number) for number in range(100)]):
             time.sleep(0.005)
             yield errand

@@ -25,19 +25,20 @@ from airflow_provider_smtpcm.errors import (
     TlsError,
 )
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.smtp import patience as module
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.patience import Patience, who_is_left
+from airflow_provider_smtpcm.smtp import retry as module
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
+from airflow_provider_smtpcm.smtp.retry import RetryQueue, who_is_left
 
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
 LATER, NEVER = Reply(code=451, text="later"), Reply(code=550, text="no")
 BUSY = RefusedError("refused", phase=Phase.ENVELOPE, reply=LATER, retryable=True)
 
 
-def errand(index: int = 0, *to: str) -> Errand:
+def errand(index: int = 0, *to: str) -> SendRequest:
     """A mail in its place."""
-    return Errand(index, Mail(from_address="etl@corp.example", to=to or (A,), message_id=f"<{index}@corp.example>"))
+    return SendRequest(
+        index, Mail(from_address="etl@corp.example", to=to or (A,), message_id=f"<{index}@corp.example>")
+    )
 
 
 def became(
@@ -64,7 +65,7 @@ def refused(index: int = 0) -> Delivery:
     return became(Outcome.REFUSED, index=index, refused={A: LATER})
 
 
-def settled(patience: Patience, delivery: Delivery) -> Delivery | None:
+def settled(patience: RetryQueue, delivery: Delivery) -> Delivery | None:
     """What comes out when this comes in."""
     return patience.settle(delivery, patience.left(delivery))
 
@@ -91,7 +92,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_may_have_been_delivered_or_was_refused_for_good_has_no_further_turn(delivery: Delivery) -> None:
     """Whatever time is left."""
-    patience = Patience(iter((errand(0, A, B),)), 60)
+    patience = RetryQueue(iter((errand(0, A, B),)), 60)
     turns = iter(patience)
     next(turns)
     assert patience.left(delivery) == ()
@@ -112,7 +113,7 @@ def test_what_may_have_been_delivered_or_was_refused_for_good_has_no_further_tur
 )
 def test_a_server_that_was_tried_for_long_enough_is_the_end(error: MailError) -> None:
     """Opening a session has a patience of its own; and who is asked to end does not try again."""
-    patience = Patience(iter((errand(),)), 60)
+    patience = RetryQueue(iter((errand(),)), 60)
     next(iter(patience))
     delivery = became(Outcome.NOT_SENT, error)
     assert settled(patience, delivery) is delivery
@@ -120,7 +121,7 @@ def test_a_server_that_was_tried_for_long_enough_is_the_end(error: MailError) ->
 
 def test_without_time_there_is_one_turn() -> None:
     """`retry_for=0`."""
-    patience = Patience(iter((errand(),)), 0)
+    patience = RetryQueue(iter((errand(),)), 0)
     next(iter(patience))
     delivery = refused()
     assert settled(patience, delivery) is delivery
@@ -129,7 +130,7 @@ def test_without_time_there_is_one_turn() -> None:
 def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts from the first turn, and the wait before the next one counts too."""
     monkeypatch.setattr(module, "FIRST_WAIT", 0.05)
-    patience = Patience(iter((errand(),)), 0.3)
+    patience = RetryQueue(iter((errand(),)), 0.3)
     began, turns, last = time.monotonic(), 0, 0.0
     for each in patience:
         if isinstance(each, float):
@@ -164,12 +165,12 @@ def test_those_are_left_whom_another_try_may_reach_and_cannot_reach_twice(
 
 def test_of_a_mail_that_some_have_the_others_alone_are_asked() -> None:
     """With what is known of the rest."""
-    patience = Patience(iter((errand(0, A, B, C),)), 60)
-    turns = (each for each in patience if isinstance(each, Errand))
+    patience = RetryQueue(iter((errand(0, A, B, C),)), 60)
+    turns = (each for each in patience if isinstance(each, SendRequest))
     first = next(turns)
     assert settled(patience, became(Outcome.PARTIAL, accepted=(A,), refused={B: LATER, C: NEVER})) is None
     again = next(turns)
-    assert again == Errand(0, first.mail, (B,), (A,), {C: NEVER})
+    assert again == SendRequest(0, first.mail, (B,), (A,), {C: NEVER})
     assert again.mail is first.mail  # and with it the Message-ID
     done = became(Outcome.PARTIAL, accepted=(A, B), refused={C: NEVER})
     assert settled(patience, done) is done
@@ -183,7 +184,7 @@ def test_each_wait_is_twice_the_one_before_up_to_a_longest_and_never_quite_the_s
     monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
     firsts, waits = set(), []
     for _ in range(20):
-        patience = Patience(iter((errand(),)), 1e6)
+        patience = RetryQueue(iter((errand(),)), 1e6)
         next(iter(patience))
         waits = []
         for _ in range(9):
@@ -203,29 +204,29 @@ def test_no_mail_is_begun_while_very_many_wait(monkeypatch: pytest.MonkeyPatch) 
     """Memory does not grow with the number of mails that a server refuses."""
     monkeypatch.setattr(module, "MAY_WAIT", 3)
     monkeypatch.setattr(module, "FIRST_WAIT", 0.2)
-    patience = Patience(map(errand, range(5)), 60)
+    patience = RetryQueue(map(errand, range(5)), 60)
     turns = iter(patience)
     for index in range(3):
-        assert isinstance(next(turns), Errand)
+        assert isinstance(next(turns), SendRequest)
         assert settled(patience, refused(index)) is None
     assert isinstance(next(turns), float)
     time.sleep(0.21)
     again = next(turns)
-    assert isinstance(again, Errand)
+    assert isinstance(again, SendRequest)
     assert again.index < 3
 
 
 def test_nothing_to_do_just_now_is_said_and_not_waited_for() -> None:
     """By it, and by those who give the mails; and it ends when the last one is settled."""
 
-    def source() -> Iterator[Errand | float]:
+    def source() -> Iterator[SendRequest | float]:
         yield 7.0
         yield errand()
 
-    patience = Patience(source(), 60)
+    patience = RetryQueue(source(), 60)
     turns = iter(patience)
     assert next(turns) == 7.0
-    assert isinstance(next(turns), Errand)
+    assert isinstance(next(turns), SendRequest)
     assert next(turns) == math.inf
     began = time.monotonic()
     settled(patience, refused())
@@ -233,7 +234,7 @@ def test_nothing_to_do_just_now_is_said_and_not_waited_for() -> None:
     assert isinstance(due, float)
     assert 0.01 <= due - began < 5
     time.sleep(0.03)
-    assert isinstance(next(turns), Errand)
+    assert isinstance(next(turns), SendRequest)
     settled(patience, became(Outcome.ACCEPTED, None, accepted=(A,)))
     assert list(turns) == []
 
@@ -246,7 +247,7 @@ def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
     busy, yes = Reply(code=421, text="busy"), Reply(code=250, text="queued")
-    patience = Patience(iter((errand(0, A, B),)), 60)
+    patience = RetryQueue(iter((errand(0, A, B),)), 60)
     turns = iter(patience)
     assert next(turns)
     taken = replace(became(Outcome.PARTIAL, accepted=(A,), refused={B: busy}), reply=yes)
@@ -254,7 +255,7 @@ def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
     again = replace(taken, reply=busy)
     while True:
         now += 1
-        if isinstance(next(turns), Errand) and settled(patience, again) is not None:
+        if isinstance(next(turns), SendRequest) and settled(patience, again) is not None:
             break
     assert now - 100 <= 2 * 60
 
@@ -262,7 +263,7 @@ def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
 @pytest.mark.parametrize("seconds", [1e6, math.inf, float("1.7e308")])
 def test_a_mail_that_is_tried_for_days_waits_as_long_before_each_turn(seconds: float) -> None:
     """A power of two of so many turns is more than a number holds."""
-    patience = Patience(iter((errand(),)), seconds)
+    patience = RetryQueue(iter((errand(),)), seconds)
     next(iter(patience))
     for _ in range(1100):
         now = time.monotonic()
@@ -274,7 +275,7 @@ def test_a_mail_that_is_tried_for_days_waits_as_long_before_each_turn(seconds: f
 
 def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
     """In the order of the mails."""
-    patience = Patience(map(errand, range(3)), 60)
+    patience = RetryQueue(map(errand, range(3)), 60)
     turns = iter(patience)
     for _ in range(3):
         next(turns)
@@ -287,12 +288,14 @@ def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
 def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was to pass it on broke down; of one that did get away the old word does not hold any more."""
     monkeypatch.setattr(module, "FIRST_WAIT", 0.0)
-    patience = Patience(map(errand, range(2)), 60)
+    patience = RetryQueue(map(errand, range(2)), 60)
     turns = iter(patience)
     for _ in range(2):
         next(turns)
     for index in range(2):
         settled(patience, refused(index))
-    assert {turn.index for turn in (next(turns), next(turns)) if isinstance(turn, Errand)} == patience.out == {0, 1}
+    assert (
+        {turn.index for turn in (next(turns), next(turns)) if isinstance(turn, SendRequest)} == patience.out == {0, 1}
+    )
     assert patience.give_up(patience.out) == []
     assert [delivery.index for delivery in patience.give_up({0})] == [1]

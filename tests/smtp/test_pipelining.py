@@ -14,9 +14,9 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Phase, TlsError
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.manners import Manners
-from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.smtp.dialogue import Dialogue, Dialogues, Pace
 from tests.smtp.files import Changing
 from tests.smtp.server import Habit, Server
@@ -48,7 +48,7 @@ def mails(number: int) -> list[Mail]:
 
 
 def deliver(
-    number: int, manager_for: ManagerFor, *scripts: str, manners: Manners | None = None, **settings: object
+    number: int, manager_for: ManagerFor, *scripts: str, manners: ServerProfile | None = None, **settings: object
 ) -> tuple[list[Delivery], list[bytes]]:
     """What becomes of so many mails over one connection at a time, in their order, and what was sent in full."""
     began = time.monotonic()
@@ -203,7 +203,7 @@ def test_a_line_that_breaks_where_pipelining_is_known_to_work_slows_nothing_down
 ) -> None:
     """Lines break."""
     first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", ENVELOPE, QUEUED, fault)
-    manners = Manners()
+    manners = ServerProfile()
     second = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", QUEUED, BYE)
     deliveries, _ = deliver(4, manager_for, first, second, manners=manners)
     assert outcomes(deliveries) == ["accepted"] * 4
@@ -214,7 +214,7 @@ def test_a_fresh_line_that_breaks_where_pipelining_is_known_to_work_costs_one_ma
     """The one behind it was not handed over, and goes again."""
     once = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, "RESET")
     last = script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE)
-    manners = Manners(pipelining_works=True)
+    manners = ServerProfile(pipelining_works=True)
     deliveries, _ = deliver(2, manager_for, once, last, manners=manners)
     assert outcomes(deliveries) == ["unknown", "accepted"]
 
@@ -280,7 +280,7 @@ def test_an_envelope_on_the_heels_that_gets_lost_goes_again_one_by_one(answers: 
 
 def test_what_was_learnt_of_a_server_holds_for_the_next_batch(manager_for: ManagerFor) -> None:
     """A hook keeps it."""
-    manners = Manners()
+    manners = ServerProfile()
     deliver(
         1,
         manager_for,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
-from airflow_provider_smtpcm.smtp.read_ahead import ReadAhead
+from airflow_provider_smtpcm.smtp.threads import ReadAhead
 
 
 class Content:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.refusals import remedy_for
-from airflow_provider_smtpcm.smtp.sign_in_refusals import How, sign_in_remedy
+from airflow_provider_smtpcm.smtp.auth.remedies import How, sign_in_remedy
+from airflow_provider_smtpcm.smtp.remedies import remedy_for
 
 
 @pytest.mark.parametrize("anonymous", [True, False])

@@ -22,9 +22,9 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.dot_stuffing import dot_stuffed
+from airflow_provider_smtpcm.smtp.outgoing import dot_stuffed
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.wire import Wire
+from airflow_provider_smtpcm.smtp.transport import Wire
 from tests.smtp.dialogue import Dialogue, Pace
 
 ManagerFor = Callable[..., SmtpConnectionManager]

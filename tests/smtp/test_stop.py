@@ -17,9 +17,11 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import RefusedError, StoppedError
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.mail.errand import Errand, in_order
-from airflow_provider_smtpcm.smtp import Delivery, Outcome, many, patience
-from airflow_provider_smtpcm.stop import Stop
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp import batch as many
+from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp.cancellation import Stop
+from airflow_provider_smtpcm.smtp.delivery import SendRequest, in_order
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_batch import A, B, at_first, batch, letter
@@ -111,7 +113,7 @@ def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) ->
 
 def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor) -> None:
     """While the next mail is waited for."""
-    errands: list[Errand | float] = [Errand(0, letter(0)), math.inf]
+    errands: list[SendRequest | float] = [SendRequest(0, letter(0)), math.inf]
     stop = Stop()
     with Dialogue(script(HELLO, GROUP, WANTED, "MESSAGE", QUEUED, BYE)) as dialogue:
         sending = batch(manager_for(dialogue), iter(errands), stop=stop)
@@ -326,9 +328,9 @@ def test_a_signal_in_the_middle_of_a_batch_loses_and_doubles_nothing(connections
         def ask(_number: int, _frame: object, stop: Stop = stop) -> None:
             stop.ask()
 
-        def mails() -> Iterator[Errand]:
+        def mails() -> Iterator[SendRequest]:
             for number in range(100_000):
-                yield Errand(number, letter(number))
+                yield SendRequest(number, letter(number))
 
         before = signal.signal(signal.SIGTERM, ask)
         timer = threading.Timer(0.03 + 0.023 * attempt, os.kill, (os.getpid(), signal.SIGTERM))

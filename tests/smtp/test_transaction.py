@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectionLostError, Phase, ProtocolError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp import Outcome
-from airflow_provider_smtpcm.smtp.manners import Manners
+from airflow_provider_smtpcm.smtp.delivery import SendRequest
 from airflow_provider_smtpcm.smtp.outgoing import Outgoing
+from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
 
 MANAGER = SmtpConnectionManager(host="mail.corp.example", ssl_mode="none")
@@ -24,7 +24,7 @@ CODES = ["250", "251", "354", "334", "421", "450", "452", "452 4.5.3 too many", 
 def outgoing(*to: str) -> Outgoing:
     """A mail to these people."""
     mail = Mail(from_address="etl@corp.example", to=to or (A, B), text="x", message_id="<1@corp.example>")
-    return Outgoing(Errand(0, mail), mail, render(mail), MANAGER)
+    return Outgoing(SendRequest(0, mail), mail, render(mail), MANAGER)
 
 
 def begun(
@@ -34,7 +34,7 @@ def begun(
     chunking: bool = False,
     reset: bool = False,
     announced: int | None = None,
-    manners: Manners | None = None,
+    manners: ServerProfile | None = None,
 ) -> Transaction:
     """A transaction of which all that may be said at once was said."""
     mail = mail or outgoing()
@@ -48,7 +48,7 @@ def begun(
         on_heels=False,
         reset=reset,
         announced=announced,
-        manners=manners or Manners(),
+        manners=manners or ServerProfile(),
     )
     begun.said = len(begun.next_lines())
     return begun
@@ -287,7 +287,7 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
     answers: list[str], pipelined: bool, chunking: bool, reset: bool, recipients: int, group: int, limit: int | None
 ) -> None:
     """Nobody is accepted without a yes after the end of the message, and each further transaction has fewer to ask."""
-    manners = Manners(recipients_at_once=group, recipient_limit=limit)
+    manners = ServerProfile(recipients_at_once=group, recipient_limit=limit)
     mail = outgoing(*(f"r{number}@corp.example" for number in range(recipients)))
     everybody = set(mail.recipients)
     left = iter(answers)
@@ -324,7 +324,7 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
 
 def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_takes() -> None:
     """Each group waits for the replies to the one before; DATA goes with the last one, or once one was too many."""
-    mail, manners = outgoing(*(f"r{number}@corp.example" for number in range(8))), Manners(recipients_at_once=3)
+    mail, manners = outgoing(*(f"r{number}@corp.example" for number in range(8))), ServerProfile(recipients_at_once=3)
     transaction = begun(mail, reset=True, manners=manners)
     assert transaction.said == 5
     hear(transaction, "250", "250", "250", "250")
@@ -343,7 +343,7 @@ def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_take
 def test_no_further_recipient_is_named_once_one_was_too_many(pipelined: bool, chunking: bool) -> None:
     """The message follows for those who were accepted."""
     mail = outgoing(*(f"r{number}@corp.example" for number in range(5)))
-    transaction = begun(mail, pipelined=pipelined, chunking=chunking, manners=Manners(recipients_at_once=2))
+    transaction = begun(mail, pipelined=pipelined, chunking=chunking, manners=ServerProfile(recipients_at_once=2))
     hear(transaction, "250", "250", "452 4.5.3 too many")
     if not chunking:
         hear(transaction, "354")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_smtpcm.errors import ConnectionLostError
-from airflow_provider_smtpcm.smtp.wire import Wire
+from airflow_provider_smtpcm.smtp.transport import Wire
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.clean import clean, holds_account, on_one_line
-from airflow_provider_smtpcm.ssis.passwords import password_line
+from airflow_provider_smtpcm.ssis.output import clean, holds_account, on_one_line
+from airflow_provider_smtpcm.ssis.writing.secrets import password_line
 
 
 @pytest.mark.parametrize(

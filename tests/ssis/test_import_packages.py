@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.import_packages import Converted, Import, import_packages
+from airflow_provider_smtpcm.ssis.model import Container, Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.output import OutputFolder
-from airflow_provider_smtpcm.ssis.package import Container, Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.reading import Found
 from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, PackageEntry, Status
 

@@ -17,12 +17,11 @@ import pytest
 
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis import command
-from airflow_provider_smtpcm.ssis.convert import make_converter
-from airflow_provider_smtpcm.ssis.import_packages import Converted
-from airflow_provider_smtpcm.ssis.package import Package, Project
+from airflow_provider_smtpcm.ssis.import_packages import Converted, make_converter
+from airflow_provider_smtpcm.ssis.model import Package, Project
 from airflow_provider_smtpcm.ssis.reading import tree
-from airflow_provider_smtpcm.ssis.reading.nodes import Node
 from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package
+from airflow_provider_smtpcm.ssis.reading.xml import Node
 from benchmarks.ssis_spoilt import spoil
 from benchmarks.ssis_tree import make_tree
 from tests.documents.pages import DOCS, blocks_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.passwords import password_line
+from airflow_provider_smtpcm.ssis.writing.secrets import password_line
 
 
 @pytest.mark.parametrize(

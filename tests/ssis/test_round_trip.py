@@ -12,7 +12,7 @@ import pytest
 from airflow import __version__ as airflow_version
 from airflow.sdk import DAG, BaseOperator
 
-from airflow_provider_smtpcm.ssis.package import (
+from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     EvalOp,
@@ -21,8 +21,7 @@ from airflow_provider_smtpcm.ssis.package import (
     Parameter,
     Project,
 )
-from airflow_provider_smtpcm.ssis.writing.options import Options
-from airflow_provider_smtpcm.ssis.writing.outcome import WrittenModule
+from airflow_provider_smtpcm.ssis.writing.outcome import Options, WrittenModule
 from airflow_provider_smtpcm.testing import Relay
 from tests.ssis.writing.building import arrow, mail, on, other, variable, written
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from xml.sax.saxutils import escape, quoteattr
 
-from airflow_provider_smtpcm.ssis.package import (
+from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     ContainerKind,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from tests.interruptions import Moments, watched
 from tests.operators.merges import merge

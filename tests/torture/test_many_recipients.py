@@ -14,10 +14,12 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.smtp import Delivery, Outcome, pace, patience
-from airflow_provider_smtpcm.smtp.manners import Manners
-from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import throttling as pace
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.integration.loopback_postfix import ANONYMOUS
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_batch import batch
@@ -188,7 +190,7 @@ def test_a_real_postfix_takes_mails_to_any_number(
         for index, number in enumerate(numbers)
     ]
     manager = SmtpConnectionManager(host="127.0.0.1", port=getattr(limited_postfix, port), ssl_mode="none", timeout=60)
-    manners = Manners()
+    manners = ServerProfile()
     found = list(send_many(mails, manager, lambda: Session(manager).open(), manners=manners))
     assert [(delivery.outcome, len(delivery.accepted)) for delivery in found] == [
         (Outcome.ACCEPTED, number) for number in numbers

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.base64_lines import BLOCK
+from airflow_provider_smtpcm.mail.encoding import BLOCK
 from airflow_provider_smtpcm.smtp import Outcome
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.many import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.files import overwrite, replace
 from tests.smtp.server import Server, Stored

@@ -11,11 +11,11 @@ from random import Random
 
 import pytest
 
+from airflow_provider_smtpcm.arguments.templates import Unrendered
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.operators.merge.row import Row
-from airflow_provider_smtpcm.operators.merge.row_templates import RowTemplates
-from airflow_provider_smtpcm.operators.merge.unrendered import Unrendered
+from airflow_provider_smtpcm.merge.rows import Row
+from airflow_provider_smtpcm.merge.templates import RowTemplates
 from tests.operators.tasks import environment
 from tests.torture import hostile
 from tests.torture.tally import SEED, TALLY

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.operators.airflow_errors import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from tests.operators.ledger.stores import Memory
@@ -41,9 +41,9 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(SmtpConnectionManager, "from_airflow", staticmethod(from_airflow))
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.session.QUIT_TIMEOUT", TIMEOUT)
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.patience.FIRST_WAIT", _WAIT)
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.pace.FIRST_PAUSE", _WAIT)
-    monkeypatch.setattr("airflow_provider_smtpcm.operators.ledger.book._AGAIN", (_WAIT, _WAIT))
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.retry.FIRST_WAIT", _WAIT)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", _WAIT)
+    monkeypatch.setattr("airflow_provider_smtpcm.ledger.record._AGAIN", (_WAIT, _WAIT))
 
 
 class Accessor(Memory):

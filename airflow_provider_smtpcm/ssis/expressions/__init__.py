@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.expressions.errors import ExpressionError, NotTranslatable
 from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
 from airflow_provider_smtpcm.ssis.expressions.jinja import (
     JinjaName,
@@ -11,9 +10,8 @@ from airflow_provider_smtpcm.ssis.expressions.jinja import (
     protected,
     to_jinja,
 )
-from airflow_provider_smtpcm.ssis.expressions.nodes import Expression, to_text, variables_of
-from airflow_provider_smtpcm.ssis.expressions.parser import parse
-from airflow_provider_smtpcm.ssis.expressions.types import DataType, TypeSpec
+from airflow_provider_smtpcm.ssis.expressions.parser import Expression, parse, to_text, variables_of
+from airflow_provider_smtpcm.ssis.expressions.types import DataType, ExpressionError, NotTranslatable, TypeSpec
 from airflow_provider_smtpcm.ssis.expressions.values import Value
 
 __all__ = [

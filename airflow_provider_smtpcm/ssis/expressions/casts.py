@@ -14,7 +14,6 @@ import uuid
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal, InvalidOperation
 
 from airflow_provider_smtpcm.ssis.expressions import dates
-from airflow_provider_smtpcm.ssis.expressions.errors import ExpressionError
 from airflow_provider_smtpcm.ssis.expressions.tokens import fits
 from airflow_provider_smtpcm.ssis.expressions.types import (
     DATES,
@@ -25,6 +24,7 @@ from airflow_provider_smtpcm.ssis.expressions.types import (
     STRINGS,
     TIMES,
     DataType,
+    ExpressionError,
     TypeSpec,
 )
 from airflow_provider_smtpcm.ssis.expressions.values import Data, Value, kind_of, text_of

@@ -10,8 +10,7 @@ import calendar
 import datetime as dt
 import re
 
-from airflow_provider_smtpcm.ssis.expressions.errors import ExpressionError
-from airflow_provider_smtpcm.ssis.expressions.types import DATES, TIMES, DataType, TypeSpec
+from airflow_provider_smtpcm.ssis.expressions.types import DATES, TIMES, DataType, ExpressionError, TypeSpec
 from airflow_provider_smtpcm.ssis.expressions.values import Value, kind_of
 
 _PARTS = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from airflow_provider_smtpcm.ssis.expressions.casts import cast
-from airflow_provider_smtpcm.ssis.expressions.errors import ExpressionError
 from airflow_provider_smtpcm.ssis.expressions.functions import call
-from airflow_provider_smtpcm.ssis.expressions.nodes import (
+from airflow_provider_smtpcm.ssis.expressions.operators import binary, logical, unary
+from airflow_provider_smtpcm.ssis.expressions.parser import (
     Call,
     Cast,
     Conditional,
@@ -21,9 +21,9 @@ from airflow_provider_smtpcm.ssis.expressions.nodes import (
     Null,
     Operation,
     Unary,
+    parse,
 )
-from airflow_provider_smtpcm.ssis.expressions.operators import binary, logical, unary
-from airflow_provider_smtpcm.ssis.expressions.parser import parse
+from airflow_provider_smtpcm.ssis.expressions.types import ExpressionError
 from airflow_provider_smtpcm.ssis.expressions.values import BOOL, WSTR, Value, truth, value_of
 
 

@@ -11,13 +11,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow_provider_smtpcm.ssis.expressions.errors import NotTranslatable
-from airflow_provider_smtpcm.ssis.expressions.nodes import Conditional, Expression, Operation
-from airflow_provider_smtpcm.ssis.expressions.parser import parse
-from airflow_provider_smtpcm.ssis.expressions.pieces import JinjaName, Kind, Piece
-from airflow_provider_smtpcm.ssis.expressions.rules import check_depth, constant_value
-from airflow_provider_smtpcm.ssis.expressions.template_text import protected
-from airflow_provider_smtpcm.ssis.expressions.translate import Translator
+from airflow_provider_smtpcm.ssis.expressions.parser import Conditional, Expression, Operation, parse
+from airflow_provider_smtpcm.ssis.expressions.pieces import JinjaName, Kind, Piece, protected
+from airflow_provider_smtpcm.ssis.expressions.translate import Translator, check_depth, constant_value
+from airflow_provider_smtpcm.ssis.expressions.types import NotTranslatable
 
 __all__ = ["JinjaName", "Translation", "condition_to_jinja", "protected", "to_jinja"]
 

@@ -13,7 +13,6 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from airflow_provider_smtpcm.ssis.expressions.casts import EXACT_CONTEXT, as_decimal, as_float, cast, fit_exact
-from airflow_provider_smtpcm.ssis.expressions.errors import ExpressionError
 from airflow_provider_smtpcm.ssis.expressions.tokens import fits
 from airflow_provider_smtpcm.ssis.expressions.types import (
     DATES,
@@ -26,6 +25,7 @@ from airflow_provider_smtpcm.ssis.expressions.types import (
     TIMES,
     UNSIGNED,
     DataType,
+    ExpressionError,
     TypeSpec,
 )
 from airflow_provider_smtpcm.ssis.expressions.values import BOOL, I4, WSTR, Value, kind_of, text_of

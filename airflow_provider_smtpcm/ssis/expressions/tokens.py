@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from airflow_provider_smtpcm.ssis.expressions.errors import ExpressionError
-from airflow_provider_smtpcm.ssis.expressions.types import SIGNED, UNSIGNED, DataType, TypeSpec
+from airflow_provider_smtpcm.ssis.expressions.types import SIGNED, UNSIGNED, DataType, ExpressionError, TypeSpec
 
 _SPACE = re.compile(r"[\s\ufeff]+")
 _VARIABLE = re.compile(r"@(?:\[([^\[\]]*)\]|([^\W\d][\w@$#]*))")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from airflow_provider_smtpcm.ssis.expressions.errors import NotTranslatable
-from airflow_provider_smtpcm.ssis.expressions.nodes import (
+from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
+from airflow_provider_smtpcm.ssis.expressions.parser import (
     Call,
     Cast,
     Conditional,
@@ -15,6 +15,7 @@ from airflow_provider_smtpcm.ssis.expressions.nodes import (
     Null,
     Operation,
     Unary,
+    walk,
 )
 from airflow_provider_smtpcm.ssis.expressions.pieces import (
     JinjaName,
@@ -24,21 +25,165 @@ from airflow_provider_smtpcm.ssis.expressions.pieces import (
     literal,
     macro,
     of_name,
+    quoted,
 )
-from airflow_provider_smtpcm.ssis.expressions.plain_calls import plain_call
-from airflow_provider_smtpcm.ssis.expressions.rules import (
-    bracketed,
-    check_comparison,
-    check_depth,
-    common_kind,
-    compares_plainly,
-    number,
-    plain_constant,
-    sum_kind,
-    truth,
-)
-from airflow_provider_smtpcm.ssis.expressions.template_text import quoted
-from airflow_provider_smtpcm.ssis.expressions.types import STRINGS
+from airflow_provider_smtpcm.ssis.expressions.types import STRINGS, TIMES, DataType, ExpressionError, NotTranslatable
+from airflow_provider_smtpcm.ssis.expressions.values import Value
+
+# folded: What the translation of an SSIS expression goes by: what is constant, what is plain, and how deep Jinja can
+#   read.
+
+# Python's own parser of what Jinja compiles gives up a little beyond that.
+MAX_JINJA_DEPTH = 22
+_LONGEST = 10_000
+
+
+def check_depth(piece: Piece) -> None:
+    """Refuses what Jinja cannot read."""
+    if piece.depth > MAX_JINJA_DEPTH:
+        raise NotTranslatable(
+            f"The expression is nested {piece.depth} levels deep, and Jinja reads {MAX_JINJA_DEPTH}.",
+            remedy="Work it out in a task before the mail, and pass the result on by XCom.",
+        )
+
+
+def constant_value(node: Expression) -> Value | None:
+    """What a node always is; None: that depends on a variable or on the time."""
+    if not isinstance(node, Literal):
+        for found in walk(node):
+            # A time becomes a date by taking today's.
+            today = isinstance(found, Cast) and found.type.type in TIMES
+            if today or isinstance(found, Name) or (isinstance(found, Call) and found.function.startswith("GET")):
+                return None
+    try:
+        return evaluate(node)
+    except ExpressionError as error:
+        remedy = f"{error.remedy} It fails in SSIS too.".strip()
+        raise NotTranslatable(f"The expression always fails: {error.message}", remedy=remedy) from None
+
+
+def plain_constant(node: Expression) -> str | bool | int | None:
+    """What a node always is, if that is a text, a Boolean or a number of DT_I4."""
+    value = None if isinstance(node, Null) else constant_value(node)
+    if value is None:
+        return None
+    plain = value.type.type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
+    if not plain or not isinstance(value.data, str | bool | int):
+        return None
+    short = isinstance(node, Literal) or len(str(value.data)) <= _LONGEST
+    return value.data if short else None
+
+
+def number(node: Literal) -> Piece:
+    """A number of another type than DT_I4."""
+    type_ = [f"'{node.type.type}'", *map(str, node.type.parameters)]
+    return macro("cast", f"'{node.value}'", *type_, kind=Kind.NUMBER, nullable=False, native=False)
+
+
+def compares_plainly(sign: str, left: Piece, right: Piece) -> bool:
+    """Whether Python's own comparison is SSIS's."""
+    if not (left.plain and right.plain):
+        return False
+    kinds = {left.kind, right.kind}
+    if len(kinds) == 1:
+        allowed = {Kind.TEXT, Kind.WHOLE, Kind.BOOL} if sign in {"==", "!="} else {Kind.TEXT, Kind.WHOLE}
+        return kinds <= allowed
+    # A variable of unknown type has the type of what it is compared with, or the package would not run.
+    return sign in {"==", "!="} and Kind.UNKNOWN in kinds and bool(kinds & {Kind.TEXT, Kind.WHOLE, Kind.BOOL})
+
+
+def check_comparison(sign: str, kinds: set[Kind]) -> None:
+    """Refuses what SSIS cannot compare."""
+    numbers = kinds & {Kind.WHOLE, Kind.NUMBER, Kind.BOOL}
+    if Kind.TEXT in kinds and numbers:
+        raise NotTranslatable(f"{sign} cannot compare a text with {numbers.pop()}.", remedy="Cast one of them.")
+
+
+def sum_kind(signs: list[str], pieces: list[Piece]) -> Kind:
+    """What `+` and its like give."""
+    if set(signs) == {"+"} and any(piece.kind is Kind.TEXT for piece in pieces):
+        return Kind.TEXT
+    if set(signs) == {"+"} and any(piece.kind is Kind.UNKNOWN for piece in pieces):
+        return Kind.UNKNOWN
+    return Kind.NUMBER
+
+
+def truth(piece: Piece) -> Piece:
+    """The piece as a Boolean of Python."""
+    if piece.plain and piece.kind is Kind.BOOL:
+        return piece
+    if piece.nullable and piece.kind is Kind.BOOL:
+        return piece  # tested for null before
+    return macro("truth", piece, kind=Kind.BOOL, nullable=False)
+
+
+def bracketed(piece: Piece) -> Piece:
+    """The piece in parentheses, which anything can follow."""
+    return Piece(code=piece.closed, kind=piece.kind, nullable=piece.nullable, native=piece.native, depth=piece.depth)
+
+
+def common_kind(one: Kind, other: Kind) -> Kind:
+    """What a choice between two gives."""
+    if one is other:
+        return one
+    if {one, other} == {Kind.WHOLE, Kind.NUMBER}:
+        return Kind.NUMBER
+    # Both have to be texts where one is: the other is a variable of unknown type.
+    return Kind.TEXT if Kind.TEXT in {one, other} and Kind.UNKNOWN in {one, other} else Kind.UNKNOWN
+
+
+# folded: The functions of SSIS that plain Jinja says as well, for texts that are there for certain; the rest are
+#   macros.
+
+_FILTERS = {"UPPER": "upper", "LOWER": "lower", "REVERSE": "reverse"}
+_STRIP = {"TRIM": "strip", "LTRIM": "lstrip", "RTRIM": "rstrip"}
+
+
+def plain_call(node: Call, arguments: list[Piece]) -> Piece | None:  # noqa: PLR0911 - one for each form
+    """The call in plain Jinja; None where that would not be exactly the same."""
+    if not arguments:
+        return None
+    first = arguments[0]
+    if node.function == "ISNULL" and isinstance(node.arguments[0], Name) and first.native:
+        return _piece(f"{first.closed} is none", Kind.BOOL, first, tight=False)
+    if not first.is_text:
+        return None
+    if node.function in _FILTERS:
+        return _piece(f"{first.closed} | {_FILTERS[node.function]}", Kind.TEXT, first, tight=False)
+    if node.function in _STRIP:
+        return _piece(f"{first.closed}.{_STRIP[node.function]}(' ')", Kind.TEXT, first)
+    if node.function == "LEN":
+        return _piece(f"{first.closed} | length", Kind.WHOLE, first, tight=False)
+    if node.function == "REPLACE" and arguments[1].text and arguments[2].is_text:
+        code = f"{first.closed} | replace({arguments[1].code}, {arguments[2].code})"
+        return _piece(code, Kind.TEXT, *arguments, tight=False)
+    return _slice(node.function, first, [_number(piece) for piece in arguments[1:]])
+
+
+def _slice(function: str, first: Piece, numbers: list[int | None]) -> Piece | None:
+    match function, numbers:
+        case "LEFT", [int(count)] if count >= 0:
+            part = f":{count}"
+        case "RIGHT", [int(count)] if count > 0:
+            part = f"-{count}:"
+        case "SUBSTRING", [int(position), int(length)] if position > 0 and length >= 0:
+            start = "" if position == 1 else str(position - 1)
+            part = f"{start}:{position - 1 + length}"
+        case _:
+            return None
+    return _piece(f"{first.closed}[{part}]", Kind.TEXT, first)
+
+
+def _number(piece: Piece) -> int | None:
+    """The number that a piece is, if it is a literal."""
+    return int(piece.code) if piece.kind is Kind.WHOLE and piece.code.removeprefix("-").isdecimal() else None
+
+
+def _piece(code: str, kind: Kind, *of: Piece, tight: bool = True) -> Piece:
+    return Piece(code=code, kind=kind, tight=tight, depth=1 + max(piece.depth for piece in of))
+
+
+# folded: here began the module itself
 
 NOW = (
     "GETDATE() is the moment at which the mail is made, in the local time of the Airflow worker, which often is UTC; "

@@ -13,7 +13,6 @@ import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 
-from airflow_provider_smtpcm.ssis.expressions.errors import ExpressionError
 from airflow_provider_smtpcm.ssis.expressions.tokens import fits
 from airflow_provider_smtpcm.ssis.expressions.types import (
     DATES,
@@ -23,6 +22,7 @@ from airflow_provider_smtpcm.ssis.expressions.types import (
     STRINGS,
     TIMES,
     DataType,
+    ExpressionError,
     TypeSpec,
 )
 

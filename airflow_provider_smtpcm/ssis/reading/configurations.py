@@ -14,10 +14,8 @@ from pathlib import Path, PureWindowsPath
 from typing import overload
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.package import Configuration
-from airflow_provider_smtpcm.ssis.reading.dialect import as_number, members, text
-from airflow_provider_smtpcm.ssis.reading.nodes import Node
-from airflow_provider_smtpcm.ssis.reading.xml import files_in, read_file, unreadable
+from airflow_provider_smtpcm.ssis.model import Configuration
+from airflow_provider_smtpcm.ssis.reading.xml import Node, as_number, files_in, members, read_file, text, unreadable
 
 _KINDS = {
     0: "parent variable",

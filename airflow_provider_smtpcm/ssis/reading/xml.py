@@ -8,13 +8,122 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.reading.nodes import Node, TreeBuilder
+
+# folded: A document as a small tree, without what a mail has no use for. Knows no parser: it is told what one comes
+#   across.
+
+MAX_DEPTH = 100
+MAX_ELEMENTS = 1_000_000
+
+# The designer's layout, logging and the innards of loops: of no use here, and most of a file.
+_DROPPED = {
+    "DesignTimeProperties",
+    "ForEachEnumerator",
+    "ForEachVariableMapping",
+    "ForEachVariableMappings",
+    "LogProvider",
+    "LogProviders",
+    "LoggingOptions",
+    "PackageVariable",
+}
+# A manifest has some twenty parameters for each connection manager of each package.
+_KEPT_PARAMETERS = {"ConnectionString", "EnableSsl", "SmtpServer", "Timeout", "UseWindowsAuthentication"}
+# What a task or a connection manager keeps under ObjectData; a data flow of megabytes stands there too.
+_KEPT_DATA = {"ConnectionManager", "EncryptedData", "SendMailTaskData", "SmtpConnectionManager"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """An element: local names only, since each dialect qualifies other ones."""
+
+    tag: str
+    namespace: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    children: list[Node] = field(default_factory=list)
+    text: str = ""
+
+    def all(self, tag: str) -> Iterator[Node]:
+        """The children of that name."""
+        return (child for child in self.children if child.tag == tag)
+
+    def first(self, tag: str) -> Node | None:
+        """The first child of that name."""
+        return next(self.all(tag), None)
+
+
+def _is_dropped_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether it is a property of a connection manager that says nothing of mail."""
+    if tag != "Parameter":
+        return False
+    name = next((value for key, value in attributes.items() if key.rpartition("}")[2] == "Name"), "")
+    return name.startswith("CM.") and name.rpartition(".")[2] not in _KEPT_PARAMETERS
+
+
+class TreeBuilder:
+    """A target for the parser that builds nodes and forgets what is dropped."""
+
+    def __init__(self, name: str) -> None:
+        self.root: Node | None = None
+        self._name = name
+        self._open: list[Node] = []
+        self._text: list[str] = []
+        self._dropping = 0
+        self._left = MAX_ELEMENTS
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if self._dropping:
+            self._dropping += 1
+            return
+        namespace, _, local = tag.rpartition("}")
+        parent = self._open[-1] if self._open else None
+        if (
+            local in _DROPPED
+            or _is_dropped_parameter(local, attributes)
+            or (parent is not None and parent.tag == "ObjectData" and local not in _KEPT_DATA)
+        ):
+            self._dropping = 1
+            return
+        self._left -= 1
+        if len(self._open) >= MAX_DEPTH or self._left < 0:
+            raise PackageError(
+                f"{self._name} nests its elements deeper than {MAX_DEPTH} levels, or has more than {MAX_ELEMENTS:,} of "
+                "them; it was not read further.",
+                remedy="No SSIS package is like that: look at what the file is.",
+            )
+        plain = {name.rpartition("}")[2]: value for name, value in attributes.items()}
+        node = Node(tag=local, namespace=namespace.lstrip("{"), attributes=plain)
+        if parent is not None:
+            parent.children.append(node)
+        elif self.root is None:
+            self.root = node
+        self._open.append(node)
+        self._text = []
+
+    def data(self, text: str) -> None:
+        if not self._dropping:
+            self._text.append(text)
+
+    def end(self, _tag: str) -> None:
+        if self._dropping:
+            self._dropping -= 1
+            return
+        node = self._open.pop()
+        if not node.children:
+            node.text = "".join(self._text)
+        self._text = []
+
+    def close(self) -> Node | None:
+        return self.root
+
+
+# folded: here began the module itself
 
 MAX_OCTETS = 64 * 1024 * 1024
 
@@ -165,3 +274,77 @@ def _malformed(name: str, error: Exception) -> PackageError:
         return PackageError(f"{name} ends in the middle ({where}): it is empty or cut off.", remedy=_AGAIN)
     reason = str(error).partition(":")[0]
     return PackageError(f"{name} is not well-formed XML: {reason} at {where}.", remedy=_AGAIN)
+
+
+# folded: Both dialects: properties as child elements (2005, 2008), or as attributes without the defaults (2012 on).
+
+_GUID = re.compile(r"\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?(?::\w+)?")
+_TRUE = {"true", "-1", "1"}
+
+
+def written(node: Node, name: str) -> str | None:
+    """A property as it is written, or None where it is not, which means its default."""
+    if name in node.attributes:
+        return node.attributes[name]
+    for child in node.children:
+        if child.tag == "Property" and child.attributes.get("Name") == name:
+            return child.text
+    return None
+
+
+def text(node: Node, name: str, default: str = "") -> str:
+    """A property's text."""
+    value = written(node, name)
+    return default if value is None else value
+
+
+def flag(node: Node, name: str, *, default: bool = False) -> bool:
+    """A property that is `True`, `-1` or `1`."""
+    value = written(node, name)
+    return default if value is None else value.strip().lower() in _TRUE
+
+
+def number(node: Node, name: str) -> int | None:
+    """A property that is a whole number; None where it is not written or is none."""
+    return as_number(written(node, name))
+
+
+def as_number(value: str | None) -> int | None:
+    """A whole number of few digits, or None."""
+    value = (value or "").strip()
+    return int(value) if re.fullmatch(r"-?[0-9]{1,9}", value) else None
+
+
+def members(node: Node, collection: str, member: str) -> Iterator[Node]:
+    """What stands in a collection (2012 on) or directly in its owner (2005, 2008)."""
+    for child in node.children:
+        if child.tag == member and "IDREF" not in child.attributes:
+            yield child
+        elif child.tag == collection:
+            yield from child.all(member)
+
+
+def expressions(node: Node) -> dict[str, str]:
+    """The property expressions by the name of their property; an empty one is none."""
+    return {
+        child.attributes.get("Name", ""): child.text
+        for child in members(node, "PropertyExpressions", "PropertyExpression")
+        if child.text.strip() and child.attributes.get("Name")
+    }
+
+
+def normal_id(value: str) -> str:
+    """A GUID in upper case with braces; anything else, such as a refId, as it is."""
+    found = _GUID.fullmatch(value.strip())
+    return f"{{{found[1].upper()}}}" if found else value.strip()
+
+
+def ids(node: Node) -> tuple[str, ...]:
+    """All that a reference may call it by, the best first: its GUID, its refId."""
+    return tuple(normal_id(value) for name in ("DTSID", "refId") if (value := text(node, name)).strip())
+
+
+def object_data(node: Node, tag: str) -> Node | None:
+    """The data of a task or a connection manager that is of that name."""
+    data = node.first("ObjectData")
+    return None if data is None else data.first(tag)

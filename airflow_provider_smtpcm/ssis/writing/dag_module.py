@@ -6,19 +6,26 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
-from airflow_provider_smtpcm.ssis.clean import clean, on_one_line
-from airflow_provider_smtpcm.ssis.package import Finding, Package, Project, Severity
-from airflow_provider_smtpcm.ssis.writing.arrows import Node
+from airflow_provider_smtpcm.ssis.model import Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.output import clean, on_one_line
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
-from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
+from airflow_provider_smtpcm.ssis.writing.field_writer import PathMap, Shared
 from airflow_provider_smtpcm.ssis.writing.flow import Flow, sends_mail
 from airflow_provider_smtpcm.ssis.writing.handlers import EXECUTE, Callbacks, Handlers
-from airflow_provider_smtpcm.ssis.writing.names import Unique, dag_id_of, variables
-from airflow_provider_smtpcm.ssis.writing.options import Options
-from airflow_provider_smtpcm.ssis.writing.outcome import Findings, MailRecord, WrittenModule
-from airflow_provider_smtpcm.ssis.writing.paths import PathMap
-from airflow_provider_smtpcm.ssis.writing.source import Argument, Call, ManagedCall, Raw, Source, docstring
-from airflow_provider_smtpcm.ssis.writing.visible import Names
+from airflow_provider_smtpcm.ssis.writing.outcome import Findings, MailRecord, Options, WrittenModule
+from airflow_provider_smtpcm.ssis.writing.precedence import Node
+from airflow_provider_smtpcm.ssis.writing.source import (
+    Argument,
+    Call,
+    ManagedCall,
+    Raw,
+    Source,
+    Unique,
+    dag_id_of,
+    docstring,
+    variables,
+)
+from airflow_provider_smtpcm.ssis.writing.symbols import Names
 
 _EMPTY = "from airflow.providers.standard.operators.empty import EmptyOperator"
 _PACKAGE = "airflow_provider_smtpcm"

@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.clean import clean, holds_account
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, parse, protected, to_jinja
-from airflow_provider_smtpcm.ssis.expressions.nodes import Expression, Literal, variables_of, walk
-from airflow_provider_smtpcm.ssis.expressions.variables import Place
-from airflow_provider_smtpcm.ssis.package import SendMailTask, SmtpConnection
-from airflow_provider_smtpcm.ssis.passwords import password_line
-from airflow_provider_smtpcm.ssis.writing.accounts import behind_a_password, reason, shown, texts_in, without_account
+from airflow_provider_smtpcm.ssis.expressions.parser import Expression, Literal, variables_of, walk
+from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.model import SendMailTask, SmtpConnection
+from airflow_provider_smtpcm.ssis.output import clean, holds_account
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
-from airflow_provider_smtpcm.ssis.writing.declared import Declared, Scope, value_of
 from airflow_provider_smtpcm.ssis.writing.outcome import Findings, How, PropertyRecord
-from airflow_provider_smtpcm.ssis.writing.paths import PathMap, is_windows
+from airflow_provider_smtpcm.ssis.writing.secrets import (
+    behind_a_password,
+    password_line,
+    reason,
+    shown,
+    texts_in,
+    without_account,
+)
 from airflow_provider_smtpcm.ssis.writing.source import Argument, expression
-from airflow_provider_smtpcm.ssis.writing.trees import first_texts, joined_texts, replace_texts
-from airflow_provider_smtpcm.ssis.writing.visible import Names
+from airflow_provider_smtpcm.ssis.writing.symbols import Declared, Names, Scope, value_of
+from airflow_provider_smtpcm.ssis.writing.transforms import first_texts, joined_texts, replace_texts
+
+# folded: Paths of Windows as paths of a worker, by a mapping of their beginnings.
+#   Either kind of slash, any case, drive letters and UNC paths; the longest beginning wins. It ends where a folder
+#   ends:
+#   `\\srv\share` is no beginning of `\\srv\share2`.
+
+_WINDOWS = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
+
+
+class PathMap:
+    """The mapping.
+
+    Args:
+        pairs: the beginning of a path in Windows, and what it is on a worker.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        known = {_key(windows).rstrip("/"): worker.rstrip("/") for windows, worker in pairs}
+        self._pairs = sorted(known.items(), key=lambda pair: (-len(pair[0]), pair[0]))
+
+    def map(self, path: str) -> str | None:
+        """The path on a worker; None where no beginning fits."""
+        key = _key(path)
+        for windows, worker in self._pairs:
+            if key.startswith(windows) and key[len(windows) : len(windows) + 1] in ("", "/"):
+                return worker + path.replace("\\", "/")[len(windows) :] or "/"
+        return None
+
+
+def is_windows(path: str) -> bool:
+    """Whether a text begins like an absolute path of Windows."""
+    return _WINDOWS.match(path) is not None
+
+
+def _key(path: str) -> str:
+    return path.replace("\\", "/").lower()
+
+
+# folded: here began the module itself
 
 # Nobody defines it, so a template that asks for something of it fails, and the mail is not sent.
 COMPLETE_ME = "complete_me"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 
-from airflow_provider_smtpcm.ssis.clean import clean
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse, protected
-from airflow_provider_smtpcm.ssis.expressions.template_text import quoted
-from airflow_provider_smtpcm.ssis.expressions.variables import Place
-from airflow_provider_smtpcm.ssis.package import MessageSourceType, SendMailTask, SmtpConnection, Variable
-from airflow_provider_smtpcm.ssis.writing.accounts import shown
-from airflow_provider_smtpcm.ssis.writing.declared import Scope
+from airflow_provider_smtpcm.ssis.expressions.pieces import quoted
+from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
+from airflow_provider_smtpcm.ssis.output import clean
 from airflow_provider_smtpcm.ssis.writing.field_writer import FieldWriter, Shared
 from airflow_provider_smtpcm.ssis.writing.outcome import How
+from airflow_provider_smtpcm.ssis.writing.secrets import shown
+from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 
 DEFAULT_CONNECTION = "smtpcm_default"
 _PRIORITIES = {"high": "high", "1": "high", "2": "high", "low": "low", "5": "low", "4": "low"}

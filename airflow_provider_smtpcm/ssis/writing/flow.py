@@ -6,28 +6,24 @@ as an empty task, so that order and trigger rules are those of the package; a co
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.expressions.variables import Place
-from airflow_provider_smtpcm.ssis.package import (
-    Container,
-    ContainerKind,
-    Executable,
-    SendMailTask,
-)
-from airflow_provider_smtpcm.ssis.writing.arrows import (
-    ALL_SUCCESS,
-    END_RULE,
-    Condition,
-    Node,
-    can_skip,
-)
-from airflow_provider_smtpcm.ssis.writing.conditions import Conditions, Tasks, shown_name
-from airflow_provider_smtpcm.ssis.writing.declared import Scope, declared
+from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
 from airflow_provider_smtpcm.ssis.writing.fields import Fields
 from airflow_provider_smtpcm.ssis.writing.handlers import Callbacks, Handlers, has_mail
-from airflow_provider_smtpcm.ssis.writing.names import Unique
 from airflow_provider_smtpcm.ssis.writing.outcome import MailRecord
-from airflow_provider_smtpcm.ssis.writing.source import Argument, Call
+from airflow_provider_smtpcm.ssis.writing.precedence import (
+    ALL_SUCCESS,
+    END_RULE,
+    Condition,
+    Conditions,
+    Node,
+    Tasks,
+    can_skip,
+    shown_name,
+)
+from airflow_provider_smtpcm.ssis.writing.source import Argument, Call, Unique
+from airflow_provider_smtpcm.ssis.writing.symbols import Scope, declared
 
 # A For loop counts, or tries again until something works.
 _INSTEAD_OF = {

@@ -9,19 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.expressions.variables import Place
-from airflow_provider_smtpcm.ssis.package import (
-    Container,
-    EventHandler,
-    Executable,
-    SendMailTask,
-)
-from airflow_provider_smtpcm.ssis.writing.declared import Scope, declared
+from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.model import Container, EventHandler, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
 from airflow_provider_smtpcm.ssis.writing.fields import Fields
-from airflow_provider_smtpcm.ssis.writing.names import Unique, slug, variable
 from airflow_provider_smtpcm.ssis.writing.outcome import MailRecord
-from airflow_provider_smtpcm.ssis.writing.source import Argument, Call, Raw
+from airflow_provider_smtpcm.ssis.writing.source import Argument, Call, Raw, Unique, slug, variable
+from airflow_provider_smtpcm.ssis.writing.symbols import Scope, declared
 
 FAILURE, SUCCESS, EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
 _OF_TASKS = {"onerror": (FAILURE,), "ontaskfailed": (FAILURE,)}

@@ -14,12 +14,17 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.mail.identity import new_message_id
-from airflow_provider_smtpcm.mail.merge import MergeRenderer
-from airflow_provider_smtpcm.operators.lineage import Lineage
+from airflow_provider_smtpcm.mail.batch_rendering import MergeRenderer
+from airflow_provider_smtpcm.mail.headers import new_message_id
+from airflow_provider_smtpcm.merge import messages as past  # on first use, by the operator
+from airflow_provider_smtpcm.merge import messages as row_mails
+from airflow_provider_smtpcm.merge import sending
+from airflow_provider_smtpcm.operators._lineage import Lineage
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
-from airflow_provider_smtpcm.operators.merge import past, row_mails, sending  # on first use, by the operator
-from airflow_provider_smtpcm.smtp import batch, complete, many, session, tls  # on first use, by the hook
+from airflow_provider_smtpcm.smtp import batch as many
+from airflow_provider_smtpcm.smtp import outgoing as complete
+from airflow_provider_smtpcm.smtp import retry as batch  # on first use, by the hook
+from airflow_provider_smtpcm.smtp import session, tls
 from benchmarks.sending.clients import first_use
 from benchmarks.sending.clients.order import (
     CONNECTION_ID,

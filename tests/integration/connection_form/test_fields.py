@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.connection_manager.fields import Field, Kind
-from airflow_provider_smtpcm.connection_manager.form import help_text
+from airflow_provider_smtpcm.connection_manager.fields import Field, Kind, help_text
 from tests.integration.connection_form.faults import PASSWORD, Servers
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_smtpcm.operators.ledger.book import HEAD, Standing
+from airflow_provider_smtpcm.ledger.record import HEAD, Standing
 
 
 class Memory:

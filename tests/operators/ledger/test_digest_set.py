@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 
-from airflow_provider_smtpcm.operators.ledger.digest_set import DIGEST_OCTETS, DigestSet
+from airflow_provider_smtpcm.ledger.record import DIGEST_OCTETS, DigestSet
 
 
 def test_it_says_of_every_digest_whether_it_was_there_already() -> None:

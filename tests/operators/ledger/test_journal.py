@@ -20,15 +20,13 @@ from airflow_provider_smtpcm.errors import (
     RefusedError,
     Reply,
 )
+from airflow_provider_smtpcm.ledger import record as book
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal, as_before, errand_of
+from airflow_provider_smtpcm.ledger.ledger import Known, Ledger
+from airflow_provider_smtpcm.ledger.record import MARK, Rest, Standing, State
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger import book
-from airflow_provider_smtpcm.operators.ledger.book import Standing
-from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal, as_before, errand_of
-from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger
-from airflow_provider_smtpcm.operators.ledger.record import MARK, Rest, State
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.patience import who_is_left
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
+from airflow_provider_smtpcm.smtp.retry import who_is_left
 from tests.operators.ledger.stores import Memory
 
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
@@ -45,9 +43,9 @@ def mail(*to: str) -> Mail:
     return Mail(from_address="etl@corp.example", to=to or (A, B, C), message_id="<1@corp.example>")
 
 
-def errands(number: int) -> list[Errand]:
+def errands(number: int) -> list[SendRequest]:
     """So many."""
-    return [Errand(index, mail()) for index in range(number)]
+    return [SendRequest(index, mail()) for index in range(number)]
 
 
 def became(
@@ -62,18 +60,18 @@ def became(
     return Delivery(index=index, message_id="", outcome=outcome, accepted=accepted, refused=refused or {}, error=error)
 
 
-def passed_on(admitted: Iterator[Errand | float], seconds: float = 5) -> Errand:
+def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 5) -> SendRequest:
     """The next one that may be sent."""
     until = time.monotonic() + seconds
     for errand in admitted:
-        if isinstance(errand, Errand):
+        if isinstance(errand, SendRequest):
             return errand
         assert time.monotonic() < until
         time.sleep(0.001)
     raise AssertionError("nothing is passed on any more")
 
 
-def known_after(errand: Errand, delivery: Delivery) -> Known | None:
+def known_after(errand: SendRequest, delivery: Delivery) -> Known | None:
     """What the next try knows when this became of it."""
     store = Memory()
     ledger = Ledger(store)
@@ -179,7 +177,7 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     assert not woken.is_set()
     store.go_on.set()
     assert woken.wait(5)
-    assert isinstance(next(admitted), Errand)
+    assert isinstance(next(admitted), SendRequest)
     woken.clear()
     store.failures = 99
     admitted = journal.admit(iter(errands(1)))
@@ -211,7 +209,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
 def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
     """The first of a hundred would wait for all of them."""
 
-    def slowly(items: Iterable[Errand]) -> Iterator[Errand]:
+    def slowly(items: Iterable[SendRequest]) -> Iterator[SendRequest]:
         for item in items:
             time.sleep(0.06)
             yield item
@@ -260,7 +258,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
 )
 def test_the_next_try_knows_what_became_of_it(delivery: Delivery, known: Known) -> None:
     """And of each recipient."""
-    assert known_after(Errand(0, mail()), delivery) == known
+    assert known_after(SendRequest(0, mail()), delivery) == known
 
 
 def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
@@ -268,7 +266,7 @@ def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
     store = Memory()
     ledger = Ledger(store)
     journal = LedgerJournal(ledger, mark)
-    passed_on(journal.admit(iter((Errand(0, mail(), (B,), (A,), {C: NEVER}),))))
+    passed_on(journal.admit(iter((SendRequest(0, mail(), (B,), (A,), {C: NEVER}),))))
     known = Ledger(store).known(0, mark(0))
     assert known == Known(State.OPEN, Rest((A,), {C: "550 5.1.1 no"}))
     again = errand_of(0, mail(), known)
@@ -285,7 +283,7 @@ def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
     store = Memory()
     ledger = Ledger(store)
     journal = LedgerJournal(ledger, mark)
-    passed_on(journal.admit(iter((Errand(0, mail(), (B, C), (A,)),))))
+    passed_on(journal.admit(iter((SendRequest(0, mail(), (B, C), (A,)),))))
     journal.never_heard(0)
     journal.close()
     ledger.end(Standing.OPEN)
@@ -312,10 +310,10 @@ def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_
     journal = LedgerJournal(ledger, mark)
     first = errand_of(0, mail(), Known(State.UNKNOWN, Rest((), {C: "550 5.1.1 no"})))
     assert first is not None
-    turns: list[Errand | float] = [first]
+    turns: list[SendRequest | float] = [first]
     admitted = journal.admit(turns.pop() if turns else -math.inf for _ in itertools.repeat(None))
     passed_on(admitted)
-    turns.append(Errand(0, mail(), (B,), (), {A: NEVER, C: NEVER}))
+    turns.append(SendRequest(0, mail(), (B,), (), {A: NEVER, C: NEVER}))
     refused = became(Outcome.REFUSED, RefusedError("no", retryable=True), refused={A: NEVER, B: LATER, C: NEVER})
     journal.heard(refused, (B,))
     told = journal.told(refused)
@@ -349,7 +347,7 @@ def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
     store = Memory()
     ledger = in_doubt(store)
     journal = LedgerJournal(ledger, mark)
-    passed_on(journal.admit(iter((Errand(0, mail(), (A, B), (), {C: NEVER}),))))
+    passed_on(journal.admit(iter((SendRequest(0, mail(), (A, B), (), {C: NEVER}),))))
     partial = became(Outcome.PARTIAL, RefusedError("no"), accepted=(A, B), refused={C: NEVER})
     journal.heard(partial, ())
     assert journal.told(partial) is partial
@@ -399,9 +397,9 @@ def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
     store = Memory()
     ledger = Ledger(store, window=1)
     journal = LedgerJournal(ledger, mark)
-    resumed = Errand(1, mail(), (B, C), (A,))
+    resumed = SendRequest(1, mail(), (B, C), (A,))
     ledger.record(1, State.AGAIN, Rest((A,)), mark=mark(1))
-    passed_on(journal.admit(itertools.chain((Errand(0, mail()), resumed), itertools.repeat(None))))
+    passed_on(journal.admit(itertools.chain((SendRequest(0, mail()), resumed), itertools.repeat(None))))
     journal.close()
     ledger.end(Standing.OPEN)
     assert Ledger(store).known(1, mark(1)) == Known(State.AGAIN, Rest((A,)))

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.errors import LedgerError
-from airflow_provider_smtpcm.operators.ledger import book
-from airflow_provider_smtpcm.operators.ledger import ledger as module
-from airflow_provider_smtpcm.operators.ledger.book import Standing
-from airflow_provider_smtpcm.operators.ledger.ledger import Known, Ledger, Reservation
-from airflow_provider_smtpcm.operators.ledger.record import MARK, ROWS, Block, Rest, State
+from airflow_provider_smtpcm.ledger import ledger as module
+from airflow_provider_smtpcm.ledger import record as book
+from airflow_provider_smtpcm.ledger.ledger import Known, Ledger, Reservation
+from airflow_provider_smtpcm.ledger.record import MARK, ROWS, Block, Rest, Standing, State
 from tests.interruptions import OURS, Moments, TimeLimit, watched, within
 from tests.operators.ledger.stores import Memory
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.operators.ledger.record import EVERYBODY, MARK, ROWS, Block, Rest, State
+from airflow_provider_smtpcm.ledger.record import EVERYBODY, MARK, ROWS, Block, Rest, State
 
 WRITTEN = [state for state in State if state is not State.UNSEEN]
 rows = st.dictionaries(

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from airflow_provider_smtpcm.ledger import window as module
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal
+from airflow_provider_smtpcm.ledger.ledger import Ledger
+from airflow_provider_smtpcm.ledger.record import MARK, Block, Standing, State
+from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand
-from airflow_provider_smtpcm.operators.ledger import window as module
-from airflow_provider_smtpcm.operators.ledger.book import Standing
-from airflow_provider_smtpcm.operators.ledger.journal import LedgerJournal
-from airflow_provider_smtpcm.operators.ledger.ledger import Ledger
-from airflow_provider_smtpcm.operators.ledger.record import MARK, Block, State
-from airflow_provider_smtpcm.operators.ledger.window import LARGEST_WINDOW, Window
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
 from tests.operators.ledger.stores import Memory
 
 
@@ -167,7 +165,7 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
     store, mail = Memory(), Mail(from_address="etl@corp.example", to="a@corp.example")
     ledger = Ledger(store, connections=4)
     journal = LedgerJournal(ledger, lambda index: index.to_bytes(MARK, "big"))
-    admitted = journal.admit(iter([Errand(index, mail) for index in range(80)]))
+    admitted = journal.admit(iter([SendRequest(index, mail) for index in range(80)]))
     most = answered = 0
     while in_flight := list(itertools.islice(until_the_ledger_waits(admitted, ledger), 4)):
         most = max(most, open_in(store))
@@ -181,10 +179,10 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
     assert most <= 5
 
 
-def until_the_ledger_waits(admitted: Iterator[Errand | float], ledger: Ledger) -> Iterator[Errand]:
+def until_the_ledger_waits(admitted: Iterator[SendRequest | float], ledger: Ledger) -> Iterator[SendRequest]:
     """What may be sent, until what is left waits for an answer."""
     for errand in admitted:
-        if isinstance(errand, Errand):
+        if isinstance(errand, SendRequest):
             yield errand
             continue
         with ledger._changed:

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery
-from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.server import MESSAGE, Server
 

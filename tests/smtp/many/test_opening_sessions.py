@@ -11,9 +11,9 @@ from airflow_provider_smtpcm.errors import (
     AuthenticationError,
     ConnectError,
 )
-from airflow_provider_smtpcm.smtp.many import send_many
-from airflow_provider_smtpcm.smtp.pace import OPENINGS_BEFORE_GIVING_UP
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.throttling import OPENINGS_BEFORE_GIVING_UP
 from tests.smtp.many.batches import letter, outcomes, send
 from tests.smtp.server import Limit, Server
 

@@ -15,9 +15,9 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery
-from airflow_provider_smtpcm.smtp.interruption import InterruptedDeliveryError, only_delivery
-from airflow_provider_smtpcm.smtp.lane import Lane
-from airflow_provider_smtpcm.smtp.wire import Wire
+from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, only_delivery
+from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
+from airflow_provider_smtpcm.smtp.transport import Wire
 from tests.interruptions import Moments, TimeLimit, watched
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.many.batches import NO_FROM, interrupted, letter, send, silent_server
@@ -119,13 +119,13 @@ def test_an_interruption_while_the_final_dot_goes_out_finds_it_gone(monkeypatch:
 def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mail was accepted, and nobody else knows."""
 
-    def stop_when_heard(lane: Lane) -> None:
+    def stop_when_heard(lane: PipelinedSession) -> None:
         listen(lane)
         if not lane.busy:
             raise TimeLimit
 
-    listen = Lane.listen
-    monkeypatch.setattr(Lane, "listen", stop_when_heard)
+    listen = PipelinedSession.listen
+    monkeypatch.setattr(PipelinedSession, "listen", stop_when_heard)
     assert [(delivery.index, delivery.outcome) for delivery in _told_to_the_end()] == [(0, "accepted")]
 
 

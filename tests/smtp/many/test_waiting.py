@@ -13,11 +13,12 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.errand import Errand, in_order
-from airflow_provider_smtpcm.smtp import many, patience, session
-from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.many import Mailing
-from airflow_provider_smtpcm.stop import Stop
+from airflow_provider_smtpcm.smtp import batch as many
+from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import session
+from airflow_provider_smtpcm.smtp.batch import BatchSender
+from airflow_provider_smtpcm.smtp.cancellation import Stop
+from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest, in_order
 from tests.smtp.many.batches import letter, outcomes, send
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_batch import at_first, batch
@@ -27,14 +28,14 @@ from tests.smtp.test_batch import at_first, batch
 def wakes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often the sending thread was woken, or gave up waiting, so far."""
     count = 0
-    wait = Mailing._wait
+    wait = BatchSender._wait
 
-    def counted(mailing: Mailing, seconds: float) -> None:
+    def counted(mailing: BatchSender, seconds: float) -> None:
         nonlocal count
         count += 1
         wait(mailing, seconds)
 
-    monkeypatch.setattr(Mailing, "_wait", counted)
+    monkeypatch.setattr(BatchSender, "_wait", counted)
     return lambda: count
 
 
@@ -71,12 +72,12 @@ def test_a_rate_limit_wakes_once_for_each_mail(wakes: Callable[[], int]) -> None
 def test_rows_that_come_slowly_wake_nobody(wakes: Callable[[], int]) -> None:
     """Until there is one."""
 
-    def rows() -> Iterator[Errand | float]:
+    def rows() -> Iterator[SendRequest | float]:
         for number in range(4):
             due = time.monotonic() + 0.3
             while time.monotonic() < due:
                 yield due
-            yield Errand(number, letter(number))
+            yield SendRequest(number, letter(number))
 
     with Server() as server:
         assert outcomes(list(batch(server.manager(), rows()))) == ["accepted"] * 4
@@ -87,11 +88,11 @@ def test_who_has_nothing_more_until_a_delivery_is_asked_after_it() -> None:
     """At once, and no sooner."""
     told: list[Delivery] = []
 
-    def one_after_the_other() -> Iterator[Errand | float]:
+    def one_after_the_other() -> Iterator[SendRequest | float]:
         for number in range(5):
             while len(told) < number:
                 yield math.inf
-            yield Errand(number, letter(number))
+            yield SendRequest(number, letter(number))
 
     with Server() as server:
         told.extend(batch(server.manager(), one_after_the_other(), connections=3))
@@ -107,7 +108,7 @@ def test_a_limit_of_a_mail_in_months_is_kept(rate_limit: float) -> None:
     stop = Stop()
     with Server() as server:
         manager = server.manager()
-        sending = Mailing(
+        sending = BatchSender(
             in_order([letter(0), letter(1)]),
             manager,
             lambda: session.Session(manager).open(),
@@ -125,7 +126,7 @@ def test_a_limit_of_a_mail_in_months_is_kept(rate_limit: float) -> None:
 def test_any_time_can_be_waited_for(seconds: float) -> None:
     """`poll` itself takes 24 days at the most."""
     ours, theirs = socket.socketpair()
-    mailing = Mailing(iter(()), SmtpConnectionManager(host="127.0.0.1", ssl_mode="none"), None)
+    mailing = BatchSender(iter(()), SmtpConnectionManager(host="127.0.0.1", ssl_mode="none"), None)
     with ours, theirs:
         mailing._poll.register(ours, 1)
         theirs.send(b"!")
@@ -188,7 +189,7 @@ def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
 
     with Server(silent_at_the_end) as server:
         opened = [session.Session(server.manager()).open() for _ in range(6)]
-        mailing = Mailing(iter(()), server.manager(), None)
+        mailing = BatchSender(iter(()), server.manager(), None)
         mailing._background = many.Background(many._close)
         for one in opened:
             mailing._background.run(lambda one=one: one)  # type: ignore[misc]
@@ -219,17 +220,17 @@ def test_few_mails_go_over_as_many_sessions_as_there_are(wakes: Callable[[], int
                 at_once -= 1
         return None
 
-    def two_at_a_time() -> Iterator[Errand | float]:
+    def two_at_a_time() -> Iterator[SendRequest | float]:
         for number in range(0, 24, 2):
             while number - len(delivered) > 2:
                 yield math.inf
-            yield Errand(number, letter(number))
-            yield Errand(number + 1, letter(number + 1))
+            yield SendRequest(number, letter(number))
+            yield SendRequest(number + 1, letter(number + 1))
             yield time.monotonic() + 0.02  # while they are written down
 
     with Server(decide) as server:
         manager = server.manager()
-        mailing = Mailing(two_at_a_time(), manager, lambda: session.Session(manager).open(), connections=4)
+        mailing = BatchSender(two_at_a_time(), manager, lambda: session.Session(manager).open(), connections=4)
         for delivery in mailing.deliveries():
             delivered.append(delivery)  # noqa: PERF402 - meanwhile the source looks at how many they are
     assert outcomes(delivered) == ["accepted"] * 24

@@ -10,9 +10,9 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.windows import kerberos, kerberos_calls
-from airflow_provider_smtpcm.smtp.windows.kerberos import Kerberos
-from airflow_provider_smtpcm.smtp.windows.kerberos_calls import KerberosCalls
+from airflow_provider_smtpcm.smtp.auth import kerberos
+from airflow_provider_smtpcm.smtp.auth import kerberos as kerberos_calls
+from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos, KerberosCalls
 
 NO_ANSWER = r"Kerberos \(password of alice\): no KDC answered within .* seconds\."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.smtp.windows.nt_hash import md4, nt_hash
+from airflow_provider_smtpcm.smtp.auth.ntlm import md4, nt_hash
 
 
 @pytest.mark.parametrize(

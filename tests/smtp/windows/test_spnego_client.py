@@ -9,7 +9,7 @@ import pytest
 import spnego
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.smtp.windows.ntlm import ntlm_context, ntlm_identity
+from airflow_provider_smtpcm.smtp.auth.ntlm import ntlm_context, ntlm_identity
 from tests.smtp.test_sasl import CHALLENGE
 
 NAMES = ("spnego", "spnego._ntlm", "spnego._context", "spnego._negotiate")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from airflow_provider_smtpcm.errors import NoAnswerError
-from airflow_provider_smtpcm.smtp.many import send_many
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.windows.sign_in import WindowsSignIn
 from tests.smtp.many.batches import letter, outcomes
 from tests.smtp.server import Server
 

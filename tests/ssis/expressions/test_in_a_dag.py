@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.ssis import macros
 from airflow_provider_smtpcm.ssis.expressions import JinjaName, to_jinja
-from airflow_provider_smtpcm.ssis.expressions.variables import SYSTEM_VARIABLES, Place, system_variable
+from airflow_provider_smtpcm.ssis.expressions.system_variables import SYSTEM_VARIABLES, Place, system_variable
 from airflow_provider_smtpcm.testing import Relay
 
 RunDag = Callable[[DAG], Any]

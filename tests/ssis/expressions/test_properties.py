@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     to_jinja,
     to_text,
 )
-from airflow_provider_smtpcm.ssis.expressions.nodes import (
+from airflow_provider_smtpcm.ssis.expressions.parser import (
     Call,
     Cast,
     Conditional,

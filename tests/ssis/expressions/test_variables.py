@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_smtpcm.notifications.event import event_of
 from airflow_provider_smtpcm.ssis import macros
 from airflow_provider_smtpcm.ssis.expressions import NotTranslatable, to_jinja
-from airflow_provider_smtpcm.ssis.expressions.variables import (
+from airflow_provider_smtpcm.ssis.expressions.system_variables import (
     SYSTEM_VARIABLES,
     Place,
     is_system_variable,

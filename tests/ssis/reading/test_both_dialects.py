@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis import read_package
-from airflow_provider_smtpcm.ssis.package import (
+from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     ContainerKind,

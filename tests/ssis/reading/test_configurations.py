@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_smtpcm.ssis import Package, read_package
-from airflow_provider_smtpcm.ssis.package import Severity
+from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.reading.configurations import Overrides
-from airflow_provider_smtpcm.ssis.reading.manifest import with_part
+from airflow_provider_smtpcm.ssis.reading.ispac import with_part
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 CONFIGURED = PACKAGES / "configured.dtsx"

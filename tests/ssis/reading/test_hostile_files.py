@@ -14,7 +14,8 @@ import pytest
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis import read_package, read_project
-from airflow_provider_smtpcm.ssis.reading import ispac, nodes, xml
+from airflow_provider_smtpcm.ssis.reading import ispac, xml
+from airflow_provider_smtpcm.ssis.reading import xml as nodes
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 WHOLE = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8")

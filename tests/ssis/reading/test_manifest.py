@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis import read_project
-from airflow_provider_smtpcm.ssis.package import Package, Project, SetByProject, SmtpConnection
+from airflow_provider_smtpcm.ssis.model import Package, Project, SetByProject, SmtpConnection
 from airflow_provider_smtpcm.ssis.reading import read_everything
 
 NAMESPACE = 'xmlns:SSIS="www.microsoft.com/SqlServer/SSIS"'

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis import Package, read_package
-from airflow_provider_smtpcm.ssis.package import (
+from airflow_provider_smtpcm.ssis.model import (
     Container,
     ContainerKind,
     MessageSourceType,

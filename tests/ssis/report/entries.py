@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.package import Finding, Severity
+from airflow_provider_smtpcm.ssis.model import Finding, Severity
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
     PackageEntry,

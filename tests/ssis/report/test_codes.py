@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from airflow_provider_smtpcm.ssis.report.codes import CODES
+from airflow_provider_smtpcm.ssis.report.entries import CODES
 from tests.documents.pages import DOCS, ROOT, table_after
 
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from airflow_provider_smtpcm.ssis.package import Severity
+from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.report import machine
 from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Unreadable
 from tests.documents.pages import DOCS, table_after

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from airflow_provider_smtpcm.ssis.package import Severity
+from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.report import page
 from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Totals, Unreadable
-from airflow_provider_smtpcm.ssis.report.sections import package_section
+from airflow_provider_smtpcm.ssis.report.page import package_section
 from tests.integration.browser import CHROMIUM, FLAGS
 from tests.integration.system_packages import skip_for_want_of
 from tests.ssis.report.entries import connection, finding, package, totals_of

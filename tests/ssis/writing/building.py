@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_smtpcm.ssis.package import (
+from airflow_provider_smtpcm.ssis.model import (
     Container,
     ContainerKind,
     EventHandler,
@@ -21,8 +21,7 @@ from airflow_provider_smtpcm.ssis.package import (
 )
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
 from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
-from airflow_provider_smtpcm.ssis.writing.options import Options
-from airflow_provider_smtpcm.ssis.writing.outcome import WrittenModule
+from airflow_provider_smtpcm.ssis.writing.outcome import Options, WrittenModule
 
 RELAY = SmtpConnection(
     name="SMTP Connection Manager",

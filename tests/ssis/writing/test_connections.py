@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.ssis.package import Finding, Package, Parameter, Project, Severity, SmtpConnection
+from airflow_provider_smtpcm.ssis.model import Finding, Package, Parameter, Project, Severity, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, Connections
-from airflow_provider_smtpcm.ssis.writing.options import Options, WindowsAuth
-from airflow_provider_smtpcm.ssis.writing.outcome import Findings
-from airflow_provider_smtpcm.ssis.writing.visible import Names
+from airflow_provider_smtpcm.ssis.writing.outcome import Findings, Options, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.symbols import Names
 from tests.ssis.writing.building import codes, package, smtp, variable
 
 WINDOWS = "SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=False;"

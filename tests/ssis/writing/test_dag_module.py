@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.ssis import read_package
-from airflow_provider_smtpcm.ssis.package import (
+from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     ContainerKind,
@@ -28,8 +28,7 @@ from airflow_provider_smtpcm.ssis.package import (
 )
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
 from airflow_provider_smtpcm.ssis.writing.dag_module import ModuleNames, write_package
-from airflow_provider_smtpcm.ssis.writing.options import Options
-from airflow_provider_smtpcm.ssis.writing.outcome import How, WrittenModule
+from airflow_provider_smtpcm.ssis.writing.outcome import How, Options, WrittenModule
 from tests.ssis.writing.building import arrow, codes, mail, on, other, package, smtp, variable, written
 
 PACKAGES = sorted((Path(__file__).parent.parent / "packages").rglob("*.dtsx"))

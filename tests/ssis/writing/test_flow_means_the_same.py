@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.ssis.package import ConstraintValue, Container, Executable, PrecedenceConstraint
-from airflow_provider_smtpcm.ssis.writing.arrows import Node
+from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, PrecedenceConstraint
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
-from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
+from airflow_provider_smtpcm.ssis.writing.field_writer import PathMap, Shared
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.handlers import Callbacks, Handlers
-from airflow_provider_smtpcm.ssis.writing.names import variables
-from airflow_provider_smtpcm.ssis.writing.options import Options
-from airflow_provider_smtpcm.ssis.writing.outcome import Findings
-from airflow_provider_smtpcm.ssis.writing.paths import PathMap
-from airflow_provider_smtpcm.ssis.writing.visible import Names
+from airflow_provider_smtpcm.ssis.writing.outcome import Findings, Options
+from airflow_provider_smtpcm.ssis.writing.precedence import Node
+from airflow_provider_smtpcm.ssis.writing.source import variables
+from airflow_provider_smtpcm.ssis.writing.symbols import Names
 from tests.ssis.writing.building import arrow, mail, package
 
 RAN_WELL, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"

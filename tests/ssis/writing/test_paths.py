@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.writing.paths import PathMap, is_windows
+from airflow_provider_smtpcm.ssis.writing.field_writer import PathMap, is_windows
 
 MAP = PathMap([(r"\\srv\share", "/mnt/share"), ("D:\\", "/data/"), (r"\\srv\share\deep", "/deep"), ("e:", "/e")])
 
