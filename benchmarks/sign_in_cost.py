@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from tests.integration.gssapi_postfix import GssapiPostfix
@@ -33,11 +33,11 @@ MESSAGE = b"From: a@corp.example\r\nTo: b@corp.example\r\nSubject: x\r\n\r\nx\r\
 
 def ours(connection: SmtpConnectionManager, *, keep: bool) -> Callable[[], float]:
     """One session each; the TLS context is kept, and with `keep` what the hook knows of Kerberos too."""
-    context, kept = tls_context(connection), WindowsSignIn(connection)
+    context, kept = tls_context(connection), WindowsAuthenticator(connection)
 
     def run() -> float:
         began = time.perf_counter()
-        with Session(connection, context=context, windows=kept if keep else None) as session:
+        with Session(connection, context=context, authenticator=kept if keep else None) as session:
             session.noop()
         return time.perf_counter() - began
 

@@ -333,7 +333,7 @@ def test_a_locked_account_is_left_alone(check_it: CheckIt, monkeypatch: pytest.M
 
         raise AuthenticationError("Refused.", remedy="Wait.", reply=Reply(code=535, text="5.7.3 Account is locked"))
 
-    monkeypatch.setattr(session.WindowsSignIn, "sign_in", refuse)
+    monkeypatch.setattr(session.WindowsAuthenticator, "authenticate", refuse)
     with Relay(users=ALICE) as relay:
         found = check_it(manager_of(relay), every_binding=True)
     assert found.statuses["every binding"] == "skipped"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.connection_manager.faults import shown_path
+from airflow_provider_smtpcm.connection_manager.faults import describe_path
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -62,7 +62,7 @@ def _shown(name: str, value: object) -> str:
     if name == "ca_certificate" and str(value).startswith("-----BEGIN"):
         return "(PEM text)"
     if name in _PATHS:
-        return shown_path(str(value))
+        return describe_path(str(value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

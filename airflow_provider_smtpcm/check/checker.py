@@ -231,10 +231,10 @@ class _Check:
 
     def _after_sign_in(self, session: Session) -> None:
         recorder = self._recorder
-        who = session.signed_in.identity if session.signed_in else "nobody: an anonymous session"
+        who = session.authentication.identity if session.authentication else "nobody: an anonymous session"
         recorder.tell(CheckStep.IDENTITY, who)
         windows = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS]
-        if session.signed_in is None and windows:
+        if session.authentication is None and windows:
             recorder.tell(
                 CheckStep.IDENTITY,
                 f"Hint: the server offers Windows Authentication ({', '.join(windows)}). It may refuse mail from an "

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos
+    from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 
 
 class Status(StrEnum):
@@ -185,7 +185,7 @@ class Recorder(Trace):
         for complaint in complaints:
             self.warn(CheckStep.CERTIFICATE, complaint)
 
-    def has_ticket(self, kerberos: Kerberos) -> None:
+    def has_ticket(self, kerberos: KerberosClient) -> None:
         """When the ticket ends."""
         found = kerberos.ticket
         if found is not None:

@@ -193,7 +193,7 @@ def shape(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def shown_path(path: str) -> str:
+def describe_path(path: str) -> str:
     """A path for a message; what is not written as the absolute path of a file may be anything, and is not shown."""
     bare = path.removeprefix("FILE:").removeprefix("DIR:")
     return path if bare.startswith("/") and bare.isprintable() and bare.count("/") > 1 else f"({shape(path)})"

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from airflow_provider_smtpcm.connection_manager.faults import Faults
 from airflow_provider_smtpcm.connection_manager.fields import FIELDS, AuthMode, ChannelBinding, SslMode, WindowsProtocol
 from airflow_provider_smtpcm.connection_manager.parse import read_extra, settle
-from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, write_properties
+from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, format_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
@@ -117,7 +117,7 @@ class SmtpConnectionManager:
     @property
     def connection_string(self) -> str:
         """SSIS's own string: its properties only, in its own order; it has no account, no port and no certificates."""
-        return write_properties(
+        return format_ssis_properties(
             SsisProperties(
                 server=self.host,
                 windows_authentication=self.auth_mode is AuthMode.WINDOWS,

@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.connection_manager.fields import (
     SslMode,
     WindowsProtocol,
 )
-from airflow_provider_smtpcm.connection_manager.ssis_properties import read_properties
+from airflow_provider_smtpcm.connection_manager.ssis_properties import parse_ssis_properties
 
 # folded: One setting's outside value in the type of its field. Trusts nobody, and knows nothing of the other settings.
 
@@ -379,7 +379,7 @@ def _merge_ssis_properties(settled: Values, faults: Faults) -> None:
     settled["ssis_properties"] = None  # it lives on in the fields, and is written anew from them
     if not isinstance(text, str):
         return
-    found = read_properties(text)
+    found = parse_ssis_properties(text)
     faults.extend(found.faults)
     if found.faults:
         return

@@ -58,7 +58,7 @@ class SsisProperties:
         self.faults.append(Fault(field="ssis_properties", kind=kind, details=details))
 
 
-def read_properties(connection_string: str) -> SsisProperties:
+def parse_ssis_properties(connection_string: str) -> SsisProperties:
     """Read an SSIS connection string. Never raises: what is wrong stands in `faults`."""
     found = SsisProperties()
     seen: dict[str, str] = {}
@@ -76,19 +76,19 @@ def read_properties(connection_string: str) -> SsisProperties:
             continue
         word = key.lower()
         if any(secret in word for secret in _SECRET_WORDS):
-            found.add(FaultKind.ACCOUNT_IN_STRING, key=named_key(key, position))
+            found.add(FaultKind.ACCOUNT_IN_STRING, key=describe_key(key, position))
             break  # what follows may be the rest of a password
         if seen.setdefault(word, value) != value:
-            found.add(FaultKind.KEY_TWICE, key=named_key(key, position))
+            found.add(FaultKind.KEY_TWICE, key=describe_key(key, position))
         elif not _take(found, word, value) and word not in unknown:
             found.unknown += ((key, value),)
-            unknown[word] = named_key(key, position)
+            unknown[word] = describe_key(key, position)
     if unknown:
         found.warnings.append(f"SSIS connection string: {', '.join(unknown.values())} is kept, but has no effect.")
     return found
 
 
-def named_key(key: str, position: int) -> str:
+def describe_key(key: str, position: int) -> str:
     """A key for a message: by its name where that is a word of the field, else by its place in the string."""
     return _NAMED.get(key.lower(), f"part {position}")
 
@@ -131,7 +131,7 @@ def _seconds(value: str, found: SsisProperties) -> float | None:
     return float(number)
 
 
-def write_properties(properties: SsisProperties) -> str:
+def format_ssis_properties(properties: SsisProperties) -> str:
     """The string in SSIS's own order and case, with the trailing semicolon that SSIS writes."""
     pairs = [
         ("SmtpServer", properties.server or ""),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
 
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.cancellation import Stop
     from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest
     from airflow_provider_smtpcm.smtp.retry import Journal
@@ -109,10 +109,10 @@ class SmtpConnectionManagerHook(BaseHook):
         return tls_context(self.connection_manager)
 
     @once
-    def _windows(self) -> WindowsSignIn:
-        from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+    def _authenticator(self) -> WindowsAuthenticator:
+        from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
-        return WindowsSignIn(self.connection_manager)
+        return WindowsAuthenticator(self.connection_manager)
 
     @once
     def _manners(self) -> ServerProfile:
@@ -132,7 +132,7 @@ class SmtpConnectionManagerHook(BaseHook):
         from airflow_provider_smtpcm.smtp.session import Session
 
         return Session(
-            self.connection_manager, context=self._tls_context, windows=self._windows, give_up_at=give_up_at
+            self.connection_manager, context=self._tls_context, authenticator=self._authenticator, give_up_at=give_up_at
         ).open()
 
     def addressed(self, mail: Mail) -> Mail:
@@ -239,7 +239,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
     def _make_ready(self) -> None:
         """What is built before there are threads, and so that the connection is looked up once."""
-        _ = self._tls_context, self._windows
+        _ = self._tls_context, self._authenticator
 
     def test_connection(self) -> tuple[bool, str]:
         """What Airflow's *Test* button asks: connect, encrypt, sign in, say NOOP, send nothing; 30 seconds in all.
@@ -290,7 +290,7 @@ def good_answer(session: Session) -> str:
     facts = [
         f"Connected to {session.wire.peer} from {socket.gethostname()}",
         session.tls_version or "clear text, no TLS",
-        f"signed in by {session.signed_in}" if session.signed_in else "anonymous",
+        f"signed in by {session.authentication}" if session.authentication else "anonymous",
         f"messages up to {limit:,} octets" if limit else "no size limit given",
         f"offers {', '.join(key for key in session.extensions if key not in _TOLD) or 'no extension'}",
     ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectError, Phase, TlsError
-from airflow_provider_smtpcm.smtp.auth.windows import SignedIn, WindowsSignIn
+from airflow_provider_smtpcm.smtp.auth.windows import Authentication, WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
@@ -30,7 +30,7 @@ class Handshake:
     Args:
         manager: the server and how to talk to it.
         context: a TLS context built before; None: one is built if it is needed.
-        windows: what signs in.
+        authenticator: what signs in.
         give_up_at: a moment (`time.monotonic`) that nothing outlives, or None.
         trace: hears of each step.
     """
@@ -40,19 +40,19 @@ class Handshake:
         manager: SmtpConnectionManager,
         *,
         context: ssl.SSLContext | None,
-        windows: WindowsSignIn,
+        authenticator: WindowsAuthenticator,
         give_up_at: float | None,
         trace: Trace,
     ) -> None:
         self._manager = manager
         self._context = context
-        self._windows = windows
+        self._authenticator = authenticator
         self._give_up_at = give_up_at
         self._trace = trace
         #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
         #: How we signed in; None for an anonymous session.
-        self.signed_in: SignedIn | None = None
+        self.authentication: Authentication | None = None
 
     def run(self) -> Wire:
         """Connect, encrypt and sign in, as the connection manager says.
@@ -79,7 +79,7 @@ class Handshake:
                 self._start_tls(wire, context)
             wire.phase = Phase.AUTH
             if manager.auth_mode is AuthMode.WINDOWS:
-                self.signed_in = self._windows.sign_in(wire, self.extensions, trace=self._trace)
+                self.authentication = self._authenticator.authenticate(wire, self.extensions, trace=self._trace)
         except BaseException:
             wire.close()
             wire.replies.clear()  # a challenge, or a token that the server repeated, is not for an error collector

@@ -14,7 +14,7 @@ from typing import Self
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectError, MailError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.auth.windows import SignedIn, WindowsSignIn
+from airflow_provider_smtpcm.smtp.auth.windows import Authentication, WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.batch import BatchSender
 from airflow_provider_smtpcm.smtp.cancellation import only_delivery
 from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest, in_order
@@ -39,7 +39,7 @@ class Session:
     Args:
         manager: the server and how to talk to it.
         context: a TLS context built before, since building one is slow; else one is built when needed.
-        windows: what signs sessions in and remembers how, shared by the sessions of a hook.
+        authenticator: what signs sessions in and remembers how, shared by the sessions of a hook.
         give_up_at: a moment (`time.monotonic`) that nothing outlives, whatever the timeouts say.
         trace: hears of each step of `open`; the log by default.
     """
@@ -49,7 +49,7 @@ class Session:
         manager: SmtpConnectionManager,
         *,
         context: ssl.SSLContext | None = None,
-        windows: WindowsSignIn | None = None,
+        authenticator: WindowsAuthenticator | None = None,
         give_up_at: float | None = None,
         trace: Trace = LOG,
     ) -> None:
@@ -57,8 +57,8 @@ class Session:
         #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
         #: How we signed in; None for an anonymous session.
-        self.signed_in: SignedIn | None = None
-        self._windows = windows or WindowsSignIn(manager)
+        self.authentication: Authentication | None = None
+        self._authenticator = authenticator or WindowsAuthenticator(manager)
         self._context = context
         self._give_up_at = give_up_at
         self._trace = trace
@@ -84,17 +84,17 @@ class Session:
         opening = Handshake(
             self.manager,
             context=self._context,
-            windows=self._windows,
+            authenticator=self._authenticator,
             give_up_at=self._give_up_at,
             trace=self._trace,
         )
         self._wire = wire = opening.run()
-        self.extensions, self.signed_in = opening.extensions, opening.signed_in
+        self.extensions, self.authentication = opening.extensions, opening.authentication
         log.info(
             "Connected to %s (%s, %s).",
             wire.peer,
             wire.tls_version or "clear text",
-            f"signed in by {self.signed_in}" if self.signed_in else "anonymous",
+            f"signed in by {self.authentication}" if self.authentication else "anonymous",
         )
         return self
 
@@ -176,7 +176,7 @@ class Session:
         if not reply.positive:
             raise ConnectError(
                 f"{self._wire.peer} answers NOOP with '{reply}'.",
-                remedy=remedy_for(reply, anonymous=self.signed_in is None),
+                remedy=remedy_for(reply, anonymous=self.authentication is None),
                 reply=reply,
                 retryable=reply.transient,
             )

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.connection_manager.faults import shown_path
+from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, TlsError
 
 _NOT_BY_RFC_5280 = (
@@ -40,7 +40,7 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
         else:
             context = _trusting(Path(authority))
     except (OSError, ValueError) as error:
-        shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else shown_path(authority or "")
+        shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else describe_path(authority or "")
         why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
         raise TlsError(
             f"CA certificate (ca_certificate): {shown} cannot be used ({why}).",

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos
+    from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Trace:
     def encrypted(self, line: EncryptedLine) -> None:
         """The line is encrypted from here on; its certificates can be looked at now."""
 
-    def has_ticket(self, kerberos: Kerberos) -> None:
+    def has_ticket(self, kerberos: KerberosClient) -> None:
         """The KDC gave a ticket for the server, or the cache had one; it can be looked at now."""
 
 

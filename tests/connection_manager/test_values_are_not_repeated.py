@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, STANDARD_FIELDS
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, TlsError
 from airflow_provider_smtpcm.hooks.smtpcm import bad_answer
-from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 from airflow_provider_smtpcm.smtp.tls import tls_context
 
 SECRETS = ("Hunter2x", "47114711", "hunter")
@@ -94,7 +94,7 @@ def test_what_is_not_written_as_a_path_is_not_repeated_where_the_file_is_missing
     for given, shown in ((value, False), ("/nowhere/at/Hunter2x", True)):
         manager = SmtpConnectionManager(host="h", **account, **{setting: given})  # type: ignore[arg-type]
         with pytest.raises((AuthenticationError, TlsError)) as caught:
-            _ = tls_context(manager) if setting == "ca_certificate" else Kerberos(manager)._credential()
+            _ = tls_context(manager) if setting == "ca_certificate" else KerberosClient(manager)._credential()
         assert ("Hunter2x" in str(caught.value)) is shown
         assert "cannot be used" in str(caught.value)
 

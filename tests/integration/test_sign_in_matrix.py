@@ -118,9 +118,9 @@ def test_this_way_in_works(
         **settings_for(cell),  # type: ignore[arg-type]
     )
     with Session(manager) as session:
-        assert session.signed_in is not None
-        assert session.signed_in.mechanism == cell.mechanism
-        assert session.signed_in.protocol.lower() == cell.protocol
+        assert session.authentication is not None
+        assert session.authentication.mechanism == cell.mechanism
+        assert session.authentication.protocol.lower() == cell.protocol
         assert session.send(MAIL).outcome is Outcome.ACCEPTED
     identity = recorded(server)
     if cell.protocol == "kerberos":

@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.errors import AuthenticationError, MailError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.auth import windows as sign_in
 from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from demo.processes import LOOPBACK
@@ -60,10 +60,10 @@ def manager(server: GssapiPostfix | BindingServer, port: str = "port", **setting
     return SmtpConnectionManager(**{**defaults, **settings})
 
 
-def failure(connection: SmtpConnectionManager, windows: WindowsSignIn | None = None) -> MailError:
+def failure(connection: SmtpConnectionManager, authenticator: WindowsAuthenticator | None = None) -> MailError:
     """How signing in fails."""
     with pytest.raises(MailError) as caught:
-        Session(connection, windows=windows).open()
+        Session(connection, authenticator=authenticator).open()
     assert caught.value.__cause__ is None
     ERRORS.append(caught.value)
     assert str(caught.value).rstrip()[-1] in ".)"
@@ -127,7 +127,7 @@ def test_an_address_is_nobodys_name_in_kerberos(gssapi_postfix: GssapiPostfix, k
     settings = {"host": "127.0.0.1", "ccache": kerberos.ccache("alice")}
     assert "Kerberos needs the server's name" in str(failure(manager(gssapi_postfix, "starttls_port", **settings)))
     with Session(manager(gssapi_postfix, "starttls_port", spn="smtp/localhost", **settings)) as session:
-        assert session.signed_in is not None
+        assert session.authentication is not None
 
 
 def test_no_kdc_is_worth_another_try(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
@@ -232,7 +232,7 @@ def test_smtpsvc_is_tried_where_the_kdc_does_not_know_smtp(
         gssapi_postfix, "smtpsvc_port", host=kerberos.smtpsvc_only_host, ccache=kerberos.ccache("alice")
     )
     with Session(connection) as session:
-        assert str(session.signed_in) == "GSSAPI (Kerberos) as alice@CORP.EXAMPLE"
+        assert str(session.authentication) == "GSSAPI (Kerberos) as alice@CORP.EXAMPLE"
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ def test_without_a_realm_of_ours_ntlm_is_taken_at_once(
     connection = manager(server, login=login, password=kerberos.password_of("alice"))
     try:
         with Session(connection) as session:
-            assert session.signed_in is not None
-            assert session.signed_in.protocol == "NTLM"
+            assert session.authentication is not None
+            assert session.authentication.protocol == "NTLM"
     except AuthenticationError:
         assert login != "alice"  # the server knows no other domain
     assert [attempt.mechanism for attempt in server.attempts()] == ["NTLM"]
@@ -266,14 +266,14 @@ def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(
     monkeypatch.setattr(sign_in, "KERBEROS_SECONDS", 1.0)
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     connection = manager(server, login=r"CORP\alice", password=kerberos.password_of("alice"))
-    windows = WindowsSignIn(connection)
+    authenticator = WindowsAuthenticator(connection)
     took = []
     with kerberos.kdc_silent():
         for _ in range(3):
             began = time.monotonic()
-            with Session(connection, windows=windows) as session:
-                assert session.signed_in is not None
-                assert session.signed_in.protocol == "NTLM"
+            with Session(connection, authenticator=authenticator) as session:
+                assert session.authentication is not None
+                assert session.authentication.protocol == "NTLM"
             took.append(time.monotonic() - began)
     assert took[0] >= 1
     assert max(took[1:]) < 1
@@ -299,13 +299,15 @@ def test_the_sessions_of_a_batch_wait_together_for_a_kdc_that_is_silent(swallowi
     with Server(offers=("AUTH GSSAPI", "8BITMIME")) as server:
         login = {"auth_mode": "windows", "windows_protocol": "kerberos", "login": "alice@corp.example", "password": "x"}
         connection = server.manager(timeout=2, **login)
-        windows = WindowsSignIn(connection)
+        authenticator = WindowsAuthenticator(connection)
         mails = [
             Mail(from_address="etl@corp.example", to="a@corp.example", message_id=f"<{number}@corp.example>")
             for number in range(8)
         ]
         began = time.monotonic()
-        sending = send_many(mails, connection, lambda: Session(connection, windows=windows).open(), connections=8)
+        sending = send_many(
+            mails, connection, lambda: Session(connection, authenticator=authenticator).open(), connections=8
+        )
         found = list(sending)
         assert time.monotonic() - began < 12
         assert not any("AUTH" in command for command in server.commands)
@@ -323,16 +325,16 @@ def test_a_kdc_that_answers_again_is_asked_again(gssapi_postfix: GssapiPostfix, 
         windows_protocol="kerberos",
         timeout=3,
     )
-    windows = WindowsSignIn(connection)
+    authenticator = WindowsAuthenticator(connection)
     with kerberos.kdc_silent():
         for _ in range(3):
             with pytest.raises(AuthenticationError, match="no KDC answered within"):
-                Session(connection, windows=windows).open()
+                Session(connection, authenticator=authenticator).open()
     until = time.monotonic() + 60
     while True:
         try:
-            with Session(connection, windows=windows) as session:
-                assert session.signed_in is not None
+            with Session(connection, authenticator=authenticator) as session:
+                assert session.authentication is not None
             break
         except MailError:
             assert time.monotonic() < until
@@ -344,12 +346,12 @@ def test_a_ticket_is_fetched_once_for_each_hook(gssapi_postfix: GssapiPostfix, k
     connection = manager(
         gssapi_postfix, "starttls_port", login="alice@corp.example", password=kerberos.password_of("alice")
     )
-    windows = WindowsSignIn(connection)
-    with Session(connection, windows=windows) as session:
-        assert session.signed_in is not None
-    with kerberos.kdc_stopped(), Session(connection, windows=windows) as session:
-        assert session.signed_in is not None
-        assert session.signed_in.protocol == "Kerberos"
+    authenticator = WindowsAuthenticator(connection)
+    with Session(connection, authenticator=authenticator) as session:
+        assert session.authentication is not None
+    with kerberos.kdc_stopped(), Session(connection, authenticator=authenticator) as session:
+        assert session.authentication is not None
+        assert session.authentication.protocol == "Kerberos"
 
 
 @pytest.mark.parametrize("protocol", ["negotiate", "kerberos", "ntlm"])
@@ -390,10 +392,12 @@ def test_a_refused_account_is_tried_once_for_each_hook(
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     login = r"CORP\alice" if protocol == "ntlm" else "alice@corp.example"
     connection = manager(server, login=login, password="wrong-horse", windows_protocol=protocol)
-    windows = WindowsSignIn(connection)
+    authenticator = WindowsAuthenticator(connection)
     before = kerberos.log().count("PREAUTH_FAILED")
     deliveries = list(
-        send_many([MAIL] * 8, connection, lambda: Session(connection, windows=windows).open(), connections=4)
+        send_many(
+            [MAIL] * 8, connection, lambda: Session(connection, authenticator=authenticator).open(), connections=4
+        )
     )
     assert {str(delivery.outcome) for delivery in deliveries} == {"not_sent"}
     assert len(server.attempts()) + kerberos.log().count("PREAUTH_FAILED") - before == 1
@@ -405,12 +409,12 @@ def test_kerberos_that_vanishes_from_the_offer_is_not_replaced_by_ntlm(
     """Who strips it may be after the response of NTLM."""
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     account = {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
-    windows = WindowsSignIn(manager(server, **account))
-    with Session(manager(server, **account), windows=windows) as session:
-        assert session.signed_in is not None
-        assert session.signed_in.protocol == "Kerberos"
+    authenticator = WindowsAuthenticator(manager(server, **account))
+    with Session(manager(server, **account), authenticator=authenticator) as session:
+        assert session.authentication is not None
+        assert session.authentication.protocol == "Kerberos"
     stripped = binding_server(channel_binding="allow", mechanisms=("NTLM",))
-    assert "NTLM alone" in str(failure(manager(stripped, **account), windows))
+    assert "NTLM alone" in str(failure(manager(stripped, **account), authenticator))
     assert stripped.attempts() == []
 
 
@@ -452,7 +456,7 @@ def test_bindings_are_sent_as_the_connection_says(
         assert "535" in str(failure(connection))
     else:
         with Session(connection) as session:
-            assert session.signed_in is not None
+            assert session.authentication is not None
     (attempt,) = server.attempts()
     assert not attempt.initial_response
 
@@ -481,7 +485,7 @@ def test_a_ticket_above_8_kib_travels_as_a_line_of_its_own(binding_server: Serve
     """Through a server whose command lines end at 512 octets; an initial response is never attempted."""
     server = binding_server(channel_binding="require")
     with Session(manager(server, ccache=kerberos.bulky_ccache("alice"))) as session:
-        assert session.signed_in is not None
+        assert session.authentication is not None
     (attempt,) = server.attempts()
     assert attempt.user == "alice@CORP.EXAMPLE"
     assert max(attempt.line_lengths) > 8 * 1024 * 4 / 3 - 1000

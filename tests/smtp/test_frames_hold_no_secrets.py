@@ -207,25 +207,25 @@ def test_nor_does_that_of_a_kdc_that_is_not_there(
 
 def test_a_refused_account_that_is_not_tried_again_raises_an_error_of_its_own(manager_for: ManagerFor) -> None:
     """Not one that grows with the frames of each thread that asks."""
-    from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
     with Dialogue(f"{opening('NTLM')}\nS: 535 5.7.3 no") as dialogue:
         manager = manager_for(dialogue, **WINDOWS)
-        windows = WindowsSignIn(manager)
+        authenticator = WindowsAuthenticator(manager)
         errors = []
         with pytest.raises(AuthenticationError) as caught:
-            Session(manager, windows=windows).open()
+            Session(manager, authenticator=authenticator).open()
         errors.append(caught.value)
     for _ in range(2):
         with Dialogue(f"{GREETING}\nS: 250-mail\nS: 250 AUTH NTLM") as dialogue:
             again = manager_for(dialogue, **WINDOWS)
             with pytest.raises(AuthenticationError) as caught:
-                Session(again, windows=windows).open()
+                Session(again, authenticator=authenticator).open()
             errors.append(caught.value)
     assert len({id(error) for error in errors}) == 3
     assert len({str(error) for error in errors}) == 1
-    assert windows._refused is not None
-    assert windows._refused.__traceback__ is None
+    assert authenticator._refused is not None
+    assert authenticator._refused.__traceback__ is None
 
 
 @pytest.mark.parametrize("fault", [{"port": "x"}, {"extra": {"auth_mode": "yes"}}, {"extra": "no JSON"}, {"host": ""}])

@@ -354,7 +354,7 @@ def test_the_way_into_exchange(pace: Pace, manager_for: ManagerFor) -> None:
     """AUTH without initial response; the first 334 is free text (MS-SMTPNTLM 2.2.1.2)."""
     with Dialogue(f"{EXCHANGE}S: 235 2.7.0 Authentication successful\nC: QUIT\nS: 221 2.0.0 bye", pace) as dialogue:
         with Session(manager_for(dialogue, **WINDOWS)) as session:
-            assert str(session.signed_in) == r"NTLM as CORP\alice"
+            assert str(session.authentication) == r"NTLM as CORP\alice"
             assert session.size_limit == 37748736
             assert session.extensions["X-EXPS"] == "GSSAPI NTLM"
         assert dialogue.heard[1] == "AUTH NTLM"

@@ -15,8 +15,8 @@ from spnego._spnego import NegState, NegTokenResp
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, Phase
-from airflow_provider_smtpcm.smtp.auth.exchange import Mechanism, gss_spnego, gssapi, ntlm
 from airflow_provider_smtpcm.smtp.auth.ntlm import ntlm_context, ntlm_identity
+from airflow_provider_smtpcm.smtp.auth.sasl import Mechanism, gss_spnego, gssapi, ntlm
 
 # MS-NLMP 4.2.4.3: the CHALLENGE_MESSAGE of the published NTLMv2 example.
 CHALLENGE = bytes.fromhex(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.connection_manager.faults import shown_path
+from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import (
     NO_SUCH_TICKET,
@@ -47,7 +47,7 @@ STUCK_SECONDS = 90.0
 T = TypeVar("T")
 
 
-class KerberosCalls:
+class TimedCalls:
     """Makes calls, and remembers the one that was given up last. Threads may share it.
 
     Args:
@@ -116,7 +116,7 @@ _SPARE_SECONDS = 120
 _Ticket: TypeAlias = tuple[Any, Any, str, float]
 
 
-class Kerberos:
+class KerberosClient:
     """Who we are to Kerberos, and the way to a security context. One for each hook; threads may share it.
 
     Args:
@@ -137,9 +137,9 @@ class Kerberos:
         """Where tickets come from, for the log."""
         manager = self._manager
         if manager.keytab:
-            return f"keytab {shown_path(manager.keytab)}"
+            return f"keytab {describe_path(manager.keytab)}"
         if manager.ccache:
-            return f"credential cache {shown_path(manager.ccache)}"
+            return f"credential cache {describe_path(manager.ccache)}"
         return f"password of {manager.login}" if manager.login else "the worker's own credential cache or keytab"
 
     @property
@@ -309,7 +309,7 @@ class Kerberos:
                 first = [krb5.unparse_name_flags(library, entry.principal) for entry in keytab][:1]
                 if not first:
                     raise AuthenticationError(
-                        f"Keytab (keytab): {shown_path(manager.keytab)} holds no key.",
+                        f"Keytab (keytab): {describe_path(manager.keytab)} holds no key.",
                         remedy="Look into it with klist -k; export it anew if need be.",
                     )
                 name = principal_name(manager).encode() if manager.login else first[0]
@@ -351,6 +351,6 @@ def _must_exist(label: str, path: str | None) -> None:
     if path is not None and not os.access(path, os.R_OK):
         why = "there is no such file" if not Path(path).exists() else "this worker may not read it"
         raise AuthenticationError(
-            f"{label}: {shown_path(path)} cannot be used ({why}).",
+            f"{label}: {describe_path(path)} cannot be used ({why}).",
             remedy="Give the path of a file that exists on the worker and that its user may read.",
         )

@@ -122,7 +122,7 @@ def kerberos_error(error: Exception, source: str, spn: str, *, by_password: bool
     code = error_code(error)
     meaning = _MEANINGS.get(code - _BASE) if code is not None else None
     if meaning is None:
-        from airflow_provider_smtpcm.smtp.auth.exchange import describe
+        from airflow_provider_smtpcm.smtp.auth.sasl import describe
 
         # python-krb5's and python-gssapi's own words, which name no secret.
         words = str(error) if code is not None and not getattr(error, "base_error", None) else describe(error)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError, clear_frames
 from airflow_provider_smtpcm.smtp.auth.channel_binding import channel_bindings
-from airflow_provider_smtpcm.smtp.auth.exchange import Mechanism, exchange, gss_spnego, gssapi, ntlm
-from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos, KerberosCalls
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, kerberos_error
 from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE, ntlm_context, ntlm_identity
 from airflow_provider_smtpcm.smtp.auth.principals import principal_name, realm_is_configured, service_names
 from airflow_provider_smtpcm.smtp.auth.remedies import How
+from airflow_provider_smtpcm.smtp.auth.sasl import Mechanism, exchange, gss_spnego, gssapi, ntlm
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Wire
 
@@ -39,7 +39,7 @@ KERBEROS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedIn:
+class Authentication:
     """How we got in.
 
     Args:
@@ -61,11 +61,11 @@ class SignedIn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
-    how: SignedIn
+    how: Authentication
     steps: Mechanism
 
 
-class WindowsSignIn:
+class WindowsAuthenticator:
     """Signs sessions in. One for each hook: what it found out about Kerberos it keeps. Threads may share it.
 
     Args:
@@ -74,8 +74,8 @@ class WindowsSignIn:
 
     def __init__(self, manager: SmtpConnectionManager) -> None:
         self._manager = manager
-        self._kerberos = Kerberos(manager)
-        self._calls = KerberosCalls(self._kerberos.credential_source)
+        self._kerberos = KerberosClient(manager)
+        self._calls = TimedCalls(self._kerberos.credential_source)
         self._deciding = threading.Lock()
         self._kerberos_works = False
         self._kerberos_ruled_out: str | None = None
@@ -84,7 +84,7 @@ class WindowsSignIn:
         self._proved = False
         self._refused: AuthenticationError | None = None
 
-    def sign_in(self, wire: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> SignedIn:
+    def authenticate(self, wire: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> Authentication:
         """Sign in over this line.
 
         Args:
@@ -104,7 +104,7 @@ class WindowsSignIn:
             clear_frames(error, before)
             raise
 
-    def _sign_in_once(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
+    def _sign_in_once(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         if self._proved:
             return self._sign_in(wire, extensions, trace)
         # Each holder may use up a deadline of its own, so no one waits for all of them.
@@ -124,7 +124,7 @@ class WindowsSignIn:
         finally:
             self._proving.release()
 
-    def _sign_in(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
+    def _sign_in(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
         if not {"NTLM", "GSSAPI", "GSS-SPNEGO"} & set(offered):
@@ -223,7 +223,7 @@ class WindowsSignIn:
         wrapped = mechanism == "GSS-SPNEGO"
         trace.begin(Step.TICKET)
         context, token = self._calls.within(seconds, lambda: self._kerberos.context(bindings, spnego_wrapped=wrapped))
-        how = SignedIn(mechanism=mechanism, protocol="Kerberos", identity=self._kerberos.identity, reason=reason)
+        how = Authentication(mechanism=mechanism, protocol="Kerberos", identity=self._kerberos.identity, reason=reason)
         source = self._kerberos.credential_source
         trace.tell(Step.TICKET, f"{how.identity} for {self._kerberos.spn}, by the {source.removeprefix('the ')}")
         trace.has_ticket(self._kerberos)
@@ -235,7 +235,7 @@ class WindowsSignIn:
         identity = ntlm_identity(self._manager)
         context, token = ntlm_context(self._manager, identity, bindings, mechanism=mechanism)
         who = identity.account if self._manager.login else f"{identity.account}, the worker's own identity"
-        how = SignedIn(mechanism=mechanism, protocol="NTLM", identity=who, reason=reason)
+        how = Authentication(mechanism=mechanism, protocol="NTLM", identity=who, reason=reason)
         return _Attempt(how=how, steps=steps(context, token))
 
 

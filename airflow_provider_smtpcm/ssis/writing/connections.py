@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
-from airflow_provider_smtpcm.connection_manager.ssis_properties import named_key, read_properties
+from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
 from airflow_provider_smtpcm.ssis.model import SmtpConnection
@@ -120,7 +120,7 @@ def _pairs(text: str) -> tuple[dict[str, str], bool, set[str]]:
         elif _SECRET.search(key):
             secret = True
         elif not secret:
-            others.add(named_key(key, position + 1))
+            others.add(describe_key(key, position + 1))
     return values, secret, others
 
 
@@ -243,7 +243,7 @@ class Connections:
         self, connection: SmtpConnection, values: Mapping[str, str], unknown: str, findings: Findings, where: str
     ) -> SmtpConnectionManager:
         text = "".join(f"{name}={value};" for name, value in values.items())
-        found = read_properties(text)
+        found = parse_ssis_properties(text)
         for fault in found.faults:
             findings.decision("connection-manager-property", where, str(fault), "Set it in the Airflow connection.")
         for warning in found.warnings:

@@ -12,7 +12,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth import kerberos
 from airflow_provider_smtpcm.smtp.auth import kerberos as kerberos_calls
-from airflow_provider_smtpcm.smtp.auth.kerberos import Kerberos, KerberosCalls
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
 
 NO_ANSWER = r"Kerberos \(password of alice\): no KDC answered within .* seconds\."
 
@@ -37,7 +37,7 @@ def gone(name: str) -> bool:
 
 def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
     """And what it returns is returned."""
-    calls = KerberosCalls("password of alice")
+    calls = TimedCalls("password of alice")
 
     def fail() -> None:
         raise LookupError("no such principal")
@@ -49,7 +49,7 @@ def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
 
 def test_while_a_call_that_was_given_up_goes_on_no_other_is_made(answer: threading.Event) -> None:
     """It would wait for the same KDC; once that has answered, it is asked again."""
-    calls, made = KerberosCalls("password of alice"), []
+    calls, made = TimedCalls("password of alice"), []
     with pytest.raises(AuthenticationError, match=NO_ANSWER) as caught:
         calls.within(0.05, answer.wait)
     assert caught.value.retryable
@@ -68,7 +68,7 @@ def test_a_call_that_hangs_for_ever_is_not_waited_for_for_ever(
 ) -> None:
     """On a share that is away, say."""
     monkeypatch.setattr(kerberos_calls, "STUCK_SECONDS", 0.2)
-    calls = KerberosCalls("password of alice")
+    calls = TimedCalls("password of alice")
     with pytest.raises(AuthenticationError, match=NO_ANSWER):
         calls.within(0.05, answer.wait)
     time.sleep(0.2)
@@ -79,13 +79,13 @@ def test_a_call_that_hangs_for_ever_is_not_waited_for_for_ever(
 
 
 @pytest.fixture
-def fetch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], Kerberos]:
+def fetch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], KerberosClient]:
     """Gives somebody whose tickets come from this function."""
 
-    def make(fetched: Callable[[], str]) -> Kerberos:
-        monkeypatch.setattr(Kerberos, "_fetch_ticket", lambda _: (None, None, fetched(), time.time() + 3600))
+    def make(fetched: Callable[[], str]) -> KerberosClient:
+        monkeypatch.setattr(KerberosClient, "_fetch_ticket", lambda _: (None, None, fetched(), time.time() + 3600))
         login = {"auth_mode": "windows", "login": "alice", "password": "x", "domain": "CORP"}
-        return Kerberos(SmtpConnectionManager(host="mail.corp.example", **login))  # type: ignore[arg-type]
+        return KerberosClient(SmtpConnectionManager(host="mail.corp.example", **login))  # type: ignore[arg-type]
 
     return make
 
@@ -99,7 +99,7 @@ def in_threads(count: int, work: Callable[[], object]) -> list[threading.Thread]
 
 
 def test_sessions_that_need_a_ticket_at_once_fetch_one(
-    fetch: Callable[[Callable[[], str]], Kerberos], answer: threading.Event
+    fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event
 ) -> None:
     """Each further one with a wrong password would count as a further try."""
     asked, failed = [], []
@@ -128,7 +128,7 @@ def test_sessions_that_need_a_ticket_at_once_fetch_one(
 
 
 def test_a_thread_that_hangs_in_the_library_holds_nobody_up_for_ever(
-    fetch: Callable[[Callable[[], str]], Kerberos], answer: threading.Event, monkeypatch: pytest.MonkeyPatch
+    fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another one fetches the ticket, and the first, if it ever comes back, does no harm."""
     monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.1)

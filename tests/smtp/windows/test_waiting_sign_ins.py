@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_smtpcm.errors import NoAnswerError
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsSignIn
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.many.batches import letter, outcomes
@@ -22,9 +22,11 @@ def test_sessions_whose_server_says_nothing_to_auth_do_not_wait_for_each_other_i
         manager = server.manager(
             timeout=1.5, auth_mode="windows", windows_protocol="ntlm", login=r"CORP\alice", password="x"
         )
-        windows = WindowsSignIn(manager)
+        authenticator = WindowsAuthenticator(manager)
         mails = [letter(number) for number in range(12)]
-        found = list(send_many(mails, manager, lambda: Session(manager, windows=windows).open(), connections=12))
+        found = list(
+            send_many(mails, manager, lambda: Session(manager, authenticator=authenticator).open(), connections=12)
+        )
         asked = sum(command.startswith("AUTH") for command in server.commands)
     assert outcomes(found) == ["not_sent"] * 12
     assert {type(delivery.error) for delivery in found} == {NoAnswerError}
