@@ -1,8 +1,8 @@
-"""What this package tells Airflow about itself. Every Airflow process loads it: it imports nothing."""
+"""The provider info of this package. Every Airflow process loads this module: it imports nothing."""
 
 
 def get_provider_info() -> dict[str, object]:
-    """A fresh dict each time, since Airflow adds to it; `package-name` is the distribution's canonical name."""
+    """Return a new dict for each call, since Airflow adds to it. `package-name` is the distribution's canonical name."""
     from airflow_provider_smtpcm.connection_manager.fields import conn_fields, ui_field_behaviour
 
     integration = "SMTP Connection Manager"
@@ -35,7 +35,7 @@ def get_provider_info() -> dict[str, object]:
         ],
         "notifications": ["airflow_provider_smtpcm.notifications.send_mail.SendMailNotifier"],
         "email-backends": ["airflow_provider_smtpcm.email_backend.send_email"],
-        # Airflow 3.1 knows no such key and passes over it.
+        # Airflow 3.1 ignores this key.
         "cli": ["airflow_provider_smtpcm.cli.airflow.commands"],
         "connection-types": [
             {

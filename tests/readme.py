@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, Field
-from airflow_provider_smtpcm.connection_manager.fields import Kind
+from airflow_provider_smtpcm.connection_manager.fields import FieldType
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/connection.md"
 BEGIN = "<!-- connection table: written from connection_manager.FIELDS; `make readme` writes it anew -->\n"
@@ -24,15 +24,15 @@ def connection_table() -> str:
 
 
 def _values(field: Field) -> str:
-    match field.kind:
-        case Kind.CHOICE:
+    match field.type:
+        case FieldType.CHOICE:
             return ", ".join(f"**`{v}`**" if v == field.default else f"`{v}`" for v in field.choices)
-        case Kind.FLAG:
+        case FieldType.BOOLEAN:
             return ", ".join(f"**`{v}`**" if v == str(field.default).lower() else f"`{v}`" for v in ("true", "false"))
-        case Kind.NUMBER:
+        case FieldType.NUMBER:
             default = f"**{field.default:g}**, " if isinstance(field.default, float) else ""
             return f"{default}{field.minimum:g} to {field.maximum:g}"
-        case Kind.MULTILINE:
+        case FieldType.MULTILINE:
             return "a path, or PEM text"
     return "text"
 

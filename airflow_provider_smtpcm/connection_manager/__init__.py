@@ -1,4 +1,4 @@
-"""The named definition of a mail server, and the one table from which it is read, shown and explained."""
+"""The SMTP connection manager: the named definition of a mail server, and the table of its settings."""
 
 from airflow_provider_smtpcm.connection_manager.fields import (
     FIELDS,

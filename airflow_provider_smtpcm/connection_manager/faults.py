@@ -1,7 +1,8 @@
-"""What can be wrong with a connection's settings, as data; the sentences are made last, and repeat no value.
+"""What can be wrong with a connection's settings, as data. The sentences are rendered last and repeat no value.
 
-Whatever was typed may be a password in the wrong field. A sentence shows only words from a closed vocabulary (labels,
-keys, choices, property names), numbers that this package counted, and the kind and the length of a value (`shape`).
+Any value may be a password that was typed into the wrong field. So a sentence contains only words from a closed
+vocabulary (labels, keys, choices, property names), numbers computed by this package, and the type and length of a value
+(`describe_value`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import StrEnum, auto
 
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, FIELDS
 
-#: The field of a fault that is about the extra as a whole.
+#: The field of a fault that concerns the extra as a whole.
 EXTRA = "extra"
 
 BASIC_REFUSED = (
@@ -21,7 +22,7 @@ BASIC_REFUSED = (
 )
 
 
-class FaultKind(StrEnum):
+class FaultCode(StrEnum):
     """What is wrong."""
 
     # The extra and its keys
@@ -32,7 +33,7 @@ class FaultKind(StrEnum):
     # One value
     BASIC = auto()
     NOT_A_CHOICE = auto()
-    NOT_A_FLAG = auto()
+    NOT_A_BOOLEAN = auto()
     NOT_A_NUMBER = auto()
     NOT_TEXT = auto()
     CONTROL_CHARACTER = auto()
@@ -49,7 +50,7 @@ class FaultKind(StrEnum):
     NOT_AN_SPN = auto()
     NOT_AN_ADDRESS = auto()
     NOT_AN_EHLO_NAME = auto()
-    # What belongs together
+    # Combinations of settings
     ACCOUNT_FOR_ANONYMOUS = auto()
     TWO_CREDENTIALS = auto()
     NO_LOGIN = auto()
@@ -62,127 +63,120 @@ class FaultKind(StrEnum):
     # The SSIS connection string
     NO_EQUALS = auto()
     ACCOUNT_IN_STRING = auto()
-    KEY_TWICE = auto()
-    NOT_A_BOOLEAN = auto()
+    DUPLICATE_KEY = auto()
+    NOT_AN_SSIS_BOOLEAN = auto()
     NOT_MILLISECONDS = auto()
 
 
-_TEXTS: Mapping[FaultKind, str] = {
-    FaultKind.NOT_JSON: 'Extra is not JSON; write a JSON object such as {{"auth_mode": "windows"}}.',
-    FaultKind.NOT_AN_OBJECT: "Extra is a JSON {type}; write a JSON object with one key for each setting.",
-    FaultKind.FOREIGN_KEY: "Unknown setting '{key}'; use {instead}.",
-    FaultKind.MISSPELLED_KEY: "Unknown setting {key}; did you mean '{field}'?",
-    FaultKind.BASIC: f"{{title}} is '{{word}}'. {BASIC_REFUSED}",
-    FaultKind.NOT_A_CHOICE: "{title} holds {shape}; choose one of {choices}.",
-    FaultKind.NOT_A_FLAG: "{title} holds {shape}; write true or false.",
-    FaultKind.NOT_A_NUMBER: "{title} holds {shape}; write a number from {low} to {high}.",
-    FaultKind.NOT_TEXT: "{title} holds {shape}; write text.",
-    FaultKind.CONTROL_CHARACTER: "{title} holds a control character; remove it.",
-    FaultKind.NEITHER_PATH_NOR_PEM: "{title} is neither a path nor PEM text; paste it with its BEGIN and END lines.",
-    FaultKind.NO_CERTIFICATE: "{title} holds no whole certificate; paste it from '-----BEGIN CERTIFICATE-----' to "
+_TEXTS: Mapping[FaultCode, str] = {
+    FaultCode.NOT_JSON: 'Extra is not JSON; write a JSON object such as {{"auth_mode": "windows"}}.',
+    FaultCode.NOT_AN_OBJECT: "Extra is a JSON {type}; write a JSON object with one key for each setting.",
+    FaultCode.FOREIGN_KEY: "Unknown setting '{key}'; use {instead}.",
+    FaultCode.MISSPELLED_KEY: "Unknown setting {key}; did you mean '{field}'?",
+    FaultCode.BASIC: f"{{title}} is '{{word}}'. {BASIC_REFUSED}",
+    FaultCode.NOT_A_CHOICE: "{title} holds {value}; choose one of {choices}.",
+    FaultCode.NOT_A_BOOLEAN: "{title} holds {value}; write true or false.",
+    FaultCode.NOT_A_NUMBER: "{title} holds {value}; write a number from {low} to {high}.",
+    FaultCode.NOT_TEXT: "{title} holds {value}; write text.",
+    FaultCode.CONTROL_CHARACTER: "{title} holds a control character; remove it.",
+    FaultCode.NEITHER_PATH_NOR_PEM: "{title} is neither a path nor PEM text; paste it with its BEGIN and END lines.",
+    FaultCode.NO_CERTIFICATE: "{title} holds no complete certificate; paste it from '-----BEGIN CERTIFICATE-----' to "
     "'-----END CERTIFICATE-----'.",
-    FaultKind.NO_HOST: "{title} is empty; enter the name of the mail server.",
-    FaultKind.HOST_WITH_ACCOUNT: "{title} holds an '@'; write the server's name alone, and the account into "
+    FaultCode.NO_HOST: "{title} is empty; enter the name of the mail server.",
+    FaultCode.HOST_WITH_ACCOUNT: "{title} holds an '@'; write the server's name alone and put the account into "
     "'User name'.",
-    FaultKind.HOST_WITH_SCHEME: "{title} is a URL; write the server's name alone, without {scheme}.",
-    FaultKind.HOST_WITH_PORT: "{title} has a port behind its name; write the name alone and put the number into "
-    "'Port'.",
-    FaultKind.NOT_A_HOST: "{title} holds {shape} with a character that is not allowed there, so it is not a host name; "
+    FaultCode.HOST_WITH_SCHEME: "{title} is a URL; write the server's name alone, without {scheme}.",
+    FaultCode.HOST_WITH_PORT: "{title} includes a port; write the name alone and put the number into 'Port'.",
+    FaultCode.NOT_A_HOST: "{title} holds {value} with a character that is not allowed there, so it is not a host name; "
     "enter the name of the mail server.",
-    FaultKind.LOGIN_WITH_COLON: "{title} holds a ':', which no Windows account has; write the account alone, and its "
-    "password into 'Password'.",
-    FaultKind.NOT_A_LOGIN: r"{title} is not written as an account is; write CORP\user, user@corp.example, or user with "
-    "a domain.",
-    FaultKind.NOT_A_DOMAIN: "{title} holds {shape} with a character that is not allowed there; write CORP or "
+    FaultCode.LOGIN_WITH_COLON: "{title} holds a ':', which no Windows account has; write the account alone and put "
+    "its password into 'Password'.",
+    FaultCode.NOT_A_LOGIN: r"{title} is not the name of an account; write CORP\user, user@corp.example, or user with a "
+    "domain.",
+    FaultCode.NOT_A_DOMAIN: "{title} holds {value} with a character that is not allowed there; write CORP or "
     "corp.example.",
-    FaultKind.NOT_AN_SPN: "{title} is not an SPN; write service/host without a realm, as smtp/mail.corp.example.",
-    FaultKind.NOT_AN_ADDRESS: "{title} holds {shape}, which is not an address; write etl@corp.example or ETL "
+    FaultCode.NOT_AN_SPN: "{title} is not an SPN; write service/host without a realm, such as smtp/mail.corp.example.",
+    FaultCode.NOT_AN_ADDRESS: "{title} holds {value}, which is not an address; write etl@corp.example or ETL "
     "<etl@...>.",
-    FaultKind.NOT_AN_EHLO_NAME: "{title} is neither a host name nor an address in brackets; write "
+    FaultCode.NOT_AN_EHLO_NAME: "{title} is neither a host name nor an address in brackets; write "
     "worker1.corp.example or [192.0.2.1].",
-    FaultKind.ACCOUNT_FOR_ANONYMOUS: "{given}: given, but {auth_mode} is 'anonymous', which signs in nowhere; leave "
+    FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: given, but {auth_mode} is 'anonymous', which means no sign-in; leave "
     f"them empty for an anonymous server. {BASIC_REFUSED}",
-    FaultKind.TWO_CREDENTIALS: "{given}: each is a credential of its own; leave one of them.",
-    FaultKind.NO_LOGIN: "{title} is given without a user name; enter the Windows account too.",
-    FaultKind.NO_PASSWORD: "{title} is empty, and there is a user name; enter its password, or a keytab or credential "
+    FaultCode.TWO_CREDENTIALS: "{given}: each is a credential of its own; keep one of them.",
+    FaultCode.NO_LOGIN: "{title} is given without a user name; enter the Windows account too.",
+    FaultCode.NO_PASSWORD: "{title} is empty, and there is a user name; enter its password, or a keytab or credential "
     "cache, or leave the user name empty too to use the worker's own identity.",
-    FaultKind.KERBEROS_ONLY: "{title} is for Kerberos, but {windows_protocol} is 'ntlm'; leave it empty or choose "
+    FaultCode.KERBEROS_ONLY: "{title} is for Kerberos, but {windows_protocol} is 'ntlm'; leave it empty or choose "
     "'kerberos'.",
-    FaultKind.DOMAIN_WITHOUT_LOGIN: "{title} is given, but there is no user name that it could belong to.",
-    FaultKind.TWO_DOMAINS: "{title} differs from the domain in the user name; name the domain once.",
-    FaultKind.NO_TLS_TO_BIND_TO: "{title} is 'tls-unique', but there is no TLS to bind to.",
-    FaultKind.CONTRADICTION: "{title} contradicts the SSIS connection string{values}; make them agree or leave one of "
+    FaultCode.DOMAIN_WITHOUT_LOGIN: "{title} is given, but there is no user name; enter one, or leave the domain empty "
+    "too.",
+    FaultCode.TWO_DOMAINS: "{title} differs from the domain in the user name; name the domain once.",
+    FaultCode.NO_TLS_TO_BIND_TO: "{title} is 'tls-unique', but there is no TLS to bind to.",
+    FaultCode.CONTRADICTION: "{title} contradicts the SSIS connection string{values}; make them agree or leave one of "
     "them empty.",
-    FaultKind.NO_EQUALS: "SSIS connection string: part {position} has no '='; write Key=Value pairs with ';' between "
+    FaultCode.NO_EQUALS: "SSIS connection string: part {position} has no '='; write Key=Value pairs with ';' between "
     "them.",
-    FaultKind.ACCOUNT_IN_STRING: "SSIS connection string: {key} is not a property of SSIS's SMTP connection manager, "
-    "which holds no account; put the account into 'User name' and 'Password' and remove it from the string.",
-    FaultKind.KEY_TWICE: "SSIS connection string: {key} stands there twice with different values; keep one.",
-    FaultKind.NOT_A_BOOLEAN: "SSIS connection string: {key} holds {shape}; write True or False.",
-    FaultKind.NOT_MILLISECONDS: "SSIS connection string: Timeout holds {shape}; write a whole number of milliseconds "
+    FaultCode.ACCOUNT_IN_STRING: "SSIS connection string: {key} is not a property of SSIS's SMTP connection manager, "
+    "which has no account; put the account into 'User name' and 'Password' and remove it from the string.",
+    FaultCode.DUPLICATE_KEY: "SSIS connection string: {key} appears twice with different values; keep one.",
+    FaultCode.NOT_AN_SSIS_BOOLEAN: "SSIS connection string: {key} holds {value}; write True or False.",
+    FaultCode.NOT_MILLISECONDS: "SSIS connection string: Timeout holds {value}; write a whole number of milliseconds "
     "above 0.",
 }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong.
+    """One thing that is wrong; `str()` is the sentence.
 
     Args:
-        field: the key of the setting whose value is wrong, or was meant; or `EXTRA`.
-        kind: what is wrong with it.
-        details: what the sentence fills in; nothing that somebody typed.
+        field: the key of the setting that is wrong or was meant; or `EXTRA`.
+        code: what is wrong with it.
+        details: values for the placeholders of the sentence; never a value that a user typed.
     """
 
     field: str
-    kind: FaultKind
+    code: FaultCode
     details: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The sentence, by the label of the field."""
         setting = ALL_FIELDS.get(self.field)
         title = self.field if setting is None else setting.title
-        return _TEXTS[self.kind].format(title=title, field=self.field, **self.details)
+        return _TEXTS[self.code].format(title=title, field=self.field, **self.details)
 
 
 class Faults:
-    """All that is wrong with one connection, in the order in which it was found."""
+    """Everything that is wrong with one connection, in the order of discovery."""
 
     def __init__(self) -> None:
-        self._found: list[Fault] = []
+        self._faults: list[Fault] = []
 
-    def add(self, name: str, kind: FaultKind, **details: object) -> None:
-        """Add one.
-
-        Args:
-            name: the key of the setting, or `EXTRA`.
-            kind: what is wrong with it.
-            details: what the sentence fills in; nothing that somebody typed.
-        """
-        self._found.append(Fault(field=name, kind=kind, details=details))
+    def add(self, field: str, code: FaultCode, **details: object) -> None:
+        """Add one; the arguments are those of `Fault`."""
+        self._faults.append(Fault(field=field, code=code, details=details))
 
     def extend(self, faults: Iterable[Fault]) -> None:
         """Add several."""
-        self._found += faults
+        self._faults += faults
 
-    def unread(self) -> frozenset[str]:
-        """The settings whose value is not known because of a fault, so that nothing can be said of them."""
-        found = {fault.field for fault in self._found}
-        if EXTRA in found:
-            found |= {setting.name for setting in FIELDS}
-        if "ssis_properties" in found:
-            found |= {setting.name for setting in ALL_FIELDS.values() if setting.in_ssis_properties}
-        return frozenset(found)
+    def unreadable_settings(self) -> frozenset[str]:
+        """Return the keys whose value is unknown because of a fault, so that no other fault can be derived from it."""
+        unreadable = {fault.field for fault in self._faults}
+        if EXTRA in unreadable:
+            unreadable |= {setting.name for setting in FIELDS}
+        if "ssis_properties" in unreadable:
+            unreadable |= {setting.name for setting in ALL_FIELDS.values() if setting.in_ssis_properties}
+        return frozenset(unreadable)
 
     def __bool__(self) -> bool:
-        return bool(self._found)
+        return bool(self._faults)
 
     def __iter__(self) -> Iterator[Fault]:
-        return iter(self._found)
+        return iter(self._faults)
 
 
-def shape(value: object) -> str:
-    """What may be said of a value that may be a password: its kind and its length."""
+def describe_value(value: object) -> str:
+    """Describe a value that may be a password: its type, and its length if it is text."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -194,6 +188,6 @@ def shape(value: object) -> str:
 
 
 def describe_path(path: str) -> str:
-    """A path for a message; what is not written as the absolute path of a file may be anything, and is not shown."""
+    """Return a path for a message; anything but an absolute path of a file may be a password and is only described."""
     bare = path.removeprefix("FILE:").removeprefix("DIR:")
-    return path if bare.startswith("/") and bare.isprintable() and bare.count("/") > 1 else f"({shape(path)})"
+    return path if bare.startswith("/") and bare.isprintable() and bare.count("/") > 1 else f"({describe_value(path)})"

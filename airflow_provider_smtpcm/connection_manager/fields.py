@@ -1,7 +1,7 @@
-"""The table of settings: what each is called, what it may be, and what it means. Form, parser and documents read it.
+"""The settings of a connection, as one table for the form, the parser and the documents.
 
-A setting stands here only if it takes effect. The ones that an SSIS connection string can fill carry no default in
-the form (`in_ssis_properties`): Airflow's form saves every default that it shows, which would contradict the string.
+A setting is listed from the day it takes effect. The settings that an SSIS connection string can fill have no default
+in the form (`in_ssis_properties`): Airflow's form saves every default that it shows, which would contradict the string.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-# folded: The words in which a connection chooses: SSIS's where there are some, the RFCs' for the protocol.
-
 
 class AuthMode(StrEnum):
-    """How to sign in; SSIS: *Use Windows Authentication*. There is no third way."""
+    """How to sign in. SSIS: *Use Windows Authentication*."""
 
     ANONYMOUS = "anonymous"
     WINDOWS = "windows"
 
 
 class SslMode(StrEnum):
-    """How the line is encrypted; SSIS: *Enable SSL*."""
+    """How the connection is encrypted. SSIS: *Enable SSL*."""
 
     STARTTLS = "starttls"
     NONE = "none"
@@ -30,7 +28,7 @@ class SslMode(StrEnum):
 
 
 class WindowsProtocol(StrEnum):
-    """What proves the Windows identity."""
+    """Which protocol authenticates the Windows account."""
 
     NEGOTIATE = "negotiate"
     KERBEROS = "kerberos"
@@ -38,25 +36,22 @@ class WindowsProtocol(StrEnum):
 
 
 class ChannelBinding(StrEnum):
-    """What ties the sign-in to the TLS line (RFC 5929)."""
+    """Which property of the TLS connection the sign-in is bound to (RFC 5929)."""
 
     TLS_SERVER_END_POINT = "tls-server-end-point"
     NONE = "none"
     TLS_UNIQUE = "tls-unique"
 
 
-# folded: here began the module itself
-
-
-class Kind(StrEnum):
-    """The shape of a value, which is also the widget that the form shows."""
+class FieldType(StrEnum):
+    """The type of a setting's value, which also selects the widget of the form."""
 
     CHOICE = "choice"
-    FLAG = "flag"
+    BOOLEAN = "boolean"
     NUMBER = "number"
     TEXT = "text"
     MULTILINE = "multiline"
-    SECRET = "secret"  # noqa: S105 - the name of a kind
+    SECRET = "secret"  # noqa: S105 - the name of a type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,21 +60,22 @@ class Field:
 
     Args:
         name: its key, in the connection's extra and on `SmtpConnectionManager`.
-        label: what the form and every error call it.
-        help: one or two sentences for the form and the documents.
-        default: what holds where nobody said anything.
-        choices: value to label, for a choice.
-        minimum: the smallest number; seconds where the label says so.
+        label: its name in the form and in every error.
+        type: the type of its value.
+        help: one or two sentences for the form and the documents, with code in backticks.
+        default: the value of an empty setting.
+        choices: value to label, for `FieldType.CHOICE`.
+        minimum: the smallest number; in seconds if the label says so.
         maximum: the largest number.
-        ssis: the SSIS property that it stands for.
+        ssis: the SSIS property that it corresponds to.
         in_ssis_properties: whether an SSIS connection string can fill it.
-        advanced: whether the form puts it into its *Advanced* section.
+        advanced: whether the form shows it in the *Advanced* section.
         placeholder: what the empty box of a standard field shows.
     """
 
     name: str
     label: str
-    kind: Kind
+    type: FieldType
     help: str
     default: str | float | bool | None = None
     choices: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +88,7 @@ class Field:
 
     @property
     def title(self) -> str:
-        """The label with the key behind it: a person reads the form or the JSON, and both must be found."""
+        """The label followed by the key: some people edit the form, others the JSON."""
         return f"{self.label} ({self.name})"
 
 
@@ -101,8 +97,8 @@ STANDARD_FIELDS: tuple[Field, ...] = (
     Field(
         name="host",
         label="SMTP server",
-        kind=Kind.TEXT,
-        help="The server's name, as it stands in its certificate; no port and no `smtp://`.",
+        type=FieldType.TEXT,
+        help="The server's name as in its certificate, without port and without `smtp://`.",
         ssis="SmtpServer",
         in_ssis_properties=True,
         placeholder="mail.corp.example",
@@ -110,16 +106,16 @@ STANDARD_FIELDS: tuple[Field, ...] = (
     Field(
         name="port",
         label="Port",
-        kind=Kind.NUMBER,
-        help="Empty: 25, or 465 where SSL is implicit.",
+        type=FieldType.NUMBER,
+        help="Empty: 25, or 465 with implicit TLS.",
         minimum=1,
         maximum=65535,
-        placeholder="25, or 465 where SSL is implicit",
+        placeholder="25, or 465 with implicit TLS",
     ),
     Field(
         name="login",
         label="User name",
-        kind=Kind.TEXT,
+        type=FieldType.TEXT,
         help="`CORP\\user`, `user@corp.example`, or `user` with a domain. Empty with Windows Authentication: the "
         "worker's own identity. Must be empty for an anonymous server.",
         placeholder=r"CORP\user (empty: anonymous, or the worker's own identity)",
@@ -127,9 +123,9 @@ STANDARD_FIELDS: tuple[Field, ...] = (
     Field(
         name="password",
         label="Password",
-        kind=Kind.SECRET,
-        help="The password of that Windows account. It is never sent, only proved.",
-        placeholder="the password of that Windows account",
+        type=FieldType.SECRET,
+        help="The password of the Windows account. The password itself is never sent.",
+        placeholder="the password of the Windows account",
     ),
 )
 
@@ -137,9 +133,9 @@ FIELDS: tuple[Field, ...] = (
     Field(
         name="auth_mode",
         label="Authentication",
-        kind=Kind.CHOICE,
-        help="Anonymous signs in nowhere; Windows Authentication proves a Windows account. Basic authentication is not "
-        "supported. Empty: anonymous.",
+        type=FieldType.CHOICE,
+        help="Anonymous: no sign-in. Windows Authentication: sign in with a Windows account. Basic authentication is "
+        "not supported. Empty: anonymous.",
         default=AuthMode.ANONYMOUS,
         choices={AuthMode.ANONYMOUS: "Anonymous", AuthMode.WINDOWS: "Windows Authentication"},
         ssis="UseWindowsAuthentication",
@@ -148,8 +144,8 @@ FIELDS: tuple[Field, ...] = (
     Field(
         name="ssl_mode",
         label="SSL",
-        kind=Kind.CHOICE,
-        help="STARTTLS is required once chosen, never skipped. Empty: STARTTLS.",
+        type=FieldType.CHOICE,
+        help="Once chosen, STARTTLS is required: a server without it is an error. Empty: STARTTLS.",
         default=SslMode.STARTTLS,
         choices={
             SslMode.STARTTLS: "STARTTLS (SSIS: Enable SSL)",
@@ -162,35 +158,36 @@ FIELDS: tuple[Field, ...] = (
     Field(
         name="ca_certificate",
         label="CA certificate",
-        kind=Kind.MULTILINE,
-        help="A private certificate authority: a path on the worker, or the PEM text itself. Empty: the system's own.",
+        type=FieldType.MULTILINE,
+        help="A private certificate authority: a path on the worker, or the PEM text itself. Empty: the certificate "
+        "authorities of the system.",
     ),
     Field(
         name="from_address",
         label="From address",
-        kind=Kind.TEXT,
-        help="The sender of every mail that names none.",
+        type=FieldType.TEXT,
+        help="Default sender.",
     ),
     Field(
         name="reply_to",
         label="Reply-To address",
-        kind=Kind.TEXT,
-        help="Where answers go for every mail that does not say; several are separated by `;`.",
+        type=FieldType.TEXT,
+        help="Default Reply-To address. Separate several with `;`.",
     ),
     Field(
         name="ssis_properties",
         label="SSIS connection string",
-        kind=Kind.TEXT,
-        help="`SmtpServer=…;UseWindowsAuthentication=…;EnableSsl=…;[Timeout=…;]` as SSIS has it. Fills what the other "
-        "fields leave empty; a contradiction is an error.",
+        type=FieldType.TEXT,
+        help="`SmtpServer=…;UseWindowsAuthentication=…;EnableSsl=…;[Timeout=…;]`, as copied from SSIS. It fills the "
+        "fields that are empty; a contradiction is an error.",
         ssis="ConnectionString",
     ),
     Field(
         name="windows_protocol",
         label="Windows protocol",
-        kind=Kind.CHOICE,
-        help="What proves the Windows account. Negotiate takes Kerberos where a credential for it is at hand and the "
-        "server offers it, else NTLM; it logs what it took and why.",
+        type=FieldType.CHOICE,
+        help="The protocol that authenticates the Windows account. Negotiate: Kerberos if the worker has a credential "
+        "for it and the server offers it, else NTLM; the log has the choice and the reason.",
         default=WindowsProtocol.NEGOTIATE,
         choices={
             WindowsProtocol.NEGOTIATE: "Negotiate",
@@ -202,39 +199,38 @@ FIELDS: tuple[Field, ...] = (
     Field(
         name="domain",
         label="Windows domain",
-        kind=Kind.TEXT,
-        help="The account's domain, where the user name does not carry it.",
+        type=FieldType.TEXT,
+        help="The account's domain, if the user name does not include it.",
         advanced=True,
     ),
     Field(
         name="keytab",
         label="Keytab",
-        kind=Kind.TEXT,
-        help="The path, on the worker, of a Kerberos keytab, instead of a password. The user name is its principal; "
-        "empty: its first entry.",
+        type=FieldType.TEXT,
+        help="Path of a Kerberos keytab on the worker, instead of a password. The user name selects the principal; "
+        "empty: the first entry.",
         advanced=True,
     ),
     Field(
         name="ccache",
         label="Credential cache",
-        kind=Kind.TEXT,
-        help="The path, on the worker, of a Kerberos credential cache (or `KEYRING:...`, `KCM:...`), instead of a "
-        "password.",
+        type=FieldType.TEXT,
+        help="Path of a Kerberos credential cache on the worker (or `KEYRING:...`, `KCM:...`), instead of a password.",
         advanced=True,
     ),
     Field(
         name="spn",
         label="SPN",
-        kind=Kind.TEXT,
-        help="The server's name in Kerberos, as `service/host`. Empty: `smtp/` and the SMTP server, then `SMTPSVC/` if "
-        "the KDC does not know that.",
+        type=FieldType.TEXT,
+        help="The server's service principal name in Kerberos, as `service/host`. Empty: `smtp/` and the SMTP server; "
+        "if the KDC does not know that name, `SMTPSVC/` and the SMTP server.",
         advanced=True,
     ),
     Field(
         name="channel_binding",
         label="Channel binding",
-        kind=Kind.CHOICE,
-        help="What ties the sign-in to the TLS line, for servers with Extended Protection. None where a proxy "
+        type=FieldType.CHOICE,
+        help="Binds the sign-in to the TLS connection, for servers with Extended Protection. Choose None if a proxy "
         "terminates TLS in front of the server.",
         default=ChannelBinding.TLS_SERVER_END_POINT,
         choices={
@@ -247,16 +243,16 @@ FIELDS: tuple[Field, ...] = (
     Field(
         name="verify_certificate",
         label="Verify certificate",
-        kind=Kind.FLAG,
-        help="Off accepts any certificate, and with it anybody who stands in the line.",
+        type=FieldType.BOOLEAN,
+        help="If off, anyone on the network path can impersonate the server.",
         default=True,
         advanced=True,
     ),
     Field(
         name="timeout",
         label="Timeout (seconds)",
-        kind=Kind.NUMBER,
-        help="A deadline for connect and TLS together, for each whole reply, and for each block written. Empty: 30.",
+        type=FieldType.NUMBER,
+        help="Deadline for connecting and TLS together, for each whole reply, and for each block written. Empty: 30.",
         default=30.0,
         minimum=1,
         maximum=3600,
@@ -267,9 +263,9 @@ FIELDS: tuple[Field, ...] = (
     Field(
         name="final_reply_timeout",
         label="Final reply timeout (seconds)",
-        kind=Kind.NUMBER,
-        help="How long the server may think after the final dot before the outcome counts as unknown (RFC 5321 "
-        "4.5.3.2.6).",
+        type=FieldType.NUMBER,
+        help="How long to wait for the server's reply to the final dot (RFC 5321 4.5.3.2.6). After that the outcome is "
+        "unknown.",
         default=600.0,
         minimum=1,
         maximum=3600,
@@ -278,69 +274,66 @@ FIELDS: tuple[Field, ...] = (
     Field(
         name="binary_mime",
         label="Binary attachments (BINARYMIME)",
-        kind=Kind.FLAG,
-        help="Attachments travel without base64, a quarter smaller, where the server offers BINARYMIME (Exchange "
-        "does); elsewhere they are encoded as ever.",
+        type=FieldType.BOOLEAN,
+        help="Send attachments without base64, a quarter smaller, if the server offers BINARYMIME (Exchange does); "
+        "other servers get base64 as usual.",
         default=False,
         advanced=True,
     ),
     Field(
         name="local_hostname",
         label="Local host name",
-        kind=Kind.TEXT,
-        help="The name that this client gives in EHLO. Empty: the worker's full name, else its address in brackets.",
+        type=FieldType.TEXT,
+        help="The name of this client in EHLO. Empty: the worker's full host name, else its address in brackets.",
         advanced=True,
     ),
 )
 
 ALL_FIELDS: Mapping[str, Field] = MappingProxyType({entry.name: entry for entry in (*STANDARD_FIELDS, *FIELDS)})
 
-
-# folded: The table of settings as Airflow's connection form takes it: declarative fields, labels, placeholders.
-#   Knows the shape of Airflow's provider info, and imports no Airflow.
-
-ADVANCED = "Advanced"
+# --- The table in the shape of Airflow's provider info.
 
 
 def conn_fields() -> dict[str, dict[str, object]]:
-    """`conn-fields`: one entry for each extra, in the order of the form."""
+    """Return `conn-fields`: one entry for each extra, in the order of the form."""
     return {
-        field.name: {"label": field.label, "description": help_text(field), "schema": schema(field)} for field in FIELDS
+        setting.name: {"label": setting.label, "description": plain_help(setting), "schema": form_schema(setting)}
+        for setting in FIELDS
     }
 
 
 def ui_field_behaviour() -> dict[str, object]:
-    """`ui-field-behaviour`: Airflow's own fields under this package's labels; its schema field means nothing here."""
+    """Return `ui-field-behaviour`: labels of Airflow's own fields. Its `schema` field has no use here and is hidden."""
     return {
         "hidden-fields": ["schema"],
-        "relabeling": {field.name: field.label for field in STANDARD_FIELDS},
-        "placeholders": {field.name: field.placeholder for field in STANDARD_FIELDS},
+        "relabeling": {setting.name: setting.label for setting in STANDARD_FIELDS},
+        "placeholders": {setting.name: setting.placeholder for setting in STANDARD_FIELDS},
     }
 
 
-def help_text(field: Field) -> str:
-    """The help as plain text: the form shows no markup."""
-    return field.help.replace("`", "")
+def plain_help(setting: Field) -> str:
+    """Return the help without backticks: the form shows no markup."""
+    return setting.help.replace("`", "")
 
 
-def schema(field: Field) -> dict[str, object]:
-    """What the form lets a person enter, as Airflow's own dialect of JSON schema."""
-    types = {Kind.FLAG: "boolean", Kind.NUMBER: "number"}
-    described: dict[str, object] = {"type": [types.get(field.kind, "string"), "null"]}
+def form_schema(setting: Field) -> dict[str, object]:
+    """Return the values that the form accepts, in Airflow's dialect of JSON schema."""
+    types = {FieldType.BOOLEAN: "boolean", FieldType.NUMBER: "number"}
+    schema: dict[str, object] = {"type": [types.get(setting.type, "string"), "null"]}
     # The form saves every default that it shows, and would so contradict an SSIS connection string.
-    if field.default is not None and not field.in_ssis_properties:
-        described["default"] = field.default if field.kind in types else str(field.default)
-    match field.kind:
-        case Kind.CHOICE:
-            described["enum"] = [str(value) for value in field.choices]
-            described["values_display"] = {str(value): label for value, label in field.choices.items()}
-        case Kind.NUMBER:
-            # No minimum: Airflow 3.1 and 3.2 write it into a box that a person empties, a timeout of one second.
-            described["maximum"] = field.maximum
-        case Kind.MULTILINE:
-            described["format"] = "multiline"
-        case Kind.SECRET:
-            described["format"] = "password"
-    if field.advanced:
-        described["section"] = ADVANCED
-    return described
+    if setting.default is not None and not setting.in_ssis_properties:
+        schema["default"] = setting.default if setting.type in types else str(setting.default)
+    match setting.type:
+        case FieldType.CHOICE:
+            schema["enum"] = [str(value) for value in setting.choices]
+            schema["values_display"] = {str(value): label for value, label in setting.choices.items()}
+        case FieldType.NUMBER:
+            # No minimum: when a user empties the box, Airflow 3.1 and 3.2 fill it in, a timeout of one second.
+            schema["maximum"] = setting.maximum
+        case FieldType.MULTILINE:
+            schema["format"] = "multiline"
+        case FieldType.SECRET:
+            schema["format"] = "password"
+    if setting.advanced:
+        schema["section"] = "Advanced"
+    return schema

@@ -1,13 +1,20 @@
-"""The SMTP connection manager itself: a frozen definition of a mail server. Knows no network and no Airflow."""
+"""The SMTP connection manager: a frozen definition of a mail server, as SSIS has one. No network, no Airflow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
 from airflow_provider_smtpcm.connection_manager.faults import Faults
-from airflow_provider_smtpcm.connection_manager.fields import FIELDS, AuthMode, ChannelBinding, SslMode, WindowsProtocol
-from airflow_provider_smtpcm.connection_manager.parse import read_extra, settle
+from airflow_provider_smtpcm.connection_manager.fields import (
+    FIELDS,
+    AuthMode,
+    ChannelBinding,
+    SslMode,
+    WindowsProtocol,
+)
+from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_extra, parse_settings
 from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, format_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 
@@ -16,15 +23,22 @@ _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmtpConnectionManager:
-    """A named definition of a mail server, as SSIS's SMTP connection manager is one.
+    """A named definition of a mail server.
 
-    Each argument is explained by its entry in `FIELDS` and `STANDARD_FIELDS`; text is accepted wherever it can be read
-    without doubt. `unknown_properties` come from an SSIS connection string, `notes` from there and from unknown extras.
-    A port of 0 becomes 25, or 465 where SSL is implicit; `dataclasses.replace` keeps the port, so give `port=0` beside
-    another `ssl_mode`. The repr leaves out all free text but the host: it may be a password in the wrong field.
+    Every argument may also be text that can be read without ambiguity (`"true"`, `"30"`, `"starttls"`). The repr
+    omits all free text except the host, since it may be a password in the wrong field.
+
+    Args:
+        host: like all arguments that are not listed here, see its entry in `STANDARD_FIELDS` or `FIELDS`.
+        port: 0 becomes 25, or 465 with implicit TLS. `dataclasses.replace` keeps the port, so pass `port=0` with
+            another `ssl_mode`.
+        timeout: in seconds, from 1 to 3600.
+        final_reply_timeout: in seconds, from 1 to 3600.
+        unknown_properties: pairs of an SSIS connection string that SSIS does not define.
+        notes: warnings from parsing; no part of the comparison.
 
     Raises:
-        ConnectionSettingsError: names all faults at once, by their form labels.
+        ConnectionSettingsError: lists all faults at once, by their form labels.
     """
 
     connection_manager_type: ClassVar[str] = "SMTP"
@@ -55,54 +69,66 @@ class SmtpConnectionManager:
     def __post_init__(self) -> None:
         faults = Faults()
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        settled = settle({**values, "port": self.port or None}, faults)
+        settings = parse_settings({**values, "port": self.port or None}, faults)
         if faults:
-            del values, settled  # error collectors record the variables of each frame, and there is a password in them
+            del values, settings  # error trackers record the variables of each frame, and there is a password in them
             raise ConnectionSettingsError([str(fault) for fault in faults])
-        for item in fields(self):
-            object.__setattr__(self, item.name, settled[item.name])
+        self._assign(settings)
 
     @classmethod
     def from_connection_string(cls, connection_string: str) -> Self:
-        """From SSIS's own string, such as `SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=True;`.
+        """Parse an SSIS connection string, such as `SmtpServer=mail;UseWindowsAuthentication=True;EnableSsl=True;`.
 
-        A key that the string lacks means this package's default; Timeout is in milliseconds. `UserName` and `Password`
-        are refused without being repeated: SSIS's connection manager has none.
+        Args:
+            connection_string: a missing key means the default of this package; Timeout is in milliseconds.
+
+        Raises:
+            ConnectionSettingsError: it is malformed, or holds `UserName` or `Password`, which SSIS's connection manager
+                does not have. Their values are not repeated.
         """
         faults = Faults()
-        settled = settle({"ssis_properties": connection_string}, faults)
+        settings = parse_settings({"ssis_properties": connection_string}, faults)
         del connection_string
-        return cls._made(settled, faults)
+        return cls._from_settings(settings, faults)
 
     @classmethod
     def from_airflow(cls, connection: object) -> Self:
-        """From anything that has `host`, `port`, `login`, `password` and `extra`, such as an Airflow connection.
+        """Parse an Airflow connection.
 
         Args:
-            connection: `extra` may be JSON text or a mapping; an attribute that is missing counts as empty.
+            connection: any object with the attributes `host`, `port`, `login`, `password` and `extra` (JSON text or a
+                mapping); a missing attribute counts as empty.
+
+        Raises:
+            ConnectionSettingsError: lists all faults at once, by their form labels.
         """
         faults = Faults()
         conn_id = getattr(connection, "conn_id", None)
-        values = read_extra(getattr(connection, "extra", None), faults)
+        values = parse_extra(getattr(connection, "extra", None), faults)
         for name in ("host", "port", "login", "password"):
             values[name] = getattr(connection, name, None)
-        settled = settle(values, faults)
-        del connection, values  # as above: an Airflow connection shows its password
-        return cls._made(settled, faults, conn_id)
+        settings = parse_settings(values, faults)
+        del connection, values  # as in `__post_init__`: an Airflow connection shows its password
+        return cls._from_settings(settings, faults, conn_id)
 
     @classmethod
-    def _made(cls, settled: dict[str, object], faults: Faults, conn_id: str | None = None) -> Self:
-        """The manager of these settings; takes them out of the caller's hands."""
+    def _from_settings(cls, settings: Settings, faults: Faults, conn_id: str | None = None) -> Self:
+        """Create a manager from parsed settings; `__init__` would parse them a second time."""
         if faults:
-            settled.clear()
+            settings.clear()  # the caller's variable too
             raise ConnectionSettingsError([str(fault) for fault in faults], conn_id=conn_id)
-        del settled["ssis_properties"]
-        return cls(**settled)  # type: ignore[arg-type]
+        manager = object.__new__(cls)
+        manager._assign(settings)
+        return manager
+
+    def _assign(self, settings: Mapping[str, object]) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, settings[item.name])
 
     def to_airflow(self) -> dict[str, object]:
-        """The dict of Airflow's JSON form, for `airflow connections add --conn-json` and `airflow connections import`.
+        """Return the dict of Airflow's JSON form, for `airflow connections add --conn-json` and `connections import`.
 
-        It holds the password, as Airflow needs it.
+        It includes the password.
         """
         extra: dict[str, object] = {"auth_mode": str(self.auth_mode), "ssl_mode": str(self.ssl_mode)}
         for name, default in _DEFAULTS.items():
@@ -116,7 +142,7 @@ class SmtpConnectionManager:
 
     @property
     def connection_string(self) -> str:
-        """SSIS's own string: its properties only, in its own order; it has no account, no port and no certificates."""
+        """The SSIS connection string: SSIS's properties in SSIS's order, without account, port or certificates."""
         return format_ssis_properties(
             SsisProperties(
                 server=self.host,
@@ -129,28 +155,28 @@ class SmtpConnectionManager:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed because it was spelled out, but weak or without effect; one sentence each."""
+        """Settings that are allowed because they are explicit, but weak or without effect; one sentence each."""
         weak: list[str] = []
         if self.auth_mode is AuthMode.WINDOWS and self.ssl_mode is SslMode.NONE:
             weak.append(
-                "Windows Authentication in clear text (ssl_mode 'none'): who can read the line can relay the sign-in "
-                "and try passwords against it; set ssl_mode to 'starttls'."
+                "Windows Authentication in clear text (ssl_mode 'none'): anyone on the network path can relay the "
+                "sign-in and try passwords against it; set ssl_mode to 'starttls'."
             )
         if self.ssl_mode is not SslMode.NONE and not self.verify_certificate:
             weak.append(
-                "The server's certificate is not verified (verify_certificate false), so anybody in the line can "
-                "pretend to be the server; give its authority as ca_certificate instead."
+                "The server's certificate is not verified (verify_certificate false), so anyone on the network path "
+                "can impersonate the server; give its certificate authority as ca_certificate instead."
             )
         return (*self.notes, *weak)
 
     @property
     def server_name(self) -> str:
-        """The host as certificates and Kerberos have it: without the dot by which a name says that it is complete."""
+        """The host as in certificates and Kerberos: without the dot that ends a fully qualified name."""
         return self.host.removesuffix(".")
 
     @property
     def account(self) -> str | None:
-        """The Windows account as NTLM takes it: the login, with the domain before it where the login carries none."""
+        r"""The Windows account for NTLM: the login, as `DOMAIN\login` if only `domain` names the domain."""
         if self.login and self.domain and "\\" not in self.login and "@" not in self.login:
             return f"{self.domain}\\{self.login}"
         return self.login

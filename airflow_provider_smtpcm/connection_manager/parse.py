@@ -1,7 +1,7 @@
-"""Outside text becomes typed settings: coerces, applies defaults, and finds every fault. Trusts nobody.
+"""Parses outside text into typed settings: reads the extra, coerces, merges, applies defaults and collects all faults.
 
-Airflow's form writes an explicit null for what was left empty, a URI brings every value as text ("false" is false
-here), and some Airflow versions turn digits into numbers.
+Airflow's form writes an explicit null for an empty field, a URI brings every value as text ("false" is false here), and
+some Airflow versions turn digits into numbers.
 """
 
 from __future__ import annotations
@@ -12,248 +12,25 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from airflow_provider_smtpcm.connection_manager.faults import EXTRA, FaultKind, Faults, shape
+from airflow_provider_smtpcm.connection_manager.faults import EXTRA, FaultCode, Faults, describe_value
 from airflow_provider_smtpcm.connection_manager.fields import (
     ALL_FIELDS,
     FIELDS,
     AuthMode,
     ChannelBinding,
     Field,
-    Kind,
+    FieldType,
     SslMode,
     WindowsProtocol,
 )
 from airflow_provider_smtpcm.connection_manager.ssis_properties import parse_ssis_properties
 
-# folded: One setting's outside value in the type of its field. Trusts nobody, and knows nothing of the other settings.
+Settings = dict[str, object]
 
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+# --- The keys of the extra.
 
-
-def coerce(field: Field, value: object, faults: Faults) -> object:
-    """One value in the type of its field; None where it is not set or cannot be read (which is then a fault)."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return value if field.kind is Kind.SECRET and value else None
-    match field.kind:
-        case Kind.CHOICE:
-            return _choice(field, value, faults)
-        case Kind.FLAG:
-            return _flag(field, value, faults)
-        case Kind.NUMBER:
-            return _number(field, value, faults)
-    return _text(field, value, faults)
-
-
-def _choice(field: Field, value: object, faults: Faults) -> object:
-    word = str(value).strip().lower()
-    for choice in field.choices:
-        if word == choice:
-            return choice
-    if field.name == "auth_mode" and word in ("basic", "plain", "login", "oauth2", "xoauth2"):
-        faults.add(field.name, FaultKind.BASIC, word=word)
-    else:
-        faults.add(field.name, FaultKind.NOT_A_CHOICE, shape=shape(value), choices=", ".join(field.choices))
-    return None
-
-
-def _flag(field: Field, value: object, faults: Faults) -> bool | None:
-    word = str(value).strip().lower()
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    faults.add(field.name, FaultKind.NOT_A_FLAG, shape=shape(value))
-    return None
-
-
-def _number(field: Field, value: object, faults: Faults) -> float | int | None:
-    text = str(value).strip()
-    number = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if field.name == "port":
-        number = number if number.is_integer() else math.nan
-    low, high = field.minimum, field.maximum
-    if low is not None and high is not None and low <= number <= high:
-        return int(number) if field.name == "port" else number
-    found = "a number" if _NUMBER.fullmatch(text) else shape(value)
-    faults.add(field.name, FaultKind.NOT_A_NUMBER, shape=found, low=f"{low:g}", high=f"{high:g}")
-    return None
-
-
-def _text(field: Field, value: object, faults: Faults) -> str | None:
-    if isinstance(value, Mapping | list | tuple | set):
-        faults.add(field.name, FaultKind.NOT_TEXT, shape=shape(value))
-        return None
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if field.kind is Kind.SECRET:
-        return text
-    text = text.strip()
-    if field.kind is Kind.MULTILINE:
-        return _pem_or_path(field, text, faults)
-    if _CONTROL.search(text):
-        faults.add(field.name, FaultKind.CONTROL_CHARACTER)
-        return None
-    return text
-
-
-def _pem_or_path(field: Field, text: str, faults: Faults) -> str | None:
-    """The certificates alone, well-formed: people paste what openssl prints, and one-line boxes eat line ends.
-
-    The text is never repeated: people paste private keys.
-    """
-    if "-----BEGIN" not in text:
-        if not _CONTROL.search(text):
-            return text
-        faults.add(field.name, FaultKind.NEITHER_PATH_NOR_PEM)
-        return None
-    blocks = ["".join(block.replace("\\n", "").split()) for block in _CERTIFICATE.findall(text)]
-    if blocks and all(re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", block) for block in blocks):
-        lines = ("\n".join(textwrap.wrap(block, 64)) for block in blocks)
-        return "".join(f"-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n" for base64 in lines)
-    faults.add(field.name, FaultKind.NO_CERTIFICATE)
-    return None
-
-
-# folded: What belongs together, and what each setting's text must look like.
-
-Values = dict[str, object]
-Unread = frozenset[str]
-
-# A DNS name or an IPv4 address. Underscores occur in Windows host names.
-_HOST = re.compile(r"[\w.\-]+")
-_HOST_AND_PORT = re.compile(r"(?:[^:]*|\[.*\]):\d+(?::.*)?")
-_EHLO_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]")
-# One address, with or without a name; whoever quotes a part of it knows what he does, and the mail checks it again.
-_ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
-_LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+")
-# What neither a DNS name nor a NetBIOS name has.
-_DOMAIN = re.compile(r"[^\\/:*?\"<>|@,;=\s]+")
-_SPN = re.compile(r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+")
-_SCHEMES = ("smtp", "smtps", "smtpcm", "http", "https")
-
-
-def check(settled: Values, faults: Faults) -> None:
-    """Add a fault for each thing that does not fit; brackets around an address that is the host are taken off.
-
-    Of a setting that could not be read, for which `settled` has its default, nothing is said.
-    """
-    unread = faults.unread()
-    _check_host(settled, unread, faults)
-    _check_account(settled, unread, faults)
-    _check_addresses(settled, faults)
-    _check_local_hostname(settled, faults)
-
-
-def _check_host(settled: Values, unread: Unread, faults: Faults) -> None:
-    host = settled["host"]
-    if not isinstance(host, str):
-        if "host" not in unread:
-            faults.add("host", FaultKind.NO_HOST)
-        return
-    settled["host"] = bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if _is_ipv6_address(bare):  # whose groups may look like a port
-        return
-    if "@" in host:
-        faults.add("host", FaultKind.HOST_WITH_ACCOUNT)
-    elif "://" in host:
-        scheme = host.partition("://")[0].lower()
-        known = f"{scheme}://" if scheme in _SCHEMES else "what ends in '://'"
-        faults.add("host", FaultKind.HOST_WITH_SCHEME, scheme=known)
-    elif _HOST_AND_PORT.fullmatch(host):
-        faults.add("host", FaultKind.HOST_WITH_PORT)
-    elif not _HOST.fullmatch(bare):
-        faults.add("host", FaultKind.NOT_A_HOST, shape=shape(host))
-
-
-def _is_ipv6_address(host: str) -> bool:
-    if ":" not in host:
-        return False
-    import ipaddress
-
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_kerberos(settled: Values, files: list[str], faults: Faults) -> None:
-    """What belongs to Kerberos alone is a fault with NTLM, and an SPN has a certain form."""
-    spn = settled["spn"]
-    if settled["windows_protocol"] == WindowsProtocol.NTLM:
-        for name in (*files, *(["spn"] if spn else [])):
-            faults.add(name, FaultKind.KERBEROS_ONLY, windows_protocol=ALL_FIELDS["windows_protocol"].title)
-    if isinstance(spn, str) and not _SPN.fullmatch(spn):
-        faults.add("spn", FaultKind.NOT_AN_SPN)
-
-
-def _check_addresses(settled: Values, faults: Faults) -> None:
-    for name in ("from_address", "reply_to"):
-        value = settled[name]
-        if not isinstance(value, str):
-            continue
-        separator = ";" if ";" in value else "," if name == "reply_to" else None
-        parts = value.split(separator) if separator and name == "reply_to" else [value]
-        if not all(_ADDRESS.fullmatch(part.strip()) for part in parts if part.strip()):
-            faults.add(name, FaultKind.NOT_AN_ADDRESS, shape=shape(value))
-
-
-def _check_account(settled: Values, unread: Unread, faults: Faults) -> None:
-    login, password = settled["login"], settled["password"]
-    files = [name for name in ("keytab", "ccache") if settled[name]]
-    if isinstance(login, str) and ":" in login:
-        faults.add("login", FaultKind.LOGIN_WITH_COLON)
-    if settled["auth_mode"] != AuthMode.WINDOWS:
-        accounts = ("login", "password", "domain", "keytab", "ccache", "spn")
-        given = [name for name in accounts if settled[name]]
-        if given and "auth_mode" not in unread:
-            titles, mode = _titles(given), ALL_FIELDS["auth_mode"].title
-            faults.add(given[0], FaultKind.ACCOUNT_FOR_ANONYMOUS, given=titles, auth_mode=mode)
-        return
-    if len(files) + bool(password) > 1:
-        given = [name for name in ("password", *files) if settled[name]]
-        faults.add(given[0], FaultKind.TWO_CREDENTIALS, given=_titles(given))
-    elif password and not login and "login" not in unread:
-        faults.add("password", FaultKind.NO_LOGIN)
-    _check_kerberos(settled, files, faults)
-    if login and not (password or files or unread & {"password", "keytab", "ccache"}):
-        faults.add("password", FaultKind.NO_PASSWORD)
-    _check_names(settled, unread, faults)
-
-
-def _titles(names: list[str]) -> str:
-    return " and ".join(ALL_FIELDS[name].title for name in names)
-
-
-def _check_names(settled: Values, unread: Unread, faults: Faults) -> None:
-    """How the account is written, and that nothing is said that can have no effect."""
-    login, domain = settled["login"], settled["domain"]
-    if isinstance(login, str) and ":" not in login and not _LOGIN.fullmatch(login):
-        faults.add("login", FaultKind.NOT_A_LOGIN)
-    if isinstance(domain, str) and not _DOMAIN.fullmatch(domain):
-        faults.add("domain", FaultKind.NOT_A_DOMAIN, shape=shape(domain))
-    if domain and not login and "login" not in unread:
-        faults.add("domain", FaultKind.DOMAIN_WITHOUT_LOGIN)
-    if settled["channel_binding"] == ChannelBinding.TLS_UNIQUE and settled["ssl_mode"] == SslMode.NONE:
-        faults.add("channel_binding", FaultKind.NO_TLS_TO_BIND_TO)
-    if isinstance(login, str) and isinstance(domain, str):
-        own = login.split("\\")[0] if "\\" in login else login.rpartition("@")[2] if "@" in login else ""
-        if own and own.lower() != domain.lower():
-            faults.add("domain", FaultKind.TWO_DOMAINS)
-
-
-def _check_local_hostname(settled: Values, faults: Faults) -> None:
-    name = settled["local_hostname"]
-    if isinstance(name, str) and not _EHLO_NAME.fullmatch(name):
-        faults.add("local_hostname", FaultKind.NOT_AN_EHLO_NAME)
-
-
-# folded: here began the module itself
-
-
-# What people bring along from SSIS's own words and from Airflow's stock provider: what it is here, in words.
-_FOREIGN = {
+# Keys of SSIS and of Airflow's own SMTP provider, and the setting to use here, as the fault words it.
+_FOREIGN_KEYS = {
     "connection_string": "ssis_properties (Airflow masks an extra of that name, so that it could never be read again)",
     "connectionstring": "ssis_properties",
     "enablessl": "ssl_mode",
@@ -268,76 +45,84 @@ _FOREIGN = {
     "smtpserver": "the field 'SMTP server'",
 }
 # How Airflow wrote the keys of a form before 2.3.
-_PREFIX = re.compile(r"extra__smtp(cm)?__")
-_BETWEEN = re.compile(r"[-_.\s]+")
-# Words with underscores between, which no generated password is; any other unknown key is not shown.
+_LEGACY_PREFIX = re.compile(r"extra__smtp(cm)?__")
+_WORD_SEPARATOR = re.compile(r"[-_.\s]+")
+# An unknown key of this form is no generated password and may be shown; any other is only described.
 _PLAIN_KEY = re.compile(r"[a-z]{2,20}(_[a-z]{2,20}){1,3}")
-_SHOWN = 5
+_MAX_SHOWN_KEYS = 5
+# The known keys, each with its letters sorted by word.
+_EXTRA_KEYS = {field.name: "".join(sorted(field.name.split("_"))) for field in FIELDS}
 
 
-def read_extra(extra: object, faults: Faults) -> Values:
-    """The extra of an Airflow connection (JSON text, a mapping, or nothing) as known settings.
+def parse_extra(extra: object, faults: Faults) -> Settings:
+    """Return the known settings in the extra of an Airflow connection.
 
-    A key that looks like a known one is a fault. Any other that is not known becomes one of the `notes`: a setting of a
-    newer version of this package must not stop the workers that are updated last.
+    A key that looks like a known one is a fault. Any other unknown key becomes one of the `notes`: a setting of a newer
+    version of this package must not stop the workers that are updated last.
+
+    Args:
+        extra: JSON text, a mapping, or None.
+        faults: collects the faults.
     """
     if isinstance(extra, str | bytes):
         try:
             extra = json.loads(extra) if extra.strip() else None
         except (ValueError, RecursionError):
-            faults.add(EXTRA, FaultKind.NOT_JSON)
+            faults.add(EXTRA, FaultCode.NOT_JSON)
             return {}
     if extra is None:
         return {}
     if not isinstance(extra, Mapping):
-        faults.add(EXTRA, FaultKind.NOT_AN_OBJECT, type=type(extra).__name__)
+        faults.add(EXTRA, FaultCode.NOT_AN_OBJECT, type=type(extra).__name__)
         return {}
-    values: Values = {}
+    values: Settings = {}
     unknown: list[str] = []
     for position, (key, value) in enumerate(extra.items(), start=1):
         name = str(key)
-        lower = _PREFIX.sub("", name.lower())
-        if name in _EXTRAS:
+        lower = _LEGACY_PREFIX.sub("", name.lower())
+        if name in _EXTRA_KEYS:
             values[name] = value
-        elif lower in _FOREIGN:
-            instead = _FOREIGN[lower]
+        elif lower in _FOREIGN_KEYS:
+            instead = _FOREIGN_KEYS[lower]
             meant = "host" if lower == "smtpserver" else instead.split()[0]
-            faults.add(meant, FaultKind.FOREIGN_KEY, key=lower, instead=instead)
-        elif (meant_key := _meant_by(lower)) is not None:
-            faults.add(meant_key, FaultKind.MISSPELLED_KEY, key=repr(name[:60]))
+            faults.add(meant, FaultCode.FOREIGN_KEY, key=lower, instead=instead)
+        elif (similar := _find_similar_key(lower)) is not None:
+            faults.add(similar, FaultCode.MISSPELLED_KEY, key=repr(name[:60]))
         else:
-            unknown.append(f"'{name}'" if _PLAIN_KEY.fullmatch(name) else f"number {position} in Extra ({shape(name)})")
+            shown = (
+                f"'{name}'" if _PLAIN_KEY.fullmatch(name) else f"number {position} in Extra ({describe_value(name)})"
+            )
+            unknown.append(shown)
     if unknown:
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        more = f" and {len(unknown) - _MAX_SHOWN_KEYS} more" if len(unknown) > _MAX_SHOWN_KEYS else ""
         note = (
-            f"Unknown settings, which have no effect here: {', '.join(unknown[:_SHOWN])}{more}. If a newer version of "
-            "this package knows them, update it on this worker; else remove them."
+            f"Unknown settings, which have no effect here: {', '.join(unknown[:_MAX_SHOWN_KEYS])}{more}. If a newer "
+            "version of this package has them, update it on this worker; else remove them."
         )
         values["notes"] = (note,)
     return values
 
 
-_EXTRAS = {field.name: "".join(sorted(field.name.split("_"))) for field in FIELDS}
+def _find_similar_key(key: str) -> str | None:
+    """Return the known key of which a lower-case key is a misspelling; None if it is a word of its own.
 
-
-def _meant_by(key: str) -> str | None:
-    """The known key that an unknown one is a misspelling of, in lower case; None where it is a word of its own.
-
-    Only the signs between words, their order, and a slip or two count. `client_certificate` is no `ca_certificate`,
-    though difflib finds them four fifths alike.
+    Only the separators, the order of the words and one or two typos count: difflib finds `client_certificate` and
+    `ca_certificate` four fifths alike.
     """
-    words = _BETWEEN.split(key)
-    joined, ordered = "".join(words), "".join(sorted(words))
-    for name, sorted_words in _EXTRAS.items():
+    words = _WORD_SEPARATOR.split(key)
+    joined, sorted_words = "".join(words), "".join(sorted(words))
+    for name, sorted_name in _EXTRA_KEYS.items():
         known = name.replace("_", "")
-        slips = 1 if len(known) < 8 else 2
-        if ordered == sorted_words or (abs(len(joined) - len(known)) <= slips and _slips(joined, known) <= slips):
+        max_typos = 1 if len(known) < 8 else 2
+        if sorted_words == sorted_name or (
+            abs(len(joined) - len(known)) <= max_typos and _edit_distance(joined, known) <= max_typos
+        ):
             return name
     return None
 
 
-def _slips(one: str, other: str) -> int:
-    """How many letters were added, left out, exchanged or swapped with their neighbor (optimal string alignment)."""
+def _edit_distance(one: str, other: str) -> int:
+    """Return the optimal string alignment distance: insertions, deletions, replacements and swapped neighbors."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, start=1):
@@ -350,51 +135,277 @@ def _slips(one: str, other: str) -> int:
     return row[-1]
 
 
-def settle(values: Mapping[str, object], faults: Faults) -> Values:
-    """Coerce every value, merge the SSIS connection string, apply the defaults, and check what belongs together.
+# --- All settings.
+
+
+def parse_settings(values: Mapping[str, object], faults: Faults) -> Settings:
+    """Coerce every value, merge the SSIS connection string, apply the defaults and check the combinations.
 
     Args:
-        values: settings by name, in any type; None and blank text mean "not set".
-        faults: where each fault is added.
+        values: settings by key, of any type; None and blank text mean "not set".
+        faults: collects the faults.
 
     Returns:
-        Every setting by its name, plus `unknown_properties` and `notes`.
+        Every setting by its key, plus `unknown_properties` and `notes`, but without `ssis_properties`.
     """
-    settled: Values = {name: coerce(field, values.get(name), faults) for name, field in ALL_FIELDS.items()}
-    settled["unknown_properties"] = values.get("unknown_properties") or ()
-    settled["notes"] = values.get("notes") or ()
-    _merge_ssis_properties(settled, faults)
+    settings: Settings = {name: coerce(field, values.get(name), faults) for name, field in ALL_FIELDS.items()}
+    settings["unknown_properties"] = values.get("unknown_properties") or ()
+    settings["notes"] = values.get("notes") or ()
+    _merge_ssis_properties(settings, faults)
     for name, field in ALL_FIELDS.items():
-        if settled[name] is None:
-            settled[name] = field.default
-    if settled["port"] is None:
-        settled["port"] = 465 if settled["ssl_mode"] == SslMode.IMPLICIT else 25
-    check(settled, faults)
-    return settled
+        if name in settings and settings[name] is None:
+            settings[name] = field.default
+    if settings["port"] is None:
+        settings["port"] = 465 if settings["ssl_mode"] == SslMode.IMPLICIT else 25
+    _check_combinations(settings, faults)
+    return settings
 
 
-def _merge_ssis_properties(settled: Values, faults: Faults) -> None:
-    """Fill what the fields left empty; a contradiction is a fault."""
-    text = settled["ssis_properties"]
-    settled["ssis_properties"] = None  # it lives on in the fields, and is written anew from them
-    if not isinstance(text, str):
+def _merge_ssis_properties(settings: Settings, faults: Faults) -> None:
+    """Fill the empty settings from the SSIS connection string; a contradiction is a fault."""
+    connection_string = settings.pop("ssis_properties")
+    if not isinstance(connection_string, str):
         return
-    found = parse_ssis_properties(text)
-    faults.extend(found.faults)
-    if found.faults:
+    properties = parse_ssis_properties(connection_string)
+    faults.extend(properties.faults)
+    if properties.faults:
         return
-    settled["unknown_properties"] = found.unknown
-    settled["notes"] = (*settled["notes"], *found.warnings)  # type: ignore[misc]
-    windows = {True: AuthMode.WINDOWS, False: AuthMode.ANONYMOUS, None: None}[found.windows_authentication]
-    ssl = {True: SslMode.STARTTLS, False: SslMode.NONE, None: None}[found.enable_ssl]
-    if ssl is SslMode.STARTTLS and settled["ssl_mode"] == SslMode.IMPLICIT:
-        ssl = SslMode.IMPLICIT  # SSIS's EnableSsl says that the line is encrypted, not from when on
-    for name, value in (("host", found.server), ("auth_mode", windows), ("ssl_mode", ssl), ("timeout", found.timeout)):
-        mine, field = settled[name], ALL_FIELDS[name]
+    settings["unknown_properties"] = properties.unknown
+    settings["notes"] = (*settings["notes"], *properties.warnings)  # type: ignore[misc]
+    auth_mode = {True: AuthMode.WINDOWS, False: AuthMode.ANONYMOUS, None: None}[properties.windows_authentication]
+    ssl_mode = {True: SslMode.STARTTLS, False: SslMode.NONE, None: None}[properties.enable_ssl]
+    if ssl_mode is SslMode.STARTTLS and settings["ssl_mode"] == SslMode.IMPLICIT:
+        ssl_mode = SslMode.IMPLICIT  # SSIS's EnableSsl only demands encryption, of either kind
+    from_ssis = {"host": properties.server, "auth_mode": auth_mode, "ssl_mode": ssl_mode, "timeout": properties.timeout}
+    for name, value in from_ssis.items():
+        own, field = settings[name], ALL_FIELDS[name]
         if value is None:
             continue
-        if mine is None:
-            settled[name] = coerce(field, value, faults)
-        elif str(mine).lower() != str(value).lower():
-            both = f" ('{mine}' here, '{value}' there)" if field.kind is Kind.CHOICE else ""
-            faults.add(name, FaultKind.CONTRADICTION, values=both)
+        if own is None:
+            settings[name] = coerce(field, value, faults)
+        elif str(own).lower() != str(value).lower():
+            values = f" ('{own}' here, '{value}' there)" if field.type is FieldType.CHOICE else ""
+            faults.add(name, FaultCode.CONTRADICTION, values=values)
+
+
+# --- One value.
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+def coerce(field: Field, value: object, faults: Faults) -> object:
+    """Return a value in the type of its field; None if it is not set, or unreadable, which adds a fault."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return value if field.type is FieldType.SECRET and value else None
+    match field.type:
+        case FieldType.CHOICE:
+            return _coerce_choice(field, value, faults)
+        case FieldType.BOOLEAN:
+            return _coerce_boolean(field, value, faults)
+        case FieldType.NUMBER:
+            return _coerce_number(field, value, faults)
+    return _coerce_text(field, value, faults)
+
+
+def _coerce_choice(field: Field, value: object, faults: Faults) -> object:
+    word = str(value).strip().lower()
+    for choice in field.choices:
+        if word == choice:
+            return choice
+    if field.name == "auth_mode" and word in ("basic", "plain", "login", "oauth2", "xoauth2"):
+        faults.add(field.name, FaultCode.BASIC, word=word)
+    else:
+        choices = ", ".join(field.choices)
+        faults.add(field.name, FaultCode.NOT_A_CHOICE, value=describe_value(value), choices=choices)
+    return None
+
+
+def _coerce_boolean(field: Field, value: object, faults: Faults) -> bool | None:
+    word = str(value).strip().lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    faults.add(field.name, FaultCode.NOT_A_BOOLEAN, value=describe_value(value))
+    return None
+
+
+def _coerce_number(field: Field, value: object, faults: Faults) -> float | int | None:
+    text = str(value).strip()
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if field.name == "port":
+        number = number if number.is_integer() else math.nan
+    low, high = field.minimum, field.maximum
+    if low is not None and high is not None and low <= number <= high:
+        return int(number) if field.name == "port" else number
+    described = "a number" if _NUMBER.fullmatch(text) else describe_value(value)
+    faults.add(field.name, FaultCode.NOT_A_NUMBER, value=described, low=f"{low:g}", high=f"{high:g}")
+    return None
+
+
+def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
+    if isinstance(value, Mapping | list | tuple | set):
+        faults.add(field.name, FaultCode.NOT_TEXT, value=describe_value(value))
+        return None
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if field.type is FieldType.SECRET:
+        return text
+    text = text.strip()
+    if field.type is FieldType.MULTILINE:
+        return _coerce_path_or_pem(field, text, faults)
+    if _CONTROL.search(text):
+        faults.add(field.name, FaultCode.CONTROL_CHARACTER)
+        return None
+    return text
+
+
+def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
+    """Return a path, or the certificates in PEM text, reformatted and without anything around them.
+
+    People paste what openssl prints around them, and one-line boxes drop line breaks. People also paste private keys:
+    no fault repeats the text.
+    """
+    if "-----BEGIN" not in text:
+        if not _CONTROL.search(text):
+            return text
+        faults.add(field.name, FaultCode.NEITHER_PATH_NOR_PEM)
+        return None
+    blocks = ["".join(block.replace("\\n", "").split()) for block in _CERTIFICATE.findall(text)]
+    if blocks and all(re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", block) for block in blocks):
+        lines = ("\n".join(textwrap.wrap(block, 64)) for block in blocks)
+        return "".join(f"-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n" for base64 in lines)
+    faults.add(field.name, FaultCode.NO_CERTIFICATE)
+    return None
+
+
+# --- The form of single settings, and combinations of several.
+
+# A DNS name or an IPv4 address. Windows host names may have underscores.
+_HOST = re.compile(r"[\w.\-]+")
+_HOST_AND_PORT = re.compile(r"(?:[^:]*|\[.*\]):\d+(?::.*)?")
+_EHLO_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]")
+# One address, with or without a display name. A quoted part is not examined here; the mail's own parser does that.
+_ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
+_LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+")
+# Excludes the characters that neither a DNS name nor a NetBIOS name may have.
+_DOMAIN = re.compile(r"[^\\/:*?\"<>|@,;=\s]+")
+_SPN = re.compile(r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+")
+_SCHEMES = ("smtp", "smtps", "smtpcm", "http", "https")
+
+
+def _check_combinations(settings: Settings, faults: Faults) -> None:
+    """Add a fault for each setting, or combination of settings, that cannot work.
+
+    A setting that could not be read, and so has its default in `settings`, causes no further fault.
+    """
+    unreadable = faults.unreadable_settings()
+    _check_host(settings, unreadable, faults)
+    _check_account(settings, unreadable, faults)
+    _check_addresses(settings, faults)
+    _check_local_hostname(settings, faults)
+
+
+def _check_host(settings: Settings, unreadable: frozenset[str], faults: Faults) -> None:
+    """Check the host, and remove the brackets around an IPv6 address."""
+    host = settings["host"]
+    if not isinstance(host, str):
+        if "host" not in unreadable:
+            faults.add("host", FaultCode.NO_HOST)
+        return
+    settings["host"] = bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if _is_ipv6_address(bare):  # its last group may look like a port
+        return
+    if "@" in host:
+        faults.add("host", FaultCode.HOST_WITH_ACCOUNT)
+    elif "://" in host:
+        scheme = host.partition("://")[0].lower()
+        shown = f"{scheme}://" if scheme in _SCHEMES else "what ends in '://'"
+        faults.add("host", FaultCode.HOST_WITH_SCHEME, scheme=shown)
+    elif _HOST_AND_PORT.fullmatch(host):
+        faults.add("host", FaultCode.HOST_WITH_PORT)
+    elif not _HOST.fullmatch(bare):
+        faults.add("host", FaultCode.NOT_A_HOST, value=describe_value(host))
+
+
+def _is_ipv6_address(host: str) -> bool:
+    if ":" not in host:
+        return False
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_account(settings: Settings, unreadable: frozenset[str], faults: Faults) -> None:
+    login, password = settings["login"], settings["password"]
+    files = [name for name in ("keytab", "ccache") if settings[name]]
+    if isinstance(login, str) and ":" in login:
+        faults.add("login", FaultCode.LOGIN_WITH_COLON)
+    if settings["auth_mode"] != AuthMode.WINDOWS:
+        given = [name for name in ("login", "password", "domain", "keytab", "ccache", "spn") if settings[name]]
+        if given and "auth_mode" not in unreadable:
+            titles, auth_mode = _join_titles(given), ALL_FIELDS["auth_mode"].title
+            faults.add(given[0], FaultCode.ACCOUNT_FOR_ANONYMOUS, given=titles, auth_mode=auth_mode)
+        return
+    if len(files) + bool(password) > 1:
+        given = [name for name in ("password", *files) if settings[name]]
+        faults.add(given[0], FaultCode.TWO_CREDENTIALS, given=_join_titles(given))
+    elif password and not login and "login" not in unreadable:
+        faults.add("password", FaultCode.NO_LOGIN)
+    _check_kerberos(settings, files, faults)
+    if login and not (password or files or unreadable & {"password", "keytab", "ccache"}):
+        faults.add("password", FaultCode.NO_PASSWORD)
+    _check_account_name(settings, unreadable, faults)
+    if settings["channel_binding"] == ChannelBinding.TLS_UNIQUE and settings["ssl_mode"] == SslMode.NONE:
+        faults.add("channel_binding", FaultCode.NO_TLS_TO_BIND_TO)
+
+
+def _join_titles(names: list[str]) -> str:
+    return " and ".join(ALL_FIELDS[name].title for name in names)
+
+
+def _check_kerberos(settings: Settings, files: list[str], faults: Faults) -> None:
+    """Check the form of the SPN, and that no Kerberos setting is combined with NTLM."""
+    spn = settings["spn"]
+    if settings["windows_protocol"] == WindowsProtocol.NTLM:
+        for name in (*files, *(["spn"] if spn else [])):
+            faults.add(name, FaultCode.KERBEROS_ONLY, windows_protocol=ALL_FIELDS["windows_protocol"].title)
+    if isinstance(spn, str) and not _SPN.fullmatch(spn):
+        faults.add("spn", FaultCode.NOT_AN_SPN)
+
+
+def _check_account_name(settings: Settings, unreadable: frozenset[str], faults: Faults) -> None:
+    """Check the form of the login and the domain, and that the domain is given once."""
+    login, domain = settings["login"], settings["domain"]
+    if isinstance(login, str) and ":" not in login and not _LOGIN.fullmatch(login):
+        faults.add("login", FaultCode.NOT_A_LOGIN)
+    if isinstance(domain, str) and not _DOMAIN.fullmatch(domain):
+        faults.add("domain", FaultCode.NOT_A_DOMAIN, value=describe_value(domain))
+    if domain and not login and "login" not in unreadable:
+        faults.add("domain", FaultCode.DOMAIN_WITHOUT_LOGIN)
+    if isinstance(login, str) and isinstance(domain, str):
+        in_login = login.split("\\")[0] if "\\" in login else login.rpartition("@")[2] if "@" in login else ""
+        if in_login and in_login.lower() != domain.lower():
+            faults.add("domain", FaultCode.TWO_DOMAINS)
+
+
+def _check_addresses(settings: Settings, faults: Faults) -> None:
+    for name in ("from_address", "reply_to"):
+        value = settings[name]
+        if not isinstance(value, str):
+            continue
+        separator = ";" if ";" in value else "," if name == "reply_to" else None
+        parts = value.split(separator) if separator and name == "reply_to" else [value]
+        if not all(_ADDRESS.fullmatch(part.strip()) for part in parts if part.strip()):
+            faults.add(name, FaultCode.NOT_AN_ADDRESS, value=describe_value(value))
+
+
+def _check_local_hostname(settings: Settings, faults: Faults) -> None:
+    name = settings["local_hostname"]
+    if isinstance(name, str) and not _EHLO_NAME.fullmatch(name):
+        faults.add("local_hostname", FaultCode.NOT_AN_EHLO_NAME)

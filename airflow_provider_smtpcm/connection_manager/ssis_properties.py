@@ -1,24 +1,24 @@
-"""The connection string of an SSIS SMTP connection manager, read and written. Knows nothing of the other settings.
+"""Reads and writes the connection string of an SSIS SMTP connection manager.
 
-`key=value` pairs between semicolons, keys in any order and case, blanks ignored, the last semicolon optional, and a
-bare host name for the whole string; SSIS itself writes SmtpServer, UseWindowsAuthentication, EnableSsl and, since 2012,
-Timeout. Nothing that could be part of a password is ever repeated in a message.
+`key=value` pairs separated by semicolons, keys in any order and case, blanks ignored, the last semicolon optional; a
+bare host name is a valid string too. SSIS itself writes SmtpServer, UseWindowsAuthentication, EnableSsl and, since
+2012, Timeout. No message repeats a value, since it may be part of a password.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.connection_manager.faults import Fault, FaultKind, shape
+from airflow_provider_smtpcm.connection_manager.faults import Fault, FaultCode, describe_value
 
-# Under this, a Timeout is taken as seconds: SSIS means milliseconds, and people wrote 20, 22 and 30.
-SMALLEST_PLAUSIBLE_MILLISECONDS = 1000
+# A Timeout below this is taken as seconds: SSIS means milliseconds, and people wrote 20, 22 and 30.
+_MIN_MILLISECONDS = 1000
 
 _SECRET_WORDS = ("user", "uid", "login", "pass", "pwd", "secret", "token")
-# Keys that a message may name; any other may be a piece of a password that held a semicolon and an equals sign.
-_OWN = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
-_ACCOUNT = ("User", "UserName", "User Name", "User ID", "UserId", "Uid", "Login", "Password", "Passwd", "Pwd")
-_FOREIGN = (
+# Keys that a message may name; any other may be a piece of a password that holds a semicolon and an equals sign.
+_SSIS_KEYS = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
+_ACCOUNT_KEYS = ("User", "UserName", "User Name", "User ID", "UserId", "Uid", "Login", "Password", "Passwd", "Pwd")
+_OTHER_KEYS = (
     "ConnectByProxy",
     "DeliveryMethod",
     "Domain",
@@ -28,21 +28,21 @@ _FOREIGN = (
     "UseDefaultCredentials",
     "UseSsl",
 )
-_NAMED = {key.lower(): f"'{key}'" for key in (*_OWN, *_ACCOUNT, *_FOREIGN)}
+_NAMED = {key.lower(): f"'{key}'" for key in (*_SSIS_KEYS, *_ACCOUNT_KEYS, *_OTHER_KEYS)}
 
 
 @dataclass(slots=True, kw_only=True)
 class SsisProperties:
-    """What a connection string says, and what is wrong with it.
+    """The properties in a connection string, and what is wrong with it.
 
     Args:
         server: SmtpServer.
         windows_authentication: UseWindowsAuthentication.
         enable_ssl: EnableSsl.
         timeout: Timeout, in seconds.
-        unknown: pairs that SSIS does not define, kept as they are.
-        warnings: what was understood, but should be looked at.
-        faults: what could not be understood.
+        unknown: pairs that SSIS does not define, unchanged.
+        warnings: sentences about what was read but deserves a look.
+        faults: what could not be read.
     """
 
     server: str | None = None
@@ -53,14 +53,14 @@ class SsisProperties:
     warnings: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
-    def add(self, kind: FaultKind, **details: object) -> None:
+    def add_fault(self, code: FaultCode, **details: object) -> None:
         """Add a fault."""
-        self.faults.append(Fault(field="ssis_properties", kind=kind, details=details))
+        self.faults.append(Fault(field="ssis_properties", code=code, details=details))
 
 
 def parse_ssis_properties(connection_string: str) -> SsisProperties:
-    """Read an SSIS connection string. Never raises: what is wrong stands in `faults`."""
-    found = SsisProperties()
+    """Parse an SSIS connection string. Never raises: what is wrong is in `faults`."""
+    properties = SsisProperties()
     seen: dict[str, str] = {}
     unknown: dict[str, str] = {}
     parts = [part.strip() for part in connection_string.split(";")]
@@ -71,60 +71,61 @@ def parse_ssis_properties(connection_string: str) -> SsisProperties:
         if not equals and position == 1:
             key, value = "SmtpServer", key
         elif not equals:
-            # What stands there may be the tail of a password that held a semicolon: it is not shown.
-            found.add(FaultKind.NO_EQUALS, position=position)
+            # The part may be the tail of a password with a semicolon: the message gives only its position.
+            properties.add_fault(FaultCode.NO_EQUALS, position=position)
             continue
-        word = key.lower()
-        if any(secret in word for secret in _SECRET_WORDS):
-            found.add(FaultKind.ACCOUNT_IN_STRING, key=describe_key(key, position))
+        lower = key.lower()
+        if any(word in lower for word in _SECRET_WORDS):
+            properties.add_fault(FaultCode.ACCOUNT_IN_STRING, key=describe_key(key, position))
             break  # what follows may be the rest of a password
-        if seen.setdefault(word, value) != value:
-            found.add(FaultKind.KEY_TWICE, key=describe_key(key, position))
-        elif not _take(found, word, value) and word not in unknown:
-            found.unknown += ((key, value),)
-            unknown[word] = describe_key(key, position)
+        if seen.setdefault(lower, value) != value:
+            properties.add_fault(FaultCode.DUPLICATE_KEY, key=describe_key(key, position))
+        elif not _set_property(properties, lower, value) and lower not in unknown:
+            properties.unknown += ((key, value),)
+            unknown[lower] = describe_key(key, position)
     if unknown:
-        found.warnings.append(f"SSIS connection string: {', '.join(unknown.values())} is kept, but has no effect.")
-    return found
+        properties.warnings.append(f"SSIS connection string: {', '.join(unknown.values())} is kept, but has no effect.")
+    return properties
 
 
 def describe_key(key: str, position: int) -> str:
-    """A key for a message: by its name where that is a word of the field, else by its place in the string."""
+    """Return a key for a message: the key itself if it is a known word, else its position in the string (from 1)."""
     return _NAMED.get(key.lower(), f"part {position}")
 
 
-def _take(found: SsisProperties, word: str, value: str) -> bool:
-    """Store a pair that SSIS defines; False for any other."""
-    match word:
+def _set_property(properties: SsisProperties, lower_key: str, value: str) -> bool:
+    """Store a property that SSIS defines; return whether it does."""
+    match lower_key:
         case "smtpserver":
-            found.server = value or None
+            properties.server = value or None
         case "usewindowsauthentication":
-            found.windows_authentication = _boolean("UseWindowsAuthentication", value, found)
+            properties.windows_authentication = _parse_boolean("UseWindowsAuthentication", value, properties)
         case "enablessl":
-            found.enable_ssl = _boolean("EnableSsl", value, found)
+            properties.enable_ssl = _parse_boolean("EnableSsl", value, properties)
         case "timeout":
-            found.timeout = _seconds(value, found)
+            properties.timeout = _parse_timeout(value, properties)
         case _:
             return False
     return True
 
 
-def _boolean(key: str, value: str, found: SsisProperties) -> bool | None:
+def _parse_boolean(key: str, value: str, properties: SsisProperties) -> bool | None:
     if value.lower() not in ("true", "false", ""):
-        found.add(FaultKind.NOT_A_BOOLEAN, key=key, shape=shape(value))
+        properties.add_fault(FaultCode.NOT_AN_SSIS_BOOLEAN, key=key, value=describe_value(value))
     return {"true": True, "false": False}.get(value.lower())
 
 
-def _seconds(value: str, found: SsisProperties) -> float | None:
+def _parse_timeout(value: str, properties: SsisProperties) -> float | None:
+    """Return the seconds."""
     if not value:
         return None
     if not (value.isascii() and value.isdigit() and int(value) > 0):
-        found.add(FaultKind.NOT_MILLISECONDS, shape=shape(value))
+        properties.add_fault(FaultCode.NOT_MILLISECONDS, value=describe_value(value))
         return None
     number = int(value)
-    if number >= SMALLEST_PLAUSIBLE_MILLISECONDS:
+    if number >= _MIN_MILLISECONDS:
         return number / 1000
-    found.warnings.append(
+    properties.warnings.append(
         f"SSIS connection string: Timeout={number} would be {number} milliseconds in SSIS and was taken as "
         f"{number} seconds; write Timeout={number * 1000} if that is what you mean."
     )
@@ -132,7 +133,7 @@ def _seconds(value: str, found: SsisProperties) -> float | None:
 
 
 def format_ssis_properties(properties: SsisProperties) -> str:
-    """The string in SSIS's own order and case, with the trailing semicolon that SSIS writes."""
+    """Return the connection string as SSIS writes it: its order and case, with the trailing semicolon."""
     pairs = [
         ("SmtpServer", properties.server or ""),
         ("UseWindowsAuthentication", str(bool(properties.windows_authentication))),

@@ -1,1 +1,1 @@
-"""From an Airflow connection to a live SMTP session."""
+"""The Airflow hook, and its connection form for Airflow 3.1."""

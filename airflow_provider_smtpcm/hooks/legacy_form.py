@@ -1,45 +1,44 @@
-"""The connection form of Airflow 3.1, generated from the same table; newer Airflow reads the provider info instead.
+"""The connection form of Airflow 3.1, generated from the table of settings; later versions read the provider info.
 
-Airflow 3.1 stands in for wtforms and flask_appbuilder itself, so neither needs to be installed; outside of its form
-they may be absent altogether.
+Airflow 3.1 provides stand-ins for wtforms and flask_appbuilder, so neither has to be installed; outside of its form
+they may be absent.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_smtpcm.connection_manager import FIELDS
-from airflow_provider_smtpcm.connection_manager import fields as form
-from airflow_provider_smtpcm.connection_manager.fields import Field, Kind
+from airflow_provider_smtpcm.connection_manager import FIELDS, Field, fields
+from airflow_provider_smtpcm.connection_manager.fields import FieldType
 
 
 def connection_form_widgets() -> dict[str, Any]:
-    """One widget for each extra."""
-    return {field.name: _widget(field) for field in FIELDS}
+    """Return one widget for each extra."""
+    return {field.name: _create_widget(field) for field in FIELDS}
 
 
 def ui_field_behaviour() -> dict[str, Any]:
-    """Airflow 3.1 spells the keys with underscores."""
-    return {key.replace("-", "_"): value for key, value in form.ui_field_behaviour().items()}
+    """Return `fields.ui_field_behaviour()` with underscores in the keys, as Airflow 3.1 spells them."""
+    return {key.replace("-", "_"): value for key, value in fields.ui_field_behaviour().items()}
 
 
-def _widget(field: Field) -> Any:
+def _create_widget(field: Field) -> Any:
     from wtforms import BooleanField, IntegerField, PasswordField, StringField
     from wtforms.validators import any_of
 
-    widgets = {Kind.FLAG: BooleanField, Kind.NUMBER: IntegerField, Kind.SECRET: PasswordField}
+    widgets = {FieldType.BOOLEAN: BooleanField, FieldType.NUMBER: IntegerField, FieldType.SECRET: PasswordField}
     default = None if field.in_ssis_properties else field.default
-    if field.kind is Kind.NUMBER and default is not None:
+    if field.type is FieldType.NUMBER and default is not None:
         default = int(default)
     elif isinstance(default, str):
         default = str(default)
-    validators = [any_of([str(value) for value in field.choices])] if field.kind is Kind.CHOICE else []
-    widget = widgets.get(field.kind, StringField)(
-        field.label, description=form.help_text(field), default=default, validators=validators
+    validators = [any_of([str(value) for value in field.choices])] if field.type is FieldType.CHOICE else []
+    widget = widgets.get(field.type, StringField)(
+        field.label, description=fields.plain_help(field), default=default, validators=validators
     )
-    # Airflow's stand-ins keep here what the browser gets, and the browser knows more than wtforms can say: labels of
-    # choices, maxima, sections, boxes of several lines. The real wtforms has nothing of the kind, and does without.
+    # Airflow's stand-ins keep the schema for the browser here, which supports more than wtforms: labels of choices,
+    # maxima, sections, boxes of several lines. The real wtforms has no such attribute.
     param = getattr(widget, "param", None)
     if param is not None:
-        param.schema |= form.schema(field)
+        param.schema |= fields.form_schema(field)
     return widget

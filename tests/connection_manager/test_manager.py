@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +14,13 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.connection_manager import (
     FIELDS,
     AuthMode,
+    Field,
     SmtpConnectionManager,
     SslMode,
     WindowsProtocol,
+    parse,
 )
+from airflow_provider_smtpcm.connection_manager.faults import Faults
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, Phase
 
 
@@ -322,6 +326,32 @@ def test_text_numbers_and_nulls_are_read_alike(extra: object) -> None:
     manager = SmtpConnectionManager.from_airflow(connection(port="2525", login="etl", password="p", extra=extra))
     assert (manager.auth_mode, manager.verify_certificate, manager.timeout) == (AuthMode.WINDOWS, False, 5.0)
     assert (manager.port, manager.ssl_mode, manager.account) == (2525, SslMode.STARTTLS, r"CORP\etl")
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda: SmtpConnectionManager(host="h", timeout=5),
+        lambda: SmtpConnectionManager.from_airflow(connection(port=25, extra={"timeout": "5", "auth_mode": "windows"})),
+        lambda: SmtpConnectionManager.from_connection_string("SmtpServer=h;UseWindowsAuthentication=True;"),
+    ],
+    ids=["constructor", "from Airflow", "from SSIS"],
+)
+def test_a_connection_is_parsed_once(
+    create: Callable[[], SmtpConnectionManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No value is coerced twice."""
+    coerce, coerced = parse.coerce, []
+
+    def record(field: Field, value: object, faults: Faults) -> object:
+        if value is not None:
+            coerced.append(field.name)
+        return coerce(field, value, faults)
+
+    monkeypatch.setattr(parse, "coerce", record)
+    create()
+    assert "host" in coerced
+    assert sorted(set(coerced)) == sorted(coerced)
 
 
 @pytest.mark.parametrize("extra", ["", "  \n", "null", b"", None])

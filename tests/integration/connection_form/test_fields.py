@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.connection_manager.fields import Field, Kind, help_text
+from airflow_provider_smtpcm.connection_manager.fields import Field, FieldType, plain_help
 from tests.integration.connection_form.faults import PASSWORD, Servers
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.slow
 
 SECTIONS = ("Standard Fields", "Extra Fields", "Advanced")
 WIDGETS = {
-    Kind.CHOICE: "drop-down",
-    Kind.FLAG: "switch",
-    Kind.NUMBER: "number",
-    Kind.TEXT: "text",
-    Kind.MULTILINE: "textarea",
-    Kind.SECRET: "password",
+    FieldType.CHOICE: "drop-down",
+    FieldType.BOOLEAN: "switch",
+    FieldType.NUMBER: "number",
+    FieldType.TEXT: "text",
+    FieldType.MULTILINE: "textarea",
+    FieldType.SECRET: "password",
 }
 #: What the form is filled with, by label; and what is changed then, where None is the cross of a drop-down.
 FILLED = {
@@ -74,15 +74,15 @@ def shown_before_anything_is_filled_in(field: Field, *, standard: bool) -> Any:
 
     default = None if field.in_ssis_properties else field.default
     words = {True: "on", False: "off", None: ""}
-    if field.kind is Kind.CHOICE:
+    if field.type is FieldType.CHOICE:
         value = field.choices[str(default)] if default is not None else ""
     else:
         value = f"{default:g}" if isinstance(default, float) else words[default]  # type: ignore[index]
     # Airflow's own box for the port knows no bounds, and its own fields have no help.
-    bounded = field.kind is Kind.NUMBER and not standard
+    bounded = field.type is FieldType.NUMBER and not standard
     return Shown(
-        widget=WIDGETS[field.kind],
-        help="" if standard else help_text(field),
+        widget=WIDGETS[field.type],
+        help="" if standard else plain_help(field),
         value=value,
         placeholder=field.placeholder,
         maximum=f"{field.maximum:g}" if bounded else None,
@@ -112,7 +112,7 @@ def test_every_setting_is_in_the_form_as_the_table_has_it(page: Page) -> None:
                 field.label,
                 shown_before_anything_is_filled_in(field, standard=standard),
             )
-            if field.kind is Kind.CHOICE:
+            if field.type is FieldType.CHOICE:
                 assert form.choices(field.label) == list(field.choices.values())
     form.close()
 
