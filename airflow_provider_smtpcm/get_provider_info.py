@@ -2,7 +2,7 @@
 
 
 def get_provider_info() -> dict[str, object]:
-    """Return a new dict for each call, since Airflow adds to it. `package-name` is the distribution's canonical name."""
+    """Return a new dict each time, since Airflow adds to it. `package-name` is the distribution's canonical name."""
     from airflow_provider_smtpcm.connection_manager.fields import conn_fields, ui_field_behaviour
 
     integration = "SMTP Connection Manager"

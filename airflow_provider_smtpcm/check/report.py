@@ -187,7 +187,7 @@ class Recorder(Trace):
 
     def has_ticket(self, kerberos: KerberosClient) -> None:
         """When the ticket ends."""
-        found = kerberos.ticket
+        found = kerberos.service_ticket
         if found is not None:
             name, ends = found
             self.tell(Step.TICKET, f"service ticket {name}, until {moment(ends)}")

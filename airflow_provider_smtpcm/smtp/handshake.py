@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectError, Phase, TlsError
-from airflow_provider_smtpcm.smtp.auth.windows import Authentication, WindowsAuthenticator
+from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.trace import Step, Trace

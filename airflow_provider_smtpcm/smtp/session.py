@@ -14,7 +14,8 @@ from typing import Self
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectError, MailError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.auth.windows import Authentication, WindowsAuthenticator
+from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
+from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.batch import BatchSender
 from airflow_provider_smtpcm.smtp.cancellation import only_delivery
 from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest, in_order

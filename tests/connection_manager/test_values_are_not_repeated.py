@@ -94,7 +94,7 @@ def test_what_is_not_written_as_a_path_is_not_repeated_where_the_file_is_missing
     for given, shown in ((value, False), ("/nowhere/at/Hunter2x", True)):
         manager = SmtpConnectionManager(host="h", **account, **{setting: given})  # type: ignore[arg-type]
         with pytest.raises((AuthenticationError, TlsError)) as caught:
-            _ = tls_context(manager) if setting == "ca_certificate" else KerberosClient(manager)._credential()
+            _ = tls_context(manager) if setting == "ca_certificate" else KerberosClient(manager)._find_credential()
         assert ("Hunter2x" in str(caught.value)) is shown
         assert "cannot be used" in str(caught.value)
 

@@ -263,7 +263,7 @@ def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(
     binding_server: Serve, kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not before each mail."""
-    monkeypatch.setattr(sign_in, "KERBEROS_SECONDS", 1.0)
+    monkeypatch.setattr(sign_in, "KDC_TIMEOUT", 1.0)
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     connection = manager(server, login=r"CORP\alice", password=kerberos.password_of("alice"))
     authenticator = WindowsAuthenticator(connection)

@@ -19,10 +19,10 @@ from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.transport import Wire
 from tests.integration.programs import KERBEROS_COMMAND
+from tests.smtp.auth.test_sasl import CHALLENGE
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.frames import secrets_in
 from tests.smtp.test_opening import GREETING
-from tests.smtp.test_sasl import CHALLENGE
 
 PASSWORD = "correct horse"
 WINDOWS = {"auth_mode": "windows", "login": r"CORP\alice", "password": PASSWORD}

@@ -22,8 +22,8 @@ from airflow_provider_smtpcm.errors import (
     TlsError,
 )
 from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.auth.test_sasl import CHALLENGE
 from tests.smtp.dialogue import Dialogue, Pace
-from tests.smtp.test_sasl import CHALLENGE
 
 ManagerFor = Callable[..., SmtpConnectionManager]
 WINDOWS = {"auth_mode": "windows", "login": r"CORP\alice", "password": "correct horse"}

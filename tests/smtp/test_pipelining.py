@@ -17,10 +17,10 @@ from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
+from tests.smtp.auth.test_sasl import CHALLENGE
 from tests.smtp.dialogue import Dialogue, Dialogues, Pace
 from tests.smtp.files import Changing
 from tests.smtp.server import Habit, Server
-from tests.smtp.test_sasl import CHALLENGE
 
 ManagerFor = Callable[..., SmtpConnectionManager]
 HELLO = "S: 220 mail.corp.example ESMTP\nC: EHLO *\nS: 250-mail.corp.example\nS: 250-SIZE 0\nS: 250 PIPELINING"

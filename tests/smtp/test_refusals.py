@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.auth.remedies import How, sign_in_remedy
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
 
 
@@ -71,14 +70,3 @@ def test_a_relay_that_is_refused_is_told_as_one() -> None:
     reply = Reply(code=550, enhanced="5.7.1", text="Unable to relay")
     assert "does not relay" in remedy_for(reply, anonymous=False)
     assert "'Windows Authentication'" in remedy_for(reply, anonymous=True)
-
-
-@pytest.mark.parametrize("how", [How(), How(bound=True), How(protocol="Kerberos", identity="svc", bound=True)])
-def test_a_refused_sign_in_says_in_three_sentences_what_helps_first(how: How) -> None:
-    """The rest is in the documents."""
-    reply = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
-    remedy = sign_in_remedy(reply, name="NTLM", how=how, longest=500)
-    assert remedy.endswith(".")
-    assert remedy.count(". ") <= 2
-    assert ("'Channel binding'" in remedy) is how.bound
-    assert ("'User name'" in remedy) is (how.protocol == "NTLM")

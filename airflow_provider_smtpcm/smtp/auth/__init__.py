@@ -1,1 +1,1 @@
-"""Windows Authentication: who we are, by which protocol, and what ties it to the line. Knows no mail."""
+"""Windows Authentication by SASL: Kerberos and NTLM, channel bindings, and remedies for a refused sign-in."""

@@ -1,4 +1,4 @@
-"""What the server and the account are called in Kerberos, and which realms this worker knows. Gets no tickets."""
+"""Kerberos names: the server's SPNs, the account's principal, and the realms that this worker's krb5.conf defines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
 
 _NETBIOS = re.compile(r"([^\\]+)\\(.+)")
+_MAX_CONFIGURATION_FILES = 100
 
 
 def service_names(manager: SmtpConnectionManager) -> list[str]:
-    """The names that the server may have in Kerberos, the likeliest first.
+    """Return the SPNs that the server may have, the most likely first.
 
     Raises:
-        AuthenticationError: the server is given by its address, which is nobody's name in Kerberos.
+        AuthenticationError: the server is given by its address, which is no name in Kerberos.
     """
     if manager.spn:
         return [manager.spn]
@@ -33,15 +34,15 @@ def service_names(manager: SmtpConnectionManager) -> list[str]:
 
 
 def principal_name(manager: SmtpConnectionManager) -> str:
-    r"""The account as a Kerberos principal: `alice@CORP.EXAMPLE` for any of the ways in which a login is written.
+    r"""Return the account as a Kerberos principal: `alice@CORP.EXAMPLE`, however the login is written.
 
     Raises:
-        AuthenticationError: `CORP\alice`, and no realm of that name is known here.
+        AuthenticationError: the login is `CORP\alice`, and no realm of that name is known here.
     """
     login = manager.login or ""
-    named = _NETBIOS.fullmatch(login)
-    user, domain = (named[2], named[1]) if named else (login, manager.domain or "")
-    if not named and "@" in login:
+    netbios = _NETBIOS.fullmatch(login)
+    user, domain = (netbios[2], netbios[1]) if netbios else (login, manager.domain or "")
+    if not netbios and "@" in login:
         user, _, domain = login.rpartition("@")
     if not domain:
         return user
@@ -56,7 +57,12 @@ def principal_name(manager: SmtpConnectionManager) -> str:
 
 
 def realm_of(domain: str) -> str | None:
-    """The realm of a Windows domain: its DNS name in capitals; for a NetBIOS name the default realm that begins so."""
+    """Return the realm of a Windows domain.
+
+    Args:
+        domain: a DNS name, whose realm is the same in capitals; or a NetBIOS name, whose realm is the default realm if
+            that begins with it.
+    """
     if "." in domain:
         return domain.upper()
     default = default_realm()
@@ -66,7 +72,7 @@ def realm_of(domain: str) -> str | None:
 
 
 def default_realm() -> str | None:
-    """The realm of krb5.conf; None where there is none."""
+    """Return the default realm of krb5.conf; None if there is none."""
     try:
         import krb5
 
@@ -76,25 +82,25 @@ def default_realm() -> str | None:
     return realm.decode()
 
 
-def realm_is_configured(realm: str) -> bool:
-    """Whether this worker's krb5.conf speaks of a realm; one that it has to search for by DNS is not waited for."""
+def is_realm_configured(realm: str) -> bool:
+    """Return whether krb5.conf defines a realm; to look for its KDC by DNS could take long."""
     if realm == default_realm():
         return True
     entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)
-    return any(entry.search(text) for text in _configuration())
+    return any(entry.search(text) for text in _read_configuration())
 
 
-def _configuration() -> list[str]:
-    """The text of krb5.conf and of what it includes."""
+def _read_configuration() -> list[str]:
+    """Return the text of krb5.conf and of the files that it includes."""
     paths = [Path(path) for path in os.environ.get("KRB5_CONFIG", "/etc/krb5.conf").split(":") if path]
     texts: list[str] = []
-    while paths and len(texts) < 100:
+    while paths and len(texts) < _MAX_CONFIGURATION_FILES:
         path = paths.pop()
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
         texts.append(text)
-        for word, included in re.findall(r"^\s*(include|includedir)\s+(\S+)", text, re.MULTILINE):
-            paths += sorted(Path(included).glob("*")) if word == "includedir" else [Path(included)]
+        for directive, included in re.findall(r"^\s*(include|includedir)\s+(\S+)", text, re.MULTILINE):
+            paths += sorted(Path(included).glob("*")) if directive == "includedir" else [Path(included)]
     return texts

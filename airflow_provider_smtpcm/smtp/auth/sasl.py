@@ -1,91 +1,256 @@
-"""Drives a SASL mechanism over the wire (RFC 4954). Knows no mail, and not how a mechanism was chosen."""
+"""SASL: the mechanisms as generators of bytes, and their exchange with the server (RFC 4954, MS-SMTPNTLM).
+
+A mechanism yields a token, receives the server's, and returns when it is complete; it uses no socket. What is sent into
+it is the server's decoded challenge, or `None` for the server's success (235), at which an incomplete mechanism raises.
+The first token is passed in, since it must exist before AUTH is sent. `b""` is a token too, sent as an empty line.
+"""
 
 from __future__ import annotations
 
 import binascii
 import contextlib
 import dataclasses
+import logging
 import re
 import struct
+import threading
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
-from airflow_provider_smtpcm.smtp.auth.remedies import How, sign_in_remedy
+from airflow_provider_smtpcm.smtp.auth.remedies import authentication_remedy
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Wire
 
 if TYPE_CHECKING:
-    from spnego import ContextProxy
-
-
-# folded: SASL mechanisms as generators of bytes: each yields a token, receives the server's, and returns when done.
-#   No socket.
-#   What is sent into a mechanism is the server's decoded challenge, or `None` for the server's success (235). A
-#   mechanism
-#   that had something left to say or to hear then has not proved anything, or the server has not, and raises. The first
-#   token is handed in, since it has to be made before AUTH is said; `b""` is a token too, and goes out as an empty
-#   line.
+    from spnego import ContextProxy, ContextReq
+    from spnego.channel_bindings import GssChannelBindings
 
 Mechanism = Generator[bytes, bytes | None, None]
 
-_NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet says that no security layer is wanted
+_NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet means that no security layer is acceptable
 _ASK = "Ask the server's administrator whether it really offers this mechanism."
+_UNTRUSTED = "Do not trust this server; ask its administrator what answers on this port."
+# This many characters in a row that equal a part of a token are no coincidence.
+_MIN_REPEATED = 16
+_LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
+
+_log_levels_lock = threading.Lock()
 
 
-def ntlm(context: ContextProxy, token: bytes) -> Mechanism:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authentication:
+    """How a session is authenticated.
+
+    Args:
+        mechanism: the SASL mechanism.
+        protocol: `Kerberos` or `NTLM`.
+        identity: the account, as far as the client knows it.
+        reason: why this protocol was chosen.
+        has_channel_binding: whether the tokens carry a channel binding.
+    """
+
+    mechanism: str
+    protocol: str
+    identity: str
+    reason: str = ""
+    has_channel_binding: bool = False
+
+    def __str__(self) -> str:
+        protocol = "" if self.mechanism == self.protocol else f" ({self.protocol})"
+        return f"{self.mechanism}{protocol} as {self.identity}"
+
+
+# --- The exchange.
+
+
+def authenticate(wire: Wire, mechanism: Mechanism, authentication: Authentication, *, trace: Trace = LOG) -> None:
+    """Exchange a mechanism's tokens with the server until its 235.
+
+    The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
+    an initial response (RFC 4954 4 forbids one that does not fit the line), so the first 334 carries no token: its text
+    is for humans (MS-SMTPNTLM 2.2.1.2).
+
+    Args:
+        wire: after EHLO.
+        mechanism: the tokens.
+        authentication: the name of the mechanism, and what the remedy of a refusal depends on.
+        trace: receives each step, without tokens.
+
+    Raises:
+        AuthenticationError: the server refused, or one of the two sides has not proved its identity.
+    """
+    name = authentication.mechanism
+    trace.begin(Step.SIGN_IN)
+    token = next(mechanism)
+    token_lines: list[str] = []
+    trace.tell(Step.SIGN_IN, f"C: AUTH {name}")
+    wire.command(f"AUTH {name}")
+    reply = wire.read_reply(secret=True)
+    while reply.code == 334:
+        line = binascii.b2a_base64(token, newline=False).decode("ascii")
+        token_lines.append(line)
+        trace.tell(Step.SIGN_IN, f"S: 334 ({len(reply.text)} octets, not shown)" if reply.text else "S: 334")
+        trace.tell(Step.SIGN_IN, f"C: a token of {len(token)} octets, not shown" if token else "C: an empty line")
+        wire.command(line, secret=True)
+        reply = wire.read_reply(secret=True)
+        if reply.code != 334:
+            break
+        token_lines.append(reply.text)
+        try:
+            token = mechanism.send(_decode_challenge(wire, name, reply))
+        except StopIteration:
+            _cancel(wire)
+            raise _unexpected_challenge(name, server=wire.peer) from None
+        except MailError:
+            _cancel(wire)
+            raise
+    # Some servers repeat what they did not understand, and from a token a password can be guessed offline.
+    if _repeats_token(reply.text, token_lines):
+        reply = dataclasses.replace(reply, text="(text that repeats a token, not shown)")
+    trace.tell(Step.SIGN_IN, f"S: {reply}")
+    if reply.code != 235:
+        longest_line = max(map(len, token_lines), default=0)
+        raise AuthenticationError(
+            f"{wire.peer} refused the sign-in by {name} with '{reply}'.",
+            remedy=authentication_remedy(reply, authentication, longest_line=longest_line),
+            reply=reply,
+            retryable=reply.transient,
+        )
+    with contextlib.suppress(StopIteration):
+        mechanism.send(None)
+
+
+def _repeats_token(text: str, token_lines: list[str]) -> bool:
+    """Return whether a text contains a part of a token, with or without line breaks in it, or looks like a token."""
+    if _LIKE_A_TOKEN.search(text):
+        return True
+    run = re.sub(r"[^A-Za-z0-9+/=]", "", text)
+    return any(
+        run[at : at + _MIN_REPEATED] in token for at in range(len(run) - _MIN_REPEATED + 1) for token in token_lines
+    )
+
+
+def _decode_challenge(wire: Wire, name: str, reply: Reply) -> bytes:
+    try:
+        return binascii.a2b_base64(reply.text.encode(), strict_mode=True) if reply.text else b""
+    except ValueError:
+        raise AuthenticationError(
+            f"{name}: the challenge of {wire.peer} is not base64.",
+            remedy="Ask the server's administrator whether it really offers this mechanism; a proxy may garble it.",
+        ) from None
+
+
+def _cancel(wire: Wire) -> None:
+    """Cancel the exchange (RFC 4954 4); the server's 501 is of no interest."""
+    with contextlib.suppress(MailError):
+        wire.command("*")
+        wire.read_reply(secret=True)
+
+
+# --- The mechanisms.
+
+
+def create_context(
+    credential: Any,
+    *,
+    protocol: str,
+    service: str,
+    host: str,
+    requirements: ContextReq,
+    bindings: GssChannelBindings | None,
+) -> ContextProxy:
+    """Create a client's security context, before its first step, with pyspnego's logging of tokens off.
+
+    Args:
+        credential: one of pyspnego's credential objects; None for the worker's own identity.
+        protocol: `kerberos`, `ntlm`, or `negotiate` for SPNEGO.
+        service: the first half of the server's SPN.
+        host: the second half.
+        requirements: what the context must be capable of.
+        bindings: the channel binding.
+    """
+    import spnego
+
+    _disable_token_logging()
+    return spnego.client(
+        credential,
+        hostname=host,
+        service=service,
+        protocol=protocol,
+        context_req=requirements,
+        channel_bindings=bindings,
+    )
+
+
+def _disable_token_logging() -> None:
+    """Raise the level of pyspnego's loggers to INFO if it is lower; lower none.
+
+    At DEBUG pyspnego logs every token, and from an NTLM token the password can be guessed offline. Each of its modules
+    has a logger, which may have a level of its own.
+    """
+    with _log_levels_lock:
+        children = [name for name in list(logging.Logger.manager.loggerDict) if name.startswith("spnego.")]
+        for name in ("spnego", *children):
+            logger = logging.getLogger(name)
+            if logger.getEffectiveLevel() < logging.INFO:
+                logger.setLevel(logging.INFO)
+
+
+def ntlm_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     """AUTH NTLM (MS-SMTPNTLM 3.1.5; the three messages of MS-NLMP).
 
     Args:
         context: after its first step.
-        token: what that step gave, the NEGOTIATE_MESSAGE.
+        token: the result of that step, the NEGOTIATE_MESSAGE.
 
     Raises:
         AuthenticationError: the server's tokens are not NTLM, or its success came too early.
     """
     challenge = yield token
-    answer = _step("NTLM", context, challenge)
-    if (yield answer) is not None:
-        raise _more("NTLM")
+    response = _step("NTLM", context, challenge)
+    if (yield response) is not None:
+        raise _unexpected_challenge("NTLM")
 
 
-def gssapi(context: ContextProxy, token: bytes) -> Mechanism:
-    """AUTH GSSAPI (RFC 4752 3.1); Exchange takes SPNEGO and NTLM tokens in it too.
+def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
+    """AUTH GSSAPI (RFC 4752 3.1); Exchange accepts SPNEGO and NTLM tokens in it too.
 
-    It ends with the security layer: four octets from the server, of which we demand that no layer is acceptable, and
-    four from us that choose it, without an authorization identity.
+    It ends with the security layer: four octets from the server, which must allow "no layer", and four from the client
+    that choose it, without an authorization identity.
 
     Args:
         context: after its first step.
-        token: what that step gave.
+        token: the result of that step.
 
     Raises:
-        AuthenticationError: the server's tokens cannot be read, it wants a layer, or its success came too early.
+        AuthenticationError: the server's tokens cannot be read, it requires a layer, or its success came too early.
     """
     challenge = yield from _establish("GSSAPI", context, token)
-    if challenge == b"":  # after a last token of ours that asked for no answer (RFC 4752 3.1)
+    if challenge == b"":  # the reply to a last token of ours that needed none (RFC 4752 3.1)
         challenge = yield b""
     yield from _choose_no_layer("GSSAPI", context, challenge)
 
 
-def gss_spnego(context: ContextProxy, token: bytes) -> Mechanism:
-    """AUTH GSS-SPNEGO: SPNEGO tokens (RFC 4178), then either nothing (Cyrus) or the round of RFC 4752 (Dovecot).
+def gss_spnego_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
+    """AUTH GSS-SPNEGO: SPNEGO tokens (RFC 4178), then either nothing (Cyrus) or the security layer (Dovecot).
 
-    The protocol inside stays the one that it began with, whatever the server would rather have. With NTLM inside the
-    server proves nothing, as in AUTH NTLM: verified TLS does that.
+    The protocol inside remains the one of the first token, whatever the server prefers. With NTLM inside, as in AUTH
+    NTLM, the server proves nothing: verified TLS does that.
 
     Args:
         context: after its first step.
-        token: what that step gave, a NegTokenInit.
+        token: the result of that step, a NegTokenInit.
 
     Raises:
-        AuthenticationError: the server's tokens cannot be read, it wants a layer, or its success came too early.
+        AuthenticationError: the server's tokens cannot be read, it requires a layer, or its success came too early.
     """
     challenge = yield from _establish("GSS-SPNEGO", context, token, may_succeed=True)
     if challenge == b"":
         challenge = yield b""
     if challenge is None:
-        # A server may call SPNEGO complete while Kerberos inside never proved it: only keys that exist can wrap.
+        # A server may call SPNEGO complete although it never proved itself in Kerberos: wrapping needs real keys.
         _wrap("GSS-SPNEGO", context, b"")
         return
     yield from _choose_no_layer("GSS-SPNEGO", context, challenge)
@@ -94,15 +259,25 @@ def gss_spnego(context: ContextProxy, token: bytes) -> Mechanism:
 def _establish(
     name: str, context: ContextProxy, token: bytes, *, may_succeed: bool = False
 ) -> Generator[bytes, bytes | None, bytes | None]:
-    """Carry tokens until the context is complete; returns what the server said after that."""
+    """Exchange tokens until the context is complete.
+
+    Args:
+        name: the SASL mechanism.
+        context: after its first step.
+        token: the result of that step.
+        may_succeed: whether the server's success may follow at once, without a security layer.
+
+    Returns:
+        The first challenge after that; None for the server's success.
+    """
     protocol = context.negotiated_protocol or "ntlm"
     proofs = 0
     while True:
         challenge = yield token
         if context.complete:
-            # NTLM's proof is its third message: a server that completes SPNEGO before it has let nobody in.
+            # NTLM's proof is its third message: SPNEGO that is complete before it authenticates no one.
             if (challenge is None and not may_succeed) or (protocol == "ntlm" and not proofs):
-                raise _too_early(name)
+                raise _premature_success(name)
             return challenge
         token = _step(name, context, challenge)
         proofs += bool(token)
@@ -115,10 +290,10 @@ def _establish(
 
 def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> Mechanism:
     if offer is None:
-        raise _too_early(name)
+        raise _premature_success(name)
     try:
         layers = context.unwrap(offer).data
-    except _stray_errors() as error:
+    except _token_errors() as error:
         raise AuthenticationError(
             f"{name}: the server's offer of a security layer cannot be unwrapped ({type(error).__name__}).", remedy=_ASK
         ) from None
@@ -129,17 +304,18 @@ def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> M
             remedy="Have the server accept 'no layer' (for Cyrus SASL: minssf 0).",
         )
     if (yield _wrap(name, context, b"\x01\x00\x00\x00")) is not None:
-        raise _more(name)
+        raise _unexpected_challenge(name)
 
 
 def _step(name: str, context: ContextProxy, challenge: bytes | None) -> bytes:
     if challenge is None:
-        raise _too_early(name)
+        raise _premature_success(name)
     try:
         return context.step(challenge) or b""
-    except _stray_errors() as error:
+    except _token_errors() as error:
         raise AuthenticationError(
-            f"{name}: the server's challenge of {len(challenge)} octets cannot be used ({describe(error)}).",
+            f"{name}: the server's challenge of {len(challenge)} octets cannot be used "
+            f"({describe_library_error(error)}).",
             remedy="The server, or a proxy in between, sent something that is not of this mechanism; if it is, its "
             "administrator finds the reason in the server's log.",
         ) from None
@@ -148,23 +324,15 @@ def _step(name: str, context: ContextProxy, challenge: bytes | None) -> bytes:
 def _wrap(name: str, context: ContextProxy, data: bytes) -> bytes:
     try:
         return context.wrap(data, encrypt=False).data
-    except _stray_errors():
+    except _token_errors():
         raise AuthenticationError(
             f"{name}: the server says that we are signed in, but never proved that it is the server.",
-            remedy="Do not trust this server; ask its administrator what answers on this port.",
+            remedy=_UNTRUSTED,
         ) from None
 
 
-def describe(error: Exception) -> str:
-    """An error of the libraries below in their own words, without their prefix and without a token."""
-    if isinstance(error, struct.error | IndexError):
-        return "it ends too early"
-    text = str(getattr(error, "base_error", None) or "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _stray_errors() -> tuple[type[Exception], ...]:
-    """What the libraries below raise for octets that they cannot read."""
+def _token_errors() -> tuple[type[Exception], ...]:
+    """Return what pyspnego, python-gssapi and python-krb5 raise for octets that they cannot read."""
     from spnego.exceptions import SpnegoError
 
     return (
@@ -173,103 +341,19 @@ def _stray_errors() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
-def _too_early(name: str) -> AuthenticationError:
+def describe_library_error(error: Exception) -> str:
+    """Return the library's own words, without pyspnego's prefix and without a token."""
+    if isinstance(error, struct.error | IndexError):
+        return "it ends too early"
+    text = str(getattr(error, "base_error", None) or "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _premature_success(name: str) -> AuthenticationError:
     return AuthenticationError(
-        f"{name}: the server said that we are signed in before anything was proved.",
-        remedy="Do not trust this server; ask its administrator what answers on this port.",
+        f"{name}: the server said that we are signed in before anything was proved.", remedy=_UNTRUSTED
     )
 
 
-def _more(name: str) -> AuthenticationError:
-    return AuthenticationError(f"{name}: the server asked for more after the exchange was complete.", remedy=_ASK)
-
-
-# folded: here began the module itself
-
-# Whoever knows so much of a token in a row was told it.
-_TELLTALE = 16
-_LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
-
-
-def exchange(wire: Wire, name: str, mechanism: Mechanism, *, how: How, trace: Trace = LOG) -> None:
-    """Carry a mechanism's tokens to the server and back until the server's 235.
-
-    The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
-    an initial response (RFC 4954 4 forbids one that does not fit the line), so the first 334 carries no token: its text
-    is for humans (MS-SMTPNTLM 2.2.1.2).
-
-    Args:
-        wire: after EHLO.
-        name: the SASL mechanism.
-        mechanism: its tokens.
-        how: what a refusal means depends on it.
-        trace: told of each leg, in words that show no token.
-
-    Raises:
-        AuthenticationError: the server refused, or one of the two sides has not proved itself.
-    """
-    trace.begin(Step.SIGN_IN)
-    token = next(mechanism)
-    said: list[str] = []
-    trace.tell(Step.SIGN_IN, f"C: AUTH {name}")
-    wire.command(f"AUTH {name}")
-    reply = wire.read_reply(secret=True)
-    while reply.code == 334:
-        line = binascii.b2a_base64(token, newline=False).decode("ascii")
-        said.append(line)
-        trace.tell(Step.SIGN_IN, f"S: 334 ({len(reply.text)} octets, not shown)" if reply.text else "S: 334")
-        trace.tell(Step.SIGN_IN, f"C: a token of {len(token)} octets, not shown" if token else "C: an empty line")
-        wire.command(line, secret=True)
-        reply = wire.read_reply(secret=True)
-        if reply.code != 334:
-            break
-        said.append(reply.text)
-        try:
-            token = mechanism.send(_challenge(wire, name, reply))
-        except StopIteration:
-            _cancel(wire)
-            raise AuthenticationError(
-                f"{name}: {wire.peer} asked for more after the exchange was complete.",
-                remedy="Ask the server's administrator whether it really offers this mechanism.",
-            ) from None
-        except MailError:
-            _cancel(wire)
-            raise
-    # Some servers repeat what they did not understand, and with a token a password can be guessed off-line.
-    if _repeats(reply.text, said):
-        reply = dataclasses.replace(reply, text="(text that repeats a token, not shown)")
-    trace.tell(Step.SIGN_IN, f"S: {reply}")
-    if reply.code != 235:
-        raise AuthenticationError(
-            f"{wire.peer} refused the sign-in by {name} with '{reply}'.",
-            remedy=sign_in_remedy(reply, name=name, how=how, longest=max(map(len, said), default=0)),
-            reply=reply,
-            retryable=reply.transient,
-        )
-    with contextlib.suppress(StopIteration):
-        mechanism.send(None)
-
-
-def _repeats(text: str, said: list[str]) -> bool:
-    """Whether a text holds a part of a token that was said, line ends or not, or looks like one."""
-    if _LIKE_A_TOKEN.search(text):
-        return True
-    run = re.sub(r"[^A-Za-z0-9+/=]", "", text)
-    return any(run[at : at + _TELLTALE] in token for at in range(len(run) - _TELLTALE + 1) for token in said)
-
-
-def _challenge(wire: Wire, name: str, reply: Reply) -> bytes:
-    try:
-        return binascii.a2b_base64(reply.text.encode(), strict_mode=True) if reply.text else b""
-    except ValueError:
-        raise AuthenticationError(
-            f"{name}: the challenge of {wire.peer} is not base64.",
-            remedy="Ask the server's administrator whether it really offers this mechanism; a proxy may garble it.",
-        ) from None
-
-
-def _cancel(wire: Wire) -> None:
-    """Tell the server that we give up (RFC 4954 4); its 501 says nothing new."""
-    with contextlib.suppress(MailError):
-        wire.command("*")
-        wire.read_reply(secret=True)
+def _unexpected_challenge(name: str, *, server: str = "the server") -> AuthenticationError:
+    return AuthenticationError(f"{name}: {server} asked for more after the exchange was complete.", remedy=_ASK)

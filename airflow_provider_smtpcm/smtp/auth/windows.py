@@ -1,7 +1,8 @@
-"""Windows Authentication: which mechanism and which protocol, decided once, and why. Nothing weaker is tried instead.
+"""Windows Authentication: chooses the SASL mechanism and the protocol, and signs sessions in.
 
-Exchange offers GSSAPI and NTLM; others offer GSS-SPNEGO. Kerberos goes into GSSAPI or GSS-SPNEGO, NTLM into NTLM,
-GSS-SPNEGO or (as Exchange and .NET have it) GSSAPI. pyspnego's own choice is not used: it falls to NTLM silently.
+Exchange offers GSSAPI and NTLM; other servers offer GSS-SPNEGO. Kerberos is used in GSSAPI or GSS-SPNEGO; NTLM in NTLM,
+GSS-SPNEGO or (as Exchange and .NET do) GSSAPI. The choice is made once and nothing weaker is tried afterwards.
+pyspnego's own negotiation is not used, since it falls back to NTLM silently.
 """
 
 from __future__ import annotations
@@ -13,60 +14,43 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError, clear_frames
-from airflow_provider_smtpcm.smtp.auth.channel_binding import channel_bindings
-from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
-from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, kerberos_error
-from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE, ntlm_context, ntlm_identity
-from airflow_provider_smtpcm.smtp.auth.principals import principal_name, realm_is_configured, service_names
-from airflow_provider_smtpcm.smtp.auth.remedies import How
-from airflow_provider_smtpcm.smtp.auth.sasl import Mechanism, exchange, gss_spnego, gssapi, ntlm
+from airflow_provider_smtpcm.smtp.auth.channel_binding import compute_channel_bindings
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
+from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, explain_kerberos_error
+from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE_VARIABLE, create_ntlm_context, find_ntlm_identity
+from airflow_provider_smtpcm.smtp.auth.principals import is_realm_configured, principal_name, service_names
+from airflow_provider_smtpcm.smtp.auth.sasl import (
+    Authentication,
+    Mechanism,
+    authenticate,
+    gss_spnego_mechanism,
+    gssapi_mechanism,
+    ntlm_mechanism,
+)
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Wire
 
 if TYPE_CHECKING:
     from spnego.channel_bindings import GssChannelBindings
 
-
 log = logging.getLogger(__name__)
 
-# How long a worker may look for a KDC where Kerberos is only the better way; once for each hook.
-KERBEROS_SECONDS = 5.0
+# Seconds to wait for a KDC while NTLM is possible too; spent once for each hook.
+KDC_TIMEOUT = 5.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authentication:
-    """How we got in.
-
-    Args:
-        mechanism: the SASL mechanism.
-        protocol: `Kerberos` or `NTLM`.
-        identity: who we are to the server, as far as this side knows.
-        reason: why this protocol.
-    """
-
-    mechanism: str
-    protocol: str
-    identity: str
-    reason: str
-
-    def __str__(self) -> str:
-        inside = "" if self.mechanism == self.protocol else f" ({self.protocol})"
-        return f"{self.mechanism}{inside} as {self.identity}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Attempt:
-    how: Authentication
-    steps: Mechanism
+_KERBEROS_MECHANISMS = {"GSSAPI": gssapi_mechanism, "GSS-SPNEGO": gss_spnego_mechanism}
+_NTLM_MECHANISMS = {"NTLM": ntlm_mechanism, "GSS-SPNEGO": gss_spnego_mechanism, "GSSAPI": gssapi_mechanism}
 
 
 class WindowsAuthenticator:
-    """Signs sessions in. One for each hook: what it found out about Kerberos it keeps. Threads may share it.
+    """Signs sessions in. One for each hook: it remembers whether Kerberos works and which account was refused.
+
+    Thread-safe. Until one sign-in has succeeded, the others wait for its outcome, and a refused account is not tried
+    again, since a few attempts lock it.
 
     Args:
         manager: the account, the server, and what the connection allows.
@@ -75,109 +59,107 @@ class WindowsAuthenticator:
     def __init__(self, manager: SmtpConnectionManager) -> None:
         self._manager = manager
         self._kerberos = KerberosClient(manager)
-        self._calls = TimedCalls(self._kerberos.credential_source)
-        self._deciding = threading.Lock()
-        self._kerberos_works = False
-        self._kerberos_ruled_out: str | None = None
-        # Until one sign-in was good, the others wait for its outcome; what was refused is not tried again.
-        self._proving = threading.RLock()
-        self._proved = False
+        self._protocol_lock = threading.Lock()
+        self._has_used_kerberos = False
+        # The message of the error for which Kerberos was given up; None as long as it was not.
+        self._kerberos_failure: str | None = None
+        self._first_sign_in_lock = threading.RLock()
+        self._has_succeeded = False
         self._refused: AuthenticationError | None = None
 
     def authenticate(self, wire: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> Authentication:
-        """Sign in over this line.
+        """Sign in over this connection.
 
         Args:
-            wire: after EHLO, and after TLS where TLS is wanted.
+            wire: after EHLO, and after TLS unless clear text is allowed.
             extensions: what the server offers now.
-            trace: hears of each step.
+            trace: receives each step.
 
         Raises:
-            AuthenticationError: with what the server offered or answered, and the remedy. A refused account is not
-                tried again, here or in another thread, since a few tries lock it. The frames of what is raised hold
-                no password, hash or token.
+            AuthenticationError: with what the server offered or answered, and the remedy. No frame of its traceback
+                holds a password, hash or token.
         """
-        before = sys.exception()
+        handled = sys.exception()
         try:
-            return self._sign_in_once(wire, extensions, trace)
+            if self._has_succeeded:
+                return self._sign_in(wire, extensions, trace)
+            return self._sign_in_first(wire, extensions, trace)
         except BaseException as error:
-            clear_frames(error, before)
+            clear_frames(error, handled)
             raise
 
-    def _sign_in_once(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
-        if self._proved:
-            return self._sign_in(wire, extensions, trace)
-        # Each holder may use up a deadline of its own, so no one waits for all of them.
-        if not self._proving.acquire(timeout=wire.seconds_left(wire.timeout)):
+    def _sign_in_first(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
+        # Each holder may use up a deadline of its own, so none waits for all of them.
+        if not self._first_sign_in_lock.acquire(timeout=wire.seconds_left(wire.timeout)):
             raise wire.no_answer("did not end the sign-in of another session, whose outcome this one waited for,")
         try:
             if self._refused is not None:
                 raise copy.copy(self._refused)  # without the frames of another thread
             try:
-                signed_in = self._sign_in(wire, extensions, trace)
+                authentication = self._sign_in(wire, extensions, trace)
             except AuthenticationError as error:
                 if isinstance(error, AccountRefusedError) or (error.reply is not None and error.reply.code == 535):
                     self._refused = copy.copy(error)
                 raise
-            self._proved = True
-            return signed_in
+            self._has_succeeded = True
+            return authentication
         finally:
-            self._proving.release()
+            self._first_sign_in_lock.release()
 
     def _sign_in(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
-        if not {"NTLM", "GSSAPI", "GSS-SPNEGO"} & set(offered):
-            raise _nothing_offered(wire, offered, extensions)
+        if not _NTLM_MECHANISMS.keys() & set(offered):
+            raise _no_mechanism(wire, offered, extensions)
         trace.tell(Step.MECHANISMS, ", ".join(offered))
         trace.begin(Step.BINDING)
-        bindings = channel_bindings(self._manager.channel_binding, wire)
-        clear = "none, since there is no TLS to bind to"
-        trace.tell(Step.BINDING, str(self._manager.channel_binding) if wire.tls_version else clear)
+        bindings = compute_channel_bindings(self._manager.channel_binding, wire)
+        clear_text = "none, since there is no TLS to bind to"
+        trace.tell(Step.BINDING, str(self._manager.channel_binding) if wire.tls_version else clear_text)
         trace.begin(Step.CHOICE)
-        attempt = self._choose(offered, bindings, wire, trace)
-        trace.tell(Step.CHOICE, f"{attempt.how}: {attempt.how.reason}")
-        # A reason may be a sentence of its own, whose full stop has no place in brackets.
-        reason = attempt.how.reason.removesuffix(".")
-        log.info("%s offers %s now; signing in by %s (%s).", wire.peer, " ".join(offered), attempt.how, reason)
+        authentication, mechanism = self._choose_protocol(offered, bindings, wire, trace)
+        trace.tell(Step.CHOICE, f"{authentication}: {authentication.reason}")
+        # The reason may be a sentence, whose full stop does not belong in brackets.
+        reason = authentication.reason.removesuffix(".")
+        log.info("%s offers %s now; signing in by %s (%s).", wire.peer, " ".join(offered), authentication, reason)
         try:
-            how = How(protocol=attempt.how.protocol, identity=attempt.how.identity, bound=bindings is not None)
-            exchange(wire, attempt.how.mechanism, attempt.steps, how=how, trace=trace)
+            authenticate(wire, mechanism, authentication, trace=trace)
         except AuthenticationError as error:
-            if attempt.how.protocol == "NTLM" and self._kerberos_ruled_out:
-                # Whoever reads that NTLM failed has to know why it was not Kerberos.
-                error.message += f" (Kerberos was tried first. {self._kerberos_ruled_out})"
+            if authentication.protocol == "NTLM" and self._kerberos_failure:
+                error.message += f" (Kerberos was tried first. {self._kerberos_failure})"
             raise
-        return attempt.how
+        return authentication
 
-    def _choose(self, offered: list[str], bindings: GssChannelBindings | None, wire: Wire, trace: Trace) -> _Attempt:
-        wanted = self._manager.windows_protocol
-        if wanted is WindowsProtocol.NTLM:
-            return self._by_ntlm(offered, bindings, "the connection asks for NTLM")
-        if wanted is WindowsProtocol.KERBEROS:
-            seconds = wire.seconds_left(wire.timeout)
-            return self._by_kerberos(offered, bindings, seconds, "the connection asks for Kerberos", trace)
-        with self._deciding:
-            obstacle = self._obstacle_to_kerberos(offered)
-            if self._kerberos_works and obstacle is not None:
-                # Kerberos was good a moment ago: who strips it from the offer may be after the NTLM response.
+    def _choose_protocol(
+        self, offered: list[str], bindings: GssChannelBindings | None, wire: Wire, trace: Trace
+    ) -> tuple[Authentication, Mechanism]:
+        """Return the way to sign in, ready to begin."""
+        protocol = self._manager.windows_protocol
+        if protocol is WindowsProtocol.NTLM:
+            return self._prepare_ntlm(offered, bindings, "the connection asks for NTLM")
+        if protocol is WindowsProtocol.KERBEROS:
+            timeout = wire.seconds_left(wire.timeout)
+            return self._prepare_kerberos(offered, bindings, timeout, "the connection asks for Kerberos", trace)
+        with self._protocol_lock:
+            obstacle = self._kerberos_obstacle(offered)
+            if self._has_used_kerberos and obstacle is not None:
+                # Kerberos worked before: someone who removes it from the offer may be after the NTLM response.
                 raise obstacle
-            why_not = self._kerberos_ruled_out or (obstacle.message if obstacle else None)
+            why_not = self._kerberos_failure or (obstacle.message if obstacle else None)
             if why_not is None:
                 try:
-                    # With nothing to fall to there is no reason to hurry.
-                    seconds = wire.seconds_left(KERBEROS_SECONDS if self._has_ntlm_identity() else wire.timeout)
-                    attempt = self._by_kerberos(offered, bindings, seconds, "Kerberos comes first", trace)
+                    timeout = wire.seconds_left(KDC_TIMEOUT if self._has_ntlm_identity() else wire.timeout)
+                    prepared = self._prepare_kerberos(offered, bindings, timeout, "Kerberos comes first", trace)
                 except AccountRefusedError:
                     raise
                 except AuthenticationError as error:
-                    if self._kerberos_works or not self._has_ntlm_identity():
+                    if self._has_used_kerberos or not self._has_ntlm_identity():
                         raise
-                    why_not = self._kerberos_ruled_out = error.message
+                    why_not = self._kerberos_failure = error.message
                     trace.warn(Step.TICKET, f"none, so that Kerberos is out of the question: {why_not}")
                 else:
-                    self._kerberos_works = True
-                    return attempt
+                    self._has_used_kerberos = True
+                    return prepared
         trace.begin(Step.CHOICE)
         if not self._has_ntlm_identity():
             raise AuthenticationError(
@@ -185,22 +167,22 @@ class WindowsAuthenticator:
                 remedy=(obstacle.remedy if obstacle else "")
                 or "Enter 'User name' and 'Password', a keytab or a credential cache.",
             )
-        return self._by_ntlm(offered, bindings, why_not)
+        return self._prepare_ntlm(offered, bindings, why_not)
 
-    def _obstacle_to_kerberos(self, offered: list[str]) -> AuthenticationError | None:
-        """Why Kerberos is not even tried under `negotiate`; None where it is."""
+    def _kerberos_obstacle(self, offered: list[str]) -> AuthenticationError | None:
+        """Return why `negotiate` does not even try Kerberos; None if it does."""
         manager = self._manager
-        if not {"GSSAPI", "GSS-SPNEGO"} & set(offered):
+        if not _KERBEROS_MECHANISMS.keys() & set(offered):
             remedy = "Have Kerberos (GSSAPI) enabled on the server, or enter 'User name' and 'Password' for NTLM."
             return AuthenticationError("the server offers NTLM alone.", remedy=remedy)
         if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
-            return kerberos_error(ImportError(), "", "")
+            return explain_kerberos_error(ImportError(), "", "")
         try:
             service_names(manager)
             realm = principal_name(manager).rpartition("@")[2] if manager.password else None
         except AuthenticationError as error:
             return error
-        if realm is None or realm_is_configured(realm):
+        if realm is None or is_realm_configured(realm):
             return None
         unknown = f"this worker's krb5.conf does not know the realm {realm}."
         return AuthenticationError("the user name carries no realm." if realm == manager.login else unknown)
@@ -208,38 +190,51 @@ class WindowsAuthenticator:
     def _has_ntlm_identity(self) -> bool:
         manager = self._manager
         return bool(manager.password) or (
-            not (manager.login or manager.keytab or manager.ccache) and bool(os.environ.get(USER_FILE))
+            not (manager.login or manager.keytab or manager.ccache) and bool(os.environ.get(USER_FILE_VARIABLE))
         )
 
-    def _by_kerberos(
-        self, offered: list[str], bindings: GssChannelBindings | None, seconds: float, reason: str, trace: Trace
-    ) -> _Attempt:
-        mechanism = next((name for name in ("GSSAPI", "GSS-SPNEGO") if name in offered), None)
-        if mechanism is None:
+    def _prepare_kerberos(
+        self, offered: list[str], bindings: GssChannelBindings | None, timeout: float, reason: str, trace: Trace
+    ) -> tuple[Authentication, Mechanism]:
+        name = next((name for name in _KERBEROS_MECHANISMS if name in offered), None)
+        if name is None:
             raise AuthenticationError(
                 f"The server does not offer Kerberos (GSSAPI or GSS-SPNEGO); it offers {', '.join(offered)}.",
                 remedy="Have it enabled there, or set 'Windows protocol' to 'negotiate' or 'ntlm'.",
             )
-        wrapped = mechanism == "GSS-SPNEGO"
         trace.begin(Step.TICKET)
-        context, token = self._calls.within(seconds, lambda: self._kerberos.context(bindings, spnego_wrapped=wrapped))
-        how = Authentication(mechanism=mechanism, protocol="Kerberos", identity=self._kerberos.identity, reason=reason)
-        source = self._kerberos.credential_source
-        trace.tell(Step.TICKET, f"{how.identity} for {self._kerberos.spn}, by the {source.removeprefix('the ')}")
-        trace.has_ticket(self._kerberos)
-        return _Attempt(how=how, steps=(gss_spnego if wrapped else gssapi)(context, token))
+        kerberos = self._kerberos
+        context, token = kerberos.create_context(bindings, in_spnego=name == "GSS-SPNEGO", timeout=timeout)
+        authentication = Authentication(
+            mechanism=name,
+            protocol="Kerberos",
+            identity=kerberos.identity,
+            reason=reason,
+            has_channel_binding=bindings is not None,
+        )
+        source = kerberos.credential_source.removeprefix("the ")
+        trace.tell(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, by the {source}")
+        trace.has_ticket(kerberos)
+        return authentication, _KERBEROS_MECHANISMS[name](context, token)
 
-    def _by_ntlm(self, offered: list[str], bindings: GssChannelBindings | None, reason: str) -> _Attempt:
-        mechanism = next(name for name in ("NTLM", "GSS-SPNEGO", "GSSAPI") if name in offered)
-        steps = {"NTLM": ntlm, "GSS-SPNEGO": gss_spnego, "GSSAPI": gssapi}[mechanism]
-        identity = ntlm_identity(self._manager)
-        context, token = ntlm_context(self._manager, identity, bindings, mechanism=mechanism)
-        who = identity.account if self._manager.login else f"{identity.account}, the worker's own identity"
-        how = Authentication(mechanism=mechanism, protocol="NTLM", identity=who, reason=reason)
-        return _Attempt(how=how, steps=steps(context, token))
+    def _prepare_ntlm(
+        self, offered: list[str], bindings: GssChannelBindings | None, reason: str
+    ) -> tuple[Authentication, Mechanism]:
+        name = next(name for name in _NTLM_MECHANISMS if name in offered)
+        identity = find_ntlm_identity(self._manager)
+        context, token = create_ntlm_context(self._manager, identity, bindings, mechanism=name)
+        own = "" if self._manager.login else ", the worker's own identity"
+        authentication = Authentication(
+            mechanism=name,
+            protocol="NTLM",
+            identity=f"{identity.account}{own}",
+            reason=reason,
+            has_channel_binding=bindings is not None,
+        )
+        return authentication, _NTLM_MECHANISMS[name](context, token)
 
 
-def _nothing_offered(wire: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
+def _no_mechanism(wire: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
     if offered:
         return AuthenticationError(
             f"{wire.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "
@@ -247,10 +242,10 @@ def _nothing_offered(wire: Wire, offered: list[str], extensions: Mapping[str, st
             remedy="Have 'Integrated Windows authentication' enabled on the server's receive connector; this package "
             "sends no password by PLAIN or LOGIN.",
         )
-    seen = ", ".join(extensions) or "no extension"
-    clear = "" if wire.tls_version else " Many servers offer it after TLS only: set SSL to 'STARTTLS'."
+    extension_names = ", ".join(extensions) or "no extension"
+    clear_text = "" if wire.tls_version else " Many servers offer it after TLS only: set SSL to 'STARTTLS'."
     return AuthenticationError(
-        f"{wire.peer} offers no authentication at all (it offers {seen}).",
+        f"{wire.peer} offers no authentication at all (it offers {extension_names}).",
         remedy="If it takes mail from this worker without signing in, set Authentication to 'Anonymous'; else have "
-        f"Windows Authentication enabled on the server.{clear}",
+        f"Windows Authentication enabled on the server.{clear_text}",
     )

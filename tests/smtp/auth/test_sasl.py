@@ -15,8 +15,8 @@ from spnego._spnego import NegState, NegTokenResp
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, Phase
-from airflow_provider_smtpcm.smtp.auth.ntlm import ntlm_context, ntlm_identity
-from airflow_provider_smtpcm.smtp.auth.sasl import Mechanism, gss_spnego, gssapi, ntlm
+from airflow_provider_smtpcm.smtp.auth.ntlm import create_ntlm_context, find_ntlm_identity
+from airflow_provider_smtpcm.smtp.auth.sasl import Mechanism, gss_spnego_mechanism, gssapi_mechanism, ntlm_mechanism
 
 # MS-NLMP 4.2.4.3: the CHALLENGE_MESSAGE of the published NTLMv2 example.
 CHALLENGE = bytes.fromhex(
@@ -31,7 +31,7 @@ def mechanism(account: str | None = r"CORP\alice", password: str | None = "corre
     manager = SmtpConnectionManager(
         host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=account, password=password
     )
-    return ntlm(*ntlm_context(manager, ntlm_identity(manager), None, mechanism="NTLM"))
+    return ntlm_mechanism(*create_ntlm_context(manager, find_ntlm_identity(manager), None, mechanism="NTLM"))
 
 
 def test_a_success_before_anything_was_proved_is_not_believed() -> None:
@@ -118,7 +118,7 @@ def test_the_workers_own_line_is_read_as_it_was_meant(
     users = tmp_path / "users"
     users.write_text(content, encoding="utf-8", newline="")
     monkeypatch.setenv("NTLM_USER_FILE", str(users))
-    identity = ntlm_identity(SmtpConnectionManager(host="mail.corp.example", auth_mode=AuthMode.WINDOWS))
+    identity = find_ntlm_identity(SmtpConnectionManager(host="mail.corp.example", auth_mode=AuthMode.WINDOWS))
     assert (identity.account, identity.password) == (account, password)
 
 
@@ -197,8 +197,8 @@ def wrapped(name: str) -> Mechanism:
     manager = SmtpConnectionManager(
         host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=r"CORP\alice", password="correct horse"
     )
-    return {"GSSAPI": gssapi, "GSS-SPNEGO": gss_spnego}[name](
-        *ntlm_context(manager, ntlm_identity(manager), None, mechanism=name)
+    return {"GSSAPI": gssapi_mechanism, "GSS-SPNEGO": gss_spnego_mechanism}[name](
+        *create_ntlm_context(manager, find_ntlm_identity(manager), None, mechanism=name)
     )
 
 
@@ -341,7 +341,7 @@ class Swapped:
 
 def test_a_server_that_swaps_the_protocol_inside_spnego_gets_no_token_of_the_other() -> None:
     """Where Kerberos was begun no response of NTLM leaves."""
-    steps = gss_spnego(Swapped(), b"first")  # type: ignore[arg-type]
+    steps = gss_spnego_mechanism(Swapped(), b"first")  # type: ignore[arg-type]
     next(steps)
     with pytest.raises(AuthenticationError, match="would go on with ntlm, where kerberos was begun"):
         steps.send(b"rather NTLM")

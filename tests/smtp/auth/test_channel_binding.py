@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from airflow_provider_smtpcm.connection_manager import ChannelBinding
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.auth.channel_binding import channel_bindings
+from airflow_provider_smtpcm.smtp.auth.channel_binding import compute_channel_bindings
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 RSA = rsa.generate_private_key(65537, 2048)
@@ -58,7 +58,7 @@ def certificate(key: Key, algorithm: hashes.HashAlgorithm | None, scheme: paddin
 
 def bound_to(kind: ChannelBinding, line: Line) -> bytes | None:
     """The application data of the binding."""
-    bindings = channel_bindings(kind, line)
+    bindings = compute_channel_bindings(kind, line)  # type: ignore[arg-type]
     return bindings and bindings.application_data
 
 

@@ -11,7 +11,6 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth import kerberos
-from airflow_provider_smtpcm.smtp.auth import kerberos as kerberos_calls
 from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
 
 NO_ANSWER = r"Kerberos \(password of alice\): no KDC answered within .* seconds\."
@@ -43,23 +42,23 @@ def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
         raise LookupError("no such principal")
 
     with pytest.raises(LookupError, match="no such principal"):
-        calls.within(5, fail)
-    assert calls.within(5, lambda: 7) == 7
+        calls.run(fail, timeout=5)
+    assert calls.run(lambda: 7, timeout=5) == 7
 
 
 def test_while_a_call_that_was_given_up_goes_on_no_other_is_made(answer: threading.Event) -> None:
     """It would wait for the same KDC; once that has answered, it is asked again."""
     calls, made = TimedCalls("password of alice"), []
     with pytest.raises(AuthenticationError, match=NO_ANSWER) as caught:
-        calls.within(0.05, answer.wait)
+        calls.run(answer.wait, timeout=0.05)
     assert caught.value.retryable
     for _ in range(9):
         with pytest.raises(AuthenticationError, match=NO_ANSWER):
-            calls.within(60, lambda: made.append(1))
+            calls.run(lambda: made.append(1), timeout=60)
     assert made == []
     answer.set()
     assert gone("smtpcm-kerberos")
-    calls.within(5, lambda: made.append(1))
+    calls.run(lambda: made.append(1), timeout=5)
     assert made == [1]
 
 
@@ -67,12 +66,12 @@ def test_a_call_that_hangs_for_ever_is_not_waited_for_for_ever(
     answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a share that is away, say."""
-    monkeypatch.setattr(kerberos_calls, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.2)
     calls = TimedCalls("password of alice")
     with pytest.raises(AuthenticationError, match=NO_ANSWER):
-        calls.within(0.05, answer.wait)
+        calls.run(answer.wait, timeout=0.05)
     time.sleep(0.2)
-    assert calls.within(5, lambda: 7) == 7
+    assert calls.run(lambda: 7, timeout=5) == 7
 
 
 # --- The ticket of a password or a keytab.
@@ -83,7 +82,10 @@ def fetch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], Kerb
     """Gives somebody whose tickets come from this function."""
 
     def make(fetched: Callable[[], str]) -> KerberosClient:
-        monkeypatch.setattr(KerberosClient, "_fetch_ticket", lambda _: (None, None, fetched(), time.time() + 3600))
+        def request_ticket(_: KerberosClient) -> kerberos._Ticket:
+            return kerberos._Ticket(None, None, fetched(), time.time() + 3600)
+
+        monkeypatch.setattr(KerberosClient, "_request_ticket", request_ticket)
         login = {"auth_mode": "windows", "login": "alice", "password": "x", "domain": "CORP"}
         return KerberosClient(SmtpConnectionManager(host="mail.corp.example", **login))  # type: ignore[arg-type]
 
@@ -113,7 +115,7 @@ def test_sessions_that_need_a_ticket_at_once_fetch_one(
 
     def sign_in() -> None:
         try:
-            someone._fetched_once(None)
+            someone._renew_ticket(None)
         except AuthenticationError as error:
             failed.append(error)
 
@@ -142,12 +144,12 @@ def test_a_thread_that_hangs_in_the_library_holds_nobody_up_for_ever(
         return "soon"
 
     someone = fetch(hang_once)
-    (first,) = in_threads(1, lambda: someone._fetched_once(None))
+    (first,) = in_threads(1, lambda: someone._renew_ticket(None))
     while hanging:
         time.sleep(0.001)
     time.sleep(0.15)
-    ticket = someone._fetched_once(None)
-    assert ticket[2] == "soon"
+    ticket = someone._renew_ticket(None)
+    assert ticket.cache_name == "soon"
     answer.set()
     first.join(5)
-    assert someone._fetched_once(ticket)[2] in ("late", "soon")
+    assert someone._renew_ticket(ticket).cache_name in ("late", "soon")

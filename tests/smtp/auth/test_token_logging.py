@@ -9,8 +9,8 @@ import pytest
 import spnego
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.smtp.auth.ntlm import ntlm_context, ntlm_identity
-from tests.smtp.test_sasl import CHALLENGE
+from airflow_provider_smtpcm.smtp.auth.ntlm import create_ntlm_context, find_ntlm_identity
+from tests.smtp.auth.test_sasl import CHALLENGE
 
 NAMES = ("spnego", "spnego._ntlm", "spnego._context", "spnego._negotiate")
 
@@ -31,7 +31,7 @@ def _levels() -> Iterator[None]:
 def sign_in() -> None:
     """Both tokens of ours."""
     manager = SmtpConnectionManager(host="h", auth_mode=AuthMode.WINDOWS, login=r"CORP\alice", password="correct horse")
-    context, _ = ntlm_context(manager, ntlm_identity(manager), None, mechanism="NTLM")
+    context, _ = create_ntlm_context(manager, find_ntlm_identity(manager), None, mechanism="NTLM")
     context.step(CHALLENGE)
 
 
