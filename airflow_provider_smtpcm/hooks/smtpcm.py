@@ -1,4 +1,4 @@
-"""The hook: an Airflow connection becomes a connection manager, and that an open session. Knows no SMTP by itself."""
+"""The hook: turns an Airflow connection into a connection manager, and that into an open session."""
 
 from __future__ import annotations
 
@@ -26,41 +26,39 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 
 
-# folded: A property that is worked out once, however many threads ask for it first. Knows nothing else.
+log = logging.getLogger(__name__)
+
+# Seconds for the Test button, which a browser waits for: Airflow sets no limit of its own.
+TEST_SECONDS = 30.0
 
 _T = TypeVar("_T")
 
 
-class once(Generic[_T]):  # noqa: N801 - it is written as `property` is
-    """As `functools.cached_property`, which since Python 3.12 lets each thread work it out; needs `self.once_lock`."""
+class locked_cached_property(Generic[_T]):  # noqa: N801 - like `property` and `cached_property`
+    """`functools.cached_property` with the instance's `cache_lock`: computed once, even if threads ask concurrently.
 
-    def __init__(self, work_out: Callable[[Any], _T]) -> None:
-        self._work_out = work_out
-        self._name = work_out.__name__
-        self.__doc__ = work_out.__doc__
+    Since Python 3.12 that of `functools` has no lock; before, it has one that all instances share.
+    """
+
+    def __init__(self, function: Callable[[Any], _T]) -> None:
+        self._function = function
+        self._name = function.__name__
+        self.__doc__ = function.__doc__
 
     def __get__(self, instance: Any, owner: type | None = None) -> _T:
         if instance is None:
             return self  # type: ignore[return-value]  # as `property` does
-        lock: threading.RLock = instance.once_lock
+        lock: threading.RLock = instance.cache_lock
         with lock:
-            known = vars(instance)  # from here on Python finds it there, and does not come here again
-            if self._name not in known:
-                known[self._name] = self._work_out(instance)
-            value: _T = known[self._name]
+            attributes = vars(instance)  # a value in it takes precedence over this descriptor
+            if self._name not in attributes:
+                attributes[self._name] = self._function(instance)
+            value: _T = attributes[self._name]
             return value
 
 
-# folded: here began the module itself
-
-log = logging.getLogger(__name__)
-
-# The Test button waits in a browser, and Airflow sets no limit of its own.
-TEST_SECONDS = 30.0
-
-
 class SmtpConnectionManagerHook(BaseHook):
-    """Send mail through the server that an Airflow connection of type `smtpcm` defines. Threads may share it.
+    """Send mail through the server that an Airflow connection of type `smtpcm` defines. Thread-safe.
 
     Args:
         smtpcm_conn_id: the Airflow connection; it is looked up once, on first use.
@@ -74,33 +72,33 @@ class SmtpConnectionManagerHook(BaseHook):
     def __init__(self, smtpcm_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.smtpcm_conn_id = smtpcm_conn_id
-        #: Whoever works something out holds it.
-        self.once_lock = threading.RLock()
+        #: Held while a `locked_cached_property` is computed.
+        self.cache_lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy works everything out anew: locks and TLS contexts can be neither copied nor pickled."""
+        """Omit cached values, which a copy computes again: locks and TLS contexts can be neither copied nor pickled."""
         return {
             name: value
             for name, value in vars(self).items()
-            if name != "once_lock" and not isinstance(getattr(type(self), name, None), once)
+            if name != "cache_lock" and not isinstance(getattr(type(self), name, None), locked_cached_property)
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, once_lock=threading.RLock())
+        vars(self).update(state, cache_lock=threading.RLock())
 
-    @once
+    @locked_cached_property
     def connection_manager(self) -> SmtpConnectionManager:
-        """What the Airflow connection says, parsed.
+        """The parsed Airflow connection.
 
         Raises:
-            ConnectionSettingsError: names everything that is wrong with it, by form label.
+            ConnectionSettingsError: lists all faults at once, by their form labels.
         """
         manager = SmtpConnectionManager.from_airflow(self.get_connection(self.smtpcm_conn_id))
         for warning in manager.warnings:
             log.warning("Connection '%s': %s", self.smtpcm_conn_id, warning)
         return manager
 
-    @once
+    @locked_cached_property
     def _tls_context(self) -> ssl.SSLContext | None:
         if self.connection_manager.ssl_mode is SslMode.NONE:
             return None
@@ -108,27 +106,32 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return tls_context(self.connection_manager)
 
-    @once
+    @locked_cached_property
     def _authenticator(self) -> WindowsAuthenticator:
         from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
         return WindowsAuthenticator(self.connection_manager)
 
-    @once
+    @locked_cached_property
     def _manners(self) -> ServerProfile:
         from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 
         return ServerProfile()
 
     def get_conn(self) -> Session:
-        """An open, signed-in session, which is also a context manager; close it when done.
+        """Return an open, authenticated session. Close it when done; it is also a context manager.
 
         Raises:
-            MailError: the server could not be reached, trusted or signed in to.
+            MailError: the connection or the sign-in failed, or the server cannot be trusted.
         """
         return self._open(give_up_at=None)
 
     def _open(self, *, give_up_at: float | None) -> Session:
+        """Return an open session.
+
+        Args:
+            give_up_at: the moment (`time.monotonic`) at which every operation of the session ends; None: never.
+        """
         from airflow_provider_smtpcm.smtp.session import Session
 
         return Session(
@@ -238,77 +241,78 @@ class SmtpConnectionManagerHook(BaseHook):
         return deliveries(errands, send, retry_for=retry_for, journal=journal)
 
     def _make_ready(self) -> None:
-        """What is built before there are threads, and so that the connection is looked up once."""
+        """Fill the caches before there are threads, so that the threads of a batch need not wait for each other."""
         _ = self._tls_context, self._authenticator
 
     def test_connection(self) -> tuple[bool, str]:
-        """What Airflow's *Test* button asks: connect, encrypt, sign in, say NOOP, send nothing; 30 seconds in all.
+        """Test the connection for Airflow's *Test* button: connect, encrypt, sign in and send NOOP, within 30 seconds.
 
-        The browser shows the answer as one line, and takes a good one away after two seconds and a bad one after five:
-        so it is logged too, by the process that ran the test.
+        The browser shows the result in one line and removes it after two seconds, or five after a failure. So it is
+        logged too, by the process that runs the test.
+
+        Returns:
+            Whether it succeeded, and the result for the user.
         """
         give_up_at = time.monotonic() + TEST_SECONDS
         try:
             with self._open(give_up_at=give_up_at) as session:
                 session.noop()
-                answer = good_answer(session)
+                result = describe_success(session)
         except MailError as error:
-            out_of_time = time.monotonic() >= give_up_at
-            answer = bad_answer(error, limit=TEST_SECONDS if out_of_time else None)
-            log.warning("Test Connection failed. %s", answer)
-            return False, answer
-        log.info("Test Connection succeeded. %s", answer)
-        return True, answer
+            timed_out = time.monotonic() >= give_up_at
+            result = describe_failure(error, limit=TEST_SECONDS if timed_out else None)
+            log.warning("Test Connection failed. %s", result)
+            return False, result
+        log.info("Test Connection succeeded. %s", result)
+        return True, result
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form of Airflow 3.1; newer ones take it from `get_provider_info`."""
+        """Return the form for Airflow 3.1; later versions take it from `get_provider_info`."""
         from airflow_provider_smtpcm.hooks.legacy_form import connection_form_widgets
 
         return connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Labels and placeholders for Airflow 3.1; newer ones take them from `get_provider_info`."""
+        """Return labels and placeholders for Airflow 3.1; later versions take them from `get_provider_info`."""
         from airflow_provider_smtpcm.hooks.legacy_form import ui_field_behaviour
 
         return ui_field_behaviour()
 
 
-# folded: What Airflow's *Test* button answers, worded for the small box in which the browser shows it on one line.
-#   Names the machine that ran the test: the button runs it on the API server, whose files, names and firewall need
-#   not be
-#   a worker's.
+# --- The result of Airflow's Test button. It names the machine, since the API server runs the test, whose files, names
+# --- and firewall may differ from a worker's.
 
-# The answer says them in words of its own.
-_TOLD = frozenset({"AUTH", "SIZE", "STARTTLS"})
+# Extensions that the result mentions in other words.
+_MENTIONED = frozenset({"AUTH", "SIZE", "STARTTLS"})
 
 
-def good_answer(session: Session) -> str:
-    """How the session got in, and what the server can do."""
+def describe_success(session: Session) -> str:
+    """Describe the connection, the sign-in, and what the server offers."""
     manager, limit = session.manager, session.size_limit
     facts = [
         f"Connected to {session.wire.peer} from {socket.gethostname()}",
         session.tls_version or "clear text, no TLS",
         f"signed in by {session.authentication}" if session.authentication else "anonymous",
         f"messages up to {limit:,} octets" if limit else "no size limit given",
-        f"offers {', '.join(key for key in session.extensions if key not in _TOLD) or 'no extension'}",
+        f"offers {', '.join(key for key in session.extensions if key not in _MENTIONED) or 'no extension'}",
     ]
     return " ".join((f"{'; '.join(facts)}.", *(f"Warning: {warning}" for warning in manager.warnings)))
 
 
-def bad_answer(error: MailError, *, limit: float | None) -> str:
-    """What went wrong and what to do about it.
+def describe_failure(error: MailError, *, limit: float | None) -> str:
+    """Describe what failed and what to do about it.
 
     Args:
-        error: what ended the test.
-        limit: seconds that a test may take, where it took them all.
+        error: the failure.
+        limit: the time limit of a test in seconds, if it was exceeded.
     """
     if isinstance(error, ConnectionSettingsError):
-        # Without the connection's id: Airflow tests under one that it makes up.
+        # Without the connection's id: Airflow tests under a generated one.
         if len(error.faults) == 1:
             return f"This connection cannot be used: {error.faults[0]}"
         numbered = " ".join(f"({number}) {fault}" for number, fault in enumerate(error.faults, 1))
         return f"This connection cannot be used, for {len(error.faults)} reasons: {numbered}"
-    ceiling = "" if limit is None else f" A test takes {limit:g} seconds at the most, whatever 'Timeout' says."
-    return f"{error}{ceiling} (Tested on {socket.gethostname()}.)"
+    exceeded = "" if limit is None else f" A test takes {limit:g} seconds at most, whatever 'Timeout' says."
+    return f"{error}{exceeded} (Tested on {socket.gethostname()}.)"

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, STANDARD_FIELDS
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, TlsError
-from airflow_provider_smtpcm.hooks.smtpcm import bad_answer
+from airflow_provider_smtpcm.hooks.smtpcm import describe_failure
 from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 from airflow_provider_smtpcm.smtp.tls import tls_context
 
@@ -52,7 +52,7 @@ def told(given: SimpleNamespace) -> str:
     try:
         manager = SmtpConnectionManager.from_airflow(given)
     except ConnectionSettingsError as error:
-        return "".join((bad_answer(error, limit=None), repr(error), *traceback.format_exception(error)))
+        return "".join((describe_failure(error, limit=None), repr(error), *traceback.format_exception(error)))
     return f"{manager.warnings}{manager!r}".replace(repr(manager.host), "")  # a host that can be one is shown
 
 

@@ -196,7 +196,7 @@ def test_a_keytab_that_is_older_than_the_password_has_to_be_made_anew(
         monkeypatch.setenv("KRB5_CLIENT_KTNAME", stale)
     error = failure(manager(gssapi_postfix, "starttls_port", **({} if own else {"keytab": stale})))
     assert "the key in the keytab is not the account's any more" in str(error)
-    assert "made anew" in error.remedy
+    assert "made again" in error.remedy
     assert "'Password'" not in error.remedy
     assert not error.retryable
 
