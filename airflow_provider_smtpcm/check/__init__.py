@@ -1,1 +1,1 @@
-"""Walks the way to a mail server step by step, up to the first mail and not further, and tells what it met."""
+"""The command `check`: goes through every step before the first mail, reports each, and sends no mail."""

@@ -1,4 +1,4 @@
-"""The check: opens a session as a task would, hears of each of its steps, and ends with NOOP. It never sends mail."""
+"""Checks a connection: opens a session as a task would, reports each step, and ends with NOOP. It never sends mail."""
 
 from __future__ import annotations
 
@@ -8,154 +8,66 @@ import ssl
 import time
 from collections.abc import Iterator
 
-from airflow_provider_smtpcm.check.certificates import settings
-from airflow_provider_smtpcm.check.report import CheckStep, ExitStatus, Listener, Recorder, Report
-from airflow_provider_smtpcm.connection_manager import AuthMode, ChannelBinding, SmtpConnectionManager, SslMode
+from airflow_provider_smtpcm.check.report import (
+    NOT_REACHED,
+    CheckStep,
+    ExitStatus,
+    Report,
+    StepCallback,
+    StepRecorder,
+)
+from airflow_provider_smtpcm.connection_manager import (
+    FIELDS,
+    STANDARD_FIELDS,
+    AuthMode,
+    ChannelBinding,
+    SmtpConnectionManager,
+    SslMode,
+)
+from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
 
-# folded: Signs in with each channel binding in turn, to learn which of them a server with Extended Protection takes.
-
-_STRONGEST_FIRST = (ChannelBinding.TLS_SERVER_END_POINT, ChannelBinding.TLS_UNIQUE, ChannelBinding.NONE)
-_NONE_PASSES = (
-    r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither locked nor "
-    "barred from this server; its log has the reason. Do not repeat this with a password that may be wrong."
-)
-
-
-def try_bindings(
-    manager: SmtpConnectionManager,
-    recorder: Recorder,
-    *,
-    failure: MailError | None,
-    context: ssl.SSLContext | None,
-    give_up_at: float,
-) -> str:
-    """Sign in with the bindings that the connection does not name; the remedy for the failure, if there was one.
-
-    Args:
-        manager: the connection, with which one sign-in was made already.
-        recorder: hears the results.
-        failure: why that sign-in failed.
-        context: the TLS context of the connection.
-        give_up_at: a moment (`time.monotonic`) that nothing outlives.
-    """
-    remedy = failure.remedy if failure else ""
-    why_not = _why_not(manager, failure)
-    if why_not is not None:
-        recorder.skip(CheckStep.BINDINGS, why_not)
-        return remedy
-    recorder.begin(CheckStep.BINDINGS)
-    own = manager.channel_binding
-    results = {own: failure} | dict(_others(manager, context, give_up_at))
-    for kind, error in results.items():
-        mine = " (the connection's own)" if kind is own else ""
-        recorder.tell(CheckStep.BINDINGS, f"{kind}{mine}: {_told(kind, error)}")
-    passing = [kind for kind, error in results.items() if error is None]
-    if failure is None:
-        recorder.end()
-        return ""
-    if passing:
-        best = next(kind for kind in _STRONGEST_FIRST if kind in passing)
-        recorder.warn(CheckStep.BINDINGS, f"What passes: {', '.join(passing)}.")
-        remedy = f"Set 'Channel binding' to '{best}': with it this server lets this account in."
-    else:
-        recorder.warn(CheckStep.BINDINGS, "None of them passes, so that the binding is hardly what is wrong.")
-        remedy = _NONE_PASSES
-    recorder.end()
-    return remedy
-
-
-def _told(kind: ChannelBinding, error: MailError | None) -> str:
-    if error is None:
-        return "accepted"
-    if kind is ChannelBinding.TLS_UNIQUE and error.message.endswith("TLSv1.3."):
-        return "not tried, as expected: it ended with TLS 1.2, and this line has TLSv1.3."
-    return f"no: {error.message}"
-
-
-def _why_not(manager: SmtpConnectionManager, failure: MailError | None) -> str | None:
-    """Why no further sign-in is made; None where one may be."""
-    if manager.auth_mode is not AuthMode.WINDOWS:
-        return "an anonymous connection binds nothing"
-    if manager.ssl_mode is SslMode.NONE:
-        return "without TLS there is nothing to bind to"
-    if failure is not None and not _refused(failure):
-        return "the sign-in failed before the server could judge a binding, so that no other was tried"
-    if failure is not None and _locked(failure):
-        return "the server says that the account is locked, disabled or expired, so that nothing else was tried"
-    return None
-
-
-def _others(
-    manager: SmtpConnectionManager, context: ssl.SSLContext | None, give_up_at: float
-) -> Iterator[tuple[ChannelBinding, MailError | None]]:
-    """Each other binding and why it did not pass; ends where going on could do harm."""
-    for kind in ChannelBinding:
-        if kind is manager.channel_binding:
-            continue
-        other = dataclasses.replace(manager, channel_binding=kind)
-        try:
-            with Session(other, context=context, give_up_at=give_up_at):
-                pass
-        except MailError as error:
-            yield kind, error
-            undefined = isinstance(error, AuthenticationError) and error.reply is None
-            if _locked(error) or not (_refused(error) or undefined):
-                return
-        else:
-            yield kind, None
-
-
-def _refused(error: MailError) -> bool:
-    return error.reply is not None and error.reply.code == 535
-
-
-def _locked(error: MailError) -> bool:
-    text = error.reply.text.lower() if error.reply else ""
-    return any(word in text for word in ("locked", "disabled", "expired"))
-
-
-# folded: here began the module itself
-
-#: All of it together, whatever the connection's own timeouts say.
+#: For the whole check, whatever the connection's own timeouts are.
 CHECK_SECONDS = 30.0
-# The mechanisms that carry Windows Authentication.
-_WINDOWS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
-# OpenSSL's X509_V_ERR_... for a chain that ends in nobody who is trusted.
-_AUTHORITY_UNKNOWN = (2, 18, 19, 20, 21)
+_WINDOWS_MECHANISMS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
+# OpenSSL's X509_V_ERR_... for a chain that does not end in a trusted authority.
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 
 
-def check(manager: SmtpConnectionManager, *, subject: str, listener: Listener, every_binding: bool = False) -> Report:
-    """Walk from the settings to NOOP, and stop at the first step that fails.
+def check(
+    manager: SmtpConnectionManager, *, subject: str, on_step: StepCallback, every_binding: bool = False
+) -> Report:
+    """Go from the settings to NOOP, and stop at the first step that fails.
 
     Args:
         manager: the connection.
-        subject: how the report calls it.
-        listener: is handed each step as soon as it is over.
-        every_binding: sign in with each channel binding, unless the normal sign-in fails for another reason than 535.
+        subject: its name in the report.
+        on_step: receives each step as soon as it is over.
+        every_binding: whether to sign in with each channel binding, unless the first sign-in fails for another reason
+            than 535.
     """
-    return _Check(manager, subject, listener, every_binding=every_binding).run()
+    return _Check(manager, subject, on_step, every_binding=every_binding).run()
 
 
-def unusable(
-    error: MailError, *, subject: str, recorder: Recorder, where: str = "where the connection is defined"
+def report_unusable(
+    error: MailError, *, subject: str, recorder: StepRecorder, where: str = "where the connection is defined"
 ) -> Report:
-    """The report on a connection that cannot be read or used: nothing was tried.
+    """Return the report on a connection that cannot be read or used, so that nothing was tried.
 
     Args:
-        error: why.
-        subject: how the report calls the connection.
-        recorder: hears of it.
-        where: the place at which its author mends it.
+        error: the reason.
+        subject: the connection's name in the report.
+        recorder: receives the failed step.
+        where: where the user can fix the connection.
     """
     recorder.begin(CheckStep.SETTINGS)
     recorder.fail(error)
     remedy = error.remedy
     if isinstance(error, ConnectionSettingsError):
-        remedy = f"Mend each of these {where}, and run the check again."
+        remedy = f"Fix each of these {where}, and run the check again."
     return Report(
         subject=subject,
         steps=tuple(recorder.steps),
@@ -167,55 +79,55 @@ def unusable(
 
 class _Check:
     def __init__(
-        self, manager: SmtpConnectionManager, subject: str, listener: Listener, *, every_binding: bool
+        self, manager: SmtpConnectionManager, subject: str, on_step: StepCallback, *, every_binding: bool
     ) -> None:
         self._manager = manager
         self._subject = subject
         self._every_binding = every_binding
-        self._recorder = Recorder(listener)
+        self._recorder = StepRecorder(on_step)
         self._give_up_at = time.monotonic() + CHECK_SECONDS
 
     def run(self) -> Report:
         recorder, manager = self._recorder, self._manager
         try:
-            context = self._settings()
+            context = self._check_settings()
         except MailError as error:
-            return unusable(error, subject=self._subject, recorder=recorder)
+            return report_unusable(error, subject=self._subject, recorder=recorder)
         remedy, failure = "", None
         session = Session(manager, context=context, give_up_at=self._give_up_at, trace=recorder)
         try:
             with session:
-                self._after_sign_in(session)
+                self._check_session(session)
         except MailError as error:
             failure, remedy = error, error.remedy
             recorder.fail(error)
             if isinstance(error.__context__, ssl.SSLCertVerificationError):
-                self._look_at_distrusted_chain(error.__context__.verify_code)
+                self._report_distrusted_chain(error.__context__.verify_code)
         if self._every_binding:
-            remedy = try_bindings(manager, recorder, failure=failure, context=context, give_up_at=self._give_up_at)
-        elif failure is not None and _may_be_the_binding(manager, failure):
+            remedy = self._try_bindings(failure, context)
+        elif failure is not None and self._may_be_the_binding(failure):
             remedy += (
                 " To learn which binding the server takes, run the check with --bindings: its two more sign-ins count "
                 "towards a lockout if the password is wrong."
             )
         if failure is not None and time.monotonic() >= self._give_up_at:
-            remedy += f" (The check takes {CHECK_SECONDS:g} seconds at the most, whatever 'Timeout' says.)"
+            remedy += f" (The check takes {CHECK_SECONDS:g} seconds at most, whatever 'Timeout' says.)"
         reached = {step.name for step in recorder.steps}
-        for step in _expected(manager):
+        for step in _list_steps(manager):
             if step not in reached:
-                recorder.skip(step, "not reached")
+                recorder.skip(step, NOT_REACHED)
         return Report(
             subject=self._subject,
             steps=tuple(recorder.steps),
             error=failure,
             remedy=remedy,
-            exit_status=ExitStatus.WELL if failure is None else ExitStatus.FAILED,
+            exit_status=ExitStatus.OK if failure is None else ExitStatus.FAILED,
         )
 
-    def _settings(self) -> ssl.SSLContext | None:
-        """What needs no network."""
+    def _check_settings(self) -> ssl.SSLContext | None:
+        """Report the settings, without the network, and return the TLS context."""
         recorder, manager = self._recorder, self._manager
-        recorder.tell(CheckStep.SETTINGS, settings(manager))
+        recorder.tell(CheckStep.SETTINGS, _describe_settings(manager))
         if self._every_binding and manager.password:
             recorder.tell(
                 CheckStep.SETTINGS,
@@ -229,15 +141,16 @@ class _Check:
             recorder.tell(CheckStep.WEAK, "none")
         return context
 
-    def _after_sign_in(self, session: Session) -> None:
-        recorder = self._recorder
-        who = session.authentication.identity if session.authentication else "nobody: an anonymous session"
-        recorder.tell(CheckStep.IDENTITY, who)
-        windows = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS]
-        if session.authentication is None and windows:
+    def _check_session(self, session: Session) -> None:
+        """Report the identity and the limits of an open session, and send NOOP."""
+        recorder, authentication = self._recorder, session.authentication
+        identity = authentication.identity if authentication else "none: an anonymous session"
+        recorder.tell(CheckStep.IDENTITY, identity)
+        offered = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS_MECHANISMS]
+        if authentication is None and offered:
             recorder.tell(
                 CheckStep.IDENTITY,
-                f"Hint: the server offers Windows Authentication ({', '.join(windows)}). It may refuse mail from an "
+                f"Hint: the server offers Windows Authentication ({', '.join(offered)}). It may refuse mail from an "
                 "anonymous connection until Authentication is 'Windows Authentication' (auth_mode).",
             )
         limit = session.size_limit
@@ -246,10 +159,10 @@ class _Check:
         recorder.tell(CheckStep.NOOP, str(session.noop()))
         recorder.end()
 
-    def _look_at_distrusted_chain(self, verify_code: int) -> None:
-        """Connect once more, for the sake of the certificates alone: without an account, so that nobody signs in."""
+    def _report_distrusted_chain(self, verify_code: int) -> None:
+        """Connect a second time for the certificates alone, without an account, so that no sign-in can happen."""
         manager = self._manager
-        stranger = SmtpConnectionManager(
+        unverified = SmtpConnectionManager(
             host=manager.host,
             port=manager.port,
             ssl_mode=manager.ssl_mode,
@@ -258,19 +171,114 @@ class _Check:
             auth_mode=AuthMode.ANONYMOUS,
             verify_certificate=False,
         )
-        look = _Look()
-        with contextlib.suppress(MailError), Session(stranger, give_up_at=self._give_up_at, trace=look):
+        collector = _CertificateCollector()
+        with contextlib.suppress(MailError), Session(unverified, give_up_at=self._give_up_at, trace=collector):
             pass
-        if look.certificates:
+        if collector.certificates:
             self._recorder.warn(CheckStep.CERTIFICATE, "seen on a second connection, which did not sign in:")
-            self._recorder.chain(
-                look.certificates, host=manager.host, authority_known=verify_code not in _AUTHORITY_UNKNOWN
+            authority_known = verify_code not in _UNKNOWN_AUTHORITY
+            self._recorder.report_certificates(
+                collector.certificates, host=manager.host, authority_known=authority_known
             )
             self._recorder.end()
 
+    # --- Channel bindings.
 
-class _Look(Trace):
-    """Takes the certificates along."""
+    def _may_be_the_binding(self, error: MailError) -> bool:
+        manager = self._manager
+        return _is_535(error) and manager.auth_mode is AuthMode.WINDOWS and manager.ssl_mode is not SslMode.NONE
+
+    def _try_bindings(self, failure: MailError | None, context: ssl.SSLContext | None) -> str:
+        """Sign in with the channel bindings that the connection does not name.
+
+        Args:
+            failure: why the sign-in with the connection's own failed; None if it did not.
+            context: the TLS context.
+
+        Returns:
+            The remedy for the failure, if there was one.
+        """
+        recorder = self._recorder
+        obstacle = self._obstacle_to_bindings(failure)
+        if obstacle is not None:
+            recorder.skip(CheckStep.BINDINGS, obstacle)
+            return failure.remedy if failure else ""
+        recorder.begin(CheckStep.BINDINGS)
+        own = self._manager.channel_binding
+        results = {own: failure} | dict(self._try_other_bindings(context))
+        for binding, error in results.items():
+            note = " (the connection's own)" if binding is own else ""
+            recorder.tell(CheckStep.BINDINGS, f"{binding}{note}: {_describe_binding_result(binding, error)}")
+        if failure is None:
+            recorder.end()
+            return ""
+        accepted = [binding for binding, error in results.items() if error is None]
+        if accepted:
+            best = next(binding for binding in _STRONGEST_FIRST if binding in accepted)
+            recorder.warn(CheckStep.BINDINGS, f"What passes: {', '.join(accepted)}.")
+            remedy = f"Set 'Channel binding' to '{best}': with it this server lets this account in."
+        else:
+            recorder.warn(CheckStep.BINDINGS, "None of them passes, so the binding is unlikely to be the cause.")
+            remedy = _NONE_PASSES
+        recorder.end()
+        return remedy
+
+    def _obstacle_to_bindings(self, failure: MailError | None) -> str | None:
+        """Return why no further sign-in is made; None if one is."""
+        if self._manager.auth_mode is not AuthMode.WINDOWS:
+            return "an anonymous connection binds nothing"
+        if self._manager.ssl_mode is SslMode.NONE:
+            return "without TLS there is nothing to bind to"
+        if failure is not None and not _is_535(failure):
+            return "the sign-in failed before the server could judge a binding, so no other was tried"
+        if failure is not None and _is_account_locked(failure):
+            return "the server says that the account is locked, disabled or expired, so nothing else was tried"
+        return None
+
+    def _try_other_bindings(self, context: ssl.SSLContext | None) -> Iterator[tuple[ChannelBinding, MailError | None]]:
+        """Yield each other binding, and the error of its sign-in or None; stop where a further one could do harm."""
+        for binding in ChannelBinding:
+            if binding is self._manager.channel_binding:
+                continue
+            manager = dataclasses.replace(self._manager, channel_binding=binding)
+            try:
+                with Session(manager, context=context, give_up_at=self._give_up_at):
+                    pass
+            except MailError as error:
+                yield binding, error
+                is_undefined = isinstance(error, AuthenticationError) and error.reply is None
+                if _is_account_locked(error) or not (_is_535(error) or is_undefined):
+                    return
+            else:
+                yield binding, None
+
+
+_STRONGEST_FIRST = (ChannelBinding.TLS_SERVER_END_POINT, ChannelBinding.TLS_UNIQUE, ChannelBinding.NONE)
+_NONE_PASSES = (
+    r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither locked nor "
+    "barred from this server; its log has the reason. Do not repeat this with a password that may be wrong."
+)
+
+
+def _describe_binding_result(binding: ChannelBinding, error: MailError | None) -> str:
+    if error is None:
+        return "accepted"
+    if binding is ChannelBinding.TLS_UNIQUE and error.message.endswith("TLSv1.3."):
+        return "not tried, as expected: it is defined up to TLS 1.2, and this connection has TLSv1.3."
+    return f"no: {error.message}"
+
+
+def _is_535(error: MailError) -> bool:
+    return error.reply is not None and error.reply.code == 535
+
+
+def _is_account_locked(error: MailError) -> bool:
+    text = error.reply.text.lower() if error.reply else ""
+    return any(word in text for word in ("locked", "disabled", "expired"))
+
+
+class _CertificateCollector(Trace):
+    """Keeps the server's certificates."""
 
     def __init__(self) -> None:
         self.certificates: list[bytes] = []
@@ -279,13 +287,8 @@ class _Look(Trace):
         self.certificates = line.certificates
 
 
-def _may_be_the_binding(manager: SmtpConnectionManager, error: MailError) -> bool:
-    refused = error.reply is not None and error.reply.code == 535
-    return refused and manager.auth_mode is AuthMode.WINDOWS and manager.ssl_mode is not SslMode.NONE
-
-
-def _expected(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
-    """The steps on the way of this connection."""
+def _list_steps(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
+    """Return the steps of this connection, in order."""
     tls: list[Step | CheckStep] = [Step.TLS, CheckStep.CERTIFICATE]
     steps: list[Step | CheckStep] = [CheckStep.SETTINGS, CheckStep.WEAK, Step.NAME, Step.TCP]
     steps += tls if manager.ssl_mode is SslMode.IMPLICIT else []
@@ -294,3 +297,41 @@ def _expected(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
     if manager.auth_mode is AuthMode.WINDOWS:
         steps += [Step.MECHANISMS, Step.BINDING, Step.CHOICE, Step.SIGN_IN]
     return [*steps, CheckStep.IDENTITY, CheckStep.SIZE_LIMIT, CheckStep.NOOP]
+
+
+# --- The settings of the connection.
+
+# Shown even at their default: without them the other steps are hard to follow.
+_ALWAYS_SHOWN = ("host", "port", "auth_mode", "ssl_mode")
+_ALWAYS_SHOWN_FOR_WINDOWS = ("login", "windows_protocol", "channel_binding")
+_SECRET = ("password",)
+_PATHS = ("ca_certificate", "keytab", "ccache")
+
+
+def _describe_settings(manager: SmtpConnectionManager) -> str:
+    """Return the settings by the names of their fields, without secrets and without most defaults."""
+    is_windows = manager.auth_mode is AuthMode.WINDOWS
+    shown: list[str] = []
+    for field in (*STANDARD_FIELDS, *FIELDS):
+        value = getattr(manager, field.name, None)
+        always = field.name in _ALWAYS_SHOWN or (is_windows and field.name in _ALWAYS_SHOWN_FOR_WINDOWS)
+        if field.name == "login" and (manager.keytab or manager.ccache):
+            always = False  # they determine the account
+        if value in (None, field.default) and not always:
+            continue
+        shown.append(f"{field.name}={_format_setting(field.name, value)}")
+    return ", ".join(shown)
+
+
+def _format_setting(name: str, value: object) -> str:
+    if name in _SECRET:
+        return "(set)"
+    if value is None:
+        return "(empty: the worker's own identity)" if name == "login" else "(empty)"
+    if name == "ca_certificate" and str(value).startswith("-----BEGIN"):
+        return "(PEM text)"
+    if name in _PATHS:
+        return describe_path(str(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

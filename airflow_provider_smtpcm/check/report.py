@@ -1,4 +1,4 @@
-"""What a check found: one entry for each step, and a verdict. Knows no network and no terminal."""
+"""The report of a check: recorded step by step while the session is opened, and printed as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.check.certificates import describe_chain, moment
+from airflow_provider_smtpcm.check.certificates import describe_chain, format_time
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """How a step went."""
+    """The result of a step, or of the whole check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -32,7 +32,7 @@ class Status(StrEnum):
 
 
 class CheckStep(StrEnum):
-    """The steps that are the check's own, around those of the conversation (`Step`)."""
+    """The steps of the check itself, before, between and after those of the conversation (`Step`)."""
 
     SETTINGS = "settings"
     WEAK = "weak settings"
@@ -43,14 +43,14 @@ class CheckStep(StrEnum):
     BINDINGS = "every binding"
 
 
-#: How wide the column of names is.
-WIDEST_NAME = max(len(name) for name in (*Step, *CheckStep))
+#: The detail of a step that the check did not reach.
+NOT_REACHED = "not reached"
 
 
 class ExitStatus:
-    """What the command's exit status means. 2 is argparse's."""
+    """The exit statuses of the command. 2 is argparse's."""
 
-    WELL = 0
+    OK = 0
     FAILED = 1
     UNUSABLE = 3
 
@@ -60,8 +60,9 @@ class StepReport:
     """One step.
 
     Args:
-        name: one of `Step` or `Around`.
-        detail: what was found, a line each; nothing secret.
+        name: a `Step` or a `CheckStep`.
+        status: its result.
+        detail: lines about it, without secrets.
         seconds: how long it took.
     """
 
@@ -71,7 +72,7 @@ class StepReport:
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, object]:
-        """For machines."""
+        """Return the step for `--json`."""
         return {
             "name": self.name,
             "status": str(self.status),
@@ -85,204 +86,199 @@ class Report:
     """The whole check.
 
     Args:
-        subject: which connection.
-        steps: in the order in which they happened; what was not reached is at the end.
-        error: why it failed; None where it did not.
+        subject: the connection, in words.
+        steps: in order; steps that were not reached are at the end.
+        error: why it failed; None if it did not.
         remedy: what to do about it.
-        exit_status: see `ExitStatus`.
+        exit_status: one of `ExitStatus`.
     """
 
     subject: str
     steps: tuple[StepReport, ...]
     error: MailError | None = None
     remedy: str = ""
-    exit_status: int = ExitStatus.WELL
+    exit_status: int = ExitStatus.OK
 
     @property
     def verdict(self) -> Status:
-        """`failed` at the first step that failed; `warning` where it works, but something is weak."""
+        """`FAILED` if a step failed; `WARNING` if the connection works, but a step has a warning; else `OK`."""
         if self.error is not None:
             return Status.FAILED
-        warned = any(step.status is Status.WARNING for step in self.steps)
-        return Status.WARNING if warned else Status.OK
+        has_warning = any(step.status is Status.WARNING for step in self.steps)
+        return Status.WARNING if has_warning else Status.OK
 
     @property
     def failed_step(self) -> str | None:
-        """The step at which it failed."""
+        """The name of the step that failed."""
         return next((step.name for step in self.steps if step.status is Status.FAILED), None)
 
     def as_json(self) -> dict[str, object]:
-        """One object for machines."""
+        """Return the report for `--json`."""
         return {
             "connection": self.subject,
             "verdict": str(self.verdict),
             "exit_status": self.exit_status,
             "failed_step": self.failed_step,
-            "error": printable(self.error.message) if self.error else None,
+            "error": remove_control_characters(self.error.message) if self.error else None,
             "remedy": self.remedy or None,
             "retryable": self.error.retryable if self.error else None,
             "steps": [step.as_json() for step in self.steps],
         }
 
 
-def printable(text: str) -> str:
-    """Without the control characters by which a server could paint on the terminal; lines stay lines."""
+def remove_control_characters(text: str) -> str:
+    """Replace control characters, with which a server could manipulate the terminal; line breaks remain."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
-# folded: Hears of the steps of a conversation and makes a report of each, as soon as the next begins.
+# --- Recording.
 
-Listener = Callable[[StepReport], None]
+StepCallback = Callable[[StepReport], None]
 
 
-class Recorder(Trace):
-    """Collects the steps.
+class StepRecorder(Trace):
+    """Receives the steps of a conversation and reports each as soon as the next begins.
 
     Args:
-        listener: is handed each step as soon as it is over.
+        on_step: receives each report.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, on_step: StepCallback) -> None:
         self.steps: list[StepReport] = []
-        self._listener = listener
+        self._on_step = on_step
         self._name: str | None = None
         self._lines: list[str] = []
         self._status = Status.OK
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
     def begin(self, step: Step | CheckStep) -> None:
-        """Whatever was going on before is over. A step that had nothing to tell does not count."""
+        """Begin a step and end the one before. A step without any line is not reported."""
         if step != self._name:
             self.end()
             self._name = step
 
     def tell(self, step: Step | CheckStep, detail: str) -> None:
-        """A line about a step."""
+        """Add a line to a step."""
         self.begin(step)
-        self._lines += printable(detail).split("\n")
+        self._lines += remove_control_characters(detail).split("\n")
 
     def warn(self, step: Step | CheckStep, detail: str) -> None:
-        """A line that wants attention."""
+        """Add a line that makes the step a warning."""
         self.tell(step, detail)
         self._status = Status.WARNING
 
     def encrypted(self, line: EncryptedLine) -> None:
-        """The certificates, while the line is open. They were verified, or the connection asks not to."""
+        """Report the certificates, which were verified unless the connection forbids it."""
         self.end()
-        self.chain(line.certificates, host=None)
+        self.report_certificates(line.certificates, host=None)
 
-    def chain(self, certificates: list[bytes], *, host: str | None, authority_known: bool = True) -> None:
-        """What the server's certificates say.
-
-        Args:
-            certificates: in DER, the server's own first.
-            host: by which name it was called, if nobody has looked yet whether that is right.
-            authority_known: whether this worker trusts where the chain ends.
-        """
-        lines, complaints = describe_chain(certificates, host=host, authority_known=authority_known)
+    def report_certificates(self, certificates: list[bytes], *, host: str | None, authority_known: bool = True) -> None:
+        """Report a server's certificates; the arguments are those of `describe_chain`."""
+        lines, problems = describe_chain(certificates, host=host, authority_known=authority_known)
         for line in lines:
             self.tell(CheckStep.CERTIFICATE, line)
-        for complaint in complaints:
-            self.warn(CheckStep.CERTIFICATE, complaint)
+        for problem in problems:
+            self.warn(CheckStep.CERTIFICATE, problem)
 
     def has_ticket(self, kerberos: KerberosClient) -> None:
-        """When the ticket ends."""
-        found = kerberos.service_ticket
-        if found is not None:
-            name, ends = found
-            self.tell(Step.TICKET, f"service ticket {name}, until {moment(ends)}")
+        """Add the end of the service ticket."""
+        ticket = kerberos.service_ticket
+        if ticket is not None:
+            name, end = ticket
+            self.tell(Step.TICKET, f"service ticket {name}, until {format_time(end)}")
 
     def fail(self, error: MailError) -> None:
-        """The step that is going on has failed."""
+        """End the current step as failed."""
         if self._name is None:
             self._name = CheckStep.SETTINGS
-        self._lines += printable(error.message).split("\n")
+        self._lines += remove_control_characters(error.message).split("\n")
         self._status = Status.FAILED
         self.end()
 
     def skip(self, step: Step | CheckStep, why: str) -> None:
-        """A step that is not taken."""
+        """Report a step that is not taken."""
         self.end()
         self._report(StepReport(name=str(step), status=Status.SKIPPED, detail=why))
 
     def end(self) -> None:
-        """The step that is going on is over."""
+        """End the current step."""
         now = time.monotonic()
         if self._name is not None and self._lines:
             report = StepReport(
-                name=str(self._name), status=self._status, detail="\n".join(self._lines), seconds=now - self._began
+                name=str(self._name), status=self._status, detail="\n".join(self._lines), seconds=now - self._start
             )
             self._report(report)
-        self._name, self._lines, self._status, self._began = None, [], Status.OK, now
+        self._name, self._lines, self._status, self._start = None, [], Status.OK, now
 
     def _report(self, step: StepReport) -> None:
         self.steps.append(step)
-        self._listener(step)
+        self._on_step(step)
 
 
-# folded: A check as a page for a person: a block for each step as soon as it is over, the verdict, and the remedy last.
+# --- Printing.
 
-_WORDS = {Status.OK: "ok", Status.WARNING: "WARNING", Status.FAILED: "FAILED", Status.SKIPPED: "-"}
-_STATUS_WIDTH = max(map(len, _WORDS.values()))
-_INDENT = _STATUS_WIDTH + 2 + WIDEST_NAME + 2
-# Below this a step's time is nobody's concern.
+_STATUS_TEXTS = {Status.OK: "ok", Status.WARNING: "WARNING", Status.FAILED: "FAILED", Status.SKIPPED: "-"}
+_STATUS_WIDTH = max(map(len, _STATUS_TEXTS.values()))
+_NAME_WIDTH = max(len(name) for name in (*Step, *CheckStep))
+_INDENT = _STATUS_WIDTH + 2 + _NAME_WIDTH + 2
+# Seconds from which on the duration of a step is printed.
 _SLOW = 1.0
 
 
-class Page:
-    """Writes to standard output, line by line, whatever the terminal can show of it."""
+class CheckPrinter:
+    """Prints a check to standard output: a block for each step, then the verdict, and the remedy last."""
 
     def __init__(self) -> None:
-        # Wide enough that a reply of a server stays in one piece, narrow enough to be read.
+        # Wide enough to keep a server's reply on one line, narrow enough to be read.
         self._width = max(70, min(shutil.get_terminal_size((110, 24)).columns, 120))
 
-    def title(self, subject: str) -> None:
-        """What is checked."""
-        self._say(f"Checking {subject} from {socket.gethostname()}. No mail is sent.")
-        self._say("")
+    def print_title(self, subject: str) -> None:
+        """Print what is checked."""
+        self._print(f"Checking {subject} from {socket.gethostname()}. No mail is sent.")
+        self._print("")
 
-    def step(self, step: StepReport) -> None:
-        """One block; what was not reached is told in the end."""
-        if step.detail == "not reached":
+    def print_step(self, step: StepReport) -> None:
+        """Print one step; steps that were not reached are printed by `print_verdict`."""
+        if step.detail == NOT_REACHED:
             return
-        slow = f"\n({step.seconds:.1f} seconds)" if step.seconds >= _SLOW else ""
-        lines = [piece for line in (step.detail + slow).split("\n") for piece in self._wrapped(line)]
-        head = f"{_WORDS[step.status]:<{_STATUS_WIDTH}}  {step.name:<{WIDEST_NAME}}  "
-        self._say((head + lines[0]).rstrip())
+        duration = f"\n({step.seconds:.1f} seconds)" if step.seconds >= _SLOW else ""
+        lines = [piece for line in (step.detail + duration).split("\n") for piece in self._wrap(line)]
+        heading = f"{_STATUS_TEXTS[step.status]:<{_STATUS_WIDTH}}  {step.name:<{_NAME_WIDTH}}  "
+        self._print((heading + lines[0]).rstrip())
         for line in lines[1:]:
-            self._say(" " * _INDENT + line)
+            self._print(" " * _INDENT + line)
 
-    def end(self, report: Report) -> None:
-        """The verdict, and what to do."""
-        unreached = [step.name for step in report.steps if step.detail == "not reached"]
+    def print_verdict(self, report: Report) -> None:
+        """Print the steps that were not reached, the verdict, and what to do."""
+        unreached = [step.name for step in report.steps if step.detail == NOT_REACHED]
         if unreached:
-            told = textwrap.wrap(f"not reached: {', '.join(unreached)}", self._width - _STATUS_WIDTH - 2)
-            for mark, line in zip_longest("-", told, fillvalue=" "):
-                self._say(f"{mark:<{_STATUS_WIDTH}}  {line}")
-        self._say("")
+            lines = textwrap.wrap(f"{NOT_REACHED}: {', '.join(unreached)}", self._width - _STATUS_WIDTH - 2)
+            for status, line in zip_longest("-", lines, fillvalue=" "):
+                self._print(f"{status:<{_STATUS_WIDTH}}  {line}")
+        self._print("")
         match report.verdict:
             case Status.FAILED:
-                self._say(f"FAILED at this step: {report.failed_step}.")
+                self._print(f"FAILED at this step: {report.failed_step}.")
                 for line in textwrap.wrap(f"What to do: {report.remedy}", self._width, break_long_words=False):
-                    self._say(line)
+                    self._print(line)
             case Status.WARNING:
-                warned = [step.name for step in report.steps if step.status is Status.WARNING]
-                self._say(f"It works, with warnings: {', '.join(warned)}.")
+                names = [step.name for step in report.steps if step.status is Status.WARNING]
+                self._print(f"It works, with warnings: {', '.join(names)}.")
             case _:
-                self._say("All is well.")
+                self._print("All is well.")
 
-    def _wrapped(self, line: str) -> list[str]:
-        beginning = re.match(r"\s*(\d+\. |[CS]: |- )?", line)
-        deeper = " " * (beginning.end() if beginning else 0)
+    def _wrap(self, line: str) -> list[str]:
+        prefix = re.match(r"\s*(\d+\. |[CS]: |- )?", line)
         return textwrap.wrap(
             line,
             self._width - _INDENT,
-            subsequent_indent=deeper,
+            subsequent_indent=" " * (prefix.end() if prefix else 0),
             break_long_words=False,
             break_on_hyphens=False,
         ) or [""]
 
     @staticmethod
-    def _say(text: str) -> None:
+    def _print(text: str) -> None:
+        """Print a line, with question marks for what the terminal cannot show."""
         encoding = sys.stdout.encoding or "utf-8"
         print(text.encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201

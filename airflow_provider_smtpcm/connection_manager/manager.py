@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
@@ -73,7 +72,7 @@ class SmtpConnectionManager:
         if faults:
             del values, settings  # error trackers record the variables of each frame, and there is a password in them
             raise ConnectionSettingsError([str(fault) for fault in faults])
-        self._assign(settings)
+        _set_fields(self, settings)
 
     @classmethod
     def from_connection_string(cls, connection_string: str) -> Self:
@@ -118,12 +117,8 @@ class SmtpConnectionManager:
             settings.clear()  # the caller's variable too
             raise ConnectionSettingsError([str(fault) for fault in faults], conn_id=conn_id)
         manager = object.__new__(cls)
-        manager._assign(settings)
+        _set_fields(manager, settings)
         return manager
-
-    def _assign(self, settings: Mapping[str, object]) -> None:
-        for item in fields(self):
-            object.__setattr__(self, item.name, settings[item.name])
 
     def to_airflow(self) -> dict[str, object]:
         """Return the dict of Airflow's JSON form, for `airflow connections add --conn-json` and `connections import`.
@@ -180,3 +175,8 @@ class SmtpConnectionManager:
         if self.login and self.domain and "\\" not in self.login and "@" not in self.login:
             return f"{self.domain}\\{self.login}"
         return self.login
+
+
+def _set_fields(manager: SmtpConnectionManager, settings: Settings) -> None:
+    for item in fields(manager):
+        object.__setattr__(manager, item.name, settings[item.name])

@@ -24,7 +24,7 @@ from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
 from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.testing import Relay
-from tests.check_page import make_check
+from tests.check.checked import make_check
 from tests.documents.pages import DOCS, ROOT, Block, blocks_in, commands_of
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.system_packages import skip_for_want_of

@@ -83,6 +83,6 @@ def test_a_message_that_nobody_says_would_be_noticed() -> None:
 def test_everything_that_kerberos_can_say_is_on_the_page() -> None:
     """One row for each meaning of an error code, some with two."""
     listed = " ".join(quotes())
-    said = [meaning.said.format(spn=HOLE) for meaning in kerberos_errors._MEANINGS.values()]
+    said = [meaning.problem.format(spn=HOLE) for meaning in kerberos_errors._EXPLANATIONS.values()]
     assert len(said) > 10
     assert [words for words in said if words not in listed] == []

@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.testing import Relay
-from tests.check_page import Checked, CheckIt, assert_nothing_secret, make_check
+from tests.check.checked import Checked, CheckIt, assert_nothing_secret, make_check
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
@@ -126,7 +126,7 @@ def test_a_silent_kdc_does_not_outlast_the_check(
     settings = by_password(kerberos, windows_protocol="kerberos", timeout=600)
     with kerberos.kdc_silent():
         found = check_it(manager_of(gssapi_postfix, **settings))
-    found.assert_failed_at("Kerberos ticket", "The check takes 1.5 seconds at the most")
+    found.assert_failed_at("Kerberos ticket", "The check takes 1.5 seconds at most")
     assert sum(step.seconds for step in found.report.steps) < 3
 
 

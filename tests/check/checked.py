@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.check.checker import check
-from airflow_provider_smtpcm.check.report import Page, Report
+from airflow_provider_smtpcm.check.report import CheckPrinter, Report
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
 
@@ -47,10 +47,10 @@ def make_check(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixt
 
     def run(manager: SmtpConnectionManager, *, every_binding: bool = False) -> Checked:
         capsys.readouterr()
-        page = Page()
-        page.title("the Airflow connection 'mail'")
-        report = check(manager, subject="mail", listener=page.step, every_binding=every_binding)
-        page.end(report)
+        printer = CheckPrinter()
+        printer.print_title("the Airflow connection 'mail'")
+        report = check(manager, subject="mail", on_step=printer.print_step, every_binding=every_binding)
+        printer.print_verdict(report)
         printed = capsys.readouterr()
         machine = json.dumps(report.as_json(), ensure_ascii=False)
         for shown in (printed.out, printed.err, machine, repr(report), caplog.text):

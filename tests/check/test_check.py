@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.check.certificates import describe_chain
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.testing import Relay
-from tests.check_page import CheckIt, assert_nothing_secret, make_check
+from tests.check.checked import CheckIt, assert_nothing_secret, make_check
 from tests.smtp.dialogue import Dialogue
 
 PASSWORD = "correct horse battery"
@@ -118,7 +118,7 @@ def test_no_check_takes_longer_than_its_ceiling(check_it: CheckIt, monkeypatch: 
     with Dialogue(f"{GREETING}\nC: EHLO *\nHANG") as dialogue:
         found = check_it(scripted(dialogue, timeout=600))
     assert time.monotonic() - began < 3
-    found.assert_failed_at("EHLO", "The check takes 0.6 seconds at the most")
+    found.assert_failed_at("EHLO", "The check takes 0.6 seconds at most")
 
 
 def test_a_server_cannot_paint_on_the_terminal(check_it: CheckIt) -> None:
@@ -188,7 +188,7 @@ def test_a_certificate_for_another_name_says_for_whom(check_it: CheckIt) -> None
         found = check_it(manager_of(relay))
     found.assert_failed_at("TLS", "a name that stands in the certificate")
     assert "names: mail.corp.example" in found.details["certificate"]
-    assert "It is not made out to localhost." in found.details["certificate"]
+    assert "It is not issued for localhost." in found.details["certificate"]
     assert "must be among those" not in found.details["certificate"]
 
 
@@ -205,7 +205,7 @@ def test_a_chain_is_described_to_its_end() -> None:
     assert "that authority must be among those" in complaints[0]
     lines, complaints = describe_chain([b"no certificate", *chain], host="a.b.corp.example", authority_known=True)
     assert lines[0] == "1. (14 octets that cannot be read as a certificate)"
-    assert complaints == ["It is not made out to a.b.corp.example."]
+    assert complaints == ["It is not issued for a.b.corp.example."]
     assert describe_chain([], host=None, authority_known=True)[1] == [
         "The server showed no certificate that can be read."
     ]
@@ -224,7 +224,7 @@ def test_a_certificate_that_breaks_the_rules_is_described_as_far_as_it_goes() ->
     twice = whole.replace(b"\x06\x03\x55\x1d\x23", b"\x06\x03\x55\x1d\x11")
     lines, complaints = describe_chain([twice], host="mail.corp.example", authority_known=True)
     assert "names:" not in lines[0]
-    assert complaints == ["It is not made out to mail.corp.example."]
+    assert complaints == ["It is not issued for mail.corp.example."]
 
 
 def pem_to_der(pem: bytes) -> bytes:
@@ -300,7 +300,9 @@ def test_a_binding_that_tls_1_3_does_not_have_is_no_failure(check_it: CheckIt) -
         found = check_it(manager_of(relay), every_binding=True)
     lines = dict(line.split(": ", 1) for line in found.details["every binding"].split("\n"))
     assert lines["tls-server-end-point (the connection's own)"] == "accepted"
-    assert lines["tls-unique"] == "not tried, as expected: it ended with TLS 1.2, and this line has TLSv1.3."
+    assert (
+        lines["tls-unique"] == "not tried, as expected: it is defined up to TLS 1.2, and this connection has TLSv1.3."
+    )
     assert str(found.report.verdict) == "ok"
 
 
@@ -309,8 +311,8 @@ def test_an_anonymous_connection_to_a_server_that_offers_windows_is_given_a_hint
     """It may take mail from everybody here, or refuse it at the first recipient: that is not seen without a mail."""
     with Dialogue(f"{GREETING}\nC: EHLO *\nS: 250-mail\nS: 250 AUTH {offer}\n{WELL}") as dialogue:
         found = check_it(scripted(dialogue))
-    nobody, hint = found.details["identity"].split("\n")
-    assert nobody == "nobody: an anonymous session"
+    none, hint = found.details["identity"].split("\n")
+    assert none == "none: an anonymous session"
     assert "may refuse mail" in hint and "Authentication is 'Windows Authentication' (auth_mode)" in hint
     assert offer.upper().split()[-1] in hint and "PLAIN" not in hint
     assert found.statuses["identity"] == "ok"
@@ -321,7 +323,7 @@ def test_an_anonymous_connection_to_any_other_server_is_given_none(keyword: str,
     """There is nothing that it could do about it."""
     with Dialogue(f"{GREETING}\nC: EHLO *\nS: 250-mail\nS: 250 {keyword}\n{WELL}") as dialogue:
         found = check_it(scripted(dialogue))
-    assert found.details["identity"] == "nobody: an anonymous session"
+    assert found.details["identity"] == "none: an anonymous session"
 
 
 def test_a_locked_account_is_left_alone(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +393,7 @@ def test_text_that_is_no_connection_is_refused_without_being_repeated(
         assert main(["check", *arguments]) == 3
         said = "".join(capsys.readouterr())
         assert "hush-hush" not in said
-        assert "Mend each of these" in said
+        assert "Fix each of these" in said
         # Nobody looks for it in the Airflow UI.
         assert "Admin" not in said
         where = "in the environment variable MAIL_URI" if "MAIL_URI" in arguments else "in what is on standard input"
