@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_smtpcm`: the command line where `airflow` itself is not at hand."""
+"""`python -m airflow_provider_smtpcm`: the command line where `airflow` itself is not installed."""
 
 from __future__ import annotations
 

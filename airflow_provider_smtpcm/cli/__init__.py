@@ -1,7 +1,6 @@
-"""The command line: `python -m airflow_provider_smtpcm <command>`. Knows no command by its name.
+"""The command line: `python -m airflow_provider_smtpcm <command>`.
 
-A command is an entry in `COMMANDS`; Airflow's own command line takes the same (`airflow_cli`). What runs it is imported
-then.
+Each command is an entry in `COMMANDS`, which Airflow's command line uses too (`cli.airflow`).
 """
 
 from __future__ import annotations
@@ -17,11 +16,22 @@ COMMANDS: tuple[Command, ...] = (CHECK, IMPORT_SSIS, RELAY)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status. Wrong arguments end in `SystemExit` with status 2, as argparse has it."""
+    """Run a command.
+
+    Args:
+        argv: the arguments; None for those of the process.
+
+    Returns:
+        The exit status of the command.
+
+    Raises:
+        SystemExit: with status 2, as argparse does, if the arguments are wrong.
+    """
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
-    if unknown:  # argparse would repeat them, with the password that somebody gave in the wrong place
-        parser.error(f"{len(unknown)} of the arguments are not known here; --help lists those that are")
+    if unknown:  # argparse would repeat them, and one may be a password
+        count = f"{len(unknown)} unknown argument{'' if len(unknown) == 1 else 's'}"
+        parser.error(f"{count}; --help lists the known ones")
     try:
         return int(arguments.run(arguments))
     except UsageError as error:
@@ -30,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with all commands."""
+    """Return the parser with all commands."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_smtpcm", description="The SSIS SMTP connection manager for Apache Airflow."
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="command")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="command")
     for command in COMMANDS:
-        mine = commands.add_parser(
+        subparser = subparsers.add_parser(
             command.name,
             help=command.help,
             description=command.description,
@@ -44,6 +54,6 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         for argument in command.arguments:
-            mine.add_argument(*argument.flags, **argument.options)
-        mine.set_defaults(run=command.run, fail=mine.error)
+            subparser.add_argument(*argument.flags, **argument.options)
+        subparser.set_defaults(run=command.run, fail=subparser.error)
     return parser

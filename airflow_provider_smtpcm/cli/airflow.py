@@ -1,4 +1,8 @@
-"""The same commands in Airflow's own command line, as `airflow smtpcm <command>`, from Airflow 3.2 on."""
+"""The same commands in Airflow's command line, as `airflow smtpcm <command>`, from Airflow 3.2 on.
+
+Airflow imports this module at each start of its command line, so it imports nothing but argparse and the table of
+commands.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ from typing import Any
 from airflow_provider_smtpcm.cli import COMMANDS, Command, UsageError
 
 
-def commands() -> list[Any]:
-    """What the provider info names under `cli`: one group with each command; Airflow has loaded what this imports."""
-    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
+def get_commands() -> list[Any]:
+    """Return the group of commands for the key `cli` of the provider info."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # loaded by Airflow before
 
     return [
         GroupCommand(
@@ -24,7 +28,7 @@ def commands() -> list[Any]:
                     help=command.help,
                     description=command.description,
                     epilog=command.epilog or None,
-                    func=_runner(command),
+                    func=_create_runner(command),
                     args=[
                         Arg(argument.flags, **argument.options)  # type: ignore[no-untyped-call]
                         for argument in command.arguments
@@ -36,8 +40,8 @@ def commands() -> list[Any]:
     ]
 
 
-def _runner(command: Command) -> Callable[[argparse.Namespace], None]:
-    """Airflow takes no notice of what a command returns."""
+def _create_runner(command: Command) -> Callable[[argparse.Namespace], None]:
+    """Return a function that exits with the command's status: Airflow ignores what a command returns."""
 
     def run(arguments: argparse.Namespace) -> None:
         try:

@@ -1,4 +1,7 @@
-"""The commands: their arguments, their help, and what runs them, which is elsewhere and imported only then."""
+"""The commands: their arguments, their help, and the functions that run them, imported only then.
+
+No message repeats an argument: it may be a password in the wrong place.
+"""
 
 from __future__ import annotations
 
@@ -9,81 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# folded: What an argument may be: its text in its type, or argparse's error. A password is refused without being
-#   repeated.
-
-SSL_MODES = ("starttls", "none", "implicit")
-_NOT_HERE = (
-    "a connection on the command line shows its password to everybody in the process list; "
-    "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
-)
-
-
-def port(text: str) -> int:
-    """A port number, or 0."""
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:  # the highest there is
-        raise argparse.ArgumentTypeError("that is not a port; take one up to 65535, or 0 for any free one")
-    return int(text)
-
-
-def ssl_mode(text: str) -> str:
-    """One of the relay's; argparse's own `choices` repeats what is none of them."""
-    if text not in SSL_MODES:
-        raise argparse.ArgumentTypeError(f"choose one of {', '.join(SSL_MODES)}")
-    return text
-
-
-def variable(text: str) -> str:
-    """The name of an environment variable, as a shell can spell it."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
-        raise argparse.ArgumentTypeError("name an environment variable here, not the password itself")
-    return text
-
-
-def connection_id(text: str) -> str:
-    """The id of an Airflow connection; the connection itself is refused without being repeated."""
-    if "://" in text or text.lstrip().startswith("{"):
-        raise argparse.ArgumentTypeError(_NOT_HERE)
-    return text
-
-
-def standard_input(text: str) -> str:
-    """`-` alone."""
-    if text != "-":
-        raise argparse.ArgumentTypeError(_NOT_HERE)
-    return text
-
-
-def windows_auth(text: str) -> tuple[str, str | None]:
-    """`keep` or `anonymous`, and the connection manager that it is about; None: all others."""
-    mode, equals, name = text.partition("=")
-    if mode not in {"keep", "anonymous"} or (equals and not name):
-        raise argparse.ArgumentTypeError("say keep, anonymous, or one of them with =NAME of a connection manager")
-    return mode, name or None
-
-
-def path_mapping(text: str) -> tuple[str, str]:
-    r"""The beginning of a Windows path, and where it is on the workers: `\\files\loads=/srv/loads`."""
-    windows, _, worker = text.rpartition("=")
-    if not windows.strip() or not worker.startswith("/"):
-        raise argparse.ArgumentTypeError(r"write it as '\\server\share=/mnt/share': Windows's, '=', the workers'")
-    return windows.strip(), worker
-
-
-# folded: What a command is, for argparse as for Airflow. Knows no command.
-
 
 class UsageError(Exception):
-    """Arguments that do not belong together."""
+    """A wrong combination of arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """An argument, as argparse's `add_argument` takes it.
+    """An argument of a command, for argparse's `add_argument`.
 
     Args:
         flags: its names.
-        options: the rest.
+        options: the keyword arguments.
     """
 
     flags: tuple[str, ...]
@@ -95,8 +35,12 @@ class Command:
     """A command.
 
     Args:
-        run: does it; returns the exit status, or raises UsageError.
-        epilog: stands below the arguments in its help, line by line as it is.
+        name: the first argument on the command line.
+        help: one clause for the list of commands.
+        description: text above the arguments.
+        arguments: in the order of `--help`.
+        run: runs it and returns the exit status; may raise `UsageError`.
+        epilog: text below the arguments, printed line by line.
     """
 
     name: str
@@ -107,13 +51,75 @@ class Command:
     epilog: str = ""
 
 
-# folded: here began the module itself
+# --- Types of arguments: each function parses a text, or raises an error that, unlike argparse's own, does not repeat it.
+
+_SSL_MODES = ("starttls", "none", "implicit")
+_NOT_ON_COMMAND_LINE = (
+    "a connection on the command line shows its password to everyone in the process list; "
+    "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
+)
+
+
+def parse_port(text: str) -> int:
+    """Parse a port; 0 means any free one."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError("that is not a port; give a number up to 65535, or 0 for any free port")
+    return int(text)
+
+
+def parse_ssl_mode(text: str) -> str:
+    """Accept one of the relay's SSL modes."""
+    if text not in _SSL_MODES:
+        raise argparse.ArgumentTypeError(f"choose one of {', '.join(_SSL_MODES)}")
+    return text
+
+
+def parse_variable_name(text: str) -> str:
+    """Accept the name of an environment variable."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise argparse.ArgumentTypeError("name an environment variable here, not the password itself")
+    return text
+
+
+def parse_conn_id(text: str) -> str:
+    """Accept the id of an Airflow connection, but not a connection."""
+    if "://" in text or text.lstrip().startswith("{"):
+        raise argparse.ArgumentTypeError(_NOT_ON_COMMAND_LINE)
+    return text
+
+
+def parse_dash(text: str) -> str:
+    """Accept `-`, for standard input."""
+    if text != "-":
+        raise argparse.ArgumentTypeError(_NOT_ON_COMMAND_LINE)
+    return text
+
+
+def parse_windows_auth(text: str) -> tuple[str, str | None]:
+    """Parse `keep` or `anonymous`, and the connection manager that it applies to; None for all others."""
+    mode, equals, name = text.partition("=")
+    if mode not in {"keep", "anonymous"} or (equals and not name):
+        raise argparse.ArgumentTypeError("give keep, anonymous, or one of them with =NAME of a connection manager")
+    return mode, name or None
+
+
+def parse_path_mapping(text: str) -> tuple[str, str]:
+    r"""Parse the beginning of a Windows path, and the path on the workers: `\\files\loads=/srv/loads`."""
+    windows, _, worker = text.rpartition("=")
+    if not windows.strip() or not worker.startswith("/"):
+        raise argparse.ArgumentTypeError(
+            r"write it as '\\server\share=/mnt/share': the Windows path, '=', the path on the workers"
+        )
+    return windows.strip(), worker
+
+
+# --- relay
 
 
 def run_relay(arguments: argparse.Namespace) -> int:
-    """`relay`."""
+    """Run `relay`."""
     if arguments.password_env is not None and arguments.user is None:
-        raise UsageError("--password-env: whose password? Name the user with --user.")
+        raise UsageError("--password-env is given without a user. Name the user with --user.")
     from airflow_provider_smtpcm.testing.command import run_relay
 
     return run_relay(
@@ -125,10 +131,52 @@ def run_relay(arguments: argparse.Namespace) -> int:
     )
 
 
+RELAY = Command(
+    name="relay",
+    help="run an SMTP server on this machine that shows what it receives",
+    description="Run an SMTP server on this machine, for demos and tests. It shows each mail and forwards none.",
+    arguments=(
+        Argument(
+            ("--port",),
+            {"type": parse_port, "default": 0, "metavar": "N", "help": "the port (default: any free port)"},
+        ),
+        Argument(
+            ("--ssl-mode",),
+            {
+                "type": parse_ssl_mode,
+                "metavar": f"{{{','.join(_SSL_MODES)}}}",
+                "default": "starttls",
+                "help": "(default: %(default)s)",
+            },
+        ),
+        Argument(
+            ("--user",),
+            {"metavar": "NAME", "help": r"require Windows Authentication as this user, such as 'CORP\alice'"},
+        ),
+        Argument(
+            ("--password-env",),
+            {
+                "type": parse_variable_name,
+                "metavar": "VARIABLE",
+                "help": "the environment variable with the user's password (default: a new password, which is printed)",
+            },
+        ),
+        Argument(
+            ("--save",),
+            {"type": Path, "metavar": "FOLDER", "help": "write each mail to this folder as an .eml file"},
+        ),
+    ),
+    run=run_relay,
+)
+
+
+# --- check
+
+
 def run_check(arguments: argparse.Namespace) -> int:
-    """`check`."""
+    """Run `check`."""
     if sum(given is not None for given in (arguments.conn_id, arguments.uri, arguments.uri_env)) != 1:
-        raise UsageError("which connection? Give one of CONN_ID, --uri - and --uri-env NAME.")
+        raise UsageError("exactly one connection is needed. Give one of CONN_ID, --uri - and --uri-env NAME.")
     from airflow_provider_smtpcm.check.command import run_check
 
     return run_check(
@@ -140,8 +188,57 @@ def run_check(arguments: argparse.Namespace) -> int:
     )
 
 
+CHECK = Command(
+    name="check",
+    help="find out whether a connection works, step by step, and what to do if not",
+    description=(
+        "Go through every step to a mail server, as a task would: resolve the name, connect, encrypt, inspect the\n"
+        "certificates, sign in. It ends with NOOP, never sends mail, and takes 30 seconds at most."
+    ),
+    arguments=(
+        Argument(
+            ("conn_id",),
+            {"metavar": "CONN_ID", "nargs": "?", "type": parse_conn_id, "help": "an Airflow connection"},
+        ),
+        Argument(
+            ("--uri",),
+            {
+                "metavar": "-",
+                "type": parse_dash,
+                "help": "read the connection from standard input: a URI (smtpcm://...) or Airflow's JSON",
+            },
+        ),
+        Argument(
+            ("--uri-env",),
+            {"metavar": "NAME", "type": parse_variable_name, "help": "read it from an environment variable instead"},
+        ),
+        Argument(
+            ("--bindings",),
+            {
+                "action": "store_true",
+                "help": "sign in once with each channel binding and list those that pass; up to three sign-ins, so a "
+                "wrong password counts three times towards a lockout",
+            },
+        ),
+        # By the name `output` Airflow's command line keeps its log off standard output.
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object"}),
+    ),
+    epilog=(
+        "exit status:\n"
+        "  0  it works; warnings about weak settings do not change this (in JSON the verdict is 'warning')\n"
+        "  1  a step failed: the server, the account or the network is at fault\n"
+        "  2  wrong arguments\n"
+        "  3  the connection does not exist or cannot be used; nothing was tried"
+    ),
+    run=run_check,
+)
+
+
+# --- import-ssis
+
+
 def run_import_ssis(arguments: argparse.Namespace) -> int:
-    """`import-ssis`."""
+    """Run `import-ssis`."""
     from airflow_provider_smtpcm.ssis.command import run_import
 
     return run_import(
@@ -154,96 +251,13 @@ def run_import_ssis(arguments: argparse.Namespace) -> int:
     )
 
 
-RELAY = Command(
-    name="relay",
-    help="run an SMTP server on this machine that shows what it receives",
-    description="Run an SMTP server on this machine, for demos and tests. It shows what it gets and sends nothing on.",
-    arguments=(
-        Argument(
-            ("--port",),
-            {"type": port, "default": 0, "metavar": "N", "help": "where to listen (default: any free port)"},
-        ),
-        Argument(
-            ("--ssl-mode",),
-            {
-                "type": ssl_mode,
-                "metavar": f"{{{','.join(SSL_MODES)}}}",
-                "default": "starttls",
-                "help": "(default: %(default)s)",
-            },
-        ),
-        Argument(
-            ("--user",),
-            {"metavar": "NAME", "help": r"demand Windows Authentication as this user, such as 'CORP\alice'"},
-        ),
-        Argument(
-            ("--password-env",),
-            {
-                "type": variable,
-                "metavar": "VARIABLE",
-                "help": "the environment variable with the user's password (default: a new password, which is printed)",
-            },
-        ),
-        Argument(
-            ("--save",),
-            {"type": Path, "metavar": "FOLDER", "help": "write each mail into this folder as an .eml file"},
-        ),
-    ),
-    run=run_relay,
-)
-
-CHECK = Command(
-    name="check",
-    help="find out whether a connection works, step by step, and what to do if not",
-    description=(
-        "Go the way to a mail server step by step, as a task would: look the name up, connect, encrypt, look at the\n"
-        "certificates, sign in. It ends with NOOP and never sends mail; 30 seconds at the most."
-    ),
-    arguments=(
-        Argument(
-            ("conn_id",),
-            {"metavar": "CONN_ID", "nargs": "?", "type": connection_id, "help": "an Airflow connection"},
-        ),
-        Argument(
-            ("--uri",),
-            {
-                "metavar": "-",
-                "type": standard_input,
-                "help": "read the connection from standard input: a URI (smtpcm://...) or Airflow's JSON",
-            },
-        ),
-        Argument(
-            ("--uri-env",),
-            {"metavar": "NAME", "type": variable, "help": "the same from an environment variable"},
-        ),
-        Argument(
-            ("--bindings",),
-            {
-                "action": "store_true",
-                "help": "sign in once with each channel binding and name what passes; up to three sign-ins, so that a "
-                "wrong password counts three times towards a lockout",
-            },
-        ),
-        # Airflow's command line keeps its log off the standard output of a command that has an `output`.
-        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "one JSON object, for machines"}),
-    ),
-    epilog=(
-        "exit status:\n"
-        "  0  it works; weak settings are warned about and change nothing here (in JSON the verdict is 'warning')\n"
-        "  1  a step failed: the server, the account, or the way there is at fault\n"
-        "  2  wrong arguments\n"
-        "  3  the connection does not exist or is written wrong; nothing was tried"
-    ),
-    run=run_check,
-)
-
 IMPORT_SSIS = Command(
     name="import-ssis",
-    help="turn SSIS packages into DAGs and connections, and say what is left to decide",
+    help="turn SSIS packages into DAGs and connections, and list what is left to decide",
     description=(
-        "Read SSIS packages and write what of them is about mail: the connections, a DAG for each package with a Send\n"
-        "Mail task, and a report of what became of every property and what a person has to decide. Nothing is sent,\n"
-        "no server is asked, and no SSIS is needed."
+        "Read SSIS packages and convert what they contain about mail: the connections, a DAG for each package with a\n"
+        "Send Mail task, and a report of what became of every property and what you have to decide. It sends nothing,\n"
+        "contacts no server, and needs no SSIS."
     ),
     arguments=(
         Argument(
@@ -252,48 +266,48 @@ IMPORT_SSIS = Command(
                 "metavar": "PATH",
                 "nargs": "+",
                 "type": Path,
-                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder that holds them, however deep",
+                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder, which is searched at any depth",
             },
         ),
         Argument(
             ("--out",),
-            {"type": Path, "metavar": "DIR", "required": True, "help": "the folder to write into; it is made"},
+            {"type": Path, "metavar": "DIR", "required": True, "help": "the output folder; created if missing"},
         ),
         Argument(
             ("--windows-auth",),
             {
-                "type": windows_auth,
+                "type": parse_windows_auth,
                 "action": "append",
                 "metavar": "{keep,anonymous}[=NAME]",
-                "help": "what becomes of Use Windows Authentication: it stays (the default), or the connection is "
-                "anonymous, as SSIS was where a relay offers no sign-in; =NAME: of the connection manager of that name",
+                "help": "keep Use Windows Authentication (the default), or make the connection anonymous, as SSIS was "
+                "if the relay offered no sign-in; with =NAME only for the connection manager of that name",
             },
         ),
         Argument(
             ("--map-path",),
             {
-                "type": path_mapping,
+                "type": parse_path_mapping,
                 "action": "append",
                 "metavar": r"'\\SRV\SHARE=/MNT/SHARE'",
-                "help": "where a Windows path is on the workers; the longest beginning that fits counts",
+                "help": "where a Windows path is on the workers; the longest matching prefix wins",
             },
         ),
-        Argument(("--force",), {"action": "store_true", "help": "overwrite what a person has edited in DIR, too"}),
+        Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you edited"}),
         # As in `check`.
-        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "one JSON object, for machines"}),
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object"}),
     ),
     epilog=(
-        "written into DIR:\n"
+        "written to DIR:\n"
         "  connections.json  for 'airflow connections import'\n"
         "  dags/*.py         a DAG for each package with a Send Mail task\n"
-        "  report.html       what became of what, for a person; report.json for machines\n"
+        "  report.html       what became of every property; report.json for machines\n"
         "\n"
-        "A file in DIR that a person has edited stays as it is, and the new text goes beside it, as NAME.new.\n"
+        "A file in DIR that you edited stays unchanged, and the new text is written next to it, as NAME.new.\n"
         "\n"
         "exit status:\n"
-        "  0  all is converted\n"
-        "  2  wrong arguments, nothing that can be read, or DIR cannot be written into\n"
-        "  3  a person has something to decide, or something could not be read; the report says what"
+        "  0  everything is converted\n"
+        "  2  wrong arguments, nothing that can be read, or DIR cannot be written to\n"
+        "  3  something is left to decide, or could not be read; the report lists it"
     ),
     run=run_import_ssis,
 )

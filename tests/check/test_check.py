@@ -355,7 +355,7 @@ def connection(relay: Relay, **changes: Any) -> str:
         (["check"], "Give one of CONN_ID, --uri - and --uri-env NAME"),
         (["check", "mail", "--uri", "-"], "Give one of CONN_ID"),
         (["check", "--uri", "smtpcm://alice:hush-hush@mail.corp.example"], "give it on standard input with '--uri -'"),
-        (["check", "smtpcm://alice:hush-hush@mail.corp.example"], "shows its password to everybody"),
+        (["check", "smtpcm://alice:hush-hush@mail.corp.example"], "shows its password to everyone"),
         (["check", '{"password": "hush-hush"}'], "or in an environment variable with '--uri-env NAME'"),
         (["check", "--uri-env", "smtpcm://alice:hush-hush@mail.corp.example"], "name an environment variable here"),
     ],

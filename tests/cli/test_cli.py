@@ -86,7 +86,7 @@ def running(*arguments: str, **environment: str) -> Iterator[Running]:
         (["relay", "--port", "70000"], "that is not a port"),
         (["relay", "--port", "smtp"], "that is not a port"),
         (["relay", "--ssl-mode", "tls"], "choose one of starttls, none, implicit"),
-        (["check", "smtpcm_default", "--password", "hush"], "2 of the arguments are not known here"),
+        (["check", "smtpcm_default", "--password", "hush"], "2 unknown arguments"),
         (["relay", "--password-env", "PASSWORD"], "Name the user with --user"),
         (["relay", "--user", "alice", "--password-env", "my secret!"], "not the password itself"),
     ],
