@@ -1,7 +1,8 @@
-"""What can go wrong, and the questions that every failure answers. Knows no network and no Airflow.
+"""The errors of this package: what failed, what the server replied, and what to do. No network, no Airflow.
 
-The first split is *whose* fault it is: the connection's settings, the mail itself, the way to the server, or the
-server's answer. Each error says what was tried, what the other side answered, and ends in the remedy.
+The first distinction is where the cause lies: in the connection's settings, in the mail, on the way to the server, or
+in the server's reply. A message states what was tried and what the other side answered; the remedy is its last
+sentence.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-# So many characters of what a server says are for reading; it may say 64 KiB.
-_SHOWN = 500
+# Characters of a reply's text in a message; a server may send 64 KiB.
+_MAX_SHOWN = 500
 
 
 class Phase(StrEnum):
-    """How far a mail had come when something failed. Nothing is ever resent blindly after `FINAL_DOT`."""
+    """How far a mail had got when something failed. After `FINAL_DOT` nothing is sent again blindly."""
 
     SETTINGS = "settings"
     MESSAGE = "message"
@@ -31,7 +32,13 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A server's reply (RFC 5321 4.2): three digits, the enhanced code of RFC 3463 where there is one, and the text."""
+    """A server's reply (RFC 5321 4.2).
+
+    Args:
+        code: three digits.
+        enhanced: the enhanced status code (RFC 3463), if the reply has one.
+        text: the lines, separated by line feeds, without the codes.
+    """
 
     code: int
     enhanced: str | None = None
@@ -48,22 +55,22 @@ class Reply:
         return self.code // 100 == 4
 
     def __str__(self) -> str:
-        # On one line, so that no server can write lines of its own into a log.
+        # On one line, so that no server can add lines of its own to a log.
         text = " / ".join(line for line in self.text.split("\n") if line)
-        if len(text) > _SHOWN:
-            text = f"{text[:_SHOWN]}…"
+        if len(text) > _MAX_SHOWN:
+            text = f"{text[:_MAX_SHOWN]}…"
         return " ".join(part for part in (str(self.code), self.enhanced, text) if part)
 
 
 class MailError(Exception):
-    """Anything that kept a mail from being sent, or its fate from being known.
+    """The base class: a mail was not sent, or its outcome is unknown.
 
     Args:
         message: what was tried and what the other side answered.
         remedy: what the reader can do about it; the last sentence of `str(error)`.
-        phase: how far it had come.
-        reply: the server's reply, if it was a reply that said so.
-        retryable: whether the same attempt may succeed later without anybody changing anything.
+        phase: how far the mail had got; by default the usual phase of the class.
+        reply: the server's reply, if the error is due to one.
+        retryable: whether the same attempt may succeed later without any change.
     """
 
     default_phase: Phase | None = None
@@ -90,11 +97,11 @@ class MailError(Exception):
 
 
 class ConnectionSettingsError(MailError):
-    """The connection cannot be used as it is written; `faults` holds all that is wrong with it, by form label.
+    """The connection's settings cannot be used.
 
     Args:
-        faults: one sentence for each fault.
-        conn_id: the Airflow connection, if it is one.
+        faults: one sentence for each fault, by form label.
+        conn_id: the Airflow connection; None without one.
     """
 
     default_phase = Phase.SETTINGS
@@ -108,32 +115,6 @@ class ConnectionSettingsError(MailError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_settings_error, (self.faults, self.conn_id)
-
-
-def clear_frames(error: BaseException, before: BaseException | None) -> None:
-    """Clear the local variables of every frame that an error has left, and those of what led to it.
-
-    Error collectors record the variables of each frame of a traceback, generators' included; those of a sign-in are the
-    password, its hash, and tokens with which it can be guessed off-line.
-
-    Args:
-        error: what left the frames.
-        before: what was handled already when the work began (`sys.exception()`): its frames are the caller's.
-    """
-    chain: list[BaseException | None] = [error]
-    seen: set[int] = {id(before), id(None)}
-    while chain:
-        one = chain.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        for frame, _ in traceback.walk_tb(one.__traceback__):
-            with contextlib.suppress(RuntimeError):  # it runs
-                frame.clear()
-        chain += (one.__cause__, one.__context__)
-    if isinstance(error, MailError):
-        # It says what a library below said; that error itself may hold the text that could not be encoded.
-        error.__cause__, error.__context__, error.__suppress_context__ = None, before, True
 
 
 def _rebuild_settings_error(faults: Sequence[str], conn_id: str | None) -> ConnectionSettingsError:
@@ -160,7 +141,7 @@ class TlsError(MailError):
 
 
 class AuthenticationError(MailError):
-    """The server did not let us in, or we could not prove who we are."""
+    """The server refused the sign-in, or the worker could not prove its identity."""
 
     default_phase = Phase.AUTH
 
@@ -172,23 +153,23 @@ class RefusedError(MailError):
 
 
 class NoAnswerError(MailError):
-    """The server did not answer, or did not take what we sent, before the deadline."""
+    """The server did not reply, or did not read what was sent, before the deadline."""
 
     default_retryable = True
 
 
 class ConnectionLostError(MailError):
-    """The line broke, or the server hung up."""
+    """The connection broke, or the server closed it."""
 
     default_retryable = True
 
 
 class ProtocolError(MailError):
-    """The server said something that SMTP does not allow."""
+    """The server sent something that SMTP does not allow."""
 
 
 class OutcomeUnknownError(MailError):
-    """The whole message was handed over and nobody said what became of it: sending again could deliver it twice."""
+    """The whole message was sent, and no final reply came: sending it again could deliver it twice."""
 
     default_phase = Phase.FINAL_DOT
 
@@ -201,10 +182,39 @@ class StoppedError(MailError):
 
 
 class LedgerError(MailError):
-    """What was sent cannot be written down or read, or the rows are not those that it tells of."""
+    """The ledger cannot be read or written, or belongs to other rows."""
 
 
 class PackageError(MailError):
-    """An SSIS package, project or connection manager that cannot be read: what was found instead, and the remedy."""
+    """An SSIS package, project or connection manager cannot be read."""
 
     default_phase = Phase.SETTINGS
+
+
+def clear_frames(error: BaseException, handled: BaseException | None) -> None:
+    """Clear the local variables of all frames that an error has left, and those of the errors that led to it.
+
+    Error trackers record the variables of every frame in a traceback, generators included; those of a sign-in are the
+    password, its hash, and tokens from which it can be guessed offline. For the same reason a cause is kept only if it
+    is an `OSError` or a `MailError`: errors of other libraries hold the text or token that they could not process.
+
+    Args:
+        error: the error that has left the frames.
+        handled: the exception that was being handled before (`sys.exception()`), whose frames belong to the caller.
+    """
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = {id(handled), id(None)}
+    while chain:
+        current = chain.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        for frame, _ in traceback.walk_tb(current.__traceback__):
+            with contextlib.suppress(RuntimeError):  # the frame is still running
+                frame.clear()
+        chain += (current.__cause__, current.__context__)
+        if isinstance(error, MailError):
+            if not isinstance(current.__cause__, MailError | OSError):
+                current.__cause__ = None
+            current.__context__ = handled if current is error else None
+            current.__suppress_context__ = True

@@ -51,7 +51,7 @@ class Command:
     epilog: str = ""
 
 
-# --- Types of arguments: each function parses a text, or raises an error that, unlike argparse's own, does not repeat it.
+# --- Types of arguments. Each function parses a text, or raises an error that does not repeat it.
 
 _SSL_MODES = ("starttls", "none", "implicit")
 _NOT_ON_COMMAND_LINE = (
@@ -253,11 +253,11 @@ def run_import_ssis(arguments: argparse.Namespace) -> int:
 
 IMPORT_SSIS = Command(
     name="import-ssis",
-    help="turn SSIS packages into DAGs and connections, and list what is left to decide",
+    help="convert SSIS packages to DAGs and connections, and report what is left to decide",
     description=(
-        "Read SSIS packages and convert what they contain about mail: the connections, a DAG for each package with a\n"
-        "Send Mail task, and a report of what became of every property and what you have to decide. It sends nothing,\n"
-        "contacts no server, and needs no SSIS."
+        "Convert the mail of SSIS packages: write the connections, a DAG for each package with a Send Mail task, and\n"
+        "a report of what became of every property and what you have to decide. It needs no SSIS, sends nothing and\n"
+        "contacts no server."
     ),
     arguments=(
         Argument(
@@ -266,7 +266,7 @@ IMPORT_SSIS = Command(
                 "metavar": "PATH",
                 "nargs": "+",
                 "type": Path,
-                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder, which is searched at any depth",
+                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder with such files at any depth",
             },
         ),
         Argument(
@@ -279,8 +279,9 @@ IMPORT_SSIS = Command(
                 "type": parse_windows_auth,
                 "action": "append",
                 "metavar": "{keep,anonymous}[=NAME]",
-                "help": "keep Use Windows Authentication (the default), or make the connection anonymous, as SSIS was "
-                "if the relay offered no sign-in; with =NAME only for the connection manager of that name",
+                "help": "what to do with Use Windows Authentication: keep it (default), or make the connection "
+                "anonymous, as SSIS did where a relay offers no sign-in; with =NAME, only for the connection manager "
+                "of that name; may be repeated",
             },
         ),
         Argument(
@@ -289,25 +290,25 @@ IMPORT_SSIS = Command(
                 "type": parse_path_mapping,
                 "action": "append",
                 "metavar": r"'\\SRV\SHARE=/MNT/SHARE'",
-                "help": "where a Windows path is on the workers; the longest matching prefix wins",
+                "help": "where a Windows path is on the workers; the longest prefix wins; may be repeated",
             },
         ),
-        Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you edited"}),
+        Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you have edited"}),
         # As in `check`.
-        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object"}),
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object for programs"}),
     ),
     epilog=(
-        "written to DIR:\n"
+        "files in DIR:\n"
         "  connections.json  for 'airflow connections import'\n"
         "  dags/*.py         a DAG for each package with a Send Mail task\n"
-        "  report.html       what became of every property; report.json for machines\n"
+        "  report.html       what became of every property; report.json is the same for programs\n"
         "\n"
-        "A file in DIR that you edited stays unchanged, and the new text is written next to it, as NAME.new.\n"
+        "A file in DIR that you have edited is kept, and the new text is written next to it, as NAME.new.\n"
         "\n"
         "exit status:\n"
-        "  0  everything is converted\n"
-        "  2  wrong arguments, nothing that can be read, or DIR cannot be written to\n"
-        "  3  something is left to decide, or could not be read; the report lists it"
+        "  0  everything was converted\n"
+        "  2  wrong arguments, nothing could be read, or DIR cannot be written\n"
+        "  3  you have something to decide, or something could not be read; the report says what"
     ),
     run=run_import_ssis,
 )

@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.transport import Wire
 
 
-def compute_channel_bindings(channel_binding: ChannelBinding, wire: Wire) -> GssChannelBindings | None:
+def compute_channel_bindings(channel_binding: ChannelBinding, transport: Wire) -> GssChannelBindings | None:
     """Return the binding for a sign-in over this connection; None in clear text, where there is no TLS to bind to.
 
     Raises:
         AuthenticationError: this channel binding is undefined for this TLS version or certificate.
     """
-    if channel_binding is ChannelBinding.NONE or wire.tls_version is None:
+    if channel_binding is ChannelBinding.NONE or transport.tls_version is None:
         return None
     from spnego.channel_bindings import GssChannelBindings
 
     if channel_binding is ChannelBinding.TLS_UNIQUE:
-        return GssChannelBindings(application_data=b"tls-unique:" + _tls_unique(wire))
-    return GssChannelBindings(application_data=b"tls-server-end-point:" + _tls_server_end_point(wire))
+        return GssChannelBindings(application_data=b"tls-unique:" + _tls_unique(transport))
+    return GssChannelBindings(application_data=b"tls-server-end-point:" + _tls_server_end_point(transport))
 
 
-def _tls_unique(wire: Wire) -> bytes:
+def _tls_unique(transport: Wire) -> bytes:
     # CPython returns octets on TLS 1.3 too, where tls-unique is not defined (RFC 9266 1).
-    if wire.tls_version not in ("TLSv1", "TLSv1.1", "TLSv1.2") or not wire.tls_unique:
+    if transport.tls_version not in ("TLSv1", "TLSv1.1", "TLSv1.2") or not transport.tls_unique:
         raise AuthenticationError(
-            f"The channel binding tls-unique is not defined for {wire.tls_version}.",
+            f"The channel binding tls-unique is not defined for {transport.tls_version}.",
             remedy="Set 'Channel binding' to 'tls-server-end-point'.",
         )
-    return wire.tls_unique
+    return transport.tls_unique
 
 
-def _tls_server_end_point(wire: Wire) -> bytes:
+def _tls_server_end_point(transport: Wire) -> bytes:
     """Return the certificate's hash by the hash function of its signature, SHA-256 for MD5 and SHA-1 (RFC 5929 4.1)."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
-    certificate = wire.server_certificate or b""
+    certificate = transport.server_certificate or b""
     try:
         algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:

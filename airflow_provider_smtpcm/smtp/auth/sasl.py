@@ -65,7 +65,7 @@ class Authentication:
 # --- The exchange.
 
 
-def authenticate(wire: Wire, mechanism: Mechanism, authentication: Authentication, *, trace: Trace = LOG) -> None:
+def authenticate(transport: Wire, mechanism: Mechanism, authentication: Authentication, *, trace: Trace = LOG) -> None:
     """Exchange a mechanism's tokens with the server until its 235.
 
     The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
@@ -73,7 +73,7 @@ def authenticate(wire: Wire, mechanism: Mechanism, authentication: Authenticatio
     is for humans (MS-SMTPNTLM 2.2.1.2).
 
     Args:
-        wire: after EHLO.
+        transport: after EHLO.
         mechanism: the tokens.
         authentication: the name of the mechanism, and what the remedy of a refusal depends on.
         trace: receives each step, without tokens.
@@ -86,25 +86,25 @@ def authenticate(wire: Wire, mechanism: Mechanism, authentication: Authenticatio
     token = next(mechanism)
     token_lines: list[str] = []
     trace.tell(Step.SIGN_IN, f"C: AUTH {name}")
-    wire.command(f"AUTH {name}")
-    reply = wire.read_reply(secret=True)
+    transport.command(f"AUTH {name}")
+    reply = transport.read_reply(secret=True)
     while reply.code == 334:
         line = binascii.b2a_base64(token, newline=False).decode("ascii")
         token_lines.append(line)
         trace.tell(Step.SIGN_IN, f"S: 334 ({len(reply.text)} octets, not shown)" if reply.text else "S: 334")
         trace.tell(Step.SIGN_IN, f"C: a token of {len(token)} octets, not shown" if token else "C: an empty line")
-        wire.command(line, secret=True)
-        reply = wire.read_reply(secret=True)
+        transport.command(line, secret=True)
+        reply = transport.read_reply(secret=True)
         if reply.code != 334:
             break
         token_lines.append(reply.text)
         try:
-            token = mechanism.send(_decode_challenge(wire, name, reply))
+            token = mechanism.send(_decode_challenge(transport, name, reply))
         except StopIteration:
-            _cancel(wire)
-            raise _unexpected_challenge(name, server=wire.peer) from None
+            _cancel(transport)
+            raise _unexpected_challenge(name, server=transport.peer) from None
         except MailError:
-            _cancel(wire)
+            _cancel(transport)
             raise
     # Some servers repeat what they did not understand, and from a token a password can be guessed offline.
     if _repeats_token(reply.text, token_lines):
@@ -113,7 +113,7 @@ def authenticate(wire: Wire, mechanism: Mechanism, authentication: Authenticatio
     if reply.code != 235:
         longest_line = max(map(len, token_lines), default=0)
         raise AuthenticationError(
-            f"{wire.peer} refused the sign-in by {name} with '{reply}'.",
+            f"{transport.peer} refused the sign-in by {name} with '{reply}'.",
             remedy=authentication_remedy(reply, authentication, longest_line=longest_line),
             reply=reply,
             retryable=reply.transient,
@@ -132,21 +132,21 @@ def _repeats_token(text: str, token_lines: list[str]) -> bool:
     )
 
 
-def _decode_challenge(wire: Wire, name: str, reply: Reply) -> bytes:
+def _decode_challenge(transport: Wire, name: str, reply: Reply) -> bytes:
     try:
         return binascii.a2b_base64(reply.text.encode(), strict_mode=True) if reply.text else b""
     except ValueError:
         raise AuthenticationError(
-            f"{name}: the challenge of {wire.peer} is not base64.",
+            f"{name}: the challenge of {transport.peer} is not base64.",
             remedy="Ask the server's administrator whether it really offers this mechanism; a proxy may garble it.",
         ) from None
 
 
-def _cancel(wire: Wire) -> None:
+def _cancel(transport: Wire) -> None:
     """Cancel the exchange (RFC 4954 4); the server's 501 is of no interest."""
     with contextlib.suppress(MailError):
-        wire.command("*")
-        wire.read_reply(secret=True)
+        transport.command("*")
+        transport.read_reply(secret=True)
 
 
 # --- The mechanisms.

@@ -67,11 +67,11 @@ class WindowsAuthenticator:
         self._has_succeeded = False
         self._refused: AuthenticationError | None = None
 
-    def authenticate(self, wire: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> Authentication:
+    def authenticate(self, transport: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> Authentication:
         """Sign in over this connection.
 
         Args:
-            wire: after EHLO, and after TLS unless clear text is allowed.
+            transport: after EHLO, and after TLS unless clear text is allowed.
             extensions: what the server offers now.
             trace: receives each step.
 
@@ -82,21 +82,21 @@ class WindowsAuthenticator:
         handled = sys.exception()
         try:
             if self._has_succeeded:
-                return self._sign_in(wire, extensions, trace)
-            return self._sign_in_first(wire, extensions, trace)
+                return self._sign_in(transport, extensions, trace)
+            return self._sign_in_first(transport, extensions, trace)
         except BaseException as error:
             clear_frames(error, handled)
             raise
 
-    def _sign_in_first(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
+    def _sign_in_first(self, transport: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         # Each holder may use up a deadline of its own, so none waits for all of them.
-        if not self._first_sign_in_lock.acquire(timeout=wire.seconds_left(wire.timeout)):
-            raise wire.no_answer("did not end the sign-in of another session, whose outcome this one waited for,")
+        if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
+            raise transport.no_answer("did not end the sign-in of another session, whose outcome this one waited for,")
         try:
             if self._refused is not None:
                 raise copy.copy(self._refused)  # without the frames of another thread
             try:
-                authentication = self._sign_in(wire, extensions, trace)
+                authentication = self._sign_in(transport, extensions, trace)
             except AuthenticationError as error:
                 if isinstance(error, AccountRefusedError) or (error.reply is not None and error.reply.code == 535):
                     self._refused = copy.copy(error)
@@ -106,24 +106,24 @@ class WindowsAuthenticator:
         finally:
             self._first_sign_in_lock.release()
 
-    def _sign_in(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
+    def _sign_in(self, transport: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
         if not _NTLM_MECHANISMS.keys() & set(offered):
-            raise _no_mechanism(wire, offered, extensions)
+            raise _no_mechanism(transport, offered, extensions)
         trace.tell(Step.MECHANISMS, ", ".join(offered))
         trace.begin(Step.BINDING)
-        bindings = compute_channel_bindings(self._manager.channel_binding, wire)
+        bindings = compute_channel_bindings(self._manager.channel_binding, transport)
         clear_text = "none, since there is no TLS to bind to"
-        trace.tell(Step.BINDING, str(self._manager.channel_binding) if wire.tls_version else clear_text)
+        trace.tell(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else clear_text)
         trace.begin(Step.CHOICE)
-        authentication, mechanism = self._choose_protocol(offered, bindings, wire, trace)
+        authentication, mechanism = self._choose_protocol(offered, bindings, transport, trace)
         trace.tell(Step.CHOICE, f"{authentication}: {authentication.reason}")
         # The reason may be a sentence, whose full stop does not belong in brackets.
         reason = authentication.reason.removesuffix(".")
-        log.info("%s offers %s now; signing in by %s (%s).", wire.peer, " ".join(offered), authentication, reason)
+        log.info("%s offers %s now; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
         try:
-            authenticate(wire, mechanism, authentication, trace=trace)
+            authenticate(transport, mechanism, authentication, trace=trace)
         except AuthenticationError as error:
             if authentication.protocol == "NTLM" and self._kerberos_failure:
                 error.message += f" (Kerberos was tried first. {self._kerberos_failure})"
@@ -131,14 +131,14 @@ class WindowsAuthenticator:
         return authentication
 
     def _choose_protocol(
-        self, offered: list[str], bindings: GssChannelBindings | None, wire: Wire, trace: Trace
+        self, offered: list[str], bindings: GssChannelBindings | None, transport: Wire, trace: Trace
     ) -> tuple[Authentication, Mechanism]:
         """Return the way to sign in, ready to begin."""
         protocol = self._manager.windows_protocol
         if protocol is WindowsProtocol.NTLM:
             return self._prepare_ntlm(offered, bindings, "the connection asks for NTLM")
         if protocol is WindowsProtocol.KERBEROS:
-            timeout = wire.seconds_left(wire.timeout)
+            timeout = transport.seconds_left(transport.timeout)
             return self._prepare_kerberos(offered, bindings, timeout, "the connection asks for Kerberos", trace)
         with self._protocol_lock:
             obstacle = self._kerberos_obstacle(offered)
@@ -148,7 +148,7 @@ class WindowsAuthenticator:
             why_not = self._kerberos_failure or (obstacle.message if obstacle else None)
             if why_not is None:
                 try:
-                    timeout = wire.seconds_left(KDC_TIMEOUT if self._has_ntlm_identity() else wire.timeout)
+                    timeout = transport.seconds_left(KDC_TIMEOUT if self._has_ntlm_identity() else transport.timeout)
                     prepared = self._prepare_kerberos(offered, bindings, timeout, "Kerberos comes first", trace)
                 except AccountRefusedError:
                     raise
@@ -234,18 +234,18 @@ class WindowsAuthenticator:
         return authentication, _NTLM_MECHANISMS[name](context, token)
 
 
-def _no_mechanism(wire: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
+def _no_mechanism(transport: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
     if offered:
         return AuthenticationError(
-            f"{wire.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "
+            f"{transport.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "
             f"{', '.join(offered)}.",
             remedy="Have 'Integrated Windows authentication' enabled on the server's receive connector; this package "
             "sends no password by PLAIN or LOGIN.",
         )
     extension_names = ", ".join(extensions) or "no extension"
-    clear_text = "" if wire.tls_version else " Many servers offer it after TLS only: set SSL to 'STARTTLS'."
+    clear_text = "" if transport.tls_version else " Many servers offer it after TLS only: set SSL to 'STARTTLS'."
     return AuthenticationError(
-        f"{wire.peer} offers no authentication at all (it offers {extension_names}).",
+        f"{transport.peer} offers no authentication at all (it offers {extension_names}).",
         remedy="If it takes mail from this worker without signing in, set Authentication to 'Anonymous'; else have "
         f"Windows Authentication enabled on the server.{clear_text}",
     )
