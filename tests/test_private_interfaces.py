@@ -276,9 +276,9 @@ def _connection() -> None:
 def _cli_config() -> None:
     import argparse
 
-    from airflow_provider_smtpcm.cli.airflow import commands
+    from airflow_provider_smtpcm.cli.airflow import get_commands
 
-    (group,) = commands()
+    (group,) = get_commands()
     assert group.name == "smtpcm"
     for command in group.subcommands:
         parser = argparse.ArgumentParser()

@@ -216,7 +216,7 @@ class _Check:
         if accepted:
             best = next(binding for binding in _STRONGEST_FIRST if binding in accepted)
             recorder.warn(CheckStep.BINDINGS, f"What passes: {', '.join(accepted)}.")
-            remedy = f"Set 'Channel binding' to '{best}': with it this server lets this account in."
+            remedy = f"Set 'Channel binding' to '{best}': with it this server accepts the account."
         else:
             recorder.warn(CheckStep.BINDINGS, "None of them passes, so the binding is unlikely to be the cause.")
             remedy = _NONE_PASSES

@@ -61,8 +61,8 @@ def _remedy_for_535(reply: Reply, authentication: Authentication) -> str:
         return "Have the account unlocked or renewed. Nothing weaker was tried."
     if authentication.protocol == "Kerberos":
         remedy = (
-            f"The KDC has vouched for {authentication.identity}, so it is the server: its key in the keytab or "
-            "directory may be older than the ticket, its clock may differ, or this account may not use it; its log "
+            f"The KDC has vouched for {authentication.identity}, so the cause is on the server: its key in the keytab "
+            "or directory may be older than the ticket, its clock may differ, or this account may not use it; its log "
             "says which."
         )
     else:

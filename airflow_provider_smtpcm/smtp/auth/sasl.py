@@ -283,8 +283,8 @@ def _establish(
         proofs += bool(token)
         if (context.negotiated_protocol or protocol) != protocol:
             raise AuthenticationError(
-                f"{name}: the server would go on with {context.negotiated_protocol}, where {protocol} was begun.",
-                remedy="Set 'Windows protocol' to what the server takes, if that is what you want.",
+                f"{name}: the server switched to {context.negotiated_protocol} after {protocol} had begun.",
+                remedy="Set 'Windows protocol' to the protocol of the server if you accept it.",
             )
 
 
@@ -300,7 +300,7 @@ def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> M
     if len(layers) != 4 or not layers[0] & _NO_LAYER:
         raise AuthenticationError(
             f"{name}: the server insists on a security layer (it offers {layers[:8].hex(' ')}), which SMTP over "
-            "TLS has no use for.",
+            "TLS does not need.",
             remedy="Have the server accept 'no layer' (for Cyrus SASL: minssf 0).",
         )
     if (yield _wrap(name, context, b"\x01\x00\x00\x00")) is not None:
@@ -326,7 +326,7 @@ def _wrap(name: str, context: ContextProxy, data: bytes) -> bytes:
         return context.wrap(data, encrypt=False).data
     except _token_errors():
         raise AuthenticationError(
-            f"{name}: the server says that we are signed in, but never proved that it is the server.",
+            f"{name}: the server accepted the sign-in, but never proved its own identity.",
             remedy=_UNTRUSTED,
         ) from None
 
@@ -351,7 +351,7 @@ def describe_library_error(error: Exception) -> str:
 
 def _premature_success(name: str) -> AuthenticationError:
     return AuthenticationError(
-        f"{name}: the server said that we are signed in before anything was proved.", remedy=_UNTRUSTED
+        f"{name}: the server accepted the sign-in before anything was proved.", remedy=_UNTRUSTED
     )
 
 

@@ -156,14 +156,14 @@ class WindowsAuthenticator:
                     if self._has_used_kerberos or not self._has_ntlm_identity():
                         raise
                     why_not = self._kerberos_failure = error.message
-                    trace.warn(Step.TICKET, f"none, so that Kerberos is out of the question: {why_not}")
+                    trace.warn(Step.TICKET, f"none, so Kerberos is not possible: {why_not}")
                 else:
                     self._has_used_kerberos = True
                     return prepared
         trace.begin(Step.CHOICE)
         if not self._has_ntlm_identity():
             raise AuthenticationError(
-                f"Windows Authentication: neither way in is open. Kerberos: {why_not} NTLM: there is no password.",
+                f"Windows Authentication: neither Kerberos nor NTLM is possible. Kerberos: {why_not} NTLM: there is no password.",
                 remedy=(obstacle.remedy if obstacle else "")
                 or "Enter 'User name' and 'Password', a keytab or a credential cache.",
             )
