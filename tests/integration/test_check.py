@@ -254,7 +254,7 @@ def test_airflows_own_command_line_knows_the_exit_statuses(airflow_db: None) -> 
     assert "give it on standard input with '--uri -'" in " ".join(error.split())
     assert "hush-hush" not in error
     described, _ = run("airflow", "smtpcm", "check", "--help", status=0)
-    assert "3 the connection does not exist or is written wrong" in " ".join(described.split())
+    assert "3 the connection does not exist or cannot be used" in " ".join(described.split())
 
 
 def test_the_package_has_the_same_command(stored_connection: Callable[..., None]) -> None:

@@ -163,7 +163,8 @@ class WindowsAuthenticator:
         trace.begin(Step.CHOICE)
         if not self._has_ntlm_identity():
             raise AuthenticationError(
-                f"Windows Authentication: neither Kerberos nor NTLM is possible. Kerberos: {why_not} NTLM: there is no password.",
+                f"Windows Authentication: neither Kerberos nor NTLM is possible. Kerberos: {why_not} NTLM: there is no "
+                "password.",
                 remedy=(obstacle.remedy if obstacle else "")
                 or "Enter 'User name' and 'Password', a keytab or a credential cache.",
             )
