@@ -297,7 +297,11 @@ ALL_FIELDS: Mapping[str, Field] = MappingProxyType({entry.name: entry for entry 
 def conn_fields() -> dict[str, dict[str, object]]:
     """Return `conn-fields`: one entry for each extra, in the order of the form."""
     return {
-        setting.name: {"label": setting.label, "description": plain_help(setting), "schema": form_schema(setting)}
+        setting.name: {
+            "label": setting.label,
+            "description": get_plain_help(setting),
+            "schema": build_form_schema(setting),
+        }
         for setting in FIELDS
     }
 
@@ -311,12 +315,12 @@ def ui_field_behaviour() -> dict[str, object]:
     }
 
 
-def plain_help(setting: Field) -> str:
+def get_plain_help(setting: Field) -> str:
     """Return the help without backticks: the form shows no markup."""
     return setting.help.replace("`", "")
 
 
-def form_schema(setting: Field) -> dict[str, object]:
+def build_form_schema(setting: Field) -> dict[str, object]:
     """Return the values that the form accepts, in Airflow's dialect of JSON schema."""
     types = {FieldType.BOOLEAN: "boolean", FieldType.NUMBER: "number"}
     schema: dict[str, object] = {"type": [types.get(setting.type, "string"), "null"]}

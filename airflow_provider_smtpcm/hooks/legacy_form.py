@@ -12,7 +12,7 @@ from airflow_provider_smtpcm.connection_manager import FIELDS, Field, fields
 from airflow_provider_smtpcm.connection_manager.fields import FieldType
 
 
-def connection_form_widgets() -> dict[str, Any]:
+def build_connection_form_widgets() -> dict[str, Any]:
     """Return one widget for each extra."""
     return {field.name: _create_widget(field) for field in FIELDS}
 
@@ -34,11 +34,11 @@ def _create_widget(field: Field) -> Any:
         default = str(default)
     validators = [any_of([str(value) for value in field.choices])] if field.type is FieldType.CHOICE else []
     widget = widgets.get(field.type, StringField)(
-        field.label, description=fields.plain_help(field), default=default, validators=validators
+        field.label, description=fields.get_plain_help(field), default=default, validators=validators
     )
     # Airflow's stand-ins keep the schema for the browser here, which supports more than wtforms: labels of choices,
     # maxima, sections, boxes of several lines. The real wtforms has no such attribute.
     param = getattr(widget, "param", None)
     if param is not None:
-        param.schema |= fields.form_schema(field)
+        param.schema |= fields.build_form_schema(field)
     return widget

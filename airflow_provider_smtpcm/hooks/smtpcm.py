@@ -269,9 +269,9 @@ class SmtpConnectionManagerHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form for Airflow 3.1; later versions take it from `get_provider_info`."""
-        from airflow_provider_smtpcm.hooks.legacy_form import connection_form_widgets
+        from airflow_provider_smtpcm.hooks.legacy_form import build_connection_form_widgets
 
-        return connection_form_widgets()
+        return build_connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

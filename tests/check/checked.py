@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_smtpcm.check.checker import check
 from airflow_provider_smtpcm.check.report import CheckPrinter, Report
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
+from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
 
 #: A token on the wire is base64, and long; NTLM's begins like this in any encoding of it.
 TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}|TlRMTVNTUA|NTLMSSP")
@@ -64,5 +64,5 @@ def assert_nothing_secret(shown: str, password: str | None) -> None:
     """No token, and of a password nothing: neither its base64 nor its hash."""
     assert not TOKEN.search(shown), shown
     if password:
-        derived: list[Any] = [password, base64.b64encode(password.encode()).decode(), nt_hash(password)]
+        derived: list[Any] = [password, base64.b64encode(password.encode()).decode(), compute_nt_hash(password)]
         assert not any(str(secret).lower() in shown.lower() for secret in derived), shown

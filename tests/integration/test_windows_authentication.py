@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.auth import windows as sign_in
-from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
+from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
 from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
@@ -43,7 +43,7 @@ def nothing_secret_is_said(kerberos: KerberosRealm, caplog: pytest.LogCaptureFix
     ERRORS.clear()
     yield
     passwords = [*(kerberos.password_of(user) for user in kerberos.users), "wrong-horse"]
-    secrets = [*passwords, *map(nt_hash, passwords), "TlRMTVNTUAAD", "NTLMSSP", "YII"]
+    secrets = [*passwords, *map(compute_nt_hash, passwords), "TlRMTVNTUAAD", "NTLMSSP", "YII"]
     said = caplog.text + "".join(f"{error} {error!r} {error.reply!r} {vars(error)}" for error in ERRORS)
     assert [secret for secret in secrets if secret in said] == []
 
@@ -71,8 +71,8 @@ def failure(connection: SmtpConnectionManager, authenticator: WindowsAuthenticat
     known = [
         password.encode(),
         password.encode("utf-16-le"),
-        nt_hash(password).encode(),
-        bytes.fromhex(nt_hash(password)),
+        compute_nt_hash(password).encode(),
+        bytes.fromhex(compute_nt_hash(password)),
     ]
     assert secrets_in(caught.value, [*known, b"TlRMTVNTUAAD", b"NTLMSSP\0\3", b"YII", b"\x6e\x82"]) == []
     return caught.value

@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.auth.ntlm import nt_hash
+from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.transport import Wire
 from tests.integration.programs import KERBEROS_COMMAND
@@ -27,7 +27,7 @@ from tests.smtp.test_opening import GREETING
 PASSWORD = "correct horse"
 WINDOWS = {"auth_mode": "windows", "login": r"CORP\alice", "password": PASSWORD}
 SERVERS_TOKEN = base64.b64encode(CHALLENGE).decode()
-HASH_FILE = f"alice:1000:{'0' * 32}:{nt_hash(PASSWORD).upper()}:[U          ]:LCT-00000000:"
+HASH_FILE = f"alice:1000:{'0' * 32}:{compute_nt_hash(PASSWORD).upper()}:[U          ]:LCT-00000000:"
 
 ManagerFor = Callable[..., SmtpConnectionManager]
 
@@ -49,10 +49,10 @@ def secrets(dialogue: Dialogue) -> list[bytes]:
     known = [
         PASSWORD.encode(),
         PASSWORD.encode("utf-16-le"),
-        nt_hash(PASSWORD).encode(),
-        bytes.fromhex(nt_hash(PASSWORD)),
+        compute_nt_hash(PASSWORD).encode(),
+        bytes.fromhex(compute_nt_hash(PASSWORD)),
     ]
-    known += [nt_hash(PASSWORD).upper().encode(), CHALLENGE, SERVERS_TOKEN.encode()]
+    known += [compute_nt_hash(PASSWORD).upper().encode(), CHALLENGE, SERVERS_TOKEN.encode()]
     return [*known, *(line.encode() for line in tokens), *(base64.b64decode(line) for line in tokens)]
 
 

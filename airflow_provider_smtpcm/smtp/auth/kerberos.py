@@ -24,10 +24,10 @@ from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import (
     NO_SUCH_TICKET,
     SERVICE_UNKNOWN,
-    error_code,
     explain_kerberos_error,
+    get_error_code,
 )
-from airflow_provider_smtpcm.smtp.auth.principals import principal_name, service_names
+from airflow_provider_smtpcm.smtp.auth.principals import get_principal_name, list_service_names
 from airflow_provider_smtpcm.smtp.auth.sasl import create_context
 
 if TYPE_CHECKING:
@@ -163,13 +163,13 @@ class KerberosClient:
 
     def _find_service(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
         """Request a ticket for each SPN that the server may have, until the KDC knows one."""
-        names = [self.spn] if self.spn else service_names(self._manager)
+        names = [self.spn] if self.spn else list_service_names(self._manager)
         for name in names:
             try:
                 context = _create_spn_context(credential, "kerberos", name, bindings)
                 token = context.step()
             except Exception as error:  # noqa: BLE001 - GSSAPI, krb5 and pyspnego have no common base class
-                if error_code(error) in (SERVICE_UNKNOWN, NO_SUCH_TICKET) and name != names[-1]:
+                if get_error_code(error) in (SERVICE_UNKNOWN, NO_SUCH_TICKET) and name != names[-1]:
                     log.debug("The KDC does not know %s; trying %s.", name, names[-1])
                     continue
                 raise self._explain(error, " or ".join(names)) from None
@@ -196,7 +196,7 @@ class KerberosClient:
             name = self._ccache_name()
             if name.startswith("FILE:"):
                 _require_readable("Credential cache (ccache)", name.removeprefix("FILE:"))
-            principal = principal_name(manager) if manager.login else None
+            principal = get_principal_name(manager) if manager.login else None
             return spnego.KerberosCCache(name, principal)
         if not (manager.keytab or manager.password):
             return None
@@ -258,11 +258,11 @@ class KerberosClient:
                         f"Keytab (keytab): {describe_path(manager.keytab)} holds no key.",
                         remedy="Look into it with klist -k; export it again if need be.",
                     )
-                name = principal_name(manager).encode() if manager.login else first[0]
+                name = get_principal_name(manager).encode() if manager.login else first[0]
                 principal = krb5.parse_name_flags(library, name)
                 credentials = krb5.get_init_creds_keytab(library, principal, options, keytab=keytab)
             else:
-                principal = krb5.parse_name_flags(library, principal_name(manager).encode())
+                principal = krb5.parse_name_flags(library, get_principal_name(manager).encode())
                 secret = (manager.password or "").encode("utf-8", "replace")
                 credentials = krb5.get_init_creds_password(library, principal, options, password=secret)
             cache = krb5.cc_new_unique(library, b"MEMORY")

@@ -111,7 +111,7 @@ _EXPLANATIONS = {
 }
 
 
-def error_code(error: BaseException) -> int | None:
+def get_error_code(error: BaseException) -> int | None:
     """Return the Kerberos code in an error of python-krb5, python-gssapi or pyspnego; None if there is none."""
     for candidate in (error, getattr(error, "base_error", None), error.__cause__):
         for name in ("err_code", "min_code"):
@@ -140,7 +140,7 @@ def explain_kerberos_error(
             remedy="Install them: apt-get install gcc python3-dev libkrb5-dev, then pip install "
             "'airflow-provider-smtpcm[kerberos]'; or set 'Windows protocol' to 'ntlm'.",
         )
-    code = error_code(error)
+    code = get_error_code(error)
     explanation = _EXPLANATIONS.get(code - _BASE) if code is not None else None
     if explanation is None:
         # The own words of python-krb5 and python-gssapi contain no secret; those of pyspnego may.

@@ -43,7 +43,7 @@ class NtlmIdentity:
 
         if self.password is not None and not in_spnego:
             return spnego.Password(self.account, self.password)
-        return spnego.NTLMHash(self.account, nt_hash=self.password_hash or nt_hash(self.password or ""))
+        return spnego.NTLMHash(self.account, nt_hash=self.password_hash or compute_nt_hash(self.password or ""))
 
 
 def find_ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
@@ -157,12 +157,12 @@ _ROUNDS = (
 )
 
 
-def nt_hash(password: str) -> str:
+def compute_nt_hash(password: str) -> str:
     """Return the NT hash in hexadecimal digits."""
-    return md4(password.encode("utf-16-le", "surrogatepass")).hex()
+    return compute_md4(password.encode("utf-16-le", "surrogatepass")).hex()
 
 
-def md4(message: bytes) -> bytes:
+def compute_md4(message: bytes) -> bytes:
     """Return the MD4 digest (RFC 1320)."""
     padded = message + b"\x80" + b"\x00" * ((55 - len(message)) % 64) + struct.pack("<Q", len(message) * 8)
     state: tuple[int, ...] = _INITIAL_STATE

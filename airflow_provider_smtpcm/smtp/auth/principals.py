@@ -14,7 +14,7 @@ _NETBIOS = re.compile(r"([^\\]+)\\(.+)")
 _MAX_CONFIGURATION_FILES = 100
 
 
-def service_names(manager: SmtpConnectionManager) -> list[str]:
+def list_service_names(manager: SmtpConnectionManager) -> list[str]:
     """Return the SPNs that the server may have, the most likely first.
 
     Raises:
@@ -33,7 +33,7 @@ def service_names(manager: SmtpConnectionManager) -> list[str]:
     )
 
 
-def principal_name(manager: SmtpConnectionManager) -> str:
+def get_principal_name(manager: SmtpConnectionManager) -> str:
     r"""Return the account as a Kerberos principal: `alice@CORP.EXAMPLE`, however the login is written.
 
     Raises:
@@ -46,17 +46,17 @@ def principal_name(manager: SmtpConnectionManager) -> str:
         user, _, domain = login.rpartition("@")
     if not domain:
         return user
-    realm = realm_of(domain)
+    realm = find_realm(domain)
     if realm is None:
         raise AuthenticationError(
             "Kerberos: the domain of the user name is no realm that this worker knows (its default is "
-            f"{default_realm() or 'none'}).",
+            f"{get_default_realm() or 'none'}).",
             remedy="Write the user name with its realm, as user@corp.example, or set 'Windows protocol' to 'ntlm'.",
         )
     return f"{user}@{realm}"
 
 
-def realm_of(domain: str) -> str | None:
+def find_realm(domain: str) -> str | None:
     """Return the realm of a Windows domain.
 
     Args:
@@ -65,13 +65,13 @@ def realm_of(domain: str) -> str | None:
     """
     if "." in domain:
         return domain.upper()
-    default = default_realm()
+    default = get_default_realm()
     if default and domain.upper() in (default.upper(), default.upper().split(".")[0]):
         return default
     return None
 
 
-def default_realm() -> str | None:
+def get_default_realm() -> str | None:
     """Return the default realm of krb5.conf; None if there is none."""
     try:
         import krb5
@@ -84,7 +84,7 @@ def default_realm() -> str | None:
 
 def is_realm_configured(realm: str) -> bool:
     """Return whether krb5.conf defines a realm; to look for its KDC by DNS could take long."""
-    if realm == default_realm():
+    if realm == get_default_realm():
         return True
     entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)
     return any(entry.search(text) for text in _read_configuration())

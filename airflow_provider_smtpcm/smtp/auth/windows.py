@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.smtp.auth.channel_binding import compute_channel_bi
 from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, explain_kerberos_error
 from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE_VARIABLE, create_ntlm_context, find_ntlm_identity
-from airflow_provider_smtpcm.smtp.auth.principals import is_realm_configured, principal_name, service_names
+from airflow_provider_smtpcm.smtp.auth.principals import get_principal_name, is_realm_configured, list_service_names
 from airflow_provider_smtpcm.smtp.auth.sasl import (
     Authentication,
     Mechanism,
@@ -179,8 +179,8 @@ class WindowsAuthenticator:
         if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
             return explain_kerberos_error(ImportError(), "", "")
         try:
-            service_names(manager)
-            realm = principal_name(manager).rpartition("@")[2] if manager.password else None
+            list_service_names(manager)
+            realm = get_principal_name(manager).rpartition("@")[2] if manager.password else None
         except AuthenticationError as error:
             return error
         if realm is None or is_realm_configured(realm):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.connection_manager.fields import Field, FieldType, plain_help
+from airflow_provider_smtpcm.connection_manager.fields import Field, FieldType, get_plain_help
 from tests.integration.connection_form.faults import PASSWORD, Servers
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def shown_before_anything_is_filled_in(field: Field, *, standard: bool) -> Any:
     bounded = field.type is FieldType.NUMBER and not standard
     return Shown(
         widget=WIDGETS[field.type],
-        help="" if standard else plain_help(field),
+        help="" if standard else get_plain_help(field),
         value=value,
         placeholder=field.placeholder,
         maximum=f"{field.maximum:g}" if bounded else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.smtp.auth.ntlm import md4, nt_hash
+from airflow_provider_smtpcm.smtp.auth.ntlm import compute_md4, compute_nt_hash
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,9 @@ from airflow_provider_smtpcm.smtp.auth.ntlm import md4, nt_hash
 )
 def test_md4_gives_the_digests_of_its_rfc(message: bytes, digest: str) -> None:
     """RFC 1320 A.5."""
-    assert md4(message).hex() == digest
+    assert compute_md4(message).hex() == digest
 
 
 def test_the_nt_hash_is_that_of_the_specification() -> None:
     """MS-NLMP 4.2.2.1.2."""
-    assert nt_hash("Password") == "a4f49c406510bdcab6824ee7c30fd852"
+    assert compute_nt_hash("Password") == "a4f49c406510bdcab6824ee7c30fd852"
