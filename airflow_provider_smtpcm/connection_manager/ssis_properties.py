@@ -13,6 +13,8 @@ from airflow_provider_smtpcm.connection_manager.faults import Fault, FaultCode, 
 
 # A Timeout below this is taken as seconds: SSIS means milliseconds, and people wrote 20, 22 and 30.
 _MIN_MILLISECONDS = 1000
+# A number with more digits may not fit into a float, and `int` refuses more than 4,300.
+_MAX_DIGITS = 300
 
 _SECRET_WORDS = ("user", "uid", "login", "pass", "pwd", "secret", "token")
 # Keys that a message may name; any other may be a piece of a password that holds a semicolon and an equals sign.
@@ -119,7 +121,7 @@ def _parse_timeout(value: str, properties: SsisProperties) -> float | None:
     """Return the seconds."""
     if not value:
         return None
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
+    if not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS and int(value) > 0):
         properties.add_fault(FaultCode.NOT_MILLISECONDS, value=describe_value(value))
         return None
     number = int(value)

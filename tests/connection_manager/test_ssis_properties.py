@@ -40,6 +40,8 @@ def test_an_account_in_the_string_is_refused_without_being_repeated(secret: str)
         ("SmtpServer=h;Timeout=soon", "Timeout"),
         ("SmtpServer=h;Timeout=0", "Timeout"),
         ("SmtpServer=h;Timeout=-5", "Timeout"),
+        pytest.param(f"SmtpServer=h;Timeout={'9' * 400}", "Timeout", id="400 digits"),
+        pytest.param(f"SmtpServer=h;Timeout={'9' * 5000}", "Timeout", id="5,000 digits"),
         ("SmtpServer=h;SmtpServer=other", "twice"),
         ("SmtpServer=h;loose", "part 2 has no '='"),
         ("SmtpServer=mail:465:1", "'Port'"),
