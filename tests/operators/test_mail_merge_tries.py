@@ -75,7 +75,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book, "_AGAIN", (0.01,))
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(many, "_WINDING_UP", 0.5)
+    monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.5)
 
 
 # --- Rows that are not what they were.

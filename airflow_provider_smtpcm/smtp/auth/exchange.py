@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
 from airflow_provider_smtpcm.smtp.auth.remedies import How, sign_in_remedy
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 
 if TYPE_CHECKING:
     from spnego import ContextProxy
@@ -191,7 +191,7 @@ _TELLTALE = 16
 _LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
 
 
-def exchange(wire: Wire, name: str, mechanism: Mechanism, *, how: How, trace: Trace = LOG) -> None:
+def exchange(wire: Transport, name: str, mechanism: Mechanism, *, how: How, trace: Trace = LOG) -> None:
     """Carry a mechanism's tokens to the server and back until the server's 235.
 
     The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
@@ -258,7 +258,7 @@ def _repeats(text: str, said: list[str]) -> bool:
     return any(run[at : at + _TELLTALE] in token for at in range(len(run) - _TELLTALE + 1) for token in said)
 
 
-def _challenge(wire: Wire, name: str, reply: Reply) -> bytes:
+def _challenge(wire: Transport, name: str, reply: Reply) -> bytes:
     try:
         return binascii.a2b_base64(reply.text.encode(), strict_mode=True) if reply.text else b""
     except ValueError:
@@ -268,7 +268,7 @@ def _challenge(wire: Wire, name: str, reply: Reply) -> bytes:
         ) from None
 
 
-def _cancel(wire: Wire) -> None:
+def _cancel(wire: Transport) -> None:
     """Tell the server that we give up (RFC 4954 4); its 501 says nothing new."""
     with contextlib.suppress(MailError):
         wire.command("*")

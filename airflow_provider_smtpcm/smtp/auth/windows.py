@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE, ntlm_context, ntlm
 from airflow_provider_smtpcm.smtp.auth.principals import principal_name, realm_is_configured, service_names
 from airflow_provider_smtpcm.smtp.auth.remedies import How
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 
 if TYPE_CHECKING:
     from spnego.channel_bindings import GssChannelBindings
@@ -84,7 +84,7 @@ class WindowsSignIn:
         self._proved = False
         self._refused: AuthenticationError | None = None
 
-    def sign_in(self, wire: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> SignedIn:
+    def sign_in(self, wire: Transport, extensions: Mapping[str, str], *, trace: Trace = LOG) -> SignedIn:
         """Sign in over this line.
 
         Args:
@@ -104,12 +104,12 @@ class WindowsSignIn:
             clear_frames(error, before)
             raise
 
-    def _sign_in_once(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
+    def _sign_in_once(self, wire: Transport, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
         if self._proved:
             return self._sign_in(wire, extensions, trace)
         # Each holder may use up a deadline of its own, so no one waits for all of them.
         if not self._proving.acquire(timeout=wire.seconds_left(wire.timeout)):
-            raise wire.no_answer("did not end the sign-in of another session, whose outcome this one waited for,")
+            raise wire.deadline_error("did not end the sign-in of another session, whose outcome this one waited for,")
         try:
             if self._refused is not None:
                 raise copy.copy(self._refused)  # without the frames of another thread
@@ -124,7 +124,7 @@ class WindowsSignIn:
         finally:
             self._proving.release()
 
-    def _sign_in(self, wire: Wire, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
+    def _sign_in(self, wire: Transport, extensions: Mapping[str, str], trace: Trace) -> SignedIn:
         trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
         if not {"NTLM", "GSSAPI", "GSS-SPNEGO"} & set(offered):
@@ -150,7 +150,9 @@ class WindowsSignIn:
             raise
         return attempt.how
 
-    def _choose(self, offered: list[str], bindings: GssChannelBindings | None, wire: Wire, trace: Trace) -> _Attempt:
+    def _choose(
+        self, offered: list[str], bindings: GssChannelBindings | None, wire: Transport, trace: Trace
+    ) -> _Attempt:
         wanted = self._manager.windows_protocol
         if wanted is WindowsProtocol.NTLM:
             return self._by_ntlm(offered, bindings, "the connection asks for NTLM")
@@ -239,7 +241,7 @@ class WindowsSignIn:
         return _Attempt(how=how, steps=steps(context, token))
 
 
-def _nothing_offered(wire: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
+def _nothing_offered(wire: Transport, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
     if offered:
         return AuthenticationError(
             f"{wire.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "
