@@ -172,7 +172,7 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
             people,
         )
         raise OutcomeUnknownError(doubt)
-    delivery = send_within(hook, mail, rendering, RETRY_FOR, began=began)
+    delivery = send_within(hook, mail, RETRY_FOR, began=began, rendering=rendering)
     if delivery.error is not None:
         if delivery.outcome == "unknown":
             _remember(this, str(delivery.error))

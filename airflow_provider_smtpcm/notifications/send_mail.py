@@ -286,7 +286,7 @@ class SendMailNotifier(BaseNotifier):
                     raise
                 rendered.give_up("What cannot be sent was", fault)
                 continue
-            delivery = send_within(hook, mail, rendering, self.retry_for, began=began)
+            delivery = send_within(hook, mail, self.retry_for, began=began, rendering=rendering)
             too_much = _of_its_files(delivery)
             if too_much is None or left_out or not (mail.attachments or mail.inline_images):
                 return delivery

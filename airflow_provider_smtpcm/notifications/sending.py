@@ -82,7 +82,7 @@ def connected(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Sm
 
 
 def send_within(
-    hook: SmtpConnectionManagerHook, mail: Mail, rendering: Rendering, retry_for: float, *, began: float
+    hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *, began: float, rendering: Rendering | None = None
 ) -> Delivery:
     """Send a mail, try it again for so many seconds where it was refused for now, and be done `LAST_TRY` later.
 
@@ -91,9 +91,9 @@ def send_within(
     Args:
         hook: of the connection.
         mail: with sender and Message-ID.
-        rendering: the mail's.
         retry_for: seconds for which it has further turns, and a server that cannot be reached is tried again.
         began: when they began (`time.monotonic`).
+        rendering: the mail's, where it was rendered already.
 
     Raises:
         MailError: it was not even begun.
