@@ -22,8 +22,8 @@ from demo.processes import LOOPBACK
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
+from tests.smtp.batch.batches import send_many
 from tests.smtp.frames import secrets_in
-from tests.smtp.many.batches import send_many
 from tests.smtp.server import Server
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.smtp.transport import Transport
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.frames import secrets_in
-from tests.smtp.test_opening import GREETING
+from tests.smtp.test_handshake import GREETING
 from tests.smtp.test_sasl import CHALLENGE
 
 PASSWORD = "correct horse"

@@ -15,10 +15,10 @@ from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import pending_recipients
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
+from tests.smtp.batch.batches import requests, send_many
 from tests.smtp.limits import Limit
-from tests.smtp.many.batches import requests, send_many
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import batch
+from tests.smtp.test_retried_batches import batch
 
 PIPELINING = ("PIPELINING", "SIZE 0", "SMTPUTF8")
 BINARY = ("PIPELINING", "SIZE 0", "CHUNKING", "BINARYMIME")

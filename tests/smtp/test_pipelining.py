@@ -16,9 +16,9 @@ from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
+from tests.smtp.batch.batches import send_many
 from tests.smtp.dialogue import Dialogue, Dialogues, Pace
 from tests.smtp.files import Changing
-from tests.smtp.many.batches import send_many
 from tests.smtp.server import Habit, Server
 from tests.smtp.test_sasl import CHALLENGE
 

@@ -20,9 +20,9 @@ from airflow_provider_smtpcm.smtp import throttling as pace
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.integration.loopback_postfix import ANONYMOUS
-from tests.smtp.many.batches import send_many
+from tests.smtp.batch.batches import send_many
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import batch
+from tests.smtp.test_retried_batches import batch
 from tests.torture.anonymous_postfix import AnonymousPostfix
 from tests.torture.tally import SEED, TALLY
 

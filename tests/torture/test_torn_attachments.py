@@ -14,8 +14,8 @@ from airflow_provider_smtpcm.mail.encoding import BLOCK
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.batch.batches import send_many
 from tests.smtp.files import overwrite, replace
-from tests.smtp.many.batches import send_many
 from tests.smtp.server import Server, Stored
 from tests.torture.tally import TALLY
 

@@ -20,9 +20,9 @@ from airflow_provider_smtpcm.smtp.batch import BatchSender
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.queue import SendRequest
-from tests.smtp.many.batches import letter, outcomes, requests, send
+from tests.smtp.batch.batches import letter, outcomes, requests, send
 from tests.smtp.server import MESSAGE, Server
-from tests.smtp.test_batch import at_first, batch
+from tests.smtp.test_retried_batches import at_first, batch
 
 
 @pytest.fixture

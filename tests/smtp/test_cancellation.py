@@ -22,11 +22,11 @@ from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.queue import SendRequest
+from tests.smtp.batch.batches import requests
 from tests.smtp.dialogue import Dialogue
-from tests.smtp.many.batches import requests
 from tests.smtp.server import MESSAGE, Server
-from tests.smtp.test_batch import A, B, at_first, batch, letter
 from tests.smtp.test_pipelining import BYE, HELLO, QUEUED, WANTED
+from tests.smtp.test_retried_batches import A, B, at_first, batch, letter
 
 ManagerFor = Callable[..., SmtpConnectionManager]
 PLAIN = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"

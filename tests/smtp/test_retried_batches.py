@@ -24,7 +24,7 @@ from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import Journal, RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.many.batches import requests
+from tests.smtp.batch.batches import requests
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
 
 A, B = "a@corp.example", "b@corp.example"

@@ -17,9 +17,9 @@ from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as module
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.throttling import MAX_CONNECT_FAILURES, ConnectBackoff, RateController, is_busy
-from tests.smtp.many.batches import requests
+from tests.smtp.batch.batches import requests
 from tests.smtp.server import Server
-from tests.smtp.test_batch import B, batch, letter, outcomes
+from tests.smtp.test_retried_batches import B, batch, letter, outcomes
 
 AWAY = ConnectError("nobody is there")
 

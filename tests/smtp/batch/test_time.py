@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.throttling import RateController
+from tests.smtp.batch.batches import letter, outcomes, send, send_through_a_strait
 from tests.smtp.dialogue import Dialogue
-from tests.smtp.many.batches import letter, outcomes, send, send_through_a_strait
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_pipelining import BYE, ENVELOPE, HELLO, QUEUED, WANTED
 
