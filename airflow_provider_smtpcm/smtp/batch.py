@@ -231,15 +231,15 @@ class BatchSender:
         return self.queue.is_fast or not any(session.is_sending for session in self._sessions.values())
 
     def _seconds_to_wait(self) -> float:
-        """Return the seconds until something has to be done whether or not a socket is ready."""
+        """Return the seconds until the next deadline or due mail, whether or not a socket is ready before."""
         moment = self._end_at
         for session in self._sessions.values():
             moment = min(moment, session.deadline)
         if not self.is_closing:
-            moment = min(moment, self._cancellation.at)
             poll_at = self.queue.poll_at
-            if poll_at is not None and self._may_poll_source():
-                moment = min(moment, poll_at)
+            if poll_at is not None and poll_at < moment and self._may_poll_source():
+                moment = poll_at
+            moment = min(moment, self._cancellation.at)
             if self.queue.ready:
                 if self._sessions_for_mail():
                     moment = min(moment, self._rate.next_at)

@@ -74,6 +74,7 @@ class PipelinedSession:
         self._offers_size = "SIZE" in session.extensions
         self._offers_pipelining = "PIPELINING" in session.extensions
         self._offers_binary = {"CHUNKING", "BINARYMIME"} <= session.extensions.keys()
+        self._offers_smtputf8 = "SMTPUTF8" in session.extensions
         self._size_limit = session.size_limit
         self._recipient_limit = session.recipient_limit
         self._in_flight: deque[Transaction] = deque()
@@ -83,7 +84,7 @@ class PipelinedSession:
         self._content: Content | None = None
         # Octets of a BDAT chunk that are still to be sent.
         self._chunk_left = 0
-        # When the sending of the next so many octets began, which have one deadline.
+        # When the current span of at most one `BLOCK` began, which has one deadline, and the octets left of it.
         self._block_since = 0.0
         self._timed_octets = 0
 
@@ -235,10 +236,9 @@ class PipelinedSession:
         rendering = outgoing.rendering
         if outgoing.binary_rendering is not None and self._offers_binary:
             rendering = outgoing.binary_rendering
-        try:
-            self.session.check_limits(outgoing.mail, rendering, self._size_limit)
-        except MailError as error:
-            self._batch.on_delivery(outgoing.not_sent(error))
+        is_too_large = self._size_limit is not None and rendering.size > self._size_limit
+        if is_too_large or (rendering.needs_smtputf8 and not self._offers_smtputf8):
+            self._batch.on_delivery(outgoing.not_sent(self.session.limit_error(outgoing.mail, rendering)))
             return True
         parameters = f" SIZE={rendering.size}" if self._offers_size else ""
         if rendering.binary:

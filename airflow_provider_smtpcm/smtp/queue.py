@@ -29,14 +29,14 @@ from airflow_provider_smtpcm.smtp.delivery import (
 )
 from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
 
-# A message of up to so many octets is held ready in one piece while its envelope is sent.
+# The largest message that is held ready in one piece while its envelope is sent.
 _MAX_HELD_OCTETS = 65536
 # Seconds for which mails are prepared at a time, before the sessions are served again.
 _PREPARE_SECONDS = 0.002
 # Mails that are held ready at most, however many sessions there are.
 _MAX_AHEAD = 256
-# A source that took longer than so many seconds for one of its last two mails may take very long for the next one.
-# While it is asked no session is served, and a server that waits for a message gives up.
+# A source is fast if it took fewer seconds than these for each of its last two mails. A slow one may take very long for
+# the next one; while it is asked no session is served, and a server that waits for a message gives up.
 _FAST_SECONDS, _FAST_IN_A_ROW = 0.05, 2
 
 #: Runs in the thread of the sessions, with the result of what ran in the background.
@@ -164,8 +164,8 @@ class OutgoingMail:
         self.sender = mail.from_address.address
         #: The recipients that the server is still to be asked for.
         self.recipients = deque(request.pending)
-        self.accepted: list[str] = list(request.accepted)
-        self.refused: dict[str, Reply] = dict(request.refused)
+        self.accepted: list[str] = [*request.accepted]
+        self.refused: dict[str, Reply] = {**request.refused}
         #: What DATA sends, dot-stuffed and with the final dot, where that is short enough to be held ready.
         self.data: bytes | None = None
 

@@ -9,7 +9,7 @@ from airflow_provider_smtpcm.errors import Phase, ProtocolError, Reply
 # RFC 5321 4.5.3.1.5 allows 512 octets a line, and RFC 4954 4 a challenge of 12288.
 LONGEST_LINE = 16384
 LONGEST_REPLY = 65536
-# A server answers MAIL, RCPT and DATA with the same lines for every mail; so many are parsed once and cached.
+# A server answers MAIL, RCPT and DATA with the same lines for every mail: the first ones are parsed once and cached.
 _MAX_CACHED = 64
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-# A mail that the server is too busy for is retried up to so many times as long as others, while it takes others.
+# While the server takes other mails, one that it is too busy for is retried for at most ten times `retry_for`.
 _THROTTLED_FACTOR = 10
 # Mails that may wait for their next attempt before no further ones are begun.
 MAX_WAITING = 1000

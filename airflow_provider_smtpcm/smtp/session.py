@@ -127,32 +127,28 @@ class Session:
         found = _RCPTMAX.search(self.extensions.get("LIMITS", ""))
         return int(found[1]) if found else None
 
-    def check_limits(self, mail: Mail, rendering: Rendering, size_limit: int | None) -> None:
-        """Refuse a mail that the server's EHLO already rules out.
+    def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:
+        """Return the error of a mail that the server's EHLO rules out: it is too large, or needs SMTPUTF8 (RFC 6531).
 
         Args:
             mail: complete.
-            rendering: what is to be sent of it.
-            size_limit: the session's, which is parsed once for all mails.
-
-        Raises:
-            MessageError: names both sizes, or the addresses.
+            rendering: what was to be sent of it.
         """
-        if size_limit is not None and rendering.size > size_limit:
-            raise MessageError(
-                f"The message has {rendering.size:,} octets, and {self.transport.peer} takes {size_limit:,} at most "
-                "(attachments grow by a third on their way).",
+        peer, limit = self.transport.peer, self.size_limit
+        if limit is not None and rendering.size > limit:
+            return MessageError(
+                f"The message has {rendering.size:,} octets, and {peer} takes {limit:,} at most (attachments grow by "
+                "a third on their way).",
                 remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
             )
-        if rendering.needs_smtputf8 and "SMTPUTF8" not in self.extensions:
-            sender = (mail.from_address,) if mail.from_address else ()
-            named = (*sender, *mail.reply_to, *mail.recipients)
-            addresses = [address.address for address in named if address.needs_smtputf8]
-            raise MessageError(
-                f"{self.transport.peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): "
-                f"{format_addresses(addresses)}.",
-                remedy="Use an ASCII alias of that mailbox.",
-            )
+        sender = (mail.from_address,) if mail.from_address else ()
+        addresses = (*sender, *mail.reply_to, *mail.recipients)
+        names = [address.address for address in addresses if address.needs_smtputf8]
+        return MessageError(
+            f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): "
+            f"{format_addresses(names)}.",
+            remedy="Use an ASCII alias of that mailbox.",
+        )
 
     def send(self, mail: Mail, *, index: int = 0) -> Delivery:
         """Send one mail. It never raises for the mail or the server: look at the delivery's outcome.

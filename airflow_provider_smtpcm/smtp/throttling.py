@@ -27,7 +27,7 @@ _RECOVERY, _LONGEST_RECOVERY = 10, 1000
 _SHORTEST_INTERVAL = 0.05
 # Fewer mails than these show no rate, and limits count by the minute, so that a longer silence is not one of a limit.
 _MIN_SAMPLE, _LONGEST_WINDOW = 3, 60.0
-# Every server takes so many recipients in one transaction (RFC 5321 4.5.3.1.8).
+# Every server takes this many recipients in one transaction (RFC 5321 4.5.3.1.8).
 _RECIPIENTS_GUARANTEED = 100
 
 # Always about the server, or about all that we send to it (RFC 5321 4.2.3, RFC 4954 6; 432 is Exchange Online's).
@@ -69,10 +69,10 @@ def is_throttled(delivery: Delivery) -> bool:
 
 
 def backoff(failures: int, first: float, longest: float) -> float:
-    """Return the seconds to wait after so many failures in a row: twice as long each time, with jitter.
+    """Return the seconds to wait after a failure: twice as long each time, with jitter.
 
     Args:
-        failures: from 1; the exponent is bounded, since a large power of two does not fit into a float.
+        failures: in a row, from 1; the exponent is bounded, since a large power of two does not fit into a float.
         first, longest: seconds.
     """
     doubled = first * 2.0 ** min(failures - 1, 32)
@@ -149,7 +149,7 @@ class RateController:
         return wait
 
     def limit_connections(self, connections: int) -> None:
-        """Allow no more than so many connections; one more is tried after a while, longer each time."""
+        """Allow no more connections than these; one more is tried after a while, longer each time."""
         self.connections = max(1, connections)
         self._accepted = 0
         self._recovery = min(_LONGEST_RECOVERY, 2 * self._recovery)
@@ -278,5 +278,5 @@ class ServerProfile:
         return True
 
     def on_accepted(self, recipients: int) -> None:
-        """Note that it accepted a mail for so many recipients."""
+        """Note for how many recipients it accepted a mail at once."""
         self.recipients_at_once = max(self.recipients_at_once, recipients)

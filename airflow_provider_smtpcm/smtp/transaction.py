@@ -125,8 +125,12 @@ class Transaction:
         self.stage = ENVELOPE
         lines = ["RSET"] if reset else []
         lines.append(f"MAIL FROM:<{outgoing.sender}>{parameters}")
-        limits = (len(outgoing.recipients), announced, profile.recipient_limit)
-        self._recipients = list(islice(outgoing.recipients, min(filter(None, limits))))
+        limit = len(outgoing.recipients)
+        if announced and announced < limit:
+            limit = announced
+        if profile.recipient_limit and profile.recipient_limit < limit:
+            limit = profile.recipient_limit
+        self._recipients = list(islice(outgoing.recipients, limit))
         lines += [f"RCPT TO:<{address}>" for address in self._recipients]
         # How many of them this transaction asks for in all, and in one group.
         self._asked = len(self._recipients)
@@ -413,7 +417,7 @@ def stuff_dots(pieces: Iterable[bytes | Encoded]) -> Iterator[bytes]:
 
 
 def join_with_final_dot(pieces: Sequence[bytes | Encoded]) -> bytes:
-    """Return all that DATA sends of a message; most messages are one piece in which no dot has to be doubled."""
+    """Return all that DATA sends of a message; most messages are one piece without a dot to double."""
     first = pieces[0]
     if len(pieces) > 1 or not isinstance(first, bytes) or _DOT_AFTER_BREAK.search(first) or not first.endswith(b"\r\n"):
         return b"".join((*stuff_dots(pieces), FINAL_DOT))
