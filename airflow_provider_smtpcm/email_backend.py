@@ -152,11 +152,11 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
 
     began = time.monotonic()
     hook = connected(conn_id)
-    mail = hook.addressed(Mail(**parts))
+    mail = hook.apply_defaults(Mail(**parts))
     assert mail.from_address is not None
     if mail.message_id is None:
         mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
-    hook.check(mail)
+    rendering = hook.render(mail)
     people = first_of([address.address for address in mail.recipients])
     if dryrun:
         log.info(
@@ -172,7 +172,7 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
             people,
         )
         raise OutcomeUnknownError(doubt)
-    delivery = send_within(hook, mail, RETRY_FOR, began=began)
+    delivery = send_within(hook, mail, RETRY_FOR, began=began, rendering=rendering)
     if delivery.error is not None:
         if delivery.outcome == "unknown":
             _remember(this, str(delivery.error))

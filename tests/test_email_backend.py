@@ -15,10 +15,10 @@ from airflow_provider_smtpcm import email_backend
 from airflow_provider_smtpcm.email_backend import send_email
 from airflow_provider_smtpcm.notifications import sending
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.smtp.threads import Background
+from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from airflow_provider_smtpcm.testing import Relay
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import at_first
+from tests.smtp.test_retried_batches import at_first
 
 TO = ["oncall@corp.example"]
 # Airflow 3.2.0 to 3.3.0 send by their own SMTP provider, whatever the setting says.
@@ -121,7 +121,7 @@ def test_an_error_after_one_recipient_was_accepted_does_not_make_airflow_ask_aga
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It asks again at once where the backend raised; the other recipient was to be asked, and no thread started."""
-    run, started = Background.run, []
+    run, started = BackgroundTasks.run, []
 
     def start(background: Any, function: Any) -> None:
         started.append(function)
@@ -129,7 +129,7 @@ def test_an_error_after_one_recipient_was_accepted_does_not_make_airflow_ask_aga
             raise RuntimeError("can't start new thread")
         run(background, function)
 
-    monkeypatch.setattr(Background, "run", start)
+    monkeypatch.setattr(BackgroundTasks, "run", start)
     with Server(at_first(1, "450 4.2.0 greylisted", "RCPT TO:<b@corp.example>"), per_connection=1) as server:
         extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": extra}

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     import ssl
 
     from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
-    from airflow_provider_smtpcm.smtp.cancellation import Stop
-    from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest
+    from airflow_provider_smtpcm.smtp.batch import BatchSender
+    from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.queue import SendRequest
     from airflow_provider_smtpcm.smtp.retry import Journal
     from airflow_provider_smtpcm.smtp.session import Session
     from airflow_provider_smtpcm.smtp.throttling import ServerProfile
@@ -113,7 +116,7 @@ class SmtpConnectionManagerHook(BaseHook):
         return WindowsAuthenticator(self.connection_manager)
 
     @locked_cached_property
-    def _manners(self) -> ServerProfile:
+    def _server_profile(self) -> ServerProfile:
         from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 
         return ServerProfile()
@@ -138,41 +141,58 @@ class SmtpConnectionManagerHook(BaseHook):
             self.connection_manager, context=self._tls_context, authenticator=self._authenticator, give_up_at=give_up_at
         ).open()
 
-    def addressed(self, mail: Mail) -> Mail:
-        """The mail with the connection's From and Reply-To where it has none.
+    def apply_defaults(self, mail: Mail) -> Mail:
+        """Return the mail with the connection's From and Reply-To where it has none.
 
         Raises:
             MessageError: neither has a From.
         """
-        from airflow_provider_smtpcm.smtp.outgoing import addressed
+        from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
-        return addressed(mail, self.connection_manager)
+        return apply_defaults(mail, self.connection_manager)
 
     def check(self, mail: Mail) -> None:
-        """Miss a file that is missing before a server is bothered.
+        """Check a mail without a server: its sender, and that its files can be read.
 
         Raises:
-            MailError: the mail cannot be written down.
+            MailError: the mail cannot be sent as it is.
         """
-        from airflow_provider_smtpcm.mail.render import render
-        from airflow_provider_smtpcm.smtp.outgoing import complete
+        from airflow_provider_smtpcm.smtp.queue import complete_mail
 
-        render(complete(mail, self.connection_manager))
+        self.render(complete_mail(mail, self.connection_manager))
+
+    def render(self, mail: Mail) -> Rendering:
+        """Render a complete mail, so that a missing file is found before a server is asked.
+
+        Args:
+            mail: with sender and Message-ID.
+
+        Returns:
+            The rendering, for its `SendRequest`.
+
+        Raises:
+            MailError: the mail cannot be rendered.
+        """
+        from airflow_provider_smtpcm.mail.batch_rendering import MergeRenderer
+
+        return MergeRenderer().render(mail)
 
     def send(self, mail: Mail) -> Delivery:
         """Send one mail over a session of its own.
 
         Returns:
-            The delivery: `accepted`, or `partial`, in which case `refused` says who does not get it.
+            The delivery: `accepted`, or `partial`, in which case `refused` names who does not get it.
 
         Raises:
-            MailError: no recipient was accepted; or (OutcomeUnknownError) the server did not say what became of it, or
-                sending was interrupted after a recipient was accepted.
+            MailError: no recipient was accepted; or (OutcomeUnknownError) the server did not answer the whole message,
+                or sending was interrupted after a recipient was accepted.
         """
-        from airflow_provider_smtpcm.smtp.cancellation import only_delivery
+        from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
+        from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
 
-        self.check(mail)
-        delivery = only_delivery(self.send_many([mail]))
+        mail = complete_mail(mail, self.connection_manager)
+        request = SendRequest(0, mail, rendering=self.render(mail))
+        delivery = get_single_delivery(self._sender([request]).deliveries())
         assert delivery is not None
         if delivery.error is not None and (not delivery.accepted or delivery.outcome == "unknown"):
             raise delivery.error
@@ -186,63 +206,55 @@ class SmtpConnectionManagerHook(BaseHook):
         It never raises for one mail: look at each `delivery.outcome`.
 
         Args:
-            mails: taken as they are needed, a few ahead of the deliveries; any number.
-            connections: how many sessions at the most.
-            rate_limit: mails a minute at the most, over all sessions, as Exchange's MessageRateLimit counts; None: any.
+            mails: any number; taken as they are needed, a few ahead of the deliveries.
+            connections: how many sessions at most.
+            rate_limit: mails a minute at most, over all sessions, as Exchange's MessageRateLimit counts; None: no
+                limit.
         """
-        from airflow_provider_smtpcm.smtp.batch import send_many
+        return self._sender(mails, connections=connections, rate_limit=rate_limit).deliveries()
 
-        self._make_ready()
-        return send_many(
-            mails,
-            self.connection_manager,
-            self.get_conn,
-            connections=connections,
-            rate_limit=rate_limit,
-            manners=self._manners,
-        )
-
-    def send_errands(
+    def send_requests(
         self,
-        errands: Iterator[SendRequest | float],
+        requests: Iterator[SendRequest | float],
         *,
         connections: int = 1,
         rate_limit: float | None = None,
         retry_for: float = 0.0,
         journal: Journal | None = None,
-        stop: Stop | None = None,
+        cancellation: CancellationToken | None = None,
     ) -> Generator[Delivery, None, None]:
-        """Send errands, and try again for a while what was refused for now or not sent; one delivery for each.
+        """Send requests, and retry for a while what was refused for now or not sent; one delivery for each.
 
         Args:
-            errands: each index once; a number stands for nothing before that moment (`time.monotonic`).
-            connections, rate_limit: as `send_many` has them.
-            retry_for: seconds for which a mail has further turns, and a server that cannot be reached is tried again.
-            journal: is asked before anything is sent, and told what became of it.
-            stop: asks to end.
+            requests: each index once, with complete mails; a number means that there is none before that moment
+                (`time.monotonic`).
+            connections, rate_limit: as in `send_many`.
+            retry_for: seconds for which a mail is retried, and a server that cannot be reached is tried again.
+            journal: asked before anything is sent, and informed afterwards.
+            cancellation: cancels the sending.
+        """
+        from airflow_provider_smtpcm.smtp.retry import RetryQueue
+
+        retries = RetryQueue(requests, retry_for, journal=journal)
+        sender = self._sender(
+            retries.admitted(),
+            connections=connections,
+            rate_limit=rate_limit,
+            retry_connect_for=retry_for,
+            cancellation=cancellation,
+        )
+        return retries.deliveries(sender)
+
+    def _sender(self, source: Iterable[Mail | SendRequest | float], **options: Any) -> BatchSender:
+        """Return a sender of this connection; what is built here is built before there are threads.
+
+        Args:
+            source, options: as `BatchSender` has them.
         """
         from airflow_provider_smtpcm.smtp.batch import BatchSender
-        from airflow_provider_smtpcm.smtp.retry import deliveries
 
-        self._make_ready()
-
-        def send(admitted: Iterator[SendRequest | float]) -> BatchSender:
-            return BatchSender(
-                admitted,
-                self.connection_manager,
-                self.get_conn,
-                connections=connections,
-                rate_limit=rate_limit,
-                manners=self._manners,
-                open_for=retry_for,
-                stop=stop,
-            )
-
-        return deliveries(errands, send, retry_for=retry_for, journal=journal)
-
-    def _make_ready(self) -> None:
-        """Fill the caches before there are threads, so that the threads of a batch need not wait for each other."""
-        _ = self._tls_context, self._authenticator
+        manager, _ = self.connection_manager, (self._tls_context, self._authenticator)
+        return BatchSender(source, manager, self.get_conn, profile=self._server_profile, **options)
 
     def test_connection(self) -> tuple[bool, str]:
         """Test the connection for Airflow's *Test* button: connect, encrypt, sign in and send NOOP, within 30 seconds.
@@ -292,7 +304,7 @@ def describe_success(session: Session) -> str:
     """Describe the connection, the sign-in, and what the server offers."""
     manager, limit = session.manager, session.size_limit
     facts = [
-        f"Connected to {session.wire.peer} from {socket.gethostname()}",
+        f"Connected to {session.transport.peer} from {socket.gethostname()}",
         session.tls_version or "clear text, no TLS",
         f"signed in by {session.authentication}" if session.authentication else "anonymous",
         f"messages up to {limit:,} octets" if limit else "no size limit given",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, RefusedError, Reply
 from airflow_provider_smtpcm.ledger.ledger import NOTHING, RESULT, Known, Ledger, Reservation
 from airflow_provider_smtpcm.ledger.record import EVERYBODY, MARK, Rest, State
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
-from airflow_provider_smtpcm.smtp.outgoing import not_prepared
-from airflow_provider_smtpcm.smtp.remedies import some_of
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.remedies import format_addresses
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
@@ -25,7 +25,7 @@ _GATHERING = 0.05
 
 
 class LedgerJournal:
-    """A gate between those who make mails and those who send them; see `smtp.batch.Journal`.
+    """A gate between those who make mails and those who send them; see `smtp.retry.Journal`.
 
     Args:
         ledger: open.
@@ -78,7 +78,7 @@ class LedgerJournal:
             elif idle:
                 yield until
 
-    def wakes(self, wake: Callable[[], None]) -> None:
+    def set_wakeup(self, wake: Callable[[], None]) -> None:
         """What to call, from the ledger's thread, when there may be errands to pass on again."""
         self._ledger.on_write = wake
 
@@ -100,7 +100,7 @@ class LedgerJournal:
         for _ in range(count):
             self._open.append(waiting.popleft())
 
-    def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
+    def on_result(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""
         asked = _asked(self.in_doubt[delivery.index])
         doubted = set(self._in_doubt_after(delivery))
@@ -121,7 +121,7 @@ class LedgerJournal:
         """What became of this one nobody will say any more."""
         self._ledger.record(index, State.UNKNOWN, self._rest_of(self.in_doubt.pop(index)))
 
-    def told(self, delivery: Delivery) -> Delivery:
+    def annotate(self, delivery: Delivery) -> Delivery:
         """As it is with what an earlier try may have delivered."""
         return doubtful(delivery, self._in_doubt_after(delivery))
 
@@ -200,7 +200,7 @@ def as_before(index: int, mail: Mail, known: Known, error: MailError) -> Deliver
         known: what the tries before left of it.
         error: why it was not begun.
     """
-    delivery = not_prepared(errand_of(index, mail, known) or SendRequest(index, mail), mail, error)
+    delivery = (errand_of(index, mail, known) or SendRequest(index, mail)).not_sent(error)
     if not known.in_doubt:
         return delivery
     return doubtful(delivery, _who_may_have(mail, known.rest))
@@ -224,7 +224,7 @@ def doubtful(delivery: Delivery, doubted: Sequence[str]) -> Delivery:
     return replace(
         delivery,
         outcome=Outcome.UNKNOWN,
-        error=doubt(f"{delivery.message_id} may have been delivered to {some_of(doubted)}", delivery.error),
+        error=doubt(f"{delivery.message_id} may have been delivered to {format_addresses(doubted)}", delivery.error),
     )
 
 

@@ -31,7 +31,7 @@ from airflow_provider_smtpcm.ledger.record import (
     Store,
 )
 from airflow_provider_smtpcm.ledger.window import Window
-from airflow_provider_smtpcm.smtp.cancellation import let_go
+from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
 #: The name of what a task returns, and how long it is kept for a try that finds the task done: it names recipients,
 #: and Airflow makes such a try soon. Afterwards such a try returns what the head says, without them.
@@ -316,7 +316,7 @@ class Ledger:
         self._book.drop(self.generation, len(self._blocks))
 
     def _flush(self) -> None:
-        let_go(self._changed)
+        release_fully(self._changed)
         with self._changed:
             self._wanted = None  # nobody sends them any more
             self._stopping = True

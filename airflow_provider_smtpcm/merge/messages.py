@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.mail.headers import stable_message_id
 from airflow_provider_smtpcm.merge.result import MergeTally
 from airflow_provider_smtpcm.merge.rows import Row, Rows
 from airflow_provider_smtpcm.merge.templates import RowTemplates
-from airflow_provider_smtpcm.smtp.delivery import SendRequest
+from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -385,7 +385,7 @@ def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
     if "from_address" in constants:
         sender = constants["from_address"]
         if sender is None or (isinstance(sender, str) and not sender.strip()):
-            sender = hook.addressed(Mail(to=_NOBODY)).from_address
+            sender = hook.apply_defaults(Mail(to=_NOBODY)).from_address
         constants["from_address"] = parse_address(sender, field="From")
     for name, label in _LABELS.items():
         parse_addresses(items.get(name), field=label)

@@ -13,12 +13,12 @@ from airflow_provider_smtpcm.ledger.ledger import Ledger
 from airflow_provider_smtpcm.merge.messages import RowMails
 from airflow_provider_smtpcm.merge.result import MergeTally
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.smtp.cancellation import remaining
+from airflow_provider_smtpcm.smtp.cancellation import drain_deliveries
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.smtp.cancellation import Stop
+    from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 
@@ -29,7 +29,7 @@ class Terms:
     connections: int
     rate_limit: float | None
     retry_for: float
-    stop: Stop
+    stop: CancellationToken
 
 
 def send_all(
@@ -55,13 +55,13 @@ def send_all(
         The error with which the task ends, where something broke in.
     """
     journal = None if ledger is None else LedgerJournal(ledger, mails.mark)
-    deliveries = hook.send_errands(
+    deliveries = hook.send_requests(
         iter(mails),
         connections=terms.connections,
         rate_limit=terms.rate_limit,
         retry_for=terms.retry_for,
         journal=journal,
-        stop=terms.stop,
+        cancellation=terms.stop,
     )
     last: Delivery | None = None
 
@@ -79,7 +79,7 @@ def send_all(
             except BaseException as interruption:
                 if last is not None and last.index in mails.in_flight:
                     account_for(last)
-                for delivery in remaining(deliveries, interruption):
+                for delivery in drain_deliveries(deliveries, interruption):
                     account_for(delivery)
                 raise
     except LedgerError as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
+    from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 
@@ -277,13 +278,15 @@ class SendMailNotifier(BaseNotifier):
             try:
                 page = page_of(event, rendered.notices)
                 bodies = (text, html) if own and (text or html) else (page.text, page.html)
-                mail = self._mail(hook, rendered, event, subject=page.subject, bodies=bodies, left_out=left_out)
+                mail, rendering = self._mail(
+                    hook, rendered, event, subject=page.subject, bodies=bodies, left_out=left_out
+                )
             except MessageError as fault:
                 if left_out == _LEFT_OUT[-1]:
                     raise
                 rendered.give_up("What cannot be sent was", fault)
                 continue
-            delivery = send_within(hook, mail, self.retry_for, began=began)
+            delivery = send_within(hook, mail, self.retry_for, began=began, rendering=rendering)
             too_much = _of_its_files(delivery)
             if too_much is None or left_out or not (mail.attachments or mail.inline_images):
                 return delivery
@@ -323,8 +326,8 @@ class SendMailNotifier(BaseNotifier):
         subject: str,
         bodies: tuple[str | None, str | None],
         left_out: tuple[str, ...],
-    ) -> Mail:
-        """The mail without what is left out.
+    ) -> tuple[Mail, Rendering]:
+        """The mail without what is left out, and its rendering.
 
         Args:
             subject: unless there is one of one's own.
@@ -335,7 +338,7 @@ class SendMailNotifier(BaseNotifier):
 
         field = {name: value for name, value in rendered.values.items() if name not in left_out}
         text, html = bodies
-        mail = hook.addressed(
+        mail = hook.apply_defaults(
             Mail(
                 from_address=field.get("from_address"),
                 to=field["to"],
@@ -356,8 +359,7 @@ class SendMailNotifier(BaseNotifier):
         people = sorted(address.address for address in mail.recipients)
         identity = stable_message_id(mail.from_address.domain, "notification", *event.key, *people)
         mail = mail.with_identity(message_id=identity)
-        hook.check(mail)
-        return mail
+        return mail, hook.render(mail)
 
 
 def _of_its_files(delivery: Delivery) -> MailError | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.redaction import masked, one_line
-from airflow_provider_smtpcm.smtp.cancellation import Stop
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,9 @@ def connected(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Sm
     return hook
 
 
-def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *, began: float) -> Delivery:
+def send_within(
+    hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *, began: float, rendering: Rendering | None = None
+) -> Delivery:
     """Send a mail, try it again for so many seconds where it was refused for now, and be done `LAST_TRY` later.
 
     A server that this process has just waited for in vain is tried once, and shortly.
@@ -90,18 +93,19 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
         mail: with sender and Message-ID.
         retry_for: seconds for which it has further turns, and a server that cannot be reached is tried again.
         began: when they began (`time.monotonic`).
+        rendering: the mail's, where it was rendered already.
 
     Raises:
         MailError: it was not even begun.
     """
-    from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, only_delivery
-    from airflow_provider_smtpcm.smtp.delivery import SendRequest
+    from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
+    from airflow_provider_smtpcm.smtp.queue import SendRequest
 
     passed = time.monotonic() - began
     left = retry_for + LAST_TRY - passed
     why = f"the {retry_for:.12g} seconds of 'retry_for' were over and the last try too"
     if left <= 0:
-        raise Stop(why=why).error()
+        raise CancellationToken(why=why).error()
     server = hook.connection_manager.host, hook.connection_manager.port
     shortly = time.monotonic() - _in_vain.get(server, -A_MOMENT) < A_MOMENT
     if shortly:
@@ -113,10 +117,14 @@ def send_within(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *
         )
         why = f"the server could not be reached a moment ago, nor now within {SHORT_TRY:g} seconds"
         retry_for, left = 0.0, min(left, SHORT_TRY)
-    stop = Stop(at=time.monotonic() + left, why=why)
+    stop = CancellationToken(at=time.monotonic() + left, why=why)
     try:
-        delivery = only_delivery(
-            hook.send_errands(iter((SendRequest(0, mail),)), retry_for=max(0.0, retry_for - passed), stop=stop)
+        delivery = get_single_delivery(
+            hook.send_requests(
+                iter((SendRequest(0, mail, rendering=rendering),)),
+                retry_for=max(0.0, retry_for - passed),
+                cancellation=stop,
+            )
         )
     except InterruptedDeliveryError as interrupted:
         log.warning("%s", interrupted)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError
-from airflow_provider_smtpcm.smtp.cancellation import Stop
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -150,7 +150,7 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
     """
     # Here, since every parse of a DAG imports this module.
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.smtp.cancellation import let_go
+    from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
     store = TaskStateStore.of(context)
     if store is None:
@@ -182,7 +182,7 @@ def ledger_of(context: Context, *, on_clear: str, window: int | None = None, con
     try:
         yield tries
     except BaseException as error:
-        let_go(LINE)  # the ledger's thread may need it to come to its end
+        release_fully(LINE)  # the ledger's thread may need it to come to its end
         final = isinstance(error, MailError) and not error.retryable
         with suppress(LedgerError):
             ledger.end(_ended(context, final=final))
@@ -309,7 +309,7 @@ class Stoppable:
 
     execution_timeout: timedelta | None
     # Of the run that was begun last; on the class, so that nothing of a run is there to be copied before it begins.
-    _stop: Stop | None = None
+    _stop: CancellationToken | None = None
     _killed_before = False
 
     def on_kill(self) -> None:
@@ -317,16 +317,16 @@ class Stoppable:
         if self._stop is None:  # a signal that came before `execute`
             self._killed_before = True
         else:
-            self._stop.ask()
+            self._stop.cancel()
 
-    def _begin_to_run(self) -> Stop:
+    def _begin_to_run(self) -> CancellationToken:
         """What ends this run."""
         at = math.inf
         if self.execution_timeout is not None:
             seconds = self.execution_timeout.total_seconds()
             at = time.monotonic() + max(seconds * 0.9, seconds - _BEFORE_THE_LIMIT)
-        self._stop = stop = Stop(at=at, why="its execution_timeout is nearly over")
+        self._stop = stop = CancellationToken(at=at, why="its execution_timeout is nearly over")
         if self._killed_before:
             self._killed_before = False
-            stop.ask()
+            stop.cancel()
         return stop

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail import Address, Attachment, Priority
-    from airflow_provider_smtpcm.smtp.cancellation import Stop
+    from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         with sent_once(context) as attempt:
             return self._execute(context, attempt, self._begin_to_run())
 
-    def _execute(self, context: Context, attempt: Attempt, stop: Stop) -> dict[str, object]:
+    def _execute(self, context: Context, attempt: Attempt, stop: CancellationToken) -> dict[str, object]:
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
             result = self._merge(context, hook, attempt, stop)
@@ -223,7 +223,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         return result
 
     def _merge(
-        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, stop: Stop
+        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, stop: CancellationToken
     ) -> dict[str, object]:
         """Send what is left; the result. The error with which the task ends, if it ends with one, is the attempt's."""
         from airflow_provider_smtpcm.merge.messages import Past, RowMails, settle
@@ -267,7 +267,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
                     rows,
                     templates,
                     tally=tally,
-                    addressed=hook.addressed,
+                    addressed=hook.apply_defaults,
                     identity=lambda key: identity_of(context, ledger, key),
                     past=None if ledger is None else Past(ledger, tally, retry_unknown=tolerance.retry_unknown),
                 )
@@ -276,7 +276,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
                 report.close()
                 faults = [fault for fault in (mails.broken, report.fault) if fault is not None]
                 # Who was refused for now might have had another turn, and has one in another try.
-                if stop.asked and (not mails.ended or (ledger is not None and tally.retryable)):
+                if stop.is_canceled and (not mails.ended or (ledger is not None and tally.retryable)):
                     faults.append(stop.error())
                 attempt.failure = tries.failure = failure or verdict(
                     tally, tolerance, faults, durable=ledger is not None

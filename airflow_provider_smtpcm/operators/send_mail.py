@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.ledger.journal import PastDelivery
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
-    from airflow_provider_smtpcm.smtp.cancellation import Stop
+    from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         assert delivery is not None
         return delivery.to_dict()
 
-    def _execute(self, context: Context, attempt: Attempt, stop: Stop) -> Delivery | None:
+    def _execute(self, context: Context, attempt: Attempt, stop: CancellationToken) -> Delivery | None:
         hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
         try:
             with ledger_of(context, on_clear=self.on_clear) as tries:
@@ -198,7 +198,9 @@ class SendMailOperator(Stoppable, RenderedOperator):
         )
         return delivery
 
-    def _deliver(self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries, stop: Stop) -> Delivery | None:
+    def _deliver(
+        self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries, stop: CancellationToken
+    ) -> Delivery | None:
         """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
         from airflow_provider_smtpcm.ledger.journal import PastDelivery
         from airflow_provider_smtpcm.smtp.delivery import Delivery
@@ -227,11 +229,11 @@ class SendMailOperator(Stoppable, RenderedOperator):
         return failure
 
     def _send(
-        self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery, tries: Tries, stop: Stop
+        self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery, tries: Tries, stop: CancellationToken
     ) -> Delivery:
         """Send it to whoever lacks it."""
         from airflow_provider_smtpcm.operators._lineage import Lineage
-        from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, only_delivery
+        from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
 
         log.info(
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
@@ -241,16 +243,17 @@ class SendMailOperator(Stoppable, RenderedOperator):
             mail.subject,
             len(mail.attachments),
         )
-        hook.check(mail)
+        rendering = hook.render(mail)
         errand = past.errand(mail)
         assert errand is not None  # else the mail was settled
+        errand.rendering = rendering
         try:
-            delivery = only_delivery(
-                hook.send_errands(
+            delivery = get_single_delivery(
+                hook.send_requests(
                     iter((errand,)),
                     retry_for=budget(self.retry_for, self.execution_timeout),
                     journal=past.journal,
-                    stop=stop,
+                    cancellation=stop,
                 ),
                 tries.told,
             )
@@ -267,7 +270,9 @@ class SendMailOperator(Stoppable, RenderedOperator):
         Lineage(hook).sent(mail, delivery)
         return delivery
 
-    def _failure(self, mail: Mail, delivery: Delivery, *, durable: bool, stop: Stop) -> AirflowException | None:
+    def _failure(
+        self, mail: Mail, delivery: Delivery, *, durable: bool, stop: CancellationToken
+    ) -> AirflowException | None:
         """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError
 
@@ -277,7 +282,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         if not delivery.accepted or (durable and delivery.outcome == "unknown"):
             return self._airflow_error(error)
         everybody_asked = not delivery.never_asked(address.address for address in mail.recipients)
-        cut_short = isinstance(error, InterruptedDeliveryError) or (durable and stop.asked and error.retryable)
+        cut_short = isinstance(error, InterruptedDeliveryError) or (durable and stop.is_canceled and error.retryable)
         if self.on_refused == "warn" and delivery.outcome == "partial" and everybody_asked and not cut_short:
             return None
         return airflow_error(error, retry_unknown=False) if durable else AirflowFailException(str(error))
@@ -302,7 +307,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
             headers=as_headers(self.headers),
             message_id=as_text(self.message_id) or None,
         )
-        mail = hook.addressed(mail)
+        mail = hook.apply_defaults(mail)
         if mail.message_id is not None:
             return mail
         assert mail.from_address is not None

@@ -1,7 +1,7 @@
-"""Many mails over a few sessions: errands in, exactly one delivery for each out. Knows no Airflow.
+"""The batch sender: many mails over a few sessions, with exactly one delivery for each.
 
-One thread serves all sessions by `poll`, so that at line speed nobody waits for anybody's lock; opening a session, and
-reading files from afar, happen in threads beside it. Memory does not grow with the number of mails.
+One thread serves all sessions by `poll`, so that at line speed no session waits for a lock; sessions are opened, and
+remote files read, in threads beside it. Memory does not grow with the number of mails.
 """
 
 from __future__ import annotations
@@ -13,457 +13,434 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectError, MailError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.cancellation import Stop, not_sent_for
-from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest, in_order
-from airflow_provider_smtpcm.smtp.outgoing import Outgoing
-from airflow_provider_smtpcm.smtp.pipelining import Line, PipelinedSession
-from airflow_provider_smtpcm.smtp.queue import PrefetchQueue
-from airflow_provider_smtpcm.smtp.threads import Background
-from airflow_provider_smtpcm.smtp.throttling import Openings, RateController, ServerProfile, asks_for_less, was_taken
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken, interruption_error
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
+from airflow_provider_smtpcm.smtp.queue import OnResult, OutgoingMail, PrefetchQueue, SendRequest
+from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
+from airflow_provider_smtpcm.smtp.throttling import ConnectBackoff, RateController, ServerProfile, is_throttled
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.session import Session
 
 log = logging.getLogger(__name__)
 
-# How long what was begun may take when nobody waits for its delivery any more, if 'Timeout' is not shorter.
-_FINISHING = 30.0
-# A server that says for so many seconds that it is busy, and takes nothing, is left alone.
-_ENDURANCE = 60.0
-# How often, at least, somebody looks whose time has passed while others have much to say.
-_LOOK_AROUND = 0.05
-# `poll` takes no more milliseconds than an int holds.
+# Maximum seconds for in-flight mails after the consumer closes the generator, if 'Timeout' is not shorter.
+_DRAIN_SECONDS = 30.0
+# Seconds for which a server may be busy, and accept nothing, before the batch is given up.
+_MAX_BUSY_SECONDS = 60.0
+# Seconds between two looks at the deadlines, at least, while `poll` always has something.
+_DEADLINE_INTERVAL = 0.05
+# `poll` takes milliseconds as a C int.
 _LONGEST_POLL = 2_000_000.0
-# How long answers are waited for when somebody asked to end: Airflow kills a task five seconds after it asked.
-_WINDING_UP = 3.0
-# How long the answers to the good-byes are then waited for.
-_GOOD_BYE = 0.5
-
-OpenSession = Callable[[], Line]
-
-
-def send_many(
-    mails: Iterable[Mail],
-    manager: SmtpConnectionManager,
-    open_session: OpenSession,
-    *,
-    connections: int = 1,
-    rate_limit: float | None = None,
-    manners: ServerProfile | None = None,
-) -> Generator[Delivery, None, None]:
-    """Send every mail, and yield one delivery for each, in the order in which they finish.
-
-    If an exception from elsewhere (a time limit) breaks in, each mail that was begun has its delivery before that
-    exception is raised.
-
-    Args:
-        mails: taken as they are needed, a few ahead of the deliveries. If it raises, what it gave before is sent first.
-        manager, open_session, connections, rate_limit, manners: see `Mailing`.
-    """
-    return BatchSender(
-        in_order(mails),
-        manager,
-        open_session,
-        connections=connections,
-        rate_limit=rate_limit,
-        manners=manners,
-        at_hand=isinstance(mails, Sequence),
-    ).deliveries()
+# Seconds for final replies to in-flight mails after a cancellation; Airflow kills a task five seconds after SIGTERM.
+_CANCEL_SECONDS = 3.0
+# Seconds for the replies to QUIT after that.
+_CANCEL_QUIT_SECONDS = 0.5
 
 
 class BatchSender:
-    """One batch on its way.
+    """Sends one batch.
 
     Args:
-        errands: taken as they are needed, a few ahead of the deliveries; a number stands for nothing before that moment
-            (`time.monotonic`), unless a delivery comes or `wake` is called. If it raises, what it gave before is sent
-            first.
-        manager: the server, and what a mail lacks.
-        open_session: makes an open session, or raises MailError; called in threads. None: there is no second session.
-        connections: how many sessions at the most.
-        rate_limit: mails a minute at the most, over all sessions; None: no limit.
-        manners: what is known of the server.
-        open_for: seconds for which a server that cannot be reached is tried again, before its mails are given up.
-        stop: asks to end; see there.
-        at_hand: whether errands are there as soon as they are asked for.
+        source: mails, or requests whose mails are complete, taken as they are needed, a few ahead of the deliveries; a
+            number means that there is none before that moment (`time.monotonic`), unless a delivery comes or `wake` is
+            called. If it raises, what it gave before is sent first.
+        manager: the server, and the defaults of mails.
+        open_session: returns an open session, or raises MailError; called in threads. None: there is only `session`.
+        connections: how many sessions at most.
+        rate_limit: mails a minute at most, over all sessions; None: no limit.
+        profile: what is known of the server.
+        retry_connect_for: seconds for which a server that cannot be reached is tried again, before its mails fail.
+        cancellation: cancels the batch.
         session: one that is open already; it stays open afterwards.
     """
 
     def __init__(
         self,
-        errands: Iterator[SendRequest | float],
+        source: Iterable[Mail | SendRequest | float],
         manager: SmtpConnectionManager,
-        open_session: OpenSession | None,
+        open_session: Callable[[], Session] | None,
         *,
         connections: int = 1,
         rate_limit: float | None = None,
-        manners: ServerProfile | None = None,
-        open_for: float = 0.0,
-        stop: Stop | None = None,
-        at_hand: bool = False,
-        session: Line | None = None,
+        profile: ServerProfile | None = None,
+        retry_connect_for: float = 0.0,
+        cancellation: CancellationToken | None = None,
+        session: Session | None = None,
     ) -> None:
         if connections < 1:
             raise ValueError(f"connections is {connections}; give a number from 1")
         if rate_limit is not None and not rate_limit > 0:
             raise ValueError(f"rate_limit is {rate_limit}; give messages per minute, or None for no limit")
-        self.manners = manners or ServerProfile()
+        self.profile = profile or ServerProfile()
         #: Whether nothing more is begun.
-        self.closing = False
-        self._manager = manager
-        self._supply = PrefetchQueue(
-            errands,
+        self.is_closing = False
+        self.queue = PrefetchQueue(
+            iter(source),
             manager,
-            ahead=connections,
-            in_background=self._run,
-            delivered=self.delivered,
-            at_hand=at_hand,
+            size=connections,
+            run_in_background=self._run_in_background,
+            on_delivery=self.on_delivery,
+            is_in_memory=isinstance(source, Sequence),
         )
+        self._manager = manager
         self._finished: deque[Delivery] = deque()
-        self._pace = RateController(connections, rate_limit)
+        self._rate = RateController(connections, rate_limit)
         self._open_session = open_session
         self._opening = 0
-        self._open_for = open_for
-        self._openings = Openings(open_for)
-        self._stop = stop or Stop()
-        self._end_by = math.inf
-        self._looked_at = 0.0
-        self._lent = session
-        self._lanes: dict[int, PipelinedSession] = {}
+        self._retry_connect_for = retry_connect_for
+        self._connect_backoff = ConnectBackoff(retry_connect_for)
+        self._cancellation = cancellation or CancellationToken()
+        self._end_at = math.inf
+        self._deadlines_checked_at = 0.0
+        self._given_session = session
+        self._sessions: dict[int, PipelinedSession] = {}
         self._poll = select.poll()
-        self._background: Background[Callable[[], None] | Line]  # from the first delivery that is asked for on
+        self._background: BackgroundTasks[OnResult | Session]  # from the first delivery that is asked for on
 
-    # --- What a lane asks of its traffic
+    # --- For the sessions
 
-    @property
-    def quick(self) -> bool:
-        """Whether nobody has to wait long for the next mail."""
-        return self._supply.quick
+    def claim_turn(self, *, is_pipelined: bool) -> bool:
+        """Return whether a session may take the next mail from the queue and begin it.
 
-    def next_outgoing(self, *, on_heels: bool) -> Outgoing | None:
-        """A mail that is ready to be sent, if there is one, and if it may be sent already."""
-        if not self._supply.ready or not self._pace.due() or (on_heels and not self._enough_for_all):
-            return None
-        self._pace.begun()
-        return self._supply.ready.popleft()
+        Args:
+            is_pipelined: whether it would be sent right behind another one, before that one's final reply.
+        """
+        if not self.queue.ready or not self._rate.is_due() or (is_pipelined and not self._has_mails_to_spare()):
+            return False
+        self._rate.on_begin()
+        return True
 
-    def again(self, outgoing: Outgoing, *, taken: bool = False) -> None:
-        """This one goes first into whatever lane is free, for those who do not have it."""
-        if taken:
-            self._pace.accepted()
-        if self.closing:
-            self.delivered(outgoing.not_sent(self._stop.error()))
+    def requeue(self, outgoing: OutgoingMail, *, was_accepted: bool = False) -> None:
+        """Put a mail first into the queue again, for the recipients that do not have it.
+
+        Args:
+            outgoing: the mail.
+            was_accepted: whether the server has just accepted it for others.
+        """
+        if was_accepted:
+            self._rate.on_accepted()
+        if self.is_closing:
+            self.on_delivery(outgoing.not_sent(self._cancellation.error()))
         else:
-            self._supply.ready.appendleft(outgoing)
+            self.queue.ready.appendleft(outgoing)
 
-    def delivered(self, delivery: Delivery) -> None:
-        """This is what became of a mail."""
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take the delivery of a mail."""
         self._finished.append(delivery)
-        if delivery.error is None or was_taken(delivery):
-            self._pace.accepted()
-        if delivery.error is not None and asks_for_less(delivery):
-            self._asked_for_less(delivery)
+        if delivery.error is None or delivery.was_accepted:
+            self._rate.on_accepted()
+        if delivery.error is not None and is_throttled(delivery):
+            self._on_throttled(delivery)
 
     def wake(self) -> None:
-        """Look again at what lanes have to say, and ask for errands again."""
-        self._background.ring()
+        """Ask the source, and the sessions' files, for more; may be called from any thread."""
+        self._background.wake()
 
     # --- The loop
 
     def deliveries(self) -> Generator[Delivery, None, None]:
-        """Run the batch."""
-        self._background = Background(_close)
-        self._stop.wake = self._background.ring
+        """Send the batch, and yield one delivery for each mail, in the order in which they finish.
+
+        If an exception from elsewhere (a time limit) breaks in, each mail that was begun has its delivery before that
+        exception is raised.
+        """
+        self._background = BackgroundTasks(_discard)
+        self._cancellation.wake = self._background.wake
         try:
             self._poll.register(self._background, select.POLLIN)
-            if self._lent is not None and self._lent.usable:
-                self._add(self._lent)
+            if self._given_session is not None and self._given_session.is_open:
+                self._add(self._given_session)
             while True:
-                if self._stop.asked:
-                    self._wind_up()
+                if self._cancellation.is_canceled:
+                    self._cancel()
                 else:
-                    self._take_more()
-                yield from self._what_finished()
-                if self._done:
+                    self._begin_more()
+                if self._finished:
+                    yield from self._take_finished()
+                    self.queue.poll_now()  # a mail may be due for a retry now, or the journal have room for more
+                if self._is_done():
                     break
-                self._wait(self._patience())
+                self._wait(self._seconds_to_wait())
         except GeneratorExit:
-            self._finish_what_was_begun()
+            self._finish_in_flight()
             raise
         except BaseException as interruption:
-            self._account_for(interruption)
-            yield from self._taken_out()
+            self._interrupt(interruption)
+            yield from self._take_finished()
             raise
         finally:
-            self._stop.wake = None
+            self._cancellation.wake = None
             self._close()
-        if self._supply.failure is not None:
-            raise self._supply.failure
+        if self.queue.source_error is not None:
+            raise self.queue.source_error
 
-    def _what_finished(self) -> Iterator[Delivery]:
-        if self._finished:
-            yield from self._taken_out()
-            self._supply.ask_again()  # a mail may have another turn now, or the journal room for more
-
-    def _taken_out(self) -> Iterator[Delivery]:
+    def _take_finished(self) -> Iterator[Delivery]:
         while self._finished:
             # Signal handlers run after calls: with none in between, no exception finds a delivery in neither place.
             delivery = self._finished[0]
             del self._finished[0]
             yield delivery
 
-    def _run(self, function: Callable[[], Callable[[], None]]) -> None:
+    def _run_in_background(self, function: Callable[[], OnResult]) -> None:
         self._background.run(function)
 
-    def _take_more(self) -> None:
-        if self._may_ask:
-            self._supply.fill()
-        if len(self._lanes) > self._pace.connections:
-            self._retire()
-        if self._supply.ready:
-            if hungry := self._hungry:
-                self._feed(hungry)
-            if len(self._lanes) + self._opening < self._pace.connections:
-                self._open_some()
+    def _begin_more(self) -> None:
+        if self._may_poll_source():
+            self.queue.fill()
+        if len(self._sessions) > self._rate.connections:
+            self._retire_sessions()
+        if self.queue.ready:
+            if idle := self._sessions_for_mail():
+                self._feed(idle)
+            if len(self._sessions) + self._opening < self._rate.connections:
+                self._open_sessions()
 
-    @property
-    def _hungry(self) -> list[int]:
-        """The lanes that could do with a mail, and may have one."""
-        enough = self._enough_for_all
-        return [number for number, lane in self._lanes.items() if lane.hungry and (enough or not lane.busy)]
+    def _sessions_for_mail(self) -> list[int]:
+        """Return the sessions that want a mail, and may have one."""
+        numbers = [number for number, session in self._sessions.items() if session.wants_mail]
+        if not numbers or self._has_mails_to_spare():
+            return numbers
+        return [number for number in numbers if not self._sessions[number].is_busy]
 
-    @property
-    def _enough_for_all(self) -> bool:
-        """Whether more mails are ready than there are sessions that are free, or not open yet.
+    def _has_mails_to_spare(self) -> bool:
+        """Return whether more mails are ready than there are sessions that are free, or not open yet.
 
-        The others go on the heels of those before them. Where few mails are ready, each is answered sooner on a session
-        of its own: a ledger admits no more of a slow server's mails than there are connections.
+        The others are pipelined behind those before them. Where few mails are ready, each is answered sooner on a
+        session of its own: a ledger admits no more of a slow server's mails than there are connections.
         """
-        free = sum(not lane.busy for lane in self._lanes.values())
-        if self._open_session is not None:
-            free += max(0, self._pace.connections - len(self._lanes))
-        return len(self._supply.ready) > free
+        free = 0 if self._open_session is None else max(0, self._rate.connections - len(self._sessions))
+        for session in self._sessions.values():
+            if not session.is_busy:
+                free += 1
+        return len(self.queue.ready) > free
 
-    @property
-    def _done(self) -> bool:
-        if not self._supply.ended or self._finished:
+    def _is_done(self) -> bool:
+        if not self.queue.is_done or self._finished:
             return False
-        return not any(lane.busy for lane in self._lanes.values())
+        return not any(session.is_busy for session in self._sessions.values())
 
-    @property
-    def _may_ask(self) -> bool:
-        """Whether there is time to ask for more: while somebody slow is asked, nobody serves the sessions."""
-        return self._supply.quick or not any(lane.at_work for lane in self._lanes.values())
+    def _may_poll_source(self) -> bool:
+        """Return whether the source may be asked: while a slow one takes its time, no session is served."""
+        return self.queue.is_fast or not any(session.is_sending for session in self._sessions.values())
 
-    def _patience(self) -> float:
-        """Seconds until something has to be done whether or not anybody says anything."""
-        moment = min([self._end_by, *[lane.deadline for lane in self._lanes.values()]])
-        if not self.closing:
-            moment = min(moment, self._stop.at)
-            ask_at = self._supply.ask_at
-            if ask_at is not None and self._may_ask:
-                moment = min(moment, ask_at)
-            if self._supply.ready:
-                if self._hungry:
-                    moment = min(moment, self._pace.next_at)
-                elif not self._opening and len(self._lanes) < self._pace.connections:
-                    moment = min(moment, max(self._pace.next_at, self._openings.next_at))
+    def _seconds_to_wait(self) -> float:
+        """Return the seconds until the next deadline or due mail, whether or not a socket is ready before."""
+        moment = self._end_at
+        for session in self._sessions.values():
+            moment = min(moment, session.deadline)
+        if not self.is_closing:
+            poll_at = self.queue.poll_at
+            if poll_at is not None and poll_at < moment and self._may_poll_source():
+                moment = poll_at
+            moment = min(moment, self._cancellation.at)
+            if self.queue.ready:
+                if self._sessions_for_mail():
+                    moment = min(moment, self._rate.next_at)
+                elif not self._opening and len(self._sessions) < self._rate.connections:
+                    moment = min(moment, max(self._rate.next_at, self._connect_backoff.next_at))
         return moment if moment == math.inf else max(0.0, moment - time.monotonic())
 
     def _wait(self, seconds: float) -> None:
-        """Serve whoever has something to say or to hear; then look whose time has passed."""
-        # Rounded up, since a deadline is looked at once it has passed.
+        """Serve the sockets that are ready; then check the deadlines."""
+        # Rounded up, so that a deadline has passed when it is checked.
         events = self._poll.poll(None if seconds == math.inf else math.ceil(min(seconds, _LONGEST_POLL) * 1000))
         for number, event in events:
-            lane = self._lanes.get(number)
-            if lane is None:
+            session = self._sessions.get(number)
+            if session is None:
                 self._take_results()
                 continue
             if event & ~select.POLLOUT:
-                lane.listen()
+                session.receive()
             else:
-                lane.speak()
-            if lane.dead or lane.wants_write is not lane.write_awaited:
-                self._after(number, lane)
+                session.send()
+            if session.is_closed or session.wants_write is not session.polls_write:
+                self._update_poll(number, session)
         now = time.monotonic()
-        if not events or now > self._looked_at + _LOOK_AROUND:
-            self._looked_at = now
-            for number, lane in list(self._lanes.items()):
-                lane.check_deadline(now)
-                self._after(number, lane)
+        if not events or now > self._deadlines_checked_at + _DEADLINE_INTERVAL:
+            self._deadlines_checked_at = now
+            for number, session in list(self._sessions.items()):
+                session.check_deadline(now)
+                self._update_poll(number, session)
 
-    def _after(self, number: int, lane: PipelinedSession) -> None:
-        """Wait for what the lane now waits for."""
-        if lane.dead:
+    def _update_poll(self, number: int, session: PipelinedSession) -> None:
+        """Have `poll` wait for what the session waits for."""
+        if session.is_closed:
             self._poll.unregister(number)
-            del self._lanes[number]
-        elif lane.wants_write is not lane.write_awaited:
-            lane.write_awaited = lane.wants_write
-            self._poll.modify(number, select.POLLIN | (select.POLLOUT if lane.wants_write else 0))
+            del self._sessions[number]
+        elif session.wants_write is not session.polls_write:
+            session.polls_write = session.wants_write
+            self._poll.modify(number, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
 
     def _take_results(self) -> None:
-        self._supply.ask_again()
+        self.queue.poll_now()
         for result in self._background.results():
             if callable(result):
                 result()
             else:
                 self._opening -= 1
-                self._openings.succeeded()
+                self._connect_backoff.on_success()
                 self._add(result)
-        for number, lane in list(self._lanes.items()):
-            lane.speak()  # what it was reading may have arrived
-            self._after(number, lane)
+        for number, session in list(self._sessions.items()):
+            session.send()  # a block that it was waiting for may have been read
+            self._update_poll(number, session)
 
-    def _feed(self, hungry: list[int]) -> None:
-        """Have these lanes ask for a mail, if one may be begun."""
-        if not self._pace.due():
+    def _feed(self, numbers: list[int]) -> None:
+        """Have these sessions begin a mail, if one is due."""
+        if not self._rate.is_due():
             return
-        for number in hungry:
-            lane = self._lanes[number]
+        for number in numbers:
+            session = self._sessions[number]
             if self._open_session is None:
-                lane.speak()
+                session.send()
             else:
-                lane.listen()  # a server that closed the line while it was idle said so there
-            self._after(number, lane)
+                session.receive()  # first: a server that has closed the idle session says so
+            self._update_poll(number, session)
 
-    def _asked_for_less(self, delivery: Delivery) -> None:
-        """The server is busy: pause, or, where it has taken nothing for long, leave the rest to another try."""
-        if self._pace.busy_for > max(2 * self._open_for, _ENDURANCE):  # as long as a mail is tried again for it
-            self._supply.give_up(
+    def _on_throttled(self, delivery: Delivery) -> None:
+        """Pause, or, where the server has accepted nothing for long, leave the other mails to another attempt."""
+        if self._rate.busy_for > max(2 * self._retry_connect_for, _MAX_BUSY_SECONDS):  # as a mail is retried for it
+            self.queue.fail(
                 ConnectError(
-                    f"The server has taken no mail for {self._pace.busy_for:.0f} seconds, and asks for less: "
+                    f"The server has taken no mail for {self._rate.busy_for:.0f} seconds, and asks for less: "
                     f"'{delivery.reply}'.",
                     remedy="Try again later, or ask its administrator what limits it has.",
                     reply=delivery.reply,
                 )
             )
             return
-        wait = self._pace.busy()
+        wait = self._rate.on_busy()
         if wait is not None:
             log.info(
                 "The server asks for less ('%s'): going on in %.1f seconds, with %d connections.",
                 delivery.reply,
                 wait,
-                self._pace.connections,
+                self._rate.connections,
             )
 
     # --- Sessions
 
-    def _open_some(self) -> None:
-        if not self._supply.ready or not self._pace.due() or not self._openings.due():
+    def _open_sessions(self) -> None:
+        """Open as many sessions as there are mails for, if one is due."""
+        if not self.queue.ready or not self._rate.is_due() or not self._connect_backoff.is_due():
             return
         if self._open_session is None:
-            if not self._lanes:
-                self._supply.give_up(ConnectError("The session is closed.", remedy="Open another one."))
+            if not self._sessions:
+                self.queue.fail(ConnectError("The session is closed.", remedy="Open another one."))
             return
-        due = 1 if self._pace.limited else len(self._supply.ready)
-        hungry = len(self._hungry)
-        while due > hungry + self._opening and len(self._lanes) + self._opening < self._pace.connections:
+        due = 1 if self._rate.has_rate else len(self.queue.ready)
+        waiting = len(self._sessions_for_mail())
+        while due > waiting + self._opening and len(self._sessions) + self._opening < self._rate.connections:
             self._opening += 1
-            self._background.run(self._opened)
+            self._background.run(self._try_open)
 
-    def _opened(self) -> Line | Callable[[], None]:
-        """A session, or what to do for want of one; in a thread."""
+    def _try_open(self) -> Session | OnResult:
+        """Return a session, or what to do without it; runs in a thread."""
         assert self._open_session is not None
         try:
             return self._open_session()
-        except MailError as error:
-            problem: Exception = error
-        except Exception as error:  # noqa: BLE001 - raised where somebody listens
+        except Exception as error:  # noqa: BLE001 - raised in the thread of the sessions
             problem = error
-        return lambda: self._opening_failed(problem)
+        return lambda: self._on_open_failed(problem)
 
-    def _opening_failed(self, problem: Exception) -> None:
+    def _on_open_failed(self, problem: Exception) -> None:
         self._opening -= 1
         if not isinstance(problem, MailError):
             raise problem
-        if self._lanes or self._opening:
+        if self._sessions or self._opening:
             # The others go on; a server that is short of connections is not asked for as many again for a while.
-            self._pace.fewer(len(self._lanes) + self._opening)
-            log.warning("Going on with %d connections: %s", self._pace.connections, problem)
-        elif self._openings.failed(problem):
-            self._supply.give_up(problem)
-        elif self._openings.at_once and self._supply.ready:
-            self.delivered(self._supply.ready.popleft().not_sent(problem))
+            self._rate.limit_connections(len(self._sessions) + self._opening)
+            log.warning("Going on with %d connections: %s", self._rate.connections, problem)
+        elif self._connect_backoff.on_failure(problem):
+            self.queue.fail(problem)
+        elif self._connect_backoff.is_immediate and self.queue.ready:
+            self.on_delivery(self.queue.ready.popleft().not_sent(problem))
 
-    def _add(self, session: Line) -> None:
-        lane = PipelinedSession(session, self, keep=self._open_session is not None)
-        number = lane.fileno()
-        self._lanes[number] = lane
+    def _add(self, opened: Session) -> None:
+        session = PipelinedSession(opened, self, can_requeue=self._open_session is not None)
+        number = session.fileno()
+        self._sessions[number] = session
         self._poll.register(number, select.POLLIN)
-        lane.speak()
-        self._after(number, lane)
+        session.send()
+        self._update_poll(number, session)
 
-    def _retire(self) -> None:
-        """Say good-bye on lines that the server is better without."""
-        for number, lane in list(self._lanes.items()):
-            if len(self._lanes) > self._pace.connections and not lane.busy and lane.session is not self._lent:
-                lane.session.say_quit()
-                lane.abandon()
-                self._after(number, lane)
+    def _retire_sessions(self) -> None:
+        """Close idle sessions while there are more than the server is to have."""
+        for number, session in list(self._sessions.items()):
+            is_spare = len(self._sessions) > self._rate.connections and not session.is_busy
+            if is_spare and session.session is not self._given_session:
+                session.session.send_quit()
+                session.abort()
+                self._update_poll(number, session)
 
-    # --- The end
+    # --- Shutdown
 
-    def _wind_up(self) -> None:
-        """Somebody asked to end: begin nothing, end what nobody can have, and hear the other answers for a while."""
+    def _cancel(self) -> None:
+        """Begin nothing more, end what no one can have, and await the other final replies for a while."""
         now = time.monotonic()
-        if not self.closing:
-            self.closing = True
-            self._end_by = now + _WINDING_UP
-            self._supply.cut_off(self._stop.error())
-        for number, lane in list(self._lanes.items()):
-            lane.wind_up(self._stop.error(), out_of_time=now >= self._end_by)
-            self._after(number, lane)
+        if not self.is_closing:
+            self.is_closing = True
+            self._end_at = now + _CANCEL_SECONDS
+            self.queue.close(self._cancellation.error())
+        for number, session in list(self._sessions.items()):
+            session.drain(self._cancellation.error(), is_out_of_time=now >= self._end_at)
+            self._update_poll(number, session)
 
-    def _finish_what_was_begun(self) -> None:
-        """Nobody waits for deliveries any more; what is being handed over still is, and its answer is heard."""
-        self.closing = True
-        until = time.monotonic() + min(self._manager.timeout, _FINISHING)
+    def _finish_in_flight(self) -> None:
+        """Finish sending the messages that were begun, and await their final replies; no delivery is taken any more."""
+        self.is_closing = True
+        until = time.monotonic() + min(self._manager.timeout, _DRAIN_SECONDS)
         while (left := until - time.monotonic()) > 0:
-            for number, lane in list(self._lanes.items()):
-                if lane.busy and not lane.past_the_envelope:
-                    lane.abandon()
-                    self._after(number, lane)
-            if not any(lane.busy for lane in self._lanes.values()):
+            for number, session in list(self._sessions.items()):
+                if session.is_busy and not session.is_past_envelope:
+                    session.abort()
+                    self._update_poll(number, session)
+            if not any(session.is_busy for session in self._sessions.values()):
                 return
-            self._wait(min(left, self._patience()))
+            self._wait(min(left, self._seconds_to_wait()))
 
-    def _account_for(self, interruption: BaseException) -> None:
-        """An exception from elsewhere ends the batch: add the delivery of each mail that was begun, and hang up.
+    def _interrupt(self, interruption: BaseException) -> None:
+        """Add the delivery of each mail that was begun when an exception from elsewhere came, and close the sockets.
 
         It may have come between any two steps, so a mail can be found in two places; the first one knows most.
         """
-        lanes = list(self._lanes.items())
+        sessions = list(self._sessions.items())
         known = {delivery.index for delivery in self._finished}
-        error = not_sent_for(interruption)
+        error = interruption_error(interruption)
         for delivery in [
-            *(delivery for _, lane in lanes for delivery in lane.interrupted(interruption)),
-            *self._supply.not_sent(error),
+            *(delivery for _, session in sessions for delivery in session.interrupt(interruption)),
+            *self.queue.not_sent(error),
         ]:
             if delivery.index not in known:
                 known.add(delivery.index)
                 self._finished.append(delivery)
-        for number, lane in lanes:
-            lane.abandon()
-            self._after(number, lane)
+        for number, session in sessions:
+            session.abort()
+            self._update_poll(number, session)
 
     def _close(self) -> None:
-        """Send QUIT on every connection at once, and wait for the replies, no longer than for one."""
+        """Send QUIT on every connection at once, and await the replies, no longer than for one."""
         sessions = [result for result in self._background.close() if not callable(result)]
-        sessions += [lane.session for lane in self._lanes.values() if lane.session is not self._lent]
-        for lane in list(self._lanes.values()):
-            if lane.busy:
-                lane.abandon()
-        for session in sessions:
-            if self._stop.asked and session.usable:
-                session.wire.give_up_at = time.monotonic() + _GOOD_BYE
-            session.say_quit()
-        for session in sessions:
-            session.close()
+        sessions += [one.session for one in self._sessions.values() if one.session is not self._given_session]
+        for session in list(self._sessions.values()):
+            if session.is_busy:
+                session.abort()
+        for opened in sessions:
+            if self._cancellation.is_canceled and opened.is_open:
+                opened.transport.give_up_at = time.monotonic() + _CANCEL_QUIT_SECONDS
+            opened.send_quit()
+        for opened in sessions:
+            opened.close()
 
 
-def _close(result: Callable[[], None] | Line) -> None:
+def _discard(result: OnResult | Session) -> None:
+    """Close a session that was opened too late."""
     if not callable(result):
         with contextlib.suppress(MailError):
             result.close()

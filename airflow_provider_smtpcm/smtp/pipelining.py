@@ -1,7 +1,7 @@
-"""One session with mails in flight: what to say next, what was said, and whose answer is awaited. Never waits.
+"""A pipelined session: one connection with mails in flight, which sends what may be sent and never waits.
 
-Where the server offers PIPELINING (RFC 2920), an envelope goes in one group, and the next mail's envelope on the heels
-of this mail's final dot: one round trip a mail. Where it does not, each command waits for its reply.
+Where the server offers PIPELINING (RFC 2920), an envelope is sent in one group, and the next mail's envelope right
+behind this mail's final dot: one round trip for each mail. Where it does not, each command waits for its reply.
 """
 
 from __future__ import annotations
@@ -12,353 +12,296 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
-from airflow_provider_smtpcm.smtp.delivery import Delivery
-from airflow_provider_smtpcm.smtp.outgoing import FINAL_DOT, Outgoing, dot_stuffed
 from airflow_provider_smtpcm.smtp.threads import ReadAhead
-from airflow_provider_smtpcm.smtp.throttling import ServerProfile
-from airflow_provider_smtpcm.smtp.transaction import ANSWER, CONTENT, ENVELOPE, LONE_DOT, OVER, Transaction
-from airflow_provider_smtpcm.smtp.transport import BLOCK, Wire
+from airflow_provider_smtpcm.smtp.transaction import (
+    CONTENT,
+    DONE,
+    EMPTY_DATA,
+    ENVELOPE,
+    FINAL_DOT,
+    FINAL_REPLY,
+    Transaction,
+    stuff_dots,
+)
+from airflow_provider_smtpcm.smtp.transport import BLOCK
 
-# folded: What stands on both sides of a lane: the line that it speaks on, and the traffic that it takes its mails from.
-
-
-class Line(Protocol):
-    """What a lane needs of an open session; `Session` is one."""
-
-    manager: SmtpConnectionManager
-    extensions: dict[str, str]
-    has_carried_mail: bool
-    needs_reset: bool
-    half_begun: bool
-
-    @property
-    def wire(self) -> Wire:
-        """The octets to and from the server."""
-
-    @property
-    def usable(self) -> bool:
-        """Whether it is open."""
-
-    @property
-    def size_limit(self) -> int | None:
-        """The largest message that the server takes, in octets."""
-
-    @property
-    def recipient_limit(self) -> int | None:
-        """How many recipients of one transaction the server takes."""
-
-    def say_quit(self) -> None:
-        """Say good-bye without waiting for the answer."""
-
-    def close(self) -> None:
-        """Say good-bye, if that was not done, and hear the answer."""
-
-    def abandon(self) -> None:
-        """Close the socket without a word."""
-
-
-class Traffic(Protocol):
-    """What a lane needs of the place where mails come from and deliveries go to."""
-
-    #: What was learnt of the server.
-    manners: ServerProfile
-    #: Whether nothing more is begun.
-    closing: bool
-
-    @property
-    def quick(self) -> bool:
-        """Whether nobody has to wait long for the next mail."""
-
-    def next_outgoing(self, *, on_heels: bool) -> Outgoing | None:
-        """A mail that is ready to be sent, if there is one.
-
-        Args:
-            on_heels: whether it would go right behind another one, before that one's answer.
-        """
-
-    def again(self, outgoing: Outgoing, *, taken: bool = False) -> None:
-        """Nobody has this one, or (`taken`) some have it by now: it goes first into whatever lane is free."""
-
-    def delivered(self, delivery: Delivery) -> None:
-        """This is what became of a mail."""
-
-    def wake(self) -> None:
-        """Called from another thread: a lane has something to say that it was waiting for."""
-
-
-# folded: here began the module itself
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.batch import BatchSender
+    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.session import Session
 
 log = logging.getLogger(__name__)
 
-# So many blocks of a long message in a row, then the other lanes have their turn.
-_BLOCKS_A_TURN = 16
-
+# Blocks of a long message in a row, before the other sessions are served.
+_BLOCKS_IN_A_ROW = 16
 
 Content = Iterator[bytes] | ReadAhead
 
 
 class PipelinedSession:
-    """One session and the one or two transactions on it.
+    """Sends the mails of a batch through one session, with one or two transactions in flight.
 
     Args:
         session: open.
-        traffic: see there.
-        keep: whether mails that the line took down with it before they were handed over may go through another one.
+        batch: gives mails, and takes deliveries.
+        can_requeue: whether mails that were not committed when the connection broke may be sent through another one.
     """
 
-    def __init__(self, session: Line, traffic: Traffic, *, keep: bool = True) -> None:
+    def __init__(self, session: Session, batch: BatchSender, *, can_requeue: bool = True) -> None:
         self.session = session
-        #: Whether it has said everything, and there was no mail for it when it asked.
-        self.hungry = False
+        #: Whether it has sent everything, and could not begin another mail when it last tried.
+        self.wants_mail = False
         #: Whether it waits until the socket takes more.
         self.wants_write = False
-        #: Whether `poll` was told so.
-        self.write_awaited = False
+        #: Whether `poll` reports when the socket takes more.
+        self.polls_write = False
         #: When (`time.monotonic`) the server has had its time.
         self.deadline = math.inf
         #: Whether the connection is gone.
-        self.dead = False
-        self._traffic = traffic
-        self._manners = traffic.manners
-        self._keep = keep
-        self._wire = session.wire
-        self._wire.do_not_wait()
-        self._wire.phase = Phase.ENVELOPE
-        self._replies = self._wire.replies
-        self._tell = log.isEnabledFor(logging.DEBUG)
+        self.is_closed = False
+        self._batch = batch
+        self._queue = batch.queue
+        self._profile = batch.profile
+        self._can_requeue = can_requeue
+        self._transport = session.transport
+        self._transport.set_nonblocking()
+        self._transport.phase = Phase.ENVELOPE
+        self._replies = self._transport.replies
+        self._logs_commands = log.isEnabledFor(logging.DEBUG)
         self._offers_size = "SIZE" in session.extensions
         self._offers_pipelining = "PIPELINING" in session.extensions
-        self._offers_smtputf8 = "SMTPUTF8" in session.extensions
         self._offers_binary = {"CHUNKING", "BINARYMIME"} <= session.extensions.keys()
+        self._offers_smtputf8 = "SMTPUTF8" in session.extensions
         self._size_limit = session.size_limit
+        self._recipient_limit = session.recipient_limit
         self._in_flight: deque[Transaction] = deque()
-        # What is to be sent, where in it the last one in flight is handed over, and what follows it.
+        # What is to be sent; the octet in it with which the last mail is committed; and what follows it.
         self._block: bytes | memoryview = b""
-        self._handed_over_at: int | None = None
+        self._commit_at: int | None = None
         self._content: Content | None = None
-        self._left = 0
-        # Since when so many of its octets are being sent.
+        # Octets of a BDAT chunk that are still to be sent.
+        self._chunk_left = 0
+        # When the current span of at most one `BLOCK` began, which has one deadline, and the octets left of it.
         self._block_since = 0.0
-        self._clocked = 0
+        self._timed_octets = 0
 
     def fileno(self) -> int:
-        """What `poll` waits for."""
-        return self._wire.fileno()
+        """Return the socket's descriptor, for `poll`."""
+        return self._transport.fileno()
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a mail is in flight."""
         return bool(self._in_flight)
 
     @property
-    def past_the_envelope(self) -> bool:
-        """Whether a message is being sent, or its answer awaited."""
-        return self._content is not None or (self.busy and self._in_flight[0].stage is ANSWER)
+    def is_past_envelope(self) -> bool:
+        """Whether a message is being sent, or its final reply awaited."""
+        return self._content is not None or (self.is_busy and self._in_flight[0].stage is FINAL_REPLY)
 
     @property
-    def at_work(self) -> bool:
-        """Whether it has something to say, or will have at the server's next word."""
-        return self.busy and (bool(self._block) or self._in_flight[-1].stage is not ANSWER)
+    def is_sending(self) -> bool:
+        """Whether it has something to send, or will have with the server's next reply."""
+        return self.is_busy and (bool(self._block) or self._in_flight[-1].stage is not FINAL_REPLY)
 
-    def interrupted(self, by: BaseException) -> list[Delivery]:
-        """What is known of each mail in flight when an exception from elsewhere ended the sending."""
-        return [flying.interrupted(by) for flying in self._in_flight]
+    def interrupt(self, interruption: BaseException) -> list[Delivery]:
+        """Return what is known of each mail in flight when an exception from elsewhere ended the sending."""
+        return [transaction.interrupt(interruption) for transaction in self._in_flight]
 
-    def listen(self) -> None:
-        """Take in what the server has said, and go on."""
+    def receive(self) -> None:
+        """Take in what the server has sent, and send what may follow."""
         try:
-            self._wire.receive_some()
+            self._transport.receive_some()
         except MailError as error:
-            if not self._hear():
-                self._broke(error)
+            if not self._process_replies():
+                self._fail(error)
             return
-        if not self._hear():
-            self.speak()
+        if not self._process_replies():
+            self.send()
 
-    def speak(self) -> None:
-        """Say whatever can be said now."""
+    def send(self) -> None:
+        """Send whatever may be sent now."""
         try:
-            turns = _BLOCKS_A_TURN
-            while turns and (self._block or self._next_block()):
-                if not self._send():
+            blocks = _BLOCKS_IN_A_ROW
+            while blocks and (self._block or self._next_block()):
+                if not self._send_block():
                     break
-                turns -= 1
-                if self._in_flight and self._in_flight[-1].unanswered:
-                    break  # until the server speaks nothing more can be said
-            self.wants_write = bool(self._block) or not turns
+                blocks -= 1
+                if self._in_flight and self._in_flight[-1].is_awaiting_reply:
+                    break  # until the server replies nothing more can be sent
+            self.wants_write = bool(self._block) or not blocks
         except MailError as error:
-            self._sending_failed(error)
+            # What the server had sent before the connection broke, or the file could not be read, comes first.
+            with contextlib.suppress(MailError):
+                self._transport.receive_some()
+            if not self._process_replies():
+                self._fail(error)
 
     def check_deadline(self, now: float) -> None:
-        """Give the server up if it has had its time."""
-        if now < self.deadline or self.dead:
+        """Close the connection if the server has had its time."""
+        if now < self.deadline or self.is_closed:
             return
-        self._wire.phase = self._in_flight[0].phase if self._in_flight else Phase.ENVELOPE
-        self._broke(self._wire.no_answer("did not take what we sent" if self.wants_write else "did not answer in full"))
+        self._transport.phase = self._in_flight[0].phase if self._in_flight else Phase.ENVELOPE
+        what = "did not take what we sent" if self.wants_write else "did not answer in full"
+        self._fail(self._transport.deadline_error(what))
 
-    def wind_up(self, error: MailError, *, out_of_time: bool) -> None:
-        """Nothing more is begun: end what nobody can have, in a way that leaves nobody half a mail.
+    def drain(self, error: MailError, *, is_out_of_time: bool) -> None:
+        """Begin nothing more, and end what no one can have, so that no one gets half a mail.
 
-        After 354 a word would be message text and a dot would deliver half of it, so the socket is closed. Before DATA,
-        the session says RSET and QUIT at its end. What was handed over has its answer heard, and so has a DATA that was
-        pipelined.
+        After 354 a command would be message text, and a final dot would deliver half of it, so the socket is closed.
+        Before DATA the session ends with RSET and QUIT. The final reply to a committed mail is awaited, and so is that
+        to a DATA that was pipelined.
 
         Args:
             error: why the mails are not sent.
-            out_of_time: whether nothing more is waited for.
+            is_out_of_time: whether nothing more is awaited.
         """
         if not self._in_flight:
             return
         last = self._in_flight[-1]
-        if last.stage is ENVELOPE and not last.unanswered and not self._block:
+        if last.stage is ENVELOPE and not last.is_awaiting_reply and not self._block:
             self._in_flight.pop()
-            self.session.half_begun = last.said > 0
-            self._traffic.delivered(last.broke(error))
-        elif out_of_time or (len(self._in_flight) == 1 and last.stage is not ENVELOPE and not last.handed_over):
-            self._broke(error)
+            self.session.needs_rset_before_quit = last.sent > 0
+            self._batch.on_delivery(last.fail(error))
+        elif is_out_of_time or (len(self._in_flight) == 1 and last.stage is not ENVELOPE and not last.committed):
+            self._fail(error)
 
-    def abandon(self) -> None:
-        """Close the socket without a word."""
-        self.dead = True
+    def abort(self) -> None:
+        """Close the socket without QUIT."""
+        self.is_closed = True
         self._close_content()
         self._block = b""
-        self.session.abandon()
+        self.session.abort()
 
-    # --- Speaking
+    # --- Sending
 
     def _next_block(self) -> bool:
-        """Fill the block with all that may be said now; whether there is anything."""
-        self.hungry = False
-        return self._fill([]) if self._content is None else self._next_of(self._content)
+        """Fill the block with all that may be sent now; return whether there is anything."""
+        self.wants_mail = False
+        return self._fill([]) if self._content is None else self._next_content_block(self._content)
 
     def _fill(self, parts: list[bytes]) -> bool:
-        """Add to these whatever may follow, up to a message that goes block by block."""
-        while self._say(parts):
+        """Add to these parts whatever may follow them, up to a message that is sent block by block."""
+        while self._add_next(parts):
             pass
         if parts:
-            self._begin(parts[0] if len(parts) == 1 else b"".join(parts))
+            self._begin_block(parts[0] if len(parts) == 1 else b"".join(parts))
             return True
-        return self._content is not None and self._next_of(self._content)
+        return self._content is not None and self._next_content_block(self._content)
 
-    def _next_of(self, content: Content) -> bool:
+    def _next_content_block(self, content: Content) -> bool:
         for block in content:
             if block is None:  # it is still being read
                 self.deadline = math.inf
                 return False
             if block:
-                self._begin(block)
-                self._count(block)
+                self._begin_block(block)
+                self._count_chunk(block)
                 return True
-        return self._end_of_content()
+        return self._end_content()
 
-    def _say(self, parts: list[bytes]) -> bool:
-        """Add what comes next; whether more may follow at once."""
-        if self._traffic.closing:
+    def _add_next(self, parts: list[bytes]) -> bool:
+        """Add what comes next; return whether more may follow at once."""
+        if self._batch.is_closing:
             return False
         if not self._in_flight:
             return self._begin_transaction()
-        flying = self._in_flight[-1]
-        stage = flying.stage
+        transaction = self._in_flight[-1]
+        stage = transaction.stage
         if stage is ENVELOPE:
-            return flying.said < len(flying.lines) and self._say_lines(flying, parts)
-        if stage is ANSWER:
-            return len(self._in_flight) == 1 and self._may_follow(flying) and self._begin_transaction()
-        if stage is LONE_DOT:
+            if transaction.sent < len(transaction.lines):
+                self._add_lines(transaction, parts)
+            return False
+        if stage is FINAL_REPLY:
+            return len(self._in_flight) == 1 and self._may_pipeline(transaction) and self._begin_transaction()
+        if stage is EMPTY_DATA:
             parts.append(FINAL_DOT)
-            self._handed_over_at = sum(map(len, parts)) - len(FINAL_DOT)
-            flying.stage = ANSWER
+            self._commit_at = sum(map(len, parts)) - len(FINAL_DOT)
+            transaction.stage = FINAL_REPLY
             return True
-        return stage is CONTENT and self._content is None and self._begin_content(flying, parts)
+        return stage is CONTENT and self._content is None and self._begin_content(transaction, parts)
 
-    def _may_follow(self, flying: Transaction) -> bool:
-        return flying.pipelined and self._manners.pipelining and self._traffic.quick
+    def _may_pipeline(self, transaction: Transaction) -> bool:
+        return transaction.grouped and self._profile.pipelining and self._queue.is_fast
 
     def _begin_transaction(self) -> bool:
-        outgoing = self._traffic.next_outgoing(on_heels=bool(self._in_flight))
-        self.hungry = outgoing is None
-        if outgoing is None:
+        is_pipelined = bool(self._in_flight)
+        self.wants_mail = not self._batch.claim_turn(is_pipelined=is_pipelined)
+        if self.wants_mail:
             return False
-        try:
-            rendering = outgoing.rendering
-            if outgoing.binary is not None and self._offers_binary:
-                rendering = outgoing.binary
-            outgoing.check(
-                rendering,
-                limit=self._size_limit,
-                smtputf8=self._offers_smtputf8,
-                peer=self._wire.peer,
-            )
-        except MailError as error:
-            self._traffic.delivered(outgoing.not_sent(error))
+        outgoing = self._queue.ready.popleft()
+        rendering = outgoing.rendering
+        if outgoing.binary_rendering is not None and self._offers_binary:
+            rendering = outgoing.binary_rendering
+        is_too_large = self._size_limit is not None and rendering.size > self._size_limit
+        if is_too_large or (rendering.needs_smtputf8 and not self._offers_smtputf8):
+            self._batch.on_delivery(outgoing.not_sent(self.session.limit_error(outgoing.mail, rendering)))
             return True
         parameters = f" SIZE={rendering.size}" if self._offers_size else ""
         if rendering.binary:
             parameters += " BODY=BINARYMIME"
         if rendering.needs_smtputf8:
             parameters += " SMTPUTF8"
-        flying = Transaction(
+        transaction = Transaction(
             outgoing,
             rendering,
-            peer=self._wire.peer,
+            peer=self._transport.peer,
             parameters=parameters,
             chunking=rendering.binary,
-            pipelined=self._offers_pipelining and self._manners.pipelining,
-            on_heels=bool(self._in_flight),
-            reset=self.session.needs_reset and not self._in_flight,
-            announced=self.session.recipient_limit,
-            manners=self._manners,
+            grouped=self._offers_pipelining and self._profile.pipelining,
+            pipelined=is_pipelined,
+            reset=self.session.needs_rset_before_mail and not is_pipelined,
+            announced=self._recipient_limit,
+            profile=self._profile,
         )
-        self._in_flight.append(flying)
+        self._in_flight.append(transaction)
         return True
 
-    def _say_lines(self, flying: Transaction, parts: list[bytes]) -> bool:
-        lines = flying.next_lines()
+    def _add_lines(self, transaction: Transaction, parts: list[bytes]) -> None:
+        lines = transaction.next_lines()
         if not lines:
-            return False
-        if self._tell:
+            return
+        if self._logs_commands:
             for line in lines:
                 log.debug("C: %s", line)
-        flying.said += len(lines)
+        transaction.sent += len(lines)
         parts.append(("\r\n".join(lines) + "\r\n").encode())
-        return False
 
-    def _begin_content(self, flying: Transaction, parts: list[bytes]) -> bool:
-        message = None if flying.chunking else flying.outgoing.message
-        if message is not None:
-            parts.append(message)
-            self._handed_over_at = sum(map(len, parts)) - len(FINAL_DOT)
-            flying.stage = ANSWER
+    def _begin_content(self, transaction: Transaction, parts: list[bytes]) -> bool:
+        outgoing, is_chunked = transaction.outgoing, transaction.chunking
+        if outgoing.data is not None and not is_chunked:
+            parts.append(outgoing.data)
+            self._commit_at = sum(map(len, parts)) - len(FINAL_DOT)
+            transaction.stage = FINAL_REPLY
             return True
-        if flying.chunking:
-            self._left = flying.rendering.size
-            parts.append(f"BDAT {self._left} LAST\r\n".encode())
-        content = iter(flying.rendering) if flying.chunking else dot_stuffed(flying.rendering.pieces)
-        remote = flying.outgoing.mail.reads_remote_files
-        self._content = ReadAhead(content, self._traffic.wake) if remote else content
+        if is_chunked:
+            self._chunk_left = transaction.rendering.size
+            parts.append(f"BDAT {self._chunk_left} LAST\r\n".encode())
+        content = iter(transaction.rendering) if is_chunked else stuff_dots(transaction.rendering.pieces)
+        self._content = ReadAhead(content, self._batch.wake) if outgoing.mail.reads_remote_files else content
         return False
 
-    def _count(self, block: bytes) -> None:
-        """After BDAT, the server has the whole message with the last octet that was announced."""
-        flying = self._in_flight[-1]
-        if flying.chunking:
-            self._left -= len(block)
-            if not self._left:
-                flying.stage = ANSWER
-                self._handed_over_at = len(block) - 1
+    def _count_chunk(self, block: bytes) -> None:
+        """After BDAT the server has the whole message with the last octet that was announced (RFC 3030 2)."""
+        transaction = self._in_flight[-1]
+        if transaction.chunking:
+            self._chunk_left -= len(block)
+            if not self._chunk_left:
+                transaction.stage = FINAL_REPLY
+                self._commit_at = len(block) - 1
                 self._close_content()
 
-    def _end_of_content(self) -> bool:
-        """The final dot and what may follow it, unless the server has refused in the meantime."""
+    def _end_content(self) -> bool:
+        """Send the final dot and what may follow it, unless the server has refused in the meantime."""
         self._content = None
-        self._wire.receive_some()
-        if self._hear():
+        self._transport.receive_some()
+        if self._process_replies():
             return False
-        self._in_flight[-1].stage = ANSWER
-        self._handed_over_at = 0
+        self._in_flight[-1].stage = FINAL_REPLY
+        self._commit_at = 0
         return self._fill([FINAL_DOT])
 
     def _close_content(self) -> None:
@@ -366,155 +309,152 @@ class PipelinedSession:
             self._content.close()
         self._content = None
 
-    def _begin(self, block: bytes) -> None:
+    def _begin_block(self, block: bytes) -> None:
         self._block = block
         self._block_since = time.monotonic()
-        self._clocked = BLOCK
-        self.hungry = False
+        self._timed_octets = BLOCK
+        self.wants_mail = False
 
-    def _send(self) -> bool:
-        """Send the block, or as much of it as fits; whether more may follow at once."""
+    def _send_block(self) -> bool:
+        """Send the block, or as much of it as the socket takes; return whether more may follow at once."""
         block = self._block
-        piece = block if len(block) <= self._clocked else memoryview(block)[: self._clocked]
-        sent = self._wire.send_some(piece) if self._handed_over_at is None else self._hand_over(piece)
-        through = sent == len(piece)
+        piece = block if len(block) <= self._timed_octets else memoryview(block)[: self._timed_octets]
+        sent = (
+            self._transport.send_some(piece) if self._commit_at is None else self._send_commit(piece, self._commit_at)
+        )
+        is_complete = sent == len(piece)
         self._block = b"" if sent == len(block) else memoryview(block)[sent:]
-        self._clocked -= sent
-        if through and self._block:
+        self._timed_octets -= sent
+        if is_complete and self._block:
             self._block_since = time.monotonic()
-            self._clocked = BLOCK
+            self._timed_octets = BLOCK
         self._set_deadline()
-        return through
+        return is_complete
 
-    def _hand_over(self, piece: bytes | memoryview) -> int:
-        """Send what leads up to an octet from which on only the server knows what becomes of the mail; how much it was.
+    def _send_commit(self, piece: bytes | memoryview, at: int) -> int:
+        """Send what leads up to the octet with which the mail is committed; return how many octets were sent.
 
-        The mail counts as handed over before it is, so that an interruption in between does not find one that nobody
-        can have.
+        The mail counts as committed before it is, so that an interruption in between does not find one that no one can
+        have.
         """
-        flying = self._in_flight[-1]
-        if flying.stage is not ANSWER:  # it follows on the heels of the one that is meant
-            flying = self._in_flight[-2]
-        at = self._handed_over_at or 0
-        flying.handed_over = at < len(piece)
+        transaction = self._in_flight[-1]
+        if transaction.stage is not FINAL_REPLY:  # the one behind it, whose envelope was pipelined
+            transaction = self._in_flight[-2]
+        transaction.committed = at < len(piece)
         try:
-            sent = self._wire.send_some(piece)
+            sent = self._transport.send_some(piece)
         except MailError:
-            flying.handed_over = False
+            transaction.committed = False
             raise
-        flying.handed_over = sent > at
-        self._handed_over_at = None if sent > at else at - sent
+        transaction.committed = sent > at
+        self._commit_at = None if sent > at else at - sent
         return sent
 
     def _set_deadline(self) -> None:
-        if self._in_flight and self._in_flight[0].handed_over:
-            # A server that is busy with what it has got may take nothing more until it is done.
+        if self._in_flight and self._in_flight[0].committed:
+            # A server that is busy with this mail may take nothing more until it is done.
             self.deadline = time.monotonic() + self.session.manager.final_reply_timeout
-        elif len(self._block):
-            self.deadline = self._block_since + self._wire.timeout
+        elif self._block:
+            self.deadline = self._block_since + self._transport.timeout
         elif self._in_flight:
-            self.deadline = time.monotonic() + self._wire.timeout
+            self.deadline = time.monotonic() + self._transport.timeout
         else:
             self.deadline = math.inf
 
-    def _sending_failed(self, error: MailError) -> None:
-        """What the server had said before the line broke, or before the file failed, comes first."""
-        with contextlib.suppress(MailError):
-            self._wire.receive_some()
-        if not self._hear():
-            self._broke(error)
+    # --- Receiving
 
-    # --- Listening
-
-    def _hear(self) -> bool:
-        """Take every reply that is whole; whether the line is done for."""
-        heard = False
-        next_reply, in_flight = self._replies.next, self._in_flight
-        while not self.dead:
+    def _process_replies(self) -> bool:
+        """Take every whole reply; return whether the connection is closed."""
+        has_replies = False
+        next_reply, in_flight, phase = self._replies.next, self._in_flight, self._transport.phase
+        while not self.is_closed:
             try:
-                reply = next_reply(self._wire.phase)
+                reply = next_reply(phase)
                 if reply is None:
                     break
-                heard = True
-                if self._tell:
+                has_replies = True
+                if self._logs_commands:
                     log.debug("S: %s", reply)
                 if not in_flight:
-                    self._unasked(reply)
+                    self._on_unsolicited(reply)
                     continue
-                flying = in_flight[0]
-                if reply.code == 421 and self._closes_the_session(flying, reply):
-                    self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
+                transaction = in_flight[0]
+                if reply.code == 421 and self._closes_session(transaction, reply):
+                    self._fail(self._closed_by(reply))
                     continue
-                flying.hear(reply)
-                if flying.stage is OVER:
-                    self._settle(flying, reply)
+                transaction.on_reply(reply)
+                if transaction.stage is DONE:
+                    self._settle(transaction, reply)
             except ProtocolError as error:
-                self._broke(error)
-        if heard and not self.dead:
+                self._fail(error)
+        if has_replies and not self.is_closed:
             if self._block:  # the server may have been too busy to take it
                 self._block_since = time.monotonic()
             self._set_deadline()
-        return self.dead
+        return self.is_closed
 
-    def _closes_the_session(self, flying: Transaction, reply: Reply) -> bool:
-        """Whether a session is closed: its limit, its idle time, too many recipients. The mail is nobody's yet."""
-        reason = self.session.has_carried_mail or flying.too_many
-        return reason and self._keep and flying.may_be_closed_by(reply)
+    def _closes_session(self, transaction: Transaction, reply: Reply) -> bool:
+        """Return whether 421 closes only the session, for its limit of mails, its idle time or too many recipients."""
+        has_reason = self.session.has_carried_mail or transaction.met_limit
+        return has_reason and self._can_requeue and transaction.is_session_closed_by(reply)
 
-    def _settle(self, flying: Transaction, reply: Reply) -> None:
-        """The transaction is over."""
+    def _closed_by(self, reply: Reply) -> ConnectionLostError:
+        return ConnectionLostError(f"{self._transport.peer} said '{reply}'.", reply=reply)
+
+    def _settle(self, transaction: Transaction, reply: Reply) -> None:
+        """Deliver, or requeue, the mail of a transaction that is done."""
         self.session.has_carried_mail = True
-        self.session.needs_reset = not flying.handed_over
-        if flying.on_heels and not flying.line_is_dead:
-            self._manners.pipelining_works = True
-        if flying.delivery is not None:
-            self._traffic.delivered(flying.delivery)
+        self.session.needs_rset_before_mail = not transaction.committed
+        if transaction.pipelined and not transaction.closes_connection:
+            self._profile.pipelining_works = True
+        if transaction.delivery is not None:
+            self._batch.on_delivery(transaction.delivery)
         else:
-            self._traffic.again(flying.outgoing, taken=flying.taken)
+            self._batch.requeue(transaction.outgoing, was_accepted=transaction.was_accepted)
         self._in_flight.popleft()  # last, so that an interruption finds it in one place at least
-        if flying.line_is_dead:
-            self._broke(ConnectionLostError(f"{self._wire.peer} said '{reply}'.", reply=reply))
+        if transaction.closes_connection:
+            self._fail(self._closed_by(reply))
 
-    def _unasked(self, reply: Reply) -> None:
-        """What is said to nobody: a good-bye, or an answer too many, after which no answer could be trusted."""
-        log.info("%s said '%s' without being asked; the session is closed.", self._wire.peer, reply)
-        self.abandon()
+    def _on_unsolicited(self, reply: Reply) -> None:
+        """Close on a reply to nothing: 421, or one reply too many, after which no reply could be trusted."""
+        log.info("%s said '%s' without being asked; the session is closed.", self._transport.peer, reply)
+        self.abort()
 
-    def _broke(self, error: MailError) -> None:
-        """The line is done for, and each mail on it ends, or goes through another one."""
-        flying, self._in_flight = self._in_flight, deque()
-        self.abandon()
-        if self._manners.pipelining and any(self._came_of_pipelining(transaction, error) for transaction in flying):
+    def _fail(self, error: MailError) -> None:
+        """Close the connection; deliver the error for each mail in flight, or requeue it."""
+        in_flight, self._in_flight = self._in_flight, deque()
+        self.abort()
+        if self._profile.pipelining and any(self._is_due_to_pipelining(one, error) for one in in_flight):
             log.warning(
                 "%s offers PIPELINING and does not do it well (%s); from here on each command waits for its reply.",
-                self._wire.peer,
+                self._transport.peer,
                 error.message,
             )
-            self._manners.pipelining = False
-        first = True
-        for transaction in flying:
-            if not transaction.handed_over and self._keep and self._may_go_again(transaction, error, first=first):
-                self._traffic.again(transaction.outgoing)
+            self._profile.pipelining = False
+        is_first = True
+        for transaction in in_flight:
+            if not transaction.committed and self._can_requeue and self._may_requeue(transaction, error, is_first):
+                self._batch.requeue(transaction.outgoing)
             else:
-                self._traffic.delivered(transaction.broke(error))
-            first = False
+                self._batch.on_delivery(transaction.fail(error))
+            is_first = False
 
-    def _may_go_again(self, flying: Transaction, error: MailError, *, first: bool) -> bool:
-        """Whether it was not this mail's fault, and nobody can have it."""
-        if flying.stage is not ENVELOPE:
+    def _may_requeue(self, transaction: Transaction, error: MailError, is_first: bool) -> bool:  # noqa: FBT001
+        """Return whether the failure was not this mail's fault, and no one can have it."""
+        if transaction.stage is not ENVELOPE:
             return False
-        if not first or self._came_of_pipelining(flying, error):
+        if not is_first or self._is_due_to_pipelining(transaction, error):
             return True
-        return (self.session.has_carried_mail or flying.too_many) and isinstance(error, ConnectionLostError)
+        return (self.session.has_carried_mail or transaction.met_limit) and isinstance(error, ConnectionLostError)
 
-    def _came_of_pipelining(self, flying: Transaction, error: MailError) -> bool:
-        """Whether a server that got its commands one by one might not have failed."""
-        if not (flying.pipelined and flying.stage is ENVELOPE):
+    def _is_due_to_pipelining(self, transaction: Transaction, error: MailError) -> bool:
+        """Return whether a server that got its commands one by one might not have failed."""
+        if not (transaction.grouped and transaction.stage is ENVELOPE):
             return False
-        begun = flying.on_heels or flying.answered
+        has_begun = transaction.pipelined or transaction.has_reply
         if isinstance(error, ConnectionLostError):
-            # Any line may break, above all an idle one; but a server that has not shown yet that it can take a group is
-            # likely to have hung up because of it.
-            fresh = begun or not self.session.has_carried_mail
-            return error.reply is None and fresh and not self._manners.pipelining_works
-        return isinstance(error, ProtocolError | NoAnswerError) and begun
+            # Any connection may break, above all an idle one; but a server that has not yet taken a group is likely to
+            # have hung up because of it.
+            is_untried = has_begun or not self.session.has_carried_mail
+            return error.reply is None and is_untried and not self._profile.pipelining_works
+        return isinstance(error, ProtocolError | NoAnswerError) and has_begun

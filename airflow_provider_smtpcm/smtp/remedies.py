@@ -1,4 +1,4 @@
-"""What a server's refusal usually means, who has to change what, and who gets the mail. Knows no socket."""
+"""Remedies: what a server's refusal usually means, and what its reader can change. Pure: no sockets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from airflow_provider_smtpcm.errors import Reply
 
-# So many addresses stand in a sentence; all of them stand in the delivery.
-_NAMED = 10
+# Addresses that a sentence names; the delivery holds all of them.
+_MAX_NAMED = 10
 
 _SEND_AS = "The account may not send as this From address: use its own, or have 'Send As' granted on the server."
 _SEND_AS_ANONYMOUSLY = (
@@ -19,11 +19,11 @@ _TOO_MUCH = (
     "The server limits how much it takes: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
     "once, or have the limit raised."
 )
-# Where the code says less than the words.
+# Where the text says more than the code.
 _BY_WORDS = (
     # Exchange's, whose code is 5.7.1 in older versions and 5.2.252 in the newest.
     (re.compile(r"send as\b|SendAsDenied|send on behalf", re.IGNORECASE), _SEND_AS),
-    # Of a limit on all that we send, not on one mailbox or one message.
+    # A limit on everything that we send, not on one mailbox or one message.
     (
         re.compile(
             r"throttl|(?:submission|message) rate|rate limit|concurrent|too many (?:connections|messages|sessions)"
@@ -46,7 +46,7 @@ _BY_ENHANCED = {
 
 
 def remedy_for(reply: Reply, *, anonymous: bool) -> str:
-    """One sentence for the person who reads the log.
+    """Return one sentence for the person who reads the log.
 
     Args:
         reply: the refusal.
@@ -68,15 +68,15 @@ def remedy_for(reply: Reply, *, anonymous: bool) -> str:
     return "Ask the server's administrator what this answer means."
 
 
-def some_of(addresses: Sequence[str]) -> str:
-    """The first addresses by name, and how many more there are."""
-    more = len(addresses) - _NAMED
-    return ", ".join(addresses[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def format_addresses(addresses: Sequence[str]) -> str:
+    """Return the first ten addresses, and how many more there are."""
+    more = len(addresses) - _MAX_NAMED
+    return ", ".join(addresses[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def each_refused(refused: Mapping[str, Reply]) -> str:
-    """Who was refused with what; one clause for all with the same codes, whatever id stands in each text."""
+def format_refusals(refused: Mapping[str, Reply]) -> str:
+    """Return who was refused with what: one clause for each pair of codes, since texts often hold an id."""
     groups: dict[tuple[int, str | None], tuple[Reply, list[str]]] = {}
     for address, reply in refused.items():
         groups.setdefault((reply.code, reply.enhanced), (reply, []))[1].append(address)
-    return "; ".join(f"{some_of(addresses)}: '{reply}'" for reply, addresses in groups.values())
+    return "; ".join(f"{format_addresses(addresses)}: '{reply}'" for reply, addresses in groups.values())

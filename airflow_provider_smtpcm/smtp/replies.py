@@ -1,4 +1,4 @@
-"""A server's replies out of the octets that arrive (RFC 5321 4.2). Knows no socket and no time."""
+"""Parsing a server's replies out of the octets that arrive (RFC 5321 4.2). Pure: no sockets, no clock."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from airflow_provider_smtpcm.errors import Phase, ProtocolError, Reply
 # RFC 5321 4.5.3.1.5 allows 512 octets a line, and RFC 4954 4 a challenge of 12288.
 LONGEST_LINE = 16384
 LONGEST_REPLY = 65536
-# A server answers MAIL, RCPT and DATA with the same lines for every mail: so many of them are parsed once.
-_LINES_KNOWN = 64
+# A server answers MAIL, RCPT and DATA with the same lines for every mail: the first ones are parsed once and cached.
+_MAX_CACHED = 64
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
-# Controls, line breaks, and what makes a text read in another direction than it is written (UTR 36 2.1.1).
+# Control characters, line breaks, and characters that change the direction of text (UTR 36 2.1.1).
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class ReplyReader:
-    """Takes octets in whatever pieces they come, and gives whole replies.
+    """Parses replies, in whatever pieces their octets arrive.
 
     Args:
-        peer: how messages call the server.
+        peer: the server, as messages name it.
     """
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
         self._octets = b""
         self._at = 0
-        self._known: dict[bytes, Reply] = {}
-        # The reply of which some lines have come: its code, their texts, their octets.
+        self._cached: dict[bytes, Reply] = {}
+        # Of the reply that is not complete yet: its code, the texts of its lines, their octets.
         self._code: int | None = None
         self._texts: list[str] = []
         self._size = 0
 
     def feed(self, octets: bytes) -> None:
-        """Add what has arrived."""
+        """Add octets that have arrived."""
         self._octets = self._octets[self._at :] + octets if self._at < len(self._octets) else octets
         self._at = 0
 
     def clear(self) -> None:
-        """Forget what has arrived."""
+        """Discard what has arrived."""
         self._octets, self._at = b"", 0
-        self._forget()
+        self._reset()
 
     @property
     def pending(self) -> int:
-        """How many octets have arrived that no reply was made of yet."""
+        """How many octets have arrived that are not part of a returned reply."""
         return len(self._octets) - self._at + self._size
 
     def next(self, phase: Phase, *, secret: bool = False) -> Reply | None:
-        """The next whole reply, however many lines it has; None while it is not complete.
+        """Return the next whole reply, however many lines it has; None while it is not complete.
 
         Args:
-            phase: what an error calls the moment.
+            phase: the phase that an error bears.
             secret: whether the text is kept out of errors, as a challenge must be.
 
         Raises:
-            ProtocolError: these are no replies, or one without end.
+            ProtocolError: these octets are not a reply, or are one without end.
         """
         octets = self._octets
         while True:
@@ -69,13 +69,13 @@ class ReplyReader:
                 return None
             line = octets[at:end]
             self._at = end + 1
-            if self._code is None and (reply := self._known.get(line)) is not None:
+            if self._code is None and (reply := self._cached.get(line)) is not None:
                 return reply
             if len(line) > LONGEST_LINE or self._size > LONGEST_REPLY:
                 raise self._too_long(phase)
             if (reply := self._add(line.removesuffix(b"\r"), phase, secret=secret)) is not None:
-                if len(self._known) < _LINES_KNOWN and "\n" not in reply.text and not secret:
-                    self._known[line] = reply
+                if len(self._cached) < _MAX_CACHED and "\n" not in reply.text and not secret:
+                    self._cached[line] = reply
                 return reply
 
     def _add(self, line: bytes, phase: Phase, *, secret: bool) -> Reply | None:
@@ -87,7 +87,7 @@ class ReplyReader:
         if self._code not in (None, code):
             raise ProtocolError(
                 f"{self._peer} changed from {self._code} to {code} within one reply.",
-                remedy="The server's administrator must look at it; a proxy in between may garble what it says.",
+                remedy="The server's administrator must look into it; a proxy in between may garble its replies.",
                 phase=phase,
             )
         if self._size > LONGEST_REPLY:
@@ -97,10 +97,10 @@ class ReplyReader:
         if match[2] == b"-":
             return None
         reply = _reply(code, self._texts)
-        self._forget()
+        self._reset()
         return reply
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._code = None
         self._texts = []
         self._size = 0

@@ -1,8 +1,8 @@
-"""Mails that were refused for now, or not sent, are tried again within a time. Knows no socket.
+"""The retry queue: requests that were refused for now, or not sent, are sent again within a time. No sockets.
 
-What nobody has (RFC 5321 4.2.1: 4yz; a server that is down; a line that broke before the final dot) goes again after a
-while that doubles, with jitter, so that a thousand tasks do not come back in step. Of a mail that some have, the others
-alone are asked again. What may have been delivered is never tried again here.
+Mail that reached no one (RFC 5321 4.2.1: 4yz; a server that is down; a connection that broke before the final dot) is
+retried after a wait that doubles, with jitter, so that a thousand tasks do not come back in step. If some recipients
+already have it, only the rest is asked again. Mail that may have been delivered is never retried here.
 """
 
 from __future__ import annotations
@@ -15,281 +15,257 @@ from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_smtpcm.errors import OutcomeUnknownError, Phase, StoppedError
-from airflow_provider_smtpcm.smtp.cancellation import interrupted_by, remaining
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
-from airflow_provider_smtpcm.smtp.throttling import asks_for_less, growing_wait, was_taken
+from airflow_provider_smtpcm.smtp.cancellation import describe_interruption, drain_deliveries
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.throttling import backoff, is_throttled
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.batch import BatchSender
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-# A mail that a server says it is too busy for has so many times the usual time, while it takes others.
-_AT_THE_MOST = 10
-# So many mails may wait for their next turn, then no further ones are begun.
-MAY_WAIT = 1000
+# While the server takes other mails, one that it is too busy for is retried for at most ten times `retry_for`.
+_THROTTLED_FACTOR = 10
+# Mails that may wait for their next attempt before no further ones are begun.
+MAX_WAITING = 1000
+
+
+class Journal(Protocol):
+    """A durable record of what is about to be sent, and of what became of it."""
+
+    @property
+    def in_doubt(self) -> Container[int]:
+        """The indexes of requests that were passed on, and have no result yet."""
+
+    def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
+        """Pass requests on once they are written down.
+
+        A number means that there is none before that moment (`time.monotonic`), unless a delivery comes or the wakeup
+        is called.
+        """
+
+    def set_wakeup(self, wake: Callable[[], None]) -> None:
+        """Set what to call, from any thread, when there may be requests to pass on again."""
+
+    def on_result(self, delivery: Delivery, pending: tuple[str, ...]) -> None:
+        """Write down what became of a request; `pending` are the recipients that another attempt may reach."""
+
+    def annotate(self, delivery: Delivery) -> Delivery:
+        """Return the delivery adjusted for earlier attempts, which may have delivered the mail."""
 
 
 @dataclass(slots=True)
-class _Turn:
-    errand: SendRequest
-    began: float
-    tries: int = 0
-    # What became of it so far.
-    became: Delivery | None = None
+class _Entry:
+    request: SendRequest
+    first_attempt_at: float
+    attempts: int = 0
+    # Of the last attempt.
+    delivery: Delivery | None = None
 
 
 class RetryQueue:
-    """An iterator of errands: those that it is given, and those that have another turn.
-
-    Where there is nothing to do just now it yields a number: the moment (`time.monotonic`) from which on there is, if
-    no delivery comes before; infinity where there is none.
+    """Gives out requests, those of its source and those that are to be retried, until each is settled.
 
     Args:
-        errands: a number from there means the same.
-        seconds: how long a mail may take from its first turn to the beginning of its last. Where the server is
-            too busy, twice as long from when it last took a mail, since limits count by the minute.
+        source: each index once; a number means that there is no request before that moment (`time.monotonic`).
+        retry_for: seconds from a mail's first attempt within which its last one begins; 0: one attempt. Where the
+            server is too busy, twice as long from when it last took a mail, since limits count by the minute.
+        journal: asked before anything is sent, and informed afterwards.
     """
 
-    def __init__(self, errands: Iterator[SendRequest | float], seconds: float) -> None:
-        self._errands = errands
-        self._seconds = seconds
-        self._exhausted = False
-        self._turns: dict[int, _Turn] = {}
+    def __init__(
+        self, source: Iterator[SendRequest | float], retry_for: float, *, journal: Journal | None = None
+    ) -> None:
+        self._source = source
+        self._retry_for = retry_for
+        self._journal = journal
+        self._is_exhausted = False
+        self._entries: dict[int, _Entry] = {}
         # When the server last took a mail.
-        self._taken_at = -math.inf
-        # When its next turn is, and its index.
+        self._accepted_at = -math.inf
+        # When the next attempt is due, and the index.
         self._waiting: list[tuple[float, int]] = []
-        #: Those that have a turn just now.
-        self.out: set[int] = set()
+        #: The requests that were given out, and have no result yet.
+        self.in_flight: set[int] = set()
 
     def __iter__(self) -> Iterator[SendRequest | float]:
-        """Go on until every errand is settled."""
+        """Yield requests, and where there is none just now, the moment from which on there is one; or infinity."""
         while True:
             if self._waiting and self._waiting[0][0] <= time.monotonic():
                 index = self._waiting[0][1]
-                self.out.add(index)
+                self.in_flight.add(index)
                 heapq.heappop(self._waiting)
-                yield self._turns[index].errand
-            elif not self._exhausted and len(self._waiting) < MAY_WAIT:
-                errand = next(self._errands, None)
-                if errand is None:
-                    self._exhausted = True
-                elif isinstance(errand, SendRequest):
-                    self._turns[errand.index] = _Turn(errand, time.monotonic())
-                    self.out.add(errand.index)
-                    yield errand
+                yield self._entries[index].request
+            elif not self._is_exhausted and len(self._waiting) < MAX_WAITING:
+                request = next(self._source, None)
+                if request is None:
+                    self._is_exhausted = True
+                elif isinstance(request, SendRequest):
+                    self._entries[request.index] = _Entry(request, time.monotonic())
+                    self.in_flight.add(request.index)
+                    yield request
                 else:
-                    yield min(errand, self._next_at)
-            elif self._turns:
+                    yield min(request, self._next_at)
+            elif self._entries:
                 yield self._next_at
             else:
                 return
 
+    def admitted(self) -> Iterator[SendRequest | float]:
+        """Yield the requests that may be sent, once the journal has written them down."""
+        return iter(self) if self._journal is None else self._journal.admit(iter(self))
+
+    def deliveries(self, sender: BatchSender) -> Generator[Delivery, None, None]:
+        """Yield one delivery for each request of the source, once it is settled.
+
+        Args:
+            sender: of the requests that are `admitted`.
+        """
+        journal = self._journal
+        if journal is not None:
+            journal.set_wakeup(sender.wake)
+        unsettled: Delivery | None = None
+        with closing(sender.deliveries()) as deliveries:
+            try:
+                for delivery in deliveries:
+                    unsettled = delivery
+                    pending = self.pending_recipients(delivery)
+                    if journal is not None:
+                        journal.on_result(delivery, pending)
+                    final = self.settle(delivery, pending)
+                    if final is not None:
+                        final = self._annotated(final)
+                    # Signal handlers run after calls: with none from here to the consumer, no exception comes between.
+                    unsettled = None
+                    if final is not None:
+                        yield final
+            except GeneratorExit:
+                raise
+            except BaseException as interruption:
+                known = [] if unsettled is None else [unsettled]
+                rest = self._interrupted(chain(known, drain_deliveries(deliveries, interruption)), interruption)
+                yield from map(self._annotated, rest)
+                raise
+        yield from map(self._annotated, self.abandon(self._unresolved))
+
     @property
     def _next_at(self) -> float:
-        """When the next one that waits has its turn."""
+        """When the next retry is due."""
         return self._waiting[0][0] if self._waiting else math.inf
 
-    def left(self, delivery: Delivery) -> tuple[str, ...]:
-        """The recipients whom another try may reach, and cannot reach twice."""
-        return who_is_left(delivery, self._turns[delivery.index].errand)
+    def pending_recipients(self, delivery: Delivery) -> tuple[str, ...]:
+        """Return the recipients that another attempt may reach, and cannot reach twice."""
+        return pending_recipients(delivery, self._entries[delivery.index].request)
 
-    def settle(self, delivery: Delivery, left: tuple[str, ...]) -> Delivery | None:
-        """The delivery, if that is how it ends; None: it has another turn, with those who are left."""
-        turn = self._turns[delivery.index]
-        self.out.discard(delivery.index)
-        turn.tries += 1
+    def settle(self, delivery: Delivery, pending: tuple[str, ...]) -> Delivery | None:
+        """Return the delivery if it is final; None if the pending recipients are asked again later."""
+        entry = self._entries[delivery.index]
+        self.in_flight.discard(delivery.index)
+        entry.attempts += 1
         now = time.monotonic()
-        if was_taken(delivery):
-            self._taken_at = now
-        wait = growing_wait(turn.tries, FIRST_WAIT, LONGEST_WAIT)
-        give_up_at = turn.began + self._seconds
-        if asks_for_less(delivery):  # which is hardly this mail's fault, unless it goes on and on
-            last = max(turn.began, self._taken_at) + 2 * self._seconds
-            give_up_at = min(last, turn.began + _AT_THE_MOST * self._seconds)
-        if not left or _is_the_end(delivery) or now + wait > give_up_at:
-            del self._turns[delivery.index]
+        if delivery.was_accepted:
+            self._accepted_at = now
+        wait = backoff(entry.attempts, FIRST_WAIT, LONGEST_WAIT)
+        give_up_at = entry.first_attempt_at + self._retry_for
+        if is_throttled(delivery):  # which is hardly this mail's fault, unless it goes on and on
+            last = max(entry.first_attempt_at, self._accepted_at) + 2 * self._retry_for
+            give_up_at = min(last, entry.first_attempt_at + _THROTTLED_FACTOR * self._retry_for)
+        if not pending or _ends_the_batch(delivery) or now + wait > give_up_at:
+            del self._entries[delivery.index]
             return delivery
-        others = set(left)
+        asked_again = set(pending)
         log.info("Mail %d is tried again in %.1f seconds: %s", delivery.index, wait, delivery.error)
-        turn.errand = SendRequest(
+        entry.request = SendRequest(
             delivery.index,
-            turn.errand.mail,
-            left,
+            entry.request.mail,
+            pending,
             delivery.accepted,
-            {address: reply for address, reply in delivery.refused.items() if address not in others},
+            {address: reply for address, reply in delivery.refused.items() if address not in asked_again},
         )
-        turn.became = delivery
+        entry.delivery = delivery
         heapq.heappush(self._waiting, (now + wait, delivery.index))
         return None
 
     def forget(self, delivery: Delivery) -> None:
-        """This is how the mail ends, whatever `settle` had come to."""
-        self._turns.pop(delivery.index, None)
-        self.out.discard(delivery.index)
+        """Settle a mail with this delivery, whatever `settle` returned for it."""
+        self._entries.pop(delivery.index, None)
+        self.in_flight.discard(delivery.index)
 
-    def lost(self, on_their_way: Callable[[], Container[int]], interruption: BaseException) -> Iterator[Delivery]:
-        """The deliveries of mails that an exception from elsewhere overtook between two hands: not known.
-
-        Args:
-            on_their_way: those that did get away, and have no delivery.
-            interruption: the exception.
-        """
-        away = on_their_way()
-        for index, turn in [(index, turn) for index, turn in self._turns.items() if index in away]:
-            yield Delivery(
-                index=index,
-                message_id=turn.errand.mail.message_id or "",
-                outcome=Outcome.UNKNOWN,
-                accepted=turn.errand.accepted,
-                refused=turn.errand.refused,
-                error=OutcomeUnknownError(
-                    f"While this mail was on its way {interrupted_by(interruption)}.",
-                    remedy="Look for its Message-ID in the server's log.",
-                ),
-            )
-
-    def give_up(self, on_their_way: Container[int]) -> list[Delivery]:
-        """Nobody has another turn: what became so far of those that waited for one, or had it and never got away.
+    def abandon(self, unresolved: Container[int]) -> list[Delivery]:
+        """Retry nothing any more; return the last deliveries of mails that were waiting, or not sent again after all.
 
         Args:
-            on_their_way: those that did get away, and whose deliveries will not come any more.
+            unresolved: the requests that were sent, and whose deliveries will not come any more.
         """
         self._waiting.clear()
         known = {
-            index: turn.became
-            for index, turn in self._turns.items()
-            if turn.became is not None and index not in on_their_way
+            index: entry.delivery
+            for index, entry in self._entries.items()
+            if entry.delivery is not None and index not in unresolved
         }
         for index in known:
-            del self._turns[index]
+            del self._entries[index]
         return [known[index] for index in sorted(known)]
 
+    @property
+    def _unresolved(self) -> Container[int]:
+        """The requests that were passed on for sending, and have no delivery."""
+        return self.in_flight if self._journal is None else self._journal.in_doubt
 
-def who_is_left(delivery: Delivery, errand: SendRequest) -> tuple[str, ...]:
-    """The recipients whom another try may reach, and cannot reach twice."""
+    def _annotated(self, delivery: Delivery) -> Delivery:
+        return delivery if self._journal is None else self._journal.annotate(delivery)
+
+    def _interrupted(self, known: Iterable[Delivery], interruption: BaseException) -> Iterator[Delivery]:
+        """Yield the deliveries of a batch that ends here: mails that were begun, then those that wait for a retry."""
+        for delivery in chain(known, self._lost(interruption)):
+            if self._journal is not None and delivery.index in self._journal.in_doubt:
+                self._journal.on_result(delivery, self.pending_recipients(delivery))
+            self.forget(delivery)
+            yield delivery
+        yield from self.abandon(self._unresolved)
+
+    def _lost(self, interruption: BaseException) -> Iterator[Delivery]:
+        """Yield unknown outcomes for requests that were passed on, and whose delivery the exception cut off."""
+        unresolved = self._unresolved
+        for index, entry in [(index, entry) for index, entry in self._entries.items() if index in unresolved]:
+            error = OutcomeUnknownError(
+                f"While this mail was on its way {describe_interruption(interruption)}.",
+                remedy="Look for its Message-ID in the server's log.",
+            )
+            error.__cause__ = interruption
+            yield Delivery(
+                index=index,
+                message_id=entry.request.mail.message_id or "",
+                outcome=Outcome.UNKNOWN,
+                accepted=entry.request.accepted,
+                refused=entry.request.refused,
+                error=error,
+            )
+
+
+def pending_recipients(delivery: Delivery, request: SendRequest) -> tuple[str, ...]:
+    """Return the recipients that another attempt may reach, and cannot reach twice."""
     if delivery.error is None or delivery.outcome is Outcome.UNKNOWN:
         return ()
-    asked = errand.recipients
-    if asked is None:
-        asked = tuple(address.address for address in errand.mail.recipients)
     accepted = set(delivery.accepted)
-    rest = []
-    for address in asked:
+    pending = []
+    for address in request.pending:
         if address in accepted:
             continue
         reply = delivery.refused.get(address)
         if delivery.error.retryable if reply is None else reply.transient:
-            rest.append(address)
-    return tuple(rest)
+            pending.append(address)
+    return tuple(pending)
 
 
-def _is_the_end(delivery: Delivery) -> bool:
-    """Whether the server could not be reached, or signed in to, which was tried for long enough; or we were stopped."""
+def _ends_the_batch(delivery: Delivery) -> bool:
+    """Whether the server could not be reached or signed in to, which was retried already, or the task was stopped."""
     error = delivery.error
     if isinstance(error, StoppedError):
         return True
     return error is not None and error.phase in (Phase.CONNECT, Phase.TLS, Phase.AUTH, Phase.SETTINGS)
-
-
-# folded: A batch: errands in, one delivery for each out; what may pass is tried again, a journal is kept. Knows no
-#   socket.
-
-
-class Sending(Protocol):
-    """What sends errands; `Mailing` does."""
-
-    def deliveries(self) -> Generator[Delivery, None, None]:
-        """One delivery for each errand, each time that it comes."""
-
-    def wake(self) -> None:
-        """Ask for errands again, from any thread: there may be some now."""
-
-
-Send = Callable[[Iterator[SendRequest | float]], Sending]
-
-
-class Journal(Protocol):
-    """Where somebody writes down what is about to be sent, and what became of it."""
-
-    @property
-    def in_doubt(self) -> Container[int]:
-        """The errands that were passed on, and of which nothing was heard."""
-
-    def admit(self, errands: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
-        """Pass errands on once they are written down.
-
-        A number stands for nothing before that moment (`time.monotonic`), unless a delivery comes or `wake` is called.
-        """
-
-    def wakes(self, wake: Callable[[], None]) -> None:
-        """What to call, from any thread, when there may be errands to pass on again."""
-
-    def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
-        """This is what became of an errand; `left` are the recipients whom another try may reach."""
-
-    def told(self, delivery: Delivery) -> Delivery:
-        """As somebody is to be told of it who knows of no earlier try, which may have delivered it."""
-
-
-def deliveries(
-    errands: Iterator[SendRequest | float], send: Send, *, retry_for: float, journal: Journal | None
-) -> Generator[Delivery, None, None]:
-    """One delivery for each errand, once it is settled.
-
-    Args:
-        errands: by index, each once; a number stands for nothing before that moment (`time.monotonic`).
-        send: sends errands, each as often as it comes.
-        retry_for: seconds for which a mail that was refused for now, or not sent, is tried again.
-        journal: is asked before anything is sent, and told afterwards.
-    """
-    patience = RetryQueue(errands, retry_for)
-    sending = send(iter(patience) if journal is None else journal.admit(iter(patience)))
-    if journal is not None:
-        journal.wakes(sending.wake)
-
-    def told(delivery: Delivery) -> Delivery:
-        return delivery if journal is None else journal.told(delivery)
-
-    unsettled: Delivery | None = None
-    with closing(sending.deliveries()) as found:
-        try:
-            for delivery in found:
-                unsettled = delivery
-                left = patience.left(delivery)
-                if journal is not None:
-                    journal.heard(delivery, left)
-                final = patience.settle(delivery, left)
-                ready = None if final is None else told(final)
-                # Signal handlers run after calls: with none from here to the consumer, no exception comes between.
-                unsettled = None
-                if ready is not None:
-                    yield ready
-        except GeneratorExit:
-            raise
-        except BaseException as interruption:
-            known = [] if unsettled is None else [unsettled]
-            yield from map(
-                told, _interrupted(chain(known, remaining(found, interruption)), patience, journal, interruption)
-            )
-            raise
-    yield from map(told, patience.give_up(_on_their_way(patience, journal)))
-
-
-def _interrupted(
-    known: Iterable[Delivery], patience: RetryQueue, journal: Journal | None, interruption: BaseException
-) -> Iterator[Delivery]:
-    """The deliveries of a batch that ends here: of mails that were begun, then of those that wait for another turn."""
-    lost = patience.lost(lambda: _on_their_way(patience, journal), interruption)
-    for delivery in chain(known, lost):
-        if journal is not None and delivery.index in journal.in_doubt:
-            journal.heard(delivery, patience.left(delivery))
-        patience.forget(delivery)
-        yield delivery
-    yield from patience.give_up(_on_their_way(patience, journal))
-
-
-def _on_their_way(patience: RetryQueue, journal: Journal | None) -> Container[int]:
-    return patience.out if journal is None else journal.in_doubt

@@ -1,4 +1,4 @@
-"""One conversation with a mail server, from its opening over any number of mails to QUIT. Knows no Airflow."""
+"""A session with a mail server: from the handshake, over any number of mails, to QUIT."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from types import TracebackType
 from typing import Self
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import ConnectError, MailError, Reply
+from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, Reply
 from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.batch import BatchSender
-from airflow_provider_smtpcm.smtp.cancellation import only_delivery
-from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest, in_order
+from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
+from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.handshake import Handshake
-from airflow_provider_smtpcm.smtp.outgoing import not_prepared
-from airflow_provider_smtpcm.smtp.remedies import remedy_for
+from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
+from airflow_provider_smtpcm.smtp.remedies import format_addresses, remedy_for
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Trace
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 
 log = logging.getLogger(__name__)
 
-# Saying good-bye is a courtesy: it may not hold anybody up.
+# Seconds that the reply to QUIT is waited for: it changes nothing about the mails.
 QUIT_TIMEOUT = 5.0
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
 _RCPTMAX = re.compile(r"(?<!\S)RCPTMAX=([1-9][0-9]{0,5})(?!\S)", re.IGNORECASE)
 
 
 class Session:
-    """An open, signed-in conversation. Use it as a context manager; it is open from `open()` on.
+    """A session with a mail server, open from `open()` on; also a context manager.
 
     Args:
-        manager: the server and how to talk to it.
-        context: a TLS context built before, since building one is slow; else one is built when needed.
-        authenticator: what signs sessions in and remembers how, shared by the sessions of a hook.
-        give_up_at: a moment (`time.monotonic`) that nothing outlives, whatever the timeouts say.
-        trace: hears of each step of `open`; the log by default.
+        manager: the server and how to sign in to it.
+        context: a TLS context built before, since building one is slow; None: one is built when it is needed.
+        authenticator: signs in, and remembers the mechanism that worked; shared by the sessions of a hook.
+        give_up_at: a moment (`time.monotonic`) at which every operation fails, whatever the timeouts; None: no such.
+        trace: receives each step of `open`; the log by default.
     """
 
     def __init__(
@@ -57,98 +58,124 @@ class Session:
         self.manager = manager
         #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
-        #: How we signed in; None for an anonymous session.
+        #: How the session signed in; None: it is anonymous.
         self.authentication: Authentication | None = None
         self._authenticator = authenticator or WindowsAuthenticator(manager)
         self._context = context
         self._give_up_at = give_up_at
         self._trace = trace
-        self._wire: Wire | None = None
-        self._manners = ServerProfile()
-        self._quit_said = False
-        #: Whether a mail went through since it was opened, or was refused.
+        self._transport: Transport | None = None
+        self._profile = ServerProfile()
+        self._quit_sent = False
+        #: Whether a mail was accepted or refused since it was opened.
         self.has_carried_mail = False
-        #: Whether a transaction was begun and not ended, so that the server has to be told to forget it.
-        self.needs_reset = False
-        #: Whether one is broken off before its message, so that the server has to be told to forget it at the end.
-        self.half_begun = False
+        #: Whether the last transaction was left unfinished, so that RSET precedes the next MAIL (RFC 5321 4.1.1.5).
+        self.needs_rset_before_mail = False
+        #: Whether a transaction was broken off before its message, so that RSET precedes QUIT.
+        self.needs_rset_before_quit = False
 
     def open(self) -> Self:
-        """Connect, encrypt and sign in, as the connection manager says.
+        """Connect, encrypt and sign in, as the connection manager says; does nothing if it is open.
 
         Raises:
             MailError: nothing was sent, and the connection is closed again.
         """
-        if self._wire is not None:
+        if self._transport is not None:
             return self
-        self._quit_said = self.has_carried_mail = self.needs_reset = self.half_begun = False
-        opening = Handshake(
+        self._quit_sent = self.has_carried_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
+        handshake = Handshake(
             self.manager,
             context=self._context,
             authenticator=self._authenticator,
             give_up_at=self._give_up_at,
             trace=self._trace,
         )
-        self._wire = wire = opening.run()
-        self.extensions, self.authentication = opening.extensions, opening.authentication
+        self._transport = transport = handshake.run()
+        self.extensions, self.authentication = handshake.extensions, handshake.authentication
         log.info(
             "Connected to %s (%s, %s).",
-            wire.peer,
-            wire.tls_version or "clear text",
+            transport.peer,
+            transport.tls_version or "clear text",
             f"signed in by {self.authentication}" if self.authentication else "anonymous",
         )
         return self
 
     @property
-    def wire(self) -> Wire:
-        """The open line, for who sends mail through it."""
-        assert self._wire is not None
-        return self._wire
+    def transport(self) -> Transport:
+        """The transport of an open session."""
+        assert self._transport is not None
+        return self._transport
 
     @property
-    def usable(self) -> bool:
-        """Whether another mail can go through this session."""
-        return self._wire is not None
+    def is_open(self) -> bool:
+        """Whether another mail can be sent through this session."""
+        return self._transport is not None
 
     @property
     def tls_version(self) -> str | None:
         """Such as `TLSv1.3`; None in clear text."""
-        return self._wire.tls_version if self._wire else None
+        return self._transport.tls_version if self._transport else None
 
     @property
     def size_limit(self) -> int | None:
-        """The largest message that the server takes, in octets (RFC 1870); None where it does not say."""
+        """The largest message that the server takes, in octets (RFC 1870); None: it announces no limit."""
         text = self.extensions.get("SIZE", "")
         return int(text) or None if _SIZE.fullmatch(text) else None
 
     @property
     def recipient_limit(self) -> int | None:
-        """How many recipients of one transaction the server takes (RFC 9422 4); None where it does not say."""
+        """How many recipients of one transaction the server takes (RFC 9422 4); None: it announces no limit."""
         found = _RCPTMAX.search(self.extensions.get("LIMITS", ""))
         return int(found[1]) if found else None
 
-    def send(self, mail: Mail, *, index: int = 0) -> Delivery:
-        """Send one mail. Never raises for the mail or the server: the delivery says what became of it.
+    def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:
+        """Return the error of a mail that the server's EHLO rules out: it is too large, or needs SMTPUTF8 (RFC 6531).
 
         Args:
-            mail: what to say; a From or Reply-To that it lacks is the connection's.
-            index: its place in a batch.
+            mail: complete.
+            rendering: what was to be sent of it.
+        """
+        peer, limit = self.transport.peer, self.size_limit
+        if limit is not None and rendering.size > limit:
+            return MessageError(
+                f"The message has {rendering.size:,} octets, and {peer} takes {limit:,} at most (attachments grow by "
+                "a third on their way).",
+                remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
+            )
+        sender = (mail.from_address,) if mail.from_address else ()
+        addresses = (*sender, *mail.reply_to, *mail.recipients)
+        names = [address.address for address in addresses if address.needs_smtputf8]
+        return MessageError(
+            f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): "
+            f"{format_addresses(names)}.",
+            remedy="Use an ASCII alias of that mailbox.",
+        )
+
+    def send(self, mail: Mail, *, index: int = 0) -> Delivery:
+        """Send one mail. It never raises for the mail or the server: look at the delivery's outcome.
+
+        Args:
+            mail: a From or Reply-To that it lacks is the connection's.
+            index: its place in a batch, for its delivery.
 
         Raises:
             InterruptedDeliveryError: sending was interrupted (by a time limit, for example) after a recipient was
                 accepted, or may have been.
         """
-        errand = SendRequest(index, mail)
-        if self._wire is None:
-            closed = ConnectError("The session is closed.", remedy="Open another one.")
-            return not_prepared(errand, mail, closed)
-        mailing = BatchSender(iter((errand,)), self.manager, None, manners=self._manners, session=self)
-        delivery = only_delivery(mailing.deliveries())
+        request = SendRequest(index, mail)
+        if self._transport is None:
+            return request.not_sent(ConnectError("The session is closed.", remedy="Open another one."))
+        try:
+            request.mail = complete_mail(mail, self.manager)
+        except MailError as error:
+            return request.not_sent(error)
+        sender = BatchSender(iter((request,)), self.manager, None, profile=self._profile, session=self)
+        delivery = get_single_delivery(sender.deliveries())
         assert delivery is not None
         return delivery
 
     def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
-        """Send many mails, each envelope on the heels of the mail before where the server offers PIPELINING.
+        """Send many mails, each envelope right behind the mail before where the server offers PIPELINING.
 
         The session is opened again where the server closes it, for its limit of messages or for idling. It stays open.
 
@@ -158,25 +185,25 @@ class Session:
         Returns:
             One delivery for every mail, as they finish; never raises for one mail.
         """
-        return BatchSender(in_order(mails), self.manager, self.open, manners=self._manners, session=self).deliveries()
+        return BatchSender(iter(mails), self.manager, self.open, profile=self._profile, session=self).deliveries()
 
     def noop(self) -> Reply:
-        """Ask whether the server is still there (RFC 5321 4.1.1.9).
+        """Send NOOP (RFC 5321 4.1.1.9) and return the reply.
 
         Raises:
-            MailError: it is not, or it wants something else first.
+            MailError: the session is closed or gone, or the server refuses.
         """
-        if self._wire is None:
+        if self._transport is None:
             raise ConnectError("The session is closed.", remedy="Open another one.")
         try:
-            self._wire.command("NOOP")
-            reply = self._wire.read_reply()
+            self._transport.command("NOOP")
+            reply = self._transport.read_reply()
         except MailError:
-            self.abandon()
+            self.abort()
             raise
         if not reply.positive:
             raise ConnectError(
-                f"{self._wire.peer} answers NOOP with '{reply}'.",
+                f"{self._transport.peer} answers NOOP with '{reply}'.",
                 remedy=remedy_for(reply, anonymous=self.authentication is None),
                 reply=reply,
                 retryable=reply.transient,
@@ -184,40 +211,41 @@ class Session:
         return reply
 
     def close(self) -> None:
-        """Say QUIT and close. Never raises: a good-bye cannot turn a success into a failure."""
-        self.say_quit()
-        wire, self._wire = self._wire, None
-        if wire is None:
+        """Send QUIT, if that was not done, await the reply, and close. Never raises: no mail depends on it."""
+        self.send_quit()
+        transport, self._transport = self._transport, None
+        if transport is None:
             return
         with contextlib.suppress(MailError):
-            if self.half_begun:
-                wire.read_reply()  # to RSET
-            wire.read_reply()
-        wire.close()
+            if self.needs_rset_before_quit:
+                transport.read_reply()
+            transport.read_reply()
+        transport.close()
 
-    def say_quit(self) -> None:
-        """Say QUIT without waiting for the answer; `close` does, and has to follow."""
-        if self._wire is None or self._quit_said:
+    def send_quit(self) -> None:
+        """Send QUIT without waiting for the reply; `close` has to follow."""
+        transport = self._transport
+        if transport is None or self._quit_sent:
             return
-        self._quit_said = True
-        # One moment for all that follows, so that the sessions of a batch are waited for together.
-        until = time.monotonic() + min(QUIT_TIMEOUT, self._wire.timeout)
-        self._wire.give_up_at = until if self._wire.give_up_at is None else min(until, self._wire.give_up_at)
+        self._quit_sent = True
+        # One deadline for all that follows, so that the sessions of a batch are waited for together.
+        until = time.monotonic() + min(QUIT_TIMEOUT, transport.timeout)
+        transport.give_up_at = until if transport.give_up_at is None else min(until, transport.give_up_at)
         try:
-            if self.half_begun:
-                self._wire.command("RSET")
-            self._wire.command("QUIT")
+            if self.needs_rset_before_quit:
+                transport.command("RSET")
+            transport.command("QUIT")
         except MailError:
-            self.abandon()
+            self.abort()
 
-    def abandon(self) -> None:
-        """Close the socket without a word, where a word would be taken for message text or nobody listens."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+    def abort(self) -> None:
+        """Close the socket without QUIT, where that would be taken for message text, or the connection is gone."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
     def __enter__(self) -> Self:
-        return self if self.usable else self.open()
+        return self if self.is_open else self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

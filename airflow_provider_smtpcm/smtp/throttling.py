@@ -1,4 +1,4 @@
-"""How fast a server is sent to, and asked for sessions: slower when it says that it is busy, then faster again."""
+"""Throttling: how fast a server is sent to, over how many sessions, and what is remembered of it. No sockets."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from airflow_provider_smtpcm.errors import MailError, Phase, Reply
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
-
 log = logging.getLogger(__name__)
 
-# A server that cannot be reached so many times in a row, where nobody waits for it, is not asked again.
-OPENINGS_BEFORE_GIVING_UP = 3
+#: Failures in a row after which a server that cannot be reached is given up, where there is no time for retries.
+MAX_CONNECT_FAILURES = 3
+# Seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-# So many acceptances for each connection, then there may be one connection more.
+# Acceptances for each connection after which one more connection is allowed; it doubles with each complaint.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
-# A server that takes a mail in fewer seconds than these is not sent to by the clock.
-_WORTH_LEARNING = 0.05
-# Fewer mails teach nothing, and limits count by the minute: a longer silence was none.
-_TEACHING, _LONGEST_WINDOW = 3, 60.0
+# A server that takes a mail in fewer seconds than these is not held to a rate.
+_SHORTEST_INTERVAL = 0.05
+# Fewer mails than these show no rate, and limits count by the minute, so that a longer silence is not one of a limit.
+_MIN_SAMPLE, _LONGEST_WINDOW = 3, 60.0
+# Every server takes this many recipients in one transaction (RFC 5321 4.5.3.1.8).
+_RECIPIENTS_GUARANTEED = 100
+
 # Always about the server, or about all that we send to it (RFC 5321 4.2.3, RFC 4954 6; 432 is Exchange Online's).
 _BUSY = (421, 432, 454)
-# About one mailbox or about the server: the enhanced code (RFC 3463) tells, else the words.
+# About one mailbox or about the server: the enhanced code (RFC 3463) tells, else the text.
 _PERHAPS_BUSY = (450, 451, 452)
 _OF_THE_MAILBOX = re.compile(r"4\.[12]\.|4\.5\.3")
 _OF_THE_SYSTEM = re.compile(r"4\.3\.|4\.4\.5")
 _GREYLISTED = re.compile("gr[ae]y-?list", re.IGNORECASE)
-# Exchange's and others' words for it, whatever the code.
+# The texts of Exchange and others for it, whatever the code.
 _THROTTLED = re.compile(
     "throttl|submission rate|rate limit|concurrent|too (?:many (?:connections|messages)|fast|busy)|insufficient system",
     re.IGNORECASE,
@@ -42,11 +45,11 @@ _THROTTLED = re.compile(
 
 
 def is_busy(reply: Reply, phase: Phase | None) -> bool:
-    """Whether a server asks for less, rather than refusing this one mail or mailbox.
+    """Return whether a server asks for less, rather than refusing this one mail or mailbox.
 
     Args:
-        reply: what it said.
-        phase: how far the mail had come; in the envelope most of what is said is about one recipient.
+        reply: its reply.
+        phase: how far the mail had come; in the envelope most replies are about one recipient.
     """
     if not reply.transient:
         return False
@@ -59,22 +62,17 @@ def is_busy(reply: Reply, phase: Phase | None) -> bool:
     return reply.enhanced is None or _OF_THE_MAILBOX.match(reply.enhanced) is None
 
 
-def asks_for_less(delivery: Delivery) -> bool:
-    """Whether it was the server's state, or all that we send, on account of which a mail was not taken."""
+def is_throttled(delivery: Delivery) -> bool:
+    """Return whether a mail was refused for the server's state, or for all that we send, and not for itself."""
     error = delivery.error
     return error is not None and any(is_busy(reply, error.phase) for reply in delivery.replies)
 
 
-def was_taken(delivery: Delivery) -> bool:
-    """Whether the server took the mail this time, if not for everybody."""
-    return delivery.outcome in ("accepted", "partial") and delivery.reply is not None and delivery.reply.positive
-
-
-def growing_wait(failures: int, first: float, longest: float) -> float:
-    """Seconds to wait after so many failures in a row: twice as long each time, with jitter.
+def backoff(failures: int, first: float, longest: float) -> float:
+    """Return the seconds to wait after a failure: twice as long each time, with jitter.
 
     Args:
-        failures: from 1; after enough of them a power of two would no longer fit into a number.
+        failures: in a row, from 1; the exponent is bounded, since a large power of two does not fit into a float.
         first, longest: seconds.
     """
     doubled = first * 2.0 ** min(failures - 1, 32)
@@ -82,199 +80,203 @@ def growing_wait(failures: int, first: float, longest: float) -> float:
 
 
 class RateController:
-    """When the next mail may be begun, and how many connections there may be.
+    """Decides when the next mail may be begun, and how many connections there may be.
 
     A server that complains is given a pause, longer each time. One that takes some mails between its complaints has a
-    limit (Exchange's MessageRateLimit counts by the minute): what it was found to take is then sent, mail by mail, and
-    slowly more.
+    limit (Exchange's MessageRateLimit counts by the minute): mails are then sent one by one at the rate that it was
+    found to take, which rises slowly.
 
     Args:
-        connections: at the most.
-        rate_limit: mails a minute at the most; None: any number.
+        connections: at most.
+        rate_limit: mails a minute at most; None: no limit.
     """
 
     def __init__(self, connections: int, rate_limit: float | None) -> None:
-        self._most = connections
+        self._max_connections = connections
         #: How many connections there may be now.
         self.connections = connections
-        self._rate_limit = 60 / rate_limit if rate_limit else 0.0
+        self._min_interval = 60 / rate_limit if rate_limit else 0.0
         # Seconds from the beginning of a mail to that of the next.
-        self._between = self._rate_limit
-        self._next_at = -math.inf
+        self._interval = self._min_interval
+        #: When (`time.monotonic`) the next mail may be begun.
+        self.next_at = -math.inf
         self._pause = FIRST_PAUSE
         self._paused_until = -math.inf
         self._accepted = 0
-        self._needed = _RECOVERY
+        self._recovery = _RECOVERY
         self._busy_since: float | None = None
-        # Since when how many mails were taken, and how often that has taught us something.
-        self._counted_since: float | None = None
-        self._counted = 0
-        self._lessons = 0
+        # The sample: since when how many mails were accepted; and how often a rate was learned from one.
+        self._sample_since: float | None = None
+        self._sample = 0
+        self._times_learned = 0
 
-    def due(self) -> bool:
-        """Whether a mail may be begun."""
-        return self._next_at == -math.inf or time.monotonic() >= self._next_at
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is a rate that mails are held to, one by one."""
-        return bool(self._between)
+    def is_due(self) -> bool:
+        """Return whether a mail may be begun."""
+        return self.next_at == -math.inf or time.monotonic() >= self.next_at
 
     @property
-    def next_at(self) -> float:
-        """When (`time.monotonic`) the next mail may be begun."""
-        return self._next_at
+    def has_rate(self) -> bool:
+        """Whether mails are sent one by one, at a rate."""
+        return bool(self._interval)
 
     @property
     def busy_for(self) -> float:
-        """Seconds for which the server has asked for less, and taken nothing."""
+        """Seconds for which the server has asked for less, and accepted nothing."""
         return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
 
-    def begun(self) -> None:
-        """A mail is begun."""
-        if self._between:
-            self._next_at = time.monotonic() + self._between
-        if self._counted_since is None:
-            self._counted_since = time.monotonic()
+    def on_begin(self) -> None:
+        """Note that a mail is begun."""
+        if self._interval:
+            self.next_at = time.monotonic() + self._interval
+        if self._sample_since is None:
+            self._sample_since = time.monotonic()
 
-    def busy(self) -> float | None:
-        """The server asks for less: seconds for which nothing is begun; None: it was about what went before a pause."""
+    def on_busy(self) -> float | None:
+        """Note that the server asks for less.
+
+        Returns:
+            Seconds for which nothing is begun; None if it was about mails from before a pause.
+        """
         now = time.monotonic()
         self._busy_since = now if self._busy_since is None else self._busy_since
         if now < self._paused_until:
             return None
         wait = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
         self._paused_until = now + wait
-        self._next_at = max(self._next_at, self._paused_until)
+        self.next_at = max(self.next_at, self._paused_until)
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
-        self.fewer(self.connections // 2)
+        self.limit_connections(self.connections // 2)
         return wait
 
-    def fewer(self, connections: int) -> None:
-        """The server does not let us have more than these; it is asked for more each time after a longer while."""
+    def limit_connections(self, connections: int) -> None:
+        """Allow no more connections than these; one more is tried after a while, longer each time."""
         self.connections = max(1, connections)
         self._accepted = 0
-        self._needed = min(_LONGEST_RECOVERY, 2 * self._needed)
+        self._recovery = min(_LONGEST_RECOVERY, 2 * self._recovery)
 
-    def accepted(self) -> None:
-        """The server has taken a mail."""
+    def on_accepted(self) -> None:
+        """Note that the server has accepted a mail."""
         if self._busy_since is not None:
             self._learn(self._busy_since)
-        self._counted += 1
-        if self.connections == self._most and self._pause == FIRST_PAUSE and self._between == self._rate_limit:
+        self._sample += 1
+        if (
+            self.connections == self._max_connections
+            and self._pause == FIRST_PAUSE
+            and self._interval == self._min_interval
+        ):
             return
         self._accepted += 1
         if self._accepted % _RECOVERY == 0:  # a complaint now and then is no reason to pause for longer each time
             self._pause = max(FIRST_PAUSE, self._pause / 2)
-        if self._accepted >= self._needed * self.connections:
+        if self._accepted >= self._recovery * self.connections:
             self._accepted = 0
-            self.connections = min(self._most, self.connections + 1)
+            self.connections = min(self._max_connections, self.connections + 1)
         self._quicken()
 
     def _learn(self, busy_since: float) -> None:
-        """It takes mails again: what it took from the time before to this one, in how long, is what it can take."""
+        """The server accepts mails again: what it accepted since the last such moment, and in how long, is its rate."""
         now = time.monotonic()
         self._busy_since = None
         self._pause = max(FIRST_PAUSE, self._pause / 2)
-        if self._counted >= _TEACHING and self._counted_since is not None:
+        if self._sample >= _MIN_SAMPLE and self._sample_since is not None:
             silence = min(_LONGEST_WINDOW, now - busy_since)
-            found = (busy_since - self._counted_since + silence) / self._counted
-            if found >= _WORTH_LEARNING and found > self._rate_limit:
-                self._between = found
-                self._next_at = max(self._next_at, now + found)
-                self._pause = max(FIRST_PAUSE, min(self._pause, 2 * found))
-                self._lessons += 1
+            interval = (busy_since - self._sample_since + silence) / self._sample
+            if interval >= _SHORTEST_INTERVAL and interval > self._min_interval:
+                self._interval = interval
+                self.next_at = max(self.next_at, now + interval)
+                self._pause = max(FIRST_PAUSE, min(self._pause, 2 * interval))
+                self._times_learned += 1
                 log.info(
-                    "The server was found to take %s mails a minute; it is sent so many.", f"{round(60 / found, 2):g}"
+                    "The server was found to take %s mails a minute; mails are sent at this rate.",
+                    f"{round(60 / interval, 2):g}",
                 )
-        self._counted_since, self._counted = now, 0
+        self._sample_since, self._sample = now, 0
 
     def _quicken(self) -> None:
-        """Perhaps it takes more by now; one that has complained again and again is asked for it more slowly."""
-        between = self._between * (1 - 1 / (_RECOVERY * 2 ** min(self._lessons, 4)))
-        self._between = between if between >= _WORTH_LEARNING and between > self._rate_limit else self._rate_limit
+        """Raise the rate a little: the server may take more by now; more slowly if it has complained repeatedly."""
+        interval = self._interval * (1 - 1 / (_RECOVERY * 2 ** min(self._times_learned, 4)))
+        is_rate = interval >= _SHORTEST_INTERVAL and interval > self._min_interval
+        self._interval = interval if is_rate else self._min_interval
 
 
-class Openings:
-    """What is done about a server that cannot be reached.
+class ConnectBackoff:
+    """Decides when a server that cannot be reached is tried again, and when it is given up.
 
     Args:
-        seconds: for which it is tried again, from the first failure in a row.
+        retry_for: seconds for which it is tried again, from the first failure in a row; 0: it is tried three times in
+            all, without a wait.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, retry_for: float) -> None:
+        self._retry_for = retry_for
         self._failures = 0
-        self._first_at = 0.0
+        self._first_failure_at = 0.0
         #: When (`time.monotonic`) it is tried again.
         self.next_at = -math.inf
 
     @property
-    def at_once(self) -> bool:
-        """Whether it is tried again without a wait, at the cost of a mail for each try."""
-        return not self._seconds
+    def is_immediate(self) -> bool:
+        """Whether it is tried again without a wait, at the cost of one mail for each failure."""
+        return not self._retry_for
 
-    def due(self) -> bool:
-        """Whether it may be tried."""
+    def is_due(self) -> bool:
+        """Return whether it may be tried."""
         return self.next_at == -math.inf or time.monotonic() >= self.next_at
 
-    def succeeded(self) -> None:
-        """It was reached."""
+    def on_success(self) -> None:
+        """Note that it was reached."""
         self._failures = 0
         self.next_at = -math.inf
 
-    def failed(self, problem: MailError) -> bool:
-        """It was not; whether that is the end."""
+    def on_failure(self, error: MailError) -> bool:
+        """Note that it was not reached; return whether it is given up."""
         now = time.monotonic()
-        self._first_at = self._first_at if self._failures else now
+        self._first_failure_at = self._first_failure_at if self._failures else now
         self._failures += 1
-        if not problem.retryable:
+        if not error.retryable:
             return True
-        if self.at_once:
-            return self._failures >= OPENINGS_BEFORE_GIVING_UP
-        wait = growing_wait(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
-        if now + wait - self._first_at > self._seconds:
+        if self.is_immediate:
+            return self._failures >= MAX_CONNECT_FAILURES
+        wait = backoff(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
+        if now + wait - self._first_failure_at > self._retry_for:
             return True
-        log.info("The server is tried again in %.1f seconds: %s", wait, problem)
+        log.info("The server is tried again in %.1f seconds: %s", wait, error)
         self.next_at = now + wait
         return False
 
 
-# folded: What was learnt of a server by talking to it, kept from one batch to the next. Knows no server.
-
-#: Every server takes so many recipients in one transaction (RFC 5321 4.5.3.1.8).
-RECIPIENTS_ASSUMED = 100
-
-
 @dataclass(slots=True)
 class ServerProfile:
-    """How a server behaves."""
+    """What was learned of a server, kept from one batch to the next."""
 
-    #: Whether it is taken at its word when it offers PIPELINING (RFC 2920).
+    #: Whether commands are sent in groups where it offers PIPELINING (RFC 2920).
     pipelining: bool = True
-    #: Whether it has kept that word: an envelope on the heels of a message had its answers.
+    #: Whether that has worked: an envelope that was sent right behind a message had its replies.
     pipelining_works: bool = False
-    #: Recipients that it takes in one transaction, as it was found to have a limit; None: no limit was met.
+    #: Recipients that it takes in one transaction, where it was found to have a limit; None: no limit was met.
     recipient_limit: int | None = None
     #: Recipients that are asked for in one group. At first two groups are a little more than what Postfix takes, so
-    #: that few are too many; once it has taken more, as many.
+    #: that few are too many; once it has taken more at once, as many.
     recipients_at_once: int = 550
-    # A limit that was met once and is not believed yet.
-    _doubtful_limit: int | None = None
+    # A limit that was met once and is not trusted yet.
+    _unconfirmed_limit: int | None = None
 
-    def found_limit(self, asked: int) -> bool:
-        """It took so many recipients in a transaction, and said that the next one was too many; whether that is new.
+    def on_limit(self, asked: int) -> bool:
+        """Note that it refused further recipients of a transaction as too many; return whether the limit is new.
 
-        A number that every server has to take may also be what is left of a quota, so it is a limit once it is met
-        twice in a row; else each mail of a long batch would go to one recipient at a time.
+        Below what every server has to take it may also be the rest of a quota, so it is a limit once it is met twice in
+        a row; else each mail of a long batch would be sent to one recipient at a time.
+
+        Args:
+            asked: recipients that it had taken or refused before.
         """
-        believed = asked >= RECIPIENTS_ASSUMED or asked == self._doubtful_limit
-        self._doubtful_limit = asked
-        if not believed or (self.recipient_limit is not None and self.recipient_limit <= asked):
+        is_confirmed = asked >= _RECIPIENTS_GUARANTEED or asked == self._unconfirmed_limit
+        self._unconfirmed_limit = asked
+        if not is_confirmed or (self.recipient_limit is not None and self.recipient_limit <= asked):
             return False
         self.recipient_limit = asked
         return True
 
-    def took(self, recipients: int) -> None:
-        """It took a mail for so many."""
+    def on_accepted(self, recipients: int) -> None:
+        """Note for how many recipients it accepted a mail at once."""
         self.recipients_at_once = max(self.recipients_at_once, recipients)

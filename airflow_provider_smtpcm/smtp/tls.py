@@ -1,4 +1,4 @@
-"""The TLS context of a connection manager, and what a failed handshake means. Knows no SMTP."""
+"""TLS: the context of a connection manager, and what a failed handshake means."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAns
 
 _NOT_BY_RFC_5280 = (
     "The certificate, or its authority's, does not follow RFC 5280, on which Python 3.13 and later insist: the "
-    "server's administrator must have it issued anew, or this worker run Python 3.12."
+    "server's administrator must have it issued again, or this worker run Python 3.12."
 )
-# OpenSSL's X509_V_ERR_..., and what helps.
+# OpenSSL's X509_V_ERR_... codes, and the remedy.
 _DISTRUSTED = (
-    ((62, 64), "Set 'SMTP server' to a name that stands in the certificate."),
+    ((62, 64), "Set 'SMTP server' to a name that is in the certificate."),
     ((9, 10), "The server's administrator must renew it; check this worker's clock too."),
     ((18, 19), "Give that certificate, or its private authority, as 'CA certificate'."),
     ((2, 20, 21), "Give its private authority as 'CA certificate', or have the server send its whole chain."),
     # It is for another purpose, or its key or its hash is too weak.
-    ((26, 66, 67, 68), "The server's administrator must have it issued anew, as today's TLS demands."),
-    # What OpenSSL minds only under X509_V_FLAG_X509_STRICT, which Python's default context has from 3.13 on.
+    ((26, 66, 67, 68), "The server's administrator must have it issued again, as today's TLS demands."),
+    # Checked only under X509_V_FLAG_X509_STRICT, which Python's default context has from 3.13 on.
     (range(80, 94), _NOT_BY_RFC_5280),
 )
-# How every certificate of more than 255 octets begins.
+# The first octets of every certificate of more than 255 octets.
 _DER = b"\x30\x82"
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 
 def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
-    """Build the context; loading the system's authorities costs tens of milliseconds, so build it once and keep it."""
+    """Return a new TLS context; keep it, since loading the system's authorities takes tens of milliseconds.
+
+    Raises:
+        TlsError: the connection's CA certificate cannot be used.
+    """
     authority = manager.ca_certificate
     try:
         if authority is None:
@@ -38,7 +42,7 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
         elif authority.startswith("-----BEGIN"):
             context = ssl.create_default_context(cadata=authority)
         else:
-            context = _trusting(Path(authority))
+            context = _context_trusting(Path(authority))
     except (OSError, ValueError) as error:
         shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else describe_path(authority or "")
         why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
@@ -46,15 +50,15 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
             f"CA certificate (ca_certificate): {shown} cannot be used ({why}).",
             remedy="Give the path of a PEM file that exists on the worker, or paste the PEM text, BEGIN and END lines "
             "included.",
-        ) from None
+        ) from error
     if not manager.verify_certificate:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _trusting(authority: Path) -> ssl.SSLContext:
-    """Trusts the authorities in a file, which is PEM, or DER as Windows exports it into a `.cer` file."""
+def _context_trusting(authority: Path) -> ssl.SSLContext:
+    """Return a context that trusts the authorities in a file: PEM, or DER as Windows exports it into a `.cer` file."""
     with authority.open("rb") as file:
         is_der = file.read(len(_DER)) == _DER
     if is_der:
@@ -63,19 +67,19 @@ def _trusting(authority: Path) -> ssl.SSLContext:
 
 
 def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
-    """What a failed handshake means to the person who configured the connection.
+    """Return what a failed handshake means to the person who configured the connection.
 
     Args:
         error: what the handshake raised.
-        peer: how messages call the server.
+        peer: the server, as messages name it.
         implicit: whether TLS was spoken from the start, rather than after STARTTLS.
     """
     wrong_mode = "If this port speaks plain SMTP first, set SSL to 'STARTTLS'; else look into the server's log."
     remedy_for_silence = wrong_mode if implicit else "The server's administrator must look at its TLS settings and log."
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
-        told = (remedy for codes, remedy in _DISTRUSTED if code in codes)
-        remedy = next(told, "Give the certificate's authority as 'CA certificate'.")
+        remedies = (remedy for codes, remedy in _DISTRUSTED if code in codes)
+        remedy = next(remedies, "Give the certificate's authority as 'CA certificate'.")
         return TlsError(f"The certificate of {peer} is not trusted: {error.verify_message.rstrip('.')}.", remedy=remedy)
     if isinstance(error, TimeoutError):
         return NoAnswerError(

@@ -1,4 +1,4 @@
-"""What a conversation tells while it goes on, to whoever looks over its shoulder. Knows no socket, and no secret."""
+"""The trace of a handshake, step by step: into the log, or onto the page of `check`. It holds no secret."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Step(StrEnum):
-    """The steps of a conversation before the first mail, in the order in which they can happen."""
+    """The steps of a handshake, in the order in which they can happen."""
 
     NAME = "name resolution"
     TCP = "TCP"
@@ -29,7 +29,7 @@ class Step(StrEnum):
 
 
 class EncryptedLine(Protocol):
-    """What can be looked at once the line is encrypted."""
+    """An encrypted connection (`Transport`, which imports this module)."""
 
     @property
     def certificates(self) -> list[bytes]:
@@ -37,25 +37,25 @@ class EncryptedLine(Protocol):
 
 
 class Trace:
-    """Hears of each step; this one writes into the log. Nothing that it hears shows a password or a token."""
+    """Receives each step; this one writes into the log. Nothing that it receives holds a password or a token."""
 
     def begin(self, step: Step) -> None:
         """A step begins: what fails from here on has failed in it."""
 
     def tell(self, step: Step, detail: str) -> None:
-        """Something that was said or found out."""
+        """Something was sent, received or found out in the step."""
         log.debug("%s: %s", step, detail)
 
     def warn(self, step: Step, detail: str) -> None:
-        """The step came to nothing, and the conversation goes on without it."""
+        """The step failed, and the handshake goes on without it."""
         log.info("%s: %s", step, detail)
 
     def encrypted(self, line: EncryptedLine) -> None:
-        """The line is encrypted from here on; its certificates can be looked at now."""
+        """The connection is encrypted from here on; its certificates can be read now."""
 
     def has_ticket(self, kerberos: KerberosClient) -> None:
-        """The KDC gave a ticket for the server, or the cache had one; it can be looked at now."""
+        """The KDC gave a ticket for the server, or the cache had one; it can be read now."""
 
 
-#: For whoever has no listener of his own.
+#: The trace of sessions that nothing else traces.
 LOG = Trace()

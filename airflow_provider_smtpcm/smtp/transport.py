@@ -1,8 +1,8 @@
-"""Bytes to and from the server: connect, TLS, replies, deadlines. Knows no commands and no mail.
+"""The transport: octets to and from the server, over TCP and TLS, each operation within a deadline.
 
-Not smtplib's: its reader restarts the clock with every octet that drips in, has no bound on a reply's length, and
-keeps what a server (or somebody in the line) slipped in before TLS. Here a deadline covers a whole reply, and a whole
-block written. What AUTH says is never logged.
+Not smtplib's: its reader restarts the clock with every octet that arrives, has no bound on a reply's length, and keeps
+what a server (or an attacker on the path) sent before TLS. Here a deadline covers a whole reply, and a whole block
+written. What AUTH sends is never logged.
 """
 
 from __future__ import annotations
@@ -27,85 +27,60 @@ from airflow_provider_smtpcm.smtp.replies import ReplyReader
 from airflow_provider_smtpcm.smtp.tls import handshake_error
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 
-# folded: The addresses of a server's name, within a deadline. Knows no SMTP.
-
-
-def look_up(host: str, port: int, deadline: float) -> list[tuple[int, tuple[str, int]]]:
-    """The addresses of a name, each with its family, before the deadline (`time.monotonic`).
-
-    The system's resolver knows no deadline, so it is waited for in a thread.
-
-    Raises:
-        ConnectError: the name service does not know it, or does not answer.
-    """
-    answer: list[tuple[int, tuple[str, int]]] = []
-    problem = "no answer from the name service"
-
-    def ask() -> None:
-        nonlocal problem
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            problem = getattr(error, "strerror", None) or str(error)
-        else:
-            answer.extend(dict.fromkeys((family, address) for family, _, _, _, address in found))  # type: ignore[misc]
-
-    resolver = threading.Thread(target=ask, daemon=True, name="smtpcm-name-service")
-    resolver.start()
-    resolver.join(max(0.0, deadline - time.monotonic()))
-    if not answer:
-        raise ConnectError(
-            f"The name {host!r} cannot be resolved ({problem}).",
-            remedy="Check 'SMTP server', and that this worker's name service knows it.",
-        )
-    return list(answer)
-
-
-# folded: here began the module itself
-
 log = logging.getLogger(__name__)
 
 _DER = 2  # OpenSSL's number for it, which Python's `ssl` hides before 3.13
-# What one write hands over at the most, so that its deadline means the same for a long text as for a file.
+#: Octets of one write at most, so that its deadline means the same for a long text as for a file.
 BLOCK = 65536
 _TLS_RECORD = 16384  # RFC 8446 5.1
 
 
-class Wire:
-    """One connection, as bytes.
+class Transport:
+    """One connection to a server.
 
     Args:
         sock: a connected socket.
-        peer: how messages call the server.
+        peer: the server, as messages name it.
         timeout: seconds for each whole reply and for each block written.
     """
 
     def __init__(self, sock: socket.socket, *, peer: str, timeout: float) -> None:
         self._sock = sock
-        #: What the server says, as replies.
+        #: Parses what the server sends.
         self.replies = ReplyReader(peer)
         self.peer = peer
         self.timeout = timeout
-        #: What errors call the moment; the session sets it as it goes on.
+        #: The phase that errors bear; the session sets it as it goes on.
         self.phase = Phase.CONNECT
-        #: Whether the server has yet to say its first word.
+        #: Whether the server has sent nothing yet.
         self.awaiting_greeting = True
-        #: A moment (`time.monotonic`) that no operation outlives, whatever its own timeout says.
+        #: A moment (`time.monotonic`) at which every operation fails, whatever its own timeout; None: there is none.
         self.give_up_at: float | None = None
 
     @classmethod
     def connect(
         cls, host: str, port: int, *, timeout: float, give_up_at: float | None = None, trace: Trace = LOG
-    ) -> Wire:
-        """Connect to the first address that answers, looking the name up included, before the deadline."""
+    ) -> Transport:
+        """Connect to the first of the server's addresses that answers.
+
+        Args:
+            host, port: the server's; a name is resolved.
+            timeout: seconds for all of this, and afterwards for each operation.
+            give_up_at: see the attribute.
+            trace: of the session.
+
+        Raises:
+            ConnectError: the name is unknown, or no address answers.
+        """
         deadline = _earlier(time.monotonic() + timeout, give_up_at)
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         trace.begin(Step.NAME)
-        addresses = look_up(host, port, deadline)
+        addresses = resolve(host, port, deadline)
         found = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
         trace.tell(Step.NAME, f"{host} is {'an address itself' if found == host else found}")
         trace.begin(Step.TCP)
         problems: list[str] = []
+        cause: OSError | None = None
         for position, (family, address) in enumerate(addresses):
             left = (deadline - time.monotonic()) / (len(addresses) - position)
             if left <= 0:
@@ -120,29 +95,34 @@ class Wire:
             except OSError as error:
                 if sock is not None:
                     sock.close()
+                cause = error
                 problems.append(f"{address[0]}: {'no answer' if isinstance(error, TimeoutError) else error.strerror}")
                 continue
-            wire = cls(sock, peer=peer, timeout=timeout)
-            wire.give_up_at = give_up_at
-            trace.tell(Step.TCP, f"connected to {address[0]}, port {port}, from {wire.local_address}")
-            return wire
+            transport = cls(sock, peer=peer, timeout=timeout)
+            transport.give_up_at = give_up_at
+            trace.tell(Step.TCP, f"connected to {address[0]}, port {port}, from {transport.local_address}")
+            return transport
         raise ConnectError(
             f"Cannot connect to {peer} ({'; '.join(dict.fromkeys(problems))}).",
             remedy="Check 'SMTP server' and 'Port', that the server runs, and that a firewall lets this worker in.",
-        )
+        ) from cause
 
     def start_tls(self, context: ssl.SSLContext, host: str, *, implicit: bool = False) -> None:
-        """Encrypt the line from here on. Whatever the server sent ahead of the handshake is an attack (RFC 3207 6).
+        """Encrypt the connection. Octets that arrived before the handshake are taken for an attack (RFC 3207 6).
 
         Args:
             context: how to verify the server.
             host: its name.
-            implicit: whether this is how the line begins, rather than after STARTTLS.
+            implicit: whether the connection begins with TLS, rather than after STARTTLS.
+
+        Raises:
+            MailError: the server sent something before, is not trusted, or does not speak TLS.
         """
         if self.replies.pending:
             raise ProtocolError(
                 f"{self.peer} sent {self.replies.pending} octets in clear text after it had agreed to start TLS.",
-                remedy="Somebody in the line may be slipping in commands; the server's administrator must look at it.",
+                remedy="Someone on the network path may be injecting commands; the server's administrator must look "
+                "into it.",
                 phase=Phase.TLS,
             )
         try:
@@ -150,7 +130,7 @@ class Wire:
             self._sock = context.wrap_socket(self._sock, server_hostname=host)
         except OSError as error:
             self.close()
-            raise handshake_error(error, self.peer, implicit=implicit) from None
+            raise handshake_error(error, self.peer, implicit=implicit) from error
 
     @property
     def tls_version(self) -> str | None:
@@ -165,7 +145,7 @@ class Wire:
 
     @property
     def certificates(self) -> list[bytes]:
-        """What the server sent, in DER, its own certificate first; nothing in clear text."""
+        """The chain that the server sent, in DER, its own certificate first; empty in clear text."""
         if not isinstance(self._sock, ssl.SSLSocket):
             return []
         if hasattr(self._sock, "get_unverified_chain"):  # Python 3.13
@@ -182,7 +162,7 @@ class Wire:
 
     @property
     def tls_unique(self) -> bytes | None:
-        """What RFC 5929 3 takes from the handshake; None in clear text."""
+        """The channel binding of RFC 5929 3; None in clear text."""
         return self._sock.get_channel_binding("tls-unique") if isinstance(self._sock, ssl.SSLSocket) else None
 
     @property
@@ -191,19 +171,28 @@ class Wire:
         return str(self._sock.getsockname()[0])
 
     def write(self, block: bytes) -> None:
-        """Send it all, each block of it before a deadline of its own."""
+        """Send all of it, each block before a deadline of its own.
+
+        Raises:
+            MailError: the server took too long, or hung up.
+        """
         view = memoryview(block)
         try:
             for at in range(0, len(view), BLOCK):
                 self._sock.settimeout(self.seconds_left(self.timeout))
                 self._sock.sendall(view[at : at + BLOCK])
-        except TimeoutError:
-            raise self.no_answer("did not take what we sent") from None
+        except TimeoutError as error:
+            raise self.deadline_error("did not take what we sent") from error
         except OSError as error:
-            raise self.lost(error) from None
+            raise self.lost_error(error) from error
 
     def command(self, line: str, *, secret: bool = False) -> None:
-        """Send one command line; a secret one is not logged."""
+        """Send one command line.
+
+        Args:
+            line: without its line break.
+            secret: whether it is kept out of the log.
+        """
         if "\r" in line or "\n" in line:
             raise ValueError("a command is one line")
         log.debug("C: %s", f"({len(line)} octets, not shown)" if secret else line)
@@ -213,8 +202,11 @@ class Wire:
         """Read one whole reply, however many lines it has, before the deadline.
 
         Args:
-            timeout: seconds, if not the wire's own.
-            secret: whether the text is kept out of the log, as a challenge must be.
+            timeout: seconds; None: the transport's own.
+            secret: whether the text is kept out of the log and of errors, as a challenge must be.
+
+        Raises:
+            MailError: the server took too long, hung up, or sent something else.
         """
         deadline = time.monotonic() + self.seconds_left(self.timeout if timeout is None else timeout)
         while (reply := self.replies.next(self.phase, secret=secret)) is None:
@@ -223,18 +215,21 @@ class Wire:
         return reply
 
     def fileno(self) -> int:
-        """What `poll` waits for."""
+        """Return the socket's descriptor, for `poll`."""
         return self._sock.fileno()
 
-    def do_not_wait(self) -> None:
-        """From here on only `send_some` and `receive_some` are used, until one of the others sets a time again."""
+    def set_nonblocking(self) -> None:
+        """Prepare the socket for `send_some` and `receive_some`; any other operation makes it blocking again."""
         self._sock.settimeout(0)
 
     def send_some(self, octets: bytes | memoryview) -> int:
-        """Send as much as fits without waiting, and say how much that was.
+        """Send as much as the socket takes without waiting; return how many octets that was.
 
-        The other side cannot have read what does not count as sent. So TLS gets one record at a time: of a longer text
-        it sends some records and says that it sent nothing, until it is given the same text again.
+        What does not count as sent cannot have been read by the server. So TLS gets one record at a time: of a longer
+        block it would send some records and report none as sent until it is given the same block again.
+
+        Raises:
+            ConnectionLostError: nothing was sent, and the connection is gone.
         """
         sent = 0
         try:
@@ -245,12 +240,16 @@ class Wire:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
         except OSError as error:
-            if not sent:  # else the next attempt finds out
-                raise self.lost(error) from None
+            if not sent:  # otherwise the next attempt raises
+                raise self.lost_error(error) from error
         return sent
 
     def receive_some(self) -> None:
-        """Take in what has arrived, without waiting for more."""
+        """Feed `replies` with what has arrived, without waiting for more.
+
+        Raises:
+            ConnectionLostError: the connection is gone, or the server hung up.
+        """
         try:
             self._take(self._sock.recv(BLOCK))
             while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
@@ -258,7 +257,7 @@ class Wire:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
-            raise self.lost(error) from None
+            raise self.lost_error(error) from error
 
     def close(self) -> None:
         """Close the socket; never raises."""
@@ -272,44 +271,84 @@ class Wire:
                 raise TimeoutError
             self._sock.settimeout(left)
             self._take(self._sock.recv(BLOCK))
-        except TimeoutError:
-            raise self.no_answer("did not answer in full") from None
+        except TimeoutError as error:
+            raise self.deadline_error("did not answer in full") from error
         except OSError as error:
-            raise self.lost(error) from None
+            raise self.lost_error(error) from error
 
     def _take(self, received: bytes) -> None:
         if not received:
-            raise self.lost(None)
+            raise self.lost_error(None)
         self.replies.feed(received)
 
     def seconds_left(self, timeout: float) -> float:
-        """So many seconds, or fewer where the wire gives up before.
+        """Return the timeout, or fewer seconds where `give_up_at` comes before.
 
         Raises:
-            NoAnswerError: it has given up.
+            NoAnswerError: that moment has passed.
         """
         if self.give_up_at is None:
             return timeout
         left = min(timeout, self.give_up_at - time.monotonic())
         if left <= 0:
-            raise self.no_answer("was not done")
+            raise self.deadline_error("was not done")
         return left
 
-    def no_answer(self, what: str) -> NoAnswerError:
-        """The error of a deadline that has passed."""
+    def deadline_error(self, what: str) -> NoAnswerError:
+        """Return the error of a deadline that has passed.
+
+        Args:
+            what: what the server failed to do, such as `did not answer in full`.
+        """
         remedy = "Ask the server's administrator what holds it up, or raise 'Timeout'."
         if self.awaiting_greeting and self.tls_version is None:
             remedy = "If this port speaks TLS from the start (465 usually does), set SSL to 'Implicit TLS'. " + remedy
         return NoAnswerError(f"{self.peer} {what} before the deadline.", remedy=remedy, phase=self.phase)
 
-    def lost(self, error: OSError | None) -> ConnectionLostError:
-        """The error of a line that broke; None: the server hung up."""
+    def lost_error(self, error: OSError | None) -> ConnectionLostError:
+        """Return the error of a connection that broke; None: the server hung up."""
         why = (error.strerror or type(error).__name__) if error else "it hung up"
         return ConnectionLostError(
             f"The connection to {self.peer} was lost ({why}).",
             remedy="Try again; if it happens each time, look into the server's log for this worker's address.",
             phase=self.phase,
         )
+
+
+def resolve(host: str, port: int, deadline: float) -> list[tuple[int, tuple[str, int]]]:
+    """Return the addresses of a name, each with its family.
+
+    The system's resolver has no deadline, so it is waited for in a thread.
+
+    Args:
+        host, port: the server's.
+        deadline: a moment (`time.monotonic`).
+
+    Raises:
+        ConnectError: the name service does not know the name, or does not answer.
+    """
+    answer: list[tuple[int, tuple[str, int]]] = []
+    problem = "no answer from the name service"
+    cause: Exception | None = None
+
+    def ask() -> None:
+        nonlocal problem, cause
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            problem, cause = getattr(error, "strerror", None) or str(error), error
+        else:
+            answer.extend(dict.fromkeys((family, address) for family, _, _, _, address in found))  # type: ignore[misc]
+
+    resolver = threading.Thread(target=ask, daemon=True, name="smtpcm-name-service")
+    resolver.start()
+    resolver.join(max(0.0, deadline - time.monotonic()))
+    if not answer:
+        raise ConnectError(
+            f"The name {host!r} cannot be resolved ({problem}).",
+            remedy="Check 'SMTP server', and that this worker's name service knows it.",
+        ) from cause
+    return list(answer)
 
 
 def _earlier(moment: float, other: float | None) -> float:

@@ -186,7 +186,7 @@ def test_a_certificate_for_another_name_says_for_whom(check_it: CheckIt) -> None
     """And for whom it is."""
     with Relay(certificate_names=("mail.corp.example",)) as relay:
         found = check_it(manager_of(relay))
-    found.assert_failed_at("TLS", "a name that stands in the certificate")
+    found.assert_failed_at("TLS", "a name that is in the certificate")
     assert "names: mail.corp.example" in found.details["certificate"]
     assert "It is not issued for localhost." in found.details["certificate"]
     assert "must be among those" not in found.details["certificate"]

@@ -116,7 +116,7 @@ def test_threads_that_share_a_hook_share_what_it_finds_out(connect: Connect, mon
         ({"users": ALICE}, {"ssl_mode": "implicit"}, "does not speak TLS from the start"),
         ({"users": ALICE, "ssl_mode": "implicit"}, {"ssl_mode": "starttls"}, "'Implicit TLS'"),
         ({"users": ALICE, "certificate_expired": True}, {}, "expired"),
-        ({"users": ALICE, "certificate_names": ("other.corp.example",)}, {}, "a name that stands in the certificate"),
+        ({"users": ALICE, "certificate_names": ("other.corp.example",)}, {}, "a name that is in the certificate"),
         ({"users": None}, {"auth_mode": "windows", "login": "alice", "password": "x" * 9}, "'Anonymous'"),
         ({"users": ALICE, "ssl_mode": "none"}, {"ssl_mode": "starttls"}, "does not offer STARTTLS"),
         ({"users": ALICE}, {"ca_certificate": "/nowhere/ca.pem"}, "/nowhere/ca.pem"),

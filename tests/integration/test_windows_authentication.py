@@ -17,12 +17,12 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.auth import windows as sign_in
 from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
 from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
-from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from demo.processes import LOOPBACK
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
+from tests.smtp.batch.batches import send_many
 from tests.smtp.frames import secrets_in
 from tests.smtp.server import Server
 

@@ -155,7 +155,7 @@ def test_after_a_moment_nothing_is_held_against_a_server(
 def test_the_longest_wait_is_shorter_than_airflow_s_patience_with_its_dag_processor() -> None:
     """It kills whoever reads a DAG file and calls its callbacks after so long, and the alert with it."""
     patience = conf.getint("dag_processor", "dag_file_processor_timeout")
-    longest = sending.RETRY_FOR + sending.LAST_TRY + many._WINDING_UP
+    longest = sending.RETRY_FOR + sending.LAST_TRY + many._CANCEL_SECONDS
     assert patience - 10 >= longest
     assert patience >= longest + 3 * sending.SHORT_TRY  # four of one file
 

@@ -32,7 +32,7 @@ from tests.operators.merges import ROWS, merge
 from tests.operators.test_report import lines
 from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import at_first
+from tests.smtp.test_retried_batches import at_first
 
 Behind = Callable[..., None]
 AIRFLOW_VERSION = tuple(map(int, version("apache-airflow-core").split(".")[:2]))
@@ -75,7 +75,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book, "_AGAIN", (0.01,))
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(many, "_WINDING_UP", 0.5)
+    monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.5)
 
 
 # --- Rows that are not what they were.

@@ -18,11 +18,11 @@ from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as pace
-from airflow_provider_smtpcm.smtp.threads import Background
+from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from tests.operators.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
-from tests.smtp.test_batch import at_first
+from tests.smtp.test_retried_batches import at_first
 
 Behind = Callable[..., None]
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
@@ -78,7 +78,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book, "_AGAIN", (0.01,))
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(many, "_WINDING_UP", 0.3)
+    monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.3)
 
 
 # --- Not known.
@@ -475,7 +475,7 @@ def test_a_server_that_does_not_answer_is_left_before_the_time_limit(behind: Beh
 
 def _no_thread(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """From the given session on no thread can be started to open one."""
-    run, started = Background.run, []
+    run, started = BackgroundTasks.run, []
 
     def start(background: Any, function: Any) -> None:
         started.append(function)
@@ -483,7 +483,7 @@ def _no_thread(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
             raise RuntimeError("can't start new thread")
         run(background, function)
 
-    monkeypatch.setattr(Background, "run", start)
+    monkeypatch.setattr(BackgroundTasks, "run", start)
 
 
 @pytest.mark.parametrize("on_refused", ["fail", "warn"])

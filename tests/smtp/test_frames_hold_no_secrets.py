@@ -17,12 +17,12 @@ from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.smtp.auth.test_sasl import CHALLENGE
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.frames import secrets_in
-from tests.smtp.test_opening import GREETING
+from tests.smtp.test_handshake import GREETING
 
 PASSWORD = "correct horse"
 WINDOWS = {"auth_mode": "windows", "login": r"CORP\alice", "password": PASSWORD}
@@ -132,14 +132,14 @@ def test_nor_does_that_of_one_that_is_interrupted(
     interruption: type[BaseException], manager_for: ManagerFor, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a time limit of Airflow, or by a fault of ours."""
-    write = Wire.write
+    write = Transport.write
 
-    def interrupted(self: Wire, block: bytes) -> None:
+    def interrupted(self: Transport, block: bytes) -> None:
         if block.startswith(b"TlRMTVNTUAAD"):
             raise interruption
         write(self, block)
 
-    monkeypatch.setattr(Wire, "write", interrupted)
+    monkeypatch.setattr(Transport, "write", interrupted)
     with (
         Dialogue(f"{opening('NTLM')}\nS: 334 {SERVERS_TOKEN}\nHANG") as dialogue,
         pytest.raises(interruption) as caught,

@@ -12,8 +12,8 @@ from airflow_provider_smtpcm.ledger.ledger import Known
 from airflow_provider_smtpcm.ledger.record import Rest, State
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.delivery import SendRequest
-from airflow_provider_smtpcm.smtp.retry import RetryQueue, who_is_left
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.retry import RetryQueue, pending_recipients
 
 NUMBER = 3000
 
@@ -47,14 +47,14 @@ def settle() -> object:
     """Another turn for those who lack it."""
     patience = RetryQueue(iter((SendRequest(0, MAIL, EVERYBODY),)), 60)
     next(iter(patience))
-    return patience.settle(DELIVERY, patience.left(DELIVERY))
+    return patience.settle(DELIVERY, patience.pending_recipients(DELIVERY))
 
 
 @pytest.mark.parametrize(
     "ask",
     [
         lambda: DELIVERY.never_asked(EVERYBODY),
-        lambda: who_is_left(DELIVERY, SendRequest(0, MAIL, EVERYBODY)),
+        lambda: pending_recipients(DELIVERY, SendRequest(0, MAIL, EVERYBODY)),
         settle,
         lambda: errand_of(0, MAIL, Known(State.AGAIN, Rest(HAVE_IT, dict.fromkeys(REFUSED, "550 no")))),
     ],

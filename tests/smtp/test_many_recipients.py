@@ -9,15 +9,16 @@ import pytest
 from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.batch import BatchSender, send_many
-from airflow_provider_smtpcm.smtp.cancellation import Stop
-from airflow_provider_smtpcm.smtp.delivery import SendRequest, in_order
-from airflow_provider_smtpcm.smtp.retry import who_is_left
+from airflow_provider_smtpcm.smtp.batch import BatchSender
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.retry import pending_recipients
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
+from tests.smtp.batch.batches import requests, send_many
 from tests.smtp.limits import Limit
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import batch
+from tests.smtp.test_retried_batches import batch
 
 PIPELINING = ("PIPELINING", "SIZE 0", "SMTPUTF8")
 BINARY = ("PIPELINING", "SIZE 0", "CHUNKING", "BINARYMIME")
@@ -34,10 +35,10 @@ def letter(index: int, recipients: int, **fields: object) -> Mail:
     return Mail(message_id=f"<{index}@corp.example>", **given)  # type: ignore[arg-type]
 
 
-def sent(server: Server, *mails: Mail, manners: ServerProfile | None = None, **settings: object) -> list[Delivery]:
+def sent(server: Server, *mails: Mail, profile: ServerProfile | None = None, **settings: object) -> list[Delivery]:
     """What becomes of them over one connection at a time."""
     manager = server.manager(**settings)
-    return list(send_many(mails, manager, lambda: Session(manager).open(), manners=manners))
+    return list(send_many(mails, manager, lambda: Session(manager).open(), profile=profile))
 
 
 def everybody_once(server: Server, index: int, recipients: int) -> bool:
@@ -85,7 +86,7 @@ def test_no_answer_to_a_further_transaction_leaves_its_recipients_alone_in_doubt
     assert "It may have been delivered to r100@corp.example" in str(delivery.error)
     assert "r0@corp.example, r1@corp.example" in str(delivery.error).partition("did get it")[0]
     assert "It was not sent to r200@corp.example" in str(delivery.error)
-    assert who_is_left(delivery, SendRequest(0, letter(0, 350))) == ()
+    assert pending_recipients(delivery, SendRequest(0, letter(0, 350))) == ()
 
 
 @pytest.mark.parametrize(("answer", "again"), [("554 5.6.0 bad content", 0), ("451 4.3.0 later", 150)])
@@ -99,24 +100,24 @@ def test_a_message_that_is_refused_in_a_further_transaction_is_refused_for_all_w
     assert (delivery.outcome, list(delivery.accepted)) == (Outcome.PARTIAL, people(100))
     assert [str(reply) for reply in set(delivery.refused.values())] == [answer]
     assert len(delivery.refused) == 150
-    assert len(who_is_left(delivery, SendRequest(0, letter(0, 250)))) == again
+    assert len(pending_recipients(delivery, SendRequest(0, letter(0, 250)))) == again
     assert len(server.stored) == 1
 
 
 def test_asked_to_end_it_begins_no_further_transaction() -> None:
     """Those who have it are told, and the others are not sent to."""
-    stop = Stop()
+    stop = CancellationToken()
     messages: list[str] = []
 
     def ask(about: str) -> None:
         if about == MESSAGE:
             messages.append(about)
             if len(messages) == 2:
-                stop.ask()
+                stop.cancel()
 
     with Server(Limit(100, also=ask)) as server:
         manager = server.manager()
-        mailing = BatchSender(in_order([letter(0, 350)]), manager, lambda: Session(manager).open(), stop=stop)
+        mailing = BatchSender(requests([letter(0, 350)]), manager, lambda: Session(manager).open(), cancellation=stop)
         (delivery,) = mailing.deliveries()
     assert (delivery.outcome, len(delivery.accepted)) == (Outcome.PARTIAL, 200)
     assert delivery.refused == {}
@@ -134,20 +135,20 @@ def test_a_quota_is_not_taken_for_a_limit() -> None:
         left -= about.startswith("RCPT")
         return "452 4.5.3 too many recipients" if left < 0 and about.startswith("RCPT") else None
 
-    manners = ServerProfile()
+    profile = ServerProfile()
     with Server(quota) as server:
-        found = sent(server, letter(0, 100), letter(1, 100), manners=manners)
+        found = sent(server, letter(0, 100), letter(1, 100), profile=profile)
     assert found[0].outcome is Outcome.ACCEPTED
     assert (found[1].outcome, len(found[1].accepted)) == (Outcome.PARTIAL, 3)
-    assert manners.recipient_limit is None
+    assert profile.recipient_limit is None
 
 
 def test_of_recipients_who_are_all_refused_the_others_are_asked() -> None:
     """A whole transaction of addresses that are gone says nothing about those behind them."""
     gone = dict.fromkeys(people(300)[:120], "550 5.1.1 no such user")
-    manners = ServerProfile(recipient_limit=100)
+    profile = ServerProfile(recipient_limit=100)
     with Server(Limit(100, refused=gone)) as server:
-        (delivery,) = sent(server, letter(0, 300), manners=manners)
+        (delivery,) = sent(server, letter(0, 300), profile=profile)
     assert delivery.outcome is Outcome.PARTIAL
     assert delivery.accepted == tuple(people(300)[120:])
     assert set(delivery.refused) == set(gone)
@@ -171,18 +172,18 @@ def test_a_sender_who_is_refused_is_refused_before_all_recipients_were_named() -
 @pytest.mark.parametrize("says", ["452 4.5.3 Error: too many recipients", "552 too many recipients"])
 def test_a_limit_is_explored_once_for_all_mails_of_a_connection(says: str, offers: tuple[str, ...]) -> None:
     """By one group too many, or by one where each recipient is asked for alone; never again after that."""
-    limit, manners = Limit(150, says=says), ServerProfile()
+    limit, profile = Limit(150, says=says), ServerProfile()
     files = [Attachment(content=b"x" * 100_000, name="x")] if offers is BINARY else []
     mails = [letter(index, 700, attachments=files) for index in range(2)]
     with Server(limit, offers=offers) as server:
-        found = sent(server, *mails, manners=manners, binary_mime=offers is BINARY)
+        found = sent(server, *mails, profile=profile, binary_mime=offers is BINARY)
     assert [delivery.outcome for delivery in found] == [Outcome.ACCEPTED] * 2
     assert all(list(delivery.accepted) == people(700) for delivery in found)
     assert all(everybody_once(server, index, 700) for index in range(2))
     first = 550 if "PIPELINING" in offers else 151
     assert limit.asked[0] == first
     assert sorted(limit.asked[1:]) == [100, 100, *[150] * 7]
-    assert manners.recipient_limit == 150
+    assert profile.recipient_limit == 150
     assert len({stored.message for stored in server.stored if stored.message_id == "<0@corp.example>"}) == 1
 
 
@@ -218,12 +219,12 @@ def test_a_limit_that_is_none_is_not_one(said: str, limit: int | None) -> None:
 def test_what_a_server_has_taken_is_asked_for_at_once_from_then_on() -> None:
     """The second mail to as many takes one round trip for its envelope."""
     limit = Limit(1000)
-    manners = ServerProfile()
+    profile = ServerProfile()
     with Server(limit, offers=PIPELINING) as server:
-        found = sent(server, letter(0, 700), letter(1, 700), manners=manners)
+        found = sent(server, letter(0, 700), letter(1, 700), profile=profile)
     assert [delivery.outcome for delivery in found] == [Outcome.ACCEPTED] * 2
     assert limit.asked == [700, 700]
-    assert manners.recipients_at_once == 700
+    assert profile.recipients_at_once == 700
 
 
 @pytest.mark.parametrize("offers", [PIPELINING, BINARY, ("SIZE 0",)])

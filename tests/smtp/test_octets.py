@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail.render import render
-from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.batch.batches import send_many
 from tests.smtp.server import Server
 
 DATE = re.compile(rb"^Date: (.*)\r\n")

@@ -14,10 +14,10 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Phase, TlsError
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.smtp.auth.test_sasl import CHALLENGE
+from tests.smtp.batch.batches import send_many
 from tests.smtp.dialogue import Dialogue, Dialogues, Pace
 from tests.smtp.files import Changing
 from tests.smtp.server import Habit, Server
@@ -48,13 +48,13 @@ def mails(number: int) -> list[Mail]:
 
 
 def deliver(
-    number: int, manager_for: ManagerFor, *scripts: str, manners: ServerProfile | None = None, **settings: object
+    number: int, manager_for: ManagerFor, *scripts: str, profile: ServerProfile | None = None, **settings: object
 ) -> tuple[list[Delivery], list[bytes]]:
     """What becomes of so many mails over one connection at a time, in their order, and what was sent in full."""
     began = time.monotonic()
     with Dialogues(*scripts) as dialogues:
         manager = manager_for(dialogues, **settings)
-        found = list(send_many(mails(number), manager, lambda: Session(manager).open(), manners=manners))
+        found = list(send_many(mails(number), manager, lambda: Session(manager).open(), profile=profile))
     assert time.monotonic() - began < 10
     assert sorted(delivery.index for delivery in found) == list(range(number))
     return sorted(found, key=lambda delivery: delivery.index), dialogues.messages
@@ -203,19 +203,19 @@ def test_a_line_that_breaks_where_pipelining_is_known_to_work_slows_nothing_down
 ) -> None:
     """Lines break."""
     first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", ENVELOPE, QUEUED, fault)
-    manners = ServerProfile()
+    profile = ServerProfile()
     second = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", QUEUED, BYE)
-    deliveries, _ = deliver(4, manager_for, first, second, manners=manners)
+    deliveries, _ = deliver(4, manager_for, first, second, profile=profile)
     assert outcomes(deliveries) == ["accepted"] * 4
-    assert manners.pipelining
+    assert profile.pipelining
 
 
 def test_a_fresh_line_that_breaks_where_pipelining_is_known_to_work_costs_one_mail(manager_for: ManagerFor) -> None:
     """The one behind it was not handed over, and goes again."""
     once = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, "RESET")
     last = script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE)
-    manners = ServerProfile(pipelining_works=True)
-    deliveries, _ = deliver(2, manager_for, once, last, manners=manners)
+    profile = ServerProfile(pipelining_works=True)
+    deliveries, _ = deliver(2, manager_for, once, last, profile=profile)
     assert outcomes(deliveries) == ["unknown", "accepted"]
 
 
@@ -280,15 +280,15 @@ def test_an_envelope_on_the_heels_that_gets_lost_goes_again_one_by_one(answers: 
 
 def test_what_was_learnt_of_a_server_holds_for_the_next_batch(manager_for: ManagerFor) -> None:
     """A hook keeps it."""
-    manners = ServerProfile()
+    profile = ServerProfile()
     deliver(
         1,
         manager_for,
         script(ENVELOPE, "S: 554 synchronization error"),
         f"{HELLO}\n{ONE_BY_ONE}\n{BYE}",
-        manners=manners,
+        profile=profile,
     )
-    deliveries, _ = deliver(2, manager_for, f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}", manners=manners)
+    deliveries, _ = deliver(2, manager_for, f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}", profile=profile)
     assert outcomes(deliveries) == ["accepted", "accepted"]
 
 

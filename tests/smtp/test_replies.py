@@ -97,7 +97,7 @@ def test_a_secret_is_not_repeated() -> None:
     reader = ReplyReader("mail.corp.example:25")
     reader.feed(b"334 TlRMTVNTUAAC\r\n")
     assert reader.next(Phase.AUTH, secret=True)
-    assert reader._known == {}
+    assert reader._cached == {}
 
 
 def test_controls_in_a_reply_do_not_reach_a_log() -> None:

@@ -22,9 +22,9 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.outgoing import dot_stuffed
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transaction import stuff_dots
+from airflow_provider_smtpcm.smtp.transport import Transport
 from tests.smtp.dialogue import Dialogue, Pace
 
 ManagerFor = Callable[..., SmtpConnectionManager]
@@ -206,7 +206,7 @@ def test_an_attachment_that_shrinks_on_the_way_is_never_half_a_mail(manager_for:
     steps = script(MAIL, "C: RCPT *\nS: 250 ok", DATA)
     with Dialogue(steps) as dialogue, Session(manager_for(dialogue)) as session:
         delivery = session.send(mail)
-        assert not session.usable
+        assert not session.is_open
     assert dialogue.messages == []
     assert delivery.outcome is Outcome.NOT_SENT
     assert delivery.error is not None
@@ -317,7 +317,7 @@ def test_an_interruption_after_the_final_dot_is_an_unknown_outcome(manager_for: 
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         with pytest.raises(OutcomeUnknownError, match="interrupted"):
             session.send(mail)
-        assert not session.usable
+        assert not session.is_open
 
 
 def test_an_interruption_before_the_final_dot_stays_what_it_is(
@@ -325,14 +325,14 @@ def test_an_interruption_before_the_final_dot_stays_what_it_is(
 ) -> None:
     """Nobody has the mail, and nothing more is said on that line."""
 
-    def interrupted(_wire: Wire, _block: bytes) -> None:
+    def interrupted(_wire: Transport, _block: bytes) -> None:
         raise TimeLimit
 
     with Dialogue(HELLO) as dialogue, Session(manager_for(dialogue)) as session:
-        monkeypatch.setattr(Wire, "send_some", interrupted)
+        monkeypatch.setattr(Transport, "send_some", interrupted)
         with pytest.raises(TimeLimit):
             session.send(mail)
-        assert not session.usable
+        assert not session.is_open
 
 
 def test_hundreds_of_refused_recipients_make_a_readable_error(manager_for: ManagerFor) -> None:
@@ -374,7 +374,7 @@ def test_dots_are_doubled_across_the_borders_of_chunks(text: str, cuts: list[int
     message = text.replace("\r", "").replace("\n", "\r\n").encode()
     borders = sorted({0, *(min(cut, len(message)) for cut in cuts), len(message)})
     chunks = [message[a:b] for a, b in itertools.pairwise(borders)]
-    wire = b"".join(dot_stuffed(iter(chunks)))
+    wire = b"".join(stuff_dots(iter(chunks)))
     lines = message.removesuffix(b"\r\n").split(b"\r\n")
     expected = b"\r\n".join(b"." + line if line.startswith(b".") else line for line in lines) + b"\r\n"
     assert wire == (expected if message else b"")

@@ -11,8 +11,7 @@ from airflow_provider_smtpcm.errors import ConnectionLostError, Phase, ProtocolE
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp import Outcome
-from airflow_provider_smtpcm.smtp.delivery import SendRequest
-from airflow_provider_smtpcm.smtp.outgoing import Outgoing
+from airflow_provider_smtpcm.smtp.queue import OutgoingMail, SendRequest
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.transaction import Stage, Transaction
 
@@ -21,20 +20,20 @@ A, B, C = (f"{name}@corp.example" for name in "abc")
 CODES = ["250", "251", "354", "334", "421", "450", "452", "452 4.5.3 too many", "552 too many", "550", "503", "554"]
 
 
-def outgoing(*to: str) -> Outgoing:
+def outgoing(*to: str) -> OutgoingMail:
     """A mail to these people."""
     mail = Mail(from_address="etl@corp.example", to=to or (A, B), text="x", message_id="<1@corp.example>")
-    return Outgoing(SendRequest(0, mail), mail, render(mail), MANAGER)
+    return OutgoingMail(SendRequest(0, mail), render(mail), MANAGER)
 
 
 def begun(
-    mail: Outgoing | None = None,
+    mail: OutgoingMail | None = None,
     *,
-    pipelined: bool = True,
+    grouped: bool = True,
     chunking: bool = False,
     reset: bool = False,
     announced: int | None = None,
-    manners: ServerProfile | None = None,
+    profile: ServerProfile | None = None,
 ) -> Transaction:
     """A transaction of which all that may be said at once was said."""
     mail = mail or outgoing()
@@ -44,13 +43,13 @@ def begun(
         peer="mail.corp.example:25",
         parameters=" SIZE=1",
         chunking=chunking,
-        pipelined=pipelined,
-        on_heels=False,
+        grouped=grouped,
+        pipelined=False,
         reset=reset,
         announced=announced,
-        manners=manners or ServerProfile(),
+        profile=profile or ServerProfile(),
     )
-    begun.said = len(begun.next_lines())
+    begun.sent = len(begun.next_lines())
     return begun
 
 
@@ -64,11 +63,11 @@ def reply(words: str) -> Reply:
 def hear(transaction: Transaction, *replies: str) -> Transaction:
     """Answer what was said; the message is sent as soon as it is wanted, and one by one each line when it may be."""
     for words in replies:
-        transaction.hear(reply(words))
-        if transaction.stage in (Stage.CONTENT, Stage.LONE_DOT):
-            transaction.stage, transaction.handed_over = Stage.ANSWER, True
+        transaction.on_reply(reply(words))
+        if transaction.stage in (Stage.CONTENT, Stage.EMPTY_DATA):
+            transaction.stage, transaction.committed = Stage.FINAL_REPLY, True
         if transaction.stage is Stage.ENVELOPE:
-            transaction.said += len(transaction.next_lines())
+            transaction.sent += len(transaction.next_lines())
     return transaction
 
 
@@ -81,18 +80,18 @@ OUT_OF_STEP = [["354"], ["250", "354"], ["250", "250", "354"], ["250"] * 4, ["25
 
 
 @pytest.mark.parametrize(
-    ("replies", "pipelined"),
+    ("replies", "grouped"),
     [
-        *((replies, pipelined) for replies in OUT_OF_STEP for pipelined in (True, False)),
+        *((replies, grouped) for replies in OUT_OF_STEP for grouped in (True, False)),
         (["550", "503", "503", "250"], True),
     ],
 )
 def test_a_reply_that_cannot_answer_the_command_shows_that_the_line_is_out_of_step(
-    replies: list[str], pipelined: bool
+    replies: list[str], grouped: bool
 ) -> None:
     """Such as a 354 to RCPT, where one reply too few was given, or a 250 to DATA, where it was one too many."""
     with pytest.raises(ProtocolError, match="which is no answer to it") as caught:
-        hear(begun(pipelined=pipelined), *replies)
+        hear(begun(grouped=grouped), *replies)
     assert caught.value.phase is Phase.ENVELOPE
 
 
@@ -120,7 +119,7 @@ def test_an_address_about_pipelines_is_no_objection(words: str) -> None:
 
 def test_what_one_by_one_would_be_no_objection_is_a_refusal() -> None:
     """There was no group to object to."""
-    assert outcome(hear(begun(pipelined=False), "554 SMTP synchronization error")) is Outcome.REFUSED
+    assert outcome(hear(begun(grouped=False), "554 SMTP synchronization error")) is Outcome.REFUSED
 
 
 def test_a_reset_that_is_refused_leaves_no_ground_to_stand_on() -> None:
@@ -133,20 +132,20 @@ def test_a_354_although_everybody_was_refused_gets_a_lone_dot_and_no_trust() -> 
     """RFC 2920 3.1: whatever is answered to it, nobody was accepted."""
     transaction = begun()
     for words in ("250", "550 5.1.1 no", "450 4.2.1 later", "354 go on"):
-        transaction.hear(reply(words))
-    assert transaction.stage is Stage.LONE_DOT
-    transaction.stage, transaction.handed_over = Stage.ANSWER, True
-    transaction.hear(reply("250 2.6.0 queued"))
+        transaction.on_reply(reply(words))
+    assert transaction.stage is Stage.EMPTY_DATA
+    transaction.stage, transaction.committed = Stage.FINAL_REPLY, True
+    transaction.on_reply(reply("250 2.6.0 queued"))
     assert transaction.delivery is not None
     assert transaction.delivery.outcome is Outcome.REFUSED
     assert {address: said.code for address, said in transaction.delivery.refused.items()} == {A: 550, B: 450}
-    assert not transaction.line_is_dead
+    assert not transaction.closes_connection
 
 
 def test_a_lone_dot_without_an_answer_is_no_unknown_outcome() -> None:
     """Nobody was accepted, so nobody can have it."""
     transaction = hear(begun(), "250", "550 no", "550 no", "354 go on")
-    delivery = transaction.broke(ConnectionLostError("it hung up"))
+    delivery = transaction.fail(ConnectionLostError("it hung up"))
     assert delivery.outcome is Outcome.REFUSED
     assert not delivery.error or delivery.error.phase is Phase.ENVELOPE
 
@@ -163,8 +162,8 @@ def test_recipients_that_are_taken_although_the_sender_was_refused_are_not_belie
     """A server that says 354 then gets a lone dot."""
     transaction = begun()
     for words in ("550 no", "250", "250", "354"):
-        transaction.hear(reply(words))
-    assert transaction.stage is Stage.LONE_DOT
+        transaction.on_reply(reply(words))
+    assert transaction.stage is Stage.EMPTY_DATA
 
 
 def test_the_last_word_of_a_server_that_closes_is_a_refusal_for_everybody() -> None:
@@ -172,7 +171,7 @@ def test_the_last_word_of_a_server_that_closes_is_a_refusal_for_everybody() -> N
     for at in range(4):
         transaction = hear(begun(), *["250"] * at, "421 4.3.2 closing")
         assert transaction.delivery is not None
-        assert (transaction.delivery.outcome, transaction.line_is_dead) == (Outcome.REFUSED, True)
+        assert (transaction.delivery.outcome, transaction.closes_connection) == (Outcome.REFUSED, True)
         assert set(transaction.delivery.refused) == {A, B}
 
 
@@ -180,8 +179,8 @@ def not_through() -> Transaction:
     """A transaction of which the message was put on its way, and its end has not gone out."""
     transaction = begun()
     for words in ("250", "250", "250", "354"):
-        transaction.hear(reply(words))
-    transaction.stage = Stage.ANSWER
+        transaction.on_reply(reply(words))
+    transaction.stage = Stage.FINAL_REPLY
     return transaction
 
 
@@ -189,24 +188,24 @@ def test_a_yes_before_the_last_octet_is_not_believed() -> None:
     """It answers something else, and the line is done for."""
     transaction = not_through()
     with pytest.raises(ProtocolError) as caught:
-        transaction.hear(reply("250 ok"))
+        transaction.on_reply(reply("250 ok"))
     assert caught.value.phase is Phase.DATA
-    assert transaction.line_is_dead
-    assert transaction.broke(caught.value).outcome is Outcome.NOT_SENT
+    assert transaction.closes_connection
+    assert transaction.fail(caught.value).outcome is Outcome.NOT_SENT
 
 
 @pytest.mark.parametrize("words", ["552 5.3.4 too big", "421 4.3.2 closing"])
 def test_a_no_before_the_last_octet_is_a_refusal(words: str) -> None:
     """Without its end the server forgets the message."""
     transaction = hear(not_through(), words)
-    assert (outcome(transaction), transaction.line_is_dead) == (Outcome.REFUSED, True)
+    assert (outcome(transaction), transaction.closes_connection) == (Outcome.REFUSED, True)
 
 
 def test_an_unknown_outcome_names_those_who_were_refused_before() -> None:
     """They are known not to have it."""
     mail = outgoing(A, B, C)
     transaction = hear(begun(mail), "250", "250", "550 5.1.1 no", "452 4.5.3 too many", "354")
-    delivery = transaction.broke(ConnectionLostError("it hung up"))
+    delivery = transaction.fail(ConnectionLostError("it hung up"))
     assert delivery.outcome is Outcome.UNKNOWN
     assert {address: said.code for address, said in delivery.refused.items()} == {B: 550, C: 452}
     assert A in str(delivery.error)
@@ -232,7 +231,7 @@ def test_a_354_to_the_end_of_a_message_answers_something_else() -> None:
     with pytest.raises(ProtocolError, match="the end of the message") as caught:
         hear(transaction, "250", "250", "250", "354", "354 go on")
     assert caught.value.phase is Phase.FINAL_DOT
-    delivery = transaction.broke(caught.value)
+    delivery = transaction.fail(caught.value)
     assert (delivery.outcome, delivery.reply) == (Outcome.UNKNOWN, reply("354 go on"))
 
 
@@ -255,7 +254,7 @@ def test_who_got_it_before_has_it_whatever_becomes_of_a_further_transaction(last
     hear(begun(mail), "250", "250", "452 4.5.3 too many", "354", "250 queued")
     further = begun(mail)
     hear(further, "250", "250", "354", *last)
-    delivery = further.delivery or further.broke(ConnectionLostError("it hung up"))
+    delivery = further.delivery or further.fail(ConnectionLostError("it hung up"))
     assert delivery.outcome is (Outcome.PARTIAL if last else Outcome.UNKNOWN)
     assert delivery.accepted == (A,)
     assert delivery.error is not None
@@ -263,20 +262,20 @@ def test_who_got_it_before_has_it_whatever_becomes_of_a_further_transaction(last
 
 
 @pytest.mark.parametrize("chunking", [True, False])
-@pytest.mark.parametrize("pipelined", [True, False])
-def test_everybody_gets_it(chunking: bool, pipelined: bool) -> None:
+@pytest.mark.parametrize("grouped", [True, False])
+def test_everybody_gets_it(chunking: bool, grouped: bool) -> None:
     """Who was forwarded (251) too."""
     replies = ["250", "251", "250", "354", "250 queued"]
     if chunking:
         replies.remove("354")
-    delivery = hear(begun(pipelined=pipelined, chunking=chunking), *replies).delivery
+    delivery = hear(begun(grouped=grouped, chunking=chunking), *replies).delivery
     assert delivery is not None
     assert (delivery.outcome, delivery.accepted, delivery.refused) == (Outcome.ACCEPTED, (A, B), {})
 
 
 @given(
     answers=st.lists(st.sampled_from(CODES), max_size=30),
-    pipelined=st.booleans(),
+    grouped=st.booleans(),
     chunking=st.booleans(),
     reset=st.booleans(),
     recipients=st.integers(1, 6),
@@ -284,10 +283,10 @@ def test_everybody_gets_it(chunking: bool, pipelined: bool) -> None:
     limit=st.none() | st.integers(1, 3),
 )
 def test_whatever_is_answered_a_mail_comes_to_an_end(
-    answers: list[str], pipelined: bool, chunking: bool, reset: bool, recipients: int, group: int, limit: int | None
+    answers: list[str], grouped: bool, chunking: bool, reset: bool, recipients: int, group: int, limit: int | None
 ) -> None:
     """Nobody is accepted without a yes after the end of the message, and each further transaction has fewer to ask."""
-    manners = ServerProfile(recipients_at_once=group, recipient_limit=limit)
+    profile = ServerProfile(recipients_at_once=group, recipient_limit=limit)
     mail = outgoing(*(f"r{number}@corp.example" for number in range(recipients)))
     everybody = set(mail.recipients)
     left = iter(answers)
@@ -296,15 +295,15 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
         transactions += 1
         assert transactions <= recipients
         asked = set(mail.recipients)
-        transaction = begun(mail, pipelined=pipelined, chunking=chunking, reset=reset, manners=manners)
+        transaction = begun(mail, grouped=grouped, chunking=chunking, reset=reset, profile=profile)
         try:
-            while transaction.stage is not Stage.OVER and (words := next(left, None)) is not None:
+            while transaction.stage is not Stage.DONE and (words := next(left, None)) is not None:
                 hear(transaction, words)
         except ProtocolError as error:
-            delivery = transaction.broke(error)
+            delivery = transaction.fail(error)
         else:
-            if transaction.stage is not Stage.OVER:
-                delivery = transaction.broke(ConnectionLostError("no more answers"))
+            if transaction.stage is not Stage.DONE:
+                delivery = transaction.fail(ConnectionLostError("no more answers"))
             elif transaction.delivery is None:
                 assert set(mail.recipients) < asked
                 continue
@@ -324,29 +323,29 @@ def test_whatever_is_answered_a_mail_comes_to_an_end(
 
 def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_takes() -> None:
     """Each group waits for the replies to the one before; DATA goes with the last one, or once one was too many."""
-    mail, manners = outgoing(*(f"r{number}@corp.example" for number in range(8))), ServerProfile(recipients_at_once=3)
-    transaction = begun(mail, reset=True, manners=manners)
-    assert transaction.said == 5
+    mail, profile = outgoing(*(f"r{number}@corp.example" for number in range(8))), ServerProfile(recipients_at_once=3)
+    transaction = begun(mail, reset=True, profile=profile)
+    assert transaction.sent == 5
     hear(transaction, "250", "250", "250", "250")
     assert transaction.next_lines() == []
     hear(transaction, "550 5.1.1 no")
-    assert transaction.lines[5 : transaction.said] == [f"RCPT TO:<r{number}@corp.example>" for number in (3, 4, 5)]
+    assert transaction.lines[5 : transaction.sent] == [f"RCPT TO:<r{number}@corp.example>" for number in (3, 4, 5)]
     hear(transaction, "250", "452 4.5.3 too many", "452 4.5.3 too many")
-    assert (transaction.lines[-2:], transaction.unanswered) == (["RCPT TO:<r5@corp.example>", "DATA"], True)
+    assert (transaction.lines[-2:], transaction.is_awaiting_reply) == (["RCPT TO:<r5@corp.example>", "DATA"], True)
     hear(transaction, "354", "250 queued")
     assert [address[:2] for address in mail.accepted] == ["r0", "r1", "r3"]
     assert [address[:2] for address in mail.recipients] == ["r4", "r5", "r6", "r7"]
 
 
 @pytest.mark.parametrize("chunking", [True, False])
-@pytest.mark.parametrize("pipelined", [True, False])
-def test_no_further_recipient_is_named_once_one_was_too_many(pipelined: bool, chunking: bool) -> None:
+@pytest.mark.parametrize("grouped", [True, False])
+def test_no_further_recipient_is_named_once_one_was_too_many(grouped: bool, chunking: bool) -> None:
     """The message follows for those who were accepted."""
     mail = outgoing(*(f"r{number}@corp.example" for number in range(5)))
-    transaction = begun(mail, pipelined=pipelined, chunking=chunking, manners=ServerProfile(recipients_at_once=2))
+    transaction = begun(mail, grouped=grouped, chunking=chunking, profile=ServerProfile(recipients_at_once=2))
     hear(transaction, "250", "250", "452 4.5.3 too many")
     if not chunking:
         hear(transaction, "354")
-    assert transaction.stage is Stage.ANSWER
+    assert transaction.stage is Stage.FINAL_REPLY
     assert outcome(hear(transaction, "250 queued")) is None
     assert len(mail.recipients) == 4

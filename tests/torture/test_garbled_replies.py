@@ -145,7 +145,7 @@ def attempt(garbage: Garbage, *, busy: int = 3, **how: Any) -> Seen:
         except MailError as error:
             result = error
         seconds = time.monotonic() - began
-        assert not session.usable
+        assert not session.is_open
     if isinstance(result, (ConnectError, NoAnswerError)) and not server.reached and busy:
         return attempt(garbage, busy=busy - 1, **how)  # the machine was too busy, before anything was garbled
     TALLY.add(TOPIC, {"inputs tried": 1})

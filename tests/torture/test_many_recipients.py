@@ -17,12 +17,12 @@ from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as pace
-from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.integration.loopback_postfix import ANONYMOUS
+from tests.smtp.batch.batches import send_many
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import batch
+from tests.smtp.test_retried_batches import batch
 from tests.torture.anonymous_postfix import AnonymousPostfix
 from tests.torture.tally import SEED, TALLY
 
@@ -167,7 +167,7 @@ def test_a_real_postfix_takes_mails_to_any_number(
 
     def counted(session: Session) -> Session:
         opened = begin(session)
-        send = opened.wire.send_some
+        send = opened.transport.send_some
 
         def send_some(octets: bytes | memoryview) -> int:
             nonlocal asked
@@ -175,7 +175,7 @@ def test_a_real_postfix_takes_mails_to_any_number(
             asked += bytes(octets[:number]).count(b"RCPT TO")
             return number
 
-        opened.wire.send_some = send_some  # type: ignore[method-assign]
+        opened.transport.send_some = send_some  # type: ignore[method-assign]
         return opened
 
     monkeypatch.setattr(Session, "open", counted)
@@ -190,11 +190,11 @@ def test_a_real_postfix_takes_mails_to_any_number(
         for index, number in enumerate(numbers)
     ]
     manager = SmtpConnectionManager(host="127.0.0.1", port=getattr(limited_postfix, port), ssl_mode="none", timeout=60)
-    manners = ServerProfile()
-    found = list(send_many(mails, manager, lambda: Session(manager).open(), manners=manners))
+    profile = ServerProfile()
+    found = list(send_many(mails, manager, lambda: Session(manager).open(), profile=profile))
     assert [(delivery.outcome, len(delivery.accepted)) for delivery in found] == [
         (Outcome.ACCEPTED, number) for number in numbers
     ]
-    assert manners.recipient_limit == limit
+    assert profile.recipient_limit == limit
     assert asked == sum(numbers) + too_many
     TALLY.add(TOPIC, {"recipients": sum(numbers), "too many": too_many})

@@ -12,9 +12,9 @@ import pytest
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.encoding import BLOCK
 from airflow_provider_smtpcm.smtp import Outcome
-from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.batch.batches import send_many
 from tests.smtp.files import overwrite, replace
 from tests.smtp.server import Server, Stored
 from tests.torture.tally import TALLY

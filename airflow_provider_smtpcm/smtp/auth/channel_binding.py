@@ -15,10 +15,10 @@ from airflow_provider_smtpcm.errors import AuthenticationError
 if TYPE_CHECKING:
     from spnego.channel_bindings import GssChannelBindings
 
-    from airflow_provider_smtpcm.smtp.transport import Wire
+    from airflow_provider_smtpcm.smtp.transport import Transport
 
 
-def compute_channel_bindings(channel_binding: ChannelBinding, transport: Wire) -> GssChannelBindings | None:
+def compute_channel_bindings(channel_binding: ChannelBinding, transport: Transport) -> GssChannelBindings | None:
     """Return the binding for a sign-in over this connection; None in clear text, where there is no TLS to bind to.
 
     Raises:
@@ -33,7 +33,7 @@ def compute_channel_bindings(channel_binding: ChannelBinding, transport: Wire) -
     return GssChannelBindings(application_data=b"tls-server-end-point:" + _tls_server_end_point(transport))
 
 
-def _tls_unique(transport: Wire) -> bytes:
+def _tls_unique(transport: Transport) -> bytes:
     # CPython returns octets on TLS 1.3 too, where tls-unique is not defined (RFC 9266 1).
     if transport.tls_version not in ("TLSv1", "TLSv1.1", "TLSv1.2") or not transport.tls_unique:
         raise AuthenticationError(
@@ -43,7 +43,7 @@ def _tls_unique(transport: Wire) -> bytes:
     return transport.tls_unique
 
 
-def _tls_server_end_point(transport: Wire) -> bytes:
+def _tls_server_end_point(transport: Transport) -> bytes:
     """Return the certificate's hash by the hash function of its signature, SHA-256 for MD5 and SHA-1 (RFC 5929 4.1)."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
 from airflow_provider_smtpcm.smtp.auth.remedies import authentication_remedy
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 
 if TYPE_CHECKING:
     from spnego import ContextProxy, ContextReq
@@ -65,7 +65,9 @@ class Authentication:
 # --- The exchange.
 
 
-def authenticate(transport: Wire, mechanism: Mechanism, authentication: Authentication, *, trace: Trace = LOG) -> None:
+def authenticate(
+    transport: Transport, mechanism: Mechanism, authentication: Authentication, *, trace: Trace = LOG
+) -> None:
     """Exchange a mechanism's tokens with the server until its 235.
 
     The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
@@ -132,7 +134,7 @@ def _repeats_token(text: str, token_lines: list[str]) -> bool:
     )
 
 
-def _decode_challenge(transport: Wire, name: str, reply: Reply) -> bytes:
+def _decode_challenge(transport: Transport, name: str, reply: Reply) -> bytes:
     try:
         return binascii.a2b_base64(reply.text.encode(), strict_mode=True) if reply.text else b""
     except ValueError:
@@ -142,7 +144,7 @@ def _decode_challenge(transport: Wire, name: str, reply: Reply) -> bytes:
         ) from None
 
 
-def _cancel(transport: Wire) -> None:
+def _cancel(transport: Transport) -> None:
     """Cancel the exchange (RFC 4954 4); the server's 501 is of no interest."""
     with contextlib.suppress(MailError):
         transport.command("*")

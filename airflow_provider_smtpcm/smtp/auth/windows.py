@@ -32,7 +32,7 @@ from airflow_provider_smtpcm.smtp.auth.sasl import (
     ntlm_mechanism,
 )
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 
 if TYPE_CHECKING:
     from spnego.channel_bindings import GssChannelBindings
@@ -67,7 +67,9 @@ class WindowsAuthenticator:
         self._has_succeeded = False
         self._refused: AuthenticationError | None = None
 
-    def authenticate(self, transport: Wire, extensions: Mapping[str, str], *, trace: Trace = LOG) -> Authentication:
+    def authenticate(
+        self, transport: Transport, extensions: Mapping[str, str], *, trace: Trace = LOG
+    ) -> Authentication:
         """Sign in over this connection.
 
         Args:
@@ -88,10 +90,12 @@ class WindowsAuthenticator:
             clear_frames(error, handled)
             raise
 
-    def _sign_in_first(self, transport: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
+    def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         # Each holder may use up a deadline of its own, so none waits for all of them.
         if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
-            raise transport.no_answer("did not end the sign-in of another session, whose outcome this one waited for,")
+            raise transport.deadline_error(
+                "did not end the sign-in of another session, whose outcome this one waited for,"
+            )
         try:
             if self._refused is not None:
                 raise copy.copy(self._refused)  # without the frames of another thread
@@ -106,7 +110,7 @@ class WindowsAuthenticator:
         finally:
             self._first_sign_in_lock.release()
 
-    def _sign_in(self, transport: Wire, extensions: Mapping[str, str], trace: Trace) -> Authentication:
+    def _sign_in(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
         if not _NTLM_MECHANISMS.keys() & set(offered):
@@ -131,7 +135,7 @@ class WindowsAuthenticator:
         return authentication
 
     def _choose_protocol(
-        self, offered: list[str], bindings: GssChannelBindings | None, transport: Wire, trace: Trace
+        self, offered: list[str], bindings: GssChannelBindings | None, transport: Transport, trace: Trace
     ) -> tuple[Authentication, Mechanism]:
         """Return the way to sign in, ready to begin."""
         protocol = self._manager.windows_protocol
@@ -235,7 +239,7 @@ class WindowsAuthenticator:
         return authentication, _NTLM_MECHANISMS[name](context, token)
 
 
-def _no_mechanism(transport: Wire, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
+def _no_mechanism(transport: Transport, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
     if offered:
         return AuthenticationError(
             f"{transport.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "

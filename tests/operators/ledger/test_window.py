@@ -14,7 +14,8 @@ from airflow_provider_smtpcm.ledger.ledger import Ledger
 from airflow_provider_smtpcm.ledger.record import MARK, Block, Standing, State
 from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.queue import SendRequest
 from tests.operators.ledger.stores import Memory
 
 
@@ -172,7 +173,7 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
         clock.now += 0.2
         for errand in in_flight:
             accepted = Delivery(index=errand.index, message_id="", outcome=Outcome.ACCEPTED)
-            journal.heard(accepted, ())
+            journal.on_result(accepted, ())
         answered += len(in_flight)
     ledger.end(Standing.CLOSED)
     assert answered == 80

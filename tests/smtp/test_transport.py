@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_smtpcm.errors import ConnectionLostError
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 
 
 @contextlib.contextmanager
-def line(tls: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> Iterator[tuple[Wire, socket.socket]]:
+def line(tls: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> Iterator[tuple[Transport, socket.socket]]:
     """A wire with small buffers, and the other end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
@@ -28,8 +28,8 @@ def line(tls: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> Iterator[tuple[Wi
         ours = tls[1].wrap_socket(ours, server_hostname="127.0.0.1")
         shake.join()
         (theirs,) = ends
-    wire = Wire(ours, peer="mail.corp.example:25", timeout=1)
-    wire.do_not_wait()
+    wire = Transport(ours, peer="mail.corp.example:25", timeout=1)
+    wire.set_nonblocking()
     with theirs:
         yield wire, theirs
     wire.close()
@@ -38,7 +38,7 @@ def line(tls: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> Iterator[tuple[Wi
 @pytest.fixture(params=["clear text", "TLS"])
 def connected(
     request: pytest.FixtureRequest, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> Iterator[tuple[Wire, socket.socket]]:
+) -> Iterator[tuple[Transport, socket.socket]]:
     """Both ends of a line."""
     with line(tls_contexts if request.param == "TLS" else None) as both:
         yield both
@@ -54,7 +54,7 @@ def read_up_to(size: int, theirs: socket.socket) -> bytes:
     return found
 
 
-def test_what_did_not_count_as_sent_was_not_read(connected: tuple[Wire, socket.socket]) -> None:
+def test_what_did_not_count_as_sent_was_not_read(connected: tuple[Transport, socket.socket]) -> None:
     """Or a final dot that was out would be taken for one that was not, and its mail be sent again."""
     wire, theirs = connected
     text = bytes(range(256)) * 40_000
@@ -63,7 +63,7 @@ def test_what_did_not_count_as_sent_was_not_read(connected: tuple[Wire, socket.s
     assert read_up_to(len(text), theirs) == text[:sent]
 
 
-def test_a_line_that_broke_is_lost_in_both_directions(connected: tuple[Wire, socket.socket]) -> None:
+def test_a_line_that_broke_is_lost_in_both_directions(connected: tuple[Transport, socket.socket]) -> None:
     """At the latest the second time, since the first one may only find out."""
     wire, theirs = connected
     theirs.close()
@@ -73,7 +73,7 @@ def test_a_line_that_broke_is_lost_in_both_directions(connected: tuple[Wire, soc
         wire.receive_some()
 
 
-def test_nothing_is_waited_for(connected: tuple[Wire, socket.socket]) -> None:
+def test_nothing_is_waited_for(connected: tuple[Transport, socket.socket]) -> None:
     """Neither an answer nor room."""
     wire, _ = connected
     wire.receive_some()
@@ -82,7 +82,7 @@ def test_nothing_is_waited_for(connected: tuple[Wire, socket.socket]) -> None:
     assert wire.send_some(b"x" * 100_000) == 0
 
 
-def test_the_rest_goes_where_it_was_left(connected: tuple[Wire, socket.socket]) -> None:
+def test_the_rest_goes_where_it_was_left(connected: tuple[Transport, socket.socket]) -> None:
     """However often there was no room for it."""
     wire, theirs = connected
     text = bytes(range(251)) * 4_000
@@ -96,13 +96,13 @@ def test_the_rest_goes_where_it_was_left(connected: tuple[Wire, socket.socket]) 
     assert found == [text]
 
 
-def test_an_answer_of_many_records_is_taken_in_whole(connected: tuple[Wire, socket.socket]) -> None:
+def test_an_answer_of_many_records_is_taken_in_whole(connected: tuple[Transport, socket.socket]) -> None:
     """What TLS has decrypted, no `poll` shows."""
     wire, theirs = connected
     theirs.sendall(b"250-yes\r\n" * 3000 + b"250 yes\r\n")
     wire._sock.settimeout(1)
     wire.receive_some()
-    wire.do_not_wait()
+    wire.set_nonblocking()
     pending = wire._sock.pending() if isinstance(wire._sock, ssl.SSLSocket) else 0
     assert pending == 0
     assert wire.replies.pending > 0

@@ -17,11 +17,12 @@ from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import session
 from airflow_provider_smtpcm.smtp.batch import BatchSender
-from airflow_provider_smtpcm.smtp.cancellation import Stop
-from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest, in_order
-from tests.smtp.many.batches import letter, outcomes, send
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from tests.smtp.batch.batches import letter, outcomes, requests, send
 from tests.smtp.server import MESSAGE, Server
-from tests.smtp.test_batch import at_first, batch
+from tests.smtp.test_retried_batches import at_first, batch
 
 
 @pytest.fixture
@@ -105,18 +106,18 @@ def test_who_has_nothing_more_until_a_delivery_is_asked_after_it() -> None:
 @pytest.mark.parametrize("rate_limit", [1e-5, 1e-300, 1e-320])
 def test_a_limit_of_a_mail_in_months_is_kept(rate_limit: float) -> None:
     """The system's own clocks would overflow."""
-    stop = Stop()
+    stop = CancellationToken()
     with Server() as server:
         manager = server.manager()
         sending = BatchSender(
-            in_order([letter(0), letter(1)]),
+            requests([letter(0), letter(1)]),
             manager,
             lambda: session.Session(manager).open(),
             rate_limit=rate_limit,
-            stop=stop,
+            cancellation=stop,
         ).deliveries()
         assert next(sending).outcome == "accepted"
-        threading.Timer(0.2, stop.ask).start()
+        threading.Timer(0.2, stop.cancel).start()
         assert next(sending).outcome == "not_sent"
         assert list(sending) == []
     assert len(server.stored) == 1
@@ -130,7 +131,7 @@ def test_any_time_can_be_waited_for(seconds: float) -> None:
     with ours, theirs:
         mailing._poll.register(ours, 1)
         theirs.send(b"!")
-        mailing._background = many.Background(many._close)
+        mailing._background = many.BackgroundTasks(many._discard)
         mailing._wait(seconds)
         mailing._background.close()
 
@@ -190,7 +191,7 @@ def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
     with Server(silent_at_the_end) as server:
         opened = [session.Session(server.manager()).open() for _ in range(6)]
         mailing = BatchSender(iter(()), server.manager(), None)
-        mailing._background = many.Background(many._close)
+        mailing._background = many.BackgroundTasks(many._discard)
         for one in opened:
             mailing._background.run(lambda one=one: one)  # type: ignore[misc]
         while mailing._background._results.qsize() < 6:

@@ -26,8 +26,9 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import retry as module
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
-from airflow_provider_smtpcm.smtp.retry import RetryQueue, who_is_left
+from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.retry import RetryQueue, pending_recipients
 
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
 LATER, NEVER = Reply(code=451, text="later"), Reply(code=550, text="no")
@@ -67,7 +68,7 @@ def refused(index: int = 0) -> Delivery:
 
 def settled(patience: RetryQueue, delivery: Delivery) -> Delivery | None:
     """What comes out when this comes in."""
-    return patience.settle(delivery, patience.left(delivery))
+    return patience.settle(delivery, patience.pending_recipients(delivery))
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +96,7 @@ def test_what_may_have_been_delivered_or_was_refused_for_good_has_no_further_tur
     patience = RetryQueue(iter((errand(0, A, B),)), 60)
     turns = iter(patience)
     next(turns)
-    assert patience.left(delivery) == ()
+    assert patience.pending_recipients(delivery) == ()
     assert settled(patience, delivery) is delivery
     assert list(turns) == []
 
@@ -160,7 +161,7 @@ def test_those_are_left_whom_another_try_may_reach_and_cannot_reach_twice(
     delivery: Delivery, left: tuple[str, ...]
 ) -> None:
     """Whoever has it, and whoever was refused for good, is not among them."""
-    assert who_is_left(delivery, errand(0, A, B, C)) == left
+    assert pending_recipients(delivery, errand(0, A, B, C)) == left
 
 
 def test_of_a_mail_that_some_have_the_others_alone_are_asked() -> None:
@@ -202,7 +203,7 @@ def test_each_wait_is_twice_the_one_before_up_to_a_longest_and_never_quite_the_s
 
 def test_no_mail_is_begun_while_very_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory does not grow with the number of mails that a server refuses."""
-    monkeypatch.setattr(module, "MAY_WAIT", 3)
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
     monkeypatch.setattr(module, "FIRST_WAIT", 0.2)
     patience = RetryQueue(map(errand, range(5)), 60)
     turns = iter(patience)
@@ -281,8 +282,8 @@ def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
         next(turns)
     waiting = [refused(index) for index in (2, 0)]
     assert [settled(patience, delivery) for delivery in waiting] == [None, None]
-    assert patience.give_up(()) == [waiting[1], waiting[0]]
-    assert patience.give_up(()) == []
+    assert patience.abandon(()) == [waiting[1], waiting[0]]
+    assert patience.abandon(()) == []
 
 
 def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +296,9 @@ def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeyp
     for index in range(2):
         settled(patience, refused(index))
     assert (
-        {turn.index for turn in (next(turns), next(turns)) if isinstance(turn, SendRequest)} == patience.out == {0, 1}
+        {turn.index for turn in (next(turns), next(turns)) if isinstance(turn, SendRequest)}
+        == patience.in_flight
+        == {0, 1}
     )
-    assert patience.give_up(patience.out) == []
-    assert [delivery.index for delivery in patience.give_up({0})] == [1]
+    assert patience.abandon(patience.in_flight) == []
+    assert [delivery.index for delivery in patience.abandon({0})] == [1]

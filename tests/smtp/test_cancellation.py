@@ -20,12 +20,13 @@ from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
-from airflow_provider_smtpcm.smtp.cancellation import Stop
-from airflow_provider_smtpcm.smtp.delivery import SendRequest, in_order
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from tests.smtp.batch.batches import requests
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import MESSAGE, Server
-from tests.smtp.test_batch import A, B, at_first, batch, letter
 from tests.smtp.test_pipelining import BYE, HELLO, QUEUED, WANTED
+from tests.smtp.test_retried_batches import A, B, at_first, batch, letter
 
 ManagerFor = Callable[..., SmtpConnectionManager]
 PLAIN = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"
@@ -54,20 +55,20 @@ def stopped(
     after: float = 0.05,
 ) -> dict[int, Delivery]:
     """What becomes of the mails when somebody asks to end in the middle; by their place."""
-    stop = Stop()
+    stop = CancellationToken()
 
     def ask() -> None:
         until = time.monotonic() + 5
         while not when(dialogue) and time.monotonic() < until:
             time.sleep(0.002)
         time.sleep(after)
-        stop.ask("the worker is shut down")
+        stop.cancel("the worker is shut down")
 
     asking = threading.Thread(target=ask)
     asking.start()
     began = time.monotonic()
     # Who says that there is nothing just now is known to be quick, so that mails follow on each other's heels.
-    found = list(batch(manager, iter((-math.inf, *in_order(mails))), stop=stop))
+    found = list(batch(manager, iter((-math.inf, *requests(mails))), stop=stop))
     asking.join()
     assert time.monotonic() - began < 4
     assert len({delivery.index for delivery in found}) == len(found)
@@ -84,7 +85,7 @@ def assert_stopped(delivery: Delivery) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "_WINDING_UP", 0.6)
+    monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.6)
     monkeypatch.setattr(patience, "FIRST_WAIT", 5.0)
 
 
@@ -93,8 +94,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_who_was_asked_beforehand_bothers_no_server(manager_for: ManagerFor) -> None:
     """A worker that is shut down while a task begins."""
-    stop = Stop()
-    stop.ask()
+    stop = CancellationToken()
+    stop.cancel()
     with Dialogue("S: 220 mail") as dialogue:
         assert list(batch(manager_for(dialogue), [letter(0), letter(1)], stop=stop)) == []
         assert not dialogue.connected
@@ -114,11 +115,11 @@ def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) ->
 def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor) -> None:
     """While the next mail is waited for."""
     errands: list[SendRequest | float] = [SendRequest(0, letter(0)), math.inf]
-    stop = Stop()
+    stop = CancellationToken()
     with Dialogue(script(HELLO, GROUP, WANTED, "MESSAGE", QUEUED, BYE)) as dialogue:
         sending = batch(manager_for(dialogue), iter(errands), stop=stop)
         assert next(sending).outcome == "accepted"
-        threading.Timer(0.1, stop.ask).start()
+        threading.Timer(0.1, stop.cancel).start()
         began = time.monotonic()
         assert list(sending) == []
         assert time.monotonic() - began < 10
@@ -153,7 +154,7 @@ def test_good_byes_that_are_not_answered_are_not_waited_for(
     manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow kills a task soon after it asked it to end, and there are things to write down."""
-    monkeypatch.setattr(many, "_GOOD_BYE", 0.2)
+    monkeypatch.setattr(many, "_CANCEL_QUIT_SECONDS", 0.2)
     with Dialogue(script(PLAIN, *STEPS[:1], "PAUSE", STEPS[1], "C: RSET", "HANG")) as dialogue:
         began = time.monotonic()
         found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("MAIL"))
@@ -269,8 +270,8 @@ def test_a_mail_that_waits_for_another_turn_is_told_as_it_stood(
     about: str, outcome: str, accepted: tuple[str, ...]
 ) -> None:
     """Not as one that was never begun."""
-    stop = Stop()
-    threading.Timer(0.4, stop.ask).start()
+    stop = CancellationToken()
+    threading.Timer(0.4, stop.cancel).start()
     with Server(at_first(2, "450 4.2.0 later", about)) as server:
         began = time.monotonic()
         (found,) = batch(server.manager(), [letter(0)], stop=stop)
@@ -281,7 +282,7 @@ def test_a_mail_that_waits_for_another_turn_is_told_as_it_stood(
 
 def test_a_store_that_does_not_answer_holds_nobody_up() -> None:
     """A file that is being measured when the task is asked to end; nor does waiting for it take any processor time."""
-    over, stop = threading.Event(), Stop()
+    over, stop = threading.Event(), CancellationToken()
 
     class Slow:
         name = "report.csv"
@@ -293,7 +294,7 @@ def test_a_store_that_does_not_answer_holds_nobody_up() -> None:
         def open(self, mode: str) -> BinaryIO:
             raise LookupError(mode)
 
-    threading.Timer(0.2, stop.ask).start()
+    threading.Timer(0.2, stop.cancel).start()
     with Server() as server:
         began, used = time.monotonic(), time.process_time()
         (found,) = batch(server.manager(), [letter(0, attachments=[Attachment(Slow())])], stop=stop)
@@ -305,9 +306,9 @@ def test_a_store_that_does_not_answer_holds_nobody_up() -> None:
 
 def test_who_is_asked_while_a_server_is_away_does_not_wait_for_it() -> None:
     """It would be tried for a minute."""
-    stop = Stop()
+    stop = CancellationToken()
     manager = SmtpConnectionManager(host="127.0.0.1", port=1, ssl_mode="none", timeout=5.0)
-    threading.Timer(0.3, stop.ask).start()
+    threading.Timer(0.3, stop.cancel).start()
     began = time.monotonic()
     (found,) = batch(manager, [letter(0)], stop=stop, retry_for=60)
     assert time.monotonic() - began < 10
@@ -323,10 +324,10 @@ def test_a_signal_in_the_middle_of_a_batch_loses_and_doubles_nothing(connections
     """At whatever moment it comes: what was stored is what is told, and the server saw whole mails only."""
     offers = ("PIPELINING", "SIZE 0", "8BITMIME") if pipelining else ("SIZE 0", "8BITMIME")
     for attempt in range(5):
-        stop = Stop()
+        stop = CancellationToken()
 
-        def ask(_number: int, _frame: object, stop: Stop = stop) -> None:
-            stop.ask()
+        def ask(_number: int, _frame: object, stop: CancellationToken = stop) -> None:
+            stop.cancel()
 
         def mails() -> Iterator[SendRequest]:
             for number in range(100_000):
@@ -350,8 +351,8 @@ def test_a_signal_in_the_middle_of_a_batch_loses_and_doubles_nothing(connections
 
 def test_a_signal_wakes_who_waits(manager_for: ManagerFor) -> None:
     """Nothing else happens that would."""
-    stop = Stop()
-    before = signal.signal(signal.SIGALRM, lambda _number, _frame: stop.ask())
+    stop = CancellationToken()
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: stop.cancel())
     signal.setitimer(signal.ITIMER_REAL, 0.3)
 
     def say_nothing(about: str) -> str | None:

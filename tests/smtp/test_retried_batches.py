@@ -20,10 +20,11 @@ from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as pace
 from airflow_provider_smtpcm.smtp.batch import BatchSender
-from airflow_provider_smtpcm.smtp.cancellation import Stop
-from airflow_provider_smtpcm.smtp.delivery import SendRequest, in_order
-from airflow_provider_smtpcm.smtp.retry import Journal, deliveries
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.retry import Journal, RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.batch.batches import requests
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
 
 A, B = "a@corp.example", "b@corp.example"
@@ -48,23 +49,21 @@ def batch(
     *,
     retry_for: float = 10,
     journal: Journal | None = None,
-    stop: Stop | None = None,
+    stop: CancellationToken | None = None,
     connections: int = 1,
 ) -> Generator[Delivery, None, None]:
     """Send them as the hook does."""
-    errands = in_order(mails) if isinstance(mails, list) else mails
-
-    def send(admitted: Iterator[SendRequest | float]) -> BatchSender:
-        return BatchSender(
-            admitted,
-            manager,
-            lambda: Session(manager).open(),
-            connections=connections,
-            open_for=retry_for,
-            stop=stop,
-        )
-
-    return deliveries(errands, send, retry_for=retry_for, journal=journal)  # type: ignore[arg-type]
+    given = requests(mails) if isinstance(mails, list) else mails
+    retries = RetryQueue(given, retry_for, journal=journal)  # type: ignore[arg-type]
+    sender = BatchSender(
+        retries.admitted(),
+        manager,
+        lambda: Session(manager).open(),
+        connections=connections,
+        retry_connect_for=retry_for,
+        cancellation=stop,
+    )
+    return retries.deliveries(sender)
 
 
 def outcomes(found: list[Delivery]) -> list[str]:
@@ -95,16 +94,16 @@ class Diary:
                 self.in_doubt.add(errand.index)
             yield errand
 
-    def wakes(self, wake: Callable[[], None]) -> None:
+    def set_wakeup(self, wake: Callable[[], None]) -> None:
         """It never waits."""
 
-    def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
+    def on_result(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Whatever became of it."""
         self.pages.append((str(delivery.outcome), delivery.index))
         self.left.append(left)
         self.in_doubt.remove(delivery.index)
 
-    def told(self, delivery: Delivery) -> Delivery:
+    def annotate(self, delivery: Delivery) -> Delivery:
         """There was no earlier try."""
         return delivery
 

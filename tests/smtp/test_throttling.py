@@ -15,10 +15,11 @@ import pytest
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Phase, Reply
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as module
-from airflow_provider_smtpcm.smtp.delivery import SendRequest, in_order
-from airflow_provider_smtpcm.smtp.throttling import OPENINGS_BEFORE_GIVING_UP, Openings, RateController, is_busy
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.throttling import MAX_CONNECT_FAILURES, ConnectBackoff, RateController, is_busy
+from tests.smtp.batch.batches import requests
 from tests.smtp.server import Server
-from tests.smtp.test_batch import B, batch, letter, outcomes
+from tests.smtp.test_retried_batches import B, batch, letter, outcomes
 
 AWAY = ConnectError("nobody is there")
 
@@ -83,12 +84,12 @@ def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one
     """Up to a longest pause."""
     pace, waits, counts = RateController(8, None), [], []
     for _ in range(5):
-        wait = pace.busy()
+        wait = pace.on_busy()
         assert wait is not None
-        assert not pace.due()
+        assert not pace.is_due()
         waits.append(wait)
         counts.append(pace.connections)
-        pace._next_at = pace._paused_until = time.monotonic()
+        pace.next_at = pace._paused_until = time.monotonic()
     assert counts == [4, 2, 1, 1, 1]
     for number, wait in enumerate(waits):
         assert 0.01 * 2**number <= wait <= 0.02 * 2**number
@@ -97,17 +98,17 @@ def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one
 def test_complaints_about_what_went_before_the_pause_count_as_one() -> None:
     """Eight connections have eight mails in flight."""
     pace = RateController(8, None)
-    assert pace.busy() is not None
-    assert [pace.busy() for _ in range(7)] == [None] * 7
+    assert pace.on_busy() is not None
+    assert [pace.on_busy() for _ in range(7)] == [None] * 7
     assert pace.connections == 4
 
 
 def test_a_complaint_does_not_make_a_limited_rate_any_faster() -> None:
     """A pause is half a second, and a mail a minute is a mail a minute."""
     pace = RateController(1, 1)
-    pace.begun()
+    pace.on_begin()
     next_at = pace.next_at
-    pace.busy()
+    pace.on_busy()
     assert pace.next_at >= next_at
 
 
@@ -117,18 +118,18 @@ def test_connections_come_back_one_by_one_and_more_slowly_each_time() -> None:
     def acceptances_until(connections: int) -> int:
         accepted = 0
         while pace.connections < connections:
-            pace.accepted()
+            pace.on_accepted()
             accepted += 1
         return accepted
 
     pace = RateController(3, None)
-    pace.fewer(1)
+    pace.limit_connections(1)
     first = acceptances_until(2)
     assert acceptances_until(3) >= first
-    pace.fewer(2)
+    pace.limit_connections(2)
     assert acceptances_until(3) > first
     for _ in range(20):
-        pace.fewer(2)
+        pace.limit_connections(2)
     assert acceptances_until(3) <= 2 * module._LONGEST_RECOVERY
 
 
@@ -136,23 +137,23 @@ def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -
     """A hundred thousand mails would take days."""
     pace = RateController(1, None)
     for _ in range(100):
-        wait = pace.busy()
+        wait = pace.on_busy()
         assert wait is not None
         assert wait <= 0.02
-        pace._next_at = pace._paused_until = time.monotonic()
+        pace.next_at = pace._paused_until = time.monotonic()
         for _ in range(20):
-            pace.accepted()
+            pace.on_accepted()
 
 
 def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
     """What happened in the night is forgotten in the morning."""
     pace = RateController(1, None)
     for _ in range(8):
-        pace.busy()
-        pace._next_at = pace._paused_until = time.monotonic()
+        pace.on_busy()
+        pace.next_at = pace._paused_until = time.monotonic()
     for _ in range(100):
-        pace.accepted()
-    wait = pace.busy()
+        pace.on_accepted()
+    wait = pace.on_busy()
     assert wait is not None
     assert wait <= 0.02
 
@@ -181,14 +182,14 @@ class Clock:
         taken: list[float] = []
         while len(taken) < mails:
             self.now = max(self.now, pace.next_at) + 0.001
-            pace.begun()
+            pace.on_begin()
             asked = [moment for moment in asked if moment > self.now - window]
             asked.append(self.now)
             if len(asked) > limit and self.now < until:
-                pace.busy()
+                pace.on_busy()
             else:
                 taken.append(self.now)
-                pace.accepted()
+                pace.on_accepted()
         return taken
 
 
@@ -234,14 +235,14 @@ def test_a_long_silence_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_will_not_pass_is_not_tried_again() -> None:
     """A password does not become right."""
-    assert Openings(60).failed(AuthenticationError("no"))
+    assert ConnectBackoff(60).on_failure(AuthenticationError("no"))
 
 
 def test_where_nobody_waits_a_few_openings_are_enough() -> None:
     """Each costs a mail."""
-    openings = Openings(0)
-    assert [openings.failed(AWAY) for _ in range(OPENINGS_BEFORE_GIVING_UP)] == [
-        *[False] * (OPENINGS_BEFORE_GIVING_UP - 1),
+    openings = ConnectBackoff(0)
+    assert [openings.on_failure(AWAY) for _ in range(MAX_CONNECT_FAILURES)] == [
+        *[False] * (MAX_CONNECT_FAILURES - 1),
         True,
     ]
 
@@ -252,26 +253,26 @@ def test_a_server_that_is_away_is_tried_for_so_many_seconds_after_waits_that_dou
     """From the first failure in a row; who was reached in between begins anew."""
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    openings = Openings(0.3)
+    openings = ConnectBackoff(0.3)
     tries = 1
-    while not openings.failed(AWAY):
+    while not openings.on_failure(AWAY):
         tries += 1
-        while not openings.due():
+        while not openings.is_due():
             clock[0] += 0.001
     assert 3 <= tries <= 7
     assert clock[0] - 100 <= 0.3
-    openings.succeeded()
-    assert openings.due()
-    assert not openings.failed(AWAY)
+    openings.on_success()
+    assert openings.is_due()
+    assert not openings.on_failure(AWAY)
 
 
 @pytest.mark.parametrize("seconds", [1e6, math.inf])
 def test_a_server_that_is_away_for_days_is_tried_after_the_longest_pause_each_time(seconds: float) -> None:
     """A power of two of so many failures is more than a number holds."""
-    openings = Openings(seconds)
+    openings = ConnectBackoff(seconds)
     for _ in range(1100):
         now = time.monotonic()
-        assert not openings.failed(AWAY)
+        assert not openings.on_failure(AWAY)
         assert openings.next_at - now <= module.LONGEST_PAUSE + 1
 
 
@@ -305,7 +306,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
     """As Exchange's MessageRateLimit: so many in a while, what is refused counts too, and the line is closed."""
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.025)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
-    monkeypatch.setattr(module, "_WORTH_LEARNING", 0.005)
+    monkeypatch.setattr(module, "_SHORTEST_INTERVAL", 0.005)
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.05)
     monkeypatch.setattr(patience, "LONGEST_WAIT", 3.0)
     lock, asked = threading.Lock(), deque([-math.inf] * 3, maxlen=3)
@@ -327,7 +328,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
 
 def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where everybody's copy goes to an address that is gone, a complaint now and then does not end the batch."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._ENDURANCE", 0.1)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_BUSY_SECONDS", 0.1)
     mails = 0
 
     def decide(about: str) -> str | None:
@@ -338,7 +339,7 @@ def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatc
         return "550 5.1.1 no such mailbox" if about.startswith(f"RCPT TO:<{B}>") else None
 
     def slowly() -> Iterator[SendRequest]:
-        for errand in in_order([letter(number) for number in range(100)]):
+        for errand in requests([letter(number) for number in range(100)]):
             time.sleep(0.005)
             yield errand
 

@@ -8,18 +8,18 @@ import threading
 
 import pytest
 
-from airflow_provider_smtpcm.smtp.cancellation import Stop
-from airflow_provider_smtpcm.smtp.threads import Background
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from tests.interruptions import Moments, TimeLimit, watched
 
 
 def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system gives the number of a closed pipe to the next socket, which may lead to a mail server."""
-    background: Background[None] = Background(lambda _: None)
-    stop = Stop()
-    stop.wake = background.ring
+    background: BackgroundTasks[None] = BackgroundTasks(lambda _: None)
+    stop = CancellationToken()
+    stop.wake = background.wake
     about_to_ring, opened = threading.Event(), threading.Event()
-    ring = background._ring
+    ring = background._signal
 
     def ring_late() -> None:
         about_to_ring.set()
@@ -27,8 +27,8 @@ def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monk
         with contextlib.suppress(OSError):
             ring()
 
-    monkeypatch.setattr(background, "_ring", ring_late)
-    asking = threading.Thread(target=stop.ask)
+    monkeypatch.setattr(background, "_signal", ring_late)
+    asking = threading.Thread(target=stop.cancel)
     asking.start()
     assert about_to_ring.wait(5)
     background.close()
@@ -46,23 +46,23 @@ def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monk
 
 def test_a_signal_handler_may_ring_while_its_own_thread_holds_the_lock() -> None:
     """It has broken into it."""
-    background: Background[None] = Background(lambda _: None)
+    background: BackgroundTasks[None] = BackgroundTasks(lambda _: None)
     rung = threading.Event()
 
     def ring_within() -> None:
         with background._lock:
-            background.ring()
+            background.wake()
         rung.set()
 
     threading.Thread(target=ring_within, daemon=True).start()
     assert rung.wait(5)
     background.close()
-    background.ring()
+    background.wake()
 
 
 def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has come to its limit of threads sends with few sessions."""
-    background: Background[str] = Background(lambda _: None)
+    background: BackgroundTasks[str] = BackgroundTasks(lambda _: None)
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -78,14 +78,14 @@ def test_an_interruption_anywhere_holds_up_nobody_else() -> None:
     """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
 
     def check(at: int | None) -> int:
-        background: Background[None] = Background(lambda _: None)
+        background: BackgroundTasks[None] = BackgroundTasks(lambda _: None)
         moments = Moments(at, lambda: True)
         with contextlib.suppress(TimeLimit), watched(moments):
-            background.ring()
+            background.wake()
             background.close()
         with contextlib.suppress(OSError):  # the pipe is closed already
             background.close()
-        ringing = threading.Thread(target=background.ring, daemon=True)
+        ringing = threading.Thread(target=background.wake, daemon=True)
         ringing.start()
         ringing.join(5)
         assert not ringing.is_alive(), f"interrupted at {at}"

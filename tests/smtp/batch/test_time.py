@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.throttling import RateController
+from tests.smtp.batch.batches import letter, outcomes, send, send_through_a_strait
 from tests.smtp.dialogue import Dialogue
-from tests.smtp.many.batches import letter, outcomes, send, send_through_a_strait
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_pipelining import BYE, ENVELOPE, HELLO, QUEUED, WANTED
 
@@ -72,13 +72,13 @@ def test_waiting_takes_no_processor_time(manager_for: ManagerFor) -> None:
 def test_no_more_mails_a_minute_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """From one to the next at least the time that is due, a second connection and a slow beginning or not."""
     begun: list[float] = []
-    begin = RateController.begun
+    begin = RateController.on_begin
 
     def note_and_begin(pace: RateController) -> None:
         begun.append(time.monotonic())
         begin(pace)
 
-    monkeypatch.setattr(RateController, "begun", note_and_begin)
+    monkeypatch.setattr(RateController, "on_begin", note_and_begin)
 
     def slow(about: str) -> str | None:
         time.sleep(0.12 if about == "CONNECT" else 0)
@@ -103,7 +103,7 @@ def test_what_makes_no_sense_is_refused_at_once(wrong: dict[str, int]) -> None:
 
 def test_a_server_that_is_busy_for_ever_is_left_to_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mails behind are told as not sent, and may be tried again; the batch ends."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._ENDURANCE", 0.3)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_BUSY_SECONDS", 0.3)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", 0.05)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.LONGEST_PAUSE", 0.1)
 

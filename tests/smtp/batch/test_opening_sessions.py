@@ -11,10 +11,9 @@ from airflow_provider_smtpcm.errors import (
     AuthenticationError,
     ConnectError,
 )
-from airflow_provider_smtpcm.smtp.batch import send_many
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.throttling import OPENINGS_BEFORE_GIVING_UP
-from tests.smtp.many.batches import letter, outcomes, send
+from airflow_provider_smtpcm.smtp.throttling import MAX_CONNECT_FAILURES
+from tests.smtp.batch.batches import letter, outcomes, send, send_many
 from tests.smtp.server import Limit, Server
 
 
@@ -30,7 +29,7 @@ def test_a_server_that_is_down_is_asked_a_few_times_and_no_more() -> None:
     manager = SmtpConnectionManager(host="127.0.0.1", ssl_mode="none")
     found = list(send_many([letter(number) for number in range(50)], manager, refuse, connections=4))
     assert outcomes(found) == ["not_sent"] * 50
-    assert attempts <= OPENINGS_BEFORE_GIVING_UP * 4
+    assert attempts <= MAX_CONNECT_FAILURES * 4
     assert all(delivery.error is not None and delivery.error.retryable for delivery in found)
 
 

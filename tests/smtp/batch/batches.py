@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery
-from airflow_provider_smtpcm.smtp.batch import send_many
+from airflow_provider_smtpcm.smtp.batch import BatchSender
+from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.server import MESSAGE, Server
 
@@ -29,6 +30,11 @@ def letter(number: int, *to: str, size: int = 0, text: str = "All is well.") -> 
     )
 
 
+def send_many(mails: Iterable[Mail], *manager_and_opener: object, **options: object) -> Generator[Delivery, None, None]:
+    """Send them through a batch sender."""
+    return BatchSender(mails, *manager_and_opener, **options).deliveries()  # type: ignore[arg-type]
+
+
 def send(manager: SmtpConnectionManager, mails: Iterable[Mail], **how: object) -> Generator[Delivery, None, None]:
     """Send them through sessions that are opened as they are needed."""
     return send_many(mails, manager, lambda: Session(manager).open(), **how)  # type: ignore[arg-type]
@@ -41,7 +47,7 @@ def send_through_a_strait(
 
     def open_session() -> Session:
         session = Session(manager).open()
-        session.wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        session.transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return session
 
     return send_many(mails, manager, open_session, **how)  # type: ignore[arg-type]
@@ -51,6 +57,11 @@ def outcomes(deliveries: list[Delivery]) -> list[str]:
     """What became of each mail, in their order."""
     assert sorted(delivery.index for delivery in deliveries) == list(range(len(deliveries)))
     return [str(delivery.outcome) for delivery in sorted(deliveries, key=lambda delivery: delivery.index)]
+
+
+def requests(mails: Iterable[Mail]) -> Iterator[SendRequest]:
+    """A request for each mail, in their order."""
+    return (SendRequest(index, mail) for index, mail in enumerate(mails))
 
 
 class TimeLimit(BaseException):

@@ -15,12 +15,12 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery
-from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, only_delivery
+from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
 from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
-from airflow_provider_smtpcm.smtp.transport import Wire
+from airflow_provider_smtpcm.smtp.transport import Transport
 from tests.interruptions import Moments, TimeLimit, watched
+from tests.smtp.batch.batches import NO_FROM, interrupted, letter, send, silent_server
 from tests.smtp.dialogue import Dialogue
-from tests.smtp.many.batches import NO_FROM, interrupted, letter, send, silent_server
 from tests.smtp.server import Server
 from tests.smtp.test_pipelining import ENVELOPE, HELLO, QUEUED, WANTED
 
@@ -104,28 +104,28 @@ def test_control_c_stays_what_it_is() -> None:
 
 def test_an_interruption_while_the_final_dot_goes_out_finds_it_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The octets are the system's before the program knows so."""
-    send_some = Wire.send_some
+    send_some = Transport.send_some
 
-    def send_and_stop(wire: Wire, octets: bytes) -> int:
+    def send_and_stop(wire: Transport, octets: bytes) -> int:
         sent = send_some(wire, octets)
         if bytes(octets).startswith(b"Date:"):
             raise TimeLimit
         return sent
 
-    monkeypatch.setattr(Wire, "send_some", send_and_stop)
+    monkeypatch.setattr(Transport, "send_some", send_and_stop)
     assert [(delivery.index, delivery.outcome) for delivery in _told_to_the_end()] == [(0, "unknown")]
 
 
 def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mail was accepted, and nobody else knows."""
 
-    def stop_when_heard(lane: PipelinedSession) -> None:
-        listen(lane)
-        if not lane.busy:
+    def stop_when_heard(session: PipelinedSession) -> None:
+        receive(session)
+        if not session.is_busy:
             raise TimeLimit
 
-    listen = PipelinedSession.listen
-    monkeypatch.setattr(PipelinedSession, "listen", stop_when_heard)
+    receive = PipelinedSession.receive
+    monkeypatch.setattr(PipelinedSession, "receive", stop_when_heard)
     assert [(delivery.index, delivery.outcome) for delivery in _told_to_the_end()] == [(0, "accepted")]
 
 
@@ -165,7 +165,7 @@ def test_who_was_accepted_before_the_interruption_is_told_with_those_who_were_no
         assert (delivery.outcome, delivery.accepted) == ("partial", ("a0@corp.example",))
         assert "not sent to b0@corp.example: It was not sent: the task was interrupted" in str(delivery.error)
         with pytest.raises(InterruptedDeliveryError) as caught:
-            only_delivery(iter_then(delivery, TimeLimit()))
+            get_single_delivery(iter_then(delivery, TimeLimit()))
         assert caught.value.delivery is delivery
         assert caught.value.retryable
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.smtp import throttling as pace
-from tests.smtp.many.batches import letter, outcomes, send
+from tests.smtp.batch.batches import letter, outcomes, send
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Habit, Limit, Server
 
 
