@@ -6,19 +6,29 @@ addresses and paths it is marked (`TaintedStr`), so that it cannot act as a sepa
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.marking import MarkedText, joined_text, marking_environment, mask_of
+from airflow_provider_smtpcm.arguments.taint_tracking import MarkedText, joined_text, marking_environment, mask_of
+from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.attachment import RemotePath
-from airflow_provider_smtpcm.mail.tainted import BLANKS, DATA, TaintedStr, leads_out, steps_up
+from airflow_provider_smtpcm.mail.tainted import BLANKS, DATA, MIXED, TaintedStr, checked_path, leads_out, steps_up
+from airflow_provider_smtpcm.mail.worker_files import (
+    WRITTEN_TO,
+    FileChangedError,
+    UnchangedFile,
+    as_written,
+    file_remedy,
+)
 
 if TYPE_CHECKING:
     import jinja2
+    from airflow.sdk import Context
 
 
 Variables = Mapping[str, Any]
@@ -291,59 +301,99 @@ def escaped(value: Any) -> str:
     return escape(value)
 
 
-# folded: Values that Airflow must leave as they were written, though they stand in template fields. Knows no mail.
-#   A field of a merge is a template over each row, and Airflow renders template fields before there is a row. They stay
-#   among the template fields all the same, so that the output of another task may be given for any of them: Airflow
-#   then
-#   sets the dependency and puts the value in its place. What comes from there is data and never compiled as a template.
+# folded: A body in a template file: found, read in its own encoding, and rendered as text.
 
-_WHERE_IN_MEMORY = re.compile(r" at 0x[0-9a-f]+")
+_SEPARATOR = re.compile(r"[/\\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Unrendered:
-    """A value as the author of the DAG wrote it; Airflow finds nothing in it to render."""
+def render_body_file(field: str, file: str, encoding: str, environment: jinja2.Environment, context: Context) -> str:
+    """The rendered text of a template file; arguments and errors as `compile_body_file` has them.
 
-    value: Any
-
-    def __repr__(self) -> str:
-        """What the UI shows for the field; the same whenever the DAG is parsed, or each time would be a new version."""
-        return _WHERE_IN_MEMORY.sub("", str(self.value))
-
-
-def unrendered(value: Any) -> Any:
-    """The value, kept from being rendered but for what Airflow puts in its place when the task runs."""
-    if value is None or isinstance(value, Unrendered) or _resolved(value):
-        return value
-    if not _holds_resolved(value):
-        return Unrendered(value)
-    if isinstance(value, Mapping):
-        return {key: unrendered(item) for key, item in value.items()}
-    return [unrendered(item) for item in value]
-
-
-def as_written(value: Any) -> Any:
-    """What stood there before `unrendered`, with what Airflow put in between in its place."""
-    if isinstance(value, Unrendered):
-        return value.value
-    if isinstance(value, dict):
-        return {key: as_written(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [as_written(item) for item in value]
-    return value
-
-
-def _resolved(value: Any) -> bool:
-    """Whether Airflow puts something in its place: a task's output, a DAG's parameter, a group's argument, a literal.
-
-    Their common class is not public; what it demands of each is.
+    Args:
+        environment: the task's own, with its macros, filters and folders for templates.
+        context: what the template may name.
     """
-    return hasattr(type(value), "iter_references")
+    from jinja2 import TemplateError
+
+    render = compile_body_file(field, file, encoding, FieldEnvironments(environment))
+    try:
+        return str(render({**environment.globals, **context}))
+    except TemplateError as error:
+        raise _not_a_template(field, file, error) from None
 
 
-def _holds_resolved(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_resolved, value.values()))
-    if isinstance(value, tuple | list):
-        return any(map(_holds_resolved, value))
-    return _resolved(value)
+def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> Render:
+    """What gives the text of a file.
+
+    It is a template where the author of the DAG chose the file, or a value chose it (`TaintedStr`) from a folder that
+    the author wrote or in which the environment looks for templates. A value may name any other file too, whose text
+    goes out as it is.
+
+    Args:
+        field: `text_file` or `html_file`; in HTML what is filled in is escaped.
+        file: a path, or a name in one of the folders where the environment looks for templates.
+        encoding: of the file.
+        environments: of the task.
+
+    Raises:
+        MessageError: it is not there, cannot be read in that encoding, or is no template.
+    """
+    from jinja2 import TemplateError
+
+    folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
+    path, is_template = _find(field, file, folders)
+    try:
+        with io.TextIOWrapper(io.BufferedReader(UnchangedFile(path)), encoding=encoding) as text:
+            source = text.read()
+    except FileChangedError as error:
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=WRITTEN_TO, retryable=True
+        ) from None
+    except (OSError, UnicodeError, LookupError) as error:
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
+            remedy="Make it readable for the worker, or name its encoding by 'encoding'.",
+        ) from None
+    if is_template:
+        try:
+            return joined(environments.of_field(field).from_string(source))
+        except TemplateError as error:
+            raise _not_a_template(field, str(path), error) from None
+    if environments.renders(source.rstrip("\r\n").replace("\r", "")):
+        raise MessageError(
+            f"{field}: {str(path)!r} holds a template, and a value chose that file.",
+            remedy="A value may choose only among the templates of a folder: write the folder in the DAG "
+            "('/srv/templates/{{ row.language }}.html'), or add it to the DAG's template_searchpath.",
+        )
+    return lambda _: source
+
+
+def _not_a_template(field: str, path: str, error: jinja2.TemplateError) -> MessageError:
+    """What Jinja said about a template file, with the line."""
+    line = getattr(error, "lineno", None)
+    return MessageError(
+        f"{field}: {str(path)!r} cannot be rendered ({error.message}{f', line {line}' if line else ''}).",
+        remedy="Correct the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
+    )
+
+
+def _find(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
+    """Where a file is, and whether it may be run as a template."""
+    name = checked_path(file, field)
+    chosen_by_the_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith((DATA, MIXED))
+    for folder in (*folders, Path()):
+        if (folder / name).is_file():
+            return folder / name, chosen_by_the_author or _is_in(folders, folder / name)
+    places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
+    raise MessageError(
+        f"{field}: there is no file {as_written(name)} (looked in {places}, and in the worker's own folder).",
+        remedy=file_remedy(
+            name,
+            otherwise="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
+        ),
+    )
+
+
+def _is_in(folders: list[Path], path: Path) -> bool:
+    """Whether a path leads to a file of these folders, or below, without a step up."""
+    return ".." not in _SEPARATOR.split(str(path)) and any(path.is_relative_to(folder) for folder in folders)

@@ -9,8 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, Render, Unrendered, as_data, text_environment
-from airflow_provider_smtpcm.arguments.values import compile_body_file, first_of
+from airflow_provider_smtpcm.arguments.templates import (
+    FieldEnvironments,
+    Render,
+    as_data,
+    compile_body_file,
+    text_environment,
+)
+from airflow_provider_smtpcm.arguments.values import Unrendered, first_of
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.tainted import TaintedStr
 from airflow_provider_smtpcm.merge.rows import Row

@@ -68,7 +68,7 @@ class Rendered:
                 )
             if not file:
                 return as_text(value) or None
-            from airflow_provider_smtpcm.arguments.values import render_body_file
+            from airflow_provider_smtpcm.arguments.templates import render_body_file
 
             return render_body_file(f"{name}_file", file, encoding, environment, context)
         except Exception as error:  # noqa: BLE001 - as above

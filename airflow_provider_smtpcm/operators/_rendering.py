@@ -45,7 +45,8 @@ class RenderedOperator(BaseOperator):
         if parent is not self:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
-        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, as_data, as_written, render_field
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, as_data, render_field
+        from airflow_provider_smtpcm.arguments.values import as_written
 
         environments = FieldEnvironments(jinja_env)
         written = WrittenArguments(self, context, environments)
@@ -134,7 +135,7 @@ class WrittenArguments:
         """Whether the author wrote an argument, or left it out."""
         if self._over_arguments is not None:
             return self._over_arguments.get(name, True)
-        from airflow_provider_smtpcm.arguments.templates import as_written
+        from airflow_provider_smtpcm.arguments.values import as_written
 
         value = as_written(getattr(self._task, name))
         return any(name in given and _is_same(given[name], value) for given in self._given)

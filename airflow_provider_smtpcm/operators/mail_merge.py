@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from airflow_provider_smtpcm.arguments.templates import as_written, unrendered
-from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
+from airflow_provider_smtpcm.arguments.values import (
+    RETRY_FOR,
+    above_zero_or_none,
+    as_written,
+    at_least_one,
+    one_of,
+    unrendered,
+    zero_or_more,
+)
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.merge.failure_policy import Tolerance, verdict

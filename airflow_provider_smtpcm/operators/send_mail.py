@@ -316,6 +316,6 @@ class SendMailOperator(Stoppable, RenderedOperator):
             raise MessageError(
                 f"'{field}' and '{field}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
-        from airflow_provider_smtpcm.arguments.values import render_body_file
+        from airflow_provider_smtpcm.arguments.templates import render_body_file
 
         return render_body_file(f"{field}_file", file, self.encoding, self.get_template_env(), context)

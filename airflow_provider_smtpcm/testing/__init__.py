@@ -9,8 +9,7 @@ r"""An SMTP server for demos and for tests of your own DAGs. Knows nothing of Ai
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.testing.process import RelayError
+from airflow_provider_smtpcm.testing.process import ReceivedMail, RelayError
 from airflow_provider_smtpcm.testing.relay import Relay
-from airflow_provider_smtpcm.testing.settings import ReceivedMail
 
 __all__ = ["ReceivedMail", "Relay", "RelayError"]

@@ -19,7 +19,8 @@ from airflow_provider_smtpcm.testing.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_smtpcm.testing.settings import ReceivedMail, SslMode
+    from airflow_provider_smtpcm.testing.process import ReceivedMail
+    from airflow_provider_smtpcm.testing.settings import SslMode
 
 #: Seconds between two looks at whether somebody has pressed Ctrl-C.
 PAUSE = 0.2

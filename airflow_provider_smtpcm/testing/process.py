@@ -14,14 +14,14 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from airflow_provider_smtpcm.testing.settings import ReceivedMail
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from email.message import EmailMessage
 
     from airflow_provider_smtpcm.testing.settings import RelaySettings
 
@@ -40,6 +40,36 @@ runpy.run_module({f"{__package__}.server"!r}, run_name="__main__")
 
 class RelayError(RuntimeError):
     """The relay could not start, has ended by itself, or is not running where it has to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedMail:
+    r"""One mail that the relay has accepted.
+
+    Args:
+        mail_from: the envelope's sender; empty for the null sender `<>`.
+        recipients: the envelope's accepted recipients, Bcc among them, in the order they were named.
+        content: the message, octet by octet as it came, without the dots that SMTP adds (RFC 5321 4.5.2).
+        authenticated_as: the user as the relay's table spells it, such as `CORP\alice`; None if nobody logged in.
+        mechanism: `NTLM`, or None if nobody logged in.
+        tls_version: such as `TLSv1.3`; None if it came in clear.
+        helo_name: what the client called itself in EHLO or HELO.
+    """
+
+    mail_from: str
+    recipients: tuple[str, ...]
+    content: bytes = field(repr=False)
+    authenticated_as: str | None
+    mechanism: str | None
+    tls_version: str | None
+    helo_name: str
+
+    @property
+    def message(self) -> EmailMessage:
+        """The content, parsed anew at each call: `mail.message["Subject"]`, `mail.message.get_body()`."""
+        from email import message_from_bytes, policy
+
+        return message_from_bytes(self.content, policy=policy.default)
 
 
 class ServerProcess:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from airflow_provider_smtpcm.testing.settings import ReceivedMail, SslMode
+    from airflow_provider_smtpcm.testing.process import ReceivedMail
+    from airflow_provider_smtpcm.testing.settings import SslMode
 
 #: Octets; near the usual limit of an Exchange receive connector.
 DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024

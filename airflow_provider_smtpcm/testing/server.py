@@ -31,7 +31,7 @@ from airflow_provider_smtpcm.testing.smtp_server import Handler, Policy, RelaySm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_smtpcm.testing.settings import ReceivedMail
+    from airflow_provider_smtpcm.testing.process import ReceivedMail
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
-from airflow_provider_smtpcm.testing.settings import ReceivedMail
+from airflow_provider_smtpcm.testing.process import ReceivedMail
 
 if TYPE_CHECKING:
     import ssl

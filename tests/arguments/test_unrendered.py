@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath, XComArg, literal, task
 
-from airflow_provider_smtpcm.arguments.templates import Unrendered, as_written, unrendered
+from airflow_provider_smtpcm.arguments.values import Unrendered, as_written, unrendered
 
 
 @pytest.fixture
