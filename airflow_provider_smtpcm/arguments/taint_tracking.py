@@ -30,7 +30,7 @@ _OPERATORS = ("if", "elif", "else", "in", "not", "and", "or", "is", "for", "recu
 _ADDING_TEXT = ("join", "default", "d")
 
 
-class MarkedText(str):
+class TrackedText(str):
     """Text with the characters that the author of a template wrote.
 
     Args:
@@ -51,10 +51,10 @@ class MarkedText(str):
         return self
 
     def __add__(self, other: Any) -> str:
-        return joined_text((self, other)) if isinstance(other, str) else NotImplemented
+        return join_tracked((self, other)) if isinstance(other, str) else NotImplemented
 
     def __radd__(self, other: Any) -> str:
-        return joined_text((other, self)) if isinstance(other, str) else NotImplemented
+        return join_tracked((other, self)) if isinstance(other, str) else NotImplemented
 
     def __mod__(self, values: Any) -> str:
         text = str.__mod__(self, values)
@@ -66,11 +66,11 @@ class MarkedText(str):
             )
             mask = str.__mod__(self.mask, masked)
         except (TypeError, ValueError, LookupError):
-            return MarkedText(text)
-        return MarkedText(text, mask if len(mask) == len(text) else None)
+            return TrackedText(text)
+        return TrackedText(text, mask if len(mask) == len(text) else None)
 
     def __getitem__(self, at: SupportsIndex | slice) -> str:
-        return MarkedText(str.__getitem__(self, at), str.__getitem__(self.mask, at))
+        return TrackedText(str.__getitem__(self, at), str.__getitem__(self.mask, at))
 
     def __iter__(self) -> Iterator[str]:
         return (self[at] for at in range(len(self)))
@@ -80,7 +80,7 @@ class MarkedText(str):
         parts: list[str] = []
         for item in items:
             parts += (self, item)
-        return joined_text(parts[1:])
+        return join_tracked(parts[1:])
 
     def strip(self, characters: str | None = None) -> str:
         """As `str.strip`, and likewise its marks."""
@@ -95,13 +95,13 @@ class MarkedText(str):
         return self._cut(str.rstrip(self, characters), 0)
 
     def _cut(self, text: str, begins: int) -> str:
-        return MarkedText(text, self.mask[begins : begins + len(text)])
+        return TrackedText(text, self.mask[begins : begins + len(text)])
 
     def _in_another_case(self, convert: Callable[[str], str]) -> str:
         text, mask = convert(str.__str__(self)), convert(self.mask)
         # Some letters become two in another case; where each stands is known only if none did.
         alone = all(len(convert(letter)) == 1 for letter in self)
-        return MarkedText(text, mask if alone else None)
+        return TrackedText(text, mask if alone else None)
 
     def lower(self) -> str:
         """As `str.lower`."""
@@ -117,11 +117,11 @@ def _mixing(name: str) -> Callable[..., Any]:
     method = getattr(str, name)
 
     @wraps(method)
-    def call(self: MarkedText, *args: Any, **kwargs: Any) -> Any:
+    def call(self: TrackedText, *args: Any, **kwargs: Any) -> Any:
         result = method(self, *args, **kwargs)
         if isinstance(result, tuple | list):
-            return type(result)(map(MarkedText, result))
-        return result if result is NotImplemented else MarkedText(result)
+            return type(result)(map(TrackedText, result))
+        return result if result is NotImplemented else TrackedText(result)
 
     return call
 
@@ -132,29 +132,29 @@ _MIXING = (
     *("swapcase", "title", "translate", "zfill"),
 )
 for _name in _MIXING:
-    setattr(MarkedText, _name, _mixing(_name))
+    setattr(TrackedText, _name, _mixing(_name))
 
 
-def joined_text(parts: Iterable[str]) -> str:
+def join_tracked(parts: Iterable[str]) -> str:
     """The parts as one text, with the marks of those that have some."""
     parts = list(parts)
     text = "".join(parts)
-    if not any(type(part) is MarkedText for part in parts):
+    if not any(type(part) is TrackedText for part in parts):
         return text
-    return MarkedText(text, "".join(map(mask_of, parts)))
+    return TrackedText(text, "".join(map(get_mask, parts)))
 
 
-def mask_of(part: str) -> str:
+def get_mask(part: str) -> str:
     """Its mask; text without marks is a value."""
-    return part.mask if type(part) is MarkedText else DATA * len(part)
+    return part.mask if type(part) is TrackedText else DATA * len(part)
 
 
 def _masked_value(value: Any) -> str:
-    return mask_of(value if isinstance(value, str) else str(value))
+    return get_mask(value if isinstance(value, str) else str(value))
 
 
-def marking_environment(environment: jinja2.Environment) -> jinja2.Environment:
-    """The same environment, in which the texts of templates, and the literals in them, are `MarkedText`."""
+def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environment:
+    """The same environment, in which the texts of templates, and the literals in them, are `TrackedText`."""
     finalize: Any = environment.finalize
     marking = environment.overlay(
         autoescape=False,
@@ -164,7 +164,7 @@ def marking_environment(environment: jinja2.Environment) -> jinja2.Environment:
     )
     marking.filters = {name: _keeping_marks(function) for name, function in environment.filters.items()}
     marking.filters |= {_MARK: _as_written(), "safe": environment.filters["safe"]}
-    marking.concat = joined_text  # type: ignore[method-assign]
+    marking.concat = join_tracked  # type: ignore[method-assign]
     marking.template_class = _marking_template()
     return marking
 
@@ -174,7 +174,7 @@ def _but_for_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def call(*args: Any) -> Any:
-        return args[-1] if args and type(args[-1]) is MarkedText else function(*args)
+        return args[-1] if args and type(args[-1]) is TrackedText else function(*args)
 
     return call
 
@@ -186,8 +186,8 @@ def _keeping_marks(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        if isinstance(result, str) and type(result) is not MarkedText and len(args) > at and _has_marks(args[at]):
-            return MarkedText(str.__str__(result))
+        if isinstance(result, str) and type(result) is not TrackedText and len(args) > at and _has_marks(args[at]):
+            return TrackedText(str.__str__(result))
         return result
 
     return filtered
@@ -198,7 +198,7 @@ def _has_marks(value: Any) -> bool:
         return any(map(_has_marks, value))
     if isinstance(value, Mapping):
         return any(map(_has_marks, (*value, *value.values())))
-    return type(value) is MarkedText
+    return type(value) is TrackedText
 
 
 @cache
@@ -209,7 +209,7 @@ def _as_written() -> Callable[[jinja2.runtime.Context, str], str]:
     # It asks for the context only so that Jinja does not evaluate it when it compiles, and lose the mark.
     @pass_context
     def as_written(_: jinja2.runtime.Context, text: str) -> str:
-        return MarkedText(text, text)
+        return TrackedText(text, text)
 
     return as_written
 
@@ -226,7 +226,7 @@ def _marking_template() -> type[jinja2.Template]:
         def from_code(cls, *args: Any, **kwargs: Any) -> MarkingTemplate:
             template = super().from_code(*args, **kwargs)
             own = template.root_render_func.__globals__
-            own["str_join"] = own["markup_join"] = lambda values: joined_text(map(str, values))
+            own["str_join"] = own["markup_join"] = lambda values: join_tracked(map(str, values))
             own["escape"], own["Markup"] = _but_for_text(escape), _but_for_text(Markup)
             return cast("MarkingTemplate", template)
 

@@ -14,16 +14,29 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.taint_tracking import MarkedText, joined_text, marking_environment, mask_of
+from airflow_provider_smtpcm.arguments.taint_tracking import (
+    TrackedText,
+    get_mask,
+    join_tracked,
+    make_tracking_environment,
+)
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.attachment import RemotePath
-from airflow_provider_smtpcm.mail.tainted import BLANKS, DATA, MIXED, TaintedStr, checked_path, leads_out, steps_up
+from airflow_provider_smtpcm.mail.tainted import (
+    BLANKS,
+    DATA,
+    MIXED,
+    TaintedStr,
+    check_path,
+    count_parent_steps,
+    path_escape_error,
+)
 from airflow_provider_smtpcm.mail.worker_files import (
-    WRITTEN_TO,
+    FILE_CHANGED_REMEDY,
     FileChangedError,
     UnchangedFile,
-    as_written,
     file_remedy,
+    quote_path,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +45,7 @@ if TYPE_CHECKING:
 
 
 Variables = Mapping[str, Any]
-Render = Callable[[Variables], Any]
+TemplateFunction = Callable[[Variables], Any]
 
 #: Fields that are HTML: what is filled in is escaped, unless `| safe` follows.
 HTML = ("html", "html_file")
@@ -66,8 +79,8 @@ class FieldEnvironments:
     """
 
     def __init__(self, environment: jinja2.Environment, *, text: jinja2.Environment | None = None) -> None:
-        self.gives_objects = gives_objects(environment)
-        self.text = text_environment(environment) if text is None else text
+        self.is_native = is_native_environment(environment)
+        self.text = make_text_environment(environment) if text is None else text
         self._html: jinja2.Environment | None = None
         self._marking: jinja2.Environment | None = None
 
@@ -80,24 +93,24 @@ class FieldEnvironments:
         return self._html
 
     @property
-    def marking(self) -> jinja2.Environment:
+    def tracking(self) -> jinja2.Environment:
         """Marks what the author of a template wrote in what the template gives."""
         if self._marking is None:
-            self._marking = marking_environment(self.text)
+            self._marking = make_tracking_environment(self.text)
         return self._marking
 
-    def of_field(self, name: str) -> jinja2.Environment:
+    def for_field(self, name: str) -> jinja2.Environment:
         """The variant for a field."""
         return self.html if name in HTML else self.text
 
-    def renders(self, source: str) -> bool:
+    def is_template(self, source: str) -> bool:
         """Whether a template may give another text than its source."""
         own = self.text
         signs = (own.variable_start_string, own.block_start_string, own.comment_start_string, "\r")
         lines = own.line_statement_prefix or own.line_comment_prefix
         return bool(lines) or source.endswith("\n") or any(sign in source for sign in signs)
 
-    def compile(self, name: str, source: str, *, item: bool = False) -> Render:
+    def compile(self, name: str, source: str, *, item: bool = False) -> TemplateFunction:
         """A template for a field, or for one item of a field that is a list or a mapping.
 
         Args:
@@ -112,17 +125,19 @@ class FieldEnvironments:
         expression = _only_expression(self.text, source)
         plain = expression is not None and not _has_literal(expression)
         if name in TAINTED and not plain:
-            if expression is not None and self.gives_objects:
-                return _unmarked_object(_object(self.marking, source, collection=name in _COLLECTIONS), name, item=item)
-            return _unmarked_text(self.marking.from_string(source), name, item=item)
+            if expression is not None and self.is_native:
+                return _unmarked_object(
+                    _object(self.tracking, source, collection=name in _COLLECTIONS), name, item=item
+                )
+            return _unmarked_text(self.tracking.from_string(source), name, item=item)
         # The path of a file is no HTML, though what stands in the file is.
-        environment = self.text if name in TAINTED else self.of_field(name)
-        if expression is not None and self.gives_objects:
+        environment = self.text if name in TAINTED else self.for_field(name)
+        if expression is not None and self.is_native:
             render = _object(environment, source, collection=name in _COLLECTIONS)
         else:
             render = joined(environment.from_string(source))
         if name in TAINTED and (item or name in TEMPLATE_FILES):
-            return lambda variables: as_data(name, render(variables), item=item)
+            return lambda variables: mark_as_data(name, render(variables), item=item)
         return render
 
 
@@ -146,10 +161,10 @@ def render_field(
         item: as `FieldEnvironments.compile` has it.
     """
     if isinstance(value, str):
-        return environments.compile(name, value, item=item)(variables) if environments.renders(value) else value
+        return environments.compile(name, value, item=item)(variables) if environments.is_template(value) else value
     # An output of a task, a parameter of the DAG: their common class is not public, and what it demands of each is.
     if hasattr(type(value), "iter_references"):
-        return as_data(name, value.resolve(variables), item=item)
+        return mark_as_data(name, value.resolve(variables), item=item)
     if isinstance(value, Mapping):
         return {
             key: render_field(name, part, environments, variables, otherwise, item=True) for key, part in value.items()
@@ -158,12 +173,16 @@ def render_field(
         parts = [render_field(name, part, environments, variables, otherwise, item=True) for part in value]
         return type(value)(parts) if type(value) in (tuple, set) else parts
     rendered = otherwise(value)
-    if name in TAINTED and isinstance(value, os.PathLike | RemotePath) and steps_up(rendered) > steps_up(value):
-        raise leads_out(str(rendered), name)
+    if (
+        name in TAINTED
+        and isinstance(value, os.PathLike | RemotePath)
+        and count_parent_steps(rendered) > count_parent_steps(value)
+    ):
+        raise path_escape_error(str(rendered), name)
     return rendered
 
 
-def as_data(name: str, value: Any, *, item: bool = False) -> Any:
+def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
     """A value as a field takes it that no template gave: from another task, or from a single expression.
 
     Args:
@@ -176,16 +195,16 @@ def as_data(name: str, value: Any, *, item: bool = False) -> Any:
     return value if isinstance(value, TaintedStr) else TaintedStr(value)
 
 
-def gives_objects(environment: jinja2.Environment) -> bool:
+def is_native_environment(environment: jinja2.Environment) -> bool:
     """Whether its templates give Python objects, as a DAG asks for by `render_template_as_native_obj`."""
     from jinja2.nativetypes import NativeEnvironment
 
     return isinstance(environment, NativeEnvironment)
 
 
-def text_environment(environment: jinja2.Environment) -> jinja2.Environment:
+def make_text_environment(environment: jinja2.Environment) -> jinja2.Environment:
     """The same environment, whose templates give text; one for Python objects would turn `1e3` into a number."""
-    if not gives_objects(environment):
+    if not is_native_environment(environment):
         return environment
     from jinja2.sandbox import SandboxedEnvironment
 
@@ -194,7 +213,7 @@ def text_environment(environment: jinja2.Environment) -> jinja2.Environment:
     return text.overlay()  # which binds the extensions to it
 
 
-def joined(template: jinja2.Template) -> Render:
+def joined(template: jinja2.Template) -> TemplateFunction:
     """`template.render`, without the copy that it makes of all variables each time."""
     # A compiled template only joins what it escapes, and to mark that as safe took longer than all the rest.
     template.root_render_func.__globals__["escape"] = escaped
@@ -208,13 +227,13 @@ def _pieces(template: jinja2.Template) -> Callable[[Variables], Iterator[str]]:
     return lambda variables: write(context(environment, variables, name, blocks))  # type: ignore[arg-type]
 
 
-def _unmarked_text(template: jinja2.Template, name: str, *, item: bool) -> Render:
+def _unmarked_text(template: jinja2.Template, name: str, *, item: bool) -> TemplateFunction:
     """The text of a marking template as a field takes it: plain text where the author wrote all of it."""
     pieces = _pieces(template)
     return lambda variables: _unmarked(list(pieces(variables)), name, item=item)
 
 
-def _unmarked_object(render: Render, name: str, *, item: bool) -> Render:
+def _unmarked_object(render: TemplateFunction, name: str, *, item: bool) -> TemplateFunction:
     """The same for a template that may give a collection, whose items are one address or one path each."""
 
     def unmarked(value: Any, *, item: bool) -> Any:
@@ -228,17 +247,17 @@ def _unmarked_object(render: Render, name: str, *, item: bool) -> Render:
 
 
 def _unmarked(pieces: list[str], name: str, *, item: bool) -> Any:
-    text = joined_text(pieces)
-    if type(text) is MarkedText and text.mask == text:
+    text = join_tracked(pieces)
+    if type(text) is TrackedText and text.mask == text:
         return "".join(pieces)
-    if type(text) is not MarkedText or not text.mask.strip(DATA + BLANKS):
-        values = [piece for piece in pieces if type(piece) is not MarkedText and piece]
+    if type(text) is not TrackedText or not text.mask.strip(DATA + BLANKS):
+        values = [piece for piece in pieces if type(piece) is not TrackedText and piece]
         if len(values) == 1:
-            return as_data(name, values[0], item=item)
-    return TaintedStr("".join(pieces), mask_of(text))
+            return mark_as_data(name, values[0], item=item)
+    return TaintedStr("".join(pieces), get_mask(text))
 
 
-def _object(environment: jinja2.Environment, source: str, *, collection: bool) -> Render:
+def _object(environment: jinja2.Environment, source: str, *, collection: bool) -> TemplateFunction:
     """The value of a template that is one expression, as text, unless it is None.
 
     A DAG with `render_template_as_native_obj` asks for objects. What Jinja does for it goes further, and takes text
@@ -322,7 +341,7 @@ def render_body_file(field: str, file: str, encoding: str, environment: jinja2.E
         raise _not_a_template(field, file, error) from None
 
 
-def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> Render:
+def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> TemplateFunction:
     """What gives the text of a file.
 
     It is a template where the author of the DAG chose the file, or a value chose it (`TaintedStr`) from a folder that
@@ -347,7 +366,7 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
             source = text.read()
     except FileChangedError as error:
         raise MessageError(
-            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=WRITTEN_TO, retryable=True
+            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
         ) from None
     except (OSError, UnicodeError, LookupError) as error:
         raise MessageError(
@@ -356,10 +375,10 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
         ) from None
     if is_template:
         try:
-            return joined(environments.of_field(field).from_string(source))
+            return joined(environments.for_field(field).from_string(source))
         except TemplateError as error:
             raise _not_a_template(field, str(path), error) from None
-    if environments.renders(source.rstrip("\r\n").replace("\r", "")):
+    if environments.is_template(source.rstrip("\r\n").replace("\r", "")):
         raise MessageError(
             f"{field}: {str(path)!r} holds a template, and a value chose that file.",
             remedy="A value may choose only among the templates of a folder: write the folder in the DAG "
@@ -379,14 +398,14 @@ def _not_a_template(field: str, path: str, error: jinja2.TemplateError) -> Messa
 
 def _find(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
     """Where a file is, and whether it may be run as a template."""
-    name = checked_path(file, field)
+    name = check_path(file, field)
     chosen_by_the_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith((DATA, MIXED))
     for folder in (*folders, Path()):
         if (folder / name).is_file():
             return folder / name, chosen_by_the_author or _is_in(folders, folder / name)
     places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
-        f"{field}: there is no file {as_written(name)} (looked in {places}, and in the worker's own folder).",
+        f"{field}: there is no file {quote_path(name)} (looked in {places}, and in the worker's own folder).",
         remedy=file_remedy(
             name,
             otherwise="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",

@@ -10,7 +10,7 @@ from typing import Any
 
 _NAMED = 10
 #: Seconds for which a mail is tried again within a try, unless somebody says otherwise.
-RETRY_FOR = 60.0
+DEFAULT_RETRY_FOR = 60.0
 
 
 def as_text(value: object) -> str | None:
@@ -23,13 +23,13 @@ def as_headers(value: Any) -> Any:
     return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
 
 
-def first_of(words: Sequence[str]) -> str:
+def shorten_list(words: Sequence[str]) -> str:
     """The first of them and how many more there are: a log line is for reading, the XCom holds all of them."""
     more = len(words) - _NAMED
     return ", ".join(words[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Hold an argument to the values that exist.
 
     Raises:
@@ -39,19 +39,19 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
 
 
-def at_least_one(name: str, value: object) -> None:
-    """Hold an argument to the whole numbers from 1; ValueError as in `one_of`."""
+def check_positive_int(name: str, value: object) -> None:
+    """Hold an argument to the whole numbers from 1; ValueError as in `check_choice`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; give a whole number from 1.")
 
 
-def above_zero_or_none(name: str, value: object) -> None:
-    """Hold an argument to the numbers above 0 and None; ValueError as in `one_of`."""
+def check_positive_or_none(name: str, value: object) -> None:
+    """Hold an argument to the numbers above 0 and None; ValueError as in `check_choice`."""
     if value is not None and not _number(value) > 0:
         raise ValueError(f"{name} is {value!r}; give a number above 0, or None.")
 
 
-def zero_or_more(name: str, value: object) -> None:
+def check_not_negative(name: str, value: object) -> None:
     """Hold an argument to numbers from 0.
 
     Raises:
@@ -89,25 +89,25 @@ class Unrendered:
         return _WHERE_IN_MEMORY.sub("", str(self.value))
 
 
-def unrendered(value: Any) -> Any:
+def keep_unrendered(value: Any) -> Any:
     """The value, kept from being rendered but for what Airflow puts in its place when the task runs."""
     if value is None or isinstance(value, Unrendered) or _resolved(value):
         return value
     if not _holds_resolved(value):
         return Unrendered(value)
     if isinstance(value, Mapping):
-        return {key: unrendered(item) for key, item in value.items()}
-    return [unrendered(item) for item in value]
+        return {key: keep_unrendered(item) for key, item in value.items()}
+    return [keep_unrendered(item) for item in value]
 
 
-def as_written(value: Any) -> Any:
-    """What stood there before `unrendered`, with what Airflow put in between in its place."""
+def unwrap_unrendered(value: Any) -> Any:
+    """What stood there before `keep_unrendered`, with what Airflow put in between in its place."""
     if isinstance(value, Unrendered):
         return value.value
     if isinstance(value, dict):
-        return {key: as_written(item) for key, item in value.items()}
+        return {key: unwrap_unrendered(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [as_written(item) for item in value]
+        return [unwrap_unrendered(item) for item in value]
     return value
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, forbidden_character, shown
+from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, find_forbidden_character, short_repr
 
 # folded: Domains as SMTP has them: what stands behind the `@`. Knows no mailbox.
 
@@ -18,7 +18,7 @@ _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _KEPT = 1000  # characters of a domain or a text whose result is remembered
 
 
-def ascii_domain(domain: str) -> str:
+def to_ascii_domain(domain: str) -> str:
     """A domain as SMTP has it: ASCII as written, anything else in A-labels (IDNA 2008 with the mapping of UTS 46)."""
     return _ascii_domain(domain) if len(domain) <= _KEPT else _ascii_domain.__wrapped__(domain)
 
@@ -36,19 +36,19 @@ def _ascii_domain(domain: str) -> str:
         except UnicodeError as error:
             raise MessageError(
                 # What idna says repeats the whole domain.
-                f"The domain {shown(domain)} is not an internationalised domain ({error!s:.80}).",
+                f"The domain {short_repr(domain)} is not an internationalised domain ({error!s:.80}).",
                 remedy="Correct it.",
             ) from error
     if not _DOMAIN.fullmatch(domain):
         raise MessageError(
-            f"The domain {shown(written)} is not one." if written else "There is nothing behind the '@'.",
+            f"The domain {short_repr(written)} is not one." if written else "There is nothing behind the '@'.",
             remedy="A domain is letters, digits and hyphens with dots between, such as corp.example, or [10.0.0.1].",
         )
     return domain
 
 
 @lru_cache(maxsize=1024)
-def is_plain_domain(domain: str) -> bool:
+def is_ascii_domain(domain: str) -> bool:
     """Whether it is ASCII, and right as it stands."""
     return _DOMAIN.fullmatch(domain) is not None
 
@@ -66,7 +66,8 @@ def _domain_literal(domain: str) -> str:
             raise ValueError(literal)
     except ValueError as error:
         raise MessageError(
-            f"The domain {shown(domain)} is not an address literal.", remedy="Write [10.0.0.1] or [IPv6:2001:db8::1]."
+            f"The domain {short_repr(domain)} is not an address literal.",
+            remedy="Write [10.0.0.1] or [IPv6:2001:db8::1].",
         ) from error
     return domain
 
@@ -116,10 +117,10 @@ class Address:
         for text in (self.display_name, self.local_part, self.domain):
             if not isinstance(text, str):
                 raise MessageError(f"An address consists of text, not of {type(text).__name__}.", remedy=_WRITE)
-            if character := forbidden_character(text):
+            if character := find_forbidden_character(text):
                 raise MessageError(f"It holds the control character {character}.", remedy="Remove that character.")
         local_part = _wire_local_part(self.local_part)
-        address = f"{local_part}@{ascii_domain(self.domain)}"
+        address = f"{local_part}@{to_ascii_domain(self.domain)}"
         if len(address.encode()) > _ADDRESS_OCTETS:
             raise MessageError(f"It is longer than {_ADDRESS_OCTETS} octets.", remedy="SMTP allows no more.")
         object.__setattr__(self, "address", address)
@@ -133,7 +134,7 @@ class Address:
         address = f"{_wire_local_part(self.local_part)}@{self.domain}"
         if not self.display_name:
             return address
-        return f"{phrase(self.display_name)} <{address}>"
+        return f"{format_phrase(self.display_name)} <{address}>"
 
 
 #: One mailbox: an address as text, with a display name or without.
@@ -186,12 +187,12 @@ def parse_addresses(value: AddressesLike | None, *, field: str) -> tuple[Address
     return tuple(addresses)
 
 
-def phrase(text: str) -> str:
+def format_phrase(text: str) -> str:
     """A display name as it stands before `<`: as it is, or in quotation marks where it needs them (RFC 5322 3.2.5)."""
-    return text if _ATOMS.fullmatch(text) else quoted_string(text)
+    return text if _ATOMS.fullmatch(text) else quote_string(text)
 
 
-def quoted_string(text: str) -> str:
+def quote_string(text: str) -> str:
     """In quotation marks, with a backslash before the two characters that need it (RFC 5322 3.2.4)."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -210,7 +211,7 @@ def _wire_local_part(local_part: str) -> str:
         raise MessageError("There is an encoded word before the '@'.", remedy="Write the address itself.")
     if not local_part.replace(" ", "x").isprintable():
         raise MessageError("There is an invisible character before the '@'.", remedy="Type the address anew.")
-    wire = local_part if _DOT_ATOM.fullmatch(local_part) else quoted_string(local_part)
+    wire = local_part if _DOT_ATOM.fullmatch(local_part) else quote_string(local_part)
     if len(wire.encode()) > _LOCAL_PART_OCTETS:
         raise MessageError(
             f"There are more than {_LOCAL_PART_OCTETS} octets before the '@'.", remedy="SMTP allows no more."
@@ -220,16 +221,16 @@ def _wire_local_part(local_part: str) -> str:
 
 def _masked(text: str, *, field: str) -> str:
     """The text with every quoted string overwritten, at the same positions, so that what is left can be searched."""
-    if character := forbidden_character(text):
+    if character := find_forbidden_character(text):
         raise MessageError(
-            f"{field}: {shown(text)} holds the control character {character}.",
+            f"{field}: {short_repr(text)} holds the control character {character}.",
             remedy="Remove it: an address stands on one line, and addresses have ';' between.",
         )
     masked = text.mask if isinstance(text, TaintedStr) else text
     if '"' in masked:
         masked = _QUOTED_OR_OPEN.sub(lambda quoted: DATA * len(quoted[0]) if quoted[1] == '"' else '"', masked)
     if '"' in masked:
-        raise MessageError(f"{field}: a quotation mark is not closed in {shown(text)}.", remedy=_QUOTE_NAME)
+        raise MessageError(f"{field}: a quotation mark is not closed in {short_repr(text)}.", remedy=_QUOTE_NAME)
     return masked
 
 
@@ -238,7 +239,7 @@ def _split(text: str, separator: str, *, field: str) -> list[str]:
     stripped = text.strip()
     if stripped[:1] in ("[", "(") and stripped[-1] in "])":
         raise MessageError(
-            f"{field}: {shown(text)} is a list that was turned into text.",
+            f"{field}: {short_repr(text)} is a list that was turned into text.",
             remedy="Pass a list and give the DAG render_template_as_native_obj=True, or join the addresses with ';'.",
         )
     masked = _masked(text, field=field)
@@ -258,7 +259,8 @@ def _check_commas(text: str, pieces: Sequence[str], *, field: str) -> None:
     for piece in pieces:
         if "@" not in (piece if isinstance(piece, TaintedStr) else _masked(piece, field=field)):
             raise MessageError(
-                f"{field}: {shown(str(piece))} in {shown(str(text))} has no '@': does the comma belong to a name?",
+                f"{field}: {short_repr(str(piece))} in {short_repr(str(text))} has no '@': does the comma belong to "
+                "a name?",
                 remedy=f"{_QUOTE_NAME} Or separate the addresses with ';'.",
             )
 
@@ -298,10 +300,10 @@ def _tainted_mailbox(text: TaintedStr, *, field: str) -> Address:
     if masked.endswith(">") and masked.count("<") == masked.count(">") == 1:
         opening = masked.index("<")
         if any(character in masked[:opening] for character in _NOT_IN_A_NAME):
-            raise MessageError(f"{field}: {_STRAY_IN_NAME} in {shown(plain)}.", remedy=_QUOTE_NAME)
+            raise MessageError(f"{field}: {_STRAY_IN_NAME} in {short_repr(plain)}.", remedy=_QUOTE_NAME)
         name, address = _display_name(plain[:opening], text.mask[:opening]), plain[opening + 1 : -1].strip(" ")
     if "<" in address or ">" in address:
-        raise MessageError(f"{field}: the angle brackets do not fit in {shown(plain)}.", remedy=_WRITE)
+        raise MessageError(f"{field}: the angle brackets do not fit in {short_repr(plain)}.", remedy=_WRITE)
     mailbox = _parse_mailbox(address, field=field)
     return Address(display_name=name, local_part=mailbox.local_part, domain=mailbox.domain) if name else mailbox
 
@@ -328,7 +330,7 @@ def _plain_mailbox(text: str) -> Address | None:
     if (
         len(local_part) > _LOCAL_PART_OCTETS
         or not _PLAIN_LOCAL_PART.fullmatch(local_part)
-        or not is_plain_domain(domain)
+        or not is_ascii_domain(domain)
     ):
         return None
     # Everything that an Address checks has just been checked, and this takes a third of the time.
@@ -344,7 +346,7 @@ def _one_mailbox(value: str, field: str) -> Address:
     pieces = _split(value, ";", field=field)
     if len(pieces) != 1:
         found = "no address" if not pieces else f"{len(pieces)} addresses"
-        raise MessageError(f"{field} takes exactly one address, and {shown(value)} holds {found}.", remedy=_WRITE)
+        raise MessageError(f"{field} takes exactly one address, and {short_repr(value)} holds {found}.", remedy=_WRITE)
     return _parse_mailbox(pieces[0], field=field)
 
 
@@ -353,7 +355,7 @@ def _parse_mailbox(text: str, *, field: str) -> Address:
     masked = _masked(text, field=field)
 
     def fault(what: str, remedy: str = _WRITE) -> MessageError:
-        return MessageError(f"{field}: {what} in {shown(text)}.", remedy=remedy)
+        return MessageError(f"{field}: {what} in {short_repr(text)}.", remedy=remedy)
 
     name, address, masked_address = "", text, masked
     if masked.endswith(">") and masked.count("<") == masked.count(">") == 1:
@@ -373,11 +375,13 @@ def _parse_mailbox(text: str, *, field: str) -> Address:
     elif "," in local_part or "@" in local_part:
         raise fault("there is more than one address", "Put ';' between addresses.")
     elif written and not _DOT_ATOM.fullmatch(written):
-        raise fault(f"there is something before the '@' that needs quotation marks, {shown(written)},")
+        raise fault(f"there is something before the '@' that needs quotation marks, {short_repr(written)},")
     try:
         return Address(display_name=name, local_part=written, domain=domain)
     except MessageError as error:
-        raise MessageError(f"{field}: {shown(text)} is not an address. {error.message}", remedy=error.remedy) from error
+        raise MessageError(
+            f"{field}: {short_repr(text)} is not an address. {error.message}", remedy=error.remedy
+        ) from error
 
 
 def _unquoted(text: str) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
-from airflow_provider_smtpcm.mail.tainted import TaintedStr, checked_path, forbidden_character, shown
+from airflow_provider_smtpcm.mail.tainted import TaintedStr, check_path, find_forbidden_character, short_repr
 from airflow_provider_smtpcm.mail.worker_files import (
     FileState,
-    as_written,
     file_remedy,
-    is_plain,
-    means_windows,
+    is_pathlib_path,
+    is_windows_path,
+    quote_path,
     state_of,
 )
 
@@ -96,7 +96,7 @@ class Attachment:
             object.__setattr__(self, "content_id", checked_content_id(self.content_id))
 
     @property
-    def remote(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether its path is an object that opens itself, such as an ObjectStoragePath: reading it may take long."""
         return self.path is not None and not _is_local(self.path)
 
@@ -160,11 +160,11 @@ class Attachment:
         """What errors call it: by its path, or by its name if it has none."""
         path = self.path
         if path is None:
-            return f"The attachment {shown(self.name)}"
+            return f"The attachment {short_repr(self.name)}"
         text = str(path)
-        relative = isinstance(path, str | os.PathLike) and not Path(text).is_absolute() and not means_windows(text)
+        relative = isinstance(path, str | os.PathLike) and not Path(text).is_absolute() and not is_windows_path(text)
         where = f" (from the working directory '{Path.cwd()}')" if relative else ""
-        return f"The attachment {as_written(text)}{where}"
+        return f"The attachment {quote_path(text)}{where}"
 
 
 #: One file: a path on the worker, an object that opens itself, or an attachment.
@@ -198,7 +198,7 @@ def checked_content_id(value: object) -> str:
     text = value[1:-1] if isinstance(value, str) and value[:1] == "<" and value[-1:] == ">" else value
     if not isinstance(text, str) or not _CONTENT_ID.fullmatch(text) or len(text) > _CONTENT_ID_OCTETS:
         raise MessageError(
-            f"{shown(value)} cannot be the content id of an image.",
+            f"{short_repr(value)} cannot be the content id of an image.",
             remedy="Choose a short one from ASCII letters, digits, '.', '-' and '_': inline_images={'logo': path}.",
         )
     return text
@@ -215,7 +215,7 @@ def _items(value: Any, what: str) -> Iterable[Any]:
         text = value.strip()
         if text.startswith("[") and text.endswith("]"):
             raise MessageError(
-                f"{what}: {shown(value)} is a list that was turned into text.",
+                f"{what}: {short_repr(value)} is a list that was turned into text.",
                 remedy="Pass a list and give the DAG render_template_as_native_obj=True, or join the paths with '|'.",
             )
         return [path for part in value.split("|") if (path := part.strip())]
@@ -232,7 +232,7 @@ def _items(value: Any, what: str) -> Iterable[Any]:
 def _attachment(value: Any, what: str) -> Attachment:
     if isinstance(value, Attachment):
         return value
-    value = checked_path(value, what)
+    value = check_path(value, what)
     try:
         return Attachment(value)
     except MessageError as error:
@@ -242,7 +242,7 @@ def _attachment(value: Any, what: str) -> Attachment:
 def _is_local(path: object) -> bool:
     """Whether a path only names a file; any other opens itself, even one that is like a path in all else."""
     if isinstance(path, PurePath):
-        return is_plain(path)
+        return is_pathlib_path(path)
     return isinstance(path, str) or not isinstance(path, RemotePath)
 
 
@@ -253,25 +253,27 @@ def _last_component(path: Any) -> str:
     if not isinstance(name, str):
         text = os.fspath(path) if isinstance(path, str | os.PathLike) else str(path)
         if not isinstance(text, str):
-            raise MessageError(f"The path {shown(text)} is bytes, not text.", remedy="Decode it: os.fsdecode(path).")
+            raise MessageError(
+                f"The path {short_repr(text)} is bytes, not text.", remedy="Decode it: os.fsdecode(path)."
+            )
         name = PurePath(text).name
     if not name:
-        raise MessageError(f"{shown(str(path))} is not the path of a file.", remedy=_REMEDY)
+        raise MessageError(f"{short_repr(str(path))} is not the path of a file.", remedy=_REMEDY)
     return name
 
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         raise MessageError(f"The name of an attachment is text, not {type(name).__name__}.", remedy=_REMEDY)
-    if character := forbidden_character(name):
+    if character := find_forbidden_character(name):
         raise MessageError(
-            f"The name of the attachment {shown(name)} holds the control character {character}.",
+            f"The name of the attachment {short_repr(name)} holds the control character {character}.",
             remedy="Give it another one: Attachment(path, name='report.csv').",
         )
     name = name.strip()  # readers drop the blanks around it, no-break ones too
     if not name or len(name.encode()) > _FILE_NAME_OCTETS:
         what = "is too long" if name else "is blank"
-        raise MessageError(f"The name of the attachment {shown(name)} {what}.", remedy="Give it another name.")
+        raise MessageError(f"The name of the attachment {short_repr(name)} {what}.", remedy="Give it another name.")
     return name
 
 
@@ -281,7 +283,7 @@ def _checked_type(content_type: object, name: str) -> str:
     found = _CONTENT_TYPE.fullmatch(content_type) if isinstance(content_type, str) else None
     if not found or len(found[0]) > _CONTENT_TYPE_OCTETS:
         raise MessageError(
-            f"The content type {shown(content_type)} of the attachment {shown(name)} is not one.",
+            f"The content type {short_repr(content_type)} of the attachment {short_repr(name)} is not one.",
             remedy="Write it as 'text/csv' or 'text/csv; charset=utf-8', or leave it out: it is guessed from the name.",
         )
     return _ANY_TYPE if found[1].lower() in ("message", "multipart") else found[0]

@@ -11,10 +11,17 @@ from typing import Generic, TypeVarTuple
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.attachment import Attachment
-from airflow_provider_smtpcm.mail.encoding import Encoded, text_part
-from airflow_provider_smtpcm.mail.headers import date_field, mailboxes, unstructured
+from airflow_provider_smtpcm.mail.encoding import EncodedFile, render_text_part
+from airflow_provider_smtpcm.mail.headers import render_date, render_mailboxes, render_unstructured
 from airflow_provider_smtpcm.mail.message import Mail
-from airflow_provider_smtpcm.mail.render import Parts, Rendering, compose, fixed_fields, measured, measured_binary
+from airflow_provider_smtpcm.mail.render import (
+    PartRenderers,
+    Rendering,
+    compose,
+    measure_base64_file,
+    measure_binary_file,
+    render_fixed_fields,
+)
 
 _A = TypeVarTuple("_A")
 
@@ -25,7 +32,7 @@ _LARGEST_KEPT_PART = 1024 * 1024
 _KEPT_FILE_ITSELF = 1024  # what keeping even an empty one costs
 
 
-class MergeRenderer:
+class BatchRenderer:
     """Writes down mail after mail, with the same octets as `render`, and remembers what the next one may share.
 
     A header field or a text that is the same as in the mail before is not written again. A file of up to 1 MiB in the
@@ -42,16 +49,16 @@ class MergeRenderer:
 
     def __init__(self, *, binary: bool = False) -> None:
         self._binary = binary
-        self._parts = Parts(
-            file=_KeptFiles(measured_binary if binary else measured),
+        self._parts = PartRenderers(
+            file=_KeptFiles(measure_binary_file if binary else measure_base64_file),
             date=_Dates(),
-            sender=_Latest(mailboxes),
-            cc=_Latest(mailboxes),
-            reply_to=_Latest(mailboxes),
-            subject=_Latest(unstructured),
-            fixed=_Latest(fixed_fields),
-            text=_Latest(text_part),
-            html=_Latest(text_part),
+            sender=_Latest(render_mailboxes),
+            cc=_Latest(render_mailboxes),
+            reply_to=_Latest(render_mailboxes),
+            subject=_Latest(render_unstructured),
+            fixed=_Latest(render_fixed_fields),
+            text=_Latest(render_text_part),
+            html=_Latest(render_text_part),
         )
 
     def render(self, mail: Mail, *, date: datetime | None = None) -> Rendering:
@@ -67,21 +74,21 @@ class MergeRenderer:
         return compose(mail, date, self._parts, binary=self._binary)
 
 
-class KeptFile(Encoded):
+class CachedFile(EncodedFile):
     """A file that is read once, when it is first wanted."""
 
     __slots__ = ("_blocks", "_file", "broken")
 
-    def __init__(self, file: Encoded) -> None:
+    def __init__(self, file: EncodedFile) -> None:
         self._file = file
         self._blocks: tuple[bytes, ...] | None = None
         #: Whether it could not be read as it was measured.
         self.broken = False
 
     @property
-    def dot_free(self) -> bool:
-        """See `Encoded`."""
-        return self._file.dot_free
+    def is_dot_free(self) -> bool:
+        """See `EncodedFile`."""
+        return self._file.is_dot_free
 
     def __len__(self) -> int:
         return len(self._file)
@@ -102,15 +109,15 @@ class KeptFile(Encoded):
 
 
 class _KeptFiles:
-    """Measures files, and has one `KeptFile` for all that are the same."""
+    """Measures files, and has one `CachedFile` for all that are the same."""
 
-    def __init__(self, measure: Callable[[Attachment], Encoded]) -> None:
+    def __init__(self, measure: Callable[[Attachment], EncodedFile]) -> None:
         self._measure = measure
-        self._files: OrderedDict[object, tuple[KeptFile, int]] = OrderedDict()
+        self._files: OrderedDict[object, tuple[CachedFile, int]] = OrderedDict()
         self._octets = 0
         self._lock = threading.Lock()
 
-    def __call__(self, attachment: Attachment) -> Encoded:
+    def __call__(self, attachment: Attachment) -> EncodedFile:
         content = attachment.content
         key: object = attachment.path if content is None else content
         if content is not None and len(content) > _LARGEST_KEPT_FILE:
@@ -130,8 +137,8 @@ class _KeptFiles:
             return file
         return self._keep(key, file, len(file) + len(content or b"") + _KEPT_FILE_ITSELF)
 
-    def _keep(self, key: object, file: Encoded, octets: int) -> KeptFile:
-        kept = KeptFile(file)
+    def _keep(self, key: object, file: EncodedFile, octets: int) -> CachedFile:
+        kept = CachedFile(file)
         with self._lock:
             self._octets += octets - self._files.pop(key, (kept, 0))[1]
             self._files[key] = kept, octets
@@ -171,6 +178,6 @@ class _Dates:
         known, field = self._latest
         if known == moment:
             return field
-        field = date_field(moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC))
+        field = render_date(moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC))
         self._latest = moment, field
         return field

@@ -10,7 +10,7 @@ from struct import Struct
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail.attachment import Attachment, BinaryReader
-from airflow_provider_smtpcm.mail.worker_files import WRITTEN_TO, FileState
+from airflow_provider_smtpcm.mail.worker_files import FILE_CHANGED_REMEDY, FileState
 
 # folded: Base64 in lines of 76, as MIME has it (RFC 2045 6.8), and how long that is. Knows no file and no header.
 
@@ -19,16 +19,16 @@ _OCTETS_PER_LINE = 57
 _LINES_PER_BLOCK = 768
 #: Octets of whole lines, so that the base64 of such blocks can be put together with CRLF between. Larger blocks can
 #: take up to three times as long: from 128 KiB on, a C library hands memory back to the system and asks for it anew.
-BLOCK = _OCTETS_PER_LINE * _LINES_PER_BLOCK
+BLOCK_SIZE = _OCTETS_PER_LINE * _LINES_PER_BLOCK
 
 
-def base64_size(octets: int) -> int:
+def base64_length(octets: int) -> int:
     """How long the base64 of so many octets is, with the line breaks between its lines."""
     encoded = -(-octets // 3) * 4
     return encoded + (max(encoded - 1, 0) // _LINE) * 2
 
 
-def base64_lines(octets: bytes, *, following: bool = False) -> bytes:
+def encode_base64(octets: bytes, *, following: bool = False) -> bytes:
     """The base64 of the octets, in lines with CRLF between them and none at the end.
 
     Args:
@@ -71,7 +71,7 @@ def _cuts() -> list[tuple[int, Callable[[bytes, int], tuple[bytes, ...]]]]:
 # folded: here began the module itself
 
 
-class Encoded(ABC):
+class EncodedFile(ABC):
     """A file as it stands in a message; iterating reads it, in blocks, and anew every time.
 
     Raises:
@@ -83,7 +83,7 @@ class Encoded(ABC):
 
     @property
     @abstractmethod
-    def dot_free(self) -> bool:
+    def is_dot_free(self) -> bool:
         """Whether no line of it can ever begin with a dot."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Encoded(ABC):
     def __iter__(self) -> Iterator[bytes]: ...
 
 
-class _StreamedFile(Encoded):
+class _StreamedFile(EncodedFile):
     """An attachment that is read again each time.
 
     Args:
@@ -123,11 +123,11 @@ class _StreamedFile(Encoded):
         except MessageError as error:
             raise _in_phase_data(error) from error
         try:
-            if not self.attachment.remote:  # which would cost one more request
+            if not self.attachment.is_remote:  # which would cost one more request
                 self._compare(reader)
             left = self.octets
             while left:
-                block = self._read(reader, min(left, BLOCK))
+                block = self._read(reader, min(left, BLOCK_SIZE))
                 left -= len(block)
                 yield block
             if self._read(reader, 1, short=True):
@@ -173,15 +173,15 @@ class Base64File(_StreamedFile):
     """An attachment in base64, without a line break at its end."""
 
     __slots__ = ()
-    dot_free = True  # RFC 2045 6.8: a dot is none of the 65 characters
+    is_dot_free = True  # RFC 2045 6.8: a dot is none of the 65 characters
 
     def __len__(self) -> int:
-        return base64_size(self.octets)
+        return base64_length(self.octets)
 
     def __iter__(self) -> Iterator[bytes]:
         following = False
         for block in self._blocks():
-            yield base64_lines(block, following=following)
+            yield encode_base64(block, following=following)
             following = True
 
 
@@ -189,7 +189,7 @@ class BinaryFile(_StreamedFile):
     """An attachment octet by octet as it is (RFC 3030 3)."""
 
     __slots__ = ()
-    dot_free = False
+    is_dot_free = False
 
     def __len__(self) -> int:
         return self.octets
@@ -204,7 +204,7 @@ def _in_phase_data(error: MessageError) -> MessageError:
 
 def _changed(message: str) -> MessageError:
     # Retryable: without its end the server discards the message, and by the next try the file may be complete.
-    return MessageError(message, remedy=WRITTEN_TO, phase=Phase.DATA, retryable=True)
+    return MessageError(message, remedy=FILE_CHANGED_REMEDY, phase=Phase.DATA, retryable=True)
 
 
 # folded: Texts in 7 bits: as they are, quoted-printable or base64, whichever they survive. Knows no file and no
@@ -220,7 +220,7 @@ _PLAIN_LINE = 78
 _PLAIN = bytes([0x09, 0x0A, *range(0x20, 0x7F)])
 
 
-def text_part(subtype: str, text: str) -> bytes:
+def render_text_part(subtype: str, text: str) -> bytes:
     """The fields and the body of a text, `plain` or `html`; it ends in a line break only if the text does."""
     encoding, charset, body = _encoded_text(text)
     return _fields(subtype, encoding, charset) + body
@@ -243,9 +243,9 @@ def _encoded_text(text: str) -> tuple[str, str, bytes]:
         return "7bit", "us-ascii", canonical
     # The blanks at the end of a line are encoded too; of its line breaks those that it adds itself are bare as well.
     quoted = b2a_qp(octets, quotetabs=False, istext=True).replace(b"\n", b"\r\n")
-    if len(quoted) <= base64_size(len(canonical)):
+    if len(quoted) <= base64_length(len(canonical)):
         return "quoted-printable", "utf-8", quoted
-    return "base64", "utf-8", base64_lines(canonical)
+    return "base64", "utf-8", encode_base64(canonical)
 
 
 def _survives(octets: bytes, lines: list[bytes]) -> bool:

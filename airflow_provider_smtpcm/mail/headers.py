@@ -12,7 +12,7 @@ from itertools import count
 from typing import TypeVar
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.address import Address, ascii_domain, phrase
+from airflow_provider_smtpcm.mail.address import Address, format_phrase, to_ascii_domain
 
 _T = TypeVar("_T", str, bytes)
 
@@ -39,7 +39,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def unstructured(name: str, value: str) -> bytes:
+def render_unstructured(name: str, value: str) -> bytes:
     """A field of free text, such as Subject; what is not ASCII, or looks encoded, goes in encoded words.
 
     Words of ASCII before and after the encoded ones stay as they are: in `Jürgen <j@corp.example>`, the address does.
@@ -58,12 +58,12 @@ def unstructured(name: str, value: str) -> bytes:
             blanks = len(after[0]) - len(after[0].lstrip(" ")) - 1
             text, after[0] = text + " " * blanks, after[0][blanks:]
         column = len(name) + 2 + len("".join(before)) + (1 if before else 0)
-        words = encoded_words(text, first=_FOLDED_LINE - column)
+        words = encode_words(text, first=_FOLDED_LINE - column)
         tokens = [*before, *(f" {word}" for word in words), *after]
     return _folded(name, [f" {tokens[0].lstrip(' ')}", *tokens[1:]])
 
 
-def mailboxes(name: str, addresses: Sequence[Address]) -> bytes:
+def render_mailboxes(name: str, addresses: Sequence[Address]) -> bytes:
     """A field of addresses, such as To."""
     tokens: list[str] = []
     for address in addresses:
@@ -73,19 +73,19 @@ def mailboxes(name: str, addresses: Sequence[Address]) -> bytes:
     return _folded(name, tokens)
 
 
-def content_type(value: str) -> bytes:
+def render_content_type(value: str) -> bytes:
     """The Content-Type field from a checked media type with its parameters."""
     return _folded("Content-Type", [f" {token.strip(' ')}" for token in _TYPE_PARAMETERS.findall(value)])
 
 
-def content_disposition(disposition: str, file_name: str) -> bytes:
+def render_content_disposition(disposition: str, file_name: str) -> bytes:
     """The Content-Disposition field: `attachment` or `inline`, and the name of the file (RFC 2183)."""
-    parameters = parameter("filename", file_name)
+    parameters = render_parameter("filename", file_name)
     tokens = [f" {disposition};", *(f"{token};" for token in parameters[:-1]), parameters[-1]]
     return _folded("Content-Disposition", tokens)
 
 
-def date_field(date: datetime | None) -> bytes:
+def render_date(date: datetime | None) -> bytes:
     """The Date field (RFC 5322 3.3) in UTC; now, if there is no date."""
     if date is None:
         date = datetime.now(UTC)
@@ -100,7 +100,7 @@ def date_field(date: datetime | None) -> bytes:
     ).encode()
 
 
-def encoded_words(text: str, *, first: int = _ENCODED_WORD) -> list[str]:
+def encode_words(text: str, *, first: int = _ENCODED_WORD) -> list[str]:
     """The text as RFC 2047 encoded words in UTF-8, by Q or B, whichever is shorter; no character is split (5, 3).
 
     Args:
@@ -122,7 +122,7 @@ def encoded_words(text: str, *, first: int = _ENCODED_WORD) -> list[str]:
     ]
 
 
-def parameter(name: str, value: str) -> list[str]:
+def render_parameter(name: str, value: str) -> list[str]:
     """A parameter as one token, or as several where it is long (RFC 2231 3); each begins with its blank."""
     if value.isascii() and not any(special in value for special in ('"', "\\", "=?")):
         whole, numbered, end = f' {name}="', ' {}*{}="', '"'
@@ -147,12 +147,12 @@ def _mailbox(address: Address) -> list[str]:
     if not name:
         return [f" {address.address}"]
     if name.isascii() and "=?" not in name:
-        written = phrase(name)
+        written = format_phrase(name)
         if written != name and len(written) < _FIRST_NAME_WORD:
             return [f" {written}", f" <{address.address}>"]
         if written == name and len(name) < _LONGEST_TOKEN:
             return [*(f" {word}" for word in name.split(" ")), f" <{address.address}>"]
-    words = encoded_words(name, first=_FIRST_NAME_WORD)
+    words = encode_words(name, first=_FIRST_NAME_WORD)
     return [*(f" {word}" for word in words), f" <{address.address}>"]
 
 
@@ -199,7 +199,7 @@ def new_message_id(domain: str) -> str:
         domain: the sender's, as `Address.domain` has it.
     """
     # The system is asked for random octets once for each process: for each mail it would cost a tenth of sending it.
-    return f"<{_of_this_process()}{next(_made):08x}@{ascii_domain(domain)}>"
+    return f"<{_of_this_process()}{next(_made):08x}@{to_ascii_domain(domain)}>"
 
 
 def stable_message_id(domain: str, *parts: str | int) -> str:
@@ -216,7 +216,7 @@ def stable_message_id(domain: str, *parts: str | int) -> str:
     octets = [str(part).encode("utf-8", "surrogatepass") for part in parts]
     # With its length before it, ("a", "bc") is not ("ab", "c").
     digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in octets]))
-    return f"<{digest.hexdigest()[:32]}@{ascii_domain(domain)}>"
+    return f"<{digest.hexdigest()[:32]}@{to_ascii_domain(domain)}>"
 
 
 @cache

@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.mail.attachment import (
     parse_attachments,
     parse_inline_images,
 )
-from airflow_provider_smtpcm.mail.tainted import forbidden_character, lone_surrogate, shown
+from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
 
 # folded: What each field of a mail may hold, and what is said of one that holds something else. Knows no mail.
 
@@ -75,18 +75,18 @@ class Priority(StrEnum):
         return next((priority for priority in cls if priority == text), None)
 
 
-def sender(value: AddressLike | None) -> Address | None:
+def parse_sender(value: AddressLike | None) -> Address | None:
     if value is None or (isinstance(value, str) and not value.strip(" ")):
         return None
     return parse_address(value, field="From")
 
 
-def header_text(name: str, value: object) -> str:
+def parse_header_text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise MessageError(f"{name} is text, not {type(value).__name__}.", remedy="Pass a string.")
-    if character := forbidden_character(value):
+    if character := find_forbidden_character(value):
         raise MessageError(
-            f"{name}: {shown(value)} holds the control character {character}.",
+            f"{name}: {short_repr(value)} holds the control character {character}.",
             remedy="Remove it: a header is one line, and a line break in it would begin another header.",
         )
     if len(value) > _VALUE_OCTETS:
@@ -94,12 +94,12 @@ def header_text(name: str, value: object) -> str:
     return value.strip(" ")
 
 
-def body(name: str, value: object) -> str | None:
+def parse_body(name: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
         raise MessageError(f"{name} is text, not {type(value).__name__}.", remedy="Pass a string; decode bytes first.")
-    if character := lone_surrogate(value):
+    if character := find_lone_surrogate(value):
         raise MessageError(
             f"{name} holds {character}, half of a character, which no encoding can carry.",
             remedy="Read the file that it comes from in its own encoding.",
@@ -114,7 +114,7 @@ def parse_priority(value: object) -> Priority:
         return Priority(value)  # type: ignore[arg-type]
     except ValueError:
         choices = ", ".join(repr(priority.value) for priority in Priority)
-        raise MessageError(f"Priority cannot be {shown(value)}.", remedy=f"Choose one of {choices}.") from None
+        raise MessageError(f"Priority cannot be {short_repr(value)}.", remedy=f"Choose one of {choices}.") from None
 
 
 def parse_headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -135,7 +135,7 @@ def parse_headers(value: object) -> tuple[tuple[str, str], ...]:
         name, text = pair
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
             raise MessageError(
-                f"{shown(name)} cannot be the name of a header.",
+                f"{short_repr(name)} cannot be the name of a header.",
                 remedy="A name is at most 76 ASCII characters without blanks and colons, such as X-Report.",
             )
         lowered = name.lower()
@@ -145,22 +145,22 @@ def parse_headers(value: object) -> tuple[tuple[str, str], ...]:
         if lowered in _ONCE and lowered in seen:
             raise MessageError(f"The header {name} is given twice.", remedy="A mail has one of it: leave one out.")
         seen.add(lowered)
-        headers.append((name, header_text(name, text)))
+        headers.append((name, parse_header_text(name, text)))
     return tuple(headers)
 
 
-def checked_message_id(value: object) -> str | None:
+def parse_message_id(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > _MESSAGE_ID_OCTETS or not _MESSAGE_ID.fullmatch(value):
         raise MessageError(
-            f"The message id {shown(value)} has not the form <left@right>.",
+            f"The message id {short_repr(value)} has not the form <left@right>.",
             remedy="Write it as <20240131.4711@corp.example>, or leave it out: one is made.",
         )
     return value
 
 
-def image_faults(
+def find_image_faults(
     html_text: str | None, images: tuple[Attachment, ...], files: tuple[Attachment, ...]
 ) -> Iterable[MessageError]:
     """What keeps an html and its images from meeting."""
@@ -181,8 +181,8 @@ def image_faults(
         for content_id in dict.fromkeys(references):
             if content_id not in known:
                 yield MessageError(
-                    f"The html refers to {shown(f'cid:{content_id}')}, which is not among the inline images.",
-                    remedy=f"Add it: inline_images={{{shown(content_id)}: path}}.",
+                    f"The html refers to {short_repr(f'cid:{content_id}')}, which is not among the inline images.",
+                    remedy=f"Add it: inline_images={{{short_repr(content_id)}: path}}.",
                 )
 
 
@@ -196,14 +196,14 @@ HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 HeaderValues = Mapping[str, object]
 
 _TO, _CC, _BCC, _REPLY_TO = (partial(parse_addresses, field=field) for field in ("To", "Cc", "Bcc", "Reply-To"))
-_SUBJECT, _TEXT, _HTML = partial(header_text, "Subject"), partial(body, "Text"), partial(body, "Html")
+_SUBJECT, _TEXT, _HTML = partial(parse_header_text, "Subject"), partial(parse_body, "Text"), partial(parse_body, "Html")
 _set = object.__setattr__  # a frozen mail is written by its own class alone
 # How each field is read, and what it is where it says nothing; in the order in which faults are told.
 _FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
     ("to", _TO, ()),
     ("cc", _CC, ()),
     ("bcc", _BCC, ()),
-    ("from_address", sender, None),
+    ("from_address", parse_sender, None),
     ("reply_to", _REPLY_TO, ()),
     ("subject", _SUBJECT, ""),
     ("text", _TEXT, None),
@@ -212,7 +212,7 @@ _FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
     ("inline_images", parse_inline_images, ()),
     ("priority", parse_priority, Priority.NORMAL),
     ("headers", parse_headers, ()),
-    ("message_id", checked_message_id, None),
+    ("message_id", parse_message_id, None),
 )
 
 
@@ -284,18 +284,18 @@ class Mail:
             nobody = MessageError("The mail has no recipient.", remedy="Fill in To, Cc or Bcc.")
             faults = {"recipients": nobody, **faults}
         if faults:
-            raise together(list(faults.values()))
+            raise combine_faults(list(faults.values()))
         # What does not fit together can be told only of parts that are right in themselves.
         if self.html or self.inline_images or self.attachments:
-            unfit = list(image_faults(self.html, self.inline_images, self.attachments))
+            unfit = list(find_image_faults(self.html, self.inline_images, self.attachments))
             if unfit:
-                raise together(unfit)
+                raise combine_faults(unfit)
 
     @property
-    def reads_remote_files(self) -> bool:
-        """Whether a file of it is `Attachment.remote`, so that measuring and reading it may take long."""
+    def has_remote_files(self) -> bool:
+        """Whether a file of it is `Attachment.is_remote`, so that measuring and reading it may take long."""
         files = self.attachments + self.inline_images
-        return bool(files) and any(file.remote for file in files)
+        return bool(files) and any(file.is_remote for file in files)
 
     def with_identity(
         self,
@@ -318,11 +318,11 @@ class Mail:
         for write, value in zip(_WRITE, _READ(self), strict=True):
             write(mail, value)
         if from_address is not None:
-            _set(mail, "from_address", sender(from_address))
+            _set(mail, "from_address", parse_sender(from_address))
         if reply_to is not None:
             _set(mail, "reply_to", parse_addresses(reply_to, field="Reply-To"))
         if message_id is not None:
-            _set(mail, "message_id", checked_message_id(message_id))
+            _set(mail, "message_id", parse_message_id(message_id))
         return mail
 
     @property
@@ -344,7 +344,7 @@ _WRITE = tuple(getattr(Mail, name).__set__ for name in _NAMES)
 _WRITE_PARSED = tuple(getattr(Mail, name).__set__ for name, _, _ in _FIELDS)
 
 
-def together(faults: list[MessageError]) -> MessageError:
+def combine_faults(faults: list[MessageError]) -> MessageError:
     """Every fault of one mail in one error; retryable only where all of them may pass."""
     if len(faults) == 1:
         return faults[0]

@@ -11,19 +11,19 @@ from functools import cache, lru_cache
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address
 from airflow_provider_smtpcm.mail.attachment import Attachment
-from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, Encoded, text_part
+from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, EncodedFile, render_text_part
 from airflow_provider_smtpcm.mail.headers import (
-    content_disposition,
-    content_type,
-    date_field,
-    mailboxes,
-    unstructured,
+    render_content_disposition,
+    render_content_type,
+    render_date,
+    render_mailboxes,
+    render_unstructured,
 )
-from airflow_provider_smtpcm.mail.message import Mail, Priority, together
+from airflow_provider_smtpcm.mail.message import Mail, Priority, combine_faults
 
-__all__ = ["Encoded", "Rendering", "render"]
+__all__ = ["EncodedFile", "Rendering", "render"]
 
-Piece = bytes | Encoded
+Piece = bytes | EncodedFile
 
 _PRIORITY = {
     Priority.HIGH: b"Importance: high\r\nX-Priority: 1\r\nPriority: urgent\r\n",
@@ -78,9 +78,9 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
     return compose(mail, date, _BINARY if binary else _BASE64, binary=binary)
 
 
-def fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
+def render_fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
     """The header fields behind the Message-ID, without those of the content."""
-    fields = [_PRIORITY[priority], *(unstructured(name, value) for name, value in headers)]
+    fields = [_PRIORITY[priority], *(render_unstructured(name, value) for name, value in headers)]
     if not any(name.lower() == "auto-submitted" for name, _ in headers):
         fields.insert(0, b"Auto-Submitted: auto-generated\r\n")  # RFC 3834 5: no out-of-office reply, please
     return b"".join([*fields, b"MIME-Version: 1.0\r\n"])
@@ -90,9 +90,9 @@ def fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> by
 def _file_fields(disposition: str, name: str, media_type: str, content_id: str | None, encoding: str) -> bytes:
     """The fields of a file's part, with the empty line behind them."""
     fields = [
-        content_type(media_type),
+        render_content_type(media_type),
         f"Content-Transfer-Encoding: {encoding}\r\n".encode(),
-        content_disposition(disposition, name),
+        render_content_disposition(disposition, name),
     ]
     if content_id:
         fields.append(f"Content-ID: <{content_id}>\r\n".encode())
@@ -100,36 +100,36 @@ def _file_fields(disposition: str, name: str, media_type: str, content_id: str |
 
 
 @dataclass(slots=True, kw_only=True)
-class Parts:
+class PartRenderers:
     """How each part of a message is written: here, every time anew. `merge` has others, which remember."""
 
-    file: Callable[[Attachment], Encoded]
-    date: Callable[[datetime | None], bytes] = date_field
-    sender: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    to: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    cc: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    reply_to: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    subject: Callable[[str, str], bytes] = unstructured
-    fixed: Callable[[Priority, tuple[tuple[str, str], ...]], bytes] = fixed_fields
-    text: Callable[[str, str], bytes] = text_part
-    html: Callable[[str, str], bytes] = text_part
+    file: Callable[[Attachment], EncodedFile]
+    date: Callable[[datetime | None], bytes] = render_date
+    sender: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    cc: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    reply_to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    subject: Callable[[str, str], bytes] = render_unstructured
+    fixed: Callable[[Priority, tuple[tuple[str, str], ...]], bytes] = render_fixed_fields
+    text: Callable[[str, str], bytes] = render_text_part
+    html: Callable[[str, str], bytes] = render_text_part
 
 
-def measured(attachment: Attachment) -> Base64File:
+def measure_base64_file(attachment: Attachment) -> Base64File:
     """A file that goes in base64."""
     return Base64File(attachment, attachment.state())
 
 
-def measured_binary(attachment: Attachment) -> BinaryFile:
+def measure_binary_file(attachment: Attachment) -> BinaryFile:
     """A file that goes as it is."""
     return BinaryFile(attachment, attachment.state())
 
 
-_BASE64 = Parts(file=measured)
-_BINARY = Parts(file=measured_binary)
+_BASE64 = PartRenderers(file=measure_base64_file)
+_BINARY = PartRenderers(file=measure_binary_file)
 
 
-def compose(mail: Mail, date: datetime | None, parts: Parts, *, binary: bool) -> Rendering:
+def compose(mail: Mail, date: datetime | None, parts: PartRenderers, *, binary: bool) -> Rendering:
     """Put a message together from its parts; see `render`."""
     if mail.from_address is None:
         raise MessageError(
@@ -156,7 +156,9 @@ def compose(mail: Mail, date: datetime | None, parts: Parts, *, binary: bool) ->
     return Rendering(_merged(pieces), needs_smtputf8=needs_smtputf8, binary=binary)
 
 
-def _header_fields(mail: Mail, from_address: Address, message_id: str, date: datetime | None, parts: Parts) -> bytes:
+def _header_fields(
+    mail: Mail, from_address: Address, message_id: str, date: datetime | None, parts: PartRenderers
+) -> bytes:
     """All header fields but those of the content. Bcc is in none of them (RFC 5322 3.6.3)."""
     fields = [parts.date(date), parts.sender("From", (from_address,))]
     if mail.to:
@@ -176,12 +178,14 @@ def _header_fields(mail: Mail, from_address: Address, message_id: str, date: dat
     return b"".join(fields)
 
 
-def _only_text(mail: Mail, parts: Parts) -> bytes:
+def _only_text(mail: Mail, parts: PartRenderers) -> bytes:
     """The html, or else the text."""
     return parts.html("html", mail.html) if mail.html else parts.text("plain", mail.text or "")
 
 
-def _content(mail: Mail, message_id: str, files: list[Encoded], parts: Parts, *, binary: bool) -> list[Piece]:
+def _content(
+    mail: Mail, message_id: str, files: list[EncodedFile], parts: PartRenderers, *, binary: bool
+) -> list[Piece]:
     """The content fields and the body of several parts.
 
     They are mixed ( alternative ( text, related ( html, images ) ), attachments ).
@@ -206,7 +210,7 @@ def _content(mail: Mail, message_id: str, files: list[Encoded], parts: Parts, *,
 
 
 def _file_parts(
-    disposition: str, attachments: tuple[Attachment, ...], files: list[Encoded], *, binary: bool
+    disposition: str, attachments: tuple[Attachment, ...], files: list[EncodedFile], *, binary: bool
 ) -> list[list[Piece]]:
     encoding = "binary" if binary else "base64"
     return [
@@ -215,9 +219,9 @@ def _file_parts(
     ]
 
 
-def _measured(mail: Mail, parts: Parts) -> list[Encoded]:
+def _measured(mail: Mail, parts: PartRenderers) -> list[EncodedFile]:
     """The files of the mail, attachments first; all that cannot be measured is said at once."""
-    files: list[Encoded] = []
+    files: list[EncodedFile] = []
     faults: list[MessageError] = []
     for attachment in (*mail.attachments, *mail.inline_images):
         try:
@@ -225,7 +229,7 @@ def _measured(mail: Mail, parts: Parts) -> list[Encoded]:
         except MessageError as fault:
             faults.append(fault)
     if faults:
-        raise together(faults)
+        raise combine_faults(faults)
     return files
 
 

@@ -19,18 +19,18 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 60
 
 
-def forbidden_character(text: str) -> str | None:
+def find_forbidden_character(text: str) -> str | None:
     """The first character that no header may hold, as `U+000A`; None where there is none."""
     # The first question has a quick answer, and it is the usual one.
     return None if text.isascii() and text.isprintable() else _named(_FORBIDDEN.search(text))
 
 
-def lone_surrogate(text: str) -> str | None:
+def find_lone_surrogate(text: str) -> str | None:
     """The first character that UTF-8 cannot encode, as `U+D800`; None where there is none."""
     return None if text.isascii() else _named(_SURROGATE.search(text))
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """The `repr` of what is at fault, shortened, so that an error stays one readable line."""
     # Cut before the repr as well: it would be as long as the value.
     text = repr(value[: _SHOWN * 2]) if isinstance(value, str | bytes) else repr(value)
@@ -106,7 +106,7 @@ class TaintedStr(str):
 _Path = TypeVar("_Path")
 
 
-def checked_path(path: _Path, what: str) -> _Path | str:
+def check_path(path: _Path, what: str) -> _Path | str:
     """The path as plain text, if no value in it leads out of the folder that the author wrote.
 
     A path that is data alone may lead anywhere: then the author let the value choose.
@@ -122,21 +122,21 @@ def checked_path(path: _Path, what: str) -> _Path | str:
         return path
     text = str.__str__(path)
     if "\0" in text:
-        raise MessageError(f"{what}: {shown(text)} holds a NUL.", remedy="Correct the value that was filled in.")
+        raise MessageError(f"{what}: {short_repr(text)} holds a NUL.", remedy="Correct the value that was filled in.")
     if not path.is_data_alone and any(tainted and step == ".." for step, tainted in _steps(path)):
-        raise leads_out(text, what)
+        raise path_escape_error(text, what)
     return text
 
 
-def leads_out(path: str, what: str) -> MessageError:
+def path_escape_error(path: str, what: str) -> MessageError:
     """The error for a path into which a value brought a step up."""
     return MessageError(
-        f"{what}: {shown(path)} leads out of its folder, since a value that was filled in adds a '..'.",
+        f"{what}: {short_repr(path)} leads out of its folder, since a value that was filled in adds a '..'.",
         remedy="Correct the value. Only a field that is one value alone, such as {{ row.path }}, may name any path.",
     )
 
 
-def steps_up(path: object) -> int:
+def count_parent_steps(path: object) -> int:
     """How many steps up (`..`) a path has; both slashes separate, whatever the worker's system is."""
     return _SEPARATOR.split(str(path)).count("..")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 #: What to do about a file that somebody writes to while it is read.
-WRITTEN_TO = "Send it when whatever writes it is done: let that write to another name, and rename at the end."
+FILE_CHANGED_REMEDY = "Send it when whatever writes it is done: let that write to another name, and rename at the end."
 
 
 class FileState(NamedTuple):
@@ -45,7 +45,7 @@ def state_of(status: Any) -> FileState:
     )
 
 
-def is_plain(path: object) -> bool:
+def is_pathlib_path(path: object) -> bool:
     """Whether a path is pathlib's own, and so names a local file.
 
     Subclasses may be anything: up to some version, Airflow's ObjectStoragePath is one.
@@ -100,12 +100,12 @@ _MOUNT_IT = (
 )
 
 
-def means_windows(path: str) -> bool:
+def is_windows_path(path: str) -> bool:
     """Whether a path can only be meant for Windows, and this is none."""
     return not _ON_WINDOWS and _OF_WINDOWS.match(path.strip()) is not None
 
 
-def as_written(path: str) -> str:
+def quote_path(path: str) -> str:
     """A path between quotes, each backslash once; control characters are escaped, so that it stays on its line."""
     return f"'{path}'" if path.isprintable() else repr(path)
 
@@ -117,4 +117,4 @@ def file_remedy(path: str, *, otherwise: str = _ON_THE_WORKER) -> str:
         path: as somebody wrote it.
         otherwise: what helps where it is no path of Windows.
     """
-    return _MOUNT_IT if means_windows(path) else otherwise
+    return _MOUNT_IT if is_windows_path(path) else otherwise

@@ -10,7 +10,7 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, Phase, RefusedError, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.address import Address, parse_address
-from airflow_provider_smtpcm.mail.encoding import Encoded
+from airflow_provider_smtpcm.mail.encoding import EncodedFile
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
@@ -248,7 +248,7 @@ _DOT_AT_LINE_START = re.compile(rb"(?<=\r\n)\.")
 _DOT_AFTER_BREAK = re.compile(rb"\n\.")  # found in a third of the time that `in` takes
 
 
-def dot_stuffed(pieces: Iterable[bytes | Encoded]) -> Iterator[bytes]:
+def dot_stuffed(pieces: Iterable[bytes | EncodedFile]) -> Iterator[bytes]:
     """Double each dot that starts a line, across the borders of chunks too; ends with a line end.
 
     Files in which no line can begin with a dot are not looked at: that would take longer than to make their mail.
@@ -256,7 +256,7 @@ def dot_stuffed(pieces: Iterable[bytes | Encoded]) -> Iterator[bytes]:
     tail = b"\r\n"
     for piece in pieces:
         chunks: Iterable[bytes] = (piece,) if isinstance(piece, bytes) else piece
-        look = isinstance(piece, bytes) or not piece.dot_free
+        look = isinstance(piece, bytes) or not piece.is_dot_free
         for chunk in chunks:
             if not chunk:
                 continue
@@ -271,7 +271,7 @@ def dot_stuffed(pieces: Iterable[bytes | Encoded]) -> Iterator[bytes]:
         yield b"\r\n"
 
 
-def with_final_dot(pieces: Sequence[bytes | Encoded]) -> bytes:
+def with_final_dot(pieces: Sequence[bytes | EncodedFile]) -> bytes:
     """All that DATA sends of a message, in one piece; most messages are one piece, and need no dot doubled."""
     whole = pieces[0]
     if len(pieces) > 1 or not isinstance(whole, bytes) or _DOT_AFTER_BREAK.search(whole) or not whole.endswith(b"\r\n"):

@@ -337,7 +337,7 @@ class PipelinedSession:
             self._left = flying.rendering.size
             parts.append(f"BDAT {self._left} LAST\r\n".encode())
         content = iter(flying.rendering) if flying.chunking else dot_stuffed(flying.rendering.pieces)
-        remote = flying.outgoing.mail.reads_remote_files
+        remote = flying.outgoing.mail.has_remote_files
         self._content = ReadAhead(content, self._traffic.wake) if remote else content
         return False
 

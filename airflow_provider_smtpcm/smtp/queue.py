@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.batch_rendering import MergeRenderer
+from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp.cancellation import not_sent_for
 from airflow_provider_smtpcm.smtp.delivery import Delivery, SendRequest
@@ -60,8 +60,8 @@ class PrefetchQueue:
         self._ahead = min(ahead, _HELD_AT_ONCE)
         self._in_background = in_background
         self._delivered = delivered
-        self._renderer = MergeRenderer()
-        self._binary_renderer = MergeRenderer(binary=True) if manager.binary_mime else None
+        self._renderer = BatchRenderer()
+        self._binary_renderer = BatchRenderer(binary=True) if manager.binary_mime else None
         #: Those that can be sent, in their order.
         self.ready: deque[Outgoing] = deque()
         # Those whose files are being measured in a thread.
@@ -159,7 +159,7 @@ class PrefetchQueue:
         mail = errand.mail
         try:
             mail = complete(mail, self._manager)
-            if mail.reads_remote_files:
+            if mail.has_remote_files:
                 self._preparing[errand.index] = errand, mail
                 self._in_background(lambda: self._prepared_afar(errand, mail))
                 return

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath, XComArg, literal, task
 
-from airflow_provider_smtpcm.arguments.values import Unrendered, as_written, unrendered
+from airflow_provider_smtpcm.arguments.values import Unrendered, keep_unrendered, unwrap_unrendered
 
 
 @pytest.fixture
@@ -26,28 +26,28 @@ def test_what_airflow_puts_in_its_place_is_left_to_it(output: XComArg) -> None:
     """An output, a DAG's parameter, a literal; none; and what is wrapped already."""
     with DAG("params", schedule=None, params={"cc": "x"}) as dag:
         values: list[Any] = [output, output["email"], dag.param("cc"), literal("{{ x }}"), None, Unrendered("x")]
-    assert all(unrendered(value) is value for value in values)
+    assert all(keep_unrendered(value) is value for value in values)
 
 
 def test_all_else_is_wrapped_whole() -> None:
     """Text, lists, paths, numbers."""
     values: list[Any] = ["{{ row.x }}", ["a", {"b": "c"}], {"a": 1}, 5, "", ObjectStoragePath("file:///tmp/x"), {"a"}]
     for value in values:
-        wrapped = unrendered(value)
+        wrapped = keep_unrendered(value)
         assert isinstance(wrapped, Unrendered)
-        assert as_written(wrapped) is value
+        assert unwrap_unrendered(wrapped) is value
 
 
 def test_a_list_or_a_mapping_with_an_output_in_it_is_wrapped_around_it(output: XComArg) -> None:
     """At any depth, so that Airflow finds it."""
     value = {"a": [output, "{{ row.x }}", ("b", output)], "c": "d"}
-    wrapped = unrendered(value)
+    wrapped = keep_unrendered(value)
     assert wrapped == {
         "a": [output, Unrendered("{{ row.x }}"), [Unrendered("b"), output]],
         "c": Unrendered("d"),
     }
     assert len(list(XComArg.iter_xcom_references(wrapped))) == 2
-    assert as_written(wrapped) == {"a": [output, "{{ row.x }}", ["b", output]], "c": "d"}
+    assert unwrap_unrendered(wrapped) == {"a": [output, "{{ row.x }}", ["b", output]], "c": "d"}
 
 
 def test_the_ui_shows_what_was_written() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Address
-from airflow_provider_smtpcm.mail.address import ascii_domain, parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses, to_ascii_domain
 
 
 def to(value: object) -> list[str]:
@@ -250,7 +250,7 @@ def test_an_internationalised_domain_goes_out_in_a_labels() -> None:
 def test_an_ascii_domain_is_kept_as_written() -> None:
     """Nobody's spelling is corrected."""
     assert parse_address("Jane@Corp.EXAMPLE", field="To").address == "Jane@Corp.EXAMPLE"
-    assert ascii_domain("XN--bcher-kva.example") == "XN--bcher-kva.example"
+    assert to_ascii_domain("XN--bcher-kva.example") == "XN--bcher-kva.example"
 
 
 def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:

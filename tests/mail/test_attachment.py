@@ -241,10 +241,10 @@ def test_only_a_path_that_opens_itself_is_remote() -> None:
     class LikeAPath(type(Path())):  # type: ignore[misc]
         """As universal_pathlib had them."""
 
-    assert Attachment(StoredObject(b"")).remote
-    assert Attachment(LikeAPath("a.csv")).remote
+    assert Attachment(StoredObject(b"")).is_remote
+    assert Attachment(LikeAPath("a.csv")).is_remote
     for local in (Attachment("a.csv"), Attachment(Path("a.csv")), Attachment(content=b"x", name="a.csv")):
-        assert not local.remote
+        assert not local.is_remote
 
 
 def test_octets_are_not_shown() -> None:

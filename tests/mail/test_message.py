@@ -313,10 +313,10 @@ def test_a_mail_knows_whether_a_file_comes_from_afar() -> None:
         def stat(self) -> None: ...
 
     near = Attachment(content=b"x", name="b.png")
-    assert Mail(to=JANE, attachments=[near, Stored()]).reads_remote_files
-    assert Mail(to=JANE, html="x", inline_images=[near, Stored()]).reads_remote_files
-    assert not Mail(to=JANE).reads_remote_files
-    assert not Mail(to=JANE, html="x", attachments=[near, "/srv/a.csv"], inline_images=[near]).reads_remote_files
+    assert Mail(to=JANE, attachments=[near, Stored()]).has_remote_files
+    assert Mail(to=JANE, html="x", inline_images=[near, Stored()]).has_remote_files
+    assert not Mail(to=JANE).has_remote_files
+    assert not Mail(to=JANE, html="x", attachments=[near, "/srv/a.csv"], inline_images=[near]).has_remote_files
 
 
 def test_the_same_text_is_the_same_address_whatever_was_parsed_before() -> None:

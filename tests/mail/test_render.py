@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail import render as module
-from airflow_provider_smtpcm.mail.encoding import BLOCK, Encoded
+from airflow_provider_smtpcm.mail.encoding import BLOCK_SIZE, EncodedFile
 from airflow_provider_smtpcm.mail.render import Rendering, render
 from tests.smtp.files import Changing, overwrite, replace
 
@@ -128,11 +128,11 @@ def test_an_attachment_that_keeps_its_length_and_changes_breaks_the_mail_off(
 ) -> None:
     """However much of it was read by then; the mail ends before its last octets, and its error names the file."""
     path = tmp_path / "report.csv"
-    path.write_bytes(b"x" * 2 * BLOCK)
+    path.write_bytes(b"x" * 2 * BLOCK_SIZE)
     rendering = render(mail(attachments=[path], text="x"), binary=binary)
     blocks = iter(rendering)
     got = [next(blocks) for _ in range(read)]
-    harm(path, b"y" * 2 * BLOCK)
+    harm(path, b"y" * 2 * BLOCK_SIZE)
 
     if harm is replace and read > 1:  # what is being read is the old file, and whole
         assert len(b"".join([*got, *blocks])) == rendering.size
@@ -159,7 +159,7 @@ def test_an_object_that_is_another_one_afterwards_breaks_the_mail_off(how: str, 
 def test_what_leaves_the_octets_alone_leaves_the_mail_alone(touch: str, tmp_path: Path) -> None:
     """A backup that links it, or a clean-up that takes it away while it is read."""
     path = tmp_path / "report.csv"
-    path.write_bytes(b"x" * 2 * BLOCK)
+    path.write_bytes(b"x" * 2 * BLOCK_SIZE)
     rendering = render(mail(attachments=[path]))
     blocks = iter(rendering)
     got = [next(blocks), next(blocks)]
@@ -396,7 +396,9 @@ def test_a_text_that_holds_a_boundary_ends_no_part() -> None:
         assert part.get_content().replace("\r\n", "\n") == text
 
 
-@pytest.mark.parametrize("octets", [0, 1, 2, 3, 56, 57, 58, 114, BLOCK - 1, BLOCK, BLOCK + 1, 4 * BLOCK, 300_000])
+@pytest.mark.parametrize(
+    "octets", [0, 1, 2, 3, 56, 57, 58, 114, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 4 * BLOCK_SIZE, 300_000]
+)
 def test_a_file_of_any_size_arrives_whole(tmp_path: Path, octets: int) -> None:
     """Also where it ends with a line, or with a block."""
     path = tmp_path / "data.bin"
@@ -462,7 +464,7 @@ def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
     assert octets.replace("jörg".encode(), b"").isascii()
 
 
-@pytest.mark.parametrize("octets", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 300_000])
+@pytest.mark.parametrize("octets", [0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 300_000])
 def test_a_binary_file_goes_as_it_is(tmp_path: Path, octets: int) -> None:
     """RFC 3030 3: no encoding, and every part that holds it says binary too (RFC 2045 6.4)."""
     path = tmp_path / "data.bin"
@@ -536,7 +538,7 @@ def test_the_pieces_say_where_a_line_can_begin_with_a_dot() -> None:
         rendering = render(mail(text=".\n", attachments=[file]), binary=binary)
         before, encoded, after = rendering.pieces
         assert isinstance(before, bytes) and b"\r\n." in before and isinstance(after, bytes)
-        assert isinstance(encoded, Encoded) and encoded.dot_free is not binary
+        assert isinstance(encoded, EncodedFile) and encoded.is_dot_free is not binary
         assert (b"\r\n." in b"".join(encoded)) is binary
         assert rendering.size == sum(map(len, rendering.pieces)) == len(b"".join(rendering))
         assert max(map(len, rendering)) <= 128 * 1024
