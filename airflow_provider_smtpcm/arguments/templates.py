@@ -408,7 +408,7 @@ def _find(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
         f"{field}: there is no file {quote_path(name)} (looked in {places}, and in the worker's own folder).",
         remedy=file_remedy(
             name,
-            otherwise="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
+            default="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
         ),
     )
 

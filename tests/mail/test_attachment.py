@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment
-from airflow_provider_smtpcm.mail import worker_files as worker_path
+from airflow_provider_smtpcm.mail import worker_files
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 
 
@@ -66,7 +66,7 @@ def test_a_path_of_windows_is_shown_as_it_was_written_and_said_to_be_one(path: s
 
 def test_on_windows_such_a_path_is_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """There it may be missing, and nothing is to be mounted."""
-    monkeypatch.setattr(worker_path, "_ON_WINDOWS", True)
+    monkeypatch.setattr(worker_files, "_ON_WINDOWS", True)
 
     assert "mount" not in fault(Attachment(r"D:\loads\rows.csv").size)
 

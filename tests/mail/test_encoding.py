@@ -17,14 +17,14 @@ def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """With the extra `fast`, and without it."""
     if request.param == "binascii":
         monkeypatch.setitem(sys.modules, "pybase64", None)
-    module._encoder.cache_clear()
+    module._base64_encoder.cache_clear()
     yield request.param
-    module._encoder.cache_clear()
+    module._base64_encoder.cache_clear()
 
 
 def test_pybase64_is_used_where_it_is_installed(encoder: str) -> None:
     """And Python's own where it is not."""
-    encode = module._encoder()
+    encode = module._base64_encoder()
     assert getattr(encode, "func", encode).__module__.lstrip("_").startswith(encoder)
 
 

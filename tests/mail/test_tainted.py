@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address, parse_address, parse_addresses
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
-from airflow_provider_smtpcm.mail.tainted import MIXED, TaintedStr
+from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr
 
 
 def rendered(template: str, *values: str) -> TaintedStr:
@@ -22,7 +22,8 @@ def rendered(template: str, *values: str) -> TaintedStr:
         if number:
             parts.append((values[number - 1], False))
         parts.append((text, True))
-    return TaintedStr.of_parts(parts)
+    mask = "".join(part if written else DATA * len(part) for part, written in parts)
+    return TaintedStr("".join(part for part, _ in parts), mask)
 
 
 @pytest.mark.parametrize(
