@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
-from airflow_provider_smtpcm.mail import Attachment
-from airflow_provider_smtpcm.mail import worker_files
+from airflow_provider_smtpcm.mail import Attachment, worker_files
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 
 
