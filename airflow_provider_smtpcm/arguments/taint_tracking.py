@@ -1,8 +1,8 @@
-"""A Jinja environment whose templates remember which characters of their text the author wrote.
+"""Taint tracking in Jinja: templates that record which characters of their text the author wrote.
 
-What separates addresses or paths counts only where the author of the template wrote it. Text keeps its marks through
-blocks, macros, includes, `~`, `+`, `%` and the filters that only join, strip or change its case. What any other filter
-makes of it is `MIXED`: it is one address or one path, whatever is in it. `| safe` makes a value of it.
+Separators of addresses and paths count only where the author of the template wrote them. The record survives blocks,
+macros, includes, `~`, `+`, `%` and the filters that only join, strip or change the case. The result of any other filter
+is `MIXED`: it is one address or one path, whatever it contains. `| safe` turns text of the author into a value.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from jinja2.ext import Extension
     from jinja2.lexer import Token, TokenStream
 
-_MARK = "_written_by_the_author"
-# The statements whose literals name other templates.
-_NAMES_TEMPLATES = ("include", "extends", "import", "from")
-# The statements whose names are macros, which are called as functions are.
-_NAMES_MACROS = ("macro", "from")
-# After one of these, a `[` or a `(` looks something up or calls something, unless the name is an operator.
-_ENDS_OF_A_VALUE = ("name", "string", "rparen", "rbracket")
+_TRACK_FILTER = "_written_by_the_author"
+# In these statements, literals name other templates.
+_TEMPLATE_STATEMENTS = ("include", "extends", "import", "from")
+# In these statements, names are macros, which are called like functions.
+_MACRO_STATEMENTS = ("macro", "from")
+# After one of these tokens, `[` is a subscript and `(` is a call, unless the name is an operator.
+_VALUE_ENDS = ("name", "string", "rparen", "rbracket")
 _OPERATORS = ("if", "elif", "else", "in", "not", "and", "or", "is", "for", "recursive", "call", "set", "do", "with")
-# The filters whose arguments become a part of the text.
-_ADDING_TEXT = ("join", "default", "d")
+# These filters add their arguments to the text.
+_TEXT_FILTERS = ("join", "default", "d")
 
 
 class TrackedText(str):
-    """Text with the characters that the author of a template wrote.
+    """Text of a template, with a record of which characters the author of the template wrote.
 
     Args:
         text: the whole text.
@@ -47,7 +47,7 @@ class TrackedText(str):
         return new
 
     def __str__(self) -> str:
-        """Itself, since a compiled template passes all that it writes through `str`."""
+        """Return itself, since a compiled template passes all its text through `str`."""
         return self
 
     def __add__(self, other: Any) -> str:
@@ -60,9 +60,9 @@ class TrackedText(str):
         text = str.__mod__(self, values)
         try:
             masked = (
-                {key: _masked_value(value) for key, value in values.items()}
+                {key: _mask_value(value) for key, value in values.items()}
                 if isinstance(values, Mapping)
-                else (tuple(map(_masked_value, values)) if isinstance(values, tuple) else _masked_value(values))
+                else (tuple(map(_mask_value, values)) if isinstance(values, tuple) else _mask_value(values))
             )
             mask = str.__mod__(self.mask, masked)
         except (TypeError, ValueError, LookupError):
@@ -76,44 +76,44 @@ class TrackedText(str):
         return (self[at] for at in range(len(self)))
 
     def join(self, items: Iterable[str]) -> str:
-        """As `str.join`, with the marks of all."""
+        """Join as `str.join` does, with the masks of all parts."""
         parts: list[str] = []
         for item in items:
             parts += (self, item)
         return join_tracked(parts[1:])
 
     def strip(self, characters: str | None = None) -> str:
-        """As `str.strip`, and likewise its marks."""
+        """Strip as `str.strip` does, and the mask likewise."""
         return self._cut(str.strip(self, characters), len(self) - len(str.lstrip(self, characters)))
 
     def lstrip(self, characters: str | None = None) -> str:
-        """As `str.lstrip`."""
+        """Strip as `str.lstrip` does."""
         return self._cut(str.lstrip(self, characters), len(self) - len(str.lstrip(self, characters)))
 
     def rstrip(self, characters: str | None = None) -> str:
-        """As `str.rstrip`."""
+        """Strip as `str.rstrip` does."""
         return self._cut(str.rstrip(self, characters), 0)
 
-    def _cut(self, text: str, begins: int) -> str:
-        return TrackedText(text, self.mask[begins : begins + len(text)])
+    def _cut(self, text: str, start: int) -> str:
+        return TrackedText(text, self.mask[start : start + len(text)])
 
-    def _in_another_case(self, convert: Callable[[str], str]) -> str:
+    def _convert_case(self, convert: Callable[[str], str]) -> str:
         text, mask = convert(str.__str__(self)), convert(self.mask)
-        # Some letters become two in another case; where each stands is known only if none did.
-        alone = all(len(convert(letter)) == 1 for letter in self)
-        return TrackedText(text, mask if alone else None)
+        # A letter that becomes two in another case moves all that follow it.
+        keeps_positions = all(len(convert(letter)) == 1 for letter in self)
+        return TrackedText(text, mask if keeps_positions else None)
 
     def lower(self) -> str:
-        """As `str.lower`."""
-        return self._in_another_case(str.lower)
+        """Convert as `str.lower` does."""
+        return self._convert_case(str.lower)
 
     def upper(self) -> str:
-        """As `str.upper`."""
-        return self._in_another_case(str.upper)
+        """Convert as `str.upper` does."""
+        return self._convert_case(str.upper)
 
 
-def _mixing(name: str) -> Callable[..., Any]:
-    """A method of `str` whose result does not tell where the author's characters are."""
+def _make_mixing_method(name: str) -> Callable[..., Any]:
+    """Make a method whose result is `MIXED`, from a method of `str` that may move or replace characters."""
     method = getattr(str, name)
 
     @wraps(method)
@@ -126,17 +126,17 @@ def _mixing(name: str) -> Callable[..., Any]:
     return call
 
 
-_MIXING = (
+_MIXING_METHODS = (
     *("__mul__", "__rmul__", "capitalize", "casefold", "center", "expandtabs", "format", "format_map", "ljust"),
     *("partition", "removeprefix", "removesuffix", "replace", "rjust", "rpartition", "rsplit", "split", "splitlines"),
     *("swapcase", "title", "translate", "zfill"),
 )
-for _name in _MIXING:
-    setattr(TrackedText, _name, _mixing(_name))
+for _name in _MIXING_METHODS:
+    setattr(TrackedText, _name, _make_mixing_method(_name))
 
 
 def join_tracked(parts: Iterable[str]) -> str:
-    """The parts as one text, with the marks of those that have some."""
+    """Join parts, with the masks of those that are tracked."""
     parts = list(parts)
     text = "".join(parts)
     if not any(type(part) is TrackedText for part in parts):
@@ -145,32 +145,32 @@ def join_tracked(parts: Iterable[str]) -> str:
 
 
 def get_mask(part: str) -> str:
-    """Its mask; text without marks is a value."""
+    """Return the mask of a text. Untracked text is a value."""
     return part.mask if type(part) is TrackedText else DATA * len(part)
 
 
-def _masked_value(value: Any) -> str:
+def _mask_value(value: Any) -> str:
     return get_mask(value if isinstance(value, str) else str(value))
 
 
 def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environment:
-    """The same environment, in which the texts of templates, and the literals in them, are `TrackedText`."""
+    """Return the environment in a variant where the text of templates, and the literals in them, are `TrackedText`."""
     finalize: Any = environment.finalize
-    marking = environment.overlay(
+    tracking = environment.overlay(
         autoescape=False,
-        finalize=_but_for_text(finalize) if finalize else finalize,
-        extensions=[_marking_extension()],
-        bytecode_cache=None,  # its key does not tell how the code was compiled
+        finalize=_skip_tracked(finalize) if finalize else finalize,
+        extensions=[_make_extension_class()],
+        bytecode_cache=None,  # its keys do not depend on how the code was compiled
     )
-    marking.filters = {name: _keeping_marks(function) for name, function in environment.filters.items()}
-    marking.filters |= {_MARK: _as_written(), "safe": environment.filters["safe"]}
-    marking.concat = join_tracked  # type: ignore[method-assign]
-    marking.template_class = _marking_template()
-    return marking
+    tracking.filters = {name: _mix_lost_masks(function) for name, function in environment.filters.items()}
+    tracking.filters |= {_TRACK_FILTER: _make_literal_tracker(), "safe": environment.filters["safe"]}
+    tracking.concat = join_tracked  # type: ignore[method-assign]
+    tracking.template_class = _make_template_class()
+    return tracking
 
 
-def _but_for_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that changes all that is filled in, but for what the author wrote."""
+def _skip_tracked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function that changes values, so that it leaves the text of the author unchanged."""
 
     @wraps(function)
     def call(*args: Any) -> Any:
@@ -179,100 +179,100 @@ def _but_for_text(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _keeping_marks(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter whose result is `MIXED` where it loses the marks of what it was given."""
+def _mix_lost_masks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a filter, so that its result is `MIXED` if it loses the mask of its input."""
     at = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        if isinstance(result, str) and type(result) is not TrackedText and len(args) > at and _has_marks(args[at]):
+        if isinstance(result, str) and type(result) is not TrackedText and len(args) > at and _has_tracked(args[at]):
             return TrackedText(str.__str__(result))
         return result
 
     return filtered
 
 
-def _has_marks(value: Any) -> bool:
+def _has_tracked(value: Any) -> bool:
     if isinstance(value, tuple | list | set | frozenset):
-        return any(map(_has_marks, value))
+        return any(map(_has_tracked, value))
     if isinstance(value, Mapping):
-        return any(map(_has_marks, (*value, *value.values())))
+        return any(map(_has_tracked, (*value, *value.values())))
     return type(value) is TrackedText
 
 
 @cache
-def _as_written() -> Callable[[jinja2.runtime.Context, str], str]:
-    """The filter behind `_MARK`."""
+def _make_literal_tracker() -> Callable[[jinja2.runtime.Context, str], str]:
+    """Return the filter `_TRACK_FILTER`, which tracks a literal."""
     from jinja2 import pass_context
 
-    # It asks for the context only so that Jinja does not evaluate it when it compiles, and lose the mark.
+    # It takes the context only so that Jinja does not evaluate it at compile time, which would lose the mask.
     @pass_context
-    def as_written(_: jinja2.runtime.Context, text: str) -> str:
+    def track(_: jinja2.runtime.Context, text: str) -> str:
         return TrackedText(text, text)
 
-    return as_written
+    return track
 
 
 @cache
-def _marking_template() -> type[jinja2.Template]:
+def _make_template_class() -> type[jinja2.Template]:
     from jinja2 import Template
     from markupsafe import Markup, escape
 
-    class MarkingTemplate(Template):
-        """A template that keeps the marks wherever it joins text, or escapes it."""
+    class TrackingTemplate(Template):
+        """A template that keeps the masks where it joins or escapes text."""
 
         @classmethod
-        def from_code(cls, *args: Any, **kwargs: Any) -> MarkingTemplate:
+        def from_code(cls, *args: Any, **kwargs: Any) -> TrackingTemplate:
             template = super().from_code(*args, **kwargs)
             own = template.root_render_func.__globals__
             own["str_join"] = own["markup_join"] = lambda values: join_tracked(map(str, values))
-            own["escape"], own["Markup"] = _but_for_text(escape), _but_for_text(Markup)
-            return cast("MarkingTemplate", template)
+            own["escape"], own["Markup"] = _skip_tracked(escape), _skip_tracked(Markup)
+            return cast("TrackingTemplate", template)
 
-    return MarkingTemplate
+    return TrackingTemplate
 
 
 @cache
-def _marking_extension() -> type[Extension]:
+def _make_extension_class() -> type[Extension]:
     from jinja2.ext import Extension
     from jinja2.lexer import Token
 
-    class MarkingExtension(Extension):
-        """Writes the text of a template as `{{ ("text" | mark) }}`, and the literals in it as `("text" | mark)`."""
+    class TrackingExtension(Extension):
+        """Turns the text of a template into `{{ ("text" | track) }}`, and literals in it into `("text" | track)`."""
 
         def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
             position = _Position()
-            for token in _literals_joined(stream, Token):
+            for token in _join_literals(stream, Token):
                 if token.type == "data":
                     yield Token(token.lineno, "variable_begin", "")
-                    yield from _marked(token, Token)
+                    yield from _track_literal(token, Token)
                     yield Token(token.lineno, "variable_end", "")
                     continue
                 position.move_to(token)
-                if token.type == "string" and position.is_in_the_text:
-                    yield from _marked(token, Token)
+                if token.type == "string" and position.is_in_text:
+                    yield from _track_literal(token, Token)
                 else:
                     yield token
 
-    return MarkingExtension
+    return TrackingExtension
 
 
 class _Position:
-    """Where in a template a token stands: whether a literal there becomes a part of the text.
+    """The position of a token in a template: whether a literal there becomes part of the text.
 
-    One that names a template, that a function is called with, or that looks up a part of a value, does not.
+    It does not if it names a template, is an argument of a function, or is a subscript.
     """
 
     def __init__(self) -> None:
-        self._within: list[bool] = []  # for each bracket that is open
+        self._brackets: list[bool] = []  # for each open bracket: whether a literal in it becomes part of the text
         self._macros: set[str] = set()
         self._statement = ""
-        self._last, self._last_but_one = ("", ""), ("", "")
+        self._last, self._second_last = ("", ""), ("", "")
 
     @property
-    def is_in_the_text(self) -> bool:
-        return all(self._within[-1:]) and self._statement not in _NAMES_TEMPLATES
+    def is_in_text(self) -> bool:
+        return all(self._brackets[-1:]) and self._statement not in _TEMPLATE_STATEMENTS
 
     def move_to(self, token: Token) -> None:
         kind = token.type
@@ -280,35 +280,35 @@ class _Position:
             self._statement = token.value
         elif kind in ("block_end", "variable_begin"):
             self._statement = ""
-        elif kind == "name" and self._statement in _NAMES_MACROS:
+        elif kind == "name" and self._statement in _MACRO_STATEMENTS:
             self._macros.add(token.value)
         elif kind in ("lparen", "lbracket", "lbrace"):
-            self._within.append(self.is_in_the_text and (kind == "lbrace" or self._opens_a_value()))
-        elif kind in ("rparen", "rbracket", "rbrace") and self._within:
-            self._within.pop()
-        self._last, self._last_but_one = (kind, token.value), self._last
+            self._brackets.append(self.is_in_text and (kind == "lbrace" or self._opens_value()))
+        elif kind in ("rparen", "rbracket", "rbrace") and self._brackets:
+            self._brackets.pop()
+        self._last, self._second_last = (kind, token.value), self._last
 
-    def _opens_a_value(self) -> bool:
-        """Whether what stands behind a bracket becomes text: in a list, for a macro, for some filters."""
+    def _opens_value(self) -> bool:
+        """Whether the content of a bracket becomes text: in a list, and as arguments of a macro or of some filters."""
         kind, name = self._last
         if kind != "name":
-            return kind not in _ENDS_OF_A_VALUE
-        if self._last_but_one[0] == "pipe":
-            return name in _ADDING_TEXT
+            return kind not in _VALUE_ENDS
+        if self._second_last[0] == "pipe":
+            return name in _TEXT_FILTERS
         return name in self._macros or name in _OPERATORS
 
 
-def _marked(token: Token, new: type[Token]) -> Iterator[Token]:
+def _track_literal(token: Token, new: type[Token]) -> Iterator[Token]:
     line = token.lineno
     yield new(line, "lparen", "(")
     yield new(line, "string", token.value)
     yield new(line, "pipe", "|")
-    yield new(line, "name", _MARK)
+    yield new(line, "name", _TRACK_FILTER)
     yield new(line, "rparen", ")")
 
 
-def _literals_joined(stream: Iterable[Token], new: type[Token]) -> Iterator[Token]:
-    """The tokens, with literals that follow one another as the one that they mean."""
+def _join_literals(stream: Iterable[Token], new: type[Token]) -> Iterator[Token]:
+    """Join adjacent literals, as Jinja itself does later."""
     held: Token | None = None
     for token in stream:
         if held is not None and token.type == "string":
