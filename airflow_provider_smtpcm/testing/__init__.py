@@ -1,4 +1,4 @@
-r"""An SMTP server for demos and for tests of your own DAGs. Knows nothing of Airflow; needs the `testing` extra.
+r"""An SMTP server for demos and for tests of your own DAGs. Needs the `testing` extra, but not Airflow.
 
 >>> with Relay(users={r"CORP\alice": "secret"}) as relay:          # doctest: +SKIP
 ...     connection = relay.airflow_connection()
