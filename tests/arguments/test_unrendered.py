@@ -1,4 +1,4 @@
-"""What a person wrote is kept from Airflow's rendering; what Airflow puts in its place is not."""
+"""Values are kept from Airflow's rendering, but the outputs of other tasks in them are resolved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def output() -> XComArg:
 
 
 def test_what_airflow_puts_in_its_place_is_left_to_it(output: XComArg) -> None:
-    """An output, a DAG's parameter, a literal; none; and what is wrapped already."""
+    """Outputs, a DAG's parameter, a literal, None, and a wrapped value."""
     with DAG("params", schedule=None, params={"cc": "x"}) as dag:
         values: list[Any] = [output, output["email"], dag.param("cc"), literal("{{ x }}"), None, Unrendered("x")]
     assert all(keep_unrendered(value) is value for value in values)
@@ -39,7 +39,7 @@ def test_all_else_is_wrapped_whole() -> None:
 
 
 def test_a_list_or_a_mapping_with_an_output_in_it_is_wrapped_around_it(output: XComArg) -> None:
-    """At any depth, so that Airflow finds it."""
+    """At any depth, so that Airflow finds the output."""
     value = {"a": [output, "{{ row.x }}", ("b", output)], "c": "d"}
     wrapped = keep_unrendered(value)
     assert wrapped == {
@@ -51,7 +51,7 @@ def test_a_list_or_a_mapping_with_an_output_in_it_is_wrapped_around_it(output: X
 
 
 def test_the_ui_shows_what_was_written() -> None:
-    """Without addresses in memory, with which each parse of a DAG would make a new version of it."""
+    """Without memory addresses, which would make a new version of the DAG at each parse."""
     assert str(Unrendered("Dear {{ row.name }}")) == "Dear {{ row.name }}"
     assert str(Unrendered(["a", 1])) == "['a', 1]"
     assert str(Unrendered(iter(()))) == "<tuple_iterator object>"

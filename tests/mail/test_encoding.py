@@ -1,4 +1,4 @@
-"""Base64 in lines is what the standard library makes of it, whatever encodes it."""
+"""The lines of base64 are those of the standard library, whichever library encodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_pybase64_is_used_where_it_is_installed(encoder: str) -> None:
-    """And Python's own where it is not."""
+    """Otherwise Python's own."""
     encode = module._base64_encoder()
     assert getattr(encode, "func", encode).__module__.lstrip("_").startswith(encoder)
 
@@ -52,7 +52,7 @@ def test_pybase64_is_used_where_it_is_installed(encoder: str) -> None:
     ],
 )
 def test_lines_are_those_of_the_standard_library(encoder: str, length: int) -> None:
-    """But for CRLF, which stands between lines only."""
+    """But with CRLF, and only between lines."""
     octets = bytes(index * 31 % 256 for index in range(length))
     expected = base64.encodebytes(octets).removesuffix(b"\n").replace(b"\n", b"\r\n")
 

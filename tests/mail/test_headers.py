@@ -48,7 +48,7 @@ def test_a_date_is_written_in_utc_and_in_english() -> None:
 
 
 def test_short_ascii_stays_as_it_is() -> None:
-    """The most frequent subject is the cheapest."""
+    """The usual subject needs no encoding."""
     assert render_unstructured("Subject", "Daily report") == b"Subject: Daily report\r\n"
     assert render_unstructured("Subject", "a  b") == b"Subject: a  b\r\n"
     assert render_unstructured("Subject", "") == b"Subject:\r\n"
@@ -56,7 +56,7 @@ def test_short_ascii_stays_as_it_is() -> None:
 
 
 def test_long_ascii_is_folded_at_blanks_and_loses_none() -> None:
-    """RFC 5322 2.2.3: unfolding takes the line breaks away and nothing else."""
+    """RFC 5322 2.2.3: unfolding removes only the line breaks."""
     value = "  word" * 60
     lines = lines_of(render_unstructured("Subject", value.strip()))
 
@@ -65,7 +65,7 @@ def test_long_ascii_is_folded_at_blanks_and_loses_none() -> None:
 
 
 def test_a_long_word_is_left_whole_until_a_line_must_end() -> None:
-    """A URL with an encoded word in it is no URL; but beyond 998 octets no line goes through."""
+    """A URL stays usable, up to the limit of 998 octets for a line."""
     url = "<https://corp.example/" + "u" * 400 + ">"
     assert render_unstructured("List-Unsubscribe", url) == f"List-Unsubscribe: {url}\r\n".encode()
 
@@ -74,7 +74,7 @@ def test_a_long_word_is_left_whole_until_a_line_must_end() -> None:
 
 
 def test_only_the_words_that_need_it_are_encoded() -> None:
-    """An address beside a name remains one."""
+    """An address next to a name stays readable."""
     assert (
         render_unstructured("X-Contact", "Jörg-Peter <j@x.example>")
         == b"X-Contact: =?utf-8?q?J=C3=B6rg-Peter?= <j@x.example>\r\n"
@@ -83,7 +83,7 @@ def test_only_the_words_that_need_it_are_encoded() -> None:
 
 
 def test_the_blanks_around_an_encoded_word_survive() -> None:
-    """One separates it; the others can only stand inside."""
+    """One blank separates it; further blanks are inside of it."""
     for value in ("a  ü", "ü   b", "a  ü  ö   b", "ü", "ü  ö"):
         assert (
             str(make_header(decode_header(render_unstructured("X", value).decode()[3:-2]))).replace("\r\n ", "")
@@ -92,7 +92,7 @@ def test_the_blanks_around_an_encoded_word_survive() -> None:
 
 
 def test_what_looks_encoded_is_encoded() -> None:
-    """A subject that shows an encoded word must not turn into what it says."""
+    """A subject with the text of an encoded word is shown as it is, not decoded."""
     value = "=?utf-8?q?=0D=0ABcc=3A_eve=40corp.example?="
     field = render_unstructured("Subject", value).decode()
 
@@ -101,7 +101,7 @@ def test_what_looks_encoded_is_encoded() -> None:
 
 
 def test_q_or_b_whichever_is_shorter() -> None:
-    """A word with an umlaut stays nearly readable, Greek costs a third and not the triple."""
+    """A word with an umlaut stays nearly readable; Greek grows by a third instead of threefold."""
     assert encode_words("Müller AG") == ["=?utf-8?q?M=C3=BCller_AG?="]
     assert encode_words("Ελληνικά") == ["=?utf-8?b?zpXOu867zrfOvc65zrrOrA==?="]
 
@@ -118,7 +118,7 @@ def test_no_encoded_word_is_too_long_or_splits_a_character(text: str, first: int
 
 
 def test_names_are_plain_quoted_or_encoded() -> None:
-    """Whatever each of them needs, and nothing more."""
+    """Each as simple as possible."""
     assert to("Jane Doe <jane@corp.example>") == b"To: Jane Doe <jane@corp.example>\r\n"
     assert to('"Doe, Jane" <jane@corp.example>') == b'To: "Doe, Jane" <jane@corp.example>\r\n'
     assert to('"Jane \\"JD\\"" <jane@corp.example>') == b'To: "Jane \\"JD\\"" <jane@corp.example>\r\n'
@@ -127,12 +127,12 @@ def test_names_are_plain_quoted_or_encoded() -> None:
 
 
 def test_a_comma_in_an_encoded_name_is_no_separator() -> None:
-    """RFC 2047 5 (3): in a phrase, hardly any character stands for itself."""
+    """RFC 2047 5 (3): in a phrase, most characters must be encoded."""
     assert b"=2C_" in to("Müller, Jonathan <jonathan@corp.example>;")
 
 
 def test_many_recipients_are_folded_between_them() -> None:
-    """No line is longer than it should be."""
+    """No line is longer than 78 octets."""
     lines = lines_of(to("; ".join(f"Recipient Number {number} <user{number}@corp.example>" for number in range(50))))
 
     assert all(len(line) <= 78 for line in lines)
@@ -151,7 +151,7 @@ def test_a_non_ascii_local_part_is_written_as_it_is() -> None:
 
 
 def test_a_short_file_name_is_a_quoted_string() -> None:
-    """Every reader knows it."""
+    """Every mail program supports it."""
     assert (
         render_content_disposition("attachment", "report 1.csv")
         == b'Content-Disposition: attachment; filename="report 1.csv"\r\n'
@@ -159,7 +159,7 @@ def test_a_short_file_name_is_a_quoted_string() -> None:
 
 
 def test_any_other_file_name_is_percent_encoded() -> None:
-    """RFC 2231 4; also where a quoted string would need its backslashes understood."""
+    """RFC 2231 4; also where a quoted string would need backslashes."""
     assert render_parameter("filename", "März.csv") == [" filename*=utf-8''M%C3%A4rz.csv"]
     assert render_parameter("filename", 'a"b\\c.csv') == [" filename*=utf-8''a%22b%5Cc.csv"]
     assert render_parameter("filename", "=?utf-8?q?x?=") == [" filename*=utf-8''%3D%3Futf-8%3Fq%3Fx%3F%3D"]
@@ -179,7 +179,7 @@ def test_a_long_file_name_is_continued_between_characters() -> None:
 
 
 def test_a_content_type_is_folded_between_its_parameters() -> None:
-    """A semicolon in quotation marks is no end of one."""
+    """A semicolon in quotation marks does not end a parameter."""
     assert render_content_type("text/csv;charset=utf-8") == b"Content-Type: text/csv; charset=utf-8\r\n"
     assert lines_of(render_content_type('text/csv; title="a; b"; x=' + "y" * 70)) == [
         'Content-Type: text/csv; title="a; b";',

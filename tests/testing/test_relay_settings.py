@@ -1,4 +1,4 @@
-"""A relay that cannot be set up says so before anything starts, all of it at once."""
+"""Wrong settings of a relay are one error, before it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.testing.clients import PASSWORD, USER, USERS
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "mail.corp.example", "localhost", "", "127.0.0.1 "])  # noqa: S104
 def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
-    """Everything else is refused, names too, which could mean anything."""
+    """Other addresses are refused, and so are names, which could mean any address."""
     with pytest.raises(ValueError, match="loopback interface only"):
         Relay(host=host)
 
@@ -41,7 +41,7 @@ def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
     ],
 )
 def test_each_fault_is_named(settings: dict[str, Any], fault: str) -> None:
-    """By the argument it is about."""
+    """With the name of the argument."""
     with pytest.raises(ValueError, match="cannot be set up like this") as raised:
         Relay(**settings)
     assert fault in str(raised.value)
@@ -49,7 +49,7 @@ def test_each_fault_is_named(settings: dict[str, Any], fault: str) -> None:
 
 
 def test_all_faults_come_together() -> None:
-    """One round of corrections; no password among them."""
+    """In one error, without passwords."""
     with pytest.raises(ValueError, match="The relay cannot be set up") as raised:
         Relay(host="hush", port=-1, users={"a:hush": "hush:hush"}, refuse={"hush": "hush"})
     assert str(raised.value).count("\n  - ") == 5
@@ -87,7 +87,7 @@ def test_the_connection_to_a_relay_with_users() -> None:
 
 
 def test_the_connection_to_an_anonymous_relay() -> None:
-    """No login, and no certificate where there is no TLS; further settings join or replace these."""
+    """No login, and no certificate without TLS. Further settings are added or replace these."""
     with Relay(ssl_mode="none") as relay:
         connection = relay.airflow_connection(timeout=5)
         assert connection.keys() == {"conn_type", "host", "port", "extra"}
