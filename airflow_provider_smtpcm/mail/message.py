@@ -28,7 +28,7 @@ from airflow_provider_smtpcm.mail.attachment import (
 )
 from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
 
-__all__ = ["Attachment", "HeaderValues", "HeadersLike", "Mail", "Priority"]
+__all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 3.6.8; at most 76, so that a line can be folded after it
 _VALUE_OCTETS = 100_000

@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.mail.headers import (
 )
 from airflow_provider_smtpcm.mail.message import Mail, Priority, combine_faults
 
-__all__ = ["EncodedFile", "Rendering", "render"]
+__all__ = ["Rendering", "render"]
 
 Piece = bytes | EncodedFile
 
