@@ -41,27 +41,25 @@ def run_relay(*, port: int, ssl_mode: SslMode, user: str | None, password_env: s
     Returns:
         The exit status.
     """
-    with stop_signals() as stop:
+    with handle_stop_signals() as stop:
         try:
             users = None if user is None else {user: find_password(password_env)}
             if save is not None:
                 save.mkdir(parents=True, exist_ok=True)
             with Relay(port=port, ssl_mode=ssl_mode, users=users) as relay:
-                say(format_introduction(relay, user, password_env))
+                print_text(format_introduction(relay, user, password_env))
                 while not stop.is_set():
-                    for mail in take_mails(relay):
-                        say(format_report(mail, None if save is None else save_mail(mail, save)))
-                for mail in relay.clear():
-                    say(format_report(mail, None if save is None else save_mail(mail, save)))
+                    report_mails(take_mails(relay), save)
+                report_mails(relay.clear(), save)
         except (RelayError, ModuleNotFoundError, ValueError, OSError) as error:
             print(f"relay: {error}", file=sys.stderr)  # noqa: T201
             return 1
-        say("Stopped.")
+        print_text("Stopped.")
         return 0
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
+def handle_stop_signals() -> Iterator[threading.Event]:
     """Make SIGINT and SIGTERM set an event, so that the report of a mail is not interrupted."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -99,6 +97,12 @@ def take_mails(relay: Relay) -> list[ReceivedMail]:
     except TimeoutError:
         return []
     return relay.clear()
+
+
+def report_mails(mails: list[ReceivedMail], folder: Path | None) -> None:
+    """Print each mail, and save it if there is a folder."""
+    for mail in mails:
+        print_text(format_report(mail, None if folder is None else save_mail(mail, folder)))
 
 
 def format_introduction(relay: Relay, user: str | None, password_env: str | None) -> str:
@@ -155,7 +159,7 @@ def save_mail(mail: ReceivedMail, folder: Path) -> Path:
             return path
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     """Print without buffering. Characters that the terminal cannot encode are replaced."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201
