@@ -146,7 +146,7 @@ def _people(field: str, people: str | Iterable[str] | None) -> list[Address]:
 
 def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
     """Send it, or tell of it; raise where nobody has it."""
-    from airflow_provider_smtpcm.arguments.values import first_of
+    from airflow_provider_smtpcm.arguments.values import shorten_list
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.headers import new_message_id
 
@@ -157,7 +157,7 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
     if mail.message_id is None:
         mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
     rendering = hook.render(mail)
-    people = first_of([address.address for address in mail.recipients])
+    people = shorten_list([address.address for address in mail.recipients])
     if dryrun:
         log.info(
             "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, people, conn_id
@@ -179,7 +179,7 @@ def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
         if not delivery.accepted or delivery.outcome == "unknown":
             raise delivery.error
         log.warning("%s", delivery.error)
-    log.info("%s was accepted for %s.", delivery.message_id, first_of(delivery.accepted))
+    log.info("%s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
 
 
 def _fingerprint(conn_id: str, mail: Mail) -> str:

@@ -1,1 +1,1 @@
-"""What the arguments of the operators and the notifier have in common."""
+"""Arguments of the operators and the notifier: checked values, and templates that keep data from acting as syntax."""

@@ -1,184 +1,136 @@
-"""Values that people write: choices, numbers, text, a short list of addresses. Knows no mail, and no Airflow."""
+"""Values of arguments: checked, turned into text, or kept from Airflow's rendering. Pure: no mail, no Airflow."""
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, Render, joined
-from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, checked_path
-from airflow_provider_smtpcm.mail.worker_files import (
-    WRITTEN_TO,
-    FileChangedError,
-    UnchangedFile,
-    as_written,
-    file_remedy,
-)
+#: The default of `retry_for`: seconds for which a mail is retried within one attempt of the task.
+DEFAULT_RETRY_FOR = 60.0
 
-if TYPE_CHECKING:
-    import jinja2
-    from airflow.sdk import Context
-
-
-_NAMED = 10
-#: Seconds for which a mail is tried again within a try, unless somebody says otherwise.
-RETRY_FOR = 60.0
+_LISTED = 10
+_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def as_text(value: object) -> str | None:
-    """Native rendering turns text that looks like a number into one; this turns it back. None stays None."""
+    """Return a value as text, since native rendering turns text that looks like a number into one. None stays None."""
     return value if value is None or isinstance(value, str) else str(value)
 
 
 def as_headers(value: Any) -> Any:
-    """A mapping of headers with text alone in it; whatever else was given is for the mail to judge."""
+    """Return headers with text as values. `Mail` checks whatever is not a mapping."""
     return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
 
 
-def first_of(words: Sequence[str]) -> str:
-    """The first of them and how many more there are: a log line is for reading, the XCom holds all of them."""
-    more = len(words) - _NAMED
-    return ", ".join(words[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def shorten_list(words: Sequence[str]) -> str:
+    """List the first 10 words and how many more there are, for a log line. The XCom has all of them."""
+    more = len(words) - _LISTED
+    return ", ".join(words[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Hold an argument to the values that exist.
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Check that an argument is one of the allowed values.
 
     Raises:
-        ValueError: names the argument, what it is and what it may be.
+        ValueError: names the argument, its value and the allowed values.
     """
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
 
 
-def at_least_one(name: str, value: object) -> None:
-    """Hold an argument to the whole numbers from 1; ValueError as in `one_of`."""
+def check_positive_int(name: str, value: object) -> None:
+    """Check that an argument is a whole number from 1.
+
+    Raises:
+        ValueError: names the argument and its value.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; give a whole number from 1.")
 
 
-def above_zero_or_none(name: str, value: object) -> None:
-    """Hold an argument to the numbers above 0 and None; ValueError as in `one_of`."""
-    if value is not None and not _number(value) > 0:
+def check_positive_or_none(name: str, value: object) -> None:
+    """Check that an argument is a number above 0, or None.
+
+    Raises:
+        ValueError: names the argument and its value.
+    """
+    if value is not None and not _to_float(value) > 0:
         raise ValueError(f"{name} is {value!r}; give a number above 0, or None.")
 
 
-def zero_or_more(name: str, value: object) -> None:
-    """Hold an argument to numbers from 0.
+def check_not_negative(name: str, value: object) -> None:
+    """Check that an argument is a number from 0.
 
     Raises:
-        ValueError: names the argument and what it is.
+        ValueError: names the argument and its value.
     """
-    if not _number(value) >= 0:
+    if not _to_float(value) >= 0:
         raise ValueError(f"{name} is {value!r}; give a number from 0.")
 
 
-def _number(value: object) -> float:
-    """Not a number (nan) is also a whole number that is too large for a clock to reckon with."""
+def _to_float(value: object) -> float:
+    """Return a number as a float; nan for anything else, and for an integer that is too large for a float."""
     try:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:
         return math.nan
 
 
-# folded: A body in a template file: found, read in its own encoding, and rendered as text.
+@dataclass(frozen=True, slots=True)
+class Unrendered:
+    """A value as the author of the DAG wrote it, which Airflow does not render.
 
-_SEPARATOR = re.compile(r"[/\\]")
-
-
-def render_body_file(field: str, file: str, encoding: str, environment: jinja2.Environment, context: Context) -> str:
-    """The rendered text of a template file; arguments and errors as `compile_body_file` has them.
-
-    Args:
-        environment: the task's own, with its macros, filters and folders for templates.
-        context: what the template may name.
+    A field of a merge is a template over each row, but Airflow renders template fields before there are rows. They are
+    template fields all the same, so that the output of another task can be passed for any of them: Airflow then sets
+    the dependency and replaces the output by its value. That value is data, and never compiled as a template.
     """
-    from jinja2 import TemplateError
 
-    render = compile_body_file(field, file, encoding, FieldEnvironments(environment))
-    try:
-        return str(render({**environment.globals, **context}))
-    except TemplateError as error:
-        raise _not_a_template(field, file, error) from None
+    value: Any
+
+    def __repr__(self) -> str:
+        """Return what the UI shows for the field.
+
+        It must be the same for every parse of the DAG, or each parse would make a new version of the DAG.
+        """
+        return _MEMORY_ADDRESS.sub("", str(self.value))
 
 
-def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> Render:
-    """What gives the text of a file.
+def keep_unrendered(value: Any) -> Any:
+    """Wrap a value in `Unrendered`, except for the outputs of tasks in it, which Airflow must resolve."""
+    if value is None or isinstance(value, Unrendered) or _is_reference(value):
+        return value
+    if not _has_reference(value):
+        return Unrendered(value)
+    if isinstance(value, Mapping):
+        return {key: keep_unrendered(item) for key, item in value.items()}
+    return [keep_unrendered(item) for item in value]
 
-    It is a template where the author of the DAG chose the file, or a value chose it (`TaintedStr`) from a folder that
-    the author wrote or in which the environment looks for templates. A value may name any other file too, whose text
-    goes out as it is.
 
-    Args:
-        field: `text_file` or `html_file`; in HTML what is filled in is escaped.
-        file: a path, or a name in one of the folders where the environment looks for templates.
-        encoding: of the file.
-        environments: of the task.
+def unwrap_unrendered(value: Any) -> Any:
+    """Undo `keep_unrendered`, with the values that Airflow resolved in their places."""
+    if isinstance(value, Unrendered):
+        return value.value
+    if isinstance(value, dict):
+        return {key: unwrap_unrendered(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [unwrap_unrendered(item) for item in value]
+    return value
 
-    Raises:
-        MessageError: it is not there, cannot be read in that encoding, or is no template.
+
+def _is_reference(value: Any) -> bool:
+    """Whether Airflow resolves it at run time: a task's output, a DAG's parameter, a group's argument, a literal.
+
+    Their common base class is not public, but the method that it requires of each is.
     """
-    from jinja2 import TemplateError
-
-    folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
-    path, is_template = _find(field, file, folders)
-    try:
-        with io.TextIOWrapper(io.BufferedReader(UnchangedFile(path)), encoding=encoding) as text:
-            source = text.read()
-    except FileChangedError as error:
-        raise MessageError(
-            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=WRITTEN_TO, retryable=True
-        ) from None
-    except (OSError, UnicodeError, LookupError) as error:
-        raise MessageError(
-            f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
-            remedy="Make it readable for the worker, or name its encoding by 'encoding'.",
-        ) from None
-    if is_template:
-        try:
-            return joined(environments.of_field(field).from_string(source))
-        except TemplateError as error:
-            raise _not_a_template(field, str(path), error) from None
-    if environments.renders(source.rstrip("\r\n").replace("\r", "")):
-        raise MessageError(
-            f"{field}: {str(path)!r} holds a template, and a value chose that file.",
-            remedy="A value may choose only among the templates of a folder: write the folder in the DAG "
-            "('/srv/templates/{{ row.language }}.html'), or add it to the DAG's template_searchpath.",
-        )
-    return lambda _: source
+    return hasattr(type(value), "iter_references")
 
 
-def _not_a_template(field: str, path: str, error: jinja2.TemplateError) -> MessageError:
-    """What Jinja said about a template file, with the line."""
-    line = getattr(error, "lineno", None)
-    return MessageError(
-        f"{field}: {str(path)!r} cannot be rendered ({error.message}{f', line {line}' if line else ''}).",
-        remedy="Correct the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
-    )
-
-
-def _find(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
-    """Where a file is, and whether it may be run as a template."""
-    name = checked_path(file, field)
-    chosen_by_the_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith((DATA, MIXED))
-    for folder in (*folders, Path()):
-        if (folder / name).is_file():
-            return folder / name, chosen_by_the_author or _is_in(folders, folder / name)
-    places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
-    raise MessageError(
-        f"{field}: there is no file {as_written(name)} (looked in {places}, and in the worker's own folder).",
-        remedy=file_remedy(
-            name,
-            otherwise="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
-        ),
-    )
-
-
-def _is_in(folders: list[Path], path: Path) -> bool:
-    """Whether a path leads to a file of these folders, or below, without a step up."""
-    return ".." not in _SEPARATOR.split(str(path)) and any(path.is_relative_to(folder) for folder in folders)
+def _has_reference(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_reference, value.values()))
+    if isinstance(value, tuple | list):
+        return any(map(_has_reference, value))
+    return _is_reference(value)

@@ -173,9 +173,9 @@ class SmtpConnectionManagerHook(BaseHook):
         Raises:
             MailError: the mail cannot be rendered.
         """
-        from airflow_provider_smtpcm.mail.batch_rendering import MergeRenderer
+        from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 
-        return MergeRenderer().render(mail)
+        return BatchRenderer().render(mail)
 
     def send(self, mail: Mail) -> Delivery:
         """Send one mail over a session of its own.

@@ -1,4 +1,4 @@
-"""The mails of a batch as octets, where what they share is written once. Knows no server and no dots."""
+"""Batch rendering: the parts that the mails of a batch share are rendered once, with the same octets as `render`."""
 
 from __future__ import annotations
 
@@ -11,77 +11,84 @@ from typing import Generic, TypeVarTuple
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.attachment import Attachment
-from airflow_provider_smtpcm.mail.encoding import Encoded, text_part
-from airflow_provider_smtpcm.mail.headers import date_field, mailboxes, unstructured
+from airflow_provider_smtpcm.mail.encoding import EncodedFile, render_text_part
+from airflow_provider_smtpcm.mail.headers import render_date, render_mailboxes, render_unstructured
 from airflow_provider_smtpcm.mail.message import Mail
-from airflow_provider_smtpcm.mail.render import Parts, Rendering, compose, fixed_fields, measured, measured_binary
+from airflow_provider_smtpcm.mail.render import (
+    PartRenderers,
+    Rendering,
+    compose,
+    measure_base64_file,
+    measure_binary_file,
+    render_fixed_fields,
+)
 
 _A = TypeVarTuple("_A")
 
-# Octets, as they stand in a message.
-_LARGEST_KEPT_FILE = 1024 * 1024
-_ALL_KEPT_FILES = 8 * 1024 * 1024
-_LARGEST_KEPT_PART = 1024 * 1024
-_KEPT_FILE_ITSELF = 1024  # what keeping even an empty one costs
+# Octets, as they are in the message.
+_LARGEST_CACHED_FILE = 1024 * 1024
+_FILE_CACHE_SIZE = 8 * 1024 * 1024
+_LARGEST_CACHED_PART = 1024 * 1024
+_CACHE_ENTRY = 1024  # the cost of an entry, even of an empty file
 
 
-class MergeRenderer:
-    """Writes down mail after mail, with the same octets as `render`, and remembers what the next one may share.
+class BatchRenderer:
+    """Renders one mail after the other, with the same octets as `render`, and caches what the next one may share.
 
-    A header field or a text that is the same as in the mail before is not written again. A file of up to 1 MiB in the
-    message (8 MiB for all of them; the least recently used goes first) is measured, read and encoded once, when a mail
-    with it is first sent, and every further mail with the same path, or the same content, carries what was read then,
-    whatever has become of the file since. Larger ones are measured and read for each mail. So a batch needs the same
-    memory however many mails it has.
+    A header field or a text that is the same as in the mail before is not rendered again. A file of up to 1 MiB in the
+    message (8 MiB for all of them; the least recently used is dropped first) is measured, read and encoded once, when a
+    mail with it is first sent. Every further mail with the same path, or the same content, gets the content that was
+    read then, even if the file changed since. Larger files are measured and read for each mail. So the memory that a
+    batch needs does not depend on its number of mails.
 
-    It may be called from several threads.
+    Thread-safe.
 
     Args:
-        binary: whether files go as they are (BINARYMIME, RFC 3030 3) instead of in base64.
+        binary: whether files have no encoding (BINARYMIME, RFC 3030 3) instead of base64.
     """
 
     def __init__(self, *, binary: bool = False) -> None:
-        self._binary = binary
-        self._parts = Parts(
-            file=_KeptFiles(measured_binary if binary else measured),
-            date=_Dates(),
-            sender=_Latest(mailboxes),
-            cc=_Latest(mailboxes),
-            reply_to=_Latest(mailboxes),
-            subject=_Latest(unstructured),
-            fixed=_Latest(fixed_fields),
-            text=_Latest(text_part),
-            html=_Latest(text_part),
+        self._parts = PartRenderers(
+            binary=binary,
+            file=_FileCache(measure_binary_file if binary else measure_base64_file),
+            date=_DateCache(),
+            sender=_LastResultCache(render_mailboxes),
+            cc=_LastResultCache(render_mailboxes),
+            reply_to=_LastResultCache(render_mailboxes),
+            subject=_LastResultCache(render_unstructured),
+            fixed_fields=_LastResultCache(render_fixed_fields),
+            text=_LastResultCache(render_text_part),
+            html=_LastResultCache(render_text_part),
         )
 
     def render(self, mail: Mail, *, date: datetime | None = None) -> Rendering:
-        """Write a mail down.
+        """Render a mail.
 
         Args:
-            mail: with its sender and its Message-ID filled in.
-            date: for the Date field, with a time zone; now, if it is not given.
+            mail: must have a sender and a Message-ID.
+            date: for the Date field, with a time zone; default: now.
 
         Raises:
             MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
         """
-        return compose(mail, date, self._parts, binary=self._binary)
+        return compose(mail, date, self._parts)
 
 
-class KeptFile(Encoded):
-    """A file that is read once, when it is first wanted."""
+class CachedFile(EncodedFile):
+    """A file that is read once, on its first complete iteration."""
 
-    __slots__ = ("_blocks", "_file", "broken")
+    __slots__ = ("_blocks", "_file", "has_failed")
 
-    def __init__(self, file: Encoded) -> None:
+    def __init__(self, file: EncodedFile) -> None:
         self._file = file
         self._blocks: tuple[bytes, ...] | None = None
-        #: Whether it could not be read as it was measured.
-        self.broken = False
+        #: Whether reading it has failed, because it changed since it was measured or for another reason.
+        self.has_failed = False
 
     @property
-    def dot_free(self) -> bool:
-        """See `Encoded`."""
-        return self._file.dot_free
+    def is_dot_free(self) -> bool:
+        """See `EncodedFile`."""
+        return self._file.is_dot_free
 
     def __len__(self) -> int:
         return len(self._file)
@@ -96,81 +103,81 @@ class KeptFile(Encoded):
                 blocks.append(block)
                 yield block
         except MessageError:
-            self.broken = True
+            self.has_failed = True
             raise
         self._blocks = tuple(blocks)
 
 
-class _KeptFiles:
-    """Measures files, and has one `KeptFile` for all that are the same."""
+class _FileCache:
+    """Measures files, and returns the same `CachedFile` for the same path or content."""
 
-    def __init__(self, measure: Callable[[Attachment], Encoded]) -> None:
+    def __init__(self, measure: Callable[[Attachment], EncodedFile]) -> None:
         self._measure = measure
-        self._files: OrderedDict[object, tuple[KeptFile, int]] = OrderedDict()
+        self._files: OrderedDict[object, tuple[CachedFile, int]] = OrderedDict()
         self._octets = 0
         self._lock = threading.Lock()
 
-    def __call__(self, attachment: Attachment) -> Encoded:
+    def __call__(self, attachment: Attachment) -> EncodedFile:
         content = attachment.content
         key: object = attachment.path if content is None else content
-        if content is not None and len(content) > _LARGEST_KEPT_FILE:
+        if content is not None and len(content) > _LARGEST_CACHED_FILE:
             return self._measure(attachment)
         try:
             with self._lock:
-                kept, _ = self._files[key]
+                cached, _ = self._files[key]
                 self._files.move_to_end(key)
-            if not kept.broken:
-                return kept
+            if not cached.has_failed:
+                return cached
         except KeyError:
             pass
-        except TypeError:  # a store's path that cannot be a key
+        except TypeError:  # a path in object storage that has no hash
             return self._measure(attachment)
         file = self._measure(attachment)
-        if len(file) > _LARGEST_KEPT_FILE:
+        if len(file) > _LARGEST_CACHED_FILE:
             return file
-        return self._keep(key, file, len(file) + len(content or b"") + _KEPT_FILE_ITSELF)
+        return self._add(key, file, len(file) + len(content or b"") + _CACHE_ENTRY)
 
-    def _keep(self, key: object, file: Encoded, octets: int) -> KeptFile:
-        kept = KeptFile(file)
+    def _add(self, key: object, file: EncodedFile, octets: int) -> CachedFile:
+        cached = CachedFile(file)
         with self._lock:
-            self._octets += octets - self._files.pop(key, (kept, 0))[1]
-            self._files[key] = kept, octets
-            while self._octets > _ALL_KEPT_FILES:
+            self._octets += octets - self._files.pop(key, (cached, 0))[1]
+            self._files[key] = cached, octets
+            while self._octets > _FILE_CACHE_SIZE:
                 self._octets -= self._files.popitem(last=False)[1][1]
-        return kept
+        return cached
 
 
-class _Latest(Generic[*_A]):
-    """A function that remembers its latest result; what it is called with must not change."""
+class _LastResultCache(Generic[*_A]):
+    """A function that caches its last result. Its arguments must be immutable."""
 
-    __slots__ = ("_latest", "_write")
+    __slots__ = ("_last", "_render")
 
-    def __init__(self, write: Callable[[*_A], bytes]) -> None:
-        self._write = write
-        self._latest: tuple[tuple[*_A] | None, bytes] = None, b""
+    def __init__(self, render: Callable[[*_A], bytes]) -> None:
+        self._render = render
+        self._last: tuple[tuple[*_A] | None, bytes] = None, b""
 
     def __call__(self, *arguments: *_A) -> bytes:
-        known, part = self._latest
-        if known == arguments:
+        last_arguments, part = self._last
+        if last_arguments == arguments:
             return part
-        part = self._write(*arguments)
-        self._latest = (arguments, part) if len(part) <= _LARGEST_KEPT_PART else (None, b"")
+        part = self._render(*arguments)
+        self._last = (arguments, part) if len(part) <= _LARGEST_CACHED_PART else (None, b"")
         return part
 
 
-class _Dates:
-    """The Date field, written anew when a second has passed or another date is given."""
+class _DateCache:
+    """Renders the Date field again only when a second has passed or another date is given."""
 
-    __slots__ = ("_latest",)
+    __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._latest: tuple[datetime | int | None, bytes] = None, b""
+        self._last: tuple[datetime | int | None, bytes] = None, b""
 
     def __call__(self, date: datetime | None) -> bytes:
         moment = int(time()) if date is None else date
-        known, field = self._latest
-        if known == moment:
+        last_moment, field = self._last
+        if last_moment == moment:
             return field
-        field = date_field(moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC))
-        self._latest = moment, field
+        field = render_date(moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC))
+        self._last = moment, field
         return field

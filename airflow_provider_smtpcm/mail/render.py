@@ -1,4 +1,4 @@
-"""A mail as the octets of RFC 5322 and MIME: its size first, then the octets in chunks. Knows no server and no dots."""
+"""A mail rendered as RFC 5322 and MIME: its size first, then its octets in chunks, without dot-stuffing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from functools import cache, lru_cache
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address
 from airflow_provider_smtpcm.mail.attachment import Attachment
-from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, Encoded, text_part
+from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, EncodedFile, render_text_part
 from airflow_provider_smtpcm.mail.headers import (
-    content_disposition,
-    content_type,
-    date_field,
-    mailboxes,
-    unstructured,
+    render_content_disposition,
+    render_content_type,
+    render_date,
+    render_mailboxes,
+    render_unstructured,
 )
-from airflow_provider_smtpcm.mail.message import Mail, Priority, together
+from airflow_provider_smtpcm.mail.message import Mail, Priority, combine_faults
 
-__all__ = ["Encoded", "Rendering", "render"]
+__all__ = ["Rendering", "render"]
 
-Piece = bytes | Encoded
+Piece = bytes | EncodedFile
 
 _PRIORITY = {
     Priority.HIGH: b"Importance: high\r\nX-Priority: 1\r\nPriority: urgent\r\n",
@@ -33,24 +33,24 @@ _PRIORITY = {
 
 
 class Rendering:
-    """A message with CRLF line ends, no line over 998 octets, and lines that begin with a dot as they are.
+    """A message with CRLF line ends, no line over 998 octets, and no dot-stuffing.
 
-    Iterating yields its octets in chunks, and the same ones every time; attachments are read while iterating. Where it
-    is `binary`, what is said of lines does not hold for its files.
+    An iteration yields its octets in chunks, the same every time, and reads the attachments meanwhile. The files of a
+    `binary` message are not made of such lines.
 
     Args:
-        pieces: octets, of which any line may begin with a dot, and files, in their order.
+        pieces: octets and files, in their order. Any line in the octets may begin with a dot.
+        needs_smtputf8: whether an address in it needs a server with SMTPUTF8. All else is 7-bit.
+        binary: whether it contains files without an encoding, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
     """
 
     __slots__ = ("binary", "needs_smtputf8", "pieces", "size")
 
     def __init__(self, pieces: tuple[Piece, ...], *, needs_smtputf8: bool, binary: bool = False) -> None:
         self.pieces = pieces
-        #: The exact number of octets that iterating yields, for SIZE (RFC 1870).
+        #: The exact number of octets that an iteration yields, for SIZE (RFC 1870).
         self.size = sum(map(len, pieces))
-        #: Whether an address can be said only to a server with SMTPUTF8; everything else is 7-bit in any case.
         self.needs_smtputf8 = needs_smtputf8
-        #: Whether it holds files as they are, so that only BDAT with BODY=BINARYMIME can carry it (RFC 3030 3).
         self.binary = binary
 
     def __iter__(self) -> Iterator[bytes]:
@@ -65,72 +65,81 @@ class Rendering:
 
 
 def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) -> Rendering:
-    """Write a mail down. Its attachments are measured now and read on iteration.
+    """Render a mail. Its attachments are measured now and read on iteration.
 
     Args:
-        mail: with its sender and its Message-ID filled in.
-        date: for the Date field, with a time zone; now, if it is not given.
-        binary: whether its files go as they are (BINARYMIME, RFC 3030 3) instead of in base64.
+        mail: must have a sender and a Message-ID.
+        date: for the Date field, with a time zone; default: now.
+        binary: whether files have no encoding (BINARYMIME, RFC 3030 3) instead of base64.
 
     Raises:
         MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
     """
-    return compose(mail, date, _BINARY if binary else _BASE64, binary=binary)
+    return compose(mail, date, _BINARY if binary else _BASE64)
 
 
-def fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """The header fields behind the Message-ID, without those of the content."""
-    fields = [_PRIORITY[priority], *(unstructured(name, value) for name, value in headers)]
+def render_fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Render the header fields after the Message-ID, but for those of the content."""
+    fields = [_PRIORITY[priority], *(render_unstructured(name, value) for name, value in headers)]
     if not any(name.lower() == "auto-submitted" for name, _ in headers):
-        fields.insert(0, b"Auto-Submitted: auto-generated\r\n")  # RFC 3834 5: no out-of-office reply, please
+        fields.insert(0, b"Auto-Submitted: auto-generated\r\n")  # RFC 3834 5: prevents out-of-office replies
     return b"".join([*fields, b"MIME-Version: 1.0\r\n"])
 
 
 @lru_cache(maxsize=128)
-def _file_fields(disposition: str, name: str, media_type: str, content_id: str | None, encoding: str) -> bytes:
-    """The fields of a file's part, with the empty line behind them."""
+def _render_file_fields(disposition: str, name: str, media_type: str, content_id: str | None, encoding: str) -> bytes:
+    """Render the header fields of a file's part, and the empty line after them."""
     fields = [
-        content_type(media_type),
+        render_content_type(media_type),
         f"Content-Transfer-Encoding: {encoding}\r\n".encode(),
-        content_disposition(disposition, name),
+        render_content_disposition(disposition, name),
     ]
     if content_id:
         fields.append(f"Content-ID: <{content_id}>\r\n".encode())
     return b"".join([*fields, b"\r\n"])
 
 
-@dataclass(slots=True, kw_only=True)
-class Parts:
-    """How each part of a message is written: here, every time anew. `merge` has others, which remember."""
-
-    file: Callable[[Attachment], Encoded]
-    date: Callable[[datetime | None], bytes] = date_field
-    sender: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    to: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    cc: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    reply_to: Callable[[str, tuple[Address, ...]], bytes] = mailboxes
-    subject: Callable[[str, str], bytes] = unstructured
-    fixed: Callable[[Priority, tuple[tuple[str, str], ...]], bytes] = fixed_fields
-    text: Callable[[str, str], bytes] = text_part
-    html: Callable[[str, str], bytes] = text_part
-
-
-def measured(attachment: Attachment) -> Base64File:
-    """A file that goes in base64."""
+def measure_base64_file(attachment: Attachment) -> Base64File:
+    """Measure a file that will be encoded in base64."""
     return Base64File(attachment, attachment.state())
 
 
-def measured_binary(attachment: Attachment) -> BinaryFile:
-    """A file that goes as it is."""
+def measure_binary_file(attachment: Attachment) -> BinaryFile:
+    """Measure a file that will not be encoded."""
     return BinaryFile(attachment, attachment.state())
 
 
-_BASE64 = Parts(file=measured)
-_BINARY = Parts(file=measured_binary)
+@dataclass(slots=True, kw_only=True)
+class PartRenderers:
+    """The functions that render the parts of a message; `BatchRenderer` replaces them by functions with a cache."""
+
+    binary: bool
+    file: Callable[[Attachment], EncodedFile]
+    date: Callable[[datetime | None], bytes] = render_date
+    sender: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    cc: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    reply_to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
+    subject: Callable[[str, str], bytes] = render_unstructured
+    fixed_fields: Callable[[Priority, tuple[tuple[str, str], ...]], bytes] = render_fixed_fields
+    text: Callable[[str, str], bytes] = render_text_part
+    html: Callable[[str, str], bytes] = render_text_part
 
 
-def compose(mail: Mail, date: datetime | None, parts: Parts, *, binary: bool) -> Rendering:
-    """Put a message together from its parts; see `render`."""
+_BASE64 = PartRenderers(binary=False, file=measure_base64_file)
+_BINARY = PartRenderers(binary=True, file=measure_binary_file)
+
+
+def compose(mail: Mail, date: datetime | None, parts: PartRenderers) -> Rendering:
+    """Compose a message from its parts.
+
+    Args:
+        mail, date: as in `render`.
+        parts: render the parts.
+
+    Raises:
+        MessageError: as in `render`.
+    """
     if mail.from_address is None:
         raise MessageError(
             "The mail has no sender.", remedy="Set From on the task, or 'from_address' on the connection."
@@ -140,29 +149,31 @@ def compose(mail: Mail, date: datetime | None, parts: Parts, *, binary: bool) ->
             "The mail has no Message-ID.",
             remedy="Fill it in: mail.with_identity(message_id=new_message_id(mail.from_address.domain)).",
         )
-    head = _header_fields(mail, mail.from_address, mail.message_id, date, parts)
-    # Only addresses are ever written in more than ASCII; those of Bcc are not written at all.
-    needs_smtputf8 = not head.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
+    header = _render_header(mail, mail.from_address, mail.message_id, date, parts)
+    # Only addresses are ever rendered in more than ASCII, and Bcc is not rendered at all.
+    needs_smtputf8 = not header.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
     if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # most mails
-        body = _only_text(mail, parts)
-        whole = head + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (head, body)
-        return Rendering((whole,), needs_smtputf8=needs_smtputf8)
-    files = _measured(mail, parts)
-    binary = binary and bool(files)
-    pieces: list[Piece] = [head, *_content(mail, mail.message_id, files, parts, binary=binary)]
+        body = _render_body(mail, parts)
+        message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
+        return Rendering((message,), needs_smtputf8=needs_smtputf8)
+    files = _measure_files(mail, parts)
+    binary = parts.binary and bool(files)
+    pieces: list[Piece] = [header, *_render_multipart(mail, mail.message_id, files, parts, binary=binary)]
     last = pieces[-1]
     if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
         pieces.append(b"\r\n")
-    return Rendering(_merged(pieces), needs_smtputf8=needs_smtputf8, binary=binary)
+    return Rendering(_join_octets(pieces), needs_smtputf8=needs_smtputf8, binary=binary)
 
 
-def _header_fields(mail: Mail, from_address: Address, message_id: str, date: datetime | None, parts: Parts) -> bytes:
-    """All header fields but those of the content. Bcc is in none of them (RFC 5322 3.6.3)."""
+def _render_header(
+    mail: Mail, from_address: Address, message_id: str, date: datetime | None, parts: PartRenderers
+) -> bytes:
+    """Render all header fields but those of the content. None of them names Bcc (RFC 5322 3.6.3)."""
     fields = [parts.date(date), parts.sender("From", (from_address,))]
     if mail.to:
         fields.append(parts.to("To", mail.to))
     elif not mail.cc:
-        # An empty group (RFC 5322 3.4); some servers put every recipient into a mail that has no destination field.
+        # An empty group (RFC 5322 3.4): some servers add a header with every recipient to a mail without To and Cc.
         fields.append(b"To: undisclosed-recipients:;\r\n")
     if mail.cc:
         fields.append(parts.cc("Cc", mail.cc))
@@ -171,53 +182,56 @@ def _header_fields(mail: Mail, from_address: Address, message_id: str, date: dat
     fields += (
         parts.subject("Subject", mail.subject),
         f"Message-ID: {message_id}\r\n".encode(),
-        parts.fixed(mail.priority, mail.headers),
+        parts.fixed_fields(mail.priority, mail.headers),
     )
     return b"".join(fields)
 
 
-def _only_text(mail: Mail, parts: Parts) -> bytes:
-    """The html, or else the text."""
+def _render_body(mail: Mail, parts: PartRenderers) -> bytes:
+    """Render the HTML, or else the text."""
     return parts.html("html", mail.html) if mail.html else parts.text("plain", mail.text or "")
 
 
-def _content(mail: Mail, message_id: str, files: list[Encoded], parts: Parts, *, binary: bool) -> list[Piece]:
-    """The content fields and the body of several parts.
-
-    They are mixed ( alternative ( text, related ( html, images ) ), attachments ).
+def _render_multipart(
+    mail: Mail, message_id: str, files: list[EncodedFile], parts: PartRenderers, *, binary: bool
+) -> list[Piece]:
+    """Render a message of several parts: mixed ( alternative ( text, related ( html, images ) ), attachments ).
 
     Args:
-        files: of the attachments, then of the inline images.
+        files: those of the attachments, then those of the inline images.
     """
-    boundary = _unforeseeable_boundary(message_id) if binary else _boundary(message_id)
+    boundary = _make_secret_boundary(message_id) if binary else _make_boundary(message_id)
     attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
-    body: list[Piece] = [_only_text(mail, parts)]
+    body: list[Piece] = [_render_body(mail, parts)]
     if images:
-        shown = _file_parts("inline", mail.inline_images, images, binary=binary)
-        # RFC 2387 3.1 demands the type of the root.
-        body = _multipart('related; type="text/html"', f"{boundary}_3", [body, *shown], binary=binary)
+        related = _render_file_parts("inline", mail.inline_images, images, binary=binary)
+        # RFC 2387 3.1 requires the type of the root.
+        body = _join_parts('related; type="text/html"', f"{boundary}_3", [body, *related], binary=binary)
     if mail.text and mail.html:
         texts: list[list[Piece]] = [[parts.text("plain", mail.text)], body]
-        body = _multipart("alternative", f"{boundary}_2", texts, binary=binary and bool(images))
+        body = _join_parts("alternative", f"{boundary}_2", texts, binary=binary and bool(images))
     if attached:
-        added = _file_parts("attachment", mail.attachments, attached, binary=binary)
-        body = _multipart("mixed", f"{boundary}_1", [body, *added], binary=binary)
+        attached_parts = _render_file_parts("attachment", mail.attachments, attached, binary=binary)
+        body = _join_parts("mixed", f"{boundary}_1", [body, *attached_parts], binary=binary)
     return body
 
 
-def _file_parts(
-    disposition: str, attachments: tuple[Attachment, ...], files: list[Encoded], *, binary: bool
+def _render_file_parts(
+    disposition: str, attachments: tuple[Attachment, ...], files: list[EncodedFile], *, binary: bool
 ) -> list[list[Piece]]:
     encoding = "binary" if binary else "base64"
     return [
-        [_file_fields(disposition, attachment.name, attachment.content_type, attachment.content_id, encoding), file]
+        [
+            _render_file_fields(disposition, attachment.name, attachment.content_type, attachment.content_id, encoding),
+            file,
+        ]
         for attachment, file in zip(attachments, files, strict=True)
     ]
 
 
-def _measured(mail: Mail, parts: Parts) -> list[Encoded]:
-    """The files of the mail, attachments first; all that cannot be measured is said at once."""
-    files: list[Encoded] = []
+def _measure_files(mail: Mail, parts: PartRenderers) -> list[EncodedFile]:
+    """Measure the files of a mail, attachments first. One error names all that cannot be measured."""
+    files: list[EncodedFile] = []
     faults: list[MessageError] = []
     for attachment in (*mail.attachments, *mail.inline_images):
         try:
@@ -225,13 +239,13 @@ def _measured(mail: Mail, parts: Parts) -> list[Encoded]:
         except MessageError as fault:
             faults.append(fault)
     if faults:
-        raise together(faults)
+        raise combine_faults(faults)
     return files
 
 
-def _multipart(subtype: str, boundary: str, parts: Iterable[list[Piece]], *, binary: bool) -> list[Piece]:
-    """RFC 2046 5.1.1: the line break before a delimiter belongs to the delimiter."""
-    # RFC 2045 6.4: what holds a binary part is called binary itself.
+def _join_parts(subtype: str, boundary: str, parts: Iterable[list[Piece]], *, binary: bool) -> list[Piece]:
+    """Join parts by delimiters. The line break before a delimiter is part of it (RFC 2046 5.1.1)."""
+    # RFC 2045 6.4: a multipart with a binary part is binary too.
     encoding = "Content-Transfer-Encoding: binary\r\n" if binary else ""
     pieces: list[Piece] = [f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n{encoding}'.encode()]
     delimiter = f"\r\n--{boundary}\r\n".encode()
@@ -242,19 +256,19 @@ def _multipart(subtype: str, boundary: str, parts: Iterable[list[Piece]], *, bin
     return pieces
 
 
-def _boundary(message_id: str) -> str:
-    """The same for every rendering of the same mail; no part can hold it, since all are encoded."""
+def _make_boundary(message_id: str) -> str:
+    """Make a boundary, the same for every rendering of a mail. No part can contain it, since all are encoded."""
     import hashlib
 
     return BOUNDARY_PREFIX + hashlib.sha256(message_id.encode()).hexdigest()[:24]
 
 
-def _unforeseeable_boundary(message_id: str) -> str:
-    """The same for every rendering of the same mail by this process, where a file goes as it is and could hold it.
+def _make_secret_boundary(message_id: str) -> str:
+    """Make a boundary for a mail with unencoded files, the same for every rendering of the mail by this process.
 
-    That cannot be ruled out without reading the file first. 192 bits do not occur by chance; and since a Message-ID may
-    be known beforehand (`identity.stable_message_id`), a secret of the process goes in, so that nobody who writes a
-    file for the mail can put the boundary into it, and with it parts of his own into the mail.
+    A file could contain the boundary, which only reading it beforehand could rule out. 192 bits do not occur by chance.
+    Since a Message-ID may be predictable (`stable_message_id`), a secret of the process is part of the boundary:
+    otherwise the author of a file could put the boundary into it, and so add parts to the mail.
     """
     import hashlib
 
@@ -267,15 +281,15 @@ def _boundary_key() -> bytes:
     return os.urandom(32)
 
 
-def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
-    """Neighbouring octets in one piece, so that a mail without attachments is one chunk."""
-    merged: list[Piece] = []
-    gathered: list[bytes] = []
+def _join_octets(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+    """Join adjacent octets, so that a mail without attachments is one chunk."""
+    joined: list[Piece] = []
+    adjacent: list[bytes] = []
     for piece in pieces:
         if isinstance(piece, bytes):
-            gathered.append(piece)
+            adjacent.append(piece)
         else:
-            merged += (b"".join(gathered), piece)
-            gathered = []
-    merged.append(b"".join(gathered))
-    return tuple(merged)
+            joined += (b"".join(adjacent), piece)
+            adjacent = []
+    joined.append(b"".join(adjacent))
+    return tuple(joined)

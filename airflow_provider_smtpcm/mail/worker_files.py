@@ -1,4 +1,4 @@
-"""What tells whether a file is still the one that was looked at before: its status, by descriptor or by path."""
+"""Files on the worker: whether one changed while it was read, and how errors name a path."""
 
 from __future__ import annotations
 
@@ -6,23 +6,35 @@ import io
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-#: What to do about a file that somebody writes to while it is read.
-WRITTEN_TO = "Send it when whatever writes it is done: let that write to another name, and rename at the end."
+#: The remedy for a file that changes while it is read.
+FILE_CHANGED_REMEDY = (
+    "Send it once the program that writes it is done: let that program write to another name and rename the file at "
+    "the end."
+)
+
+# `\\server\share` and `D:\folder`. `D:/folder` is a path on Windows too; `//server/share` is also one elsewhere.
+_WINDOWS_PATH = re.compile(r"\\\\|[A-Za-z]:[\\/]")
+_ON_WINDOWS = os.name == "nt"
+_CHECK_ON_WORKER = "The file is looked for on the worker that runs the task: check the path and its permissions there."
+_MOUNT_SHARE = (
+    "That is a path on Windows, and this worker does not run Windows: mount the share or copy the file there, and "
+    "give the path that it has on the worker, such as /mnt/loads/rows.csv."
+)
 
 
 class FileState(NamedTuple):
-    """Two states are equal where, as far as the file system says, nobody wrote to the file or replaced it in between.
+    """The size and the version of a file. Equal states mean, as far as the file system can tell, the same content.
 
     The time of the last status change (ctime) is left out: a backup that links the file, or a clean-up that unlinks it
-    while it is read, changes that and none of its octets.
+    while it is read, changes the ctime and not the content.
 
     Args:
-        size: octets.
-        modified: time of the last modification, as exactly as it is told; None where a storage does not tell.
-        inode, device: which file it is; 0 in object storage.
-        tag: the version in object storage (ETag), where there is one.
+        size: in octets.
+        modified: time of the last modification, as precisely as the file system reports it; None if it reports none.
+        inode, device: identify the file; 0 in object storage.
+        tag: the version in object storage (ETag), if there is one.
     """
 
     size: int
@@ -31,26 +43,18 @@ class FileState(NamedTuple):
     device: int
     tag: str | None
 
+    @classmethod
+    def from_stat(cls, status: Any) -> Self:
+        """Make a state from the result of `stat` or `fstat`, or from what an object storage returns instead.
 
-def state_of(status: Any) -> FileState:
-    """The state in what stat or fstat, or a storage in place of them, returned.
-
-    Args:
-        status: has `st_size`; of the rest whatever there is.
-    """
-    tag = status.get("ETag", status.get("etag")) if isinstance(status, Mapping) else None
-    modified = getattr(status, "st_mtime_ns", None) or getattr(status, "st_mtime", None)
-    return FileState(
-        int(status.st_size), modified, getattr(status, "st_ino", 0), getattr(status, "st_dev", 0), tag and str(tag)
-    )
-
-
-def is_plain(path: object) -> bool:
-    """Whether a path is pathlib's own, and so names a local file.
-
-    Subclasses may be anything: up to some version, Airflow's ObjectStoragePath is one.
-    """
-    return type(path).__module__.partition(".")[0] == "pathlib"
+        Args:
+            status: must have `st_size`; everything else is optional.
+        """
+        tag = status.get("ETag", status.get("etag")) if isinstance(status, Mapping) else None
+        modified = getattr(status, "st_mtime_ns", None) or getattr(status, "st_mtime", None)
+        return cls(
+            int(status.st_size), modified, getattr(status, "st_ino", 0), getattr(status, "st_dev", 0), tag and str(tag)
+        )
 
 
 class FileChangedError(OSError):
@@ -61,60 +65,56 @@ class FileChangedError(OSError):
 
 
 class UnchangedFile(io.FileIO):
-    """A local file, opened to be read, that hands out nothing that somebody has written since it was opened."""
+    """A local file, open for reading, that returns nothing written after it was opened."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
-        self._state = state_of(os.fstat(self.fileno()))
+        self._state = FileState.from_stat(os.fstat(self.fileno()))
 
     def readinto(self, buffer: Any, /) -> int | None:
-        """As of any raw file.
+        """Read as `io.RawIOBase.readinto` does.
 
         Raises:
-            FileChangedError: it was written to.
+            FileChangedError: the file was written to.
         """
         octets = super().readinto(buffer)
         self._check()
         return octets
 
     def readall(self) -> bytes:
-        """As of any raw file; raises as `readinto` does."""
+        """Read as `io.RawIOBase.readall` does; raises as `readinto`."""
         octets = super().readall()
         self._check()
         return octets
 
     def _check(self) -> None:
-        if state_of(os.fstat(self.fileno())) != self._state:
+        if FileState.from_stat(os.fstat(self.fileno())) != self._state:
             raise FileChangedError
 
 
-# folded: How a path is shown to its author, and what to do where nothing is there. Opens nothing.
+def is_pathlib_path(path: object) -> bool:
+    """Whether a path is one of `pathlib`'s own types, and so names a local file.
 
-# `\\server\share` and `D:\folder`; `D:/folder` is Windows' too, while `//server/share` is a path elsewhere.
-_OF_WINDOWS = re.compile(r"\\\\|[A-Za-z]:[\\/]")
-_ON_WINDOWS = os.name == "nt"
-_ON_THE_WORKER = "The file is looked for on the worker that runs the task: check the path and its permissions there."
-_MOUNT_IT = (
-    "That is a path on Windows, and this worker is no Windows machine: mount the share or copy the file there, and "
-    "give the path that it has on the worker, such as /mnt/loads/rows.csv."
-)
+    A subclass may be anything: in some versions of Airflow, `ObjectStoragePath` is one.
+    """
+    return type(path).__module__.partition(".")[0] == "pathlib"
 
 
-def means_windows(path: str) -> bool:
-    """Whether a path can only be meant for Windows, and this is none."""
-    return not _ON_WINDOWS and _OF_WINDOWS.match(path.strip()) is not None
+def is_windows_path(path: str) -> bool:
+    """Whether a path only makes sense on Windows, while this machine does not run Windows."""
+    return not _ON_WINDOWS and _WINDOWS_PATH.match(path.strip()) is not None
 
 
-def as_written(path: str) -> str:
-    """A path between quotes, each backslash once; control characters are escaped, so that it stays on its line."""
+def quote_path(path: str) -> str:
+    """Quote a path for a message: backslashes are not doubled, and control characters are escaped."""
     return f"'{path}'" if path.isprintable() else repr(path)
 
 
-def file_remedy(path: str, *, otherwise: str = _ON_THE_WORKER) -> str:
-    """What to do about a file that is not there.
+def file_remedy(path: str, *, default: str = _CHECK_ON_WORKER) -> str:
+    """Return the remedy for a file that is missing or cannot be read.
 
     Args:
-        path: as somebody wrote it.
-        otherwise: what helps where it is no path of Windows.
+        path: as the user wrote it.
+        default: the remedy for a path that is not a Windows path.
     """
-    return _MOUNT_IT if means_windows(path) else otherwise
+    return _MOUNT_SHARE if is_windows_path(path) else default

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from airflow_provider_smtpcm.arguments.values import first_of
+from airflow_provider_smtpcm.arguments.values import shorten_list
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.merge.rows import Rows, storage_path
 
@@ -53,9 +53,9 @@ class MergeReport:
         self.fault: MessageError | None = None
         if not file:
             return
-        from airflow_provider_smtpcm.mail.tainted import checked_path
+        from airflow_provider_smtpcm.mail.tainted import check_path
 
-        path = storage_path(checked_path(file, "report_file")) if isinstance(file, str) else file
+        path = storage_path(check_path(file, "report_file")) if isinstance(file, str) else file
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             begun = _has_half_a_line(path)
@@ -359,7 +359,7 @@ class MergeTally:
 
     def summary(self) -> str:
         """The outcomes that there were, with their numbers."""
-        return first_of([f"{self[outcome]} {outcome}" for outcome in OUTCOMES if self[outcome]]) or "none"
+        return shorten_list([f"{self[outcome]} {outcome}" for outcome in OUTCOMES if self[outcome]]) or "none"
 
 
 def without_addresses(result: Mapping[str, object]) -> dict[str, object]:

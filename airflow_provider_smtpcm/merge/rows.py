@@ -10,7 +10,13 @@ from pathlib import Path, PurePath
 from typing import IO, Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.worker_files import WRITTEN_TO, FileChangedError, UnchangedFile, file_remedy, is_plain
+from airflow_provider_smtpcm.mail.worker_files import (
+    FILE_CHANGED_REMEDY,
+    FileChangedError,
+    UnchangedFile,
+    file_remedy,
+    is_pathlib_path,
+)
 from airflow_provider_smtpcm.operators._task import fetched
 
 # folded: A row, and the rows of a merge as they come, one at a time. Knows no file, no mail and no template.
@@ -138,14 +144,14 @@ def _unreadable(what: str, error: Exception) -> MessageError:
     if isinstance(error, UnicodeError | LookupError):
         remedy = "Name its encoding by 'rows_encoding'; Excel's CSV may be 'cp1252'."
     elif isinstance(error, FileChangedError):
-        remedy = WRITTEN_TO
+        remedy = FILE_CHANGED_REMEDY
     return MessageError(f"{what} cannot be read: {reason}.", remedy=remedy, retryable=not isinstance(error, _LASTING))
 
 
 def _opened(path: Any) -> IO[bytes]:
     """The file; one on the worker hands out no row that was written after it was opened, nor half of one."""
     try:
-        file: IO[bytes] = io.BufferedReader(UnchangedFile(path)) if is_plain(path) else path.open("rb")
+        file: IO[bytes] = io.BufferedReader(UnchangedFile(path)) if is_pathlib_path(path) else path.open("rb")
     except Exception as error:  # whatever a storage's own library raises; its classes are not known here
         raise _unreadable(f"'{path}'", error) from error
     return file
@@ -348,9 +354,9 @@ def storage_path(text: str) -> Any:
 def _path(rows: Any) -> Any:
     if not isinstance(rows, str):
         return rows if hasattr(rows, "open") else Path(rows)
-    from airflow_provider_smtpcm.mail.tainted import checked_path
+    from airflow_provider_smtpcm.mail.tainted import check_path
 
-    text = checked_path(rows, "rows").strip()
+    text = check_path(rows, "rows").strip()
     if text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
         raise MessageError(
             "'rows' is a list that was turned into text.",

@@ -9,8 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, Render, Unrendered, as_data, text_environment
-from airflow_provider_smtpcm.arguments.values import compile_body_file, first_of
+from airflow_provider_smtpcm.arguments.templates import (
+    FieldEnvironments,
+    TemplateFunction,
+    compile_body_file,
+    make_text_environment,
+    mark_as_data,
+)
+from airflow_provider_smtpcm.arguments.values import Unrendered, shorten_list
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.tainted import TaintedStr
 from airflow_provider_smtpcm.merge.rows import Row
@@ -30,7 +36,7 @@ def over_rows(environment: jinja2.Environment) -> jinja2.Environment:
 
     A column comes before whatever a mapping has by nature, and None (the NULL of a database) is written as nothing.
     """
-    result = text_environment(environment).overlay(
+    result = make_text_environment(environment).overlay(
         autoescape=False,
         undefined=_missing_column(),
         finalize=environment.finalize or _nothing_for_none,
@@ -70,7 +76,7 @@ def _missing_column() -> type[jinja2.Undefined]:
         def _undefined_message(self) -> str:
             if type(self._undefined_obj) is not Row:
                 return super()._undefined_message
-            columns = first_of([repr(column) for column in self._undefined_obj]) or "none at all"
+            columns = shorten_list([repr(column) for column in self._undefined_obj]) or "none at all"
             return f"the row has no column {self._undefined_name!r}; its columns are {columns}"
 
     return MissingColumn
@@ -123,8 +129,8 @@ class RowTemplates:
         self.constants: dict[str, Any] = {}
         #: The items that are the same for every row in fields whose other items are not.
         self.constant_items: dict[str, list[Any]] = {}
-        self._templates: list[tuple[str, Render]] = []
-        self._key: Render | None = None
+        self._templates: list[tuple[str, TemplateFunction]] = []
+        self._key: TemplateFunction | None = None
         for name, value in fields.items():
             part = self._compile(name, value)
             if isinstance(part, Constant):
@@ -177,18 +183,20 @@ class RowTemplates:
         self._variables["row_number"] = number
         return self._variables
 
-    def _body(self, body: str, file: object, written: object) -> Render:
+    def _body(self, body: str, file: object, written: object) -> TemplateFunction:
         if written:
             raise MessageError(
                 f"'{body}' and '{body}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
         return self._body_from_file(body, str(file), file.mask if isinstance(file, TaintedStr) else None)
 
-    def _read_body(self, body: str, file: str, mask: str | None) -> Render:
+    def _read_body(self, body: str, file: str, mask: str | None) -> TemplateFunction:
         name = file if mask is None else TaintedStr(file, mask)
         return compile_body_file(f"{body}_file", name, self._encoding, self._environments)
 
-    def _compile(self, name: str, value: Any, *, written: bool = False, item: bool = False) -> Constant | Render:
+    def _compile(
+        self, name: str, value: Any, *, written: bool = False, item: bool = False
+    ) -> Constant | TemplateFunction:
         """A part of a field.
 
         Args:
@@ -200,7 +208,7 @@ class RowTemplates:
         if isinstance(value, str):
             if written:
                 return self._compile_text(name, value, item=item)
-            return Constant(as_data(name, value, item=item))
+            return Constant(mark_as_data(name, value, item=item))
         if isinstance(value, Mapping):
             keys = list(value)
             items = [self._compile(name, part, written=written, item=True) for part in value.values()]
@@ -210,7 +218,7 @@ class RowTemplates:
             return self._collected(name, parts, list)
         return Constant(value)
 
-    def _compile_text(self, name: str, source: str, *, item: bool) -> Constant | Render:
+    def _compile_text(self, name: str, source: str, *, item: bool) -> Constant | TemplateFunction:
         from jinja2 import TemplateError
 
         try:
@@ -229,8 +237,8 @@ class RowTemplates:
             raise _fault(name, error) from None
 
     def _collected(
-        self, name: str, parts: list[Constant | Render], collect: Callable[[list[Any]], Any]
-    ) -> Constant | Render:
+        self, name: str, parts: list[Constant | TemplateFunction], collect: Callable[[list[Any]], Any]
+    ) -> Constant | TemplateFunction:
         """Several parts as one, which is constant where all of them are."""
         constant = [part.value for part in parts if isinstance(part, Constant)]
         if len(constant) == len(parts):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_provider_smtpcm.arguments.values import as_text, first_of, zero_or_more
+from airflow_provider_smtpcm.arguments.values import as_text, check_not_negative, shorten_list
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.event import Event, event_of
@@ -69,7 +69,7 @@ class Rendered:
                 )
             if not file:
                 return as_text(value) or None
-            from airflow_provider_smtpcm.arguments.values import render_body_file
+            from airflow_provider_smtpcm.arguments.templates import render_body_file
 
             return render_body_file(f"{name}_file", file, encoding, environment, context)
         except Exception as error:  # noqa: BLE001 - as above
@@ -206,7 +206,7 @@ class SendMailNotifier(BaseNotifier):
         super().__init__(context=context)
         if not to:
             raise ValueError(f"to is {to!r}; name whom the alert goes to.")
-        zero_or_more("retry_for", retry_for)
+        check_not_negative("retry_for", retry_for)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = from_address
         self.to = to
@@ -258,7 +258,7 @@ class SendMailNotifier(BaseNotifier):
             if delivery.error is not None:
                 log.error("The alert did not reach everybody (%s): %s", delivery.outcome, delivery.error)
             if delivery.accepted:
-                log.info("The alert %s was accepted for %s.", delivery.message_id, first_of(delivery.accepted))
+                log.info("The alert %s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
 
     def _alert(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery:
         began = time.monotonic()

@@ -45,7 +45,8 @@ class RenderedOperator(BaseOperator):
         if parent is not self:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
-        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, as_data, as_written, render_field
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, mark_as_data, render_field
+        from airflow_provider_smtpcm.arguments.values import unwrap_unrendered
 
         environments = FieldEnvironments(jinja_env)
         written = WrittenArguments(self, context, environments)
@@ -64,9 +65,9 @@ class RenderedOperator(BaseOperator):
                         for key, argument in value.items()
                     }
                 elif not written.has(name):
-                    rendered = as_data(name, as_written(value))
+                    rendered = mark_as_data(name, unwrap_unrendered(value))
                 elif callable(value):  # a function of the author's, which Airflow calls instead of a template
-                    rendered = as_data(name, value(context=context, jinja_env=jinja_env))
+                    rendered = mark_as_data(name, value(context=context, jinja_env=jinja_env))
                 elif name in self.rendered_later:
                     rendered = self.render_template(value, context, jinja_env, set())
                 else:
@@ -127,16 +128,16 @@ class WrittenArguments:
         if context.get("ti") is not None and (by_defaults or constructor != _OWN_PACKAGE):
             values, _ = expanded.resolve(context)
             computed = (values[name] for name, written in self._over_arguments.items() if not written)
-            if by_defaults or any(map(environments.renders, _texts_in(list(computed)))):
+            if by_defaults or any(map(environments.is_template, _texts_in(list(computed)))):
                 self._over_arguments = None
 
     def has(self, name: str) -> bool:
         """Whether the author wrote an argument, or left it out."""
         if self._over_arguments is not None:
             return self._over_arguments.get(name, True)
-        from airflow_provider_smtpcm.arguments.templates import as_written
+        from airflow_provider_smtpcm.arguments.values import unwrap_unrendered
 
-        value = as_written(getattr(self._task, name))
+        value = unwrap_unrendered(getattr(self._task, name))
         return any(name in given and _is_same(given[name], value) for given in self._given)
 
     def has_function_argument(self, name: str, value: object) -> bool:

@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from airflow_provider_smtpcm.arguments.templates import as_written, unrendered
-from airflow_provider_smtpcm.arguments.values import RETRY_FOR, above_zero_or_none, at_least_one, one_of, zero_or_more
+from airflow_provider_smtpcm.arguments.values import (
+    DEFAULT_RETRY_FOR,
+    check_choice,
+    check_not_negative,
+    check_positive_int,
+    check_positive_or_none,
+    keep_unrendered,
+    unwrap_unrendered,
+)
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.merge.failure_policy import Tolerance, verdict
@@ -106,7 +113,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         AirflowFailException: trying again would not help; or, before Airflow 3.3, would send mails a second time.
     """
 
-    # Those of the mail are here for the outputs of other tasks in them; `unrendered` keeps their templates.
+    # Those of the mail are here for the outputs of other tasks in them; `keep_unrendered` keeps their templates.
     template_fields: Sequence[str] = ("smtpcm_conn_id", "rows", "report_file", *ROW_FIELDS)
     rendered_later = ROW_FIELDS
     template_ext: Sequence[str] = ()
@@ -150,30 +157,30 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         encoding: str = "utf-8-sig",
         rows_encoding: str | None = None,
         delimiter: str | None = None,
-        retry_for: float = RETRY_FOR,
+        retry_for: float = DEFAULT_RETRY_FOR,
         on_clear: Literal["resume_unfinished", "send_again"] = "resume_unfinished",
         ledger_window: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.rows = rows if is_path(rows) else unrendered(rows)
+        self.rows = rows if is_path(rows) else keep_unrendered(rows)
         self.smtpcm_conn_id = smtpcm_conn_id
-        self.from_address = unrendered(from_address)
-        self.to = unrendered(to)
-        self.cc = unrendered(cc)
-        self.bcc = unrendered(bcc)
-        self.reply_to = unrendered(reply_to)
-        self.subject = unrendered(subject)
-        self.text = unrendered(text)
-        self.html = unrendered(html)
-        self.text_file = unrendered(text_file)
-        self.html_file = unrendered(html_file)
-        self.attachments = unrendered(attachments)
-        self.inline_images = unrendered(inline_images)
-        self.priority = unrendered(priority)
-        self.headers = unrendered(headers)
-        self.message_id = unrendered(message_id)
-        self.row_key = unrendered(row_key)
+        self.from_address = keep_unrendered(from_address)
+        self.to = keep_unrendered(to)
+        self.cc = keep_unrendered(cc)
+        self.bcc = keep_unrendered(bcc)
+        self.reply_to = keep_unrendered(reply_to)
+        self.subject = keep_unrendered(subject)
+        self.text = keep_unrendered(text)
+        self.html = keep_unrendered(html)
+        self.text_file = keep_unrendered(text_file)
+        self.html_file = keep_unrendered(html_file)
+        self.attachments = keep_unrendered(attachments)
+        self.inline_images = keep_unrendered(inline_images)
+        self.priority = keep_unrendered(priority)
+        self.headers = keep_unrendered(headers)
+        self.message_id = keep_unrendered(message_id)
+        self.row_key = keep_unrendered(row_key)
         self.on_error = on_error
         self.on_refused = on_refused
         self.on_unknown = on_unknown
@@ -187,15 +194,15 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         self.on_clear = on_clear
         self.ledger_window = ledger_window
         self._rows_hold_outputs = isinstance(self.rows, list)  # of other tasks, among rows that stand in the DAG
-        one_of("on_error", on_error, ("fail", "continue"))
-        one_of("on_refused", on_refused, ("fail", "warn"))
-        one_of("on_unknown", on_unknown, ("fail", "retry"))
-        one_of("on_clear", on_clear, ("resume_unfinished", "send_again"))
-        at_least_one("connections", connections)
-        zero_or_more("retry_for", retry_for)
+        check_choice("on_error", on_error, ("fail", "continue"))
+        check_choice("on_refused", on_refused, ("fail", "warn"))
+        check_choice("on_unknown", on_unknown, ("fail", "retry"))
+        check_choice("on_clear", on_clear, ("resume_unfinished", "send_again"))
+        check_positive_int("connections", connections)
+        check_not_negative("retry_for", retry_for)
         if ledger_window is not None:
-            at_least_one("ledger_window", ledger_window)
-        above_zero_or_none("rate_limit", rate_limit)
+            check_positive_int("ledger_window", ledger_window)
+        check_positive_or_none("rate_limit", rate_limit)
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise ValueError(f"delimiter is {delimiter!r}; give one character, or None.")
 
@@ -291,4 +298,6 @@ class MailMergeOperator(Stoppable, RenderedOperator):
 
     def _given_rows(self) -> Any:
         """As written, or as another task returned them: those are many, and hold nothing of ours."""
-        return self.rows if isinstance(self.rows, list) and not self._rows_hold_outputs else as_written(self.rows)
+        return (
+            self.rows if isinstance(self.rows, list) and not self._rows_hold_outputs else unwrap_unrendered(self.rows)
+        )

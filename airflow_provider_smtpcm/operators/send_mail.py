@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_smtpcm.arguments.values import RETRY_FOR, as_headers, as_text, first_of, one_of, zero_or_more
+from airflow_provider_smtpcm.arguments.values import (
+    DEFAULT_RETRY_FOR,
+    as_headers,
+    as_text,
+    check_choice,
+    check_not_negative,
+    shorten_list,
+)
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators._rendering import RenderedOperator
@@ -130,7 +137,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
         on_clear: Literal["resume_unfinished", "send_again"] = "resume_unfinished",
-        retry_for: float = RETRY_FOR,
+        retry_for: float = DEFAULT_RETRY_FOR,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -155,10 +162,10 @@ class SendMailOperator(Stoppable, RenderedOperator):
         self.on_unknown = on_unknown
         self.on_clear = on_clear
         self.retry_for = retry_for
-        one_of("on_refused", on_refused, ("fail", "warn"))
-        one_of("on_unknown", on_unknown, ("fail", "retry"))
-        one_of("on_clear", on_clear, ("resume_unfinished", "send_again"))
-        zero_or_more("retry_for", retry_for)
+        check_choice("on_refused", on_refused, ("fail", "warn"))
+        check_choice("on_unknown", on_unknown, ("fail", "retry"))
+        check_choice("on_clear", on_clear, ("resume_unfinished", "send_again"))
+        check_not_negative("retry_for", retry_for)
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
@@ -183,7 +190,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         assert delivery is not None
         if delivery.error is not None:
             log.warning("%s", delivery.error)
-        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, first_of(delivery.accepted), delivery.reply)
+        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, shorten_list(delivery.accepted), delivery.reply)
         from airflow_provider_smtpcm.operators._lineage import tell_outlets
 
         tell_outlets(
@@ -239,7 +246,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
             mail.message_id,
             mail.from_address,
-            first_of([address.address for address in mail.recipients]),
+            shorten_list([address.address for address in mail.recipients]),
             mail.subject,
             len(mail.attachments),
         )
@@ -321,6 +328,6 @@ class SendMailOperator(Stoppable, RenderedOperator):
             raise MessageError(
                 f"'{field}' and '{field}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
-        from airflow_provider_smtpcm.arguments.values import render_body_file
+        from airflow_provider_smtpcm.arguments.templates import render_body_file
 
         return render_body_file(f"{field}_file", file, self.encoding, self.get_template_env(), context)

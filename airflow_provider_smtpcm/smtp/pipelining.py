@@ -281,7 +281,7 @@ class PipelinedSession:
             self._chunk_left = transaction.rendering.size
             parts.append(f"BDAT {self._chunk_left} LAST\r\n".encode())
         content = iter(transaction.rendering) if is_chunked else stuff_dots(transaction.rendering.pieces)
-        self._content = ReadAhead(content, self._batch.wake) if outgoing.mail.reads_remote_files else content
+        self._content = ReadAhead(content, self._batch.wake) if outgoing.mail.has_remote_files else content
         return False
 
     def _count_chunk(self, block: bytes) -> None:

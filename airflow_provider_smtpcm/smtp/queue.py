@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.address import Address, parse_address
-from airflow_provider_smtpcm.mail.batch_rendering import MergeRenderer
+from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.mail.render import Rendering, render
 from airflow_provider_smtpcm.smtp.cancellation import interruption_error
@@ -277,8 +277,8 @@ class PrefetchQueue:
         self._size = min(size, _MAX_AHEAD)
         self._run_in_background = run_in_background
         self._on_delivery = on_delivery
-        self._renderer = MergeRenderer()
-        self._binary_renderer = MergeRenderer(binary=True) if manager.binary_mime else None
+        self._renderer = BatchRenderer()
+        self._binary_renderer = BatchRenderer(binary=True) if manager.binary_mime else None
         #: Mails that can be sent, in their order.
         self.ready: deque[OutgoingMail] = deque()
         # Requests whose files are being measured in a thread.
@@ -381,7 +381,7 @@ class PrefetchQueue:
             if not is_complete:
                 request.mail = complete_mail(request.mail, self._manager)
             mail = request.mail
-            if mail.reads_remote_files:
+            if mail.has_remote_files:
                 self._measuring[request.index] = request
                 self._run_in_background(lambda: self._prepare_remote(request))
                 return

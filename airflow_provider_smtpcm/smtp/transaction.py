@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.errors import MailError, Phase, ProtocolError, Repl
 from airflow_provider_smtpcm.smtp.cancellation import describe_interruption, interruption_error
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail.encoding import Encoded
+    from airflow_provider_smtpcm.mail.encoding import EncodedFile
     from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.smtp.queue import OutgoingMail
@@ -393,7 +393,7 @@ def is_too_many(reply: Reply) -> bool:
     return reply.code == _TOO_MANY_CODES[0] or _TOO_MANY.search(reply.text) is not None
 
 
-def stuff_dots(pieces: Iterable[bytes | Encoded]) -> Iterator[bytes]:
+def stuff_dots(pieces: Iterable[bytes | EncodedFile]) -> Iterator[bytes]:
     """Double each dot that starts a line (RFC 5321 4.5.2), across the borders of chunks too, and end with a line break.
 
     Files in which no line can begin with a dot are not searched: that would take longer than encoding them.
@@ -401,7 +401,7 @@ def stuff_dots(pieces: Iterable[bytes | Encoded]) -> Iterator[bytes]:
     tail = b"\r\n"
     for piece in pieces:
         chunks: Iterable[bytes] = (piece,) if isinstance(piece, bytes) else piece
-        search = isinstance(piece, bytes) or not piece.dot_free
+        search = isinstance(piece, bytes) or not piece.is_dot_free
         for chunk in chunks:
             if not chunk:
                 continue
@@ -416,7 +416,7 @@ def stuff_dots(pieces: Iterable[bytes | Encoded]) -> Iterator[bytes]:
         yield b"\r\n"
 
 
-def join_with_final_dot(pieces: Sequence[bytes | Encoded]) -> bytes:
+def join_with_final_dot(pieces: Sequence[bytes | EncodedFile]) -> bytes:
     """Return all that DATA sends of a message; most messages are one piece without a dot to double."""
     first = pieces[0]
     if len(pieces) > 1 or not isinstance(first, bytes) or _DOT_AFTER_BREAK.search(first) or not first.endswith(b"\r\n"):

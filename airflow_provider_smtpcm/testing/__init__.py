@@ -1,4 +1,4 @@
-r"""An SMTP server for demos and for tests of your own DAGs. Knows nothing of Airflow; needs the `testing` extra.
+r"""An SMTP server for demos and for tests of your own DAGs. Needs the `testing` extra, but not Airflow.
 
 >>> with Relay(users={r"CORP\alice": "secret"}) as relay:          # doctest: +SKIP
 ...     connection = relay.airflow_connection()
@@ -9,8 +9,7 @@ r"""An SMTP server for demos and for tests of your own DAGs. Knows nothing of Ai
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.testing.process import RelayError
+from airflow_provider_smtpcm.testing.process import ReceivedMail, RelayError
 from airflow_provider_smtpcm.testing.relay import Relay
-from airflow_provider_smtpcm.testing.settings import ReceivedMail
 
 __all__ = ["ReceivedMail", "Relay", "RelayError"]

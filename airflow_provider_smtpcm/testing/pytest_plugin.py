@@ -1,4 +1,4 @@
-r"""Fixtures for tests of your own DAGs. Knows no Airflow: a connection reaches it through the environment.
+r"""Fixtures for tests of your own DAGs. A connection is passed to Airflow in the environment.
 
 In your `conftest.py`:
 
@@ -25,20 +25,20 @@ from airflow_provider_smtpcm.testing import Relay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Who may log in at `smtpcm_relay`, with this password.
+#: The user of `smtpcm_relay`, and its password.
 RELAY_USER = r"CORP\alice"
-RELAY_PASSWORD = "correct horse battery staple"  # noqa: S105  (lives as long as a test)
+RELAY_PASSWORD = "correct horse battery staple"  # noqa: S105  (of a relay that runs during one test)
 
 
 @pytest.fixture
 def smtpcm_relay() -> Iterator[Relay]:
-    """A relay that offers STARTTLS and demands Windows Authentication as `RELAY_USER`; a new one for each test."""
+    """A relay with STARTTLS that requires Windows Authentication as `RELAY_USER`; a new one for each test."""
     with Relay(users={RELAY_USER: RELAY_PASSWORD}) as relay:
         yield relay
 
 
 @pytest.fixture
 def smtpcm_default(smtpcm_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Relay:
-    """`smtpcm_relay`, to which the Airflow connection `smtpcm_default` leads as long as the test runs."""
+    """`smtpcm_relay`, with an Airflow connection `smtpcm_default` to it during the test."""
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(smtpcm_relay.airflow_connection()))
     return smtpcm_relay

@@ -1,4 +1,4 @@
-"""The relay as a test or a demo holds it. Knows nothing of the conversation, which goes on in a process of its own."""
+"""`Relay`, the SMTP server for tests and demos. The server itself runs in its own process."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from airflow_provider_smtpcm.testing.settings import ReceivedMail, SslMode
+    from airflow_provider_smtpcm.testing.process import ReceivedMail
+    from airflow_provider_smtpcm.testing.settings import SslMode
 
-#: Octets; near the usual limit of an Exchange receive connector.
+#: In octets; near the usual limit of an Exchange receive connector.
 DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024
 
 
 class Relay:
-    r"""An SMTP server on this machine that keeps what it receives; a context manager.
+    r"""An SMTP server on this machine that keeps the mails it receives. Use it as a context manager.
 
     Args:
-        ssl_mode: `starttls` offers STARTTLS, `implicit` speaks TLS from the first octet, `none` speaks none.
-        users: user names and passwords, such as `{r"CORP\alice": "secret"}`. With them the relay demands Windows
-            Authentication (AUTH NTLM, which with `starttls` is offered only after TLS); without, it is anonymous
-            and offers no AUTH. A name is compared as it stands but for upper and lower case.
+        ssl_mode: `starttls` offers STARTTLS, `implicit` uses TLS from the first octet, `none` has no TLS.
+        users: user names and passwords, such as `{r"CORP\alice": "secret"}`. With users, the relay requires Windows
+            Authentication (AUTH NTLM, with `starttls` offered only after TLS); without, it is anonymous and offers no
+            AUTH. Names are compared without regard to case.
         host: the loopback address to listen on.
-        port: 0 takes any free one.
-        size_limit: the largest message, in octets.
-        refuse: recipients that are refused, each with the whole reply line: `{"no@corp.example": "550 5.1.1 No"}`.
-        smtputf8: whether addresses outside ASCII are accepted.
-        certificate_names: the host names and addresses in the server's certificate; `localhost`, `127.0.0.1` and the
-            host unless told.
-        certificate_expired: a certificate that ran out yesterday.
+        port: 0 means any free one.
+        size_limit: the maximum size of a message, in octets.
+        refuse: refused recipients, each with the whole reply line: `{"no@corp.example": "550 5.1.1 No"}`.
+        smtputf8: whether non-ASCII addresses are accepted.
+        certificate_names: the host names and addresses in the server's certificate; default: `localhost`, `127.0.0.1`
+            and the host.
+        certificate_expired: whether the certificate expired yesterday.
 
     Raises:
-        ValueError: what is wrong with these, all of it together.
+        ValueError: names every fault of the arguments.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Relay:
         return f"<Relay on {self.host}, {where}, ssl_mode={self._settings.ssl_mode!r}>"
 
     def start(self) -> Self:
-        """Start the server and wait until it listens. A stopped relay can be started again, without its messages.
+        """Start the server and wait until it listens. A stopped relay can be started again; its messages are dropped.
 
         Raises:
             RelayError: the port is taken, or the relay is running already.
@@ -84,7 +85,7 @@ class Relay:
         return self
 
     def stop(self) -> None:
-        """Stop the server; what it received stays at hand. Does nothing if it is not running."""
+        """Stop the server. Its messages are kept. Does nothing if it is not running."""
         if self._server is not None:
             self._server.stop()
 
@@ -96,32 +97,32 @@ class Relay:
     ) -> None:
         self.stop()
 
-    # --- Where it is, and how to get there.
+    # --- Address and connection
 
     @property
     def host(self) -> str:
-        """The address it listens on."""
+        """The address that it listens on."""
         return self._settings.host
 
     @property
     def port(self) -> int:
-        """The port it listens on; after `stop()`, the one where nobody listens any more."""
+        """The port that it listens on, or listened on before `stop()`."""
         return self._started().port
 
     @property
     def ca_certificate(self) -> str:
-        """The certificate, as PEM, of the authority that issued the server's; empty with `ssl_mode="none"`."""
+        """The certificate of the authority of the server's certificate, as PEM; empty with `ssl_mode="none"`."""
         return self._started().ca_certificate
 
     def airflow_connection(
         self, login: str | None = None, password: str | None = None, **extra: object
     ) -> dict[str, Any]:
-        """Airflow's JSON form of a connection to this relay, for `AIRFLOW_CONN_...` or `airflow connections add`.
+        """Return a connection to this relay in Airflow's JSON form, as in `AIRFLOW_CONN_...`.
 
         Args:
-            login: the first user unless told; an empty string leaves login and password out.
-            password: the login's own unless told.
-            extra: settings that replace or join those that lead to this relay; None takes a setting out.
+            login: default: the first user; an empty string leaves out login and password.
+            password: default: the user's own.
+            extra: settings that are added, or replace those of this relay; None removes a setting.
         """
         users = self._settings.users or {}
         if login is None:
@@ -143,40 +144,40 @@ class Relay:
             connection |= {"login": login} | ({} if password is None else {"password": password})
         return connection | {"extra": {key: value for key, value in settings.items() if value is not None}}
 
-    # --- What it received.
+    # --- Received mails
 
     @property
     def messages(self) -> list[ReceivedMail]:
-        """All mails so far. Whatever the server has said 250 to is among them."""
+        """All mails so far: every mail that the server has accepted with 250."""
         server = self._started()
         with server.changed:
-            server.catch_up()
+            server.synchronize()
             return list(server.messages)
 
     def wait_for_messages(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
-        """All mails so far, once there are `count` at least.
+        """Wait until there are at least `count` mails, and return all of them.
 
         Args:
-            count: how many to wait for.
+            count: the number of mails to wait for.
             timeout: seconds.
 
         Raises:
-            TimeoutError: there were fewer when the time was over, or when the relay was stopped.
+            TimeoutError: there were fewer after the timeout, or when the relay was stopped.
         """
         server = self._started()
         with server.changed:
             server.wait_for(lambda: len(server.messages) >= count, timeout)
-            server.catch_up()
+            server.synchronize()
             if len(server.messages) < count:
                 end = "and the relay is stopped" if server.stopped else f"after {timeout:g} s"
                 raise TimeoutError(f"Waited for {count} mails, {len(server.messages)} came {end}.")
             return list(server.messages)
 
     def clear(self) -> list[ReceivedMail]:
-        """Forget all mails so far, and return them: none gets lost between looking and forgetting."""
+        """Remove all mails so far and return them, in one step: no mail can arrive in between and be lost."""
         server = self._started()
         with server.changed:
-            server.catch_up()
+            server.synchronize()
             taken, server.messages = server.messages, []
             return taken
 

@@ -1,8 +1,8 @@
-"""The relay's own process: settings on standard input, events on standard output. Knows no Airflow and no client.
+"""The relay's own process: commands on standard input, events on standard output.
 
-Input, a line each: the settings as JSON, then `answer <number>` any number of times. `stop`, or the end of the input
-(whoever started this process is gone), ends it. Output, a JSON object on each line: `ready` or `failed`, then each
-`mail`, written before the client is told 250, and each `answer`.
+Input, one line each: the settings as JSON, then any number of `ping <number>`. `stop`, or the end of the input (the
+process that started this one is gone), ends it. Output, one JSON object on each line: `ready` or `failed`, then each
+`mail`, written before the client gets its 250, and each `pong`.
 
 Needs the `testing` extra: only the relay's own process imports this module.
 """
@@ -31,63 +31,63 @@ from airflow_provider_smtpcm.testing.smtp_server import Handler, Policy, RelaySm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_smtpcm.testing.settings import ReceivedMail
+    from airflow_provider_smtpcm.testing.process import ReceivedMail
 
-Report = Callable[[dict[str, Any]], None]
+EventWriter = Callable[[dict[str, Any]], None]
 
-#: The longest line of input, in octets: a large table of users.
+#: The longest line of input, in octets, for a large table of users.
 INPUT_LIMIT = 16 * 1024 * 1024
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    report = reporter()
-    # aiosmtpd tells of each client that does not trust our certificate; the client tells it better.
+    """Serve until the input ends."""
+    write_event = make_event_writer()
+    # aiosmtpd logs each client that does not trust our certificate; the error of the client is more useful.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)
-    with suppress(BrokenPipeError):  # whoever wanted to know is gone
-        asyncio.run(serve(report))
+    with suppress(BrokenPipeError):  # the reader of the events is gone
+        asyncio.run(serve(write_event))
 
 
-def reporter() -> Report:
-    """A function that writes an event to what was standard output; whatever else prints goes to standard error."""
+def make_event_writer() -> EventWriter:
+    """Return a function that writes events to standard output, and redirect all other output to standard error."""
     events = os.dup(1)
     os.dup2(2, 1)
 
-    def report(event: dict[str, Any]) -> None:
+    def write_event(event: dict[str, Any]) -> None:
         line = memoryview(json.dumps(event).encode() + b"\n")
         while line:
             line = line[os.write(events, line) :]
 
-    return report
+    return write_event
 
 
-async def serve(report: Report) -> None:
-    """Read the settings, listen, and obey."""
+async def serve(write_event: EventWriter) -> None:
+    """Read commands and execute them until the input ends or a signal comes."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(ignore_lost_clients)
-    orders = asyncio.StreamReader(limit=INPUT_LIMIT)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    obeying = loop.create_task(obey(orders, report))
+    commands = asyncio.StreamReader(limit=INPUT_LIMIT)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    running = loop.create_task(run_server(commands, write_event))
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, obeying.cancel)
-    await asyncio.wait([obeying])
-    if not obeying.cancelled():
-        obeying.result()
+        loop.add_signal_handler(number, running.cancel)
+    await asyncio.wait([running])
+    if not running.cancelled():
+        running.result()
 
 
-async def obey(orders: asyncio.StreamReader, report: Report) -> None:
-    """From the settings to the order to stop."""
-    line = await orders.readline()
+async def run_server(commands: asyncio.StreamReader, write_event: EventWriter) -> None:
+    """Read the settings, listen, and answer pings until the command to stop."""
+    line = await commands.readline()
     if not line.endswith(b"\n"):
         return
     settings = RelaySettings.from_json(line)
-    context, ca_certificate = (None, "") if settings.ssl_mode == "none" else tls(settings)
+    context, ca_certificate = (None, "") if settings.ssl_mode == "none" else make_tls(settings)
     with user_file(settings.users) as folder:
         try:
-            server = await listen(settings, context, report)
+            server = await listen(settings, context, write_event)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            report(
+            write_event(
                 {
                     "event": "failed",
                     "error": f"The relay cannot listen on {settings.host}, port {settings.port}: {reason}. "
@@ -96,25 +96,25 @@ async def obey(orders: asyncio.StreamReader, report: Report) -> None:
             )
             return
         port = server.sockets[0].getsockname()[1]
-        report({"event": "ready", "port": port, "ca_certificate": ca_certificate, "folder": folder})
-        while (line := await orders.readline()).startswith(b"answer "):
-            report({"event": "answer", "number": int(line.split()[1])})
+        write_event({"event": "ready", "port": port, "ca_certificate": ca_certificate, "folder": folder})
+        while (line := await commands.readline()).startswith(b"ping "):
+            write_event({"event": "pong", "number": int(line.split()[1])})
         server.close()
 
 
-async def listen(settings: RelaySettings, context: ssl.SSLContext | None, report: Report) -> asyncio.Server:
-    """The listening server."""
+async def listen(settings: RelaySettings, context: ssl.SSLContext | None, write_event: EventWriter) -> asyncio.Server:
+    """Return the listening server."""
     users = settings.users
     policy = Policy(
         users=None if users is None else {user.removeprefix("\\").upper(): user for user in users},
         refuse={address.lower(): reply for address, reply in settings.refuse.items()},
-        deliver=lambda mail: report(mail_event(mail)),
+        deliver=lambda mail: write_event(make_mail_event(mail)),
     )
     handler = Handler(policy)
     if users is not None:
-        import spnego  # noqa: F401  (now, and not while the first client waits)
+        import spnego  # noqa: F401  (now rather than while the first client waits)
 
-    def session() -> RelaySmtp:
+    def make_session() -> RelaySmtp:
         return RelaySmtp(
             policy,
             handler,
@@ -124,39 +124,39 @@ async def listen(settings: RelaySettings, context: ssl.SSLContext | None, report
         )
 
     return await asyncio.get_running_loop().create_server(
-        session, settings.host, settings.port, ssl=context if settings.ssl_mode == "implicit" else None
+        make_session, settings.host, settings.port, ssl=context if settings.ssl_mode == "implicit" else None
     )
 
 
-def mail_event(mail: ReceivedMail) -> dict[str, Any]:
-    """The event that tells of a mail."""
+def make_mail_event(mail: ReceivedMail) -> dict[str, Any]:
+    """Return the event for a mail."""
     return {"event": "mail", **asdict(mail), "content": base64.b64encode(mail.content).decode()}
 
 
 @contextmanager
 def user_file(users: Mapping[str, str] | None) -> Iterator[str | None]:
-    """For as long as it lasts, these are the users whom pyspnego's acceptor knows here; the folder with their file."""
+    """Make these the users of pyspnego's acceptor in this process; yields the folder with their file."""
     if users is None:
         yield None
         return
-    # NTLMv2 only, as domains demand it that were hardened, and whatever the environment says to clients.
+    # NTLMv2 only, as in hardened domains, whatever the environment sets for clients.
     os.environ["LM_COMPAT_LEVEL"] = "5"
     with tempfile.TemporaryDirectory(prefix="smtpcm-relay-") as folder:
         path = Path(folder, "users")
         path.touch(mode=0o600)
-        path.write_text("".join(user_line(*user) for user in users.items()), encoding="utf-8", newline="")
+        path.write_text("".join(format_user(*user) for user in users.items()), encoding="utf-8", newline="")
         os.environ["NTLM_USER_FILE"] = str(path)
         yield folder
 
 
-def user_line(user: str, password: str) -> str:
-    """`DOMAIN:user:password`; the domain of `alice`, or of `alice@corp.example`, is empty."""
+def format_user(user: str, password: str) -> str:
+    """Return the line `DOMAIN:user:password`. The domain of `alice` and of `alice@corp.example` is empty."""
     domain, _, name = user.rpartition("\\")
     return f"{domain}:{name}:{password}\n"
 
 
-def tls(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
-    """The server's side of TLS, and the certificate, as PEM, of the authority that vouches for it."""
+def make_tls(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
+    """Return the server's TLS context, and the certificate of its authority as PEM."""
     import trustme
 
     authority = trustme.CA()
@@ -169,7 +169,7 @@ def tls(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
 
 
 def ignore_lost_clients(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A client that breaks the connection, or does not trust us, is no error of the relay's."""
+    """Log no error for a client that breaks the connection or does not trust the certificate."""
     if not isinstance(context.get("exception"), OSError):  # ssl.SSLError is one
         loop.default_exception_handler(context)
 

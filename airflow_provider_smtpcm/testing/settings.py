@@ -1,4 +1,4 @@
-"""What a relay is told before it starts, checked once; travels as JSON into its process. Knows no server."""
+"""The settings of a relay: checked once, and sent to its process as JSON."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from email.message import EmailMessage
-
 
 SslMode = Literal["starttls", "none", "implicit"]
 
 HIGHEST_PORT = 65535
-#: A whole reply line that refuses (RFC 5321 4.2): 4yz or 5yz, a blank, printable ASCII.
+#: A whole reply line with a negative reply (RFC 5321 4.2): 4yz or 5yz, a blank, printable ASCII.
 REFUSAL = re.compile(r"[45][0-5]\d [\x20-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySettings:
-    """The relay's settings; all that is wrong with them is one `ValueError`. `Relay` explains each of them."""
+    """The settings of a relay; `Relay` explains each of them.
+
+    Raises:
+        ValueError: names every fault.
+    """
 
     ssl_mode: SslMode
     users: Mapping[str, str] | None = field(repr=False)
@@ -34,9 +36,9 @@ class RelaySettings:
     certificate_expired: bool
 
     def __post_init__(self) -> None:
-        faults = [*self._network_faults(), *self._user_faults()]
+        faults = [*self._find_network_faults(), *self._find_user_faults()]
         faults += [
-            f"refuse: the reply for recipient {number} is no refusal; write a whole line such as '550 5.1.1 No such "
+            f"refuse: the reply for recipient {number} is not a refusal; write a whole line such as '550 5.1.1 No such "
             "user'"
             for number, reply in enumerate(self.refuse.values(), start=1)
             if not REFUSAL.fullmatch(reply)
@@ -45,7 +47,7 @@ class RelaySettings:
             lines = ["The relay cannot be set up like this:", *(f"  - {fault}" for fault in faults)]
             raise ValueError("\n".join(lines))
 
-    def _network_faults(self) -> list[str]:
+    def _find_network_faults(self) -> list[str]:
         faults = []
         if self.ssl_mode not in get_args(SslMode):
             faults.append(f"ssl_mode: it is none of {', '.join(get_args(SslMode))}")
@@ -57,43 +59,43 @@ class RelaySettings:
         if not 0 <= self.port <= HIGHEST_PORT:
             faults.append(f"port: it is not between 0 (any free one) and {HIGHEST_PORT}")
         if self.size_limit < 1:
-            faults.append(f"size_limit: {self.size_limit} octets leave no room for a message")
+            faults.append(f"size_limit: {self.size_limit} octets are too few for a message")
         if not self.certificate_names:
-            faults.append("certificate_names: a certificate needs one name at least")
+            faults.append("certificate_names: a certificate needs at least one name")
         return faults
 
-    def _user_faults(self) -> list[str]:
+    def _find_user_faults(self) -> list[str]:
         if self.users is None:
             return []
         if not self.users:
             return ["users: nobody could log in; name a user, or pass None for an anonymous relay"]
         faults = []
-        # By their place: people write `user:password`, and give the password as the name.
+        # By number, since a name may be `user:password`, or a password by mistake.
         for number, (user, password) in enumerate(self.users.items(), start=1):
             if user.count("\\") > 1 or not user.rpartition("\\")[2]:
                 faults.append(f"users: name {number} is neither a user name nor a domain, a backslash and a user name")
-            # NTLM's user file is made of lines with colons between the columns and knows no escape.
+            # NTLM's user file has lines with colons between the columns, and no escapes.
             if not is_storable(user):
-                faults.append(f"users: name {number} has a colon or a line break in it, which the relay cannot store")
+                faults.append(f"users: name {number} contains a colon or a line break, which the relay cannot store")
             if not is_storable(password):
-                faults.append(f"users: password {number} has a colon or a line break in it; take another one")
+                faults.append(f"users: password {number} contains a colon or a line break; choose another one")
         if len({user.upper() for user in self.users}) < len(self.users):
-            faults.append("users: Windows takes names that differ only in upper and lower case for the same user")
+            faults.append("users: names that differ only in upper and lower case are the same user on Windows")
         return faults
 
     def to_json(self) -> str:
-        """One line of ASCII."""
+        """Return the settings as one line of ASCII."""
         return json.dumps(asdict(self) | {"users": self.users and dict(self.users), "refuse": dict(self.refuse)})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The settings that `to_json` wrote."""
+        """Read what `to_json` returned."""
         values = json.loads(text)
         return cls(**values | {"certificate_names": tuple(values["certificate_names"])})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach `host`, an IP address. A name could mean anything and is refused."""
+    """Whether only this machine can reach `host`, an IP address. A name is refused, since it could mean any address."""
     from ipaddress import ip_address
 
     try:
@@ -103,42 +105,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Whether `text` fits into a column of the user file, which is read back with `str.splitlines` as UTF-8."""
+    """Whether text fits into a column of the user file, which is read as UTF-8 with `str.splitlines`."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return ":" not in text and text.splitlines() in ([], [text])
-
-
-# folded: A mail as the relay took it: who said what to whom, and how they proved who they are. Knows no server.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedMail:
-    r"""One mail that the relay has accepted.
-
-    Args:
-        mail_from: the envelope's sender; empty for the null sender `<>`.
-        recipients: the envelope's accepted recipients, Bcc among them, in the order they were named.
-        content: the message, octet by octet as it came, without the dots that SMTP adds (RFC 5321 4.5.2).
-        authenticated_as: the user as the relay's table spells it, such as `CORP\alice`; None if nobody logged in.
-        mechanism: `NTLM`, or None if nobody logged in.
-        tls_version: such as `TLSv1.3`; None if it came in clear.
-        helo_name: what the client called itself in EHLO or HELO.
-    """
-
-    mail_from: str
-    recipients: tuple[str, ...]
-    content: bytes = field(repr=False)
-    authenticated_as: str | None
-    mechanism: str | None
-    tls_version: str | None
-    helo_name: str
-
-    @property
-    def message(self) -> EmailMessage:
-        """The content, parsed anew at each call: `mail.message["Subject"]`, `mail.message.get_body()`."""
-        from email import message_from_bytes, policy
-
-        return message_from_bytes(self.content, policy=policy.default)

@@ -1,4 +1,4 @@
-"""The relay's side of SMTP: aiosmtpd, made to talk like an Exchange receive connector. Knows no process and no pipe.
+"""The SMTP server of the relay: aiosmtpd with AUTH NTLM (MS-SMTPNTLM) and the replies of an Exchange server.
 
 Needs the `testing` extra: only the relay's own process imports this module.
 """
@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
-from airflow_provider_smtpcm.testing.settings import ReceivedMail
+from airflow_provider_smtpcm.testing.process import ReceivedMail
 
 if TYPE_CHECKING:
     import ssl
@@ -25,61 +25,13 @@ if TYPE_CHECKING:
 
     from spnego import ContextProxy
 
-
-# folded: AUTH NTLM (MS-SMTPNTLM) from the server's side, as tokens. Knows no socket; reads `NTLM_USER_FILE` by
-#   pyspnego.
-
-
-class AuthError(Exception):
-    """Ends an AUTH exchange; the text is the whole reply."""
-
-
-def accept_ntlm(users: Mapping[str, str]) -> Generator[bytes | None, bytes, str]:
-    """Yields None, then the challenge; is sent the client's tokens; returns the user as `users` spells the name.
-
-    Args:
-        users: the names that may log in, upper-cased, each with its own spelling.
-
-    Raises:
-        AuthError: wrong password, unknown user, or no NTLM.
-    """
-    import spnego
-
-    acceptor = spnego.server(protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm)
-    negotiate = yield None
-    authenticate = yield step(acceptor, negotiate)
-    step(acceptor, authenticate)
-    user = users.get((acceptor.client_principal or "").upper())
-    if not acceptor.complete or user is None:
-        raise AuthError("535 5.7.3 Authentication unsuccessful")
-    return user
-
-
-def step(acceptor: ContextProxy, token: bytes) -> bytes:
-    """The acceptor's answer to a token."""
-    try:
-        return acceptor.step(token) or b""
-    except Exception:  # noqa: BLE001  (wrong password, unknown user, or whatever its parser makes of broken octets)
-        raise AuthError("535 5.7.3 Authentication unsuccessful") from None
-
-
-def decode_token(text: bytes) -> bytes:
-    """One base64 line; a single `=` stands for an empty initial response (RFC 4954 4)."""
-    try:
-        return b"" if text == b"=" else b64decode(text, validate=True)
-    except Base64Error:
-        raise AuthError("501 5.5.2 Cannot decode the base64") from None
-
-
-# folded: here began the module itself
-
 #: RFC 4954 4: "12288 octets is considered to be sufficient" for a line of base64 in an AUTH exchange, and its CRLF.
 TOKEN_LINE_LIMIT = 12288 + 2
 #: RFC 5321 4.5.3.1.6: a line of the message, its CRLF, and the dot that may precede it.
 TEXT_LINE_LIMIT = 1001
 #: RFC 5321 4.5.3.1.4, without the CRLF; an initial response has to fit as well (RFC 4954 4).
 COMMAND_LIMIT = 510
-#: The enhanced status code (RFC 3463) of replies that aiosmtpd words by itself.
+#: The enhanced status code (RFC 3463) of the replies that aiosmtpd makes without one.
 ENHANCED = {
     "220": "2.0.0",
     "221": "2.0.0",
@@ -98,11 +50,12 @@ BARE_REPLY = re.compile(r"([245]\d\d) (?![245]\.\d+\.\d+(?: |$))(.*)", re.DOTALL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the server demands and refuses.
+    """The settings of the server for all its sessions.
 
     Args:
-        users: the names that may log in, upper-cased, each with its own spelling; None if nobody has to.
-        refuse: addresses in lower case, each with its reply.
+        users: the users that may log in, by upper-cased name; None: no authentication.
+        refuse: the reply to each refused recipient, by address in lower case.
+        deliver: called with each accepted mail.
     """
 
     users: Mapping[str, str] | None
@@ -111,13 +64,13 @@ class Policy:
 
 
 class RelaySession(Session):
-    """What is known of a client between connecting, or STARTTLS, and the end."""
+    """The state of a session, which begins again with STARTTLS."""
 
     user: str | None = None
 
 
 class Handler:
-    """aiosmtpd's hooks: what happens to senders, recipients and messages."""
+    """aiosmtpd's handlers of senders, recipients and messages."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -144,9 +97,9 @@ class Handler:
         sender = envelope.mail_from or ""
         self.policy.deliver(
             ReceivedMail(
-                mail_from="" if sender == "<>" else sender,  # Python's parser leaves the null sender its brackets
+                mail_from="" if sender == "<>" else sender,  # aiosmtpd keeps the brackets of the null sender
                 recipients=tuple(envelope.rcpt_tos),
-                content=cast("bytes", envelope.content),  # text only if aiosmtpd was asked to decode
+                content=cast("bytes", envelope.content),  # would be text only with `decode_data`
                 authenticated_as=session.user,
                 mechanism="NTLM" if session.authenticated else None,
                 tls_version=server.tls_version,
@@ -156,19 +109,19 @@ class Handler:
         return f"250 2.6.0 <{uuid4()}@{server.hostname}> [InternalId={next(self.numbers)}] Queued mail for delivery"
 
     async def handle_exception(self, error: Exception) -> str:
-        if not isinstance(error, (TLSSetupException, OSError)):  # a client that does not trust us, or is gone
+        if not isinstance(error, (TLSSetupException, OSError)):  # the client does not trust the certificate, or is gone
             asyncio.get_running_loop().call_exception_handler({"message": "SMTP session failed", "exception": error})
         return "451 4.3.0 The relay has failed; its error output says why"
 
 
 class RelaySmtp(SMTP):
-    """One client's session."""
+    """The session of one client."""
 
-    # Never None while a command is carried out, which aiosmtpd's own types cannot say.
+    # Never None while a command is executed; aiosmtpd's own types allow None.
     session: RelaySession
     envelope: Envelope
 
-    # asyncio's reader takes this limit from the class when the session begins; it has to hold a token.
+    # asyncio's reader takes this limit from the class when the session begins, and it must allow for a token.
     line_length_limit = TOKEN_LINE_LIMIT
 
     def __init__(
@@ -180,7 +133,7 @@ class RelaySmtp(SMTP):
         smtputf8: bool,
         starttls: ssl.SSLContext | None,
     ) -> None:
-        # One dictionary for each session; aiosmtpd's own is shared and changed by all of them.
+        # One dictionary for each session: aiosmtpd's own is shared by all of them, and changed.
         self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT)
         super().__init__(
             handler,
@@ -199,7 +152,7 @@ class RelaySmtp(SMTP):
 
     @property
     def tls_version(self) -> str | None:
-        """The version in use, by STARTTLS or from the first octet."""
+        """The TLS version of the session, or None."""
         channel = self.transport and self.transport.get_extra_info("ssl_object")
         return channel.version() if channel else None
 
@@ -212,7 +165,7 @@ class RelaySmtp(SMTP):
         return self.policy.users is not None and not self.offers_starttls
 
     async def push(self, status: str | bytes) -> None:
-        """Send a reply; once the client has said EHLO it has an enhanced status code (RFC 2034 4)."""
+        """Send a reply; after EHLO, with an enhanced status code (RFC 2034 4)."""
         text = status.decode() if isinstance(status, bytes) else status
         bare = BARE_REPLY.fullmatch(text)
         if bare and self.session.extended_smtp:
@@ -227,12 +180,12 @@ class RelaySmtp(SMTP):
         self.envelope = self._create_envelope()
         self.session.extended_smtp = True
         self.session.host_name = hostname
-        # RFC 1870 6.1 and RFC 6531 3.4 make the MAIL command longer than others.
+        # RFC 1870 6.1 and RFC 6531 3.4 allow a longer MAIL command.
         self.command_size_limits["MAIL"] = COMMAND_LIMIT + 26 + 10
         lines = [f"{self.hostname} Hello", f"SIZE {self.data_size_limit}", "PIPELINING", "ENHANCEDSTATUSCODES"]
         lines += ["STARTTLS"] * self.offers_starttls + ["AUTH NTLM"] * self.offers_auth
         lines += ["8BITMIME"] + ["SMTPUTF8"] * self.enable_SMTPUTF8
-        # In one piece, past `push`: a greeting has no enhanced status code (RFC 2034 4).
+        # Without `push`, since the reply to EHLO has no enhanced status code (RFC 2034 4).
         await super().push("\r\n".join([*(f"250-{line}" for line in lines[:-1]), f"250 {lines[-1]}"]))
 
     async def check_auth_needed(self, caller_method: str) -> bool:
@@ -242,7 +195,7 @@ class RelaySmtp(SMTP):
         return True
 
     def _getparams(self, params: Any) -> dict[str, str | bool] | None:
-        # RFC 4954 5: whoever offers AUTH takes MAIL's AUTH parameter, and may ignore it.
+        # RFC 4954 5: a server with AUTH must accept the AUTH parameter of MAIL, and may ignore it.
         return super()._getparams([param for param in params if not param.startswith("AUTH=")])
 
     async def smtp_STARTTLS(self, arg: str) -> None:
@@ -269,32 +222,32 @@ class RelaySmtp(SMTP):
                 self.session.authenticated = True
                 await self.push("235 2.7.0 Authentication successful")
 
-    async def _authenticate_client(self, words: list[str]) -> str:
-        match words:
+    async def _authenticate_client(self, arguments: list[str]) -> str:
+        match arguments:
             case [mechanism, *initial] if mechanism.upper() == "NTLM" and len(initial) <= 1:
-                return await self._ntlm(*initial)
+                return await self._authenticate_by_ntlm(*initial)
             case [_] | [_, _]:
                 raise AuthError("504 5.7.4 Unrecognized authentication type")
             case _:
                 raise AuthError("501 5.5.4 Syntax: AUTH mechanism [initial-response]")
 
-    async def _ntlm(self, initial_response: str | None = None) -> str:
-        """The user's name, as the table spells it."""
+    async def _authenticate_by_ntlm(self, initial_response: str | None = None) -> str:
+        """Authenticate by NTLM; returns the user's name as in the settings."""
         exchange = accept_ntlm(self.policy.users or {})
         next(exchange)
         if initial_response is None:
-            # MS-SMTPNTLM 2.2.1.2: free text, which a client has to ignore.
-            token = await self._ask("ntlm supported")
+            # MS-SMTPNTLM 2.2.1.2: any text, which a client must ignore.
+            token = await self._request_token("ntlm supported")
         else:
             token = decode_token(initial_response.encode())
         try:
             while True:
                 challenge = exchange.send(token)
-                token = await self._ask(b64encode(challenge or b"").decode())
+                token = await self._request_token(b64encode(challenge or b"").decode())
         except StopIteration as end:
             return str(end.value)
 
-    async def _ask(self, challenge: str) -> bytes:
+    async def _request_token(self, challenge: str) -> bytes:
         """Send a 334 and read the client's token."""
         await super().push(f"334 {challenge}")
         try:
@@ -316,3 +269,46 @@ class RelaySmtp(SMTP):
                 consumed = overrun.consumed
             else:
                 return
+
+
+class AuthError(Exception):
+    """Ends an AUTH exchange. The text is the whole reply."""
+
+
+def accept_ntlm(users: Mapping[str, str]) -> Generator[bytes | None, bytes, str]:
+    """Authenticate a client by NTLM, against the users in the file that `NTLM_USER_FILE` names.
+
+    A generator: it yields None and then the challenge, receives the tokens of the client, and returns the user.
+
+    Args:
+        users: the users that may log in, by upper-cased name.
+
+    Raises:
+        AuthError: wrong password, unknown user, or not an NTLM token.
+    """
+    import spnego
+
+    acceptor = spnego.server(protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm)
+    negotiate = yield None
+    authenticate = yield _step(acceptor, negotiate)
+    _step(acceptor, authenticate)
+    user = users.get((acceptor.client_principal or "").upper())
+    if not acceptor.complete or user is None:
+        raise AuthError("535 5.7.3 Authentication unsuccessful")
+    return user
+
+
+def _step(acceptor: ContextProxy, token: bytes) -> bytes:
+    """Pass a token to the acceptor and return its answer."""
+    try:
+        return acceptor.step(token) or b""
+    except Exception:  # noqa: BLE001  (wrong password, unknown user, or any error of its parser for a malformed token)
+        raise AuthError("535 5.7.3 Authentication unsuccessful") from None
+
+
+def decode_token(text: bytes) -> bytes:
+    """Decode one line of base64. A single `=` means an empty initial response (RFC 4954 4)."""
+    try:
+        return b"" if text == b"=" else b64decode(text, validate=True)
+    except Base64Error:
+        raise AuthError("501 5.5.2 Cannot decode the base64") from None

@@ -233,14 +233,14 @@ def test_check_prints_what_the_page_shows(capsys: pytest.CaptureFixture[str], ca
 def test_the_relay_prints_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines of its report; what differs from mail to mail is left out on the page."""
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.testing.command import report
+    from airflow_provider_smtpcm.testing.command import format_report
 
     with Relay(users={r"CORP\alice": "correct horse"}) as relay:
         monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
         mail = Mail(from_address="etl@corp.example", to="operations@corp.example", subject="Hello from Airflow")
         SmtpConnectionManagerHook().send(mail)
         [received] = relay.messages
-    said = report(received, None)
+    said = format_report(received, None)
     for block in shown("Terminal 1"):
         for line in block.code.splitlines():
             assert line in said or line.startswith("  Subject: "), line

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_smtpcm.testing import Relay
-from airflow_provider_smtpcm.testing.settings import ReceivedMail
+from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from demo.airflow_stack import AirflowStack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

@@ -1,4 +1,4 @@
-"""What a person writes becomes addresses, or one error that says how to write it."""
+"""Text becomes addresses, or an error that says how to write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Address
-from airflow_provider_smtpcm.mail.address import ascii_domain, parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses, to_ascii_domain
 
 
 def to(value: object) -> list[str]:
@@ -25,7 +25,7 @@ def fault(value: object) -> str:
 
 
 def test_a_comma_that_may_belong_to_a_name_is_an_error_that_says_how_to_write_it() -> None:
-    """Nobody guesses whether 'Doe' is half a name or an address without a domain."""
+    """'Doe' may be half a name or an address without a domain: the parser does not guess."""
     message = fault("Doe, Jane <jane@corp.example>")
 
     assert "To" in message and "'Doe'" in message
@@ -82,7 +82,7 @@ def test_a_comma_that_may_belong_to_a_name_is_an_error_that_says_how_to_write_it
     ],
 )
 def test_what_is_not_an_address_is_refused_by_field_and_text(value: str) -> None:
-    """The reader learns which field it was, and what stood there."""
+    """The error names the field and the text."""
     message = fault(value)
 
     assert "To" in message
@@ -103,7 +103,7 @@ def test_what_is_not_an_address_is_refused_by_field_and_text(value: str) -> None
     ],
 )
 def test_a_control_character_is_refused_anywhere(character: str, template: str) -> None:
-    """A line break in an address would be a command of its own."""
+    """A line break in an address would begin another SMTP command."""
     message = fault(template.format(character))
 
     assert "control character" in message
@@ -111,7 +111,7 @@ def test_a_control_character_is_refused_anywhere(character: str, template: str) 
 
 
 def test_an_injected_command_is_refused() -> None:
-    """What stands behind the line break is shown as text, and never sent."""
+    """The text after the line break is shown in the error, and never sent."""
     assert r"\r\nBcc:" in fault("jane@corp.example\r\nBcc: eve@corp.example")
     fault("jane@corp.example> SIZE=1")
     fault("<jane@corp.example> BODY=8BITMIME")
@@ -132,14 +132,14 @@ def test_an_injected_command_is_refused() -> None:
     ],
 )
 def test_an_address_that_is_made_by_hand_is_checked_as_well(parts: dict[str, str]) -> None:
-    """There is no way around the checks."""
+    """No constructor bypasses the checks."""
     with pytest.raises(MessageError):
         Address(**parts)
 
 
 @pytest.mark.parametrize("value", ["['a@x.example', 'b@x.example']", "('a@x.example',)", "[]"])
-def test_a_list_that_was_rendered_to_text_is_recognised(value: str) -> None:
-    """Airflow's templates turn lists into text, unless they are told not to."""
+def test_a_list_that_was_rendered_to_text_is_recognized(value: str) -> None:
+    """Airflow's templates turn lists into text without `render_template_as_native_obj`."""
     message = fault(value)
 
     assert "render_template_as_native_obj=True" in message
@@ -149,12 +149,12 @@ def test_a_list_that_was_rendered_to_text_is_recognised(value: str) -> None:
 @pytest.mark.parametrize(
     "value", [7, b"jane@corp.example", {"jane@corp.example": "Jane"}, [7], [None], [b"x"], [["a@x.example"]]]
 )
-def test_other_types_are_refused_in_words(value: object) -> None:
-    """A TypeError would tell nobody which field it was."""
+def test_other_types_are_refused_with_a_message_error(value: object) -> None:
+    """A TypeError would not name the field."""
     assert fault(value).startswith("To takes")
 
 
-def test_local_part_and_address_end_where_smtp_says() -> None:
+def test_local_part_and_address_have_the_maximum_length_of_smtp() -> None:
     """RFC 5321 4.5.3.1: 64 octets and 254, counted in UTF-8."""
     assert "64 octets" in fault("j" * 65 + "@corp.example")
     assert "64 octets" in fault("ü" * 33 + "@corp.example")
@@ -167,7 +167,7 @@ def test_local_part_and_address_end_where_smtp_says() -> None:
 
 
 def test_from_takes_exactly_one() -> None:
-    """None and two are both said by their number."""
+    """The error has the number of addresses."""
     for value, found in (("", "no address"), (" ; ", "no address"), ("a@x.example; b@x.example", "2 addresses")):
         with pytest.raises(MessageError, match=f"From takes exactly one address.*{found}"):
             parse_address(value, field="From")
@@ -180,7 +180,7 @@ def test_from_takes_exactly_one() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", ";", " ; , ;; ", [], [""], ["  ", ";"], ()])
-def test_nothing_is_nobody(value: object) -> None:
+def test_blank_text_names_no_recipient(value: object) -> None:
     """Blanks and separators alone name no recipient."""
     assert to(value) == []
 
@@ -226,8 +226,8 @@ def test_addresses_are_read_as_people_write_them(value: object, expected: list[s
     assert to(value) == expected
 
 
-def test_what_an_address_says_reads_back_as_itself() -> None:
-    """`str` of an address is a way to write it."""
+def test_an_address_as_text_parses_to_itself() -> None:
+    """`str` of an address can be parsed again."""
     for text in (
         '"Doe, Jane" <jane@corp.example>',
         "Jörg <jörg@bücher.example>",
@@ -238,8 +238,8 @@ def test_what_an_address_says_reads_back_as_itself() -> None:
         assert parse_address(str(address), field="To") == address
 
 
-def test_an_internationalised_domain_goes_out_in_a_labels() -> None:
-    """IDNA 2008: the sharp s is not two of another letter; only the local part may need SMTPUTF8."""
+def test_an_internationalized_domain_is_sent_in_a_labels() -> None:
+    """IDNA 2008: `ß` does not become `ss`; only the local part may need SMTPUTF8."""
     address = parse_address("jane@Straße.example", field="To")
 
     assert address.address == "jane@xn--strae-oqa.example"
@@ -248,9 +248,9 @@ def test_an_internationalised_domain_goes_out_in_a_labels() -> None:
 
 
 def test_an_ascii_domain_is_kept_as_written() -> None:
-    """Nobody's spelling is corrected."""
+    """The case of letters is kept."""
     assert parse_address("Jane@Corp.EXAMPLE", field="To").address == "Jane@Corp.EXAMPLE"
-    assert ascii_domain("XN--bcher-kva.example") == "XN--bcher-kva.example"
+    assert to_ascii_domain("XN--bcher-kva.example") == "XN--bcher-kva.example"
 
 
 def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:

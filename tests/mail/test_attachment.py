@@ -1,4 +1,4 @@
-"""Attachments: named and typed when they are made, looked at when they are measured."""
+"""Attachments: named and typed when they are made, opened when they are measured."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
-from airflow_provider_smtpcm.mail import Attachment
-from airflow_provider_smtpcm.mail import worker_files as worker_path
+from airflow_provider_smtpcm.mail import Attachment, worker_files
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 
 
 class StoredObject:
-    """A path in an object store, which opens itself and has no place in the file system."""
+    """A path in object storage, which opens itself and is not in the file system."""
 
     def __init__(
         self, octets: bytes, *, name: str = "report.csv", mode: int = 0, error: Exception | None = None
@@ -47,7 +46,7 @@ def fault(make: Callable[[], object]) -> str:
 
 
 def test_a_missing_file_is_named_with_the_place_where_it_is_looked_for(tmp_path: Path) -> None:
-    """Most of them exist, on another machine."""
+    """Most missing files exist on another machine."""
     path = tmp_path / "nope.csv"
     message = fault(Attachment(path).size)
 
@@ -55,8 +54,8 @@ def test_a_missing_file_is_named_with_the_place_where_it_is_looked_for(tmp_path:
 
 
 @pytest.mark.parametrize("path", [r"\\files\loads\rows.csv", r"D:\loads\rows.csv", "d:/loads/rows.csv"])
-def test_a_path_of_windows_is_shown_as_it_was_written_and_said_to_be_one(path: str) -> None:
-    """What an SSIS package names is on a share, which the worker has to mount."""
+def test_a_windows_path_is_shown_as_written_with_its_own_remedy(path: str) -> None:
+    """The files of an SSIS package are often on a share, which the worker must mount."""
     message = fault(Attachment(path).size)
 
     assert f"The attachment '{path}' cannot be read" in message
@@ -65,28 +64,28 @@ def test_a_path_of_windows_is_shown_as_it_was_written_and_said_to_be_one(path: s
 
 
 def test_on_windows_such_a_path_is_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There it may be missing, and nothing is to be mounted."""
-    monkeypatch.setattr(worker_path, "_ON_WINDOWS", True)
+    """The file may be missing there, but mounting a share would not help."""
+    monkeypatch.setattr(worker_files, "_ON_WINDOWS", True)
 
     assert "mount" not in fault(Attachment(r"D:\loads\rows.csv").size)
 
 
-def test_no_path_has_a_line_of_its_own_in_the_log() -> None:
-    """A template may have filled in anything."""
+def test_a_path_adds_no_line_to_the_log() -> None:
+    """A value in a template may contain line breaks."""
     message = fault(Attachment("/nowhere/a\nb.csv", name="a.csv").size)
 
     assert r"'/nowhere/a\nb.csv'" in message
 
 
-def test_a_relative_path_says_from_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working directory of a worker is nobody's first guess."""
+def test_a_relative_path_is_shown_with_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory of a worker is hard to guess."""
     monkeypatch.chdir(tmp_path)
 
     assert str(tmp_path) in fault(Attachment("nope.csv").size)
 
 
 def test_only_a_regular_file_can_be_sent(tmp_path: Path) -> None:
-    """A directory has no octets, and a FIFO would wait for a writer for ever."""
+    """A directory has no content, and opening a FIFO would block until something writes to it."""
     fifo = tmp_path / "fifo.csv"
     os.mkfifo(fifo)
 
@@ -98,7 +97,7 @@ def test_only_a_regular_file_can_be_sent(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_found_out_before_it_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measuring a file takes no permission to read it; sending does."""
+    """Measuring a file needs no permission to read it, but sending does."""
     path = tmp_path / "secret.csv"
     path.write_bytes(b"x")
 
@@ -114,7 +113,7 @@ def test_a_file_that_may_not_be_read_is_found_out_before_it_is_sent(
     [(FileNotFoundError("gone"), False), (ConnectionError("reset"), True), (KeyError("x"), True)],
 )
 def test_whatever_a_store_raises_becomes_our_error(error: Exception, *, retryable: bool) -> None:
-    """Every store has exceptions of its own; what is not there will not be there next time either."""
+    """Every storage has its own exceptions. A missing file is not retried."""
     with pytest.raises(MessageError, match=r"s3://bucket/report\.csv") as caught:
         Attachment(StoredObject(b"", error=error)).size()
     assert caught.value.retryable is retryable
@@ -137,7 +136,7 @@ def test_whatever_a_store_raises_becomes_our_error(error: Exception, *, retryabl
     ],
 )
 def test_an_attachment_is_a_path_or_a_named_content(make: Callable[[], object]) -> None:
-    """Both, neither and anything else are refused in words."""
+    """Both, neither and other types are refused."""
     fault(make)
 
 
@@ -193,7 +192,7 @@ def test_a_content_id_that_is_none_is_refused(content_id: str) -> None:
     ],
 )
 def test_the_type_is_guessed_from_the_name(name: str, content_type: str) -> None:
-    """A message or a multipart must not be encoded (RFC 2046 5.2.1), so it goes as octets."""
+    """A message or a multipart must not be encoded (RFC 2046 5.2.1): it is sent as application/octet-stream."""
     assert Attachment(content=b"", name=name).content_type == content_type
 
 
@@ -213,7 +212,7 @@ def test_the_name_is_the_last_component_of_the_path() -> None:
 
 
 def test_every_kind_of_path_is_measured_and_opened(tmp_path: Path) -> None:
-    """Text, paths, anything that is like a path, objects that open themselves, and octets."""
+    """Text, paths, path-like objects, paths that open themselves, and bytes."""
 
     class PathLike:
         def __fspath__(self) -> str:
@@ -236,19 +235,19 @@ def test_every_kind_of_path_is_measured_and_opened(tmp_path: Path) -> None:
 
 
 def test_only_a_path_that_opens_itself_is_remote() -> None:
-    """Up to some version Airflow's are subclasses of `pathlib.Path`, too."""
+    """In some versions, Airflow's are subclasses of `pathlib.Path` too."""
 
     class LikeAPath(type(Path())):  # type: ignore[misc]
-        """As universal_pathlib had them."""
+        """A subclass of `pathlib`, as in older versions of universal_pathlib."""
 
-    assert Attachment(StoredObject(b"")).remote
-    assert Attachment(LikeAPath("a.csv")).remote
+    assert Attachment(StoredObject(b"")).is_remote
+    assert Attachment(LikeAPath("a.csv")).is_remote
     for local in (Attachment("a.csv"), Attachment(Path("a.csv")), Attachment(content=b"x", name="a.csv")):
-        assert not local.remote
+        assert not local.is_remote
 
 
 def test_octets_are_not_shown() -> None:
-    """A log is no place for a report."""
+    """The content of a file must not appear in a log."""
     assert "secret" not in repr(Attachment(content=b"secret", name="a.csv"))
 
 
@@ -260,7 +259,7 @@ def test_an_attachment_travels_between_processes() -> None:
 
 
 def test_a_list_of_attachments_is_a_list_or_one_string() -> None:
-    """With `|` between, as SSIS has it; a single path needs neither."""
+    """With `|` between, as in SSIS; or a single path."""
     for value in (7, b"a.csv", {"a": "b"}, [7], "['a.csv', 'b.csv']"):
         assert "Attachments" in fault(lambda value=value: parse_attachments(value))  # type: ignore[misc]
 

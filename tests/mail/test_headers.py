@@ -10,13 +10,13 @@ import pytest
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import parse_addresses
 from airflow_provider_smtpcm.mail.headers import (
-    content_disposition,
-    content_type,
-    date_field,
-    encoded_words,
-    mailboxes,
-    parameter,
-    unstructured,
+    encode_words,
+    render_content_disposition,
+    render_content_type,
+    render_date,
+    render_mailboxes,
+    render_parameter,
+    render_unstructured,
 )
 
 
@@ -28,86 +28,89 @@ def lines_of(field: bytes) -> list[str]:
 
 
 def to(value: str) -> bytes:
-    return mailboxes("To", parse_addresses(value, field="To"))
+    return render_mailboxes("To", parse_addresses(value, field="To"))
 
 
 def test_a_date_without_a_time_zone_is_refused() -> None:
     """It would be a different moment on every worker."""
     with pytest.raises(MessageError, match="time zone"):
-        date_field(datetime(2024, 1, 31))  # noqa: DTZ001
+        render_date(datetime(2024, 1, 31))  # noqa: DTZ001
 
 
 def test_a_date_is_written_in_utc_and_in_english() -> None:
     """RFC 5322 3.3, whatever the locale of the worker."""
     india = timezone(timedelta(hours=5, minutes=30))
 
-    assert date_field(datetime(2024, 2, 1, 4, 7, 9, tzinfo=india)) == b"Date: Wed, 31 Jan 2024 22:37:09 +0000\r\n"
+    assert render_date(datetime(2024, 2, 1, 4, 7, 9, tzinfo=india)) == b"Date: Wed, 31 Jan 2024 22:37:09 +0000\r\n"
     assert abs(
-        datetime.now(UTC) - datetime.strptime(date_field(None).decode().strip(), "Date: %a, %d %b %Y %H:%M:%S %z")
+        datetime.now(UTC) - datetime.strptime(render_date(None).decode().strip(), "Date: %a, %d %b %Y %H:%M:%S %z")
     ) < timedelta(minutes=1)
 
 
 def test_short_ascii_stays_as_it_is() -> None:
-    """The most frequent subject is the cheapest."""
-    assert unstructured("Subject", "Daily report") == b"Subject: Daily report\r\n"
-    assert unstructured("Subject", "a  b") == b"Subject: a  b\r\n"
-    assert unstructured("Subject", "") == b"Subject:\r\n"
-    assert unstructured("Subject", "x" * 69) == b"Subject: " + b"x" * 69 + b"\r\n"
+    """The usual subject needs no encoding."""
+    assert render_unstructured("Subject", "Daily report") == b"Subject: Daily report\r\n"
+    assert render_unstructured("Subject", "a  b") == b"Subject: a  b\r\n"
+    assert render_unstructured("Subject", "") == b"Subject:\r\n"
+    assert render_unstructured("Subject", "x" * 69) == b"Subject: " + b"x" * 69 + b"\r\n"
 
 
 def test_long_ascii_is_folded_at_blanks_and_loses_none() -> None:
-    """RFC 5322 2.2.3: unfolding takes the line breaks away and nothing else."""
+    """RFC 5322 2.2.3: unfolding removes only the line breaks."""
     value = "  word" * 60
-    lines = lines_of(unstructured("Subject", value.strip()))
+    lines = lines_of(render_unstructured("Subject", value.strip()))
 
     assert all(len(line) <= 78 for line in lines)
     assert "".join(lines) == f"Subject: {value.strip()}"
 
 
 def test_a_long_word_is_left_whole_until_a_line_must_end() -> None:
-    """A URL with an encoded word in it is no URL; but beyond 998 octets no line goes through."""
+    """A URL stays usable, up to the limit of 998 octets for a line."""
     url = "<https://corp.example/" + "u" * 400 + ">"
-    assert unstructured("List-Unsubscribe", url) == f"List-Unsubscribe: {url}\r\n".encode()
+    assert render_unstructured("List-Unsubscribe", url) == f"List-Unsubscribe: {url}\r\n".encode()
 
-    lines = lines_of(unstructured("X-Long", "x" * 2000))
+    lines = lines_of(render_unstructured("X-Long", "x" * 2000))
     assert all(len(line) <= 76 for line in lines)
 
 
 def test_only_the_words_that_need_it_are_encoded() -> None:
-    """An address beside a name remains one."""
+    """An address next to a name stays readable."""
     assert (
-        unstructured("X-Contact", "Jörg-Peter <j@x.example>")
+        render_unstructured("X-Contact", "Jörg-Peter <j@x.example>")
         == b"X-Contact: =?utf-8?q?J=C3=B6rg-Peter?= <j@x.example>\r\n"
     )
-    assert unstructured("Subject", "Re: Abläufe today") == b"Subject: Re: =?utf-8?q?Abl=C3=A4ufe?= today\r\n"
+    assert render_unstructured("Subject", "Re: Abläufe today") == b"Subject: Re: =?utf-8?q?Abl=C3=A4ufe?= today\r\n"
 
 
 def test_the_blanks_around_an_encoded_word_survive() -> None:
-    """One separates it; the others can only stand inside."""
+    """One blank separates it; further blanks are inside of it."""
     for value in ("a  ü", "ü   b", "a  ü  ö   b", "ü", "ü  ö"):
-        assert str(make_header(decode_header(unstructured("X", value).decode()[3:-2]))).replace("\r\n ", "") == value
+        assert (
+            str(make_header(decode_header(render_unstructured("X", value).decode()[3:-2]))).replace("\r\n ", "")
+            == value
+        )
 
 
 def test_what_looks_encoded_is_encoded() -> None:
-    """A subject that shows an encoded word must not turn into what it says."""
+    """A subject with the text of an encoded word is shown as it is, not decoded."""
     value = "=?utf-8?q?=0D=0ABcc=3A_eve=40corp.example?="
-    field = unstructured("Subject", value).decode()
+    field = render_unstructured("Subject", value).decode()
 
     assert field.startswith("Subject: =?utf-8?b?PT91dGYtOD9")
     assert str(make_header(decode_header(field.removeprefix("Subject: ")))) == value
 
 
 def test_q_or_b_whichever_is_shorter() -> None:
-    """A word with an umlaut stays nearly readable, Greek costs a third and not the triple."""
-    assert encoded_words("Müller AG") == ["=?utf-8?q?M=C3=BCller_AG?="]
-    assert encoded_words("Ελληνικά") == ["=?utf-8?b?zpXOu867zrfOvc65zrrOrA==?="]
+    """A word with an umlaut stays nearly readable; Greek grows by a third instead of threefold."""
+    assert encode_words("Müller AG") == ["=?utf-8?q?M=C3=BCller_AG?="]
+    assert encode_words("Ελληνικά") == ["=?utf-8?b?zpXOu867zrfOvc65zrrOrA==?="]
 
 
 @pytest.mark.parametrize("text", ["🎉" * 100, "é" * 200, "a" * 300 + "ü", "日本語" * 60])
 @pytest.mark.parametrize("first", [75, 60, 30, 5, -20])
 def test_no_encoded_word_is_too_long_or_splits_a_character(text: str, first: int) -> None:
     """RFC 2047 2 and 5 (3): each can be decoded alone."""
-    words = encoded_words(text, first=first)
+    words = encode_words(text, first=first)
 
     assert all(len(word) <= 75 for word in words)
     assert len(words[0]) <= first or first < 30
@@ -115,7 +118,7 @@ def test_no_encoded_word_is_too_long_or_splits_a_character(text: str, first: int
 
 
 def test_names_are_plain_quoted_or_encoded() -> None:
-    """Whatever each of them needs, and nothing more."""
+    """Each as simple as possible."""
     assert to("Jane Doe <jane@corp.example>") == b"To: Jane Doe <jane@corp.example>\r\n"
     assert to('"Doe, Jane" <jane@corp.example>') == b'To: "Doe, Jane" <jane@corp.example>\r\n'
     assert to('"Jane \\"JD\\"" <jane@corp.example>') == b'To: "Jane \\"JD\\"" <jane@corp.example>\r\n'
@@ -124,12 +127,12 @@ def test_names_are_plain_quoted_or_encoded() -> None:
 
 
 def test_a_comma_in_an_encoded_name_is_no_separator() -> None:
-    """RFC 2047 5 (3): in a phrase, hardly any character stands for itself."""
+    """RFC 2047 5 (3): in a phrase, most characters must be encoded."""
     assert b"=2C_" in to("Müller, Jonathan <jonathan@corp.example>;")
 
 
 def test_many_recipients_are_folded_between_them() -> None:
-    """No line is longer than it should be."""
+    """No line is longer than 78 octets."""
     lines = lines_of(to("; ".join(f"Recipient Number {number} <user{number}@corp.example>" for number in range(50))))
 
     assert all(len(line) <= 78 for line in lines)
@@ -148,34 +151,37 @@ def test_a_non_ascii_local_part_is_written_as_it_is() -> None:
 
 
 def test_a_short_file_name_is_a_quoted_string() -> None:
-    """Every reader knows it."""
+    """Every mail program supports it."""
     assert (
-        content_disposition("attachment", "report 1.csv")
+        render_content_disposition("attachment", "report 1.csv")
         == b'Content-Disposition: attachment; filename="report 1.csv"\r\n'
     )
 
 
 def test_any_other_file_name_is_percent_encoded() -> None:
-    """RFC 2231 4; also where a quoted string would need its backslashes understood."""
-    assert parameter("filename", "März.csv") == [" filename*=utf-8''M%C3%A4rz.csv"]
-    assert parameter("filename", 'a"b\\c.csv') == [" filename*=utf-8''a%22b%5Cc.csv"]
-    assert parameter("filename", "=?utf-8?q?x?=") == [" filename*=utf-8''%3D%3Futf-8%3Fq%3Fx%3F%3D"]
+    """RFC 2231 4; also where a quoted string would need backslashes."""
+    assert render_parameter("filename", "März.csv") == [" filename*=utf-8''M%C3%A4rz.csv"]
+    assert render_parameter("filename", 'a"b\\c.csv') == [" filename*=utf-8''a%22b%5Cc.csv"]
+    assert render_parameter("filename", "=?utf-8?q?x?=") == [" filename*=utf-8''%3D%3Futf-8%3Fq%3Fx%3F%3D"]
 
 
 def test_a_long_file_name_is_continued_between_characters() -> None:
     """RFC 2231 3: numbered from 0, the charset in the first one only."""
-    assert parameter("filename", "x" * 100) == [' filename*0="' + "x" * 59 + '"', ' filename*1="' + "x" * 41 + '"']
+    assert render_parameter("filename", "x" * 100) == [
+        ' filename*0="' + "x" * 59 + '"',
+        ' filename*1="' + "x" * 41 + '"',
+    ]
 
-    tokens = parameter("filename", "ü" * 333)
+    tokens = render_parameter("filename", "ü" * 333)
     assert tokens[0].startswith(" filename*0*=utf-8''%C3%BC")
     assert all(len(token) <= 75 and token.endswith("%C3%BC") for token in tokens)
     assert len(tokens) > 10
 
 
 def test_a_content_type_is_folded_between_its_parameters() -> None:
-    """A semicolon in quotation marks is no end of one."""
-    assert content_type("text/csv;charset=utf-8") == b"Content-Type: text/csv; charset=utf-8\r\n"
-    assert lines_of(content_type('text/csv; title="a; b"; x=' + "y" * 70)) == [
+    """A semicolon in quotation marks does not end a parameter."""
+    assert render_content_type("text/csv;charset=utf-8") == b"Content-Type: text/csv; charset=utf-8\r\n"
+    assert lines_of(render_content_type('text/csv; title="a; b"; x=' + "y" * 70)) == [
         'Content-Type: text/csv; title="a; b";',
         " x=" + "y" * 70,
     ]

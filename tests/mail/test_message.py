@@ -1,4 +1,4 @@
-"""A mail is right from the moment that it exists, or all that is wrong with it is said at once."""
+"""A mail is checked when it is made, and one error names all faults."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def fault(**fields: object) -> str:
     return str(caught.value)
 
 
-def test_a_mail_to_nobody_is_refused() -> None:
-    """Blanks and separators are nobody."""
+def test_a_mail_without_recipients_is_refused() -> None:
+    """Blanks and separators name no recipient."""
     assert "no recipient" in fault(to=None)
     assert "no recipient" in fault(to=" ; ", cc=[], bcc="")
 
 
 def test_all_faults_are_told_together_each_with_its_remedy() -> None:
-    """Nobody likes to fix one mistake per run."""
+    """One error has all of them."""
     message = fault(to="jane", subject="a\nb", priority="urgent", headers={"Subject": "x"}, attachments=7)
 
     assert message.count("\n  - ") == 5
@@ -37,8 +37,8 @@ def test_all_faults_are_told_together_each_with_its_remedy() -> None:
     assert "no recipient" not in message
 
 
-def test_a_single_fault_stands_alone() -> None:
-    """No list of one."""
+def test_a_single_fault_is_the_error() -> None:
+    """Without a list of one."""
     assert "\n" not in fault(subject="a\nb")
 
 
@@ -46,7 +46,7 @@ def test_a_single_fault_stands_alone() -> None:
     "character", ["\r\n", "\n", "\r", "\0", "\t", "\x0b", "\x7f", "\x9f", "\u2028", "\u2029", "\ud800"]
 )
 def test_a_control_character_is_refused_in_everything_that_becomes_a_header(character: str) -> None:
-    """A line break would begin another header; the rest is some server's bad day."""
+    """A line break would begin another header; some servers fail at the others."""
     text = f"x{character}Bcc: eve@corp.example"
 
     for name in ("from_address", "to", "cc", "bcc", "reply_to", "subject"):
@@ -81,7 +81,7 @@ def test_a_control_character_is_refused_in_everything_that_becomes_a_header(char
     ],
 )
 def test_a_header_that_the_package_writes_is_refused_with_the_field_to_use(name: str, remedy: str) -> None:
-    """There are no two ways to say the same thing."""
+    """Each header can be set in one way only."""
     assert remedy in fault(headers={name: "x"})
 
 
@@ -129,18 +129,18 @@ def test_a_message_id_has_a_form(message_id: str) -> None:
 @pytest.mark.parametrize("name", ["subject", "text", "html"])
 @pytest.mark.parametrize("value", [7, b"text", ["text"]])
 def test_text_is_text(name: str, value: object) -> None:
-    """Bytes have no encoding that anybody knows."""
+    """The encoding of bytes is unknown."""
     assert "is text, not" in fault(**{name: value})
 
 
 def test_half_a_character_in_a_body_is_refused() -> None:
-    """It has no octets in UTF-8; better now than in the middle of a mail."""
+    """It cannot be encoded in UTF-8, which is reported before the mail is sent."""
     assert "U+D83D" in fault(text="smile \ud83d")
     assert "U+DC80" in fault(html="<p>\udc80</p>")
 
 
 def test_images_need_an_html_that_shows_them() -> None:
-    """In a mail without html they would be loose parts."""
+    """Without html, nothing refers to them."""
     assert "no html" in fault(inline_images={"logo": "logo.png"})
     assert "no html" in fault(inline_images={"logo": "logo.png"}, html="", text="x")
 
@@ -166,13 +166,13 @@ def test_an_html_that_refers_to_no_image_is_refused(html: str) -> None:
     assert Mail(to=JANE, html=html, inline_images={"logo": "a.png"}).inline_images[0].content_id == "logo"
 
 
-def test_cid_in_the_words_of_an_html_is_no_image() -> None:
-    """Reports are full of abbreviations."""
+def test_cid_in_the_text_of_an_html_is_no_image() -> None:
+    """`CID:` may be an abbreviation in a report."""
     assert Mail(to=JANE, html="<p>Account CID:4711, see acid:rain and cid: 5</p>").html
 
 
 def test_two_images_with_one_content_id_are_refused() -> None:
-    """An attachment may have one as well."""
+    """Also if one of them is an attachment."""
     html = '<img src="cid:logo">'
 
     assert "'logo'" in fault(
@@ -194,7 +194,7 @@ def test_priority_is_a_word_in_any_case() -> None:
 
 
 def test_an_empty_mail_is_legal() -> None:
-    """Some mails are all subject, some not even that."""
+    """A mail may have no body and no subject."""
     mail = Mail(bcc=JANE)
 
     assert (mail.subject, mail.text, mail.html, mail.attachments, mail.from_address, mail.message_id) == (
@@ -208,7 +208,7 @@ def test_an_empty_mail_is_legal() -> None:
 
 
 def test_a_mail_keeps_what_it_was_given_in_one_form() -> None:
-    """Strings, lists and mappings become tuples of what they mean."""
+    """Strings, lists and mappings become tuples."""
     mail = Mail(
         from_address="Reports <reports@corp.example>",
         to="a@corp.example; b@corp.example",
@@ -237,7 +237,7 @@ def test_a_blank_sender_is_left_to_the_connection() -> None:
 
 
 def test_the_missing_sender_is_filled_in_by_replacing() -> None:
-    """Everything else stays as it is."""
+    """All else is unchanged."""
     mail = Mail(
         to=JANE,
         cc="Doe, Jane <j@corp.example>;",
@@ -252,7 +252,7 @@ def test_the_missing_sender_is_filled_in_by_replacing() -> None:
 
 
 def test_every_recipient_is_in_the_envelope_once() -> None:
-    """In the order of To, Cc, Bcc; only a domain is the same in any case of letters (RFC 5321 2.4)."""
+    """In the order of To, Cc, Bcc; only the domain ignores the case of letters (RFC 5321 2.4)."""
     mail = Mail(
         to="Jane <jane@corp.example>; x@bücher.example",
         cc="jane@CORP.example; Jane@corp.example; x@xn--bcher-kva.example",
@@ -275,7 +275,7 @@ def test_a_mail_travels_between_processes() -> None:
 
 
 def test_an_identity_that_is_wrong_is_refused() -> None:
-    """Each of its three parts is checked as ever."""
+    """Each of its three parts is checked."""
     mail = Mail(to=JANE)
     for changes in ({"from_address": "jane"}, {"reply_to": "a@b, c"}, {"message_id": "1"}):
         with pytest.raises(MessageError) as caught:
@@ -286,7 +286,7 @@ def test_an_identity_that_is_wrong_is_refused() -> None:
 
 
 def test_a_mail_with_another_identity_is_the_same_in_all_else() -> None:
-    """What is not given stays, and the mail that was there before does not change."""
+    """All else is unchanged, and so is the original mail."""
     mail = Mail(to=JANE, cc="a@corp.example", subject="x", html="<p>", headers={"X-A": "b"}, priority="low")
     same = mail.with_identity()
     assert same == mail and same is not mail
@@ -302,8 +302,8 @@ def test_a_mail_with_another_identity_is_the_same_in_all_else() -> None:
     assert (mail.from_address, mail.reply_to, mail.message_id) == (None, (), None)
 
 
-def test_a_mail_knows_whether_a_file_comes_from_afar() -> None:
-    """As attachment or as image; octets and local paths do not."""
+def test_a_mail_with_a_remote_file_has_remote_files() -> None:
+    """As attachment or as image, but not for bytes and local paths."""
 
     class Stored:
         name = "a.png"
@@ -313,14 +313,14 @@ def test_a_mail_knows_whether_a_file_comes_from_afar() -> None:
         def stat(self) -> None: ...
 
     near = Attachment(content=b"x", name="b.png")
-    assert Mail(to=JANE, attachments=[near, Stored()]).reads_remote_files
-    assert Mail(to=JANE, html="x", inline_images=[near, Stored()]).reads_remote_files
-    assert not Mail(to=JANE).reads_remote_files
-    assert not Mail(to=JANE, html="x", attachments=[near, "/srv/a.csv"], inline_images=[near]).reads_remote_files
+    assert Mail(to=JANE, attachments=[near, Stored()]).has_remote_files
+    assert Mail(to=JANE, html="x", inline_images=[near, Stored()]).has_remote_files
+    assert not Mail(to=JANE).has_remote_files
+    assert not Mail(to=JANE, html="x", attachments=[near, "/srv/a.csv"], inline_images=[near]).has_remote_files
 
 
 def test_the_same_text_is_the_same_address_whatever_was_parsed_before() -> None:
-    """What is remembered of a text belongs to that text alone, and a fault is told each time, with its own field."""
+    """The cache of addresses has only results: a fault is raised each time, with its own field."""
     for _ in range(2):
         with pytest.raises(MessageError, match=r"^From: "):
             Mail(to=JANE, from_address="jane")

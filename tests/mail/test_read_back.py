@@ -1,4 +1,4 @@
-"""Whatever is said, an independent reader (Python's `email`) reads the same, and nothing else."""
+"""An independent reader (Python's `email`) reads exactly what was rendered."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read(octets: bytes) -> EmailMessage:
 
 
 def checked(mail: Mail) -> tuple[bytes, EmailMessage]:
-    """The octets and what is read from them, after all that must hold for every mail."""
+    """Return the octets and the parsed message, after the checks that apply to every mail."""
     rendering = render(mail, date=datetime(2024, 1, 31, tzinfo=UTC))
     octets = b"".join(rendering)
     assert len(octets) == rendering.size
@@ -92,17 +92,17 @@ def text_of(part: EmailMessage | None) -> str:
 
 
 def one_blank(text: str) -> str:
-    """Python's reader changes blanks, also in encoded words; the tests of headers count them."""
+    """Python's reader changes blanks, also in encoded words; the tests of headers check them."""
     return " ".join(text.split())
 
 
 def shown_name(name: str) -> str:
-    """A file name as Python's reader gives it: without quotation marks and angle brackets around it, encoded or not."""
+    """Return a file name as Python's reader does: without quotation marks and angle brackets around it."""
     return unquote(name.strip()).strip()
 
 
 def named(octets: bytes, field: str) -> list[tuple[str, str]]:
-    """As the older of Python's readers has them; the newer one puts blanks between encoded words."""
+    """Read with the older of Python's readers; the newer one adds blanks between encoded words."""
     value = BytesParser(policy=policy.compat32).parsebytes(octets)[field].replace("\r\n", "")
     return [(str(make_header(decode_header(name))), address) for name, address in getaddresses([value])]
 
@@ -127,7 +127,7 @@ def mail(**fields: object) -> Mail:
 def test_what_is_hostile_is_refused_or_stays_content(
     subject: str, name: str, file_name: str, value: str, text: str
 ) -> None:
-    """No header that was not meant, no recipient that was not named, no part that was not added."""
+    """It adds no header, no recipient and no part."""
     for fields in (
         {"subject": subject},
         {"to": f"{name} <jane@corp.example>"},
@@ -201,7 +201,7 @@ def test_addresses_read_back(to: list[Address], reply_to: list[Address]) -> None
 @example("From x\n\nFrom y", "=\n==\n")
 @example("\r\r\n\n", "\u2028\x85\x0b\x0c")
 def test_bodies_read_back(text: str, html: str) -> None:
-    """But for the kind of their line breaks, and one that ends the mail."""
+    """Except for the kind of line breaks, and a final one."""
     _, message = checked(mail(text=text))
     assert text_of(message).removesuffix("\n") == normal(text).removesuffix("\n")
 
@@ -227,7 +227,7 @@ def test_attachments_read_back(files: list[tuple[str, bytes]]) -> None:
 @example([("a", b"\r\n.\r\n"), ("b", b"\r\n--=_smtpcm_"), ("c", b"\n\n\r\r\0\xff")], "x" * 2000)
 @example([("a", b"--=_smtpcm__1--\r\n"), ("b", b"x" * 5000)], "")
 def test_binary_attachments_read_back(files: list[tuple[str, bytes]], text: str) -> None:
-    """Octet by octet as well; what is not a file keeps to lines and seven bits."""
+    """Octet by octet. All but the files is lines in seven bits."""
     attachments = [Attachment(content=content, name=name, content_type="application/x-test") for name, content in files]
     rendering = render(mail(text=text, attachments=attachments), date=datetime(2024, 1, 31, tzinfo=UTC), binary=True)
     octets = b"".join(rendering)

@@ -1,4 +1,4 @@
-"""A rendering is what RFC 5322 and MIME say, octet by octet, and knows its size before."""
+"""A rendering follows RFC 5322 and MIME octet by octet, and its size is known beforehand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail import render as module
-from airflow_provider_smtpcm.mail.encoding import BLOCK, Encoded
+from airflow_provider_smtpcm.mail.encoding import BLOCK_SIZE, EncodedFile
 from airflow_provider_smtpcm.mail.render import Rendering, render
 from tests.smtp.files import Changing, overwrite, replace
 
@@ -62,7 +62,7 @@ def body(octets: bytes) -> bytes:
 
 
 class Growing:
-    """A file whose size is not what its `stat` said, and whose reader hands out few octets at a time."""
+    """A file whose size differs from its `stat`, and whose reader returns few octets at a time."""
 
     name = "report.csv"
 
@@ -93,7 +93,7 @@ def test_a_mail_without_a_sender_is_refused_with_both_places_to_set_one() -> Non
 
 
 def test_a_mail_without_a_message_id_is_refused() -> None:
-    """Whoever sends it knows what makes it this one."""
+    """The sender decides which one."""
     with pytest.raises(MessageError, match="no Message-ID"):
         render(mail(message_id=None))
 
@@ -108,7 +108,7 @@ def test_a_missing_attachment_is_found_before_anything_is_sent(tmp_path: Path) -
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize(("actual", "how"), [(999_999, "shorter"), (1_000_001, "longer"), (0, "shorter")])
 def test_an_attachment_that_changes_breaks_the_mail_off(actual: int, how: str, binary: bool) -> None:
-    """The server was told its size; what it has got so far is worth nothing without the end, so a retry is safe."""
+    """The server discards a message without its end, so a retry is safe."""
     file = Growing(1_000_000, actual)
     rendering = render(mail(attachments=[file]), binary=binary)
 
@@ -126,13 +126,13 @@ def test_an_attachment_that_changes_breaks_the_mail_off(actual: int, how: str, b
 def test_an_attachment_that_keeps_its_length_and_changes_breaks_the_mail_off(
     harm: Callable[[Path, bytes], None], read: int, binary: bool, tmp_path: Path
 ) -> None:
-    """However much of it was read by then; the mail ends before its last octets, and its error names the file."""
+    """However much of it was read by then: the last octets are not sent, and the error names the file."""
     path = tmp_path / "report.csv"
-    path.write_bytes(b"x" * 2 * BLOCK)
+    path.write_bytes(b"x" * 2 * BLOCK_SIZE)
     rendering = render(mail(attachments=[path], text="x"), binary=binary)
     blocks = iter(rendering)
     got = [next(blocks) for _ in range(read)]
-    harm(path, b"y" * 2 * BLOCK)
+    harm(path, b"y" * 2 * BLOCK_SIZE)
 
     if harm is replace and read > 1:  # what is being read is the old file, and whole
         assert len(b"".join([*got, *blocks])) == rendering.size
@@ -148,7 +148,7 @@ def test_an_attachment_that_keeps_its_length_and_changes_breaks_the_mail_off(
 
 @pytest.mark.parametrize("how", ["overwritten", "replaced"])
 def test_an_object_that_is_another_one_afterwards_breaks_the_mail_off(how: str, tmp_path: Path) -> None:
-    """By its time or its version, as the storage has it: its blocks may have come from both."""
+    """Detected by its time or its version: the blocks may come from both objects."""
     rendering = render(mail(attachments=[Changing(tmp_path, 100_000, how, remote=True).path]))
     with pytest.raises(MessageError, match="was overwritten or replaced") as caught:
         list(rendering)
@@ -157,9 +157,9 @@ def test_an_object_that_is_another_one_afterwards_breaks_the_mail_off(how: str, 
 
 @pytest.mark.parametrize("touch", ["chmod", "link", "unlink"])
 def test_what_leaves_the_octets_alone_leaves_the_mail_alone(touch: str, tmp_path: Path) -> None:
-    """A backup that links it, or a clean-up that takes it away while it is read."""
+    """A backup that links the file, or a clean-up that unlinks it while it is read."""
     path = tmp_path / "report.csv"
-    path.write_bytes(b"x" * 2 * BLOCK)
+    path.write_bytes(b"x" * 2 * BLOCK_SIZE)
     rendering = render(mail(attachments=[path]))
     blocks = iter(rendering)
     got = [next(blocks), next(blocks)]
@@ -174,7 +174,7 @@ def test_what_leaves_the_octets_alone_leaves_the_mail_alone(touch: str, tmp_path
 
 
 def test_an_attachment_that_vanishes_breaks_the_mail_off(tmp_path: Path) -> None:
-    """The phase says how far it came."""
+    """In phase DATA."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"x")
     rendering = render(mail(attachments=[path]))
@@ -187,7 +187,7 @@ def test_an_attachment_that_vanishes_breaks_the_mail_off(tmp_path: Path) -> None
 
 
 def test_a_reader_that_fails_breaks_the_mail_off() -> None:
-    """An object store may go away at any time; its own exceptions stay inside."""
+    """Exceptions of an object storage become a `MessageError`."""
 
     class Broken(Growing):
         def open(self, mode: str) -> io.BufferedIOBase:  # noqa: ARG002
@@ -203,7 +203,7 @@ def test_a_reader_that_fails_breaks_the_mail_off() -> None:
 
 
 def test_a_reader_that_hands_out_little_at_a_time_is_read_to_the_end() -> None:
-    """Base64 has its padding at the end only."""
+    """Base64 has padding at its end only."""
     octets = rendered(attachments=[Growing(300_001, 300_001)])
     (part,) = read(octets).iter_attachments()
 
@@ -211,7 +211,7 @@ def test_a_reader_that_hands_out_little_at_a_time_is_read_to_the_end() -> None:
 
 
 def test_the_simplest_mail_reads_like_this() -> None:
-    """Nothing in it but what it needs."""
+    """With no more than the necessary headers."""
     assert rendered(subject="Daily report", text="All is well.\n") == (
         b"Date: Wed, 31 Jan 2024 12:00:00 +0000\r\n"
         b"From: reports@corp.example\r\n"
@@ -228,7 +228,7 @@ def test_the_simplest_mail_reads_like_this() -> None:
 
 
 def test_a_mail_with_everything_reads_like_this() -> None:
-    """The text first, the html with its image second, the file last."""
+    """The text, then the html with its image, then the file."""
     octets = rendered(
         cc="Jörg M <joerg@bücher.example>",
         bcc="eve@corp.example",
@@ -326,7 +326,7 @@ Content-Disposition: attachment; filename="empty"
 def test_a_mail_has_the_structure_that_its_parts_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], tree: object
 ) -> None:
-    """And an empty text where a file comes alone."""
+    """With an empty text before a file that is alone."""
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a.pdf", "b.html"):
         (tmp_path / name).write_bytes(b"x")
@@ -335,27 +335,27 @@ def test_a_mail_has_the_structure_that_its_parts_need(
 
 
 def test_bcc_is_in_no_header() -> None:
-    """Not by name, not by address."""
+    """Neither the name nor the address."""
     octets = rendered(bcc="eve@corp.example")
 
     assert b"eve" not in octets and b"bcc" not in octets.lower()
 
 
 def test_recipients_that_are_all_hidden_are_called_undisclosed() -> None:
-    """A mail without any destination field is taken for spam, or gets one from a server that names them all."""
+    """Without a destination field, spam filters object, and some servers add one that names them all."""
     assert b"\r\nTo: undisclosed-recipients:;\r\n" in rendered(to=(), bcc="eve@corp.example")
     octets = rendered(to=(), cc="jane@corp.example")
     assert b"\r\nTo:" not in octets and b"\r\nCc: jane@corp.example\r\n" in octets
 
 
-def test_priority_is_said_in_all_three_languages() -> None:
-    """Outlook's, everybody's and X.400's; a normal one is not said at all."""
+def test_priority_has_all_three_headers() -> None:
+    """`Importance`, `X-Priority` and `Priority`; none of them for normal."""
     assert b"\r\nImportance: low\r\nX-Priority: 5\r\nPriority: non-urgent\r\n" in rendered(priority="low")
     assert b"riority" not in rendered() and b"Importance" not in rendered()
 
 
 def test_auto_submitted_can_be_overridden() -> None:
-    """A mail that wants out-of-office replies may say so."""
+    """For a mail that should get out-of-office replies."""
     octets = rendered(headers={"auto-submitted": "no"})
 
     assert b"auto-submitted: no\r\n" in octets and octets.lower().count(b"auto-submitted") == 1
@@ -378,7 +378,7 @@ def test_auto_submitted_can_be_overridden() -> None:
     ],
 )
 def test_a_text_goes_in_the_encoding_that_it_survives(text: str, encoding: bytes, expected: bytes) -> None:
-    """As it is where every server hands it on unchanged, otherwise in the shorter of two; a line break is one break."""
+    """7bit if every server passes it on unchanged, otherwise the shorter of two. Every line break becomes CRLF."""
     octets = rendered(text=text)
 
     assert b"\r\nContent-Transfer-Encoding: " + encoding + b"\r\n" in octets
@@ -386,7 +386,7 @@ def test_a_text_goes_in_the_encoding_that_it_survives(text: str, encoding: bytes
 
 
 def test_a_text_that_holds_a_boundary_ends_no_part() -> None:
-    """Whoever writes the text may know the Message-ID, and so the boundary."""
+    """The author of a text may know the Message-ID, and so the boundary."""
     boundary = rendered(text="a", html="b").partition(b'boundary="')[2].partition(b'"')[0].decode()
     text = f"a\n--{boundary}--\n\n--{boundary}\nContent-Type: text/html\n\nevil\n"
     message = read(rendered(text=text, html=text))
@@ -396,9 +396,11 @@ def test_a_text_that_holds_a_boundary_ends_no_part() -> None:
         assert part.get_content().replace("\r\n", "\n") == text
 
 
-@pytest.mark.parametrize("octets", [0, 1, 2, 3, 56, 57, 58, 114, BLOCK - 1, BLOCK, BLOCK + 1, 4 * BLOCK, 300_000])
+@pytest.mark.parametrize(
+    "octets", [0, 1, 2, 3, 56, 57, 58, 114, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 4 * BLOCK_SIZE, 300_000]
+)
 def test_a_file_of_any_size_arrives_whole(tmp_path: Path, octets: int) -> None:
-    """Also where it ends with a line, or with a block."""
+    """Also if it ends with a line or a block."""
     path = tmp_path / "data.bin"
     path.write_bytes(content := bytes(index * 7 % 256 for index in range(octets)))
     message = rendered(attachments=[path, Attachment(content=content, name="same.bin")])
@@ -408,7 +410,7 @@ def test_a_file_of_any_size_arrives_whole(tmp_path: Path, octets: int) -> None:
 
 
 def test_a_rendering_can_be_iterated_again() -> None:
-    """A retry before the final dot says the same octets."""
+    """A retry before the final dot sends the same octets."""
     rendering = render(mail(text="ü", attachments=[Attachment(content=b"x" * 500_000, name="x")]))
     first, second = list(rendering), list(rendering)
 
@@ -433,7 +435,7 @@ def test_a_mail_without_attachments_is_one_chunk() -> None:
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_large_attachment_is_never_whole_in_memory(tmp_path: Path, binary: bool) -> None:
-    """Twenty MiB go through less than one."""
+    """Twenty MiB need less than one of memory."""
     path = tmp_path / "large.bin"
     with path.open("wb") as file:
         file.truncate(20 * 1024 * 1024)
@@ -450,7 +452,7 @@ def test_a_large_attachment_is_never_whole_in_memory(tmp_path: Path, binary: boo
 
 
 def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
-    """In any header, and in the envelope."""
+    """In any header or in the envelope."""
     plain = render(mail(to="Jörg <joerg@bücher.example>", subject="ü", text="ü"))
     assert not plain.needs_smtputf8
     assert b"".join(plain).isascii()
@@ -462,9 +464,9 @@ def test_only_a_local_part_beyond_ascii_needs_smtputf8() -> None:
     assert octets.replace("jörg".encode(), b"").isascii()
 
 
-@pytest.mark.parametrize("octets", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 300_000])
+@pytest.mark.parametrize("octets", [0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 300_000])
 def test_a_binary_file_goes_as_it_is(tmp_path: Path, octets: int) -> None:
-    """RFC 3030 3: no encoding, and every part that holds it says binary too (RFC 2045 6.4)."""
+    """RFC 3030 3: no encoding; every multipart around it is binary too (RFC 2045 6.4)."""
     path = tmp_path / "data.bin"
     path.write_bytes(content := bytes(index * 7 % 256 for index in range(octets)))
     image = Attachment(content=content, name="logo.png", content_id="logo")
@@ -491,14 +493,14 @@ def test_a_binary_file_goes_as_it_is(tmp_path: Path, octets: int) -> None:
 
 
 def parts_between(message: bytes, boundary: bytes) -> list[bytes]:
-    """The bodies of the parts of a multipart, by RFC 2046 5.1.1 and nothing else."""
+    """Split a multipart into the bodies of its parts, by RFC 2046 5.1.1 alone."""
     _, *parts, end = message.split(b"\r\n--" + boundary)
     assert end == b"--\r\n" and all(part.startswith(b"\r\n") for part in parts)
     return [part[2:].partition(b"\r\n\r\n")[2] for part in parts]
 
 
 def test_only_what_holds_a_binary_file_is_called_binary() -> None:
-    """The texts beside it are not."""
+    """The texts next to it are not."""
     fields = {"text": "a", "html": "b", "attachments": [Attachment(content=b"x", name="x")]}
     message = read(b"".join(render(mail(**fields), binary=True)))
 
@@ -506,7 +508,7 @@ def test_only_what_holds_a_binary_file_is_called_binary() -> None:
 
 
 def test_a_mail_without_files_is_never_binary() -> None:
-    """It is the same as ever, and every server takes it."""
+    """It is the same as without `binary`, and every server accepts it."""
     for fields in ({"text": "ü"}, {"text": "a", "html": "b"}):
         rendering = render(mail(**fields), date=NOON, binary=True)
         assert not rendering.binary
@@ -514,8 +516,8 @@ def test_a_mail_without_files_is_never_binary() -> None:
     assert not render(mail(attachments=[Attachment(content=b"x", name="x")])).binary
 
 
-def test_nobody_can_foresee_the_boundary_around_a_binary_file() -> None:
-    """A stable Message-ID can be known beforehand, and a file that holds the boundary would end its own part."""
+def test_the_boundary_around_a_binary_file_is_unpredictable() -> None:
+    """A stable Message-ID is predictable, and a file that contains the boundary would end its own part."""
 
     def boundary(message_id: str = "<1@corp.example>", *, binary: bool = True) -> bytes:
         fields = {"attachments": [Attachment(content=b"x", name="x")], "message_id": message_id}
@@ -529,14 +531,14 @@ def test_nobody_can_foresee_the_boundary_around_a_binary_file() -> None:
     assert boundary() != here
 
 
-def test_the_pieces_say_where_a_line_can_begin_with_a_dot() -> None:
-    """Base64 has none, so that only the octets beside it have to be searched."""
+def test_the_pieces_show_where_a_line_can_begin_with_a_dot() -> None:
+    """Base64 has no dots, so only the other octets must be searched."""
     file = Attachment(content=b"\n.\r\n." * 100_000, name="x")
     for binary in (False, True):
         rendering = render(mail(text=".\n", attachments=[file]), binary=binary)
         before, encoded, after = rendering.pieces
         assert isinstance(before, bytes) and b"\r\n." in before and isinstance(after, bytes)
-        assert isinstance(encoded, Encoded) and encoded.dot_free is not binary
+        assert isinstance(encoded, EncodedFile) and encoded.is_dot_free is not binary
         assert (b"\r\n." in b"".join(encoded)) is binary
         assert rendering.size == sum(map(len, rendering.pieces)) == len(b"".join(rendering))
         assert max(map(len, rendering)) <= 128 * 1024

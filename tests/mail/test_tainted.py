@@ -1,4 +1,4 @@
-"""Text that remembers which of it is data: only what the author wrote separates, quotes and names folders."""
+"""Taint tracking: only what the author wrote separates, quotes and names folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address, parse_address, parse_addresses
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
-from airflow_provider_smtpcm.mail.tainted import MIXED, TaintedStr
+from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr
 
 
 def rendered(template: str, *values: str) -> TaintedStr:
@@ -22,7 +22,8 @@ def rendered(template: str, *values: str) -> TaintedStr:
         if number:
             parts.append((values[number - 1], False))
         parts.append((text, True))
-    return TaintedStr.of_parts(parts)
+    mask = "".join(part if written else DATA * len(part) for part, written in parts)
+    return TaintedStr("".join(part for part, _ in parts), mask)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def rendered(template: str, *values: str) -> TaintedStr:
     ],
 )
 def test_a_value_that_is_no_part_of_one_address_is_a_fault(template: str, value: str) -> None:
-    """The error names the field, and nobody is added."""
+    """The error names the field, and no recipient is added."""
     with pytest.raises(MessageError, match=r"To:|To takes"):
         parse_addresses(rendered(template, value), field="To")
 
@@ -56,7 +57,7 @@ def test_a_name_is_shown_as_it_is(name: str, template: str) -> None:
 
 
 def test_quotation_marks_and_backslashes_of_the_author_mean_what_they_mean() -> None:
-    """Beside a value that has some of its own."""
+    """Next to a value that contains some too."""
     (jane,) = parse_addresses(rendered(r'"the \"{}\", \\ {}" <jane@corp.example>', '"\\', "x"), field="To")
     assert jane.display_name == r'the ""\", \ x'
 
@@ -68,7 +69,7 @@ def test_an_empty_value_leaves_a_recipient_out() -> None:
 
 
 def test_a_comma_of_the_author_in_a_name_says_where_quotation_marks_go() -> None:
-    """As it does without values."""
+    """As without values."""
     with pytest.raises(MessageError, match="does the comma belong to a name"):
         parse_addresses(rendered("Doe, {} <jane@corp.example>", "Jane"), field="To")
 
@@ -86,8 +87,8 @@ def test_a_comma_of_the_author_in_a_name_says_where_quotation_marks_go() -> None
         ("{}/x.pdf", ("..",)),
     ],
 )
-def test_a_step_up_that_a_value_brought_is_a_fault(template: str, values: tuple[str, ...]) -> None:
-    """Whole or in pieces, with either slash."""
+def test_a_parent_step_that_a_value_adds_is_a_fault(template: str, values: tuple[str, ...]) -> None:
+    """As a whole or in parts, with either slash."""
     with pytest.raises(MessageError, match="leads out of its folder"):
         parse_attachments(rendered(template, *values))
     with pytest.raises(MessageError, match="leads out of its folder"):
@@ -96,14 +97,14 @@ def test_a_step_up_that_a_value_brought_is_a_fault(template: str, values: tuple[
         parse_inline_images({"logo": rendered(template, *values)})
 
 
-def test_the_author_s_own_steps_up_are_none_of_it() -> None:
-    """Nor are dots in a name, folders below, or a path that a value is alone."""
+def test_the_author_may_write_parent_steps() -> None:
+    """The same for dots in a name, folders below, and a path that is one value alone."""
     for template, value in (("/srv/../{}.pdf", "a"), ("/srv/{}", "a..b/...c"), ("{}", "../x"), (" {} ", "../x")):
         assert parse_attachments(rendered(template, value))
 
 
-def test_text_of_which_nobody_knows_the_author_is_one_address_and_one_path() -> None:
-    """A filter changed what the author and a value wrote together."""
+def test_text_of_mixed_origin_is_one_address_and_one_path() -> None:
+    """For example, after a filter changed what the author and a value wrote together."""
     for text, faulty in (("Jane <jane@corp.example>", False), ("a@corp.example; m@evil.example", True)):
         mixed = TaintedStr(text, MIXED * len(text))
         if faulty:
@@ -117,7 +118,7 @@ def test_text_of_which_nobody_knows_the_author_is_one_address_and_one_path() -> 
 
 
 def test_an_address_is_plain_text() -> None:
-    """It goes into results and logs, where no mark belongs."""
+    """Results and logs need no marks."""
     (jane,) = parse_addresses(rendered("{}@corp.example", "jane"), field="To")
     assert type(jane.address) is str
 
@@ -128,7 +129,7 @@ def test_a_list_s_item_is_one_file_whatever_it_holds() -> None:
     assert file.path == "a|b"
 
 
-def test_a_copy_knows_as_much() -> None:
+def test_a_copy_keeps_the_mask() -> None:
     """Airflow copies and pickles what a task holds."""
     text = rendered("a; {}", "b; c")
     for copied in (copy.copy(text), copy.deepcopy(text), pickle.loads(pickle.dumps(text))):  # noqa: S301 - our own
@@ -143,7 +144,7 @@ values = st.lists(SPECIAL | st.text(max_size=3), max_size=6).map("".join)
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(values, values)
 def test_whatever_the_values_are_nothing_is_added(name: str, address: str) -> None:
-    """Two recipients are two at the most, and two files are two."""
+    """Two recipients stay at most two, and two files two."""
     for template in ('"{}" <{}>; boss@corp.example', "{} <{}>; boss@corp.example", "{}{}; boss@corp.example"):
         try:
             found = parse_addresses(rendered(template, name, address), field="To")

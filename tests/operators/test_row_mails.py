@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.arguments.templates import Unrendered
+from airflow_provider_smtpcm.arguments.values import Unrendered
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail

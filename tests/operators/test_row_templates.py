@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from airflow_provider_smtpcm.arguments.templates import Unrendered
+from airflow_provider_smtpcm.arguments.values import Unrendered
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.merge.rows import Row
 from airflow_provider_smtpcm.merge.templates import RowTemplates

@@ -1,4 +1,4 @@
-"""Clients that are none of ours: smtplib for the wire and pyspnego for NTLM, with explicit credentials only."""
+"""Independent clients: smtplib for SMTP and pyspnego for NTLM, with explicit credentials only."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CONTENT = b"From: alice@corp.example\r\nSubject: Report\r\n\r\n.a line that begi
 
 
 def trusting(relay: Relay) -> ssl.SSLContext:
-    """Verifies, and trusts the relay's authority only."""
+    """Return a context that verifies, and trusts only the relay's authority."""
     return ssl.create_default_context(cadata=relay.ca_certificate)
 
 
 def connect(relay: Relay, *, tls: bool = True, host: str = "localhost") -> smtplib.SMTP:
-    """A greeted session, under TLS where the relay speaks it."""
+    """Open a session, with TLS if the relay has it."""
     ssl_mode = relay.airflow_connection()["extra"]["ssl_mode"]
     if ssl_mode == "implicit":
         client: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -51,7 +51,7 @@ def ntlm_context(user: str = USER, password: str = PASSWORD) -> Any:
 def log_in(
     client: smtplib.SMTP, user: str = USER, password: str = PASSWORD, *, initial_response: bool = False
 ) -> tuple[int, bytes]:
-    """The reply that ends AUTH NTLM."""
+    """Log in by AUTH NTLM and return the last reply."""
     context = ntlm_context(user, password)
     negotiate = b64encode(context.step()).decode()
     if initial_response:
@@ -64,5 +64,5 @@ def log_in(
 
 
 def send(client: smtplib.SMTP, *recipients: str, content: bytes = CONTENT) -> dict[str, tuple[int, bytes]]:
-    """Send a mail from Alice; the recipients that were refused."""
+    """Send a mail from Alice and return the refused recipients."""
     return client.sendmail("alice@corp.example", recipients or ("bob@corp.example",), content)

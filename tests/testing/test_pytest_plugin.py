@@ -1,4 +1,4 @@
-"""The fixtures work in somebody else's tests."""
+"""The fixtures work in the tests of a user."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_the_connection_is_gone_again():
 """
 
 
-def test_the_fixtures_serve_other_people_s_tests(tmp_path: Path) -> None:
-    """One line in their conftest, and their tests pass in a pytest of their own."""
+def test_the_fixtures_work_in_the_tests_of_a_user(tmp_path: Path) -> None:
+    """With one line in the conftest, in a separate pytest."""
     (tmp_path / "conftest.py").write_text(THEIR_CONFTEST)
     (tmp_path / "test_theirs.py").write_text(THEIR_TESTS)
     command = [

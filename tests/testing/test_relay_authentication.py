@@ -1,4 +1,4 @@
-"""A relay with users lets nobody send who has not proved to be one of them by NTLM."""
+"""A relay with users accepts mail only after NTLM authentication."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def client(relay: Relay) -> Iterator[smtplib.SMTP]:
 
 
 def test_mail_without_auth_is_refused_as_exchange_does(relay: Relay, client: smtplib.SMTP) -> None:
-    """MAIL, RCPT and DATA are out of reach."""
+    """MAIL, RCPT and DATA are refused."""
     assert client.docmd("MAIL", "FROM:<alice@corp.example>") == (530, b"5.7.1 Client was not authenticated")
     assert client.docmd("RCPT", "TO:<bob@corp.example>")[0] == 530
     assert client.docmd("DATA")[0] == 530
@@ -52,8 +52,8 @@ def test_mail_without_auth_is_refused_as_exchange_does(relay: Relay, client: smt
         ("alice@corp.example", PASSWORD),
     ],
 )
-def test_who_is_not_in_the_table_is_refused(client: smtplib.SMTP, user: str, password: str) -> None:
-    """Wrong password, unknown user, other domain, other form of the name: one and the same answer."""
+def test_unknown_users_and_wrong_passwords_are_refused(client: smtplib.SMTP, user: str, password: str) -> None:
+    """Wrong password, unknown user, other domain, other form of the name: the same reply."""
     assert log_in(client, user, password) == UNSUCCESSFUL
     assert client.docmd("MAIL", "FROM:<alice@corp.example>")[0] == 530
 
@@ -78,14 +78,14 @@ def test_a_cancelled_exchange_is_501(client: smtplib.SMTP) -> None:
 
 @pytest.mark.parametrize("broken", ["=", "====", "TlRM!", "TlR", "T l R M"])
 def test_broken_base64_is_501(client: smtplib.SMTP, broken: str) -> None:
-    """A line that is no base64; `=` says 'empty', which is no NTLM."""
+    """A line that is not base64; and `=`, which is an empty token and so not NTLM."""
     assert client.docmd("AUTH", "NTLM")[0] == 334
     assert client.docmd(broken)[0] == (535 if broken == "=" else 501)
     assert log_in(client)[0] == 235
 
 
 def test_a_broken_initial_response_is_refused(client: smtplib.SMTP) -> None:
-    """As base64, as NTLM, and in the number of words."""
+    """Not base64, not NTLM, or too many arguments."""
     assert client.docmd("AUTH", "NTLM TlRM!")[0] == 501
     assert client.docmd("AUTH", "NTLM TlRM") == UNSUCCESSFUL
     assert client.docmd("AUTH", "NTLM =") == UNSUCCESSFUL
@@ -95,7 +95,7 @@ def test_a_broken_initial_response_is_refused(client: smtplib.SMTP) -> None:
 
 
 def test_whatever_octets_come_the_answer_is_535_and_the_session_goes_on(client: smtplib.SMTP) -> None:
-    """Half a message, other lengths and offsets, noise: the acceptor's parser may stumble, the relay does not."""
+    """Half a message, wrong lengths and offsets, noise: the acceptor's parser may fail, but not the relay."""
     noise = random.Random(4711)  # noqa: S311  (the same noise each time)
     negotiate = ntlm_context().step()
     for _ in range(100):
@@ -110,7 +110,7 @@ def test_whatever_octets_come_the_answer_is_535_and_the_session_goes_on(client: 
 
 
 def test_a_line_that_is_too_long_is_500(client: smtplib.SMTP) -> None:
-    """RFC 4954: 12288 octets are taken, more are not; neither ends the session."""
+    """RFC 4954: 12288 octets are accepted, more are not; neither ends the session."""
     assert client.docmd("AUTH", "NTLM")[0] == 334
     assert client.docmd("A" * 12288) == UNSUCCESSFUL
     assert client.docmd("AUTH", "NTLM")[0] == 334
@@ -121,14 +121,14 @@ def test_a_line_that_is_too_long_is_500(client: smtplib.SMTP) -> None:
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "GSSAPI", "NTLMX"])
 def test_other_mechanisms_are_refused(client: smtplib.SMTP, mechanism: str) -> None:
-    """Neither offered nor taken, also with an initial response."""
+    """Neither offered nor accepted, also with an initial response."""
     assert client.esmtp_features["auth"].split() == ["NTLM"]
     assert client.docmd("AUTH", mechanism) == (504, b"5.7.4 Unrecognized authentication type")
     assert client.docmd("AUTH", f"{mechanism} AGEAYg==")[0] == 504
 
 
 def test_ntlm_is_offered_after_tls_only(relay: Relay) -> None:
-    """In clear, a relay with STARTTLS neither offers AUTH nor takes it, nor any mail."""
+    """Before STARTTLS, the relay neither offers nor accepts AUTH, and accepts no mail."""
     with connect(relay, tls=False) as client:
         assert not client.has_extn("auth")
         assert client.has_extn("starttls")
@@ -137,7 +137,7 @@ def test_ntlm_is_offered_after_tls_only(relay: Relay) -> None:
 
 
 def test_login_ends_with_tls(relay: Relay, client: smtplib.SMTP) -> None:
-    """Who has logged in cannot do so again, nor start TLS within TLS."""
+    """A second AUTH and a second STARTTLS are refused."""
     assert log_in(client)[0] == 235
     assert client.docmd("AUTH", "NTLM")[0] == 503
     assert client.docmd("STARTTLS")[0] == 502
@@ -146,7 +146,7 @@ def test_login_ends_with_tls(relay: Relay, client: smtplib.SMTP) -> None:
 @pytest.mark.parametrize("initial_response", [False, True], ids=["bare", "initial response"])
 @pytest.mark.parametrize("ssl_mode", ["starttls", "implicit", "none"])
 def test_the_right_password_lets_in(ssl_mode: str, *, initial_response: bool) -> None:
-    """With every TLS mode and both forms of AUTH, and the mail says so."""
+    """With every TLS mode and both forms of AUTH. The mail has the user."""
     with Relay(users=USERS, ssl_mode=ssl_mode) as relay, connect(relay) as client:  # type: ignore[arg-type]
         assert log_in(client, initial_response=initial_response) == (235, b"2.7.0 Authentication successful")
         assert send(client) == {}
@@ -156,7 +156,7 @@ def test_the_right_password_lets_in(ssl_mode: str, *, initial_response: bool) ->
 
 
 def test_the_name_of_the_mechanism_and_the_user_may_be_written_in_any_case(relay: Relay, client: smtplib.SMTP) -> None:
-    """As .NET does; the mail names the user as the table does."""
+    """As .NET does. The mail has the name as in `users`."""
     assert client.docmd("auth", "ntlm")[0] == 334
     assert client.docmd("*")[0] == 501
     assert log_in(client, r"corp\Alice")[0] == 235
@@ -174,7 +174,7 @@ def test_the_name_of_the_mechanism_and_the_user_may_be_written_in_any_case(relay
     ],
 )
 def test_names_and_passwords_may_be_anything_that_people_have(user: str, password: str) -> None:
-    """Beyond ASCII, with blanks and quotes, without a domain; and the same with a wrong password fails."""
+    """Non-ASCII, with blanks and quotes, without a domain. A wrong password fails."""
     with Relay(users={user: password, r"CORP\bob": "other"}) as relay, connect(relay) as client:
         assert log_in(client, user, password + "x") == UNSUCCESSFUL
         assert log_in(client, user, "other") == UNSUCCESSFUL
@@ -185,7 +185,7 @@ def test_names_and_passwords_may_be_anything_that_people_have(user: str, passwor
 
 @pytest.mark.parametrize("ssl_mode", ["starttls", "implicit"])
 def test_curl_logs_in_too(ssl_mode: str, tmp_path: Path) -> None:
-    """A client with another NTLM and another TLS library: refused with a wrong password, else accepted."""
+    """A client with other NTLM and TLS libraries: accepted, but refused with a wrong password."""
     with Relay(users=USERS, ssl_mode=ssl_mode) as relay:  # type: ignore[arg-type]
         (tmp_path / "ca.pem").write_text(relay.ca_certificate)
         (tmp_path / "mail.eml").write_bytes(CONTENT)

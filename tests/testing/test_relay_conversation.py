@@ -1,4 +1,4 @@
-"""What a relay says to a client, and what it keeps."""
+"""The replies of a relay, and the mails that it keeps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def client(anonymous: Relay) -> Iterator[smtplib.SMTP]:
 def test_a_bad_certificate_really_fails_verification(
     ssl_mode: str, certificate: dict[str, object], complaint: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Expired, or of another name; the relay survives the client's refusal and keeps quiet about it."""
+    """Expired, or for another name. The relay continues and logs nothing."""
     with Relay(ssl_mode=ssl_mode, **certificate) as relay:  # type: ignore[arg-type]
         for _ in range(2):
             with pytest.raises(ssl.SSLCertVerificationError, match=complaint):
@@ -58,8 +58,8 @@ def test_a_bad_certificate_really_fails_verification(
 
 
 @pytest.mark.parametrize("ssl_mode", ["starttls", "implicit"])
-def test_nobody_trusts_the_relay_by_himself(ssl_mode: str) -> None:
-    """Its authority is known to nobody, not to another relay's client either."""
+def test_no_client_trusts_the_relay_by_default(ssl_mode: str) -> None:
+    """Neither by default nor with the authority of another relay."""
     with Relay(ssl_mode=ssl_mode) as relay, Relay(ssl_mode=ssl_mode) as other:  # type: ignore[arg-type]
         for context in (ssl.create_default_context(), ssl.create_default_context(cadata=other.ca_certificate)):
             with socket.create_connection(("localhost", relay.port), timeout=20) as plain:
@@ -73,7 +73,7 @@ def test_nobody_trusts_the_relay_by_himself(ssl_mode: str) -> None:
 
 
 def test_tls_is_for_those_who_want_it() -> None:
-    """An anonymous relay with STARTTLS takes mail in clear as well, and tells the two apart."""
+    """An anonymous relay with STARTTLS accepts mail without TLS too. The mail has the TLS version."""
     with Relay() as relay:
         with connect(relay, tls=False) as client:
             send(client)
@@ -93,7 +93,7 @@ def test_a_name_and_an_address_are_in_the_certificate() -> None:
 
 @pytest.mark.parametrize("host", ["::1", "127.0.0.2"])
 def test_wherever_it_listens_its_certificate_fits(host: str) -> None:
-    """Its own connection leads there."""
+    """The connection that it returns works."""
     with Relay(host=host, ssl_mode="implicit") as relay:
         context = ssl.create_default_context(cadata=relay.ca_certificate)
         with (
@@ -113,7 +113,7 @@ def test_without_tls_none_is_offered(client: smtplib.SMTP) -> None:
 
 
 def test_a_refused_recipient_gets_the_reply_that_was_asked_for(anonymous: Relay, client: smtplib.SMTP) -> None:
-    """Word by word, whatever the case of the address; the others get their mail."""
+    """Word by word, whatever the case of the address. The other recipients are accepted."""
     refused = send(client, "bob@corp.example", "Nobody@Corp.Example", "busy@corp.example", "carol@corp.example")
     assert refused == {
         "Nobody@Corp.Example": (550, b"5.1.1 No such user"),
@@ -123,7 +123,7 @@ def test_a_refused_recipient_gets_the_reply_that_was_asked_for(anonymous: Relay,
 
 
 def test_if_all_recipients_are_refused_nothing_is_kept(anonymous: Relay, client: smtplib.SMTP) -> None:
-    """DATA has nobody to go to."""
+    """DATA has no recipients."""
     with pytest.raises(smtplib.SMTPRecipientsRefused):
         send(client, "nobody@corp.example")
     client.docmd("MAIL", "FROM:<alice@corp.example>")
@@ -142,7 +142,7 @@ def test_a_mail_that_says_it_is_too_large_is_refused_at_once(client: smtplib.SMT
 
 
 def test_a_mail_that_is_too_large_is_refused_at_its_end(anonymous: Relay, client: smtplib.SMTP) -> None:
-    """Also if it said nothing of its size; the session goes on."""
+    """Also without a SIZE parameter. The session continues."""
     client.docmd("MAIL", "FROM:<alice@corp.example>")
     client.docmd("RCPT", "TO:<bob@corp.example>")
     code, reply = client.data(b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 2000)
@@ -164,8 +164,8 @@ def test_a_line_of_a_mail_that_is_too_long_is_refused(anonymous: Relay, client: 
 # --- The conversation as a whole
 
 
-def test_an_anonymous_relay_knows_no_auth(client: smtplib.SMTP) -> None:
-    """As a server says that has it switched off."""
+def test_an_anonymous_relay_has_no_auth(client: smtplib.SMTP) -> None:
+    """It replies as a server with AUTH switched off."""
     assert not client.has_extn("auth")
     assert client.docmd("AUTH", "NTLM") == (500, b"5.3.3 Unrecognized command")
 
@@ -193,8 +193,8 @@ def test_every_reply_after_ehlo_has_an_enhanced_status_code(client: smtplib.SMTP
         assert reply.split()[0].count(b".") == 2, command
 
 
-def test_a_client_that_says_helo_gets_plain_replies(anonymous: Relay) -> None:
-    """No enhanced status codes, which it has not heard of; its mail is taken."""
+def test_a_client_with_helo_gets_plain_replies(anonymous: Relay) -> None:
+    """Without enhanced status codes. Its mail is accepted."""
     with smtplib.SMTP("localhost", anonymous.port, timeout=20) as client:
         assert client.helo("old.corp.example") == (250, b"localhost")
         assert client.docmd("NOOP") == (250, b"OK")
@@ -203,7 +203,7 @@ def test_a_client_that_says_helo_gets_plain_replies(anonymous: Relay) -> None:
 
 
 def test_pipelining_works_as_it_is_advertised(anonymous: Relay) -> None:
-    """A whole envelope in one piece, refusals in it, and each reply in its turn (RFC 2920)."""
+    """A whole envelope in one packet, with refusals, and the replies in order (RFC 2920)."""
     anonymous.clear()
     with socket.create_connection(("localhost", anonymous.port), timeout=20) as line, line.makefile("rb") as replies:
         assert replies.readline().startswith(b"220 ")
@@ -239,7 +239,7 @@ def test_addresses_beyond_ascii_are_for_relays_that_take_them(client: smtplib.SM
 
 
 def test_the_null_sender_and_the_auth_parameter_are_taken() -> None:
-    """`<>` as bounces have it (RFC 5321 4.5.5), and `AUTH=<>` where AUTH is offered (RFC 4954 5)."""
+    """`<>` as in bounces (RFC 5321 4.5.5), and `AUTH=<>` if AUTH is offered (RFC 4954 5)."""
     with Relay(users=USERS, ssl_mode="none") as relay, connect(relay) as client:
         log_in(client)
         assert client.docmd("MAIL", "FROM:<> AUTH=<> SIZE=10 BODY=8BITMIME")[0] == 250
@@ -249,7 +249,7 @@ def test_the_null_sender_and_the_auth_parameter_are_taken() -> None:
 
 
 def test_a_mail_is_kept_octet_by_octet(anonymous: Relay, client: smtplib.SMTP) -> None:
-    """Dots, octets beyond ASCII and a last line without an end; and it can be read as a message."""
+    """Dots, non-ASCII octets and a last line without an end."""
     send(client, content=CONTENT + b"\r\n..\r\n.\r\n\xff\x00\xfe")
     [mail] = anonymous.messages
     assert mail.content == CONTENT + b"\r\n..\r\n.\r\n\xff\x00\xfe\r\n"
@@ -261,7 +261,7 @@ def test_a_mail_is_kept_octet_by_octet(anonymous: Relay, client: smtplib.SMTP) -
 def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(
     anonymous: Relay, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither a mail nor noise."""
+    """Neither a mail nor a log line."""
     anonymous.clear()
     for words in (b"", b"EHLO x\r\n", b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubj"):
         with socket.create_connection(("localhost", anonymous.port), timeout=20) as line:

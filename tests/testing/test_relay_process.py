@@ -1,4 +1,4 @@
-"""A relay lives in a process of its own, which changes nothing here and outlives nobody."""
+"""A relay has its own process, which changes nothing here and ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def eventually(true: Callable[[], bool], timeout: float = 20.0) -> bool:
     return true()
 
 
-def nobody_listens(port: int) -> bool:
+def is_free(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except ConnectionRefusedError:
@@ -62,7 +62,7 @@ def test_the_environment_here_is_never_touched(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_client_without_a_password_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no credential to begin with, which is what a server in the same process would have given it."""
+    """It has no credentials; a server in the same process would have given it some."""
     import spnego
 
     monkeypatch.delenv("NTLM_USER_FILE", raising=False)
@@ -71,7 +71,7 @@ def test_a_client_without_a_password_is_not_let_in(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_client_s_environment_does_not_reach_the_relay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Other users and another NTLM level that are set for clients here."""
+    """Other users and another NTLM level are set for clients here."""
     (tmp_path / "users").write_text("CORP:mallory:known\n")
     monkeypatch.setenv("NTLM_USER_FILE", str(tmp_path / "users"))
     with Relay(users=USERS) as relay, connect(relay) as client:
@@ -82,10 +82,8 @@ def test_the_client_s_environment_does_not_reach_the_relay(monkeypatch: pytest.M
         assert log_in(client)[0] == 235
 
 
-def test_the_user_file_is_for_nobody_else_and_goes_with_the_relay(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Mode 0600 in a folder of mode 0700; afterwards there is neither."""
+def test_the_user_file_is_private_and_removed_with_the_relay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Mode 0600 in a folder of mode 0700; both are removed afterwards."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Relay(users=USERS):
         [path] = user_files(tmp_path)
@@ -95,15 +93,15 @@ def test_the_user_file_is_for_nobody_else_and_goes_with_the_relay(
 
 
 def test_passwords_are_on_no_command_line_and_in_no_repr() -> None:
-    """Neither for `ps` nor for a log."""
+    """Neither `ps` nor a log shows them."""
     with Relay(users=USERS) as relay:
         assert PASSWORD.encode() not in Path(f"/proc/{pid_of(relay)}/cmdline").read_bytes()
         assert PASSWORD.encode() not in Path(f"/proc/{pid_of(relay)}/environ").read_bytes()
         assert PASSWORD not in repr(relay) + repr(relay._settings)
 
 
-def test_files_that_lie_about_do_not_take_a_module_s_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A folder with an `email.py` and an `ssl.py` is a fine place to run tests in."""
+def test_files_in_the_current_folder_do_not_hide_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests may run in a folder with an `email.py` and an `ssl.py`."""
     for name in ("email.py", "ssl.py", "spnego.py"):
         (tmp_path / name).write_text("raise SystemExit('the wrong module')")
     monkeypatch.chdir(tmp_path)
@@ -125,8 +123,8 @@ HOLDER = """
 
 
 @pytest.mark.parametrize("end", ["killed", "forgotten"])
-def test_the_relay_ends_with_whoever_started_it(end: str, tmp_path: Path) -> None:
-    """After kill -9 and after a forgotten stop(): no process, no port, no file is left."""
+def test_the_relay_ends_with_the_process_that_started_it(end: str, tmp_path: Path) -> None:
+    """After kill -9 and after a forgotten stop(), no process, port or file remains."""
     holder = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(HOLDER), *(["leave"] if end == "forgotten" else [])],
         stdout=subprocess.PIPE,
@@ -137,16 +135,16 @@ def test_the_relay_ends_with_whoever_started_it(end: str, tmp_path: Path) -> Non
         assert holder.stdout is not None
         port, pid = map(int, holder.stdout.readline().split())
         if end == "killed":
-            assert not nobody_listens(port)
+            assert not is_free(port)
             assert len(user_files(tmp_path)) == 1
             holder.kill()
     assert eventually(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
-    assert nobody_listens(port)
+    assert is_free(port)
     assert eventually(lambda: list(tmp_path.iterdir()) == [])
 
 
 def test_a_fork_does_not_stop_the_relay() -> None:
-    """It belongs to the process that started it; a fork is told so instead of waiting for nothing."""
+    """It belongs to the process that started it; in a fork, its use is an error."""
     with Relay(ssl_mode="none") as relay:
         reading, writing = os.pipe()
         pid = os.fork()
@@ -166,7 +164,7 @@ def test_a_fork_does_not_stop_the_relay() -> None:
 
 
 def test_ctrl_c_in_the_terminal_is_not_for_the_relay() -> None:
-    """It has a process group of its own, so that the one who holds it can look at it and then stop it."""
+    """It has its own process group, so that its owner can use it and then stop it."""
     with Relay(ssl_mode="none") as relay:
         assert os.getpgid(pid_of(relay)) != os.getpgid(0)
 
@@ -175,7 +173,7 @@ def test_ctrl_c_in_the_terminal_is_not_for_the_relay() -> None:
 def test_a_signal_ends_the_process_cleanly(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """And its holder hears of it instead of finding an empty list."""
+    """The next use is an error, rather than an empty list."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Relay(users=USERS) as relay:
         os.kill(pid_of(relay), number)
@@ -185,8 +183,8 @@ def test_a_signal_ends_the_process_cleanly(
     assert capfd.readouterr().err == ""
 
 
-def test_a_relay_that_was_killed_is_missed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whoever waits for mail is told at once, not after the timeout; and no password is left behind."""
+def test_a_killed_relay_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wait for mail fails at once, and no password remains in the file system."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Relay(users=USERS) as relay:
         os.kill(pid_of(relay), signal.SIGKILL)
@@ -219,7 +217,7 @@ def test_a_relay_is_started_before_it_is_used_and_once() -> None:
 
 
 def test_a_relay_can_be_stopped_twice_and_started_again() -> None:
-    """What it received stays at hand after the first; the second life begins empty, on the port that is asked for."""
+    """Its mails are kept after stop(), and dropped by start()."""
     with Relay(ssl_mode="none") as probe:
         port = probe.port
     relay = Relay(ssl_mode="none", port=port)
@@ -229,7 +227,7 @@ def test_a_relay_can_be_stopped_twice_and_started_again() -> None:
         relay.stop()
         assert len(relay.messages) == 1
         assert relay.port == port
-        assert nobody_listens(port)
+        assert is_free(port)
     with relay, connect(relay) as client:
         assert relay.messages == []
         send(client)
@@ -240,7 +238,7 @@ def test_a_relay_can_be_stopped_twice_and_started_again() -> None:
 
 
 def test_waiting_in_vain_says_how_many_came() -> None:
-    """After the timeout, and at once where the relay is stopped."""
+    """After the timeout, and at once if the relay is stopped."""
     with Relay(ssl_mode="none") as relay:
         with connect(relay) as client:
             send(client)
@@ -268,8 +266,8 @@ def test_waiting_ends_when_the_mail_comes() -> None:
         assert [mail.recipients for mail in mails] == [("a@corp.example",), ("b@corp.example",)]
 
 
-def test_what_was_accepted_is_at_hand_at_once() -> None:
-    """Without waiting: a 250 and the mail's place in the list are one thing; and clear() takes exactly these."""
+def test_an_accepted_mail_is_in_the_list_at_once() -> None:
+    """A mail is in the list before its 250; clear() removes exactly these."""
     with Relay(ssl_mode="none") as relay, connect(relay) as client:
         for number in range(100):
             send(client, f"{number}@corp.example")
@@ -308,7 +306,7 @@ def test_many_clients_at_once() -> None:
 
 
 def test_importing_the_relay_is_cheap() -> None:
-    """Nothing that takes time is loaded before a relay starts, and little of it here after."""
+    """No slow module is loaded before a relay starts, and few after."""
     heavy = ("aiosmtpd", "trustme", "spnego", "cryptography", "ssl", "smtplib", "email", "asyncio", "airflow")
     program = f"""
 import sys
@@ -333,7 +331,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_received_mail_cannot_be_changed_and_tells_little_of_its_content() -> None:
-    """It is evidence; and a failing test should not print it whole."""
+    """A failing test should not print all of it."""
     with Relay(ssl_mode="none") as relay, smtplib.SMTP("localhost", relay.port, timeout=20) as client:
         client.sendmail("alice@corp.example", ["bob@corp.example"], "Subject: hidden")
         [mail] = relay.messages

@@ -1,4 +1,4 @@
-"""A relay that cannot be set up says so before anything starts, all of it at once."""
+"""Wrong settings of a relay are one error, before it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.testing.clients import PASSWORD, USER, USERS
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "mail.corp.example", "localhost", "", "127.0.0.1 "])  # noqa: S104
 def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
-    """Everything else is refused, names too, which could mean anything."""
+    """Other addresses are refused, and so are names, which could mean any address."""
     with pytest.raises(ValueError, match="loopback interface only"):
         Relay(host=host)
 
@@ -24,24 +24,24 @@ def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
     [
         ({"ssl_mode": "tls"}, "it is none of starttls, none, implicit"),
         ({"port": 65536}, "it is not between 0"),
-        ({"size_limit": 0}, "no room for a message"),
-        ({"certificate_names": ()}, "needs one name"),
+        ({"size_limit": 0}, "too few for a message"),
+        ({"certificate_names": ()}, "needs at least one name"),
         ({"users": {}}, "pass None for an anonymous relay"),
         ({"users": {"": "x"}}, "name 1 is neither"),
         ({"users": {"CORP\\": "x"}}, "is neither a user name"),
         ({"users": {r"A\B\c": "x"}}, "is neither a user name"),
-        ({"users": {"al:ice": "x"}}, "name 1 has a colon"),
-        ({"users": {"alice": "x\nCORP:mallory:y"}}, "password 1 has a colon or a line break"),
-        ({"users": {"alice": "a:b"}}, "password 1 has a colon"),
-        ({"users": {"alice": "a\u2028b"}}, "password 1 has a colon or a line break"),
+        ({"users": {"al:ice": "x"}}, "name 1 contains a colon"),
+        ({"users": {"alice": "x\nCORP:mallory:y"}}, "password 1 contains a colon or a line break"),
+        ({"users": {"alice": "a:b"}}, "password 1 contains a colon"),
+        ({"users": {"alice": "a\u2028b"}}, "password 1 contains a colon or a line break"),
         ({"users": {r"CORP\alice": "x", r"corp\ALICE": "y"}}, "differ only in upper and lower case"),
-        ({"refuse": {"b@corp.example": "no"}}, "the reply for recipient 1 is no refusal"),
-        ({"refuse": {"b@corp.example": "250 2.0.0 OK"}}, "is no refusal"),
-        ({"refuse": {"b@corp.example": "550 5.1.1 No\r\n250 Yes"}}, "is no refusal"),
+        ({"refuse": {"b@corp.example": "no"}}, "the reply for recipient 1 is not a refusal"),
+        ({"refuse": {"b@corp.example": "250 2.0.0 OK"}}, "is not a refusal"),
+        ({"refuse": {"b@corp.example": "550 5.1.1 No\r\n250 Yes"}}, "is not a refusal"),
     ],
 )
 def test_each_fault_is_named(settings: dict[str, Any], fault: str) -> None:
-    """By the argument it is about."""
+    """With the name of the argument."""
     with pytest.raises(ValueError, match="cannot be set up like this") as raised:
         Relay(**settings)
     assert fault in str(raised.value)
@@ -49,7 +49,7 @@ def test_each_fault_is_named(settings: dict[str, Any], fault: str) -> None:
 
 
 def test_all_faults_come_together() -> None:
-    """One round of corrections; no password among them."""
+    """In one error, without passwords."""
     with pytest.raises(ValueError, match="The relay cannot be set up") as raised:
         Relay(host="hush", port=-1, users={"a:hush": "hush:hush"}, refuse={"hush": "hush"})
     assert str(raised.value).count("\n  - ") == 5
@@ -87,7 +87,7 @@ def test_the_connection_to_a_relay_with_users() -> None:
 
 
 def test_the_connection_to_an_anonymous_relay() -> None:
-    """No login, and no certificate where there is no TLS; further settings join or replace these."""
+    """No login, and no certificate without TLS. Further settings are added or replace these."""
     with Relay(ssl_mode="none") as relay:
         connection = relay.airflow_connection(timeout=5)
         assert connection.keys() == {"conn_type", "host", "port", "extra"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.encoding import BLOCK
+from airflow_provider_smtpcm.mail.encoding import BLOCK_SIZE
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.session import Session
@@ -22,12 +22,12 @@ from tests.torture.tally import TALLY
 TOPIC = "torn attachments"
 OFFERS = ("PIPELINING", "SIZE 0", "8BITMIME", "CHUNKING", "BINARYMIME")
 # One that is read before its envelope is sent, one that mails share, one that is read for each mail.
-SIZES = {"held ready": 20_000, "kept": 8 * BLOCK, "streamed": 40 * BLOCK}
+SIZES = {"held ready": 20_000, "kept": 8 * BLOCK_SIZE, "streamed": 40 * BLOCK_SIZE}
 HARMS: dict[str, Callable[[Path, int], None]] = {
     "overwritten": lambda path, size: overwrite(path, b"b" * size),
     "replaced": lambda path, size: replace(path, b"b" * size),
     "cut off": lambda path, size: path.write_bytes(b"b" * (size // 2)),
-    "lengthened": lambda path, size: path.write_bytes(b"b" * (size + BLOCK)),
+    "lengthened": lambda path, size: path.write_bytes(b"b" * (size + BLOCK_SIZE)),
 }
 
 
@@ -89,7 +89,7 @@ def test_a_file_arrives_as_it_was_at_one_moment_or_not_at_all(
 ) -> None:
     """Whenever somebody writes to it: as it is opened, between two blocks, behind the last one."""
     octets = SIZES[size]
-    blocks = -(-octets // BLOCK)
+    blocks = -(-octets // BLOCK_SIZE)
     for at in sorted({0, 1, 2, blocks // 2, blocks - 1, blocks, blocks + 1}):
         path = tmp_path / str(at) / "report.bin"
         path.parent.mkdir()

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from airflow_provider_smtpcm.arguments.templates import Unrendered
+from airflow_provider_smtpcm.arguments.values import Unrendered
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.merge.rows import Row

@@ -14,7 +14,7 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.mail.batch_rendering import MergeRenderer
+from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.merge import messages, sending  # on first use, by the operator
 from airflow_provider_smtpcm.operators._lineage import Lineage
@@ -83,7 +83,7 @@ def merge(order: Order) -> int:
 def generate(order: Order) -> int:
     """The octets of a merge, for nobody."""
     subject, html = jinja2.Template(SUBJECT_TEMPLATE), jinja2.Template(HTML_TEMPLATE)
-    renderer = MergeRenderer()
+    renderer = BatchRenderer()
     attachments = (Attachment(order.file),)  # once, as the operator does it
     written = 0
     for row in rows(order):

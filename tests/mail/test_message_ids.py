@@ -1,4 +1,4 @@
-"""Message-IDs: random ones are unique, stable ones are the same for every try."""
+"""Message-IDs: random ones are unique, stable ones are the same for every attempt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_smtpcm.mail.headers import new_message_id, stable_message_
 
 
 def test_a_domain_that_is_none_is_refused() -> None:
-    """What follows the '@' ends up in a header."""
+    """The domain becomes part of a header."""
     for domain in ("", "corp.example>\r\nBcc: x", "a b"):
         with pytest.raises(MessageError):
             new_message_id(domain)
@@ -18,8 +18,8 @@ def test_a_domain_that_is_none_is_refused() -> None:
             stable_message_id(domain, "dag")
 
 
-def test_without_parts_nothing_would_tell_two_mails_apart() -> None:
-    """That is a mistake of the program, not of a mail."""
+def test_a_stable_message_id_needs_parts() -> None:
+    """It is an error of the program, not of a mail."""
     with pytest.raises(ValueError, match="parts"):
         stable_message_id("corp.example")
 
@@ -31,8 +31,8 @@ def test_parts_are_joined_without_ambiguity() -> None:
     assert len({stable_message_id("corp.example", *part) for part in parts}) == len(parts)
 
 
-def test_every_try_of_the_same_mail_bears_the_same_one() -> None:
-    """The digest is of the parts alone; its value is fixed, since mails of an earlier version may be out there."""
+def test_every_attempt_of_the_same_mail_has_the_same_one() -> None:
+    """The value is fixed: an earlier version of the package may have sent the first attempt."""
     first = stable_message_id("corp.example", "dag", "scheduled__2024-01-31", "send", -1)
 
     assert first == stable_message_id("corp.example", "dag", "scheduled__2024-01-31", "send", -1)
@@ -46,7 +46,7 @@ def test_a_random_one_is_never_seen_again() -> None:
 
 @pytest.mark.parametrize("domain", ["corp.example", "bücher.example", "[10.0.0.1]", "[IPv6:2001:db8::1]", "my_host"])
 def test_a_mail_takes_what_is_made(domain: str) -> None:
-    """Whatever domain a sender can have, its Message-ID is one."""
+    """It is valid for every domain that a sender can have."""
     for message_id in (new_message_id(domain), stable_message_id(domain, "x\ud800")):
         assert Mail(to="jane@corp.example", message_id=message_id).message_id == message_id
         assert message_id.isascii()

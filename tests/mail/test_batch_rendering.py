@@ -1,4 +1,4 @@
-"""A batch reads as if each of its mails had been rendered alone, and keeps little."""
+"""A batch renders each mail as if it were alone, with a cache of limited size."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail, Priority
 from airflow_provider_smtpcm.mail import batch_rendering as module
-from airflow_provider_smtpcm.mail.batch_rendering import KeptFile, MergeRenderer
-from airflow_provider_smtpcm.mail.encoding import Encoded
+from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer, CachedFile
+from airflow_provider_smtpcm.mail.encoding import EncodedFile
 from airflow_provider_smtpcm.mail.render import Rendering, render
 
 NOON = datetime(2024, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -40,12 +40,12 @@ def octets_of(rendering: Rendering) -> bytes:
     return octets
 
 
-def files_of(rendering: Rendering) -> list[Encoded]:
+def files_of(rendering: Rendering) -> list[EncodedFile]:
     return [piece for piece in rendering.pieces if not isinstance(piece, bytes)]
 
 
 class Stored:
-    """A file in a store that counts how often it was measured and read, and may fail, or hold less than it says."""
+    """A remote file that counts how often it is measured and read, and may have another size than it reports."""
 
     name = "report.bin"
 
@@ -64,7 +64,7 @@ class Stored:
 
 
 class Unhashable(Stored):
-    """A store's path that is equal to others, and so has no hash."""
+    """A remote path without a hash."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unhashable)
@@ -112,8 +112,8 @@ dates = st.sampled_from([NOON, NOON.astimezone(timezone(timedelta(hours=2))), NO
 
 
 def test_what_render_refuses_is_refused_by_a_batch_too() -> None:
-    """No sender, no Message-ID, a file that is not there, a date without a time zone; and the batch goes on."""
-    renderer = MergeRenderer()
+    """No sender, no Message-ID, a missing file, a date without a time zone; the next mail is rendered all the same."""
+    renderer = BatchRenderer()
     for _ in range(2):
         for fields, said in (
             ({"from_address": None}, "no sender"),
@@ -131,21 +131,21 @@ def test_what_render_refuses_is_refused_by_a_batch_too() -> None:
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(mails, dates), min_size=1, max_size=6), st.booleans())
 def test_every_mail_of_a_batch_is_what_render_makes_of_it(batch: Sequence[tuple[Mail, datetime]], binary: bool) -> None:
-    """Octet by octet, whatever stood in the mails before."""
-    renderer = MergeRenderer(binary=binary)
+    """Octet by octet, whatever the mails before contained."""
+    renderer = BatchRenderer(binary=binary)
     for item, date in batch:
         ours, plain = renderer.render(item, date=date), render(item, date=date, binary=binary)
         assert octets_of(ours) == octets_of(plain)
         assert (ours.needs_smtputf8, ours.binary) == (plain.needs_smtputf8, plain.binary)
         assert [len(piece) for piece in ours.pieces] == [len(piece) for piece in plain.pieces]
-        assert [file.dot_free for file in files_of(ours)] == [file.dot_free for file in files_of(plain)]
+        assert [file.is_dot_free for file in files_of(ours)] == [file.is_dot_free for file in files_of(plain)]
         if not binary:
             assert all(len(line) <= 998 for line in octets_of(ours).split(b"\r\n"))
 
 
 def test_the_date_is_that_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch may take hours; within a second the field stays."""
-    renderer = MergeRenderer()
+    """A batch may take hours. Within a second, the field is the same."""
+    renderer = BatchRenderer()
     for seconds, clock in ((0, b"12:00:00"), (0.9, b"12:00:00"), (1, b"12:00:01"), (3600, b"13:00:00")):
         monkeypatch.setattr(module, "time", lambda seconds=seconds: NOON.timestamp() + seconds)
         assert octets_of(renderer.render(mail())).startswith(b"Date: Wed, 31 Jan 2024 " + clock + b" +0000\r\n")
@@ -153,9 +153,9 @@ def test_the_date_is_that_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_small_file_is_measured_and_read_once_for_the_whole_batch(binary: bool) -> None:
-    """However many mails carry it, and under whatever name; what was read first goes with all of them."""
+    """Also under different names. All mails get the content that was read first."""
     stored = Stored(b"first" * 50_000)
-    renderer = MergeRenderer(binary=binary)
+    renderer = BatchRenderer(binary=binary)
     expected = octets_of(render(mail(attachments=[stored]), date=NOON, binary=binary))
     stored.measured = stored.read = 0
 
@@ -170,10 +170,10 @@ def test_a_small_file_is_measured_and_read_once_for_the_whole_batch(binary: bool
 
 
 def test_equal_paths_and_equal_contents_are_one_file(tmp_path: Path) -> None:
-    """Whoever makes a mail for each row makes an attachment for each row as well."""
+    """A merge makes an attachment for each row."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"first")
-    renderer = MergeRenderer()
+    renderer = BatchRenderer()
     first = octets_of(renderer.render(mail(attachments=[Attachment(path)]), date=NOON))
     path.unlink()
     assert octets_of(renderer.render(mail(attachments=[Attachment(Path(str(path)))]), date=NOON)) == first
@@ -186,32 +186,32 @@ def test_equal_paths_and_equal_contents_are_one_file(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_measured_and_read_for_each_mail() -> None:
-    """Nothing of it stays; 1 MiB is the limit, as it stands in the message."""
+    """It is not cached. The limit is 1 MiB, encoded."""
     for binary, largest in ((True, 1024 * 1024), (False, 766_000)):
-        renderer = MergeRenderer(binary=binary)
+        renderer = BatchRenderer(binary=binary)
         small, large = Stored(b"x" * largest), Stored(b"x" * (largest + 1000))
         for _ in range(2):
             for stored in (small, large):
                 octets_of(renderer.render(mail(attachments=[stored])))
         assert (small.measured, small.read, large.measured, large.read) == (2, 1, 4, 2)
     content = Attachment(content=b"x" * 2_000_000, name="x")
-    assert not isinstance(files_of(MergeRenderer().render(mail(attachments=[content])))[0], KeptFile)
+    assert not isinstance(files_of(BatchRenderer().render(mail(attachments=[content])))[0], CachedFile)
 
 
 def test_a_file_without_a_hash_is_read_for_each_mail() -> None:
-    """It cannot be found again, and nothing else is wrong with it."""
+    """It cannot be a key of the cache."""
     stored = Unhashable(b"x")
-    renderer = MergeRenderer()
+    renderer = BatchRenderer()
     for _ in range(2):
         octets_of(renderer.render(mail(attachments=[stored])))
     assert (stored.measured, stored.read) == (4, 2)
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_a_file_that_failed_is_measured_anew_for_the_next_mail(binary: bool) -> None:
-    """It is complete by then, perhaps; the mail that met the change breaks off as it would alone."""
+def test_a_file_that_failed_is_measured_again_for_the_next_mail(binary: bool) -> None:
+    """It may be complete by then. The mail during which it changed fails, as it would alone."""
     stored = Stored(b"half", said=8)
-    renderer = MergeRenderer(binary=binary)
+    renderer = BatchRenderer(binary=binary)
     early, late = (renderer.render(mail(attachments=[stored])) for _ in range(2))
     for rendering in (early, late):
         with pytest.raises(MessageError, match="shorter") as caught:
@@ -225,9 +225,9 @@ def test_a_file_that_failed_is_measured_anew_for_the_next_mail(binary: bool) -> 
 
 
 def test_a_file_that_is_read_in_part_is_not_taken_for_the_whole() -> None:
-    """A line that breaks leaves the rest unread."""
+    """A connection that breaks leaves the rest unread."""
     stored = Stored(bytes(range(256)) * 1000)
-    renderer = MergeRenderer()
+    renderer = BatchRenderer()
     rendering = renderer.render(mail(attachments=[stored]), date=NOON)
     begun = iter(rendering)
     next(begun), next(begun)
@@ -237,8 +237,8 @@ def test_a_file_that_is_read_in_part_is_not_taken_for_the_whole() -> None:
 
 
 def test_the_files_that_were_used_last_are_kept() -> None:
-    """8 MiB of them: the ninth of 900,000 octets drops the one that was not asked for in the longest time."""
-    renderer = MergeRenderer(binary=True)
+    """The cache has 8 MiB: the ninth file of 900,000 octets drops the least recently used one."""
+    renderer = BatchRenderer(binary=True)
     stored = [Stored(b"x" * 900_000) for _ in range(10)]
     for file in (*stored[:9], stored[0], stored[9]):
         octets_of(renderer.render(mail(attachments=[file])))
@@ -249,8 +249,8 @@ def test_the_files_that_were_used_last_are_kept() -> None:
 
 
 def test_a_batch_needs_the_same_memory_however_many_mails_it_has() -> None:
-    """Own texts, own files of any size, and a shared one: what is kept does not grow with the number of mails."""
-    renderer = MergeRenderer()
+    """Mails with their own texts and files, and a shared file."""
+    renderer = BatchRenderer()
     shared = Attachment(content=b"s" * 20_000, name="s")
 
     def send(start: int, stop: int) -> int:

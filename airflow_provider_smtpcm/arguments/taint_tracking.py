@@ -1,0 +1,323 @@
+"""Taint tracking in Jinja: templates that record which characters of their text the author wrote.
+
+Separators of addresses and paths count only where the author of the template wrote them. The record survives blocks,
+macros, includes, `~`, `+`, `%` and the filters that only join, strip or change the case. The result of any other filter
+is `MIXED`: it is one address or one path, whatever it contains. `| safe` turns text of the author into a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
+
+from airflow_provider_smtpcm.mail.tainted import DATA, MIXED
+
+if TYPE_CHECKING:
+    import jinja2
+    from jinja2.ext import Extension
+    from jinja2.lexer import Token, TokenStream
+
+_TRACK_FILTER = "_written_by_the_author"
+# In these statements, literals name other templates.
+_TEMPLATE_STATEMENTS = ("include", "extends", "import", "from")
+# In these statements, names are macros, which are called like functions.
+_MACRO_STATEMENTS = ("macro", "from")
+# After one of these tokens, `[` is a subscript and `(` is a call, unless the name is an operator.
+_VALUE_ENDS = ("name", "string", "rparen", "rbracket")
+_OPERATORS = ("if", "elif", "else", "in", "not", "and", "or", "is", "for", "recursive", "call", "set", "do", "with")
+# These filters add their arguments to the text.
+_TEXT_FILTERS = ("join", "default", "d")
+
+
+class TrackedText(str):
+    """Text of a template, with a record of which characters the author of the template wrote.
+
+    Args:
+        text: the whole text.
+        mask: the same text with `DATA` in place of each character of a value; None: `MIXED` in place of all of it.
+    """
+
+    __slots__ = ("mask",)
+    mask: str
+
+    def __new__(cls, text: str, mask: str | None = None) -> Self:
+        new = super().__new__(cls, text)
+        new.mask = MIXED * len(text) if mask is None else mask
+        return new
+
+    def __str__(self) -> str:
+        """Return itself, since a compiled template passes all its text through `str`."""
+        return self
+
+    def __add__(self, other: Any) -> str:
+        return join_tracked((self, other)) if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: Any) -> str:
+        return join_tracked((other, self)) if isinstance(other, str) else NotImplemented
+
+    def __mod__(self, values: Any) -> str:
+        text = str.__mod__(self, values)
+        try:
+            masked = (
+                {key: _mask_value(value) for key, value in values.items()}
+                if isinstance(values, Mapping)
+                else (tuple(map(_mask_value, values)) if isinstance(values, tuple) else _mask_value(values))
+            )
+            mask = str.__mod__(self.mask, masked)
+        except (TypeError, ValueError, LookupError):
+            return TrackedText(text)
+        return TrackedText(text, mask if len(mask) == len(text) else None)
+
+    def __getitem__(self, at: SupportsIndex | slice) -> str:
+        return TrackedText(str.__getitem__(self, at), str.__getitem__(self.mask, at))
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[at] for at in range(len(self)))
+
+    def join(self, items: Iterable[str]) -> str:
+        """Join as `str.join` does, with the masks of all parts."""
+        parts: list[str] = []
+        for item in items:
+            parts += (self, item)
+        return join_tracked(parts[1:])
+
+    def strip(self, characters: str | None = None) -> str:
+        """Strip as `str.strip` does, and the mask likewise."""
+        return self._cut(str.strip(self, characters), len(self) - len(str.lstrip(self, characters)))
+
+    def lstrip(self, characters: str | None = None) -> str:
+        """Strip as `str.lstrip` does."""
+        return self._cut(str.lstrip(self, characters), len(self) - len(str.lstrip(self, characters)))
+
+    def rstrip(self, characters: str | None = None) -> str:
+        """Strip as `str.rstrip` does."""
+        return self._cut(str.rstrip(self, characters), 0)
+
+    def _cut(self, text: str, start: int) -> str:
+        return TrackedText(text, self.mask[start : start + len(text)])
+
+    def _convert_case(self, convert: Callable[[str], str]) -> str:
+        text, mask = convert(str.__str__(self)), convert(self.mask)
+        # A letter that becomes two in another case moves all that follow it.
+        keeps_positions = all(len(convert(letter)) == 1 for letter in self)
+        return TrackedText(text, mask if keeps_positions else None)
+
+    def lower(self) -> str:
+        """Convert as `str.lower` does."""
+        return self._convert_case(str.lower)
+
+    def upper(self) -> str:
+        """Convert as `str.upper` does."""
+        return self._convert_case(str.upper)
+
+
+def _make_mixing_method(name: str) -> Callable[..., Any]:
+    """Make a method whose result is `MIXED`, from a method of `str` that may move or replace characters."""
+    method = getattr(str, name)
+
+    @wraps(method)
+    def call(self: TrackedText, *args: Any, **kwargs: Any) -> Any:
+        result = method(self, *args, **kwargs)
+        if isinstance(result, tuple | list):
+            return type(result)(map(TrackedText, result))
+        return result if result is NotImplemented else TrackedText(result)
+
+    return call
+
+
+_MIXING_METHODS = (
+    *("__mul__", "__rmul__", "capitalize", "casefold", "center", "expandtabs", "format", "format_map", "ljust"),
+    *("partition", "removeprefix", "removesuffix", "replace", "rjust", "rpartition", "rsplit", "split", "splitlines"),
+    *("swapcase", "title", "translate", "zfill"),
+)
+for _name in _MIXING_METHODS:
+    setattr(TrackedText, _name, _make_mixing_method(_name))
+
+
+def join_tracked(parts: Iterable[str]) -> str:
+    """Join parts, with the masks of those that are tracked."""
+    parts = list(parts)
+    text = "".join(parts)
+    if not any(type(part) is TrackedText for part in parts):
+        return text
+    return TrackedText(text, "".join(map(get_mask, parts)))
+
+
+def get_mask(part: str) -> str:
+    """Return the mask of a text. Untracked text is a value."""
+    return part.mask if type(part) is TrackedText else DATA * len(part)
+
+
+def _mask_value(value: Any) -> str:
+    return get_mask(value if isinstance(value, str) else str(value))
+
+
+def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environment:
+    """Return the environment in a variant where the text of templates, and the literals in them, are `TrackedText`."""
+    finalize: Any = environment.finalize
+    tracking = environment.overlay(
+        autoescape=False,
+        finalize=_skip_tracked(finalize) if finalize else finalize,
+        extensions=[_make_extension_class()],
+        bytecode_cache=None,  # its keys do not depend on how the code was compiled
+    )
+    tracking.filters = {name: _mix_lost_masks(function) for name, function in environment.filters.items()}
+    tracking.filters |= {_TRACK_FILTER: _make_literal_tracker(), "safe": environment.filters["safe"]}
+    tracking.concat = join_tracked  # type: ignore[method-assign]
+    tracking.template_class = _make_template_class()
+    return tracking
+
+
+def _skip_tracked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function that changes values, so that it leaves the text of the author unchanged."""
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        return args[-1] if args and type(args[-1]) is TrackedText else function(*args)
+
+    return call
+
+
+def _mix_lost_masks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a filter, so that its result is `MIXED` if it loses the mask of its input."""
+    at = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @wraps(function)
+    def filtered(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if isinstance(result, str) and type(result) is not TrackedText and len(args) > at and _has_tracked(args[at]):
+            return TrackedText(str.__str__(result))
+        return result
+
+    return filtered
+
+
+def _has_tracked(value: Any) -> bool:
+    if isinstance(value, tuple | list | set | frozenset):
+        return any(map(_has_tracked, value))
+    if isinstance(value, Mapping):
+        return any(map(_has_tracked, (*value, *value.values())))
+    return type(value) is TrackedText
+
+
+@cache
+def _make_literal_tracker() -> Callable[[jinja2.runtime.Context, str], str]:
+    """Return the filter `_TRACK_FILTER`, which tracks a literal."""
+    from jinja2 import pass_context
+
+    # It takes the context only so that Jinja does not evaluate it at compile time, which would lose the mask.
+    @pass_context
+    def track(_: jinja2.runtime.Context, text: str) -> str:
+        return TrackedText(text, text)
+
+    return track
+
+
+@cache
+def _make_template_class() -> type[jinja2.Template]:
+    from jinja2 import Template
+    from markupsafe import Markup, escape
+
+    class TrackingTemplate(Template):
+        """A template that keeps the masks where it joins or escapes text."""
+
+        @classmethod
+        def from_code(cls, *args: Any, **kwargs: Any) -> TrackingTemplate:
+            template = super().from_code(*args, **kwargs)
+            own = template.root_render_func.__globals__
+            own["str_join"] = own["markup_join"] = lambda values: join_tracked(map(str, values))
+            own["escape"], own["Markup"] = _skip_tracked(escape), _skip_tracked(Markup)
+            return cast("TrackingTemplate", template)
+
+    return TrackingTemplate
+
+
+@cache
+def _make_extension_class() -> type[Extension]:
+    from jinja2.ext import Extension
+    from jinja2.lexer import Token
+
+    class TrackingExtension(Extension):
+        """Turns the text of a template into `{{ ("text" | track) }}`, and literals in it into `("text" | track)`."""
+
+        def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
+            position = _Position()
+            for token in _join_literals(stream, Token):
+                if token.type == "data":
+                    yield Token(token.lineno, "variable_begin", "")
+                    yield from _track_literal(token, Token)
+                    yield Token(token.lineno, "variable_end", "")
+                    continue
+                position.move_to(token)
+                if token.type == "string" and position.is_in_text:
+                    yield from _track_literal(token, Token)
+                else:
+                    yield token
+
+    return TrackingExtension
+
+
+class _Position:
+    """The position of a token in a template: whether a literal there becomes part of the text.
+
+    It does not if it names a template, is an argument of a function, or is a subscript.
+    """
+
+    def __init__(self) -> None:
+        self._brackets: list[bool] = []  # for each open bracket: whether a literal in it becomes part of the text
+        self._macros: set[str] = set()
+        self._statement = ""
+        self._last, self._second_last = ("", ""), ("", "")
+
+    @property
+    def is_in_text(self) -> bool:
+        return all(self._brackets[-1:]) and self._statement not in _TEMPLATE_STATEMENTS
+
+    def move_to(self, token: Token) -> None:
+        kind = token.type
+        if self._last[0] == "block_begin":
+            self._statement = token.value
+        elif kind in ("block_end", "variable_begin"):
+            self._statement = ""
+        elif kind == "name" and self._statement in _MACRO_STATEMENTS:
+            self._macros.add(token.value)
+        elif kind in ("lparen", "lbracket", "lbrace"):
+            self._brackets.append(self.is_in_text and (kind == "lbrace" or self._opens_value()))
+        elif kind in ("rparen", "rbracket", "rbrace") and self._brackets:
+            self._brackets.pop()
+        self._last, self._second_last = (kind, token.value), self._last
+
+    def _opens_value(self) -> bool:
+        """Whether the content of a bracket becomes text: in a list, and as arguments of a macro or of some filters."""
+        kind, name = self._last
+        if kind != "name":
+            return kind not in _VALUE_ENDS
+        if self._second_last[0] == "pipe":
+            return name in _TEXT_FILTERS
+        return name in self._macros or name in _OPERATORS
+
+
+def _track_literal(token: Token, new: type[Token]) -> Iterator[Token]:
+    line = token.lineno
+    yield new(line, "lparen", "(")
+    yield new(line, "string", token.value)
+    yield new(line, "pipe", "|")
+    yield new(line, "name", _TRACK_FILTER)
+    yield new(line, "rparen", ")")
+
+
+def _join_literals(stream: Iterable[Token], new: type[Token]) -> Iterator[Token]:
+    """Join adjacent literals, as Jinja itself does later."""
+    held: Token | None = None
+    for token in stream:
+        if held is not None and token.type == "string":
+            held = new(held.lineno, "string", held.value + token.value)
+            continue
+        if held is not None:
+            yield held
+        held = token if token.type == "string" else None
+        if held is None:
+            yield token
+    if held is not None:
+        yield held
