@@ -6,9 +6,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, parse, protected, to_jinja
-from airflow_provider_smtpcm.ssis.expressions.parser import Expression, Literal, variables_of, walk
-from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.expressions import (
+    Expression,
+    ExpressionError,
+    Literal,
+    NotTranslatable,
+    TemplateContext,
+    escape_template,
+    find_variables,
+    parse,
+    to_jinja,
+    walk,
+)
 from airflow_provider_smtpcm.ssis.model import SendMailTask, SmtpConnection
 from airflow_provider_smtpcm.ssis.output import clean, holds_account
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
@@ -102,7 +111,7 @@ class FieldWriter:
         place: whether it becomes a task or a callback.
     """
 
-    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: Place) -> None:
+    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: TemplateContext) -> None:
         self._shared, self._task, self._scope, self._place = shared, task, scope, place
         self._where = "\\".join(task.path)
         self.arguments: list[Argument] = []
@@ -136,7 +145,7 @@ class FieldWriter:
 
     def _held_paths(self, tree: Expression) -> list[tuple[Declared, str]]:
         """The variables in an expression that hold a path of Windows, with what that is on a worker."""
-        found = [self._shared.names.find(name, self._scope) for name in variables_of(tree)]
+        found = [self._shared.names.find(name, self._scope) for name in find_variables(tree)]
         held = [(one, value_of(one)) for one in found if one is not None]
         windows = [(one, value) for one, value in held if isinstance(value, str) and is_windows(value.strip())]
         return [(one, mapped) for one, value in windows if (mapped := self._path(value)) != value]
@@ -214,7 +223,7 @@ class FieldWriter:
             self._incomplete(name, argument, text, "It holds an account, which is not repeated.", is_expression=False)
         else:
             self._tell_password(name, argument, [text])
-            self._add(name, argument, protected(text), text)
+            self._add(name, argument, escape_template(text), text)
 
     def _tell_password(self, name: str, argument: str, texts: list[str]) -> None:
         """What an author tells the reader of his mail stays in it; but it stands in a file now."""

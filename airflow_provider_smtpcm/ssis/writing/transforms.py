@@ -6,8 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeGuard
 
-from airflow_provider_smtpcm.ssis.expressions import Expression
-from airflow_provider_smtpcm.ssis.expressions.parser import Call, Cast, Conditional, Literal, Name, Operation, Unary
+from airflow_provider_smtpcm.ssis.expressions import (
+    Call,
+    Cast,
+    Conditional,
+    Expression,
+    Literal,
+    Name,
+    Operation,
+    Unary,
+)
 
 
 def replace_names(node: Expression, change: Callable[[Name], Expression]) -> Expression:
