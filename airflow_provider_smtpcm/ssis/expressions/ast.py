@@ -1,13 +1,14 @@
-"""Syntax tree of an SSIS expression, and the functions that search and unparse it.
+"""Syntax tree of an SSIS expression, and the functions that search, transform and unparse it.
 
 Chains of operators and of `?:` are flat: an expression for the text of a mail joins hundreds of parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import TypeGuard
 
 from airflow_provider_smtpcm.ssis.expressions.types import DataType, TypeSpec
 
@@ -163,6 +164,77 @@ def walk(node: Expression) -> Iterator[Expression]:
 def find_variables(node: Expression) -> tuple[str, ...]:
     """Return the variables and parameters that an expression reads, each once, in the order of the text."""
     return tuple(dict.fromkeys(found.name for found in walk(node) if isinstance(found, Name)))
+
+
+def find_leading_strings(node: Expression) -> list[str]:
+    """Return the string literals that the text of an expression may begin with; none where it begins otherwise."""
+    match node:
+        case Literal(value=str() as value):
+            return [value] if value else []
+        case Cast():
+            return find_leading_strings(node.operand)
+        case Operation():
+            return find_leading_strings(node.first)
+        case Conditional():
+            branches = (*(chosen for _, chosen in node.arms), node.otherwise)
+            return [text for branch in branches for text in find_leading_strings(branch)]
+        case _:
+            return []
+
+
+def replace_names(node: Expression, change: Callable[[Name], Expression]) -> Expression:
+    """Return the tree with each name replaced by what `change` returns for it."""
+    if isinstance(node, Name):
+        return change(node)
+    return _map_operands(node, lambda operand: replace_names(operand, change), conditions=True)
+
+
+def replace_strings(node: Expression, change: Callable[[str], str]) -> Expression:
+    """Return the tree with each string literal replaced, except in the conditions of `?:`."""
+    if _is_string(node):
+        return replace(node, value=change(str(node.value)))
+    return _map_operands(node, lambda operand: replace_strings(operand, change))
+
+
+def merge_strings(node: Expression) -> Expression:
+    """Return the tree with neighboring string literals of a concatenation merged, except in calls and conditions."""
+    if isinstance(node, Call) or (isinstance(node, Operation) and not node.is_sum):
+        return node
+    tree = _map_operands(node, merge_strings)
+    if not isinstance(tree, Operation):
+        return tree
+    merged: list[tuple[str, Expression, int]] = []
+    for operator, operand, position in (("+", tree.first, tree.first.position), *tree.rest):
+        previous = merged[-1][1] if merged else None
+        if previous is not None and _is_string(previous) and _is_string(operand):
+            operand = replace(previous, value=f"{previous.value}{operand.value}")  # noqa: PLW2901
+            operator, _, position = merged.pop()  # noqa: PLW2901
+        merged.append((operator, operand, position))
+    (_, first, _), *rest = merged
+    return replace(tree, first=first, rest=tuple(rest)) if rest else first
+
+
+def _map_operands(
+    node: Expression, change: Callable[[Expression], Expression], *, conditions: bool = False
+) -> Expression:
+    """Return a node with each of its direct operands changed; the conditions of `?:` only if `conditions`."""
+    match node:
+        case Cast() | Unary():
+            return replace(node, operand=change(node.operand))
+        case Operation():
+            rest = tuple((operator, change(right), position) for operator, right, position in node.rest)
+            return replace(node, first=change(node.first), rest=rest)
+        case Conditional():
+            arms = tuple((change(test) if conditions else test, change(chosen)) for test, chosen in node.arms)
+            return replace(node, arms=arms, otherwise=change(node.otherwise))
+        case Call():
+            return replace(node, arguments=tuple(change(argument) for argument in node.arguments))
+        case _:
+            return node
+
+
+def _is_string(node: Expression) -> TypeGuard[Literal]:
+    return isinstance(node, Literal) and isinstance(node.value, str)
 
 
 def unparse(node: Expression) -> str:  # noqa: PLR0911 - one for each node

@@ -1,8 +1,8 @@
 """Translates SSIS expressions to Jinja templates: literals as text, plain Jinja where it is exact, else our macros.
 
 `"Failed: " + @[System::PackageName] + " at " + (DT_WSTR,30)GETDATE()` becomes
-`Failed: {{ dag.dag_id }} at {{ ssis.text(ssis.getdate(), 30) }}`, where `ssis` is the module `ssis.macros`. Rendered, the
-template gives what `evaluate` returns, and nothing for a null.
+`Failed: {{ dag.dag_id }} at {{ ssis.text(ssis.getdate(), 30) }}`, where `ssis` is the module `ssis.macros`. It renders
+to what `evaluate` returns, and to nothing for a null.
 """
 
 from __future__ import annotations

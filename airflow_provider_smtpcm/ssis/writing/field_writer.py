@@ -13,8 +13,11 @@ from airflow_provider_smtpcm.ssis.expressions import (
     NotTranslatable,
     TemplateContext,
     escape_template,
+    find_leading_strings,
     find_variables,
+    merge_strings,
     parse,
+    replace_strings,
     to_jinja,
     walk,
 )
@@ -32,7 +35,6 @@ from airflow_provider_smtpcm.ssis.writing.secrets import (
 )
 from airflow_provider_smtpcm.ssis.writing.source import Argument, expression
 from airflow_provider_smtpcm.ssis.writing.symbols import Declared, Names, Scope, value_of
-from airflow_provider_smtpcm.ssis.writing.transforms import first_texts, joined_texts, replace_texts
 
 # folded: Paths of Windows as paths of a worker, by a mapping of their beginnings.
 #   Either kind of slash, any case, drive letters and UNC paths; the longest beginning wins. It ends where a folder
@@ -152,8 +154,8 @@ class FieldWriter:
 
     def _path_texts(self, tree: Expression) -> Expression:
         """With the mapping applied to the texts that a path is put together of."""
-        tree = joined_texts(tree)
-        for text in first_texts(tree):
+        tree = merge_strings(tree)
+        for text in find_leading_strings(tree):
             if not is_windows(text.strip()):
                 self._tell_unmapped(text.partition("|")[0].strip())
 
@@ -166,7 +168,7 @@ class FieldWriter:
         texts = [one.value for one in walk(tree) if isinstance(one, Literal) and isinstance(one.value, str)]
         mapped_any = any(self._shared.paths.map(one.strip()) for text in texts for one in text.split("|"))
         mapped_any = mapped_any or bool(self._held_paths(tree))
-        return replace_texts(tree, whole)
+        return replace_strings(tree, whole)
 
     def _jinja(
         self, tree: Expression, *, path: bool = False, argument: str = ""

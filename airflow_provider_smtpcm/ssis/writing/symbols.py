@@ -27,6 +27,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     is_system_variable,
     parse,
     quote_string,
+    replace_names,
     resolve_system_variable,
 )
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
@@ -34,7 +35,6 @@ from airflow_provider_smtpcm.ssis.output import holds_account
 from airflow_provider_smtpcm.ssis.writing.outcome import Findings
 from airflow_provider_smtpcm.ssis.writing.secrets import password_line
 from airflow_provider_smtpcm.ssis.writing.source import ascii_words, dag_id_of, listed
-from airflow_provider_smtpcm.ssis.writing.transforms import replace_names
 
 # folded: Variables and parameters by their names: which of them is meant, what its value is, and whether that is a
 #   secret.
