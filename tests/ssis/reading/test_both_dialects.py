@@ -31,7 +31,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SmtpConnection,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package
+from airflow_provider_smtpcm.ssis.reading.packages import ReadOptions, build_package
 from airflow_provider_smtpcm.ssis.reading.xml import read_document
 from tests.ssis.writing_packages import Writer
 
@@ -179,7 +179,7 @@ def packages(draw: Callable[..., object]) -> Package:
 def read_text(text: str | bytes, path: str = "p.dtsx") -> Package:
     """A package from its text."""
     octets = text if isinstance(text, bytes) else text.encode()
-    return build_package(read_document(io.BytesIO(octets), path).root, path, Surroundings())
+    return build_package(read_document(io.BytesIO(octets), path).root, path, ReadOptions())
 
 
 @pytest.mark.parametrize("version", VERSIONS)

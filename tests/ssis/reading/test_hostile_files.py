@@ -15,7 +15,6 @@ import pytest
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis import read_package, read_project
 from airflow_provider_smtpcm.ssis.reading import ispac, xml
-from airflow_provider_smtpcm.ssis.reading import xml as nodes
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 WHOLE = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8")
@@ -65,7 +64,7 @@ def test_a_file_beyond_the_limit_is_not_opened(tmp_path: Path) -> None:
 
 def test_more_elements_than_any_package_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the number."""
-    monkeypatch.setattr(nodes, "MAX_ELEMENTS", 1000)
+    monkeypatch.setattr(xml, "MAX_ELEMENTS", 1000)
     path = tmp_path / "wide.dtsx"
     path.write_text(f"<DTS:Executable {NAMESPACE}>" + "<a/>" * 1000 + "</DTS:Executable>")
     with pytest.raises(PackageError, match="more than 1,000 of them"):

@@ -15,8 +15,8 @@ import pytest
 
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis import read_project
-from airflow_provider_smtpcm.ssis.model import Package, Project, SetByProject, SmtpConnection
-from airflow_provider_smtpcm.ssis.reading import read_everything
+from airflow_provider_smtpcm.ssis.model import Package, Project, ProjectSetting, SmtpConnection
+from airflow_provider_smtpcm.ssis.reading import read_paths
 
 NAMESPACE = 'xmlns:SSIS="www.microsoft.com/SqlServer/SSIS"'
 DTS = 'xmlns:DTS="www.microsoft.com/SqlServer/Dts"'
@@ -259,7 +259,7 @@ def test_the_same_octets_under_another_manifest_are_another_package(tmp_path: Pa
         values = {"Load.dtsx": parameters({"CM.SMTP.SmtpServer": f"{place}.corp.example"})}
         load = package("Load", OWN, connection("SMTP", OWN))
         ispac(tmp_path / place, **{"@Project.manifest": manifest("", values), "Load.dtsx": load})
-    found = [one for one in read_everything([tmp_path]) if one.package is not None]
+    found = [one for one in read_paths([tmp_path]) if one.package is not None]
     assert len(found) == 2
 
 
@@ -279,8 +279,8 @@ def test_a_project_file_says_the_same_and_names_its_configurations(tmp_path: Pat
     one = relay(project)
     source = str(tmp_path / "p/Nightly.dtproj")
     assert one.connection_string.startswith("SmtpServer=mail.corp.example;")
-    assert one.set_by == (SetByProject(property="SmtpServer", by="CM.Relay.SmtpServer", source=source),)
-    assert one.configured == (SetByProject(property="SmtpServer", by="'Production', 'Test'", source=source),)
+    assert one.set_by == (ProjectSetting(property="SmtpServer", by="CM.Relay.SmtpServer", source=source),)
+    assert one.configured == (ProjectSetting(property="SmtpServer", by="'Production', 'Test'", source=source),)
     assert [each.configured_in for each in project.parameters] == [("Production",)]
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_smtpcm.ssis import read_package, read_project
-from airflow_provider_smtpcm.ssis.reading import Found, read_connection_manager, read_everything
+from airflow_provider_smtpcm.ssis.reading import ReadResult, read_connection_manager, read_paths
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 PROJECT = PACKAGES / "project"
@@ -21,14 +21,14 @@ LOAD = "Load – all.dtsx"
 def told(*paths: Path, below: Path) -> list[tuple[str, str]]:
     """What each thing was taken for, by its path."""
 
-    def kind(one: Found) -> str:
+    def kind(one: ReadResult) -> str:
         if one.error is not None:
             return "error"
         if one.duplicate_of is not None:
             return f"copy of {Path(one.duplicate_of).relative_to(below)}"
         return "package" if one.package is not None else "project"
 
-    return [(str(Path(one.source).relative_to(below)), kind(one)) for one in read_everything(paths)]
+    return [(str(Path(one.source).relative_to(below)), kind(one)) for one in read_paths(paths)]
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_package_in_a_folder_below_finds_the_project_above(project: Path, tmp_
     """As far up as the folder that was passed."""
     (project / "Packages").mkdir()
     shutil.move(project / LOAD, project / "Packages" / LOAD)
-    found = [one for one in read_everything([tmp_path]) if one.package is not None]
+    found = [one for one in read_paths([tmp_path]) if one.package is not None]
     assert [one.package.findings for one in found if one.package is not None] == [()]
 
 
@@ -166,7 +166,7 @@ def test_the_same_octets_in_another_project_are_another_package(project: Path, t
 
 def test_a_connection_manager_is_read_on_its_own(tmp_path: Path) -> None:
     """Many repositories hold nothing else of mail."""
-    (found,) = read_everything([PROJECT / "Relay.conmgr"])
+    (found,) = read_paths([PROJECT / "Relay.conmgr"])
     assert found.project is not None
     assert [one.name for one in found.project.connection_managers] == ["Relay"]
     assert read_connection_manager(PROJECT / "Relay.conmgr") == found.project.connection_managers[0]
@@ -175,7 +175,7 @@ def test_a_connection_manager_is_read_on_its_own(tmp_path: Path) -> None:
 
 def test_a_dtsconfig_among_the_paths_holds_for_all() -> None:
     """It is no package itself."""
-    found = list(read_everything([PACKAGES / "references.dtsx", PACKAGES / "mail.dtsConfig"]))
+    found = list(read_paths([PACKAGES / "references.dtsx", PACKAGES / "mail.dtsConfig"]))
     assert [one.package is not None for one in found] == [True]
     package = found[0].package
     assert package is not None and "relay.corp.example" in package.connection_managers[0].connection_string
