@@ -50,8 +50,12 @@ def now(*, utc: bool = False) -> dt.datetime:
 def parse_date(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
     """Parse a text as a date or time of the given type.
 
+    Args:
+        text: in ISO or US English order, or a time alone.
+        type_: its digits of a second are kept.
+
     Raises:
-        ExpressionError: the text is none.
+        ExpressionError: the text is no date or time.
     """
     text = text.strip()
     try:
@@ -93,29 +97,29 @@ def _parse_moment(text: str) -> dt.datetime:
     return moment.replace(tzinfo=dt.timezone(-offset if sign == "-" else offset))
 
 
-def convert_date(found: dt.datetime | dt.date | dt.time, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
+def convert_date(value: dt.datetime | dt.date | dt.time, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
     """Convert a date or time to another type.
 
     Digits of a second that the type lacks are cut off. A missing time is midnight, a missing date is today.
     """
-    if isinstance(found, dt.time):
+    if isinstance(value, dt.time):
         if type_.type in TIMES:
-            return found.replace(microsecond=_truncate(found.microsecond, type_))
-        found = dt.datetime.combine(now().date(), found)
-    elif not isinstance(found, dt.datetime):
-        found = dt.datetime.combine(found, dt.time())
+            return value.replace(microsecond=_truncate(value.microsecond, type_))
+        value = dt.datetime.combine(now().date(), value)
+    elif not isinstance(value, dt.datetime):
+        value = dt.datetime.combine(value, dt.time())
     if type_.type in TIMES:
-        return found.time().replace(microsecond=_truncate(found.microsecond, type_))
+        return value.time().replace(microsecond=_truncate(value.microsecond, type_))
     if type_.type is DataType.DBDATE:
-        return found.date()
+        return value.date()
     if type_.type is DataType.DBTIMESTAMPOFFSET:
         # "Sets the time zone field to zero": what has no offset is taken for UTC.
-        found = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+        value = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
     else:
-        found = found.replace(tzinfo=None)
+        value = value.replace(tzinfo=None)
     if type_.type is DataType.DATE:
-        return found
-    return found.replace(microsecond=_truncate(found.microsecond, type_))
+        return value
+    return value.replace(microsecond=_truncate(value.microsecond, type_))
 
 
 def _truncate(microsecond: int, type_: TypeSpec) -> int:

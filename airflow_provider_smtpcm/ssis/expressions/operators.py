@@ -55,6 +55,11 @@ _BITWISE: dict[str, Callable[[int, int], int]] = {"&": operator.and_, "^": opera
 def apply_binary(sign: str, left: Value, right: Value) -> Value:
     """Return the result of a binary operator.
 
+    Args:
+        sign: the operator.
+        left: the left operand.
+        right: the right operand.
+
     Raises:
         ExpressionError: the operator does not accept the operands' types, the divisor is zero, or the result is out of
             range.
@@ -83,7 +88,11 @@ def _concatenate(left: Value, right: Value) -> Value:
 
 
 def apply_logical(sign: str, left: Value, right: Value) -> Value:
-    """Return the result of `&&` or `||`, in three-valued logic."""
+    """Return the result of `&&` or `||`, in three-valued logic.
+
+    Raises:
+        ExpressionError: an operand is no DT_BOOL.
+    """
     for value in (left, right):
         if value.type.type is not DataType.BOOL:
             raise ExpressionError(
@@ -109,8 +118,8 @@ def _compare(sign: str, left: Value, right: Value) -> Value:
 
 def _coerce_for_comparison(sign: str, left: Value, right: Value) -> tuple[Value, Value]:
     one, other = left.type.type, right.type.type
-    for kinds in (STRINGS, NUMBERS):
-        if one in kinds and other in kinds:
+    for types in (STRINGS, NUMBERS):
+        if one in types and other in types:
             return left, right
     if one in TIMES and other in TIMES:
         return left, right

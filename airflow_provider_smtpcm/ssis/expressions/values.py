@@ -64,49 +64,52 @@ class Value:
         return format_value(self)
 
 
-def to_value(found: object) -> Value:  # noqa: PLR0911 - one for each type
+def to_value(data: object) -> Value:  # noqa: PLR0911 - one for each type
     """Convert a Python object, such as the value of a template's variable, to the SSIS type closest to it.
+
+    Args:
+        data: a `Value` is returned unchanged; None becomes a null of DT_WSTR; an aware datetime is converted to local
+            time, the only time that SSIS has.
 
     Raises:
         ExpressionError: SSIS has no type for it.
     """
-    if isinstance(found, Value):
-        return found
-    if isinstance(found, bool):
-        return Value(BOOL, found)
-    if isinstance(found, str):
-        return Value(WSTR, str(found))
-    if isinstance(found, int):
+    if isinstance(data, Value):
+        return data
+    if isinstance(data, bool):
+        return Value(BOOL, data)
+    if isinstance(data, str):
+        return Value(WSTR, str(data))
+    if isinstance(data, int):
         for type_ in (DataType.I4, DataType.I8, DataType.UI8):
-            if is_in_range(found, type_):
-                return Value(TypeSpec(type_), int(found))
-    if isinstance(found, float):
-        return Value(R8, float(found))
-    if isinstance(found, Decimal) and found.is_finite():
-        _, digits, exponent = found.as_tuple()
+            if is_in_range(data, type_):
+                return Value(TypeSpec(type_), int(data))
+    if isinstance(data, float):
+        return Value(R8, float(data))
+    if isinstance(data, Decimal) and data.is_finite():
+        _, digits, exponent = data.as_tuple()
         scale = max(0, -int(exponent))
         if scale <= 38:
-            return Value(TypeSpec(DataType.NUMERIC, (min(38, max(len(digits), scale, 1)), scale)), found)
-    return _to_other_value(found)
+            return Value(TypeSpec(DataType.NUMERIC, (min(38, max(len(digits), scale, 1)), scale)), data)
+    return _to_other_value(data)
 
 
-def _to_other_value(found: object) -> Value:
-    if found is None:
+def _to_other_value(data: object) -> Value:
+    if data is None:
         return Value(WSTR, None)
-    if isinstance(found, dt.datetime):
-        # SSIS has local times only: an aware datetime is converted.
-        return Value(TypeSpec(DataType.DATE), _to_local_time(found))
-    if isinstance(found, dt.date):
-        return Value(TypeSpec(DataType.DBDATE), dt.date(found.year, found.month, found.day))
-    if isinstance(found, dt.time):
-        return Value(TypeSpec(DataType.DBTIME2, (7,)), found.replace(tzinfo=None))
-    if isinstance(found, uuid.UUID):
-        return Value(TypeSpec(DataType.GUID), found)
-    if isinstance(found, bytes):
-        return Value(TypeSpec(DataType.BYTES, (len(found),)), found)
+    if isinstance(data, dt.datetime):
+        return Value(TypeSpec(DataType.DATE), _to_local_time(data))
+    if isinstance(data, dt.date):
+        return Value(TypeSpec(DataType.DBDATE), dt.date(data.year, data.month, data.day))
+    if isinstance(data, dt.time):
+        return Value(TypeSpec(DataType.DBTIME2, (7,)), data.replace(tzinfo=None))
+    if isinstance(data, uuid.UUID):
+        return Value(TypeSpec(DataType.GUID), data)
+    if isinstance(data, bytes):
+        return Value(TypeSpec(DataType.BYTES, (len(data),)), data)
     # An undefined name of a template comes here too; its own text names it.
     raise ExpressionError(
-        f"SSIS has no type for {type(found).__name__} ({found!s:.60}).",
+        f"SSIS has no type for {type(data).__name__} ({data!s:.60}).",
         remedy="Give a text, a number, a Boolean or a date.",
     )
 
@@ -115,8 +118,9 @@ def _to_local_time(moment: dt.datetime) -> dt.datetime:
     """Convert to a naive `datetime.datetime` in this machine's time zone."""
     if moment.tzinfo is not None:
         moment = moment.astimezone().replace(tzinfo=None)
+    # Not Airflow's subclass (pendulum), whose texts differ.
     m = moment
-    return dt.datetime(m.year, m.month, m.day, m.hour, m.minute, m.second, m.microsecond)  # noqa: DTZ001 - not Airflow's pendulum subclass
+    return dt.datetime(m.year, m.month, m.day, m.hour, m.minute, m.second, m.microsecond)  # noqa: DTZ001 - naive
 
 
 def to_bool(value: Value) -> bool:
@@ -204,7 +208,8 @@ def describe_type(value: Value) -> str:
 def cast(value: Value, type_: TypeSpec) -> Value:
     """Convert a value to another type; a null stays null.
 
-    A text that is too long is truncated, and so are the digits of a second; an exact number is rounded.
+    A text that is too long is truncated, and so are digits of a second, and the fraction of a number that is cast to an
+    integer. A number that is cast to an exact type is rounded.
 
     Raises:
         ExpressionError: there is no cast between the two types, or the value is out of range.
