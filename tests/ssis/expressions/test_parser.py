@@ -1,4 +1,4 @@
-"""What the parser refuses, where it says that the fault is, and that a tree becomes the same text and tree again."""
+"""What the parser refuses, where its errors point to, and that a tree can be unparsed and parsed again."""
 
 from __future__ import annotations
 

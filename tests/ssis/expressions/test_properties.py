@@ -1,4 +1,4 @@
-"""Of expressions that nobody has written: their text gives the same tree, and their template the same value."""
+"""Random expressions: unparsed and parsed they give the same tree, and their template renders to their value."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_a_template_gives_what_the_expression_gives(node: Expression) -> None:
 @given(st.text(max_size=40))
 @settings(max_examples=300, deadline=None)
 def test_no_text_makes_the_parser_fail_in_another_way(text: str) -> None:
-    """Whatever stands in a package."""
+    """A package may hold any text."""
     try:
         evaluate(text, {})
     except ExpressionError as error:

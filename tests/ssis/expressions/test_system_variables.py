@@ -61,7 +61,7 @@ def test_what_only_a_handler_knows_is_refused_in_a_task_with_the_way_to_go() -> 
 
 
 def test_a_property_of_the_package_file_comes_from_it() -> None:
-    """Where the caller knows it."""
+    """If the caller passes it."""
     properties = {"PackageID": "{A'B}", "VersionMajor": 3}
     assert resolve_system_variable("System::PackageID", TemplateContext.TASK, properties).text == r"'{A\'B}'"
     assert resolve_system_variable("VersionMajor", TemplateContext.CALLBACK, properties).text == "3"

@@ -263,7 +263,7 @@ def test_what_stands_in_the_package() -> None:
     ],
 )
 def test_every_encoding_that_occurs_is_read(declared: str, encoding: str) -> None:
-    """Whatever the declaration says: exports from msdb and PowerShell leave a wrong one behind."""
+    """Whatever encoding is declared: exports from msdb and PowerShell declare a wrong one."""
     text = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8").partition("?>")[2]
     text = text.replace("Load failed", "Größe")
     octets = f'<?xml version="1.0" encoding="{declared}"?>{text}'.encode(encoding)

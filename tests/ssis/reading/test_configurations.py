@@ -23,7 +23,7 @@ def values(package: Package) -> tuple[str, str | None, str]:
 
 
 def test_what_cannot_be_looked_up_is_a_decision() -> None:
-    """With its target where the package tells it; a note where the target has nothing to do with mail."""
+    """With its target, if the package has it; a note if the target has nothing to do with mail."""
     found = [one for one in read_package(CONFIGURED).findings if one.code == "configuration-not-read"]
     assert [(one.text.split("'")[1], one.severity) for one in found] == [
         ("Table", Severity.DECISION),
@@ -37,7 +37,7 @@ def test_what_cannot_be_looked_up_is_a_decision() -> None:
 
 
 def test_a_file_that_is_missing_is_a_decision(tmp_path: Path) -> None:
-    """What stands in the package is used."""
+    """The value in the package is used."""
     package = read_package(shutil.copy(CONFIGURED, tmp_path))
     assert values(package)[1] == "developer@corp.example"
     assert any("D:\\SSIS\\Mail.dtsConfig" in one.text for one in package.findings)

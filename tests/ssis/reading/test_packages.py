@@ -79,7 +79,7 @@ def test_a_connection_manager_is_found(name: str) -> None:
     ],
 )
 def test_what_is_disabled_says_by_what(name: str, because: str | None) -> None:
-    """The outermost; an expression wins over what stands beside it, and is kept for who can evaluate it."""
+    """The outermost; an expression takes precedence over the property, and is kept in the model."""
     task = mail(package("disabled.dtsx"), name)
     assert (task.disabled, task.disabled_because) == (because is not None, because)
     assert ("Disable" in task.expressions) == name.startswith("By")
