@@ -88,6 +88,7 @@ class ReadContext:
         overrides: the values that configurations assign.
         findings: collects the findings.
         ids: the ids given so far.
+        mail_connections: the connection manager of each Send Mail task; None if it was not found.
     """
 
     own: ConnectionManagers
@@ -96,6 +97,7 @@ class ReadContext:
     format_version: int
     findings: list[Finding] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
+    mail_connections: list[SmtpConnection | None] = field(default_factory=list)
 
     def add_finding(self, code: str, severity: Severity, path: tuple[str, ...], text: str, remedy: str = "") -> None:
         """Add a finding; a text that quotes too much of the package is truncated."""
@@ -204,8 +206,13 @@ def _read_executable(element: Element, parent: Location, context: ReadContext) -
     name = get_text(element, "ObjectName") or kind
     location = parent.enter(name, element)
     if _is_send_mail_kind(kind) or find_object_data(element, "SendMailTaskData") is not None:
+        # The task comes before the mails of its own event handlers, which are read first.
+        index = len(context.mail_connections)
+        context.mail_connections.append(None)
         common = _read_common(element, location, context, name=name)
-        return SendMailTask(**common, **_read_mail(element, location.path, context, common))
+        mail = _read_mail(element, location.path, context, common)
+        context.mail_connections[index] = mail["connection"]
+        return SendMailTask(**common, **mail)
     has_members = next(find_members(element, "Executables", "Executable"), None) is not None
     container = _CONTAINERS.get(kind.upper(), ContainerKind.TASK_HOST if has_members else None)
     if container is None:

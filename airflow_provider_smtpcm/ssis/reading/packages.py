@@ -183,8 +183,9 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
     )
     is_enabled = get_flag(root, "EnableConfig")
     findings += _report_configurations(package, declared, overrides, is_enabled=is_enabled)
-    used = _find_used_project_connections(package)
-    return replace(package, connection_managers=(*package.connection_managers, *used), findings=tuple(findings))
+    shared = {one.id: one for one in context.mail_connections if one is not None and one.scope == "project"}
+    managers = (*package.connection_managers, *shared.values())
+    return replace(package, connection_managers=managers, findings=tuple(findings))
 
 
 def _load_configurations(
@@ -233,7 +234,6 @@ def _report_configurations(
             text=f"{one.path} is set by the package configuration {one.source}; its value is used.",
         )
     read = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
-    has_mail = bool(package.connection_managers or package.send_mail_tasks)
     for one in declared:
         file = one.source.replace("\\", "/").rpartition("/")[2].lower()
         if one.kind == "xml file" and not one.indirect and file in read:
@@ -251,7 +251,7 @@ def _report_configurations(
         article = "an" if one.kind[0] in "eixu" else "a"
         yield Finding(
             code="configuration-not-read",
-            severity=Severity.DECISION if has_mail and _concerns_mail(one, package) else Severity.NOTE,
+            severity=Severity.DECISION if _concerns_mail(one, package) else Severity.NOTE,
             where=ROOT,
             text=f"The package configuration {one.name!r} takes its value{target} from {article} {one.kind}: {source}. "
             "What stands in the package is used.",
@@ -262,7 +262,9 @@ def _report_configurations(
 
 
 def _concerns_mail(configuration: Configuration, package: Package) -> bool:
-    """Whether a configuration may set a variable, a connection manager or a Send Mail task."""
+    """Whether a configuration may set a variable, a connection manager or a mail of a package that sends mail."""
+    if not package.connection_managers and not package.send_mail_tasks:
+        return False
     path = (configuration.path or "").lower()
     if not path or ".variables[" in path:
         return True
@@ -270,16 +272,6 @@ def _concerns_mail(configuration: Configuration, package: Package) -> bool:
     targets = [f".connections[{name.lower()}]" for name in names]
     targets += ["\\".join(task.path).lower() + ".properties[" for task in package.send_mail_tasks]
     return any(target in path for target in targets)
-
-
-def _find_used_project_connections(package: Package) -> tuple[SmtpConnection, ...]:
-    """Return the project's connection managers that the package's mails use."""
-    used: dict[str, SmtpConnection] = {}
-    for task in package.send_mail_tasks:
-        connection = task.connection
-        if connection is not None and connection.scope == "project":
-            used.setdefault(connection.id, connection)
-    return tuple(used.values())
 
 
 def read_project_folder(folder: Path) -> Project:
