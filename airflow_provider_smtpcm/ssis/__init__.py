@@ -1,4 +1,7 @@
-"""Reads what SSIS packages say about mail: `read_package`, `read_project`. No network, no Airflow, no SSIS needed."""
+"""Reads SSIS packages and projects: `read_package`, `read_project`.
+
+Needs neither SSIS nor Airflow, and no network.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ __all__ = ["Finding", "Package", "Project", "read_package", "read_project"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # XML is loaded on use: the expressions are also for those who read no package.
+    # Lazily: DAGs that use only the macros do not need the XML parser.
     if name in {"read_package", "read_project"}:
         from airflow_provider_smtpcm.ssis import reading
 
         return getattr(reading, name)
-    from airflow_provider_smtpcm.ssis import model as package
+    from airflow_provider_smtpcm.ssis import model
 
-    return getattr(package, name)
+    return getattr(model, name)

@@ -16,7 +16,7 @@ from types import FrameType
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.ssis.import_packages import Import, import_packages, make_converter
 from airflow_provider_smtpcm.ssis.output import OutputFolder, on_one_line
-from airflow_provider_smtpcm.ssis.reading import read_everything
+from airflow_provider_smtpcm.ssis.reading import read_paths
 from airflow_provider_smtpcm.ssis.report import machine
 from airflow_provider_smtpcm.ssis.report import machine as table
 from airflow_provider_smtpcm.ssis.report.entries import Totals
@@ -59,7 +59,7 @@ def run_import(
         converter = make_converter(windows_auth=windows_auth, map_path=map_path)
         with _ctrl_c() as stop:
             done = import_packages(
-                read_everything(paths), converter, folder, told=progress.tell, is_stopped=lambda: bool(stop)
+                read_paths(paths), converter, folder, told=progress.tell, is_stopped=lambda: bool(stop)
             )
     except MailError as error:
         progress.end()

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis import model as unforeseen
 from airflow_provider_smtpcm.ssis.model import (
+    REPORT_INTERNAL_ERROR,
     Container,
     ContainerKind,
     Finding,
@@ -20,9 +20,10 @@ from airflow_provider_smtpcm.ssis.model import (
     Project,
     Severity,
     SmtpConnection,
+    describe_internal_error,
 )
 from airflow_provider_smtpcm.ssis.output import Fate, OutputFolder
-from airflow_provider_smtpcm.ssis.reading import Found
+from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report import machine, page
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
@@ -85,7 +86,7 @@ class Import:
 
 
 def import_packages(
-    found: Iterator[Found],
+    found: Iterator[ReadResult],
     converter: Converter,
     folder: OutputFolder,
     *,
@@ -95,7 +96,7 @@ def import_packages(
     """Import all that is found.
 
     Args:
-        found: from `reading.read_everything`.
+        found: from `reading.read_paths`.
         folder: opened.
         told: hears what was counted so far, and what was found last.
         is_stopped: asked after each package; where it says so, the import ends in order, and its report says so.
@@ -121,7 +122,7 @@ def import_packages(
     return done
 
 
-def _take(one: Found, converter: Converter, folder: OutputFolder, done: Import, spool: Spool) -> None:
+def _take(one: ReadResult, converter: Converter, folder: OutputFolder, done: Import, spool: Spool) -> None:
     if one.error is not None:
         done.unreadable.append(Unreadable(source=one.source, message=one.error.message, remedy=one.error.remedy))
         done.totals.unreadable += 1
@@ -221,7 +222,7 @@ def _write_reports(folder: OutputFolder, done: Import, spool: Spool, connections
     )
 
 
-def _foreseen(found: Iterator[Found], done: Import) -> Iterator[Found]:
+def _foreseen(found: Iterator[ReadResult], done: Import) -> Iterator[ReadResult]:
     """What is found, until something happens in the reading that nobody foresaw."""
     try:
         yield from found
@@ -236,8 +237,8 @@ def _unforeseen(error: Exception, where: str) -> Finding:
         code="importer-failed",
         severity=Severity.ERROR,
         where=where,
-        text=unforeseen.told(error),
-        remedy=unforeseen.REPORT_IT,
+        text=describe_internal_error(error),
+        remedy=REPORT_INTERNAL_ERROR,
     )
 
 

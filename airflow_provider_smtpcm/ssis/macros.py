@@ -1,86 +1,99 @@
-"""What templates of an imported DAG know as `ssis`: `DAG(..., user_defined_macros={"ssis": macros})`.
+"""Macros of imported DAGs, which their templates call as `ssis`: `DAG(..., user_defined_macros={"ssis": macros})`.
 
-Each does what the function or operator of SSIS's expression language does, by the same code that evaluates an
-expression: `{{ ssis.text(ssis.getdate(), 30) }}` is `(DT_WSTR,30)GETDATE()`. Arguments are values of Python or of other
-macros. A text, a Boolean and a number of DT_I4 come back as Python's own, anything else as a value that prints as SSIS
-prints it; a null prints as nothing.
+Each is a function or an operator of SSIS's expression language, implemented by the code that evaluates expressions:
+`{{ ssis.text(ssis.getdate(), 30) }}` is `(DT_WSTR,30)GETDATE()`. Arguments are Python objects, or results of other
+macros. A text, a Boolean and a number of DT_I4 are returned as Python objects, anything else as a `Value`, which
+renders to the text that SSIS makes of it; a null renders to nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from airflow_provider_smtpcm.ssis.expressions.casts import cast as _cast
-from airflow_provider_smtpcm.ssis.expressions.functions import call as _call
-from airflow_provider_smtpcm.ssis.expressions.operators import binary as _binary
-from airflow_provider_smtpcm.ssis.expressions.operators import unary as _unary
-from airflow_provider_smtpcm.ssis.expressions.types import DataType, TypeSpec
-from airflow_provider_smtpcm.ssis.expressions.values import Value
-from airflow_provider_smtpcm.ssis.expressions.values import truth as _truth
-from airflow_provider_smtpcm.ssis.expressions.values import value_of as _value_of
+from airflow_provider_smtpcm.ssis.expressions import DataType, TypeSpec, Value
+from airflow_provider_smtpcm.ssis.expressions import apply_binary as _apply_binary
+from airflow_provider_smtpcm.ssis.expressions import apply_unary as _apply_unary
+from airflow_provider_smtpcm.ssis.expressions import call_function as _call_function
+from airflow_provider_smtpcm.ssis.expressions import cast as _cast
+from airflow_provider_smtpcm.ssis.expressions import to_bool as _to_bool
+from airflow_provider_smtpcm.ssis.expressions import to_value as _to_value
 
 __all__ = ["calc", "cast", "is_false", "is_true", "null", "text", "truth", "unary"]
 
 Result = Value | str | bool | int
 
 
-def _result(value: Value) -> Result:
-    plain = value.type.type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
-    if plain and isinstance(value.data, str | bool | int):
+def _to_result(value: Value) -> Result:
+    is_plain = value.type.type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
+    if is_plain and isinstance(value.data, str | bool | int):
         return value.data
     return value
 
 
 def calc(first: object, *rest: object) -> Result:
-    """Operators from left to right: `calc(7, "/", 2, "+", 1)`; texts and dates too: `calc("a", "+", "b")`."""
-    value = _value_of(first)
+    """Apply binary operators from left to right: `calc(7, "/", 2, "+", 1)`; also to texts: `calc("a", "+", "b")`.
+
+    Args:
+        first: the leftmost operand.
+        rest: operators and right operands, alternating.
+    """
+    value = _to_value(first)
     for sign, operand in zip(rest[::2], rest[1::2], strict=True):
-        value = _binary(str(sign), value, _value_of(operand))
-    return _result(value)
+        value = _apply_binary(str(sign), value, _to_value(operand))
+    return _to_result(value)
 
 
 def unary(sign: str, operand: object) -> Result:
-    """`!`, `-` or `~` before a value."""
-    return _result(_unary(sign, _value_of(operand)))
+    """Apply `!`, `-` or `~`."""
+    return _to_result(_apply_unary(sign, _to_value(operand)))
 
 
 def cast(value: object, type_name: str, *parameters: int) -> Result:
-    """The cast operator: `cast(x, "DT_NUMERIC", 10, 2)` is `(DT_NUMERIC,10,2)x`."""
-    return _result(_cast(_value_of(value), TypeSpec(DataType(type_name), parameters)))
+    """Cast to a type: `cast(x, "DT_NUMERIC", 10, 2)` is `(DT_NUMERIC,10,2)x`."""
+    return _to_result(_cast(_to_value(value), TypeSpec(DataType(type_name), parameters)))
 
 
 def text(value: object, length: int | None = None) -> Result:
-    """A cast to text: `text(x, 30)` is `(DT_WSTR,30)x`, cut after so many characters; without a length, uncut."""
-    return _result(_cast(_value_of(value), TypeSpec(DataType.WSTR, () if length is None else (length,))))
+    """Cast to a text: `text(x, 30)` is `(DT_WSTR,30)x`.
+
+    Args:
+        value: of any type.
+        length: maximum number of characters; the rest is cut off. None: no limit.
+    """
+    return _to_result(_cast(_to_value(value), TypeSpec(DataType.WSTR, () if length is None else (length,))))
 
 
 def null(like: object) -> Value:
-    """A null, of a type by its name, or of the type that a value has."""
+    """Return a null.
+
+    Args:
+        like: the name of its type, such as `DT_I4`, or a value of that type.
+    """
     if isinstance(like, str) and like in set(DataType):
         return Value(TypeSpec(DataType(like)), None)
-    return Value(_value_of(like).type, None)
+    return Value(_to_value(like).type, None)
 
 
 def truth(value: object) -> bool:
-    """The Boolean that a value is; anything else is an error."""
-    return _truth(_value_of(value))
+    """Return a DT_BOOL as a Python bool; a value of any other type, and a null, is an error."""
+    return _to_bool(_to_value(value))
 
 
 def is_true(value: object) -> bool:
     """Whether a Boolean is true, and neither false nor null."""
-    found = _value_of(value)
-    return found.data is not None and _truth(found)
+    converted = _to_value(value)
+    return converted.data is not None and _to_bool(converted)
 
 
 def is_false(value: object) -> bool:
     """Whether a Boolean is false, and neither true nor null."""
-    found = _value_of(value)
-    return found.data is not None and not _truth(found)
+    converted = _to_value(value)
+    return converted.data is not None and not _to_bool(converted)
 
 
 def _function(name: str) -> Callable[..., Result]:
     def macro(*arguments: object) -> Result:
-        return _result(_call(name, tuple(map(_value_of, arguments))))
+        return _to_result(_call_function(name, tuple(map(_to_value, arguments))))
 
     macro.__name__ = macro.__qualname__ = name.lower()
     macro.__doc__ = f"{name} of SSIS's expression language."
@@ -89,7 +102,7 @@ def _function(name: str) -> Callable[..., Result]:
 
 codepoint = _function("CODEPOINT")
 findstring = _function("FINDSTRING")
-hex = _function("HEX")  # noqa: A001 - each has the name that SSIS gives it
+hex = _function("HEX")  # noqa: A001 - each macro has its SSIS name
 left = _function("LEFT")
 len = _function("LEN")  # noqa: A001
 lower = _function("LOWER")

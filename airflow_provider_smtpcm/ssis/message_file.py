@@ -1,4 +1,4 @@
-"""The text of a mail that stands in a file, as SSIS's message source FileConnection takes it. Knows no mail."""
+"""Reads the file that holds the text of a mail: SSIS's message source FileConnection."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 
 
 def read_message_file(path: str) -> str:
-    """The text of a file as it is: in Unicode, or in the code page of Western Windows.
+    """Return the content of a file unchanged; a macro of imported DAGs.
 
-    A macro of imported DAGs: `text_file` would take the file for a template, and SSIS does not.
+    The operator's `text_file` would render the file as a template, which SSIS does not. A file without a byte order
+    mark is read as UTF-8, or, where it is not valid UTF-8, in the Western Windows code page (1252).
 
     Args:
         path: on the worker.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        OSError: the file is missing, or cannot be read.
     """
     content = Path(path).read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -1,4 +1,10 @@
-"""The small parts of a package: variables, connection managers, arrows, configurations, and what is found of them."""
+r"""Data model of SSIS packages and projects, in SSIS's own terms. Pure: no XML, no files.
+
+Every `id` is a GUID in upper case with braces, or the `refId` where there is none. Every `path` is the one that SSIS
+shows: it begins with `Package`, as `("Package", "Sequence", "Send Mail")` does, and with
+`"Package.EventHandlers[OnError]"` in an event handler. Fields that may hold an account (connection strings,
+expressions, values) are left out of every `repr`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +16,39 @@ from pathlib import Path
 
 from airflow_provider_smtpcm.errors import PackageError
 
+__all__ = [
+    "Configuration",
+    "ConstraintValue",
+    "Container",
+    "ContainerKind",
+    "EvalOp",
+    "EventHandler",
+    "Executable",
+    "FileConnection",
+    "Finding",
+    "Manifest",
+    "MessageSourceType",
+    "OtherTask",
+    "Package",
+    "Parameter",
+    "PrecedenceConstraint",
+    "Project",
+    "ProjectSetting",
+    "SendMailTask",
+    "Severity",
+    "SmtpConnection",
+    "Variable",
+]
+
+#: The remedy of an internal error.
+REPORT_INTERNAL_ERROR = (
+    "Please report it, with the package if you can: nothing of it is needed but what concerns the mail."
+)
+_SOURCES = Path(__file__).parent
+
 
 class MessageSourceType(StrEnum):
-    """Where the text of a mail comes from; SSIS's own words."""
+    """Where the text of a mail comes from."""
 
     DIRECT_INPUT = "DirectInput"
     FILE_CONNECTION = "FileConnection"
@@ -20,7 +56,7 @@ class MessageSourceType(StrEnum):
 
 
 class ConstraintValue(StrEnum):
-    """What must have become of the task before."""
+    """The result of the preceding executable that a precedence constraint requires."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -28,7 +64,7 @@ class ConstraintValue(StrEnum):
 
 
 class EvalOp(StrEnum):
-    """What a precedence constraint looks at."""
+    """What a precedence constraint evaluates: the result of the preceding executable, an expression, or both."""
 
     EXPRESSION = "expression"
     CONSTRAINT = "constraint"
@@ -37,7 +73,7 @@ class EvalOp(StrEnum):
 
 
 class ContainerKind(StrEnum):
-    """The containers of a control flow; `TASK_HOST` is any other executable that holds executables."""
+    """Kinds of containers in a control flow; `TASK_HOST` is any other executable that holds executables."""
 
     PACKAGE = "package"
     SEQUENCE = "sequence"
@@ -47,20 +83,22 @@ class ContainerKind(StrEnum):
 
 
 class Severity(StrEnum):
-    """What a finding asks of the reader."""
+    """How urgent a finding is."""
 
-    NOTE = "note"  # done, good to know
+    NOTE = "note"  # for information
     DECISION = "decision"  # a person must decide or complete something
     ERROR = "error"  # could not be read or written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    r"""Something to know or to decide.
+    r"""Something that a person should know, decide or fix.
 
     Args:
         code: stable, such as `dangling-connection-manager`.
         where: the SSIS path, such as `Package\Sequence\Send Mail`.
+        text: what was found.
+        remedy: what to do.
     """
 
     code: str
@@ -72,52 +110,62 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A variable in its scope. `data_type` is OLE's number (8 is String, 3 Int32, 11 Boolean, 7 Date)."""
+    """A variable.
+
+    Args:
+        data_type: OLE's VARTYPE: 8 is String, 3 Int32, 11 Boolean, 7 Date.
+        value: the design-time value; None if it is a secret, or no text.
+        expression: None if the variable is not evaluated as one.
+        scope: the path of the executable that declares it.
+    """
 
     namespace: str
     name: str
     data_type: int = 8
-    value: str | None = field(default=None, repr=False)  # the design-time value; None where it is not kept
-    expression: str | None = field(default=None, repr=False)  # None where it is not evaluated as one
+    value: str | None = field(default=None, repr=False)
+    expression: str | None = field(default=None, repr=False)
     scope: tuple[str, ...] = ()
 
     @property
     def qualified_name(self) -> str:
-        """As expressions write it: `User::Body`."""
+        """The name in expressions: `User::Body`."""
         return f"{self.namespace}::{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A parameter of the project or of the package. The value of a sensitive one is never kept.
+    """A parameter of the project or of the package. The value of a sensitive parameter is never kept.
 
     Args:
-        configured_in: the configurations of the project, such as `Production`, that give it another value.
+        data_type: OLE's VARTYPE, as of a variable.
+        value: the design-time value.
+        scope: `Package` or `Project`.
+        configured_in: the project's configurations, such as `Production`, that give it another value.
     """
 
     name: str
-    data_type: int = 8  # OLE's number, as of a variable
+    data_type: int = 8
     value: str | None = field(default=None, repr=False)
     required: bool = False
     sensitive: bool = False
-    scope: str = "Package"  # or "Project"
+    scope: str = "Package"
     configured_in: tuple[str, ...] = ()
 
     @property
     def qualified_name(self) -> str:
-        """As expressions write it: `$Project::MailServer`."""
+        """The name in expressions: `$Project::MailServer`."""
         return f"${self.scope}::{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetByProject:
-    """A property of a connection manager that the project sets to another value than the connection manager itself.
+class ProjectSetting:
+    """A property of a connection manager to which its project gives another value.
 
     Args:
         property: such as `SmtpServer`.
-        by: the parameter, `CM.Relay.SmtpServer`, or the configurations that hold it.
-        source: the file.
-        contradicted: another parameter says something else about the same property.
+        by: the parameter, such as `CM.Relay.SmtpServer`, or the names of the configurations.
+        source: the project's file.
+        contradicted: whether another parameter sets the same property to something else.
     """
 
     property: str
@@ -128,16 +176,16 @@ class SetByProject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmtpConnection:
-    """An SSIS SMTP connection manager as it stands in a package, a project or a `.conmgr`; not interpreted.
+    """An SMTP connection manager of a package, a project or a `.conmgr` file; its properties are not interpreted.
 
     Args:
         connection_string: with package configurations and the project's parameters applied. It may hold an account,
-            although SSIS has none.
-        expressions: by property name, such as `SmtpServer`; they win over the connection string.
+            although SSIS has no property for one.
+        expressions: by property name, such as `SmtpServer`; they take precedence over the connection string.
         scope: `package` or `project`.
-        source: the file that it stands in.
-        set_by: what of the connection string is a parameter's of the project.
-        configured: what a configuration of the project would set; it is not applied.
+        source: the file that it is defined in.
+        set_by: the properties in the connection string that come from parameters of the project.
+        configured: the properties that the project's configurations would set; they are not applied.
     """
 
     name: str
@@ -148,25 +196,36 @@ class SmtpConnection:
     scope: str = "package"
     source: str = ""
     delay_validation: bool = False
-    set_by: tuple[SetByProject, ...] = ()
-    configured: tuple[SetByProject, ...] = ()
+    set_by: tuple[ProjectSetting, ...] = ()
+    configured: tuple[ProjectSetting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileConnection:
-    """A File connection manager: a path, which a Send Mail task may take its text from; `set_by` as of an SMTP one."""
+    """A File connection manager, whose file a Send Mail task may read its text from.
+
+    Args:
+        connection_string: the path of the file.
+        set_by: as of `SmtpConnection`.
+    """
 
     name: str
     id: str
     connection_string: str = field(default="", repr=False)
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     scope: str = "package"
-    set_by: tuple[SetByProject, ...] = ()
+    set_by: tuple[ProjectSetting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecedenceConstraint:
-    """An arrow between two executables of one container, by their ids."""
+    """A precedence constraint between two executables of one container.
+
+    Args:
+        before: the id of the preceding executable.
+        after: the id of the constrained executable.
+        logical_and: whether all constraints on `after` have to be met; False: one of them is enough.
+    """
 
     before: str
     after: str
@@ -174,19 +233,19 @@ class PrecedenceConstraint:
     value: ConstraintValue = ConstraintValue.SUCCESS
     eval_op: EvalOp = EvalOp.CONSTRAINT
     expression: str | None = field(default=None, repr=False)
-    logical_and: bool = True  # False: one of the constraints that lead into `after` is enough
+    logical_and: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    r"""A package configuration: a value that SSIS puts into a property when the package is loaded.
+    r"""A package configuration: a value that SSIS assigns to a property when it loads the package.
 
     Args:
         kind: `xml file`, `sql server`, `environment variable`, `registry entry`, `parent variable`, `ini file`.
-        source: the file, the table and filter, the variable or the key; of a SQL Server one without its secrets.
-        path: the property, such as `\Package.Variables[User::To].Properties[Value]`, where the package tells it.
-        value: where it is known, which is where a `.dtsConfig` was found.
-        indirect: `source` is an environment variable that holds the source.
+        source: the file, the table and filter, the variable or the key; empty where it could hold a password.
+        path: the property, such as `\Package.Variables[User::To].Properties[Value]`; None if only the source tells.
+        value: None unless the `.dtsConfig` file was found.
+        indirect: whether `source` is an environment variable that holds the source.
     """
 
     kind: str
@@ -197,22 +256,22 @@ class Configuration:
     indirect: bool = False
 
 
-# folded: What runs in a package: Send Mail tasks, their neighbours, containers, and what hangs on their events.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendMailTask:
-    """A Send Mail task. A field beside an expression holds what the developer's machine evaluated last.
+    """A Send Mail task.
+
+    A property that has an expression also has a value: the one that the developer's machine evaluated last.
 
     Args:
-        connection: the connection manager that `connection_reference` means; None where there is none.
-        priority: as written, `High`, `Normal`, `Low` or a number.
-        file_attachments: as written, with `|` between the files.
-        message_file: the File connection manager, where `message_source_type` is FileConnection and it was found.
+        connection: the connection manager with the id `connection_reference`; None if it was not found.
+        message_file: the File connection manager, if `message_source_type` is FileConnection and it was found.
+        priority: `High`, `Normal`, `Low` or a number, as it is in the file.
+        file_attachments: separated by `|`, as in the file.
         expressions: by SSIS's property name: FromLine, ToLine, CCLine, BCCLine, Subject, MessageSource, ...
-        disabled: itself or something around it, whose path is `disabled_because`. What a `Disable` expression decides,
-            unless it is a literal, is not counted: the expression wins over what is written beside it.
-        has_unreadable_data: the mail's own properties are missing or encrypted, so that all are empty.
+        disabled: whether it, or a container around it, is disabled. A `Disable` expression counts only if it is a
+            literal; it takes precedence over the property.
+        disabled_because: the path of the disabled executable.
+        has_unreadable_data: whether the task's own properties are missing or encrypted; they are all empty then.
     """
 
     name: str
@@ -241,7 +300,11 @@ class SendMailTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherTask:
-    """A neighbour that is no mail; `kind` is its CreationName, such as `Microsoft.ExecuteSQLTask`."""
+    """A task of any other kind.
+
+    Args:
+        kind: its CreationName, such as `Microsoft.ExecuteSQLTask`.
+    """
 
     name: str
     id: str
@@ -257,7 +320,7 @@ class OtherTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A package, a sequence or a loop, with what runs in it."""
+    """A package, a sequence or a loop, with its executables."""
 
     name: str
     id: str
@@ -278,12 +341,12 @@ Executable = SendMailTask | OtherTask | Container
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventHandler:
-    """What runs on an event of its owner and of all that the owner holds, since events bubble up.
+    """The executables that run on an event of their owner, or of anything inside of it: events bubble up.
 
     Args:
         event_name: `OnError`, `OnTaskFailed`, `OnPostExecute`, ...
-        owner: the path of the package, container or task that it hangs on.
-        propagate: the design-time value of System::Propagate; None where it is not written (it is True then).
+        owner: the path of the package, container or task that has the event handler.
+        propagate: the design-time value of System::Propagate; None means True.
     """
 
     event_name: str
@@ -299,16 +362,15 @@ class EventHandler:
     propagate: bool | None = None
 
 
-# folded: A package as a whole, and a project of several.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """A package. `path` is its file, or `project.ispac!Part.dtsx`.
+    """A package.
 
     Args:
-        connection_managers: SMTP connection managers, its own and those of the project that its mails use.
-        protection_level: None where it is not written (SSIS means 1, EncryptSensitiveWithUserKey).
+        path: its file, or `project.ispac!Part.dtsx`.
+        root: the package itself, as a container.
+        protection_level: None means SSIS's default of 1, EncryptSensitiveWithUserKey.
+        connection_managers: its own SMTP connection managers, and those of the project that its mails use.
     """
 
     name: str
@@ -323,27 +385,30 @@ class Package:
     configurations: tuple[Configuration, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def walk(self) -> Iterator[tuple[SendMailTask, EventHandler | None]]:
-        """Every Send Mail task, disabled ones too, with the innermost event handler that it stands in."""
-        for executable, handler in self.everything():
+    def walk_mail_tasks(self) -> Iterator[tuple[SendMailTask, EventHandler | None]]:
+        """Yield every Send Mail task, also disabled ones, with the innermost event handler that contains it."""
+        for executable, handler in self.walk_executables():
             if isinstance(executable, SendMailTask):
                 yield executable, handler
 
-    def everything(self) -> Iterator[tuple[Executable, EventHandler | None]]:
-        """Every executable, depth first, what hangs on an executable after what stands in it; the root first."""
-        return _descend(self.root, None)
+    def walk_executables(self) -> Iterator[tuple[Executable, EventHandler | None]]:
+        """Yield every executable with the innermost event handler that contains it.
+
+        Depth first, beginning with the root; the executables of a container come before those of its event handlers.
+        """
+        return _walk(self.root, None)
 
     @property
     def send_mail_tasks(self) -> tuple[SendMailTask, ...]:
-        """All of them: in containers, in event handlers, disabled ones too."""
-        return tuple(task for task, _ in self.walk())
+        """All Send Mail tasks: in containers, in event handlers, also disabled ones."""
+        return tuple(task for task, _ in self.walk_mail_tasks())
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """The variables of all scopes; an inner one hides an outer one of the same name."""
+        """The variables of all scopes; an inner variable hides an outer one of the same name."""
         found: list[Variable] = []
         seen: set[int] = set()
-        for executable, handler in self.everything():
+        for executable, handler in self.walk_executables():
             if handler is not None and id(handler) not in seen:
                 seen.add(id(handler))
                 found += handler.variables
@@ -353,14 +418,13 @@ class Package:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a project sets besides its files, in `@Project.manifest` or in its `.dtproj`. All keys are in lower case.
+    """What a project sets in `@Project.manifest`, or in its `.dtproj`. All keys are in lower case.
 
     Args:
         source: the file.
-        values: of connection managers, by the package that they are in (empty: they are the project's own), and then
-            by `name.property`.
-        configurations: by the package (empty: the project), and then by the parameter: the value that each
-            configuration gives it, by its name.
+        values: properties of connection managers, by package (empty: the project's own) and by `name.property`.
+        configurations: values of parameters, by package (empty: the project's own), by parameter and by the name of
+            the configuration.
     """
 
     source: str
@@ -370,7 +434,12 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A project: a folder with its packages, or an `.ispac`. `unreadable` are the parts that are no package."""
+    """A project.
+
+    Args:
+        path: a folder, or an `.ispac`.
+        unreadable: the files that could not be read, each with its error.
+    """
 
     name: str
     path: str
@@ -382,63 +451,26 @@ class Project:
     unreadable: tuple[tuple[str, PackageError], ...] = ()
 
 
-def _descend(executable: Executable, handler: EventHandler | None) -> Iterator[tuple[Executable, EventHandler | None]]:
+def _walk(executable: Executable, handler: EventHandler | None) -> Iterator[tuple[Executable, EventHandler | None]]:
     yield executable, handler
     if isinstance(executable, Container):
         for child in executable.executables:
-            yield from _descend(child, handler)
-    for own in executable.event_handlers:
-        yield from _descend_handler(own)
+            yield from _walk(child, handler)
+    for nested in executable.event_handlers:
+        yield from _walk_handler(nested)
 
 
-def _descend_handler(handler: EventHandler) -> Iterator[tuple[Executable, EventHandler | None]]:
+def _walk_handler(handler: EventHandler) -> Iterator[tuple[Executable, EventHandler | None]]:
     for child in handler.executables:
-        yield from _descend(child, handler)
-    for own in handler.event_handlers:
-        yield from _descend_handler(own)
+        yield from _walk(child, handler)
+    for nested in handler.event_handlers:
+        yield from _walk_handler(nested)
 
 
-# folded: What a package says about mail, in the SSIS user's words: the model. Knows no XML, no network and no Airflow.
-#   Every `id` is a GUID in upper case with braces, or the `refId` where there is none. Every `path` is SSIS's own: it
-#   begins with the word Package, as `("Package", "Sequence", "Send Mail")` does, and with
-#   `"Package.EventHandlers[OnError]"` in an event handler. What may hold an account (connection strings, expressions,
-#   values) is left out of every `repr`.
-
-__all__ = [
-    "Configuration",
-    "ConstraintValue",
-    "Container",
-    "ContainerKind",
-    "EvalOp",
-    "EventHandler",
-    "Executable",
-    "FileConnection",
-    "Finding",
-    "Manifest",
-    "MessageSourceType",
-    "OtherTask",
-    "Package",
-    "Parameter",
-    "PrecedenceConstraint",
-    "Project",
-    "SendMailTask",
-    "SetByProject",
-    "Severity",
-    "SmtpConnection",
-    "Variable",
-]
-
-
-# folded: What to say of an error that nobody foresaw: one line with its place, instead of a page of traceback.
-
-REPORT_IT = "Please report it, with the package if you can: nothing of it is needed but what concerns the mail."
-_HERE = Path(__file__).parent
-
-
-def told(error: Exception) -> str:
-    """The error and the line of ours that it came from: all that somebody needs who mends it."""
+def describe_internal_error(error: Exception) -> str:
+    """Return a message for an error in this package itself, with the source line that raised it."""
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_HERE)
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_SOURCES)
     ]
-    place = f" ({Path(frames[-1].filename).relative_to(_HERE)}, line {frames[-1].lineno})" if frames else ""
-    return f"The importer itself failed here: {type(error).__name__}: {error}{place}."
+    location = f" ({Path(frames[-1].filename).relative_to(_SOURCES)}, line {frames[-1].lineno})" if frames else ""
+    return f"The importer itself failed here: {type(error).__name__}: {error}{location}."

@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.import_packages import Converted, Import, import_packages
 from airflow_provider_smtpcm.ssis.model import Container, Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.output import OutputFolder
-from airflow_provider_smtpcm.ssis.reading import Found
+from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, PackageEntry, Status
 
 
@@ -24,9 +24,9 @@ def package(name: str, *findings: Finding) -> Package:
     return Package(name=name, id="Package", path=f"/in/{name}.dtsx", root=root, findings=findings)
 
 
-def found(*names: str) -> Iterator[Found]:
+def found(*names: str) -> Iterator[ReadResult]:
     """Packages of these names."""
-    return (Found(source=f"/in/{name}.dtsx", package=package(name)) for name in names)
+    return (ReadResult(source=f"/in/{name}.dtsx", package=package(name)) for name in names)
 
 
 class Plain:
@@ -59,7 +59,7 @@ class Plain:
         return (ConnectionEntry(conn_id="mail"),)
 
 
-def imported(out: Path, finds: Iterator[Found], **options: Any) -> tuple[Import, dict[str, Any]]:
+def imported(out: Path, finds: Iterator[ReadResult], **options: Any) -> tuple[Import, dict[str, Any]]:
     """One import; what it did, and its report."""
     folder = OutputFolder(out)
     folder.open()
@@ -86,7 +86,7 @@ def test_a_package_at_which_the_importer_fails_stops_no_other(tmp_path: Path, na
 
 def test_a_project_at_which_the_importer_fails_stops_no_package(tmp_path: Path) -> None:
     """It is told above the packages."""
-    finds = [Found(source="/in", project=Project(name="Broken", path="/in")), *found("Last")]
+    finds = [ReadResult(source="/in", project=Project(name="Broken", path="/in")), *found("Last")]
     done, report = imported(tmp_path, iter(finds))
     assert [one["code"] for one in report["findings"]] == ["importer-failed"]
     assert [one["name"] for one in report["packages"]] == ["Last"]
@@ -96,7 +96,7 @@ def test_a_project_at_which_the_importer_fails_stops_no_package(tmp_path: Path) 
 def test_reading_that_fails_is_told_and_what_was_read_is_there(tmp_path: Path) -> None:
     """The report says that it is not the whole."""
 
-    def breaking() -> Iterator[Found]:
+    def breaking() -> Iterator[ReadResult]:
         yield from found("First")
         raise IndexError("list index out of range")
 
@@ -109,8 +109,8 @@ def test_reading_that_fails_is_told_and_what_was_read_is_there(tmp_path: Path) -
 def test_what_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
     """And copies are told, too."""
     finds = [
-        Found(source="x.dtsx", error=PackageError("x.dtsx is empty.", remedy="Save it again.")),
-        Found(source="bin/1.dtsx", duplicate_of="1.dtsx"),
+        ReadResult(source="x.dtsx", error=PackageError("x.dtsx is empty.", remedy="Save it again.")),
+        ReadResult(source="bin/1.dtsx", duplicate_of="1.dtsx"),
     ]
     done, report = imported(tmp_path, iter(finds))
     assert report["unreadable"] == [{"source": "x.dtsx", "message": "x.dtsx is empty.", "remedy": "Save it again."}]
@@ -184,7 +184,7 @@ def test_packages_without_mail_need_nobody(tmp_path: Path) -> None:
 def test_one_package_at_a_time_is_in_memory(tmp_path: Path) -> None:
     """However many there are, and however large they are."""
     note = Finding(code="dangling-connection-manager", severity=Severity.NOTE, where="Package", text="x" * 100_000)
-    finds = (Found(source="x", package=package(f"P{number}", note)) for number in range(300))
+    finds = (ReadResult(source="x", package=package(f"P{number}", note)) for number in range(300))
     tracemalloc.start()
     try:
         imported(tmp_path, finds)

@@ -19,9 +19,9 @@ from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis import command
 from airflow_provider_smtpcm.ssis.import_packages import Converted, make_converter
 from airflow_provider_smtpcm.ssis.model import Package, Project
-from airflow_provider_smtpcm.ssis.reading import tree
-from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package
-from airflow_provider_smtpcm.ssis.reading.xml import Node
+from airflow_provider_smtpcm.ssis.reading import discovery
+from airflow_provider_smtpcm.ssis.reading.packages import ReadOptions, build_package
+from airflow_provider_smtpcm.ssis.reading.xml import Element
 from benchmarks.ssis_spoilt import spoil
 from benchmarks.ssis_tree import make_tree
 from tests.documents.pages import DOCS, blocks_of
@@ -196,12 +196,12 @@ def test_a_package_at_which_the_reading_fails_stops_no_other(
 ) -> None:
     """It is named, with a request to report it."""
 
-    def breaking(root: Node, path: str, around: Surroundings) -> Package:
+    def breaking(root: Element, path: str, options: ReadOptions) -> Package:
         if "load 1" in path:
             raise IndexError("list index out of range")
-        return build_package(root, path, around)
+        return build_package(root, path, options)
 
-    monkeypatch.setattr(tree, "build_package", breaking)
+    monkeypatch.setattr(discovery, "build_package", breaking)
     assert main(["import-ssis", str(many_packages), "--out", str(tmp_path / "out")]) == 3
     said = " ".join(capsys.readouterr().out.split())
     assert "load 1.dtsx: The importer itself failed here: IndexError: list index out of range" in said

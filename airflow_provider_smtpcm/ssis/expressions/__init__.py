@@ -1,33 +1,81 @@
-"""The expression language of SSIS: `parse`, `evaluate`, and `to_jinja`, which says the same as a template."""
+"""The expression language of SSIS: parsing, evaluation, and translation to Jinja templates.
+
+Everything that other packages use is here; the modules inside are internal.
+"""
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
-from airflow_provider_smtpcm.ssis.expressions.jinja import (
-    JinjaName,
-    Translation,
-    condition_to_jinja,
-    protected,
-    to_jinja,
+from airflow_provider_smtpcm.ssis.expressions.ast import (
+    Call,
+    Cast,
+    Conditional,
+    Expression,
+    Literal,
+    Name,
+    Null,
+    Operation,
+    Unary,
+    children,
+    find_leading_strings,
+    find_variables,
+    merge_strings,
+    replace_names,
+    replace_strings,
+    unparse,
+    walk,
 )
-from airflow_provider_smtpcm.ssis.expressions.parser import Expression, parse, to_text, variables_of
+from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
+from airflow_provider_smtpcm.ssis.expressions.functions import call_function
+from airflow_provider_smtpcm.ssis.expressions.jinja import JinjaName, escape_template, quote_string
+from airflow_provider_smtpcm.ssis.expressions.operators import apply_binary, apply_unary
+from airflow_provider_smtpcm.ssis.expressions.parser import parse
+from airflow_provider_smtpcm.ssis.expressions.system_variables import (
+    TemplateContext,
+    is_system_variable,
+    resolve_system_variable,
+)
+from airflow_provider_smtpcm.ssis.expressions.translate import Translation, condition_to_jinja, to_jinja
 from airflow_provider_smtpcm.ssis.expressions.types import DataType, ExpressionError, NotTranslatable, TypeSpec
-from airflow_provider_smtpcm.ssis.expressions.values import Value
+from airflow_provider_smtpcm.ssis.expressions.values import Value, cast, to_bool, to_value
 
 __all__ = [
+    "Call",
+    "Cast",
+    "Conditional",
     "DataType",
     "Expression",
     "ExpressionError",
     "JinjaName",
+    "Literal",
+    "Name",
     "NotTranslatable",
+    "Null",
+    "Operation",
+    "TemplateContext",
     "Translation",
     "TypeSpec",
+    "Unary",
     "Value",
+    "apply_binary",
+    "apply_unary",
+    "call_function",
+    "cast",
+    "children",
     "condition_to_jinja",
+    "escape_template",
     "evaluate",
+    "find_leading_strings",
+    "find_variables",
+    "is_system_variable",
+    "merge_strings",
     "parse",
-    "protected",
+    "quote_string",
+    "replace_names",
+    "replace_strings",
+    "resolve_system_variable",
+    "to_bool",
     "to_jinja",
-    "to_text",
-    "variables_of",
+    "to_value",
+    "unparse",
+    "walk",
 ]

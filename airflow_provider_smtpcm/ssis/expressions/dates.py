@@ -1,7 +1,7 @@
-"""Dates and times: reading them from text, converting them, and the date functions.
+"""Dates and times: parsing, conversion between types, and the date functions.
 
 Microsoft: the pages of DATEADD, DATEDIFF and DATEPART; "Integration Services Data Types", "Converting Date/Time Data
-Types". Seconds have six digits here, of the seven that some types hold.
+Types". Precision is a microsecond, although some types have a seventh digit.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import calendar
 import datetime as dt
 import re
 
-from airflow_provider_smtpcm.ssis.expressions.types import DATES, TIMES, DataType, ExpressionError, TypeSpec
-from airflow_provider_smtpcm.ssis.expressions.values import Value, kind_of
+from airflow_provider_smtpcm.ssis.expressions.types import TIMES, DataType, ExpressionError, TypeSpec
 
-_PARTS = {
+# Each datepart with its abbreviations.
+_DATEPARTS = {
     "year": ("yy", "yyyy"),
     "quarter": ("qq", "q"),
     "month": ("mm", "m"),
@@ -26,41 +26,49 @@ _PARTS = {
     "second": ("ss", "s"),
     "millisecond": ("ms",),
 }
-_PART_OF = {name: part for part, short in _PARTS.items() for name in (part, *short)}
+_DATEPART_OF = {name: part for part, short in _DATEPARTS.items() for name in (part, *short)}
 _TIME = r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.:](\d{1,9}))?)?(?:\s*([aApP][mM]))?"
 _OFFSET = r"(?:\s*([+-])\s*(\d{1,2}):(\d{2}))?"
 _ISO = re.compile(rf"(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}})(?:[T\s]\s*{_TIME}{_OFFSET})?")
-# The US English order; SSIS takes the order of the package's locale.
+# In US English order; SSIS takes the order of the package's locale.
 _US = re.compile(rf"(\d{{1,2}})[-/](\d{{1,2}})[-/](\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
-_CLOCK = re.compile(_TIME)
-_SECONDS = {"hour": 3600, "minute": 60, "second": 1}
+_TIME_ONLY = re.compile(_TIME)
+_SECONDS_IN = {"hour": 3600, "minute": 60, "second": 1}
 
 
 def now(*, utc: bool = False) -> dt.datetime:
-    """GETDATE and GETUTCDATE: this moment in the local time of this machine, or in UTC, to the millisecond."""
+    """Return the current time, naive and to the millisecond.
+
+    Args:
+        utc: in UTC, as GETUTCDATE does; otherwise in this machine's time zone, as GETDATE does.
+    """
     moment = dt.datetime.now(tz=dt.UTC)
     moment = (moment if utc else moment.astimezone()).replace(tzinfo=None)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def read(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
-    """The date or time that a text says, for a type.
+def parse_date(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
+    """Parse a text as a date or time of the given type.
+
+    Args:
+        text: in ISO or US English order, or a time alone.
+        type_: its digits of a second are kept.
 
     Raises:
-        ExpressionError: it says none.
+        ExpressionError: the text is no date or time.
     """
     text = text.strip()
     try:
-        if type_.type in TIMES and (match := _CLOCK.fullmatch(text)):
-            return convert(_clock(match.groups()), type_)
-        return convert(_moment(text), type_)
+        if type_.type in TIMES and (match := _TIME_ONLY.fullmatch(text)):
+            return convert_date(_build_time(match.groups()), type_)
+        return convert_date(_parse_moment(text), type_)
     except ValueError:
         form = "hh:mm:ss" if type_.type in TIMES else "yyyy-mm-dd hh:mm:ss"
         message = f"The text '{text:.60}' is no {type_.type}."
         raise ExpressionError(message, remedy=f"Write it as {form}.") from None
 
 
-def _clock(groups: tuple[str | None, ...]) -> dt.time:
+def _build_time(groups: tuple[str | None, ...]) -> dt.time:
     hour, minute, second, fraction, half = groups
     if hour is None:
         return dt.time()
@@ -72,14 +80,14 @@ def _clock(groups: tuple[str | None, ...]) -> dt.time:
     return dt.time(hours, int(minute or 0), int(second or 0), int((fraction or "0").ljust(6, "0")[:6]))
 
 
-def _moment(text: str) -> dt.datetime:
+def _parse_moment(text: str) -> dt.datetime:
     if match := _ISO.fullmatch(text):
         year, month, day, *rest = match.groups()
     elif match := _US.fullmatch(text):
         month, day, year, *rest = match.groups()
     else:
         raise ValueError
-    moment = dt.datetime.combine(dt.date(int(year), int(month), int(day)), _clock(tuple(rest[:5])))
+    moment = dt.datetime.combine(dt.date(int(year), int(month), int(day)), _build_time(tuple(rest[:5])))
     sign, hours, minutes = rest[5:]
     if sign is None:
         return moment
@@ -89,55 +97,62 @@ def _moment(text: str) -> dt.datetime:
     return moment.replace(tzinfo=dt.timezone(-offset if sign == "-" else offset))
 
 
-def convert(found: dt.datetime | dt.date | dt.time, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
-    """A date or time as another type has it: what does not fit is cut off, what is missing is zero, or today."""
-    if isinstance(found, dt.time):
+def convert_date(value: dt.datetime | dt.date | dt.time, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
+    """Convert a date or time to another type.
+
+    Digits of a second that the type lacks are cut off. A missing time is midnight, a missing date is today.
+    """
+    if isinstance(value, dt.time):
         if type_.type in TIMES:
-            return found.replace(microsecond=_cut(found.microsecond, type_))
-        found = dt.datetime.combine(now().date(), found)
-    elif not isinstance(found, dt.datetime):
-        found = dt.datetime.combine(found, dt.time())
+            return value.replace(microsecond=_truncate(value.microsecond, type_))
+        value = dt.datetime.combine(now().date(), value)
+    elif not isinstance(value, dt.datetime):
+        value = dt.datetime.combine(value, dt.time())
     if type_.type in TIMES:
-        return found.time().replace(microsecond=_cut(found.microsecond, type_))
+        return value.time().replace(microsecond=_truncate(value.microsecond, type_))
     if type_.type is DataType.DBDATE:
-        return found.date()
+        return value.date()
     if type_.type is DataType.DBTIMESTAMPOFFSET:
         # "Sets the time zone field to zero": what has no offset is taken for UTC.
-        found = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+        value = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
     else:
-        found = found.replace(tzinfo=None)
+        value = value.replace(tzinfo=None)
     if type_.type is DataType.DATE:
-        return found
-    return found.replace(microsecond=_cut(found.microsecond, type_))
+        return value
+    return value.replace(microsecond=_truncate(value.microsecond, type_))
 
 
-def _cut(microsecond: int, type_: TypeSpec) -> int:
+def _truncate(microsecond: int, type_: TypeSpec) -> int:
     step: int = 10 ** max(0, 6 - type_.scale)
     return microsecond // step * step
 
 
-def moment_of(value: Value, function: str) -> dt.datetime:
-    """The moment that a function reads from its argument; a text is read as DT_DBTIMESTAMP."""
-    data = value.data
-    if isinstance(data, str):
-        data = read(data, TypeSpec(DataType.DBTIMESTAMP))
-    if value.type.type not in DATES and not isinstance(data, dt.date):
-        raise ExpressionError(f"{function} takes a date, not {kind_of(value)}.", remedy="Cast it: (DT_DBTIMESTAMP)…")
-    assert isinstance(data, dt.date)
-    moment = data if isinstance(data, dt.datetime) else dt.datetime.combine(data, dt.time())
-    return moment.replace(tzinfo=None)
+def resolve_datepart(name: str, function: str) -> str:
+    """Return the full name of a datepart.
 
+    Args:
+        name: its full name or an abbreviation, in any case.
+        function: whose argument it is, for the error.
 
-def part_of(name: str, function: str) -> str:
-    """The datepart by its full name."""
-    if part := _PART_OF.get(name.strip().lower()):
+    Raises:
+        ExpressionError: there is no such datepart.
+    """
+    if part := _DATEPART_OF.get(name.strip().lower()):
         return part
-    known = ", ".join(f"{part} ({', '.join(short)})" for part, short in _PARTS.items())
+    known = ", ".join(f"{part} ({', '.join(short)})" for part, short in _DATEPARTS.items())
     raise ExpressionError(f"{function} knows no datepart '{name:.40}'.", remedy=f"The dateparts are {known}.")
 
 
-def add(part: str, number: int, moment: dt.datetime) -> dt.datetime:
-    """DATEADD; a day that the new month lacks becomes its last."""
+def date_add(part: str, number: int, moment: dt.datetime) -> dt.datetime:
+    """DATEADD. A day that the resulting month lacks becomes the last of that month.
+
+    Args:
+        part: a full name, as of `resolve_datepart`.
+        number: how many of them; may be negative.
+
+    Raises:
+        ExpressionError: the result is outside of the years 1 to 9999.
+    """
     months = {"year": 12, "quarter": 3, "month": 1}.get(part)
     try:
         if months is not None:
@@ -146,16 +161,20 @@ def add(part: str, number: int, moment: dt.datetime) -> dt.datetime:
             return moment.replace(year=year, month=month + 1, day=day)
         if part == "millisecond":
             return moment + dt.timedelta(milliseconds=number)
-        if part in _SECONDS:
-            return moment + dt.timedelta(seconds=number * _SECONDS[part])
+        if part in _SECONDS_IN:
+            return moment + dt.timedelta(seconds=number * _SECONDS_IN[part])
         return moment + dt.timedelta(days=number * (7 if part == "week" else 1))
     except (OverflowError, ValueError):
         message = f"DATEADD leaves the years 1 to 9999: {number} {part}s from {moment:%d.%m}.{moment.year}."
         raise ExpressionError(message, remedy="Use a smaller number.") from None
 
 
-def difference(part: str, start: dt.datetime, end: dt.datetime) -> int:  # noqa: PLR0911 - one for each part
-    """DATEDIFF: how many borders of a part lie between; a week begins on Sunday."""
+def date_diff(part: str, start: dt.datetime, end: dt.datetime) -> int:  # noqa: PLR0911 - one for each part
+    """DATEDIFF: the number of boundaries of a datepart between two moments. A week begins on Sunday.
+
+    Args:
+        part: a full name, as of `resolve_datepart`.
+    """
     if part == "year":
         return end.year - start.year
     if part == "quarter":
@@ -169,7 +188,7 @@ def difference(part: str, start: dt.datetime, end: dt.datetime) -> int:  # noqa:
         return days
     if part == "millisecond":
         return days * 86_400_000 + _milliseconds(end) - _milliseconds(start)
-    unit = _SECONDS[part] * 1000
+    unit = _SECONDS_IN[part] * 1000
     return days * 86_400_000 // unit + _milliseconds(end) // unit - _milliseconds(start) // unit
 
 
@@ -177,8 +196,12 @@ def _milliseconds(moment: dt.datetime) -> int:
     return ((moment.hour * 60 + moment.minute) * 60 + moment.second) * 1000 + moment.microsecond // 1000
 
 
-def part(name: str, moment: dt.datetime) -> int:
-    """DATEPART; Sunday is weekday 1, and the first of January lies in week 1, which ends on Saturday."""
+def date_part(name: str, moment: dt.datetime) -> int:
+    """DATEPART. Sunday is weekday 1; January 1 is in week 1, which ends on Saturday.
+
+    Args:
+        name: a full name, as of `resolve_datepart`.
+    """
     january = moment.replace(month=1, day=1)
     return {
         "year": moment.year,
@@ -186,7 +209,7 @@ def part(name: str, moment: dt.datetime) -> int:
         "month": moment.month,
         "dayofyear": moment.timetuple().tm_yday,
         "day": moment.day,
-        "week": difference("week", january, moment) + 1,
+        "week": date_diff("week", january, moment) + 1,
         "weekday": moment.isoweekday() % 7 + 1,
         "hour": moment.hour,
         "minute": moment.minute,

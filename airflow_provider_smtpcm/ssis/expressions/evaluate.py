@@ -1,17 +1,14 @@
-"""Works out an SSIS expression with given variables, as SSIS does.
+"""Evaluates an SSIS expression with given variables, as SSIS does.
 
-What differs: only the chosen branch of `?:` is looked at, and so is the right side of `&&` and `||` where the left one
-decides; SSIS checks the types of all of them when it parses.
+One difference: only the selected branch of `?:` is evaluated, and the right side of `&&` and `||` only where the left
+one does not decide; SSIS checks the types of all of them when it parses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from airflow_provider_smtpcm.ssis.expressions.casts import cast
-from airflow_provider_smtpcm.ssis.expressions.functions import call
-from airflow_provider_smtpcm.ssis.expressions.operators import binary, logical, unary
-from airflow_provider_smtpcm.ssis.expressions.parser import (
+from airflow_provider_smtpcm.ssis.expressions.ast import (
     Call,
     Cast,
     Conditional,
@@ -21,49 +18,51 @@ from airflow_provider_smtpcm.ssis.expressions.parser import (
     Null,
     Operation,
     Unary,
-    parse,
 )
-from airflow_provider_smtpcm.ssis.expressions.types import ExpressionError
-from airflow_provider_smtpcm.ssis.expressions.values import BOOL, WSTR, Value, truth, value_of
+from airflow_provider_smtpcm.ssis.expressions.functions import call_function
+from airflow_provider_smtpcm.ssis.expressions.operators import apply_binary, apply_logical, apply_unary
+from airflow_provider_smtpcm.ssis.expressions.parser import parse
+from airflow_provider_smtpcm.ssis.expressions.types import BOOL, WSTR, ExpressionError
+from airflow_provider_smtpcm.ssis.expressions.values import Value, cast, to_bool, to_value
 
 
 def evaluate(expression: str | Expression, variables: Mapping[str, object] | None = None) -> Value:
-    """The value of an expression.
+    """Return the value of an expression.
 
     Args:
-        expression: its text, or its tree.
-        variables: by their full names (`User::X`, `System::X`, `$Project::X`); a name without a namespace is looked
-            for as it stands, then in `User` and `System`. Values of Python, or `Value` where the type matters.
+        expression: its text, or its syntax tree.
+        variables: by their full names (`User::X`, `System::X`, `$Project::X`). A name without a namespace is looked up
+            as it is, then in `User` and in `System`. Values are Python objects, or `Value` where the type matters.
 
     Raises:
-        ExpressionError: it cannot be read, a variable is missing, or it has no value.
+        ExpressionError: it cannot be parsed, a variable is missing, or the evaluation fails.
     """
     if not isinstance(expression, str):
-        return _value(expression, variables or {})
+        return _evaluate(expression, variables or {})
     tree = parse(expression)
     try:
-        return _value(tree, variables or {})
+        return _evaluate(tree, variables or {})
     except ExpressionError as error:
         if error.text is None and error.position is not None:
             error.text = expression
         raise
 
 
-def _value(node: Expression, variables: Mapping[str, object]) -> Value:  # noqa: C901, PLR0911 - one for each node
+def _evaluate(node: Expression, variables: Mapping[str, object]) -> Value:  # noqa: C901, PLR0911 - one for each node
     try:
         match node:
             case Operation():
-                return _operation(node, variables)
+                return _evaluate_operation(node, variables)
             case Call():
-                return call(node.function, tuple(_value(argument, variables) for argument in node.arguments))
+                return call_function(node.function, tuple(_evaluate(one, variables) for one in node.arguments))
             case Cast():
-                return cast(_value(node.operand, variables), node.type)
+                return cast(_evaluate(node.operand, variables), node.type)
             case Unary():
-                return unary(node.operator, _value(node.operand, variables))
+                return apply_unary(node.operator, _evaluate(node.operand, variables))
             case Conditional():
-                return _conditional(node, variables)
+                return _evaluate_conditional(node, variables)
             case Name():
-                return _variable(node.name, variables)
+                return _look_up(node.name, variables)
             case Null():
                 return Value(node.type, None)
             case Literal():
@@ -74,26 +73,26 @@ def _value(node: Expression, variables: Mapping[str, object]) -> Value:  # noqa:
         raise
 
 
-def _variable(name: str, variables: Mapping[str, object]) -> Value:
-    for known in (name, f"User::{name}", f"System::{name}") if "::" not in name else (name,):
-        if known in variables:
-            return value_of(variables[known])
-    alike = [known for known in variables if known.lower() == name.lower()]
-    remedy = f"Names have their case: did you mean {alike[0]}?" if alike else "Give it a value."
+def _look_up(name: str, variables: Mapping[str, object]) -> Value:
+    for candidate in (name, f"User::{name}", f"System::{name}") if "::" not in name else (name,):
+        if candidate in variables:
+            return to_value(variables[candidate])
+    similar = [known for known in variables if known.lower() == name.lower()]
+    remedy = f"Names have their case: did you mean {similar[0]}?" if similar else "Give it a value."
     raise ExpressionError(f"The variable {name} is not known.", remedy=remedy)
 
 
-def _operation(node: Operation, variables: Mapping[str, object]) -> Value:
-    left = _value(node.first, variables)
-    if all(sign == "+" for sign, _, _ in node.rest) and left.type == WSTR:
-        return _text(left, node, variables)
+def _evaluate_operation(node: Operation, variables: Mapping[str, object]) -> Value:
+    left = _evaluate(node.first, variables)
+    if node.is_sum and left.type == WSTR:
+        return _evaluate_concatenation(left, node, variables)
     for sign, operand, position in node.rest:
         try:
             if sign in {"&&", "||"} and left.data is (sign == "||"):
-                # The left side decides; its type is checked all the same.
-                left = logical(sign, left, Value(BOOL, None))
+                # The left side decides. Its type is checked all the same.
+                left = apply_logical(sign, left, Value(BOOL, None))
             else:
-                left = binary(sign, left, _value(operand, variables))
+                left = apply_binary(sign, left, _evaluate(operand, variables))
         except ExpressionError as error:
             if error.position is None:
                 error.position = position
@@ -101,30 +100,29 @@ def _operation(node: Operation, variables: Mapping[str, object]) -> Value:
     return left
 
 
-def _text(left: Value, node: Operation, variables: Mapping[str, object]) -> Value:
-    """A chain of `+` that begins with a text: joined once, since a body has thousands of parts."""
-    parts = [left]
+def _evaluate_concatenation(left: Value, node: Operation, variables: Mapping[str, object]) -> Value:
+    """Evaluate a chain of `+` that begins with a string. Its thousands of parts are joined once, in linear time."""
+    values = [left]
     for sign, operand, position in node.rest:
-        right = _value(operand, variables)
+        right = _evaluate(operand, variables)
         try:
-            # The type is checked by the pair; the text is not built up by it.
-            joined = binary(sign, Value(WSTR, ""), right)
+            # Checks the operand's type, and converts it to a string.
+            values.append(apply_binary(sign, Value(WSTR, ""), right))
         except ExpressionError as error:
             if error.position is None:
                 error.position = position
             raise
-        parts.append(joined)
-    if any(part.data is None for part in parts):
+    if any(value.data is None for value in values):
         return Value(WSTR, None)
-    return Value(WSTR, "".join(str(part.data) for part in parts))
+    return Value(WSTR, "".join(str(value.data) for value in values))
 
 
-def _conditional(node: Conditional, variables: Mapping[str, object]) -> Value:
+def _evaluate_conditional(node: Conditional, variables: Mapping[str, object]) -> Value:
     for test, chosen in node.arms:
-        found = _value(test, variables)
-        if found.data is None and found.type == BOOL:
-            # The result has the type of what could have been chosen; where that fails, no type can be told.
-            return Value(_value(chosen, variables).type, None)
-        if truth(found):
-            return _value(chosen, variables)
-    return _value(node.otherwise, variables)
+        condition = _evaluate(test, variables)
+        if condition.data is None and condition.type == BOOL:
+            # A null condition gives a null of the branch's type.
+            return Value(_evaluate(chosen, variables).type, None)
+        if to_bool(condition):
+            return _evaluate(chosen, variables)
+    return _evaluate(node.otherwise, variables)

@@ -1,171 +1,266 @@
-"""Says an SSIS expression as a Jinja template: literals as text, plain Jinja where that does the same, else our macros.
+r"""Jinja expressions and templates as text: quoting, escaping, and the types of values before a template is rendered.
 
-`"Failed: " + @[System::PackageName] + " at " + (DT_WSTR,30)GETDATE()` becomes
-`Failed: {{ dag.dag_id }} at {{ ssis.text(ssis.getdate(), 30) }}`; `ssis` is `airflow_provider_smtpcm.ssis.macros`.
-Rendering gives what `evaluate` gives, and nothing for a null.
+Jinja drops one newline at the end of a template, and turns every line ending into `\n`. Templates built here keep the
+last newline; of `\r\n` they keep the `\n` alone, which is a line ending all the same in a mail.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
-from airflow_provider_smtpcm.ssis.expressions.parser import Conditional, Expression, Operation, parse
-from airflow_provider_smtpcm.ssis.expressions.pieces import JinjaName, Kind, Piece, protected
-from airflow_provider_smtpcm.ssis.expressions.translate import Translator, check_depth, constant_value
-from airflow_provider_smtpcm.ssis.expressions.types import NotTranslatable
+from airflow_provider_smtpcm.ssis.expressions.types import (
+    DATES,
+    NUMBERS,
+    STRINGS,
+    TIMES,
+    DataType,
+    NotTranslatable,
+    TypeSpec,
+)
 
-__all__ = ["JinjaName", "Translation", "condition_to_jinja", "protected", "to_jinja"]
+# Maximum nesting of a Jinja expression: a little deeper, and Python's own parser refuses what Jinja compiles it to.
+MAX_DEPTH = 22
 
-_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_NEEDS_ESCAPE = re.compile(r"\{[{%#]|\{\Z|\r(?!\n)|[\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\xa0\u2028\u2029\ufeff]")
+_NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_PRIMARY = re.compile(r"[A-Za-z_]\w*(?:\.\w+|\[(?:'[^'\\]*'|\d+)\])*")
+_STRING_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+
+
+def escape_template(text: str, *, ends: bool = True) -> str:
+    """Return the template that renders to a text.
+
+    Args:
+        text: the text.
+        ends: whether the template ends with it.
+    """
+    text = _NEEDS_ESCAPE.sub(lambda found: f"{{{{ {quote_string(found[0])} }}}}", text).replace("\r\n", "\n")
+    if ends and text.endswith("\n"):
+        text = f"{text[:-1]}{{{{ '\\n' }}}}"
+    return text
+
+
+def quote_string(text: str) -> str:
+    """Return a text as a string literal of Jinja, on one line."""
+    text = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{_CONTROL.sub(_escape_control, text)}'"
+
+
+def _escape_control(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return _NAMED_ESCAPES.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+class JinjaType(StrEnum):
+    """The type of a Jinja expression's value, as error messages name it."""
+
+    TEXT = "a text"
+    WHOLE = "a whole number (DT_I4)"
+    NUMBER = "a number"
+    BOOL = "a Boolean"
+    DATE = "a date"
+    OTHER = "a value"
+    UNKNOWN = "a value of unknown type"
+
+
+def find_jinja_type(type_: DataType | None) -> JinjaType:
+    """Return the type of an SSIS type in Jinja."""
+    if type_ is None:
+        return JinjaType.UNKNOWN
+    if type_ in STRINGS:
+        return JinjaType.TEXT
+    if type_ in NUMBERS:
+        return JinjaType.WHOLE if type_ is DataType.I4 else JinjaType.NUMBER
+    if type_ in DATES or type_ in TIMES:
+        return JinjaType.DATE
+    return JinjaType.BOOL if type_ is DataType.BOOL else JinjaType.OTHER
+
+
+def find_common_type(one: JinjaType, other: JinjaType) -> JinjaType:
+    """Return the type of `one if test else other`."""
+    if one is other:
+        return one
+    if {one, other} == {JinjaType.WHOLE, JinjaType.NUMBER}:
+        return JinjaType.NUMBER
+    # If one is a text, both are: the other is a variable of unknown type.
+    is_text = JinjaType.TEXT in {one, other} and JinjaType.UNKNOWN in {one, other}
+    return JinjaType.TEXT if is_text else JinjaType.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Translation:
-    """A template.
+class JinjaName:
+    """What a variable is in a template.
 
     Args:
-        template: the whole text of it.
-        is_template: whether there is anything for Jinja in it; false: it is plain text.
-        text: what of it stands outside of braces, and the literals within.
-        uses_macros: whether the DAG needs `user_defined_macros={"ssis": macros}`.
-        notes: what a reader has to know, one sentence or two each.
+        text: the Jinja expression, without braces, such as `params['Recipients']`.
+        type: its SSIS type, if known; it makes the template simpler.
+        nullable: whether it may be None. A variable of SSIS rarely is.
+        note: what a reader of the template has to know about it.
     """
 
-    template: str
-    is_template: bool
     text: str
-    uses_macros: bool
-    notes: tuple[str, ...]
+    type: DataType | None = None
+    nullable: bool = False
+    note: str = ""
 
 
-def to_jinja(expression: str | Expression, resolve: Callable[[str], JinjaName | str | None]) -> Translation:
-    """The template that says an expression.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JinjaExpression:
+    """A Jinja expression, with what is known of its value before it is rendered.
 
     Args:
-        expression: its text, or its tree.
-        resolve: gives what a variable is in a template (its Jinja expression, without braces), by the name that the
-            expression gives it; None: nothing.
-
-    Raises:
-        ExpressionError: it cannot be read.
-        NotTranslatable: no template says it.
+        code: its text, without braces.
+        type: of its value.
+        nullable: whether the value may be null.
+        native: whether a value that is not null is a Python object, and not a `Value`.
+        primary: whether `[…]`, `|` or an operator can follow the code without parentheses.
+        depth: its nesting, in levels.
+        text: the value, if it is a text that is known.
     """
-    tree = parse(expression) if isinstance(expression, str) else expression
-    translator = Translator(resolve)
-    parts = _Parts()
-    _write(parts, translator, tree)
-    template, is_template = parts.template()
-    notes = tuple(dict.fromkeys(translator.notes))
-    return Translation(
-        template=template,
-        is_template=is_template,
-        text=parts.written_text(),
-        uses_macros=parts.uses_macros,
-        notes=notes,
+
+    code: str
+    type: JinjaType
+    nullable: bool = False
+    native: bool = True
+    primary: bool = True
+    depth: int = 1
+    text: str | None = None
+
+    @property
+    def operand(self) -> str:
+        """The code as an operand, in parentheses where it needs them."""
+        return self.code if self.primary else f"({self.code})"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the value is certain to be a Python object, and not null."""
+        return self.native and not self.nullable
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the value is certain to be a `str`."""
+        return self.is_plain and self.type is JinjaType.TEXT
+
+    def in_parentheses(self) -> JinjaExpression:
+        """Return the expression as an operand."""
+        return replace(self, code=self.operand, primary=True)
+
+    def as_bool(self) -> JinjaExpression:
+        """Return the expression as a Python bool. A Boolean that may be null has to be tested for it before."""
+        if self.type is JinjaType.BOOL and (self.is_plain or self.nullable):
+            return self
+        return call_macro("truth", self, type_=JinjaType.BOOL, nullable=False)
+
+    def check_depth(self) -> None:
+        """Refuse an expression that Jinja cannot compile.
+
+        Raises:
+            NotTranslatable: it is nested too deep.
+        """
+        if self.depth > MAX_DEPTH:
+            raise NotTranslatable(
+                f"The expression is nested {self.depth} levels deep, and Jinja reads {MAX_DEPTH}.",
+                remedy="Work it out in a task before the mail, and pass the result on by XCom.",
+            )
+
+
+def make_literal(value: str | bool | int) -> JinjaExpression:  # noqa: FBT001 - it is the value
+    """Return the literal of a text, a Boolean or a number of DT_I4."""
+    if isinstance(value, bool):
+        return JinjaExpression(code="true" if value else "false", type=JinjaType.BOOL)
+    if isinstance(value, int):
+        return JinjaExpression(code=str(value), type=JinjaType.WHOLE, primary=value >= 0)
+    return JinjaExpression(code=quote_string(value), type=JinjaType.TEXT, text=value)
+
+
+def read_variable(name: JinjaName) -> JinjaExpression:
+    """Return the expression that reads a variable."""
+    type_ = find_jinja_type(name.type)
+    if name.type is None or type_ in {JinjaType.TEXT, JinjaType.BOOL, JinjaType.WHOLE}:
+        primary = _PRIMARY.fullmatch(name.text) is not None
+        return JinjaExpression(code=name.text, type=type_, nullable=name.nullable, primary=primary)
+    # A DT_I8, or a date that is held as a text in a param, has to be given its type.
+    scale = {DataType.NUMERIC: ", 38, 10", DataType.DECIMAL: ", 10"}.get(name.type, "")
+    code = f"ssis.cast({name.text}, '{name.type}'{scale})"
+    return JinjaExpression(code=code, type=type_, nullable=name.nullable, native=False)
+
+
+def call_macro(
+    name: str, *arguments: JinjaExpression | str, type_: JinjaType, nullable: bool, native: bool = True
+) -> JinjaExpression:
+    """Return a call of a macro of `ssis.macros`.
+
+    Args:
+        name: of the macro.
+        arguments: expressions, or Jinja code.
+        type_: of the result.
+        nullable: whether the result may be null.
+        native: whether a result that is not null is a Python object.
+    """
+    codes = [argument if isinstance(argument, str) else argument.code for argument in arguments]
+    depth = 1 + max([one.depth for one in arguments if isinstance(one, JinjaExpression)], default=0)
+    return JinjaExpression(
+        code=f"ssis.{name}({', '.join(codes)})", type=type_, nullable=nullable, native=native, depth=depth
     )
 
 
-class _Parts:
-    """The template as it grows: runs of text, and what Jinja does."""
+def quote_type(spec: TypeSpec) -> list[str]:
+    """Return a type specification as the arguments of the macro `cast`."""
+    return [f"'{spec.type}'", *map(str, spec.parameters)]
+
+
+class TemplateBuilder:
+    """Builds a template of text, expressions and statements."""
 
     __slots__ = ("_parts", "uses_macros")
 
     def __init__(self) -> None:
+        # Each part with whether it is code.
         self._parts: list[tuple[bool, str]] = []
         self.uses_macros = False
 
-    def text(self, text: str) -> None:
-        """Text as it is."""
+    def add_text(self, text: str) -> None:
+        """Add a text that is rendered as it is."""
         if self._parts and not self._parts[-1][0]:
             text = self._parts.pop()[1] + text
         self._parts.append((False, text))
 
-    def code(self, piece: Piece) -> None:
-        """What an expression prints."""
-        if piece.text is not None:
-            self.text(piece.text)
-            return
-        check_depth(piece)
-        # None would be written out by its name.
-        by_name = piece.nullable and piece.native and not piece.code.startswith("ssis.")
-        self.statement("{{ ", f"ssis.text({piece.code})" if by_name else piece.code, " }}")
+    def add_expression(self, expression: JinjaExpression) -> None:
+        """Add an expression whose value is rendered; a null renders to nothing.
 
-    def statement(self, start: str, code: str, end: str) -> None:
-        """Something in braces."""
+        Raises:
+            NotTranslatable: it is nested too deep.
+        """
+        if expression.text is not None:
+            self.add_text(expression.text)
+            return
+        expression.check_depth()
+        # Jinja itself renders a None as "None". A macro's null is a `Value`, which renders to nothing.
+        is_none_possible = expression.nullable and expression.native and not expression.code.startswith("ssis.")
+        code = f"ssis.text({expression.code})" if is_none_possible else expression.code
+        self._add_code(f"{{{{ {code} }}}}")
+
+    def add_statement(self, code: str) -> None:
+        """Add a statement, such as `endif`."""
+        self._add_code(f"{{% {code} %}}")
+
+    def _add_code(self, code: str) -> None:
         self.uses_macros = self.uses_macros or "ssis." in code
-        self._parts.append((True, f"{start}{code}{end}"))
+        self._parts.append((True, code))
 
-    def written_text(self) -> str:
-        """The runs of text, and the literals in braces."""
-        return "".join("".join(_LITERAL.findall(part)) if code else part for code, part in self._parts)
+    def literal_text(self) -> str:
+        """Return the text outside of the braces, and the string literals inside of them."""
+        return "".join("".join(_STRING_LITERAL.findall(part)) if is_code else part for is_code, part in self._parts)
 
-    def template(self) -> tuple[str, bool]:
-        """The whole text, and whether Jinja has anything to do in it."""
+    def build(self) -> tuple[str, bool]:
+        """Return the template, and whether it differs from the text that it renders to."""
         last = len(self._parts) - 1
-        done = [part if code else protected(part, ends=index == last) for index, (code, part) in enumerate(self._parts)]
+        template = "".join(
+            part if is_code else escape_template(part, ends=index == last)
+            for index, (is_code, part) in enumerate(self._parts)
+        )
         plain = "".join(part.replace("\r\n", "\n") for _, part in self._parts)
-        template = "".join(done)
-        return template, any(code for code, _ in self._parts) or template != plain
-
-
-def _write(parts: _Parts, translator: Translator, node: Expression) -> None:
-    """A node at the outermost level, where texts can stand outside of the braces."""
-    if (value := constant_value(node)) is not None:
-        parts.text(str(value))
-        return
-    if isinstance(node, Operation) and all(sign == "+" for sign, _, _ in node.rest):
-        operands = (node.first, *(right for _, right, _ in node.rest))
-        pieces = [translator.piece(operand) for operand in operands]
-        if translator.joins(pieces):
-            for operand, piece in zip(operands, pieces, strict=True):
-                if _is_long(operand):
-                    _write(parts, translator, operand)
-                else:
-                    parts.code(piece)
-            return
-    if isinstance(node, Conditional) and (block := _block(translator, node)):
-        word = "if"
-        for test, chosen in block:
-            parts.statement("{% ", f"{word} {test}", " %}")
-            _write(parts, translator, chosen)
-            word = "elif"
-        parts.statement("{% ", "else", " %}")
-        _write(parts, translator, node.otherwise)
-        parts.statement("{% ", "endif", " %}")
-        return
-    parts.code(translator.piece(node))
-
-
-def _is_long(node: Expression) -> bool:
-    """What reads better in pieces: a chain, or a choice between chains."""
-    if isinstance(node, Conditional):
-        return len(node.arms) > 1 or any(_is_long(part) for part in (node.arms[0][1], node.otherwise))
-    return isinstance(node, Operation) and all(sign == "+" for sign, _, _ in node.rest)
-
-
-def _block(translator: Translator, node: Conditional) -> list[tuple[str, Expression]] | None:
-    """The tests of a choice that is written as `{% if %}`; None where it is not."""
-    if not _is_long(node):
-        return None
-    tests = [translator.condition(test) for test, _ in node.arms]
-    if any(test is None for test in tests):
-        return None
-    return [(test, chosen) for test, (_, chosen) in zip(tests, node.arms, strict=True) if test is not None]
-
-
-def condition_to_jinja(expression: str | Expression, resolve: Callable[[str], JinjaName | str | None]) -> str:
-    """A Boolean expression as a Jinja expression without braces, for an `if`.
-
-    Raises:
-        ExpressionError: it cannot be read.
-        NotTranslatable: no template says it, or it is no Boolean.
-    """
-    tree = parse(expression) if isinstance(expression, str) else expression
-    translator = Translator(resolve)
-    piece = translator.piece(tree)
-    if piece.kind not in {Kind.BOOL, Kind.UNKNOWN}:
-        raise NotTranslatable(f"The condition gives {piece.kind}, no Boolean.", remedy="Compare it with something.")
-    check_depth(piece)
-    return piece.code if piece.plain and piece.kind is Kind.BOOL else f"ssis.is_true({piece.code})"
+        return template, any(is_code for is_code, _ in self._parts) or template != plain

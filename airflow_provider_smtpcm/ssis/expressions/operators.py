@@ -1,7 +1,7 @@
-"""The operators of the expression language on values. Microsoft: the page of each operator, "Implicit Data Conversion".
+"""Operators of the expression language. Microsoft: the page of each operator, "Implicit Data Conversion".
 
-Any operator on a null gives a null, but for `&&` and `||`, which know three truths. Texts are compared by code point,
-where SSIS takes the order of the package's locale for < and >.
+An operator on a null gives a null, except `&&` and `||`, which use three-valued logic. Strings are compared by code
+point, where SSIS takes the order of the package's locale for `<` and `>`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,36 @@ from collections.abc import Callable
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-from airflow_provider_smtpcm.ssis.expressions.casts import EXACT_CONTEXT, as_decimal, as_float, cast, fit_exact
-from airflow_provider_smtpcm.ssis.expressions.tokens import fits
 from airflow_provider_smtpcm.ssis.expressions.types import (
+    BOOL,
     DATES,
     EXACT,
     FLOATS,
+    I4,
     INTEGERS,
     NUMBERS,
     SIGNED,
     STRINGS,
     TIMES,
     UNSIGNED,
+    WSTR,
     DataType,
     ExpressionError,
     TypeSpec,
+    is_in_range,
 )
-from airflow_provider_smtpcm.ssis.expressions.values import BOOL, I4, WSTR, Value, kind_of, text_of
+from airflow_provider_smtpcm.ssis.expressions.values import (
+    DECIMAL_CONTEXT,
+    Value,
+    cast,
+    describe_type,
+    format_value,
+    round_to_type,
+    to_decimal,
+    to_float,
+)
 
-_COMPARE: dict[str, Callable[[Any, Any], object]] = {
+_COMPARISONS: dict[str, Callable[[Any, Any], object]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -38,44 +49,54 @@ _COMPARE: dict[str, Callable[[Any, Any], object]] = {
     "<=": operator.le,
     ">=": operator.ge,
 }
-_BITS: dict[str, Callable[[int, int], int]] = {"&": operator.and_, "^": operator.xor, "|": operator.or_}
+_BITWISE: dict[str, Callable[[int, int], int]] = {"&": operator.and_, "^": operator.xor, "|": operator.or_}
 
 
-def binary(sign: str, left: Value, right: Value) -> Value:
-    """One operator between two values.
+def apply_binary(sign: str, left: Value, right: Value) -> Value:
+    """Return the result of a binary operator.
+
+    Args:
+        sign: the operator.
+        left: the left operand.
+        right: the right operand.
 
     Raises:
-        ExpressionError: the types do not go together, the divisor is zero, or the result does not fit.
+        ExpressionError: the operator does not accept the operands' types, the divisor is zero, or the result is out of
+            range.
     """
     if sign in {"&&", "||"}:
-        return logical(sign, left, right)
-    if sign in _COMPARE:
-        return compare(sign, left, right)
+        return apply_logical(sign, left, right)
+    if sign in _COMPARISONS:
+        return _compare(sign, left, right)
     if sign == "+" and (left.type.type in STRINGS or right.type.type in STRINGS):
-        return concatenate(left, right)
-    if sign in _BITS:
-        return _bits(sign, left, right)
-    return _arithmetic(sign, left, right)
+        return _concatenate(left, right)
+    if sign in _BITWISE:
+        return _apply_bitwise(sign, left, right)
+    return _apply_arithmetic(sign, left, right)
 
 
-def concatenate(left: Value, right: Value) -> Value:
-    """`+` of texts; a date is made a text first, a number has to be cast."""
+def _concatenate(left: Value, right: Value) -> Value:
+    """Concatenate; a date is converted to a text, a number has to be cast."""
     for value in (left, right):
         if value.type.type not in STRINGS | DATES | TIMES:
             raise ExpressionError(
-                f"+ cannot join a text and {kind_of(value)}.", remedy="Cast it to a text: (DT_WSTR,20)…"
+                f"+ cannot join a text and {describe_type(value)}.", remedy="Cast it to a text: (DT_WSTR,20)…"
             )
     if left.data is None or right.data is None:
         return Value(WSTR, None)
-    return Value(WSTR, text_of(left) + text_of(right))
+    return Value(WSTR, format_value(left) + format_value(right))
 
 
-def logical(sign: str, left: Value, right: Value) -> Value:
-    """`&&` and `||` of three truths."""
+def apply_logical(sign: str, left: Value, right: Value) -> Value:
+    """Return the result of `&&` or `||`, in three-valued logic.
+
+    Raises:
+        ExpressionError: an operand is no DT_BOOL.
+    """
     for value in (left, right):
         if value.type.type is not DataType.BOOL:
             raise ExpressionError(
-                f"{sign} takes Booleans, not {kind_of(value)}.", remedy="Compare it, or cast to DT_BOOL."
+                f"{sign} takes Booleans, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
             )
     decisive = sign == "||"
     if decisive in {left.data, right.data}:
@@ -83,60 +104,62 @@ def logical(sign: str, left: Value, right: Value) -> Value:
     return Value(BOOL, None if left.data is None or right.data is None else not decisive)
 
 
-def compare(sign: str, left: Value, right: Value) -> Value:
-    """A comparison; texts are compared with their case, and numbers and dates whatever their types."""
-    one, other = _comparable(sign, left, right)
+def _compare(sign: str, left: Value, right: Value) -> Value:
+    """Compare two values; strings with their case, numbers and dates also where their types differ."""
+    one, other = _coerce_for_comparison(sign, left, right)
     if one.data is None or other.data is None:
         return Value(BOOL, None)
     a, b = one.data, other.data
     if one.type.type in NUMBERS:
         floats = {one.type.type, other.type.type} & FLOATS
-        a, b = (as_float(one), as_float(other)) if floats else (as_decimal(one), as_decimal(other))
-    return Value(BOOL, bool(_COMPARE[sign](a, b)))
+        a, b = (to_float(one), to_float(other)) if floats else (to_decimal(one), to_decimal(other))
+    return Value(BOOL, bool(_COMPARISONS[sign](a, b)))
 
 
-def _comparable(sign: str, left: Value, right: Value) -> tuple[Value, Value]:
+def _coerce_for_comparison(sign: str, left: Value, right: Value) -> tuple[Value, Value]:
     one, other = left.type.type, right.type.type
-    for kinds in (STRINGS, NUMBERS):
-        if one in kinds and other in kinds:
+    for types in (STRINGS, NUMBERS):
+        if one in types and other in types:
             return left, right
     if one in TIMES and other in TIMES:
         return left, right
     if one in DATES and other in DATES:
-        type_ = _common_date(left.type, right.type)
+        type_ = _find_common_date_type(left.type, right.type)
         return cast(left, type_), cast(right, type_)
     # "7/4/2003" == GETDATE() is an example of Microsoft's page of ==.
     if one in STRINGS and other in DATES | TIMES:
-        return _comparable(sign, cast(left, right.type), right)
+        return _coerce_for_comparison(sign, cast(left, right.type), right)
     if one in DATES | TIMES and other in STRINGS:
-        return _comparable(sign, left, cast(right, left.type))
+        return _coerce_for_comparison(sign, left, cast(right, left.type))
     if one is other and (one in {DataType.GUID, DataType.BYTES} or (one is DataType.BOOL and sign in {"==", "!="})):
         return left, right
     raise ExpressionError(
-        f"{sign} cannot compare {kind_of(left)} with {kind_of(right)}.",
+        f"{sign} cannot compare {describe_type(left)} with {describe_type(right)}.",
         remedy="Cast one of them to the type of the other.",
     )
 
 
-def _common_date(left: TypeSpec, right: TypeSpec) -> TypeSpec:
+def _find_common_date_type(left: TypeSpec, right: TypeSpec) -> TypeSpec:
     for type_ in (DataType.DBTIMESTAMPOFFSET, DataType.DBTIMESTAMP2):
         if type_ in {left.type, right.type}:
             return TypeSpec(type_, (7,))
     return left if left == right else TypeSpec(DataType.DBTIMESTAMP)
 
 
-def _bits(sign: str, left: Value, right: Value) -> Value:
+def _apply_bitwise(sign: str, left: Value, right: Value) -> Value:
     for value in (left, right):
         if value.type.type not in INTEGERS:
-            raise ExpressionError(f"{sign} takes whole numbers, not {kind_of(value)}.", remedy="Did you mean && or ||?")
-    type_ = common_number(sign, left.type, right.type)
+            raise ExpressionError(
+                f"{sign} takes whole numbers, not {describe_type(value)}.", remedy="Did you mean && or ||?"
+            )
+    type_ = _find_common_number_type(sign, left.type, right.type)
     if not isinstance(left.data, int) or not isinstance(right.data, int):
         return Value(type_, None)
-    return Value(type_, _BITS[sign](left.data, right.data))
+    return Value(type_, _BITWISE[sign](left.data, right.data))
 
 
-def common_number(sign: str, left: TypeSpec, right: TypeSpec) -> TypeSpec:
-    """The type of what an operator makes of two numbers; for an exact one, without its digits."""
+def _find_common_number_type(sign: str, left: TypeSpec, right: TypeSpec) -> TypeSpec:
+    """Return the type of an arithmetic operator's result; of an exact one, without precision and scale."""
     one, other = left.type, right.type
     if one in FLOATS or other in FLOATS:
         return TypeSpec(DataType.R4 if one is other is DataType.R4 else DataType.R8)
@@ -155,49 +178,63 @@ def common_number(sign: str, left: TypeSpec, right: TypeSpec) -> TypeSpec:
     return TypeSpec(next(type_ for type_, bits in SIGNED.items() if bits == size))
 
 
-def _arithmetic(sign: str, left: Value, right: Value) -> Value:
+def _apply_arithmetic(sign: str, left: Value, right: Value) -> Value:
     for value in (left, right):
         if value.type.type not in NUMBERS:
             remedy = "Use DATEADD or DATEDIFF." if value.type.type in DATES else "Cast it to a number."
-            raise ExpressionError(f"{sign} takes numbers, not {kind_of(value)}.", remedy=remedy)
-    type_ = common_number(sign, left.type, right.type)
+            raise ExpressionError(f"{sign} takes numbers, not {describe_type(value)}.", remedy=remedy)
+    type_ = _find_common_number_type(sign, left.type, right.type)
     if left.data is None or right.data is None:
         return Value(type_, None)
     if sign in "/%" and right.data == 0:
         raise ExpressionError(
-            f"{text_of(left)} {sign} 0 is a division by zero.", remedy="Test the divisor: x == 0 ? … : …"
+            f"{format_value(left)} {sign} 0 is a division by zero.", remedy="Test the divisor: x == 0 ? … : …"
         )
     if type_.type in FLOATS:
-        return float_value(type_, _of_floats(sign, as_float(left), as_float(right)), sign)
+        return check_float(type_, _calculate_floats(sign, to_float(left), to_float(right)), sign)
     if type_.type in EXACT:
-        return _of_exact(sign, left, right, type_)
+        return _calculate_decimals(sign, left, right, type_)
     assert isinstance(left.data, int) and isinstance(right.data, int)
-    return integer_value(type_, _of_integers(sign, left.data, right.data), sign)
+    return check_integer(type_, _calculate_integers(sign, left.data, right.data), sign)
 
 
-def integer_value(type_: TypeSpec, number: int, sign: str) -> Value:
-    """A result, if it fits its type."""
-    if not fits(number, type_.type):
+def check_integer(type_: TypeSpec, number: int, sign: str) -> Value:
+    """Return the result of an operator or function as an integer.
+
+    Args:
+        sign: the operator or the function, for the error.
+
+    Raises:
+        ExpressionError: it is out of the type's range.
+    """
+    if not is_in_range(number, type_.type):
         raise ExpressionError(f"The result of {sign}, {number:.9G}, overflows {type_}.", remedy="Cast to DT_I8 before.")
     return Value(type_, number)
 
 
-def float_value(type_: TypeSpec, number: float, sign: str) -> Value:
-    """A result, if it is a number."""
+def check_float(type_: TypeSpec, number: float, sign: str) -> Value:
+    """Return the result of an operator or function as a float.
+
+    Args:
+        sign: the operator or the function, for the error.
+
+    Raises:
+        ExpressionError: it is infinite, or no number.
+    """
     if not math.isfinite(number):
         raise ExpressionError(f"The result of {sign} overflows {type_}.", remedy="Use smaller numbers.")
-    return Value(type_, as_float(Value(type_, number), type_.type))
+    return Value(type_, to_float(Value(type_, number), type_.type))
 
 
-def _of_integers(sign: str, a: int, b: int) -> int:
+def _calculate_integers(sign: str, a: int, b: int) -> int:
     if sign in "/%":
-        # Towards zero, and the rest has the sign of the dividend, as in C.
+        # Rounded towards zero; the remainder has the sign of the dividend, as in C.
         quotient = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
         return quotient if sign == "/" else a - quotient * b
     return {"+": a + b, "-": a - b, "*": a * b}[sign]
 
 
-def _of_floats(sign: str, a: float, b: float) -> float:
+def _calculate_floats(sign: str, a: float, b: float) -> float:
     try:
         if sign == "/":
             return a / b
@@ -206,10 +243,10 @@ def _of_floats(sign: str, a: float, b: float) -> float:
         return math.inf
 
 
-def _of_exact(sign: str, left: Value, right: Value, type_: TypeSpec) -> Value:
-    """Digits as T-SQL counts them; SSIS's pages do not say otherwise."""
-    a, b = as_decimal(left), as_decimal(right)
-    context = EXACT_CONTEXT
+def _calculate_decimals(sign: str, left: Value, right: Value, type_: TypeSpec) -> Value:
+    """Calculate with T-SQL's precision and scale; Microsoft documents none for SSIS."""
+    a, b = to_decimal(left), to_decimal(right)
+    context = DECIMAL_CONTEXT
     if sign == "/":
         found = context.divide(a, b)
         scale = max(6, left.type.scale + right.type.precision + 1)
@@ -223,27 +260,33 @@ def _of_exact(sign: str, left: Value, right: Value, type_: TypeSpec) -> Value:
         found = context.add(a, b) if sign == "+" else context.subtract(a, b)
         scale = max(left.type.scale, right.type.scale)
     if type_.type is DataType.CY:
-        return Value(type_, fit_exact(found, type_))
+        return Value(type_, round_to_type(found, type_))
     before = max(1, found.adjusted() + 1 if found else 1)
     result = TypeSpec(DataType.NUMERIC, (38, max(0, min(scale, 38 - before))))
-    return Value(result, fit_exact(found, result))
+    return Value(result, round_to_type(found, result))
 
 
-def unary(sign: str, value: Value) -> Value:
-    """`!`, `-` and `~`."""
+def apply_unary(sign: str, value: Value) -> Value:
+    """Return the result of `!`, `-` or `~`.
+
+    Raises:
+        ExpressionError: the operator does not accept the operand's type, or the result is out of range.
+    """
     type_, data = value.type.type, value.data
     if sign == "!":
         if type_ is not DataType.BOOL:
-            raise ExpressionError(f"! takes a Boolean, not {kind_of(value)}.", remedy="Compare it, or cast to DT_BOOL.")
+            raise ExpressionError(
+                f"! takes a Boolean, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
+            )
         return value if data is None else Value(BOOL, not data)
     if type_ not in (INTEGERS if sign == "~" else NUMBERS):
-        raise ExpressionError(f"{sign} takes a number, not {kind_of(value)}.", remedy="Cast it to a number.")
+        raise ExpressionError(f"{sign} takes a number, not {describe_type(value)}.", remedy="Cast it to a number.")
     if data is None:
         return value
     if isinstance(data, int):
         if sign == "-" and type_ in UNSIGNED:
-            return integer_value(common_number("-", value.type, I4), -data, "-")
+            return check_integer(_find_common_number_type("-", value.type, I4), -data, "-")
         bits = (1 << UNSIGNED[type_]) - 1 - data if type_ in UNSIGNED else ~data
-        return integer_value(value.type, -data if sign == "-" else bits, sign)
+        return check_integer(value.type, -data if sign == "-" else bits, sign)
     assert isinstance(data, float | Decimal)
     return Value(value.type, -data)

@@ -1,214 +1,40 @@
-"""Makes the tree of an SSIS expression. Microsoft: "Operator Precedence and Associativity", "Syntax (SSIS)"."""
+"""Tokenizer and parser of SSIS expressions.
+
+Microsoft: "Numeric, string, and Boolean literals", "Identifiers", "Operator Precedence and Associativity",
+"Syntax (SSIS)".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 
-from airflow_provider_smtpcm.ssis.expressions.tokens import Kind, Token, tokens
-from airflow_provider_smtpcm.ssis.expressions.types import DataType, ExpressionError, TypeSpec, fault_of
-
-# folded: An SSIS expression as a tree, and its text again. Chains of operators and of `?:` are flat: a body has
-#   hundreds.
-
-# Microsoft, "Operator Precedence and Associativity", from the loosest to the tightest; all of them left to right.
-LEVELS: tuple[tuple[str, ...], ...] = (
-    ("||",),
-    ("&&",),
-    ("|",),
-    ("^",),
-    ("&",),
-    ("==", "!="),
-    ("<", ">", "<=", ">="),
-    ("+", "-"),
-    ("*", "/", "%"),
+from airflow_provider_smtpcm.ssis.expressions.ast import (
+    PRECEDENCE,
+    PRECEDENCE_LEVELS,
+    Call,
+    Cast,
+    Conditional,
+    Expression,
+    Literal,
+    Name,
+    Null,
+    Operation,
+    Unary,
 )
-LEVEL_OF = {operator: level for level, operators in enumerate(LEVELS) for operator in operators}
+from airflow_provider_smtpcm.ssis.expressions.types import (
+    BOOL,
+    WSTR,
+    DataType,
+    ExpressionError,
+    TypeSpec,
+    find_parameter_fault,
+    is_in_range,
+)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Literal:
-    """A constant: its type, and text, a number or a Boolean."""
-
-    type: TypeSpec
-    value: str | int | float | bool | Decimal
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Null:
-    """`NULL(type)`."""
-
-    type: TypeSpec
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Name:
-    """A variable or a parameter: `User::X`, `System::X`, `$Project::X`, `$Package::X`, or `X` without a namespace."""
-
-    name: str
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cast:
-    """`(type) operand`."""
-
-    type: TypeSpec
-    operand: Expression
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unary:
-    """`!`, `-` or `~` before an operand."""
-
-    operator: str
-    operand: Expression
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """Operators of one level from left to right: `first`, then each operator with its right side and its position."""
-
-    first: Expression
-    rest: tuple[tuple[str, Expression, int], ...]
-
-    @property
-    def position(self) -> int:
-        """Where it begins."""
-        return self.first.position
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditional:
-    """`a ? b : c ? d : e`: each condition with what it chooses, and what is left."""
-
-    arms: tuple[tuple[Expression, Expression], ...]
-    otherwise: Expression
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A function by its name in capitals."""
-
-    function: str
-    arguments: tuple[Expression, ...]
-    position: int = 0
-
-
-Expression = Literal | Null | Name | Cast | Unary | Operation | Conditional | Call
-
-_ESCAPES = {
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\v": "\\v",
-    '"': '\\"',
-    "\\": "\\\\",
-}
-
-
-def children(node: Expression) -> tuple[Expression, ...]:
-    """The parts that a node is made of."""
-    match node:
-        case Cast() | Unary():
-            return (node.operand,)
-        case Operation():
-            return (node.first, *(right for _, right, _ in node.rest))
-        case Conditional():
-            return (*(part for arm in node.arms for part in arm), node.otherwise)
-        case Call():
-            return node.arguments
-        case _:
-            return ()
-
-
-def walk(node: Expression) -> Iterator[Expression]:
-    """The node and all that it is made of."""
-    todo = [node]
-    while todo:
-        found = todo.pop()
-        yield found
-        todo += reversed(children(found))
-
-
-def variables_of(node: Expression) -> tuple[str, ...]:
-    """The variables and parameters that an expression reads, each once, in the order of its text."""
-    return tuple(dict.fromkeys(found.name for found in walk(node) if isinstance(found, Name)))
-
-
-def to_text(node: Expression) -> str:  # noqa: PLR0911 - one for each node
-    """The expression in SSIS's own language; `parse` makes the same tree of it."""
-    match node:
-        case Literal():
-            return _literal(node)
-        case Null():
-            return f"NULL({node.type})"
-        case Name():
-            return f"@[{node.name}]"
-        case Cast():
-            return f"({node.type}){_operand(node.operand)}"
-        case Unary():
-            return f"{node.operator}{_operand(node.operand)}"
-        case Operation():
-            level = LEVEL_OF[node.rest[0][0]]
-            parts = [_at(node.first, level), *(f"{sign} {_at(right, level)}" for sign, right, _ in node.rest)]
-            return " ".join(parts)
-        case Conditional():
-            arms = [f"{_within(test)} ? {_within(chosen)} : " for test, chosen in node.arms]
-            return "".join([*arms, _within(node.otherwise)])
-        case Call():
-            return f"{node.function}({', '.join(map(to_text, node.arguments))})"
-
-
-def _literal(node: Literal) -> str:
-    value = node.value
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, str):
-        return '"' + "".join(_escaped(char) for char in value) + '"'
-    if isinstance(value, Decimal):
-        text = f"{value:f}"
-        return text if "." in text else f"{text}."
-    if isinstance(value, float):
-        return f"{value:.17e}" + ("F" if node.type.type is DataType.R4 else "")
-    suffixes = {DataType.UI4: "U", DataType.I8: "L", DataType.UI8: "UL"}
-    return f"{value}{suffixes.get(node.type.type, '')}"
-
-
-def _escaped(char: str) -> str:
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    return f"\\x{ord(char):04x}" if char < " " else char
-
-
-def _operand(node: Expression) -> str:
-    text = to_text(node)
-    return f"({text})" if isinstance(node, Operation | Conditional) else text
-
-
-def _at(node: Expression, level: int) -> str:
-    text = to_text(node)
-    loose = isinstance(node, Conditional) or (isinstance(node, Operation) and LEVEL_OF[node.rest[0][0]] <= level)
-    return f"({text})" if loose else text
-
-
-def _within(node: Expression) -> str:
-    text = to_text(node)
-    return f"({text})" if isinstance(node, Conditional) else text
-
-
-# folded: here began the module itself
-
-# How deep parentheses, calls, casts and signs may be nested in one another. Chains of operators have no limit.
+# Maximum nesting of parentheses, calls, casts and signs. Chains of operators have no limit.
 MAX_DEPTH = 50
 
 # Each function with the number of its arguments.
@@ -221,217 +47,390 @@ FUNCTIONS = {
     **dict.fromkeys(["FINDSTRING", "REPLACE", "SUBSTRING", "TOKEN", "DATEADD", "DATEDIFF"], 3),
 }
 
+_SPACE = re.compile(r"[\s\ufeff]+")
+_VARIABLE = re.compile(r"@(?:\[([^\[\]]*)\]|([^\W\d][\w@$#]*))")
+_IDENTIFIER = re.compile(r"\[([^\[\]]*)\]|[^\W\d][\w$#]*")
+_HEXADECIMAL = re.compile(r"0[xX]([0-9a-fA-F]+)([uU]?)")
+_REAL = re.compile(r"(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE][+-]?[0-9]))(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"([0-9]+)([lL][uU]?|[uU][lL]?)?")
+_OPERATOR = re.compile(r"\|\||&&|==|!=|<=|>=|[-+*/%<>&|^!~?:(),]")
+_UNESCAPED = re.compile(r'[^"\\]+')
+_CODE_UNIT = re.compile(r"[0-9a-fA-F]{4}")
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", '"': '"', "\\": "\\"}
+_TYPE_EXAMPLES = "As in (DT_WSTR,30) or (DT_STR,30,1252) or (DT_NUMERIC,10,2) or (DT_DBTIMESTAMP2,3)."
 
-def parse(text: str) -> Expression:
-    """The tree of an expression.
+
+class TokenKind(StrEnum):
+    """Kinds of tokens."""
+
+    NUMBER = "a number"
+    STRING = "a string"
+    VARIABLE = "a variable"
+    IDENTIFIER = "a name"
+    OPERATOR = "an operator"
+    END = "the end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token.
+
+    Args:
+        position: where it begins, in characters.
+        text: as it is written; of an identifier, without its brackets.
+        value: of a literal; of a variable, its name.
+        type: of a number.
+    """
+
+    kind: TokenKind
+    position: int
+    text: str
+    value: str | int | float | Decimal = ""
+    type: TypeSpec | None = None
+
+
+def tokenize(text: str) -> list[Token]:
+    """Return the tokens of an expression; the last one is END.
 
     Raises:
-        ExpressionError: it cannot be read; the error shows where, and says what to write.
+        ExpressionError: something in the text is no token.
     """
-    return _Parser(text).whole()
+    tokens: list[Token] = []
+    position = 0
+    while True:
+        if space := _SPACE.match(text, position):
+            position = space.end()
+        if position >= len(text):
+            return [*tokens, Token(kind=TokenKind.END, position=len(text), text="")]
+        token, position = _read_token(text, position)
+        tokens.append(token)
+
+
+def _read_token(text: str, position: int) -> tuple[Token, int]:
+    char = text[position]
+    if char == '"':
+        return _read_string(text, position)
+    if char == "@":
+        return _read_variable(text, position)
+    if "0" <= char <= "9" or (char == "." and text[position + 1 : position + 2].isdecimal()):
+        return _read_number(text, position)
+    if match := _OPERATOR.match(text, position):
+        return Token(kind=TokenKind.OPERATOR, position=position, text=match[0]), match.end()
+    if match := _IDENTIFIER.match(text, position):
+        return Token(kind=TokenKind.IDENTIFIER, position=position, text=match[1] or match[0]), match.end()
+    message, remedy = f"{char!r} does not belong to the expression language.", "Remove it, or put it in a string."
+    if char in "'‘’“”":
+        message, remedy = f"{char} does not begin a string.", 'Put strings in straight quotation marks: "text".'
+    elif char == "=":
+        message, remedy = "A single = is no operator.", "Write == to compare."
+    elif char == "#":
+        message = "A lineage identifier names a column, and columns exist in a data flow only."
+        remedy = "Read a variable instead: @[User::Name]."
+    raise ExpressionError(message, remedy=remedy, text=text, position=position)
+
+
+def _read_string(text: str, start: int) -> tuple[Token, int]:
+    chars: list[str] = []
+    position = start + 1
+    while position < len(text) and text[position] != '"':
+        if unescaped := _UNESCAPED.match(text, position):
+            chars.append(unescaped[0])
+            position = unescaped.end()
+            continue
+        escape = text[position + 1 : position + 2]
+        if escape == "x":
+            code = _CODE_UNIT.match(text, position + 2)
+            if code is None or code[0] == "0000":
+                message = "\\x takes four hexadecimal digits other than 0000."
+                raise ExpressionError(message, remedy="Write \\x000a for a new line.", text=text, position=position)
+            chars.append(chr(int(code[0], 16)))
+            position = code.end()
+        elif escape in _ESCAPES and escape:
+            chars.append(_ESCAPES[escape])
+            position += 2
+        else:
+            message = f"\\{escape} is no escape sequence."
+            raise ExpressionError(message, remedy="Write \\\\ for a backslash.", text=text, position=position)
+    if position >= len(text):
+        remedy = 'Close it with "; a quotation mark in a string is written \\".'
+        raise ExpressionError("This string does not end.", remedy=remedy, text=text, position=start)
+    value = _SURROGATE.sub("\ufffd", _SURROGATE_PAIR.sub(_combine_surrogates, "".join(chars)))
+    token = Token(kind=TokenKind.STRING, position=start, text=text[start : position + 1], value=value)
+    return token, position + 1
+
+
+def _combine_surrogates(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+
+
+def _read_variable(text: str, position: int) -> tuple[Token, int]:
+    match = _VARIABLE.match(text, position)
+    name = (match[1] if match[1] is not None else match[2]) if match else ""
+    if match is None or not name.strip():
+        message, remedy = "@ is not followed by a variable's name.", "Write @[User::Name], without blanks after @."
+        raise ExpressionError(message, remedy=remedy, text=text, position=position)
+    if text.startswith("::", match.end()):
+        message = "A variable with its namespace stands in brackets."
+        remedy = f"Write @[{name}::Name], not @{name}::Name."
+        raise ExpressionError(message, remedy=remedy, text=text, position=position)
+    return Token(kind=TokenKind.VARIABLE, position=position, text=match[0], value=name), match.end()
+
+
+def _read_number(text: str, position: int) -> tuple[Token, int]:
+    value: int | float | Decimal
+    if match := _HEXADECIMAL.match(text, position):
+        value, end = int(match[1], 16), match.end()
+        type_ = TypeSpec(DataType.UI4 if match[2] else DataType.I4)
+        # The digits are the bits: 0xFFFFFFFF without U is -1 in 32 bits.
+        if not match[2] and 1 << 31 <= value < 1 << 32:
+            value -= 1 << 32
+    elif match := _REAL.match(text, position):
+        value, type_, end = _read_real(text, match)
+    else:
+        match = _INTEGER.match(text, position)
+        assert match is not None
+        value, end = int(match[1][:40]), match.end()
+        suffix = "".join(sorted((match[2] or "").upper()))
+        type_ = TypeSpec({"": DataType.I4, "U": DataType.UI4, "L": DataType.I8, "LU": DataType.UI8}[suffix])
+    number = text[position:end]
+    if end < len(text) and (text[end].isalnum() or text[end] in "_."):
+        message, remedy = f"{text[end]!r} cannot follow the number {number}.", "The suffixes are L, U, UL and F."
+        raise ExpressionError(message, remedy=remedy, text=text, position=end)
+    if isinstance(value, int) and not is_in_range(value, type_.type):
+        message, remedy = f"{number} is too large for {type_}.", "Add the suffix L (or UL), or a decimal point."
+        raise ExpressionError(message, remedy=remedy, text=text, position=position)
+    return Token(kind=TokenKind.NUMBER, position=position, text=number, value=value, type=type_), end
+
+
+def _read_real(text: str, match: re.Match[str]) -> tuple[float | Decimal, TypeSpec, int]:
+    digits, end = match[0], match.end()
+    suffix = text[end : end + 1].upper()
+    if suffix in {"F", "L"} and suffix:
+        return float(digits), TypeSpec(DataType.R4 if suffix == "F" else DataType.R8), end + 1
+    if "e" in digits.lower():
+        value = float(digits)
+        if value in {float("inf"), float("-inf")}:
+            message, remedy = f"{digits} is too large for DT_R8.", "Use a smaller number."
+            raise ExpressionError(message, remedy=remedy, text=text, position=match.start())
+        return value, TypeSpec(DataType.R8), end
+    whole, _, fraction = digits.partition(".")
+    precision = max(len(whole.lstrip("0")) + len(fraction), 1)
+    if precision > 38:
+        message, remedy = f"{digits} has more than the 38 digits of DT_NUMERIC.", "Use fewer digits."
+        raise ExpressionError(message, remedy=remedy, text=text, position=match.start())
+    return Decimal(digits), TypeSpec(DataType.NUMERIC, (precision, len(fraction))), end
+
+
+def parse(text: str) -> Expression:
+    """Return the syntax tree of an expression.
+
+    Raises:
+        ExpressionError: it is not valid; the error shows the position and what to write instead.
+    """
+    return _Parser(text).parse()
 
 
 class _Parser:
-    """Recursive descent by one token; a level of operators is a loop, so that only nesting costs depth."""
+    """Recursive descent with one token of lookahead. Each precedence level is a loop, so only nesting costs depth."""
 
-    __slots__ = ("_at", "_depth", "_text", "_tokens")
+    __slots__ = ("_depth", "_index", "_text", "_tokens")
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = tokens(text)
-        self._at = 0
+        self._tokens = tokenize(text)
+        self._index = 0
         self._depth = 0
 
-    def whole(self) -> Expression:
-        """Everything up to the end."""
+    def parse(self) -> Expression:
+        """Parse the whole text."""
         if len(self._tokens) == 1:
-            raise self._fault(self._here, "The expression is empty.", 'Write a value, such as "text" or @[User::Name].')
-        expression = self._expression()
-        if self._here.kind is not Kind.END:
+            raise self._error(
+                self._current, "The expression is empty.", 'Write a value, such as "text" or @[User::Name].'
+            )
+        expression = self._parse_expression()
+        if self._current.kind is not TokenKind.END:
             remedy = "Put an operator, such as +, before it."
-            if self._here.text == ")":
+            if self._current.text == ")":
                 remedy = "Remove this parenthesis, or open one before it."
-            raise self._fault(self._here, f"{_shown(self._here)} was not expected here.", remedy)
+            raise self._error(self._current, f"{_describe(self._current)} was not expected here.", remedy)
         return expression
 
     @property
-    def _here(self) -> Token:
-        return self._tokens[self._at]
+    def _current(self) -> Token:
+        return self._tokens[self._index]
 
-    def _take(self) -> Token:
-        token = self._tokens[self._at]
-        self._at += 1
+    def _advance(self) -> Token:
+        token = self._tokens[self._index]
+        self._index += 1
         return token
 
-    def _sees(self, *operators: str) -> bool:
-        return self._here.kind is Kind.OPERATOR and self._here.text in operators
+    def _is_at(self, *operators: str) -> bool:
+        return self._current.kind is TokenKind.OPERATOR and self._current.text in operators
 
     def _expect(self, operator: str, remedy: str) -> None:
-        if not self._sees(operator):
-            raise self._fault(self._here, f"'{operator}' was expected, not {_shown(self._here)}.", remedy)
-        self._at += 1
+        if not self._is_at(operator):
+            raise self._error(self._current, f"'{operator}' was expected, not {_describe(self._current)}.", remedy)
+        self._index += 1
 
-    def _expression(self) -> Expression:
+    def _parse_expression(self) -> Expression:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             message = f"The expression is nested more than {MAX_DEPTH} levels deep."
-            raise self._fault(self._here, message, "Remove needless parentheses, or split it over several variables.")
-        first = self._operation()
+            raise self._error(
+                self._current, message, "Remove needless parentheses, or split it over several variables."
+            )
+        first = self._parse_operation()
         arms: list[tuple[Expression, Expression]] = []
         otherwise = first
-        while self._sees("?"):
-            self._take()
-            chosen = self._expression()
+        while self._is_at("?"):
+            self._advance()
+            chosen = self._parse_expression()
             self._expect(":", "A condition has two outcomes: test ? one : other.")
             arms.append((otherwise, chosen))
-            otherwise = self._operation()
+            otherwise = self._parse_operation()
         self._depth -= 1
         if not arms:
             return first
         return Conditional(arms=tuple(arms), otherwise=otherwise, position=first.position)
 
-    def _operation(self) -> Expression:
-        """Operands and operators up to what is neither; then the tightest operators are joined first."""
-        operands = [self._unary()]
-        signs: list[Token] = []
-        while self._here.kind is Kind.OPERATOR and self._here.text in LEVEL_OF:
-            signs.append(self._take())
-            operands.append(self._unary())
-        for operators in reversed(LEVELS):
-            if signs:
-                operands, signs = _joined(operands, signs, operators)
+    def _parse_operation(self) -> Expression:
+        """Parse operands and binary operators, then reduce them from the tightest precedence level to the loosest."""
+        operands = [self._parse_unary()]
+        operators: list[Token] = []
+        while self._current.kind is TokenKind.OPERATOR and self._current.text in PRECEDENCE:
+            operators.append(self._advance())
+            operands.append(self._parse_unary())
+        for level in reversed(PRECEDENCE_LEVELS):
+            if operators:
+                operands, operators = _reduce(operands, operators, level)
         return operands[0]
 
-    def _unary(self) -> Expression:
-        # Signs and casts before an operand, right to left; a loop, since "(DT_WSTR,3)(DT_I4)-!~x" is no nesting to
-        # its writer.
-        before: list[tuple[Token, TypeSpec | None]] = []
+    def _parse_unary(self) -> Expression:
+        # Signs and casts apply from right to left. A loop, not recursion: "(DT_WSTR,3)(DT_I4)-!~x" is not nested.
+        prefixes: list[tuple[Token, TypeSpec | None]] = []
         while True:
-            token = self._here
-            if self._sees("!", "-", "~"):
-                before.append((self._take(), None))
-            elif self._sees("+"):
-                raise self._fault(token, "+ needs a value before it.", "Remove it, or put a value on its left side.")
-            elif self._sees("(") and self._names_a_type(self._at + 1):
-                self._at += 1
-                before.append((token, self._type()))
+            token = self._current
+            if self._is_at("!", "-", "~"):
+                prefixes.append((self._advance(), None))
+            elif self._is_at("+"):
+                raise self._error(token, "+ needs a value before it.", "Remove it, or put a value on its left side.")
+            elif self._is_at("(") and self._is_type_name(self._tokens[self._index + 1]):
+                self._index += 1
+                prefixes.append((token, self._parse_type()))
             else:
                 break
-            if self._depth + len(before) > MAX_DEPTH:
-                raise self._fault(
-                    token, f"More than {MAX_DEPTH} signs and casts stand before one value.", "Remove some."
-                )
-        self._depth += len(before)
-        node = self._primary()
-        self._depth -= len(before)
-        for token, type_ in reversed(before):
+            if self._depth + len(prefixes) > MAX_DEPTH:
+                message = f"More than {MAX_DEPTH} signs and casts stand before one value."
+                raise self._error(token, message, "Remove some.")
+        self._depth += len(prefixes)
+        node = self._parse_primary()
+        self._depth -= len(prefixes)
+        for token, type_ in reversed(prefixes):
             if type_ is not None:
                 node = Cast(type=type_, operand=node, position=token.position)
             else:
                 node = Unary(operator=token.text, operand=node, position=token.position)
         return node
 
-    def _primary(self) -> Expression:
-        token = self._take()
-        if token.kind is Kind.NUMBER:
+    def _parse_primary(self) -> Expression:
+        token = self._advance()
+        if token.kind is TokenKind.NUMBER:
             assert token.type is not None
             return Literal(type=token.type, value=token.value, position=token.position)
-        if token.kind is Kind.STRING:
-            return Literal(type=TypeSpec(DataType.WSTR), value=token.value, position=token.position)
-        if token.kind is Kind.VARIABLE:
+        if token.kind is TokenKind.STRING:
+            return Literal(type=WSTR, value=token.value, position=token.position)
+        if token.kind is TokenKind.VARIABLE:
             return Name(name=str(token.value), position=token.position)
-        if token.kind is Kind.IDENTIFIER:
-            return self._named(token)
-        if token.text == "(" and token.kind is Kind.OPERATOR:
-            inner = self._expression()
+        if token.kind is TokenKind.IDENTIFIER:
+            return self._parse_identifier(token)
+        if token.text == "(" and token.kind is TokenKind.OPERATOR:
+            inner = self._parse_expression()
             self._expect(")", "Close the parenthesis.")
             return inner
-        self._at -= 1
-        message = f"A value was expected, not {_shown(token)}."
-        raise self._fault(token, message, "Write a literal, a variable, a function or a parenthesis here.")
+        self._index -= 1
+        message = f"A value was expected, not {_describe(token)}."
+        raise self._error(token, message, "Write a literal, a variable, a function or a parenthesis here.")
 
-    def _named(self, token: Token) -> Expression:
+    def _parse_identifier(self, token: Token) -> Expression:
+        """Parse TRUE, FALSE, NULL or a function call, whose first token was read."""
         name = token.text.upper()
-        if name in {"TRUE", "FALSE"} and not self._sees("("):
-            return Literal(type=TypeSpec(DataType.BOOL), value=name == "TRUE", position=token.position)
-        if not self._sees("("):
+        if name in {"TRUE", "FALSE"} and not self._is_at("("):
+            return Literal(type=BOOL, value=name == "TRUE", position=token.position)
+        if not self._is_at("("):
             if name in FUNCTIONS or name == "NULL":
-                raise self._fault(token, f"{name} is a function.", f"Write {name}(…).")
+                raise self._error(token, f"{name} is a function.", f"Write {name}(…).")
             remedy = f'A variable is written @[User::{token.text}], a text "{token.text}".'
-            raise self._fault(token, f"{token.text} would be a column, and columns exist in a data flow only.", remedy)
-        self._take()
+            raise self._error(token, f"{token.text} would be a column, and columns exist in a data flow only.", remedy)
+        self._advance()
         if name == "NULL":
-            return Null(type=self._type(), position=token.position)
+            return Null(type=self._parse_type(), position=token.position)
         if name not in FUNCTIONS:
-            raise self._fault(
-                token, f"There is no function {token.text}.", f"The functions are {', '.join(sorted(FUNCTIONS))}."
-            )
+            message = f"There is no function {token.text}."
+            raise self._error(token, message, f"The functions are {', '.join(sorted(FUNCTIONS))}.")
         arguments: list[Expression] = []
-        if not self._sees(")"):
-            arguments.append(self._expression())
-            while self._sees(","):
-                self._take()
-                arguments.append(self._expression())
+        if not self._is_at(")"):
+            arguments.append(self._parse_expression())
+            while self._is_at(","):
+                self._advance()
+                arguments.append(self._parse_expression())
         self._expect(")", f"Close {name}( with a parenthesis, and part its arguments by commas.")
         if len(arguments) != FUNCTIONS[name]:
-            wanted = {0: "no argument", 1: "1 argument"}.get(FUNCTIONS[name], f"{FUNCTIONS[name]} arguments")
-            raise self._fault(token, f"{name} takes {wanted}, not {len(arguments)}.", "Add or remove arguments.")
+            expected = {0: "no argument", 1: "1 argument"}.get(FUNCTIONS[name], f"{FUNCTIONS[name]} arguments")
+            message = f"{name} takes {expected}, not {len(arguments)}."
+            raise self._error(token, message, "Add or remove arguments.")
         return Call(function=name, arguments=tuple(arguments), position=token.position)
 
-    def _names_a_type(self, index: int) -> bool:
-        token = self._tokens[index]
-        return token.kind is Kind.IDENTIFIER and token.text.upper().startswith("DT_")
+    @staticmethod
+    def _is_type_name(token: Token) -> bool:
+        return token.kind is TokenKind.IDENTIFIER and token.text.upper().startswith("DT_")
 
-    def _type(self) -> TypeSpec:
-        """A type specification up to and with its closing parenthesis."""
-        token = self._take()
-        if token.kind is not Kind.IDENTIFIER or token.text.upper() not in set(DataType):
-            raise self._fault(token, f"{_shown(token)} is no data type.", f"The types are {', '.join(DataType)}.")
+    def _parse_type(self) -> TypeSpec:
+        """Parse a type specification and its closing parenthesis."""
+        token = self._advance()
+        if token.kind is not TokenKind.IDENTIFIER or token.text.upper() not in set(DataType):
+            raise self._error(token, f"{_describe(token)} is no data type.", f"The types are {', '.join(DataType)}.")
         type_ = DataType(token.text.upper())
         parameters: list[int] = []
-        while self._sees(","):
-            self._take()
-            number = self._take()
-            if number.kind is not Kind.NUMBER or not isinstance(number.value, int):
-                raise self._fault(
-                    number, f"A whole number was expected, not {_shown(number)}.", f"As in ({_EXAMPLES})."
-                )
+        while self._is_at(","):
+            self._advance()
+            number = self._advance()
+            if number.kind is not TokenKind.NUMBER or not isinstance(number.value, int):
+                raise self._error(number, f"A whole number was expected, not {_describe(number)}.", _TYPE_EXAMPLES)
             parameters.append(number.value)
         self._expect(")", "Close the type with a parenthesis.")
-        if fault := fault_of(type_, tuple(parameters)):
-            raise self._fault(token, f"{fault}.", f"As in ({_EXAMPLES}).")
+        if fault := find_parameter_fault(type_, tuple(parameters)):
+            raise self._error(token, f"{fault}.", _TYPE_EXAMPLES)
         return TypeSpec(type_, tuple(parameters))
 
-    def _fault(self, token: Token, message: str, remedy: str) -> ExpressionError:
+    def _error(self, token: Token, message: str, remedy: str) -> ExpressionError:
         return ExpressionError(message, remedy=remedy, text=self._text, position=token.position)
 
 
-_EXAMPLES = "DT_WSTR,30) or (DT_STR,30,1252) or (DT_NUMERIC,10,2) or (DT_DBTIMESTAMP2,3"
-
-
-def _joined(
-    operands: list[Expression], signs: list[Token], operators: tuple[str, ...]
+def _reduce(
+    operands: list[Expression], operators: list[Token], level: tuple[str, ...]
 ) -> tuple[list[Expression], list[Token]]:
-    """The same with each run of these operators made one operand."""
-    kept = [operands[0]]
-    left: list[Token] = []
+    """Replace each run of operators of one precedence level, with its operands, by a single operand."""
+    reduced = [operands[0]]
+    remaining: list[Token] = []
     run: list[tuple[str, Expression, int]] = []
-    for sign, operand in zip(signs, operands[1:], strict=True):
-        if sign.text in operators:
-            run.append((sign.text, operand, sign.position))
+    for operator, operand in zip(operators, operands[1:], strict=True):
+        if operator.text in level:
+            run.append((operator.text, operand, operator.position))
             continue
         if run:
-            kept[-1] = Operation(first=kept[-1], rest=tuple(run))
+            reduced[-1] = Operation(first=reduced[-1], rest=tuple(run))
             run = []
-        left.append(sign)
-        kept.append(operand)
+        remaining.append(operator)
+        reduced.append(operand)
     if run:
-        kept[-1] = Operation(first=kept[-1], rest=tuple(run))
-    return kept, left
+        reduced[-1] = Operation(first=reduced[-1], rest=tuple(run))
+    return reduced, remaining
 
 
-def _shown(token: Token) -> str:
-    if token.kind is Kind.END:
+def _describe(token: Token) -> str:
+    if token.kind is TokenKind.END:
         return "the end of the expression"
     text = token.text if len(token.text) <= 40 else f"{token.text[:40]}…"
     return f"'{text}'"

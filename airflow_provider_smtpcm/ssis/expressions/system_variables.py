@@ -1,7 +1,7 @@
 """SSIS's System variables in Airflow: in the fields of a task, and in those of a callback's `SendMailNotifier`.
 
-Microsoft: "System Variables". A callback's templates know `alert`, the `Event` of `notifications`, each of whose facts
-is there in every context, or None; so its expressions ask for nothing that may be missing.
+Microsoft: "System Variables". A callback's templates have `alert`, the `Event` of `notifications`. Each of its
+attributes exists in every context and may be None, so these expressions never fail for a missing name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_smtpcm.ssis.expressions.pieces import JinjaName, quoted
+from airflow_provider_smtpcm.ssis.expressions.jinja import JinjaName, quote_string
 from airflow_provider_smtpcm.ssis.expressions.types import DataType, NotTranslatable
 
 _STR, _INT, _BOOL, _DATE = DataType.WSTR, DataType.I4, DataType.BOOL, DataType.DATE
 
 
-class Place(StrEnum):
-    """Where a template stands."""
+class TemplateContext(StrEnum):
+    """What renders a template: a task, or a callback."""
 
     TASK = "task"
     CALLBACK = "callback"
@@ -28,13 +28,13 @@ class SystemVariable:
     """A System variable.
 
     Args:
-        name: with its case.
-        type: what SSIS gives.
-        task, callback: the Jinja expression there; None: there is none.
+        name: without `System::`; its case matters.
+        type: its SSIS type.
+        task, callback: the Jinja expression in each context; None: there is none.
         note: what differs from SSIS.
-        reason: why there is none.
+        reason: why there is no expression.
         remedy: what a person can do instead.
-        designed: whether the package file has the value, which is then the same in every run.
+        in_package_file: whether the package file holds the value, which is the same in every run then.
     """
 
     name: str
@@ -44,19 +44,19 @@ class SystemVariable:
     note: str = ""
     reason: str = ""
     remedy: str = "Take it out of the expression, or write the value into the DAG."
-    designed: bool = False
+    in_package_file: bool = False
 
 
-def _designed(name: str, type_: DataType = _STR) -> SystemVariable:
+def _package_property(name: str, type_: DataType = _STR) -> SystemVariable:
     return SystemVariable(
         name=name,
         type=type_,
-        designed=True,
+        in_package_file=True,
         reason=f"System::{name} is a property of the package file, and it is not known here.",
     )
 
 
-def _handler_only(name: str, type_: DataType, callback: str, note: str) -> SystemVariable:
+def _event_handler_variable(name: str, type_: DataType, callback: str, note: str) -> SystemVariable:
     return SystemVariable(
         name=name,
         type=type_,
@@ -67,13 +67,13 @@ def _handler_only(name: str, type_: DataType, callback: str, note: str) -> Syste
     )
 
 
-def _gone(name: str, type_: DataType, reason: str) -> SystemVariable:
+def _unavailable(name: str, type_: DataType, reason: str) -> SystemVariable:
     return SystemVariable(name=name, type=type_, reason=f"System::{name} {reason}")
 
 
 _RUN_START = "dag_run.start_date if dag_run is defined and dag_run else alert.started"
 _MESSAGE = "alert.exception.message if alert.exception else (alert.reason or '')"
-_TABLE = (
+_VARIABLES = (
     SystemVariable(
         name="PackageName",
         type=_STR,
@@ -126,23 +126,23 @@ _TABLE = (
         note="System::ExecutionInstanceGUID is the id of the DAG run, no GUID.",
     ),
     SystemVariable(
-        name="InteractiveMode", type=_BOOL, task="false", callback="false", note="Nobody runs a DAG in a designer."
+        name="InteractiveMode", type=_BOOL, task="false", callback="false", note="A DAG never runs in a designer."
     ),
     SystemVariable(name="OfflineMode", type=_BOOL, task="false", callback="false"),
     SystemVariable(name="IgnoreConfigurationsOnLoad", type=_BOOL, task="false", callback="false"),
     SystemVariable(name="FailedConfigurations", type=_STR, task="''", callback="''"),
-    _designed("PackageID"),
-    _designed("CreationDate", _DATE),
-    _designed("CreatorComputerName"),
-    _designed("CreatorName"),
-    _designed("LocaleID", _INT),
-    _designed("VersionBuild", _INT),
-    _designed("VersionComment"),
-    _designed("VersionGUID"),
-    _designed("VersionMajor", _INT),
-    _designed("VersionMinor", _INT),
-    _designed("TaskTransactionOption", _INT),
-    _designed("CreationName"),
+    _package_property("PackageID"),
+    _package_property("CreationDate", _DATE),
+    _package_property("CreatorComputerName"),
+    _package_property("CreatorName"),
+    _package_property("LocaleID", _INT),
+    _package_property("VersionBuild", _INT),
+    _package_property("VersionComment"),
+    _package_property("VersionGUID"),
+    _package_property("VersionMajor", _INT),
+    _package_property("VersionMinor", _INT),
+    _package_property("TaskTransactionOption", _INT),
+    _package_property("CreationName"),
     SystemVariable(
         name="UserName",
         type=_STR,
@@ -150,82 +150,84 @@ _TABLE = (
         callback="alert.owner or ''",
         note="System::UserName is who triggered the run, or the task's owner; no Windows account.",
     ),
-    _gone("ServerExecutionID", DataType.I8, "is a number of the SSIS catalog."),
-    _gone("CancelEvent", _INT, "is a handle of Windows."),
-    _gone("ParentContainerGUID", _STR, "is the GUID of a container of SSIS."),
-    _handler_only(
+    _unavailable("ServerExecutionID", DataType.I8, "is a number of the SSIS catalog."),
+    _unavailable("CancelEvent", _INT, "is a handle of Windows."),
+    _unavailable("ParentContainerGUID", _STR, "is the GUID of a container of SSIS."),
+    _event_handler_variable(
         "SourceName", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceName is the id of the task."
     ),
-    _handler_only(
+    _event_handler_variable(
         "SourceID", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceID is the id of the task, no GUID."
     ),
-    _handler_only(
+    _event_handler_variable(
         "SourceDescription", _STR, "alert.name or ''", "System::SourceDescription is the name of the task in its DAG."
     ),
-    _handler_only(
+    _event_handler_variable(
         "ErrorDescription",
         _STR,
         _MESSAGE,
         "System::ErrorDescription is the message of the exception. SSIS raised OnError for each error, "
         "Airflow calls back once for a task.",
     ),
-    _handler_only(
+    _event_handler_variable(
         "ErrorCode",
         _STR,
         "alert.exception.type if alert.exception else ''",
         "System::ErrorCode is the name of the exception, no number.",
     ),
-    _handler_only(
+    _event_handler_variable(
         "EventHandlerStartTime", _DATE, "ssis.getdate()", "System::EventHandlerStartTime is the moment of the mail."
     ),
-    _gone("Cancel", _BOOL, "steers an event handler of SSIS; a callback cannot stop what has failed."),
-    _gone("Propagate", _BOOL, "steers which event handlers of SSIS run; a callback is called once."),
-    _gone("ExecutionStatus", _BOOL, "belongs to OnExecStatusChanged, which Airflow does not have."),
-    _gone("ExecutionValue", _STR, "is what a task of SSIS returns; use XCom."),
-    _gone("PercentComplete", _INT, "belongs to OnProgress, which Airflow does not have."),
-    _gone("ProgressCountHigh", _INT, "belongs to OnProgress, which Airflow does not have."),
-    _gone("ProgressCountLow", _INT, "belongs to OnProgress, which Airflow does not have."),
-    _gone("ProgressDescription", _STR, "belongs to OnProgress, which Airflow does not have."),
-    _gone("VariableDescription", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
-    _gone("VariableID", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
-    _gone("VariableName", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
-    _gone("VariableValue", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
+    _unavailable("Cancel", _BOOL, "steers an event handler of SSIS; a callback cannot stop what has failed."),
+    _unavailable("Propagate", _BOOL, "steers which event handlers of SSIS run; a callback is called once."),
+    _unavailable("ExecutionStatus", _BOOL, "belongs to OnExecStatusChanged, which Airflow does not have."),
+    _unavailable("ExecutionValue", _STR, "is what a task of SSIS returns; use XCom."),
+    _unavailable("PercentComplete", _INT, "belongs to OnProgress, which Airflow does not have."),
+    _unavailable("ProgressCountHigh", _INT, "belongs to OnProgress, which Airflow does not have."),
+    _unavailable("ProgressCountLow", _INT, "belongs to OnProgress, which Airflow does not have."),
+    _unavailable("ProgressDescription", _STR, "belongs to OnProgress, which Airflow does not have."),
+    _unavailable("VariableDescription", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
+    _unavailable("VariableID", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
+    _unavailable("VariableName", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
+    _unavailable("VariableValue", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
 )
-SYSTEM_VARIABLES: Mapping[str, SystemVariable] = {variable.name: variable for variable in _TABLE}
-# Microsoft's own page writes LocaleId, its examples LocaleID.
-_ALSO = {"LocaleId": "LocaleID"}
+SYSTEM_VARIABLES: Mapping[str, SystemVariable] = {variable.name: variable for variable in _VARIABLES}
+# Microsoft's page has LocaleId, its examples have LocaleID.
+_ALIASES = {"LocaleId": "LocaleID"}
 
 
-def system_variable(name: str, place: Place, designed: Mapping[str, str | int] | None = None) -> JinjaName:
-    """What a System variable is in a template.
+def resolve_system_variable(
+    name: str, context: TemplateContext, package_properties: Mapping[str, str | int] | None = None
+) -> JinjaName:
+    """Return what a System variable is in a template.
 
     Args:
         name: with or without `System::`.
-        place: where the template stands.
-        designed: what the package file says of itself, by name: `{"PackageID": "{…}", "VersionMajor": 1}`.
+        context: what renders the template.
+        package_properties: values from the package file, by name: `{"PackageID": "{…}", "VersionMajor": 1}`.
 
     Raises:
-        NotTranslatable: Airflow has nothing like it, or there is no such variable.
+        NotTranslatable: Airflow has no equivalent, or SSIS has no such variable.
     """
     short = name.removeprefix("System::")
-    variable = SYSTEM_VARIABLES.get(_ALSO.get(short, short))
+    variable = SYSTEM_VARIABLES.get(_ALIASES.get(short, short))
     if variable is None:
-        alike = [known for known in SYSTEM_VARIABLES if known.lower() == short.lower()]
+        similar = [known for known in SYSTEM_VARIABLES if known.lower() == short.lower()]
         remedy = (
-            f"Names have their case: did you mean System::{alike[0]}?" if alike else "Write the value into the DAG."
+            f"Names have their case: did you mean System::{similar[0]}?" if similar else "Write the value into the DAG."
         )
         raise NotTranslatable(f"SSIS documents no variable System::{short}.", remedy=remedy)
-    if designed and variable.designed and variable.name in designed:
-        value = designed[variable.name]
-        return JinjaName(text=quoted(value) if isinstance(value, str) else str(value), type=variable.type)
-    code = variable.task if place is Place.TASK else variable.callback
+    if package_properties and variable.in_package_file and variable.name in package_properties:
+        value = package_properties[variable.name]
+        return JinjaName(text=quote_string(value) if isinstance(value, str) else str(value), type=variable.type)
+    code = variable.task if context is TemplateContext.TASK else variable.callback
     if code is None:
         raise NotTranslatable(variable.reason, remedy=variable.remedy)
     return JinjaName(text=code, type=variable.type, note=variable.note)
 
 
 def is_system_variable(name: str) -> bool:
-    """Whether an expression's name is that of a System variable; one without a namespace may be."""
+    """Whether a name in an expression is that of a System variable, with or without `System::`."""
     if "::" in name:
         return name.startswith("System::")
-    return _ALSO.get(name, name) in SYSTEM_VARIABLES
+    return _ALIASES.get(name, name) in SYSTEM_VARIABLES

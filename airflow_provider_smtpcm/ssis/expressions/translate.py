@@ -1,11 +1,16 @@
-"""The nodes of an SSIS expression as pieces of a Jinja expression."""
+"""Translates SSIS expressions to Jinja templates: literals as text, plain Jinja where it is exact, else our macros.
+
+`"Failed: " + @[System::PackageName] + " at " + (DT_WSTR,30)GETDATE()` becomes
+`Failed: {{ dag.dag_id }} at {{ ssis.text(ssis.getdate(), 30) }}`, where `ssis` is the module `ssis.macros`. It renders
+to what `evaluate` returns, and to nothing for a null.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
-from airflow_provider_smtpcm.ssis.expressions.parser import (
+from airflow_provider_smtpcm.ssis.expressions.ast import (
     Call,
     Cast,
     Conditional,
@@ -17,224 +22,185 @@ from airflow_provider_smtpcm.ssis.expressions.parser import (
     Unary,
     walk,
 )
-from airflow_provider_smtpcm.ssis.expressions.pieces import (
+from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
+from airflow_provider_smtpcm.ssis.expressions.jinja import (
+    JinjaExpression,
     JinjaName,
-    Kind,
-    Piece,
-    kind_of_type,
-    literal,
-    macro,
-    of_name,
-    quoted,
+    JinjaType,
+    TemplateBuilder,
+    call_macro,
+    find_common_type,
+    find_jinja_type,
+    make_literal,
+    quote_string,
+    quote_type,
+    read_variable,
 )
+from airflow_provider_smtpcm.ssis.expressions.parser import parse
 from airflow_provider_smtpcm.ssis.expressions.types import STRINGS, TIMES, DataType, ExpressionError, NotTranslatable
 from airflow_provider_smtpcm.ssis.expressions.values import Value
 
-# folded: What the translation of an SSIS expression goes by: what is constant, what is plain, and how deep Jinja can
-#   read.
-
-# Python's own parser of what Jinja compiles gives up a little beyond that.
-MAX_JINJA_DEPTH = 22
-_LONGEST = 10_000
-
-
-def check_depth(piece: Piece) -> None:
-    """Refuses what Jinja cannot read."""
-    if piece.depth > MAX_JINJA_DEPTH:
-        raise NotTranslatable(
-            f"The expression is nested {piece.depth} levels deep, and Jinja reads {MAX_JINJA_DEPTH}.",
-            remedy="Work it out in a task before the mail, and pass the result on by XCom.",
-        )
-
-
-def constant_value(node: Expression) -> Value | None:
-    """What a node always is; None: that depends on a variable or on the time."""
-    if not isinstance(node, Literal):
-        for found in walk(node):
-            # A time becomes a date by taking today's.
-            today = isinstance(found, Cast) and found.type.type in TIMES
-            if today or isinstance(found, Name) or (isinstance(found, Call) and found.function.startswith("GET")):
-                return None
-    try:
-        return evaluate(node)
-    except ExpressionError as error:
-        remedy = f"{error.remedy} It fails in SSIS too.".strip()
-        raise NotTranslatable(f"The expression always fails: {error.message}", remedy=remedy) from None
-
-
-def plain_constant(node: Expression) -> str | bool | int | None:
-    """What a node always is, if that is a text, a Boolean or a number of DT_I4."""
-    value = None if isinstance(node, Null) else constant_value(node)
-    if value is None:
-        return None
-    plain = value.type.type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
-    if not plain or not isinstance(value.data, str | bool | int):
-        return None
-    short = isinstance(node, Literal) or len(str(value.data)) <= _LONGEST
-    return value.data if short else None
-
-
-def number(node: Literal) -> Piece:
-    """A number of another type than DT_I4."""
-    type_ = [f"'{node.type.type}'", *map(str, node.type.parameters)]
-    return macro("cast", f"'{node.value}'", *type_, kind=Kind.NUMBER, nullable=False, native=False)
-
-
-def compares_plainly(sign: str, left: Piece, right: Piece) -> bool:
-    """Whether Python's own comparison is SSIS's."""
-    if not (left.plain and right.plain):
-        return False
-    kinds = {left.kind, right.kind}
-    if len(kinds) == 1:
-        allowed = {Kind.TEXT, Kind.WHOLE, Kind.BOOL} if sign in {"==", "!="} else {Kind.TEXT, Kind.WHOLE}
-        return kinds <= allowed
-    # A variable of unknown type has the type of what it is compared with, or the package would not run.
-    return sign in {"==", "!="} and Kind.UNKNOWN in kinds and bool(kinds & {Kind.TEXT, Kind.WHOLE, Kind.BOOL})
-
-
-def check_comparison(sign: str, kinds: set[Kind]) -> None:
-    """Refuses what SSIS cannot compare."""
-    numbers = kinds & {Kind.WHOLE, Kind.NUMBER, Kind.BOOL}
-    if Kind.TEXT in kinds and numbers:
-        raise NotTranslatable(f"{sign} cannot compare a text with {numbers.pop()}.", remedy="Cast one of them.")
-
-
-def sum_kind(signs: list[str], pieces: list[Piece]) -> Kind:
-    """What `+` and its like give."""
-    if set(signs) == {"+"} and any(piece.kind is Kind.TEXT for piece in pieces):
-        return Kind.TEXT
-    if set(signs) == {"+"} and any(piece.kind is Kind.UNKNOWN for piece in pieces):
-        return Kind.UNKNOWN
-    return Kind.NUMBER
-
-
-def truth(piece: Piece) -> Piece:
-    """The piece as a Boolean of Python."""
-    if piece.plain and piece.kind is Kind.BOOL:
-        return piece
-    if piece.nullable and piece.kind is Kind.BOOL:
-        return piece  # tested for null before
-    return macro("truth", piece, kind=Kind.BOOL, nullable=False)
-
-
-def bracketed(piece: Piece) -> Piece:
-    """The piece in parentheses, which anything can follow."""
-    return Piece(code=piece.closed, kind=piece.kind, nullable=piece.nullable, native=piece.native, depth=piece.depth)
-
-
-def common_kind(one: Kind, other: Kind) -> Kind:
-    """What a choice between two gives."""
-    if one is other:
-        return one
-    if {one, other} == {Kind.WHOLE, Kind.NUMBER}:
-        return Kind.NUMBER
-    # Both have to be texts where one is: the other is a variable of unknown type.
-    return Kind.TEXT if Kind.TEXT in {one, other} and Kind.UNKNOWN in {one, other} else Kind.UNKNOWN
-
-
-# folded: The functions of SSIS that plain Jinja says as well, for texts that are there for certain; the rest are
-#   macros.
-
+# Maximum length of a computed constant that is written into a template, in characters.
+_MAX_CONSTANT = 10_000
+_COMPARISONS = {"==", "!=", "<", ">", "<=", ">="}
+_LOGICAL = {"&&": "and", "||": "or"}
 _FILTERS = {"UPPER": "upper", "LOWER": "lower", "REVERSE": "reverse"}
-_STRIP = {"TRIM": "strip", "LTRIM": "lstrip", "RTRIM": "rstrip"}
-
-
-def plain_call(node: Call, arguments: list[Piece]) -> Piece | None:  # noqa: PLR0911 - one for each form
-    """The call in plain Jinja; None where that would not be exactly the same."""
-    if not arguments:
-        return None
-    first = arguments[0]
-    if node.function == "ISNULL" and isinstance(node.arguments[0], Name) and first.native:
-        return _piece(f"{first.closed} is none", Kind.BOOL, first, tight=False)
-    if not first.is_text:
-        return None
-    if node.function in _FILTERS:
-        return _piece(f"{first.closed} | {_FILTERS[node.function]}", Kind.TEXT, first, tight=False)
-    if node.function in _STRIP:
-        return _piece(f"{first.closed}.{_STRIP[node.function]}(' ')", Kind.TEXT, first)
-    if node.function == "LEN":
-        return _piece(f"{first.closed} | length", Kind.WHOLE, first, tight=False)
-    if node.function == "REPLACE" and arguments[1].text and arguments[2].is_text:
-        code = f"{first.closed} | replace({arguments[1].code}, {arguments[2].code})"
-        return _piece(code, Kind.TEXT, *arguments, tight=False)
-    return _slice(node.function, first, [_number(piece) for piece in arguments[1:]])
-
-
-def _slice(function: str, first: Piece, numbers: list[int | None]) -> Piece | None:
-    match function, numbers:
-        case "LEFT", [int(count)] if count >= 0:
-            part = f":{count}"
-        case "RIGHT", [int(count)] if count > 0:
-            part = f"-{count}:"
-        case "SUBSTRING", [int(position), int(length)] if position > 0 and length >= 0:
-            start = "" if position == 1 else str(position - 1)
-            part = f"{start}:{position - 1 + length}"
-        case _:
-            return None
-    return _piece(f"{first.closed}[{part}]", Kind.TEXT, first)
-
-
-def _number(piece: Piece) -> int | None:
-    """The number that a piece is, if it is a literal."""
-    return int(piece.code) if piece.kind is Kind.WHOLE and piece.code.removeprefix("-").isdecimal() else None
-
-
-def _piece(code: str, kind: Kind, *of: Piece, tight: bool = True) -> Piece:
-    return Piece(code=code, kind=kind, tight=tight, depth=1 + max(piece.depth for piece in of))
-
-
-# folded: here began the module itself
-
-NOW = (
-    "GETDATE() is the moment at which the mail is made, in the local time of the Airflow worker, which often is UTC; "
-    "SSIS took that of its server."
-)
-_UTC = "GETUTCDATE() is the moment at which the mail is made."
-_COMPARE = {"==", "!=", "<", ">", "<=", ">="}
-_LOGIC = {"&&": "and", "||": "or"}
-_RESULTS = {
+_STRIP_METHODS = {"TRIM": "strip", "LTRIM": "lstrip", "RTRIM": "rstrip"}
+# The types of functions' results; a text where a function is missing.
+_RESULT_TYPES = {
     **dict.fromkeys(
-        ["FINDSTRING", "LEN", "TOKENCOUNT", "SIGN", "DATEDIFF", "DATEPART", "DAY", "MONTH", "YEAR"], Kind.WHOLE
+        ["FINDSTRING", "LEN", "TOKENCOUNT", "SIGN", "DATEDIFF", "DATEPART", "DAY", "MONTH", "YEAR"], JinjaType.WHOLE
     ),
-    **dict.fromkeys(["CODEPOINT", "ABS", "CEILING", "EXP", "FLOOR", "LN", "LOG", "POWER", "ROUND"], Kind.NUMBER),
-    **dict.fromkeys(["SQRT", "SQUARE"], Kind.NUMBER),
-    **dict.fromkeys(["DATEADD", "GETDATE", "GETUTCDATE"], Kind.DATE),
-    "ISNULL": Kind.BOOL,
+    **dict.fromkeys(["CODEPOINT", "ABS", "CEILING", "EXP", "FLOOR", "LN", "LOG", "POWER", "ROUND"], JinjaType.NUMBER),
+    **dict.fromkeys(["SQRT", "SQUARE"], JinjaType.NUMBER),
+    **dict.fromkeys(["DATEADD", "GETDATE", "GETUTCDATE"], JinjaType.DATE),
+    "ISNULL": JinjaType.BOOL,
 }
-_MAY_BE_NULL = {"CODEPOINT", "LN", "LOG", "POWER"}
+# Functions whose result may be null although no argument is.
+_NULLABLE_RESULTS = {"CODEPOINT", "LN", "LOG", "POWER"}
+_CLOCK_NOTES = {
+    "GETDATE": "GETDATE() is the moment at which the mail is made, in the local time of the Airflow worker, which "
+    "often is UTC; SSIS took that of its server.",
+    "GETUTCDATE": "GETUTCDATE() is the moment at which the mail is made.",
+}
+
+Resolver = Callable[[str], JinjaName | str | None]
 
 
-class Translator:
-    """Translates nodes, and gathers what a reader has to know."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """A template.
 
-    def __init__(self, resolve: Callable[[str], JinjaName | str | None]) -> None:
+    Args:
+        template: its text.
+        is_template: whether it holds anything for Jinja; false: it is plain text.
+        text: what it renders outside of braces, and the string literals inside of them.
+        uses_macros: whether the DAG needs `user_defined_macros={"ssis": macros}`.
+        notes: what differs from SSIS, one or two sentences each.
+    """
+
+    template: str
+    is_template: bool
+    text: str
+    uses_macros: bool
+    notes: tuple[str, ...]
+
+
+def to_jinja(expression: str | Expression, resolve: Resolver) -> Translation:
+    """Translate an expression to a template.
+
+    Args:
+        expression: its text, or its syntax tree.
+        resolve: returns what a variable is in a template (or its Jinja expression, without braces), by the name that
+            the expression has for it; None: it has no equivalent.
+
+    Raises:
+        ExpressionError: it cannot be parsed.
+        NotTranslatable: it has no Jinja equivalent.
+    """
+    tree = parse(expression) if isinstance(expression, str) else expression
+    translator = _Translator(resolve)
+    builder = TemplateBuilder()
+    translator.write(tree, builder)
+    template, is_template = builder.build()
+    return Translation(
+        template=template,
+        is_template=is_template,
+        text=builder.literal_text(),
+        uses_macros=builder.uses_macros,
+        notes=tuple(dict.fromkeys(translator.notes)),
+    )
+
+
+def condition_to_jinja(expression: str | Expression, resolve: Resolver) -> str:
+    """Translate a Boolean expression to a Jinja expression without braces, for an `if`.
+
+    Args:
+        expression: its text, or its syntax tree.
+        resolve: as of `to_jinja`.
+
+    Raises:
+        ExpressionError: it cannot be parsed.
+        NotTranslatable: it has no Jinja equivalent, or is no Boolean.
+    """
+    tree = parse(expression) if isinstance(expression, str) else expression
+    condition = _Translator(resolve).translate(tree)
+    if condition.type not in {JinjaType.BOOL, JinjaType.UNKNOWN}:
+        raise NotTranslatable(f"The condition gives {condition.type}, no Boolean.", remedy="Compare it with something.")
+    condition.check_depth()
+    is_bool = condition.is_plain and condition.type is JinjaType.BOOL
+    return condition.code if is_bool else f"ssis.is_true({condition.code})"
+
+
+class _Translator:
+    """Translates nodes, and collects the notes."""
+
+    def __init__(self, resolve: Resolver) -> None:
         self._resolve = resolve
         self.notes: list[str] = []
 
-    def piece(self, node: Expression) -> Piece:  # noqa: PLR0911 - one for each node
-        """What a node is in Jinja."""
-        if (constant := plain_constant(node)) is not None:
-            return literal(constant)
+    def write(self, node: Expression, builder: TemplateBuilder) -> None:
+        """Add a node to a template; strings, concatenations and choices of strings are written outside of braces."""
+        if (value := _fold_constant(node)) is not None:
+            builder.add_text(str(value))
+            return
+        if isinstance(node, Operation) and node.is_sum:
+            operands = [self.translate(operand) for operand in node.operands]
+            if _is_concatenation(operands):
+                for operand, translated in zip(node.operands, operands, strict=True):
+                    if _is_long(operand):
+                        self.write(operand, builder)
+                    else:
+                        builder.add_expression(translated)
+                return
+        if isinstance(node, Conditional) and (tests := self._translate_tests(node)):
+            keyword = "if"
+            for test, (_, chosen) in zip(tests, node.arms, strict=True):
+                builder.add_statement(f"{keyword} {test}")
+                self.write(chosen, builder)
+                keyword = "elif"
+            builder.add_statement("else")
+            self.write(node.otherwise, builder)
+            builder.add_statement("endif")
+            return
+        builder.add_expression(self.translate(node))
+
+    def _translate_tests(self, node: Conditional) -> list[str]:
+        """Return the tests of an `{% if %}`; none where the node is a Jinja expression rather than a statement."""
+        if not _is_long(node):
+            return []
+        tests = [self.translate(test) for test, _ in node.arms]
+        for test in tests:
+            test.check_depth()
+        # A null test selects nothing, which {% if %} cannot express.
+        return [] if any(test.nullable for test in tests) else [test.as_bool().code for test in tests]
+
+    def translate(self, node: Expression) -> JinjaExpression:  # noqa: PLR0911 - one for each node
+        """Return the Jinja expression of a node."""
+        if (constant := _fold_plain_constant(node)) is not None:
+            return make_literal(constant)
         match node:
             case Literal():
-                return number(node)
+                # A number of another type than DT_I4.
+                arguments = [f"'{node.value}'", *quote_type(node.type)]
+                return call_macro("cast", *arguments, type_=JinjaType.NUMBER, nullable=False, native=False)
             case Null():
-                kind = kind_of_type(node.type.type)
-                return macro("null", f"'{node.type.type}'", kind=kind, nullable=True, native=False)
+                type_ = find_jinja_type(node.type.type)
+                return call_macro("null", f"'{node.type.type}'", type_=type_, nullable=True, native=False)
             case Name():
-                return self._name(node)
+                return self._translate_name(node)
             case Cast():
-                return self._cast(node)
+                return self._translate_cast(node)
             case Unary():
-                return self._unary(node)
+                return self._translate_unary(node)
             case Operation():
-                return self._operation(node)
+                return self._translate_operation(node)
             case Conditional():
-                return self._conditional(node)
+                return self._translate_conditional(node)
             case Call():
-                return self._call(node)
+                return self._translate_call(node)
 
-    def _name(self, node: Name) -> Piece:
+    def _translate_name(self, node: Name) -> JinjaExpression:
         found = self._resolve(node.name)
         if found is None:
             raise NotTranslatable(
@@ -245,125 +211,235 @@ class Translator:
             found = JinjaName(text=found)
         if found.note:
             self.notes.append(found.note)
-        return of_name(found)
+        return read_variable(found)
 
-    def _cast(self, node: Cast) -> Piece:
-        inner = self.piece(node.operand)
+    def _translate_cast(self, node: Cast) -> JinjaExpression:
+        operand = self.translate(node.operand)
         if node.type.type in STRINGS:
             length = node.type.length
-            if inner.is_text:
-                cut = "" if length is None else f"[:{length}]"
-                return Piece(code=f"{inner.closed}{cut}" if cut else inner.code, kind=Kind.TEXT, depth=inner.depth + 1)
-            size = [] if length is None else [str(length)]
-            return macro("text", inner, *size, kind=Kind.TEXT, nullable=inner.nullable)
-        type_ = [f"'{node.type.type}'", *map(str, node.type.parameters)]
-        kind = kind_of_type(node.type.type)
-        native = kind in {Kind.BOOL, Kind.WHOLE}
-        return macro("cast", inner, *type_, kind=kind, nullable=inner.nullable, native=native)
+            if operand.is_text:
+                code = operand.code if length is None else f"{operand.operand}[:{length}]"
+                return JinjaExpression(code=code, type=JinjaType.TEXT, depth=operand.depth + 1)
+            lengths = [] if length is None else [str(length)]
+            return call_macro("text", operand, *lengths, type_=JinjaType.TEXT, nullable=operand.nullable)
+        type_ = find_jinja_type(node.type.type)
+        native = type_ in {JinjaType.BOOL, JinjaType.WHOLE}
+        return call_macro(
+            "cast", operand, *quote_type(node.type), type_=type_, nullable=operand.nullable, native=native
+        )
 
-    def _unary(self, node: Unary) -> Piece:
-        inner = self.piece(node.operand)
-        if node.operator == "!" and inner.plain and inner.kind is Kind.BOOL:
-            return Piece(code=f"not {inner.closed}", kind=Kind.BOOL, tight=False, depth=inner.depth + 1)
-        kind = Kind.BOOL if node.operator == "!" else Kind.NUMBER
-        sign = quoted(node.operator)
-        native = kind is Kind.BOOL
-        return macro("unary", sign, inner, kind=kind, nullable=inner.nullable, native=native)
+    def _translate_unary(self, node: Unary) -> JinjaExpression:
+        operand = self.translate(node.operand)
+        if node.operator == "!" and operand.is_plain and operand.type is JinjaType.BOOL:
+            code = f"not {operand.operand}"
+            return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=operand.depth + 1)
+        type_ = JinjaType.BOOL if node.operator == "!" else JinjaType.NUMBER
+        sign = quote_string(node.operator)
+        native = type_ is JinjaType.BOOL
+        return call_macro("unary", sign, operand, type_=type_, nullable=operand.nullable, native=native)
 
-    def joins(self, pieces: list[Piece]) -> bool:
-        """Whether `+` between these joins texts that are there for certain."""
-        kinds = {piece.kind for piece in pieces}
-        if Kind.TEXT not in kinds:
-            return False
-        if wrong := kinds - {Kind.TEXT, Kind.DATE, Kind.UNKNOWN}:
-            raise NotTranslatable(
-                f"+ cannot join a text and {wrong.pop()}; it fails in SSIS too.",
-                remedy="Cast it to a text: (DT_WSTR,20)…",
-            )
-        return not any(piece.nullable for piece in pieces)
+    def _translate_operation(self, node: Operation) -> JinjaExpression:
+        operators = [operator for operator, _, _ in node.rest]
+        operands = [self.translate(operand) for operand in node.operands]
+        if operators[0] in _LOGICAL:
+            return _translate_logical(operators[0], operands)
+        depth = 1 + max(operand.depth for operand in operands)
+        if node.is_sum and _is_concatenation(operands):
+            code = " ~ ".join(operand.operand for operand in operands)
+            return JinjaExpression(code=code, type=JinjaType.TEXT, primary=False, depth=depth)
+        if operators[0] in _COMPARISONS:
+            if len(operands) == 2 and _is_plain_comparison(operators[0], *operands):
+                code = f"{operands[0].operand} {operators[0]} {operands[1].operand}"
+                return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=depth)
+            _check_comparison(operators[0], operands)
+        arguments: list[JinjaExpression | str] = [operands[0]]
+        for operator, operand in zip(operators, operands[1:], strict=True):
+            arguments += [quote_string(operator), operand]
+        type_ = JinjaType.BOOL if operators[0] in _COMPARISONS else _find_arithmetic_type(node, operands)
+        nullable = any(operand.nullable for operand in operands)
+        native = type_ in {JinjaType.BOOL, JinjaType.TEXT}
+        return call_macro("calc", *arguments, type_=type_, nullable=nullable, native=native)
 
-    def _operation(self, node: Operation) -> Piece:
-        signs = [sign for sign, _, _ in node.rest]
-        pieces = [self.piece(node.first), *(self.piece(right) for _, right, _ in node.rest)]
-        if signs[0] in _LOGIC:
-            return self._logic(signs[0], pieces)
-        depth = 1 + max(piece.depth for piece in pieces)
-        if set(signs) == {"+"} and self.joins(pieces):
-            code = " ~ ".join(piece.closed for piece in pieces)
-            return Piece(code=code, kind=Kind.TEXT, tight=False, depth=depth)
-        if len(pieces) == 2 and signs[0] in _COMPARE and compares_plainly(signs[0], *pieces):
-            code = f"{pieces[0].closed} {signs[0]} {pieces[1].closed}"
-            return Piece(code=code, kind=Kind.BOOL, tight=False, depth=depth)
-        if signs[0] in _COMPARE:
-            check_comparison(signs[0], {piece.kind for piece in pieces})
-        arguments: list[Piece | str] = [pieces[0]]
-        for sign, piece in zip(signs, pieces[1:], strict=True):
-            arguments += [quoted(sign), piece]
-        kind = Kind.BOOL if signs[0] in _COMPARE else sum_kind(signs, pieces)
-        nullable = any(piece.nullable for piece in pieces)
-        native = kind in {Kind.BOOL, Kind.TEXT}
-        return macro("calc", *arguments, kind=kind, nullable=nullable, native=native)
-
-    def _logic(self, sign: str, pieces: list[Piece]) -> Piece:
-        """`&&` and `||`, whose right side is looked at only where the left one does not decide."""
-        word = _LOGIC[sign]
-        result = pieces[-1]
-        if all(not piece.nullable for piece in pieces):
-            truths = [truth(piece) for piece in pieces]
-            code = f" {word} ".join(piece.closed for piece in truths)
-            depth = len(pieces) // 4 + max(piece.depth for piece in truths)
-            return Piece(code=code, kind=Kind.BOOL, tight=False, depth=depth)
-        for piece in reversed(pieces[:-1]):
-            rest = macro("calc", piece, quoted(sign), result, kind=Kind.BOOL, nullable=True)
-            decided = "false" if sign == "&&" else "true"
-            code = f"{decided} if ssis.is_{decided}({piece.code}) else {rest.code}"
-            result = Piece(code=code, kind=Kind.BOOL, nullable=True, tight=False, depth=rest.depth + 1)
-            result = bracketed(result)
-            # It holds the left side twice: what is nested too deep is not written out first.
-            check_depth(result)
-        return result
-
-    def condition(self, node: Expression) -> str | None:
-        """The test of an `{% if %}`; None where it may be null, and chooses nothing."""
-        piece = self.piece(node)
-        check_depth(piece)
-        return None if piece.nullable else truth(piece).code
-
-    def _conditional(self, node: Conditional) -> Piece:
-        result = self.piece(node.otherwise)
+    def _translate_conditional(self, node: Conditional) -> JinjaExpression:
+        result = self.translate(node.otherwise)
         for test_node, chosen_node in reversed(node.arms):
-            test, chosen = self.piece(test_node), self.piece(chosen_node)
-            kind = common_kind(chosen.kind, result.kind)
+            test, chosen = self.translate(test_node), self.translate(chosen_node)
             depth = 1 + max(test.depth, chosen.depth, result.depth)
-            code = f"{chosen.closed} if {truth(test).closed} else {result.closed}"
+            code = f"{chosen.operand} if {test.as_bool().operand} else {result.operand}"
             if test.nullable:
-                # It holds the test and the choice twice.
-                check_depth(test)
-                check_depth(chosen)
+                # The code repeats the test and the choice, so their depth is checked before it doubles their length.
+                test.check_depth()
+                chosen.check_depth()
                 code = f"ssis.null({chosen.code}) if ssis.isnull({test.code}) else ({code})"
-            result = Piece(
+            result = JinjaExpression(
                 code=code,
-                kind=kind,
+                type=find_common_type(chosen.type, result.type),
                 nullable=test.nullable or chosen.nullable or result.nullable,
                 native=chosen.native and result.native,
-                tight=False,
+                primary=False,
                 depth=depth + (1 if test.nullable else 0),
             )
         return result
 
-    def _call(self, node: Call) -> Piece:
-        if node.function in {"GETDATE", "GETUTCDATE"}:
-            self.notes.append(NOW if node.function == "GETDATE" else _UTC)
-        arguments = [self.piece(argument) for argument in node.arguments]
-        if plain := plain_call(node, arguments):
+    def _translate_call(self, node: Call) -> JinjaExpression:
+        if note := _CLOCK_NOTES.get(node.function):
+            self.notes.append(note)
+        arguments = [self.translate(argument) for argument in node.arguments]
+        if plain := _translate_plain_call(node, arguments):
             return plain
-        kind = _RESULTS.get(node.function, Kind.TEXT)
-        nullable = node.function in _MAY_BE_NULL or any(piece.nullable for piece in arguments)
+        type_ = _RESULT_TYPES.get(node.function, JinjaType.TEXT)
+        nullable = node.function in _NULLABLE_RESULTS or any(argument.nullable for argument in arguments)
         if node.function == "ISNULL":
             nullable = False
         elif node.function in {"REPLACENULL", "TOKENCOUNT"}:
-            # Neither asks whether the first is null.
-            kind = arguments[0].kind if node.function == "REPLACENULL" else kind
+            # A null in the first argument does not make the result null.
+            type_ = arguments[0].type if node.function == "REPLACENULL" else type_
             nullable = arguments[1].nullable
-        native = kind in {Kind.TEXT, Kind.WHOLE, Kind.BOOL}
-        return macro(node.function.lower(), *arguments, kind=kind, nullable=nullable, native=native)
+        native = type_ in {JinjaType.TEXT, JinjaType.WHOLE, JinjaType.BOOL}
+        return call_macro(node.function.lower(), *arguments, type_=type_, nullable=nullable, native=native)
+
+
+def _fold_constant(node: Expression) -> Value | None:
+    """Return the value of a constant expression; None where it depends on a variable or on the time.
+
+    Raises:
+        NotTranslatable: its evaluation fails.
+    """
+    if not isinstance(node, Literal):
+        for one in walk(node):
+            # A time is cast to a date by adding today's date.
+            uses_today = isinstance(one, Cast) and one.type.type in TIMES
+            if uses_today or isinstance(one, Name) or (isinstance(one, Call) and one.function in _CLOCK_NOTES):
+                return None
+    try:
+        return evaluate(node)
+    except ExpressionError as error:
+        remedy = f"{error.remedy} It fails in SSIS too.".strip()
+        raise NotTranslatable(f"The expression always fails: {error.message}", remedy=remedy) from None
+
+
+def _fold_plain_constant(node: Expression) -> str | bool | int | None:
+    """Return the value of a constant expression, if it is a text, a Boolean or a number of DT_I4."""
+    value = None if isinstance(node, Null) else _fold_constant(node)
+    if value is None or value.type.type not in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}:
+        return None
+    if not isinstance(value.data, str | bool | int):
+        return None
+    return value.data if isinstance(node, Literal) or len(str(value.data)) <= _MAX_CONSTANT else None
+
+
+def _is_long(node: Expression) -> bool:
+    """Whether a node is easier to read as text and statements than as one Jinja expression."""
+    if isinstance(node, Conditional):
+        return len(node.arms) > 1 or _is_long(node.arms[0][1]) or _is_long(node.otherwise)
+    return isinstance(node, Operation) and node.is_sum
+
+
+def _is_concatenation(operands: Sequence[JinjaExpression]) -> bool:
+    """Whether `+` between these joins texts, none of which can be null.
+
+    Raises:
+        NotTranslatable: one of them is no text, and has to be cast.
+    """
+    types = {operand.type for operand in operands}
+    if JinjaType.TEXT not in types:
+        return False
+    if wrong := types - {JinjaType.TEXT, JinjaType.DATE, JinjaType.UNKNOWN}:
+        raise NotTranslatable(
+            f"+ cannot join a text and {wrong.pop()}; it fails in SSIS too.",
+            remedy="Cast it to a text: (DT_WSTR,20)…",
+        )
+    return not any(operand.nullable for operand in operands)
+
+
+def _is_plain_comparison(operator: str, left: JinjaExpression, right: JinjaExpression) -> bool:
+    """Whether Python compares the two as SSIS does."""
+    if not (left.is_plain and right.is_plain):
+        return False
+    is_equality = operator in {"==", "!="}
+    types = {left.type, right.type}
+    if len(types) == 1:
+        return types <= {JinjaType.TEXT, JinjaType.WHOLE} or (is_equality and types == {JinjaType.BOOL})
+    # A variable of unknown type has the other's type, or the package would not run.
+    known = types & {JinjaType.TEXT, JinjaType.WHOLE, JinjaType.BOOL}
+    return is_equality and JinjaType.UNKNOWN in types and bool(known)
+
+
+def _check_comparison(operator: str, operands: Sequence[JinjaExpression]) -> None:
+    """Refuse to compare a text with a number, which SSIS cannot do."""
+    types = {operand.type for operand in operands}
+    numbers = types & {JinjaType.WHOLE, JinjaType.NUMBER, JinjaType.BOOL}
+    if JinjaType.TEXT in types and numbers:
+        raise NotTranslatable(f"{operator} cannot compare a text with {numbers.pop()}.", remedy="Cast one of them.")
+
+
+def _find_arithmetic_type(node: Operation, operands: Sequence[JinjaExpression]) -> JinjaType:
+    """Return the type of an arithmetic operation or of a concatenation that may be null."""
+    for type_ in (JinjaType.TEXT, JinjaType.UNKNOWN) if node.is_sum else ():
+        if any(operand.type is type_ for operand in operands):
+            return type_
+    return JinjaType.NUMBER
+
+
+def _translate_logical(operator: str, operands: Sequence[JinjaExpression]) -> JinjaExpression:
+    """Translate `&&` and `||`, whose right side is evaluated only where the left one does not decide."""
+    if not any(operand.nullable for operand in operands):
+        bools = [operand.as_bool() for operand in operands]
+        code = f" {_LOGICAL[operator]} ".join(operand.operand for operand in bools)
+        depth = len(operands) // 4 + max(operand.depth for operand in bools)
+        return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=depth)
+    result = operands[-1]
+    for operand in reversed(operands[:-1]):
+        rest = call_macro("calc", operand, quote_string(operator), result, type_=JinjaType.BOOL, nullable=True)
+        decisive = "false" if operator == "&&" else "true"
+        code = f"({decisive} if ssis.is_{decisive}({operand.code}) else {rest.code})"
+        result = JinjaExpression(code=code, type=JinjaType.BOOL, nullable=True, depth=rest.depth + 1)
+        # The code repeats the left side, so its depth is checked before the next operand doubles its length.
+        result.check_depth()
+    return result
+
+
+def _translate_plain_call(node: Call, arguments: list[JinjaExpression]) -> JinjaExpression | None:
+    """Translate a function of texts that cannot be null to plain Jinja; None where that is not exactly the same."""
+    if not arguments:
+        return None
+    first = arguments[0]
+    depth = 1 + max(argument.depth for argument in arguments)
+    code, type_, primary = "", JinjaType.TEXT, False
+    if node.function == "ISNULL" and isinstance(node.arguments[0], Name) and first.native:
+        code, type_ = f"{first.operand} is none", JinjaType.BOOL
+    elif not first.is_text:
+        return None
+    elif node.function in _FILTERS:
+        code = f"{first.operand} | {_FILTERS[node.function]}"
+    elif node.function in _STRIP_METHODS:
+        code, primary = f"{first.operand}.{_STRIP_METHODS[node.function]}(' ')", True
+    elif node.function == "LEN":
+        code, type_ = f"{first.operand} | length", JinjaType.WHOLE
+    elif node.function == "REPLACE" and arguments[1].text and arguments[2].is_text:
+        code = f"{first.operand} | replace({arguments[1].code}, {arguments[2].code})"
+    elif bounds := _find_slice(node.function, [_read_integer(argument) for argument in arguments[1:]]):
+        code, primary, depth = f"{first.operand}[{bounds}]", True, 1 + first.depth
+    if not code:
+        return None
+    return JinjaExpression(code=code, type=type_, primary=primary, depth=depth)
+
+
+def _find_slice(function: str, numbers: list[int | None]) -> str | None:
+    """Return the bounds of the slice that LEFT, RIGHT or SUBSTRING gives."""
+    match function, numbers:
+        case "LEFT", [int(count)] if count >= 0:
+            return f":{count}"
+        case "RIGHT", [int(count)] if count > 0:
+            return f"-{count}:"
+        case "SUBSTRING", [int(position), int(length)] if position > 0 and length >= 0:
+            start = "" if position == 1 else str(position - 1)
+            return f"{start}:{position - 1 + length}"
+        case _:
+            return None
+
+
+def _read_integer(expression: JinjaExpression) -> int | None:
+    """Return the number of an integer literal."""
+    is_literal = expression.type is JinjaType.WHOLE and expression.code.removeprefix("-").isdecimal()
+    return int(expression.code) if is_literal else None

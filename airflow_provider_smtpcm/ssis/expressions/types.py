@@ -1,4 +1,4 @@
-"""The data types of SSIS as its expression language names them, and what a type specification may say.
+"""Data types of the SSIS expression language, and the errors of an expression.
 
 Microsoft: "Integration Services Data Types" and "Cast (SSIS Expression)".
 """
@@ -10,9 +10,12 @@ from enum import StrEnum
 
 from airflow_provider_smtpcm.errors import MailError
 
+# Characters of the line shown on each side of a fault: the text of a mail may be one line of many thousand characters.
+_CARET_CONTEXT = 60
+
 
 class DataType(StrEnum):
-    """A data type by the name that a cast gives it."""
+    """A data type, by the name that a cast gives it."""
 
     I1 = "DT_I1"
     I2 = "DT_I2"
@@ -46,6 +49,7 @@ class DataType(StrEnum):
 
 
 _T = DataType
+# Integer types with their size in bits.
 SIGNED = {_T.I1: 8, _T.I2: 16, _T.I4: 32, _T.I8: 64}
 UNSIGNED = {_T.UI1: 8, _T.UI2: 16, _T.UI4: 32, _T.UI8: 64}
 INTEGERS = frozenset({*SIGNED, *UNSIGNED})
@@ -56,8 +60,8 @@ STRINGS = frozenset({_T.STR, _T.WSTR, _T.TEXT, _T.NTEXT})
 TIMES = frozenset({_T.DBTIME, _T.DBTIME2})
 DATES = frozenset({_T.DATE, _T.DBDATE, _T.DBTIMESTAMP, _T.DBTIMESTAMP2, _T.DBTIMESTAMPOFFSET, _T.FILETIME})
 
-# What stands behind the name in a type specification: each parameter with the range that it may have.
-PARAMETERS: dict[DataType, tuple[tuple[str, int, int], ...]] = {
+# The parameters of a type specification, each with its name and its smallest and largest value.
+_PARAMETERS: dict[DataType, tuple[tuple[str, int, int], ...]] = {
     _T.STR: (("the number of characters", 0, 8000), ("the code page", 0, 65535)),
     _T.WSTR: (("the number of characters", 0, 4000),),
     _T.BYTES: (("the number of bytes", 0, 8000),),
@@ -68,8 +72,8 @@ PARAMETERS: dict[DataType, tuple[tuple[str, int, int], ...]] = {
     _T.DBTIMESTAMP2: (("the scale", 0, 7),),
     _T.DBTIMESTAMPOFFSET: (("the scale", 0, 7),),
 }
-# A type without its parameters, where a value has to have them: DT_DBTIME2 in a function's result, say.
-_DEFAULTS: dict[DataType, tuple[int, ...]] = {
+# Parameters of a type that is used without them, such as the DT_DBTIME2 of a function's result.
+_DEFAULT_PARAMETERS: dict[DataType, tuple[int, ...]] = {
     _T.DBTIME2: (7,),
     _T.DBTIMESTAMP2: (7,),
     _T.DBTIMESTAMPOFFSET: (7,),
@@ -87,57 +91,66 @@ class TypeSpec:
 
     @property
     def length(self) -> int | None:
-        """How many characters (or bytes) fit; None: no limit."""
+        """Maximum number of characters (or bytes); None: no limit."""
         if self.type in {_T.STR, _T.WSTR, _T.BYTES} and self.parameters:
             return self.parameters[0]
         return None
 
     @property
     def scale(self) -> int:
-        """How many digits stand behind the point, of a number or of the seconds."""
+        """Digits after the decimal point, of a number or of the seconds."""
         fixed = {_T.CY: 4, _T.DBTIMESTAMP: 3, _T.FILETIME: 3, _T.DATE: 0}
         if self.type in fixed:
             return fixed[self.type]
-        given = self.parameters or _DEFAULTS.get(self.type, (0,))
+        given = self.parameters or _DEFAULT_PARAMETERS.get(self.type, (0,))
         return given[-1]
 
     @property
     def precision(self) -> int:
-        """How many digits a number may have in all."""
+        """Total number of digits of a number."""
         if self.type is _T.NUMERIC:
-            return (self.parameters or _DEFAULTS[_T.NUMERIC])[0]
+            return (self.parameters or _DEFAULT_PARAMETERS[_T.NUMERIC])[0]
         return {_T.CY: 19, _T.DECIMAL: 29}.get(self.type, 20 if self.type in {_T.I8, _T.UI8} else 10)
 
     def __str__(self) -> str:
         return ",".join([self.type.value, *map(str, self.parameters)])
 
 
-def fault_of(type_: DataType, parameters: tuple[int, ...]) -> str | None:
-    """What is wrong with the parameters of a type specification, if anything is."""
-    wanted = PARAMETERS.get(type_, ())
-    if len(parameters) != len(wanted):
-        names = " and ".join(name for name, _, _ in wanted) or "no parameter"
+WSTR = TypeSpec(DataType.WSTR)
+I4 = TypeSpec(DataType.I4)
+BOOL = TypeSpec(DataType.BOOL)
+R8 = TypeSpec(DataType.R8)
+TIMESTAMP = TypeSpec(DataType.DBTIMESTAMP)
+
+
+def find_parameter_fault(type_: DataType, parameters: tuple[int, ...]) -> str | None:
+    """Return what is wrong with the parameters of a type specification; None: nothing."""
+    expected = _PARAMETERS.get(type_, ())
+    if len(parameters) != len(expected):
+        names = " and ".join(name for name, _, _ in expected) or "no parameter"
         return f"{type_} takes {names}, not {len(parameters)} parameters"
-    for (name, low, high), given in zip(wanted, parameters, strict=True):
+    for (name, low, high), given in zip(expected, parameters, strict=True):
         if not low <= given <= high:
             return f"{name} of {type_} is between {low} and {high}, not {given}"
     return None
 
 
-# folded: What can be wrong with an SSIS expression: it cannot be read, it cannot be worked out, or Jinja cannot say it.
-
-# So much of the line is shown around the place of the fault; a body may be one line of many thousand characters.
-_AROUND = 60
+def is_in_range(number: int, type_: DataType) -> bool:
+    """Whether an integer type can hold a number; true for every type that is no integer type."""
+    if type_ in SIGNED:
+        half = 1 << (SIGNED[type_] - 1)
+        return -half <= number < half
+    return type_ not in UNSIGNED or 0 <= number < 1 << UNSIGNED[type_]
 
 
 class ExpressionError(MailError):
-    """The expression cannot be read, or it has no value: a division by zero, an overflow, a cast that cannot be.
+    """The expression cannot be parsed, or evaluating it fails: a division by zero, an overflow, an invalid cast.
 
     Args:
         message: what was found and what was expected.
         remedy: what to write instead.
-        text: the expression, if the place of the fault is known.
-        position: the offset of the fault in it.
+        text: the expression, if the position of the fault is known.
+        position: the offset of the fault in `text`, in characters.
     """
 
     def __init__(self, message: str, *, remedy: str = "", text: str | None = None, position: int | None = None) -> None:
@@ -146,28 +159,33 @@ class ExpressionError(MailError):
         self.position = position
 
     def __str__(self) -> str:
-        said = super().__str__()
+        message = super().__str__()
         if self.text is None or self.position is None:
-            return said
-        return f"{said}\n{caret_line(self.text, self.position)}"
+            return message
+        return f"{message}\n{_format_caret(self.text, self.position)}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.message, self.remedy, self.text, self.position)
+        return _rebuild_expression_error, (self.message, self.remedy, self.text, self.position)
 
 
-def _rebuild(message: str, remedy: str, text: str | None, position: int | None) -> ExpressionError:
+def _rebuild_expression_error(message: str, remedy: str, text: str | None, position: int | None) -> ExpressionError:
     return ExpressionError(message, remedy=remedy, text=text, position=position)
 
 
-class NotTranslatable(MailError):  # noqa: N818 - it says what is so; the expression itself is no error
-    """The expression is sound, but no template can say it; `reason` says why, `remedy` what a person can do."""
+class NotTranslatable(MailError):  # noqa: N818 - the expression is valid; only Jinja has no equivalent
+    """The expression is valid, but has no Jinja equivalent.
+
+    Args:
+        reason: why it has none.
+        remedy: what a person can do instead.
+    """
 
     def __init__(self, reason: str, *, remedy: str = "") -> None:
         super().__init__(reason, remedy=remedy)
 
     @property
     def reason(self) -> str:
-        """Why it cannot be said."""
+        """Why the expression has no Jinja equivalent."""
         return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -178,14 +196,14 @@ def _rebuild_not_translatable(reason: str, remedy: str) -> NotTranslatable:
     return NotTranslatable(reason, remedy=remedy)
 
 
-def caret_line(text: str, position: int) -> str:
-    """The line of the fault, and a caret below its place."""
+def _format_caret(text: str, position: int) -> str:
+    """Return the line that holds the position, with a caret below it."""
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position)
     line = text[start : len(text) if end < 0 else end].replace("\t", " ").replace("\r", " ")
     column = position - start
-    cut = max(0, column - _AROUND)
-    shown = line[cut : column + _AROUND]
+    cut = max(0, column - _CARET_CONTEXT)
+    excerpt = line[cut : column + _CARET_CONTEXT]
     before = "…" if cut else ""
-    after = "…" if column + _AROUND < len(line) else ""
-    return f"    {before}{shown}{after}\n    {' ' * (column - cut + len(before))}^"
+    after = "…" if column + _CARET_CONTEXT < len(line) else ""
+    return f"    {before}{excerpt}{after}\n    {' ' * (column - cut + len(before))}^"

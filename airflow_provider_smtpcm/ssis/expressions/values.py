@@ -1,120 +1,142 @@
-"""A value with its SSIS type, what a value of Python is to SSIS, and the text that SSIS makes of each.
+"""Values with their SSIS types: conversion from Python, the cast operator, and the text of each type.
 
-Texts of dates: "Integration Services Data Types", "Converting Between Strings and Date/Time Data Types"; where that
-says `[.fff]` for DT_DBTIMESTAMP, SSIS itself writes nine digits, and nothing where the fraction is zero. A DT_DATE
-(what a DateTime variable is) is written as the US English locale writes it; SSIS takes the locale of the package.
+Microsoft: "Integration Services Data Types", "Cast (SSIS Expression)", "Data Truncation (SSIS)". Three differences:
+
+* Where Microsoft writes `[.fff]` for the text of a DT_DBTIMESTAMP, SSIS itself writes nine digits, and nothing where
+  the fraction is zero.
+* A DT_DATE (a DateTime variable) is written as the US English locale writes it; SSIS takes the locale of the package.
+* A code page is not applied: a mail is Unicode, and a length counts characters.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
+import re
+import struct
 import uuid
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 
-from airflow_provider_smtpcm.ssis.expressions.tokens import fits
+from airflow_provider_smtpcm.ssis.expressions import dates
 from airflow_provider_smtpcm.ssis.expressions.types import (
+    BOOL,
     DATES,
+    EXACT,
     FLOATS,
     INTEGERS,
     NUMBERS,
+    R8,
     STRINGS,
     TIMES,
+    WSTR,
     DataType,
     ExpressionError,
     TypeSpec,
+    is_in_range,
 )
 
 Data = str | bool | int | float | Decimal | dt.datetime | dt.date | dt.time | uuid.UUID | bytes | None
 
-WSTR = TypeSpec(DataType.WSTR)
-I4 = TypeSpec(DataType.I4)
-BOOL = TypeSpec(DataType.BOOL)
-R8 = TypeSpec(DataType.R8)
-TIMESTAMP = TypeSpec(DataType.DBTIMESTAMP)
+# Enough digits for the product of two numbers of 38 digits.
+DECIMAL_CONTEXT = Context(prec=100, rounding=ROUND_HALF_UP)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
+_INTEGER = re.compile(r"[+-]?\d{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value and its type; `data` is None for a null, which has a type too. `str(value)` is SSIS's text."""
+    """A value and its type. `str(value)` is the text that SSIS makes of it.
+
+    Args:
+        type: its SSIS type; a null has one too.
+        data: the Python value; None for a null.
+    """
 
     type: TypeSpec
     data: Data
 
     def __bool__(self) -> bool:
-        # A condition in a template: only a Boolean is one, and a null is neither.
-        return truth(self)
+        # For `{% if %}` in a template. A null is neither true nor false.
+        return to_bool(self)
 
     def __str__(self) -> str:
-        return text_of(self)
+        return format_value(self)
 
 
-def value_of(found: object) -> Value:  # noqa: PLR0911 - one for each type
-    """What a value of Python, or of a template, is to SSIS.
+def to_value(data: object) -> Value:  # noqa: PLR0911 - one for each type
+    """Convert a Python object, such as the value of a template's variable, to the SSIS type closest to it.
+
+    Args:
+        data: a `Value` is returned unchanged; None becomes a null of DT_WSTR; an aware datetime is converted to local
+            time, the only time that SSIS has.
 
     Raises:
         ExpressionError: SSIS has no type for it.
     """
-    if isinstance(found, Value):
-        return found
-    if isinstance(found, bool):
-        return Value(BOOL, found)
-    if isinstance(found, str):
-        return Value(WSTR, str(found))
-    if isinstance(found, int):
+    if isinstance(data, Value):
+        return data
+    if isinstance(data, bool):
+        return Value(BOOL, data)
+    if isinstance(data, str):
+        return Value(WSTR, str(data))
+    if isinstance(data, int):
         for type_ in (DataType.I4, DataType.I8, DataType.UI8):
-            if fits(found, type_):
-                return Value(TypeSpec(type_), int(found))
-    if isinstance(found, float):
-        return Value(R8, float(found))
-    if isinstance(found, Decimal) and found.is_finite():
-        _, digits, exponent = found.as_tuple()
+            if is_in_range(data, type_):
+                return Value(TypeSpec(type_), int(data))
+    if isinstance(data, float):
+        return Value(R8, float(data))
+    if isinstance(data, Decimal) and data.is_finite():
+        _, digits, exponent = data.as_tuple()
         scale = max(0, -int(exponent))
         if scale <= 38:
-            return Value(TypeSpec(DataType.NUMERIC, (min(38, max(len(digits), scale, 1)), scale)), found)
-    return _other(found)
+            return Value(TypeSpec(DataType.NUMERIC, (min(38, max(len(digits), scale, 1)), scale)), data)
+    return _to_other_value(data)
 
 
-def _other(found: object) -> Value:
-    if found is None:
+def _to_other_value(data: object) -> Value:
+    if data is None:
         return Value(WSTR, None)
-    if isinstance(found, dt.datetime):
-        # A DateTime variable; what knows its zone is turned to local time, in which SSIS lives.
-        return Value(TypeSpec(DataType.DATE), local(found))
-    if isinstance(found, dt.date):
-        return Value(TypeSpec(DataType.DBDATE), dt.date(found.year, found.month, found.day))
-    if isinstance(found, dt.time):
-        return Value(TypeSpec(DataType.DBTIME2, (7,)), found.replace(tzinfo=None))
-    if isinstance(found, uuid.UUID):
-        return Value(TypeSpec(DataType.GUID), found)
-    if isinstance(found, bytes):
-        return Value(TypeSpec(DataType.BYTES, (len(found),)), found)
-    # An undefined name of a template lands here too; its own text says which.
+    if isinstance(data, dt.datetime):
+        return Value(TypeSpec(DataType.DATE), _to_local_time(data))
+    if isinstance(data, dt.date):
+        return Value(TypeSpec(DataType.DBDATE), dt.date(data.year, data.month, data.day))
+    if isinstance(data, dt.time):
+        return Value(TypeSpec(DataType.DBTIME2, (7,)), data.replace(tzinfo=None))
+    if isinstance(data, uuid.UUID):
+        return Value(TypeSpec(DataType.GUID), data)
+    if isinstance(data, bytes):
+        return Value(TypeSpec(DataType.BYTES, (len(data),)), data)
+    # An undefined name of a template comes here too; its own text names it.
     raise ExpressionError(
-        f"SSIS has no type for {type(found).__name__} ({found!s:.60}).",
+        f"SSIS has no type for {type(data).__name__} ({data!s:.60}).",
         remedy="Give a text, a number, a Boolean or a date.",
     )
 
 
-def local(moment: dt.datetime) -> dt.datetime:
-    """A plain datetime in the local time of this machine."""
+def _to_local_time(moment: dt.datetime) -> dt.datetime:
+    """Convert to a naive `datetime.datetime` in this machine's time zone."""
     if moment.tzinfo is not None:
         moment = moment.astimezone().replace(tzinfo=None)
+    # Not Airflow's subclass (pendulum), whose texts differ.
     m = moment
-    return dt.datetime(m.year, m.month, m.day, m.hour, m.minute, m.second, m.microsecond)  # noqa: DTZ001 - no pendulum
+    return dt.datetime(m.year, m.month, m.day, m.hour, m.minute, m.second, m.microsecond)  # noqa: DTZ001 - naive
 
 
-def truth(value: Value) -> bool:
-    """The Boolean that a value is."""
+def to_bool(value: Value) -> bool:
+    """Return the bool of a DT_BOOL.
+
+    Raises:
+        ExpressionError: the value is of another type, or null.
+    """
     if value.type.type is not DataType.BOOL or value.data is None:
         kind = "A null" if value.data is None else f"A value of {value.type}"
         raise ExpressionError(f"{kind} is no Boolean.", remedy="Compare it, cast it to DT_BOOL, or ask ISNULL first.")
     return bool(value.data)
 
 
-def text_of(value: Value) -> str:  # noqa: C901, PLR0911 - one for each type
-    """The text that a cast to DT_WSTR makes; a null is empty here."""
+def format_value(value: Value) -> str:  # noqa: C901, PLR0911 - one for each type
+    """Return the text that a cast to DT_WSTR gives; an empty one for a null."""
     data, type_ = value.data, value.type.type
     if data is None:
         return ""
@@ -125,16 +147,16 @@ def text_of(value: Value) -> str:  # noqa: C901, PLR0911 - one for each type
     if isinstance(data, int):
         return str(data)
     if isinstance(data, float):
-        return _float_text(data, 7 if type_ is DataType.R4 else 15)
+        return _format_float(data, 7 if type_ is DataType.R4 else 15)
     if isinstance(data, Decimal):
         return f"{data:.4f}" if type_ is DataType.CY else f"{data:.{value.type.scale}f}"
     if isinstance(data, dt.datetime):
-        return _moment_text(data, value.type)
+        return _format_moment(data, value.type)
     if isinstance(data, dt.date):
         return data.isoformat()
     if isinstance(data, dt.time):
         scale = value.type.scale if type_ is DataType.DBTIME2 else 0
-        return f"{data:%H:%M:%S}{_fraction(data.microsecond, scale)}"
+        return f"{data:%H:%M:%S}{_format_fraction(data.microsecond, scale)}"
     if isinstance(data, bytes):
         return f"0x{data.hex().upper()}"
     if isinstance(data, uuid.UUID):
@@ -142,30 +164,30 @@ def text_of(value: Value) -> str:  # noqa: C901, PLR0911 - one for each type
     return data
 
 
-def _float_text(number: float, digits: int) -> str:
+def _format_float(number: float, digits: int) -> str:
     if math.isinf(number) or math.isnan(number):
         return str(number)
     text = f"{number:.{digits}G}"
     return "0" if text == "-0" else text
 
 
-def _fraction(microsecond: int, scale: int) -> str:
+def _format_fraction(microsecond: int, scale: int) -> str:
     return f".{microsecond:06d}000"[: scale + 1] if scale else ""
 
 
-def _moment_text(moment: dt.datetime, type_: TypeSpec) -> str:
+def _format_moment(moment: dt.datetime, type_: TypeSpec) -> str:
     if type_.type is DataType.DATE:
         day = f"{moment.month}/{moment.day}/{moment.year}"
         if moment.time() == dt.time():
             return day
         return f"{day} {moment.hour % 12 or 12}:{moment:%M:%S} {'PM' if moment.hour >= 12 else 'AM'}"
-    # Not strftime: it writes the years before 1000 differently from one platform to the next.
+    # Not strftime: how it writes years before 1000 depends on the platform.
     text = moment.replace(microsecond=0, tzinfo=None).isoformat(sep=" ")
     if type_.type is DataType.FILETIME:
         return f"{text}:{moment.microsecond // 1000:03d}"
     if type_.type is DataType.DBTIMESTAMP:
         return f"{text}.{moment.microsecond:06d}000" if moment.microsecond else text
-    text += _fraction(moment.microsecond, type_.scale)
+    text += _format_fraction(moment.microsecond, type_.scale)
     offset = moment.utcoffset()
     if type_.type is not DataType.DBTIMESTAMPOFFSET or offset is None:
         return text
@@ -174,10 +196,156 @@ def _moment_text(moment: dt.datetime, type_: TypeSpec) -> str:
     return f"{text} {sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
 
-def kind_of(value: Value) -> str:
-    """What a value is, in the words of an error."""
+def describe_type(value: Value) -> str:
+    """Return a value's type as error messages name it, such as `a whole number (DT_I4)`."""
     type_ = value.type.type
-    for kinds, word in ((STRINGS, "a text"), (INTEGERS, "a whole number"), (FLOATS | NUMBERS, "a number")):
-        if type_ in kinds:
+    for types, word in ((STRINGS, "a text"), (INTEGERS, "a whole number"), (FLOATS | NUMBERS, "a number")):
+        if type_ in types:
             return f"{word} ({type_})"
     return f"a {'time' if type_ in TIMES else 'date' if type_ in DATES else 'value'} ({type_})"
+
+
+def cast(value: Value, type_: TypeSpec) -> Value:
+    """Convert a value to another type; a null stays null.
+
+    A text that is too long is truncated, and so are digits of a second, and the fraction of a number that is cast to an
+    integer. A number that is cast to an exact type is rounded.
+
+    Raises:
+        ExpressionError: there is no cast between the two types, or the value is out of range.
+    """
+    if value.data is None or value.type == type_:
+        return Value(type_, value.data)
+    return Value(type_, _convert(value, type_))
+
+
+def _convert(value: Value, type_: TypeSpec) -> Data:  # noqa: PLR0911 - one for each family of types
+    to = type_.type
+    if to in STRINGS:
+        return format_value(value)[: type_.length]
+    if to is DataType.BOOL:
+        return _cast_to_bool(value)
+    if to in INTEGERS:
+        return _cast_to_integer(value, type_)
+    if to in FLOATS:
+        return to_float(value, to)
+    if to in EXACT:
+        return round_to_type(to_decimal(value), type_)
+    if to in DATES or to in TIMES:
+        return _cast_to_date(value, type_)
+    return _cast_to_binary(value, type_)
+
+
+def _cast_error(value: Value, type_: TypeSpec, remedy: str) -> ExpressionError:
+    shown = f"'{value.data:.60}'" if isinstance(value.data, str) else f"{format_value(value)}, {describe_type(value)},"
+    return ExpressionError(f"{shown} cannot be cast to {type_}.", remedy=remedy)
+
+
+def _cast_to_bool(value: Value) -> bool:
+    if isinstance(value.data, bool):
+        return value.data
+    if isinstance(value.data, str) and value.data.strip().lower() in {"true", "false"}:
+        return value.data.strip().lower() == "true"
+    if value.type.type in NUMBERS:
+        return value.data != 0
+    text = value.data.strip() if isinstance(value.data, str) else ""
+    if _INTEGER.fullmatch(text):
+        return int(text) != 0
+    raise _cast_error(value, TypeSpec(DataType.BOOL), 'Give "True", "False" or a number.')
+
+
+def _cast_to_integer(value: Value, type_: TypeSpec) -> int:
+    data = value.data
+    number: int
+    if isinstance(data, bool):
+        # "The SSIS Expression Language converts True to -1."
+        number = -1 if data else 0
+    elif isinstance(data, str) and not _INTEGER.fullmatch(data.strip()):
+        raise _cast_error(value, type_, "Give a whole number.")
+    elif isinstance(data, str | int | float | Decimal):
+        number = int(data)
+    else:
+        raise _cast_error(value, type_, "Give a whole number.")
+    if not is_in_range(number, type_.type):
+        raise ExpressionError(f"{number} does not fit into {type_}.", remedy="Cast it to a larger type, such as DT_I8.")
+    return number
+
+
+def to_float(value: Value, to: DataType = DataType.R8) -> float:
+    """Return a number as DT_R8, or rounded to DT_R4.
+
+    Raises:
+        ExpressionError: it is no number, or out of range.
+    """
+    data = value.data
+    try:
+        if isinstance(data, bool):
+            number = -1.0 if data else 0.0
+        elif isinstance(data, int | float | Decimal) or (isinstance(data, str) and _NUMBER.fullmatch(data.strip())):
+            number = float(data)
+        else:
+            raise _cast_error(value, TypeSpec(to), "Give a number.")
+        if to is DataType.R4:
+            number = float(struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:
+        raise ExpressionError(f"{format_value(value)} does not fit into {to}.", remedy="Use DT_R8.") from None
+    if not math.isfinite(number):
+        raise ExpressionError(f"{format_value(value)} does not fit into {to}.", remedy="Use a smaller number.")
+    return number
+
+
+def to_decimal(value: Value) -> Decimal:
+    """Return a number without loss; a float by its shortest representation.
+
+    Raises:
+        ExpressionError: it is no number.
+    """
+    data = value.data
+    if isinstance(data, bool):
+        return Decimal(-1 if data else 0)
+    if isinstance(data, int | Decimal):
+        return Decimal(data)
+    if isinstance(data, float):
+        return Decimal(repr(data))
+    if isinstance(data, str) and _NUMBER.fullmatch(data.strip()):
+        return Decimal(data.strip())
+    raise _cast_error(value, TypeSpec(DataType.DECIMAL, (0,)), "Give a number.")
+
+
+def round_to_type(number: Decimal, type_: TypeSpec) -> Decimal:
+    """Round a number to the scale of an exact type, halves away from zero.
+
+    Raises:
+        ExpressionError: the type's precision is too small.
+    """
+    try:
+        rounded = number.quantize(Decimal(1).scaleb(-type_.scale), context=DECIMAL_CONTEXT)
+    except InvalidOperation:
+        rounded = Decimal(10) ** 99
+    if abs(rounded) >= Decimal(10) ** (type_.precision - type_.scale):
+        raise ExpressionError(f"{number:.12G} does not fit into {type_}.", remedy="Give it more digits, or DT_R8.")
+    return rounded
+
+
+def _cast_to_date(value: Value, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
+    data = value.data
+    if isinstance(data, str):
+        return dates.parse_date(data, type_)
+    if isinstance(data, dt.date | dt.time):
+        return dates.convert_date(data, type_)
+    raise _cast_error(value, type_, "Give a date, or a text such as 2026-11-25 10:57:48.")
+
+
+def _cast_to_binary(value: Value, type_: TypeSpec) -> uuid.UUID | bytes:
+    data = value.data
+    if type_.type is DataType.GUID and isinstance(data, str):
+        try:
+            return uuid.UUID(data.strip())
+        except ValueError:
+            raise _cast_error(value, type_, "Write it as {00000000-0000-0000-0000-000000000000}.") from None
+    if type_.type in {DataType.BYTES, DataType.IMAGE}:
+        if isinstance(data, bytes):
+            return data[: type_.length]
+        if isinstance(data, str):
+            return data.encode("utf-16-le", "replace")[: type_.length]
+    raise _cast_error(value, type_, "Cast it to DT_WSTR first.")

@@ -1,6 +1,6 @@
-"""XML becomes the model of `ssis.package`: packages, projects, connection managers, and whole trees of them."""
+"""Reads SSIS's files into the model of `ssis.model`: packages, projects, connection managers, and whole folders."""
 
+from airflow_provider_smtpcm.ssis.reading.discovery import ReadResult, read_paths
 from airflow_provider_smtpcm.ssis.reading.packages import read_connection_manager, read_package, read_project
-from airflow_provider_smtpcm.ssis.reading.tree import Found, read_everything
 
-__all__ = ["Found", "read_connection_manager", "read_everything", "read_package", "read_project"]
+__all__ = ["ReadResult", "read_connection_manager", "read_package", "read_paths", "read_project"]

@@ -1,8 +1,8 @@
-r"""Package configurations: what SSIS puts into properties when it loads a package. `.dtsConfig` files are applied.
+r"""Package configurations: values that SSIS assigns to properties when it loads a package.
 
-A target is written `\Package.Variables[User::To].Properties[Value]`,
-`\Package.Connections[SMTP].Properties[SmtpServer]` or `\Package\Sequence\Send Mail.Properties[ToLine]`; it is compared
-without regard to case.
+Those in `.dtsConfig` files are applied. A property is named by a path, compared without regard to case:
+`\Package.Variables[User::To].Properties[Value]`, `\Package.Connections[SMTP].Properties[SmtpServer]` or
+`\Package\Sequence\Send Mail.Properties[ToLine]`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ from typing import overload
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.model import Configuration
-from airflow_provider_smtpcm.ssis.reading.xml import Node, as_number, files_in, members, read_file, text, unreadable
+from airflow_provider_smtpcm.ssis.reading.xml import (
+    Element,
+    find_members,
+    get_text,
+    list_files,
+    parse_integer,
+    read_file,
+    unreadable_error,
+)
 
+# SSIS's DTSConfigurationType. An indirect one is an environment variable that holds the source.
 _KINDS = {
     0: "parent variable",
     1: "xml file",
@@ -34,116 +43,131 @@ _INDIRECT = {4, 5, 6, 9, 10}
 
 
 @dataclass(slots=True, kw_only=True)
-class Overrides:
-    """Values by their target, and which of them found it."""
+class PropertyOverrides:
+    """The values that configurations assign, by the path of the property.
+
+    Args:
+        values: the configurations with their values.
+        applied: the configurations whose property was found in the package.
+    """
 
     values: dict[str, tuple[Configuration, str]] = field(default_factory=dict)
     applied: dict[str, Configuration] = field(default_factory=dict)
 
-    def put(self, configurations: Iterable[Configuration]) -> None:
-        """A later one wins over an earlier one."""
+    def add(self, configurations: Iterable[Configuration]) -> None:
+        """Add the values of configurations; a later one takes precedence over an earlier one."""
         for one in configurations:
             if one.path and one.value is not None:
-                self.values[_key(one.path)] = (one, one.value)
+                self.values[_normalize_path(one.path)] = (one, one.value)
 
     @overload
-    def connection(self, name: str, attribute: str, otherwise: str) -> str: ...
+    def connection_property(self, name: str, property_name: str, default: str) -> str: ...
     @overload
-    def connection(self, name: str, attribute: str, otherwise: None) -> str | None: ...
-    def connection(self, name: str, attribute: str, otherwise: str | None) -> str | None:
-        """A connection manager's property."""
-        return self._take(f"\\Package.Connections[{name}].Properties[{attribute}]", otherwise)
+    def connection_property(self, name: str, property_name: str, default: None) -> str | None: ...
+    def connection_property(self, name: str, property_name: str, default: str | None) -> str | None:
+        """Return the value of a connection manager's property, or the default."""
+        return self._apply(f"\\Package.Connections[{name}].Properties[{property_name}]", default)
 
-    def variable(self, scope: tuple[str, ...], name: str, otherwise: str | None) -> str | None:
-        """A variable's value."""
-        return self._take("\\" + "\\".join(scope) + f".Variables[{name}].Properties[Value]", otherwise)
+    def variable_value(self, scope: tuple[str, ...], name: str, default: str | None) -> str | None:
+        """Return the value of a variable, or the default.
 
-    def attribute(self, path: tuple[str, ...], attribute: str, otherwise: str) -> str:
-        """A property of a task."""
-        return self._take("\\" + "\\".join(path) + f".Properties[{attribute}]", otherwise) or ""
+        Args:
+            scope: the path of the executable that declares it.
+            name: with its namespace.
+            default: the value in the package.
+        """
+        return self._apply("\\" + "\\".join(scope) + f".Variables[{name}].Properties[Value]", default)
 
-    def _take(self, target: str, otherwise: str | None) -> str | None:
-        key = _key(target)
+    def task_property(self, path: tuple[str, ...], property_name: str, default: str) -> str:
+        """Return the value of a task's property, or the default."""
+        return self._apply("\\" + "\\".join(path) + f".Properties[{property_name}]", default) or ""
+
+    def _apply(self, path: str, default: str | None) -> str | None:
+        key = _normalize_path(path)
         if key not in self.values:
-            return otherwise
+            return default
         configuration, value = self.values[key]
         self.applied[key] = configuration
         return value
 
 
-def _key(path: str) -> str:
-    key = path.strip().lower().lstrip("\\").replace("connectionmanagers[", "connections[")
-    return key.removesuffix(".value") + ".properties[value]" if key.endswith("].value") else key
+def _normalize_path(path: str) -> str:
+    path = path.strip().lower().lstrip("\\").replace("connectionmanagers[", "connections[")
+    return path.removesuffix(".value") + ".properties[value]" if path.endswith("].value") else path
 
 
-def read_configurations(package: Node) -> tuple[Configuration, ...]:
-    """The configurations that a package names; nothing is opened."""
+def read_configurations(package: Element) -> tuple[Configuration, ...]:
+    """Return the configurations that a package declares; no file is opened."""
     found = []
-    for node in members(package, "Configurations", "Configuration"):
-        number = as_number(text(node, "ConfigurationType"))
+    for element in find_members(package, "Configurations", "Configuration"):
+        type_ = parse_integer(get_text(element, "ConfigurationType"))
         found.append(
             Configuration(
-                kind=_KINDS.get(-1 if number is None else number, "unknown"),
-                source=_shown_source(text(node, "ConfigurationString")),
-                path=text(node, "ConfigurationVariable").strip() or None,
-                name=text(node, "ObjectName"),
-                indirect=number in _INDIRECT,
+                kind=_KINDS.get(-1 if type_ is None else type_, "unknown"),
+                source=_remove_secrets(get_text(element, "ConfigurationString")),
+                path=get_text(element, "ConfigurationVariable").strip() or None,
+                name=get_text(element, "ObjectName"),
+                indirect=type_ in _INDIRECT,
             )
         )
     return tuple(found)
 
 
-def _shown_source(source: str) -> str:
-    """Without what could be an account: a SQL Server's names a connection manager, a table and a filter only."""
+def _remove_secrets(source: str) -> str:
+    """Return a source, or an empty text where it could hold an account."""
     return "" if "password" in source.lower() or "pwd" in source.lower() else source.strip()
 
 
 def read_dtsconfig(path: Path, *, name: str | None = None) -> tuple[Configuration, ...]:
-    """The values of a `.dtsConfig` file.
+    """Return the configurations in a `.dtsConfig` file.
+
+    Args:
+        path: the file.
+        name: what errors call it; the path by default.
 
     Raises:
-        PackageError: it cannot be read, or is none.
+        PackageError: it cannot be read, or is no `.dtsConfig` file.
     """
     shown = name or str(path)
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise unreadable(shown, error) from error
-    return _values(path, shown, status.st_mtime_ns, status.st_size)
+        raise unreadable_error(shown, error) from error
+    return _read_dtsconfig(path, shown, status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=64)  # one that holds for every package is read once
-def _values(path: Path, shown: str, _changed: int, _size: int) -> tuple[Configuration, ...]:
+@lru_cache(maxsize=64)  # a file that applies to every package is read once
+def _read_dtsconfig(path: Path, shown: str, _modified: int, _size: int) -> tuple[Configuration, ...]:
     root = read_file(path, shown).root
     if root.tag != "DTSConfiguration":
         raise PackageError(
             f"{shown} is no package configuration: its root is <{root.tag}>, not <DTSConfiguration>.",
             remedy="Pass the .dtsConfig file that SSIS wrote.",
         )
-    return dtsconfig_values(root, shown)
-
-
-def dtsconfig_values(root: Node, source: str) -> tuple[Configuration, ...]:
-    """The values under a `DTSConfiguration`."""
     found = []
-    for node in root.all("Configuration"):
-        value = node.first("ConfiguredValue")
-        path = node.attributes.get("Path", "").strip()
-        if path and value is not None:
-            found.append(Configuration(kind="xml file", source=source, path=path, value=value.text))
+    for element in root.find_all("Configuration"):
+        value = element.find("ConfiguredValue")
+        target = element.attributes.get("Path", "").strip()
+        if target and value is not None:
+            found.append(Configuration(kind="xml file", source=shown, path=target, value=value.text))
     return tuple(found)
 
 
-def find_dtsconfig(source: str, beside: Path | None, known: Iterable[Path] = ()) -> Path | None:
-    """The file that a package names by a Windows path: as it stands, beside the package, or among those known.
+def find_dtsconfig(source: str, folder: Path | None, passed: Iterable[Path] = ()) -> Path | None:
+    """Find the `.dtsConfig` file that a package names by its Windows path, by the file's name in any case.
 
-    Only files whose name ends in `.dtsConfig` or `.xml` are looked at: the name comes from the package.
+    Only names that end in `.dtsConfig` or `.xml` are looked for: an untrusted package chooses them.
+
+    Args:
+        source: the path in the package.
+        folder: the package's own folder.
+        passed: files that the caller passed; they take precedence.
     """
     named = PureWindowsPath(source)
     if named.suffix.lower() not in {".dtsconfig", ".xml"} or not named.name:
         return None
-    for path in known:
+    for path in passed:
         if path.name.lower() == named.name.lower():
             return path
-    beside_it = files_in(beside) if beside is not None else ()
-    return next((path for path in beside_it if path.name.lower() == named.name.lower() and path.is_file()), None)
+    siblings = list_files(folder) if folder is not None else ()
+    return next((path for path in siblings if path.name.lower() == named.name.lower() and path.is_file()), None)

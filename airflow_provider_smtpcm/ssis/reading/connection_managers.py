@@ -1,163 +1,134 @@
-"""Connection managers: SMTP ones, the File ones that a mail's text may come from, and who is meant by a reference."""
+"""Reads SMTP and File connection managers, and resolves references to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.model import FileConnection, Manifest, Parameter, SmtpConnection
-from airflow_provider_smtpcm.ssis.reading.configurations import Overrides
-from airflow_provider_smtpcm.ssis.reading.ispac import PARTS, with_parameters, with_part
+from airflow_provider_smtpcm.ssis.model import FileConnection, Manifest, SmtpConnection
+from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
+from airflow_provider_smtpcm.ssis.reading.manifest import (
+    CONNECTION_PROPERTIES,
+    apply_manifest,
+    set_connection_property,
+)
 from airflow_provider_smtpcm.ssis.reading.xml import (
-    Node,
-    as_number,
-    expressions,
-    flag,
-    ids,
-    members,
-    normal_id,
-    number,
-    object_data,
-    text,
+    Element,
+    find_members,
+    find_object_data,
+    get_flag,
+    get_text,
+    normalize_id,
+    read_expressions,
+    read_ids,
 )
 
-Connection = SmtpConnection | FileConnection
+ConnectionManager = SmtpConnection | FileConnection
 
 
 @dataclass(slots=True, kw_only=True)
-class Connections:
-    """The connection managers in reach of a package, and the names under which they are referred to.
+class ConnectionManagers:
+    """The connection managers of a package or of a project, and the references to them.
 
     Args:
-        others: the names of connection managers that are neither SMTP nor File.
+        smtp: the SMTP connection managers.
+        files: the File connection managers.
+        others: the names of all others, by the references to them.
     """
 
     smtp: list[SmtpConnection] = field(default_factory=list)
     files: list[FileConnection] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
-    _known: dict[str, Connection] = field(default_factory=dict)
+    _by_reference: dict[str, ConnectionManager] = field(default_factory=dict)
 
-    def add(self, connection: Connection, names: Iterable[str] = ()) -> None:
-        """Take one in; who comes first keeps a name that two claim."""
+    def add(self, connection: ConnectionManager, ids: Iterable[str] = ()) -> None:
+        """Add a connection manager. A reference that two of them claim is to the one that was added first.
+
+        Args:
+            connection: the connection manager.
+            ids: further references to it.
+        """
         if isinstance(connection, SmtpConnection):
             self.smtp.append(connection)
         else:
             self.files.append(connection)
-        owner = connection.scope.capitalize()
-        for name in (*names, connection.id, f"{owner}.ConnectionManagers[{connection.name}]", connection.name):
-            if name:
-                self._known.setdefault(name, connection)
+        ref_id = _make_ref_id(connection.scope, connection.name)
+        for reference in (*ids, connection.id, ref_id, connection.name):
+            if reference:
+                self._by_reference.setdefault(reference, connection)
 
-    def find(self, reference: str) -> Connection | None:
-        """By GUID without regard to case, by refId, or by name."""
-        return self._known.get(normal_id(reference)) or self._known.get(reference)
+    def find(self, reference: str) -> ConnectionManager | None:
+        """Find a connection manager by its GUID in any case, by its refId, or by its name."""
+        return self._by_reference.get(normalize_id(reference)) or self._by_reference.get(reference)
 
 
-def read_connections(
-    package: Node, *, source: str, file: str, overrides: Overrides, manifest: Manifest | None
-) -> Connections:
-    """The connection managers of a package.
+def read_connection_managers(
+    package: Element, *, source: str, file: str, overrides: PropertyOverrides, manifest: Manifest | None
+) -> ConnectionManagers:
+    """Return the connection managers of a package.
 
     Args:
-        source: where they are said to stand; `file` is the package's own name.
+        package: its root element.
+        source: the file, as findings and reports show it.
+        file: the file's name, by which the manifest names the package.
+        overrides: the values that configurations assign.
+        manifest: of the project.
     """
-    found = Connections()
-    for node in members(package, "ConnectionManagers", "ConnectionManager"):
-        connection = read_connection(node, source=source, scope="package", overrides=overrides)
+    found = ConnectionManagers()
+    for element in find_members(package, "ConnectionManagers", "ConnectionManager"):
+        connection = read_connection_manager_element(element, source=source, scope="package", overrides=overrides)
         if connection is None:
-            name = text(node, "ObjectName")
-            found.others.update(dict.fromkeys((*ids(node), name), name))
+            name = get_text(element, "ObjectName")
+            found.others.update(dict.fromkeys((*read_ids(element), name), name))
         else:
-            found.add(with_parameters(connection, manifest, file), ids(node))
+            found.add(apply_manifest(connection, manifest, file), read_ids(element))
     return found
 
 
-def read_connection(node: Node, *, source: str, scope: str, overrides: Overrides | None = None) -> Connection | None:
-    """A `ConnectionManager` element; None where it is neither SMTP nor File."""
-    overrides = overrides or Overrides()
-    kind = text(node, "CreationName").strip().upper()
-    name = text(node, "ObjectName")
-    own_ids = ids(node)
-    own_id = own_ids[0] if own_ids else f"{scope.capitalize()}.ConnectionManagers[{name}]"
-    smtp = object_data(node, "SmtpConnectionManager")
+def read_connection_manager_element(
+    element: Element, *, source: str, scope: str, overrides: PropertyOverrides | None = None
+) -> ConnectionManager | None:
+    """Return the connection manager of a `ConnectionManager` element; None if it is neither SMTP nor File.
+
+    Args:
+        element: the element.
+        source: the file that it is defined in.
+        scope: `package` or `project`.
+        overrides: the values that configurations assign.
+    """
+    overrides = overrides or PropertyOverrides()
+    kind = get_text(element, "CreationName").strip().upper()
+    name = get_text(element, "ObjectName")
+    id_ = next(iter(read_ids(element)), _make_ref_id(scope, name))
+    smtp = find_object_data(element, "SmtpConnectionManager")
     if smtp is not None or kind == "SMTP":
-        string = text(smtp, "ConnectionString") if smtp is not None else ""
-        string = overrides.connection(name, "ConnectionString", string)
-        for part in PARTS:
-            if (value := overrides.connection(name, part, None)) is not None:
-                string = with_part(string, part, value)
+        string = get_text(smtp, "ConnectionString") if smtp is not None else ""
+        string = overrides.connection_property(name, "ConnectionString", string)
+        for property_name in CONNECTION_PROPERTIES:
+            if (value := overrides.connection_property(name, property_name, None)) is not None:
+                string = set_connection_property(string, property_name, value)
         return SmtpConnection(
             name=name,
-            id=own_id,
-            description=text(node, "Description"),
+            id=id_,
+            description=get_text(element, "Description"),
             connection_string=string,
-            expressions=expressions(node),
+            expressions=read_expressions(element),
             scope=scope,
             source=source,
-            delay_validation=flag(node, "DelayValidation"),
+            delay_validation=get_flag(element, "DelayValidation"),
         )
     if kind != "FILE":
         return None
-    inner = object_data(node, "ConnectionManager")
-    path = text(inner, "ConnectionString") if inner is not None else ""
+    data = find_object_data(element, "ConnectionManager")
+    path = get_text(data, "ConnectionString") if data is not None else ""
     return FileConnection(
         name=name,
-        id=own_id,
-        connection_string=overrides.connection(name, "ConnectionString", path),
-        expressions=expressions(node),
+        id=id_,
+        connection_string=overrides.connection_property(name, "ConnectionString", path),
+        expressions=read_expressions(element),
         scope=scope,
     )
 
 
-# folded: Parameters of a package and of a project. The value of a sensitive one is never kept.
-
-# A project writes .NET's TypeCode where a package writes OLE's VARTYPE; here it is OLE's everywhere.
-_OLE = {3: 11, 5: 16, 6: 17, 7: 2, 8: 18, 9: 3, 10: 19, 11: 20, 12: 21, 13: 4, 14: 5, 15: 14, 16: 7, 18: 8}
-_STRING = 8
-
-
-def package_parameters(package: Node) -> tuple[Parameter, ...]:
-    """The `PackageParameters` of a package."""
-    found = []
-    for node in members(package, "PackageParameters", "PackageParameter"):
-        sensitive = flag(node, "Sensitive")
-        data_type = number(node, "DataType")
-        found.append(
-            Parameter(
-                name=text(node, "ObjectName"),
-                data_type=_STRING if data_type is None else data_type,
-                value=None if sensitive else _value(node, "ParameterValue"),
-                required=flag(node, "Required"),
-                sensitive=sensitive,
-                scope="Package",
-            )
-        )
-    return tuple(found)
-
-
-def project_parameters(root: Node) -> tuple[Parameter, ...]:
-    """The parameters of a `Project.params`."""
-    found = []
-    for node in root.all("Parameter"):
-        properties = node.first("Properties") or Node(tag="Properties")
-        sensitive = flag(properties, "Sensitive")
-        data_type = as_number(text(properties, "DataType")) or 18
-        found.append(
-            Parameter(
-                name=node.attributes.get("Name", ""),
-                data_type=_OLE.get(data_type, _STRING),
-                value=None if sensitive else _value(properties, "Value"),
-                required=flag(properties, "Required"),
-                sensitive=sensitive,
-                scope="Project",
-            )
-        )
-    return tuple(found)
-
-
-def _value(node: Node, name: str) -> str | None:
-    for child in node.all("Property"):
-        # An encrypted one is sensitive, whatever else is written.
-        if child.attributes.get("Name") == name:
-            return None if flag(child, "Encrypted") or flag(child, "Sensitive") else child.text
-    return None
+def _make_ref_id(scope: str, name: str) -> str:
+    return f"{scope.capitalize()}.ConnectionManagers[{name}]"

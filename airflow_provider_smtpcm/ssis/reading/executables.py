@@ -1,8 +1,9 @@
-"""Tasks and containers of all kinds, nested, with what hangs on them."""
+"""Reads the control flow of a package: tasks, containers, precedence constraints and event handlers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar
 
 from airflow_provider_smtpcm.ssis.model import (
@@ -13,6 +14,7 @@ from airflow_provider_smtpcm.ssis.model import (
     EventHandler,
     Executable,
     FileConnection,
+    Finding,
     MessageSourceType,
     OtherTask,
     PrecedenceConstraint,
@@ -21,12 +23,29 @@ from airflow_provider_smtpcm.ssis.model import (
     SmtpConnection,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.reading.context import Place, Reading, read_propagate, read_variables
-from airflow_provider_smtpcm.ssis.reading.xml import Node, expressions, flag, ids, members, normal_id, object_data, text
+from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
+from airflow_provider_smtpcm.ssis.reading.connection_managers import ConnectionManager, ConnectionManagers
+from airflow_provider_smtpcm.ssis.reading.variables import read_propagate, read_variables
+from airflow_provider_smtpcm.ssis.reading.xml import (
+    Element,
+    find_members,
+    find_object_data,
+    get_flag,
+    get_text,
+    normalize_id,
+    read_expressions,
+    read_ids,
+)
 
-# folded: Precedence constraints, in both dialects: by refId in attributes, or by GUID in two child elements.
+ROOT = "Package"
 
-_VALUES = {
+_CONTAINERS = {
+    "STOCK:SEQUENCE": ContainerKind.SEQUENCE,
+    "STOCK:FORLOOP": ContainerKind.FOR_LOOP,
+    "STOCK:FOREACHLOOP": ContainerKind.FOREACH_LOOP,
+}
+# SSIS's words and numbers; the first of each is the default.
+_CONSTRAINT_VALUES = {
     "0": ConstraintValue.SUCCESS,
     "success": ConstraintValue.SUCCESS,
     "1": ConstraintValue.FAILURE,
@@ -34,7 +53,7 @@ _VALUES = {
     "2": ConstraintValue.COMPLETION,
     "completion": ConstraintValue.COMPLETION,
 }
-_OPERATIONS = {
+_EVAL_OPS = {
     "2": EvalOp.CONSTRAINT,
     "constraint": EvalOp.CONSTRAINT,
     "1": EvalOp.EXPRESSION,
@@ -44,76 +63,7 @@ _OPERATIONS = {
     "4": EvalOp.EXPRESSION_OR_CONSTRAINT,
     "expressionorconstraint": EvalOp.EXPRESSION_OR_CONSTRAINT,
 }
-_FIRST_WITH_ATTRIBUTES = 6
-
-T = TypeVar("T", ConstraintValue, EvalOp)
-
-
-def read_constraints(
-    node: Node, path: tuple[str, ...], known: Mapping[str, str], reading: Reading
-) -> tuple[PrecedenceConstraint, ...]:
-    """The constraints of a container.
-
-    Args:
-        known: the ids of what runs in it, by all that a constraint may call it.
-    """
-    found = []
-    for one in members(node, "PrecedenceConstraints", "PrecedenceConstraint"):
-        before, after = (known.get(normal_id(reference)) for reference in _ends(one))
-        name = text(one, "ObjectName")
-        if before is None or after is None:
-            reading.find(
-                "dangling-precedence-constraint",
-                Severity.DECISION,
-                path,
-                f"The precedence constraint {name!r} leads to or from something that is not there; left out.",
-                "Look at the order of the tasks around it.",
-            )
-            continue
-        expression = text(one, "Expression")
-        # From 2012 on False is not written; before, everything is.
-        lenient = reading.format_version < _FIRST_WITH_ATTRIBUTES
-        found.append(
-            PrecedenceConstraint(
-                name=name,
-                before=before,
-                after=after,
-                value=_word(one, "Value", _VALUES, path, reading),
-                eval_op=_word(one, "EvalOp", _OPERATIONS, path, reading),
-                expression=expression if expression.strip() else None,
-                logical_and=flag(one, "LogicalAnd", default=lenient),
-            )
-        )
-    return tuple(found)
-
-
-def _ends(node: Node) -> tuple[str, str]:
-    before, after = text(node, "From"), text(node, "To")
-    for end in node.all("Executable"):
-        if flag(end, "IsFrom"):
-            before = end.attributes.get("IDREF", "")
-        else:
-            after = end.attributes.get("IDREF", "")
-    return before, after
-
-
-def _word(node: Node, name: str, words: Mapping[str, T], path: tuple[str, ...], reading: Reading) -> T:
-    """A word or its number; the first of the words is the default."""
-    value = text(node, name).strip().lower()
-    if value and value not in words:
-        reading.find(
-            "unknown-precedence",
-            Severity.DECISION,
-            path,
-            f"{name} of the precedence constraint {text(node, 'ObjectName')!r} is {value!r}, which SSIS does not know.",
-            "Look at the order of the tasks around it.",
-        )
-    return words.get(value) or next(iter(words.values()))
-
-
-# folded: A Send Mail task: its properties and what it refers to.
-
-_SOURCES = {
+_MESSAGE_SOURCES = {
     "directinput": MessageSourceType.DIRECT_INPUT,
     "fileconnection": MessageSourceType.FILE_CONNECTION,
     "variable": MessageSourceType.VARIABLE,
@@ -121,10 +71,103 @@ _SOURCES = {
     "1": MessageSourceType.FILE_CONNECTION,
     "2": MessageSourceType.VARIABLE,
 }
+# The first PackageFormatVersion (SSIS 2012) that leaves out properties which have their default.
+_FIRST_FORMAT_WITH_DEFAULTS = 6
+_MAX_FINDING = 500  # characters
+
+T = TypeVar("T", ConstraintValue, EvalOp)
 
 
-class MailFields(TypedDict):
-    """The part of a `SendMailTask` that stands in its data."""
+@dataclass(slots=True, kw_only=True)
+class ReadContext:
+    """What the parts of one package are read with.
+
+    Args:
+        own: the package's own connection managers.
+        project: those of its project.
+        overrides: the values that configurations assign.
+        findings: collects the findings.
+        ids: the ids given so far.
+        mail_connections: the connection manager of each Send Mail task; None if it was not found.
+    """
+
+    own: ConnectionManagers
+    project: ConnectionManagers
+    overrides: PropertyOverrides
+    format_version: int
+    findings: list[Finding] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    mail_connections: list[SmtpConnection | None] = field(default_factory=list)
+
+    def add_finding(self, code: str, severity: Severity, path: tuple[str, ...], text: str, remedy: str = "") -> None:
+        """Add a finding; a text that quotes too much of the package is truncated."""
+        text = " ".join(text.split())
+        text = text if len(text) <= _MAX_FINDING else f"{text[:_MAX_FINDING]}…"
+        where = "\\".join(path)
+        self.findings.append(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy))
+
+    def make_unique_id(self, candidates: tuple[str, ...], path: tuple[str, ...]) -> str:
+        """Return an id that no other executable has: packages that were copied by hand repeat GUIDs.
+
+        Args:
+            candidates: the executable's own ids.
+            path: its path, which is its id where all candidates are taken.
+        """
+        where = "\\".join(path)
+        id_ = next((one for one in (*candidates, where) if one not in self.ids), None)
+        count = 2
+        while id_ is None:
+            id_ = None if f"{where}#{count}" in self.ids else f"{where}#{count}"
+            count += 1
+        self.ids.add(id_)
+        return id_
+
+    def find_connection_manager(self, reference: str) -> ConnectionManager | None:
+        """Find a connection manager of the package, or else of its project."""
+        return self.own.find(reference) or self.project.find(reference)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """The path of an executable, and the path of the disabled executable that contains it."""
+
+    path: tuple[str, ...]
+    disabled_because: str | None = None
+
+    def enter(self, name: str, element: Element) -> Location:
+        """Return the location of an executable in this one."""
+        return self._at((*self.path, name), element)
+
+    def enter_handler(self, event_name: str, element: Element) -> Location:
+        """Return the location of an event handler of this executable, as SSIS writes it in a refId."""
+        return self._at((*self.path[:-1], f"{self.path[-1]}.EventHandlers[{event_name}]"), element)
+
+    def _at(self, path: tuple[str, ...], element: Element) -> Location:
+        # An expression takes precedence over the property; only a literal one can be evaluated here.
+        expression = read_expressions(element).get("Disable")
+        is_disabled = (
+            get_flag(element, "Disabled") if expression is None else expression.strip().lower() in {"true", "1"}
+        )
+        own = "\\".join(path) if is_disabled else None
+        return Location(path=path, disabled_because=self.disabled_because or own)
+
+
+class _CommonFields(TypedDict):
+    """The fields that every executable has."""
+
+    name: str
+    id: str
+    path: tuple[str, ...]
+    description: str
+    expressions: dict[str, str]
+    disabled: bool
+    disabled_because: str | None
+    event_handlers: tuple[EventHandler, ...]
+    variables: tuple[Variable, ...]
+
+
+class _MailFields(TypedDict):
+    """The fields of a `SendMailTask` that its data holds."""
 
     connection: SmtpConnection | None
     connection_reference: str
@@ -141,26 +184,203 @@ class MailFields(TypedDict):
     has_unreadable_data: bool
 
 
-def is_send_mail(node: Node, kind: str) -> bool:
-    """By what it calls itself, which each version of SSIS does in its own way, or by its data."""
-    return is_send_mail_kind(kind) or object_data(node, "SendMailTaskData") is not None
+def read_root(element: Element, context: ReadContext) -> Container:
+    """Return the package as a container.
+
+    Args:
+        element: the root element.
+        context: gets the findings.
+    """
+    location = Location(path=()).enter(ROOT, element)
+    executables, constraints = _read_members(element, location, context)
+    return Container(
+        **_read_common(element, location, context, name=get_text(element, "ObjectName") or ROOT),
+        kind=ContainerKind.PACKAGE,
+        executables=executables,
+        constraints=constraints,
+    )
 
 
-def is_send_mail_kind(kind: str) -> bool:
-    """SSIS's own task, not one of another vendor that is called alike."""
+def _read_executable(element: Element, parent: Location, context: ReadContext) -> Executable:
+    kind = _read_kind(element)
+    name = get_text(element, "ObjectName") or kind
+    location = parent.enter(name, element)
+    if _is_send_mail_kind(kind) or find_object_data(element, "SendMailTaskData") is not None:
+        # The task comes before the mails of its own event handlers, which are read first.
+        index = len(context.mail_connections)
+        context.mail_connections.append(None)
+        common = _read_common(element, location, context, name=name)
+        mail = _read_mail(element, location.path, context, common)
+        context.mail_connections[index] = mail["connection"]
+        return SendMailTask(**common, **mail)
+    has_members = next(find_members(element, "Executables", "Executable"), None) is not None
+    container = _CONTAINERS.get(kind.upper(), ContainerKind.TASK_HOST if has_members else None)
+    if container is None:
+        if _is_other_mail_kind(kind):
+            context.add_finding(
+                "other-mail-task",
+                Severity.NOTE if location.disabled_because else Severity.DECISION,
+                location.path,
+                f"{kind} is a mail task that did not come with SSIS; it is not read.",
+                "Write a SendMailOperator for it.",
+            )
+        return OtherTask(**_read_common(element, location, context, name=name), kind=kind)
+    executables, constraints = _read_members(element, location, context)
+    return Container(
+        **_read_common(element, location, context, name=name),
+        kind=container,
+        executables=executables,
+        constraints=constraints,
+    )
+
+
+def _read_kind(element: Element) -> str:
+    """Return the CreationName, or the ExecutableType, which in 2005 and 2008 is a .NET name with its assembly."""
+    names = [
+        get_text(element, "CreationName").strip(),
+        get_text(element, "ExecutableType").partition(",")[0].strip(),
+    ]
+    mail = next((name for name in names if _is_send_mail_kind(name)), None)
+    stock = next((name for name in names if name.upper() in _CONTAINERS), None)
+    return mail or stock or next(filter(None, names), "")
+
+
+def _is_send_mail_kind(kind: str) -> bool:
+    """Whether it is SSIS's own task, whose name depends on the version, and not another vendor's."""
     return "sendmailtask" in kind.lower() and kind.lower().startswith(("microsoft.", "stock:"))
 
 
-def looks_like_mail(kind: str) -> bool:
-    """A task of another vendor that sends mail."""
+def _is_other_mail_kind(kind: str) -> bool:
+    """Whether it looks like another vendor's mail task."""
     return any(word in kind.lower() for word in ("sendmail", "smtp", "email"))
 
 
-def read_mail(node: Node, path: tuple[str, ...], reading: Reading, *, disabled: bool, computed: set[str]) -> MailFields:
-    """The mail of a task. What `computed` names comes from an expression when it runs."""
-    data = object_data(node, "SendMailTaskData")
+def _read_common(element: Element, location: Location, context: ReadContext, *, name: str) -> _CommonFields:
+    handlers = find_members(element, "EventHandlers", "EventHandler")
+    return _CommonFields(
+        name=name,
+        id=context.make_unique_id(read_ids(element), location.path),
+        path=location.path,
+        description=get_text(element, "Description"),
+        expressions=read_expressions(element),
+        disabled=location.disabled_because is not None,
+        disabled_because=location.disabled_because,
+        event_handlers=tuple(_read_handler(handler, location, context) for handler in handlers),
+        variables=read_variables(element, location.path, context.overrides),
+    )
+
+
+def _read_members(
+    element: Element, location: Location, context: ReadContext
+) -> tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]]:
+    """Return the executables of a container, and the precedence constraints between them."""
+    id_of: dict[str, str] = {}
+    executables = []
+    for child in find_members(element, "Executables", "Executable"):
+        executable = _read_executable(child, location, context)
+        executables.append(executable)
+        for reference in (*read_ids(child), "\\".join(executable.path), executable.name):
+            if reference:
+                id_of.setdefault(reference, executable.id)
+    return tuple(executables), _read_constraints(element, location.path, id_of, context)
+
+
+def _read_handler(element: Element, owner: Location, context: ReadContext) -> EventHandler:
+    event_name = get_text(element, "EventName") or get_text(element, "CreationName") or get_text(element, "ObjectName")
+    location = owner.enter_handler(event_name, element)
+    executables, constraints = _read_members(element, location, context)
+    nested = find_members(element, "EventHandlers", "EventHandler")
+    return EventHandler(
+        event_name=event_name,
+        owner=owner.path,
+        id=context.make_unique_id(read_ids(element), location.path),
+        executables=executables,
+        constraints=constraints,
+        variables=read_variables(element, location.path, context.overrides),
+        event_handlers=tuple(_read_handler(handler, location, context) for handler in nested),
+        expressions=read_expressions(element),
+        disabled=location.disabled_because is not None,
+        disabled_because=location.disabled_because,
+        propagate=read_propagate(element),
+    )
+
+
+# --- Precedence constraints: by refId in attributes, or by GUID in two child elements (2005, 2008)
+
+
+def _read_constraints(
+    element: Element, path: tuple[str, ...], id_of: Mapping[str, str], context: ReadContext
+) -> tuple[PrecedenceConstraint, ...]:
+    """Return the precedence constraints of a container.
+
+    Args:
+        element: the container.
+        path: its path.
+        id_of: the ids of its executables, by all references that a constraint may have to them.
+        context: gets the findings.
+    """
+    found = []
+    for constraint in find_members(element, "PrecedenceConstraints", "PrecedenceConstraint"):
+        before, after = (id_of.get(normalize_id(reference)) for reference in _read_ends(constraint))
+        name = get_text(constraint, "ObjectName")
+        if before is None or after is None:
+            context.add_finding(
+                "dangling-precedence-constraint",
+                Severity.DECISION,
+                path,
+                f"The precedence constraint {name!r} leads to or from something that is not there; left out.",
+                "Look at the order of the tasks around it.",
+            )
+            continue
+        expression = get_text(constraint, "Expression")
+        # Where defaults are left out, a missing LogicalAnd is False.
+        default = context.format_version < _FIRST_FORMAT_WITH_DEFAULTS
+        found.append(
+            PrecedenceConstraint(
+                name=name,
+                before=before,
+                after=after,
+                value=_read_word(constraint, "Value", _CONSTRAINT_VALUES, path, context),
+                eval_op=_read_word(constraint, "EvalOp", _EVAL_OPS, path, context),
+                expression=expression if expression.strip() else None,
+                logical_and=get_flag(constraint, "LogicalAnd", default=default),
+            )
+        )
+    return tuple(found)
+
+
+def _read_ends(element: Element) -> tuple[str, str]:
+    before, after = get_text(element, "From"), get_text(element, "To")
+    for end in element.find_all("Executable"):
+        if get_flag(end, "IsFrom"):
+            before = end.attributes.get("IDREF", "")
+        else:
+            after = end.attributes.get("IDREF", "")
+    return before, after
+
+
+def _read_word(element: Element, name: str, words: Mapping[str, T], path: tuple[str, ...], context: ReadContext) -> T:
+    value = get_text(element, name).strip().lower()
+    if value and value not in words:
+        shown = get_text(element, "ObjectName")
+        context.add_finding(
+            "unknown-precedence",
+            Severity.DECISION,
+            path,
+            f"{name} of the precedence constraint {shown!r} is {value!r}, which SSIS does not know.",
+            "Look at the order of the tasks around it.",
+        )
+    return words.get(value) or next(iter(words.values()))
+
+
+# --- Send Mail tasks
+
+
+def _read_mail(element: Element, path: tuple[str, ...], context: ReadContext, common: _CommonFields) -> _MailFields:
+    data = find_object_data(element, "SendMailTaskData")
+    expressions, disabled = common["expressions"], common["disabled"]
     if data is None:
-        reading.find(
+        context.add_finding(
             "unreadable-mail",
             Severity.ERROR,
             path,
@@ -168,50 +388,50 @@ def read_mail(node: Node, path: tuple[str, ...], reading: Reading, *, disabled: 
             "Save the package with ProtectionLevel DontSaveSensitive and import it again.",
         )
 
-    def attribute(name: str, ssis_property: str, default: str = "") -> str:
-        value = data.attributes.get(name, default) if data is not None else default
-        return reading.overrides.attribute(path, ssis_property, value)
+    def read(attribute: str, property_name: str, default: str = "") -> str:
+        value = data.attributes.get(attribute, default) if data is not None else default
+        return context.overrides.task_property(path, property_name, value)
 
-    reference = attribute("SMTPServer", "SmtpConnection").strip()
-    connection = reading.own.find(reference) or reading.project.find(reference)
-    source_type = _source_type(attribute("MessageSourceType", "MessageSourceType"), path, reading)
-    source = attribute("MessageSource", "MessageSource")
-    if not isinstance(connection, SmtpConnection) and data is not None and "SmtpConnection" not in computed:
-        _without_connection(reference, path, reading, disabled=disabled)
+    reference = read("SMTPServer", "SmtpConnection").strip()
+    connection = context.find_connection_manager(reference)
+    source_type = _read_source_type(read("MessageSourceType", "MessageSourceType"), path, context)
+    source = read("MessageSource", "MessageSource")
+    if not isinstance(connection, SmtpConnection) and data is not None and "SmtpConnection" not in expressions:
+        _report_missing_connection(reference, path, context, disabled=disabled)
     file = None
     if source_type is MessageSourceType.FILE_CONNECTION:
-        file = reading.own.find(source) or reading.project.find(source)
-        if not isinstance(file, FileConnection) and "MessageSource" not in computed:
-            reading.find(
+        file = context.find_connection_manager(source)
+        if not isinstance(file, FileConnection) and "MessageSource" not in expressions:
+            context.add_finding(
                 "dangling-file-connection",
                 Severity.NOTE if disabled else Severity.DECISION,
                 path,
                 f"The text comes from the File connection manager {source!r}, which neither package nor project has.",
                 "Give the path of the file.",
             )
-    written = () if data is None else data.all("Attachments")
-    files = "|".join(name for one in written if (name := one.attributes.get("FileName", "")).strip())
-    return MailFields(
+    attachments = () if data is None else data.find_all("Attachments")
+    files = "|".join(name for one in attachments if (name := one.attributes.get("FileName", "")).strip())
+    return _MailFields(
         connection=connection if isinstance(connection, SmtpConnection) else None,
         connection_reference=reference,
-        from_line=attribute("From", "FromLine"),
-        to_line=attribute("To", "ToLine"),
-        cc_line=attribute("CC", "CCLine"),
-        bcc_line=attribute("BCC", "BCCLine"),
-        subject=attribute("Subject", "Subject"),
+        from_line=read("From", "FromLine"),
+        to_line=read("To", "ToLine"),
+        cc_line=read("CC", "CCLine"),
+        bcc_line=read("BCC", "BCCLine"),
+        subject=read("Subject", "Subject"),
         message_source_type=source_type,
         message_source=source,
         message_file=file if isinstance(file, FileConnection) else None,
-        priority=attribute("Priority", "Priority", "Normal"),
-        file_attachments=reading.overrides.attribute(path, "FileAttachments", files),
+        priority=read("Priority", "Priority", "Normal"),
+        file_attachments=context.overrides.task_property(path, "FileAttachments", files),
         has_unreadable_data=data is None,
     )
 
 
-def _source_type(value: str, path: tuple[str, ...], reading: Reading) -> MessageSourceType:
-    known = _SOURCES.get(value.strip().lower() or "directinput")
+def _read_source_type(value: str, path: tuple[str, ...], context: ReadContext) -> MessageSourceType:
+    known = _MESSAGE_SOURCES.get(value.strip().lower() or "directinput")
     if known is None:
-        reading.find(
+        context.add_finding(
             "unknown-message-source-type",
             Severity.DECISION,
             path,
@@ -221,147 +441,27 @@ def _source_type(value: str, path: tuple[str, ...], reading: Reading) -> Message
     return known or MessageSourceType.DIRECT_INPUT
 
 
-def _without_connection(reference: str, path: tuple[str, ...], reading: Reading, *, disabled: bool) -> None:
-    severity = Severity.NOTE if disabled else Severity.DECISION
-    reach = reading.own.smtp or reading.project.smtp
-    where = "package" if reading.own.smtp else "project"
-    if len(reach) == 1:
-        remedy = f"The {where} has exactly one SMTP connection manager, {reach[0].name!r}; take it if it is meant."
-    elif reach:
-        names = ", ".join(repr(one.name) for one in reach[:10])
+def _report_missing_connection(reference: str, path: tuple[str, ...], context: ReadContext, *, disabled: bool) -> None:
+    candidates = context.own.smtp or context.project.smtp
+    where = "package" if context.own.smtp else "project"
+    if len(candidates) == 1:
+        name = candidates[0].name
+        remedy = f"The {where} has exactly one SMTP connection manager, {name!r}; take it if it is meant."
+    elif candidates:
+        names = ", ".join(repr(one.name) for one in candidates[:10])
         remedy = f"Choose among the SMTP connection managers of the {where}: {names}."
     else:
         remedy = "Import it together with its project, which may hold the connection manager, or name a connection."
+    severity = Severity.NOTE if disabled else Severity.DECISION
+    other = context.own.others.get(reference) or context.own.others.get(reference.upper())
     if not reference:
-        reading.find(
-            "no-connection-manager", severity, path, "No SMTP connection manager is set; SSIS fails here.", remedy
+        text = "No SMTP connection manager is set; SSIS fails here."
+        context.add_finding("no-connection-manager", severity, path, text, remedy)
+    elif other or context.find_connection_manager(reference):
+        text = f"The task refers to {other or reference!r}, which is no SMTP connection manager; SSIS fails here."
+        context.add_finding("connection-manager-not-smtp", severity, path, text, remedy)
+    else:
+        text = (
+            f"The task refers to the SMTP connection manager {reference}, which is not in the package or its project."
         )
-        return
-    other = reading.own.others.get(reference) or reading.own.others.get(reference.upper())
-    if other or reading.own.find(reference) or reading.project.find(reference):
-        said = f"The task refers to {other or reference!r}, which is no SMTP connection manager; SSIS fails here."
-        reading.find("connection-manager-not-smtp", severity, path, said, remedy)
-        return
-    said = f"The task refers to the SMTP connection manager {reference}, which is not in the package or its project."
-    reading.find("dangling-connection-manager", severity, path, said, remedy)
-
-
-# folded: here began the module itself
-
-_CONTAINERS = {
-    "STOCK:SEQUENCE": ContainerKind.SEQUENCE,
-    "STOCK:FORLOOP": ContainerKind.FOR_LOOP,
-    "STOCK:FOREACHLOOP": ContainerKind.FOREACH_LOOP,
-}
-ROOT = "Package"
-
-
-class _Common(TypedDict):
-    """What every executable has."""
-
-    name: str
-    id: str
-    path: tuple[str, ...]
-    description: str
-    expressions: dict[str, str]
-    disabled: bool
-    disabled_because: str | None
-    event_handlers: tuple[EventHandler, ...]
-    variables: tuple[Variable, ...]
-
-
-def read_root(node: Node, reading: Reading) -> Container:
-    """The package itself, as a container."""
-    place = Place(path=()).inside(ROOT, node)
-    executables, constraints = _inside(node, place, reading)
-    return Container(
-        **_common(node, place, reading, name=text(node, "ObjectName") or ROOT),
-        kind=ContainerKind.PACKAGE,
-        executables=executables,
-        constraints=constraints,
-    )
-
-
-def _executable(node: Node, around: Place, reading: Reading) -> Executable:
-    kind = _kind(node)
-    name = text(node, "ObjectName") or kind
-    place = around.inside(name, node)
-    if is_send_mail(node, kind):
-        common = _common(node, place, reading, name=name)
-        computed = set(common["expressions"])
-        return SendMailTask(
-            **common, **read_mail(node, place.path, reading, disabled=common["disabled"], computed=computed)
-        )
-    nested = next(members(node, "Executables", "Executable"), None) is not None
-    container = _CONTAINERS.get(kind.upper(), ContainerKind.TASK_HOST if nested else None)
-    if container is None:
-        if looks_like_mail(kind):
-            reading.find(
-                "other-mail-task",
-                Severity.NOTE if place.disabled_because else Severity.DECISION,
-                place.path,
-                f"{kind} is a mail task that did not come with SSIS; it is not read.",
-                "Write a SendMailOperator for it.",
-            )
-        return OtherTask(**_common(node, place, reading, name=name), kind=kind)
-    executables, constraints = _inside(node, place, reading)
-    return Container(
-        **_common(node, place, reading, name=name), kind=container, executables=executables, constraints=constraints
-    )
-
-
-def _kind(node: Node) -> str:
-    """Its CreationName, or its ExecutableType, which in 2005 and 2008 is a .NET name with its assembly."""
-    names = [text(node, "CreationName").strip(), text(node, "ExecutableType").partition(",")[0].strip()]
-    mail = next((name for name in names if is_send_mail_kind(name)), None)
-    stock = next((name for name in names if name.upper() in _CONTAINERS), None)
-    return mail or stock or next(filter(None, names), "")
-
-
-def _common(node: Node, place: Place, reading: Reading, *, name: str) -> _Common:
-    return _Common(
-        name=name,
-        id=reading.unique(ids(node), place.path),
-        path=place.path,
-        description=text(node, "Description"),
-        expressions=expressions(node),
-        disabled=place.disabled_because is not None,
-        disabled_because=place.disabled_because,
-        event_handlers=tuple(_handler(one, place, reading) for one in members(node, "EventHandlers", "EventHandler")),
-        variables=read_variables(node, place.path, reading.overrides),
-    )
-
-
-def _inside(
-    node: Node, place: Place, reading: Reading
-) -> tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]]:
-    """What runs in it, and the arrows between."""
-    known: dict[str, str] = {}
-    executables = []
-    for child in members(node, "Executables", "Executable"):
-        one = _executable(child, place, reading)
-        executables.append(one)
-        for reference in (*ids(child), "\\".join(one.path), one.name):
-            if reference:
-                known.setdefault(reference, one.id)
-    return tuple(executables), read_constraints(node, place.path, known, reading)
-
-
-def _handler(node: Node, owner: Place, reading: Reading) -> EventHandler:
-    event_name = text(node, "EventName") or text(node, "CreationName") or text(node, "ObjectName")
-    place = owner.handler(event_name, node)
-    executables, constraints = _inside(node, place, reading)
-    nested = members(node, "EventHandlers", "EventHandler")
-    return EventHandler(
-        event_name=event_name,
-        owner=owner.path,
-        id=reading.unique(ids(node), place.path),
-        executables=executables,
-        constraints=constraints,
-        variables=read_variables(node, place.path, reading.overrides),
-        event_handlers=tuple(_handler(one, place, reading) for one in nested),
-        expressions=expressions(node),
-        disabled=place.disabled_because is not None,
-        disabled_because=place.disabled_because,
-        propagate=read_propagate(node),
-    )
+        context.add_finding("dangling-connection-manager", severity, path, text, remedy)

@@ -245,7 +245,7 @@ def _with_rest(mails: Sequence[MailRecord], package: Package) -> tuple[MailRecor
     """With those that are in no DAG, in the order of the package."""
     known = {(one.where, one.event): one for one in mails}
     found = []
-    for task, handler in package.walk():
+    for task, handler in package.walk_mail_tasks():
         where, event = "\\".join(task.path), "" if handler is None else handler.event_name
         because = task.disabled_because or (where if task.disabled else "")
         found.append(known.get((where, event)) or MailRecord(where=where, event=event, disabled_because=because))

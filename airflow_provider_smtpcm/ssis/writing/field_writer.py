@@ -6,9 +6,21 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, parse, protected, to_jinja
-from airflow_provider_smtpcm.ssis.expressions.parser import Expression, Literal, variables_of, walk
-from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.expressions import (
+    Expression,
+    ExpressionError,
+    Literal,
+    NotTranslatable,
+    TemplateContext,
+    escape_template,
+    find_leading_strings,
+    find_variables,
+    merge_strings,
+    parse,
+    replace_strings,
+    to_jinja,
+    walk,
+)
 from airflow_provider_smtpcm.ssis.model import SendMailTask, SmtpConnection
 from airflow_provider_smtpcm.ssis.output import clean, holds_account
 from airflow_provider_smtpcm.ssis.writing.connections import Connections
@@ -23,7 +35,6 @@ from airflow_provider_smtpcm.ssis.writing.secrets import (
 )
 from airflow_provider_smtpcm.ssis.writing.source import Argument, expression
 from airflow_provider_smtpcm.ssis.writing.symbols import Declared, Names, Scope, value_of
-from airflow_provider_smtpcm.ssis.writing.transforms import first_texts, joined_texts, replace_texts
 
 # folded: Paths of Windows as paths of a worker, by a mapping of their beginnings.
 #   Either kind of slash, any case, drive letters and UNC paths; the longest beginning wins. It ends where a folder
@@ -102,7 +113,7 @@ class FieldWriter:
         place: whether it becomes a task or a callback.
     """
 
-    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: Place) -> None:
+    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: TemplateContext) -> None:
         self._shared, self._task, self._scope, self._place = shared, task, scope, place
         self._where = "\\".join(task.path)
         self.arguments: list[Argument] = []
@@ -136,15 +147,15 @@ class FieldWriter:
 
     def _held_paths(self, tree: Expression) -> list[tuple[Declared, str]]:
         """The variables in an expression that hold a path of Windows, with what that is on a worker."""
-        found = [self._shared.names.find(name, self._scope) for name in variables_of(tree)]
+        found = [self._shared.names.find(name, self._scope) for name in find_variables(tree)]
         held = [(one, value_of(one)) for one in found if one is not None]
         windows = [(one, value) for one, value in held if isinstance(value, str) and is_windows(value.strip())]
         return [(one, mapped) for one, value in windows if (mapped := self._path(value)) != value]
 
     def _path_texts(self, tree: Expression) -> Expression:
         """With the mapping applied to the texts that a path is put together of."""
-        tree = joined_texts(tree)
-        for text in first_texts(tree):
+        tree = merge_strings(tree)
+        for text in find_leading_strings(tree):
             if not is_windows(text.strip()):
                 self._tell_unmapped(text.partition("|")[0].strip())
 
@@ -157,7 +168,7 @@ class FieldWriter:
         texts = [one.value for one in walk(tree) if isinstance(one, Literal) and isinstance(one.value, str)]
         mapped_any = any(self._shared.paths.map(one.strip()) for text in texts for one in text.split("|"))
         mapped_any = mapped_any or bool(self._held_paths(tree))
-        return replace_texts(tree, whole)
+        return replace_strings(tree, whole)
 
     def _jinja(
         self, tree: Expression, *, path: bool = False, argument: str = ""
@@ -214,7 +225,7 @@ class FieldWriter:
             self._incomplete(name, argument, text, "It holds an account, which is not repeated.", is_expression=False)
         else:
             self._tell_password(name, argument, [text])
-            self._add(name, argument, protected(text), text)
+            self._add(name, argument, escape_template(text), text)
 
     def _tell_password(self, name: str, argument: str, texts: list[str]) -> None:
         """What an author tells the reader of his mail stays in it; but it stands in a file now."""

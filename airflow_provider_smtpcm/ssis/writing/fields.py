@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse, protected
-from airflow_provider_smtpcm.ssis.expressions.pieces import quoted
-from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.expressions import (
+    ExpressionError,
+    TemplateContext,
+    escape_template,
+    parse,
+    quote_string,
+)
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.output import clean
 from airflow_provider_smtpcm.ssis.writing.field_writer import FieldWriter, Shared
@@ -42,7 +46,7 @@ class Fields(FieldWriter):
         place: whether it becomes a task or a callback.
     """
 
-    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: Place) -> None:
+    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: TemplateContext) -> None:
         super().__init__(shared, task, scope, place)
         self.connection = self._connection()
         for name, attribute, argument in _TEXTS:
@@ -133,7 +137,7 @@ class Fields(FieldWriter):
             self._written("MessageSource", "text", source)
         if kind is not MessageSourceType.DIRECT_INPUT:
             self._record("MessageSourceType", str(kind), "text", How.MAPPED)
-        if not any(one.name == "text" for one in self.arguments) and self._place is Place.CALLBACK:
+        if not any(one.name == "text" for one in self.arguments) and self._place is TemplateContext.CALLBACK:
             # An alert without a text is the page that the notifier makes itself.
             comment = "SSIS: a mail without text; with no text here it would be the default page"
             self._add("MessageSource", "text", " ", "", How.MAPPED, comments=(comment,))
@@ -193,7 +197,7 @@ class Fields(FieldWriter):
             self._incomplete("MessageSource", "text", code or "", error)
             return
         if tree is None:
-            path = quoted(self._path(file.connection_string))
+            path = quote_string(self._path(file.connection_string))
             template = f"{{{{ read_message_file({path}) }}}}"
         else:
             translation = self._jinja(tree, path=True)
@@ -229,7 +233,7 @@ class Fields(FieldWriter):
             return
         files = [one.strip() for one in written.split("|") if one.strip()]
         if files:
-            mapped = [protected(self._path(one)) for one in files]
+            mapped = [escape_template(self._path(one)) for one in files]
             how = How.KEPT if mapped == files else How.MAPPED
             self._add("FileAttachments", "attachments", mapped, written, how)
 
@@ -239,7 +243,7 @@ class Fields(FieldWriter):
             text = self._task.expressions["Description"]
             self._record("Description", text, "", How.LOST, is_expression=True, note="it is no part of the mail")
         elif description.lower() not in _USUAL_DESCRIPTIONS and description != self._task.name:
-            if self._place is Place.TASK:
+            if self._place is TemplateContext.TASK:
                 self._add("Description", "doc", clean(description), description)
             else:
                 self._record("Description", description, "", How.LOST, note="a callback has none")

@@ -6,7 +6,7 @@ as an empty task, so that order and trigger rules are those of the package; a co
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.expressions import TemplateContext
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
 from airflow_provider_smtpcm.ssis.writing.fields import Fields
@@ -152,7 +152,7 @@ class _Level(Conditions):
             comment = f"{one.name!r} is disabled: it does nothing, and what comes after it goes on, as in SSIS."
         elif isinstance(one, SendMailTask):
             operator = "SendMailOperator"
-            fields = Fields(flow.shared, one, scope, Place.TASK)
+            fields = Fields(flow.shared, one, scope, TemplateContext.TASK)
             arguments += fields.arguments
             self._record(one, fields)
         else:

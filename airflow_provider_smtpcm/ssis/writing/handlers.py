@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.expressions import TemplateContext
 from airflow_provider_smtpcm.ssis.model import Container, EventHandler, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
 from airflow_provider_smtpcm.ssis.writing.fields import Fields
@@ -129,7 +129,7 @@ class Handlers:
 
     def _notifier(self, task: SendMailTask, handler: EventHandler, owner: Executable, scope: Scope) -> str:
         where = "\\".join(task.path)
-        fields = Fields(self._shared, task, scope, Place.CALLBACK)
+        fields = Fields(self._shared, task, scope, TemplateContext.CALLBACK)
         event = slug(handler.event_name, "event").replace("on", "on_", 1)
         name = self._unique.give(variable(slug(f"{event}_{task.name}", event)))
         arguments = list(fields.arguments)

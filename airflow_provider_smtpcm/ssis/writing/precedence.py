@@ -11,8 +11,13 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, condition_to_jinja, parse
-from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
+from airflow_provider_smtpcm.ssis.expressions import (
+    ExpressionError,
+    NotTranslatable,
+    TemplateContext,
+    condition_to_jinja,
+    parse,
+)
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, EvalOp, Executable, PrecedenceConstraint
 from airflow_provider_smtpcm.ssis.output import clean
 from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
@@ -268,7 +273,7 @@ class Conditions:
         try:
             with shared.names.params.given_up_whole():
                 tree = without_account(shared.names.inlined(parse(text), self._scope))
-                template = condition_to_jinja(tree, shared.names.resolver(self._scope, Place.TASK))
+                template = condition_to_jinja(tree, shared.names.resolver(self._scope, TemplateContext.TASK))
         except (ExpressionError, NotTranslatable) as error:
             template = "complete_me.condition"
             comments = (*comments, clean(str(error)))

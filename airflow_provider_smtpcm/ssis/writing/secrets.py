@@ -6,17 +6,23 @@ import re
 from collections.abc import Iterator
 
 from airflow_provider_smtpcm.ssis.expressions import (
+    Cast,
+    Conditional,
     DataType,
     Expression,
     ExpressionError,
+    Literal,
+    Name,
     NotTranslatable,
+    Operation,
     TypeSpec,
+    children,
     parse,
-    to_text,
+    replace_strings,
+    unparse,
+    walk,
 )
-from airflow_provider_smtpcm.ssis.expressions.parser import Cast, Conditional, Literal, Name, Operation, children, walk
 from airflow_provider_smtpcm.ssis.output import clean, holds_account
-from airflow_provider_smtpcm.ssis.writing.transforms import replace_texts
 
 # In the place of what is worked out when it runs: it ends a value, and is none.
 _UNKNOWN = ";"
@@ -79,7 +85,7 @@ def shown(text: str) -> str:
         return clean(text)
     single = {str(one.value).strip(_UNKNOWN) for one in walk(tree) if isinstance(one, Literal)}
     if any(holds_account(joined) and joined.strip(_UNKNOWN) not in single for joined in texts_in(tree)):
-        return to_text(replace_texts(tree, lambda _: "(removed)"))
+        return unparse(replace_strings(tree, lambda _: "(removed)"))
     return clean(text)
 
 

@@ -17,20 +17,24 @@ from airflow_provider_smtpcm.ssis.expressions import (
     Expression,
     ExpressionError,
     JinjaName,
+    Literal,
+    Name,
     NotTranslatable,
+    TemplateContext,
     TypeSpec,
     evaluate,
+    find_variables,
+    is_system_variable,
     parse,
+    quote_string,
+    replace_names,
+    resolve_system_variable,
 )
-from airflow_provider_smtpcm.ssis.expressions.parser import Literal, Name, variables_of
-from airflow_provider_smtpcm.ssis.expressions.pieces import quoted
-from airflow_provider_smtpcm.ssis.expressions.system_variables import Place, is_system_variable, system_variable
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
 from airflow_provider_smtpcm.ssis.output import holds_account
 from airflow_provider_smtpcm.ssis.writing.outcome import Findings
 from airflow_provider_smtpcm.ssis.writing.secrets import password_line
 from airflow_provider_smtpcm.ssis.writing.source import ascii_words, dag_id_of, listed
-from airflow_provider_smtpcm.ssis.writing.transforms import replace_names
 
 # folded: Variables and parameters by their names: which of them is meant, what its value is, and whether that is a
 #   secret.
@@ -149,7 +153,7 @@ class Params:
         value = None if self._is_secret(found) else value_of(found)
         where = found.qualified_name
         if value is None:
-            code = f"var.value.get({quoted(key)})"
+            code = f"var.value.get({quote_string(key)})"
             self.findings.decision(
                 "variable-to-set",
                 where,
@@ -158,7 +162,7 @@ class Params:
                 f"airflow variables set {key} VALUE",
             )
         else:
-            code = f"var.value.get({quoted(key)}, {quoted(str(value))})"
+            code = f"var.value.get({quote_string(key)}, {quote_string(str(value))})"
             self.findings.note(
                 "project-parameter",
                 where,
@@ -179,7 +183,7 @@ class Params:
                 key, count = f"{found.name}_{count}", count + 1
             self._put(found, key)
         key = self._keys[known]
-        return JinjaName(text=f"params[{quoted(key)}]", type=_TYPES.get(found.data_type))
+        return JinjaName(text=f"params[{quote_string(key)}]", type=_TYPES.get(found.data_type))
 
     def _put(self, found: Declared, key: str) -> None:
         self._keys[_identity(found)] = key
@@ -297,7 +301,7 @@ class Names:
     def configured(self, expression: str, scope: Scope) -> Iterator[Parameter]:
         """The parameters in an expression to which a configuration of the project gives another value."""
         tree = self.inlined(parse(expression), scope)
-        for name in variables_of(tree):
+        for name in find_variables(tree):
             found = self.find(name, scope)
             if isinstance(found, Parameter) and found.configured_in:
                 yield found
@@ -345,7 +349,7 @@ class Names:
         found = [one for one in self.package.variables if _holds(one.scope, path)]
         return declared(sorted(found, key=lambda one: len(one.scope)), self.root())
 
-    def resolver(self, scope: Scope, place: Place) -> Callable[[str], JinjaName]:
+    def resolver(self, scope: Scope, place: TemplateContext) -> Callable[[str], JinjaName]:
         """What `to_jinja` asks for the names of an expression."""
 
         def resolve(name: str) -> JinjaName:
@@ -353,7 +357,7 @@ class Names:
             if found is not None:
                 return self.params.name_of(found)
             if is_system_variable(name):
-                return system_variable(name, place, {"PackageID": self.package.id})
+                return resolve_system_variable(name, place, {"PackageID": self.package.id})
             other = next((one for one in scope if one.lower() == name.lower()), None)
             if other is not None:
                 raise NotTranslatable(

@@ -13,8 +13,8 @@ from airflow.sdk import DAG, task
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.ssis import macros
-from airflow_provider_smtpcm.ssis.expressions import JinjaName, to_jinja
-from airflow_provider_smtpcm.ssis.expressions.system_variables import SYSTEM_VARIABLES, Place, system_variable
+from airflow_provider_smtpcm.ssis.expressions import JinjaName, TemplateContext, resolve_system_variable, to_jinja
+from airflow_provider_smtpcm.ssis.expressions.system_variables import SYSTEM_VARIABLES
 from airflow_provider_smtpcm.testing import Relay
 
 RunDag = Callable[[DAG], Any]
@@ -28,20 +28,20 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
         yield relay
 
 
-def template(text: str, place: Place) -> str:
+def template(text: str, context: TemplateContext) -> str:
     """A field by its expression."""
 
     def resolve(name: str) -> JinjaName:
         if name.startswith("User::"):
             return JinjaName(text=f"params['{name.removeprefix('User::')}']")
-        return system_variable(name, place)
+        return resolve_system_variable(name, context)
 
     return to_jinja(text, resolve).template
 
 
-def every_variable(place: Place) -> str:
-    """An expression of all System variables that there are at a place."""
-    known = [name for name, variable in SYSTEM_VARIABLES.items() if getattr(variable, place)]
+def every_variable(context: TemplateContext) -> str:
+    """An expression of all System variables that there are in a context."""
+    known = [name for name, variable in SYSTEM_VARIABLES.items() if getattr(variable, context)]
     return ' + "\\n" + '.join(f'"{name}=" + (DT_WSTR,80)@[System::{name}]' for name in known)
 
 
@@ -62,8 +62,8 @@ def test_the_fields_of_a_task_are_worked_out_in_its_run(relay: Relay, run_dag: R
             task_id="send",
             from_address="etl@corp.example",
             to="ops@corp.example",
-            subject=template(subject, Place.TASK),
-            text=template(every_variable(Place.TASK), Place.TASK),
+            subject=template(subject, TemplateContext.TASK),
+            text=template(every_variable(TemplateContext.TASK), TemplateContext.TASK),
         )
     before = dt.datetime.now(tz=dt.UTC).astimezone().date()
     run = run_dag(dag)
@@ -86,8 +86,8 @@ def test_the_fields_of_a_callback_tell_of_the_task_that_failed(relay: Relay, run
     alert = SendMailNotifier(
         from_address="etl@corp.example",
         to="ops@corp.example",
-        subject=template('@[System::SourceName] + " failed in " + @[System::PackageName]', Place.CALLBACK),
-        text=template(every_variable(Place.CALLBACK), Place.CALLBACK),
+        subject=template('@[System::SourceName] + " failed in " + @[System::PackageName]', TemplateContext.CALLBACK),
+        text=template(every_variable(TemplateContext.CALLBACK), TemplateContext.CALLBACK),
     )
     with DAG("ssis_handler", schedule=None, user_defined_macros={"ssis": macros}) as dag:
 

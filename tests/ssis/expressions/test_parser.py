@@ -1,4 +1,4 @@
-"""What the parser refuses, where it says that the fault is, and that a tree becomes the same text and tree again."""
+"""What the parser refuses, where its errors point to, and that a tree can be unparsed and parsed again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, parse, to_text, variables_of
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, find_variables, parse, unparse
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_chain_of_operators_has_no_limit(operator: str) -> None:
     tree = parse(operator.join(["1"] * 10_000) if operator != "*" else "*".join(["1"] * 10_000))
     assert evaluate(tree).data in {10_000, -9_998, 1}
     assert repr(tree)
-    assert parse(to_text(tree)) is not tree
+    assert parse(unparse(tree)) is not tree
 
 
 def test_a_chain_of_conditions_has_no_limit() -> None:
@@ -151,11 +151,11 @@ def test_forty_nested_calls_are_read() -> None:
 )
 def test_a_tree_has_one_text(text: str, again: str) -> None:
     """In SSIS's own language, with the parentheses that it needs."""
-    assert to_text(parse(text)) == again
-    assert to_text(parse(again)) == again
+    assert unparse(parse(text)) == again
+    assert unparse(parse(again)) == again
 
 
-def test_the_variables_of_an_expression_are_listed_once() -> None:
+def test_the_find_variables_an_expression_are_listed_once() -> None:
     """In the order of its text, with their case."""
     text = '@[User::B] + @[System::PackageName] + (@[User::a] == "" ? @[User::B] : @[$Project::P]) + @bare'
-    assert variables_of(parse(text)) == ("User::B", "System::PackageName", "User::a", "$Project::P", "bare")
+    assert find_variables(parse(text)) == ("User::B", "System::PackageName", "User::a", "$Project::P", "bare")

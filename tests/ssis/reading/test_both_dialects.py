@@ -31,7 +31,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SmtpConnection,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package
+from airflow_provider_smtpcm.ssis.reading.packages import ReadOptions, build_package
 from airflow_provider_smtpcm.ssis.reading.xml import read_document
 from tests.ssis.writing_packages import Writer
 
@@ -179,7 +179,7 @@ def packages(draw: Callable[..., object]) -> Package:
 def read_text(text: str | bytes, path: str = "p.dtsx") -> Package:
     """A package from its text."""
     octets = text if isinstance(text, bytes) else text.encode()
-    return build_package(read_document(io.BytesIO(octets), path).root, path, Surroundings())
+    return build_package(read_document(io.BytesIO(octets), path).root, path, ReadOptions())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -263,7 +263,7 @@ def test_what_stands_in_the_package() -> None:
     ],
 )
 def test_every_encoding_that_occurs_is_read(declared: str, encoding: str) -> None:
-    """Whatever the declaration says: exports from msdb and PowerShell leave a wrong one behind."""
+    """Whatever encoding is declared: exports from msdb and PowerShell declare a wrong one."""
     text = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8").partition("?>")[2]
     text = text.replace("Load failed", "Größe")
     octets = f'<?xml version="1.0" encoding="{declared}"?>{text}'.encode(encoding)

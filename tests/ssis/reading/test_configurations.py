@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_smtpcm.ssis import Package, read_package
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.reading.configurations import Overrides
-from airflow_provider_smtpcm.ssis.reading.ispac import with_part
+from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
+from airflow_provider_smtpcm.ssis.reading.manifest import set_connection_property
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 CONFIGURED = PACKAGES / "configured.dtsx"
@@ -23,7 +23,7 @@ def values(package: Package) -> tuple[str, str | None, str]:
 
 
 def test_what_cannot_be_looked_up_is_a_decision() -> None:
-    """With its target where the package tells it; a note where the target has nothing to do with mail."""
+    """With its target, if the package has it; a note if the target has nothing to do with mail."""
     found = [one for one in read_package(CONFIGURED).findings if one.code == "configuration-not-read"]
     assert [(one.text.split("'")[1], one.severity) for one in found] == [
         ("Table", Severity.DECISION),
@@ -37,7 +37,7 @@ def test_what_cannot_be_looked_up_is_a_decision() -> None:
 
 
 def test_a_file_that_is_missing_is_a_decision(tmp_path: Path) -> None:
-    """What stands in the package is used."""
+    """The value in the package is used."""
     package = read_package(shutil.copy(CONFIGURED, tmp_path))
     assert values(package)[1] == "developer@corp.example"
     assert any("D:\\SSIS\\Mail.dtsConfig" in one.text for one in package.findings)
@@ -89,13 +89,13 @@ def test_a_file_that_is_passed_holds_for_every_package() -> None:
 )
 def test_one_part_of_a_connection_string_is_set(string: str, changed: str) -> None:
     """The others stay as they are."""
-    assert with_part(string, "SmtpServer", "new") == changed
+    assert set_connection_property(string, "SmtpServer", "new") == changed
 
 
 def test_a_target_is_compared_without_regard_to_case() -> None:
     """And may leave out what is understood."""
-    overrides = Overrides()
-    assert overrides.variable(("Package", "A"), "User::To", "as it was") == "as it was"
+    overrides = PropertyOverrides()
+    assert overrides.variable_value(("Package", "A"), "User::To", "as it was") == "as it was"
     package = read_package(CONFIGURED)
-    overrides.put(package.configurations)
-    assert overrides.variable(("package",), "USER::TO", None) == "ops@corp.example"
+    overrides.add(package.configurations)
+    assert overrides.variable_value(("package",), "USER::TO", None) == "ops@corp.example"

@@ -1,4 +1,4 @@
-"""What a stranger may have made of a file: each gets an error of its own that says what was found and what to do."""
+"""Malicious and damaged files: each has an error of its own, with what was found and what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis import read_package, read_project
 from airflow_provider_smtpcm.ssis.reading import ispac, xml
-from airflow_provider_smtpcm.ssis.reading import xml as nodes
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 WHOLE = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8")
@@ -23,7 +22,7 @@ NAMESPACE = 'xmlns:DTS="www.microsoft.com/SqlServer/Dts"'
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("   \n", "ends in the middle"),
@@ -43,13 +42,13 @@ NAMESPACE = 'xmlns:DTS="www.microsoft.com/SqlServer/Dts"'
         ("<a>" * 5000, "deeper than 100 levels"),
     ],
 )
-def test_a_file_that_is_no_package_says_what_it_is(tmp_path: Path, text: str, said: str) -> None:
+def test_the_error_for_a_file_that_is_no_package_names_what_it_is(tmp_path: Path, text: str, message: str) -> None:
     """By its path, and with a remedy."""
     path = tmp_path / "p.dtsx"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(PackageError) as caught:
         read_package(path)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert str(path) in caught.value.message
     assert caught.value.remedy
 
@@ -65,7 +64,7 @@ def test_a_file_beyond_the_limit_is_not_opened(tmp_path: Path) -> None:
 
 def test_more_elements_than_any_package_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the number."""
-    monkeypatch.setattr(nodes, "MAX_ELEMENTS", 1000)
+    monkeypatch.setattr(xml, "MAX_ELEMENTS", 1000)
     path = tmp_path / "wide.dtsx"
     path.write_text(f"<DTS:Executable {NAMESPACE}>" + "<a/>" * 1000 + "</DTS:Executable>")
     with pytest.raises(PackageError, match="more than 1,000 of them"):
@@ -73,7 +72,7 @@ def test_more_elements_than_any_package_has_are_refused(tmp_path: Path, monkeypa
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    """Opening a FIFO would last until somebody writes to it."""
+    """Opening a FIFO would block until something writes to it."""
     path = tmp_path / "pipe.dtsx"
     os.mkfifo(path)
     with pytest.raises(PackageError, match="not a regular file"):

@@ -15,8 +15,8 @@ import pytest
 
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis import read_project
-from airflow_provider_smtpcm.ssis.model import Package, Project, SetByProject, SmtpConnection
-from airflow_provider_smtpcm.ssis.reading import read_everything
+from airflow_provider_smtpcm.ssis.model import Package, Project, ProjectSetting, SmtpConnection
+from airflow_provider_smtpcm.ssis.reading import read_paths
 
 NAMESPACE = 'xmlns:SSIS="www.microsoft.com/SqlServer/SSIS"'
 DTS = 'xmlns:DTS="www.microsoft.com/SqlServer/Dts"'
@@ -116,7 +116,7 @@ def relay(project: Project) -> SmtpConnection:
 
 
 def built(folder_: Path, values: Mapping[str, str], **more: Any) -> SmtpConnection:
-    """The project's connection manager, in an `.ispac` whose manifest says this of it."""
+    """The project's connection manager, in an `.ispac` whose manifest sets these values."""
     parts = {"@Project.manifest": manifest(parameters(values, **more)), "Relay.conmgr": connection("Relay", RELAY)}
     return relay(read_project(ispac(folder_, **parts, **{"Load.dtsx": package()})))
 
@@ -134,7 +134,7 @@ def built(folder_: Path, values: Mapping[str, str], **more: Any) -> SmtpConnecti
     ],
 )
 def test_a_manifest_that_says_nothing_leaves_everything_as_it_is(tmp_path: Path, text: str) -> None:
-    """One that cannot be read is told; the packages are read nevertheless."""
+    """An unreadable one is reported; the packages are read nevertheless."""
     parts = {"@Project.manifest": text, "Relay.conmgr": connection("Relay", RELAY), "Load.dtsx": package()}
     project = read_project(ispac(tmp_path, **parts))
     assert relay(project).connection_string == DESIGNED
@@ -145,12 +145,12 @@ def test_a_manifest_that_says_nothing_leaves_everything_as_it_is(tmp_path: Path,
 
 
 def test_a_sensitive_value_is_not_read(tmp_path: Path) -> None:
-    """Nobody but SSIS knows it."""
+    """Only SSIS can decrypt it."""
     assert built(tmp_path, {"CM.Relay.SmtpServer": "hush"}, sensitive=True).connection_string == DESIGNED
 
 
 def test_an_empty_value_takes_no_server_away(tmp_path: Path) -> None:
-    """It says that nobody set one."""
+    """It means that none was set."""
     assert built(tmp_path, {"CM.Relay.SmtpServer": " ", "CM.Relay.ConnectionString": ""}).connection_string == DESIGNED
 
 
@@ -197,7 +197,7 @@ def test_where_two_parameters_contradict_each_other_a_person_is_asked(tmp_path: 
             {"CM.Relay.EnableSsl": "true", "CM.Relay.UseWindowsAuthentication": "true"},
             "EnableSsl=true;UseWindowsAuthentication=true;SmtpServer=dev.corp.example;",
         ),
-        # The single properties stand beside it, as they were designed.
+        # The single properties are there too, with their design-time values.
         (
             {"CM.Relay.ConnectionString": "SmtpServer=mail.corp.example;", "CM.Relay.SmtpServer": "dev.corp.example"},
             "SmtpServer=mail.corp.example;",
@@ -248,8 +248,8 @@ def test_the_file_of_a_text_is_the_one_that_was_deployed(tmp_path: Path) -> None
     main(["import-ssis", str(ispac(tmp_path, **parts)), "--out", str(out), *words])
     assert "read_message_file('/srv/texts/body.txt')" in (out / "dags/Load.py").read_text(encoding="utf-8")
     (load_,) = json.loads((out / "report.json").read_text(encoding="utf-8"))["packages"]
-    (told,) = [one["text"] for one in load_["findings"] if one["code"] == "connection-parameter"]
-    assert "CM.Body.ConnectionString" in told
+    (finding,) = [one["text"] for one in load_["findings"] if one["code"] == "connection-parameter"]
+    assert "CM.Body.ConnectionString" in finding
 
 
 def test_the_same_octets_under_another_manifest_are_another_package(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_the_same_octets_under_another_manifest_are_another_package(tmp_path: Pa
         values = {"Load.dtsx": parameters({"CM.SMTP.SmtpServer": f"{place}.corp.example"})}
         load = package("Load", OWN, connection("SMTP", OWN))
         ispac(tmp_path / place, **{"@Project.manifest": manifest("", values), "Load.dtsx": load})
-    found = [one for one in read_everything([tmp_path]) if one.package is not None]
+    found = [one for one in read_paths([tmp_path]) if one.package is not None]
     assert len(found) == 2
 
 
@@ -279,8 +279,8 @@ def test_a_project_file_says_the_same_and_names_its_configurations(tmp_path: Pat
     one = relay(project)
     source = str(tmp_path / "p/Nightly.dtproj")
     assert one.connection_string.startswith("SmtpServer=mail.corp.example;")
-    assert one.set_by == (SetByProject(property="SmtpServer", by="CM.Relay.SmtpServer", source=source),)
-    assert one.configured == (SetByProject(property="SmtpServer", by="'Production', 'Test'", source=source),)
+    assert one.set_by == (ProjectSetting(property="SmtpServer", by="CM.Relay.SmtpServer", source=source),)
+    assert one.configured == (ProjectSetting(property="SmtpServer", by="'Production', 'Test'", source=source),)
     assert [each.configured_in for each in project.parameters] == [("Production",)]
 
 
@@ -325,6 +325,6 @@ def test_a_person_is_told_where_a_value_comes_from_and_which_other_there_is(tmp_
         "by-expression.corp.example": [("connection-expression", "note"), ("project-configuration", "decision")],
     }
     (load,) = report["packages"]
-    (told,) = [one for one in load["findings"] if one["code"] == "project-configuration"]
-    assert (told["where"], told["severity"]) == ("$Project::Team", "decision")
-    assert "'Production'" in told["text"]
+    (finding,) = [one for one in load["findings"] if one["code"] == "project-configuration"]
+    assert (finding["where"], finding["severity"]) == ("$Project::Team", "decision")
+    assert "'Production'" in finding["text"]

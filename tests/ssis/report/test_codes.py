@@ -10,7 +10,7 @@ from airflow_provider_smtpcm.ssis.report.entries import CODES
 from tests.documents.pages import DOCS, ROOT, table_after
 
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")
-_MAKERS = {"find", "note", "decision", "Finding"}
+_MAKERS = {"find", "note", "decision", "add_finding", "Finding"}
 
 
 def codes_in(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Everything under some paths: projects, packages, copies and what cannot be read, one after the other."""
+"""Everything under some paths: projects, packages, copies and errors, one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_smtpcm.ssis import read_package, read_project
-from airflow_provider_smtpcm.ssis.reading import Found, read_connection_manager, read_everything
+from airflow_provider_smtpcm.ssis.reading import ReadResult, read_connection_manager, read_paths
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 PROJECT = PACKAGES / "project"
@@ -18,17 +18,17 @@ MAIL = PACKAGES / "mail_2014.dtsx"
 LOAD = "Load – all.dtsx"
 
 
-def told(*paths: Path, below: Path) -> list[tuple[str, str]]:
-    """What each thing was taken for, by its path."""
+def kinds_of(*paths: Path, below: Path) -> list[tuple[str, str]]:
+    """The path of each result, with what it is: a project, a package, a copy or an error."""
 
-    def kind(one: Found) -> str:
+    def kind(one: ReadResult) -> str:
         if one.error is not None:
             return "error"
         if one.duplicate_of is not None:
             return f"copy of {Path(one.duplicate_of).relative_to(below)}"
         return "package" if one.package is not None else "project"
 
-    return [(str(Path(one.source).relative_to(below)), kind(one)) for one in read_everything(paths)]
+    return [(str(Path(one.source).relative_to(below)), kind(one)) for one in read_paths(paths)]
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def build(project: Path, target: Path, **more: str) -> Path:
 
 
 def test_a_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
-    """Wherever it stands in the order."""
+    """Whether it comes before the others or after them."""
     (tmp_path / "a.dtsx").write_text("<a>")
     shutil.copy(MAIL, tmp_path / "b.dtsx")
     (tmp_path / "c.ispac").write_text("no zip")
     (tmp_path / "d.conmgr").write_text("")
     gone = tmp_path / "gone.dtsx"
-    assert told(tmp_path, gone, below=tmp_path) == [
+    assert kinds_of(tmp_path, gone, below=tmp_path) == [
         (".", "project"),
         ("d.conmgr", "error"),
         ("a.dtsx", "error"),
@@ -70,17 +70,20 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_a_tree_without_packages_is_an_error(tmp_path: Path) -> None:
     """It may be the wrong folder."""
     (tmp_path / "readme.txt").write_text("x")
-    assert told(tmp_path, below=tmp_path) == [(".", "error")]
+    assert kinds_of(tmp_path, below=tmp_path) == [(".", "error")]
 
 
-def test_a_file_is_told_once_although_two_paths_lead_to_it(project: Path, tmp_path: Path) -> None:
+def test_a_file_is_read_once_although_two_paths_lead_to_it(project: Path, tmp_path: Path) -> None:
     """A person passes a folder and a file in it."""
-    assert told(project, project / LOAD, below=tmp_path) == [("project", "project"), (f"project/{LOAD}", "package")]
+    assert kinds_of(project, project / LOAD, below=tmp_path) == [("project", "project"), (f"project/{LOAD}", "package")]
 
 
-def test_a_dtproj_stands_for_its_folder(project: Path, tmp_path: Path) -> None:
+def test_a_dtproj_means_its_folder(project: Path, tmp_path: Path) -> None:
     """It is what a person opens in Visual Studio."""
-    assert told(project / "Nightly.dtproj", below=tmp_path) == [("project", "project"), (f"project/{LOAD}", "package")]
+    assert kinds_of(project / "Nightly.dtproj", below=tmp_path) == [
+        ("project", "project"),
+        (f"project/{LOAD}", "package"),
+    ]
 
 
 def test_a_package_finds_what_its_project_has(project: Path) -> None:
@@ -103,7 +106,7 @@ def test_a_package_finds_what_its_project_has(project: Path) -> None:
     assert read_project(project).name == "Nightly"
 
 
-def test_a_package_alone_finds_its_neighbours_or_says_that_it_cannot(project: Path, tmp_path: Path) -> None:
+def test_a_package_alone_finds_its_neighbors_or_reports_that_it_cannot(project: Path, tmp_path: Path) -> None:
     """A project that is passed wins over the folder."""
     assert read_package(project / LOAD).findings == ()
     alone = shutil.copy(project / LOAD, tmp_path)
@@ -115,12 +118,12 @@ def test_a_package_in_a_folder_below_finds_the_project_above(project: Path, tmp_
     """As far up as the folder that was passed."""
     (project / "Packages").mkdir()
     shutil.move(project / LOAD, project / "Packages" / LOAD)
-    found = [one for one in read_everything([tmp_path]) if one.package is not None]
+    found = [one for one in read_paths([tmp_path]) if one.package is not None]
     assert [one.package.findings for one in found if one.package is not None] == [()]
 
 
-def test_build_output_is_told_as_a_copy_however_old_it_is(project: Path, tmp_path: Path) -> None:
-    """A package that is in the output only is told."""
+def test_build_output_is_a_copy_however_old_it_is(project: Path, tmp_path: Path) -> None:
+    """A package that is in the build output only is read."""
     output = project / "obj" / "Development"
     output.mkdir(parents=True)
     old = (project / LOAD).read_text(encoding="utf-8").replace("ops@", "old@")
@@ -128,7 +131,7 @@ def test_build_output_is_told_as_a_copy_however_old_it_is(project: Path, tmp_pat
     shutil.copy(project / "Relay.conmgr", output)
     build(project, project / "bin" / "Development" / "Nightly.ispac", Gone=MAIL.read_text(encoding="utf-8"))
     ispac = "project/bin/Development/Nightly.ispac"
-    assert told(tmp_path, below=tmp_path) == [
+    assert kinds_of(tmp_path, below=tmp_path) == [
         ("project", "project"),
         (f"project/{LOAD}", "package"),
         (f"{ispac}!Gone.dtsx", "package"),
@@ -138,22 +141,22 @@ def test_build_output_is_told_as_a_copy_however_old_it_is(project: Path, tmp_pat
 
 
 def test_build_output_is_a_copy_where_the_project_file_is_missing(project: Path, tmp_path: Path) -> None:
-    """Its connection managers and parameters tell that it is a project; many repositories keep no more."""
+    """Its connection managers and parameters show that it is a project; many repositories have nothing else of it."""
     (project / "obj").mkdir()
     old = (project / LOAD).read_text(encoding="utf-8").replace("ops@", "old@")
     (project / "obj" / LOAD).write_text(old, encoding="utf-8")
     for file in project.glob("*.dtproj"):
         file.unlink()
-    found = [kind for name, kind in told(tmp_path, below=tmp_path) if "obj" in name]
+    found = [kind for name, kind in kinds_of(tmp_path, below=tmp_path) if "obj" in name]
     assert found == [f"copy of project/{LOAD}"]
 
 
-def test_a_package_in_several_folders_is_told_once(tmp_path: Path) -> None:
-    """By its octets, whatever the copy is called."""
+def test_a_package_in_several_folders_is_read_once(tmp_path: Path) -> None:
+    """Copies are recognized by their octets, whatever their names."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         shutil.copy(MAIL, tmp_path / name / f"{name}.dtsx")
-    assert told(tmp_path, below=tmp_path) == [("a/a.dtsx", "package"), ("b/b.dtsx", "copy of a/a.dtsx")]
+    assert kinds_of(tmp_path, below=tmp_path) == [("a/a.dtsx", "package"), ("b/b.dtsx", "copy of a/a.dtsx")]
 
 
 def test_the_same_octets_in_another_project_are_another_package(project: Path, tmp_path: Path) -> None:
@@ -161,12 +164,12 @@ def test_the_same_octets_in_another_project_are_another_package(project: Path, t
     other = Path(shutil.copytree(project, tmp_path / "q"))
     manager = (other / "Relay.conmgr").read_text(encoding="utf-8")
     (other / "Relay.conmgr").write_text(manager.replace("mail.corp", "mail2.corp"), encoding="utf-8")
-    assert [kind for _, kind in told(tmp_path, below=tmp_path)] == ["project", "package", "project", "package"]
+    assert [kind for _, kind in kinds_of(tmp_path, below=tmp_path)] == ["project", "package", "project", "package"]
 
 
 def test_a_connection_manager_is_read_on_its_own(tmp_path: Path) -> None:
     """Many repositories hold nothing else of mail."""
-    (found,) = read_everything([PROJECT / "Relay.conmgr"])
+    (found,) = read_paths([PROJECT / "Relay.conmgr"])
     assert found.project is not None
     assert [one.name for one in found.project.connection_managers] == ["Relay"]
     assert read_connection_manager(PROJECT / "Relay.conmgr") == found.project.connection_managers[0]
@@ -175,7 +178,7 @@ def test_a_connection_manager_is_read_on_its_own(tmp_path: Path) -> None:
 
 def test_a_dtsconfig_among_the_paths_holds_for_all() -> None:
     """It is no package itself."""
-    found = list(read_everything([PACKAGES / "references.dtsx", PACKAGES / "mail.dtsConfig"]))
+    found = list(read_paths([PACKAGES / "references.dtsx", PACKAGES / "mail.dtsConfig"]))
     assert [one.package is not None for one in found] == [True]
     package = found[0].package
     assert package is not None and "relay.corp.example" in package.connection_managers[0].connection_string

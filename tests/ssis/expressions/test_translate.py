@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     NotTranslatable,
     condition_to_jinja,
     dates,
-    protected,
+    escape_template,
     to_jinja,
 )
 from airflow_provider_smtpcm.ssis.expressions.parser import FUNCTIONS
@@ -184,7 +184,7 @@ def test_a_template_reads_well_and_gives_the_value(text: str, expected: str, sho
 )
 def test_literal_text_comes_out_as_it_is(text: str) -> None:
     """Alone, before an expression and after one, whatever Jinja would see in it."""
-    assert rendered(protected(text)) == text
+    assert rendered(escape_template(text)) == text
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     assert rendered(template(f'"{quoted}" + @[User::To] + "{quoted}"')) == f"{text}ops@corp.example{text}"
     assert rendered(template(f'@[User::Flag] ? @[User::To] + "{quoted}" : ""')) == f"ops@corp.example{text}"
@@ -192,7 +192,7 @@ def test_literal_text_comes_out_as_it_is(text: str) -> None:
 
 def test_a_line_end_of_windows_becomes_one_of_python() -> None:
     """In a mail a line end is a line end."""
-    assert rendered(protected("one\r\ntwo\r\n")) == "one\ntwo\n"
+    assert rendered(escape_template("one\r\ntwo\r\n")) == "one\ntwo\n"
 
 
 def test_what_is_no_template_is_said_to_be_none() -> None:

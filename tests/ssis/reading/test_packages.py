@@ -79,7 +79,7 @@ def test_a_connection_manager_is_found(name: str) -> None:
     ],
 )
 def test_what_is_disabled_says_by_what(name: str, because: str | None) -> None:
-    """The outermost; an expression wins over what stands beside it, and is kept for who can evaluate it."""
+    """The outermost; an expression takes precedence over the property, and is kept in the model."""
     task = mail(package("disabled.dtsx"), name)
     assert (task.disabled, task.disabled_because) == (because is not None, because)
     assert ("Disable" in task.expressions) == name.startswith("By")
@@ -88,7 +88,7 @@ def test_what_is_disabled_says_by_what(name: str, because: str | None) -> None:
 def test_mails_are_found_in_every_container_and_handler() -> None:
     """Nested ones too, with the innermost event handler, and ids that are their own although all are called Mail."""
     containers = package("containers.dtsx")
-    found = [("\\".join(task.path), handler and handler.event_name) for task, handler in containers.walk()]
+    found = [("\\".join(task.path), handler and handler.event_name) for task, handler in containers.walk_mail_tasks()]
     assert found == [
         ("Package\\A\\Mail", None),
         ("Package\\A.EventHandlers[OnTaskFailed]\\Mail", "OnTaskFailed"),
@@ -101,7 +101,10 @@ def test_mails_are_found_in_every_container_and_handler() -> None:
         ("Package.EventHandlers[OnError].EventHandlers[OnWarning]\\Mail", "OnWarning"),
     ]
     assert len({task.id for task in containers.send_mail_tasks}) == len(found)
-    assert [handler.owner for _, handler in containers.walk() if handler][:2] == [("Package", "A"), ("Package", "Load")]
+    assert [handler.owner for _, handler in containers.walk_mail_tasks() if handler][:2] == [
+        ("Package", "A"),
+        ("Package", "Load"),
+    ]
 
 
 def test_containers_keep_their_kind() -> None:
@@ -221,7 +224,7 @@ def test_nothing_is_too_deep_that_is_not_refused(tmp_path: Path, name: str) -> N
     path = tmp_path / "p.dtsx"
     path.write_text(head + before * depth + after * depth + "</DTS:Executable>")
     package = read_package(path)
-    assert sum(1 for _ in package.everything()) == depth + 1
+    assert sum(1 for _ in package.walk_executables()) == depth + 1
     assert repr(package)
 
 

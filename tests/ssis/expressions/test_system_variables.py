@@ -9,13 +9,14 @@ import pytest
 
 from airflow_provider_smtpcm.notifications.event import event_of
 from airflow_provider_smtpcm.ssis import macros
-from airflow_provider_smtpcm.ssis.expressions import NotTranslatable, to_jinja
-from airflow_provider_smtpcm.ssis.expressions.system_variables import (
-    SYSTEM_VARIABLES,
-    Place,
+from airflow_provider_smtpcm.ssis.expressions import (
+    NotTranslatable,
+    TemplateContext,
     is_system_variable,
-    system_variable,
+    resolve_system_variable,
+    to_jinja,
 )
+from airflow_provider_smtpcm.ssis.expressions.system_variables import SYSTEM_VARIABLES
 
 # Microsoft, "System Variables".
 DOCUMENTED: list[str] = """
@@ -28,21 +29,21 @@ ProgressDescription Propagate SourceDescription SourceID SourceName VariableDesc
 """.split()  # noqa: SIM905 - as a list it is a page long
 
 
-def rendered(text: str, place: Place, context: dict[str, Any]) -> str:
+def rendered(text: str, template_context: TemplateContext, context: dict[str, Any]) -> str:
     """An expression in a template, where nothing may be missing."""
-    found = to_jinja(text, lambda name: system_variable(name, place))
+    found = to_jinja(text, lambda name: resolve_system_variable(name, template_context))
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - as Airflow
     environment.globals["ssis"] = macros
     return environment.from_string(found.template).render(context)
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-@pytest.mark.parametrize("place", Place)
-def test_every_documented_variable_has_an_answer(name: str, place: Place) -> None:
+@pytest.mark.parametrize("context", TemplateContext)
+def test_every_documented_variable_has_an_answer(name: str, context: TemplateContext) -> None:
     """An expression, or the reason why there is none and what to do."""
     assert is_system_variable(name)
     try:
-        assert system_variable(f"System::{name}", place).text
+        assert resolve_system_variable(f"System::{name}", context).text
     except NotTranslatable as error:
         assert error.reason and error.remedy  # noqa: PT017 - either of the two is an answer
 
@@ -50,25 +51,25 @@ def test_every_documented_variable_has_an_answer(name: str, place: Place) -> Non
 def test_a_name_with_another_case_is_no_variable() -> None:
     """Names have their case, and the error gives the right one."""
     with pytest.raises(NotTranslatable, match="did you mean System::PackageName"):
-        system_variable("System::packagename", Place.TASK)
+        resolve_system_variable("System::packagename", TemplateContext.TASK)
 
 
 def test_what_only_a_handler_knows_is_refused_in_a_task_with_the_way_to_go() -> None:
     """A Send Mail task after a failure constraint had no error description in SSIS either."""
     with pytest.raises(NotTranslatable, match="on_failure_callback"):
-        system_variable("System::ErrorDescription", Place.TASK)
+        resolve_system_variable("System::ErrorDescription", TemplateContext.TASK)
 
 
 def test_a_property_of_the_package_file_comes_from_it() -> None:
-    """Where the caller knows it."""
-    designed = {"PackageID": "{A'B}", "VersionMajor": 3}
-    assert system_variable("System::PackageID", Place.TASK, designed).text == r"'{A\'B}'"
-    assert system_variable("VersionMajor", Place.CALLBACK, designed).text == "3"
+    """If the caller passes it."""
+    properties = {"PackageID": "{A'B}", "VersionMajor": 3}
+    assert resolve_system_variable("System::PackageID", TemplateContext.TASK, properties).text == r"'{A\'B}'"
+    assert resolve_system_variable("VersionMajor", TemplateContext.CALLBACK, properties).text == "3"
     with pytest.raises(NotTranslatable, match="package file"):
-        system_variable("VersionMinor", Place.TASK, designed)
+        resolve_system_variable("VersionMinor", TemplateContext.TASK, properties)
 
 
-def test_a_custom_namespace_is_no_system_variable() -> None:
+def test_a_custom_namespace_is_no_resolve_system_variable() -> None:
     """Nor a name that a user gave."""
     assert not is_system_variable("User::PackageName")
     assert not is_system_variable("Recipients")
@@ -80,7 +81,7 @@ def test_a_custom_namespace_is_no_system_variable() -> None:
 def test_no_callback_expression_fails_for_want_of_a_fact(name: str, context: dict[str, Any]) -> None:
     """The contexts of callbacks differ, and an alert has to go out."""
     alert = event_of(context)
-    rendered(f'"x" + (DT_WSTR,50)@[System::{name}]', Place.CALLBACK, {**context, "alert": alert})
+    rendered(f'"x" + (DT_WSTR,50)@[System::{name}]', TemplateContext.CALLBACK, {**context, "alert": alert})
 
 
 def test_the_error_is_the_exception_of_the_callback() -> None:
@@ -88,4 +89,4 @@ def test_the_error_is_the_exception_of_the_callback() -> None:
     context = {"exception": ValueError("disk full")}
     context["alert"] = event_of(context)  # type: ignore[assignment]
     text = '@[System::ErrorDescription] + " (" + (DT_WSTR,50)@[System::ErrorCode] + ")"'
-    assert rendered(text, Place.CALLBACK, context) == "disk full (ValueError)"
+    assert rendered(text, TemplateContext.CALLBACK, context) == "disk full (ValueError)"

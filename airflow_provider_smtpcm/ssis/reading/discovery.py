@@ -1,0 +1,314 @@
+"""Finds and reads all packages under some paths, each with its project; copies and build output are read only once.
+
+One package at a time is in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.model import (
+    REPORT_INTERNAL_ERROR,
+    Package,
+    Project,
+    SmtpConnection,
+    describe_internal_error,
+)
+from airflow_provider_smtpcm.ssis.reading.configurations import read_dtsconfig
+from airflow_provider_smtpcm.ssis.reading.ispac import open_ispac
+from airflow_provider_smtpcm.ssis.reading.packages import (
+    ReadOptions,
+    build_package,
+    read_connection_manager,
+    read_project_folder,
+    read_project_ispac,
+)
+from airflow_provider_smtpcm.ssis.reading.xml import (
+    Document,
+    list_files,
+    read_file,
+    require_defusedxml,
+    unreadable_error,
+)
+
+_SUFFIXES = (".dtsx", ".ispac", ".conmgr")
+_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
+_BUILD_FOLDERS = {"bin", "obj"}
+_SKIPPED_FOLDERS = {".git", ".svn", ".vs", "node_modules"}
+_PROJECT_SUFFIXES = (".conmgr", ".dtproj", ".params")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadResult:
+    """One file or project that was found.
+
+    Args:
+        source: the file, the folder, or `project.ispac!Part.dtsx`.
+        package: the package.
+        project: the project of the package. Without a package: a project, which comes before its packages and does not
+            contain them; a `.conmgr` file is a project with one connection manager.
+        error: why it could not be read.
+        duplicate_of: the source of the package that this one is a copy of, or was built from (under `bin` or `obj`).
+    """
+
+    source: str
+    package: Package | None = None
+    project: Project | None = None
+    error: PackageError | None = None
+    duplicate_of: str | None = None
+
+
+def read_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterator[ReadResult]:
+    """Read packages, projects, connection managers and whole folders, one after the other.
+
+    Args:
+        paths: files and folders. A `.dtsConfig` file applies to every package.
+
+    Raises:
+        PackageError: defusedxml is not installed. Every other error is a result.
+    """
+    require_defusedxml()
+    given = [Path(path) for path in paths]
+    reader = _PathReader()
+    for path in given:
+        if path.suffix.lower() == ".dtsconfig" and not path.is_dir():
+            try:
+                read_dtsconfig(path)
+                reader.configurations.append(path)
+            except PackageError as error:
+                yield ReadResult(source=str(path), error=error)
+    for path in given:
+        if path.is_dir():
+            yield from reader.read_tree(path)
+        elif path.suffix.lower() == ".dtproj" and path.is_file():
+            yield from reader.read_tree(path.parent)
+        elif path.suffix.lower() != ".dtsconfig":
+            yield from reader.read_single_file(path)
+
+
+@dataclass(slots=True, kw_only=True)
+class _PathReader:
+    """Reads paths, and remembers what it has read.
+
+    Args:
+        configurations: `.dtsConfig` files that apply to every package.
+    """
+
+    configurations: list[Path] = field(default_factory=list)
+    # The first source of each package, by the package's digest.
+    _source_of: dict[str, str] = field(default_factory=dict)
+    _paths: set[Path] = field(default_factory=set)
+    _projects: set[str] = field(default_factory=set)
+    # How many files were found again, by overlapping paths.
+    _repeated: int = 0
+    # Packages come folder by folder, so only the last lookup of each kind is cached.
+    _cached_project: tuple[Path, Project] | None = None
+    _cached_folder: tuple[tuple[Path, Path], Path | None] | None = None
+
+    def read_tree(self, top: Path) -> Iterator[ReadResult]:
+        """Read everything in a folder and the folders in it."""
+        count, repeated = 0, self._repeated
+        for folder in _walk_folders(top):
+            for result in self._read_folder(folder, top):
+                count += 1
+                yield result
+        if not count and self._repeated == repeated:
+            yield ReadResult(source=str(top), error=PackageError(f"{top} holds no SSIS package.", remedy=_REMEDY))
+
+    def _read_folder(self, folder: Path, top: Path) -> Iterator[ReadResult]:
+        try:
+            paths = sorted(folder.iterdir(), key=lambda path: (path.name.lower(), path.name))
+        except OSError as error:
+            yield ReadResult(source=str(folder), error=unreadable_error(str(folder), error))
+            return
+        paths = [path for path in paths if path.suffix.lower() in _SUFFIXES and not path.is_dir()]
+        if not paths:
+            return
+        built_from = _find_source_folder(folder, top)
+        if built_from is None:
+            yield from self._report_project(folder, top)
+        for path in sorted(paths, key=lambda path: _SUFFIXES.index(path.suffix.lower())):
+            if path.suffix.lower() == ".ispac":
+                yield from self._read_ispac(path, built_from)
+            elif path.suffix.lower() == ".dtsx":
+                if original := _find_original(path.name, built_from):
+                    yield ReadResult(source=str(path), duplicate_of=str(original))
+                else:
+                    yield from self._read_package(path, self._find_project(folder, top))
+
+    def _find_project(self, folder: Path, top: Path) -> Project | None:
+        """Return the project that a folder belongs to."""
+        if self._cached_folder is None or self._cached_folder[0] != (folder, top):
+            self._cached_folder = (folder, top), _find_project_folder(folder, top)
+        project_folder = self._cached_folder[1]
+        if project_folder is None:
+            return None
+        if self._cached_project is None or self._cached_project[0] != project_folder:
+            try:
+                self._cached_project = project_folder, read_project_folder(project_folder)
+            except PackageError:
+                return None  # `_read_folder` reports it
+        return self._cached_project[1]
+
+    def _report_project(self, folder: Path, top: Path) -> Iterator[ReadResult]:
+        project = self._find_project(folder, top)
+        if project is None or project.path in self._projects:
+            return
+        self._projects.add(project.path)
+        yield ReadResult(source=project.path, project=project)
+        for source, error in project.unreadable:
+            yield ReadResult(source=source, error=error)
+
+    def read_single_file(self, path: Path) -> Iterator[ReadResult]:
+        """Read a file. Whatever its suffix, it is a package if it is nothing else."""
+        if path.suffix.lower() == ".ispac":
+            yield from self._read_ispac(path)
+        elif path.suffix.lower() == ".conmgr":
+            yield from self._read_connection_manager(path)
+        else:
+            yield from self._report_project(path.parent, path.parent)
+            yield from self._read_package(path, self._find_project(path.parent, path.parent))
+
+    def _read_package(self, path: Path, project: Project | None) -> Iterator[ReadResult]:
+        if self._mark_read(path):
+            return
+        try:
+            yield self._build(read_file(path), str(path), project, path.parent)
+        except PackageError as error:
+            yield ReadResult(source=str(path), error=error)
+
+    def _read_ispac(self, path: Path, built_from: Path | None = None) -> Iterator[ReadResult]:
+        if self._mark_read(path):
+            return
+        try:
+            with open_ispac(path) as ispac:
+                project = read_project_ispac(ispac)
+                if built_from is None:
+                    yield ReadResult(source=str(path), project=project)
+                    for source, unreadable in project.unreadable:
+                        yield ReadResult(source=source, error=unreadable)
+                for name in ispac.list_parts(".dtsx"):
+                    shown = ispac.format_part(name)
+                    if original := _find_original(name, built_from):
+                        yield ReadResult(source=shown, duplicate_of=str(original))
+                        continue
+                    try:
+                        yield self._build(ispac.read(name), shown, project, None)
+                    except PackageError as error:
+                        yield ReadResult(source=shown, error=error)
+        except PackageError as error:
+            yield ReadResult(source=str(path), error=error)
+
+    def _read_connection_manager(self, path: Path) -> Iterator[ReadResult]:
+        if self._mark_read(path):
+            return
+        try:
+            connection = read_connection_manager(path)
+        except PackageError as error:
+            yield ReadResult(source=str(path), error=error)
+            return
+        smtp = (connection,) if isinstance(connection, SmtpConnection) else ()
+        yield ReadResult(source=str(path), project=Project(name=path.stem, path=str(path), connection_managers=smtp))
+
+    def _build(self, document: Document, source: str, project: Project | None, folder: Path | None) -> ReadResult:
+        options = ReadOptions(project=project, folder=folder, configurations=tuple(self.configurations))
+        try:
+            package = build_package(document.root, source, options)
+        except PackageError:
+            raise
+        except Exception as error:  # an internal error in one package does not stop the others
+            message = f"{source}: {describe_internal_error(error)}"
+            raise PackageError(message, remedy=REPORT_INTERNAL_ERROR) from error
+        first = self._source_of.setdefault(_make_digest(document, package, project), source)
+        if first != source:
+            return ReadResult(source=source, duplicate_of=first)
+        return ReadResult(source=source, package=package, project=project)
+
+    def _mark_read(self, path: Path) -> bool:
+        """Remember that a file is read now, and return whether it was read before."""
+        resolved = path.resolve()
+        is_repeated = resolved in self._paths
+        self._repeated += is_repeated
+        self._paths.add(resolved)
+        return is_repeated
+
+
+def _make_digest(document: Document, package: Package, project: Project | None) -> str:
+    """Return a digest that is equal for identical files whose references to their projects have the same meaning."""
+    digest = hashlib.sha256(document.digest.encode())
+    for connection in package.connection_managers:
+        fields = (
+            connection.id,
+            connection.name,
+            connection.connection_string,
+            sorted(connection.expressions.items()),
+            connection.configured,
+        )
+        digest.update(repr(fields).encode())
+    for file in package.file_connections:
+        digest.update(repr((file.id, file.connection_string)).encode())
+    for configuration in package.configurations:
+        digest.update(repr((configuration.path, configuration.value)).encode())
+    if project is not None and _uses_project_parameters(package):
+        parameters = [(one.name, one.value, one.configured_in) for one in project.parameters]
+        digest.update(repr(parameters).encode())
+    return digest.hexdigest()
+
+
+def _uses_project_parameters(package: Package) -> bool:
+    owners = [*(one for one, _ in package.walk_executables()), *package.connection_managers]
+    expressions = [text for owner in owners for text in owner.expressions.values()]
+    expressions += [variable.expression or "" for variable in package.variables]
+    return any("$Project::" in text for text in expressions)
+
+
+def _walk_folders(top: Path) -> Iterator[Path]:
+    """Yield a folder and the folders in it; build output comes after its sources."""
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        yield folder
+        try:
+            with os.scandir(folder) as entries:
+                inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # `_read_folder` reports it
+        inner = [name for name in inner if name.lower() not in _SKIPPED_FOLDERS]
+        inner.sort(key=lambda name: (name.lower() in _BUILD_FOLDERS, name.lower(), name), reverse=True)
+        pending += [folder / name for name in inner]
+
+
+def _find_source_folder(folder: Path, top: Path) -> Path | None:
+    """Return the folder of the project that a folder under `bin` or `obj` was built from."""
+    parts = folder.relative_to(top).parts
+    for depth, part in enumerate(parts):
+        if part.lower() in _BUILD_FOLDERS:
+            source = top.joinpath(*parts[:depth])
+            if _is_project_folder(source):
+                return source
+    return None
+
+
+def _find_original(name: str, built_from: Path | None) -> Path | None:
+    """Return the package that one in the build output was built from: the one with its name."""
+    files = list_files(built_from) if built_from else ()
+    return next((file for file in files if file.name.lower() == name.lower()), None)
+
+
+def _find_project_folder(folder: Path, top: Path) -> Path | None:
+    """Return the nearest folder that has the files of a project, from `folder` up to `top`."""
+    for candidate in (folder, *folder.parents):
+        if _is_project_folder(candidate):
+            return candidate
+        if candidate == top:
+            return None
+    return None
+
+
+def _is_project_folder(folder: Path) -> bool:
+    return any(file.suffix.lower() in _PROJECT_SUFFIXES for file in list_files(folder))
