@@ -1,250 +1,409 @@
-"""The fields of a Send Mail task as arguments of the operator or the notifier. Knows no flow.
+"""The properties of a Send Mail task as arguments of a `SendMailOperator` or a `SendMailNotifier`.
 
-An expression wins over what is written beside it, which is what the developer's machine evaluated last. What cannot be
-said as a template becomes `{{ complete_me.subject }}`, which fails, and the original stands above it as a comment.
+An expression takes precedence over the value beside it, which is the last one that the developer's machine evaluated.
+A property without a template becomes `{{ complete_me.subject }}`, which fails, with the original above it as a comment.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse, protected
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable, protected
 from airflow_provider_smtpcm.ssis.expressions.pieces import quoted
 from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
-from airflow_provider_smtpcm.ssis.output import clean
-from airflow_provider_smtpcm.ssis.writing.field_writer import FieldWriter, Shared
-from airflow_provider_smtpcm.ssis.writing.outcome import How
-from airflow_provider_smtpcm.ssis.writing.secrets import shown
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
+from airflow_provider_smtpcm.ssis.writing.source import KeywordArgument, expression_lines
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
+from airflow_provider_smtpcm.ssis.writing.templates import (
+    COMPLETE_ME,
+    TemplateTranslator,
+    WritingContext,
+    display_expression,
+    error_summary,
+)
 
 DEFAULT_CONNECTION = "smtpcm_default"
+_STRING = 8  # VARENUM's VT_BSTR
+# MailPriority is 1 for High and 5 for Low where a package has a number.
 _PRIORITIES = {"high": "high", "1": "high", "2": "high", "low": "low", "5": "low", "4": "low"}
-_TEXTS = (
+_MESSAGE_SOURCE_TYPES = {
+    "0": MessageSourceType.DIRECT_INPUT,
+    "1": MessageSourceType.FILE_CONNECTION,
+    "2": MessageSourceType.VARIABLE,
+}
+# The property, its attribute in the model, and the argument.
+_HEADER_FIELDS = (
     ("FromLine", "from_line", "from_address"),
     ("ToLine", "to_line", "to"),
     ("CCLine", "cc_line", "cc"),
     ("BCCLine", "bcc_line", "bcc"),
     ("Subject", "subject", "subject"),
 )
-_BREAK = re.compile(r"\s*[\r\n\t]\s*")
+_LINE_BREAK = re.compile(r"\s*[\r\n\t]\s*")
 _RECIPIENTS = {"to", "cc", "bcc"}
-_USUAL_DESCRIPTIONS = {"", "send mail task"}
+_DEFAULT_DESCRIPTIONS = {"", "send mail task"}
+# `Disable` is an expression of the control flow.
+_CONVERTED = {"FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSource", "MessageSourceType", "Priority"}
+_CONVERTED |= {"FileAttachments", "SmtpConnection", "Description", "Disable"}
 
 
-class Fields(FieldWriter):
-    """The arguments of one mail, as they grow.
+class MailFields:
+    """Converts one mail when it is created.
 
     Args:
-        shared: of the package.
+        context: of the package.
         task: the mail.
-        scope: the variables that it sees.
+        scope: what the names in its expressions refer to.
         place: whether it becomes a task or a callback.
+
+    Attributes:
+        arguments: of the operator or the notifier.
+        records: what became of each property.
+        connection: the id of the Airflow connection.
     """
 
-    def __init__(self, shared: Shared, task: SendMailTask, scope: Scope, place: Place) -> None:
-        super().__init__(shared, task, scope, place)
-        self.connection = self._connection()
-        for name, attribute, argument in _TEXTS:
-            self._line(name, getattr(task, attribute), argument)
+    def __init__(self, context: WritingContext, task: SendMailTask, scope: Scope, place: Place) -> None:
+        self._context, self._task, self._scope, self._place = context, task, scope, place
+        self._findings = context.findings
+        self._where = "\\".join(task.path)
+        self._translator = TemplateTranslator(
+            context=context, scope=scope, place=place, where=self._where, task_name=task.name
+        )
+        self.arguments: list[KeywordArgument] = []
+        self.records: list[PropertyRecord] = []
+        self.connection = self._convert_connection()
+        for name, attribute, argument in _HEADER_FIELDS:
+            self._convert_header_field(name, getattr(task, attribute), argument)
         if not any(one.name in _RECIPIENTS for one in self.arguments):
-            shared.findings.decision(
+            self._findings.decision(
                 "no-recipient", self._where, "There is no recipient, and SSIS fails here.", "Name one in the DAG."
             )
-        self._message()
-        self._priority()
-        self._attachments()
-        self._rest()
+        self._convert_message()
+        self._convert_priority()
+        self._convert_attachments()
+        self._convert_description()
+        self._record_other_expressions()
 
-    # --- One way for each property.
+    def record(self, became: str, event: str = "") -> MailRecord:
+        """Return the record of the mail.
 
-    def _connection(self) -> str:
+        Args:
+            became: what it is in the DAG, such as `task send_mail`.
+            event: the event of the handler that contains it.
+        """
+        return MailRecord(
+            where=self._where, event=event, became=became, connection=self.connection, properties=tuple(self.records)
+        )
+
+    # --- One method for each property.
+
+    def _convert_connection(self) -> str:
         task = self._task
-        found, how = task.connection, How.MAPPED
+        found, status = task.connection, PropertyStatus.MAPPED
         comments: tuple[str, ...] = ()
-        if (text := task.expressions.get("SmtpConnection")) is not None:
-            found = self._named(text)
-        own = self._shared.names.package.connection_managers
-        if found is None and "SmtpConnection" not in task.expressions and len(own) == 1:
-            found, how = own[0], How.DECISION
+        if (expression := task.expressions.get("SmtpConnection")) is not None:
+            found = self._connection_by_expression(expression)
+        own = self._context.symbols.package.connection_managers
+        if found is None and expression is None and len(own) == 1:
+            found, status = own[0], PropertyStatus.DECISION
             comments = (f"SSIS: a connection manager that is missing; {found.name!r} is the only one of the package.",)
         if found is None:
-            how = How.DECISION
-            meant = shown(text) if text is not None else clean(task.connection_reference)
-            comments = (f"SSIS: the connection manager {meant or 'is missing'}",)
-            self._shared.findings.decision(
+            status = PropertyStatus.DECISION
+            name = sanitize(task.connection_reference) if expression is None else display_expression(expression)
+            comments = (f"SSIS: the connection manager {name or 'is missing'}",)
+            self._findings.decision(
                 "connection-to-choose",
                 self._where,
                 f"Which connection manager is meant cannot be told; the mail has {DEFAULT_CONNECTION!r}.",
                 f"Set smtpcm_conn_id in the DAG, or make a connection {DEFAULT_CONNECTION!r}.",
             )
-        conn_id = DEFAULT_CONNECTION if found is None else self._shared.connection_id(found)
-        self._shared.used_connections[conn_id] = None
-        original = text if text is not None else (found.name if found else task.connection_reference)
+        conn_id = DEFAULT_CONNECTION if found is None else self._context.conn_id_of(found)
+        self._context.used_connections[conn_id] = None
         self._add(
             "SmtpConnection",
             "smtpcm_conn_id",
             conn_id,
-            original,
-            how,
-            is_expression=text is not None,
+            expression if expression is not None else (found.name if found else task.connection_reference),
+            status,
+            is_expression=expression is not None,
             comments=comments,
         )
         return conn_id
 
-    def _named(self, text: str) -> SmtpConnection | None:
+    def _connection_by_expression(self, expression: str) -> SmtpConnection | None:
         try:
-            name = self._shared.names.known(text, self._scope)
+            name = self._context.symbols.evaluate(expression, self._scope)
         except (ExpressionError, RecursionError):
             return None
-        return next((one for one in self._shared.names.package.connection_managers if one.name == name), None)
+        return next((one for one in self._context.symbols.package.connection_managers if one.name == name), None)
 
-    def _line(self, name: str, written: str, argument: str) -> None:
-        text = self._task.expressions.get(name)
-        if text is None and not written.strip(" ;" if argument in _RECIPIENTS else None):
-            if name == "FromLine":
-                self._shared.findings.decision(
-                    "no-sender",
-                    self._where,
-                    "FromLine is empty, and SSIS fails here. In Airflow the connection's from_address is taken.",
-                    "Set from_address of the connection, or the field in the DAG.",
-                )
-            return
-        if text is None:
-            # Of several lines, each is a name or an address; a header is one.
-            written = written if name == "Subject" else _BREAK.sub(" ", written).strip()
-            self._written(name, argument, written)
-            return
-        self._translated(name, argument, text)
+    def _convert_header_field(self, name: str, value: str, argument: str) -> None:
+        expression = self._task.expressions.get(name)
+        if expression is not None:
+            self._translate(name, argument, expression)
+        elif value.strip(" ;" if argument in _RECIPIENTS else None):
+            # In an address list every line has an address or several; the header field is one line.
+            self._keep_text(name, argument, value if name == "Subject" else _LINE_BREAK.sub(" ", value).strip())
+        elif name == "FromLine":
+            self._findings.decision(
+                "no-sender",
+                self._where,
+                "FromLine is empty, and SSIS fails here. In Airflow the connection's from_address is taken.",
+                "Set from_address of the connection, or the field in the DAG.",
+            )
 
-    def _message(self) -> None:
+    def _convert_message(self) -> None:
         task, source = self._task, self._task.message_source
-        text = task.expressions.get("MessageSource")
-        kind = self._source_type()
-        if kind is MessageSourceType.VARIABLE:
-            self._variable(source, text)
-        elif kind is MessageSourceType.FILE_CONNECTION:
-            self._file(text)
-        elif text is not None:
-            self._translated("MessageSource", "text", text)
+        expression = task.expressions.get("MessageSource")
+        source_type = self._message_source_type()
+        if source_type is MessageSourceType.VARIABLE:
+            self._convert_message_variable(source, expression)
+        elif source_type is MessageSourceType.FILE_CONNECTION:
+            self._convert_message_file(expression)
+        elif expression is not None:
+            self._translate("MessageSource", "text", expression)
         elif task.has_unreadable_data:
-            self._incomplete("MessageSource", "text", "", "The task's own properties cannot be read.")
+            self._leave_to_complete("MessageSource", "text", "", "The task's own properties cannot be read.")
         elif source:
-            self._written("MessageSource", "text", source)
-        if kind is not MessageSourceType.DIRECT_INPUT:
-            self._record("MessageSourceType", str(kind), "text", How.MAPPED)
+            self._keep_text("MessageSource", "text", source)
+        if source_type is not MessageSourceType.DIRECT_INPUT:
+            self._record("MessageSourceType", str(source_type), "text", PropertyStatus.MAPPED)
         if not any(one.name == "text" for one in self.arguments) and self._place is Place.CALLBACK:
-            # An alert without a text is the page that the notifier makes itself.
+            # Without a text the notifier would send its own default page.
             comment = "SSIS: a mail without text; with no text here it would be the default page"
-            self._add("MessageSource", "text", " ", "", How.MAPPED, comments=(comment,))
+            self._add("MessageSource", "text", " ", "", PropertyStatus.MAPPED, comments=(comment,))
 
-    def _source_type(self) -> MessageSourceType:
-        text = self._task.expressions.get("MessageSourceType")
-        if text is None:
+    def _message_source_type(self) -> MessageSourceType:
+        expression = self._task.expressions.get("MessageSourceType")
+        if expression is None:
             return self._task.message_source_type
-        numbers = {
-            "0": MessageSourceType.DIRECT_INPUT,
-            "1": MessageSourceType.FILE_CONNECTION,
-            "2": MessageSourceType.VARIABLE,
-        }
         try:
-            return numbers[self._shared.names.known(text, self._scope)]
+            return _MESSAGE_SOURCE_TYPES[self._context.symbols.evaluate(expression, self._scope)]
         except (ExpressionError, KeyError, RecursionError):
-            self._shared.findings.decision(
+            self._findings.decision(
                 "message-source-type",
                 self._where,
-                f"MessageSourceType comes from the expression {shown(text)}; taken as DirectInput.",
+                f"MessageSourceType comes from the expression {display_expression(expression)}; taken as DirectInput.",
                 "Look at where the text should come from.",
             )
             return MessageSourceType.DIRECT_INPUT
 
-    def _variable(self, source: str, text: str | None) -> None:
+    def _convert_message_variable(self, source: str, expression: str | None) -> None:
         name = source.strip()
-        if text is not None:
+        if expression is not None:
             try:
-                name = self._shared.names.known(text, self._scope).strip()
+                name = self._context.symbols.evaluate(expression, self._scope).strip()
             except (ExpressionError, RecursionError) as error:
-                self._incomplete("MessageSource", "text", text, error)
+                self._leave_to_complete("MessageSource", "text", expression, error)
                 return
-        found = self._shared.names.find(name, self._scope)
-        if isinstance(found, Variable) and found.data_type != 8:
-            self._shared.findings.decision(
+        symbol = self._context.symbols.lookup(name, self._scope)
+        if isinstance(symbol, Variable) and symbol.data_type != _STRING:
+            self._findings.decision(
                 "message-variable-no-text",
                 self._where,
                 f"The text comes from {name}, which is no String; SSIS fails here.",
                 "Look at what the text should be.",
             )
-        self._translated("MessageSource", "text", f"@[{name}]", original=name, is_expression=False)
+        self._translate("MessageSource", "text", f"@[{name}]", original=name, is_expression=False)
 
-    def _file(self, text: str | None) -> None:
+    def _convert_message_file(self, expression: str | None) -> None:
         file = self._task.message_file
-        code = None if file is None else file.expressions.get("ConnectionString")
-        if file is None or text is not None:
-            original = text if text is not None else self._task.message_source
-            why = "The text comes from a file that is not known."
-            self._incomplete("MessageSource", "text", original, why, is_expression=text is not None)
+        if file is None or expression is not None:
+            self._leave_to_complete(
+                "MessageSource",
+                "text",
+                expression if expression is not None else self._task.message_source,
+                "The text comes from a file that is not known.",
+                is_expression=expression is not None,
+            )
             return
-        for one in file.set_by if code is None else ():
-            said = f"The path of the File connection manager {file.name!r} is that of the parameter {one.by} in "
-            self._shared.findings.note("connection-parameter", self._where, f"{said}{one.source}.")
-        try:
-            tree = parse(code) if code is not None else None
-        except ExpressionError as error:
-            self._incomplete("MessageSource", "text", code or "", error)
-            return
-        if tree is None:
-            path = quoted(self._path(file.connection_string))
+        path_expression = file.expressions.get("ConnectionString")
+        if path_expression is None:
+            for one in file.set_by:
+                self._findings.note(
+                    "connection-parameter",
+                    self._where,
+                    f"The parameter {one.by} in {one.source} sets the path of the File connection manager "
+                    f"{file.name!r}.",
+                )
+            path = quoted(self._translator.map_path(file.connection_string))
             template = f"{{{{ read_message_file({path}) }}}}"
         else:
-            translation = self._jinja(tree, path=True)
-            if isinstance(translation, str) and translation.startswith("{{ ") and translation.count("{{") == 1:
-                template = f"{{{{ read_message_file({translation[3:-3]}) }}}}"
-            elif isinstance(translation, str):
-                template = f"{{% set path %}}{translation}{{% endset %}}{{{{ read_message_file(path) }}}}"
-            else:
-                self._incomplete("MessageSource", "text", code or "", translation)
+            try:
+                path = self._translator.translate(path_expression, is_path=True).text
+            except (ExpressionError, NotTranslatable) as error:
+                self._leave_to_complete("MessageSource", "text", path_expression, error)
                 return
-        self._shared.macros.add("read_message_file")
-        comment = "the file is read as it is; it is no template"
-        self._add("MessageSource", "text", template, code or file.connection_string, How.MAPPED, comments=(comment,))
+            if path.startswith("{{ ") and path.count("{{") == 1:
+                template = f"{{{{ read_message_file({path[3:-3]}) }}}}"
+            else:
+                template = f"{{% set path %}}{path}{{% endset %}}{{{{ read_message_file(path) }}}}"
+        self._context.macros.add("read_message_file")
+        self._add(
+            "MessageSource",
+            "text",
+            template,
+            path_expression or file.connection_string,
+            PropertyStatus.MAPPED,
+            comments=("the file is read as it is; it is no template",),
+        )
 
-    def _priority(self) -> None:
-        text = self._task.expressions.get("Priority")
-        if text is None:
-            written = self._task.priority.strip()
-            word = _PRIORITIES.get(written.lower(), "normal")
-            if word != "normal":
-                self._add("Priority", "priority", word, written, How.MAPPED)
-            elif written.lower() not in ("", "normal", "3"):
-                note = "SSIS knows no such priority; 0 is what a designer leaves beside an expression"
-                self._record("Priority", written, "", How.MAPPED, note=note)
+    def _convert_priority(self) -> None:
+        expression = self._task.expressions.get("Priority")
+        if expression is not None:
+            choice = f'({expression}) == 1 ? "high" : ({expression}) == 5 ? "low" : "normal"'
+            self._translate("Priority", "priority", choice, original=expression)
             return
-        choice = f'({text}) == 1 ? "high" : ({text}) == 5 ? "low" : "normal"'
-        self._translated("Priority", "priority", choice, original=text)
+        value = self._task.priority.strip()
+        priority = _PRIORITIES.get(value.lower(), "normal")
+        if priority != "normal":
+            self._add("Priority", "priority", priority, value, PropertyStatus.MAPPED)
+        elif value.lower() not in ("", "normal", "3"):
+            note = "SSIS has no such priority; a designer leaves 0 beside an expression"
+            self._record("Priority", value, "", PropertyStatus.MAPPED, note=note)
 
-    def _attachments(self) -> None:
-        text, written = self._task.expressions.get("FileAttachments"), self._task.file_attachments
-        if text is not None:
-            self._translated("FileAttachments", "attachments", text, path=True)
+    def _convert_attachments(self) -> None:
+        expression, value = self._task.expressions.get("FileAttachments"), self._task.file_attachments
+        if expression is not None:
+            self._translate("FileAttachments", "attachments", expression, is_path=True)
             return
-        files = [one.strip() for one in written.split("|") if one.strip()]
-        if files:
-            mapped = [protected(self._path(one)) for one in files]
-            how = How.KEPT if mapped == files else How.MAPPED
-            self._add("FileAttachments", "attachments", mapped, written, how)
+        paths = [path.strip() for path in value.split("|") if path.strip()]
+        if paths:
+            mapped = [protected(self._translator.map_path(path)) for path in paths]
+            status = PropertyStatus.KEPT if mapped == paths else PropertyStatus.MAPPED
+            self._add("FileAttachments", "attachments", mapped, value, status)
 
-    def _rest(self) -> None:
+    def _convert_description(self) -> None:
         description = self._task.description.strip()
         if "Description" in self._task.expressions:
-            text = self._task.expressions["Description"]
-            self._record("Description", text, "", How.LOST, is_expression=True, note="it is no part of the mail")
-        elif description.lower() not in _USUAL_DESCRIPTIONS and description != self._task.name:
+            self._record_lost("Description", self._task.expressions["Description"])
+        elif description.lower() not in _DEFAULT_DESCRIPTIONS and description != self._task.name:
             if self._place is Place.TASK:
-                self._add("Description", "doc", clean(description), description)
+                self._add("Description", "doc", sanitize(description), description)
             else:
-                self._record("Description", description, "", How.LOST, note="a callback has none")
-        known = {"FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSource", "MessageSourceType", "Priority"}
-        known |= {"FileAttachments", "SmtpConnection", "Description", "Disable"}
-        for name, text in self._task.expressions.items():
-            if name not in known:
-                self._record(name, text, "", How.LOST, is_expression=True, note="it is no part of the mail")
+                note = "a callback has no description"
+                self._record("Description", description, "", PropertyStatus.LOST, note=note)
+
+    def _record_other_expressions(self) -> None:
+        for name, expression in self._task.expressions.items():
+            if name not in _CONVERTED:
+                self._record_lost(name, expression)
+
+    def _record_lost(self, name: str, expression: str) -> None:
+        note = "it is not part of the mail"
+        self._record(name, expression, "", PropertyStatus.LOST, is_expression=True, note=note)
+
+    # --- What they share.
+
+    def _translate(
+        self,
+        name: str,
+        argument: str,
+        expression: str,
+        *,
+        original: str | None = None,
+        is_expression: bool = True,
+        is_path: bool = False,
+    ) -> None:
+        """Add the argument for an expression.
+
+        Args:
+            original: what the package has, if `expression` was made from it.
+            is_expression: whether the original is an expression.
+        """
+        original = original or expression
+        original = display_expression(original) if is_expression else original
+        try:
+            template = self._translator.translate(expression, argument=argument, is_path=is_path)
+        except (ExpressionError, NotTranslatable) as error:
+            self._leave_to_complete(name, argument, original, error, is_expression=is_expression)
+            return
+        self._report_password(name, argument, template.literals)
+        self._add(name, argument, template.text, original, PropertyStatus.TRANSLATED, is_expression=is_expression)
+
+    def _keep_text(self, name: str, argument: str, text: str) -> None:
+        """Add the argument for a value that is no expression."""
+        if has_credentials(text):
+            reason = "It holds an account, which is not repeated."
+            self._leave_to_complete(name, argument, text, reason, is_expression=False)
+        else:
+            self._report_password(name, argument, [text])
+            self._add(name, argument, protected(text), text)
+
+    def _leave_to_complete(
+        self, name: str, argument: str, original: str, error: Exception | str, *, is_expression: bool = True
+    ) -> None:
+        """Add an argument whose template fails until a person completes it."""
+        reason = sanitize(str(error))
+        summary = error_summary(error) if isinstance(error, Exception) else reason
+        self._findings.decision(
+            "expression-to-complete",
+            self._where,
+            f"{name} comes from the expression {sanitize(original)}, which no template says: {summary}"
+            if is_expression
+            else f"{name} is left out: {summary}",
+            f"Write {argument!r} in the DAG; until then the mail fails, by {COMPLETE_ME!r} in it.",
+        )
+        self._add(
+            name,
+            argument,
+            f"{{{{ {COMPLETE_ME}.{argument} }}}}",
+            original,
+            PropertyStatus.DECISION,
+            is_expression=is_expression,
+            comments=(f"SSIS: {original}", reason),
+            note=reason,
+        )
+
+    def _report_password(self, name: str, argument: str, texts: Iterable[str]) -> None:
+        """Report a password in a text that the author wrote for his readers: it is now in the DAG's file, too."""
+        line = next((line for text in texts if (line := find_password_line(text))), None)
+        if line is not None:
+            self._findings.decision(
+                "password-in-text",
+                self._where,
+                f"{name} seems to tell a password (line {line} of {argument!r}). It is the mail's own text and was "
+                "kept, so the password stands in the DAG, and in the report that lists this property.",
+                "Take it out, or take it from where secrets are kept; and change it, if it is still in use.",
+            )
+
+    def _add(
+        self,
+        name: str,
+        argument: str,
+        value: object,
+        original: str,
+        status: PropertyStatus = PropertyStatus.KEPT,
+        *,
+        is_expression: bool = False,
+        comments: tuple[str, ...] = (),
+        note: str = "",
+    ) -> None:
+        self.arguments.append(KeywordArgument(name=argument, value=value, comments=comments))
+        became = f"{argument}={' '.join(line.strip() for line in expression_lines(value))}"
+        self._record(name, original, became, status, is_expression=is_expression, note=note)
+
+    def _record(
+        self,
+        name: str,
+        original: str,
+        became: str,
+        status: PropertyStatus,
+        *,
+        is_expression: bool = False,
+        note: str = "",
+    ) -> None:
+        self.records.append(
+            PropertyRecord(
+                where=self._where,
+                property=name,
+                ssis=sanitize(original),
+                is_expression=is_expression,
+                became=became,
+                status=status,
+                note=note,
+            )
+        )
