@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.import_packages import Converted, Import, import_packages
+from airflow_provider_smtpcm.ssis.import_packages import ConvertedPackage, PackageConverter, import_packages
 from airflow_provider_smtpcm.ssis.model import Container, Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.output import OutputFolder
 from airflow_provider_smtpcm.ssis.reading import Found
-from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, PackageEntry, Status
+from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, ImportResult, PackageEntry, PackageStatus
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 
 
 def package(name: str, *findings: Finding) -> Package:
@@ -29,37 +30,38 @@ def found(*names: str) -> Iterator[Found]:
     return (Found(source=f"/in/{name}.dtsx", package=package(name)) for name in names)
 
 
-class Plain:
+class Plain(PackageConverter):
     """Writes a comment for each package, and breaks at those called so."""
 
     def __init__(self, text: str = "") -> None:
+        super().__init__(ConversionOptions())
         self.text = text
         self.seen = 0
 
-    def project(self, project: Project) -> None:
+    def add_project(self, project: Project) -> None:
         if project.name == "Broken":
             raise KeyError("no such thing")
         self.seen += 1
 
-    def package(self, package: Package, project: Project | None) -> Converted:
+    def convert(self, package: Package, project: Project | None) -> ConvertedPackage:
         if package.name == "Broken":
             raise ZeroDivisionError("division by zero")
         if package.name == "Deep":
-            return self.package(package, project)
+            return self.convert(package, project)
         quiet = package.name == "Quiet"
         entry = PackageEntry(
-            source=package.path, name=package.name, status=Status.NO_MAIL if quiet else Status.CONVERTED
+            source=package.path, name=package.name, status=PackageStatus.NO_MAIL if quiet else PackageStatus.CONVERTED
         )
-        return Converted(entry=entry, file="" if quiet else f"dags/{package.name}.py", text=f"# {self.text}\n")
+        return ConvertedPackage(entry=entry, file="" if quiet else f"dags/{package.name}.py", source=f"# {self.text}\n")
 
     def connections_json(self) -> str:
         return '{"mail": {}}\n'
 
-    def connections(self) -> tuple[ConnectionEntry, ...]:
+    def connection_entries(self) -> tuple[ConnectionEntry, ...]:
         return (ConnectionEntry(conn_id="mail"),)
 
 
-def imported(out: Path, finds: Iterator[Found], **options: Any) -> tuple[Import, dict[str, Any]]:
+def imported(out: Path, finds: Iterator[Found], **options: Any) -> tuple[ImportResult, dict[str, Any]]:
     """One import; what it did, and its report."""
     folder = OutputFolder(out)
     folder.open()
@@ -81,7 +83,7 @@ def test_a_package_at_which_the_importer_fails_stops_no_other(tmp_path: Path, na
     assert error in finding["text"]
     assert finding["remedy"].startswith("Please report it")
     assert "Traceback" not in json.dumps(report)
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
 def test_a_project_at_which_the_importer_fails_stops_no_package(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_project_at_which_the_importer_fails_stops_no_package(tmp_path: Path) 
     done, report = imported(tmp_path, iter(finds))
     assert [one["code"] for one in report["findings"]] == ["importer-failed"]
     assert [one["name"] for one in report["packages"]] == ["Last"]
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
 def test_reading_that_fails_is_told_and_what_was_read_is_there(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_reading_that_fails_is_told_and_what_was_read_is_there(tmp_path: Path) -
     done, report = imported(tmp_path, breaking())
     assert [one["name"] for one in report["packages"]] == ["First"]
     assert "IndexError" in report["findings"][0]["text"]
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
 def test_what_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_what_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
     done, report = imported(tmp_path, iter(finds))
     assert report["unreadable"] == [{"source": "x.dtsx", "message": "x.dtsx is empty.", "remedy": "Save it again."}]
     assert report["copies"] == [{"source": "bin/1.dtsx", "copy_of": "1.dtsx"}]
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
 def test_an_edited_file_is_something_to_decide(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_an_edited_file_is_something_to_decide(tmp_path: Path) -> None:
     assert [one["code"] for one in report["findings"]] == ["edited-file-kept"]
     assert report["counts"]["kept"] == 2
     assert (tmp_path / "connections.json.new").read_text() == '{"mail": {}}\n'
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
 def test_what_nobody_edited_is_brought_up_to_date(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_what_nobody_edited_is_brought_up_to_date(tmp_path: Path) -> None:
 
     imported(tmp_path, found("First"))
     done, report = imported(tmp_path, found("First"), converter=Newer("new"))
-    assert not done.needs_a_person
+    assert not done.needs_attention
     assert report["left_over"] == []
     assert (tmp_path / "dags/First.py").read_text() == "# new\n"
     assert "mail.corp.example" in (tmp_path / "connections.json").read_text()
@@ -156,7 +158,7 @@ def test_an_import_that_is_stopped_ends_in_order(tmp_path: Path) -> None:
     done, report = imported(
         tmp_path,
         found("First", "Second", "Last"),
-        told=lambda _totals, source: heard.append(source),
+        on_progress=lambda _totals, source: heard.append(source),
         is_stopped=lambda: len(heard) == 2,
     )
     assert heard == ["/in/First.dtsx", "/in/Second.dtsx"]
@@ -177,7 +179,7 @@ def test_packages_without_mail_need_nobody(tmp_path: Path) -> None:
     """They are counted and named, and no DAG is written."""
     done, report = imported(tmp_path, found("Quiet"))
     assert (report["counts"]["no_mail"], report["counts"]["dags"]) == (1, 0)
-    assert not done.needs_a_person
+    assert not done.needs_attention
     assert "/in/Quiet.dtsx" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.output import MEMORY, Fate, OutputError, OutputFolder
+from airflow_provider_smtpcm.ssis.output import MANIFEST, OutputError, OutputFolder, WriteResult
 
 NAME = "dags/load.py"
 
 
-def imported(path: Path, text: str = "one\n", *, force: bool = False, name: str = NAME) -> Fate:
+def imported(path: Path, text: str = "one\n", *, force: bool = False, name: str = NAME) -> WriteResult:
     """One import of one file; what became of it."""
     folder = OutputFolder(path, force=force)
     folder.open()
     fate = folder.write(name, text)
-    folder.close(whole=True)
+    folder.close(complete=True)
     return fate
 
 
@@ -42,16 +42,16 @@ def test_what_breaks_while_a_file_is_written_leaves_the_old_one(tmp_path: Path) 
     """Whole."""
     folder = OutputFolder(tmp_path)
     folder.open()
-    folder.report("report.json", lambda file: file.write("whole"))
+    folder.write_report("report.json", lambda file: file.write("whole"))
 
     def breaking(file: object) -> None:
         file.write("half")  # type: ignore[attr-defined]
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match="No space left on device"):
-        folder.report("report.json", breaking)
+        folder.write_report("report.json", breaking)
     assert (tmp_path / "report.json").read_text() == "whole"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [MEMORY, "dags", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST, "dags", "report.json"]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_breaks_while_a_file_is_written_leaves_the_old_one(tmp_path: Path) 
 )
 def test_no_name_leads_out_of_it(tmp_path: Path, name: str) -> None:
     """Whatever a package is called."""
-    with pytest.raises(OutputError, match="no name for a file"):
+    with pytest.raises(OutputError, match="not a valid file name"):
         imported(tmp_path / "out", name=name)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -67,7 +67,7 @@ def test_no_name_leads_out_of_it(tmp_path: Path, name: str) -> None:
 def test_a_report_that_no_import_wrote_is_not_overwritten(tmp_path: Path) -> None:
     """But with --force."""
     (tmp_path / "report.html").write_text("somebody's")
-    with pytest.raises(OutputError, match=r"report\.html that no import has written"):
+    with pytest.raises(OutputError, match=r"report\.html that no import wrote"):
         OutputFolder(tmp_path).open()
     OutputFolder(tmp_path, force=True).open()
 
@@ -77,21 +77,21 @@ def test_what_a_person_edited_stays_and_the_new_text_is_beside_it(tmp_path: Path
     imported(tmp_path)
     (tmp_path / NAME).write_text("edited\n")
     for text in ("two\n", "three\n"):
-        assert imported(tmp_path, text) is Fate.KEPT
+        assert imported(tmp_path, text) is WriteResult.KEPT
         assert (tmp_path / NAME).read_text() == "edited\n"
         assert (tmp_path / f"{NAME}.new").read_text() == text
     (tmp_path / NAME).write_text("three\n")
-    assert imported(tmp_path, "three\n") is Fate.SAME
+    assert imported(tmp_path, "three\n") is WriteResult.UNCHANGED
     assert not (tmp_path / f"{NAME}.new").exists()
-    assert imported(tmp_path, "four\n") is Fate.WRITTEN
+    assert imported(tmp_path, "four\n") is WriteResult.WRITTEN
 
 
 def test_what_no_import_wrote_stays_too(tmp_path: Path) -> None:
     """A DAG of that name may have been there before."""
     (tmp_path / "dags").mkdir()
     (tmp_path / NAME).write_text("mine\n")
-    assert imported(tmp_path) is Fate.KEPT
-    assert imported(tmp_path, force=True) is Fate.WRITTEN
+    assert imported(tmp_path) is WriteResult.KEPT
+    assert imported(tmp_path, force=True) is WriteResult.WRITTEN
     assert (tmp_path / NAME).read_text() == "one\n"
     assert not (tmp_path / f"{NAME}.new").exists()
 
@@ -100,17 +100,17 @@ def test_a_memory_that_cannot_be_read_makes_every_file_a_person_s(tmp_path: Path
     """Which loses nothing."""
     for memory in ("not JSON", "[]", '{"files": 3}', '{"files": {"dags/load.py": null}}'):
         imported(tmp_path, force=True)
-        (tmp_path / MEMORY).write_text(memory)
-        assert imported(tmp_path, "two\n") is Fate.KEPT
+        (tmp_path / MANIFEST).write_text(memory)
+        assert imported(tmp_path, "two\n") is WriteResult.KEPT
 
 
 def test_what_an_import_wrote_is_brought_up_to_date(tmp_path: Path) -> None:
     """And is not touched where nothing changes, so that Airflow does not read it again."""
-    assert imported(tmp_path) is Fate.WRITTEN
+    assert imported(tmp_path) is WriteResult.WRITTEN
     os.utime(tmp_path / NAME, (1, 1))
-    assert imported(tmp_path) is Fate.SAME
+    assert imported(tmp_path) is WriteResult.UNCHANGED
     assert (tmp_path / NAME).stat().st_mtime == 1
-    assert imported(tmp_path, "two\n") is Fate.WRITTEN
+    assert imported(tmp_path, "two\n") is WriteResult.WRITTEN
     assert (tmp_path / NAME).read_text() == "two\n"
 
 
@@ -120,8 +120,8 @@ def test_what_was_not_written_again_is_called_left_over_and_stays(tmp_path: Path
     folder = OutputFolder(tmp_path)
     folder.open()
     folder.write("dags/other.py", "other\n")
-    assert folder.close(whole=True) == [NAME]
-    assert imported(tmp_path, "two\n") is Fate.WRITTEN
+    assert folder.close(complete=True) == [NAME]
+    assert imported(tmp_path, "two\n") is WriteResult.WRITTEN
 
 
 def test_an_import_that_was_stopped_calls_nothing_left_over(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_import_that_was_stopped_calls_nothing_left_over(tmp_path: Path) -> N
     imported(tmp_path)
     folder = OutputFolder(tmp_path)
     folder.open()
-    assert folder.close(whole=False) == []
+    assert folder.close(complete=False) == []
 
 
 def test_others_may_read_what_is_written(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Parameter,
     Project,
 )
-from airflow_provider_smtpcm.ssis.writing.outcome import Options, WrittenModule
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
 from tests.ssis.writing.building import arrow, mail, on, other, variable, written
 
@@ -48,7 +48,7 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 def run(run_dag: RunDag, tmp_path: Path) -> Callable[..., str]:
     """Runs a module's DAG, with these tasks failing; its state."""
 
-    def run_module(module: WrittenModule, *failing: str) -> str:
+    def run_module(module: DagModule, *failing: str) -> str:
         source = module.source
         for task in failing:
             empty = f'EmptyOperator(\n        task_id="{task}"'
@@ -253,7 +253,7 @@ def test_everything_that_a_mail_says_arrives(relay: Relay, run: Any, tmp_path: P
             priority="High",
             file_attachments="\\\\SRV\\Share\\a.csv|\\\\srv\\share\\b.html||",
         ),
-        options=Options(path_map=((r"\\srv\share", str(tmp_path)),)),
+        options=ConversionOptions(path_map=((r"\\srv\share", str(tmp_path)),)),
     )
     assert run(module) == "success"
     (one,) = relay.messages
@@ -309,7 +309,7 @@ def test_expressions_are_worked_out_in_the_run(relay: Relay, run: Any, tmp_path:
             path="/packages",
             parameters=(Parameter(name="Source", value="the warehouse", scope="Project"),),
         ),
-        options=Options(path_map=(("d:/out", str(tmp_path)),)),
+        options=ConversionOptions(path_map=(("d:/out", str(tmp_path)),)),
     )
     assert "tale" not in module.source
     assert run(module) == "success"
@@ -338,7 +338,7 @@ def test_a_value_beside_a_separator_may_hold_several_as_in_ssis(relay: Relay, ru
             variable("More", "d@corp.example,e@corp.example"),
             variable("Files", f"{tmp_path}/a.csv|{tmp_path}/b.csv"),
         ],
-        options=Options(path_map=(("d:/out", str(tmp_path)),)),
+        options=ConversionOptions(path_map=(("d:/out", str(tmp_path)),)),
     )
     assert run(module) == "success"
     (one,) = relay.messages
@@ -365,7 +365,7 @@ def test_a_text_comes_from_a_variable_or_from_a_file_as_it_is(relay: Relay, run:
         of_file,
         mail("empty", subject="3", message_source=""),
         variables=[variable("Body", "From {{ a }} variable")],
-        options=Options(path_map=(("C:\\Texts", str(tmp_path)),)),
+        options=ConversionOptions(path_map=(("C:\\Texts", str(tmp_path)),)),
     )
     assert run(module) == "success"
     texts = {str(one.message["Subject"]): body(one).strip() for one in relay.messages}

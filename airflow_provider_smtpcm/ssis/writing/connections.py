@@ -164,18 +164,21 @@ class _ConnectionConverter:
         self._note(
             "connection-manager-became", f"The SMTP connection manager {name!r} is the Airflow connection {conn_id!r}."
         )
-        if converted.manager.auth_mode is AuthMode.WINDOWS:
-            add = self.findings.decision if self._windows_auth is None else self.findings.note
-            add(
-                "windows-auth-kept",
-                self._where,
-                f"{name!r} has UseWindowsAuthentication=True, so {conn_id!r} signs in with Windows Authentication, or "
-                "fails. SSIS itself continues anonymously, without a warning, where the server offers no such sign-in; "
-                "many relays in such packages accept mail without any sign-in.",
-                f"Run python -m airflow_provider_smtpcm check {conn_id} to see what the server offers. If it is "
-                f"anonymous, import again with --windows-auth {shlex.quote(f'anonymous={name}')}, or set auth_mode to "
-                "anonymous.",
-            )
+        if converted.manager.auth_mode is not AuthMode.WINDOWS:
+            return
+        text = (
+            f"{name!r} has UseWindowsAuthentication=True, so {conn_id!r} signs in with Windows Authentication, or "
+            "fails. SSIS itself continues anonymously, without a warning, where the server offers no such sign-in; "
+            "many relays in such packages accept mail without any sign-in."
+        )
+        remedy = (
+            f"Run python -m airflow_provider_smtpcm check {conn_id} to see what the server offers. If it is anonymous, "
+            f"import again with --windows-auth {shlex.quote(f'anonymous={name}')}, or set auth_mode to anonymous."
+        )
+        if self._windows_auth is None:
+            self._decision("windows-auth-kept", text, remedy)
+        else:
+            self._note("windows-auth-kept", text, remedy)
 
     def _read_values(self) -> Mapping[str, str]:
         """Return the properties by name; an expression takes precedence over the connection string."""
@@ -286,8 +289,8 @@ class _ConnectionConverter:
                     "Look up which configuration is deployed, and whether the Airflow connection has its value.",
                 )
 
-    def _note(self, code: str, text: str) -> None:
-        self.findings.note(code, self._where, text)
+    def _note(self, code: str, text: str, remedy: str = "") -> None:
+        self.findings.note(code, self._where, text, remedy)
 
     def _decision(self, code: str, text: str, remedy: str) -> None:
         self.findings.decision(code, self._where, text, remedy)

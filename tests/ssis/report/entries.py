@@ -6,10 +6,10 @@ from airflow_provider_smtpcm.ssis.model import Finding, Severity
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
     PackageEntry,
-    Status,
+    PackageStatus,
     Totals,
 )
-from airflow_provider_smtpcm.ssis.writing.outcome import How, MailRecord, PropertyRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
 
 
 def finding(text: str = "The reference leads nowhere.", *, severity: Severity = Severity.DECISION) -> Finding:
@@ -19,7 +19,9 @@ def finding(text: str = "The reference leads nowhere.", *, severity: Severity = 
     )
 
 
-def package(number: int = 1, *, status: Status = Status.DECIDE, text: str = "Load of {{ ds }}") -> PackageEntry:
+def package(
+    number: int = 1, *, status: PackageStatus = PackageStatus.DECIDE, text: str = "Load of {{ ds }}"
+) -> PackageEntry:
     """A package with one mail; `text` stands wherever a package's own words may."""
     mail = MailRecord(
         where=rf"Package\{text}",
@@ -34,7 +36,7 @@ def package(number: int = 1, *, status: Status = Status.DECIDE, text: str = "Loa
                 ssis=text,
                 is_expression=True,
                 became=text,
-                how=How.TRANSLATED,
+                status=PropertyStatus.TRANSLATED,
                 note=text,
             ),
             PropertyRecord(where=text, property="CCLine"),
@@ -49,7 +51,7 @@ def package(number: int = 1, *, status: Status = Status.DECIDE, text: str = "Loa
         dag_file=f"dags/load_{number}.py",
         connections=(text,),
         mails=(mail,),
-        findings=(finding(text), finding(severity=Severity.NOTE)) if status is Status.DECIDE else (),
+        findings=(finding(text), finding(severity=Severity.NOTE)) if status is PackageStatus.DECIDE else (),
     )
 
 

@@ -19,9 +19,9 @@ from airflow_provider_smtpcm.ssis.model import (
     SmtpConnection,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.connections import Connections
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
-from airflow_provider_smtpcm.ssis.writing.outcome import Options, WrittenModule
 
 RELAY = SmtpConnection(
     name="SMTP Connection Manager",
@@ -87,11 +87,11 @@ def variable(name: str, value: str | None = "", data_type: int = 8, expression: 
 
 
 def written(
-    *executables: Executable, options: Options | None = None, project: Project | None = None, **more: Any
-) -> WrittenModule:
+    *executables: Executable, options: ConversionOptions | None = None, project: Project | None = None, **more: Any
+) -> DagModule:
     """The module of such a package."""
-    options = options or Options()
-    return write_package(package(*executables, **more), Connections(options), options, project=project)
+    options = options or ConversionOptions()
+    return write_package(package(*executables, **more), ConnectionRegistry(options), options, project=project)
 
 
 def codes(findings: Sequence[Finding]) -> set[str]:

@@ -10,9 +10,9 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.ssis.model import Finding, Package, Parameter, Project, Severity, SmtpConnection
-from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, Connections
-from airflow_provider_smtpcm.ssis.writing.outcome import Findings, Options, WindowsAuth
-from airflow_provider_smtpcm.ssis.writing.symbols import Names
+from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from tests.ssis.writing.building import codes, package, smtp, variable
 
 WINDOWS = "SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=False;"
@@ -20,15 +20,16 @@ WINDOWS = "SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=
 
 def taken(
     *found: SmtpConnection,
-    options: Options | None = None,
+    options: ConversionOptions | None = None,
     content: Package | None = None,
     project: Project | None = None,
 ) -> tuple[dict[str, Any], tuple[Finding, ...], list[str]]:
     """The connections, the findings, and the id of each connection manager."""
-    connections, findings = Connections(options or Options()), Findings()
-    names = Names(package=content or package(), project=project, findings=findings)
-    ids = [connections.take(one, names, names.root(), findings) for one in found]
-    return json.loads(connections.to_json()), findings.all(), ids
+    connections, findings = ConnectionRegistry(options or ConversionOptions()), Findings()
+    symbols = SymbolTable(package=content or package(), project=project, findings=findings)
+    ids = [connections.register(one, symbols, symbols.root_scope()) for one in found]
+    everything = (*findings.all(), *(one for each in connections.connections for one in each.findings))
+    return json.loads(connections.to_json()), everything, ids
 
 
 def test_an_expression_whose_value_is_not_known_leaves_no_stale_server() -> None:
@@ -110,10 +111,10 @@ def test_a_name_of_any_kind_is_one_word_of_the_command_that_is_advised() -> None
 
 def test_windows_authentication_is_dropped_for_all_or_for_one_by_name() -> None:
     """As the person said."""
-    every = Options(windows_auth=WindowsAuth.ANONYMOUS)
+    every = ConversionOptions(windows_auth=WindowsAuth.ANONYMOUS)
     made, _, (conn_id,) = taken(smtp(WINDOWS), options=every)
     assert made[conn_id]["extra"]["auth_mode"] == "anonymous"
-    one = Options(windows_auth_of={"relay": WindowsAuth.ANONYMOUS})
+    one = ConversionOptions(windows_auth_by_name={"relay": WindowsAuth.ANONYMOUS})
     made, _, ids = taken(smtp(WINDOWS, "Relay"), smtp(WINDOWS, "Exchange"), options=one)
     assert [made[conn_id]["extra"]["auth_mode"] for conn_id in ids] == ["anonymous", "windows"]
 

@@ -26,9 +26,9 @@ from airflow_provider_smtpcm.ssis.model import (
     Severity,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.connections import Connections
-from airflow_provider_smtpcm.ssis.writing.dag_module import ModuleNames, write_package
-from airflow_provider_smtpcm.ssis.writing.outcome import How, Options, WrittenModule
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from tests.ssis.writing.building import arrow, codes, mail, on, other, package, smtp, variable, written
 
 PACKAGES = sorted((Path(__file__).parent.parent / "packages").rglob("*.dtsx"))
@@ -38,7 +38,7 @@ TRICKY = ['"', "'", "\\", "\n", "\r\n", "{{", "%}", "#", "\x00", "\u2028", "\u20
 texts = st.lists(st.sampled_from(TRICKY) | st.text(max_size=8), max_size=40).map("".join)
 
 
-def lint(*modules: WrittenModule) -> str:
+def lint(*modules: DagModule) -> str:
     """What ruff says of them, with its default rules and at two line lengths; empty where it is content."""
     said = ""
     for module in modules:
@@ -58,7 +58,7 @@ def lint(*modules: WrittenModule) -> str:
     return said
 
 
-def arguments(module: WrittenModule, operator: str = "SendMailOperator") -> list[dict[str, Any]]:
+def arguments(module: DagModule, operator: str = "SendMailOperator") -> list[dict[str, Any]]:
     """The literal arguments of each call of an operator."""
     return [
         {key.arg: ast.literal_eval(key.value) for key in node.keywords if key.arg and _is_literal(key.value)}
@@ -75,7 +75,7 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def crowd() -> WrittenModule:
+def crowd() -> DagModule:
     """A package with something of everything."""
     path = ("Package", "Outer", "Inner")
     one, two = other("Laden/Prüfen", path), mail("Laden/Prüfen ", path, subject="x" * 300)
@@ -124,9 +124,9 @@ def test_no_text_of_a_package_breaks_its_module_or_makes_it_untidy(name: str, te
 
 def test_every_package_becomes_a_tidy_module() -> None:
     """Those that the reader is tested with, and one with something of everything."""
-    options = Options()
+    options = ConversionOptions()
     modules = [
-        write_package(read_package(path), Connections(options), options)
+        write_package(read_package(path), ConnectionRegistry(options), options)
         for path in PACKAGES
         if path.stem != "encrypted"
     ]
@@ -143,8 +143,8 @@ def test_the_same_package_gives_the_same_bytes() -> None:
 def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
     """Not the account of a connection string, not a secret variable, not a sensitive parameter."""
     relay = smtp("SmtpServer=mail.corp.example;UserName=joe;Password=hunter2;EnableSsl=True;")
-    options = Options()
-    connections = Connections(options)
+    options = ConversionOptions()
+    connections = ConnectionRegistry(options)
     content = package(
         mail(
             connection=relay,
@@ -163,10 +163,12 @@ def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
     )
     module = write_package(content, connections, options)
     everything = module.source + connections.to_json() + repr(module.findings) + repr(module.mails)
+    everything += repr(connections.connections)
     everything += "".join(one.ssis + one.became for each in module.mails for one in each.properties)
     assert "hunter" not in everything
     assert "joe" not in everything
-    assert "account-in-connection-manager" in codes(module.findings)
+    about = [finding for one in connections.connections for finding in one.findings]
+    assert "account-in-connection-manager" in codes(about)
     assert "param-without-value" in codes(module.findings)
 
 
@@ -252,9 +254,9 @@ def test_what_is_no_account_is_a_param_with_its_value(name: str, value: str) -> 
 
 def test_two_packages_of_one_name_are_two_files() -> None:
     """Also where the names differ in case alone, which some file systems do not see."""
-    names, options = ModuleNames(), Options()
+    dag_ids, options = DagIds(), ConversionOptions()
     made = [
-        write_package(package(mail(), name=name), Connections(options), options, names=names)
+        write_package(package(mail(), name=name), ConnectionRegistry(options), options, dag_ids=dag_ids)
         for name in ("Load", "load", "Load")
     ]
     assert [one.file_name for one in made] == ["Load.py", "load_2.py", "Load_3.py"]
@@ -263,13 +265,13 @@ def test_two_packages_of_one_name_are_two_files() -> None:
 
 def test_of_packages_of_one_name_the_later_bear_their_project_s() -> None:
     """A number would say nothing of which is which."""
-    names, options = ModuleNames(), Options()
+    dag_ids, options = DagIds(), ConversionOptions()
     made = [
         write_package(
             package(mail(), name="Load"),
-            Connections(options),
+            ConnectionRegistry(options),
             options,
-            names=names,
+            dag_ids=dag_ids,
             project=Project(name=name, path=f"{name}/{name}.dtproj"),
         )
         for name in ("Sales", "Billing", "Billing")
@@ -304,16 +306,16 @@ def test_every_property_has_a_record_of_what_became_of_it() -> None:
     module = written(one, variables=[variable("X", "5")])
     (record,) = module.mails
     assert (record.became, record.connection) == ("task send_mail", "smtp_mail_corp_example")
-    fates = {each.property: each.how for each in record.properties}
+    fates = {each.property: each.status for each in record.properties}
     assert fates == {
-        "SmtpConnection": How.MAPPED,
-        "FromLine": How.KEPT,
-        "ToLine": How.KEPT,
-        "CCLine": How.DECISION,
-        "Subject": How.TRANSLATED,
-        "MessageSource": How.KEPT,
-        "Priority": How.MAPPED,
-        "FileAttachments": How.KEPT,
+        "SmtpConnection": PropertyStatus.MAPPED,
+        "FromLine": PropertyStatus.KEPT,
+        "ToLine": PropertyStatus.KEPT,
+        "CCLine": PropertyStatus.DECISION,
+        "Subject": PropertyStatus.TRANSLATED,
+        "MessageSource": PropertyStatus.KEPT,
+        "Priority": PropertyStatus.MAPPED,
+        "FileAttachments": PropertyStatus.KEPT,
     }
     (path,) = [each for each in module.findings if each.code == "unmapped-path"]
     assert path.severity is Severity.DECISION
@@ -342,7 +344,7 @@ def test_what_a_template_that_came_to_nothing_would_have_used_is_not_in_the_dag(
 def test_a_path_that_a_variable_holds_is_mapped_too() -> None:
     """The folder in a variable, the name behind it."""
     one = mail(expressions={"FileAttachments": '@[User::Folder] + "\\\\a.csv"'})
-    options = Options(path_map=((r"\\srv\out", "/mnt/out"),))
+    options = ConversionOptions(path_map=((r"\\srv\out", "/mnt/out"),))
     module = written(one, variables=[variable("Folder", r"\\SRV\out\daily")], options=options)
     (dag,) = arguments(module, "DAG")
     assert dag["params"] == {"Folder": "/mnt/out/daily"}
@@ -426,7 +428,7 @@ def test_a_variable_that_is_no_text_is_no_message() -> None:
 def test_the_beginning_of_a_path_in_an_expression_is_mapped_too() -> None:
     """Where a literal holds it and a variable the rest, in any case and with either slash."""
     attached = mail(expressions={"FileAttachments": r'"\\\\SRV\\Out\\" + @[User::Day] + ".csv|//srv/out/log.txt"'})
-    options = Options(path_map=((r"\\srv\out", "/mnt/out"),))
+    options = ConversionOptions(path_map=((r"\\srv\out", "/mnt/out"),))
 
     module = written(attached, options=options, variables=[variable("Day", "2026-11-25")])
 

@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.report import machine
-from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Unreadable
+from airflow_provider_smtpcm.ssis.report.entries import ImportResult, PackageEntry, PackageStatus, UnreadableFile
+from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from tests.documents.pages import DOCS, table_after
 from tests.ssis.report.entries import connection, finding, package, totals_of
 
@@ -17,16 +17,15 @@ from tests.ssis.report.entries import connection, finding, package, totals_of
 def written(entries: list[PackageEntry]) -> dict[str, Any]:
     """Write it, and read it back."""
     to = io.StringIO()
-    machine.write(
-        to,
-        packages=map(machine.package_line, entries),
+    result = ImportResult(
         totals=totals_of(entries),
-        connections=[connection()],
-        unreadable=[Unreadable(source="x.dtsx", message="x.dtsx is empty.", remedy="Look.")],
+        connections=(connection(),),
+        unreadable=[UnreadableFile(source="x.dtsx", message="x.dtsx is empty.", remedy="Look.")],
         copies=[("bin/1.dtsx", "1.dtsx")],
         left_over=["dags/old.py"],
         findings=[finding()],
     )
+    write_json_report(to, result, map(package_line, entries))
     report: dict[str, Any] = json.loads(to.getvalue())
     return report
 
@@ -51,7 +50,7 @@ def test_no_package_at_all_is_a_whole_report_too() -> None:
 
 def test_every_package_is_in_it_with_what_became_of_it() -> None:
     """And the counts are those of the packages."""
-    report = written([package(1), package(2, status=Status.CONVERTED), package(3, status=Status.NO_MAIL)])
+    report = written([package(1), package(2, status=PackageStatus.CONVERTED), package(3, status=PackageStatus.NO_MAIL)])
     assert [one["status"] for one in report["packages"]] == ["decide", "converted", "no mail"]
     assert (report["counts"]["packages"], report["counts"]["decide"], report["counts"]["mails"]) == (3, 1, 3)
     assert report["counts"]["findings"] == {"note": 1, "decision": 1, "error": 0}

@@ -11,17 +11,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis import command
-from airflow_provider_smtpcm.ssis.import_packages import Converted, make_converter
+from airflow_provider_smtpcm.ssis.import_packages import ConvertedPackage, PackageConverter
 from airflow_provider_smtpcm.ssis.model import Package, Project
 from airflow_provider_smtpcm.ssis.reading import tree
 from airflow_provider_smtpcm.ssis.reading.packages import Surroundings, build_package
 from airflow_provider_smtpcm.ssis.reading.xml import Node
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from benchmarks.ssis_spoilt import spoil
 from benchmarks.ssis_tree import make_tree
 from tests.documents.pages import DOCS, blocks_of
@@ -209,20 +209,17 @@ def test_a_package_at_which_the_reading_fails_stops_no_other(
     assert sorted(path.name for path in (tmp_path / "out/dags").iterdir()) == ["load_0.py", "load_2.py"]
 
 
-class _Impatient:
+class _Interrupted(PackageConverter):
     """A converter at which somebody presses Ctrl-C."""
 
-    def __init__(self, times: int, **options: Any) -> None:
-        self._converter = make_converter(**options)
+    def __init__(self, times: int, options: ConversionOptions) -> None:
+        super().__init__(options)
         self._times = times
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._converter, name)
-
-    def package(self, package: Package, project: Project | None) -> Converted:
+    def convert(self, package: Package, project: Project | None) -> ConvertedPackage:
         for _ in range(self._times):
             signal.raise_signal(signal.SIGINT)
-        return self._converter.package(package, project)
+        return super().convert(package, project)
 
 
 @pytest.fixture
@@ -241,7 +238,7 @@ def test_ctrl_c_leaves_whole_files_and_says_what_was_done(
     times: int, many_packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Once: the package in work is finished, and the report tells of it. Twice: at once."""
-    monkeypatch.setattr(command, "make_converter", lambda **options: _Impatient(times, **options))
+    monkeypatch.setattr(command, "PackageConverter", lambda options: _Interrupted(times, options))
     before = signal.getsignal(signal.SIGINT)
     assert main(["import-ssis", str(many_packages), "--out", str(tmp_path / "out")]) == 130
     assert signal.getsignal(signal.SIGINT) is before

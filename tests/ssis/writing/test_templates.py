@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.writing.field_writer import PathMap, is_windows
+from airflow_provider_smtpcm.ssis.writing.templates import PathMap, is_windows_path
 
 MAP = PathMap([(r"\\srv\share", "/mnt/share"), ("D:\\", "/data/"), (r"\\srv\share\deep", "/deep"), ("e:", "/e")])
 
@@ -35,4 +35,4 @@ def test_the_longest_beginning_wins_in_any_case_with_either_slash(path: str, exp
 @pytest.mark.parametrize(("path", "expected"), [(r"\\s\x", True), ("c:/x", True), ("c:x", False), ("mailto:a", False)])
 def test_an_absolute_path_of_windows_is_known(path: str, *, expected: bool) -> None:
     """By its drive or its server."""
-    assert is_windows(path) is expected
+    assert is_windows_path(path) is expected

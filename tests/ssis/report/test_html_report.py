@@ -15,9 +15,14 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.report import page
-from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Totals, Unreadable
-from airflow_provider_smtpcm.ssis.report.page import package_section
+from airflow_provider_smtpcm.ssis.report.entries import (
+    ImportResult,
+    PackageEntry,
+    PackageStatus,
+    Totals,
+    UnreadableFile,
+)
+from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from tests.integration.browser import CHROMIUM, FLAGS
 from tests.integration.system_packages import skip_for_want_of
 from tests.ssis.report.entries import connection, finding, package, totals_of
@@ -30,17 +35,16 @@ HOSTILE = (
 def written(entries: list[PackageEntry], *, text: str = "mail.corp.example", totals: Totals | None = None) -> str:
     """The page; `text` stands wherever words of others stand that are no package's."""
     to = io.StringIO()
-    page.write(
-        to,
-        sections=map(package_section, entries),
+    result = ImportResult(
         totals=totals or totals_of(entries),
-        connections=[connection(text)],
-        unreadable=[Unreadable(source=text, message=text, remedy=text)],
+        connections=(connection(text),),
+        unreadable=[UnreadableFile(source=text, message=text, remedy=text)],
         copies=[(text, text)],
         left_over=[text],
         findings=[finding(text)],
         without_mail=[text],
     )
+    write_html_report(to, result, map(package_section, entries))
     return to.getvalue()
 
 
@@ -114,7 +118,10 @@ def test_what_was_found_is_told_with_what_became_of_it() -> None:
 def test_a_finding_leads_to_the_packages_that_have_it() -> None:
     """To the first ones; the others are found by the search."""
     without = PackageEntry(
-        source="/packages/quiet.dtsx", name="Quiet", status=Status.NO_MAIL, findings=(finding(severity=Severity.NOTE),)
+        source="/packages/quiet.dtsx",
+        name="Quiet",
+        status=PackageStatus.NO_MAIL,
+        findings=(finding(severity=Severity.NOTE),),
     )
     html = written([without, *(package(number, text=HOSTILE if number == 1 else "Load") for number in range(1, 6))])
     table = html[html.index("<h2>Findings</h2>") : html.index('<h2 id="connections">')]
@@ -145,16 +152,10 @@ def test_many_packages_are_never_in_memory_together() -> None:
     text = "x" * 2_000
     tracemalloc.start()
     try:
-        page.write(
+        write_html_report(
             Nowhere(),
-            sections=(package_section(package(number, text=text)) for number in range(2_000)),
-            totals=totals_of([package()]),
-            connections=[],
-            unreadable=[],
-            copies=[],
-            left_over=[],
-            findings=[],
-            without_mail=[],
+            ImportResult(totals=totals_of([package()])),
+            (package_section(package(number, text=text)) for number in range(2_000)),
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -192,7 +193,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     entries = [
         package(
-            number, status=Status.CONVERTED if number % 10 else Status.DECIDE, text=HOSTILE if number == 7 else "Load"
+            number,
+            status=PackageStatus.CONVERTED if number % 10 else PackageStatus.DECIDE,
+            text=HOSTILE if number == 7 else "Load",
         )
         for number in range(500)
     ]
