@@ -239,11 +239,11 @@ CHECK = Command(
 
 IMPORT_SSIS = Command(
     name="import-ssis",
-    help="turn SSIS packages into DAGs and connections, and say what is left to decide",
+    help="convert SSIS packages to DAGs and connections, and report what is left to decide",
     description=(
-        "Read SSIS packages and write what of them is about mail: the connections, a DAG for each package with a Send\n"
-        "Mail task, and a report of what became of every property and what a person has to decide. Nothing is sent,\n"
-        "no server is asked, and no SSIS is needed."
+        "Convert the mail of SSIS packages: write the connections, a DAG for each package with a Send Mail task, and a\n"
+        "report of what became of every property and what you have to decide. It needs no SSIS, sends nothing and\n"
+        "contacts no server."
     ),
     arguments=(
         Argument(
@@ -252,12 +252,12 @@ IMPORT_SSIS = Command(
                 "metavar": "PATH",
                 "nargs": "+",
                 "type": Path,
-                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder that holds them, however deep",
+                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder with such files at any depth",
             },
         ),
         Argument(
             ("--out",),
-            {"type": Path, "metavar": "DIR", "required": True, "help": "the folder to write into; it is made"},
+            {"type": Path, "metavar": "DIR", "required": True, "help": "the output folder; created if it does not exist"},
         ),
         Argument(
             ("--windows-auth",),
@@ -265,8 +265,9 @@ IMPORT_SSIS = Command(
                 "type": windows_auth,
                 "action": "append",
                 "metavar": "{keep,anonymous}[=NAME]",
-                "help": "what becomes of Use Windows Authentication: it stays (the default), or the connection is "
-                "anonymous, as SSIS was where a relay offers no sign-in; =NAME: of the connection manager of that name",
+                "help": "what to do with Use Windows Authentication: keep it (default), or make the connection "
+                "anonymous, as SSIS did where a relay offers no sign-in; with =NAME, only for the connection manager "
+                "of that name; may be repeated",
             },
         ),
         Argument(
@@ -275,25 +276,25 @@ IMPORT_SSIS = Command(
                 "type": path_mapping,
                 "action": "append",
                 "metavar": r"'\\SRV\SHARE=/MNT/SHARE'",
-                "help": "where a Windows path is on the workers; the longest beginning that fits counts",
+                "help": "where a Windows path is on the workers; the longest prefix wins; may be repeated",
             },
         ),
-        Argument(("--force",), {"action": "store_true", "help": "overwrite what a person has edited in DIR, too"}),
+        Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you have edited"}),
         # As in `check`.
-        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "one JSON object, for machines"}),
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object, for programs"}),
     ),
     epilog=(
-        "written into DIR:\n"
+        "files in DIR:\n"
         "  connections.json  for 'airflow connections import'\n"
         "  dags/*.py         a DAG for each package with a Send Mail task\n"
-        "  report.html       what became of what, for a person; report.json for machines\n"
+        "  report.html       what became of every property; report.json is the same for programs\n"
         "\n"
-        "A file in DIR that a person has edited stays as it is, and the new text goes beside it, as NAME.new.\n"
+        "A file in DIR that you have edited is kept, and the new text is written next to it, as NAME.new.\n"
         "\n"
         "exit status:\n"
-        "  0  all is converted\n"
-        "  2  wrong arguments, nothing that can be read, or DIR cannot be written into\n"
-        "  3  a person has something to decide, or something could not be read; the report says what"
+        "  0  everything was converted\n"
+        "  2  wrong arguments, nothing could be read, or DIR cannot be written\n"
+        "  3  you have something to decide, or something could not be read; the report says what"
     ),
     run=run_import_ssis,
 )
