@@ -241,8 +241,8 @@ IMPORT_SSIS = Command(
     name="import-ssis",
     help="convert SSIS packages to DAGs and connections, and report what is left to decide",
     description=(
-        "Convert the mail of SSIS packages: write the connections, a DAG for each package with a Send Mail task, and a\n"
-        "report of what became of every property and what you have to decide. It needs no SSIS, sends nothing and\n"
+        "Convert the mail of SSIS packages: write the connections, a DAG for each package with a Send Mail task, and\n"
+        "a report of what became of every property and what you have to decide. It needs no SSIS, sends nothing and\n"
         "contacts no server."
     ),
     arguments=(
@@ -257,7 +257,7 @@ IMPORT_SSIS = Command(
         ),
         Argument(
             ("--out",),
-            {"type": Path, "metavar": "DIR", "required": True, "help": "the output folder; created if it does not exist"},
+            {"type": Path, "metavar": "DIR", "required": True, "help": "the output folder; created if missing"},
         ),
         Argument(
             ("--windows-auth",),
@@ -281,7 +281,7 @@ IMPORT_SSIS = Command(
         ),
         Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you have edited"}),
         # As in `check`.
-        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object, for programs"}),
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object for programs"}),
     ),
     epilog=(
         "files in DIR:\n"

@@ -21,8 +21,8 @@ from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
 from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
-from airflow_provider_smtpcm.ssis.writing.source import UniqueNames, quoted_list, slug
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 

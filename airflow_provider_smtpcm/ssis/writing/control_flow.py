@@ -10,7 +10,6 @@ from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, has_mail
-from airflow_provider_smtpcm.ssis.writing.fields import MailFields
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -20,8 +19,9 @@ from airflow_provider_smtpcm.ssis.writing.precedence import (
     TriggerCondition,
     can_skip_inside,
 )
+from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, UniqueNames
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
-from airflow_provider_smtpcm.ssis.writing.source import FunctionCall, KeywordArgument, UniqueNames
+from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
 
@@ -173,9 +173,9 @@ class _ContainerWriter(ContainerConditions):
             comment = f"{one.name!r} is disabled: it does nothing, and what comes after it goes on, as in SSIS."
         elif isinstance(one, SendMailTask):
             operator = "SendMailOperator"
-            fields = MailFields(writer.context, one, scope, Place.TASK)
-            arguments += fields.arguments
-            writer.mails.append(fields.record(f"task {self._task_ids[one.id]}"))
+            mail = MailConverter(writer.context, one, scope, Place.TASK)
+            arguments += mail.arguments
+            writer.mails.append(mail.record(f"task {self._task_ids[one.id]}"))
         else:
             kind = one.kind or "a task"
             comment = f"{one.name!r} ({kind}) sends no mail; put what does its work in its place."

@@ -12,8 +12,7 @@ from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter,
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, Findings, MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import ON_EXECUTE, Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
-from airflow_provider_smtpcm.ssis.writing.source import (
+from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
     Raw,
@@ -23,6 +22,7 @@ from airflow_provider_smtpcm.ssis.writing.source import (
     dag_id_of,
     docstring_lines,
 )
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
 from airflow_provider_smtpcm.ssis.model import Container, EventHandler, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
-from airflow_provider_smtpcm.ssis.writing.fields import MailFields
-from airflow_provider_smtpcm.ssis.writing.source import (
+from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
     Raw,
@@ -21,6 +20,7 @@ from airflow_provider_smtpcm.ssis.writing.source import (
     slug,
     variable_name,
 )
+from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, WritingContext
 
@@ -151,10 +151,10 @@ class EventHandlerWriter:
 
     def _define_notifier(self, task: SendMailTask, handler: EventHandler, owner: Executable, scope: Scope) -> str:
         where = "\\".join(task.path)
-        fields = MailFields(self._context, task, scope, Place.CALLBACK)
+        mail = MailConverter(self._context, task, scope, Place.CALLBACK)
         event = slug(handler.event_name, "event").replace("on", "on_", 1)
         name = self._unique.give(variable_name(slug(f"{event}_{task.name}", event)))
-        arguments = list(fields.arguments)
+        arguments = list(mail.arguments)
         if not any(one.name == "to" for one in arguments):
             copies = next((one for one in arguments if one.name in {"cc", "bcc"}), None)
             self._findings.decision(
@@ -184,7 +184,7 @@ class EventHandlerWriter:
         call = FunctionCall(name="SendMailNotifier", arguments=arguments)
         comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
         self.notifiers.append(NotifierDefinition(name=name, call=call, comment=comment))
-        self.mails.append(fields.record(f"callback {name}", handler.event_name))
+        self.mails.append(mail.record(f"callback {name}", handler.event_name))
         return name
 
     def _report_frequency(self, handler: EventHandler, owner: Executable) -> None:

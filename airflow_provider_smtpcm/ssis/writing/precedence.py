@@ -13,8 +13,14 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, EvalOp, Executable, PrecedenceConstraint
+from airflow_provider_smtpcm.ssis.writing.python_source import (
+    FunctionCall,
+    KeywordArgument,
+    UniqueNames,
+    slug,
+    variable_name,
+)
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
-from airflow_provider_smtpcm.ssis.writing.source import FunctionCall, KeywordArgument, UniqueNames, slug, variable_name
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     WritingContext,

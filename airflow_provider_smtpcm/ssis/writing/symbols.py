@@ -27,8 +27,8 @@ from airflow_provider_smtpcm.ssis.expressions.pieces import quoted
 from airflow_provider_smtpcm.ssis.expressions.system_variables import Place, is_system_variable, system_variable
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import Findings
+from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, dag_id_of, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
-from airflow_provider_smtpcm.ssis.writing.source import ascii_words, dag_id_of, quoted_list
 from airflow_provider_smtpcm.ssis.writing.transforms import replace_names
 
 # The numbers are VARENUM's, as the package file has them.

@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import Findings
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
-from airflow_provider_smtpcm.ssis.writing.source import UniqueNames
+from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
 from tests.ssis.writing.building import arrow, mail, package

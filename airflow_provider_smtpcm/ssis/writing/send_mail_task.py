@@ -14,8 +14,8 @@ from airflow_provider_smtpcm.ssis.expressions.pieces import quoted
 from airflow_provider_smtpcm.ssis.expressions.system_variables import Place
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
-from airflow_provider_smtpcm.ssis.writing.source import KeywordArgument, expression_lines
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
@@ -50,7 +50,7 @@ _CONVERTED = {"FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSour
 _CONVERTED |= {"FileAttachments", "SmtpConnection", "Description", "Disable"}
 
 
-class MailFields:
+class MailConverter:
     """Converts one mail when it is created.
 
     Args:
