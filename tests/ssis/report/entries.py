@@ -1,4 +1,4 @@
-"""Entries as an import makes them, for the tests of the reports."""
+"""Entries like those of an import, for the tests of the reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, Property
 
 
 def finding(text: str = "The reference leads nowhere.", *, severity: Severity = Severity.DECISION) -> Finding:
-    """One, about a task."""
+    """Return a finding about a task."""
     return Finding(
         code="dangling-connection-manager", severity=severity, where=r"Package\Send Mail", text=text, remedy="Name one."
     )
@@ -22,7 +22,7 @@ def finding(text: str = "The reference leads nowhere.", *, severity: Severity = 
 def package(
     number: int = 1, *, status: PackageStatus = PackageStatus.DECIDE, text: str = "Load of {{ ds }}"
 ) -> PackageEntry:
-    """A package with one mail; `text` stands wherever a package's own words may."""
+    """Return a package with one mail; `text` is in every place that can contain a text of the package."""
     mail = MailRecord(
         where=rf"Package\{text}",
         event="OnError",
@@ -56,14 +56,14 @@ def package(
 
 
 def connection(text: str = "mail.corp.example") -> ConnectionEntry:
-    """A connection."""
+    """Return a connection."""
     return ConnectionEntry(
         conn_id="mail", host=text, summary=text, sources=(text,), packages=3, findings=(finding(text),)
     )
 
 
 def totals_of(entries: list[PackageEntry]) -> Totals:
-    """What a run would have counted."""
+    """Return the counts of an import of these packages."""
     totals = Totals()
     for entry in entries:
         totals.add(entry)

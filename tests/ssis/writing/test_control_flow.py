@@ -1,6 +1,6 @@
-"""Whatever the flow and whatever fails in it: what runs in Airflow is what runs in SSIS.
+"""For any control flow and any failures: what runs in Airflow is what runs in SSIS.
 
-Both are played here by their rules, which is quick enough for many flows; `test_round_trip` runs some in Airflow.
+Both are simulated by their rules, fast enough for many flows; `test_round_trip` runs some in Airflow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RAN_WELL, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "up
 def flows(
     draw: st.DrawFn, path: tuple[str, ...] = ("Package",), deep: int = 2
 ) -> tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]]:
-    """Some tasks and containers with arrows that lead forward."""
+    """Draw tasks and containers, with constraints that lead forward."""
     count = draw(st.integers(1, 5 if deep == 2 else 3))
     executables: list[Executable] = []
     for number in range(count):
@@ -54,7 +54,7 @@ def flows(
 def ssis(
     executables: Sequence[Executable], arrows: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
 ) -> bool:
-    """Play a level by SSIS's rules; whether all went well. What sends a mail goes into `ran`, by its path."""
+    """Simulate a container by SSIS's rules; return whether it succeeded. Mails that are sent are added to `ran`."""
     well: dict[str, bool] = {}
     for one in executables:
         incoming = [each for each in arrows if each.after == one.id]
@@ -78,7 +78,7 @@ def ssis(
 
 
 def airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
-    """Play the nodes by Airflow's trigger rules; the ids of the mails that ran."""
+    """Simulate the nodes by Airflow's trigger rules; return the ids of the mails that ran."""
     tasks: dict[str, tuple[str, DagNode]] = {}
     groups: dict[str, DagNode] = {}
     before: dict[str, set[str]] = {}
@@ -179,7 +179,7 @@ def _state(rule: str, found: Sequence[str]) -> str:  # noqa: PLR0911 - one for e
 def test_what_runs_in_airflow_is_what_runs_in_ssis(
     flow: tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]], data: st.DataObject
 ) -> None:
-    """Each mail of it, whichever of them fail."""
+    """Every mail, whichever of them fail."""
     executables, arrows = flow
     content = package(*executables, arrows=arrows)
     findings = Findings()

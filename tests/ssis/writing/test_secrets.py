@@ -1,4 +1,4 @@
-"""No account and nothing that cannot be seen gets into a report, and a password that a mail tells is reported."""
+"""Reports contain no credentials and no control characters; a password in a mail's text is found."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from airflow_provider_smtpcm.ssis.writing.secrets import (
         '"Password=" + (DT_WSTR, 20)"hush1"',
     ],
 )
-def test_an_account_is_taken_out_wherever_it_stands(text: str) -> None:
-    """And one sees that something was there."""
+def test_credentials_are_removed(text: str) -> None:
+    """A marker shows their place."""
     cleaned = sanitize(text)
     assert "hush1" not in cleaned
     assert "svc" not in cleaned
@@ -45,23 +45,23 @@ def test_an_account_is_taken_out_wherever_it_stands(text: str) -> None:
         "Load of {{ ds }}: Grüße\n\tline 2",
     ],
 )
-def test_what_is_no_account_stays(text: str) -> None:
-    """To the letter."""
+def test_a_text_without_credentials_is_unchanged(text: str) -> None:
+    """Character by character."""
     assert sanitize(text) == text
 
 
 @pytest.mark.parametrize("text", ["\n", " ", "password", "password =", "Pwd= ", "Password:\t", "(", "User="])
 @pytest.mark.parametrize("before", ["", "Password", "Password=", 'Password="+(', "Password: "])
-def test_a_text_of_whatever_length_is_looked_at_at_once(before: str, text: str) -> None:
-    """What grows with the square of its length would take hours here."""
+def test_a_long_text_takes_linear_time(before: str, text: str) -> None:
+    """Quadratic time would be hours here."""
     whole = before + text * (200_000 // len(text))
     sanitize(whole)
     has_credentials(whole)
     find_password_line(whole)
 
 
-def test_what_cannot_be_seen_is_marked() -> None:
-    """Control characters, half characters, and marks that turn the direction of writing."""
+def test_control_characters_are_replaced() -> None:
+    """Surrogates and marks of writing direction, too."""
     assert sanitize("a\x1b[31mb\ud800c\u202ed\0") == "a\ufffd[31mb\ufffdc\ufffdd\ufffd"
     assert sanitize("a\r\nb\rc") == "a\nb\nc"
     assert sanitize_line(" a\n\tb  c ") == "a b c"
@@ -119,11 +119,11 @@ def test_a_text_about_passwords_tells_none(text: str) -> None:
         "Passphrase -> xY7",
     ],
 )
-def test_a_password_is_one_by_how_it_is_written_or_by_standing_alone(text: str) -> None:
-    """In several languages, with a colon or an arrow."""
+def test_a_password_is_found_by_its_form_or_as_the_only_word(text: str) -> None:
+    """In several languages, after a colon or an arrow."""
     assert find_password_line(text) == 1
 
 
-def test_the_line_is_known() -> None:
-    """A body has many."""
+def test_the_line_of_the_password_is_returned() -> None:
+    """A text has many lines."""
     assert find_password_line("Hello,\nPassword: see below\n\nPassword: Hunter2\nBye") == 4
