@@ -218,11 +218,11 @@ class _ConnectionConverter:
         try:
             value = self._symbols.evaluate(expression, self._scope)
         except (ExpressionError, RecursionError) as error:
+            reason = sanitize(str(error)).splitlines()[0]
             self._decision(
                 "connection-expression",
-                f"{name} comes from the expression {display}, whose value is not in the files "
-                f"({sanitize(str(error)).splitlines()[0]}) The value beside it is that of the developer's machine and "
-                "was not used.",
+                f"{name} comes from the expression {display}, whose value is not in the files: {reason} The value "
+                "beside it was set on the developer's machine and is not used.",
                 "Set it in the Airflow connection.",
             )
             return None

@@ -1,6 +1,6 @@
 r"""SSIS expressions as Jinja templates of a DAG: inlined, searched for credentials, with Windows paths mapped.
 
-An expression that contains the account of a connection string is refused, however many literals it is put together of:
+An expression that contains the account of a connection string is refused, even if it is spread over several literals:
 `"User ID=" + "svc" + ";Password=" + ...`.
 """
 
@@ -44,7 +44,7 @@ COMPLETE_ME = "complete_me"
 # stays one address or one file; only a template that is a single value, or ends in `| safe`, may give several.
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
-# Written for a value that is computed at run time: it ends a value of a connection string, and is none itself.
+# Replaces a value that is computed at run time. It ends a value in a connection string, and is not one itself.
 _COMPUTED = ";"
 _MAX_PREFIX = 200
 _PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*[\"']?\Z", re.IGNORECASE)
@@ -228,7 +228,7 @@ def translate_condition(context: WritingContext, expression: str, scope: Scope) 
 def display_expression(expression: str) -> str:
     """Return an expression for a report or a comment, without credentials.
 
-    If the credentials are put together of several literals, all literals are removed.
+    If the credentials are spread over several literals, all literals are removed.
     """
     try:
         tree = parse(expression)
