@@ -228,8 +228,8 @@ class _ConnectionConverter:
             return None
         self._note(
             "connection-expression",
-            f"{name} comes from the expression {display}; the connection has the value that the files give, which do "
-            "not contain the environments of the SSIS catalog.",
+            f"{name} comes from the expression {display}; the connection has its value in the files. They do not "
+            "contain the environments of the SSIS catalog, which may set another one.",
         )
         for parameter in self._symbols.configured_parameters(expression, self._scope):
             self._decision(

@@ -160,8 +160,8 @@ class DagParams:
             self.findings.note(
                 "project-parameter",
                 where,
-                f"The project parameter {parameter.name} is the Airflow Variable {key}. Its default is the value in "
-                "the project's files, which do not contain the environments of the SSIS catalog.",
+                f"The project parameter {parameter.name} is the Airflow Variable {key}; its default is the value in "
+                "the project's files. They do not contain the SSIS catalog's environments, which may set another one.",
             )
             self._report_password(where, value, f"the default of the Airflow Variable {key!r}")
         self._report_configured(parameter, f"Look up which of them is deployed, and: airflow variables set {key} VALUE")
