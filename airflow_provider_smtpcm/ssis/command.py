@@ -34,7 +34,7 @@ from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 EXIT_CONVERTED = 0
 EXIT_UNUSABLE = 2
 EXIT_NEEDS_ATTENTION = 3
-# As shells report SIGINT and SIGPIPE.
+# The exit statuses of shells for SIGINT and SIGPIPE.
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 _PROGRESS_INTERVAL = 0.2  # seconds

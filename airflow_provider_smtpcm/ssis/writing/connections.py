@@ -32,7 +32,7 @@ _PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _BY_LOWER_NAME = {name.lower(): name for name in _PROPERTIES}
 _CREDENTIAL_KEY = re.compile(r"user|uid|login|pass|pwd|secret|token", re.IGNORECASE)
 _HOST_AND_PORT = re.compile(r"([^:\s]+):(\d{1,5})(?::.*)?")
-# Connection managers of 400 packages give rise to the same findings: a report needs a few of each code.
+# The connection managers of 400 packages cause the same findings; the report needs a few of each code.
 _MAX_FINDINGS_PER_CODE = 3
 
 

@@ -30,7 +30,7 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
 )
 
 ALL_SUCCESS, ALL_FAILED, ALL_DONE = "all_success", "all_failed", "all_done"
-#: Of the task at the end of a container: it runs unless something in the container failed, or all was skipped.
+#: For the task at the end of a container: it runs unless something in the container failed or all was skipped.
 END_RULE = "none_failed_min_one_success"
 _RULES = {
     ConstraintValue.SUCCESS: ALL_SUCCESS,
@@ -119,7 +119,8 @@ class PrecedenceGraph:
         sources = {one.before for one in incoming}
         plain = all(one.value is ConstraintValue.FAILURE and one.eval_op is EvalOp.CONSTRAINT for one in incoming)
         any_of = len(incoming) > 1 and plain and not all(one.logical_and for one in incoming)
-        # Where one failure of several is enough, whatever kept one of them from running is among them.
+        # With `one_failed`, a source that never ran does no harm if only other sources can have stopped it: then one
+        # of them has failed itself.
         is_closed = (
             any_of
             and not self._may_be_skipped

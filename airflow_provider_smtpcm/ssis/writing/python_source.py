@@ -33,7 +33,7 @@ _IMPORTED = {
 }
 _INDENT = "    "
 _WIDTH = 88
-_MAX_UNSPLIT = 120  # of a quoted text: two pieces of a longer one do not fit on one line of any formatter
+_MAX_UNSPLIT = 120  # characters; the pieces of a longer text are too long for a formatter to join on one line
 _MAX_PIECE = 72
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")

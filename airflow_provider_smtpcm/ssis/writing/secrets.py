@@ -58,7 +58,7 @@ _PASSWORD_LABEL = re.compile(
         (?:[\s"'*_]*+(?P<sign>:|->|=>)|\s+is\s)[ \t]*+(?P<rest>[^\r\n;]*)""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Words that follow the colon alone where no password is told.
+# Single words after the colon that are no password.
 _STATUS_WORDS = {
     "attached",
     "blank",

@@ -27,7 +27,7 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
 
 DEFAULT_CONNECTION = "smtpcm_default"
 _STRING = 8  # VARENUM's VT_BSTR
-# MailPriority is 1 for High and 5 for Low where a package has a number.
+# A package may have a number instead of the word: 1 is High and 5 is Low.
 _PRIORITIES = {"high": "high", "1": "high", "2": "high", "low": "low", "5": "low", "4": "low"}
 _MESSAGE_SOURCE_TYPES = {
     "0": MessageSourceType.DIRECT_INPUT,
@@ -145,7 +145,7 @@ class MailConverter:
         if expression is not None:
             self._translate(name, argument, expression)
         elif value.strip(" ;" if argument in _RECIPIENTS else None):
-            # In an address list every line has an address or several; the header field is one line.
+            # An address list may be spread over several lines; a header field is one line.
             self._keep_text(name, argument, value if name == "Subject" else _LINE_BREAK.sub(" ", value).strip())
         elif name == "FromLine":
             self._findings.decision(

@@ -55,7 +55,7 @@ _SECRET_NAME = re.compile(
     r"(?i:passw|pwd|secret|token|credential|apikey|kennwort)|(?:^(?i:pass|pw)|Pass|Pw|PW|_(?i:pass|pw))$"
 )
 _MAX_INLINE_DEPTH = 20
-# For one expression: each variable may name another one twice.
+# For one expression. If each variable uses another one twice, their number doubles with each level.
 _MAX_INLINED = 1000
 
 Symbol = Variable | Parameter
@@ -252,7 +252,7 @@ class SymbolTable:
     project: Project | None
     findings: Findings
     params: DagParams = field(init=False)
-    # Variables that an inner one of the same name hides, under a name of their own.
+    # Variables that are hidden by an inner one of the same name, under an unambiguous name.
     _hidden: dict[str, Symbol] = field(default_factory=dict)
     _inlined: int = 0
 

@@ -196,7 +196,7 @@ class TemplateTranslator:
             if not is_windows_path(text.strip()):
                 self._report_unmapped(text.partition("|")[0].strip())
         texts = [one.value for one in walk(tree) if isinstance(one, Literal) and isinstance(one.value, str)]
-        # The path goes on in other literals, so once a prefix is mapped, the slashes are turned in all of them.
+        # The path may continue in other literals: once a prefix is mapped, backslashes are replaced in all of them.
         is_mapped = any(self.context.paths.map(path.strip()) for text in texts for path in text.split("|"))
         is_mapped = is_mapped or bool(self._mapped_variables(tree))
 
@@ -255,7 +255,7 @@ def _joined_literals(tree: Expression) -> list[str]:
             operands = _concatenated(node)
             text = "".join(map(_text_of, operands))
             found += [text] if text.strip(_COMPUTED) else []
-            # Each branch of a conditional is looked at by itself, behind the text before it.
+            # Each branch of a conditional is checked by itself, after the text before it.
             before = ""
             for operand in operands:
                 if isinstance(operand, Conditional):
