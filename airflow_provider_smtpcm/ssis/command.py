@@ -1,4 +1,4 @@
-"""The command `import-ssis`: reads, writes, and says what became of it. Knows nothing of argparse."""
+"""The command `import-ssis`: runs an import, shows its progress, and prints a summary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,20 +15,33 @@ from pathlib import Path
 from types import FrameType
 
 from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.ssis.import_packages import Import, import_packages, make_converter
-from airflow_provider_smtpcm.ssis.output import OutputFolder, on_one_line
+from airflow_provider_smtpcm.ssis.import_packages import CONNECTIONS, PackageConverter, import_packages
+from airflow_provider_smtpcm.ssis.model import Severity
+from airflow_provider_smtpcm.ssis.output import OutputFolder
 from airflow_provider_smtpcm.ssis.reading import read_paths
-from airflow_provider_smtpcm.ssis.report import machine
-from airflow_provider_smtpcm.ssis.report import machine as table
-from airflow_provider_smtpcm.ssis.report.entries import Totals
-from airflow_provider_smtpcm.ssis.report.page import many
+from airflow_provider_smtpcm.ssis.report.entries import (
+    ImportResult,
+    PackageStatus,
+    Totals,
+    UnreadableFile,
+    count_noun,
+    plural,
+)
+from airflow_provider_smtpcm.ssis.report.json_report import summary_json
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 
-WELL = 0
-UNUSABLE = 2
-NEEDS_A_PERSON = 3
-INTERRUPTED = 130
-NOBODY_READS = 141
-_SECONDS = 0.2  # between two looks at the progress
+EXIT_CONVERTED = 0
+EXIT_UNUSABLE = 2
+EXIT_NEEDS_ATTENTION = 3
+# The exit statuses of shells for SIGINT and SIGPIPE.
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+_PROGRESS_INTERVAL = 0.2  # seconds
+_WIDTH = 110
+# The report has the rest.
+_MAX_LINES = 10
+_MAX_PARAGRAPHS = 5
 
 
 def run_import(
@@ -39,123 +53,210 @@ def run_import(
     force: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Import packages and print what became of them; the exit status.
-
-    0: all converted. 3: a person has something to decide, or something could not be read. 2: nothing could be read at
-    all, or `out` cannot be written into. Beside these, as a shell has it: 130 for Ctrl-C, 141 where nobody reads on.
+    """Import packages and print a summary; return the exit status.
 
     Args:
         paths: files and folders.
-        out: the folder for what is written.
-        windows_auth: `keep` or `anonymous`, each for one connection manager by its name, or for all (None).
-        map_path: the beginning of a path in Windows, and what it is on a worker.
-        force: overwrite what a person edited.
-        as_json: one JSON object instead of words.
+        out: the output folder.
+        windows_auth: `keep` or `anonymous`, each for the connection manager of a name, or for all (None). The last one
+            for a name counts.
+        map_path: pairs of a Windows path prefix and the path on a worker.
+        force: overwrite files that a person has edited.
+        as_json: print one JSON object instead of text.
+
+    Returns:
+        0: everything was converted. 3: a person has something to decide, or something could not be read. 2: nothing
+        could be read, or `out` cannot be written. 130: interrupted by Ctrl-C. 141: the reader of the standard output
+        closed it.
     """
+    modes = {name: WindowsAuth(mode) for mode, name in windows_auth}
+    options = ConversionOptions(
+        windows_auth=modes.get(None),
+        windows_auth_by_name={name: mode for name, mode in modes.items() if name is not None},
+        path_map=tuple(map_path),
+    )
     folder = OutputFolder(out, force=force)
-    progress = _Progress()
+    progress = _ProgressLine()
     try:
         folder.open()
-        converter = make_converter(windows_auth=windows_auth, map_path=map_path)
-        with _ctrl_c() as stop:
-            done = import_packages(
-                read_paths(paths), converter, folder, told=progress.tell, is_stopped=lambda: bool(stop)
+        converter = PackageConverter(options)
+        with _handle_interrupts() as received:
+            result = import_packages(
+                read_paths(paths),
+                converter,
+                folder,
+                on_progress=progress.update,
+                is_stopped=lambda: bool(received),
             )
     except MailError as error:
-        progress.end()
-        print(f"import-ssis: {on_one_line(str(error))}", file=sys.stderr)  # noqa: T201
-        return UNUSABLE
+        progress.clear()
+        print(f"import-ssis: {sanitize_line(str(error))}", file=sys.stderr)  # noqa: T201
+        return EXIT_UNUSABLE
     except KeyboardInterrupt:
-        progress.end()
-        print(f"Stopped at once. Every file in {out} is whole; no report was written.", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
-    progress.end()
-    status = _status(done)
+        progress.clear()
+        print(f"Stopped at once. Every file in {out} is complete; no report was written.", file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
+    progress.clear()
+    status = _exit_status(result)
     try:
-        _tell(done, out, status, as_json=as_json)
+        if as_json:
+            _print(summary_json(result, exit_status=status, report=str(out / "report.json")))
+        else:
+            for line in _summary_lines(result, out):
+                _print(line)
+        sys.stdout.flush()
     except BrokenPipeError:
-        # Python would write what is left once more on its way out.
+        # Otherwise Python would try to flush the rest at exit, and print an error.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-        return NOBODY_READS
+        return EXIT_BROKEN_PIPE
     return status
 
 
-def _status(done: Import) -> int:
-    if done.totals.interrupted:
-        return INTERRUPTED
-    if not done.totals.packages and not done.totals.connections:
-        return UNUSABLE
-    return NEEDS_A_PERSON if done.needs_a_person else WELL
+def _exit_status(result: ImportResult) -> int:
+    if result.totals.interrupted:
+        return EXIT_INTERRUPTED
+    if not result.totals.packages and not result.totals.connections:
+        return EXIT_UNUSABLE
+    return EXIT_NEEDS_ATTENTION if result.needs_attention else EXIT_CONVERTED
 
 
-def _tell(done: Import, out: Path, status: int, *, as_json: bool) -> None:
-    if as_json:
-        summary = {
-            "version": machine.VERSION,
-            "exit_status": status,
-            "interrupted": done.totals.interrupted,
-            "counts": done.totals.as_json(),
-            "codes": machine.codes_json(done.totals),
-            "unreadable": [machine.unreadable_json(one) for one in done.unreadable],
-            "findings": [machine.finding_json(one) for one in done.findings],
-            "left_over": done.left_over,
-            "report": str(out / "report.json"),
-        }
-        table.say(machine.dump(summary))
-    else:
-        told = table.lines(
-            done.totals, out=out, unreadable=done.unreadable, findings=done.findings, left_over=done.left_over
+def _print(text: str) -> None:
+    """Print a line, with `?` for what the terminal's encoding does not have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
+
+
+def _summary_lines(result: ImportResult, out: Path) -> list[str]:
+    lines = _count_lines(result.totals) + _code_lines(result.totals) + _unreadable_lines(result.unreadable)
+    for finding in result.findings:
+        text = sanitize_line(f"{finding.text} {finding.remedy}")
+        lines += ["", *textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)]
+    if result.left_over:
+        lines += ["", f"{count_noun(len(result.left_over), 'file')} of an earlier import that this one did not write:"]
+        lines += [f"  {name}" for name in result.left_over[:_MAX_LINES]]
+        lines += _and_more(len(result.left_over), _MAX_LINES)
+    return [*lines, "", *_next_steps(result.totals, out)]
+
+
+def _count_lines(totals: Totals) -> list[str]:
+    rows = [
+        (totals.packages, "package", "read"),
+        (totals.statuses[PackageStatus.CONVERTED], "", "converted, nothing to decide"),
+        (totals.statuses[PackageStatus.DECIDE], "", "converted, with something to decide or complete"),
+        (totals.statuses[PackageStatus.FAILED], "", "failed"),
+        (totals.statuses[PackageStatus.NO_MAIL], "", "without mail"),
+        (totals.copies, "copy", "of packages, not converted again"),
+        (totals.unreadable, "file", "could not be read"),
+        (totals.mails, "Send Mail task", ""),
+        (totals.dags, "DAG", ""),
+        (totals.connections, "connection", ""),
+        (totals.connections_to_decide, "", "of them with something to decide"),
+    ]
+    return [
+        f"{count:>9,}  {' '.join(word for word in (noun and plural(count, noun), rest) if word)}"
+        for count, noun, rest in rows
+        if count or noun in {"package", "connection", "DAG"}
+    ]
+
+
+def _code_lines(totals: Totals) -> list[str]:
+    found = [
+        (code, severity, count) for (severity, code), count in totals.codes.items() if severity is not Severity.NOTE
+    ]
+    if not found:
+        return []
+    found.sort(key=lambda one: (one[1] is not Severity.ERROR, -one[2], one[0]))
+    width = max(len(code) for code, _, _ in found)
+    return [
+        "",
+        "Findings that need attention, and how many packages or connections have them:",
+        *(f"{count:>9,}  {code:<{width}}  {severity}" for code, severity, count in found[:_MAX_LINES]),
+        *_and_more(len(found), _MAX_LINES),
+    ]
+
+
+def _unreadable_lines(unreadable: Sequence[UnreadableFile]) -> list[str]:
+    if not unreadable:
+        return []
+    lines = ["", "Could not be read:"]
+    for one in unreadable[:_MAX_PARAGRAPHS]:
+        text = sanitize_line(f"{one.message} {one.remedy}")
+        lines += textwrap.wrap(
+            text if one.source in one.message else f"{sanitize_line(one.source)}: {text}",
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
         )
-        for line in told:
-            table.say(line)
-    sys.stdout.flush()
+    return [*lines, *_and_more(len(unreadable), _MAX_PARAGRAPHS)]
 
 
-class _Progress:
-    """A line that is written over, where a person looks on; on standard error, so that the output stays whole."""
+def _and_more(count: int, shown: int) -> list[str]:
+    return [f"  ... and {count - shown:,} more"] if count > shown else []
+
+
+def _next_steps(totals: Totals, out: Path) -> list[str]:
+    if totals.interrupted:
+        return [
+            f"Stopped before the end. The files written until then are complete; see {out / 'report.html'}.",
+            "Run the same command again to import everything.",
+        ]
+    lines = [f"Report: {out / 'report.html'}, and for programs {out / 'report.json'}."]
+    if totals.connections:
+        lines.append(f"Connections: airflow connections import {out / CONNECTIONS}")
+    if totals.dags:
+        lines.append(f"DAGs: {out / 'dags'}")
+    return lines
+
+
+class _ProgressLine:
+    """A line on standard error that is overwritten; only on a terminal, so that output in a file stays clean."""
 
     def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._last = 0.0
+        self._is_shown = sys.stderr.isatty()
+        self._updated = 0.0
         self._width = 0
 
-    def tell(self, totals: Totals, source: str) -> None:
+    def update(self, totals: Totals, source: str) -> None:
+        """Show the counts and the current source, at most five times per second."""
         now = time.monotonic()
-        if not self._shown or now - self._last < _SECONDS:
+        if not self._is_shown or now - self._updated < _PROGRESS_INTERVAL:
             return
-        self._last = now
-        text = f"{many(totals.packages, 'package')}, {totals.with_mail:,} with mail: "
-        # Its end says more than the folder that all are in; and a line that breaks could not be written over.
-        text += on_one_line(source)[-max(shutil.get_terminal_size().columns - len(text) - 1, 1) :]
+        self._updated = now
+        text = f"{count_noun(totals.packages, 'package')}, {totals.with_mail:,} with mail: "
+        # The end of the path, which differs, and only what fits: a line that wraps could not be overwritten.
+        text += sanitize_line(source)[-max(shutil.get_terminal_size().columns - len(text) - 1, 1) :]
         encoding = sys.stderr.encoding or "utf-8"
         text = text.encode(encoding, "replace").decode(encoding)
         print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)  # noqa: T201
         self._width = len(text)
 
-    def end(self) -> None:
+    def clear(self) -> None:
+        """Remove the line."""
         if self._width:
             print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)  # noqa: T201
             self._width = 0
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[list[int]]:
-    """The first Ctrl-C ends the import in order, after the package that is in work; the second at once."""
-    came: list[int] = []
+def _handle_interrupts() -> Iterator[list[int]]:
+    """Yield the list of signals received so far: SIGINT or SIGTERM; a second one raises KeyboardInterrupt."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield came
+        yield received
         return
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        if came:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if received:
             raise KeyboardInterrupt
-        came.append(number)
-        # Not by print: it may be in the middle of one.
-        os.write(2, b"\nStopping after this package; once more, and at once.\n")
+        received.append(number)
+        # Not print, which the signal may have interrupted.
+        os.write(2, b"\nStopping after this package; press Ctrl-C again to stop at once.\n")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -178,7 +178,7 @@ def test_every_command_that_this_machine_can_run_does_what_it_says(
     assert ended.returncode == (3 if " import-ssis " in command else 0), f"{block}:\n{ended.stdout}{ended.stderr}"
     said = {
         "check": "tls-server-end-point",
-        "import-ssis": "The DAGs are in airflow/dags.",
+        "import-ssis": "DAGs: airflow/dags",
         "providers list": "airflow-provider-smtpcm",
         "connections add": "Successfully added",
         "connections import": "Imported connection relay",

@@ -1,4 +1,4 @@
-"""The run of an import, around a converter that does little: what one package does, no other notices."""
+"""An import with a simple converter: what goes wrong with one package does not affect the others."""
 
 from __future__ import annotations
 
@@ -11,56 +11,58 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.import_packages import Converted, Import, import_packages
+from airflow_provider_smtpcm.ssis.import_packages import ConvertedPackage, PackageConverter, import_packages
 from airflow_provider_smtpcm.ssis.model import Container, Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.output import OutputFolder
 from airflow_provider_smtpcm.ssis.reading import ReadResult
-from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, PackageEntry, Status
+from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, ImportResult, PackageEntry, PackageStatus
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 
 
 def package(name: str, *findings: Finding) -> Package:
-    """A package without anything in it; `Quiet` is one without mail."""
+    """Return an empty package; the one called `Quiet` has no mail."""
     root = Container(name=name, id="Package", path=("Package",))
     return Package(name=name, id="Package", path=f"/in/{name}.dtsx", root=root, findings=findings)
 
 
 def found(*names: str) -> Iterator[ReadResult]:
-    """Packages of these names."""
+    """Return packages of these names, as the reader finds them."""
     return (ReadResult(source=f"/in/{name}.dtsx", package=package(name)) for name in names)
 
 
-class Plain:
-    """Writes a comment for each package, and breaks at those called so."""
+class Plain(PackageConverter):
+    """Writes a comment for each package, and raises an error for one that is called `Broken` or `Deep`."""
 
     def __init__(self, text: str = "") -> None:
+        super().__init__(ConversionOptions())
         self.text = text
         self.seen = 0
 
-    def project(self, project: Project) -> None:
+    def add_project(self, project: Project) -> None:
         if project.name == "Broken":
             raise KeyError("no such thing")
         self.seen += 1
 
-    def package(self, package: Package, project: Project | None) -> Converted:
+    def convert(self, package: Package, project: Project | None) -> ConvertedPackage:
         if package.name == "Broken":
             raise ZeroDivisionError("division by zero")
         if package.name == "Deep":
-            return self.package(package, project)
+            return self.convert(package, project)
         quiet = package.name == "Quiet"
         entry = PackageEntry(
-            source=package.path, name=package.name, status=Status.NO_MAIL if quiet else Status.CONVERTED
+            source=package.path, name=package.name, status=PackageStatus.NO_MAIL if quiet else PackageStatus.CONVERTED
         )
-        return Converted(entry=entry, file="" if quiet else f"dags/{package.name}.py", text=f"# {self.text}\n")
+        return ConvertedPackage(entry=entry, file="" if quiet else f"dags/{package.name}.py", source=f"# {self.text}\n")
 
     def connections_json(self) -> str:
         return '{"mail": {}}\n'
 
-    def connections(self) -> tuple[ConnectionEntry, ...]:
+    def connection_entries(self) -> tuple[ConnectionEntry, ...]:
         return (ConnectionEntry(conn_id="mail"),)
 
 
-def imported(out: Path, finds: Iterator[ReadResult], **options: Any) -> tuple[Import, dict[str, Any]]:
-    """One import; what it did, and its report."""
+def imported(out: Path, finds: Iterator[ReadResult], **options: Any) -> tuple[ImportResult, dict[str, Any]]:
+    """Run an import; return its result and its report."""
     folder = OutputFolder(out)
     folder.open()
     done = import_packages(finds, options.pop("converter", None) or Plain(), folder, **options)
@@ -68,8 +70,8 @@ def imported(out: Path, finds: Iterator[ReadResult], **options: Any) -> tuple[Im
 
 
 @pytest.mark.parametrize(("name", "error"), [("Broken", "ZeroDivisionError"), ("Deep", "RecursionError")])
-def test_a_package_at_which_the_importer_fails_stops_no_other(tmp_path: Path, name: str, error: str) -> None:
-    """It is told with its name, and with a request to report it; there is no traceback."""
+def test_an_internal_error_in_one_package_stops_no_other(tmp_path: Path, name: str, error: str) -> None:
+    """The report names the package and asks to report the error, without a traceback."""
     done, report = imported(tmp_path, found("First", name, "Last"))
     assert [(one["name"], one["status"]) for one in report["packages"]] == [
         ("First", "converted"),
@@ -81,20 +83,20 @@ def test_a_package_at_which_the_importer_fails_stops_no_other(tmp_path: Path, na
     assert error in finding["text"]
     assert finding["remedy"].startswith("Please report it")
     assert "Traceback" not in json.dumps(report)
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
-def test_a_project_at_which_the_importer_fails_stops_no_package(tmp_path: Path) -> None:
-    """It is told above the packages."""
+def test_an_internal_error_in_a_project_stops_no_package(tmp_path: Path) -> None:
+    """It is among the findings about the import as a whole."""
     finds = [ReadResult(source="/in", project=Project(name="Broken", path="/in")), *found("Last")]
     done, report = imported(tmp_path, iter(finds))
     assert [one["code"] for one in report["findings"]] == ["importer-failed"]
     assert [one["name"] for one in report["packages"]] == ["Last"]
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
-def test_reading_that_fails_is_told_and_what_was_read_is_there(tmp_path: Path) -> None:
-    """The report says that it is not the whole."""
+def test_an_internal_error_of_the_reader_is_reported_and_the_packages_before_it_are_imported(tmp_path: Path) -> None:
+    """The report shows that it is incomplete."""
 
     def breaking() -> Iterator[ReadResult]:
         yield from found("First")
@@ -103,11 +105,11 @@ def test_reading_that_fails_is_told_and_what_was_read_is_there(tmp_path: Path) -
     done, report = imported(tmp_path, breaking())
     assert [one["name"] for one in report["packages"]] == ["First"]
     assert "IndexError" in report["findings"][0]["text"]
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
-def test_what_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
-    """And copies are told, too."""
+def test_an_unreadable_file_is_reported_with_its_remedy(tmp_path: Path) -> None:
+    """Copies are reported, too."""
     finds = [
         ReadResult(source="x.dtsx", error=PackageError("x.dtsx is empty.", remedy="Save it again.")),
         ReadResult(source="bin/1.dtsx", duplicate_of="1.dtsx"),
@@ -115,10 +117,10 @@ def test_what_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
     done, report = imported(tmp_path, iter(finds))
     assert report["unreadable"] == [{"source": "x.dtsx", "message": "x.dtsx is empty.", "remedy": "Save it again."}]
     assert report["copies"] == [{"source": "bin/1.dtsx", "copy_of": "1.dtsx"}]
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
-def test_an_edited_file_is_something_to_decide(tmp_path: Path) -> None:
+def test_an_edited_file_needs_a_decision(tmp_path: Path) -> None:
     """A DAG as well as the connections."""
     imported(tmp_path, found("First", "Last"))
     (tmp_path / "dags/First.py").write_text("# mine\n")
@@ -131,11 +133,11 @@ def test_an_edited_file_is_something_to_decide(tmp_path: Path) -> None:
     assert [one["code"] for one in report["findings"]] == ["edited-file-kept"]
     assert report["counts"]["kept"] == 2
     assert (tmp_path / "connections.json.new").read_text() == '{"mail": {}}\n'
-    assert done.needs_a_person
+    assert done.needs_attention
 
 
-def test_what_nobody_edited_is_brought_up_to_date(tmp_path: Path) -> None:
-    """The connections, too; nobody has to decide anything."""
+def test_files_that_were_not_edited_are_updated(tmp_path: Path) -> None:
+    """The connections, too, without any decision."""
 
     class Newer(Plain):
         def connections_json(self) -> str:
@@ -143,20 +145,20 @@ def test_what_nobody_edited_is_brought_up_to_date(tmp_path: Path) -> None:
 
     imported(tmp_path, found("First"))
     done, report = imported(tmp_path, found("First"), converter=Newer("new"))
-    assert not done.needs_a_person
+    assert not done.needs_attention
     assert report["left_over"] == []
     assert (tmp_path / "dags/First.py").read_text() == "# new\n"
     assert "mail.corp.example" in (tmp_path / "connections.json").read_text()
 
 
-def test_an_import_that_is_stopped_ends_in_order(tmp_path: Path) -> None:
-    """What was done until then is told, and nothing of an earlier import is called left over."""
+def test_an_import_that_is_stopped_writes_its_reports(tmp_path: Path) -> None:
+    """They contain what was done until then, and no file of an earlier import is left over."""
     imported(tmp_path, found("First", "Second", "Last"))
     heard: list[str] = []
     done, report = imported(
         tmp_path,
         found("First", "Second", "Last"),
-        told=lambda _totals, source: heard.append(source),
+        on_progress=lambda _totals, source: heard.append(source),
         is_stopped=lambda: len(heard) == 2,
     )
     assert heard == ["/in/First.dtsx", "/in/Second.dtsx"]
@@ -165,24 +167,24 @@ def test_an_import_that_is_stopped_ends_in_order(tmp_path: Path) -> None:
     assert report["left_over"] == done.left_over == []
 
 
-def test_what_no_package_becomes_any_more_is_called_left_over(tmp_path: Path) -> None:
-    """And stays."""
+def test_a_dag_whose_package_is_gone_is_left_over(tmp_path: Path) -> None:
+    """The file is kept."""
     imported(tmp_path, found("First", "Last"))
     done, report = imported(tmp_path, found("Last"))
     assert done.left_over == report["left_over"] == ["dags/First.py"]
     assert (tmp_path / "dags/First.py").exists()
 
 
-def test_packages_without_mail_need_nobody(tmp_path: Path) -> None:
+def test_packages_without_mail_need_no_attention(tmp_path: Path) -> None:
     """They are counted and named, and no DAG is written."""
     done, report = imported(tmp_path, found("Quiet"))
     assert (report["counts"]["no_mail"], report["counts"]["dags"]) == (1, 0)
-    assert not done.needs_a_person
+    assert not done.needs_attention
     assert "/in/Quiet.dtsx" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_one_package_at_a_time_is_in_memory(tmp_path: Path) -> None:
-    """However many there are, and however large they are."""
+    """Independent of how many packages there are."""
     note = Finding(code="dangling-connection-manager", severity=Severity.NOTE, where="Package", text="x" * 100_000)
     finds = (ReadResult(source="x", package=package(f"P{number}", note)) for number in range(300))
     tracemalloc.start()

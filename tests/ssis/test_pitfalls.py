@@ -1,4 +1,4 @@
-"""What goes wrong with real packages, from the file to the DAG by the command; the rest is beside its module."""
+"""What goes wrong with real packages, from the file to the DAG; other cases are in the tests of the modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GUID = "{4F2A0B8E-3C1D-4B6A-9E57-000000000001}"
 def package(
     *, expressions: dict[str, str] | None = None, files: str = "", extra: str = "", name: str = "Send Mail", **mail: str
 ) -> str:
-    """A package of SSIS 2014 with one connection manager and one mail, of which everything else is the default."""
+    """Return a package of SSIS 2014 with one connection manager and one mail; everything else is the default."""
     attributes = {"SMTPServer": GUID.lower(), "From": "etl@corp.example", "To": "ops@corp.example", **mail}
     written = " ".join(f"M:{key}={quoteattr(value)}" for key, value in attributes.items())
     computed = "".join(
@@ -47,7 +47,7 @@ def package(
 
 
 class Imported:
-    """What became of it."""
+    """The result of an import."""
 
     def __init__(self, folder: Path, status: int) -> None:
         self.status = status
@@ -63,14 +63,14 @@ class Imported:
         ]
 
     def rendered(self, argument: str, **params: Any) -> str:
-        """A template of the mail, as Airflow works it out."""
+        """Render an argument of the mail as Airflow does."""
         template = Environment(autoescape=False).from_string(self.mail[argument])  # noqa: S701
         return template.render(params=params, ssis=macros)
 
 
 @pytest.fixture
-def bring_over(tmp_path: Path) -> Any:
-    """Imports a package with these words behind the command."""
+def run_import(tmp_path: Path) -> Any:
+    """Imports a package with these arguments of the command."""
 
     def run(text: str, *words: str) -> Imported:
         (tmp_path / "load.dtsx").write_text(text, encoding="utf-8")
@@ -89,16 +89,16 @@ def bring_over(tmp_path: Path) -> Any:
         (0, "Parent", r"\Package.Variables[User::File].Properties[Value]", "from a parent variable: "),
     ],
 )
-def test_a_configuration_that_is_in_no_file_is_told_and_changes_nothing(
-    bring_over: Any, kind: int, source: str, target: str, told: str
+def test_a_configuration_outside_of_the_files_is_reported_and_changes_nothing(
+    run_import: Any, kind: int, source: str, target: str, told: str
 ) -> None:
-    """In SQL Server, in the registry, in the environment, in the package that calls: a person looks it up."""
+    """In SQL Server, the registry, the environment, or the parent package."""
     extra = (
         '<DTS:Property DTS:Name="EnableConfig">1</DTS:Property><DTS:Configurations><DTS:Configuration'
         f' DTS:ConfigurationType="{kind}" DTS:ConfigurationString={quoteattr(source)} DTS:ObjectName="Mail"'
         f" DTS:ConfigurationVariable={quoteattr(target)}/></DTS:Configurations>"
     )
-    done = bring_over(package(extra=extra))
+    done = run_import(package(extra=extra))
     finding = done.findings["configuration-not-read"]
     assert done.status == 3
     assert finding["severity"] == "decision"
@@ -121,37 +121,37 @@ def test_a_configuration_that_is_in_no_file_is_told_and_changes_nothing(
         (r'(DT_WSTR, 50)("\\\\files\\loads\\" + @[User::File])', "/srv/loads/rows.csv"),
     ],
 )
-def test_a_share_in_an_expression_is_where_the_mapping_says(bring_over: Any, expression: str, path: str) -> None:
-    """Whole, in pieces, in a choice, in a list."""
+def test_a_share_in_an_expression_is_mapped(run_import: Any, expression: str, path: str) -> None:
+    """In one literal, in several, in a conditional, in a list."""
     words = ("--map-path", r"\\files\loads=/srv/loads", "--map-path", r"C:\x=/c")
-    done = bring_over(package(expressions={"FileAttachments": expression}), *words)
+    done = run_import(package(expressions={"FileAttachments": expression}), *words)
     assert "unmapped-path" not in done.findings
     assert done.rendered("attachments", File="rows.csv") == path
 
 
 @pytest.mark.parametrize("path", [r"reports\today.csv", "today.csv", r"..\out\a.csv", r"%TEMP%\a.csv"])
 @pytest.mark.parametrize("computed", [True, False])
-def test_a_path_of_no_drive_and_no_share_is_told(bring_over: Any, path: str, computed: bool) -> None:
-    """It leads somewhere only where SSIS happens to run."""
+def test_a_relative_path_is_reported(run_import: Any, path: str, computed: bool) -> None:
+    """It depends on the folder in which SSIS happens to run."""
     escaped = path.replace("\\", "\\\\")
     given: Any = {"expressions": {"FileAttachments": f'"{escaped}"'}} if computed else {"files": path}
-    finding = bring_over(package(**given)).findings["unmapped-path"]
+    finding = run_import(package(**given)).findings["unmapped-path"]
     assert finding["text"].startswith(f"{path} does not begin with a drive or a share")
 
 
 @pytest.mark.parametrize("to", ["", " ", " ; ;"])
-def test_nobody_is_nobody_however_it_is_written(bring_over: Any, to: str) -> None:
-    """And an expression beside it is somebody."""
-    assert "no-recipient" in bring_over(package(To=to)).findings
-    done = bring_over(package(To=to, expressions={"ToLine": '"dba@corp.example"'}))
+def test_a_blank_recipient_list_is_empty(run_import: Any, to: str) -> None:
+    """An expression beside it counts as a recipient."""
+    assert "no-recipient" in run_import(package(To=to)).findings
+    done = run_import(package(To=to, expressions={"ToLine": '"dba@corp.example"'}))
     assert "no-recipient" not in done.findings
     assert done.mail["to"] == "dba@corp.example"
 
 
-def test_a_list_of_recipients_over_several_lines_is_one_line(bring_over: Any) -> None:
-    """A header has none."""
+def test_a_list_of_recipients_over_several_lines_is_one_line(run_import: Any) -> None:
+    """A header field is one line."""
     assert (
-        bring_over(package(To="a@corp.example;\r\n b@corp.example;\n")).mail["to"] == "a@corp.example; b@corp.example;"
+        run_import(package(To="a@corp.example;\r\n b@corp.example;\n")).mail["to"] == "a@corp.example; b@corp.example;"
     )
 
 
@@ -159,9 +159,9 @@ def test_a_list_of_recipients_over_several_lines_is_one_line(bring_over: Any) ->
     ("written", "priority"),
     [("High", "high"), ("1", "high"), ("Low", "low"), ("5", "low"), ("Normal", None), ("3", None), ("0", None)],
 )
-def test_a_priority_is_a_word_or_dotnet_s_number(bring_over: Any, written: str, priority: str | None) -> None:
-    """0 is what a designer leaves beside an expression."""
-    assert bring_over(package(Priority=written)).mail.get("priority") == priority
+def test_a_priority_is_a_word_or_dotnet_s_number(run_import: Any, written: str, priority: str | None) -> None:
+    """A designer leaves 0 beside an expression."""
+    assert run_import(package(Priority=written)).mail.get("priority") == priority
 
 
 @pytest.mark.parametrize(
@@ -174,22 +174,22 @@ def test_a_priority_is_a_word_or_dotnet_s_number(bring_over: Any, written: str, 
         ("1st / 2nd", "1st_2nd"),
     ],
 )
-def test_a_task_of_any_name_has_an_id_and_is_shown_by_its_name(bring_over: Any, name: str, task_id: str) -> None:
-    """Airflow's ids are ASCII, without blanks."""
-    done = bring_over(package(name=name))
+def test_a_task_of_any_name_has_an_id_and_is_shown_by_its_name(run_import: Any, name: str, task_id: str) -> None:
+    """Airflow's ids are ASCII without spaces."""
+    done = run_import(package(name=name))
     assert done.mail["task_id"] == task_id
     assert done.mail.get("task_display_name", task_id) == name
 
 
-def test_a_name_in_the_wrong_case_is_none_and_the_right_one_is_told(bring_over: Any) -> None:
-    """SSIS tells capitals from small letters, and fails here too."""
-    finding = bring_over(package(expressions={"Subject": "@[user::file]"})).findings["expression-to-complete"]
+def test_a_name_in_the_wrong_case_is_unknown_and_the_right_one_is_suggested(run_import: Any) -> None:
+    """SSIS distinguishes case, and fails here, too."""
+    finding = run_import(package(expressions={"Subject": "@[user::file]"})).findings["expression-to-complete"]
     assert "user::file is not in the package; User::File is" in finding["text"]
 
 
-def test_where_an_expression_is_wrong_is_shown_in_the_dag_and_not_in_a_sentence(bring_over: Any) -> None:
+def test_the_place_of_a_syntax_error_is_in_the_comment_and_not_in_the_finding(run_import: Any) -> None:
     """The caret needs a line of its own."""
-    done = bring_over(package(expressions={"Subject": '"unfinished " + @[User::File'}))
+    done = run_import(package(expressions={"Subject": '"unfinished " + @[User::File'}))
     assert "^" not in done.findings["expression-to-complete"]["text"]
     assert '        #     "unfinished " + @[User::File\n' in done.source
 
@@ -197,7 +197,7 @@ def test_where_an_expression_is_wrong_is_shown_in_the_dag_and_not_in_a_sentence(
 @pytest.mark.parametrize(
     ("name", "file"), [("email", "email_package"), ("calendar", "calendar_package"), ("Email", "Email")]
 )
-def test_the_file_of_a_dag_hides_no_module_of_python(bring_over: Any, name: str, file: str) -> None:
-    """Who runs another DAG's file in that folder imports what is beside it."""
-    done = bring_over(package().replace('DTS:ObjectName="Load"', f'DTS:ObjectName="{name}"'))
+def test_the_file_of_a_dag_hides_no_module_of_python(run_import: Any, name: str, file: str) -> None:
+    """A script in the DAGs folder imports the files next to it."""
+    done = run_import(package().replace('DTS:ObjectName="Load"', f'DTS:ObjectName="{name}"'))
     assert (done.package["dag_id"], done.package["dag_file"]) == (name, f"dags/{file}.py")

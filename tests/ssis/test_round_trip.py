@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Parameter,
     Project,
 )
-from airflow_provider_smtpcm.ssis.writing.outcome import Options, WrittenModule
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
 from tests.ssis.writing.building import arrow, mail, on, other, variable, written
 
@@ -30,7 +30,7 @@ FAILURE, COMPLETION = ConstraintValue.FAILURE, ConstraintValue.COMPLETION
 
 
 class Fails(BaseOperator):
-    """What stands in the place of a task that fails."""
+    """Replaces a task that fails."""
 
     def execute(self, context: Any) -> None:  # noqa: ARG002
         raise RuntimeError("the source is locked")
@@ -46,9 +46,9 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 
 @pytest.fixture
 def run(run_dag: RunDag, tmp_path: Path) -> Callable[..., str]:
-    """Runs a module's DAG, with these tasks failing; its state."""
+    """Runs a module's DAG with these tasks failing; returns its state."""
 
-    def run_module(module: WrittenModule, *failing: str) -> str:
+    def run_module(module: DagModule, *failing: str) -> str:
         source = module.source
         for task in failing:
             empty = f'EmptyOperator(\n        task_id="{task}"'
@@ -67,7 +67,7 @@ def run(run_dag: RunDag, tmp_path: Path) -> Callable[..., str]:
 
 
 def _forget(dag_id: str) -> None:
-    """Make Airflow forget a DAG of this id: Airflow 3.1 takes the next one for a version of it."""
+    """Delete the DAG of this id: Airflow 3.1 would take the next one for a new version of it."""
     from airflow.api.common.delete_dag import delete_dag
     from airflow.exceptions import DagNotFound
 
@@ -76,24 +76,24 @@ def _forget(dag_id: str) -> None:
 
 
 def subjects(relay: Relay) -> list[str]:
-    """Of what has arrived."""
+    """Return the subjects of the mails that arrived."""
     return sorted(str(one.message["Subject"]) for one in relay.messages)
 
 
 def body(one: Any) -> str:
-    """The text of a mail."""
+    """Return the text of a mail."""
     return str(one.message.get_body(("plain",)).get_content()).replace("\r\n", "\n")
 
 
-def test_a_mail_whose_expression_no_template_says_is_not_sent(relay: Relay, run: Any) -> None:
+def test_a_mail_with_an_untranslatable_expression_is_not_sent(relay: Relay, run: Any) -> None:
     """Least of all with the value that the developer's machine left beside the expression."""
     module = written(mail(subject="Stale", expressions={"Subject": "@[User::Gone]"}))
     assert run(module) == "failed"
     assert relay.messages == []
 
 
-def test_a_failure_far_before_sends_one_mail_and_not_one_for_each_task_that_never_ran(relay: Relay, run: Any) -> None:
-    """Airflow counts them as failed; SSIS does not."""
+def test_a_failure_upstream_sends_one_mail_and_not_one_for_each_task_that_never_ran(relay: Relay, run: Any) -> None:
+    """Airflow counts those tasks as failed; SSIS does not."""
     tasks = [other(name) for name in "abc"]
     mails = [mail(f"Mail {task.name}", subject=task.name) for task in tasks]
     arrows = [arrow(tasks[0], tasks[1]), arrow(tasks[1], tasks[2])]
@@ -105,8 +105,8 @@ def test_a_failure_far_before_sends_one_mail_and_not_one_for_each_task_that_neve
     assert subjects(relay) == ["a", "b"]
 
 
-def test_one_mail_about_whichever_task_failed_comes_once(relay: Relay, run: Any) -> None:
-    """The arrows of several tasks into one mail, of which one is enough."""
+def test_a_mail_after_any_of_several_failures_comes_once(relay: Relay, run: Any) -> None:
+    """The constraints of several tasks lead to one mail, and one of them is enough."""
     tasks = [other(name) for name in "abc"]
     failed = mail(subject="failed")
     arrows = [arrow(tasks[0], tasks[1]), arrow(tasks[1], tasks[2])]
@@ -119,8 +119,8 @@ def test_one_mail_about_whichever_task_failed_comes_once(relay: Relay, run: Any)
     assert relay.messages == []
 
 
-def test_what_completed_is_told_and_what_never_ran_is_not(relay: Relay, run: Any) -> None:
-    """Completion, of a task that runs only after another."""
+def test_completion_sends_a_mail_and_a_task_that_never_ran_does_not(relay: Relay, run: Any) -> None:
+    """Completion of a task that runs only after another."""
     first, second, told = other("first"), other("second"), mail(subject="second is over")
     module = written(first, second, told, arrows=[arrow(first, second), arrow(second, told, value=COMPLETION)])
     assert run(module, "first") == "failed"
@@ -129,8 +129,8 @@ def test_what_completed_is_told_and_what_never_ran_is_not(relay: Relay, run: Any
     assert subjects(relay) == ["second is over"]
 
 
-def test_a_container_in_which_a_failure_mail_was_skipped_goes_on(relay: Relay, run: Any) -> None:
-    """And one in which something failed does not, but for its failure arrow."""
+def test_a_container_with_a_skipped_failure_mail_has_succeeded(relay: Relay, run: Any) -> None:
+    """One in which something failed has not: only its failure constraint holds."""
     load, failed = other("load", ("Package", "Box")), mail("failed", ("Package", "Box"), subject="load failed")
     box = Container(
         name="Box",
@@ -149,7 +149,7 @@ def test_a_container_in_which_a_failure_mail_was_skipped_goes_on(relay: Relay, r
 
 
 def test_a_failure_deep_in_containers_stops_what_comes_after_them(relay: Relay, run: Any) -> None:
-    """Although the last task in them, the mail that tells of it, succeeded; and the run has failed."""
+    """Although the last task in them, the failure mail, succeeds; and the DAG run fails."""
     path = ("Package", "Outer", "Inner")
     load, failed = other("load", path), mail("failed", path, subject="load failed")
     arrows = (arrow(load, failed, value=FAILURE),)
@@ -164,8 +164,8 @@ def test_a_failure_deep_in_containers_stops_what_comes_after_them(relay: Relay, 
     assert subjects(relay) == ["load failed"]
 
 
-def test_a_handler_of_a_package_hears_of_what_is_deep_in_containers(relay: Relay, run: Any) -> None:
-    """That of the container in between first; each once."""
+def test_a_handler_of_a_package_is_called_for_tasks_deep_in_containers(relay: Relay, run: Any) -> None:
+    """After that of the container in between; each once."""
     path = ("Package", "Outer", "Inner")
     inner = Container(name="Inner", id="{inner}", path=path, executables=(other("load", path),))
     of_outer = on("OnError", mail("outer", (*path[:2], "h"), subject="outer"), owner=path[:2])
@@ -180,8 +180,8 @@ def test_a_handler_of_a_package_hears_of_what_is_deep_in_containers(relay: Relay
     assert subjects(relay) == ["outer", "package"]
 
 
-def test_a_condition_on_an_arrow_decides(relay: Relay, run: Any) -> None:
-    """With the value that the parameter has; the one with the other condition is skipped."""
+def test_a_condition_on_a_constraint_decides(relay: Relay, run: Any) -> None:
+    """By the value of the param; the mail behind the other condition is skipped."""
     load, some, none = other("load"), mail("some", subject="rows"), mail("none", subject="no rows")
     both = EvalOp.EXPRESSION_AND_CONSTRAINT
     module = written(
@@ -198,8 +198,8 @@ def test_a_condition_on_an_arrow_decides(relay: Relay, run: Any) -> None:
     assert subjects(relay) == ["rows"]
 
 
-def test_a_mail_that_an_expression_disables_is_passed_by(relay: Relay, run: Any) -> None:
-    """What comes after it runs, as in SSIS."""
+def test_a_mail_that_an_expression_disables_is_skipped(relay: Relay, run: Any) -> None:
+    """What follows it runs, as in SSIS."""
     off = mail("off", subject="off", expressions={"Disable": "!@[User::Send]"})
     after = mail("after", subject="after")
     for value, expected in (("False", ["after"]), ("True", ["after", "off"])):
@@ -209,15 +209,15 @@ def test_a_mail_that_an_expression_disables_is_passed_by(relay: Relay, run: Any)
         relay.clear()
 
 
-def test_a_disabled_mail_sends_nothing_and_what_follows_goes_on(relay: Relay, run: Any) -> None:
-    """It stays as an empty task between its neighbours."""
+def test_a_disabled_mail_sends_nothing_and_what_follows_runs(relay: Relay, run: Any) -> None:
+    """It is an empty task in its place."""
     off, after = mail("off", disabled=True, disabled_because="Package\\off"), mail("after", subject="after")
     assert run(written(off, after, arrows=[arrow(off, after)])) == "success"
     assert subjects(relay) == ["after"]
 
 
-def test_an_error_handler_of_the_package_tells_of_each_task_that_failed(relay: Relay, run: Any) -> None:
-    """With the task's name and the message of its exception; a mail without text stays one."""
+def test_an_error_handler_of_the_package_sends_a_mail_for_each_failed_task(relay: Relay, run: Any) -> None:
+    """With the task's name and the message of its exception; a mail without text has none."""
     alert = mail(
         "Alert",
         ("Package.EventHandlers[OnError]",),
@@ -237,7 +237,7 @@ def test_an_error_handler_of_the_package_tells_of_each_task_that_failed(relay: R
     assert texts["Without text"] == ""
 
 
-def test_everything_that_a_mail_says_arrives(relay: Relay, run: Any, tmp_path: Path) -> None:
+def test_every_property_of_a_mail_arrives(relay: Relay, run: Any, tmp_path: Path) -> None:
     """Sender, recipients of each kind, subject, text, priority and files."""
     (tmp_path / "a.csv").write_text("1;2\n")
     (tmp_path / "b.html").write_text("{{ not a template }}")
@@ -253,7 +253,7 @@ def test_everything_that_a_mail_says_arrives(relay: Relay, run: Any, tmp_path: P
             priority="High",
             file_attachments="\\\\SRV\\Share\\a.csv|\\\\srv\\share\\b.html||",
         ),
-        options=Options(path_map=((r"\\srv\share", str(tmp_path)),)),
+        options=ConversionOptions(path_map=((r"\\srv\share", str(tmp_path)),)),
     )
     assert run(module) == "success"
     (one,) = relay.messages
@@ -273,13 +273,13 @@ def test_everything_that_a_mail_says_arrives(relay: Relay, run: Any, tmp_path: P
 
 @pytest.mark.parametrize(("written_as", "expected"), [("Low", "5"), ("Normal", None), ("0", None), ("1", "1")])
 def test_a_priority_has_the_headers_of_dotnet(relay: Relay, run: Any, written_as: str, expected: str | None) -> None:
-    """Normal has none, and 0 is what a designer leaves."""
+    """Normal has none, and a designer leaves 0."""
     assert run(written(mail(priority=written_as))) == "success"
     assert relay.messages[0].message["X-Priority"] == expected
 
 
-def test_expressions_are_worked_out_in_the_run(relay: Relay, run: Any, tmp_path: Path) -> None:
-    """Over what the developer's machine left; variables of variables, parameters, a file's path, a list of people."""
+def test_expressions_are_evaluated_at_run_time(relay: Relay, run: Any, tmp_path: Path) -> None:
+    """Not on the developer's machine: variables of variables, parameters, a path, a list of recipients."""
     (tmp_path / "rows.csv").write_text("1")
     module = written(
         mail(
@@ -309,7 +309,7 @@ def test_expressions_are_worked_out_in_the_run(relay: Relay, run: Any, tmp_path:
             path="/packages",
             parameters=(Parameter(name="Source", value="the warehouse", scope="Project"),),
         ),
-        options=Options(path_map=(("d:/out", str(tmp_path)),)),
+        options=ConversionOptions(path_map=(("d:/out", str(tmp_path)),)),
     )
     assert "tale" not in module.source
     assert run(module) == "success"
@@ -322,7 +322,7 @@ def test_expressions_are_worked_out_in_the_run(relay: Relay, run: Any, tmp_path:
 
 
 def test_a_value_beside_a_separator_may_hold_several_as_in_ssis(relay: Relay, run: Any, tmp_path: Path) -> None:
-    """SSIS splits what the whole expression gives, people as well as files."""
+    """SSIS splits the value of the whole expression, for recipients and for files."""
     for name in ("a.csv", "b.csv", "c.csv"):
         (tmp_path / name).write_text("1")
     module = written(
@@ -338,7 +338,7 @@ def test_a_value_beside_a_separator_may_hold_several_as_in_ssis(relay: Relay, ru
             variable("More", "d@corp.example,e@corp.example"),
             variable("Files", f"{tmp_path}/a.csv|{tmp_path}/b.csv"),
         ],
-        options=Options(path_map=(("d:/out", str(tmp_path)),)),
+        options=ConversionOptions(path_map=(("d:/out", str(tmp_path)),)),
     )
     assert run(module) == "success"
     (one,) = relay.messages
@@ -365,7 +365,7 @@ def test_a_text_comes_from_a_variable_or_from_a_file_as_it_is(relay: Relay, run:
         of_file,
         mail("empty", subject="3", message_source=""),
         variables=[variable("Body", "From {{ a }} variable")],
-        options=Options(path_map=(("C:\\Texts", str(tmp_path)),)),
+        options=ConversionOptions(path_map=(("C:\\Texts", str(tmp_path)),)),
     )
     assert run(module) == "success"
     texts = {str(one.message["Subject"]): body(one).strip() for one in relay.messages}

@@ -1,1 +1,1 @@
-"""What became of every package, for a person (`report.html`), for machines (`report.json`) and for the terminal."""
+"""What became of every package: `report.html` for a person and `report.json` for programs."""

@@ -1,4 +1,7 @@
-"""What a report tells: an entry for each package and each connection, and the totals. Cleaned when it is shown."""
+"""The contents of a report: an entry for each package and connection, the counts, and what each finding means.
+
+Texts of packages are sanitized when they are shown, not here.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,76 @@ from enum import StrEnum
 
 import airflow_provider_smtpcm
 from airflow_provider_smtpcm.ssis.model import Finding, Severity
-from airflow_provider_smtpcm.ssis.writing.outcome import MailRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
-#: Who wrote a report.
+#: The release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
+#: How many packages or sources a table names before it only counts them.
+MAX_NAMED = 3
 
-#: So many of a kind are named in a table.
-FEW = 3
+#: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
+FINDING_MEANINGS = {
+    # reading
+    "configuration-applied": "A .dtsConfig file sets a value, which was used instead of the one in the package.",
+    "configuration-not-read": "The value of a package configuration is not in the files; the package's own was used.",
+    "configuration-switched-off": "The package has a configuration, but package configurations are switched off.",
+    "configuration-unreadable": "A .dtsConfig file cannot be read.",
+    "connection-manager-not-smtp": "The task refers to a connection manager of another type; SSIS fails here, too.",
+    "dangling-connection-manager": "The task refers to a connection manager that neither package nor project has.",
+    "dangling-file-connection": "The text comes from a File connection manager that neither package nor project has.",
+    "dangling-precedence-constraint": "A precedence constraint leads to or from something that does not exist.",
+    "no-connection-manager": "The task names no connection manager; SSIS fails here, too.",
+    "other-mail-task": "A mail task of another vendor, which is not converted.",
+    "unknown-format-version": "The package has an unknown format version; it was read as the nearest known one.",
+    "unknown-message-source-type": "MessageSourceType has a value that SSIS does not have.",
+    "unknown-precedence": "A precedence constraint has a value that SSIS does not have.",
+    "unreadable-mail": "The task's properties are missing or encrypted; only its expressions can be read.",
+    # connections
+    "account-in-connection-manager": "The connection string contains an account, which was left out.",
+    "connection-expression": "A property of the connection comes from an expression; check its value.",
+    "connection-manager-became": "Which Airflow connection a connection manager is.",
+    "connection-manager-invalid": "The connection manager does not make a valid connection.",
+    "connection-parameter": "A parameter of the project sets a property of the connection manager, and was used.",
+    "connection-manager-property": "A property of the connection string has an unusual value.",
+    "no-smtp-server": "SmtpServer is empty, and SSIS fails here; complete the connection.",
+    "port-in-smtp-server": "SmtpServer has a port after the name, which SSIS ignores; the connection has that port.",
+    "unknown-connection-property": "The connection string has a property that SSIS does not have.",
+    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth there is no sign-in.",
+    "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
+    # mails
+    "connection-to-choose": "The connection manager cannot be determined; the mail has the default connection.",
+    "expression-to-complete": "An expression is unknown, has no template, or contains an account; complete the field.",
+    "message-source-type": "MessageSourceType comes from an expression.",
+    "message-variable-no-text": "The text comes from a variable that is not a String; SSIS fails here, too.",
+    "no-recipient": "The mail has no recipient; SSIS fails here, too.",
+    "no-sender": "FromLine is empty, and SSIS fails here; the default sender of the connection is used.",
+    "param-without-value": "A variable is empty in the package or may be secret; its param of the DAG is empty.",
+    "password-in-text": "The text of a mail seems to tell a password; it was kept, so the DAG contains it.",
+    "project-parameter": "A parameter of the project is an Airflow Variable, with the project's value as default.",
+    "project-configuration": "A configuration of the project sets another value; check which one is deployed.",
+    "system-variable": "A system variable has a counterpart in Airflow; the finding explains the difference.",
+    "unmapped-path": "A path that does not exist on a worker: a Windows path without --map-path, or a relative one.",
+    "variable-became-param": "A variable is a param of the DAG, with its design-time value.",
+    "variable-to-set": "A parameter of the project has no value in the files; set the Airflow Variable.",
+    # the order of the tasks, and event handlers
+    "alert-without-to": "The mail of an event handler has no To, which an alert needs.",
+    "callback-without-place": "Airflow has no callback for the event there; the DAG defines it and does not call it.",
+    "condition-in-handler": "A condition in an event handler decides on the mail; the alert is always sent.",
+    "condition-on-variables": "A condition depends on variables; the DAG uses its params instead.",
+    "condition-to-complete": "A condition has no template; its task fails until you write one.",
+    "disable-expression": "An expression decides whether the mail of an event handler is sent; it is always sent.",
+    "event-without-callback": "Airflow has no such event; its mail is not in the DAG.",
+    "handler-became-callback": "The mail of an event handler is a callback; the finding says how often it is called.",
+    "handler-of-handler": "The mail belongs to an event of an event handler; it is not in the DAG.",
+    "loop-runs-once": "The tasks in a loop run once in the DAG.",
+    # the import
+    "dag-id-taken": "Another package of the same name was read before; the DAG's id has the project or a number added.",
+    "edited-file-kept": "You edited a file in the output folder; it was kept, and the new text is next to it.",
+    "importer-failed": "The importer itself failed: please report it. Everything else was converted.",
+}
 
 
-class Status(StrEnum):
+class PackageStatus(StrEnum):
     """What became of a package."""
 
     CONVERTED = "converted"  # nothing is left to do
@@ -33,15 +96,15 @@ class PackageEntry:
 
     Args:
         source: its file, or `project.ispac!Part.dtsx`.
-        dag_file: below the output folder; empty where none was written.
-        kept: a person edited `dag_file`: it was left as it is, and the new text stands beside it, under this name.
-        connections: ids of the Airflow connections that its mails use.
+        dag_file: relative to the output folder; empty if none was written.
+        kept: set if `dag_file` was edited and therefore kept: the name of the file with the new text.
+        connections: the ids of the Airflow connections that its mails use.
     """
 
     source: str
     name: str
     format_version: int = 0
-    status: Status = Status.CONVERTED
+    status: PackageStatus = PackageStatus.CONVERTED
     dag_id: str = ""
     dag_file: str = ""
     kept: str = ""
@@ -52,7 +115,13 @@ class PackageEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionEntry:
-    """An Airflow connection, and the connection managers that it comes from, each with its file."""
+    """An Airflow connection.
+
+    Args:
+        summary: its settings in one line.
+        sources: the connection managers that became it, each with its file.
+        packages: how many packages use it.
+    """
 
     conn_id: str
     host: str = ""
@@ -63,8 +132,8 @@ class ConnectionEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unreadable:
-    """Something that is no package, or cannot be read as one."""
+class UnreadableFile:
+    """A file that is not a package, or cannot be read as one."""
 
     source: str
     message: str
@@ -73,11 +142,17 @@ class Unreadable:
 
 @dataclass(slots=True, kw_only=True)
 class Totals:
-    """What a run counted; small, however many packages there are."""
+    """The counts of an import. Their size does not grow with the number of packages.
 
-    statuses: Counter[Status] = field(default_factory=Counter)
-    codes: Counter[tuple[Severity, str]] = field(default_factory=Counter)  # packages that have it, not occurrences
-    # The first packages that have it, by source and name, and how many more there are.
+    Args:
+        codes: how many packages and connections have a finding of this severity and code.
+        first: the source and name of the first packages that have one.
+        more: how many packages have one besides those.
+        kept: files that were edited, and therefore kept.
+    """
+
+    statuses: Counter[PackageStatus] = field(default_factory=Counter)
+    codes: Counter[tuple[Severity, str]] = field(default_factory=Counter)
     first: dict[tuple[Severity, str], list[tuple[str, str]]] = field(default_factory=dict)
     more: Counter[tuple[Severity, str]] = field(default_factory=Counter)
     findings: Counter[Severity] = field(default_factory=Counter)
@@ -93,13 +168,13 @@ class Totals:
 
     @property
     def packages(self) -> int:
-        """All that were read, with mail or without."""
+        """All packages that were read."""
         return sum(self.statuses.values())
 
     @property
     def with_mail(self) -> int:
-        """Those in which something is about mail."""
-        return self.packages - self.statuses[Status.NO_MAIL]
+        """The packages that have something to do with mail."""
+        return self.packages - self.statuses[PackageStatus.NO_MAIL]
 
     def add(self, entry: PackageEntry) -> None:
         """Count a package."""
@@ -108,28 +183,28 @@ class Totals:
         self.dags += bool(entry.dag_file)
         self.kept += bool(entry.kept)
         self.add_findings(entry.findings)
-        if entry.status is not Status.NO_MAIL:  # it has no section on the page
+        if entry.status is not PackageStatus.NO_MAIL:  # report.html has no section for it to link to
             for key in dict.fromkeys((finding.severity, finding.code) for finding in entry.findings):
                 packages = self.first.setdefault(key, [])
-                if len(packages) < FEW:
+                if len(packages) < MAX_NAMED:
                     packages.append((entry.source, entry.name))
                 else:
                     self.more[key] += 1
 
     def add_findings(self, findings: Iterable[Finding]) -> None:
-        """Count what one package, or one connection, gave rise to."""
+        """Count the findings of one package, of one connection, or of the import as a whole."""
         findings = tuple(findings)
         self.findings.update(finding.severity for finding in findings)
         self.codes.update({(finding.severity, finding.code) for finding in findings})
 
     def as_json(self) -> dict[str, object]:
-        """For machines."""
+        """Return the counts for `report.json`."""
         return {
             "packages": self.packages,
-            "converted": self.statuses[Status.CONVERTED],
-            "decide": self.statuses[Status.DECIDE],
-            "failed": self.statuses[Status.FAILED],
-            "no_mail": self.statuses[Status.NO_MAIL],
+            "converted": self.statuses[PackageStatus.CONVERTED],
+            "decide": self.statuses[PackageStatus.DECIDE],
+            "failed": self.statuses[PackageStatus.FAILED],
+            "no_mail": self.statuses[PackageStatus.NO_MAIL],
             "copies": self.copies,
             "unreadable": self.unreadable,
             "projects": self.projects,
@@ -142,74 +217,50 @@ class Totals:
         }
 
 
-def status_of(findings: Iterable[Finding], *, has_mail: bool) -> Status:
-    """The worst of it."""
+@dataclass(slots=True, kw_only=True)
+class ImportResult:
+    """What an import did.
+
+    Args:
+        copies: the source of each copy, and of the package that it is a copy of.
+        without_mail: the sources of the packages without mail.
+        findings: about the import as a whole.
+        connections: all connections, whether or not a mail uses them.
+        left_over: files of an earlier import that this one did not write.
+    """
+
+    totals: Totals = field(default_factory=Totals)
+    unreadable: list[UnreadableFile] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    without_mail: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    connections: tuple[ConnectionEntry, ...] = ()
+    left_over: list[str] = field(default_factory=list)
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a person has to decide or complete something, or something could not be read."""
+        findings = self.totals.findings
+        return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
+
+
+def status_of(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:
+    """Return the status of a package: that of its most severe finding."""
     severities = {finding.severity for finding in findings}
     if Severity.ERROR in severities:
-        return Status.FAILED
+        return PackageStatus.FAILED
     if Severity.DECISION in severities:
-        return Status.DECIDE
-    return Status.CONVERTED if has_mail else Status.NO_MAIL
+        return PackageStatus.DECIDE
+    return PackageStatus.CONVERTED if has_mail else PackageStatus.NO_MAIL
 
 
-# folded: What each finding means, by its code: the codes are promises, and `docs/from-ssis.md` tells the same.
+def count_noun(count: int, noun: str) -> str:
+    """Return `1 package`, `1,204 packages`, or `2 copies`."""
+    return f"{count:,} {plural(count, noun)}"
 
-CODES = {
-    # reading
-    "configuration-applied": "A .dtsConfig file sets a value; it was used instead of the one in the package.",
-    "configuration-not-read": "A package configuration has a value that is in no file here; the package's was used.",
-    "configuration-switched-off": "The package names a configuration, but its configurations are switched off.",
-    "configuration-unreadable": "A .dtsConfig file cannot be read.",
-    "connection-manager-not-smtp": "The task refers to a connection manager of another kind; SSIS fails here, too.",
-    "dangling-connection-manager": "The task refers to a connection manager that neither package nor project has.",
-    "dangling-file-connection": "The text comes from a File connection manager that neither package nor project has.",
-    "dangling-precedence-constraint": "A precedence constraint leads to or from something that is not there.",
-    "no-connection-manager": "The task names no connection manager; SSIS fails here, too.",
-    "other-mail-task": "A mail task of another maker, which is not read.",
-    "unknown-format-version": "The package is of a format that is not known here; it was read as the nearest one.",
-    "unknown-message-source-type": "MessageSourceType is none that SSIS knows.",
-    "unknown-precedence": "A precedence constraint has a value that SSIS does not know.",
-    "unreadable-mail": "The task's properties are missing or encrypted; only its expressions are known.",
-    # connections
-    "account-in-connection-manager": "Somebody wrote an account into the connection string; it was left out.",
-    "connection-expression": "The connection comes from an expression; it has the value that the files give, or none.",
-    "connection-manager-became": "Which Airflow connection a connection manager is.",
-    "connection-manager-invalid": "A value of the connection manager cannot be one of a connection.",
-    "connection-parameter": "A parameter of the project sets a value of the connection manager; it was used.",
-    "connection-manager-property": "A property of the connection string has a strange value.",
-    "no-smtp-server": "SmtpServer is empty, and SSIS fails here; the connection has to be completed.",
-    "port-in-smtp-server": "SmtpServer has a port behind it, which SSIS ignores and the connection has.",
-    "unknown-connection-property": "The connection string has a property that SSIS does not know.",
-    "windows-auth-dropped": "Windows Authentication was ticked; the connection is anonymous, by --windows-auth.",
-    "windows-auth-kept": "Windows Authentication is ticked: the connection signs in, or fails. SSIS may never have.",
-    # mails
-    "connection-to-choose": "Which connection manager is meant cannot be told; the mail has the default connection.",
-    "expression-to-complete": "An expression is not known, has no template, or holds an account; complete the field.",
-    "message-source-type": "MessageSourceType comes from an expression.",
-    "message-variable-no-text": "The text comes from a variable that is no String; SSIS fails here, too.",
-    "no-recipient": "The mail has nobody to go to, and SSIS fails here, too.",
-    "no-sender": "FromLine is empty, and SSIS fails here; the sender of the connection is taken.",
-    "param-without-value": "A variable is empty in the package or may be secret; its param of the DAG is empty.",
-    "password-in-text": "A mail's own text seems to tell a password; it was kept, and stands in the DAG.",
-    "project-parameter": "A parameter of the project is an Airflow Variable, with the project's value as default.",
-    "project-configuration": "A configuration of the project sets another value; which one holds is to be looked up.",
-    "system-variable": "A system variable has something like it in Airflow; the finding says how it differs.",
-    "unmapped-path": "A path that means nothing on a worker: of Windows without a --map-path, or of no folder.",
-    "variable-became-param": "A variable is a param of the DAG, with its design-time value.",
-    "variable-to-set": "A parameter of the project has no value in the files; the Airflow Variable is to be set.",
-    # the order of the tasks, and event handlers
-    "alert-without-to": "The mail of an event handler has no To, which an alert needs.",
-    "callback-without-place": "An event has no callback there in Airflow; it is defined in the DAG and not called.",
-    "condition-in-handler": "A condition in an event handler decides on the mail; the alert is always sent.",
-    "condition-on-variables": "A condition asks variables; the DAG asks its params, until something computes them.",
-    "condition-to-complete": "A condition has no template; it is to be written, and until then its task fails.",
-    "disable-expression": "An expression decides whether the mail of an event handler is sent; it always is.",
-    "event-without-callback": "Airflow has nothing like the event; its mail is not in the DAG.",
-    "handler-became-callback": "The mail of an event handler is a callback; the finding says how often each is called.",
-    "handler-of-handler": "The mail hangs on an event of an event handler; it is not in the DAG.",
-    "loop-runs-once": "What stands in a loop runs once in the DAG.",
-    # the run
-    "dag-id-taken": "Another package of that name was read before; this DAG has its project's name or a number, too.",
-    "edited-file-kept": "You edited a file in the output folder; it stayed, and the new text is beside it.",
-    "importer-failed": "The importer itself failed: please report it. Everything else was converted all the same.",
-}
+
+def plural(count: int, noun: str) -> str:
+    """Return a noun in the singular or the plural."""
+    if count == 1:
+        return noun
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"

@@ -1,1 +1,1 @@
-"""Writes what packages say about mail for Airflow: a DAG module for each, and the connections that they share."""
+"""Writes SSIS packages as modules of Python, each with one DAG, and their connection managers as connections."""

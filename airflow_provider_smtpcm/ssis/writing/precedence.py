@@ -1,8 +1,8 @@
-"""Precedence constraints as trigger rules, and the empty tasks that it takes where one rule cannot say it.
+"""Precedence constraints as trigger rules, with empty tasks where one rule cannot express them.
 
-Airflow counts a task that could not run, because something before it failed, as failed: `all_failed` and `all_done`
-hold for it. SSIS does not: what never ran has neither failed nor completed. So where that makes a difference, an empty
-task stands before the one that is watched, and what watches it needs that too.
+Airflow counts a task that could not run because one before it failed as failed: `all_failed` and `all_done` hold for
+it. In SSIS an executable that never ran has neither failed nor completed. Where this makes a difference, an empty task
+before the executable in question shows that it was reached, and the constraint requires that task as well.
 """
 
 from __future__ import annotations
@@ -14,143 +14,161 @@ from dataclasses import dataclass, field
 from airflow_provider_smtpcm.ssis.expressions import (
     ExpressionError,
     NotTranslatable,
-    TemplateContext,
-    condition_to_jinja,
-    parse,
 )
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, EvalOp, Executable, PrecedenceConstraint
-from airflow_provider_smtpcm.ssis.output import clean
-from airflow_provider_smtpcm.ssis.writing.field_writer import Shared
-from airflow_provider_smtpcm.ssis.writing.secrets import reason, shown, without_account
-from airflow_provider_smtpcm.ssis.writing.source import Argument, Call, Unique, slug, variable
+from airflow_provider_smtpcm.ssis.writing.python_source import (
+    FunctionCall,
+    KeywordArgument,
+    UniqueNames,
+    slug,
+    variable_name,
+)
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
+from airflow_provider_smtpcm.ssis.writing.templates import (
+    WritingContext,
+    display_expression,
+    error_summary,
+    translate_condition,
+)
 
-ALL_SUCCESS, END_RULE = "all_success", "none_failed_min_one_success"
-RULES = {
+ALL_SUCCESS, ALL_FAILED, ALL_DONE = "all_success", "all_failed", "all_done"
+#: For the task at the end of a container: it runs unless something in the container failed or all was skipped.
+END_RULE = "none_failed_min_one_success"
+_RULES = {
     ConstraintValue.SUCCESS: ALL_SUCCESS,
-    ConstraintValue.FAILURE: "all_failed",
-    ConstraintValue.COMPLETION: "all_done",
+    ConstraintValue.FAILURE: ALL_FAILED,
+    ConstraintValue.COMPLETION: ALL_DONE,
 }
-ANY = {ALL_SUCCESS: "one_success", "all_failed": "one_failed", "all_done": "one_done"}
-
-
-# These look at their expression whether the task before succeeded or not.
-_IN_ANY_CASE = {EvalOp.EXPRESSION, EvalOp.EXPRESSION_OR_CONSTRAINT}
+_ANY_OF = {ALL_SUCCESS: "one_success", ALL_FAILED: "one_failed", ALL_DONE: "one_done"}
+_GATE_SUFFIXES = {ALL_FAILED: "failed", ALL_DONE: "done", ALL_SUCCESS: "done_well", "one_success": "either"}
+# These evaluate their expression whether the executable before them succeeded or not.
+_EXPRESSION_ALWAYS = {EvalOp.EXPRESSION, EvalOp.EXPRESSION_OR_CONSTRAINT}
 
 
 @dataclass(slots=True, kw_only=True)
-class Node:
-    """Something in the DAG, or with no name a comment in its place.
+class DagNode:
+    """A task or a task group of the DAG; without a variable, a comment in its place.
 
     Args:
-        name: of its variable.
-        call: what makes it.
-        comment: above it.
-        before: the variables of what comes before it.
-        inside: what a group holds; None where it is none.
-        is_executable: whether it stands for one of the package, and is none of what the arrows need.
+        variable: the name of its Python variable.
+        call: what creates it.
+        comment: written above it.
+        upstream: the variables of the nodes directly before it.
+        children: the nodes of a task group; None for a task.
+        is_executable: whether it is an executable of the package, and not a task that a precedence constraint needs.
     """
 
-    name: str = ""
-    call: Call | None = None
+    variable: str = ""
+    call: FunctionCall | None = None
     comment: str = ""
-    before: list[str] = field(default_factory=list)
-    inside: list[Node] | None = None
+    upstream: list[str] = field(default_factory=list)
+    children: list[DagNode] | None = None
     is_executable: bool = False
 
-    def tasks(self) -> Iterator[str]:
-        """The variables of the executables of the package that it holds, or is."""
-        if self.inside is not None:
-            for one in self.inside:
-                yield from one.tasks()
-        elif self.name and self.is_executable:
-            yield self.name
+    def executable_variables(self) -> Iterator[str]:
+        """Yield the variables of the package's executables in this node, or of the node itself."""
+        if self.children is not None:
+            for child in self.children:
+                yield from child.executable_variables()
+        elif self.variable and self.is_executable:
+            yield self.variable
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """What has to be so before something runs: a rule over some tasks."""
+class TriggerCondition:
+    """The condition on which a task runs: a trigger rule over the variables of its upstream tasks."""
 
-    sources: tuple[str, ...]
+    upstream: tuple[str, ...]
     rule: str
 
 
-class Arrows:
-    """The constraints of one level.
+class PrecedenceGraph:
+    """The precedence constraints between the executables of one container.
 
     Args:
-        container: whose level it is.
+        container: whose constraints they are.
         kept: the executables that are in the DAG, by their ids.
-        may_not_run: whether the level as a whole may be left out in a run that goes on.
+        may_be_skipped: whether the container as a whole may not run although the DAG run goes on.
+
+    Attributes:
+        incoming: the constraints that lead to an executable, by its id.
+        with_downstream: the ids of the executables that something follows.
+        outcome_matters: the ids of the executables after which something runs although they failed. Of a container
+            among them the DAG has to know whether it succeeded as a whole.
+        reach_matters: the ids of the executables of which a constraint has to know whether they were reached.
     """
 
-    def __init__(self, container: Container, kept: Mapping[str, Executable], *, may_not_run: bool) -> None:
+    def __init__(self, container: Container, kept: Mapping[str, Executable], *, may_be_skipped: bool) -> None:
         self.incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in kept}
-        self.followed: set[str] = set()
+        self.with_downstream: set[str] = set()
         for one in container.constraints:
             if one.before in kept and one.after in kept and one.before != one.after:
                 self.incoming[one.after].append(one)
-                self.followed.add(one.before)
-        self._may_not_run = may_not_run
-        #: Something goes on although they failed: of a container it must be known whether it succeeded as a whole.
-        self.ends_matter = {
+                self.with_downstream.add(one.before)
+        self._may_be_skipped = may_be_skipped
+        self.outcome_matters = {
             one.before
-            for ones in self.incoming.values()
-            for one in ones
+            for constraints in self.incoming.values()
+            for one in constraints
             if one.value is not ConstraintValue.SUCCESS
-            or one.eval_op in _IN_ANY_CASE
-            or (len(ones) > 1 and not one.logical_and)
+            or one.eval_op in _EXPRESSION_ALWAYS
+            or (len(constraints) > 1 and not one.logical_and)
         }
-        self.watched = {key for after in kept for key in self._watched_by(after)}
+        self.reach_matters = {before for after in kept for before in self._reach_matters_to(after)}
 
-    def _watched_by(self, after: str) -> Iterable[str]:
-        """Those before it of which it must be known whether they ran."""
+    def _reach_matters_to(self, after: str) -> Iterable[str]:
         incoming = self.incoming[after]
         sources = {one.before for one in incoming}
         plain = all(one.value is ConstraintValue.FAILURE and one.eval_op is EvalOp.CONSTRAINT for one in incoming)
-        any_of = not self._may_not_run and plain and len(incoming) > 1 and not all(one.logical_and for one in incoming)
-        # Where one failure of several is enough, what kept one of them from running is among them.
-        closed = any_of and all(one.before in sources for source in sources for one in self.incoming[source])
+        any_of = len(incoming) > 1 and plain and not all(one.logical_and for one in incoming)
+        # With `one_failed`, a source that never ran does no harm if only other sources can have stopped it: then one
+        # of them has failed itself.
+        is_closed = (
+            any_of
+            and not self._may_be_skipped
+            and all(one.before in sources for source in sources for one in self.incoming[source])
+        )
         for one in incoming:
             if one.value is ConstraintValue.SUCCESS and one.eval_op in {
                 EvalOp.CONSTRAINT,
                 EvalOp.EXPRESSION_AND_CONSTRAINT,
             }:
                 continue
-            if closed:
+            if is_closed:
                 continue
-            if self.incoming[one.before] or self._may_not_run:
+            if self.incoming[one.before] or self._may_be_skipped:
                 yield one.before
 
-    def in_order(self, keys: Iterable[str]) -> list[str]:
-        """Each behind what comes before it; as they stand where that leaves a choice."""
-        place = {key: number for number, key in enumerate(keys)}
-        waits = {key: len({one.before for one in self.incoming[key]}) for key in place}
-        follows: dict[str, set[str]] = {}
-        for key in place:
+    def topological_order(self, keys: Iterable[str]) -> list[str]:
+        """Return the ids so that each follows those before it; where there is a choice, in the given order."""
+        rank = {key: number for number, key in enumerate(keys)}
+        waiting_for = {key: len({one.before for one in self.incoming[key]}) for key in rank}
+        downstream: dict[str, set[str]] = {}
+        for key in rank:
             for one in self.incoming[key]:
-                follows.setdefault(one.before, set()).add(key)
-        free = [number for key, number in place.items() if not waits[key]]
-        names = list(place)
+                downstream.setdefault(one.before, set()).add(key)
+        ready = [number for key, number in rank.items() if not waiting_for[key]]
+        ids = list(rank)
         done: dict[str, None] = {}
-        rest = iter(names)
-        while len(done) < len(place):
-            if not free:  # SSIS allows no circle; a file may have one
-                key = next(name for name in rest if name not in done)
+        remaining = iter(ids)
+        while len(done) < len(rank):
+            if not ready:  # SSIS allows no cycle, but a file may have one: break it
+                key = next(each for each in remaining if each not in done)
                 self.incoming[key] = [one for one in self.incoming[key] if one.before in done]
             else:
-                key = names[heapq.heappop(free)]
+                key = ids[heapq.heappop(ready)]
                 if key in done:
                     continue
             done[key] = None
-            for after in follows.get(key, ()):
-                waits[after] -= 1
-                if not waits[after] and after not in done:
-                    heapq.heappush(free, place[after])
+            for after in downstream.get(key, ()):
+                waiting_for[after] -= 1
+                if not waiting_for[after] and after not in done:
+                    heapq.heappush(ready, rank[after])
         return list(done)
 
 
-def can_skip(container: Container) -> bool:
+def can_skip_inside(container: Container) -> bool:
     """Whether something in a container may be skipped while the container succeeds."""
     if any(
         one.value is not ConstraintValue.SUCCESS or one.eval_op is not EvalOp.CONSTRAINT or not one.logical_and
@@ -158,159 +176,178 @@ def can_skip(container: Container) -> bool:
     ):
         return True
     return any(
-        "Disable" in one.expressions or (isinstance(one, Container) and can_skip(one)) for one in container.executables
+        "Disable" in one.expressions or (isinstance(one, Container) and can_skip_inside(one))
+        for one in container.executables
     )
 
 
-# folded: What has to be so before a task runs, and the empty tasks that it takes to say it. Knows no mail.
-
-
-class Tasks:
-    """Makes tasks.
+class TaskFactory:
+    """Creates the tasks of one DAG.
 
     Args:
-        shared: of the package.
-        unique: the names of the module's variables.
+        context: of the package.
+        unique: gives the names of the module's variables.
+
+    Attributes:
+        operators: the names of the operators that the DAG uses.
+        runs_after_failures: whether a task of the DAG runs although one before it failed.
     """
 
-    def __init__(self, shared: Shared, unique: Unique) -> None:
-        self.shared, self.unique = shared, unique
-        self.goes_on_after_failures = False
+    def __init__(self, context: WritingContext, unique: UniqueNames) -> None:
+        self.context, self.unique = context, unique
+        self.runs_after_failures = False
         self.operators: set[str] = set()
 
-    def task(self, operator: str, task_id: str, name: str, arguments: Sequence[Argument] = ()) -> Call:
-        """A task; its name is shown where it is not its id."""
+    def create_task(
+        self, operator: str, task_id: str, name: str, arguments: Sequence[KeywordArgument] = ()
+    ) -> FunctionCall:
+        """Return the call that creates a task; a name that is not the id becomes the display name."""
         self.operators.add(operator)
-        shown = () if name == task_id else (Argument(name="task_display_name", value=shown_name(name)),)
-        return Call(name=operator, arguments=(Argument(name="task_id", value=task_id), *shown, *arguments))
+        display = () if name == task_id else (KeywordArgument(name="task_display_name", value=sanitize(name)),)
+        identity = KeywordArgument(name="task_id", value=task_id)
+        return FunctionCall(name=operator, arguments=(identity, *display, *arguments))
 
 
-class Conditions:
-    """The conditions of one level, and the tasks that stand for them among its nodes."""
+class ContainerConditions:
+    """The trigger conditions of the executables in one container, and the extra tasks that they need.
 
-    def __init__(self, flow: Tasks, container: Container, scope: Scope, *, may_not_run: bool) -> None:
-        self.nodes: list[Node] = []
-        self._flow, self._scope, self._may_not_run = flow, scope, may_not_run
+    Args:
+        factory: creates the extra tasks.
+        container: whose executables they are.
+        scope: what the names in the constraints' expressions refer to.
+        may_be_skipped: whether the container as a whole may not run although the DAG run goes on.
+
+    Attributes:
+        nodes: the nodes of the container so far.
+    """
+
+    def __init__(self, factory: TaskFactory, container: Container, scope: Scope, *, may_be_skipped: bool) -> None:
+        self.nodes: list[DagNode] = []
+        self._factory, self._scope, self._may_be_skipped = factory, scope, may_be_skipped
         followed = {one.before for one in container.constraints}
         self._kept = kept = {one.id: one for one in container.executables if not one.disabled or one.id in followed}
         for one in container.executables:
             if one.id not in kept:
-                self.nodes.append(Node(comment=f"{one.name!r} is disabled, and nothing comes after it."))
-        self._arrows = Arrows(container, kept, may_not_run=may_not_run)
-        flow.goes_on_after_failures |= bool(self._arrows.ends_matter)
-        self._ids = Unique()
+                self.nodes.append(DagNode(comment=f"{one.name!r} is disabled, and nothing comes after it."))
+        self._graph = PrecedenceGraph(container, kept, may_be_skipped=may_be_skipped)
+        factory.runs_after_failures |= bool(self._graph.outcome_matters)
+        self._ids = UniqueNames()
         self._task_ids = {key: self._ids.give(slug(one.name, "task")) for key, one in kept.items()}
-        self._variables = {key: flow.unique.give(variable(self._task_ids[key])) for key in kept}
-        self._id_of = {self._variables[key]: task_id for key, task_id in self._task_ids.items()}
-        self._ready: dict[str, str] = {}
-        self._source: dict[str, str] = dict(self._variables)
-        self._gates: dict[tuple[tuple[str, ...], str], str] = {}
+        self._variables = {key: factory.unique.give(variable_name(self._task_ids[key])) for key in kept}
+        self._task_id_of = {self._variables[key]: task_id for key, task_id in self._task_ids.items()}
+        # By an executable's id: the variable of the task that shows that it was reached, and of the one that ends it.
+        self._reached: dict[str, str] = {}
+        self._end: dict[str, str] = dict(self._variables)
+        self._gates: dict[TriggerCondition, str] = {}
 
-    def _combined(self, one: Executable) -> Condition:
-        incoming = self._arrows.incoming[one.id]
-        conditions = [self._of(constraint, one) for constraint in incoming]
+    def _condition_of(self, executable: Executable) -> TriggerCondition:
+        """Return the condition on which an executable runs: that of all constraints that lead to it."""
+        incoming = self._graph.incoming[executable.id]
+        conditions = [self._condition_of_constraint(constraint, executable) for constraint in incoming]
         if not conditions:
-            return Condition((), ALL_SUCCESS)
+            return TriggerCondition((), ALL_SUCCESS)
         if len(conditions) == 1:
             return conditions[0]
         rules = {condition.rule for condition in conditions}
-        every = all(constraint.logical_and for constraint in incoming)
-        if len(rules) == 1 and (every or all(len(condition.sources) == 1 for condition in conditions)):
+        all_of = all(constraint.logical_and for constraint in incoming)
+        if len(rules) == 1 and (all_of or all(len(condition.upstream) == 1 for condition in conditions)):
             rule = rules.pop()
-            return Condition(_once(name for each in conditions for name in each.sources), rule if every else ANY[rule])
+            return TriggerCondition(_all_upstream(conditions), rule if all_of else _ANY_OF[rule])
         gated = [
             condition
-            if condition.rule == ALL_SUCCESS and (every or len(condition.sources) == 1)
+            if condition.rule == ALL_SUCCESS and (all_of or len(condition.upstream) == 1)
             else self._gate(condition)
             for condition in conditions
         ]
-        names = _once(name for each in gated for name in each.sources)
-        return Condition(names, ALL_SUCCESS if every else ANY[ALL_SUCCESS])
+        return TriggerCondition(_all_upstream(gated), ALL_SUCCESS if all_of else _ANY_OF[ALL_SUCCESS])
 
-    def _of(self, constraint: PrecedenceConstraint, one: Executable) -> Condition:
-        """What one arrow asks for."""
-        source = self._source[constraint.before]
-        ready = self._ready.get(constraint.before)
-        text = constraint.expression or ""
+    def _condition_of_constraint(self, constraint: PrecedenceConstraint, executable: Executable) -> TriggerCondition:
+        source = self._end[constraint.before]
+        reached = self._reached.get(constraint.before)
+        expression = constraint.expression or ""
 
-        def ended(rule: str) -> Condition:
-            condition = Condition((source,), rule)
-            if rule == ALL_SUCCESS or ready is None or constraint.before not in self._arrows.watched:
+        def after_source(rule: str) -> TriggerCondition:
+            condition = TriggerCondition((source,), rule)
+            if rule == ALL_SUCCESS or reached is None or constraint.before not in self._graph.reach_matters:
                 return condition
-            return Condition((ready, *self._gate(condition).sources), ALL_SUCCESS)
+            return TriggerCondition((reached, *self._gate(condition).upstream), ALL_SUCCESS)
 
-        by_value = ended(RULES[constraint.value])
-        if constraint.eval_op is EvalOp.CONSTRAINT or not text.strip():
+        by_value = after_source(_RULES[constraint.value])
+        if constraint.eval_op is EvalOp.CONSTRAINT or not expression.strip():
             return by_value
         if constraint.eval_op is EvalOp.EXPRESSION_AND_CONSTRAINT:
-            return self._only_if(one, text, text, "if", by_value)
-        holds = self._only_if(one, text, text, "if", ended("all_done"))
+            return self._only_if(executable, expression, expression, "if", by_value)
+        by_expression = self._only_if(executable, expression, expression, "if", after_source(ALL_DONE))
         if constraint.eval_op is EvalOp.EXPRESSION:
-            return holds
-        either = Condition((*self._gate(by_value).sources, *holds.sources), ANY[ALL_SUCCESS])
-        return self._gate(either)
+            return by_expression
+        either = (*self._gate(by_value).upstream, *by_expression.upstream)
+        return self._gate(TriggerCondition(either, _ANY_OF[ALL_SUCCESS]))
 
-    def _gate(self, condition: Condition) -> Condition:
-        """An empty task that stands for a condition."""
-        key = (condition.sources, condition.rule)
-        if key not in self._gates:
-            words = {"all_failed": "failed", "all_done": "done", "all_success": "done_well", "one_success": "either"}
-            name = f"{self._id_of[condition.sources[-1]]}_{words.get(condition.rule, 'gate')}"
-            self._gates[key] = self._empty(name, condition, "").sources[0]
-        return Condition((self._gates[key],), ALL_SUCCESS)
+    def _gate(self, condition: TriggerCondition) -> TriggerCondition:
+        """Return the success of an empty task that runs on a condition; equal conditions share one."""
+        if condition not in self._gates:
+            suffix = _GATE_SUFFIXES.get(condition.rule, "gate")
+            name = f"{self._task_id_of[condition.upstream[-1]]}_{suffix}"
+            self._gates[condition] = self._add_empty(name, condition, "").upstream[0]
+        return TriggerCondition((self._gates[condition],), ALL_SUCCESS)
 
-    def _empty(self, name: str, condition: Condition, comment: str) -> Condition:
+    def _add_empty(self, name: str, condition: TriggerCondition, comment: str) -> TriggerCondition:
+        """Add an empty task; return its success."""
         task_id = self._ids.give(name)
-        rule = [] if condition.rule == ALL_SUCCESS else [Argument(name="trigger_rule", value=condition.rule)]
-        call = self._flow.task("EmptyOperator", task_id, task_id, rule)
-        return self._placed(task_id, call, condition, comment)
+        rule = [] if condition.rule == ALL_SUCCESS else [KeywordArgument(name="trigger_rule", value=condition.rule)]
+        call = self._factory.create_task("EmptyOperator", task_id, task_id, rule)
+        return self._add_task(task_id, call, condition, comment)
 
-    def _only_if(self, one: Executable, text: str, original: str, word: str, condition: Condition) -> Condition:
-        shared = self._flow.shared
-        where = "\\".join(one.path)
-        original = shown(original)
+    def _only_if(
+        self, executable: Executable, expression: str, original: str, suffix: str, condition: TriggerCondition
+    ) -> TriggerCondition:
+        """Add a task that skips what follows unless an expression is true; return its success.
+
+        Args:
+            executable: that depends on the expression.
+            original: the expression as the package has it.
+            suffix: of the task's id.
+            condition: on which the task runs.
+        """
+        findings = self._factory.context.findings
+        where = "\\".join(executable.path)
+        original = display_expression(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
-            with shared.names.params.given_up_whole():
-                tree = without_account(shared.names.inlined(parse(text), self._scope))
-                template = condition_to_jinja(tree, shared.names.resolver(self._scope, TemplateContext.TASK))
+            template = translate_condition(self._factory.context, expression, self._scope)
         except (ExpressionError, NotTranslatable) as error:
             template = "complete_me.condition"
-            comments = (*comments, clean(str(error)))
-            shared.findings.decision(
+            comments = (*comments, sanitize(str(error)))
+            findings.decision(
                 "condition-to-complete",
                 where,
-                f"The condition {original} cannot be said as a template: {reason(error)}",
+                f"The condition {original} cannot be said as a template: {error_summary(error)}",
                 "Write it in the DAG; until then the task that stands for it fails.",
             )
         else:
-            shared.findings.decision(
+            findings.decision(
                 "condition-on-variables",
                 where,
-                f"Whether {one.name!r} runs depends on the expression {original}. The DAG asks the same of its "
+                f"Whether {executable.name!r} runs depends on the expression {original}. The DAG asks the same of its "
                 "params, which hold the design-time values until something else sets them.",
                 "Put what the tasks of the package compute (an XCom, say) in the place of the params.",
             )
-        if "ssis." in template:
-            shared.macros.add("ssis")
-        arguments = [Argument(name="condition", value=f"{{{{ {template} }}}}", comments=comments)]
+        arguments = [KeywordArgument(name="condition", value=f"{{{{ {template} }}}}", comments=comments)]
         if condition.rule != ALL_SUCCESS:
-            arguments.insert(0, Argument(name="trigger_rule", value=condition.rule))
-        task_id = self._ids.give(f"{self._task_ids[one.id]}_{word}")
-        call = self._flow.task("OnlyIfOperator", task_id, task_id, arguments)
-        return self._placed(task_id, call, condition, "")
+            arguments.insert(0, KeywordArgument(name="trigger_rule", value=condition.rule))
+        task_id = self._ids.give(f"{self._task_ids[executable.id]}_{suffix}")
+        call = self._factory.create_task("OnlyIfOperator", task_id, task_id, arguments)
+        return self._add_task(task_id, call, condition, "")
 
-    def _placed(self, task_id: str, call: Call, condition: Condition, comment: str) -> Condition:
-        name = self._flow.unique.give(variable(task_id))
-        self._id_of[name] = task_id
-        self.nodes.append(Node(name=name, call=call, comment=comment, before=list(condition.sources)))
-        return Condition((name,), ALL_SUCCESS)
-
-
-def _once(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
+    def _add_task(
+        self, task_id: str, call: FunctionCall, condition: TriggerCondition, comment: str
+    ) -> TriggerCondition:
+        variable = self._factory.unique.give(variable_name(task_id))
+        self._task_id_of[variable] = task_id
+        self.nodes.append(DagNode(variable=variable, call=call, comment=comment, upstream=list(condition.upstream)))
+        return TriggerCondition((variable,), ALL_SUCCESS)
 
 
-def shown_name(name: str) -> str:
-    """A name as Airflow shows it."""
-    return clean(name)
+def _all_upstream(conditions: Iterable[TriggerCondition]) -> tuple[str, ...]:
+    """Return the upstream tasks of all conditions, each once."""
+    return tuple(dict.fromkeys(variable for condition in conditions for variable in condition.upstream))

@@ -1,132 +1,65 @@
-"""Accounts in expressions, which may be put together of several texts: `"User ID=" + "svc" + ";Password=" + ...`."""
+"""Secrets in the texts of SSIS packages: found, and removed from what is shown or written.
+
+The account in a connection string (`Password=...`) is always removed. A mail that tells its reader a password
+(`Password: Hunter2!`) is the author's own text: it is kept, and a finding reports it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-from airflow_provider_smtpcm.ssis.expressions import (
-    Cast,
-    Conditional,
-    DataType,
-    Expression,
-    ExpressionError,
-    Literal,
-    Name,
-    NotTranslatable,
-    Operation,
-    TypeSpec,
-    children,
-    parse,
-    replace_strings,
-    unparse,
-    walk,
+# An SMTP connection manager of SSIS has no account, but people wrote one into its connection string or into an
+# expression. The value ends at a semicolon, a quotation mark or the end of the line, and may itself be quoted.
+_CREDENTIALS = re.compile(
+    r"""(?P<key>(?:password|passwd|pwd|secret|token|(?<![a-z0-9])(?:uid|login|user(?:\s?name|\s?id)?))\s*+=(?!=)\s*+)
+        (?:["']\s*+\+\s*+(?:\([^()]*+\)\s*+)*+(?=["']))?
+        (?:\\?["'](?=[^\s+;"']))?
+        [^;"'\r\n]*[^;"'\r\n\s]""",
+    re.IGNORECASE | re.VERBOSE,
 )
-from airflow_provider_smtpcm.ssis.output import clean, holds_account
-
-# In the place of what is worked out when it runs: it ends a value, and is none.
-_UNKNOWN = ";"
-_BEFORE = 200
-_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*[\"']?\Z", re.IGNORECASE)
-
-
-def texts_in(node: Expression) -> list[str]:
-    """The texts that an expression is put together of, those that are joined by `+` as one; a choice gives several."""
-    found: list[str] = []
-    todo = [node]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, Literal | Cast | Operation):
-            text = _joined(one)
-            found += [text] if text.strip(_UNKNOWN) else []
-            # A choice within it is looked at by itself, behind what comes before it.
-            before = ""
-            for part in _chain(one):
-                if isinstance(part, Conditional):
-                    todo += [each for test, chosen in part.arms for each in (test, _after(before, chosen))]
-                    todo.append(_after(before, part.otherwise))
-                before += part.value if isinstance(part, Literal) and isinstance(part.value, str) else _UNKNOWN
-            todo += [inner for part in _chain(one) if not isinstance(part, Conditional) for inner in children(part)]
-        else:
-            todo += children(one)
-    return found
+# Stricter, for texts that are left out of a mail as a whole: an ordinary mail may say `user = the one who`.
+_CONNECTION_STRING = re.compile(
+    r"""(?:password|passwd|pwd)\s*+=(?!=)\s*+[^;]
+        |(?:^|[;"'\n])[^\S\n]*+(?:uid|user\s?id|user\s?name)\s*+=(?!=)\s*+[^;]""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_REMOVED = "(removed)"
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+_WHITESPACE_KEPT = "\n\t"
 
 
-def without_account(node: Expression) -> Expression:
-    """The tree as it is.
+def sanitize(text: str) -> str:
+    """Return a text of a package as a report may show it: without credentials, and with control characters replaced.
 
-    Raises:
-        NotTranslatable: a text in it holds an account.
+    Every line end becomes a line feed. Marks that change the direction of writing count as control characters, as in
+    `str.isprintable`.
     """
-    if any(holds_account(text) for text in texts_in(node)):
-        raise NotTranslatable(
-            "It holds an account, which is not repeated.", remedy="Take it from where secrets are kept."
-        )
-    return node
+    text = _CREDENTIALS.sub(lambda found: found["key"] + _REMOVED, text)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in _WHITESPACE_KEPT else "\ufffd" for char in _SURROGATES.sub("\ufffd", text)
+    )
 
 
-def behind_a_password(node: Expression) -> Iterator[str]:
-    """The names in an expression that stand where a password does: `"Password=" + @[User::Text]`."""
-    for one in walk(node):
-        if not isinstance(one, Operation):
-            continue
-        before = ""
-        for part in _chain(one):
-            if isinstance(part, Name) and _KEY.search(before[-_BEFORE:]):
-                yield part.name
-            before += part.value if isinstance(part, Literal) and isinstance(part.value, str) else _UNKNOWN
+def sanitize_line(text: str) -> str:
+    """Return a sanitized text on one line, for a terminal or a name."""
+    return " ".join(sanitize(text).split())
 
 
-def shown(text: str) -> str:
-    """An expression for a report or a comment. Where an account is put together of pieces, without its texts."""
-    try:
-        tree = parse(text)
-    except (ExpressionError, RecursionError):
-        return clean(text)
-    single = {str(one.value).strip(_UNKNOWN) for one in walk(tree) if isinstance(one, Literal)}
-    if any(holds_account(joined) and joined.strip(_UNKNOWN) not in single for joined in texts_in(tree)):
-        return unparse(replace_strings(tree, lambda _: "(removed)"))
-    return clean(text)
+def has_credentials(text: str) -> bool:
+    """Whether a text contains the account of a connection string."""
+    return bool(_CONNECTION_STRING.search(text))
 
 
-def reason(error: Exception) -> str:
-    """Why an expression comes to nothing, without the line that points at the place."""
-    return clean(str(error)).partition("\n    ")[0]
-
-
-def _chain(node: Expression) -> list[Expression]:
-    """What `+` joins, in order."""
-    if isinstance(node, Cast):
-        return _chain(node.operand)
-    if isinstance(node, Operation) and all(sign == "+" for sign, _, _ in node.rest):
-        return [part for each in (node.first, *(right for _, right, _ in node.rest)) for part in _chain(each)]
-    return [node]
-
-
-def _joined(node: Expression) -> str:
-    parts = _chain(node)
-    return "".join(one.value if isinstance(one, Literal) and isinstance(one.value, str) else _UNKNOWN for one in parts)
-
-
-def _after(before: str, chosen: Expression) -> Expression:
-    """What is chosen, with the end of what comes before it."""
-    if not before.strip(_UNKNOWN):
-        return chosen
-    lead = Literal(type=TypeSpec(DataType.WSTR), value=before[-_BEFORE:])
-    return Operation(first=lead, rest=(("+", chosen, 0),))
-
-
-# folded: Whether a text tells somebody a password, as `Password: Hunter2!` does and `Password: see the vault` does not.
-#   Such a text is the author's own and is kept; a person should know of it. What looks like the account of a connection
-#   string (`Password=...`) is left out elsewhere.
-
-_TOLD = re.compile(
+_PASSWORD_LABEL = re.compile(
     r"""(?:pass\s?word|passwd|pass\s?phrase|passcode|pwd|passwort|kennwort|mot\sde\spasse|contraseña|wachtwoord)
         (?:[\s"'*_]*+(?P<sign>:|->|=>)|\s+is\s)[ \t]*+(?P<rest>[^\r\n;]*)""",
     re.IGNORECASE | re.VERBOSE,
 )
-# What stands alone behind the colon where no password is told.
-_WORDS = {
+# Single words after the colon that are no password.
+_STATUS_WORDS = {
     "attached",
     "blank",
     "changed",
@@ -168,38 +101,40 @@ _WORDS = {
     "wrong",
     "yes",
 }
-# A mask, or the place of something that is put in later.
-_MASKED = re.compile(r"(.)\1{2,}|[$@%]?[<\[({].*|%\w+%|[*•.#xX_-]+")
-# A date, a time, a number of days, a share or a page: no password, if more words follow.
+# A mask, or a placeholder that is filled in later.
+_PLACEHOLDER = re.compile(r"(.)\1{2,}|[$@%]?[<\[({].*|%\w+%|[*•.#xX_-]+")
+# A date, a time or a number of days is no password if more words follow it.
 _NUMBER = re.compile(r"\d+(?:[-./:]\d+)*|\d+%")
-_ELSEWHERE = re.compile(r"/|\w+://|[^@\s]+@[^@\s]+\.\w|[A-Za-z]:\\|\\\\")
-_AROUND = "\"'`“”‘’«»,."
+_ADDRESS_OR_PATH = re.compile(r"/|\w+://|[^@\s]+@[^@\s]+\.\w|[A-Za-z]:\\|\\\\")
+_PUNCTUATION = "\"'`“”‘’«»,."
 
 
-def password_line(text: str) -> int | None:
-    """The number of the first line that seems to tell a password; None where there is none."""
-    for found in _TOLD.finditer(text):
-        if _is_password(found["rest"].split(), by_colon=found["sign"] is not None):
+def find_password_line(text: str) -> int | None:
+    """Return the number of the first line that seems to tell a password, or None.
+
+    `Password: Hunter2!` does, `Password: see the vault` does not.
+    """
+    for found in _PASSWORD_LABEL.finditer(text):
+        if _starts_with_password(found["rest"].split(), after_colon=found["sign"] is not None):
             return text.count("\n", 0, found.start("rest")) + 1
     return None
 
 
-def _is_password(words: list[str], *, by_colon: bool) -> bool:
-    """Whether the first of the words is one: it is written as no word is, or it stands alone."""
-    first = words[0].strip(_AROUND) if words else ""
-    if not first or (_MASKED.fullmatch(first) and len(first) > 1) or _ELSEWHERE.match(first):
+def _starts_with_password(words: list[str], *, after_colon: bool) -> bool:
+    """Whether the first word looks like a password, or is the only word behind a colon."""
+    first = words[0].strip(_PUNCTUATION) if words else ""
+    if not first or (_PLACEHOLDER.fullmatch(first) and len(first) > 1) or _ADDRESS_OR_PATH.match(first):
         return False
-    if _looks_made_up(first):
+    if _looks_like_password(first):
         return True
-    alone = by_colon and len(words) == 1
-    return alone and first.lower() not in _WORDS
+    return after_colon and len(words) == 1 and first.lower() not in _STATUS_WORDS
 
 
-def _looks_made_up(word: str) -> bool:
+def _looks_like_password(word: str) -> bool:
     if _NUMBER.fullmatch(word):
         return False
-    letters = any(one.isalpha() for one in word)
-    digits = any(one.isdigit() for one in word)
-    signs = any(one in "!@#$%^&*+=?_~|" for one in word.rstrip("!?"))
-    inner_capital = any(one.isupper() for one in word[1:]) and any(one.islower() for one in word)
-    return (letters and (digits or signs)) or inner_capital
+    has_letter = any(char.isalpha() for char in word)
+    has_digit = any(char.isdigit() for char in word)
+    has_sign = any(char in "!@#$%^&*+=?_~|" for char in word.rstrip("!?"))
+    has_inner_capital = any(char.isupper() for char in word[1:]) and any(char.islower() for char in word)
+    return (has_letter and (has_digit or has_sign)) or has_inner_capital

@@ -1,8 +1,8 @@
-"""The variables and parameters that an executable sees: what they are in a template, and what is known of their values.
+"""The symbol table of a package: its variables and parameters, their values, and what each becomes in the DAG.
 
-User variables and the package's parameters become `params` of the DAG, with their design-time values. A project's
-parameters, which many packages share and each environment of a catalog sets anew, become Airflow Variables. A variable
-that is worked out by an expression is put in its place.
+A user variable or a parameter of the package becomes one of the DAG's `params`, with its design-time value. A parameter
+of the project, which many packages share and each environment of an SSIS catalog may override, becomes an Airflow
+Variable. A variable that is defined by an expression is replaced by that expression.
 """
 
 from __future__ import annotations
@@ -31,56 +31,11 @@ from airflow_provider_smtpcm.ssis.expressions import (
     resolve_system_variable,
 )
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
-from airflow_provider_smtpcm.ssis.output import holds_account
-from airflow_provider_smtpcm.ssis.writing.outcome import Findings
-from airflow_provider_smtpcm.ssis.writing.secrets import password_line
-from airflow_provider_smtpcm.ssis.writing.source import ascii_words, dag_id_of, listed
+from airflow_provider_smtpcm.ssis.writing.conversion import Findings
+from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, dag_id_of, quoted_list
+from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 
-# folded: Variables and parameters by their names: which of them is meant, what its value is, and whether that is a
-#   secret.
-
-WHOLE_NUMBERS = {2, 3, 16, 17, 18, 19, 20, 21}
-# `SmtpPass` and `MAIL_PW`, and neither `Passed` nor `Bypass`.
-_SECRET_NAME = re.compile(
-    r"(?i:passw|pwd|secret|token|credential|apikey|kennwort)|(?:^(?i:pass|pw)|Pass|Pw|PW|_(?i:pass|pw))$"
-)
-
-Declared = Variable | Parameter
-Scope = Mapping[str, Declared]
-
-
-def declared(found: Iterable[Declared], outer: Scope | None = None) -> dict[str, Declared]:
-    """What is visible where these are declared; an inner one hides an outer one of the same name."""
-    return {**(outer or {}), **{one.qualified_name: one for one in found}}
-
-
-def value_of(one: Declared) -> str | bool | int | float | None:
-    """The design-time value with its type of Python; None where there is none that may be shown."""
-    if one.value is None or is_secret(one):
-        return None
-    text = one.value.strip()
-    try:
-        if one.data_type == 11:
-            return text.lower() in {"true", "-1", "1"}
-        if one.data_type in WHOLE_NUMBERS:
-            return int(text)
-        if one.data_type in {4, 5}:
-            return float(text)
-    except ValueError:
-        return None
-    return one.value
-
-
-def is_secret(one: Declared) -> bool:
-    """Whether its value may be an account."""
-    if isinstance(one, Parameter) and one.sensitive:
-        return True
-    texts = [one.value, one.expression] if isinstance(one, Variable) else [one.value]
-    return bool(_SECRET_NAME.search(one.name) or any(holds_account(text) for text in texts if text))
-
-
-# folded: What variables and parameters become: params of the DAG with their defaults, and Airflow Variables.
-
+# The numbers are VARENUM's, as the package file has them.
 _TYPES = {
     2: DataType.I2,
     3: DataType.I4,
@@ -98,67 +53,110 @@ _TYPES = {
     20: DataType.I8,
     21: DataType.UI8,
 }
+_BOOL, _FLOATS, _INTEGERS = 11, {4, 5}, {2, 3, 16, 17, 18, 19, 20, 21}
+# Matches `SmtpPass` and `MAIL_PW`, and neither `Passed` nor `Bypass`.
+_SECRET_NAME = re.compile(
+    r"(?i:passw|pwd|secret|token|credential|apikey|kennwort)|(?:^(?i:pass|pw)|Pass|Pw|PW|_(?i:pass|pw))$"
+)
+_MAX_INLINE_DEPTH = 20
+# For one expression. If each variable uses another one twice, their number doubles with each level.
+_MAX_INLINED = 1000
+
+Symbol = Variable | Parameter
+Scope = Mapping[str, Symbol]
+
+
+def open_scope(symbols: Iterable[Symbol], outer: Scope | None = None) -> dict[str, Symbol]:
+    """Return the scope of what declares these symbols; they hide those of the outer scope that have the same name."""
+    return {**(outer or {}), **{symbol.qualified_name: symbol for symbol in symbols}}
+
+
+def design_value(symbol: Symbol) -> str | bool | int | float | None:
+    """Return the design-time value as a Python value; None if the package has none or if it may be secret."""
+    if symbol.value is None or is_secret(symbol):
+        return None
+    text = symbol.value.strip()
+    try:
+        if symbol.data_type == _BOOL:
+            return text.lower() in {"true", "-1", "1"}
+        if symbol.data_type in _INTEGERS:
+            return int(text)
+        if symbol.data_type in _FLOATS:
+            return float(text)
+    except ValueError:
+        return None
+    return symbol.value
+
+
+def is_secret(symbol: Symbol) -> bool:
+    """Whether the value may be a credential, by the flag `Sensitive`, by the name, or by the value itself."""
+    if isinstance(symbol, Parameter) and symbol.sensitive:
+        return True
+    texts = [symbol.value, symbol.expression] if isinstance(symbol, Variable) else [symbol.value]
+    return bool(_SECRET_NAME.search(symbol.name) or any(has_credentials(text) for text in texts if text))
 
 
 @dataclass(slots=True, kw_only=True)
-class Params:
-    """The `params` that the templates of one package use so far.
+class DagParams:
+    """The `params` of the DAG that the templates of one package have used so far.
 
     Args:
-        project: the name of the package's project; empty where it has none.
-        defaults: by their key.
+        project: the name of the package's project; empty if it has none.
+        findings: gets a finding for each new param and Airflow Variable.
+        defaults: the default value of each param, by its key.
     """
 
     project: str
     findings: Findings
     defaults: dict[str, object] = field(default_factory=dict)
     _keys: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
-    _suspected: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+    _secrets: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
-    def name_of(self, found: Declared) -> JinjaName:
-        """What it is in a template."""
-        if isinstance(found, Parameter) and found.scope == "Project":
-            return self._of_project(found)
-        return self._param(found)
+    def jinja_name(self, symbol: Symbol) -> JinjaName:
+        """Return what the symbol is in a template: a param, or the Airflow Variable of a project parameter."""
+        if isinstance(symbol, Parameter) and symbol.scope == "Project":
+            return self._variable(symbol)
+        return self._param(symbol)
 
-    def suspect(self, found: Declared) -> None:
-        """Show no value of it: it stands where a password does."""
-        self._suspected.add(_identity(found))
-        if (key := self._keys.get(_identity(found))) is not None:
-            self._put(found, key)
+    def mark_secret(self, symbol: Symbol) -> None:
+        """Never write the value of this symbol."""
+        self._secrets.add(_identity(symbol))
+        if (key := self._keys.get(_identity(symbol))) is not None:
+            self._add(symbol, key)
 
-    def keep_at(self, found: Declared, value: str) -> None:
-        """Give a variable's param another default: where the path that it holds is on a worker."""
-        key = self._keys.get(_identity(found))
+    def set_default(self, symbol: Symbol, value: str) -> None:
+        """Replace the default of a symbol's param, if it has one."""
+        key = self._keys.get(_identity(symbol))
         if key is not None:
             self.defaults[key] = value
 
     @contextmanager
-    def given_up_whole(self) -> Iterator[None]:
-        """Where a template comes to nothing, the params that it would have used and what was told of them do too."""
-        defaults, keys, told = dict(self.defaults), dict(self._keys), len(self.findings)
+    def rollback_on_failure(self) -> Iterator[None]:
+        """Undo the params and findings of a template that turns out not to be translatable."""
+        defaults, keys, findings = dict(self.defaults), dict(self._keys), len(self.findings)
         try:
             yield
         except (ExpressionError, NotTranslatable):
-            secret = {key for known, key in self._keys.items() if known in self._suspected and key in defaults}
+            # A param that was found to be secret meanwhile keeps its empty default.
+            secret = {key for known, key in self._keys.items() if known in self._secrets and key in defaults}
             self.defaults = {**defaults, **{key: self.defaults[key] for key in secret}}
             self._keys = keys
-            self.findings.forget(told)
+            self.findings.truncate(findings)
             raise
 
-    def _of_project(self, found: Parameter) -> JinjaName:
+    def _variable(self, parameter: Parameter) -> JinjaName:
         name = self.project
-        key = "_".join(part for part in (ascii_words(name), ascii_words(found.name) or "parameter") if part)
-        type_ = _TYPES.get(found.data_type, DataType.WSTR)
-        value = None if self._is_secret(found) else value_of(found)
-        where = found.qualified_name
+        key = "_".join(part for part in (ascii_words(name), ascii_words(parameter.name) or "parameter") if part)
+        type_ = _TYPES.get(parameter.data_type, DataType.WSTR)
+        value = None if self._is_secret(parameter) else design_value(parameter)
+        where = parameter.qualified_name
         if value is None:
             code = f"var.value.get({quote_string(key)})"
             self.findings.decision(
                 "variable-to-set",
                 where,
-                f"The value of the project's parameter {found.name} is not in the files, or is secret, so the Airflow "
-                f"Variable {key} has no default, and a mail that needs it fails without it.",
+                f"The value of the project's parameter {parameter.name} is not in the files, or is secret, so the "
+                f"Airflow Variable {key} has no default, and a mail that needs it fails without it.",
                 f"airflow variables set {key} VALUE",
             )
         else:
@@ -166,62 +164,38 @@ class Params:
             self.findings.note(
                 "project-parameter",
                 where,
-                f"The project's parameter {found.name} is the Airflow Variable {key}; until that is set, the value "
-                "of the project's files holds. What an environment of the SSIS catalog sets is not in them.",
+                f"The project parameter {parameter.name} is the Airflow Variable {key}; its default is the value in "
+                "the project's files. They do not contain the SSIS catalog's environments, which may set another one.",
             )
-            self._tell_password(where, value, f"the default of the Airflow Variable {key!r}")
-        self._tell_configured(found, f"Look up which of them is deployed, and: airflow variables set {key} VALUE")
+            self._report_password(where, value, f"the default of the Airflow Variable {key!r}")
+        self._report_configured(parameter, f"Look up which of them is deployed, and: airflow variables set {key} VALUE")
         if type_ is DataType.WSTR:
             return JinjaName(text=code, type=type_)
         return JinjaName(text=f"ssis.cast({code}, '{type_}')", type=type_ if type_ is DataType.I4 else None)
 
-    def _param(self, found: Declared) -> JinjaName:
-        known = _identity(found)
-        if known not in self._keys:
-            key, count = found.name, 2
+    def _param(self, symbol: Symbol) -> JinjaName:
+        identity = _identity(symbol)
+        if identity not in self._keys:
+            key, count = symbol.name, 2
             while key in self.defaults:
-                key, count = f"{found.name}_{count}", count + 1
-            self._put(found, key)
-        key = self._keys[known]
-        return JinjaName(text=f"params[{quote_string(key)}]", type=_TYPES.get(found.data_type))
+                key, count = f"{symbol.name}_{count}", count + 1
+            self._add(symbol, key)
+        key = self._keys[identity]
+        return JinjaName(text=f"params[{quote_string(key)}]", type=_TYPES.get(symbol.data_type))
 
-    def _put(self, found: Declared, key: str) -> None:
-        self._keys[_identity(found)] = key
-        self.defaults[key] = self._default(found, key)
+    def _add(self, symbol: Symbol, key: str) -> None:
+        self._keys[_identity(symbol)] = key
+        self.defaults[key] = self._default(symbol, key)
 
-    def _is_secret(self, found: Declared) -> bool:
-        return is_secret(found) or _identity(found) in self._suspected
+    def _is_secret(self, symbol: Symbol) -> bool:
+        return is_secret(symbol) or _identity(symbol) in self._secrets
 
-    def _tell_password(self, where: str, value: object, place: str) -> None:
-        if isinstance(value, str) and password_line(value):
-            self.findings.decision(
-                "password-in-text",
-                where,
-                f"The value of {where} seems to tell a password; it is {place} in the DAG.",
-                "Take it out of the DAG and from where secrets are kept; and change it, if it is still in use.",
-            )
-
-    def _tell_configured(self, found: Parameter, remedy: str) -> None:
-        if found.configured_in:
-            self.findings.decision(
-                "project-configuration",
-                found.qualified_name,
-                f"The parameter has another value than the one that is used in {listed(found.configured_in)}, which "
-                "the project has among its configurations.",
-                remedy,
-            )
-
-    def _default(self, found: Declared, key: str) -> object:
-        value = None if self._is_secret(found) else value_of(found)
-        where = found.qualified_name
-        set_by = (
-            "If another task of the package sets it, put what computes it (an XCom, say) in its place."
-            if isinstance(found, Variable)
-            else "Whoever starts the package may give it another."
-        )
+    def _default(self, symbol: Symbol, key: str) -> object:
+        value = None if self._is_secret(symbol) else design_value(symbol)
+        where = symbol.qualified_name
         if value is None or value == "":
             why = (
-                "may be secret" if self._is_secret(found) else "is empty in the package: something sets it in each run"
+                "may be secret" if self._is_secret(symbol) else "is empty in the package: something sets it in each run"
             )
             self.findings.decision(
                 "param-without-value",
@@ -231,134 +205,163 @@ class Params:
                 "say) in its place.",
             )
         else:
+            advice = (
+                "If another task of the package sets it, replace it by what computes it, such as an XCom."
+                if isinstance(symbol, Variable)
+                else "A run of the package may have set another value."
+            )
             self.findings.note(
                 "variable-became-param",
                 where,
-                f"{where} is params[{key!r}] of the DAG, with its design-time value. {set_by}",
+                f"{where} is params[{key!r}] of the DAG, with its design-time value. {advice}",
             )
-            self._tell_password(where, value, f"the default of params[{key!r}]")
-        if isinstance(found, Parameter):
-            self._tell_configured(
-                found, f"Look up which of them is deployed, and set the default of {key!r} in the DAG."
+            self._report_password(where, value, f"the default of params[{key!r}]")
+        if isinstance(symbol, Parameter):
+            self._report_configured(
+                symbol, f"Look up which of them is deployed, and set the default of {key!r} in the DAG."
             )
-        empty: dict[int, object] = {11: False, **dict.fromkeys(WHOLE_NUMBERS, 0), 4: 0.0, 5: 0.0}
-        return empty.get(found.data_type, "") if value is None else value
+        empty: dict[int, object] = {_BOOL: False, **dict.fromkeys(_INTEGERS, 0), **dict.fromkeys(_FLOATS, 0.0)}
+        return empty.get(symbol.data_type, "") if value is None else value
 
+    def _report_password(self, where: str, value: object, place: str) -> None:
+        if isinstance(value, str) and find_password_line(value):
+            self.findings.decision(
+                "password-in-text",
+                where,
+                f"The value of {where} seems to tell a password; it is {place} in the DAG.",
+                "Take it out of the DAG and from where secrets are kept; and change it, if it is still in use.",
+            )
 
-def _identity(found: Declared) -> tuple[str, tuple[str, ...]]:
-    return found.qualified_name, found.scope if isinstance(found, Variable) else ("$Package",)
-
-
-# folded: here began the module itself
-
-_DEEPEST = 20
-# Of variables in one expression: each may name another one twice.
-_MOST = 1000
+    def _report_configured(self, parameter: Parameter, remedy: str) -> None:
+        if parameter.configured_in:
+            self.findings.decision(
+                "project-configuration",
+                parameter.qualified_name,
+                "The parameter has another value than the one that is used in "
+                f"{quoted_list(parameter.configured_in)}, which the project has among its configurations.",
+                remedy,
+            )
 
 
 @dataclass(slots=True, kw_only=True)
-class Names:
-    """The names of one package, and what became of those that its templates use."""
+class SymbolTable:
+    """The symbols of one package, and the DAG's `params` that its templates use.
+
+    Args:
+        project: the project of the package, for its parameters; None if it has none.
+        findings: gets what a person should know about the symbols.
+    """
 
     package: Package
     project: Project | None
     findings: Findings
-    params: Params = field(init=False)
-    # Variables by a name of their own, where an inner one of the same name hides them.
-    _hidden: dict[str, Declared] = field(default_factory=dict)
+    params: DagParams = field(init=False)
+    # Variables that are hidden by an inner one of the same name, under an unambiguous name.
+    _hidden: dict[str, Symbol] = field(default_factory=dict)
     _inlined: int = 0
 
     def __post_init__(self) -> None:
         project = "" if self.project is None else self.project.name
-        self.params = Params(project=project, findings=self.findings)
+        self.params = DagParams(project=project, findings=self.findings)
 
-    def root(self) -> dict[str, Declared]:
-        """What is visible in the whole package."""
+    def root_scope(self) -> dict[str, Symbol]:
+        """Return the scope of the package."""
         of_project = self.project.parameters if self.project is not None else ()
-        return declared((*of_project, *self.package.parameters, *self.package.root.variables))
+        return open_scope((*of_project, *self.package.parameters, *self.package.root.variables))
 
-    def find(self, name: str, scope: Scope) -> Declared | None:
-        """What a name of an expression means."""
+    def lookup(self, name: str, scope: Scope) -> Symbol | None:
+        """Return the symbol that a name in an expression refers to; without a namespace it is a user variable."""
         return self._hidden.get(name) or scope.get(name) or (None if "::" in name else scope.get(f"User::{name}"))
 
-    def suspect(self, names: Iterable[str], scope: Scope) -> None:
-        """Show no value of these: each stands where a password does."""
+    def mark_secret(self, names: Iterable[str], scope: Scope) -> None:
+        """Never write the values of these names."""
         for name in names:
-            if (found := self.find(name, scope)) is not None:
-                self.params.suspect(found)
+            if (symbol := self.lookup(name, scope)) is not None:
+                self.params.mark_secret(symbol)
 
-    def known(self, expression: str, scope: Scope) -> str:
-        """The text that an expression gives with what the package itself says.
+    def evaluate(self, expression: str, scope: Scope) -> str:
+        """Return the value of an expression, from design-time values alone.
 
         Raises:
-            ExpressionError: it cannot be read, or needs what is not known.
+            ExpressionError: it cannot be parsed, or needs a value that the files do not contain.
         """
-        tree = self.inlined(parse(expression), scope)
-        values = {key: value_of(one) for key, one in {**scope, **self._hidden}.items()}
+        tree = self.inline(parse(expression), scope)
+        values = {name: design_value(symbol) for name, symbol in {**scope, **self._hidden}.items()}
         system = {"System::PackageName": self.package.name}
         return str(evaluate(tree, {**{key: value for key, value in values.items() if value is not None}, **system}))
 
-    def configured(self, expression: str, scope: Scope) -> Iterator[Parameter]:
-        """The parameters in an expression to which a configuration of the project gives another value."""
-        tree = self.inlined(parse(expression), scope)
+    def configured_parameters(self, expression: str, scope: Scope) -> Iterator[Parameter]:
+        """Yield the parameters in an expression to which a configuration of the project gives another value."""
+        tree = self.inline(parse(expression), scope)
         for name in find_variables(tree):
-            found = self.find(name, scope)
-            if isinstance(found, Parameter) and found.configured_in:
-                yield found
+            symbol = self.lookup(name, scope)
+            if isinstance(symbol, Parameter) and symbol.configured_in:
+                yield symbol
 
-    def inlined(self, tree: Expression, scope: Scope, task_name: str | None = None, depth: int = 0) -> Expression:
-        """With the expressions of variables in their place, and with names that are known and would differ."""
+    def inline(self, tree: Expression, scope: Scope, task_name: str | None = None, depth: int = 0) -> Expression:
+        """Return the tree with variables replaced by the expressions that define them.
+
+        `System::PackageName` becomes a literal where the DAG's id differs from it, and so does `System::TaskName`.
+
+        Args:
+            scope: what the names in the tree refer to.
+            task_name: the value of `System::TaskName`; None keeps the name.
+            depth: how many definitions lead here.
+
+        Raises:
+            ExpressionError: a definition is recursive, too large, or cannot be parsed.
+        """
         self._inlined = self._inlined if depth else 0
 
-        def inline(node: Name) -> Expression:
-            if node.name in {"System::PackageName", "PackageName"} and self.find(node.name, scope) is None:
+        def inline_name(node: Name) -> Expression:
+            if node.name in {"System::PackageName", "PackageName"} and self.lookup(node.name, scope) is None:
                 name = self.package.name
-                return node if dag_id_of(name) == name else _text(name)
+                return node if dag_id_of(name) == name else _text_literal(name)
             if node.name in {"System::TaskName", "TaskName"} and task_name is not None:
-                return node if self.find(node.name, scope) else _text(task_name)
-            found = self.find(node.name, scope)
-            if not isinstance(found, Variable) or found.expression is None or is_secret(found):
+                return node if self.lookup(node.name, scope) else _text_literal(task_name)
+            symbol = self.lookup(node.name, scope)
+            if not isinstance(symbol, Variable) or symbol.expression is None or is_secret(symbol):
                 return node
             self._inlined += 1
-            if depth >= _DEEPEST:
-                raise ExpressionError(f"{found.qualified_name} is defined by itself.", remedy="Write its value.")
-            if self._inlined > _MOST:
-                said = f"{found.qualified_name} is worked out of more than {_MOST:,} other variables."
-                raise ExpressionError(said, remedy="Write its value.")
-            own = self._as_declared(parse(found.expression), found, scope)
-            return self.inlined(own, scope, task_name, depth + 1)
+            if depth >= _MAX_INLINE_DEPTH:
+                raise ExpressionError(f"{symbol.qualified_name} is defined by itself.", remedy="Write its value.")
+            if self._inlined > _MAX_INLINED:
+                message = f"{symbol.qualified_name} is worked out of more than {_MAX_INLINED:,} other variables."
+                raise ExpressionError(message, remedy="Write its value.")
+            definition = self._bind(parse(symbol.expression), symbol, scope)
+            return self.inline(definition, scope, task_name, depth + 1)
 
-        return replace_names(tree, inline)
+        return replace_names(tree, inline_name)
 
-    def _as_declared(self, tree: Expression, variable: Variable, scope: Scope) -> Expression:
-        """The expression of a variable, with the names that it sees: not those of the place where it is used."""
-        there = self._visible_at(variable.scope)
+    def _bind(self, tree: Expression, variable: Variable, scope: Scope) -> Expression:
+        """Bind the names in a variable's definition to the scope of its declaration, not to that of its use."""
+        declared_in = self._scope_at(variable.scope)
 
-        def resolve(node: Name) -> Expression:
-            found = self.find(node.name, there)
-            if found is None or found is self.find(node.name, scope):
+        def bind_name(node: Name) -> Expression:
+            symbol = self.lookup(node.name, declared_in)
+            if symbol is None or symbol is self.lookup(node.name, scope):
                 return node
-            where = "\\".join(found.scope) if isinstance(found, Variable) else found.scope
-            name = f"{found.qualified_name} of {where}"
-            self._hidden[name] = found
+            where = "\\".join(symbol.scope) if isinstance(symbol, Variable) else symbol.scope
+            name = f"{symbol.qualified_name} of {where}"
+            self._hidden[name] = symbol
             return replace(node, name=name)
 
-        return replace_names(tree, resolve)
+        return replace_names(tree, bind_name)
 
-    def _visible_at(self, path: tuple[str, ...]) -> Scope:
-        found = [one for one in self.package.variables if _holds(one.scope, path)]
-        return declared(sorted(found, key=lambda one: len(one.scope)), self.root())
+    def _scope_at(self, path: tuple[str, ...]) -> Scope:
+        found = [variable for variable in self.package.variables if _is_visible(variable.scope, path)]
+        return open_scope(sorted(found, key=lambda variable: len(variable.scope)), self.root_scope())
 
-    def resolver(self, scope: Scope, place: TemplateContext) -> Callable[[str], JinjaName]:
-        """What `to_jinja` asks for the names of an expression."""
+    def jinja_resolver(self, scope: Scope, place: TemplateContext) -> Callable[[str], JinjaName]:
+        """Return the function that `to_jinja` calls for each name in an expression."""
 
         def resolve(name: str) -> JinjaName:
-            found = self.find(name, scope)
-            if found is not None:
-                return self.params.name_of(found)
+            symbol = self.lookup(name, scope)
+            if symbol is not None:
+                return self.params.jinja_name(symbol)
             if is_system_variable(name):
                 return resolve_system_variable(name, place, {"PackageID": self.package.id})
-            other = next((one for one in scope if one.lower() == name.lower()), None)
+            other = next((known for known in scope if known.lower() == name.lower()), None)
             if other is not None:
                 raise NotTranslatable(
                     f"{name} is not in the package; {other} is, and SSIS tells capital letters from small ones.",
@@ -372,13 +375,17 @@ class Names:
         return resolve
 
 
-def _holds(scope: tuple[str, ...], path: tuple[str, ...]) -> bool:
-    """Whether what is declared there is visible here; an event handler is within what it hangs on."""
-    pairs = zip(path, scope, strict=False)
-    return len(scope) <= len(path) and all(
+def _identity(symbol: Symbol) -> tuple[str, tuple[str, ...]]:
+    return symbol.qualified_name, symbol.scope if isinstance(symbol, Variable) else ("$Package",)
+
+
+def _is_visible(declared: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    """Whether a variable that is declared at one path is visible at another; an event handler is inside its owner."""
+    pairs = zip(path, declared, strict=False)
+    return len(declared) <= len(path) and all(
         here == there or here.startswith(f"{there}.EventHandlers[") for here, there in pairs
     )
 
 
-def _text(text: str) -> Literal:
+def _text_literal(text: str) -> Literal:
     return Literal(type=TypeSpec(DataType.WSTR), value=text)

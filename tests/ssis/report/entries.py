@@ -1,4 +1,4 @@
-"""Entries as an import makes them, for the tests of the reports."""
+"""Entries like those of an import, for the tests of the reports."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from airflow_provider_smtpcm.ssis.model import Finding, Severity
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
     PackageEntry,
-    Status,
+    PackageStatus,
     Totals,
 )
-from airflow_provider_smtpcm.ssis.writing.outcome import How, MailRecord, PropertyRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
 
 
 def finding(text: str = "The reference leads nowhere.", *, severity: Severity = Severity.DECISION) -> Finding:
-    """One, about a task."""
+    """Return a finding about a task."""
     return Finding(
         code="dangling-connection-manager", severity=severity, where=r"Package\Send Mail", text=text, remedy="Name one."
     )
 
 
-def package(number: int = 1, *, status: Status = Status.DECIDE, text: str = "Load of {{ ds }}") -> PackageEntry:
-    """A package with one mail; `text` stands wherever a package's own words may."""
+def package(
+    number: int = 1, *, status: PackageStatus = PackageStatus.DECIDE, text: str = "Load of {{ ds }}"
+) -> PackageEntry:
+    """Return a package with one mail; `text` is in every place that can contain a text of the package."""
     mail = MailRecord(
         where=rf"Package\{text}",
         event="OnError",
@@ -34,7 +36,7 @@ def package(number: int = 1, *, status: Status = Status.DECIDE, text: str = "Loa
                 ssis=text,
                 is_expression=True,
                 became=text,
-                how=How.TRANSLATED,
+                status=PropertyStatus.TRANSLATED,
                 note=text,
             ),
             PropertyRecord(where=text, property="CCLine"),
@@ -49,19 +51,19 @@ def package(number: int = 1, *, status: Status = Status.DECIDE, text: str = "Loa
         dag_file=f"dags/load_{number}.py",
         connections=(text,),
         mails=(mail,),
-        findings=(finding(text), finding(severity=Severity.NOTE)) if status is Status.DECIDE else (),
+        findings=(finding(text), finding(severity=Severity.NOTE)) if status is PackageStatus.DECIDE else (),
     )
 
 
 def connection(text: str = "mail.corp.example") -> ConnectionEntry:
-    """A connection."""
+    """Return a connection."""
     return ConnectionEntry(
         conn_id="mail", host=text, summary=text, sources=(text,), packages=3, findings=(finding(text),)
     )
 
 
 def totals_of(entries: list[PackageEntry]) -> Totals:
-    """What a run would have counted."""
+    """Return the counts of an import of these packages."""
     totals = Totals()
     for entry in entries:
         totals.add(entry)

@@ -1,4 +1,4 @@
-"""Builds the model of a package, and its module, for the tests of the writing."""
+"""Builds the models of packages, and their modules, for the tests of the writing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from airflow_provider_smtpcm.ssis.model import (
     SmtpConnection,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.connections import Connections
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
-from airflow_provider_smtpcm.ssis.writing.outcome import Options, WrittenModule
 
 RELAY = SmtpConnection(
     name="SMTP Connection Manager",
@@ -31,12 +31,12 @@ RELAY = SmtpConnection(
 
 
 def smtp(text: str, name: str = "SMTP Connection Manager", **more: Any) -> SmtpConnection:
-    """A connection manager with this connection string."""
+    """Return a connection manager with this connection string."""
     return SmtpConnection(name=name, id=f"{{{name}}}", connection_string=text, **more)
 
 
 def mail(name: str = "Send Mail", path: tuple[str, ...] = ("Package",), **more: Any) -> SendMailTask:
-    """A mail that lacks nothing."""
+    """Return a complete mail."""
     usual: dict[str, Any] = {
         "connection": RELAY,
         "from_line": "etl@corp.example",
@@ -48,23 +48,23 @@ def mail(name: str = "Send Mail", path: tuple[str, ...] = ("Package",), **more: 
 
 
 def other(name: str, path: tuple[str, ...] = ("Package",), **more: Any) -> OtherTask:
-    """A neighbour."""
+    """Return a task that sends no mail."""
     identity = f"id of {'/'.join((*path, name))}"
     return OtherTask(name=name, id=identity, path=(*path, name), kind="Microsoft.ExecuteSQLTask", **more)
 
 
 def arrow(before: Executable, after: Executable, **more: Any) -> PrecedenceConstraint:
-    """A precedence constraint."""
+    """Return a precedence constraint."""
     return PrecedenceConstraint(before=before.id, after=after.id, **more)
 
 
 def on(event: str, *executables: Executable, owner: tuple[str, ...] = ("Package",), **more: Any) -> EventHandler:
-    """An event handler."""
+    """Return an event handler."""
     return EventHandler(event_name=event, owner=owner, executables=executables, **more)
 
 
 def package(*executables: Executable, name: str = "Load", **more: Any) -> Package:
-    """A package with these in its control flow; `arrows`, `handlers` and `variables` are those of its root."""
+    """Return a package with this control flow; `arrows`, `handlers` and `variables` are those of its root."""
     root = Container(
         name=name,
         id="{root}",
@@ -80,20 +80,20 @@ def package(*executables: Executable, name: str = "Load", **more: Any) -> Packag
 
 
 def variable(name: str, value: str | None = "", data_type: int = 8, expression: str | None = None) -> Variable:
-    """A user variable of the package."""
+    """Return a user variable of the package."""
     return Variable(
         namespace="User", name=name, value=value, data_type=data_type, expression=expression, scope=("Package",)
     )
 
 
 def written(
-    *executables: Executable, options: Options | None = None, project: Project | None = None, **more: Any
-) -> WrittenModule:
-    """The module of such a package."""
-    options = options or Options()
-    return write_package(package(*executables, **more), Connections(options), options, project=project)
+    *executables: Executable, options: ConversionOptions | None = None, project: Project | None = None, **more: Any
+) -> DagModule:
+    """Return the module of such a package."""
+    options = options or ConversionOptions()
+    return write_package(package(*executables, **more), ConnectionRegistry(options), options, project=project)
 
 
 def codes(findings: Sequence[Finding]) -> set[str]:
-    """Which findings there are."""
+    """Return the codes of the findings."""
     return {one.code for one in findings}

@@ -10,31 +10,32 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.ssis.model import Finding, Package, Parameter, Project, Severity, SmtpConnection
-from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, Connections
-from airflow_provider_smtpcm.ssis.writing.outcome import Findings, Options, WindowsAuth
-from airflow_provider_smtpcm.ssis.writing.symbols import Names
+from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from tests.ssis.writing.building import codes, package, smtp, variable
 
 WINDOWS = "SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=False;"
 
 
-def taken(
+def registered(
     *found: SmtpConnection,
-    options: Options | None = None,
+    options: ConversionOptions | None = None,
     content: Package | None = None,
     project: Project | None = None,
 ) -> tuple[dict[str, Any], tuple[Finding, ...], list[str]]:
-    """The connections, the findings, and the id of each connection manager."""
-    connections, findings = Connections(options or Options()), Findings()
-    names = Names(package=content or package(), project=project, findings=findings)
-    ids = [connections.take(one, names, names.root(), findings) for one in found]
-    return json.loads(connections.to_json()), findings.all(), ids
+    """Return the connections, the findings, and the connection id of each connection manager."""
+    connections, findings = ConnectionRegistry(options or ConversionOptions()), Findings()
+    symbols = SymbolTable(package=content or package(), project=project, findings=findings)
+    ids = [connections.register(one, symbols, symbols.root_scope()) for one in found]
+    everything = (*findings.all(), *(one for each in connections.connections for one in each.findings))
+    return json.loads(connections.to_json()), everything, ids
 
 
 def test_an_expression_whose_value_is_not_known_leaves_no_stale_server() -> None:
-    """What stands beside it is the developer's."""
+    """The value beside it is that of the developer's machine."""
     one = smtp("SmtpServer=stale.corp.example;EnableSsl=True;", expressions={"SmtpServer": "@[$Project::MailServer]"})
-    made, findings, (conn_id,) = taken(one)
+    made, findings, (conn_id,) = registered(one)
     assert made[conn_id]["host"] == UNKNOWN_HOST
     assert made[conn_id]["extra"]["ssl_mode"] == "starttls"
     (found,) = [each for each in findings if each.code == "connection-expression"]
@@ -54,9 +55,9 @@ def test_an_expression_whose_value_is_not_known_leaves_no_stale_server() -> None
         ("SmtpServer=m.example:465:1;", "port-in-smtp-server"),
     ],
 )
-def test_what_is_wrong_with_a_connection_manager_is_told_and_a_connection_is_there(text: str, code: str) -> None:
-    """One that Airflow's hook takes as it is, and that holds no account."""
-    made, findings, (conn_id,) = taken(smtp(text))
+def test_a_faulty_connection_manager_is_reported_and_still_becomes_a_connection(text: str, code: str) -> None:
+    """The hook accepts the connection, and it contains no credentials."""
+    made, findings, (conn_id,) = registered(smtp(text))
     assert code in codes([one for one in findings if one.severity is Severity.DECISION])
     connection = type("Connection", (), {**made[conn_id], "login": None, "password": None})
     SmtpConnectionManager.from_airflow(connection)
@@ -64,25 +65,25 @@ def test_what_is_wrong_with_a_connection_manager_is_told_and_a_connection_is_the
 
 
 def test_an_account_in_an_expression_is_never_repeated() -> None:
-    """Neither in the connection nor in what is told of it."""
+    """Not in the connection and not in a finding."""
     text = '"SmtpServer=m.example;UserName=joe;Password=hunter2;EnableSsl=True;"'
-    made, findings, (conn_id,) = taken(smtp("", expressions={"ConnectionString": text}))
+    made, findings, (conn_id,) = registered(smtp("", expressions={"ConnectionString": text}))
     assert (made[conn_id]["host"], made[conn_id]["extra"]["ssl_mode"]) == ("m.example", "starttls")
     assert "hunter2" not in json.dumps(made) + repr(findings)
     assert "joe" not in json.dumps(made) + repr(findings)
 
 
 def test_the_same_settings_are_one_connection_whatever_they_are_called() -> None:
-    """In whatever order the packages come."""
-    _, _, ids = taken(smtp(WINDOWS, "a"), smtp("smtpserver=MAIL.corp.example; usewindowsauthentication=true", "b"))
+    """In any order of the packages."""
+    _, _, ids = registered(smtp(WINDOWS, "a"), smtp("smtpserver=MAIL.corp.example; usewindowsauthentication=true", "b"))
     assert ids == ["smtp_mail_corp_example_windows"] * 2
 
 
 def test_other_settings_of_one_server_are_other_connections() -> None:
-    """Their ids say what differs."""
+    """Their ids show the difference."""
     texts = [WINDOWS, WINDOWS.replace("True", "False"), WINDOWS.replace("EnableSsl=False", "EnableSsl=True")]
     texts.append("SmtpServer=mail-corp.example;")
-    _, _, ids = taken(*[smtp(text) for text in texts])
+    _, _, ids = registered(*[smtp(text) for text in texts])
     assert ids == [
         "smtp_mail_corp_example_windows",
         "smtp_mail_corp_example",
@@ -91,45 +92,45 @@ def test_other_settings_of_one_server_are_other_connections() -> None:
     ]
 
 
-def test_windows_authentication_is_kept_and_what_ssis_did_is_told() -> None:
-    """With the command that finds out; nothing is encrypted unless the package says so."""
-    made, findings, (conn_id,) = taken(smtp(WINDOWS))
+def test_windows_authentication_is_kept_and_reported() -> None:
+    """With the command that shows what the server offers. Without SSL in the package there is no TLS."""
+    made, findings, (conn_id,) = registered(smtp(WINDOWS))
     assert made[conn_id]["extra"] == {"auth_mode": "windows", "ssl_mode": "none"}
     (found,) = [one for one in findings if one.code == "windows-auth-kept"]
     assert f"check {conn_id}" in found.remedy
 
 
-def test_a_name_of_any_kind_is_one_word_of_the_command_that_is_advised() -> None:
+def test_a_name_is_one_word_of_the_advised_command() -> None:
     """People paste it into a shell."""
     name = "Relay's; touch x; '"
-    _, findings, _ = taken(smtp(WINDOWS, name))
+    _, findings, _ = registered(smtp(WINDOWS, name))
     (found,) = [one for one in findings if one.code == "windows-auth-kept"]
     command = found.remedy.partition("--windows-auth ")[2].rpartition(", or set")[0]
     assert shlex.split(command) == [f"anonymous={name}"]
 
 
 def test_windows_authentication_is_dropped_for_all_or_for_one_by_name() -> None:
-    """As the person said."""
-    every = Options(windows_auth=WindowsAuth.ANONYMOUS)
-    made, _, (conn_id,) = taken(smtp(WINDOWS), options=every)
+    """By the options of the import."""
+    every = ConversionOptions(windows_auth=WindowsAuth.ANONYMOUS)
+    made, _, (conn_id,) = registered(smtp(WINDOWS), options=every)
     assert made[conn_id]["extra"]["auth_mode"] == "anonymous"
-    one = Options(windows_auth_of={"relay": WindowsAuth.ANONYMOUS})
-    made, _, ids = taken(smtp(WINDOWS, "Relay"), smtp(WINDOWS, "Exchange"), options=one)
+    one = ConversionOptions(windows_auth_by_name={"relay": WindowsAuth.ANONYMOUS})
+    made, _, ids = registered(smtp(WINDOWS, "Relay"), smtp(WINDOWS, "Exchange"), options=one)
     assert [made[conn_id]["extra"]["auth_mode"] for conn_id in ids] == ["anonymous", "windows"]
 
 
 def test_a_bare_host_and_a_timeout_in_either_unit_are_understood() -> None:
-    """Below 1000 it was meant in seconds, which is told."""
-    made, _, ids = taken(smtp("smtphost"), smtp("SmtpServer=m.example;Timeout=10000;"))
+    """A timeout below 1000 is taken as seconds, with a finding."""
+    made, _, ids = registered(smtp("smtphost"), smtp("SmtpServer=m.example;Timeout=10000;"))
     assert [made[one]["host"] for one in ids] == ["smtphost", "m.example"]
     assert made[ids[1]]["extra"]["timeout"] == 10
-    made, findings, (conn_id,) = taken(smtp("SmtpServer=m.example;Timeout=20;Colour=red"))
+    made, findings, (conn_id,) = registered(smtp("SmtpServer=m.example;Timeout=20;Colour=red"))
     assert made[conn_id]["extra"]["timeout"] == 20
     assert {"connection-manager-property", "unknown-connection-property"} <= codes(findings)
 
 
 def test_an_expression_wins_with_the_values_of_the_project_and_of_variables() -> None:
-    """Whose design-time values are in the files."""
+    """With their design-time values in the files."""
     one = smtp(
         "SmtpServer=stale;EnableSsl=False;",
         expressions={"SmtpServer": '@[User::Host] + "." + @[$Project::Domain]', "EnableSsl": "@[$Project::Tls]"},
@@ -142,7 +143,7 @@ def test_an_expression_wins_with_the_values_of_the_project_and_of_variables() ->
             Parameter(name="Tls", value="True", data_type=11, scope="Project"),
         ),
     )
-    made, _, (conn_id,) = taken(one, content=package(variables=[variable("Host", "relay")]), project=project)
+    made, _, (conn_id,) = registered(one, content=package(variables=[variable("Host", "relay")]), project=project)
     assert (made[conn_id]["host"], made[conn_id]["extra"]["ssl_mode"]) == ("relay.corp.example", "starttls")
 
 
@@ -161,6 +162,6 @@ def test_an_expression_wins_with_the_values_of_the_project_and_of_variables() ->
     ],
 )
 def test_what_may_be_a_password_in_the_wrong_place_is_not_repeated(text: str) -> None:
-    """The report is passed around."""
-    made, findings, _ = taken(smtp(text))
+    """Reports are passed around."""
+    made, findings, _ = registered(smtp(text))
     assert "hunter2x" not in (repr(findings) + json.dumps(made)).lower()

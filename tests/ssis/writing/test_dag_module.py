@@ -1,4 +1,4 @@
-"""The modules as source text: what formatters and linters leave alone, the same at each run, and without secrets."""
+"""DAG modules as source text: stable under formatters and linters, reproducible, and without secrets."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from airflow_provider_smtpcm.ssis.model import (
     Severity,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.connections import Connections
-from airflow_provider_smtpcm.ssis.writing.dag_module import ModuleNames, write_package
-from airflow_provider_smtpcm.ssis.writing.outcome import How, Options, WrittenModule
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from tests.ssis.writing.building import arrow, codes, mail, on, other, package, smtp, variable, written
 
 PACKAGES = sorted((Path(__file__).parent.parent / "packages").rglob("*.dtsx"))
@@ -38,8 +38,8 @@ TRICKY = ['"', "'", "\\", "\n", "\r\n", "{{", "%}", "#", "\x00", "\u2028", "\u20
 texts = st.lists(st.sampled_from(TRICKY) | st.text(max_size=8), max_size=40).map("".join)
 
 
-def lint(*modules: WrittenModule) -> str:
-    """What ruff says of them, with its default rules and at two line lengths; empty where it is content."""
+def lint(*modules: DagModule) -> str:
+    """Return what ruff complains about, with its default rules and at two line lengths."""
     said = ""
     for module in modules:
         commands: list[list[str]] = [["check", "--quiet"]]
@@ -58,8 +58,8 @@ def lint(*modules: WrittenModule) -> str:
     return said
 
 
-def arguments(module: WrittenModule, operator: str = "SendMailOperator") -> list[dict[str, Any]]:
-    """The literal arguments of each call of an operator."""
+def arguments(module: DagModule, operator: str = "SendMailOperator") -> list[dict[str, Any]]:
+    """Return the literal arguments of each call of an operator."""
     return [
         {key.arg: ast.literal_eval(key.value) for key in node.keywords if key.arg and _is_literal(key.value)}
         for node in ast.walk(ast.parse(module.source))
@@ -75,8 +75,8 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def crowd() -> WrittenModule:
-    """A package with something of everything."""
+def crowd() -> DagModule:
+    """Return a package with something of everything."""
     path = ("Package", "Outer", "Inner")
     one, two = other("Laden/Prüfen", path), mail("Laden/Prüfen ", path, subject="x" * 300)
     inner = Container(name="Inner", id="{inner}", path=path, executables=(one, two), constraints=(arrow(one, two),))
@@ -109,7 +109,7 @@ def crowd() -> WrittenModule:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts, texts, texts)
 def test_no_text_of_a_package_breaks_its_module_or_makes_it_untidy(name: str, text: str, value: str) -> None:
-    """Whatever a name, a body, a variable and an expression that cannot be read hold."""
+    """Names, texts, variables and unreadable expressions with any characters."""
     module = written(
         mail(name, subject=text, message_source=value, description=text),
         other(name + text),
@@ -123,10 +123,10 @@ def test_no_text_of_a_package_breaks_its_module_or_makes_it_untidy(name: str, te
 
 
 def test_every_package_becomes_a_tidy_module() -> None:
-    """Those that the reader is tested with, and one with something of everything."""
-    options = Options()
+    """The packages of the reader's tests, and one with something of everything."""
+    options = ConversionOptions()
     modules = [
-        write_package(read_package(path), Connections(options), options)
+        write_package(read_package(path), ConnectionRegistry(options), options)
         for path in PACKAGES
         if path.stem != "encrypted"
     ]
@@ -136,15 +136,15 @@ def test_every_package_becomes_a_tidy_module() -> None:
 
 
 def test_the_same_package_gives_the_same_bytes() -> None:
-    """However often, and in whatever process."""
+    """At every run and in every process."""
     assert crowd() == crowd()
 
 
-def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
-    """Not the account of a connection string, not a secret variable, not a sensitive parameter."""
+def test_no_secret_is_in_a_module_or_a_connection() -> None:
+    """Not the account of a connection string, a secret variable or a sensitive parameter."""
     relay = smtp("SmtpServer=mail.corp.example;UserName=joe;Password=hunter2;EnableSsl=True;")
-    options = Options()
-    connections = Connections(options)
+    options = ConversionOptions()
+    connections = ConnectionRegistry(options)
     content = package(
         mail(
             connection=relay,
@@ -163,10 +163,12 @@ def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
     )
     module = write_package(content, connections, options)
     everything = module.source + connections.to_json() + repr(module.findings) + repr(module.mails)
+    everything += repr(connections.connections)
     everything += "".join(one.ssis + one.became for each in module.mails for one in each.properties)
     assert "hunter" not in everything
     assert "joe" not in everything
-    assert "account-in-connection-manager" in codes(module.findings)
+    about = [finding for one in connections.connections for finding in one.findings]
+    assert "account-in-connection-manager" in codes(about)
     assert "param-without-value" in codes(module.findings)
 
 
@@ -189,7 +191,7 @@ def test_what_is_secret_stands_in_no_module_and_in_no_connection() -> None:
     ],
 )
 def test_an_account_in_a_mail_is_not_repeated(mail_of: dict[str, Any]) -> None:
-    """Neither one that is written in a text nor one that a variable holds under whatever name."""
+    """Whether a text contains it or a variable of any name."""
     names = ("SmtpPass", "Pw", "MAIL_PASS", "Kennwort")
     values = [
         variable("Db", "Data Source=x;User ID=hunter1"),
@@ -213,8 +215,8 @@ def test_an_account_in_a_mail_is_not_repeated(mail_of: dict[str, Any]) -> None:
         {"expressions": {"MessageSource": "@[User::Made]"}},
     ],
 )
-def test_a_mail_that_tells_a_password_is_kept_and_a_person_is_told(mail_of: dict[str, Any]) -> None:
-    """It is the author's text; but it stands in a file now, which the finding says without repeating it."""
+def test_a_mail_that_tells_a_password_is_kept_and_reported(mail_of: dict[str, Any]) -> None:
+    """It is the author's text. The finding does not repeat the password."""
     module = written(mail(**mail_of), variables=[variable("Greeting", "Password: Hunter2"), MADE])
     assert "Hunter2" in module.source
     assert "complete_me" not in module.source
@@ -224,8 +226,8 @@ def test_a_mail_that_tells_a_password_is_kept_and_a_person_is_told(mail_of: dict
     assert "Hunter2" not in found.text
 
 
-def test_a_mail_about_a_password_is_nobody_s_business() -> None:
-    """Neither a text nor an expression whose value is not known."""
+def test_a_mail_about_a_password_is_not_reported() -> None:
+    """Neither a text nor an expression whose value is unknown."""
     expressions = {"Subject": '"Password: " + @[$Package::Hint]'}
     hint = Parameter(name="Hint", value="", sensitive=False)
     module = written(mail(message_source="Password: see the vault", expressions=expressions), parameters=(hint,))
@@ -234,7 +236,7 @@ def test_a_mail_about_a_password_is_nobody_s_business() -> None:
 
 @pytest.mark.parametrize("text", ['"x;Password=hunter1;"', '"x;Pass" + "word=hunter1;"'])
 def test_an_account_in_a_condition_is_not_repeated(text: str) -> None:
-    """The task that stands for the condition fails until it is written."""
+    """The task of the condition fails until a person writes it."""
     one, two, text = other("a"), mail("b"), f"@[User::C] == {text}"
     arrows = [arrow(one, two, eval_op=EvalOp.EXPRESSION, expression=text)]
     module = written(one, two, arrows=arrows, variables=[variable("C", "x")])
@@ -244,32 +246,32 @@ def test_an_account_in_a_condition_is_not_repeated(text: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("Passed", "12"), ("BypassCount", "3"), ("Text", "user = the one who")])
-def test_what_is_no_account_is_a_param_with_its_value(name: str, value: str) -> None:
-    """A name or a text that only looks a little like one."""
+def test_a_harmless_variable_is_a_param_with_its_value(name: str, value: str) -> None:
+    """Although its name or its value looks a little like a secret."""
     module = written(mail(expressions={"Subject": f"@[User::{name}]"}), variables=[variable(name, value)])
     assert f'"{name}": "{value}"' in module.source
 
 
 def test_two_packages_of_one_name_are_two_files() -> None:
-    """Also where the names differ in case alone, which some file systems do not see."""
-    names, options = ModuleNames(), Options()
+    """Also if the names differ only in case, which some file systems ignore."""
+    dag_ids, options = DagIds(), ConversionOptions()
     made = [
-        write_package(package(mail(), name=name), Connections(options), options, names=names)
+        write_package(package(mail(), name=name), ConnectionRegistry(options), options, dag_ids=dag_ids)
         for name in ("Load", "load", "Load")
     ]
     assert [one.file_name for one in made] == ["Load.py", "load_2.py", "Load_3.py"]
     assert ["dag-id-taken" in codes(one.findings) for one in made] == [False, True, True]
 
 
-def test_of_packages_of_one_name_the_later_bear_their_project_s() -> None:
-    """A number would say nothing of which is which."""
-    names, options = ModuleNames(), Options()
+def test_a_second_package_of_one_name_gets_the_name_of_its_project() -> None:
+    """A number would not tell them apart."""
+    dag_ids, options = DagIds(), ConversionOptions()
     made = [
         write_package(
             package(mail(), name="Load"),
-            Connections(options),
+            ConnectionRegistry(options),
             options,
-            names=names,
+            dag_ids=dag_ids,
             project=Project(name=name, path=f"{name}/{name}.dtproj"),
         )
         for name in ("Sales", "Billing", "Billing")
@@ -278,7 +280,7 @@ def test_of_packages_of_one_name_the_later_bear_their_project_s() -> None:
 
 
 def test_a_package_whose_mails_are_all_disabled_has_no_dag() -> None:
-    """They are in the report all the same."""
+    """The report lists them all the same."""
     off = mail(disabled=True, disabled_because="Package")
     module = written(off)
     assert module.source == ""
@@ -286,7 +288,7 @@ def test_a_package_whose_mails_are_all_disabled_has_no_dag() -> None:
 
 
 def test_a_value_beside_an_expression_is_never_written() -> None:
-    """Neither where the expression is translated nor where it is not."""
+    """Whether the expression is translated or not."""
     stale = dict.fromkeys(
         ("from_line", "to_line", "cc_line", "bcc_line", "subject", "message_source"), "stale@x.example"
     )
@@ -304,16 +306,16 @@ def test_every_property_has_a_record_of_what_became_of_it() -> None:
     module = written(one, variables=[variable("X", "5")])
     (record,) = module.mails
     assert (record.became, record.connection) == ("task send_mail", "smtp_mail_corp_example")
-    fates = {each.property: each.how for each in record.properties}
+    fates = {each.property: each.status for each in record.properties}
     assert fates == {
-        "SmtpConnection": How.MAPPED,
-        "FromLine": How.KEPT,
-        "ToLine": How.KEPT,
-        "CCLine": How.DECISION,
-        "Subject": How.TRANSLATED,
-        "MessageSource": How.KEPT,
-        "Priority": How.MAPPED,
-        "FileAttachments": How.KEPT,
+        "SmtpConnection": PropertyStatus.MAPPED,
+        "FromLine": PropertyStatus.KEPT,
+        "ToLine": PropertyStatus.KEPT,
+        "CCLine": PropertyStatus.DECISION,
+        "Subject": PropertyStatus.TRANSLATED,
+        "MessageSource": PropertyStatus.KEPT,
+        "Priority": PropertyStatus.MAPPED,
+        "FileAttachments": PropertyStatus.KEPT,
     }
     (path,) = [each for each in module.findings if each.code == "unmapped-path"]
     assert path.severity is Severity.DECISION
@@ -321,7 +323,7 @@ def test_every_property_has_a_record_of_what_became_of_it() -> None:
 
 
 def test_only_params_that_a_template_uses_are_written_each_with_its_type() -> None:
-    """And one that is empty in the package is to be looked at."""
+    """One that is empty in the package needs a decision."""
     one = mail(expressions={"Subject": "(DT_WSTR, 9)@[User::N] + @[User::S] + (DT_WSTR, 9)@[User::B]"})
     variables = [variable("N", "7", 3), variable("S"), variable("B", "-1", 11), variable("Unused", "x")]
     module = written(one, variables=variables)
@@ -330,8 +332,8 @@ def test_only_params_that_a_template_uses_are_written_each_with_its_type() -> No
     assert [each.where for each in module.findings if each.code == "param-without-value"] == ["User::S"]
 
 
-def test_what_a_template_that_came_to_nothing_would_have_used_is_not_in_the_dag() -> None:
-    """Neither as a param nor in what is told."""
+def test_a_template_that_fails_leaves_no_params_and_no_findings_about_them() -> None:
+    """Neither of a property nor of a condition."""
     one = mail(expressions={"Subject": "@[User::Used] + @[User::Gone]", "Disable": "@[User::Used] == @[User::Gone]"})
     module = written(one, variables=[variable("Used")])
     assert "params" not in arguments(module, "DAG")[0]
@@ -340,9 +342,9 @@ def test_what_a_template_that_came_to_nothing_would_have_used_is_not_in_the_dag(
 
 
 def test_a_path_that_a_variable_holds_is_mapped_too() -> None:
-    """The folder in a variable, the name behind it."""
+    """The folder is in a variable, the file name in a literal."""
     one = mail(expressions={"FileAttachments": '@[User::Folder] + "\\\\a.csv"'})
-    options = Options(path_map=((r"\\srv\out", "/mnt/out"),))
+    options = ConversionOptions(path_map=((r"\\srv\out", "/mnt/out"),))
     module = written(one, variables=[variable("Folder", r"\\SRV\out\daily")], options=options)
     (dag,) = arguments(module, "DAG")
     assert dag["params"] == {"Folder": "/mnt/out/daily"}
@@ -350,8 +352,8 @@ def test_a_path_that_a_variable_holds_is_mapped_too() -> None:
     assert "unmapped-path" not in codes(module.findings)
 
 
-def test_a_variable_s_expression_sees_what_is_where_it_is_declared() -> None:
-    """Not an inner variable of the same name, which the task that uses it sees."""
+def test_a_variable_s_expression_is_bound_where_it_is_declared() -> None:
+    """Not to an inner variable of the same name in the scope of the task."""
     path = ("Package", "Box")
     inner = Variable(namespace="User", name="Who", value="inner", scope=path)
     told = mail("m", path, expressions={"Subject": "@[User::Who] + @[User::Built]", "SmtpConnection": "@[User::Cm]"})
@@ -373,15 +375,15 @@ def test_a_variable_s_expression_sees_what_is_where_it_is_declared() -> None:
     assert given["smtpcm_conn_id"] == "smtp_mail_corp_example"
 
 
-def test_variables_that_name_each_other_twice_do_not_grow_without_end() -> None:
-    """Twenty of them would be a million."""
+def test_inlining_is_limited() -> None:
+    """Twenty variables that each use another one twice would make a million."""
     values = [variable(f"V{one}", "", expression=f"@[User::V{one - 1}] + @[User::V{one - 1}]") for one in range(1, 20)]
     module = written(mail(expressions={"Subject": "@[User::V19]"}), variables=[variable("V0", "x"), *values])
     assert "complete_me.subject" in module.source
 
 
 def test_tasks_of_one_name_in_many_containers_have_their_own_ids() -> None:
-    """Within one container by a number, in another by the container's name before it; the SSIS name is shown."""
+    """A number within one container, the group's id in another; the SSIS name is the display name."""
     path = ("Package", "Box")
     box = Container(name="Box", id="{box}", path=path, executables=(mail("通知", path), mail("通知!", path)))
     module = written(mail("a/b"), mail("a b"), box)
@@ -394,7 +396,7 @@ def test_tasks_of_one_name_in_many_containers_have_their_own_ids() -> None:
 
 
 def test_handlers_reach_what_is_in_their_containers() -> None:
-    """A container's comes before the package's, and Propagate False keeps the package's away."""
+    """The container's comes before the package's, and Propagate = False suppresses the package's."""
     path = ("Package", "Box")
     for propagate, expected in ((None, ["on_error_inner", "on_error_outer"]), (False, ["on_error_inner"])):
         box = Container(
@@ -410,23 +412,23 @@ def test_handlers_reach_what_is_in_their_containers() -> None:
         assert found == expected
 
 
-def test_an_event_that_airflow_does_not_have_is_told() -> None:
+def test_an_event_that_airflow_does_not_have_is_reported() -> None:
     """Its mail is not in the DAG."""
     module = written(mail(), handlers=[on("OnProgress", mail("Progress", ("Package", "h")))])
     assert "event-without-callback" in codes(module.findings)
     assert "Progress" not in module.source.partition('"""\n\n')[2]
 
 
-def test_a_variable_that_is_no_text_is_no_message() -> None:
-    """SSIS fails there, so a person has to look."""
+def test_a_message_variable_that_is_not_a_string_is_reported() -> None:
+    """SSIS fails there."""
     one = mail(message_source_type=MessageSourceType.VARIABLE, message_source="User::N")
     assert "message-variable-no-text" in codes(written(one, variables=[variable("N", "1", 3)]).findings)
 
 
-def test_the_beginning_of_a_path_in_an_expression_is_mapped_too() -> None:
-    """Where a literal holds it and a variable the rest, in any case and with either slash."""
+def test_a_path_prefix_in_an_expression_is_mapped_too() -> None:
+    """A literal has the prefix and a variable the rest; in any case and with either slash."""
     attached = mail(expressions={"FileAttachments": r'"\\\\SRV\\Out\\" + @[User::Day] + ".csv|//srv/out/log.txt"'})
-    options = Options(path_map=((r"\\srv\out", "/mnt/out"),))
+    options = ConversionOptions(path_map=((r"\\srv\out", "/mnt/out"),))
 
     module = written(attached, options=options, variables=[variable("Day", "2026-11-25")])
 

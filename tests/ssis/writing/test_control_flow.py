@@ -1,6 +1,6 @@
-"""Whatever the flow and whatever fails in it: what runs in Airflow is what runs in SSIS.
+"""For any control flow and any failures: what runs in Airflow is what runs in SSIS.
 
-Both are played here by their rules, which is quick enough for many flows; `test_round_trip` runs some in Airflow.
+Both are simulated by their rules, fast enough for many flows; `test_round_trip` runs some in Airflow.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, PrecedenceConstraint
-from airflow_provider_smtpcm.ssis.writing.connections import Connections
-from airflow_provider_smtpcm.ssis.writing.field_writer import PathMap, Shared
-from airflow_provider_smtpcm.ssis.writing.flow import Flow
-from airflow_provider_smtpcm.ssis.writing.handlers import Callbacks, Handlers
-from airflow_provider_smtpcm.ssis.writing.outcome import Findings, Options
-from airflow_provider_smtpcm.ssis.writing.precedence import Node
-from airflow_provider_smtpcm.ssis.writing.source import variables
-from airflow_provider_smtpcm.ssis.writing.symbols import Names
+from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
+from airflow_provider_smtpcm.ssis.writing.conversion import Findings
+from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
+from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
+from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames
+from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
+from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
 from tests.ssis.writing.building import arrow, mail, package
 
 RAN_WELL, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"
@@ -28,7 +27,7 @@ RAN_WELL, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "up
 def flows(
     draw: st.DrawFn, path: tuple[str, ...] = ("Package",), deep: int = 2
 ) -> tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]]:
-    """Some tasks and containers with arrows that lead forward."""
+    """Draw tasks and containers, with constraints that lead forward."""
     count = draw(st.integers(1, 5 if deep == 2 else 3))
     executables: list[Executable] = []
     for number in range(count):
@@ -55,7 +54,7 @@ def flows(
 def ssis(
     executables: Sequence[Executable], arrows: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
 ) -> bool:
-    """Play a level by SSIS's rules; whether all went well. What sends a mail goes into `ran`, by its path."""
+    """Simulate a container by SSIS's rules; return whether it succeeded. Mails that are sent are added to `ran`."""
     well: dict[str, bool] = {}
     for one in executables:
         incoming = [each for each in arrows if each.after == one.id]
@@ -78,17 +77,17 @@ def ssis(
     return all(well.values())
 
 
-def airflow(nodes: Sequence[Node], fails: set[str]) -> set[str]:
-    """Play the nodes by Airflow's trigger rules; the ids of the mails that ran."""
-    tasks: dict[str, tuple[str, Node]] = {}
-    groups: dict[str, Node] = {}
+def airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
+    """Simulate the nodes by Airflow's trigger rules; return the ids of the mails that ran."""
+    tasks: dict[str, tuple[str, DagNode]] = {}
+    groups: dict[str, DagNode] = {}
     before: dict[str, set[str]] = {}
     _flatten(nodes, "", tasks, groups)
     for _, node in tasks.values():
-        before[node.name] = {name for each in node.before for name in _leaves(each, groups)}
+        before[node.variable] = {name for each in node.upstream for name in _leaves(each, groups)}
     for group in groups.values():
         inside = set(_names(group))
-        upstream = {name for each in group.before for name in _leaves(each, groups)}
+        upstream = {name for each in group.upstream for name in _leaves(each, groups)}
         for name in inside:
             if not before[name] & inside:
                 before[name] |= upstream
@@ -108,43 +107,45 @@ def airflow(nodes: Sequence[Node], fails: set[str]) -> set[str]:
     }
 
 
-def _arguments(node: Node) -> Sequence[object]:
+def _arguments(node: DagNode) -> Sequence[object]:
     return () if node.call is None else node.call.arguments
 
 
-def _flatten(nodes: Sequence[Node], path: str, tasks: dict[str, tuple[str, Node]], groups: dict[str, Node]) -> None:
+def _flatten(
+    nodes: Sequence[DagNode], path: str, tasks: dict[str, tuple[str, DagNode]], groups: dict[str, DagNode]
+) -> None:
     for node in nodes:
         if node.call is None:
             continue
         own = f"{path}/{node.call.arguments[0].value}"
-        if node.inside is None:
-            tasks[node.name] = own, node
+        if node.children is None:
+            tasks[node.variable] = own, node
         else:
-            groups[node.name] = node
-            _flatten(node.inside, own, tasks, groups)
+            groups[node.variable] = node
+            _flatten(node.children, own, tasks, groups)
 
 
-def _names(group: Node) -> list[str]:
+def _names(group: DagNode) -> list[str]:
     return [
         name
-        for node in group.inside or ()
+        for node in group.children or ()
         if node.call is not None
-        for name in (_names(node) if node.inside is not None else [node.name])
+        for name in (_names(node) if node.children is not None else [node.variable])
     ]
 
 
-def _leaves(name: str, groups: Mapping[str, Node]) -> list[str]:
+def _leaves(name: str, groups: Mapping[str, DagNode]) -> list[str]:
     if name not in groups:
         return [name]
     names = _names(groups[name])
     followed: set[str] = set()
 
-    def follow(nodes: Sequence[Node]) -> None:
+    def follow(nodes: Sequence[DagNode]) -> None:
         for node in nodes:
-            followed.update(leaf for each in node.before for leaf in _leaves(each, groups))
-            follow(node.inside or ())
+            followed.update(leaf for each in node.upstream for leaf in _leaves(each, groups))
+            follow(node.children or ())
 
-    follow(groups[name].inside or ())
+    follow(groups[name].children or ())
     return [each for each in names if each not in followed]
 
 
@@ -178,18 +179,19 @@ def _state(rule: str, found: Sequence[str]) -> str:  # noqa: PLR0911 - one for e
 def test_what_runs_in_airflow_is_what_runs_in_ssis(
     flow: tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]], data: st.DataObject
 ) -> None:
-    """Each mail of it, whichever of them fail."""
+    """Every mail, whichever of them fail."""
     executables, arrows = flow
     content = package(*executables, arrows=arrows)
     findings = Findings()
-    shared = Shared(
-        names=Names(package=content, project=None, findings=findings),
-        connections=Connections(Options()),
+    context = WritingContext(
+        symbols=SymbolTable(package=content, project=None, findings=findings),
         paths=PathMap(()),
         findings=findings,
+        conn_id_of=lambda connection: connection.name,
     )
-    unique = variables()
-    nodes = Flow(shared, unique, Handlers(shared, unique)).level(content.root, {}, Callbacks(), may_not_run=False)
+    unique = UniqueNames.for_variables()
+    writer = ControlFlowWriter(context, unique, EventHandlerWriter(context, unique))
+    nodes = writer.convert(content.root, {}, Callbacks(), may_be_skipped=False)
     everybody = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
     fails = data.draw(st.sets(st.sampled_from(everybody))) if everybody else set()
     ran: set[str] = set()

@@ -1,4 +1,4 @@
-"""`report.json`: one object, whole, with the fields that the documents promise."""
+"""`report.json`: one object with exactly the fields that are documented."""
 
 from __future__ import annotations
 
@@ -8,50 +8,49 @@ import re
 from typing import Any
 
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.report import machine
-from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Unreadable
+from airflow_provider_smtpcm.ssis.report.entries import ImportResult, PackageEntry, PackageStatus, UnreadableFile
+from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from tests.documents.pages import DOCS, table_after
 from tests.ssis.report.entries import connection, finding, package, totals_of
 
 
 def written(entries: list[PackageEntry]) -> dict[str, Any]:
-    """Write it, and read it back."""
+    """Write a report and parse it."""
     to = io.StringIO()
-    machine.write(
-        to,
-        packages=map(machine.package_line, entries),
+    result = ImportResult(
         totals=totals_of(entries),
-        connections=[connection()],
-        unreadable=[Unreadable(source="x.dtsx", message="x.dtsx is empty.", remedy="Look.")],
+        connections=(connection(),),
+        unreadable=[UnreadableFile(source="x.dtsx", message="x.dtsx is empty.", remedy="Look.")],
         copies=[("bin/1.dtsx", "1.dtsx")],
         left_over=["dags/old.py"],
         findings=[finding()],
     )
+    write_json_report(to, result, map(package_line, entries))
     report: dict[str, Any] = json.loads(to.getvalue())
     return report
 
 
-def test_an_account_does_not_get_into_it() -> None:
-    """From no text of a package."""
+def test_no_credentials_are_in_it() -> None:
+    """From any text of a package."""
     text = "SmtpServer=mail.corp.example;UserName=svc-etl;Password=hush1;"
     assert "hush1" not in json.dumps(written([package(text=text)]))
 
 
-def test_half_a_character_does_not_make_it_unreadable() -> None:
-    """It is UTF-8 for everybody."""
+def test_a_surrogate_does_not_make_it_unreadable() -> None:
+    """It is valid UTF-8."""
     json.dumps(written([package(text="a\udcffb")]), ensure_ascii=False).encode()
 
 
-def test_no_package_at_all_is_a_whole_report_too() -> None:
-    """With zeros."""
+def test_an_import_without_packages_has_a_complete_report() -> None:
+    """The counts are zero."""
     report = written([])
     assert report["packages"] == []
     assert report["counts"]["packages"] == 0
 
 
 def test_every_package_is_in_it_with_what_became_of_it() -> None:
-    """And the counts are those of the packages."""
-    report = written([package(1), package(2, status=Status.CONVERTED), package(3, status=Status.NO_MAIL)])
+    """The counts match the packages."""
+    report = written([package(1), package(2, status=PackageStatus.CONVERTED), package(3, status=PackageStatus.NO_MAIL)])
     assert [one["status"] for one in report["packages"]] == ["decide", "converted", "no mail"]
     assert (report["counts"]["packages"], report["counts"]["decide"], report["counts"]["mails"]) == (3, 1, 3)
     assert report["counts"]["findings"] == {"note": 1, "decision": 1, "error": 0}
@@ -62,7 +61,7 @@ def test_every_package_is_in_it_with_what_became_of_it() -> None:
 
 
 def test_the_documents_have_a_row_for_every_field() -> None:
-    """And none that it lacks."""
+    """And for no other."""
     report = written([package()])
     fields = set(report) | {f"counts.{name}" for name in report["counts"]}
     for name in ("packages", "connections"):

@@ -1,4 +1,4 @@
-"""`report.html`: one page, all of it in the file, and no text of a package is anything but text in it."""
+"""`report.html`: one page without external resources, on which no text of a package becomes markup."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.report import page
-from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, Status, Totals, Unreadable
-from airflow_provider_smtpcm.ssis.report.page import package_section
+from airflow_provider_smtpcm.ssis.report.entries import (
+    ImportResult,
+    PackageEntry,
+    PackageStatus,
+    Totals,
+    UnreadableFile,
+)
+from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from tests.integration.browser import CHROMIUM, FLAGS
 from tests.integration.system_packages import skip_for_want_of
 from tests.ssis.report.entries import connection, finding, package, totals_of
@@ -28,24 +33,23 @@ HOSTILE = (
 
 
 def written(entries: list[PackageEntry], *, text: str = "mail.corp.example", totals: Totals | None = None) -> str:
-    """The page; `text` stands wherever words of others stand that are no package's."""
+    """Return the page; `text` is in every place that can contain a foreign text outside of the packages."""
     to = io.StringIO()
-    page.write(
-        to,
-        sections=map(package_section, entries),
+    result = ImportResult(
         totals=totals or totals_of(entries),
-        connections=[connection(text)],
-        unreadable=[Unreadable(source=text, message=text, remedy=text)],
+        connections=(connection(text),),
+        unreadable=[UnreadableFile(source=text, message=text, remedy=text)],
         copies=[(text, text)],
         left_over=[text],
         findings=[finding(text)],
         without_mail=[text],
     )
+    write_html_report(to, result, map(package_section, entries))
     return to.getvalue()
 
 
 class Seen(HTMLParser):
-    """What a browser would make of it."""
+    """The elements, attributes and texts that a browser would see."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -63,42 +67,42 @@ class Seen(HTMLParser):
 
 
 def test_no_text_of_a_package_becomes_an_element() -> None:
-    """Wherever it stands."""
+    """In any place."""
     plain, hostile = Seen(written([package(text="x")], text="x")), Seen(written([package(text=HOSTILE)], text=HOSTILE))
     assert hostile.elements == plain.elements
     assert hostile.attributes == plain.attributes
     assert HOSTILE in hostile.text
 
 
-def test_an_account_does_not_get_onto_it() -> None:
-    """From no text."""
+def test_no_credentials_are_on_the_page() -> None:
+    """From any text."""
     text = "UserName=svc-etl;Password=hush1;"
     assert "hush1" not in written([package(text=text)], text=text)
 
 
-def test_a_body_that_nobody_would_read_to_its_end_is_cut() -> None:
-    """The DAG has all of it."""
+def test_a_very_long_text_is_cut() -> None:
+    """The DAG contains all of it."""
     html = written([package(text="x" * 100_000)])
     assert "(100,000 characters)" in html
 
 
-def test_it_asks_nobody_for_anything() -> None:
-    """No address outside of itself, and the browser is told to load nothing."""
+def test_the_page_loads_nothing() -> None:
+    """It has no external address, and a policy that forbids loading."""
     html = written([package()])
     assert re.findall(r'(?:src|href)="(?!#|data:,")', html) == []
     assert "url(" not in html
     assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in html
 
 
-def test_an_import_that_was_stopped_says_so() -> None:
-    """In its head."""
+def test_an_interrupted_import_is_marked() -> None:
+    """In the header."""
     totals = Totals(interrupted=True)
     assert "was stopped before its end" in written([], totals=totals)
     assert "was stopped before its end" not in written([])
 
 
-def test_what_was_found_is_told_with_what_became_of_it() -> None:
-    """Original and result beside each other, and what to do."""
+def test_each_property_is_shown_with_what_became_of_it() -> None:
+    """The original next to the result, with the remedies."""
     seen = Seen(written([package()])).text
     for words in (
         "Load of {{ ds }}",
@@ -111,10 +115,13 @@ def test_what_was_found_is_told_with_what_became_of_it() -> None:
         assert words in seen
 
 
-def test_a_finding_leads_to_the_packages_that_have_it() -> None:
-    """To the first ones; the others are found by the search."""
+def test_a_finding_links_to_packages_that_have_it() -> None:
+    """To the first ones; the search finds the others."""
     without = PackageEntry(
-        source="/packages/quiet.dtsx", name="Quiet", status=Status.NO_MAIL, findings=(finding(severity=Severity.NOTE),)
+        source="/packages/quiet.dtsx",
+        name="Quiet",
+        status=PackageStatus.NO_MAIL,
+        findings=(finding(severity=Severity.NOTE),),
     )
     html = written([without, *(package(number, text=HOSTILE if number == 1 else "Load") for number in range(1, 6))])
     table = html[html.index("<h2>Findings</h2>") : html.index('<h2 id="connections">')]
@@ -126,7 +133,7 @@ def test_a_finding_leads_to_the_packages_that_have_it() -> None:
     assert "and 2 more" in table
 
 
-def test_what_is_to_be_run_works_on_every_airflow() -> None:
+def test_the_commands_on_the_page_work_on_every_airflow() -> None:
     """On 3.1 there is no `airflow smtpcm`."""
     totals = totals_of([package()])
     totals.connections = 1
@@ -136,7 +143,7 @@ def test_what_is_to_be_run_works_on_every_airflow() -> None:
 
 
 def test_many_packages_are_never_in_memory_together() -> None:
-    """A section is gone when the next one comes."""
+    """One section at a time."""
 
     class Nowhere(io.StringIO):
         def write(self, text: str) -> int:
@@ -145,16 +152,10 @@ def test_many_packages_are_never_in_memory_together() -> None:
     text = "x" * 2_000
     tracemalloc.start()
     try:
-        page.write(
+        write_html_report(
             Nowhere(),
-            sections=(package_section(package(number, text=text)) for number in range(2_000)),
-            totals=totals_of([package()]),
-            connections=[],
-            unreadable=[],
-            copies=[],
-            left_over=[],
-            findings=[],
-            without_mail=[],
+            ImportResult(totals=totals_of([package()])),
+            (package_section(package(number, text=text)) for number in range(2_000)),
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -164,7 +165,7 @@ def test_many_packages_are_never_in_memory_together() -> None:
 
 @contextmanager
 def browser_page(path: Path, *, scheme: str = "light", width: int = 1280, scripts: bool = True) -> Iterator[Page]:
-    """The file in a browser that must have nothing to complain of."""
+    """Open the file in a browser; an error on its console fails the test."""
     if shutil.which(CHROMIUM) is None:
         skip_for_want_of(CHROMIUM)
     with sync_playwright() as playwright:
@@ -188,11 +189,13 @@ def browser_page(path: Path, *, scheme: str = "light", width: int = 1280, script
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """500 packages, of which every tenth needs a decision."""
+    """A report of 500 packages, of which every tenth needs a decision."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     entries = [
         package(
-            number, status=Status.CONVERTED if number % 10 else Status.DECIDE, text=HOSTILE if number == 7 else "Load"
+            number,
+            status=PackageStatus.CONVERTED if number % 10 else PackageStatus.DECIDE,
+            text=HOSTILE if number == 7 else "Load",
         )
         for number in range(500)
     ]
@@ -201,8 +204,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_it_begins_with_what_is_to_be_decided_and_finds_a_package_by_its_words(report: Path) -> None:
-    """And no word of a package is run."""
+def test_it_starts_with_the_decisions_and_finds_a_package_by_its_words(report: Path) -> None:
+    """And no text of a package is executed."""
     with browser_page(report) as opened:
         visible = opened.locator(".package:visible")
         assert visible.count() == 50
@@ -216,7 +219,7 @@ def test_it_begins_with_what_is_to_be_decided_and_finds_a_package_by_its_words(r
 
 @pytest.mark.slow
 def test_a_link_to_a_package_that_the_filter_hides_shows_it(report: Path) -> None:
-    """Opened, in whatever state the page was."""
+    """The section is opened, whatever the filter and the search are."""
     with browser_page(report) as opened:
         opened.get_by_text("Converted 450").click()
         opened.get_by_role("searchbox").fill("nothing like it")
@@ -226,7 +229,7 @@ def test_a_link_to_a_package_that_the_filter_hides_shows_it(report: Path) -> Non
 
 @pytest.mark.slow
 def test_its_filter_works_without_a_script(report: Path) -> None:
-    """For those whose mail program or policy lets none run."""
+    """Some mail programs and policies block scripts."""
     with browser_page(report, scripts=False) as opened:
         assert opened.locator(".package:visible").count() == 50
         opened.get_by_text("Converted 450").click()
@@ -236,8 +239,8 @@ def test_its_filter_works_without_a_script(report: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_on_a_phone_and_at_night(report: Path, scheme: str) -> None:
-    """Nothing is wider than the screen, and the ink is not the colour of the paper."""
+def test_it_is_readable_on_a_phone_and_in_dark_mode(report: Path, scheme: str) -> None:
+    """Nothing is wider than the screen, and text and background differ enough."""
     with browser_page(report, scheme=scheme, width=390) as opened:
         opened.locator(".package:visible summary").first.click()
         assert opened.evaluate("document.documentElement.scrollWidth") == 390

@@ -1,17 +1,17 @@
-"""Paths of Windows on a worker."""
+"""Windows paths on a worker."""
 
 from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.writing.field_writer import PathMap, is_windows
+from airflow_provider_smtpcm.ssis.writing.templates import PathMap, is_windows_path
 
 MAP = PathMap([(r"\\srv\share", "/mnt/share"), ("D:\\", "/data/"), (r"\\srv\share\deep", "/deep"), ("e:", "/e")])
 
 
 @pytest.mark.parametrize("path", [r"\\srv\share2\a", r"C:\a", "a.txt", "/mnt/share/a", ""])
-def test_what_begins_otherwise_is_not_mapped(path: str) -> None:
-    """A beginning ends where a folder ends."""
+def test_a_path_with_another_prefix_is_not_mapped(path: str) -> None:
+    """A prefix ends where a folder ends."""
     assert MAP.map(path) is None
 
 
@@ -27,12 +27,12 @@ def test_what_begins_otherwise_is_not_mapped(path: str) -> None:
         (r"\\srv\share", "/mnt/share"),
     ],
 )
-def test_the_longest_beginning_wins_in_any_case_with_either_slash(path: str, expected: str) -> None:
-    """What stands behind it keeps its case."""
+def test_the_longest_prefix_wins_in_any_case_with_either_slash(path: str, expected: str) -> None:
+    """The rest of the path keeps its case."""
     assert MAP.map(path) == expected
 
 
 @pytest.mark.parametrize(("path", "expected"), [(r"\\s\x", True), ("c:/x", True), ("c:x", False), ("mailto:a", False)])
-def test_an_absolute_path_of_windows_is_known(path: str, *, expected: bool) -> None:
+def test_an_absolute_windows_path_is_recognized(path: str, *, expected: bool) -> None:
     """By its drive or its server."""
-    assert is_windows(path) is expected
+    assert is_windows_path(path) is expected

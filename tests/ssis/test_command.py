@@ -1,4 +1,4 @@
-"""`import-ssis` as a person runs it: on a few packages, on a whole company's, and on what is none."""
+"""`import-ssis` from the command line: on one package, on hundreds, and on files that are not packages."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis import command
-from airflow_provider_smtpcm.ssis.import_packages import Converted, make_converter
+from airflow_provider_smtpcm.ssis.import_packages import ConvertedPackage, PackageConverter
 from airflow_provider_smtpcm.ssis.model import Package, Project
 from airflow_provider_smtpcm.ssis.reading import discovery
 from airflow_provider_smtpcm.ssis.reading.packages import ReadOptions, build_package
 from airflow_provider_smtpcm.ssis.reading.xml import Element
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from benchmarks.ssis_spoilt import spoil
 from benchmarks.ssis_tree import make_tree
 from tests.documents.pages import DOCS, blocks_of
@@ -37,7 +37,7 @@ DECIDED = ("--windows-auth", "keep", "--map-path", r"\\files\loads=/srv/loads")
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """A folder with the package of the page in it."""
+    """A folder with the package of the documentation."""
     folder = tmp_path / "packages"
     folder.mkdir()
     (folder / "load.dtsx").write_text(LOAD, encoding="utf-8")
@@ -45,7 +45,7 @@ def packages(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command, as a process of its own."""
+    """Run the command in a process of its own."""
     words = [*PROGRAM, "import-ssis", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
@@ -55,8 +55,8 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     [
         ([], "required: PATH, --out"),
         (["x.dtsx"], "required: --out"),
-        (["x.dtsx", "--out", "o", "--windows-auth", "none"], "give keep, anonymous"),
-        (["x.dtsx", "--out", "o", "--windows-auth", "anonymous="], "give keep, anonymous"),
+        (["x.dtsx", "--out", "o", "--windows-auth", "none"], "say keep, anonymous"),
+        (["x.dtsx", "--out", "o", "--windows-auth", "anonymous="], "say keep, anonymous"),
         (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads"], r"write it as '\\server\share=/mnt/share'"),
         (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads=loads"], "write it as"),
     ],
@@ -72,8 +72,8 @@ def test_wrong_arguments_are_explained(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<html/>", b"\0" * 100])
-def test_where_nothing_can_be_read_nothing_is_written_but_the_reason(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is not there, and one that is no package."""
+def test_without_a_readable_package_only_the_reason_is_given(tmp_path: Path, content: bytes | None) -> None:
+    """A missing file, and files that are not packages."""
     path = tmp_path / "x.dtsx"
     if content is not None:
         path.write_bytes(content)
@@ -85,21 +85,21 @@ def test_where_nothing_can_be_read_nothing_is_written_but_the_reason(tmp_path: P
 
 
 def test_paths_that_overlap_are_read_once(packages: Path, tmp_path: Path) -> None:
-    """A package, its folder, and the folder once more; and nobody is told that there is nothing in it."""
+    """A package, its folder, and the folder again, which is not reported as empty."""
     ended = run(packages / "load.dtsx", packages, packages, "--out", tmp_path / "out", *DECIDED)
     assert ended.returncode == 0, ended.stdout
     assert "1  package read" in ended.stdout
 
 
-def test_a_folder_without_packages_is_told(tmp_path: Path) -> None:
-    """The wrong folder is the commonest mistake."""
+def test_a_folder_without_packages_is_reported(tmp_path: Path) -> None:
+    """The wrong folder is the most common mistake."""
     ended = run(tmp_path, "--out", tmp_path / "out")
     assert ended.returncode == 2
     assert "holds no SSIS package" in ended.stdout
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(packages: Path, tmp_path: Path) -> None:
-    """With what to do."""
+def test_a_folder_that_cannot_be_written_is_reported_on_one_line(packages: Path, tmp_path: Path) -> None:
+    """With the remedy."""
     (tmp_path / "file").write_text("a file")
     ended = run(packages, "--out", tmp_path / "file")
     assert ended.returncode == 2
@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(packages: Path, tmp
 
 
 def test_an_account_in_a_connection_string_is_written_nowhere(packages: Path, tmp_path: Path) -> None:
-    """Neither into a DAG, nor into the connections, nor into a report, nor onto the terminal."""
+    """Not in a DAG, the connections, a report or the terminal."""
     text = LOAD.replace("EnableSsl=True;", "EnableSsl=True;UserName=svc-etl;Password=hush1;")
     assert text != LOAD
     (packages / "load.dtsx").write_text(text, encoding="utf-8")
@@ -119,8 +119,8 @@ def test_an_account_in_a_connection_string_is_written_nowhere(packages: Path, tm
     assert "hush1" not in written + ended.stdout + ended.stderr
 
 
-def test_a_reference_that_leads_nowhere_needs_a_person(packages: Path, tmp_path: Path) -> None:
-    """Exit status 3, and the finding on the terminal."""
+def test_a_dangling_reference_needs_attention(packages: Path, tmp_path: Path) -> None:
+    """Exit status 3, and the finding is printed."""
     text = re.sub(r'SMTPServer="[^"]*"', 'SMTPServer="{00000000-0000-0000-0000-000000000000}"', LOAD)
     (packages / "load.dtsx").write_text(text, encoding="utf-8")
     ended = run(packages, "--out", tmp_path / "out")
@@ -128,8 +128,8 @@ def test_a_reference_that_leads_nowhere_needs_a_person(packages: Path, tmp_path:
     assert "dangling-connection-manager" in ended.stdout
 
 
-def test_what_a_person_has_decided_on_the_command_line_is_asked_no_more(packages: Path, tmp_path: Path) -> None:
-    """And before, it is: about Windows Authentication, and where a Windows path is on a worker."""
+def test_an_option_answers_the_question_of_its_finding(packages: Path, tmp_path: Path) -> None:
+    """Without the options, Windows Authentication and a Windows path need a decision."""
     asked = run(packages, "--out", tmp_path / "1")
     assert asked.returncode == 3
     assert {"windows-auth-kept", "unmapped-path"} <= set(asked.stdout.split())
@@ -143,7 +143,7 @@ def test_what_a_person_has_decided_on_the_command_line_is_asked_no_more(packages
 
 
 def test_a_package_becomes_a_dag_a_connection_and_a_report(packages: Path, tmp_path: Path) -> None:
-    """The summary says where they are; a second run changes nothing."""
+    """The summary names the files; a second run changes nothing."""
     out = tmp_path / "out"
     first = run(packages, "--out", out, *DECIDED)
     assert (first.returncode, first.stderr) == (0, "")
@@ -155,8 +155,8 @@ def test_a_package_becomes_a_dag_a_connection_and_a_report(packages: Path, tmp_p
     assert {name: (out / name).read_bytes() for name in files} == texts
 
 
-def test_for_machines_there_is_one_object(packages: Path, tmp_path: Path) -> None:
-    """And nothing beside it."""
+def test_with_json_the_output_is_one_object(packages: Path, tmp_path: Path) -> None:
+    """And nothing else."""
     (packages / "broken.dtsx").write_bytes(b"")
     ended = run(packages, "--out", tmp_path / "out", "--json")
     summary = json.loads(ended.stdout)
@@ -166,7 +166,7 @@ def test_for_machines_there_is_one_object(packages: Path, tmp_path: Path) -> Non
     assert json.loads(Path(summary["report"]).read_text(encoding="utf-8"))["counts"] == summary["counts"]
 
 
-def test_who_reads_no_further_breaks_nothing(packages: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(packages: Path, tmp_path: Path) -> None:
     """As in `... | head -0`."""
     read, write = os.pipe()
     os.close(read)
@@ -177,8 +177,8 @@ def test_who_reads_no_further_breaks_nothing(packages: Path, tmp_path: Path) -> 
     assert (tmp_path / "out/report.html").exists()
 
 
-def test_progress_is_shown_on_a_terminal_and_wiped_out(packages: Path, tmp_path: Path) -> None:
-    """On standard error; elsewhere there is none, which the tests above hold."""
+def test_progress_is_shown_on_a_terminal_and_cleared(packages: Path, tmp_path: Path) -> None:
+    """On standard error; the tests above show that there is none without a terminal."""
     ours, theirs = pty.openpty()
     words = [*PROGRAM, "import-ssis", str(packages), "--out", str(tmp_path / "out"), *DECIDED]
     ended = subprocess.run(words, stdout=subprocess.PIPE, stderr=theirs, check=False)
@@ -191,10 +191,10 @@ def test_progress_is_shown_on_a_terminal_and_wiped_out(packages: Path, tmp_path:
     assert b"\r" not in ended.stdout
 
 
-def test_a_package_at_which_the_reading_fails_stops_no_other(
+def test_an_internal_error_of_the_reader_in_one_package_stops_no_other(
     many_packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is named, with a request to report it."""
+    """The package is named, with a request to report the error."""
 
     def breaking(root: Element, path: str, options: ReadOptions) -> Package:
         if "load 1" in path:
@@ -209,25 +209,22 @@ def test_a_package_at_which_the_reading_fails_stops_no_other(
     assert sorted(path.name for path in (tmp_path / "out/dags").iterdir()) == ["load_0.py", "load_2.py"]
 
 
-class _Impatient:
-    """A converter at which somebody presses Ctrl-C."""
+class _Interrupted(PackageConverter):
+    """A converter that receives SIGINT at each package."""
 
-    def __init__(self, times: int, **options: Any) -> None:
-        self._converter = make_converter(**options)
+    def __init__(self, times: int, options: ConversionOptions) -> None:
+        super().__init__(options)
         self._times = times
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._converter, name)
-
-    def package(self, package: Package, project: Project | None) -> Converted:
+    def convert(self, package: Package, project: Project | None) -> ConvertedPackage:
         for _ in range(self._times):
             signal.raise_signal(signal.SIGINT)
-        return self._converter.package(package, project)
+        return super().convert(package, project)
 
 
 @pytest.fixture
 def many_packages(tmp_path: Path) -> Path:
-    """Three, all with mail."""
+    """A folder with three packages, all with mail."""
     folder = tmp_path / "packages"
     folder.mkdir()
     for number in range(3):
@@ -237,11 +234,11 @@ def many_packages(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_leaves_whole_files_and_says_what_was_done(
+def test_ctrl_c_leaves_complete_files(
     times: int, many_packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Once: the package in work is finished, and the report tells of it. Twice: at once."""
-    monkeypatch.setattr(command, "make_converter", lambda **options: _Impatient(times, **options))
+    """After the first, the current package is finished and the reports are written. The second stops at once."""
+    monkeypatch.setattr(command, "PackageConverter", lambda options: _Interrupted(times, options))
     before = signal.getsignal(signal.SIGINT)
     assert main(["import-ssis", str(many_packages), "--out", str(tmp_path / "out")]) == 130
     assert signal.getsignal(signal.SIGINT) is before
@@ -259,7 +256,7 @@ def test_ctrl_c_leaves_whole_files_and_says_what_was_done(
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
 def wild(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """500 packages of all formats and their builds, of which half were changed at random, cut, or never were any."""
+    """500 packages of all formats with their builds; half of them are changed at random, truncated or not packages."""
     folder = tmp_path_factory.mktemp("wild")
     chance = random.Random(request.param)  # noqa: S311
     for path in make_tree(folder, 500, seed=request.param, with_mail=0.6, big=2).files:
@@ -279,8 +276,8 @@ sys.exit(status)
 
 
 @pytest.mark.slow
-def test_whatever_lies_in_a_tree_is_told_or_converted(wild: Path, tmp_path: Path) -> None:
-    """No traceback, no package at which the importer fails, bounded memory; and every DAG is Python."""
+def test_every_file_of_a_tree_is_converted_or_reported(wild: Path, tmp_path: Path) -> None:
+    """No traceback, no internal error, bounded memory; and every DAG is valid Python."""
     out = tmp_path / "out"
     words = [sys.executable, "-c", _MEASURED, "import-ssis", str(wild), "--out", str(out), "--json"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -305,7 +302,7 @@ def test_whatever_lies_in_a_tree_is_told_or_converted(wild: Path, tmp_path: Path
 
 
 def test_the_output_is_not_read_as_input(packages: Path) -> None:
-    """Who writes into the folder that he reads finds the same the next time."""
+    """An output folder within the input folder changes nothing at the next run."""
     first = run(packages, "--out", packages / "airflow", *DECIDED)
     assert first.returncode == 0
     assert run(packages, "--out", packages / "airflow", *DECIDED).stdout == first.stdout

@@ -1,0 +1,341 @@
+"""`report.html`: what became of every package, for a person, on one page that loads nothing else.
+
+A section for each package is written as the import goes; the page is put together at the end.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO
+
+from airflow_provider_smtpcm.ssis.model import Finding, Severity
+from airflow_provider_smtpcm.ssis.report.entries import (
+    FINDING_MEANINGS,
+    GENERATOR,
+    MAX_NAMED,
+    ConnectionEntry,
+    ImportResult,
+    PackageEntry,
+    PackageStatus,
+    Totals,
+    UnreadableFile,
+    count_noun,
+    plural,
+)
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+
+_STATUS_LABELS = {
+    PackageStatus.CONVERTED: "Converted",
+    PackageStatus.DECIDE: "To decide",
+    PackageStatus.FAILED: "Failed",
+}
+_BY_URGENCY = (Severity.ERROR, Severity.DECISION, Severity.NOTE)
+_BADGES = {"decide": "to decide", "decision": "to decide"}
+_MAX_CODES = 200
+_MAX_VALUE = 4_000  # characters of a property, such as a mail's text; the DAG has all of it
+
+
+def write_html_report(to: IO[str], result: ImportResult, sections: Iterable[str]) -> None:
+    """Write the page.
+
+    Args:
+        sections: from `package_section`, in pieces of any size; one at a time is in memory.
+    """
+    totals = result.totals
+    style, script = (
+        Path(__file__).with_name(f"html_report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
+    )
+    # If a text of a package ever escaped its element, the browser would still neither run nor load it.
+    policy = f"default-src 'none'; img-src data:; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'"
+    to.write(
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>SSIS import</title>\n<link rel="icon" href="data:,">\n<style>{style}</style>\n</head>\n<body>\n'
+    )
+    to.write(_header(totals) + "<main>\n" + _next_steps(totals))
+    to.write(_import_findings(result.findings) + _codes_table(totals))
+    to.write(_connections_table(result.connections) + _unreadable_table(result.unreadable))
+    to.write('<h2 id="packages">Packages</h2>\n' + (_filter_form(totals) if totals.with_mail else ""))
+    if not totals.with_mail:
+        to.write('<p class="soft">No package contains a Send Mail task.</p>\n')
+    for section in sections:
+        to.write(section)
+    without_mail, left_over = len(result.without_mail), len(result.left_over)
+    to.write(
+        _list("without-mail", f"{count_noun(without_mail, 'package')} without a Send Mail task", result.without_mail)
+    )
+    copies = [f"{source} is a copy of {original}" for source, original in result.copies]
+    to.write(_list("copies", f"{count_noun(len(copies), 'copy')} of packages, not converted again", copies))
+    to.write(
+        _list(
+            "left-over",
+            f"{count_noun(left_over, 'file')} of an earlier import that this one did not write",
+            result.left_over,
+        )
+    )
+    to.write(f"<footer>{_escape(GENERATOR)}, <code>import-ssis</code></footer>\n</main>\n")
+    to.write(f"<script>{script}</script>\n</body>\n</html>\n" if totals.with_mail else "</body>\n</html>\n")
+
+
+def package_section(entry: PackageEntry) -> str:
+    """Return the section of one package: what was found, and what became of every property; it starts collapsed."""
+    counts = [count_noun(len(entry.mails), "mail")]
+    for severity, noun in ((Severity.ERROR, "error"), (Severity.DECISION, "decision")):
+        if count := sum(finding.severity is severity for finding in entry.findings):
+            counts.append(count_noun(count, noun))
+    head = (
+        f'<details class="package {_css_class(entry.status)}" id="{_anchor(entry.source)}"><summary>'
+        f"{_badge(entry.status)} <b>{_escape(entry.name)}</b> "
+        f'<span class="path">{_escape(entry.source)}</span> '
+        f'<span class="count">{", ".join(counts)}</span></summary>\n<div>\n'
+    )
+    mails = "".join(_mail(mail) for mail in entry.mails)
+    return head + _dag_line(entry) + _findings_list(entry.findings) + mails + "</div></details>\n"
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _anchor(source: str) -> str:
+    """Return the id of a package's section; a source may contain characters that an id cannot."""
+    return f"package-{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def _escape(text: str) -> str:
+    """Return a text of a package for the page."""
+    return html.escape(sanitize(text))
+
+
+def _css_class(word: str) -> str:
+    return word.replace(" ", "-")
+
+
+def _badge(word: str) -> str:
+    """Return a status, a severity or an event as a colored label."""
+    return f'<span class="badge {html.escape(_css_class(word))}">{html.escape(_BADGES.get(word, word))}</span>'
+
+
+# --- The parts of the page, in order.
+
+
+def _header(totals: Totals) -> str:
+    tiles = [
+        f'<div class="tile {status}"><b>{count:,}</b><span>{plural(count, "package")} {label.lower()}</span></div>'
+        for status, label in _STATUS_LABELS.items()
+        for count in [totals.statuses[status]]
+    ]
+    tiles += [
+        f'<div class="tile"><b>{count:,}</b><span>{plural(count, noun)}{rest}</span></div>'
+        for count, noun, rest in (
+            (totals.statuses[PackageStatus.NO_MAIL], "package", " without mail"),
+            (totals.connections, "connection", ""),
+            (totals.connections_to_decide, "connection", " to decide"),
+            (totals.unreadable, "file", " could not be read"),
+            (totals.copies, "copy", ""),
+        )
+        if count
+    ]
+    interrupted = ""
+    if totals.interrupted:
+        interrupted = (
+            '<div class="panel warning">The import was stopped before its end. This report covers what was done until '
+            "then.</div>"
+        )
+    return (
+        "<header><div>\n<h1>SSIS import</h1>\n"
+        f'<p class="soft">{count_noun(totals.packages, "package")} read, {totals.with_mail:,} with mail; '
+        f"{count_noun(totals.mails, 'Send Mail task')}, {count_noun(totals.dags, 'DAG')}.</p>\n"
+        f'<div class="tiles">{"".join(tiles)}</div>\n{interrupted}</div></header>\n'
+    )
+
+
+def _next_steps(totals: Totals) -> str:
+    steps = []
+    if totals.unreadable or totals.statuses[PackageStatus.FAILED]:
+        steps.append("Check what could not be read or written.")
+    if totals.statuses[PackageStatus.DECIDE] or totals.statuses[PackageStatus.FAILED]:
+        steps.append('Make the decisions about <a href="#packages">the packages</a>, and complete their DAGs.')
+    if totals.connections_to_decide:
+        steps.append('Make the decisions about <a href="#connections">the connections</a>.')
+    if totals.connections:
+        steps.append(
+            "Add what is not in the packages, such as a password, to <code>connections.json</code>. Then run "
+            "<code>airflow connections import connections.json</code>, and "
+            "<code>python -m airflow_provider_smtpcm check CONN_ID</code> for each connection."
+        )
+    if totals.dags:
+        steps.append("Review the DAGs in <code>dags</code>, and copy them into your DAGs folder.")
+    if not steps:
+        return ""
+    items = "".join(f"<li>{step}</li>" for step in steps)
+    return f'<h2>What to do now</h2>\n<div class="panel"><ol>{items}</ol></div>\n'
+
+
+def _import_findings(findings: Iterable[Finding]) -> str:
+    items = _findings_list(findings)
+    return f"<h2>About the import</h2>\n{items}" if items else ""
+
+
+def _codes_table(totals: Totals) -> str:
+    """Return the findings by code, the most urgent first."""
+    found = sorted(totals.codes.items(), key=lambda item: (_BY_URGENCY.index(item[0][0]), -item[1], item[0][1]))
+    if not found:
+        return ""
+    rows = "".join(
+        f"<tr><td>{_badge(severity)}</td><td><code>{_escape(code)}</code></td>"
+        f"<td>{_escape(FINDING_MEANINGS.get(code, ''))}</td>"
+        f'<td>{_package_links(totals, severity, code)}</td><td class="number">{count:,}</td></tr>'
+        for (severity, code), count in found[:_MAX_CODES]
+    )
+    return (
+        '<h2>Findings</h2>\n<div class="wide"><table><thead><tr><th></th><th>Finding</th><th>What it means</th>'
+        f'<th>Where</th><th class="number">Count</th></tr></thead><tbody>{rows}</tbody></table></div>\n'
+    )
+
+
+def _package_links(totals: Totals, severity: Severity, code: str) -> str:
+    """Return links to the first packages with a finding; one of a connection or of the import has none."""
+    links = [
+        f'<a href="#{_anchor(source)}" title="{_escape(source)}">{_escape(name)}</a>'  # names may be equal
+        for source, name in totals.first.get((severity, code), ())
+    ]
+    more = totals.more[severity, code]
+    return "<br>".join(links) + (f'<br><span class="soft">and {more:,} more</span>' if more else "")
+
+
+def _connections_table(connections: Iterable[ConnectionEntry]) -> str:
+    rows = "".join(
+        f'<tr id="connection-{_escape(one.conn_id)}"><th><code>{_escape(one.conn_id)}</code></th>'
+        f"<td>{_escape(one.summary)}{_findings_list(one.findings)}</td>"
+        f'<td class="number">{one.packages:,}</td><td>{_sources(one.sources)}</td></tr>'
+        for one in connections
+    )
+    if not rows:
+        return ""
+    return (
+        '<h2 id="connections">Connections</h2>\n<div class="wide"><table><thead><tr>'
+        '<th>Airflow connection</th><th>Settings</th><th class="number">Packages</th><th>From</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>\n"
+    )
+
+
+def _sources(sources: Sequence[str]) -> str:
+    shown = "<br>".join(map(_escape, sources[:MAX_NAMED]))
+    if len(sources) <= MAX_NAMED:
+        return shown
+    rest = "<br>".join(map(_escape, sources[MAX_NAMED:]))
+    return f'{shown}<details class="more"><summary>{len(sources) - MAX_NAMED:,} more</summary>{rest}</details>'
+
+
+def _unreadable_table(unreadable: Iterable[UnreadableFile]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{_escape(one.source)}</code></td>"
+        f"<td>{_escape(one.message)}<br><b>{_escape(one.remedy)}</b></td></tr>"
+        for one in unreadable
+    )
+    if not rows:
+        return ""
+    return (
+        '<h2>Could not be read</h2>\n<div class="wide"><table><thead><tr><th>File</th><th>Why, and what to do</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table></div>\n"
+    )
+
+
+def _filter_form(totals: Totals) -> str:
+    choices = [("all", "", "All", totals.with_mail)]
+    choices += [(str(status), str(status), label, totals.statuses[status]) for status, label in _STATUS_LABELS.items()]
+    chosen = "decide" if totals.statuses[PackageStatus.DECIDE] else "all"
+    radios = "".join(
+        f'<input type="radio" name="only" id="only-{name}" value="{value}"{" checked" if name == chosen else ""}>'
+        f'<label for="only-{name}">{label} <b>{count:,}</b></label>'
+        for name, value, label, count in choices
+    )
+    return (
+        f'<form class="filter">{radios}<input type="search" id="search" class="script-only" '
+        'placeholder="Search packages, tasks and expressions" aria-label="Search">'
+        '<button type="button" id="unfold" class="script-only">Open or close all</button>'
+        '<span id="shown" class="soft script-only"></span></form>\n'
+    )
+
+
+def _list(anchor: str, summary: str, names: Iterable[str]) -> str:
+    items = [f"<li>{_escape(name)}</li>" for name in names]
+    if not items:
+        return ""
+    return (
+        f'<details class="more" id="{anchor}"><summary>{summary}</summary>'
+        f'<ul class="plain">{"".join(items)}</ul></details>\n'
+    )
+
+
+# --- The parts of a package's section.
+
+
+def _findings_list(findings: Iterable[Finding]) -> str:
+    """Return the findings, the most urgent first; nothing if there is none."""
+    ordered = sorted(findings, key=lambda finding: _BY_URGENCY.index(finding.severity))
+    items = "".join(
+        f'<li class="{finding.severity}">{_badge(finding.severity)} <code>{_escape(finding.code)}</code> '
+        f'<span class="soft">{_escape(finding.where)}</span><p>{_escape(finding.text)}</p>'
+        + (f'<p class="remedy">{_escape(finding.remedy)}</p>' if finding.remedy else "")
+        + "</li>"
+        for finding in ordered
+    )
+    return f'<ul class="findings">{items}</ul>\n' if items else ""
+
+
+def _dag_line(entry: PackageEntry) -> str:
+    if not entry.dag_file:
+        return '<p class="soft">No DAG was written.</p>\n' if entry.status is PackageStatus.FAILED else ""
+    text = f"DAG <code>{_escape(entry.dag_id)}</code> in <code>{_escape(entry.dag_file)}</code>"
+    if entry.kept:
+        text += f", which was edited and therefore kept; the new text is in <code>{_escape(entry.kept)}</code>"
+    if entry.connections:
+        used = ", ".join(
+            f'<a href="#connection-{_escape(one)}"><code>{_escape(one)}</code></a>' for one in entry.connections
+        )
+        text += f"; sends through {used}"
+    return f"<p>{text}.</p>\n"
+
+
+def _mail(mail: MailRecord) -> str:
+    badges = []
+    if mail.event:
+        badges.append(_badge(mail.event))
+    if mail.disabled_because:
+        badges.append(_badge("disabled"))
+    head = f"<h3>{_escape(mail.where)} {' '.join(badges)}</h3>\n"
+    through = f", through <code>{_escape(mail.connection)}</code>" if mail.connection else ""
+    head += f"<p>{_escape(mail.became) or 'not in the DAG'}{through}</p>\n"
+    if not mail.properties:
+        return head
+    rows = "".join(_property_row(one) for one in mail.properties)
+    return (
+        f'{head}<div class="wide mails"><table><thead><tr><th>Property</th><th>In the package</th><th>In the DAG</th>'
+        f"<th></th></tr></thead><tbody>{rows}</tbody></table></div>\n"
+    )
+
+
+def _property_row(record: PropertyRecord) -> str:
+    label = ' <span class="soft">expression</span>' if record.is_expression else ""
+    note = f'<br><span class="soft">{_escape(record.note)}</span>' if record.note else ""
+    return (
+        f"<tr><th>{_escape(record.property)}</th><td>{_value(record.ssis)}{label}</td>"
+        f"<td>{_value(record.became)}{note}</td><td>{_badge(record.status)}</td></tr>"
+    )
+
+
+def _value(text: str) -> str:
+    if not text:
+        return '<span class="soft">empty</span>'
+    text = sanitize(text)  # before it is cut, since half of a credential would not be recognized
+    if len(text) > _MAX_VALUE:
+        text = f"{text[:_MAX_VALUE]}… ({len(text):,} characters)"
+    return f"<code>{html.escape(text)}</code>"

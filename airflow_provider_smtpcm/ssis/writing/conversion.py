@@ -1,0 +1,135 @@
+"""The result of converting a package: its DAG module, its findings, and what became of every mail property."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from airflow_provider_smtpcm.ssis.model import Finding, Severity
+
+
+class WindowsAuth(StrEnum):
+    """What to do with UseWindowsAuthentication=True."""
+
+    KEEP = "keep"
+    ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionOptions:
+    r"""The decisions of the user who runs the import.
+
+    Args:
+        windows_auth: for every connection manager that `windows_auth_by_name` does not list; None keeps it, and a
+            finding asks for the decision.
+        windows_auth_by_name: by the name of the connection manager, without regard to case.
+        path_map: pairs of a Windows path prefix and the path on a worker: `((r"\\srv\share", "/mnt/share"),)`.
+    """
+
+    windows_auth: WindowsAuth | None = None
+    windows_auth_by_name: Mapping[str, WindowsAuth] = field(default_factory=dict)
+    path_map: tuple[tuple[str, str], ...] = ()
+
+
+class PropertyStatus(StrEnum):
+    """What became of a property of a Send Mail task."""
+
+    KEPT = "kept"  # unchanged
+    TRANSLATED = "translated"  # an expression that became a template
+    MAPPED = "mapped"  # written in Airflow's way, with the same effect
+    LOST = "lost"  # not in the DAG; `note` gives the reason
+    DECISION = "decision"  # a person must complete it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropertyRecord:
+    r"""A property of a Send Mail task, before and after the conversion.
+
+    Args:
+        where: the SSIS path of the task, such as `Package\Sequence\Send Mail`.
+        property: the name in SSIS, such as `ToLine`.
+        ssis: the expression, or else the value in the package, without credentials.
+        is_expression: whether `ssis` is an expression.
+        became: the argument and its value in the DAG module.
+        note: the reason for the status, where it is not obvious.
+    """
+
+    where: str
+    property: str
+    ssis: str = field(default="", repr=False)
+    is_expression: bool = False
+    became: str = field(default="", repr=False)
+    status: PropertyStatus = PropertyStatus.KEPT
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailRecord:
+    r"""A Send Mail task, before and after the conversion.
+
+    Args:
+        where: its SSIS path.
+        event: the event of the handler that contains it, such as `OnError`; empty in the control flow.
+        became: what it is in the DAG, such as `task send_mail`; empty if it is not in the DAG.
+        connection: the id of its Airflow connection.
+        disabled_because: the path of the disabled executable: the task itself, or a container around it.
+        properties: every property that is set.
+    """
+
+    where: str
+    event: str = ""
+    became: str = ""
+    connection: str = ""
+    disabled_because: str = ""
+    properties: tuple[PropertyRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagModule:
+    """The module that a package becomes.
+
+    Args:
+        file_name: such as `load.py`.
+        dag_id: of the DAG in the module.
+        source: the text of the module; empty if the package sends no mail, since there is no DAG then.
+        findings: of the reader and of the conversion.
+        mails: every Send Mail task, including those that are not in the DAG.
+        connections: the ids of the Airflow connections that the DAG uses.
+    """
+
+    file_name: str
+    dag_id: str
+    source: str = field(repr=False)
+    findings: tuple[Finding, ...] = ()
+    mails: tuple[MailRecord, ...] = ()
+    connections: tuple[str, ...] = ()
+
+
+class Findings:
+    """Collects findings in order, each once."""
+
+    def __init__(self) -> None:
+        self._all: dict[Finding, None] = {}
+
+    def note(self, code: str, where: str, text: str, remedy: str = "") -> None:
+        """Add something that is good to know and needs no action."""
+        self._add(code, Severity.NOTE, where, text, remedy)
+
+    def decision(self, code: str, where: str, text: str, remedy: str) -> None:
+        """Add something that a person must decide or complete."""
+        self._add(code, Severity.DECISION, where, text, remedy)
+
+    def _add(self, code: str, severity: Severity, where: str, text: str, remedy: str) -> None:
+        self._all[Finding(code=code, severity=severity, where=where, text=text, remedy=remedy)] = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` findings: those after them belong to a translation that failed."""
+        self._all = dict(list(self._all.items())[:length])
+
+    def all(self) -> tuple[Finding, ...]:
+        """Return the findings in the order in which they were added."""
+        return tuple(self._all)

@@ -1,0 +1,229 @@
+"""The mails of event handlers as callbacks of the DAG's tasks.
+
+SSIS raises OnError once for each error, for the task and for every container around it. Airflow calls a callback once,
+for the task that failed for good. So the handler of a package or a container becomes a callback of every task in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from airflow_provider_smtpcm.ssis.expressions import (
+    TemplateContext,
+)
+from airflow_provider_smtpcm.ssis.model import Container, EventHandler, Executable, SendMailTask
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
+from airflow_provider_smtpcm.ssis.writing.python_source import (
+    FunctionCall,
+    KeywordArgument,
+    Raw,
+    UniqueNames,
+    slug,
+    variable_name,
+)
+from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
+from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
+from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, WritingContext
+
+ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
+# The callbacks for an event: those of the owner's tasks, and those of the owner alone.
+_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
+_OF_OWNER = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifierDefinition:
+    """A `SendMailNotifier`, as the module defines it above the DAG."""
+
+    name: str
+    call: FunctionCall
+    comment: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Callbacks:
+    """The notifiers of a package, a container or a task, by the argument that takes them.
+
+    Args:
+        inherited: those of every task in it.
+        own: those of itself alone.
+    """
+
+    inherited: dict[str, list[str]] = field(default_factory=dict)
+    own: dict[str, list[str]] = field(default_factory=dict)
+
+    def as_default_args(self) -> list[KeywordArgument]:
+        """Return the argument `default_args` of a DAG or a task group, or nothing."""
+        found = {name: _raw(notifiers) for name, notifiers in self.inherited.items() if notifiers}
+        return [KeywordArgument(name="default_args", value=found)] if found else []
+
+    def as_arguments(self) -> list[KeywordArgument]:
+        """Return the arguments of a task: if it has notifiers of its own, they come before the inherited ones."""
+        merged = {name: list(notifiers) for name, notifiers in self.inherited.items()} if self.own else {}
+        for name, notifiers in self.own.items():
+            merged[name] = [*notifiers, *merged.get(name, [])]
+        return [KeywordArgument(name=name, value=_raw(notifiers)) for name, notifiers in merged.items() if notifiers]
+
+
+def _raw(names: Sequence[str]) -> list[Raw]:
+    return [Raw(name) for name in names]
+
+
+class EventHandlerWriter:
+    """Converts the event handlers of one package.
+
+    Args:
+        context: of the package.
+        unique: gives the names of the module's variables.
+
+    Attributes:
+        notifiers: the definitions so far.
+        mails: a record of every mail in a handler.
+    """
+
+    def __init__(self, context: WritingContext, unique: UniqueNames) -> None:
+        self._context, self._findings, self._unique = context, context.findings, unique
+        self.notifiers: list[NotifierDefinition] = []
+        self.mails: list[MailRecord] = []
+
+    def callbacks_of(self, owner: Executable, scope: Scope, outer: Callbacks) -> Callbacks:
+        """Return the callbacks of an executable.
+
+        Args:
+            owner: the package, container or task that has the handlers.
+            scope: what the names in it refer to.
+            outer: the callbacks of the container around it.
+        """
+        found = Callbacks(inherited={name: list(notifiers) for name, notifiers in outer.inherited.items()})
+        for handler in owner.event_handlers:
+            names = self._convert_handler(handler, owner, scope)
+            if not names:
+                continue
+            event = handler.event_name.lower()
+            is_task = not isinstance(owner, Container)
+            if event in _OF_TASKS:
+                target = found.own if is_task else found.inherited
+                for argument in _OF_TASKS[event]:
+                    # System::Propagate = False keeps the event from the handlers of the containers around the owner.
+                    others = [] if handler.propagate is False else target.get(argument, [])
+                    target[argument] = [*names, *others]
+                    if handler.propagate is False and is_task:
+                        found.inherited.pop(argument, None)
+            else:
+                for argument in _OF_OWNER[event]:
+                    found.own[argument] = [*found.own.get(argument, []), *names]
+        return found
+
+    def _convert_handler(self, handler: EventHandler, owner: Executable, scope: Scope) -> list[str]:
+        """Return the names of the handler's notifiers."""
+        inner = open_scope(handler.variables, scope)
+        names: list[str] = []
+        has_callback = handler.event_name.lower() in {**_OF_TASKS, **_OF_OWNER}
+        for task, task_scope in _mails_in(handler.executables, inner):
+            where = "\\".join(task.path)
+            if task.disabled:
+                self.mails.append(
+                    MailRecord(where=where, event=handler.event_name, disabled_because=task.disabled_because or where)
+                )
+                continue
+            if not has_callback:
+                self._findings.decision(
+                    "event-without-callback",
+                    where,
+                    f"Airflow has nothing like the event {handler.event_name}, so the mail is not in the DAG.",
+                    "Send it from a task, if it is needed.",
+                )
+                self.mails.append(MailRecord(where=where, event=handler.event_name))
+                continue
+            names.append(self._define_notifier(task, handler, owner, task_scope))
+        if names:
+            self._report_frequency(handler, owner)
+        for nested in handler.event_handlers:
+            for task, _ in _mails_in(nested.executables, inner):
+                where = "\\".join(task.path)
+                self._findings.decision(
+                    "handler-of-handler",
+                    where,
+                    "The mail hangs on an event of an event handler; a callback of Airflow has none.",
+                    "Look at whether it is needed: a SendMailNotifier logs what goes wrong with it.",
+                )
+                self.mails.append(MailRecord(where=where, event=nested.event_name))
+        return names
+
+    def _define_notifier(self, task: SendMailTask, handler: EventHandler, owner: Executable, scope: Scope) -> str:
+        where = "\\".join(task.path)
+        mail = MailConverter(self._context, task, scope, TemplateContext.CALLBACK)
+        event = slug(handler.event_name, "event").replace("on", "on_", 1)
+        name = self._unique.give(variable_name(slug(f"{event}_{task.name}", event)))
+        arguments = list(mail.arguments)
+        if not any(one.name == "to" for one in arguments):
+            copies = next((one for one in arguments if one.name in {"cc", "bcc"}), None)
+            self._findings.decision(
+                "alert-without-to",
+                where,
+                "The mail has no To, which an alert needs"
+                + ("; it has the copies' recipients there." if copies else "."),
+                "Name in the DAG whom it goes to.",
+            )
+            value = copies.value if copies is not None else f"{{{{ {COMPLETE_ME}.to }}}}"
+            arguments.insert(1, KeywordArgument(name="to", value=value))
+        if "Disable" in task.expressions:
+            self._findings.decision(
+                "disable-expression",
+                where,
+                f"Whether the mail is sent depends on the expression {task.expressions['Disable']}; the alert is "
+                "always sent.",
+                "Take the callback out of the DAG, or leave it.",
+            )
+        if any("expression" in str(one.eval_op) for one in handler.constraints if one.after == task.id):
+            self._findings.decision(
+                "condition-in-handler",
+                where,
+                "A precedence constraint with an expression decides on the mail; the alert is always sent.",
+                "Look at whether that is meant.",
+            )
+        call = FunctionCall(name="SendMailNotifier", arguments=arguments)
+        comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
+        self.notifiers.append(NotifierDefinition(name=name, call=call, comment=comment))
+        self.mails.append(mail.record(f"callback {name}", handler.event_name))
+        return name
+
+    def _report_frequency(self, handler: EventHandler, owner: Executable) -> None:
+        """Report how often a callback is called, where SSIS raises the event more often."""
+        where = "\\".join(owner.path)
+        event = handler.event_name.lower()
+        if event == "onerror":
+            self._findings.note(
+                "handler-became-callback",
+                where,
+                "SSIS raises OnError once for each error, so one failure often causes several mails. The callback is "
+                "called once for each task that fails for good, after its last retry.",
+            )
+        elif event == "ontaskfailed":
+            self._findings.note(
+                "handler-became-callback", where, "The callback is called once for each task that fails for good."
+            )
+        elif isinstance(owner, Container):
+            self._findings.decision(
+                "handler-became-callback",
+                where,
+                f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it; in the DAG it is "
+                "called once.",
+                "Look at whether once is enough.",
+            )
+
+
+def _mails_in(executables: Iterable[Executable], scope: Scope) -> Iterable[tuple[SendMailTask, Scope]]:
+    """Yield each mail among these executables, in their containers too, with its scope."""
+    for one in executables:
+        inner = open_scope(one.variables, scope)
+        if isinstance(one, SendMailTask):
+            yield one, inner
+        elif isinstance(one, Container):
+            yield from _mails_in(one.executables, inner)
+
+
+def has_mail(handlers: Iterable[EventHandler]) -> bool:
+    """Whether one of these handlers sends a mail that is not disabled."""
+    return any(not task.disabled for handler in handlers for task, _ in _mails_in(handler.executables, {}))

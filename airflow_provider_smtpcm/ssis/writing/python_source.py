@@ -1,0 +1,278 @@
+"""Python source text: its names, and a layout that formatters leave as it is at any line length.
+
+A call or a collection with elements is written over several lines, with a comma after the last, so that no formatter
+joins it. A text that is too long for a line of 120 characters is written in pieces; any other text is one line.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+
+_MAX_NAME = 60
+_MAX_VARIABLE = 32
+_ASCII = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "þ": "th"})
+_IMPORTED = {
+    "DAG",
+    "dag",
+    "EmptyOperator",
+    "OnlyIfOperator",
+    "SendMailNotifier",
+    "SendMailOperator",
+    "TaskGroup",
+    "macros",
+    "read_message_file",
+    "ssis",
+}
+_INDENT = "    "
+_WIDTH = 88
+_MAX_UNSPLIT = 120  # characters; the pieces of a longer text are too long for a formatter to join on one line
+_MAX_PIECE = 72
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
+_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+def ascii_words(name: str) -> str:
+    """Return a name in ASCII letters, digits and single underscores; it may be empty."""
+    plain = unicodedata.normalize("NFKD", name.translate(_ASCII)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:_MAX_NAME].strip("_")
+
+
+def slug(name: str, default: str) -> str:
+    """Return a name as `ascii_words` in lower case, or the default if that is empty."""
+    return ascii_words(name).lower() or default
+
+
+def dag_id_of(name: str) -> str:
+    """Return the name of a package as a DAG id: unchanged if Airflow accepts it."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", name):
+        return name
+    return ascii_words(name) or "package"
+
+
+def variable_name(task_id: str) -> str:
+    """Return the name of the Python variable for a task id."""
+    short = task_id[:_MAX_VARIABLE].strip("_")
+    return f"n_{short}" if short[:1].isdigit() else short
+
+
+def quoted_list(names: Iterable[str]) -> str:
+    """Return names for a sentence: `'a', 'b'`."""
+    return ", ".join(repr(name) for name in names)
+
+
+class UniqueNames:
+    """Gives each name once, without regard to case.
+
+    Args:
+        taken: names that are never given.
+    """
+
+    def __init__(self, taken: set[str] | None = None) -> None:
+        self._taken = {name.lower() for name in taken or ()}
+
+    @classmethod
+    def for_variables(cls) -> UniqueNames:
+        """Return the names that are free for the variables of a DAG module."""
+        return cls({*keyword.kwlist, *dir(builtins), *_IMPORTED})
+
+    def is_free(self, name: str) -> bool:
+        """Whether the name has not been given."""
+        return name.lower() not in self._taken
+
+    def give(self, name: str) -> str:
+        """Return the name, with a number appended if it is taken."""
+        given, count = name, 2
+        while not self.is_free(given):
+            given, count = f"{name}_{count}", count + 1
+        self._taken.add(given.lower())
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Source text that is written as it is, such as a name."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeywordArgument:
+    """A keyword argument; each of its comments is written above it."""
+
+    name: str
+    value: object
+    comments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionCall:
+    """A call with keyword arguments only."""
+
+    name: str
+    arguments: Sequence[KeywordArgument] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithItem:
+    """A context manager of a `with` statement; `name` is what follows `as`, if anything."""
+
+    call: FunctionCall
+    name: str = ""
+    comment: str = ""
+
+
+@dataclass(slots=True)
+class Source:
+    """The lines of a module, as they are written."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def blank(self) -> None:
+        """End with exactly one empty line."""
+        while self.lines and not self.lines[-1]:
+            self.lines.pop()
+        self.lines.append("")
+
+    def comment(self, text: str, depth: int = 0) -> None:
+        """Write a comment, wrapped; its own line breaks stay."""
+        self.lines += comment_lines(text, depth)
+
+    def statement(self, before: str, value: object, after: str = "", depth: int = 0) -> None:
+        """Write a value between two pieces of source, such as `x = ` and nothing, or `with ` and `:`."""
+        first, *rest = expression_lines(value, depth)
+        self.lines.append(f"{_INDENT * depth}{before}{first}")
+        self.lines += rest
+        self.lines[-1] += after
+
+    def with_statement(self, items: Sequence[WithItem], depth: int = 0) -> None:
+        """Write the head of a `with` statement."""
+        if len(items) == 1:
+            (item,) = items
+            if item.comment:
+                self.comment(item.comment, depth)
+            self.statement("with ", item.call, f" as {item.name}:" if item.name else ":", depth)
+            return
+        self.lines.append(f"{_INDENT * depth}with (")
+        for item in items:
+            if item.comment:
+                self.comment(item.comment, depth + 1)
+            self.statement("", item.call, f" as {item.name}," if item.name else ",", depth + 1)
+        self.lines.append(f"{_INDENT * depth}):")
+
+    def dependency(self, upstream: Sequence[str], downstream: str, depth: int = 0) -> None:
+        """Write `[a, b] >> c`."""
+        names = upstream[0] if len(upstream) == 1 else f"[{', '.join(upstream)}]"
+        line = f"{_INDENT * depth}{names} >> {downstream}"
+        if len(line) <= _WIDTH:
+            self.lines.append(line)
+            return
+        inner = [f"{_INDENT * (depth + 1)}{name}," for name in upstream]
+        self.lines += [f"{_INDENT * depth}[", *inner, f"{_INDENT * depth}] >> {downstream}"]
+
+    def text(self) -> str:
+        """Return the module."""
+        return "\n".join(self.lines).rstrip("\n") + "\n"
+
+
+def expression_lines(value: object, depth: int = 0) -> list[str]:
+    """Return a value as source lines; the first has no indentation."""
+    inner, outer = _INDENT * (depth + 1), _INDENT * depth
+    if isinstance(value, Raw):
+        return [value.text]
+    if isinstance(value, str):
+        pieces = string_literals(value)
+        return pieces if len(pieces) == 1 else ["(", *(f"{inner}{piece}" for piece in pieces), f"{outer})"]
+    if isinstance(value, FunctionCall):
+        lines: list[str] = []
+        for argument in value.arguments:
+            for comment in argument.comments:
+                lines += comment_lines(comment, depth + 1)
+            first, *rest = expression_lines(argument.value, depth + 1)
+            lines += [f"{inner}{argument.name}={first}", *rest]
+            lines[-1] += ","
+        return [f"{value.name}(", *lines, f"{outer})"] if lines else [f"{value.name}()"]
+    if isinstance(value, Mapping):
+        return _collection("{", ((f"{_string_literal(str(key))}: ", one) for key, one in value.items()), "}", depth)
+    if isinstance(value, list | tuple):
+        return _collection("[", (("", one) for one in value), "]", depth)
+    return [repr(value)]
+
+
+def _collection(start: str, items: Iterable[tuple[str, object]], end: str, depth: int) -> list[str]:
+    lines: list[str] = []
+    for before, value in items:
+        first, *rest = expression_lines(value, depth + 1)
+        lines += [f"{_INDENT * (depth + 1)}{before}{first}", *rest]
+        lines[-1] += ","
+    return [start, *lines, f"{_INDENT * depth}{end}"] if lines else [start + end]
+
+
+def string_literals(text: str) -> list[str]:
+    """Return a text as one string literal, or as several that Python concatenates."""
+    whole = _string_literal(text)
+    if len(whole) <= _MAX_UNSPLIT:
+        return [whole]
+    pieces: list[str] = []
+    for line in _LINES.findall(text):
+        pieces += _split(line)
+    return [_string_literal(piece) for piece in pieces]
+
+
+def _split(line: str) -> list[str]:
+    """Split a line behind spaces."""
+    pieces = [""]
+    for word in re.findall(r"[^ \n]* *\n|[^ \n]* +|[^ \n]+", line):
+        if pieces[-1] and len(pieces[-1]) + len(word.strip()) > _MAX_PIECE:
+            pieces.append("")
+        pieces[-1] += word
+    return [piece for piece in pieces if piece]
+
+
+def _string_literal(text: str) -> str:
+    """Return one string literal, with the quotes that need fewer escapes, as formatters choose them."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    return quote + "".join(_escape(char, quote) for char in text) + quote
+
+
+def _escape(char: str, quote: str) -> str:
+    if char == quote:
+        return f"\\{char}"
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def comment_lines(text: str, depth: int = 0) -> list[str]:
+    """Return a comment, sanitized; each of its lines is wrapped."""
+    start = f"{_INDENT * depth}# "
+    width = max(_WIDTH - len(start), 40)
+    lines: list[str] = []
+    for line in sanitize(text).replace("\t", " ").split("\n"):
+        lines += textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+    return [f"{start}{line}".rstrip() for line in lines]
+
+
+def docstring_lines(paragraphs: Iterable[str]) -> list[str]:
+    """Return the docstring of a module, sanitized; the first paragraph becomes one line."""
+    first, *rest = [sanitize(one).replace("\t", " ").replace('"""', "'''") for one in paragraphs]
+    lines = [" ".join(first.split())]
+    for paragraph in rest:
+        lines.append("")
+        for line in paragraph.split("\n"):
+            hanging = "  " if line.startswith("* ") else ""
+            lines += textwrap.wrap(
+                line, _WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent=hanging
+            ) or [""]
+    raw = "r" if any("\\" in line for line in lines) else ""
+    return [f'{raw}"""{lines[0].rstrip()}', *(line.rstrip() for line in lines[1:]), '"""']

@@ -1,0 +1,413 @@
+"""The properties of a Send Mail task as arguments of a `SendMailOperator` or a `SendMailNotifier`.
+
+An expression takes precedence over the value beside it, which is the last one that the developer's machine evaluated.
+A property without a template becomes `{{ complete_me.subject }}`, which fails, with the original above it as a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from airflow_provider_smtpcm.ssis.expressions import (
+    ExpressionError,
+    NotTranslatable,
+    TemplateContext,
+    escape_template,
+    quote_string,
+)
+from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
+from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
+from airflow_provider_smtpcm.ssis.writing.symbols import Scope
+from airflow_provider_smtpcm.ssis.writing.templates import (
+    COMPLETE_ME,
+    TemplateTranslator,
+    WritingContext,
+    display_expression,
+    error_summary,
+)
+
+DEFAULT_CONNECTION = "smtpcm_default"
+_STRING = 8  # VARENUM's VT_BSTR
+# A package may have a number instead of the word: 1 is High and 5 is Low.
+_PRIORITIES = {"high": "high", "1": "high", "2": "high", "low": "low", "5": "low", "4": "low"}
+_MESSAGE_SOURCE_TYPES = {
+    "0": MessageSourceType.DIRECT_INPUT,
+    "1": MessageSourceType.FILE_CONNECTION,
+    "2": MessageSourceType.VARIABLE,
+}
+# The property, its attribute in the model, and the argument.
+_HEADER_FIELDS = (
+    ("FromLine", "from_line", "from_address"),
+    ("ToLine", "to_line", "to"),
+    ("CCLine", "cc_line", "cc"),
+    ("BCCLine", "bcc_line", "bcc"),
+    ("Subject", "subject", "subject"),
+)
+_LINE_BREAK = re.compile(r"\s*[\r\n\t]\s*")
+_RECIPIENTS = {"to", "cc", "bcc"}
+_DEFAULT_DESCRIPTIONS = {"", "send mail task"}
+# `Disable` is an expression of the control flow.
+_CONVERTED = {"FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSource", "MessageSourceType", "Priority"}
+_CONVERTED |= {"FileAttachments", "SmtpConnection", "Description", "Disable"}
+
+
+class MailConverter:
+    """Converts one mail when it is created.
+
+    Args:
+        context: of the package.
+        task: the mail.
+        scope: what the names in its expressions refer to.
+        place: whether it becomes a task or a callback.
+
+    Attributes:
+        arguments: of the operator or the notifier.
+        records: what became of each property.
+        connection: the id of the Airflow connection.
+    """
+
+    def __init__(self, context: WritingContext, task: SendMailTask, scope: Scope, place: TemplateContext) -> None:
+        self._context, self._task, self._scope, self._place = context, task, scope, place
+        self._findings = context.findings
+        self._where = "\\".join(task.path)
+        self._translator = TemplateTranslator(
+            context=context, scope=scope, place=place, where=self._where, task_name=task.name
+        )
+        self.arguments: list[KeywordArgument] = []
+        self.records: list[PropertyRecord] = []
+        self.connection = self._convert_connection()
+        for name, attribute, argument in _HEADER_FIELDS:
+            self._convert_header_field(name, getattr(task, attribute), argument)
+        if not any(one.name in _RECIPIENTS for one in self.arguments):
+            self._findings.decision(
+                "no-recipient", self._where, "There is no recipient, and SSIS fails here.", "Name one in the DAG."
+            )
+        self._convert_message()
+        self._convert_priority()
+        self._convert_attachments()
+        self._convert_description()
+        self._record_other_expressions()
+
+    def record(self, became: str, event: str = "") -> MailRecord:
+        """Return the record of the mail.
+
+        Args:
+            became: what it is in the DAG, such as `task send_mail`.
+            event: the event of the handler that contains it.
+        """
+        return MailRecord(
+            where=self._where, event=event, became=became, connection=self.connection, properties=tuple(self.records)
+        )
+
+    # --- One method for each property.
+
+    def _convert_connection(self) -> str:
+        task = self._task
+        found, status = task.connection, PropertyStatus.MAPPED
+        comments: tuple[str, ...] = ()
+        if (expression := task.expressions.get("SmtpConnection")) is not None:
+            found = self._connection_by_expression(expression)
+        own = self._context.symbols.package.connection_managers
+        if found is None and expression is None and len(own) == 1:
+            found, status = own[0], PropertyStatus.DECISION
+            comments = (f"SSIS: a connection manager that is missing; {found.name!r} is the only one of the package.",)
+        if found is None:
+            status = PropertyStatus.DECISION
+            name = sanitize(task.connection_reference) if expression is None else display_expression(expression)
+            comments = (f"SSIS: the connection manager {name or 'is missing'}",)
+            self._findings.decision(
+                "connection-to-choose",
+                self._where,
+                f"Which connection manager is meant cannot be told; the mail has {DEFAULT_CONNECTION!r}.",
+                f"Set smtpcm_conn_id in the DAG, or make a connection {DEFAULT_CONNECTION!r}.",
+            )
+        conn_id = DEFAULT_CONNECTION if found is None else self._context.conn_id_of(found)
+        self._context.used_connections[conn_id] = None
+        self._add(
+            "SmtpConnection",
+            "smtpcm_conn_id",
+            conn_id,
+            expression if expression is not None else (found.name if found else task.connection_reference),
+            status,
+            is_expression=expression is not None,
+            comments=comments,
+        )
+        return conn_id
+
+    def _connection_by_expression(self, expression: str) -> SmtpConnection | None:
+        try:
+            name = self._context.symbols.evaluate(expression, self._scope)
+        except (ExpressionError, RecursionError):
+            return None
+        return next((one for one in self._context.symbols.package.connection_managers if one.name == name), None)
+
+    def _convert_header_field(self, name: str, value: str, argument: str) -> None:
+        expression = self._task.expressions.get(name)
+        if expression is not None:
+            self._translate(name, argument, expression)
+        elif value.strip(" ;" if argument in _RECIPIENTS else None):
+            # An address list may be spread over several lines; a header field is one line.
+            self._keep_text(name, argument, value if name == "Subject" else _LINE_BREAK.sub(" ", value).strip())
+        elif name == "FromLine":
+            self._findings.decision(
+                "no-sender",
+                self._where,
+                "FromLine is empty, and SSIS fails here. In Airflow the connection's from_address is taken.",
+                "Set from_address of the connection, or the field in the DAG.",
+            )
+
+    def _convert_message(self) -> None:
+        task, source = self._task, self._task.message_source
+        expression = task.expressions.get("MessageSource")
+        source_type = self._message_source_type()
+        if source_type is MessageSourceType.VARIABLE:
+            self._convert_message_variable(source, expression)
+        elif source_type is MessageSourceType.FILE_CONNECTION:
+            self._convert_message_file(expression)
+        elif expression is not None:
+            self._translate("MessageSource", "text", expression)
+        elif task.has_unreadable_data:
+            self._leave_to_complete("MessageSource", "text", "", "The task's own properties cannot be read.")
+        elif source:
+            self._keep_text("MessageSource", "text", source)
+        if source_type is not MessageSourceType.DIRECT_INPUT:
+            self._record("MessageSourceType", str(source_type), "text", PropertyStatus.MAPPED)
+        if not any(one.name == "text" for one in self.arguments) and self._place is TemplateContext.CALLBACK:
+            # Without a text the notifier would send its own default page.
+            comment = "SSIS: a mail without text; with no text here it would be the default page"
+            self._add("MessageSource", "text", " ", "", PropertyStatus.MAPPED, comments=(comment,))
+
+    def _message_source_type(self) -> MessageSourceType:
+        expression = self._task.expressions.get("MessageSourceType")
+        if expression is None:
+            return self._task.message_source_type
+        try:
+            return _MESSAGE_SOURCE_TYPES[self._context.symbols.evaluate(expression, self._scope)]
+        except (ExpressionError, KeyError, RecursionError):
+            self._findings.decision(
+                "message-source-type",
+                self._where,
+                f"MessageSourceType comes from the expression {display_expression(expression)}; taken as DirectInput.",
+                "Look at where the text should come from.",
+            )
+            return MessageSourceType.DIRECT_INPUT
+
+    def _convert_message_variable(self, source: str, expression: str | None) -> None:
+        name = source.strip()
+        if expression is not None:
+            try:
+                name = self._context.symbols.evaluate(expression, self._scope).strip()
+            except (ExpressionError, RecursionError) as error:
+                self._leave_to_complete("MessageSource", "text", expression, error)
+                return
+        symbol = self._context.symbols.lookup(name, self._scope)
+        if isinstance(symbol, Variable) and symbol.data_type != _STRING:
+            self._findings.decision(
+                "message-variable-no-text",
+                self._where,
+                f"The text comes from {name}, which is no String; SSIS fails here.",
+                "Look at what the text should be.",
+            )
+        self._translate("MessageSource", "text", f"@[{name}]", original=name, is_expression=False)
+
+    def _convert_message_file(self, expression: str | None) -> None:
+        file = self._task.message_file
+        if file is None or expression is not None:
+            self._leave_to_complete(
+                "MessageSource",
+                "text",
+                expression if expression is not None else self._task.message_source,
+                "The text comes from a file that is not known.",
+                is_expression=expression is not None,
+            )
+            return
+        path_expression = file.expressions.get("ConnectionString")
+        if path_expression is None:
+            for one in file.set_by:
+                self._findings.note(
+                    "connection-parameter",
+                    self._where,
+                    f"The parameter {one.by} in {one.source} sets the path of the File connection manager "
+                    f"{file.name!r}.",
+                )
+            path = quote_string(self._translator.map_path(file.connection_string))
+            template = f"{{{{ read_message_file({path}) }}}}"
+        else:
+            try:
+                path = self._translator.translate(path_expression, is_path=True).text
+            except (ExpressionError, NotTranslatable) as error:
+                self._leave_to_complete("MessageSource", "text", path_expression, error)
+                return
+            if path.startswith("{{ ") and path.count("{{") == 1:
+                template = f"{{{{ read_message_file({path[3:-3]}) }}}}"
+            else:
+                template = f"{{% set path %}}{path}{{% endset %}}{{{{ read_message_file(path) }}}}"
+        self._context.macros.add("read_message_file")
+        self._add(
+            "MessageSource",
+            "text",
+            template,
+            path_expression or file.connection_string,
+            PropertyStatus.MAPPED,
+            comments=("the file is read as it is; it is no template",),
+        )
+
+    def _convert_priority(self) -> None:
+        expression = self._task.expressions.get("Priority")
+        if expression is not None:
+            choice = f'({expression}) == 1 ? "high" : ({expression}) == 5 ? "low" : "normal"'
+            self._translate("Priority", "priority", choice, original=expression)
+            return
+        value = self._task.priority.strip()
+        priority = _PRIORITIES.get(value.lower(), "normal")
+        if priority != "normal":
+            self._add("Priority", "priority", priority, value, PropertyStatus.MAPPED)
+        elif value.lower() not in ("", "normal", "3"):
+            note = "SSIS has no such priority; a designer leaves 0 beside an expression"
+            self._record("Priority", value, "", PropertyStatus.MAPPED, note=note)
+
+    def _convert_attachments(self) -> None:
+        expression, value = self._task.expressions.get("FileAttachments"), self._task.file_attachments
+        if expression is not None:
+            self._translate("FileAttachments", "attachments", expression, is_path=True)
+            return
+        paths = [path.strip() for path in value.split("|") if path.strip()]
+        if paths:
+            mapped = [escape_template(self._translator.map_path(path)) for path in paths]
+            status = PropertyStatus.KEPT if mapped == paths else PropertyStatus.MAPPED
+            self._add("FileAttachments", "attachments", mapped, value, status)
+
+    def _convert_description(self) -> None:
+        description = self._task.description.strip()
+        if "Description" in self._task.expressions:
+            self._record_lost("Description", self._task.expressions["Description"])
+        elif description.lower() not in _DEFAULT_DESCRIPTIONS and description != self._task.name:
+            if self._place is TemplateContext.TASK:
+                self._add("Description", "doc", sanitize(description), description)
+            else:
+                note = "a callback has no description"
+                self._record("Description", description, "", PropertyStatus.LOST, note=note)
+
+    def _record_other_expressions(self) -> None:
+        for name, expression in self._task.expressions.items():
+            if name not in _CONVERTED:
+                self._record_lost(name, expression)
+
+    def _record_lost(self, name: str, expression: str) -> None:
+        note = "it is not part of the mail"
+        self._record(name, expression, "", PropertyStatus.LOST, is_expression=True, note=note)
+
+    # --- What they share.
+
+    def _translate(
+        self,
+        name: str,
+        argument: str,
+        expression: str,
+        *,
+        original: str | None = None,
+        is_expression: bool = True,
+        is_path: bool = False,
+    ) -> None:
+        """Add the argument for an expression.
+
+        Args:
+            original: what the package has, if `expression` was made from it.
+            is_expression: whether the original is an expression.
+        """
+        original = original or expression
+        original = display_expression(original) if is_expression else original
+        try:
+            template = self._translator.translate(expression, argument=argument, is_path=is_path)
+        except (ExpressionError, NotTranslatable) as error:
+            self._leave_to_complete(name, argument, original, error, is_expression=is_expression)
+            return
+        self._report_password(name, argument, template.literals)
+        self._add(name, argument, template.text, original, PropertyStatus.TRANSLATED, is_expression=is_expression)
+
+    def _keep_text(self, name: str, argument: str, text: str) -> None:
+        """Add the argument for a value that is no expression."""
+        if has_credentials(text):
+            reason = "It holds an account, which is not repeated."
+            self._leave_to_complete(name, argument, text, reason, is_expression=False)
+        else:
+            self._report_password(name, argument, [text])
+            self._add(name, argument, escape_template(text), text)
+
+    def _leave_to_complete(
+        self, name: str, argument: str, original: str, error: Exception | str, *, is_expression: bool = True
+    ) -> None:
+        """Add an argument whose template fails until a person completes it."""
+        reason = sanitize(str(error))
+        summary = error_summary(error) if isinstance(error, Exception) else reason
+        self._findings.decision(
+            "expression-to-complete",
+            self._where,
+            f"{name} comes from the expression {sanitize(original)}, which no template says: {summary}"
+            if is_expression
+            else f"{name} is left out: {summary}",
+            f"Write {argument!r} in the DAG; until then the mail fails, by {COMPLETE_ME!r} in it.",
+        )
+        self._add(
+            name,
+            argument,
+            f"{{{{ {COMPLETE_ME}.{argument} }}}}",
+            original,
+            PropertyStatus.DECISION,
+            is_expression=is_expression,
+            comments=(f"SSIS: {original}", reason),
+            note=reason,
+        )
+
+    def _report_password(self, name: str, argument: str, texts: Iterable[str]) -> None:
+        """Report a password in a text that the author wrote for his readers: it is now in the DAG's file, too."""
+        line = next((line for text in texts if (line := find_password_line(text))), None)
+        if line is not None:
+            self._findings.decision(
+                "password-in-text",
+                self._where,
+                f"{name} seems to tell a password (line {line} of {argument!r}). It is the mail's own text and was "
+                "kept, so the password stands in the DAG, and in the report that lists this property.",
+                "Take it out, or take it from where secrets are kept; and change it, if it is still in use.",
+            )
+
+    def _add(
+        self,
+        name: str,
+        argument: str,
+        value: object,
+        original: str,
+        status: PropertyStatus = PropertyStatus.KEPT,
+        *,
+        is_expression: bool = False,
+        comments: tuple[str, ...] = (),
+        note: str = "",
+    ) -> None:
+        self.arguments.append(KeywordArgument(name=argument, value=value, comments=comments))
+        became = f"{argument}={' '.join(line.strip() for line in expression_lines(value))}"
+        self._record(name, original, became, status, is_expression=is_expression, note=note)
+
+    def _record(
+        self,
+        name: str,
+        original: str,
+        became: str,
+        status: PropertyStatus,
+        *,
+        is_expression: bool = False,
+        note: str = "",
+    ) -> None:
+        self.records.append(
+            PropertyRecord(
+                where=self._where,
+                property=name,
+                ssis=sanitize(original),
+                is_expression=is_expression,
+                became=became,
+                status=status,
+                note=note,
+            )
+        )

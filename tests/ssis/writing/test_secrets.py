@@ -1,0 +1,129 @@
+"""Reports contain no credentials and no control characters; a password in a mail's text is found."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_smtpcm.ssis.writing.secrets import (
+    find_password_line,
+    has_credentials,
+    sanitize,
+    sanitize_line,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SmtpServer=mail.corp.example;UserName=svc;Password=hush1;EnableSsl=True;",
+        "SmtpServer=mail.corp.example; user id = svc ; PWD = hush1",
+        '"SmtpServer=" + @[User::Server] + ";UserName=svc;Password=hush1;"',
+        r'"Password=\"hush1\";EnableSsl=True"',
+        "Password='hush1'",
+        "password=hush1 with blanks\nnext line",
+        "smtpPassword=hush1",
+        "Secret=hush1;Token=hush1",
+        "Login=svc;Pwd=hush1",
+        '"Server=x;User ID=" + "svc" + ";Password=" + "hush1"',
+        '"Password=" + (DT_WSTR, 20)"hush1"',
+    ],
+)
+def test_credentials_are_removed(text: str) -> None:
+    """A marker shows their place."""
+    cleaned = sanitize(text)
+    assert "hush1" not in cleaned
+    assert "svc" not in cleaned
+    assert "(removed)" in cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=False;",
+        '@[User::Password]=="" ? "no password" : "Dear user"',
+        '"Password=" + @[$Project::Password]',
+        "Load of {{ ds }}: Grüße\n\tline 2",
+    ],
+)
+def test_a_text_without_credentials_is_unchanged(text: str) -> None:
+    """Character by character."""
+    assert sanitize(text) == text
+
+
+@pytest.mark.parametrize("text", ["\n", " ", "password", "password =", "Pwd= ", "Password:\t", "(", "User="])
+@pytest.mark.parametrize("before", ["", "Password", "Password=", 'Password="+(', "Password: "])
+def test_a_long_text_takes_linear_time(before: str, text: str) -> None:
+    """Quadratic time would be hours here."""
+    whole = before + text * (200_000 // len(text))
+    sanitize(whole)
+    has_credentials(whole)
+    find_password_line(whole)
+
+
+def test_control_characters_are_replaced() -> None:
+    """Surrogates and marks of writing direction, too."""
+    assert sanitize("a\x1b[31mb\ud800c\u202ed\0") == "a\ufffd[31mb\ufffdc\ufffdd\ufffd"
+    assert sanitize("a\r\nb\rc") == "a\nb\nc"
+    assert sanitize_line(" a\n\tb  c ") == "a b c"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Password: see the vault",
+        "Password: ask the helpdesk.",
+        "Password: unchanged",
+        "Password: done.",
+        "Password: ",
+        "Password:\nHunter2",
+        "Password: ******",
+        "Password: <from the vault>",
+        "Password: {{ var.value.x }}",
+        "Password: ${SMTP_PASSWORD}",
+        "Password: @[User::Password]",
+        "Password: %PASSWORD%",
+        "Password: ;",
+        "pwd: /srv/etl",
+        "Password: https://vault.corp.example/etl",
+        r"Password: \\files\secrets\etl.txt",
+        "Password: helpdesk@corp.example",
+        "Password: 90 days left",
+        "Password: 2026-11-25 is its last day",
+        "Password: the usual one",
+        "The password is expired",
+        "The password is 12 days old",
+        "Password policy: see the intranet",
+        "Passwords: 17 expired, 3 locked",
+        "The password of the job was changed",
+        "password_changed: True",
+    ],
+)
+def test_a_text_about_passwords_tells_none(text: str) -> None:
+    """No false alarm for ordinary prose."""
+    assert find_password_line(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Password: x",
+        "pwd: hunter",
+        "PASSWORD : Hunter2",
+        "Password: Hunter2! (until Friday)",
+        'Password: "correct-horse!"',
+        "User: joe; Password: hunter",
+        "User: joe, Kennwort: Sommer2026 (bitte ändern)",
+        "smtpPassword: hunter",
+        "Password: 1234",
+        "The password is Hunter2!",
+        "Passphrase -> xY7",
+    ],
+)
+def test_a_password_is_found_by_its_form_or_as_the_only_word(text: str) -> None:
+    """In several languages, after a colon or an arrow."""
+    assert find_password_line(text) == 1
+
+
+def test_the_line_of_the_password_is_returned() -> None:
+    """A text has many lines."""
+    assert find_password_line("Hello,\nPassword: see below\n\nPassword: Hunter2\nBye") == 4
