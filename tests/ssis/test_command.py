@@ -55,8 +55,8 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     [
         ([], "required: PATH, --out"),
         (["x.dtsx"], "required: --out"),
-        (["x.dtsx", "--out", "o", "--windows-auth", "none"], "say keep, anonymous"),
-        (["x.dtsx", "--out", "o", "--windows-auth", "anonymous="], "say keep, anonymous"),
+        (["x.dtsx", "--out", "o", "--windows-auth", "none"], "give keep, anonymous"),
+        (["x.dtsx", "--out", "o", "--windows-auth", "anonymous="], "give keep, anonymous"),
         (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads"], r"write it as '\\server\share=/mnt/share'"),
         (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads=loads"], "write it as"),
     ],
