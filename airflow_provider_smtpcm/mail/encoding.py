@@ -162,7 +162,7 @@ class _StreamedFile(EncodedFile):
 
     def _size_error(self, *, longer: bool) -> MessageError:
         how = "longer" if longer else "shorter"
-        return _change_error(f"{self.attachment.describe()} is now {how} than the {self.state.size} octets it had.")
+        return _change_error(f"{self.attachment.describe()} has become {how} than the {self.state.size} octets it had.")
 
 
 class Base64File(_StreamedFile):
