@@ -37,8 +37,8 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 
 @pytest.fixture(autouse=True)
 def _nothing_was_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(email_backend, "_in_doubt", {})
-    monkeypatch.setattr(sending, "_in_vain", {})
+    monkeypatch.setattr(email_backend, "_unknown_outcomes", {})
+    monkeypatch.setattr(sending, "_unreachable_since", {})
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -67,7 +67,7 @@ def test_a_mail_that_nobody_gets_raises_with_its_remedy(to: Any, conn_id: str | 
 def test_a_server_that_is_down_may_be_tried_again(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whoever called it from a task of his own."""
     relay.stop()
-    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.RETRY_FOR", 0.0)
+    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.ALERT_RETRY_FOR", 0.0)
     with pytest.raises(AirflowException, match="Cannot connect") as caught:
         send_email(TO, "x", "y")
     assert not isinstance(caught.value, AirflowFailException)
@@ -82,16 +82,16 @@ def test_what_is_remembered_of_mails_in_doubt_is_little_and_not_for_long(monkeyp
         for subject in ("first", "second"):
             with pytest.raises(AirflowFailException) as caught:
                 send_email(TO, subject, "y")
-    said = {key: text for key, (_, text) in email_backend._in_doubt.items()}
+    said = {key: text for key, (_, text) in email_backend._unknown_outcomes.items()}
     assert len(said) == 2
     assert str(caught.value) in said.values()
     for number in range(1000):
-        email_backend._remember(str(number), "x")
-    assert len(email_backend._in_doubt) == email_backend._MOST_IN_DOUBT
-    assert email_backend._doubt("999") == "x"
-    monkeypatch.setattr(email_backend, "IN_DOUBT_FOR", 0.0)
-    assert email_backend._doubt("999") is None
-    assert email_backend._in_doubt == {}
+        email_backend._add_unknown_outcome(str(number), "x")
+    assert len(email_backend._unknown_outcomes) == email_backend._MAX_UNKNOWN_OUTCOMES
+    assert email_backend._find_unknown_outcome("999") == "x"
+    monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_FOR", 0.0)
+    assert email_backend._find_unknown_outcome("999") is None
+    assert email_backend._unknown_outcomes == {}
 
 
 def test_a_mail_that_may_have_been_delivered_is_not_sent_again_though_airflow_asks_at_once(
@@ -112,7 +112,7 @@ def test_a_mail_that_may_have_been_delivered_is_not_sent_again_though_airflow_as
         assert any("was not sent again" in warning for warning in warnings(caplog))
         send_email("oncall@corp.example", "Another alert", "the exception")
         assert len(server.stored) == 2
-        monkeypatch.setattr(email_backend, "IN_DOUBT_FOR", 0.0)
+        monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_FOR", 0.0)
         send_email("oncall@corp.example", "Airflow alert", "once more")
         assert len(server.stored) == 3
 
@@ -309,7 +309,7 @@ def test_email_on_failure_goes_through_it_and_the_task_s_state_is_its_own(
     """Whatever becomes of the mail."""
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", "airflow_provider_smtpcm.email_backend.send_email")
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_CONN_ID", "smtpcm_default")
-    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.RETRY_FOR", 0.0)
+    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.ALERT_RETRY_FOR", 0.0)
     if down:
         relay.stop()
     with DAG(f"email_on_failure_{down}", schedule=None) as dag:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_smtpcm.notifications.event import event_of
-from airflow_provider_smtpcm.notifications.page import page_of
+from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.page import render_page
 from tests.integration.system_packages import skip_for_want_of
 from tests.notifications.shapes import BASE, SHAPES, task_failed
 
@@ -67,7 +67,7 @@ def failure() -> str:
     with pytest.raises(Exception, match="is locked") as caught:
         names["load_orders"]("dbo.Orders")  # type: ignore[operator]
     own_frames = caught.value.__traceback__ and caught.value.__traceback__.tb_next
-    return page_of(event_of(task_failed(caught.value.with_traceback(own_frames)))).html
+    return render_page(read_event(task_failed(caught.value.with_traceback(own_frames)))).html
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -79,7 +79,7 @@ def test_a_page_fits_its_window_and_can_be_read(page: Page, shape: str, width: i
     page.on("request", lambda request: asked.append(request.url))
     page.set_viewport_size({"width": width, "height": 600})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    page.set_content(page_of(event_of(SHAPES[shape]), ["a-word-without-any-blank-" * 20]).html)
+    page.set_content(render_page(read_event(SHAPES[shape]), ["a-word-without-any-blank-" * 20]).html)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(WEAKEST_CONTRAST) >= 4.5  # WCAG 2 AA
     assert asked == []

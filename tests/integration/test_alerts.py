@@ -190,5 +190,5 @@ def test_no_alert_changes_what_became_of_a_run(alerts: Alerts) -> None:
 def test_what_was_not_sent_stands_in_the_task_s_log_with_its_remedy(alerts: Alerts) -> None:
     """Where one looks first."""
     assert "fine, try 1: success" in alerts.logs
-    assert "The alert did not reach everybody (not_sent): Cannot connect" in alerts.logs
+    assert "The alert did not reach every recipient (not_sent): Cannot connect" in alerts.logs
     assert "Connection 'no_such_connection' cannot be used" in alerts.logs

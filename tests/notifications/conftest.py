@@ -29,4 +29,4 @@ def airflow_at_corp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_server_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_in_vain", {})
+    monkeypatch.setattr(sending, "_unreachable_since", {})

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.notifications.event import event_of
-from airflow_provider_smtpcm.notifications.page import page_of
-from airflow_provider_smtpcm.notifications.redaction import without_credentials
+from airflow_provider_smtpcm.notifications.credential_patterns import redact_credentials
+from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.page import render_page
 from tests.notifications.shapes import raised, run_failed, task_failed
 
 SECRET = "T0p-s3cret!"
@@ -306,11 +306,11 @@ WORDS = [
 def test_a_credential_in_any_spelling_is_withheld(said: str, hidden: tuple[str, ...], kept: tuple[str, ...]) -> None:
     """And the servers, users and words around it are not."""
     for text in (said, f"{said}\n", f"failed: {said}"):
-        shown = without_credentials(text)
+        shown = redact_credentials(text)
         assert [piece for piece in hidden if piece in shown] == []
         assert [piece for piece in kept if piece not in shown] == []
         assert "***" in shown
-        assert without_credentials(shown) == shown
+        assert redact_credentials(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -334,20 +334,20 @@ def test_a_credential_in_any_spelling_is_withheld(said: str, hidden: tuple[str, 
 )
 def test_what_stands_around_a_credential_is_not_withheld(said: str, shown: str) -> None:
     """Who is called at night has to see which server and which user."""
-    assert without_credentials(said) == shown
+    assert redact_credentials(said) == shown
 
 
 @pytest.mark.parametrize("said", WORDS)
 def test_ordinary_words_stay(said: str) -> None:
     """The reason is what the mail is for."""
-    assert without_credentials(said) == said
+    assert redact_credentials(said) == said
 
 
 def test_a_credential_stands_nowhere_in_the_default_mail() -> None:
     """Neither in the subject, nor in the traceback, nor split by a terminal's colours."""
     cause = OSError(f"pwd=\x1b[31m{SECRET}\x1b[0m")
     error = raised(OSError(f"no answer: postgresql://etl:{SECRET}@dw/dw"), cause=cause)
-    made = page_of(event_of(task_failed(error)))
+    made = render_page(read_event(task_failed(error)))
     assert "postgresql://etl:***@dw/dw" in made.subject
     assert "pwd=***" in made.text
     assert SECRET not in made.subject + made.text + made.html
@@ -365,7 +365,7 @@ def test_a_credential_stands_nowhere_in_the_default_mail() -> None:
 def test_nor_in_what_else_a_context_says(changes: dict[str, Any]) -> None:
     """The label of a mapped task is made of data."""
     exception = changes.pop("exception", None)
-    made = page_of(event_of(task_failed(exception, **changes)))
+    made = render_page(read_event(task_failed(exception, **changes)))
     assert "***" in made.text
     assert SECRET not in made.subject + made.text + made.html
 
@@ -374,7 +374,7 @@ def test_nor_in_what_whoever_triggered_a_run_called_it() -> None:
     """And in the reason that is given for its failure."""
     run = run_failed(f"token={SECRET}")
     run["run_id"] = f"manual?api_key={SECRET}"
-    made = page_of(event_of(run))
+    made = render_page(read_event(run))
     assert made.text.count("***") >= 2
     assert SECRET not in made.subject + made.text + made.html
 
@@ -393,11 +393,11 @@ PIECES = [
 def test_a_text_that_nearly_looks_like_one_comes_to_an_end(piece: str) -> None:
     """A pattern that goes back and forth in it would not, within the test's own limit."""
     text = piece * (100_000 // len(piece))
-    assert without_credentials(text)
+    assert redact_credentials(text)
 
 
 @pytest.mark.parametrize("piece", ["password='", "password=''", "://a:b", "'secret': {", "-----BEGIN PRIVATE KEY-----"])
 def test_a_megabyte_of_it_does_too(piece: str) -> None:
     """On one line; more than an alert reads."""
     text = piece * (1_000_000 // len(piece))
-    assert without_credentials(text)
+    assert redact_credentials(text)

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.notifications.event import event_of
-from airflow_provider_smtpcm.notifications.page import Page, page_of
+from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.page import AlertPage, render_page
 from tests.notifications.shapes import (
     RUN_ID,
     SHAPES,
@@ -55,15 +55,15 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.seen).replace("\u00a0", " ").split())
 
 
-def page(exception: BaseException, **changes: object) -> Page:
+def page(exception: BaseException, **changes: object) -> AlertPage:
     """The page of a failed task."""
-    return page_of(event_of(task_failed(exception, **changes)))
+    return render_page(read_event(task_failed(exception, **changes)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_makes_a_mail_that_can_be_sent(shape: str) -> None:
     """The mail itself checks what it is given."""
-    made = page_of(event_of(SHAPES[shape]))
+    made = render_page(read_event(SHAPES[shape]))
     mail = Mail(
         from_address="a@corp.example", to="b@corp.example", subject=made.subject, text=made.text, html=made.html
     )
@@ -95,7 +95,7 @@ def test_every_shape_makes_a_mail_that_can_be_sent(shape: str) -> None:
 )
 def test_the_subject_says_what_happened(context: dict[str, object], subject: str) -> None:
     """In a list of mails that is all that one sees."""
-    assert page_of(event_of(context)).subject == subject
+    assert render_page(read_event(context)).subject == subject
 
 
 def test_both_bodies_say_what_where_when_and_why() -> None:
@@ -221,7 +221,7 @@ def test_a_masker_that_cannot_be_asked_lets_nothing_out(monkeypatch: pytest.Monk
 
 def test_a_notice_stands_above_everything_in_both_bodies() -> None:
     """It says why the mail is not the one that somebody wrote."""
-    made = page_of(event_of(task_failed(ValueError("x"))), ["The notifier's 'html' could not be rendered (<b>)."])
+    made = render_page(read_event(task_failed(ValueError("x"))), ["The notifier's 'html' could not be rendered (<b>)."])
     assert made.text.index("NOTE: The notifier's 'html'") < made.text.index("ValueError")
     assert "(<b>)" in Reader(made.html).text
 

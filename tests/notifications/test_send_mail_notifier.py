@@ -99,7 +99,7 @@ def test_a_server_that_is_down_is_logged_and_not_raised(closed_port: None, caplo
     """The task's state has been decided."""
     notifier()(dict(FAILED))
     (record,) = [record for record in caplog.records if record.levelname == "ERROR" and "smtpcm" in record.name]
-    assert "The alert did not reach everybody (not_sent)" in record.getMessage()
+    assert "The alert did not reach every recipient (not_sent)" in record.getMessage()
     assert "Cannot connect" in record.getMessage()
 
 
@@ -107,7 +107,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(
     silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the connection's own timeout is: here an hour, which the test's own limit would not let pass."""
-    monkeypatch.setattr(sending, "LAST_TRY", 0.5)
+    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 0.5)
     notifier()(dict(FAILED))
     assert "'retry_for' were over" in caplog.text
 
@@ -116,21 +116,21 @@ def test_several_alerts_to_a_server_that_says_nothing_wait_for_it_once(
     silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The DAG processor calls the callbacks of all DAGs of a file, and is killed when they take too long together."""
-    monkeypatch.setattr(sending, "SHORT_TRY", 0.2)
-    monkeypatch.setattr(sending, "LAST_TRY", 0.5)
+    monkeypatch.setattr(sending, "SHORT_ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 0.5)
     notifier()(dict(FAILED))
     assert "tried once" not in caplog.text
-    monkeypatch.setattr(sending, "LAST_TRY", 3600)  # which the test's own limit would not let pass
+    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 3600)  # which the test's own limit would not let pass
     for _ in range(2):
         notifier(retry_for=3600)(dict(FAILED))
-    assert caplog.text.count("this alert is tried once, for 0.2 seconds at the most") == 2
+    assert caplog.text.count("this alert is tried once, for at most 0.2 seconds") == 2
     assert caplog.text.count("the server could not be reached a moment ago, nor now within 0.2 seconds") == 2
 
 
 def test_a_server_that_is_back_has_its_full_time_again(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
     """The next alert is sent at once, and nothing is held against the server after it."""
-    manager = sending.connected("smtpcm_default").connection_manager
-    sending._in_vain[manager.host, manager.port] = time.monotonic()
+    manager = sending.get_hook("smtpcm_default").connection_manager
+    sending._unreachable_since[manager.host, manager.port] = time.monotonic()
     for _ in range(2):
         notifier()(dict(FAILED))
     assert len(relay.messages) == 2
@@ -142,12 +142,12 @@ def test_after_a_moment_nothing_is_held_against_a_server(
 ) -> None:
     """A triggerer lives for weeks; what was tried shortly does not prolong the moment."""
     notifier()(dict(FAILED))
-    (server,) = sending._in_vain
-    almost = time.monotonic() - sending.A_MOMENT + 5
-    monkeypatch.setitem(sending._in_vain, server, almost)
+    (server,) = sending._unreachable_since
+    almost = time.monotonic() - sending.UNREACHABLE_FOR + 5
+    monkeypatch.setitem(sending._unreachable_since, server, almost)
     notifier()(dict(FAILED))
-    assert sending._in_vain == {server: almost}
-    monkeypatch.setitem(sending._in_vain, server, almost - 5)
+    assert sending._unreachable_since == {server: almost}
+    monkeypatch.setitem(sending._unreachable_since, server, almost - 5)
     notifier()(dict(FAILED))
     assert caplog.text.count("this alert is tried once") == 1
 
@@ -155,16 +155,16 @@ def test_after_a_moment_nothing_is_held_against_a_server(
 def test_the_longest_wait_is_shorter_than_airflow_s_patience_with_its_dag_processor() -> None:
     """It kills whoever reads a DAG file and calls its callbacks after so long, and the alert with it."""
     patience = conf.getint("dag_processor", "dag_file_processor_timeout")
-    longest = sending.RETRY_FOR + sending.LAST_TRY + many._WINDING_UP
+    longest = sending.ALERT_RETRY_FOR + sending.LAST_ATTEMPT_SECONDS + many._WINDING_UP
     assert patience - 10 >= longest
-    assert patience >= longest + 3 * sending.SHORT_TRY  # four of one file
+    assert patience >= longest + 3 * sending.SHORT_ATTEMPT_SECONDS  # four of one file
 
 
 def test_what_is_sent_again_without_its_files_has_no_second_time_of_its_own(silent_server: None) -> None:
     """Both have the time of one alert, which is over here; the server would be waited for for an hour."""
     mail = Mail(from_address="airflow@corp.example", to=TO, message_id="<1@corp.example>")
     with pytest.raises(StoppedError, match="'retry_for' were over"):
-        sending.send_within(sending.connected("smtpcm_default"), mail, 30, began=time.monotonic() - 3600)
+        sending.send_alert(sending.get_hook("smtpcm_default"), mail, 30, began=time.monotonic() - 3600)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_fault_of_our_own_is_logged_and_not_raised(
     relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would hide why the task failed."""
-    monkeypatch.setattr(send_mail, "event_of", lambda _: 1 / 0)
+    monkeypatch.setattr(send_mail, "read_event", lambda _: 1 / 0)
     notifier()(dict(FAILED))
     assert "ZeroDivisionError" in caplog.text
 
@@ -262,7 +262,7 @@ def test_a_broken_template_sends_the_default_mail_which_names_it(
     assert received.message["Subject"].startswith("[Airflow] Failed: warehouse_load.load_orders")
     (record,) = [record for record in caplog.records if record.levelname == "WARNING" and "smtpcm" in record.name]
     assert f"'{field}' could not be rendered" in record.getMessage()
-    assert "Mend the template" in record.getMessage()
+    assert "Fix the template" in record.getMessage()
 
 
 @pytest.mark.parametrize("field", ["cc", "bcc", "reply_to", "from_address", "attachments", "priority", "headers"])
