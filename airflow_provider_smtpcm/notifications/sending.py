@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.redaction import quote_error
-from airflow_provider_smtpcm.smtp.cancellation import Stop
 
 if TYPE_CHECKING:
     import asyncio
@@ -92,7 +91,7 @@ def send_alert(hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *,
     Raises:
         StoppedError: the time was over before the mail was sent.
     """
-    from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, only_delivery
+    from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, Stop, only_delivery
     from airflow_provider_smtpcm.smtp.delivery import SendRequest
 
     passed = time.monotonic() - began
