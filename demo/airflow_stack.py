@@ -262,7 +262,7 @@ def _log_lines(content: list[dict[str, Any]]) -> Iterator[str]:
     for entry in content:
         if "timestamp" not in entry or entry["event"].startswith(
             "::"
-        ):  # the path of the log file, and groups of the web page
+        ):  # log file, groups
             continue
         yield f"{entry['timestamp']} {entry.get('level', '')} {entry['event']}"
         for error in entry.get("error_detail") or ():

@@ -224,7 +224,7 @@ class CeleryStack(AirflowStack):
             for pid in processes_in({service.session}):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
-        stop([service], patience=0)
+        stop([service], grace_period=0)
 
     def worker_of(self, pid: int) -> str:
         """The worker that runs a process."""
