@@ -260,9 +260,7 @@ class AirflowStack:
 def _log_lines(content: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a task's log as text, with the type and message of an exception but without its traceback."""
     for entry in content:
-        if "timestamp" not in entry or entry["event"].startswith(
-            "::"
-        ):  # log file, groups
+        if "timestamp" not in entry or entry["event"].startswith("::"):  # log file, groups
             continue
         yield f"{entry['timestamp']} {entry.get('level', '')} {entry['event']}"
         for error in entry.get("error_detail") or ():
