@@ -25,7 +25,7 @@ AIRFLOWS = {"self", "kwargs", "args"}
 
 
 def listed_names() -> Iterator[tuple[str, str, str]]:
-    """Each name of the page with its module and the page that documents it."""
+    """Yield each name of the page with its module and the page that documents it."""
     for cell, module, page in ROW.findall((API / "index.md").read_text(encoding="utf-8")):
         for name in re.findall(r"`(\w+)`", cell):
             yield name, module, page
@@ -37,7 +37,7 @@ ROOT_NAMES = {name: module for name, module, _ in LISTED if f"`{name}`" in ROOT_
 
 
 def run_python(code: str) -> Any:
-    """Run code in a fresh interpreter; returns what it prints last, as JSON."""
+    """Run code in a fresh interpreter and return its last line of output, parsed as JSON."""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -82,7 +82,7 @@ def test_the_root_exports_what_the_reference_lists() -> None:
 
 
 def test_the_root_completes_its_names() -> None:
-    """In a shell, before any of them was imported."""
+    """For tab completion, before any of them was imported."""
     code = f"import json, {package.__name__} as package; print(json.dumps(dir(package)))"
     assert {*package.__all__, "__version__"} <= set(run_python(code))
 
@@ -96,7 +96,7 @@ def test_type_checkers_see_the_same_names() -> None:
     )
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     """As for any module; `from ... import` turns it into an ImportError."""
     with pytest.raises(AttributeError, match="has no attribute 'SendMailOperators'"):
         package.SendMailOperators  # noqa: B018
@@ -116,14 +116,14 @@ def test_every_public_name_exists_and_is_on_its_page(name: str, module: str, pag
 
 
 def documented_arguments(docstring: str) -> set[str]:
-    """The arguments that the `Args:` section of a docstring explains; several may share a line."""
+    """Return the arguments in the `Args:` section of a docstring; several may share a line."""
     section = re.search(r"^Args:\n((?:[ ]{4}.*\n|\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
     lines = re.findall(r"^ {4}([*\w, ]+): ", section[1], re.MULTILINE) if section else []
     return {name.strip("* ") for line in lines for name in line.split(",")}
 
 
 def functions_of(name: str, thing: Any) -> Iterator[tuple[str, Any, str]]:
-    """A function, or a class's constructor and public methods; each with the docstring that has its arguments."""
+    """Yield a function, or a class's constructor and public methods, each with the docstring that has its arguments."""
     if not inspect.isclass(thing):
         yield name, thing, thing.__doc__ or ""
         return

@@ -25,7 +25,7 @@ from benchmarks.sending.scenarios import (
 _ROOT = Path(__file__).resolve().parents[2]
 #: The pages that contain the table.
 PAGES = (_ROOT / "README.md", _ROOT / "docs/performance.md")
-BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and writes it anew -->\n"
+BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and updates it -->\n"
 END = "<!-- end of the benchmark table -->\n"
 # The contenders that have a column in the documents, by its title.
 _PEERS = {"stock": (OPERATOR, HOOK), "`smtp-source`": (SOURCE,), "nodemailer": (NODEMAILER,)}

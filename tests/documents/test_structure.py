@@ -14,7 +14,7 @@ from tests.documents.pages import BLOCKS, DOCS, PAGES, README, ROOT, anchors_of,
 from tests.documents.test_commands import HANDLED
 from tests.documents.test_data import CHECKED
 from tests.integration import sign_in_matrix
-from tests.readme import PAGE, written_anew
+from tests.readme import PAGE, render_page
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 # The only names outside of the example domains: what a page has to speak about.
@@ -64,7 +64,7 @@ def test_only_example_domains_are_named(page: Path) -> None:
 
 def test_the_connection_table_is_the_code_s() -> None:
     """`make readme` mends it."""
-    assert written_anew() == text_of(PAGE)
+    assert render_page() == text_of(PAGE)
 
 
 def between_the_marks(page: Path, writer: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/servers.md"
-BEGIN = "<!-- sign-in table: every cell is a test that ran; `make matrix` runs them and writes it anew -->\n"
+BEGIN = "<!-- sign-in table: every cell is a test that ran; `make matrix` runs them and updates it -->\n"
 END = "<!-- end of the sign-in table -->\n"
 
 TLS = {"starttls": "STARTTLS", "implicit": "implicit", "none": "none"}
