@@ -92,9 +92,9 @@ class SendMailNotifier(BaseNotifier):
         priority: `high`, `normal` or `low`.
         headers: further headers. None or "" removes one of `DEFAULT_HEADERS`.
         encoding: of `text_file` and `html_file`.
-        retry_for: seconds during which the mail is retried if the server cannot be reached or refuses it temporarily.
-            It then gets at most 15 seconds more: a task waits for it, or the DAG processor, which Airflow kills after
-            50 seconds.
+        retry_for: seconds (default: 20) during which the mail is retried if the server cannot be reached or refuses it
+            temporarily. It then gets at most 15 seconds more: a task waits for it, or the DAG processor, which Airflow
+            kills after 50 seconds.
         context: Airflow's, for `await`.
 
     Raises:
