@@ -11,18 +11,10 @@ from airflow.sdk import BaseOperator
 
 if TYPE_CHECKING:
     import jinja2
-    from airflow.sdk import Context, XComArg
+    from airflow.sdk import Context
 
     from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
-    from airflow_provider_smtpcm.mail import AddressLike, AttachmentLike, HeaderValues
 
-    # Types of templated arguments: the result of another task may stand for the argument, and for an item of it.
-    TemplatedText = str | XComArg
-    TemplatedAddress = AddressLike | XComArg
-    TemplatedAddresses = TemplatedAddress | Iterable[TemplatedAddress]
-    TemplatedAttachments = AttachmentLike | XComArg | Iterable[AttachmentLike | XComArg]
-    TemplatedInlineImages = TemplatedAttachments | Mapping[str, AttachmentLike | XComArg]
-    TemplatedHeaders = HeaderValues | XComArg
 
 log = logging.getLogger(__name__)
 

@@ -29,15 +29,7 @@ from airflow_provider_smtpcm.operators._task import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_smtpcm.mail import Priority
-    from airflow_provider_smtpcm.operators._rendering import (
-        TemplatedAddress,
-        TemplatedAddresses,
-        TemplatedAttachments,
-        TemplatedHeaders,
-        TemplatedInlineImages,
-        TemplatedText,
-    )
+    from airflow_provider_smtpcm.mail import Address, Attachment, Priority
     from airflow_provider_smtpcm.smtp.cancellation import Stop
 
 log = logging.getLogger(__name__)
@@ -132,29 +124,29 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         self,
         *,
         rows: Any,
-        smtpcm_conn_id: TemplatedText = SmtpConnectionManagerHook.default_conn_name,
-        from_address: TemplatedAddress | None = None,
-        to: TemplatedAddresses | None = None,
-        cc: TemplatedAddresses | None = None,
-        bcc: TemplatedAddresses | None = None,
-        reply_to: TemplatedAddresses | None = None,
-        subject: TemplatedText = "",
-        text: TemplatedText | None = None,
-        html: TemplatedText | None = None,
-        text_file: TemplatedText | None = None,
-        html_file: TemplatedText | None = None,
-        attachments: TemplatedAttachments | None = None,
-        inline_images: TemplatedInlineImages | None = None,
-        priority: TemplatedText | Priority = "normal",
-        headers: TemplatedHeaders | None = None,
-        message_id: TemplatedText | None = None,
-        row_key: TemplatedText | None = None,
+        smtpcm_conn_id: str = SmtpConnectionManagerHook.default_conn_name,
+        from_address: str | Address | None = None,
+        to: str | Sequence[str | Address] | None = None,
+        cc: str | Sequence[str | Address] | None = None,
+        bcc: str | Sequence[str | Address] | None = None,
+        reply_to: str | Sequence[str | Address] | None = None,
+        subject: str = "",
+        text: str | None = None,
+        html: str | None = None,
+        text_file: str | None = None,
+        html_file: str | None = None,
+        attachments: str | Sequence[str | Attachment] | None = None,
+        inline_images: Mapping[str, str | Attachment] | None = None,
+        priority: str | Priority = "normal",
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
+        row_key: str | None = None,
         on_error: Literal["fail", "continue"] = "fail",
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
         connections: int = 1,
         rate_limit: float | None = None,
-        report_file: TemplatedText | None = None,
+        report_file: str | None = None,
         encoding: str = "utf-8-sig",
         rows_encoding: str | None = None,
         delimiter: str | None = None,
@@ -165,8 +157,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.rows = rows if is_path(rows) else unrendered(rows)
-        # `Any`: before `execute` Airflow replaces templates and the results of tasks by their values.
-        self.smtpcm_conn_id: Any = smtpcm_conn_id
+        self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = unrendered(from_address)
         self.to = unrendered(to)
         self.cc = unrendered(cc)

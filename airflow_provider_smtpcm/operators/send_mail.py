@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,15 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.ledger.journal import PastDelivery
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.mail import Mail, Priority
-    from airflow_provider_smtpcm.operators._rendering import (
-        TemplatedAddress,
-        TemplatedAddresses,
-        TemplatedAttachments,
-        TemplatedHeaders,
-        TemplatedInlineImages,
-        TemplatedText,
-    )
+    from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
     from airflow_provider_smtpcm.smtp.cancellation import Stop
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
@@ -118,22 +110,22 @@ class SendMailOperator(Stoppable, RenderedOperator):
     def __init__(
         self,
         *,
-        smtpcm_conn_id: TemplatedText = SmtpConnectionManagerHook.default_conn_name,
-        from_address: TemplatedAddress | None = None,
-        to: TemplatedAddresses | None = None,
-        cc: TemplatedAddresses | None = None,
-        bcc: TemplatedAddresses | None = None,
-        reply_to: TemplatedAddresses | None = None,
-        subject: TemplatedText = "",
-        text: TemplatedText | None = None,
-        html: TemplatedText | None = None,
-        text_file: TemplatedText | None = None,
-        html_file: TemplatedText | None = None,
-        attachments: TemplatedAttachments | None = None,
-        inline_images: TemplatedInlineImages | None = None,
-        priority: TemplatedText | Priority = "normal",
-        headers: TemplatedHeaders | None = None,
-        message_id: TemplatedText | None = None,
+        smtpcm_conn_id: str = SmtpConnectionManagerHook.default_conn_name,
+        from_address: str | Address | None = None,
+        to: str | Sequence[str | Address] | None = None,
+        cc: str | Sequence[str | Address] | None = None,
+        bcc: str | Sequence[str | Address] | None = None,
+        reply_to: str | Sequence[str | Address] | None = None,
+        subject: str = "",
+        text: str | None = None,
+        html: str | None = None,
+        text_file: str | None = None,
+        html_file: str | None = None,
+        attachments: str | Sequence[str | Attachment] | None = None,
+        inline_images: Mapping[str, str | Attachment] | None = None,
+        priority: str | Priority = "normal",
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
         encoding: str = "utf-8-sig",
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
@@ -142,23 +134,22 @@ class SendMailOperator(Stoppable, RenderedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # `Any`: before `execute` Airflow replaces templates and the results of tasks by their values.
-        self.smtpcm_conn_id: Any = smtpcm_conn_id
-        self.from_address: Any = from_address
-        self.to: Any = to
-        self.cc: Any = cc
-        self.bcc: Any = bcc
-        self.reply_to: Any = reply_to
-        self.subject: Any = subject
-        self.text: Any = text
-        self.html: Any = html
-        self.text_file: Any = text_file
-        self.html_file: Any = html_file
-        self.attachments: Any = attachments
-        self.inline_images: Any = inline_images
-        self.priority: Any = priority
-        self.headers: Any = headers
-        self.message_id: Any = message_id
+        self.smtpcm_conn_id = smtpcm_conn_id
+        self.from_address = from_address
+        self.to = to
+        self.cc = cc
+        self.bcc = bcc
+        self.reply_to = reply_to
+        self.subject = subject
+        self.text = text
+        self.html = html
+        self.text_file = text_file
+        self.html_file = html_file
+        self.attachments = attachments
+        self.inline_images = inline_images
+        self.priority = priority
+        self.headers = headers
+        self.message_id = message_id
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
