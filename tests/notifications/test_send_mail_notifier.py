@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.notifications import send_mail, sending
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
-from airflow_provider_smtpcm.smtp import batch as many
+from airflow_provider_smtpcm.smtp import batch
 from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 
@@ -157,7 +157,7 @@ def test_a_server_is_not_considered_unreachable_for_long(
 def test_the_longest_wait_is_shorter_than_the_dag_processor_s_timeout() -> None:
     """Airflow kills the process that parses a DAG file and runs its callbacks, and the alert with it."""
     patience = conf.getint("dag_processor", "dag_file_processor_timeout")
-    longest = sending.ALERT_RETRY_FOR + sending.LAST_ATTEMPT_SECONDS + many._WINDING_UP
+    longest = sending.ALERT_RETRY_FOR + sending.LAST_ATTEMPT_SECONDS + batch._WINDING_UP
     assert patience - 10 >= longest
     assert patience >= longest + 3 * sending.SHORT_ATTEMPT_SECONDS  # four alerts of one file
 
