@@ -31,4 +31,4 @@ def brought_by(requirement: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(sorted(brought_by(sys.argv[1]))))  # noqa: T201 - to whoever started it
+    print(json.dumps(sorted(brought_by(sys.argv[1]))))  # noqa: T201 - the output of the program
