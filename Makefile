@@ -90,7 +90,7 @@ lint: $(READY) ## ruff, its formatter, mypy --strict, pyright, ty, and the docum
 	@$(BIN)/ruff format --check --diff --quiet
 	@$(BIN)/mypy
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
-	@$(BIN)/ty check --quiet --python $(VENV)
+	@$(BIN)/ty check --output-format concise --python $(VENV)
 	@$(MAKE) --no-print-directory docs
 
 .PHONY: docs
