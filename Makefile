@@ -85,10 +85,12 @@ torture: $(READY) ## Break everything that can break, and count what was lost an
 		tests/integration/test_celery.py tests/integration/test_postfix_faults.py $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## ruff, its formatter, mypy --strict, and the documents as a site
+lint: $(READY) ## ruff, its formatter, mypy --strict, pyright, ty, and the documents as a site
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --diff --quiet
 	@$(BIN)/mypy
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/ty check --output-format concise --python $(VENV)
 	@$(MAKE) --no-print-directory docs
 
 .PHONY: docs
@@ -121,7 +123,7 @@ lock: ## Resolve pyproject.toml into the locks of every Airflow again; ARGS=--up
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check uv && \
 	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --extra dev --extra testing \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --extra dev --extra lint --extra testing \
 		--constraint .ci/airflow-version.txt $(ARGS) --output-file requirements.lock pyproject.toml && \
 	printf 'gssapi\nkrb5\n' | UV_CUSTOM_COMPILE_COMMAND="make lock" "$$tools/bin/uv" pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

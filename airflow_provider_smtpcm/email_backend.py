@@ -1,11 +1,11 @@
-"""Airflow's own alerts (`email_on_failure`, `email_on_retry`) through a connection of ours: `[email] email_backend`.
+"""Airflow's e-mail backend (`email_on_failure`, `email_on_retry`) through a connection of type `smtpcm`.
 
     [email]
     email_backend = airflow_provider_smtpcm.email_backend.send_email
     email_conn_id = smtpcm_default
     from_email = Airflow <airflow@corp.example>
 
-Airflow 3.2.0 to 3.3.0 ignore the setting; `SendMailNotifier` works on every Airflow.
+Airflow 3.2.0 to 3.3.0 ignore this setting; `SendMailNotifier` works with every Airflow version.
 """
 
 from __future__ import annotations
@@ -20,34 +20,47 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.notifications.redaction import LONGEST_SUBJECT, one_line
-from airflow_provider_smtpcm.notifications.sending import RETRY_FOR, connected, send_within
+from airflow_provider_smtpcm.notifications.redaction import MAX_SUBJECT_LENGTH, to_single_line
+from airflow_provider_smtpcm.notifications.sending import ALERT_RETRY_FOR, get_hook, send_alert
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Address, Mail
 
 log = logging.getLogger(__name__)
 
-# What Airflow passes where nobody has set `[email] email_conn_id` and `from_email`.
+# What Airflow passes if `[email] email_conn_id` and `from_email` are not set.
 _UNSET_CONN_ID, _UNSET_FROM = "smtp_default", "airflow@airflow"
 
-# Headers that Airflow's own backend writes as they come, and that a mail has arguments for.
-_ARGUMENTS = {"reply-to": "reply_to", "message-id": "message_id"}
+# Headers that `Mail` has arguments for.
+_HEADER_ARGUMENTS = {"reply-to": "reply_to", "message-id": "message_id"}
 _PRIORITIES = {
     "importance": {"high": "high", "low": "low"},
     "priority": {"urgent": "high", "non-urgent": "low"},
     "x-priority": {"1": "high", "2": "high", "4": "low", "5": "low"},
     "x-msmail-priority": {"high": "high", "low": "low"},
 }
-# A comma, or a quoted name, which may hold some.
-_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,')
-# Airflow 3.1 calls a backend that raised once more, at once and in the same process, with another body. For so many
-# seconds a mail whose outcome is unknown is not sent again to the same people under the same subject.
-IN_DOUBT_FOR = 300.0
-# When that was, and what was said of it: no error, whose frames would stay with it. At most so many, the oldest first.
-_in_doubt: dict[str, tuple[float, str]] = {}
-_MOST_IN_DOUBT = 256
-_NOT_OURS = ("from", "to", "cc", "bcc", "subject", "date", "mime-version", "received", "return-path", "delivered-to")
+# Headers that are written from arguments or by servers.
+_RESERVED_HEADERS = (
+    "from",
+    "to",
+    "cc",
+    "bcc",
+    "subject",
+    "date",
+    "mime-version",
+    "received",
+    "return-path",
+    "delivered-to",
+)
+# A comma, or a quoted name, which may contain commas.
+_COMMA_OR_QUOTED_NAME = re.compile(r'("(?:\\.|[^"\\])*")|,')
+#: Seconds during which a mail whose outcome is unknown is not sent again to the same recipients with the same subject.
+#: Airflow 3.1 calls a backend that raised once more, immediately, in the same process, and with another body.
+UNKNOWN_OUTCOME_FOR = 300.0
+# The mails whose outcome is unknown, by fingerprint: when that was, and the text of the error. Not the error itself,
+# whose traceback would keep its frames alive. The oldest are dropped first.
+_unknown_outcomes: dict[str, tuple[float, str]] = {}
+_MAX_UNKNOWN_OUTCOMES = 256
 
 
 def send_email(  # noqa: PLR0917 - the signature is Airflow's
@@ -65,55 +78,59 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     custom_headers: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Send one mail, as Airflow asks its e-mail backend to.
+    """Send one mail, as Airflow's e-mail backend.
 
     Args:
-        to, cc, bcc: a list, or one string with `,` or `;` between, or with both, as Airflow's own backend takes them.
-        subject: one line of at most 500 characters; what else comes with an exception becomes blanks, or is cut off.
-        html_content: the body, which goes as it is, without a plain one beside it.
+        to: the recipients: a list, or one string with `,` or `;` between them, or both, as Airflow's own backend takes
+            them.
+        subject: line breaks and control characters become spaces, and more than 500 characters are cut.
+        html_content: the HTML body, sent unchanged and without a plain body.
         files: paths of attachments.
-        dryrun: say what would be sent, and send nothing.
-        mime_subtype, mime_charset: only `mixed` and `utf-8` exist here; anything else is told by a warning.
-        conn_id: a connection of type `smtpcm`. None, and Airflow's own default `smtp_default` unless that is of this
-            type, mean `smtpcm_default`.
-        from_email: the sender; None, and what Airflow passes where nobody has set one (`airflow@airflow`), mean the
-            connection's *From address*.
-        custom_headers: further headers; those for the priority, Reply-To and Message-ID become that.
-        kwargs: what Airflow may add one day; each is told by a warning, and not used.
+        dryrun: log what would be sent, and send nothing.
+        cc: further recipients, as in `to`.
+        bcc: recipients whom the others do not see, as in `to`.
+        mime_subtype: only `mixed` is supported; anything else is ignored with a warning.
+        mime_charset: only `utf-8` is supported; anything else is ignored with a warning.
+        conn_id: a connection of type `smtpcm`. Default: `smtpcm_default`, also for Airflow's own default `smtp_default`
+            unless that connection is of type `smtpcm`.
+        from_email: the sender. Default: the connection's *From address*, also for Airflow's placeholder
+            `airflow@airflow`.
+        custom_headers: further headers. Those of priority, Reply-To and Message-ID set the mail's own.
+        kwargs: unknown arguments, which a later Airflow may add; ignored with a warning.
 
     Raises:
-        AirflowException: trying again may help.
-        AirflowFailException: trying again would not help.
+        AirflowException: a retry may help.
+        AirflowFailException: a retry will not help.
     """
     from airflow_provider_smtpcm.operators._task import airflow_error
 
     if kwargs:
-        log.warning("send_email knows no %s: the mail goes without.", ", ".join(sorted(kwargs)))
+        log.warning("send_email does not support %s: the mail is sent without it.", ", ".join(sorted(kwargs)))
     if mime_subtype != "mixed":
-        log.warning("mime_subtype is %r: the mail is built by what is in it; leave it out.", mime_subtype)
+        log.warning("mime_subtype is %r and is ignored: the mail's structure follows from its parts.", mime_subtype)
     if mime_charset.lower() not in ("utf-8", "utf8", "utf_8"):
-        log.warning("mime_charset is %r: the mail is written in UTF-8, which every program reads.", mime_charset)
+        log.warning("mime_charset is %r and is ignored: the mail is sent in UTF-8.", mime_charset)
     try:
         _send(
-            _conn_id(conn_id),
+            _resolve_conn_id(conn_id),
             dryrun=dryrun,
             from_address=None if from_email == _UNSET_FROM else from_email,
-            to=_people("To", to),
-            cc=_people("Cc", cc),
-            bcc=_people("Bcc", bcc),
-            subject=one_line(subject or "", LONGEST_SUBJECT),
+            to=_parse_recipients("To", to),
+            cc=_parse_recipients("Cc", cc),
+            bcc=_parse_recipients("Bcc", bcc),
+            subject=to_single_line(subject or "", MAX_SUBJECT_LENGTH),
             html=html_content,
             attachments=[files] if isinstance(files, str | os.PathLike) else list(files or ()),
-            **_arguments(custom_headers or {}),
+            **_parse_headers(custom_headers or {}),
         )
     except MailError as error:
         failure = airflow_error(error, retry_unknown=False)
-        failure.__suppress_context__ = True  # what a library below said is in the message already
+        failure.__suppress_context__ = True  # the message already has what the libraries below reported
         raise failure from None
 
 
-def _conn_id(conn_id: str | None) -> str:
-    """Ours, where nobody has named one of our type."""
+def _resolve_conn_id(conn_id: str | None) -> str:
+    """Return the given connection id, or our default in place of an unset one and of Airflow's own default."""
     default = SmtpConnectionManagerHook.default_conn_name
     if conn_id and conn_id != _UNSET_CONN_ID:
         return conn_id
@@ -123,103 +140,113 @@ def _conn_id(conn_id: str | None) -> str:
         try:
             if BaseHook.get_connection(conn_id).conn_type == SmtpConnectionManagerHook.conn_type:
                 return conn_id
-        except Exception:  # noqa: BLE001 - there is none, which each Airflow says in its own way
+        except Exception:  # noqa: BLE001 - each Airflow version has its own error for a missing connection
             log.debug("There is no connection '%s'.", conn_id)
         log.info(
-            "'%s' is no SMTP connection manager: '%s' is used. [email] email_conn_id says which.", conn_id, default
+            "Connection '%s' is not of type smtpcm: '%s' is used. Set [email] email_conn_id to choose another.",
+            conn_id,
+            default,
         )
     return default
 
 
-def _people(field: str, people: str | Iterable[str] | None) -> list[Address]:
-    """The addresses; a comma that cannot belong to a name separates them, wherever it stands."""
+def _parse_recipients(field: str, recipients: str | Iterable[str] | None) -> list[Address]:
+    """Return the addresses. Any comma outside a quoted name separates two of them."""
     from airflow_provider_smtpcm.mail.address import parse_addresses
 
-    found: list[Address] = []
-    for text in [people] if isinstance(people, str) else people or ():
+    addresses: list[Address] = []
+    for text in [recipients] if isinstance(recipients, str) else recipients or ():
         try:
-            found += parse_addresses(text, field=field)
+            addresses += parse_addresses(text, field=field)
         except MessageError:
-            found += parse_addresses(_COMMA.sub(lambda match: match[1] or ";", text), field=field)
-    return found
+            with_semicolons = _COMMA_OR_QUOTED_NAME.sub(lambda match: match[1] or ";", text)
+            addresses += parse_addresses(with_semicolons, field=field)
+    return addresses
 
 
-def _send(conn_id: str, *, dryrun: bool, **parts: Any) -> None:
-    """Send it, or tell of it; raise where nobody has it."""
+def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
+    """Send the mail, or log it if `dryrun`.
+
+    Args:
+        arguments: of `Mail`.
+
+    Raises:
+        MailError: no recipient was accepted, or the outcome is unknown.
+    """
     from airflow_provider_smtpcm.arguments.values import shorten_list
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.headers import new_message_id
 
     began = time.monotonic()
-    hook = connected(conn_id)
-    mail = hook.apply_defaults(Mail(**parts))
+    hook = get_hook(conn_id)
+    mail = hook.apply_defaults(Mail(**arguments))
     assert mail.from_address is not None
     if mail.message_id is None:
         mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
     rendering = hook.render(mail)
-    people = shorten_list([address.address for address in mail.recipients])
+    recipients = shorten_list([address.address for address in mail.recipients])
     if dryrun:
         log.info(
-            "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, people, conn_id
+            "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, recipients, conn_id
         )
         return
-    this = _fingerprint(conn_id, mail)
-    if (doubt := _doubt(this)) is not None:
+    fingerprint = _compute_fingerprint(conn_id, mail)
+    if (error_text := _find_unknown_outcome(fingerprint)) is not None:
         log.warning(
-            "%r to %s was not sent again: a moment ago it was handed over without an answer, and may have been "
-            "delivered. Airflow 3.1 asks twice where an alert failed.",
+            "%r to %s was not sent again: the server did not confirm the first one, which may have been delivered. "
+            "Airflow 3.1 calls the e-mail backend a second time if it raises.",
             mail.subject,
-            people,
+            recipients,
         )
-        raise OutcomeUnknownError(doubt)
-    delivery = send_within(hook, mail, RETRY_FOR, began=began, rendering=rendering)
+        raise OutcomeUnknownError(error_text)
+    delivery = send_alert(hook, mail, ALERT_RETRY_FOR, began=began, rendering=rendering)
     if delivery.error is not None:
         if delivery.outcome == "unknown":
-            _remember(this, str(delivery.error))
+            _add_unknown_outcome(fingerprint, str(delivery.error))
         if not delivery.accepted or delivery.outcome == "unknown":
             raise delivery.error
         log.warning("%s", delivery.error)
     log.info("%s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
 
 
-def _fingerprint(conn_id: str, mail: Mail) -> str:
-    """The connection, the people and the subject, as a hash."""
-    said = repr((conn_id, mail.to, mail.cc, mail.bcc, mail.subject))
-    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+def _compute_fingerprint(conn_id: str, mail: Mail) -> str:
+    """Return a hash of the connection, the recipients and the subject."""
+    parts = repr((conn_id, mail.to, mail.cc, mail.bcc, mail.subject))
+    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _doubt(this: str) -> str | None:
-    """What was said of this mail, if it was handed over without an answer a moment ago; older ones are forgotten."""
+def _find_unknown_outcome(fingerprint: str) -> str | None:
+    """Return the text of the error if this mail's outcome became unknown recently; drop entries that have expired."""
     now = time.monotonic()
-    for other, (since, _) in list(_in_doubt.items()):
-        if now - since >= IN_DOUBT_FOR:
-            _in_doubt.pop(other, None)
-    found = _in_doubt.get(this)
-    return None if found is None else found[1]
+    for key, (since, _) in list(_unknown_outcomes.items()):
+        if now - since >= UNKNOWN_OUTCOME_FOR:
+            _unknown_outcomes.pop(key, None)
+    entry = _unknown_outcomes.get(fingerprint)
+    return None if entry is None else entry[1]
 
 
-def _remember(this: str, said: str) -> None:
-    _in_doubt[this] = time.monotonic(), said
-    while len(_in_doubt) > _MOST_IN_DOUBT:
-        _in_doubt.pop(next(iter(_in_doubt)), None)
+def _add_unknown_outcome(fingerprint: str, error_text: str) -> None:
+    _unknown_outcomes[fingerprint] = time.monotonic(), error_text
+    while len(_unknown_outcomes) > _MAX_UNKNOWN_OUTCOMES:
+        _unknown_outcomes.pop(next(iter(_unknown_outcomes)), None)
 
 
-def _arguments(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers, and the arguments of a mail that some of them stand for."""
-    found: dict[str, Any] = {}
-    further: dict[str, str] = {}
+def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `Mail` that the headers stand for: priority, Reply-To, Message-ID and `headers`."""
+    arguments: dict[str, Any] = {}
+    other: dict[str, str] = {}
     for name, value in headers.items():
         lowered, text = name.lower(), str(value).strip()
         if value is None:
             continue
-        if lowered in _ARGUMENTS:
-            found[_ARGUMENTS[lowered]] = text
+        if lowered in _HEADER_ARGUMENTS:
+            arguments[_HEADER_ARGUMENTS[lowered]] = text
         elif lowered in _PRIORITIES:
-            # `1 (Highest)`, as Outlook writes it.
+            # Outlook writes `1 (Highest)`.
             if priority := _PRIORITIES[lowered].get(text.lower().partition(" ")[0]):
-                found["priority"] = priority
-        elif lowered in _NOT_OURS or lowered.startswith("content-"):
-            log.warning("The header %s cannot be among custom_headers: the mail goes without. Use the argument.", name)
+                arguments["priority"] = priority
+        elif lowered in _RESERVED_HEADERS or lowered.startswith("content-"):
+            log.warning("custom_headers cannot set %s: the mail is sent without it. Use the argument instead.", name)
         else:
-            further[name] = text
-    return found | {"headers": further}
+            other[name] = text
+    return arguments | {"headers": other}

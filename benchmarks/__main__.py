@@ -1,7 +1,7 @@
-"""All benchmarks: what importing costs, a sign-in, an import of SSIS packages, and sending. `make bench` runs them.
+"""All benchmarks: importing the operator, signing in, importing SSIS packages, and sending. `make bench` runs all.
 
-Ratios come from one run, everybody in turn, medians. Each run of a contender is a process of its own; its start and its
-imports are not counted, its connections are, and the server's own count says that every mail arrived.
+Ratios are of medians from one run, in which the contenders take turns. Each run of a contender is a process of its own.
+Its start and its imports are not counted, its connections are, and the server's count confirms that every mail arrived.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ PICTURE = ROOT / "docs/images/benchmark.svg"
 OTHERS = ("import", "sign-in", "import-ssis")
 
 
-def arguments() -> argparse.Namespace:
-    """What was asked for."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     names = [*OTHERS, *(scenario.name for scenario in SCENARIOS)]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="one round of few mails: does everything run?")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
-    parser.add_argument("--rounds", type=int, default=5, help="how often everybody has a turn (5)")
-    parser.add_argument("--write", action="store_true", help="table and picture into the documents")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each contender (5)")
+    parser.add_argument("--write", action="store_true", help="write table and picture into the documents")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results.json", help="every figure, as JSON")
-    parser.add_argument("--fetch-nothing", action="store_true", help="take the peers that are there already")
+    parser.add_argument("--fetch-nothing", action="store_true", help="use only the peers that are installed already")
     asked = parser.parse_args()
     if asked.write and (asked.quick or asked.only):
         parser.error("--write takes the figures of a whole run: leave out --quick and --only")
     return asked
 
 
-def sending(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
+def run_scenarios(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
     """Run the scenarios of these names."""
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -74,8 +74,8 @@ def sending(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
 
 
 def main() -> None:
-    """Run what was asked for."""
-    asked, began = arguments(), time.monotonic()
+    """Run the benchmarks that the command line names; without names, all."""
+    asked, began = parse_arguments(), time.monotonic()
     names = asked.only or [*OTHERS, *(scenario.name for scenario in SCENARIOS)]
     if "import" in names:
         import_cost.main(runs=1 if asked.quick else import_cost.RUNS)
@@ -83,7 +83,7 @@ def main() -> None:
         sign_in_cost.main(runs=1 if asked.quick else sign_in_cost.RUNS)
     if "import-ssis" in names:
         import_ssis.main(runs=1 if asked.quick else import_ssis.RUNS, sizes={100: 1} if asked.quick else None)
-    outcomes = sending(asked, names)
+    outcomes = run_scenarios(asked, names)
     if not outcomes:
         return
     results = table.as_json(outcomes, rounds=1 if asked.quick else asked.rounds)

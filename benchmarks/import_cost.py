@@ -1,7 +1,7 @@
-"""What a DAG file pays for importing the operator, after airflow.sdk; beside what people import instead.
+"""What a DAG file pays for importing the operator after airflow.sdk, beside other imports.
 
-Every DAG parse is a fresh process. CPU time (`time.process_time`) and resident memory around the import alone, medians,
-contenders in turn.
+Every DAG parse is a fresh process. Medians of the CPU time (`time.process_time`) and the resident memory of the import
+alone; the contenders take turns.
 """
 
 from __future__ import annotations

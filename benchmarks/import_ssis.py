@@ -1,7 +1,7 @@
 """What importing SSIS packages costs: packages a second and peak memory, for a department and for a whole company.
 
-The tree is made anew from a seed (`ssis_tree`): all formats, one package in eight with mail, some of 4 MB, the builds
-beside the sources. Each run is the command itself, a process of its own, and its start is counted.
+The tree is made from a seed (`ssis_tree`): all formats, one package in eight with mail, some of 4 MB, builds beside
+their sources. Each run is the command itself, in a process of its own whose start is counted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a sign-in costs: connect, STARTTLS, AUTH, one command, good-bye; beside curl's and msmtp's on the same server.
+"""What a sign-in costs: connect, STARTTLS, AUTH, one command, QUIT; beside curl and msmtp on the same server.
 
-Real servers on loopback (Postfix with Cyrus SASL's NTLM, and with MIT Kerberos). Contenders in turn, medians. curl's
-is the time that it reports itself, without its start; msmtp reports none, so its whole process is timed, which sends a
-mail. Needs root and `make system-packages`.
+Real servers on loopback (Postfix with Cyrus SASL's NTLM, and with MIT Kerberos). Medians; the contenders take turns.
+The time of curl is the one that it reports, without its start. msmtp reports none, so its whole process is timed, which
+sends a mail. Needs root and `make system-packages`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MESSAGE = b"From: a@corp.example\r\nTo: b@corp.example\r\nSubject: x\r\n\r\nx\r\
 
 
 def ours(connection: SmtpConnectionManager, *, keep: bool) -> Callable[[], float]:
-    """One session each; the TLS context is kept, and with `keep` what the hook knows of Kerberos too."""
+    """Time one session after the other; the TLS context is kept, and with `keep` the hook's Kerberos state too."""
     context, kept = tls_context(connection), WindowsAuthenticator(connection)
 
     def run() -> float:
@@ -45,7 +45,7 @@ def ours(connection: SmtpConnectionManager, *, keep: bool) -> Callable[[], float
 
 
 def curl(port: int, ca: str, *arguments: str) -> Callable[[], float]:
-    """`curl`, which says itself how long it took."""
+    """Time `curl` by the time that it reports."""
     command = ["curl", "-s", "--ssl-reqd", "--cacert", ca, *arguments, f"smtp://localhost:{port}", "-X", "NOOP"]
 
     def run() -> float:
@@ -56,7 +56,7 @@ def curl(port: int, ca: str, *arguments: str) -> Callable[[], float]:
 
 
 def msmtp(port: int, ca: str, *arguments: str) -> Callable[[], float]:
-    """`msmtp`, as a whole process that sends a mail."""
+    """Time `msmtp` as a whole process that sends a mail."""
     command = ["msmtp", "--host=localhost", f"--port={port}", "--tls=on", "--tls-starttls=on", f"--tls-trust-file={ca}"]
     command += ["--from=a@corp.example", *arguments, "b@corp.example"]
 
@@ -69,7 +69,7 @@ def msmtp(port: int, ca: str, *arguments: str) -> Callable[[], float]:
 
 
 def measure(title: str, contenders: dict[str, Callable[[], float]], runs: int) -> None:
-    """One row for each contender."""
+    """Print one row for each contender."""
     took: dict[str, list[float]] = {name: [] for name in contenders}
     for name, run in contenders.items():
         try:
@@ -87,7 +87,7 @@ def measure(title: str, contenders: dict[str, Callable[[], float]], runs: int) -
 
 
 def missing() -> str | None:
-    """What the servers need and this machine lacks, or None."""
+    """Return what the servers need and this machine lacks, or None."""
     if os.geteuid() != 0:
         return "root, who alone may start a Postfix"
     lacking = (Postfix.missing(), GssapiPostfix.missing(), KerberosRealm.missing(), absent(("curl", "msmtp")))

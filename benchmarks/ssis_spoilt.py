@@ -1,4 +1,4 @@
-"""Packages that no SSIS would read, or only just: what years, disks and other people have made of them."""
+"""Packages that SSIS could not read, or only just: damaged by age, disks and tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.ssis_tree import DTS
 
 
 def spoil(chance: random.Random, path: Path) -> None:
-    """Make a package into something that no SSIS would read, or only just; or leave nothing of it."""
+    """Damage a package so that SSIS could not read it, or only just; or return an empty one."""
     _SPOILERS[chance.randrange(len(_SPOILERS))](chance, path)
 
 
@@ -34,7 +34,7 @@ def _cut(chance: random.Random, path: Path) -> None:
 
 
 def _swap_words(chance: random.Random, path: Path) -> None:
-    """Well-formed still, but nothing fits."""
+    """Return well-formed XML whose parts do not fit together."""
     text = path.read_text(encoding="utf-8-sig")
     words = (
         "SMTPServer",
@@ -54,7 +54,7 @@ def _swap_words(chance: random.Random, path: Path) -> None:
 
 
 def _wild_values(chance: random.Random, path: Path) -> None:
-    """Values as no editor lets anybody type them."""
+    """Replace values by ones that no editor accepts."""
     wild = (
         "{{ 1/0 }}",
         "{% raw %}",

@@ -1,6 +1,6 @@
-"""A tree of SSIS packages as a company has grown it, made from a seed: all formats, projects, builds, and mail in some.
+"""A tree of SSIS packages like that of a company, made from a seed: all formats, projects, builds, and mail in some.
 
-Nothing in it is anybody's: names, servers and texts are invented. `benchmarks.ssis_spoilt` breaks what stands here.
+All names, servers and texts are invented. `benchmarks.ssis_spoilt` damages what is made here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _EXPRESSIONS: tuple[tuple[tuple[str, str], ...], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """What was made."""
+    """The counts of a tree."""
 
     folder: Path
     packages: int = 0
@@ -53,11 +53,11 @@ class Tree:
 
 
 def make_tree(folder: Path, count: int, *, seed: int = 1, with_mail: float = 0.12, big: int = 0) -> Tree:
-    """Write so many packages, in projects of some twenty.
+    """Write packages, in projects of about twenty.
 
     Args:
         with_mail: the share of packages that send mail.
-        big: so many of them hold a data flow of 4 MB.
+        big: how many packages contain a data flow of 4 MB.
     """
     chance = random.Random(seed)  # noqa: S311
     files: list[Path] = []
@@ -99,7 +99,7 @@ def make_tree(folder: Path, count: int, *, seed: int = 1, with_mail: float = 0.1
 def package(
     chance: random.Random, *, name: str, version: int = 8, mails: int = 1, shared: str | None = None, filling: int = 0
 ) -> str:
-    """A package of that format; `filling` is the size of what else is in it."""
+    """Return a package of that format; `filling` is the size of its data flow in characters."""
     own = _guid(chance)
     manager = (
         "" if shared and chance.random() < 0.5 else _manager(own, "SMTP", chance.choice(_STRINGS), old=version < 6)
@@ -273,7 +273,7 @@ def _data_flow(chance: random.Random, octets: int, *, old: bool) -> str:
 
 
 def _build(project: Path) -> None:
-    """What Visual Studio leaves: the project as one file, and copies."""
+    """Write what a build in Visual Studio leaves: the project as one file, and copies."""
     output = project / "bin" / "Development"
     output.mkdir(parents=True)
     with zipfile.ZipFile(output / f"{project.name}.ispac", "w", zipfile.ZIP_DEFLATED) as ispac:

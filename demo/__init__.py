@@ -1,1 +1,1 @@
-"""What `make demo` and `make ui` run: the embedded relay and a private, real Airflow, on this machine only."""
+"""`make demo` and `make ui`: the embedded relay and a private, real Airflow on loopback ports."""

@@ -1,7 +1,7 @@
 """`python -m demo` delivers a mail and shows it; `python -m demo ui` stays up, for a look at the connection form.
 
-Both run the embedded relay, which demands Windows Authentication over STARTTLS, and a real Airflow with the DAGs of
-`example_dags`. Everything is on this machine, private to the run, and gone afterwards.
+Both run the embedded relay, which requires Windows Authentication over STARTTLS, and a real Airflow with the DAGs of
+`example_dags`. Everything runs on this machine and is removed afterwards.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _began = time.monotonic()
 
 
 def say(line: str) -> None:
-    """A line of progress with the seconds since the start."""
+    """Print a line of progress with the seconds since the start."""
     print(f"{time.monotonic() - _began:5.1f} s  {line}", flush=True)
 
 
 @contextmanager
 def running(password: str, config: Mapping[str, str] | None = None) -> Iterator[tuple[Relay, AirflowStack]]:
-    """The relay, and a healthy Airflow with the connection that leads to it; both are stopped in the end."""
+    """Run the relay, and Airflow with a connection to it; yields both once Airflow is healthy, and stops them."""
     with Relay(users={LOGIN: PASSWORD}) as relay:
         say(f"The relay listens on {relay.host}:{relay.port}: STARTTLS, and Windows Authentication for {LOGIN}.")
         say("Airflow starts: database, API server, scheduler and DAG processor.")
@@ -50,7 +50,7 @@ def running(password: str, config: Mapping[str, str] | None = None) -> Iterator[
 
 
 def deliver(password: str) -> bool:
-    """Run the example DAG by the scheduler and show what the relay received; whether it was delivered."""
+    """Let the scheduler run the example DAG and show what the relay received; return whether a mail was delivered."""
     with running(password) as (relay, airflow):
         run_id = airflow.trigger(DAG_ID)
         say(f"The DAG {DAG_ID} is triggered.")
@@ -66,7 +66,7 @@ def deliver(password: str) -> bool:
 
 
 def show(mail: ReceivedMail) -> None:
-    """The mail as the relay received it, and who sent it."""
+    """Print the mail as the relay received it, its envelope, and how its session was authenticated and encrypted."""
     line = "-" * 78
     print(f"\n{line}\n{mail.content.decode(errors='replace').rstrip()}\n{line}")
     print(f"envelope             {mail.mail_from} -> {', '.join(mail.recipients)}")
@@ -75,7 +75,7 @@ def show(mail: ReceivedMail) -> None:
 
 
 def stay(password: str) -> NoReturn:
-    """Keep everything up until Ctrl-C, and tell of each mail that arrives."""
+    """Keep everything running until Ctrl-C, and show each mail that arrives."""
     with running(password, {"core.test_connection": "Enabled"}) as (relay, airflow):
         print(
             f"\n  Connections   {airflow.url}/connections"
@@ -95,10 +95,10 @@ def stay(password: str) -> NoReturn:
 
 
 def main() -> int:
-    """Exit status 0 if all went well, 1 if not, 130 after Ctrl-C (0 for `ui`, which ends no other way)."""
+    """Return the exit status: 0 on success, 1 on failure, 130 after Ctrl-C (0 for `ui`, which only ends that way)."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["deliver", "ui"], default="deliver")
-    parser.add_argument("--password", default=PASSWORD, help="what the connection says; a wrong one shows a failure")
+    parser.add_argument("--password", default=PASSWORD, help="password of the connection; a wrong one shows a failure")
     arguments = parser.parse_args()
     try:
         with ending_on_signals():

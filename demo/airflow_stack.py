@@ -1,7 +1,7 @@
 """A private, real Airflow on free loopback ports: API server, scheduler (LocalExecutor, SQLite) and DAG processor.
 
-Not `airflow standalone`: that opens log servers on every network interface and leaves processes behind when it is
-stopped. Here each component is its own session, its home is a temporary folder, and `stop()` ends all of it.
+Unlike `airflow standalone`, which opens log servers on every network interface and leaves processes behind when it is
+stopped, each component is a session of its own, its home is a temporary folder, and `stop()` ends all of it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ T = TypeVar("T")
 
 
 class StackError(Exception):
-    """Airflow did not do what it was asked; the message carries its own words."""
+    """Airflow failed; the message has what it printed or logged."""
 
 
 class AirflowStack:
     """Airflow as a context manager.
 
     Args:
-        dags_folder: where its DAGs are; the home with logs and database is elsewhere.
-        config: more of Airflow's options, as `{"core.test_connection": "Enabled"}`.
+        dags_folder: its DAGs. The home with logs and database is a temporary folder.
+        config: further options of Airflow, as `{"core.test_connection": "Enabled"}`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AirflowStack:
         self._folder: Path | None = None
         self._env: dict[str, str] = {}
         self._token = ""
-        # The system's proxy settings are for elsewhere: what we ask is on this machine.
+        # Without the system's proxy: Airflow runs on this machine.
         self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def __enter__(self) -> Self:
@@ -69,10 +69,10 @@ class AirflowStack:
     ) -> None:
         self.stop()
 
-    # --- running it
+    # --- Running
 
     def start(self) -> None:
-        """Make the database and start the three components; returns at once, `wait_until_healthy` waits for them."""
+        """Create the database and start the three components; `wait_until_healthy` waits for them."""
         if self._folder is not None:
             raise StackError("This Airflow is running already; stop() it first.")
         self._folder = Path(tempfile.mkdtemp(prefix="airflow-smtpcm-"))
@@ -88,8 +88,8 @@ class AirflowStack:
             raise
 
     def stop(self) -> None:
-        """End every process that was started, with whatever it forked, and remove the home. Safe to repeat."""
-        with signals_held():  # an impatient second Ctrl-C must not leave processes behind
+        """End all processes with their children, and remove the home. Idempotent."""
+        with signals_held():  # a second Ctrl-C must not leave processes behind
             stop(self._services)
             self._services = []
             if self._folder is not None:
@@ -97,7 +97,14 @@ class AirflowStack:
                 self._folder = None
 
     def wait_until_healthy(self, timeout: float = 180) -> None:
-        """Wait for Airflow to call its database, scheduler and DAG processor healthy."""
+        """Wait until Airflow reports its database, scheduler and DAG processor as healthy.
+
+        Args:
+            timeout: in seconds.
+
+        Raises:
+            StackError: it took longer, or a component ended.
+        """
 
         def healthy() -> bool:
             health = self._request("GET", "/api/v2/monitor/health", token=False)
@@ -108,7 +115,7 @@ class AirflowStack:
         self._token = self._request("GET", "/auth/token", token=False)["access_token"]
 
     def cli(self, *arguments: str) -> str:
-        """Run `airflow ...` in this Airflow's environment; returns what it printed."""
+        """Run `airflow ...` in this Airflow's environment and return what it printed."""
         done = subprocess.run(
             [*AIRFLOW, *arguments],
             env=self._env,
@@ -120,22 +127,22 @@ class AirflowStack:
             check=False,
         )
         if done.returncode:
-            # Not the whole command: a connection's JSON has a password in it.
+            # Only two words of the command: a connection's JSON contains a password.
             command = " ".join(arguments[:2])
             raise StackError(f"`airflow {command}` failed with {done.returncode}:\n{done.stdout}{done.stderr}".rstrip())
         return done.stdout
 
-    # --- asking it
+    # --- Airflow's API
 
     def trigger(self, dag_id: str, *, timeout: float = 90) -> str:
-        """Unpause a DAG, as soon as it is known, and start a run of it; returns the run's id."""
-        self._wait_for(lambda: self._knows(dag_id), timeout, f"the DAG {dag_id} to be parsed")
+        """Unpause a DAG once it has been parsed, start a run of it, and return the run's id."""
+        self._wait_for(lambda: self._has_dag(dag_id), timeout, f"the DAG {dag_id} to be parsed")
         self._request("PATCH", f"/api/v2/dags/{dag_id}?update_mask=is_paused", {"is_paused": False})
         run = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
         return str(run["dag_run_id"])
 
     def wait_for_run(self, dag_id: str, run_id: str, *, timeout: float = 180) -> str:
-        """Wait for a run to end; returns `success` or `failed`."""
+        """Wait for a run to end and return `success` or `failed`."""
 
         def ended() -> str:
             state = str(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])
@@ -144,7 +151,7 @@ class AirflowStack:
         return self._wait_for(ended, timeout, f"run {run_id} of {dag_id} to end")
 
     def task_logs(self, dag_id: str, run_id: str) -> str:
-        """What the last try of every task of a run logged, as the web page shows it."""
+        """Return the log of the last try of every task of a run, as the web page shows it."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         lines = []
         for task in self._request("GET", path)["task_instances"]:
@@ -155,13 +162,13 @@ class AirflowStack:
         return "\n".join(lines)
 
     def component_logs(self) -> str:
-        """The last lines of each component's own output."""
+        """Return the last lines of each component's output."""
         return "\n".join(f"--- {service.name}\n{service.log_tail()}" for service in self._services)
 
-    # --- inside
+    # --- Internals
 
     def _environment(self, folder: Path) -> dict[str, str]:
-        """Our environment without any setting of another Airflow, and with those of this one."""
+        """Return the environment with this Airflow's settings, and without those of any other."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
         home = folder / "home"
         home.mkdir()
@@ -178,7 +185,7 @@ class AirflowStack:
             "api.base_url": self.url,
             "api_auth.jwt_secret": secrets.token_urlsafe(48),
             "dag_processor.parsing_processes": "1",
-            "workers.min_heartbeat_interval": "1",  # a worker looks that often whether its task is gone
+            "workers.min_heartbeat_interval": "1",  # how often a worker checks that its task still exists
             **self._config,
         }
         for option, value in options.items():
@@ -191,12 +198,12 @@ class AirflowStack:
     def _launch(self, component: str, *arguments: str) -> None:
         assert self._folder is not None
         log = self._folder / f"{component}.log"
-        with signals_held() as came:  # from the moment that the process is there, we know of it
+        with signals_held() as held:  # no signal comes between the start of the process and its registration
             self._services.append(Service(component, [*AIRFLOW, component, *arguments], env=self._env, log=log))
-        for number in came:
+        for number in held:
             signal.raise_signal(number)
 
-    def _knows(self, dag_id: str) -> bool:
+    def _has_dag(self, dag_id: str) -> bool:
         try:
             self._request("GET", f"/api/v2/dags/{dag_id}")
         except urllib.error.HTTPError as error:
@@ -210,7 +217,16 @@ class AirflowStack:
         return False
 
     def _wait_for(self, answer: Callable[[], T], timeout: float, what: str) -> T:
-        """Ask until the answer is true; a component that died meanwhile is an error at once."""
+        """Call `answer` until it returns something true.
+
+        Args:
+            answer: asks Airflow. While it raises OSError (no connection yet, or a 5xx status), it is called again.
+            timeout: in seconds.
+            what: what is waited for, for the error.
+
+        Raises:
+            StackError: it took longer, or a component ended.
+        """
         deadline = time.monotonic() + timeout
         while True:
             trouble = ""
@@ -218,7 +234,7 @@ class AirflowStack:
                 if result := answer():
                     return result
             except OSError as error:
-                # No connection yet, or a busy moment of the server; but what the client did wrong stays wrong.
+                # A 4xx status is the client's fault and does not pass.
                 if isinstance(error, urllib.error.HTTPError) and error.code < 500:
                     raise
                 trouble = f" ({error})"
@@ -242,9 +258,9 @@ class AirflowStack:
 
 
 def _log_lines(content: list[dict[str, Any]]) -> Iterator[str]:
-    """A task's log as text, with the type and the text of an exception but without its frames."""
+    """Yield a task's log as text, with the type and message of an exception but without its traceback."""
     for entry in content:
-        if "timestamp" not in entry or entry["event"].startswith("::"):  # where the log lies, and folds of the page
+        if "timestamp" not in entry or entry["event"].startswith("::"):  # log file, groups
             continue
         yield f"{entry['timestamp']} {entry.get('level', '')} {entry['event']}"
         for error in entry.get("error_detail") or ():

@@ -1,7 +1,7 @@
-"""Processes that end with us: each in a session of its own, so that whatever it forks is found and stopped too.
+"""Child processes that are stopped with all their descendants: each is the leader of a session of its own.
 
-Airflow's task processes leave their parent's process group, so that signalling the group would leave them behind;
-the session is what they cannot leave unnoticed.
+Airflow's task processes leave their parent's process group, so a signal to the group would not reach them. They stay
+in the session.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any
 import psutil
 
 LOOPBACK = "127.0.0.1"
-KILL_SECONDS = 10  # what the system may take to carry out a SIGKILL
+KILL_SECONDS = 10  # how long the system may take to carry out a SIGKILL
 
 
 def free_port() -> int:
-    """A TCP port on the loopback address that nobody listens on now."""
+    """Return a TCP port of the loopback address that is free now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -57,32 +57,33 @@ class Service:
 
     @property
     def session(self) -> int:
-        """The session that the process leads; its number is the process' own."""
+        """The id of the session, which is that of its leader."""
         return self._process.pid
 
     def log_tail(self, lines: int = 30) -> str:
-        """The last lines that it wrote."""
+        """Return the last lines of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def wait(self, timeout: float) -> None:
-        """Give it that many seconds to end by itself."""
+        """Wait up to `timeout` seconds for it to end."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(timeout, 0))
 
 
-def stop(services: Sequence[Service], *, patience: float = 4) -> None:
-    """End the services and everything they started: SIGTERM, `patience` seconds, then SIGKILL for their sessions.
+def stop(services: Sequence[Service], *, grace_period: float = 4) -> None:
+    """End the services and all that they started: SIGTERM, then SIGKILL for their sessions.
 
-    A LocalExecutor now and then waits for ever for one of its idle workers, so patience must have an end.
+    Args:
+        grace_period: seconds between the two. A LocalExecutor sometimes waits forever for one of its idle workers.
     """
     for service in services:
         service.terminate()
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + grace_period
     for service in services:
         service.wait(deadline - time.monotonic())
     sessions = {service.session for service in services}
@@ -97,7 +98,7 @@ def stop(services: Sequence[Service], *, patience: float = 4) -> None:
 
 
 def processes_in(sessions: set[int]) -> list[int]:
-    """The living processes of these sessions."""
+    """Return the ids of the running processes of these sessions."""
     found = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.Error):
@@ -113,7 +114,7 @@ def ending_on_signals() -> Iterator[None]:
     def leave(number: int, _frame: object) -> None:
         sys.exit(128 + number)
 
-    # A shell starts background jobs with SIGINT ignored; here Ctrl-C and `kill -INT` are how a person says stop.
+    # A shell starts background jobs with SIGINT ignored; here Ctrl-C and `kill -INT` stop the program.
     handlers = {SIGINT: signal.default_int_handler, SIGTERM: leave, SIGHUP: leave}
     with _handling(handlers):
         yield
@@ -121,17 +122,17 @@ def ending_on_signals() -> Iterator[None]:
 
 @contextmanager
 def signals_held() -> Iterator[list[int]]:
-    """Take no notice of the signals that would end us until the block is over; yields the list of those that came."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
-        yield came
+    """Hold SIGINT, SIGTERM and SIGHUP until the block ends; yields the list of those that arrived."""
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
+        yield held
         return
 
-    def note(number: int, _frame: object) -> None:
-        came.append(number)
+    def hold(number: int, _frame: object) -> None:
+        held.append(number)
 
-    with _handling(dict.fromkeys((SIGINT, SIGTERM, SIGHUP), note)):
-        yield came
+    with _handling(dict.fromkeys((SIGINT, SIGTERM, SIGHUP), hold)):
+        yield held
 
 
 @contextmanager

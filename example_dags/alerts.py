@@ -1,8 +1,8 @@
-"""Mail what goes wrong: each retry and each failure of a task, a whole run that failed, a deadline that was missed.
+"""Send an alert for each retry and each failure of a task, for a failed run, and for a missed deadline.
 
-It uses the connection `smtpcm_default` of type *SMTP Connection Manager*. The task fails once and succeeds at its
-second try, so that one alert arrives. Airflow calls the alerts of tasks in the task's own process, those of DAGs and of
-tasks that were killed in the DAG processor, and those of deadlines in the triggerer: all of them need the connection.
+Uses the connection `smtpcm_default` of type *SMTP Connection Manager*. The task fails once and succeeds on its second
+try, so one alert arrives. Airflow runs the callbacks of tasks in the task's own process, those of DAGs and of killed
+tasks in the DAG processor, and those of deadlines in the triggerer: all of them need the connection.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, task
 from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
 
-from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
+from airflow_provider_smtpcm import SendMailNotifier
 
 SENDER, ON_CALL = "Airflow <airflow@corp.example>", "oncall@corp.example; dba@corp.example"
 alert = SendMailNotifier(from_address=SENDER, to=ON_CALL, priority="high")
@@ -28,7 +28,7 @@ with DAG(
 
     @task(retries=1, retry_delay=timedelta(seconds=1))
     def load(**context: object) -> None:
-        """A load whose server is not ready at first."""
+        """Fail on the first try, as if the server was not ready."""
         if context["ti"].try_number == 1:  # type: ignore[attr-defined]
             raise ConnectionError("The warehouse does not answer yet.")
 

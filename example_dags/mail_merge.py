@@ -1,7 +1,7 @@
-"""Mail every customer a statement: one task, one mail for each line of a CSV file, over few connections.
+"""Send every customer a statement: one task sends one mail for each line of a CSV file, over four connections.
 
-It uses the connection `smtpcm_default` of type *SMTP Connection Manager*. A customer whose line is not in order gets no
-mail, and all others do; the report says what became of each, in a line of JSON.
+Uses the connection `smtpcm_default` of type *SMTP Connection Manager*. An invalid line is skipped, and all other
+customers get their mail. The report has a line of JSON with the outcome of each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
+from airflow_provider_smtpcm import MailMergeOperator
 
 with DAG(
     dag_id="mail_merge",
@@ -23,7 +23,7 @@ with DAG(
 
     @task(multiple_outputs=True)
     def write_files() -> dict[str, str]:
-        """What an export would leave behind: the customers, the terms that go to all of them, and a place to report."""
+        """Write what an export would: the customers, and the terms that all of them get; return their paths."""
         folder = Path(tempfile.mkdtemp())
         people = ("Anna Jensen", "Björn & Söhne", "Chloé Martin", "Dmitri Orlov", "Elena Ruiz")
         with (folder / "customers.csv").open("w", newline="", encoding="utf-8") as file:

@@ -1,9 +1,9 @@
-"""Send no more at once than the relay likes: everything that sends through it shares an Airflow *pool*.
+"""Limit the number of sessions at a relay: all tasks that send through it share an Airflow *pool*.
 
-A slot of the pool is a session at the server, on however many workers the tasks run. A task that sends one mail takes
-one slot; a merge takes as many as it has `connections`. Tasks that find no slot wait; they do not fail.
+A slot of the pool is one session at the server, on whichever worker the task runs. A task that sends one mail takes one
+slot; a merge takes as many slots as it has `connections`. Without a free slot a task waits; it does not fail.
 
-It uses the connection `smtpcm_default` of type *SMTP Connection Manager*, and a pool that has to be made once:
+Uses the connection `smtpcm_default` of type *SMTP Connection Manager*, and a pool that has to be created once:
 
     airflow pools set mail_relay 3 'Sessions that relay.corp.example takes from us'
 """
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
-from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm import MailMergeOperator, SendMailOperator
 
 POOL = "mail_relay"
 CONNECTIONS = 2
@@ -22,13 +21,13 @@ with DAG(
     dag_id="pool",
     description="All tasks that send through one relay share a pool.",
     schedule=None,
-    default_args={"pool": POOL},  # for every task of the DAG; the one that sends nothing says otherwise
+    default_args={"pool": POOL},  # for every task but the one that sends nothing
     tags=["smtpcm"],
 ) as dag:
 
     @task(pool="default_pool")
     def reports() -> list[dict[str, str]]:
-        """What would come from a query: who gets which figures."""
+        """Return what a query would: the recipients and their figures."""
         regions = ("north", "east", "south", "west", "centre")
         return [
             {"to": f"{region}@corp.example", "subject": f"Sales in the {region}", "text": f"{n * 104} orders today.\n"}
@@ -47,7 +46,7 @@ with DAG(
         from_address="Sales <sales@corp.example>",
         to="{{ row.email }}",
         subject="Your order is on its way",
-        text="Dear customer {{ row.number }},\n\nyour order left our house today.\n",
+        text="Dear customer {{ row.number }},\n\nyour order was shipped today.\n",
         connections=CONNECTIONS,
         pool_slots=CONNECTIONS,
     )

@@ -1,10 +1,10 @@
-"""Mail each region its own report: one mapped task for each recipient, so that a retry touches only what failed."""
+"""Send each region its own report: one mapped task for each recipient, so that a retry sends only what failed."""
 
 from __future__ import annotations
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm import SendMailOperator
 
 with DAG(
     dag_id="report_by_region",
@@ -15,7 +15,7 @@ with DAG(
 
     @task
     def reports() -> list[dict[str, str]]:
-        """What would come from a query: who gets which figures."""
+        """Return what a query would: the recipients and their figures."""
         sales = {"North": (1204, "anna@corp.example"), "Süd": (987, "bjoern@corp.example")}
         return [
             {

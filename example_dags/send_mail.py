@@ -1,6 +1,6 @@
-"""Send one mail through a relay that asks for no sign-in: text, HTML and an attachment.
+"""Send one mail with text, HTML and an attachment through a relay without sign-in.
 
-It uses the connection `smtpcm_default` of type *SMTP Connection Manager*:
+Uses the connection `smtpcm_default` of type *SMTP Connection Manager*:
 
     airflow connections add smtpcm_default --conn-json \
         '{"conn_type": "smtpcm", "host": "relay.corp.example", "extra": {"auth_mode": "anonymous"}}'
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from airflow.sdk import DAG, Param, task
 
-from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm import SendMailOperator
 
 with DAG(
     dag_id="send_mail",

@@ -1,7 +1,7 @@
-"""Send mail from functions: `@task.send_mail` sends what a function returns, its text or all of it.
+"""Send mail from functions: `@task.send_mail` sends the text or the whole mail that a function returns.
 
-It uses the connection `smtpcm_default` of type *SMTP Connection Manager*. What a function returns is data: a `{{` in it
-is sent as it is. A function that finds nothing to tell raises `AirflowSkipException`.
+Uses the connection `smtpcm_default` of type *SMTP Connection Manager*. What a function returns is data: a `{{` in it is
+sent unchanged. A function that has nothing to send raises `AirflowSkipException`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import io
 
 from airflow.sdk import DAG, Asset, task
 
-from airflow_provider_smtpcm.mail import Attachment
+from airflow_provider_smtpcm import Attachment
 
 SENT = Asset("smtpcm_sales_report")
 
 with DAG(
     dag_id="taskflow",
-    description="Mails whose text, HTML and attachments are made by functions.",
+    description="Mails whose text, HTML and attachments come from functions.",
     schedule=None,
     default_args={"from_address": "Sales reports <sales@corp.example>"},
     tags=["smtpcm"],
@@ -25,17 +25,17 @@ with DAG(
 
     @task
     def regions() -> list[dict[str, int | str]]:
-        """What would come from a query."""
+        """Return what a query would."""
         return [{"name": "North", "orders": 1204}, {"name": "Süd", "orders": 987}]
 
     @task.send_mail(to="operations@corp.example", subject="Orders of {{ dag_run.run_after | ds }}")
     def summary(found: list[dict[str, int | str]]) -> str:
-        """A str is the text."""
+        """Return a str: the text of the mail."""
         return "\n".join(f"{region['name']}: {region['orders']} orders" for region in found)
 
     @task.send_mail(to="board@corp.example", subject="All regions", priority="high", outlets=[SENT])
     def report(found: list[dict[str, int | str]]) -> dict[str, object]:
-        """A dict is any of the mail's fields; the decorator has said the others."""
+        """Return a dict: fields of the mail, beside those of the decorator."""
         file = io.StringIO()
         csv.writer(file).writerows(region.values() for region in found)
         items = "".join(f"<li>{region['name']}: {region['orders']}</li>" for region in found)
@@ -46,7 +46,7 @@ with DAG(
 
     @task.send_mail(to="region@corp.example")
     def to_region(region: dict[str, int | str]) -> dict[str, object]:
-        """Mapped: one task, and one mail, for each region."""
+        """Return the fields of one mail; mapped, this is one task and one mail for each region."""
         return {"subject": f"Orders in {region['name']}", "text": f"{region['orders']} orders were placed."}
 
     all_regions = regions()

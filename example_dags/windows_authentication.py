@@ -1,23 +1,23 @@
-r"""Send one mail through a server that demands Windows Authentication, such as an Exchange receive connector.
+r"""Send one mail through a server that requires Windows Authentication, such as an Exchange receive connector.
 
-It uses the connection `smtpcm_default` of type *SMTP Connection Manager*:
+Uses the connection `smtpcm_default` of type *SMTP Connection Manager*:
 
     airflow connections add smtpcm_default --conn-json \
         '{"conn_type": "smtpcm", "host": "exchange.corp.example", "port": 587, "login": "CORP\\svc-etl",
           "password": "...", "extra": {"auth_mode": "windows", "ssl_mode": "starttls"}}'
 
-The DAG is the same as for an anonymous relay: how to sign in is the connection's business.
+The DAG is the same as for an anonymous relay: signing in is configured in the connection.
 """
 
 from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm import SendMailOperator
 
 with DAG(
     dag_id="windows_authentication",
-    description="One mail through a server that demands Windows Authentication.",
+    description="One mail through a server that requires Windows Authentication.",
     schedule=None,
     params={"to": Param("operations@corp.example", type="string", description="Several are separated by ';'.")},
     tags=["smtpcm"],

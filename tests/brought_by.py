@@ -1,4 +1,4 @@
-"""The modules that a requirement brings with it: `python brought_by.py NAME` prints them as JSON."""
+"""The modules that a requirement installs: `python brought_by.py NAME` prints them as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 
 def brought_by(requirement: str) -> set[str]:
-    """The modules of all distributions that the requirement needs, directly or not, and that are installed."""
+    """Return the modules of all installed distributions that the requirement needs, directly or not."""
     found: set[tuple[str, str]] = set()
     todo = [Requirement(requirement)]
     while todo:
@@ -31,4 +31,4 @@ def brought_by(requirement: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(sorted(brought_by(sys.argv[1]))))  # noqa: T201 - to whoever started it
+    print(json.dumps(sorted(brought_by(sys.argv[1]))))  # noqa: T201 - the output of the program

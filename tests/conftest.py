@@ -1,6 +1,6 @@
-"""What all tests share: a private Airflow home, DAGs that run in the test's process, and an honest account of skips.
+"""Shared by all tests: a private Airflow home, DAGs that run in the test's process, and a report of skipped tests.
 
-Nothing here imports Airflow, which takes seconds: only the fixtures that need it do.
+Nothing here imports Airflow at the top, which takes seconds; only the fixtures that need it do.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
 def _private_airflow_home() -> None:
-    """Point Airflow, once it is imported, at an empty home of ours and at nothing of the user's."""
+    """Point Airflow, which is imported later, at an empty home and at none of the user's settings."""
     for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
         del os.environ[name]
     folder = Path(tempfile.mkdtemp(prefix="airflow-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    home, dags = folder / "home", folder / "dags"  # apart: Airflow must not find its own logs among the DAGs
+    home, dags = folder / "home", folder / "dags"  # apart, so that Airflow does not find its logs among the DAGs
     home.mkdir()
     dags.mkdir()
     os.environ |= {
@@ -49,7 +49,7 @@ _private_airflow_home()
 
 @pytest.fixture(scope="session")
 def airflow_db() -> None:
-    """Airflow's tables, made when the first test asks for them."""
+    """Create Airflow's tables, when the first test needs them."""
     from airflow.utils.db import initdb
 
     initdb()
@@ -57,7 +57,7 @@ def airflow_db() -> None:
 
 @pytest.fixture
 def run_dag(airflow_db: None) -> Callable[[DAG], DagRun]:
-    """Runs a DAG that a test made in memory, by `dag.test()`; returns its run."""
+    """Return a function that runs an in-memory DAG by `dag.test()` and returns its run."""
 
     def run(dag: DAG) -> DagRun:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
@@ -67,7 +67,7 @@ def run_dag(airflow_db: None) -> Callable[[DAG], DagRun]:
         except ImportError:  # Airflow 3.1
             from airflow.models.dagbag import DagBag, sync_bag_to_db
 
-        # Only a DAG that is in a bundle and serialised may run.
+        # Only a DAG that is in a bundle and serialized may run.
         DagBundlesManager().sync_bundles_to_db()
         bag = DagBag(dag_folder=os.devnull)
         bag.bag_dag(dag)
@@ -79,7 +79,7 @@ def run_dag(airflow_db: None) -> Callable[[DAG], DagRun]:
 
 @pytest.fixture
 def set_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Mapping[str, Any]], None]:
-    """Defines an Airflow connection for one test, by its JSON in the environment."""
+    """Return a function that defines an Airflow connection for one test, as JSON in the environment."""
 
     def define(conn_id: str, connection: Mapping[str, Any]) -> None:
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
@@ -89,13 +89,13 @@ def set_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Mapping[st
 
 @pytest.fixture(autouse=True)
 def _no_connection_stays_behind() -> Iterator[None]:
-    """What a test, or an example that it runs, writes into the environment is not the next one's connection."""
+    """Remove connections that a test, or an example that it ran, has put into the environment."""
     yield
     for name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
         del os.environ[name]
 
 
-# --- What was skipped: a failure in CI, and named with the remedy everywhere else.
+# --- Skipped tests are failures in CI, and are listed with the remedy everywhere else.
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""The table under "Dependencies" in docs/contributing.md: what the package imports, and what that comes with."""
+"""The table under "Dependencies" in docs/contributing.md: each imported module, and what installs it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def _rows() -> dict[str, str]:
     return {module: cells[1].strip() for cells in rows for module in re.findall(r"`(\w+)`", cells[0])}
 
 
-#: What each imported module comes with, as the table words it.
+#: What installs each imported module, as the table has it.
 DEPENDENCIES = _rows()
 
 
 def comes_with(dependency: str) -> set[str]:
-    """The modules that rest on a dependency of this name, or on the extra of this name."""
+    """Return the modules that a dependency, or an extra, of this name installs."""
     return {
         module
         for module, source in DEPENDENCIES.items()

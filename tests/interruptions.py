@@ -1,4 +1,4 @@
-"""Exceptions of signal handlers at chosen moments, as Airflow's time limit raises them."""
+"""Exceptions from signal handlers at chosen moments, as Airflow's time limit raises them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OURS = tuple(f"/airflow_provider_smtpcm/{folder}/" for folder in ("operators", "
 
 
 class TimeLimit(BaseException):
-    """As Airflow's own: no Exception."""
+    """Like Airflow's, not an Exception."""
 
 
 class Moments:
-    """Counts the moments at which a signal's handler may run in our code, and raises at one of them."""
+    """Count the moments at which a signal handler may run in the package's code, and raise at one of them."""
 
     def __init__(self, at: int | None, since: Callable[[], bool], *, places: tuple[str, ...] = OURS) -> None:
         self.passed = 0
@@ -27,13 +27,13 @@ class Moments:
         self._places = places
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
-        """As `sys.setprofile` has it."""
+        """Profile, as for `sys.setprofile`."""
         if event not in ("call", "c_return", "return"):
             return
         if not any(place in frame.f_code.co_filename for place in self._places):
             return
         if event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR:
-            return  # it yields: nothing runs there
+            return  # a generator that yields: no code of it runs
         if not self._since():
             return
         self.passed += 1
@@ -45,7 +45,7 @@ class Moments:
 
 @contextmanager
 def watched(moments: Moments) -> Iterator[None]:
-    """Our code runs, and is interrupted."""
+    """Run a block under `Moments`."""
     sys.setprofile(moments)
     try:
         yield
@@ -55,7 +55,7 @@ def watched(moments: Moments) -> Iterator[None]:
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Fail rather than wait for ever."""
+    """Fail if a block takes longer."""
 
     def time_is_up(_number: int, _frame: object) -> None:
         raise AssertionError("it waits for ever")

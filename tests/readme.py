@@ -1,4 +1,4 @@
-"""The part of the documents that is written from the code. `make readme` writes it anew, and a test compares."""
+"""Writes the connection table of the documents from the code: `make readme`; a test compares them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, 
 from airflow_provider_smtpcm.connection_manager.fields import FieldType
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/connection.md"
-BEGIN = "<!-- connection table: written from connection_manager.FIELDS; `make readme` writes it anew -->\n"
+BEGIN = "<!-- connection table: written from connection_manager.FIELDS; `make readme` updates it -->\n"
 END = "<!-- end of the connection table -->\n"
 
 
-def connection_table() -> str:
-    """One row for each field of the form."""
+def build_connection_table() -> str:
+    """Return one row for each field of the form."""
     rows = ["| in the form | key | values (**default**) | what it means |", "|---|---|---|---|"]
     for field in (*STANDARD_FIELDS, *FIELDS):
         where = "" if field in STANDARD_FIELDS else "extra "
@@ -37,13 +37,13 @@ def _values(field: Field) -> str:
     return "text"
 
 
-def written_anew() -> str:
-    """The page with its table as the code has it now."""
+def render_page() -> str:
+    """Return the page with the table as the code has it now."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{connection_table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{build_connection_table()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written_anew(), encoding="utf-8")
+    PAGE.write_text(render_page(), encoding="utf-8")

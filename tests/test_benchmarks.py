@@ -1,4 +1,4 @@
-"""The benchmarks run: one scenario of few mails with everybody at hand, and the tables say what was measured."""
+"""The benchmarks run: one scenario with few mails and all available contenders, and the tables show its figures."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST = SCENARIOS[0]
 
 
-def ran(seconds: float, *, sent: int = 100, peak: int | None = None) -> Run:
-    """A run that took so long."""
+def make_run(seconds: float, *, sent: int = 100, peak: int | None = None) -> Run:
+    """Return a run that took this long."""
     return Run(sent=sent, wall=seconds, cpu=seconds / 2, peak=peak)
 
 
 def outcome(**runs: list[Run]) -> Outcome:
-    """What came of the first scenario, with ours and theirs."""
+    """An outcome of the first scenario, for this package and one peer."""
     names = {"ours": OURS, "theirs": OPERATOR}
     return Outcome(FIRST, {names[name]: took for name, took in runs.items()}, {}, {}, {OURS: 1, OPERATOR: 1})
 
 
-def post(port: int, mails: int) -> None:
-    """Send so many mails over one connection."""
+def send_mails(port: int, mails: int) -> None:
+    """Send mails over one connection."""
     with smtplib.SMTP("127.0.0.1", port) as server:
         for _ in range(mails):
             server.sendmail("a@corp.example", ["b@corp.example"], "Subject: x\r\n\r\nx\r\n")
 
 
 def test_a_goal_without_its_peer_is_not_measured_and_not_reached() -> None:
-    """Somebody was left out."""
-    figures = outcome(ours=[ran(1)]).figures
+    """A contender was left out."""
+    figures = outcome(ours=[make_run(1)]).figures
     assert faster(OURS, OPERATOR, 1).verdict(figures) == (None, False)
     assert memory(OURS, 4).verdict(figures) == (None, False)
 
@@ -53,7 +53,8 @@ def test_a_goal_without_its_peer_is_not_measured_and_not_reached() -> None:
 def test_a_goal_is_a_ratio_of_medians() -> None:
     """One slow run among five changes nothing."""
     figures = outcome(
-        ours=[ran(1), ran(1), ran(60), ran(1), ran(1)], theirs=[ran(10), ran(10), ran(1), ran(10), ran(10)]
+        ours=[make_run(1), make_run(1), make_run(60), make_run(1), make_run(1)],
+        theirs=[make_run(10), make_run(10), make_run(1), make_run(10), make_run(10)],
     ).figures
     value, reached = faster(OURS, OPERATOR, 9.9).verdict(figures)
     assert value == pytest.approx(10)
@@ -62,15 +63,15 @@ def test_a_goal_is_a_ratio_of_medians() -> None:
 
 
 def test_a_goal_may_be_an_upper_bound() -> None:
-    """Memory, say."""
-    figures = outcome(ours=[ran(1, peak=3 * 2**20)]).figures
+    """Memory, for example."""
+    figures = outcome(ours=[make_run(1, peak=3 * 2**20)]).figures
     assert memory(OURS, 4).verdict(figures) == (3, True)
     assert memory(OURS, 2).verdict(figures) == (3, False)
 
 
-def test_the_screen_says_who_failed_and_who_was_left_out() -> None:
-    """And why."""
-    found = outcome(ours=[ran(1)])
+def test_the_screen_lists_contenders_that_failed_or_were_left_out() -> None:
+    """With the reason."""
+    found = outcome(ours=[make_run(1)])
     found.failed[OPERATOR] = "9 of 10 arrived"
     found.left_out[SOURCE] = "apt-get install --yes postfix"
     shown = table.screen_table(found)
@@ -79,16 +80,16 @@ def test_the_screen_says_who_failed_and_who_was_left_out() -> None:
     assert "not measured" in shown
 
 
-def test_the_page_s_table_survives_the_way_through_json() -> None:
-    """It has our rate, and how many times the other's it is."""
-    results = json.loads(json.dumps(table.as_json([outcome(ours=[ran(1)], theirs=[ran(20)])], rounds=1)))
+def test_the_table_is_the_same_from_json() -> None:
+    """It has our rate, and its ratio to the other's."""
+    results = json.loads(json.dumps(table.as_json([outcome(ours=[make_run(1)], theirs=[make_run(20)])], rounds=1)))
     rows = table.page_table(results).splitlines()
     assert f"| {FIRST.title} | 100 mails/s | 20.0 |" in rows[2]
     assert rows[2].count("|") == rows[0].count("|")
 
 
-def test_every_goal_names_somebody_who_takes_part() -> None:
-    """Else it would never be measured."""
+def test_every_goal_compares_with_a_contender_of_its_scenario() -> None:
+    """Otherwise it would never be measured."""
     for scenario in SCENARIOS:
         labels = {entry.label for entry in scenario.entries}
         figures = outcome(ours=[Run(sent=1, wall=1, cpu=1, peak=1, turns=1)]).figures[OURS]
@@ -97,36 +98,36 @@ def test_every_goal_names_somebody_who_takes_part() -> None:
 
 
 @pytest.mark.parametrize(("sent", "as_ordered"), [(1, False), (2, True), (3, False)])
-def test_smtp_sink_tells_whether_so_many_mails_came(sent: int, as_ordered: bool) -> None:
-    """It says nothing by itself; one more mail shows it."""
+def test_smtp_sink_confirms_a_number_of_mails(sent: int, as_ordered: bool) -> None:
+    """It does not report its count; sending one mail more shows it."""
     if missing := absent(("smtp-sink",)):
         skip_for_want_of(missing)
     with smtp_sink(2) as server:
-        with contextlib.suppress(smtplib.SMTPServerDisconnected):  # it does not stay for more
-            post(server.port, sent)
+        with contextlib.suppress(smtplib.SMTPServerDisconnected):  # it leaves before the reply
+            send_mails(server.port, sent)
         assert (server.delivered() == 2) is as_ordered
 
 
 def test_our_sink_counts_mails_and_recipients() -> None:
-    """So that nobody is fast who sends half."""
+    """So that no client is fast by sending half."""
     if missing := absent(("cc",)):
         skip_for_want_of(missing)
     with own_sink(mails=2, recipients=1) as server:
-        post(server.port, 2)
+        send_mails(server.port, 2)
         assert server.delivered() == 2
     with own_sink(mails=2, recipients=1) as server:
-        post(server.port, 1)
+        send_mails(server.port, 1)
         with pytest.raises(CountError, match="1 recipients arrived, not 2"):
             server.delivered()
 
 
-def test_a_delayed_line_counts_how_often_the_client_waited() -> None:
-    """EHLO, MAIL, RCPT, DATA, the message, QUIT; and the greeting takes two round trips, as with any TCP."""
+def test_the_delaying_proxy_counts_round_trips() -> None:
+    """EHLO, MAIL, RCPT, DATA, the message, QUIT; and two for the TCP connection and the greeting."""
     if missing := absent(("cc",)):
         skip_for_want_of(missing)
     with own_sink(mails=1, recipients=1) as server, delayed(server.port, 20) as (port, turns):
         began = time.monotonic()
-        post(port, 1)
+        send_mails(port, 1)
         assert time.monotonic() - began > 8 * 0.02
         assert turns() == 6
         assert server.delivered() == 1
@@ -134,7 +135,7 @@ def test_a_delayed_line_counts_how_often_the_client_waited() -> None:
 
 @pytest.mark.slow
 def test_a_smoke_run_prints_ratios_and_counts_every_mail(tmp_path: Path) -> None:
-    """With the peers that are at hand; nothing is fetched."""
+    """With the peers that are installed; none is fetched."""
     if missing := absent(("smtp-sink", "smtp-source", "cc")):
         skip_for_want_of(missing)
     results = tmp_path / "results.json"

@@ -1,4 +1,4 @@
-"""What Airflow is about to remove is an error where a module of this package uses it, whichever of the tests runs."""
+"""An import that Airflow has deprecated is an error in a module of this package, in all tests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 DEPRECATED = "from airflow.hooks.base import BaseHook"
 
 
-def test_a_deprecated_import_is_an_error_in_a_module_of_ours() -> None:
-    """The warning names the module that imports, and that is what the filter in pyproject.toml looks at."""
+def test_a_deprecated_import_is_an_error_in_this_package() -> None:
+    """The warning has the name of the importing module, which the filter in pyproject.toml matches."""
     with pytest.raises(Warning, match=r"airflow\.hooks\.base\.BaseHook"):
         exec(DEPRECATED, {"__name__": "airflow_provider_smtpcm.operators.imports"})  # noqa: S102 - a module that is not there
 
 
-def test_it_is_none_in_a_module_of_somebody_else() -> None:
-    """What Airflow and its providers say to each other is not for us to mend."""
+def test_a_deprecated_import_is_ignored_elsewhere() -> None:
+    """Airflow and its providers may use it."""
     with pytest.warns(FutureWarning, match=r"airflow\.hooks\.base\.BaseHook"):
         exec(DEPRECATED, {"__name__": "somebody.elses.imports"})  # noqa: S102 - as above

@@ -1,4 +1,4 @@
-"""Airflow's own alerts go through our connection: `[email] email_backend`, with what Airflow passes to it."""
+"""Airflow's e-mail backend: `email_on_failure` through our connection, with the arguments that Airflow passes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFai
 from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from airflow_provider_smtpcm.testing import Relay
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_retried_batches import at_first
+from tests.smtp.test_batch import at_first
 
 TO = ["oncall@corp.example"]
-# Airflow 3.2.0 to 3.3.0 send by their own SMTP provider, whatever the setting says.
+# Airflow 3.2.0 to 3.3.0 send through their own SMTP provider, whatever the setting is.
 HONOURED = tuple(int(part) for part in __version__.split(".")[:3] if part.isdigit())
 IS_HONOURED = HONOURED < (3, 2, 0) or HONOURED >= (3, 3, 1)
 
@@ -37,12 +37,12 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 
 @pytest.fixture(autouse=True)
 def _nothing_was_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(email_backend, "_in_doubt", {})
-    monkeypatch.setattr(sending, "_in_vain", {})
+    monkeypatch.setattr(email_backend, "_unknown_outcomes", {})
+    monkeypatch.setattr(sending, "_unreachable_since", {})
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was warned of."""
+    """Return the messages of this package's warnings."""
     return [
         record.getMessage() for record in caplog.records if record.levelname == "WARNING" and "smtpcm" in record.name
     ]
@@ -57,24 +57,26 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
         (TO, "no_such_connection", "no_such_connection"),
     ],
 )
-def test_a_mail_that_nobody_gets_raises_with_its_remedy(to: Any, conn_id: str | None, said: str, relay: Relay) -> None:
-    """Airflow logs it, and leaves the task's state alone."""
+def test_a_mail_that_reaches_no_one_raises_with_its_remedy(
+    to: Any, conn_id: str | None, said: str, relay: Relay
+) -> None:
+    """Airflow logs it, and does not change the task's state."""
     with pytest.raises(AirflowFailException, match=said):
         send_email(to, "x", "y", conn_id=conn_id)
     assert relay.messages == []
 
 
-def test_a_server_that_is_down_may_be_tried_again(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By whoever called it from a task of his own."""
+def test_a_server_that_is_down_raises_a_retryable_error(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tasks that call the backend themselves."""
     relay.stop()
-    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.RETRY_FOR", 0.0)
+    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.ALERT_RETRY_FOR", 0.0)
     with pytest.raises(AirflowException, match="Cannot connect") as caught:
         send_email(TO, "x", "y")
     assert not isinstance(caught.value, AirflowFailException)
 
 
-def test_what_is_remembered_of_mails_in_doubt_is_little_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No error with its frames; no more than some hundreds, and none beyond its time."""
+def test_few_mails_of_unknown_outcome_are_kept_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the error and its frames; no more than some hundreds, and for five minutes."""
     extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
     with Server(lambda about: STORE_AND_HANG_UP if about == MESSAGE else None) as server:
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": extra}
@@ -82,22 +84,22 @@ def test_what_is_remembered_of_mails_in_doubt_is_little_and_not_for_long(monkeyp
         for subject in ("first", "second"):
             with pytest.raises(AirflowFailException) as caught:
                 send_email(TO, subject, "y")
-    said = {key: text for key, (_, text) in email_backend._in_doubt.items()}
+    said = {key: text for key, (_, text) in email_backend._unknown_outcomes.items()}
     assert len(said) == 2
     assert str(caught.value) in said.values()
     for number in range(1000):
-        email_backend._remember(str(number), "x")
-    assert len(email_backend._in_doubt) == email_backend._MOST_IN_DOUBT
-    assert email_backend._doubt("999") == "x"
-    monkeypatch.setattr(email_backend, "IN_DOUBT_FOR", 0.0)
-    assert email_backend._doubt("999") is None
-    assert email_backend._in_doubt == {}
+        email_backend._add_unknown_outcome(str(number), "x")
+    assert len(email_backend._unknown_outcomes) == email_backend._MAX_UNKNOWN_OUTCOMES
+    assert email_backend._find_unknown_outcome("999") == "x"
+    monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_FOR", 0.0)
+    assert email_backend._find_unknown_outcome("999") is None
+    assert email_backend._unknown_outcomes == {}
 
 
-def test_a_mail_that_may_have_been_delivered_is_not_sent_again_though_airflow_asks_at_once(
+def test_a_mail_that_may_have_been_delivered_is_not_sent_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With another body, as Airflow 3.1 does where the first call raised; another mail, and a later one, go."""
+    """Airflow 3.1 calls the backend again if it raised, with another body. Another mail, and a later one, are sent."""
     said = [STORE_AND_HANG_UP]
     with Server(lambda about: said.pop() if said and about == MESSAGE else None) as server:
         extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
@@ -112,15 +114,15 @@ def test_a_mail_that_may_have_been_delivered_is_not_sent_again_though_airflow_as
         assert any("was not sent again" in warning for warning in warnings(caplog))
         send_email("oncall@corp.example", "Another alert", "the exception")
         assert len(server.stored) == 2
-        monkeypatch.setattr(email_backend, "IN_DOUBT_FOR", 0.0)
+        monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_FOR", 0.0)
         send_email("oncall@corp.example", "Airflow alert", "once more")
         assert len(server.stored) == 3
 
 
-def test_an_error_after_one_recipient_was_accepted_does_not_make_airflow_ask_again(
+def test_an_error_after_one_recipient_was_accepted_does_not_raise(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It asks again at once where the backend raised; the other recipient was to be asked, and no thread started."""
+    """Airflow would call the backend again; here no thread could be started to retry the other recipient."""
     run, started = BackgroundTasks.run, []
 
     def start(background: Any, function: Any) -> None:
@@ -139,22 +141,22 @@ def test_an_error_after_one_recipient_was_accepted_does_not_make_airflow_ask_aga
     assert any("the task was interrupted (RuntimeError: can't start new thread)" in said for said in warnings(caplog))
 
 
-def test_an_attachment_that_is_missing_raises(relay: Relay) -> None:
-    """As Airflow's own backend does."""
+def test_a_missing_attachment_raises(relay: Relay) -> None:
+    """As in Airflow's own backend."""
     with pytest.raises(AirflowFailException, match="/nowhere/report"):
         send_email(TO, "x", "y", files=["/nowhere/report.csv"])
     assert relay.messages == []
 
 
-def test_no_sender_at_all_names_the_setting(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Airflow passes where nobody has set one is nobody's address."""
+def test_a_missing_sender_names_the_setting(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's placeholder is not an address."""
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
     with pytest.raises(AirflowFailException, match="From address"):
         send_email(TO, "x", "y", from_email="airflow@airflow")
 
 
 def test_some_refused_recipients_are_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    """The others have it."""
+    """The others get the mail."""
     send_email(["bad@corp.example", *TO], "x", "y")
     assert [received.recipients for received in relay.messages] == [tuple(TO)]
     assert any("bad@corp.example" in warning for warning in warnings(caplog))
@@ -170,10 +172,10 @@ def test_some_refused_recipients_are_a_warning(relay: Relay, caplog: pytest.LogC
         ({"custom_headers": {"Content-Type": "text/plain"}}, "Content-Type"),
     ],
 )
-def test_what_cannot_be_honoured_is_told_and_the_mail_goes(
+def test_an_unsupported_argument_is_a_warning_and_the_mail_is_sent(
     arguments: dict[str, Any], named: str, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is swallowed."""
+    """Nothing is ignored silently."""
     send_email(TO, "x", "y", **arguments)
     assert len(relay.messages) == 1
     (warning,) = warnings(caplog)
@@ -181,14 +183,14 @@ def test_what_cannot_be_honoured_is_told_and_the_mail_goes(
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8"])
-def test_what_is_the_default_anyway_is_no_warning(charset: str, relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_default_value_is_no_warning(charset: str, relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
     """Airflow's own callers pass it."""
     send_email(TO, "x", "y", mime_subtype="mixed", mime_charset=charset)
     assert warnings(caplog) == []
 
 
-def test_a_dry_run_sends_nothing_and_says_what(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    """To whom, and through what."""
+def test_a_dry_run_logs_the_mail_and_sends_nothing(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    """With its recipients and the connection."""
     caplog.set_level("INFO")
     send_email(TO, "The subject", "y", dryrun=True)
     assert relay.messages == []
@@ -197,8 +199,8 @@ def test_a_dry_run_sends_nothing_and_says_what(relay: Relay, caplog: pytest.LogC
     assert "smtpcm_default" in caplog.text
 
 
-def test_everything_reaches_the_mail(relay: Relay, tmp_path: Path) -> None:
-    """Positional as Airflow's own backend takes it."""
+def test_every_argument_reaches_the_mail(relay: Relay, tmp_path: Path) -> None:
+    """Positional, as for Airflow's own backend."""
     report = tmp_path / "größe.csv"
     report.write_text("a,b\n")
     send_email(
@@ -232,8 +234,8 @@ def test_everything_reaches_the_mail(relay: Relay, tmp_path: Path) -> None:
         "A <a@corp.example>, b@corp.example; C <c@corp.example>",
     ],
 )
-def test_addresses_are_taken_as_airflow_s_own_backend_takes_them(to: Any, relay: Relay) -> None:
-    """With both separators mixed; a DAG that says `email=` needs no change."""
+def test_addresses_are_parsed_as_by_airflow_s_own_backend(to: Any, relay: Relay) -> None:
+    """With both separators mixed; a DAG with `email=` needs no change."""
     send_email(to, "x", "y")
     (received,) = relay.messages
     assert received.recipients == ("a@corp.example", "b@corp.example", "c@corp.example")
@@ -249,10 +251,10 @@ def test_a_comma_in_a_quoted_name_is_no_separator(relay: Relay) -> None:
 @pytest.mark.parametrize(
     "subject",
     ["failed: \x1b[31mred\x1b[0m\r\nBcc: eve@corp.example", "failed: " + "x" * 200_000],
-    ids=["unprintable", "endless"],  # pytest writes them into the environment, which has to fit into it
+    ids=["unprintable", "endless"],  # pytest puts them into the environment, whose size is limited
 )
-def test_a_subject_with_an_exception_in_it_loses_no_alert(subject: str, relay: Relay) -> None:
-    """`[email] subject_template` may fill it in."""
+def test_a_subject_may_contain_an_exception(subject: str, relay: Relay) -> None:
+    """`[email] subject_template` may put it there."""
     send_email(TO, subject, "y")
     (received,) = relay.messages
     assert received.message["Subject"].startswith("failed: ")
@@ -260,8 +262,8 @@ def test_a_subject_with_an_exception_in_it_loses_no_alert(subject: str, relay: R
     assert received.recipients == tuple(TO)
 
 
-def test_a_string_of_addresses_and_one_path_are_taken(relay: Relay, tmp_path: Path) -> None:
-    """As people write them."""
+def test_a_string_of_addresses_and_a_single_path_are_accepted(relay: Relay, tmp_path: Path) -> None:
+    """Instead of lists."""
     (tmp_path / "a.txt").write_text("x")
     send_email("a@corp.example, b@corp.example", "x", "y", files=str(tmp_path / "a.txt"))
     (received,) = relay.messages
@@ -270,15 +272,15 @@ def test_a_string_of_addresses_and_one_path_are_taken(relay: Relay, tmp_path: Pa
 
 
 @pytest.mark.parametrize("header", [{"Importance": "Low"}, {"Priority": "non-urgent"}, {"X-MSMail-Priority": "Low"}])
-def test_a_priority_among_the_headers_is_the_mail_s(header: dict[str, str], relay: Relay) -> None:
-    """In all of its spellings."""
+def test_a_priority_header_sets_the_mail_s_priority(header: dict[str, str], relay: Relay) -> None:
+    """In all of its notations."""
     send_email(TO, "x", "y", custom_headers=header)
     assert relay.messages[0].message["X-Priority"] == "5"
 
 
 @pytest.mark.parametrize("sender", [None, "airflow@airflow"])
-def test_without_a_sender_the_connection_s_from_address_is_it(sender: str | None, relay: Relay) -> None:
-    """Airflow's placeholder is nobody's address."""
+def test_the_default_sender_is_the_connection_s_from_address(sender: str | None, relay: Relay) -> None:
+    """Also instead of Airflow's placeholder."""
     send_email(TO, "x", "y", from_email=sender)
     assert relay.messages[0].message["From"] == "Airflow <airflow@corp.example>"
 
@@ -287,14 +289,14 @@ def test_without_a_sender_the_connection_s_from_address_is_it(sender: str | None
 def test_airflows_default_connection_id_means_ours(
     conn_id: str | None, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though a connection of that id for Airflow's own SMTP provider exists."""
+    """Although a connection of that id for Airflow's own SMTP provider exists."""
     monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", "smtp://elsewhere.corp.example:25")
     send_email(TO, "x", "y", conn_id=conn_id)
     assert len(relay.messages) == 1
 
 
 def test_a_connection_of_that_id_that_is_of_our_type_is_used(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody has given it that type on purpose."""
+    """It was given that type deliberately."""
     monkeypatch.setenv(
         "AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(relay.airflow_connection(from_address="own@corp.example"))
     )
@@ -303,13 +305,13 @@ def test_a_connection_of_that_id_that_is_of_our_type_is_used(relay: Relay, monke
 
 
 @pytest.mark.parametrize("down", [False, True], ids=["server up", "server down"])
-def test_email_on_failure_goes_through_it_and_the_task_s_state_is_its_own(
+def test_email_on_failure_is_sent_and_does_not_change_the_task_s_state(
     down: bool, relay: Relay, run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever becomes of the mail."""
+    """Whether the server is up or down."""
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", "airflow_provider_smtpcm.email_backend.send_email")
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_CONN_ID", "smtpcm_default")
-    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.RETRY_FOR", 0.0)
+    monkeypatch.setattr("airflow_provider_smtpcm.email_backend.ALERT_RETRY_FOR", 0.0)
     if down:
         relay.stop()
     with DAG(f"email_on_failure_{down}", schedule=None) as dag:
@@ -331,10 +333,10 @@ def test_email_on_failure_goes_through_it_and_the_task_s_state_is_its_own(
     assert "it broke" in received.message.get_body(("html",)).get_content()  # type: ignore[union-attr]
 
 
-def test_an_alert_of_airflow_s_own_that_may_have_been_delivered_is_sent_once(
+def test_an_alert_of_airflow_that_may_have_been_delivered_is_sent_once(
     run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow 3.1 asks for it twice."""
+    """Airflow 3.1 calls the backend twice."""
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", "airflow_provider_smtpcm.email_backend.send_email")
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_CONN_ID", "smtpcm_default")
     with Server(lambda about: STORE_AND_HANG_UP if about == MESSAGE else None) as server:

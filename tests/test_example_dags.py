@@ -1,4 +1,4 @@
-"""The example DAGs run as they are, however they are triggered, and load without a warning."""
+"""The example DAGs run unchanged, however they are triggered, and load without a warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 
 def load(path: Path) -> DAG:
-    """The DAG of an example."""
+    """Return the DAG of an example."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -27,8 +27,8 @@ def load(path: Path) -> DAG:
     return module.dag  # type: ignore[no-any-return]
 
 
-def test_the_folder_is_read_without_an_error() -> None:
-    """Whatever is installed besides: what needs Kubernetes is left out."""
+def test_the_folder_is_parsed_without_an_error() -> None:
+    """Without Kubernetes, whose example is in a folder that is ignored."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # Airflow 3.1
@@ -42,7 +42,7 @@ def test_the_folder_is_read_without_an_error() -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_loads_without_a_warning(path: Path) -> None:
-    """And is named like its file."""
+    """And has the name of its file."""
     assert load(path).dag_id == path.stem
 
 

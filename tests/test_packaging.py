@@ -1,4 +1,4 @@
-"""What a release says of itself: its version, its floors, its changelog, and the README's links on the index."""
+"""The metadata of a release: its version, its minimum versions, its changelog, and the README's links on the index."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 KINDS = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
 
 
-def test_the_package_knows_the_version_that_is_installed() -> None:
-    """It stands in one place; `make venv` after changing it."""
+def test_the_version_is_that_of_the_installed_distribution() -> None:
+    """It is defined once; run `make venv` after a change."""
     assert airflow_provider_smtpcm.__version__ == metadata.version("airflow-provider-smtpcm")
 
 
-def test_the_floor_that_is_tested_is_the_one_that_is_declared() -> None:
-    """`make floor` mends it."""
+def test_the_tested_minimum_versions_are_the_declared_ones() -> None:
+    """`make floor` updates them."""
     optional = PROJECT["optional-dependencies"]
     declared = [Requirement(text) for text in (*PROJECT["dependencies"], *optional["fast"], *optional["testing"])]
     lock = (ROOT / "requirements/floor.lock").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_the_floor_that_is_tested_is_the_one_that_is_declared() -> None:
 
 
 def imported_names() -> set[str]:
-    """The top-level modules that the package imports, or looks for; neither its own nor Python's."""
+    """Return the top-level modules that the package imports or looks for, except its own and Python's."""
     found: set[str] = set()
     for path in sorted((ROOT / "airflow_provider_smtpcm").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -57,13 +57,13 @@ def imported_names() -> set[str]:
     return {name for name in found if name not in sys.stdlib_module_names} - {"airflow_provider_smtpcm"}
 
 
-def test_every_library_that_is_imported_has_its_place_in_the_table_of_dependencies() -> None:
-    """docs/contributing.md says what each comes with; one that is not imported any more goes."""
+def test_every_imported_library_is_in_the_table_of_dependencies() -> None:
+    """Of docs/contributing.md; a library that is no longer imported is not."""
     assert set(DEPENDENCIES) == imported_names()
 
 
-def test_what_the_table_rests_on_a_dependency_is_what_that_dependency_brings() -> None:
-    """Directly or by what it needs itself, as the installed distributions declare it."""
+def test_each_dependency_installs_what_the_table_lists_for_it() -> None:
+    """Directly or indirectly, by the metadata of the installed distributions."""
     optional = PROJECT["optional-dependencies"]
     sources = {Requirement(text).name: [text] for text in PROJECT["dependencies"]} | {
         extra: optional[extra] for extra in ("kerberos", "fast", "ssis", "testing")
@@ -77,20 +77,20 @@ def test_what_the_table_rests_on_a_dependency_is_what_that_dependency_brings() -
 
 
 def test_make_versions_leaves_out_only_the_pythons_that_an_airflow_does_not_support() -> None:
-    """As that Airflow says itself; under `make versions` each of them is asked."""
+    """By that Airflow's own metadata; under `make versions` each Airflow is checked."""
     supported = SpecifierSet(metadata.metadata("apache-airflow")["Requires-Python"])
     left_out = {python for python, airflow in noxfile.UNSUPPORTED if airflow == metadata.version("apache-airflow")}
     assert left_out == {python for python in noxfile.PYTHONS if python not in supported}
 
 
 def pythons(text: str) -> list[str]:
-    """The Python versions that a text names, each once, oldest first."""
+    """Return the Python versions in a text, each once, oldest first."""
     found = set(re.findall(r"\b3\.\d\d\b", text))
     return sorted(found, key=Version)
 
 
 def test_the_same_pythons_are_supported_wherever_they_are_named() -> None:
-    """The first and the last of a range stand for those between."""
+    """A range includes the versions between its ends."""
     supported = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if "Python :: 3." in text]
     first, last = supported[0], supported[-1]
     assert SpecifierSet(PROJECT["requires-python"]) == SpecifierSet(f">={first},<3.{Version(last).minor + 1}")
@@ -105,7 +105,7 @@ def test_the_same_pythons_are_supported_wherever_they_are_named() -> None:
 
 
 def test_the_changelog_s_sections_are_versions_newest_first() -> None:
-    """What is not released yet stands above them all."""
+    """Unreleased changes come first."""
     first, *released = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
     assert first == "[Unreleased]"
     parts = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", heading) for heading in released]
@@ -115,14 +115,14 @@ def test_the_changelog_s_sections_are_versions_newest_first() -> None:
 
 
 def test_the_changelog_s_entries_are_of_the_six_kinds() -> None:
-    """And in their order within each version."""
+    """In the order of Keep a Changelog within each version."""
     for section in re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]:
         kinds = re.findall(r"^### (.*)$", section, re.MULTILINE)
         assert kinds == [kind for kind in KINDS if kind in kinds]
 
 
-def test_every_version_of_the_changelog_leads_to_its_commits() -> None:
-    """The heading in brackets is a link, whose address stands at the end."""
+def test_every_version_of_the_changelog_links_to_its_commits() -> None:
+    """The heading in brackets is a reference link, whose address is at the end."""
     headings = re.findall(r"^## \[(.*?)\]", CHANGELOG, re.MULTILINE)
     places = dict(re.findall(r"^\[(.*?)\]: (\S+)$", CHANGELOG, re.MULTILINE))
     assert list(places) == headings
@@ -142,8 +142,8 @@ def test_every_version_of_the_changelog_leads_to_its_commits() -> None:
         "<img src='cid:logo'>",
     ],
 )
-def test_what_leads_somewhere_on_the_index_or_is_code_stays(text: str) -> None:
-    """Another site, a heading of the page, and whatever is shown as it was written."""
+def test_links_that_work_on_the_index_and_code_stay(text: str) -> None:
+    """Other sites, headings of the page, and code blocks."""
     assert with_whole_addresses(text, "https://code.example/us", "v1.2.3") == text
 
 
@@ -163,6 +163,6 @@ def test_what_leads_somewhere_on_the_index_or_is_code_stays(text: str) -> None:
         ("```\ncode\n```\n[a](b.md)", "```\ncode\n```\n[a](https://code.example/us/blob/v1.2.3/b.md)"),
     ],
 )
-def test_what_leads_to_a_file_leads_to_the_tag_s_file(text: str, expected: str) -> None:
-    """A picture to its content, anything else to its page."""
+def test_links_to_files_become_links_to_the_tag(text: str, expected: str) -> None:
+    """To the raw content for a picture, to the page for anything else."""
     assert with_whole_addresses(text, "https://code.example/us", "v1.2.3") == expected

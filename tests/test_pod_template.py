@@ -1,4 +1,4 @@
-"""The pod template for Kubernetes: it has what Airflow asks of one, and every path that anything names."""
+"""The pod template for Kubernetes: it meets Airflow's requirements, and has every path that is configured elsewhere."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OVERRIDE = ast.parse((FOLDER / "pod_override.py").read_text(encoding="utf-8"))
 
 
 def manager(conn_id: str) -> SmtpConnectionManager:
-    """The connection, as Airflow hands it over."""
+    """Return the connection manager of a connection, as Airflow imports it."""
     unset = dict.fromkeys(("port", "login", "password"))
     return SmtpConnectionManager.from_airflow(SimpleNamespace(**{**unset, **CONNECTIONS[conn_id]}))
 
 
 def files() -> Iterator[str]:
-    """What the template puts into the pod, one path for each key of a Secret or a ConfigMap."""
+    """Return the paths in the pod, one for each key of a Secret or a ConfigMap."""
     for path, mount in MOUNTS.items():
         volume = VOLUMES[mount["name"]]
         source = volume.get("secret") or volume.get("configMap") or {}
@@ -40,7 +40,7 @@ def files() -> Iterator[str]:
 
 
 def arguments(call: str) -> list[dict[str, Any]]:
-    """The plain arguments of each such call in the DAG with the override."""
+    """Return the literal arguments of each call of this name in the DAG with the override."""
     return [
         {word.arg: word.value.value for word in node.keywords if word.arg and isinstance(word.value, ast.Constant)}
         for node in ast.walk(OVERRIDE)
@@ -48,8 +48,8 @@ def arguments(call: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_it_is_a_pod_that_airflow_takes() -> None:
-    """Its first container is `base`, which Airflow fills, and nobody but Airflow starts it again."""
+def test_airflow_accepts_the_pod() -> None:
+    """Its first container is `base`, which Airflow fills in, and only Airflow restarts it."""
     assert (TEMPLATE["apiVersion"], TEMPLATE["kind"]) == ("v1", "Pod")
     assert [container["name"] for container in SPEC["containers"]] == ["base"]
     assert BASE["image"]
@@ -58,51 +58,51 @@ def test_it_is_a_pod_that_airflow_takes() -> None:
 
 
 def test_every_mount_has_its_volume_and_every_volume_its_mount() -> None:
-    """Kubernetes refuses the one; the other would be of no use."""
+    """Kubernetes refuses a mount without a volume; a volume without a mount would be unused."""
     assert {mount["name"] for mount in MOUNTS.values()} == set(VOLUMES)
     assert len(MOUNTS) == len(BASE["volumeMounts"])
 
 
-def test_a_secret_file_is_for_the_workers_user_alone() -> None:
-    """Root's, readable by the group that `fsGroup` names, which is that of Airflow's user; and nobody can write it."""
+def test_only_the_worker_can_read_a_secret_file() -> None:
+    """It is root's, readable by the group of `fsGroup`, which is that of Airflow's user, and not writable."""
     assert VOLUMES["keytab"]["secret"]["defaultMode"] == 0o400
     assert SPEC["securityContext"] == {"runAsUser": 50000, "fsGroup": 50000}
     assert MOUNTS["/etc/airflow/keytab"]["readOnly"]
     assert [volume["name"] for volume in VOLUMES.values() if "secret" in volume] == ["keytab"]
 
 
-def test_what_changes_is_not_mounted_by_sub_path() -> None:
-    """Such a file stays as it was when the pod began; a folder follows."""
+def test_nothing_that_changes_is_mounted_by_sub_path() -> None:
+    """Such a file stays as it was when the pod started; a folder is updated."""
     assert not [mount for mount in MOUNTS.values() if "subPath" in mount]
 
 
-def test_the_connection_names_what_the_template_mounts() -> None:
-    """The keytab and the certificate of the authority, to the letter."""
+def test_the_connection_s_paths_are_those_of_the_template() -> None:
+    """The keytab and the certificate of the authority."""
     connection = manager("smtpcm_default")
     assert {connection.keytab, connection.ca_certificate} <= set(files())
 
 
 @pytest.mark.parametrize("variable", ["KRB5_CONFIG", "KRB5_CLIENT_KTNAME"])
-def test_a_variable_of_kerberos_names_what_the_template_mounts(variable: str) -> None:
-    """MIT's library finds its configuration and the worker's own identity by it."""
+def test_the_kerberos_variables_paths_are_those_of_the_template(variable: str) -> None:
+    """MIT's library finds its configuration and the worker's identity by them."""
     assert VARIABLES[variable] in set(files())
 
 
-def test_tickets_lie_in_memory_where_they_can_be_written() -> None:
-    """A Secret cannot be written to, and a disk keeps what it was given."""
+def test_tickets_are_kept_in_writable_memory() -> None:
+    """A Secret is read-only, and a disk would keep them."""
     folder = str(PurePosixPath(VARIABLES["KRB5CCNAME"].removeprefix("FILE:")).parent)
     assert VOLUMES[MOUNTS[folder]["name"]]["emptyDir"]["medium"] == "Memory"
     assert "readOnly" not in MOUNTS[folder]
 
 
-def test_a_host_alias_would_be_the_name_in_the_connection() -> None:
-    """The SPN is made of it."""
+def test_a_host_alias_has_the_name_of_the_connection() -> None:
+    """The SPN is derived from it."""
     text = (FOLDER / "pod_template.yaml").read_text(encoding="utf-8")
     assert f"hostnames: [{manager('smtpcm_default').host}]" in text
 
 
 def test_the_override_adds_a_keytab_that_its_connection_names() -> None:
-    """It is merged into `base`; a name or a path that the template has already would be there twice."""
+    """It is merged into `base`; a name or a path of the template would be in the pod twice."""
     (container,), (mount,), (volume,) = (arguments(call) for call in ("V1Container", "V1VolumeMount", "V1Volume"))
     (secret,) = arguments("V1SecretVolumeSource")
     assert container["name"] == "base"

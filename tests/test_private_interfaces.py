@@ -1,6 +1,6 @@
-"""What the package uses of Airflow and Jinja that they have not promised: each is listed, and its change has a name.
+"""Interfaces of Airflow and Jinja that the package uses though they are not public: all are listed and tested.
 
-The list is the table under "Private interfaces" in docs/contributing.md. It and the code are held together here.
+The list is the table under "Private interfaces" in docs/contributing.md; these tests compare it with the code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Interface:
 
     @property
     def spelled(self) -> str:
-        """How the code spells it: the last of what the name shows as code; its last word, unless it is imported."""
+        """The name as the code has it: what an import names, or the last identifier."""
         last = re.findall(r"`([^`]+)`", self.name)[-1]
         return last if last in ("airflow.", "airflow@airflow") or is_imported(last) else re.findall(r"\w+", last)[-1]
 
@@ -55,12 +55,12 @@ class Interface:
 
 
 def is_imported(name: str) -> bool:
-    """Whether it stands in the code as an import does."""
+    """Return whether the code imports it by this name."""
     return name == "wtforms" or re.fullmatch(r"airflow(\.\w+)+", name) is not None
 
 
 def interfaces() -> Iterator[Interface]:
-    """The rows."""
+    """Yield the rows."""
     page = (ROOT / "docs/contributing.md").read_text(encoding="utf-8")
     section = page.partition("## Private interfaces\n")[2].partition("\n## ")[0]
     for line in section.splitlines():
@@ -74,7 +74,7 @@ CHECKS: dict[str, Callable[[], None]] = {}
 
 
 def check(interface: Interface) -> None:
-    """Try it; a failure says who changed what."""
+    """Run the check of an interface; its failure has the row, the owner and the purpose."""
     try:
         CHECKS[str(interface)]()
     except Exception as error:  # noqa: BLE001 - however it shows
@@ -88,7 +88,7 @@ def check(interface: Interface) -> None:
 
 
 def spelled_by(tree: ast.AST) -> Iterator[str]:
-    """Every word of a module that could name an interface."""
+    """Yield every identifier and text of a module that could be the name of an interface."""
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=word) | ast.Attribute(attr=word) | ast.arg(arg=word) | ast.keyword(arg=str(word)):
@@ -100,7 +100,7 @@ def spelled_by(tree: ast.AST) -> Iterator[str]:
 
 
 def imported_by(tree: ast.AST) -> Iterator[tuple[str, bool]]:
-    """What a module imports, by its full name, and whether only where something else is missing."""
+    """Yield the full name of each import, and whether it is a fallback for an ImportError."""
     fallbacks = {
         id(node)
         for handler in ast.walk(tree)
@@ -115,7 +115,7 @@ def imported_by(tree: ast.AST) -> Iterator[tuple[str, bool]]:
 
 
 def within(name: str, places: set[str]) -> bool:
-    """Whether a name is one of these, or in one of these modules."""
+    """Return whether a name is one of these, or in one of these modules."""
     return any(f"{name}.".startswith(f"{place}.") for place in places)
 
 
@@ -128,7 +128,7 @@ IMPORTS = {module: list(imported_by(tree)) for module, tree in TREES.items()}
 
 
 def unlisted_imports(module: str, imports: list[tuple[str, bool]]) -> list[str]:
-    """What a module imports of Airflow that is neither public nor listed for it."""
+    """Return what a module imports of Airflow that is neither public nor listed for it."""
     listed = {row.spelled for row in INTERFACES if module in row.modules}
     return [
         name
@@ -143,7 +143,7 @@ def unlisted_imports(module: str, imports: list[tuple[str, bool]]) -> list[str]:
 
 @pytest.mark.parametrize("module", TREES)
 def test_what_a_module_imports_of_airflow_is_public_or_listed(module: str) -> None:
-    """A new private import needs a row, and a test of it."""
+    """A new private import needs a row, and a check."""
     assert unlisted_imports(module, IMPORTS[module]) == []
 
 
@@ -158,12 +158,12 @@ def test_what_a_module_imports_of_airflow_is_public_or_listed(module: str) -> No
     ],
 )
 def test_an_import_that_is_neither_would_be_noticed(source: str) -> None:
-    """So would a name of Airflow 3.1 that is asked for first, and one that is listed for another module."""
+    """So would a name of Airflow 3.1 that is tried first, and one that is listed for another module."""
     assert unlisted_imports("check/page", list(imported_by(ast.parse(source)))) != []
 
 
-def test_what_comes_from_the_sdk_itself_is_among_its_public_names() -> None:
-    """Its `__all__`; some joined it later than Airflow 3.1."""
+def test_imports_from_the_sdk_are_in_its_all() -> None:
+    """Some names joined it after Airflow 3.1."""
     import airflow.sdk
 
     asked = {name for names in IMPORTS.values() for name, _ in names if name.count(".") == 2}
@@ -172,8 +172,8 @@ def test_what_comes_from_the_sdk_itself_is_among_its_public_names() -> None:
 
 
 @pytest.mark.parametrize("interface", INTERFACES, ids=str)
-def test_an_interface_is_used_where_the_list_says_and_nowhere_else(interface: Interface) -> None:
-    """A row goes with what used it, and another module that uses it is added."""
+def test_an_interface_is_used_in_exactly_the_listed_modules(interface: Interface) -> None:
+    """A row is removed with its last use, and a module is added with its first."""
     word = interface.spelled
     if is_imported(word):
         users = {module for module, names in IMPORTS.items() if any(within(name, {word}) for name, _ in names)}
@@ -183,7 +183,7 @@ def test_an_interface_is_used_where_the_list_says_and_nowhere_else(interface: In
 
 
 def test_every_private_attribute_of_another_library_is_listed() -> None:
-    """One of our own is defined in some other module of ours."""
+    """A private attribute of this package is defined in some module of it."""
     listed = {(module, row.spelled) for row in INTERFACES for module in row.modules}
     defined = {
         (module, node.name)
@@ -212,13 +212,13 @@ def test_every_interface_has_its_check() -> None:
 
 
 @pytest.mark.parametrize("interface", INTERFACES, ids=str)
-def test_it_is_as_we_know_it(interface: Interface) -> None:
-    """Or the failure says what was changed, and where that matters."""
+def test_an_interface_has_not_changed(interface: Interface) -> None:
+    """Or the failure names what changed, and where that matters."""
     check(interface)
 
 
-def test_a_change_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With who uses it, and for what."""
+def test_a_failure_names_the_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the modules that use it, and the purpose."""
     monkeypatch.delattr("airflow.sdk.log.redact")
     (interface,) = (row for row in INTERFACES if str(row) == "airflow.sdk.log.redact")
     with pytest.raises(pytest.fail.Exception) as caught:
@@ -230,7 +230,7 @@ def test_a_change_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checks(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Mark the check of an interface."""
+    """Register the check of an interface."""
 
     def mark(function: Callable[[], None]) -> Callable[[], None]:
         CHECKS[name] = function
@@ -418,7 +418,7 @@ def _unset_from_address() -> None:
 
 @checks("wtforms")
 def _wtforms() -> None:
-    if AIRFLOW >= (3, 2):  # newer ones take the form from the provider info
+    if AIRFLOW >= (3, 2):  # newer versions read the form from the provider info
         return
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
@@ -427,7 +427,7 @@ def _wtforms() -> None:
 
 
 def filled_in(environment: jinja2.Environment, source: str, **variables: Any) -> str:
-    """A template, filled in as `row_templates` does it."""
+    """Render a template as `merge.templates` does."""
     template = environment.from_string(source)
     context = environment.context_class(environment, variables, template.name, template.blocks)
     return "".join(template.root_render_func(context))

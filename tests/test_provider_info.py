@@ -1,4 +1,4 @@
-"""Airflow finds the provider: its info fits Airflow's own schema, and the form shows what the parser reads."""
+"""The provider info: it matches Airflow's own schema, and the form has the fields that the parser reads."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from airflow_provider_smtpcm.get_provider_info import get_provider_info
 
 
 def connection_type() -> dict[str, Any]:
-    """The one connection type."""
+    """Return the only connection type."""
     (found,) = get_provider_info()["connection-types"]  # type: ignore[misc]
     return found  # type: ignore[no-any-return]
 
 
-def test_the_info_fits_airflows_own_schema() -> None:
-    """An info that does not fit breaks every Airflow process."""
+def test_the_info_matches_airflows_schema() -> None:
+    """A mismatch breaks every Airflow process."""
     schema = json.loads(resources.files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
 
 
-def test_the_package_name_is_the_installed_distributions() -> None:
+def test_the_package_name_is_that_of_the_distribution() -> None:
     """Airflow compares the two, and a mismatch breaks every Airflow process."""
     (entry,) = metadata.entry_points(
         group="apache_airflow_provider", value=f"{get_provider_info.__module__}:get_provider_info"
@@ -36,13 +36,13 @@ def test_the_package_name_is_the_installed_distributions() -> None:
     assert entry.load() is get_provider_info
 
 
-def test_the_info_is_fresh_each_time() -> None:
-    """Airflow adds to what it gets."""
+def test_the_info_is_a_new_dict_each_time() -> None:
+    """Airflow adds to it."""
     assert get_provider_info() is not get_provider_info()
 
 
 def test_everything_that_the_info_names_exists() -> None:
-    """A class path that is wrong shows only when somebody opens the form."""
+    """A wrong class path would be noticed only when the form is opened."""
     info = get_provider_info()
     names = [module for key in ("hooks", "operators") for entry in info[key] for module in entry["python-modules"]]  # type: ignore[attr-defined]
     for name in names:
@@ -54,45 +54,45 @@ def test_everything_that_the_info_names_exists() -> None:
 
 
 def test_the_form_shows_each_setting_once_and_in_order() -> None:
-    """The table is the form."""
+    """As in the table of fields."""
     assert list(connection_type()["conn-fields"]) == [field.name for field in FIELDS]
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_each_setting_may_be_left_empty(field: Any) -> None:
-    """A field without "null" would be required, and Save would stay grey."""
+    """A field without "null" would be required, and Save would stay disabled."""
     assert connection_type()["conn-fields"][field.name]["schema"]["type"][1] == "null"
 
 
-def test_what_an_ssis_string_can_fill_has_no_default_in_the_form() -> None:
-    """The form saves every default that it shows, and would then contradict the string."""
+def test_what_an_ssis_string_can_set_has_no_default_in_the_form() -> None:
+    """The form saves every default that it shows, which would then contradict the string."""
     fields = connection_type()["conn-fields"]
     fillable = [field.name for field in FIELDS if field.in_ssis_properties]
     assert fillable == ["auth_mode", "ssl_mode", "timeout"]
     assert not any("default" in fields[name]["schema"] for name in fillable)
 
 
-def test_every_drop_down_has_a_human_label_for_each_choice() -> None:
-    """And nothing but choices that the parser takes."""
+def test_every_drop_down_has_a_label_for_each_choice() -> None:
+    """And only choices that the parser accepts."""
     for name, field in connection_type()["conn-fields"].items():
         schema = field["schema"]
         assert set(schema.get("values_display", {})) == set(schema.get("enum", ())), name
 
 
-def test_a_form_saved_as_it_opens_is_a_valid_connection() -> None:
+def test_a_form_saved_unchanged_is_a_valid_connection() -> None:
     """With its defaults and its nulls."""
     extra = {name: field["schema"].get("default") for name, field in connection_type()["conn-fields"].items()}
     saved = type("Saved", (), {"host": "mail.corp.example", "extra": json.dumps(extra)})
     assert SmtpConnectionManager.from_airflow(saved) == SmtpConnectionManager(host="mail.corp.example")
 
 
-def test_airflows_own_fields_bear_our_labels() -> None:
-    """And its schema field, which means nothing here, is hidden."""
+def test_airflows_own_fields_have_our_labels() -> None:
+    """And its schema field, which is not used, is hidden."""
     behaviour = connection_type()["ui-field-behaviour"]
     assert behaviour["hidden-fields"] == ["schema"]
     assert behaviour["relabeling"] == {field.name: field.label for field in STANDARD_FIELDS}
 
 
 def test_no_form_field_shows_markup() -> None:
-    """The form shows text as it is."""
+    """The form shows text unchanged."""
     assert not any("`" in field["description"] for field in connection_type()["conn-fields"].values())

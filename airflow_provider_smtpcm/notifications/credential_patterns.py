@@ -1,48 +1,62 @@
-"""Credentials that are known by their form, or by the tool that they are given to; and how credentials are called."""
+"""Credentials in text, recognized by how they are written, whether or not Airflow's secrets masker has been given them.
+
+A mail goes further than a log. What is redacted is what drivers, clients, shells and configuration files show in
+errors: URLs with a password, headers, `name=value` and `name: value` in every notation, command lines, and keys and
+tokens of well-known forms. Words of a sentence stay (`password: authentication failed`, `the token expired`), since
+the reason is what an alert is for. So does the shell's `PWD=/home/etl`.
+
+The text may be megabytes of anything. So every pattern has bounded repetitions or a single way to match, and every
+value is read once.
+"""
 
 from __future__ import annotations
 
 import base64
 import re
 
-#: What stands in a credential's place.
-HIDDEN = "***"
+# Replaces a credential.
+_REDACTED = "***"
 
-# --- What a credential is called. `token_count`, `password_file` and `primary_key` end in another word.
+# --- Names of credentials. `token_count`, `password_file` and `primary_key` end in another word, and are not matched.
 
-PHRASES = (
+_NAMES_OF_PASSWORDS = (
     r"pass(?:word|wd|phrase|code)s?|pwd|(?<![A-Za-z])pass|(?<=[a-z])(?-i:Pass)"
     r"|(?<![A-Za-z])(?:admin|conn|db|ftp|ldap|mail|my|mysql|pg|root|smtp|ssh|sudo|user)pass"
     r"|(?<![A-Za-z])pw(?![A-Za-z])"
 )
-_KEYS = (
+_NAMES_OF_KEYS = (
     r"(?:access|account|api|auth|encryption|fernet|license|master|private|secret|service|shared|signing|ssh|storage"
     r"|subscription)[_-]?(?:access[_-]?)?keys?"
 )
-TOKEN_WORDS = rf"secrets?|token|{_KEYS}|credentials?|(?:nt|lm|ntlm)[_-]?hash"
-ENDING = r"(?:[_-]?(?:value|text|hash|b64|base64|plain|plaintext|encoded|encrypted)|_?\d{1,3})?"
+_NAMES_OF_TOKENS = rf"secrets?|token|{_NAMES_OF_KEYS}|credentials?|(?:nt|lm|ntlm)[_-]?hash"
+_NAME_SUFFIX = r"(?:[_-]?(?:value|text|hash|b64|base64|plain|plaintext|encoded|encrypted)|_?\d{1,3})?"
 
 
-def without_known_forms(text: str) -> str:
-    """The text without keys and tokens of a well-known form, headers, XML elements, addresses and short options."""
-    for pattern, shown in _FORMS:
+def redact_credentials(text: str) -> str:
+    """Return the text with `***` for every credential. Servers, users and everything else stay."""
+    return _redact_named_values(_redact_known_forms(text))
+
+
+def _redact_known_forms(text: str) -> str:
+    """Redact keys and tokens of well-known forms, headers, XML elements, URLs and command lines."""
+    for pattern, shown in _KNOWN_FORMS:
         text = pattern.sub(shown, text)
-    text = _BASIC.sub(_basic, text)
+    text = _BASIC_AUTH.sub(_redact_basic_auth, text)
     if "//" in text and "@" in text:
-        text = _RUN.sub(_without_userinfo, text)
-    return _in_commands(text)
+        text = _NON_BLANKS.sub(_redact_userinfo, text)
+    return _redact_command_options(text)
 
 
-# --- What is known by its form, whatever stands before it.
+# --- Credentials that are recognized by their form, whatever precedes them.
 
-_SCHEMES = "basic|bearer|negotiate|ntlm|token|apikey|api-key|aws4-hmac-sha256|sharedkey|sharedaccesssignature"
-_HEADER_SIGN = r"\\{0,15}['\"]?\s{0,3}[:=,]\s{0,3}b?\\{0,15}['\"]?"
-# A value of a header: to the quote that ends it, or to the end of the line.
-_TO_END = r"(?:[^\n'\"\\]|\\[^\n'\"]|[\"'](?=[\w./+=-]))+"
-_PLAIN_HEADER = r"(?=[^\s'\"]{0,512}[\d._~+/=])[^\s'\",;]{4,}"
-_XML_NAME = rf"(?:{PHRASES}|{TOKEN_WORDS}){ENDING}"
+_AUTH_SCHEMES = "basic|bearer|negotiate|ntlm|token|apikey|api-key|aws4-hmac-sha256|sharedkey|sharedaccesssignature"
+_HEADER_SEPARATOR = r"\\{0,15}['\"]?\s{0,3}[:=,]\s{0,3}b?\\{0,15}['\"]?"
+# The value of a header ends at the closing quote, or at the end of the line.
+_HEADER_VALUE = r"(?:[^\n'\"\\]|\\[^\n'\"]|[\"'](?=[\w./+=-]))+"
+_BARE_HEADER_VALUE = r"(?=[^\s'\"]{0,512}[\d._~+/=])[^\s'\",;]{4,}"
+_CREDENTIAL_NAME = rf"(?:{_NAMES_OF_PASSWORDS}|{_NAMES_OF_TOKENS}){_NAME_SUFFIX}"
 
-_FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
+_KNOWN_FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)"
@@ -51,25 +65,27 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
         r"\1***\2",
     ),
     (re.compile(r"(jdbc:oracle:\w{1,10}:[^\s/:@'\"]{1,128}/)[^\s'\"]{1,256}@"), r"\1***@"),
-    (re.compile(rf"(?i)((?:proxy-)?authorization{_HEADER_SIGN})digest\s[^\n]+"), r"\1***"),
+    (re.compile(rf"(?i)((?:proxy-)?authorization{_HEADER_SEPARATOR})digest\s[^\n]+"), r"\1***"),
     (
-        re.compile(rf"(?i)((?:proxy-)?authorization{_HEADER_SIGN})(?:{_SCHEMES})\s(?!auth|is\b|not\b)(?:{_TO_END})"),
+        re.compile(
+            rf"(?i)((?:proxy-)?authorization{_HEADER_SEPARATOR})(?:{_AUTH_SCHEMES})\s(?!auth|is\b|not\b)(?:{_HEADER_VALUE})"
+        ),
         r"\1***",
     ),
-    (re.compile(rf"(?i)((?:proxy-)?authorization{_HEADER_SIGN}){_PLAIN_HEADER}"), r"\1***"),
-    (re.compile(rf"(?i)(\b(?:set-)?cookie{_HEADER_SIGN})(?=[^\s=]{{1,256}}=){_TO_END}"), r"\1***"),
+    (re.compile(rf"(?i)((?:proxy-)?authorization{_HEADER_SEPARATOR}){_BARE_HEADER_VALUE}"), r"\1***"),
+    (re.compile(rf"(?i)(\b(?:set-)?cookie{_HEADER_SEPARATOR})(?=[^\s=]{{1,256}}=){_HEADER_VALUE}"), r"\1***"),
     (re.compile(r"(?i)(\b(?:bearer|token) )(?=[^\s]{0,512}[\d._~+/=])[\w.~+/=-]{8,}"), r"\1***"),
     (re.compile(r"(?i)(\bnegotiate )[A-Za-z0-9+/]{20,}={0,2}"), r"\1***"),
-    (re.compile(r"TlRMTVNTUA[A-Za-z0-9+/]{8,}={0,2}"), HIDDEN),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)*"), HIDDEN),
-    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),
+    (re.compile(r"TlRMTVNTUA[A-Za-z0-9+/]{8,}={0,2}"), _REDACTED),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)*"), _REDACTED),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), _REDACTED),
     (
         re.compile(
             r"\b(?:gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}|AIza[\w-]{30,}"
             r"|ya29\.[\w-]{10,}|[rs]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}|SG\.[\w-]{10,}\.[\w-]{10,}|dapi[0-9a-f]{32}"
             r"|npm_\w{30,}|pypi-[\w-]{30,}|hf_\w{30,}|dop_v1_\w{30,}|AccountKey-[\w+/=]{20,})"
         ),
-        HIDDEN,
+        _REDACTED,
     ),
     (
         re.compile(
@@ -80,7 +96,7 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"(?i)(\bcookies?['\"]?\s{0,3}[=:]\s{0,3})\{[^{}\n]{1,2000}\}"), r"\1***"),
     (re.compile(r"(\b(?:SecretStr|SecretBytes|Secret|Password)\()b?(?:'[^'\n]+'|\"[^\"\n]+\")"), r"\1***"),
-    # user:password@host:port or user:password@host/, without a scheme
+    # user:password@host:port or user:password@host/, without a URL scheme
     (
         re.compile(
             r"(?<![\w./:@-])(?!mailto:|sips?:|xmpp:)([\w.-]{1,64}:)[^\s:@/'\"<>]{1,128}@(?=[\w.-]{1,100}(?::\d{2,5}|/))"
@@ -91,23 +107,25 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"([?&](?:key|code|assertion|hmac|SAMLResponse)=)[^\s&'\"<>]{8,}"), r"\1***"),
     # <password>x</password>, <add key="password" value="x"/>, <item name="password">x</item>
     (
-        re.compile(rf"(?i)(<(?:[\w.-]{{1,40}}:)?[\w.-]{{0,60}}(?:{_XML_NAME})(?:\s[^<>]{{0,300}})?(?<!/)>)[^<]+"),
+        re.compile(
+            rf"(?i)(<(?:[\w.-]{{1,40}}:)?[\w.-]{{0,60}}(?:{_CREDENTIAL_NAME})(?:\s[^<>]{{0,300}})?(?<!/)>)[^<]+"
+        ),
         r"\1***",
     ),
     (
         re.compile(
-            rf"(?i)(\b(?:name|key|id)=[\"'][^\"'<>]{{0,100}}(?:{_XML_NAME})[\"'][^<>]{{0,200}}?\bvalue=)"
+            rf"(?i)(\b(?:name|key|id)=[\"'][^\"'<>]{{0,100}}(?:{_CREDENTIAL_NAME})[\"'][^<>]{{0,200}}?\bvalue=)"
             r"(?:\"[^\"<>\n]*\"|'[^'<>\n]*')"
         ),
         r"\1***",
     ),
     (
         re.compile(
-            rf"(?i)(<[^<>]{{1,100}}\b(?:name|key|id)=[\"'][^\"'<>]{{0,100}}(?:{_XML_NAME})[\"'][^<>]{{0,200}}(?<!/)>)[^<]+"
+            rf"(?i)(<[^<>]{{1,100}}\b(?:name|key|id)=[\"'][^\"'<>]{{0,100}}(?:{_CREDENTIAL_NAME})[\"'][^<>]{{0,200}}(?<!/)>)[^<]+"
         ),
         r"\1***",
     ),
-    # The second of a pair: `auth=` or `HTTPBasicAuth` with a user, or the name of a credential.
+    # The second of a pair: auth=('user', 'x'), HTTPBasicAuth('user', 'x'), ('password', 'x')
     (
         re.compile(
             r"(?i)(auth\w{0,20}\s{0,2}=?\s{0,2}\(\s{0,4}['\"][^'\"\n]{0,200}['\"]\s{0,4},\s{0,4})['\"][^'\"\n]{0,1000}['\"]"
@@ -116,7 +134,7 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(
-            rf"(?i)(\(\s{{0,4}}['\"][\w.-]{{0,60}}(?:{_XML_NAME})['\"]\s{{0,4}},\s{{0,4}})"
+            rf"(?i)(\(\s{{0,4}}['\"][\w.-]{{0,60}}(?:{_CREDENTIAL_NAME})['\"]\s{{0,4}},\s{{0,4}})"
             r"(?:b?'(?:[^'\\\n]|\\.)*'|b?\"(?:[^\"\\\n]|\\.)*\")(?=\s{0,4}\))"
         ),
         r"\1***",
@@ -128,87 +146,352 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"(?i)(\bpass(?:in|out)\s{1,4}pass:)[^\s'\"]+"), r"\1***"),
 )
-_BASIC = re.compile(
+_BASIC_AUTH = re.compile(
     r"(\bBasic |['\"]_?auth['\"]\s?[:=]\s?['\"]|\b_auth\s?=\s?)([A-Za-z0-9+/]{4,}={0,2})(?![\w+/=])", re.IGNORECASE
 )
 
 
-def _basic(found: re.Match[str]) -> str:
-    """`Basic` and what decodes to `user:password`."""
+def _redact_basic_auth(found: re.Match[str]) -> str:
+    """Redact `Basic` credentials, which decode to `user:password`; other words that follow `Basic` stay."""
     text = found[2]
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         return found[0]
-    return f"{found[1]}{HIDDEN}" if b":" in decoded else found[0]
+    return f"{found[1]}{_REDACTED}" if b":" in decoded else found[0]
 
 
-# --- Addresses.
+# --- URLs
 
 _LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
-_RUN = re.compile(r"[^\s<>]+")
-_ADDRESS_END = re.compile(r"['\"](?:[,;)\]}:]|\Z)")
+_NON_BLANKS = re.compile(r"[^\s<>]+")
+_URL_END = re.compile(r"['\"](?:[,;)\]}:]|\Z)")
 _PORT_OR_PATH = re.compile(r"\d{1,5}[/?#'\",;]")
 
 
-def _without_userinfo(found: re.Match[str]) -> str:
-    """`scheme://user:password@host`, to the last @ of the address; not `scheme://host:8443/path?to=user@host`."""
+def _redact_userinfo(found: re.Match[str]) -> str:
+    """Redact the password of `scheme://user:password@host`, which ends at the last @ of the URL.
+
+    An @ further on, as in `scheme://host:8443/path?to=user@host`, is left alone.
+    """
     run = found[0]
     if "@" not in run or "//" not in run:
         return run
-    return "//".join((run[: (first := run.index("//"))], *map(_without_password, run[first + 2 :].split("//"))))
+    return "//".join((run[: (first := run.index("//"))], *map(_redact_url_password, run[first + 2 :].split("//"))))
 
 
-def _without_password(address: str) -> str:
-    ends = _ADDRESS_END.search(address)
+def _redact_url_password(address: str) -> str:
+    ends = _URL_END.search(address)
     at = address.rfind("@", 0, ends.start() if ends else len(address))
     user, colon, password = address[: max(at, 0)].partition(":")
     if not colon:
         is_token = len(user) >= 20 and "/" not in user and _DIGIT.search(user) and _LETTER.search(user)
-        return f"{HIDDEN}{address[at:]}" if is_token else address
+        return f"{_REDACTED}{address[at:]}" if is_token else address
     if not password or re.search(r"[/@'\"]", user) or _PORT_OR_PATH.match(password):
         return address
-    return f"{user}:{HIDDEN}{address[at:]}"
+    return f"{user}:{_REDACTED}{address[at:]}"
 
 
-# --- Command lines: what short options mean depends on the tool.
+# --- Command lines, where the meaning of a short option depends on the tool
 
-# Between an option and its value: nothing, a blank or an equals sign, or as a list of arguments is shown.
-_GAP = r"(?:['\"],)?[ \t=]{0,3}"
-_SPACED = r"(?:['\"],[ \t]{0,3}|[ \t]{1,3})"
-_AT = r"(?<![\w-])"
-_ARGUMENT = r"(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"]+)"
-_OPTIONS: tuple[tuple[str, str], ...] = (
-    (r"mysql(?:dump|admin|import|show|check)?|mariadb(?:-dump|-admin)?|7za?|rar|unrar", rf"({_AT}-p){_ARGUMENT}"),
+# Between an option and its value: nothing, blanks, an equals sign, or the quotes and comma of an argument list.
+_OPTION_GAP = r"(?:['\"],)?[ \t=]{0,3}"
+_OPTION_BLANKS = r"(?:['\"],[ \t]{0,3}|[ \t]{1,3})"
+_OPTION_START = r"(?<![\w-])"
+_OPTION_VALUE = r"(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"]+)"
+_TOOL_OPTIONS: tuple[tuple[str, str], ...] = (
+    (
+        r"mysql(?:dump|admin|import|show|check)?|mariadb(?:-dump|-admin)?|7za?|rar|unrar",
+        rf"({_OPTION_START}-p){_OPTION_VALUE}",
+    ),
     (
         r"sshpass|mongo(?:sh|dump|restore|export|import)?|docker|podman|az|oc|helm|smbmap",
-        rf"({_AT}-p{_SPACED}){_ARGUMENT}",
+        rf"({_OPTION_START}-p{_OPTION_BLANKS}){_OPTION_VALUE}",
     ),
-    (r"sqlcmd|bcp|isql|tsql|osql|zip|unzip", rf"({_AT}-P{_GAP}){_ARGUMENT}"),
-    (r"ldap(?:search|modify|add|delete|whoami|passwd)", rf"({_AT}-w{_GAP}){_ARGUMENT}"),
-    (r"redis-cli", rf"({_AT}-a{_GAP}){_ARGUMENT}"),
+    (r"sqlcmd|bcp|isql|tsql|osql|zip|unzip", rf"({_OPTION_START}-P{_OPTION_GAP}){_OPTION_VALUE}"),
+    (r"ldap(?:search|modify|add|delete|whoami|passwd)", rf"({_OPTION_START}-w{_OPTION_GAP}){_OPTION_VALUE}"),
+    (r"redis-cli", rf"({_OPTION_START}-a{_OPTION_GAP}){_OPTION_VALUE}"),
     (
         r"curl|wget|http|https|lftp",
-        rf"({_AT}(?:-u|-U|-a|--user|--proxy-user|--auth){_GAP}['\"]?[^\s:,'\"]{{0,128}}[:,]){_ARGUMENT}",
+        rf"({_OPTION_START}(?:-u|-U|-a|--user|--proxy-user|--auth){_OPTION_GAP}['\"]?[^\s:,'\"]{{0,128}}[:,]){_OPTION_VALUE}",
     ),
-    (r"smbclient|rpcclient|net", rf"({_AT}-U{_GAP}['\"]?[^\s%'\"]{{0,128}}%){_ARGUMENT}"),
+    (r"smbclient|rpcclient|net", rf"({_OPTION_START}-U{_OPTION_GAP}['\"]?[^\s%'\"]{{0,128}}%){_OPTION_VALUE}"),
     (r"net", r"(/user:[^\s'\"]{1,128}[ \t]{1,3})(?![/-])[^\s'\"]+"),
     (r"sqlplus|expdp|impdp|exp|imp|sqlldr", r"((?<![\w/])[\w$#]{1,64}/)(?:[^\s/'\"]+(?=@)|[^\s/@'\"]+)"),
-    (r"openssl", rf"({_AT}-(?:k|K|passwd){_SPACED}){_ARGUMENT}"),
+    (r"openssl", rf"({_OPTION_START}-(?:k|K|passwd){_OPTION_BLANKS}){_OPTION_VALUE}"),
 )
 _TOOLS = tuple(
-    (re.compile(rf"(?<![\w.-])(?:{tools})(?:\.exe)?(?=[\s'\"])"), re.compile(rule)) for tools, rule in _OPTIONS
+    (re.compile(rf"(?<![\w.-])(?:{tools})(?:\.exe)?(?=[\s'\"])"), re.compile(rule)) for tools, rule in _TOOL_OPTIONS
 )
 
 
-def _in_commands(text: str) -> str:
+def _redact_command_options(text: str) -> str:
     if not any(tool.search(text) for tool, _ in _TOOLS):
         return text
-    return "\n".join(map(_in_command, text.split("\n")))
+    return "\n".join(map(_redact_command_line, text.split("\n")))
 
 
-def _in_command(line: str) -> str:
+def _redact_command_line(line: str) -> str:
     for tool, rule in _TOOLS:
         if found := tool.search(line):
             line = line[: found.end()] + rule.sub(r"\1***", line[found.end() :])
     return line
+
+
+# --- Values that follow the name of a credential
+
+_REDACTED_VALUE = re.compile(r"\*{3}(?!\w)")
+
+_NAME = re.compile(
+    rf"(?:(?P<password>{_NAMES_OF_PASSWORDS})|(?P<token>{_NAMES_OF_TOKENS})|(?P<signature>(?<![A-Za-z])sig|signature))"
+    rf"{_NAME_SUFFIX}(?![\w-])",
+    re.IGNORECASE,
+)
+_LONG_OPTION = re.compile(r"(?:^|[\s'\"=\[(,])--?[A-Za-z0-9][\w-]{0,60}\Z")
+
+# Between a name and its value: the end of a quoted or subscripted name, then a separator.
+_SEPARATOR = re.compile(
+    r"(?P<quoted>(?:\\{0,15}['\"]|&quot;|&#3[49];|%2[27])?\]?)\s{0,4}(?P<sign>=>|->|:=|==|!=|=|::?|%3[AaDd])[ \t]{0,8}"
+)
+_TUPLE_COMMA = re.compile(r"\\{0,15}['\"][ \t]{0,4},[ \t]{0,4}(?=\\{0,15}['\"])")
+_BLANKS = re.compile(r"[ \t]{1,8}")
+_IS_OR_WAS = re.compile(r"[ \t]{1,4}(?:is|was)[ \t]{1,4}", re.IGNORECASE)
+
+# How a value is written.
+_OPENING_QUOTE = re.compile(r"(?:[bBrRuUfF]{1,2}(?=['\"]))?(\\{0,15})(\"\"\"|'''|\"|'|`)")
+_ENTITY_QUOTED = re.compile(
+    r"(&quot;|&#3[49];)[^\n]{0,2000}?(?:\1|$)|%2[27][^\s&%]*(?:%(?!2[267])[^\s&%]*)*", re.MULTILINE
+)
+_PERCENT_ENCODED = re.compile(r"[^\s&'\"<>%]*(?:%(?!2[2367])[^\s&'\"<>%]*)*")
+_BRACED = re.compile(r"\{(?:[^}\n]|\}\})*\}?")
+# An unquoted value ends at a blank, a quote, or a sign that another name or a closing sign follows.
+_VALUE_END = r"[\s'\"<>)\]},;|]|$|[\w.-]{1,60}\s?[=:]"
+_UNQUOTED_VALUE = re.compile(
+    rf"(?:[^\s'\"<>&;,|)\]}}]|[&,|)\]}}](?!{_VALUE_END})|['\"](?=\w)|[<>](?![/A-Za-z!])(?=\S))+"
+)
+_UP_TO_SEMICOLON = re.compile(r"[^;'\"\n]{1,200}(?=;)")
+_YAML_BLOCK = re.compile(r"[|>][+-]?\d?[ \t]*\n")
+_FOLDER = re.compile(r"/[\w.+-]+(?:/[\w.+-]+)*/?(?![^\s'\",;)\]}])|[A-Za-z]:\\")
+_TYPE_ANNOTATION = re.compile(r"[\w.\[\]| ]{1,40}=[ \t]{0,4}(?=b?['\"])")
+_AFTER_VALUE = re.compile(r"\s*[,;}#'\"]")
+_IDENTIFIER_TAIL = re.compile(r"[\w-]*\Z")
+_COMPOUND_NAME = re.compile(r"\w[_-]\w|[a-z][A-Z]")
+_WORD = re.compile(r"[^\s,;)\]}]+")
+
+# Precedes the password in a .netrc file.
+_NETRC_LOGIN = re.compile(r"\blogin\s{1,4}\S{1,100}\s{1,4}\Z")
+# In characters.
+_MAX_VALUE_LENGTH = 10_000
+
+_EMPTY_VALUES = {"none", "null", "nil", "undefined", "true", "false", "nan", "...", "…"}
+# Words that follow a name and a colon, or an option, in a sentence.
+_SENTENCE_WORDS = _EMPTY_VALUES | set(
+    """
+    accepted and are argument blank cannot changed denied disabled does empty enabled expected expired failed failure
+    flag for given has hidden in incorrect instead invalid is leave locked may mismatch missing must needs no not of ok
+    on option or rejected required requires reset revoked set should since so the to unchanged unknown unset unused
+    valid was when which will with without wrong yes
+    """.split()  # noqa: SIM905 - one word a line would be sixty lines
+)
+_INNER_PUNCTUATION = re.compile(r"[!@#$%^&*+=?~|\\/].")
+
+
+def _redact_named_values(text: str) -> str:
+    """Redact the values that follow the name of a credential."""
+    parts: list[str] = []
+    at = 0
+    for name in _NAME.finditer(text):
+        if name.start() < at:
+            continue
+        found = _find_value(text, name)
+        if found is not None and found[0] < found[1] and not _REDACTED_VALUE.match(text, found[0]):
+            parts += (text[at : found[0]], _REDACTED)
+            at = found[1]
+    return "".join((*parts, text[at:]))
+
+
+def _find_value(text: str, name: re.Match[str]) -> tuple[int, int] | None:
+    """Return the span of the value of a name; None if no value follows."""
+    if sign := _SEPARATOR.match(text, name.end()):
+        return _find_value_after_separator(text, name, sign)
+    between = _TUPLE_COMMA.match(text, name.end()) or _BLANKS.match(text, name.end())
+    if between and _LONG_OPTION.search(text, max(0, name.start() - 60), name.end()):
+        return _find_option_value(text, between.end())
+    return None if name["password"] is None else _find_value_after_password(text, name)
+
+
+def _find_value_after_password(text: str, name: re.Match[str]) -> tuple[int, int] | None:
+    """Return the span of the value in SQL's `PASSWORD 'x'`, .netrc's `login etl password x`, `the password is X1`."""
+    if (between := _BLANKS.match(text, name.end())) is None:
+        return None
+    if _OPENING_QUOTE.match(text, between.end()):
+        return _find_quoted_value(text, between.end())
+    if _NETRC_LOGIN.search(text[max(0, name.start() - 120) : name.start()]):
+        return _find_unquoted_value(text, between.end())
+    if (between := _IS_OR_WAS.match(text, name.end())) and (word := _WORD.match(text, between.end())):
+        return word.span() if _looks_generated(word[0].strip("'\"")) else None
+    return None
+
+
+def _find_value_after_separator(text: str, name: re.Match[str], sign: re.Match[str]) -> tuple[int, int] | None:
+    start, mark = sign.end(), sign["sign"]
+    is_colon = mark == ":" and not sign["quoted"]
+    if enclosed := _find_enclosed_value(text, start, sign, brackets=not is_colon):
+        return enclosed
+    if mark in ("==", "!=") and start > sign.end("sign"):  # a comparison in source code
+        return None
+    if (is_colon and name["signature"]) or (name[0].lower() == "pwd" and _is_folder(text, name, start)):
+        return None
+    return _find_value_after_colon(text, name, start) if is_colon else _find_assigned_value(text, name, start)
+
+
+def _find_enclosed_value(text: str, start: int, sign: re.Match[str], *, brackets: bool) -> tuple[int, int] | None:
+    """Return the span of a value in quotes of any kind.
+
+    Args:
+        brackets: whether lists, objects and ODBC's braces count too.
+    """
+    if sign["sign"].startswith("%"):
+        encoded = _ENTITY_QUOTED.match(text, start) or _PERCENT_ENCODED.match(text, start)
+        return encoded.span() if encoded else None
+    if entity := _ENTITY_QUOTED.match(text, start):
+        return entity.span()
+    if _OPENING_QUOTE.match(text, start):
+        return _find_quoted_value(text, start)
+    if brackets and sign["quoted"] and text.startswith(("{", "["), start):
+        return _find_bracketed_value(text, start)
+    braced = _BRACED.match(text, start) if brackets else None
+    return braced.span() if braced else None
+
+
+def _find_assigned_value(text: str, name: re.Match[str], start: int) -> tuple[int, int] | None:
+    found = _find_unquoted_value(text, start)
+    if found is None:
+        return None
+    value = text[found[0] : found[1]].lower()
+    is_count = name[0].lower() == "pass" and value.isdigit() and len(value) < 6
+    return None if value in _EMPTY_VALUES or is_count else found
+
+
+def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple[int, int] | None:
+    """Return the span of a value in YAML or a header: a single word is a value, several are a sentence."""
+    if _YAML_BLOCK.match(text, start):
+        return _find_yaml_block(text, name, start)
+    end = text.find("\n", start, start + 2000)
+    line = text[start : start + 2000 if end < 0 else end]
+    word = re.match(r"[^\s,;'\"]+", line)
+    if word is None or word[0].strip(".!?()[]{}").lower() in _SENTENCE_WORDS or set(word[0]) <= set("().,!?[]{}"):
+        return None
+    if annotated := _TYPE_ANNOTATION.match(line):  # password: str = 'x'
+        return _find_quoted_value(text, start + annotated.end())
+    rest = line[word.end() :]
+    is_alone = not rest.strip(" \t\r,;})]") or _AFTER_VALUE.match(rest) is not None or text[start - 1] == ":"
+    is_plain = not _looks_generated(word[0]) or (name["token"] is not None and len(word[0]) < 6)
+    if is_plain and not (is_alone and (name["password"] is not None or _is_setting(text, name))):
+        return None
+    if name[0].lower() == "pass" and word[0].isdigit():
+        return None
+    return _find_unquoted_value(text, start)
+
+
+def _is_setting(text: str, name: re.Match[str]) -> bool:
+    """Return whether a name is a key of a file, a header or an option, not a word of a sentence."""
+    before = text[max(0, name.start() - 60) : name.start()]
+    line = before.rpartition("\n")[2]
+    whole = (_IDENTIFIER_TAIL.search(before) or [""])[0] + name[0]
+    return not line.strip(" \t-") or before.endswith("/") or _COMPOUND_NAME.search(whole) is not None
+
+
+def _find_option_value(text: str, start: int) -> tuple[int, int] | None:
+    """Return the span of x in `--password x`; None if another option or a word of a sentence follows."""
+    if _OPENING_QUOTE.match(text, start):
+        return _find_quoted_value(text, start)
+    found = _find_unquoted_value(text, start)
+    if found is None or text[start] == "-" or text[found[0] : found[1]].lower() in _SENTENCE_WORDS:
+        return None
+    return found
+
+
+def _find_quoted_value(text: str, start: int) -> tuple[int, int]:
+    r"""Return the span of a quoted value with its quotes, or up to the end of the line if the text was cut.
+
+    A quote inside the value is doubled, or has more backslashes before it than the opening one: JSON in JSON has `\"`
+    around its strings and `\\\"` in them.
+    """
+    opening = _OPENING_QUOTE.match(text, start)
+    assert opening is not None
+    escape, quote = opening[1], opening[2]
+    most = min(len(text), opening.end() + _MAX_VALUE_LENGTH)
+    line_end = text.find("\n", opening.end(), most)
+    line_end = most if line_end < 0 else line_end
+    at = opening.end()
+    while (at := text.find(quote, at, line_end)) >= 0:
+        before = at
+        while before > opening.end() and text[before - 1] == "\\":
+            before -= 1
+        backslashes, at = at - before, at + len(quote)
+        ends = backslashes <= len(escape) if escape else backslashes % 2 == 0
+        if ends and len(quote) == 1 and not escape and text.startswith(quote, at):
+            at += 1  # doubled
+        elif ends:
+            return start, at
+    return start, line_end
+
+
+def _find_unquoted_value(text: str, start: int) -> tuple[int, int] | None:
+    """Return the span of an unquoted value. Between semicolons, as in ODBC, it may contain blanks."""
+    found = _UNQUOTED_VALUE.match(text, start)
+    if found is None:
+        return None
+    end = start + len(found[0].rstrip(".,:")) or found.end()
+    line = text.rfind("\n", max(0, start - 300), start) + 1
+    if ";" in text[max(line, start - 300) : start] and (longer := _UP_TO_SEMICOLON.match(text, start)):
+        end = max(end, longer.end())
+    return start, end
+
+
+def _find_bracketed_value(text: str, start: int) -> tuple[int, int]:
+    """Return the span of a list or an object, up to its closing bracket or the end of the line."""
+    depth = 0
+    for bracket in re.compile(r"[\[\]{}\n]").finditer(text, start, start + _MAX_VALUE_LENGTH):
+        if bracket[0] == "\n":
+            return start, bracket.start()
+        depth += 1 if bracket[0] in "[{" else -1
+        if not depth:
+            return start, bracket.end()
+    return start, min(len(text), start + _MAX_VALUE_LENGTH)
+
+
+def _find_yaml_block(text: str, name: re.Match[str], start: int) -> tuple[int, int]:
+    """Return the span of a YAML block: the following lines that are indented more than the name's."""
+    line = text.rfind("\n", max(0, name.start() - 300), name.start()) + 1
+    own = len(text[line : name.start()]) - len(text[line : name.start()].lstrip(" -\t"))
+    end = text.find("\n", start)
+    while end >= 0:
+        following = re.compile(rf"\n(?: {{{own + 1},200}}\S[^\n]*|[ \t]*(?=\n))").match(text, end)
+        if following is None:
+            return start, end
+        end = following.end()
+        if end == len(text):
+            break
+    return start, len(text)
+
+
+def _is_folder(text: str, name: re.Match[str], start: int) -> bool:
+    """Return whether `PWD` is the shell's working directory, not ODBC's password."""
+    return _FOLDER.match(text, start) is not None and text[name.start() - 1 : name.start()] in (
+        "",
+        " ",
+        "\n",
+        "\t",
+        "'",
+    )
+
+
+def _looks_generated(word: str) -> bool:
+    """Return whether a word looks like a generated password: letters mixed with digits or punctuation."""
+    word = word.rstrip(".,:!?")
+    letters = _LETTER.search(word)
+    if letters is None or word.startswith(("http://", "https://")):
+        return False
+    return bool(_DIGIT.search(word) or _INNER_PUNCTUATION.search(word))

@@ -1,8 +1,8 @@
-"""What happened, read from whatever context Airflow hands to a callback. Knows no mail, and never raises.
+"""What happened to a task or a run, read from the context of any Airflow callback. Never raises.
 
-The contexts differ: a task's own process gives nearly everything; the DAG processor, which runs the callbacks of DAGs
-and of tasks that were killed, gives no exception, no state and no start; a Deadline Alert gives a DAG run as JSON and
-the deadline, and neither a DAG nor a task. So each fact is asked for by itself and may be None.
+The contexts differ. A task's own process gives nearly everything. The DAG processor, which runs the callbacks of DAGs
+and of killed tasks, gives no exception, no state and no start date. A Deadline Alert gives the deadline and the run as
+JSON, and neither a DAG nor a task. So each value is read by itself and may be None.
 """
 
 from __future__ import annotations
@@ -14,162 +14,18 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
-from airflow_provider_smtpcm.notifications.redaction import Excerpt, excerpt_of, masked, one_line
+from airflow_provider_smtpcm.notifications.redaction import (
+    ExceptionSummary,
+    redact_text,
+    summarize_exception,
+    to_single_line,
+)
 
-# folded: One fact at a time out of what Airflow hands over: an object, JSON, a proxy, or nothing at all. Never raises.
-
-_LONGEST = 300  # characters of a name; Airflow's own limit for its ids is 250
-
-
-def look(thing: object, name: str) -> Any:
-    """An attribute, or an entry of JSON; None where there is none, or where asking for it fails."""
-    if thing is None:
-        return None
-    try:
-        return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
-    except Exception:  # noqa: BLE001 - properties and proxies ask Airflow's servers, and can fail in any way
-        return None
+_MAX_FAILED_TASKS = 20  # named; a run may have thousands
+_MAX_NAME_LENGTH = 300  # characters; Airflow's own limit for its ids is 250
 
 
-def as_text(value: object) -> str | None:
-    """On one line, not longer than a name is, and without credentials: who triggers a run may name it as he likes."""
-    if value is None:
-        return None
-    from airflow_provider_smtpcm.notifications.redaction import without_credentials  # its patterns cost 15 ms
-
-    try:
-        return one_line(without_credentials(str(value)[: _LONGEST * 20]), _LONGEST) or None
-    except Exception:  # noqa: BLE001 - somebody's own __str__
-        return None
-
-
-def as_word(value: object) -> str | None:
-    """A state; it comes as text or as a member of an enumeration."""
-    named = look(value, "value")
-    return as_text(value if named is None else named)
-
-
-def as_number(value: object) -> int | None:
-    """A whole number."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def as_date(value: object) -> datetime | None:
-    """With a time zone; from JSON it comes as text."""
-    try:
-        date = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if not isinstance(date, datetime):
-            return None
-        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-    except Exception:  # noqa: BLE001 - a lazy proxy of Airflow's is a datetime only when it can be fetched
-        return None
-
-
-def as_link(value: object) -> str | None:
-    """A web address, and nothing that a mail program would run."""
-    return value if isinstance(value, str) and value.startswith(("https://", "http://")) else None
-
-
-def seconds_between(started: datetime | None, ended: datetime | None) -> float | None:
-    """None where one of them is not known."""
-    return None if started is None or ended is None else max((ended - started).total_seconds(), 0.0)
-
-
-def time_span(seconds: float) -> str:
-    """In the two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
-    if round(seconds, 1) < 60:  # as it is written
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
-    first = next(index for index, (number, _) in enumerate(units) if number)
-    return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number)
-
-
-def states_now(ti: object) -> dict[str, str]:
-    """The state of each task of the same run, as Airflow knows it now; empty where it cannot be asked.
-
-    A mapped task has its index behind an underscore, `load_3`.
-    """
-    ask, run_id = look(ti, "get_task_states"), look(ti, "run_id")
-    if not callable(ask):
-        return {}
-    try:
-        found = ask(dag_id=look(ti, "dag_id"), run_ids=[run_id]).get(run_id) or {}
-        return {str(name): as_word(state) or "" for name, state in found.items()}
-    except Exception:  # noqa: BLE001 - as in `look`
-        return {}
-
-
-def state_now(ti: object) -> str | None:
-    """The state of the task, as Airflow knows it now."""
-    index = as_number(look(ti, "map_index"))
-    name = as_text(look(ti, "task_id")) or ""
-    states = states_now(ti)
-    return states.get(name if index is None or index < 0 else f"{name}_{index}") or None
-
-
-class Facts:
-    """A context, asked by name.
-
-    Args:
-        context: of any callback; the keys that Airflow promises may be missing.
-    """
-
-    def __init__(self, context: Mapping[str, Any]) -> None:
-        self._context = context
-
-    def of(self, name: str) -> Any:
-        """An entry; None where there is none."""
-        return look(self._context, name)
-
-    @property
-    def run_id(self) -> str | None:
-        """The run's id, from wherever it stands."""
-        run = self.of("dag_run")
-        places = (self.of("run_id"), look(self.of("ti"), "run_id"), look(run, "run_id"), look(run, "dag_run_id"))
-        return next((text for place in places if (text := as_text(place))), None)
-
-    def of_the_run(self, *, dag_id: str | None = None) -> dict[str, Any]:
-        """What an event of any kind says of its run.
-
-        Args:
-            dag_id: where the caller knows it better.
-        """
-        run = self.of("dag_run")
-        places = (dag_id, look(self.of("dag"), "dag_id"), look(run, "dag_id"), look(self.of("ti"), "dag_id"))
-        dag_id = next((text for place in places if (text := as_text(place))), None)
-        return {
-            "dag_id": dag_id,
-            "run_id": self.run_id,
-            "logical_date": as_date(look(run, "logical_date")),
-            "run_after": as_date(look(run, "run_after")),
-            "run_url": _run_url(dag_id, self.run_id),
-        }
-
-
-def _run_url(dag_id: str | None, run_id: str | None) -> str | None:
-    """The page of a run, which no context has."""
-    if not dag_id or not run_id:
-        return None
-    try:
-        try:
-            from airflow.sdk import conf
-        except ImportError:  # Airflow 3.1 has it elsewhere
-            from airflow.configuration import conf  # type: ignore[assignment]
-        base = conf.get("api", "base_url", fallback="") or ""
-    except Exception:  # noqa: BLE001 - an alert without a link is better than none
-        return None
-    return as_link(f"{base.rstrip('/')}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}")
-
-
-# folded: here began the module itself
-
-_NAMED = 20  # tasks of a run; a run may have thousands
-
-
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What an alert is about."""
 
     FAILURE = "failure"
@@ -179,42 +35,56 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-_KINDS = {
-    "failed": Kind.FAILURE,
-    "upstream_failed": Kind.FAILURE,
-    "up_for_retry": Kind.RETRY,
-    "success": Kind.SUCCESS,
+_KIND_BY_STATE = {
+    "failed": EventKind.FAILURE,
+    "upstream_failed": EventKind.FAILURE,
+    "up_for_retry": EventKind.RETRY,
+    "success": EventKind.SUCCESS,
 }
-# A task that was killed is on its way to its next try by the time that the DAG processor hears of it.
-_BETWEEN_TRIES = ("up_for_retry", "scheduled", "queued", "running")
+# When the DAG processor runs the callback of a killed task, the task may already be in one of these states.
+_RETRY_STATES = ("up_for_retry", "scheduled", "queued", "running")
 _REASONS = {
     "task_failure": "a task failed",
     "all_tasks_deadlocked": "no task can run: each waits for another that will not",
     "timed_out": "the run took longer than its dagrun_timeout",
     "success": None,
 }
-_NO_WORD = "nothing was reported: the task's process was killed, or could no longer reach Airflow; its log may say more"
+_KILLED = "nothing was reported: the task's process was killed, or could no longer reach Airflow; its log may say more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What templates know as `alert`; whatever this context does not tell is None, or empty.
+    """What templates know as `alert`. A value that the context does not have is None or empty.
 
     Args:
-        kind: failure, retry, success, deadline, or other (a task that was skipped, or that begins).
-        state: in Airflow's word, such as `up_for_retry`.
-        of_dag: whether it is about a whole run.
-        map_index: of a mapped task, and `map_label` what its `map_index_template` makes of it.
-        started, ended, seconds: of the task, or of the whole run.
-        try_number, tries: which try of how many.
-        exception: its type, message and last lines of traceback, masked by Airflow's masker.
-        reason: why a run failed; of a task, that nobody knows.
-        failed: of a whole run, the tasks that failed, as far as they are named, and how many `failed_count` they are.
-        url, run_url: the task's log, and the page of the run.
-        key: what makes this event this one and no other, however often Airflow tells of it.
+        kind: failure, retry, success, deadline, or other (a task that was skipped, or that starts).
+        state: Airflow's, such as `up_for_retry`.
+        of_dag: whether the event is about a whole run.
+        dag_id: the DAG.
+        task_id: the task; None for a whole run.
+        map_index: of a mapped task.
+        map_label: of a mapped task, rendered from its `map_index_template`.
+        run_id: the run.
+        logical_date: of the run; a run that was triggered by hand may have none.
+        run_after: the earliest date at which Airflow could start the run.
+        started: when the task, or the whole run, started.
+        ended: when it ended.
+        seconds: from start to end; for a missed deadline up to now.
+        try_number: of the task, from 1.
+        tries: the task's maximum number of tries.
+        host: the worker.
+        owner: of the task or of the DAG.
+        exception: its type, message and last lines of traceback, redacted.
+        reason: why a run failed; for a task, set if nothing is known of its failure.
+        failed: for a whole run, the first 20 failed tasks by name.
+        failed_count: for a whole run, the number of failed tasks.
+        deadline: the deadline that was missed.
+        url: the task's log; for a whole run its page.
+        run_url: the page of the run.
+        key: identifies the event, however often Airflow reports it.
     """
 
-    kind: Kind
+    kind: EventKind
     state: str | None
     of_dag: bool
     dag_id: str | None
@@ -231,7 +101,7 @@ class Event:
     tries: int | None
     host: str | None
     owner: str | None
-    exception: Excerpt | None
+    exception: ExceptionSummary | None
     reason: str | None
     failed: tuple[str, ...]
     failed_count: int
@@ -250,120 +120,127 @@ class Event:
 
     @property
     def duration(self) -> str | None:
-        """For a person: `2 h 5 min`, `12.3 s`."""
-        return None if self.seconds is None else time_span(self.seconds)
+        """`seconds` in readable units: `2 h 5 min`, `12.3 s`."""
+        return None if self.seconds is None else format_duration(self.seconds)
 
 
-def event_of(context: Mapping[str, Any]) -> Event:
-    """Read a context, of any of the callbacks."""
-    facts = Facts(context)
-    if facts.of("deadline") is not None:
-        return _of_deadline(facts)
-    if facts.of("reason") is not None or facts.of("ti") is None:
-        return _of_run(facts)
-    return _of_task(facts)
+def read_event(context: Mapping[str, Any]) -> Event:
+    """Return the event that a callback's context is about.
+
+    Args:
+        context: of any callback; every key may be missing.
+    """
+    reader = _ContextReader(context)
+    if reader.get("deadline") is not None:
+        return _read_deadline_event(reader)
+    if reader.get("reason") is not None or reader.get("ti") is None:
+        return _read_run_event(reader)
+    return _read_task_event(reader)
 
 
-def _of_task(facts: Facts) -> Event:
-    ti, exception = facts.of("ti"), facts.of("exception")
-    state = as_word(look(ti, "state"))
-    kind = _KINDS.get(state or "")
-    map_index, tried, most = (as_number(look(ti, name)) for name in ("map_index", "try_number", "max_tries"))
+def _read_task_event(reader: _ContextReader) -> Event:
+    ti, exception = reader.get("ti"), reader.get("exception")
+    state = _read_state(_get(ti, "state"))
+    kind = _KIND_BY_STATE.get(state or "")
+    map_index, try_number, max_tries = (_read_int(_get(ti, name)) for name in ("map_index", "try_number", "max_tries"))
     if map_index is not None and map_index < 0:
         map_index = None
-    if kind is None and state in (None, "running") and (exception is not None or look(ti, "start_date") is None):
-        # The task was killed, or this Airflow does not say. The database knows, if it can be asked.
-        known = state = state_now(ti) or state
-        tries_left = None if tried is None or most is None else tried <= most
-        if known == "running" and tries_left is False:
-            kind, state = Kind.FAILURE, "failed"  # its last; Airflow 3.1 tells of it before its database has the end
-        elif known in _BETWEEN_TRIES:
-            kind, state = Kind.RETRY, "up_for_retry"
+    if kind is None and state in (None, "running") and (exception is not None or _get(ti, "start_date") is None):
+        # The task was killed, or this Airflow version leaves the state out. The database has it, if it can be asked.
+        current = state = _fetch_task_state(ti) or state
+        has_tries = None if try_number is None or max_tries is None else try_number <= max_tries
+        if current == "running" and has_tries is False:
+            # The last try. Airflow 3.1 runs the callback before its database has the final state.
+            kind, state = EventKind.FAILURE, "failed"
+        elif current in _RETRY_STATES:
+            kind, state = EventKind.RETRY, "up_for_retry"
         else:
-            kind = Kind.RETRY if known is None and tries_left else Kind.FAILURE
-    started, ended = as_date(look(ti, "start_date")), as_date(look(ti, "end_date"))
-    label = as_text(look(ti, "rendered_map_index"))  # made of data, by a template
-    dag_id, task_id = as_text(look(ti, "dag_id")), as_text(look(ti, "task_id"))
+            kind = EventKind.RETRY if current is None and has_tries else EventKind.FAILURE
+    started, ended = _read_date(_get(ti, "start_date")), _read_date(_get(ti, "end_date"))
+    map_label = _read_name(_get(ti, "rendered_map_index"))  # rendered from data, by a template
+    dag_id, task_id = _read_name(_get(ti, "dag_id")), _read_name(_get(ti, "task_id"))
+    is_killed = exception is None and started is None and kind in (EventKind.FAILURE, EventKind.RETRY)
+    key = (kind or state or "", dag_id or "", reader.run_id or "", task_id or "", str(map_index), str(try_number))
     return Event(
-        **facts.of_the_run(dag_id=dag_id),
-        kind=kind or Kind.OTHER,
+        **reader.read_run_fields(dag_id=dag_id),
+        kind=kind or EventKind.OTHER,
         state=state,
         of_dag=False,
         task_id=task_id,
         map_index=map_index,
-        map_label=None if label is None else masked(label, is_name=True),
+        map_label=None if map_label is None else redact_text(map_label, is_name=True),
         started=started,
         ended=ended,
-        seconds=seconds_between(started, ended),
-        try_number=tried,
-        tries=None if most is None or tried is None else max(most + 1, tried),
-        host=as_text(look(ti, "hostname")),
-        owner=as_text(look(facts.of("task"), "owner")) or as_text(look(facts.of("dag"), "owner")),
-        exception=excerpt_of(exception),
-        reason=_NO_WORD if exception is None and started is None and kind in (Kind.FAILURE, Kind.RETRY) else None,
+        seconds=_measure_seconds(started, ended),
+        try_number=try_number,
+        tries=None if max_tries is None or try_number is None else max(max_tries + 1, try_number),
+        host=_read_name(_get(ti, "hostname")),
+        owner=_read_name(_get(reader.get("task"), "owner")) or _read_name(_get(reader.get("dag"), "owner")),
+        exception=summarize_exception(exception),
+        reason=_KILLED if is_killed else None,
         failed=(),
         failed_count=0,
         deadline=None,
-        url=as_link(look(ti, "log_url")),
-        key=("task", kind or state or "", dag_id or "", facts.run_id or "", task_id or "", str(map_index), str(tried)),
+        url=_read_url(_get(ti, "log_url")),
+        key=("task", *key),
     )
 
 
-def _of_run(facts: Facts) -> Event:
-    run, ti = facts.of("dag_run"), facts.of("ti")
-    said = as_text(facts.of("reason"))
-    state = as_word(look(run, "state"))
-    kind = _KINDS.get(state or "") or (Kind.SUCCESS if said == "success" else Kind.FAILURE)
-    reason = _REASONS.get(said, said) if said else None
-    # The context has *a* task of the run, and not always the one that failed; Airflow can be asked which did.
-    failed = sorted(name for name, state in states_now(ti).items() if state == "failed")
-    started, ended = as_date(look(run, "start_date")), as_date(look(run, "end_date"))
-    common = facts.of_the_run()
+def _read_run_event(reader: _ContextReader) -> Event:
+    run, ti = reader.get("dag_run"), reader.get("ti")
+    code = _read_name(reader.get("reason"))
+    state = _read_state(_get(run, "state"))
+    kind = _KIND_BY_STATE.get(state or "") or (EventKind.SUCCESS if code == "success" else EventKind.FAILURE)
+    reason = _REASONS.get(code, code) if code else None
+    # The task instance in the context is one of the run, and not always one that failed: so Airflow is asked for them.
+    failed = sorted(name for name, state in _fetch_task_states(ti).items() if state == "failed")
+    started, ended = _read_date(_get(run, "start_date")), _read_date(_get(run, "end_date"))
+    run_fields = reader.read_run_fields()
     return Event(
-        **common,
-        **_NO_TASK,
+        **run_fields,
+        **_NO_TASK_FIELDS,
         kind=kind,
-        state=state or ("success" if kind is Kind.SUCCESS else "failed"),
+        state=state or ("success" if kind is EventKind.SUCCESS else "failed"),
         started=started,
         ended=ended,
-        seconds=seconds_between(started, ended),
-        owner=as_text(look(facts.of("dag"), "owner")),
-        exception=excerpt_of(facts.of("exception")),
-        reason=None if reason is None else masked(reason),
-        failed=tuple(failed[:_NAMED]) if kind is Kind.FAILURE else (),
-        failed_count=len(failed) if kind is Kind.FAILURE else 0,
+        seconds=_measure_seconds(started, ended),
+        owner=_read_name(_get(reader.get("dag"), "owner")),
+        exception=summarize_exception(reader.get("exception")),
+        reason=None if reason is None else redact_text(reason),
+        failed=tuple(failed[:_MAX_FAILED_TASKS]) if kind is EventKind.FAILURE else (),
+        failed_count=len(failed) if kind is EventKind.FAILURE else 0,
         deadline=None,
-        url=common["run_url"],
-        # A run that was cleared ends anew, at another time.
-        key=("run", kind, common["dag_id"] or "", facts.run_id or "", str(ended)),
+        url=run_fields["run_url"],
+        # With the end date: a run that was cleared ends again, and that is another event.
+        key=("run", kind, run_fields["dag_id"] or "", reader.run_id or "", str(ended)),
     )
 
 
-def _of_deadline(facts: Facts) -> Event:
-    run, deadline = facts.of("dag_run"), facts.of("deadline")
-    started, ended = as_date(look(run, "start_date")), as_date(look(run, "end_date"))
-    common = facts.of_the_run()
-    due = as_date(look(deadline, "deadline_time"))
+def _read_deadline_event(reader: _ContextReader) -> Event:
+    run, deadline = reader.get("dag_run"), reader.get("deadline")
+    started, ended = _read_date(_get(run, "start_date")), _read_date(_get(run, "end_date"))
+    run_fields = reader.read_run_fields()
+    due = _read_date(_get(deadline, "deadline_time"))
     return Event(
-        **common,
-        **_NO_TASK,
-        kind=Kind.DEADLINE,
-        state=as_word(look(run, "state")),
+        **run_fields,
+        **_NO_TASK_FIELDS,
+        kind=EventKind.DEADLINE,
+        state=_read_state(_get(run, "state")),
         started=started,
         ended=ended,
-        seconds=seconds_between(started, ended or datetime.now(UTC)),
-        owner=as_text(look(facts.of("dag"), "owner")),
+        seconds=_measure_seconds(started, ended or datetime.now(UTC)),
+        owner=_read_name(_get(reader.get("dag"), "owner")),
         exception=None,
         reason=None,
         failed=(),
         failed_count=0,
         deadline=due,
-        url=common["run_url"],
-        key=("deadline", common["dag_id"] or "", facts.run_id or "", str(look(deadline, "id") or due)),
+        url=run_fields["run_url"],
+        key=("deadline", run_fields["dag_id"] or "", reader.run_id or "", str(_get(deadline, "id") or due)),
     )
 
 
-_NO_TASK: dict[str, Any] = {
+_NO_TASK_FIELDS: dict[str, Any] = {
     "of_dag": True,
     "task_id": None,
     "map_index": None,
@@ -372,3 +249,144 @@ _NO_TASK: dict[str, Any] = {
     "tries": None,
     "host": None,
 }
+
+
+class _ContextReader:
+    """A callback's context, whose entries and attributes may be missing or raise.
+
+    Args:
+        context: of any callback.
+    """
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        self._context = context
+
+    def get(self, name: str) -> Any:
+        """Return an entry; None if there is none."""
+        return _get(self._context, name)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, from the first place that has it."""
+        run = self.get("dag_run")
+        places = (self.get("run_id"), _get(self.get("ti"), "run_id"), _get(run, "run_id"), _get(run, "dag_run_id"))
+        return next((name for place in places if (name := _read_name(place))), None)
+
+    def read_run_fields(self, *, dag_id: str | None = None) -> dict[str, Any]:
+        """Return the fields of an event that describe its run.
+
+        Args:
+            dag_id: preferred over what the context has.
+        """
+        run = self.get("dag_run")
+        places = (dag_id, _get(self.get("dag"), "dag_id"), _get(run, "dag_id"), _get(self.get("ti"), "dag_id"))
+        dag_id = next((name for place in places if (name := _read_name(place))), None)
+        return {
+            "dag_id": dag_id,
+            "run_id": self.run_id,
+            "logical_date": _read_date(_get(run, "logical_date")),
+            "run_after": _read_date(_get(run, "run_after")),
+            "run_url": _build_run_url(dag_id, self.run_id),
+        }
+
+
+def _get(container: object, name: str) -> Any:
+    """Return an entry of a mapping or an attribute of anything else; None if it is missing or raises."""
+    if container is None:
+        return None
+    try:
+        return container.get(name) if isinstance(container, Mapping) else getattr(container, name, None)
+    except Exception:  # noqa: BLE001 - properties and proxies ask Airflow's servers, and can fail in any way
+        return None
+
+
+def _read_name(value: object) -> str | None:
+    """Return a name on one line, of bounded length and without credentials: a run may be given any name."""
+    if value is None:
+        return None
+    from airflow_provider_smtpcm.notifications.credential_patterns import redact_credentials  # compiling takes 15 ms
+
+    try:
+        return to_single_line(redact_credentials(str(value)[: _MAX_NAME_LENGTH * 20]), _MAX_NAME_LENGTH) or None
+    except Exception:  # noqa: BLE001 - a user's own __str__ may raise anything
+        return None
+
+
+def _read_state(value: object) -> str | None:
+    """Return a state, which is text or a member of an enumeration."""
+    member_value = _get(value, "value")
+    return _read_name(value if member_value is None else member_value)
+
+
+def _read_int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _read_date(value: object) -> datetime | None:
+    """Return a date in UTC. In JSON it is ISO 8601 text."""
+    try:
+        date = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(date, datetime):
+            return None
+        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except Exception:  # noqa: BLE001 - a lazy proxy of Airflow's is a datetime only once it can be fetched
+        return None
+
+
+def _read_url(value: object) -> str | None:
+    """Return a web address; None for any other scheme, which a mail program might run."""
+    return value if isinstance(value, str) and value.startswith(("https://", "http://")) else None
+
+
+def _measure_seconds(started: datetime | None, ended: datetime | None) -> float | None:
+    return None if started is None or ended is None else max((ended - started).total_seconds(), 0.0)
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
+    if round(seconds, 1) < 60:  # rounded as it is written, so that there is no "60.0 s"
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    first = next(index for index, (number, _) in enumerate(units) if number)
+    return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number)
+
+
+def _fetch_task_states(ti: object) -> dict[str, str]:
+    """Ask Airflow for the current state of every task of the run; empty if it cannot be asked.
+
+    A mapped task's name ends in an underscore and its index: `load_3`.
+    """
+    get_task_states, run_id = _get(ti, "get_task_states"), _get(ti, "run_id")
+    if not callable(get_task_states):
+        return {}
+    try:
+        states = get_task_states(dag_id=_get(ti, "dag_id"), run_ids=[run_id]).get(run_id) or {}
+        return {str(name): _read_state(state) or "" for name, state in states.items()}
+    except Exception:  # noqa: BLE001 - as in `_get`
+        return {}
+
+
+def _fetch_task_state(ti: object) -> str | None:
+    """Ask Airflow for the current state of the task."""
+    index = _read_int(_get(ti, "map_index"))
+    name = _read_name(_get(ti, "task_id")) or ""
+    states = _fetch_task_states(ti)
+    return states.get(name if index is None or index < 0 else f"{name}_{index}") or None
+
+
+def _build_run_url(dag_id: str | None, run_id: str | None) -> str | None:
+    """Return the address of the run's page, which no context has."""
+    if not dag_id or not run_id:
+        return None
+    try:
+        try:
+            from airflow.sdk import conf
+        except ImportError:  # Airflow 3.1 has it elsewhere
+            from airflow.configuration import conf  # type: ignore[assignment]
+        base = conf.get("api", "base_url", fallback="") or ""
+    except Exception:  # noqa: BLE001 - an alert without a link is better than none
+        return None
+    return _read_url(f"{base.rstrip('/')}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}")

@@ -1,4 +1,4 @@
-"""The default mail of an alert: subject, text and HTML of one event, whatever its kind. Knows no Airflow."""
+"""The default mail of an alert: subject, text and HTML of an event. Pure: no Airflow."""
 
 from __future__ import annotations
 
@@ -8,114 +8,115 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.notifications.event import Event, Kind, time_span
-from airflow_provider_smtpcm.notifications.redaction import cleaned, one_line
+from airflow_provider_smtpcm.notifications.event import Event, EventKind
+from airflow_provider_smtpcm.notifications.redaction import strip_control_characters, to_single_line
 
 if TYPE_CHECKING:
     import jinja2
 
-_SUBJECT = 200  # characters; mail programs show some 60
+_MAX_SUBJECT_LENGTH = 200  # characters; mail programs show about 60
+_TEMPLATES = ("alert_subject.txt", "alert.txt", "alert.html")
 _VERBS = {
-    Kind.FAILURE: "Failed",
-    Kind.RETRY: "Will retry",
-    Kind.SUCCESS: "Succeeded",
-    Kind.DEADLINE: "Deadline missed",
+    EventKind.FAILURE: "Failed",
+    EventKind.RETRY: "Will retry",
+    EventKind.SUCCESS: "Succeeded",
+    EventKind.DEADLINE: "Deadline missed",
 }
-# Of the bar, in light and in dark surroundings.
-_COLOURS = {
-    Kind.FAILURE: ("#b42318", "#f97066"),
-    Kind.RETRY: ("#b54708", "#fdb022"),
-    Kind.SUCCESS: ("#067647", "#47cd89"),
-    Kind.DEADLINE: ("#5925dc", "#a48afb"),
-    Kind.OTHER: ("#344054", "#98a2b3"),
+# Accent colors, for light and for dark mode.
+_COLORS = {
+    EventKind.FAILURE: ("#b42318", "#f97066"),
+    EventKind.RETRY: ("#b54708", "#fdb022"),
+    EventKind.SUCCESS: ("#067647", "#47cd89"),
+    EventKind.DEADLINE: ("#5925dc", "#a48afb"),
+    EventKind.OTHER: ("#344054", "#98a2b3"),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """The words of a mail."""
+class AlertPage:
+    """The default mail of an alert, rendered."""
 
     subject: str
     text: str
     html: str
 
 
-def page_of(event: Event, notices: Sequence[str] = ()) -> Page:
-    """The default mail.
+def render_page(event: Event, notices: Sequence[str] = ()) -> AlertPage:
+    """Return the default mail of an event.
 
     Args:
         event: what happened.
-        notices: what went wrong with the mail that somebody else had thought of, for its reader.
+        notices: shown above everything else: why this is not the mail that the DAG's author wrote.
     """
-    colour, colour_in_the_dark = _COLOURS[event.kind]
-    words = {
+    color, dark_color = _COLORS[event.kind]
+    variables = {
         "alert": event,
-        "verb": _verb(event),
+        "verb": _VERBS.get(event.kind) or (event.state or "Unknown").replace("_", " ").capitalize(),
         "what": "DAG run" if event.of_dag else "Task",
-        "rows": _rows(event),
-        "notices": [cleaned(notice) for notice in notices],
-        "colour": colour,
-        "colour_in_the_dark": colour_in_the_dark,
+        "rows": _build_rows(event),
+        "notices": [strip_control_characters(notice) for notice in notices],
+        "color": color,
+        "dark_color": dark_color,
     }
-    subject, text, html = (_templates().get_template(name).render(words) for name in _FILES)
-    return Page(subject=one_line(subject, _SUBJECT), text=cleaned(text), html=cleaned(html))
+    subject, text, html = (_get_environment().get_template(name).render(variables) for name in _TEMPLATES)
+    return AlertPage(
+        subject=to_single_line(subject, _MAX_SUBJECT_LENGTH),
+        text=strip_control_characters(text),
+        html=strip_control_characters(html),
+    )
 
 
-_FILES = ("alert_subject.txt", "alert.txt", "alert.html")
-
-
-def _verb(event: Event) -> str:
-    return _VERBS.get(event.kind) or (event.state or "Unknown").replace("_", " ").capitalize()
-
-
-def _rows(event: Event) -> list[tuple[str, str]]:
-    """What is known, by its label, in the order in which one wants to know it."""
+def _build_rows(event: Event) -> list[tuple[str, str]]:
+    """Return label and value of everything that is known, the most important first."""
     rows: list[tuple[str, str | None]] = [
         ("DAG", event.dag_id),
         ("Task", event.task_id),
-        ("Map index", _map_index(event)),
+        ("Map index", _format_map_index(event)),
         ("Run", event.run_id),
         ("State", event.state),
         ("Try", None if event.try_number is None else f"{event.try_number} of {event.tries or '?'}"),
         ("Reason", event.reason),
-        ("Failed tasks", _failed(event)),
-        ("Deadline", _when(event.deadline)),
-        ("Logical date", _when(event.logical_date)),
-        ("Run after", None if event.logical_date else _when(event.run_after)),
-        ("Started", _when(event.started)),
-        ("Ended", _when(event.ended)),
-        ("Running for" if event.kind is Kind.DEADLINE and event.ended is None else "Duration", event.duration),
+        ("Failed tasks", _format_failed_tasks(event)),
+        ("Deadline", _format_date(event.deadline)),
+        ("Logical date", _format_date(event.logical_date)),
+        ("Run after", None if event.logical_date else _format_date(event.run_after)),
+        ("Started", _format_date(event.started)),
+        ("Ended", _format_date(event.ended)),
+        ("Running for" if event.kind is EventKind.DEADLINE and event.ended is None else "Duration", event.duration),
         ("Host", event.host),
         ("Owner", event.owner),
     ]
     return [(label, value) for label, value in rows if value]
 
 
-def _map_index(event: Event) -> str | None:
+def _format_map_index(event: Event) -> str | None:
     if event.map_index is None:
         return None
     return f"{event.map_index} ({event.map_label})" if event.map_label else str(event.map_index)
 
 
-def _failed(event: Event) -> str | None:
+def _format_failed_tasks(event: Event) -> str | None:
     if not event.failed:
         return None
     more = event.failed_count - len(event.failed)
     return ", ".join(event.failed) + (f" and {more} more" if more else "")
 
 
-def _when(date: datetime | None) -> str | None:
+def _format_date(date: datetime | None) -> str | None:
     return None if date is None else f"{date:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _lines_of_code(text: str) -> list[tuple[str, str]]:
-    """Each line as the blanks before it, which HTML would drop, and the rest; Outlook knows no `white-space`."""
+def _split_indentation(text: str) -> list[tuple[str, str]]:
+    """Return each line as its indentation, in no-break spaces, and the rest.
+
+    HTML drops spaces at the start of a line, and Outlook does not support CSS `white-space`.
+    """
     lines = text.expandtabs(4).split("\n")
     return [("\u00a0" * (len(line) - len(line.lstrip(" "))), line.lstrip(" ")) for line in lines]
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def _get_environment() -> jinja2.Environment:
     from jinja2 import ChainableUndefined, Environment, PackageLoader, select_autoescape
 
     environment = Environment(
@@ -126,5 +127,5 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"lines_of_code": _lines_of_code, "when": _when, "time_span": time_span}
+    environment.filters |= {"split_indentation": _split_indentation, "format_date": _format_date}
     return environment

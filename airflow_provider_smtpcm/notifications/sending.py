@@ -1,4 +1,4 @@
-"""Sending one mail within a time, whatever the connection's own deadlines are. Knows the hook and no context."""
+"""Sending an alert within a time limit, whatever the connection's own timeouts are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.notifications.redaction import masked, one_line
-from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.notifications.redaction import quote_error
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,25 +22,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Characters of an error of Airflow's.
-_SAID = 500
+#: Default of `retry_for` for an alert, in seconds. A task waits for it, or the DAG processor, which Airflow kills after
+#: 50 seconds (`[dag_processor] dag_file_processor_timeout`).
+ALERT_RETRY_FOR = 20.0
+#: Seconds that the last attempt may take after `retry_for` is over.
+LAST_ATTEMPT_SECONDS = 15.0
+#: Seconds for the single attempt at a server that could not be reached a moment ago. Without this limit, several alerts
+#: of one DAG file would together exceed the time that Airflow gives its DAG processor.
+SHORT_ATTEMPT_SECONDS = 3.0
+#: Seconds for which an unreachable server counts as unreachable.
+UNREACHABLE_FOR = 60.0
+# When this process last failed to reach a server, by host and port (`time.monotonic`).
+_unreachable_since: dict[tuple[str, int], float] = {}
 
-#: Seconds for which an alert is tried again, unless somebody says otherwise. A task waits for it, or the DAG processor,
-#: which Airflow kills after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
-RETRY_FOR = 20.0
-#: Seconds that a last try may still take.
-LAST_TRY = 15.0
-#: Seconds that an alert is given where the one before waited for its server in vain, not so many seconds ago. Several
-#: alerts of one DAG file would else exceed together what Airflow gives its DAG processor.
-SHORT_TRY, A_MOMENT = 3.0, 60.0
-# When a server, by host and port, was last waited for in vain by this process.
-_in_vain: dict[tuple[str, int], float] = {}
 
+class _EventLoopHook(SmtpConnectionManagerHook):
+    """A hook for a thread of the triggerer: its connection is looked up in the triggerer's event loop.
 
-class _AskedInTheLoop(SmtpConnectionManagerHook):
-    """Has its connection looked up in the event loop of a triggerer, while it is used in a thread.
-
-    In Airflow 3.1 a thread that asks takes the answers of the others, and all triggers end with that.
+    In Airflow 3.1 a thread that asks for a connection reads the answers meant for others, and that ends all triggers.
     """
 
     def __init__(self, conn_id: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -49,92 +47,95 @@ class _AskedInTheLoop(SmtpConnectionManagerHook):
         self._loop = loop
 
     def get_connection(self, conn_id: str) -> Connection:  # type: ignore[override]
-        """The connection; waits for the loop."""
+        """Return the connection; blocks until the event loop has it."""
         import asyncio
 
         return asyncio.run_coroutine_threadsafe(self.aget_connection(conn_id), self._loop).result()
 
 
-def connected(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> SmtpConnectionManagerHook:
-    """The hook of a connection that Airflow has found and that can be used.
+def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> SmtpConnectionManagerHook:
+    """Return the hook of a connection, which has been looked up and parsed.
 
     Args:
-        conn_id: the connection.
-        loop: in a triggerer, whose thread this is not.
+        conn_id: the Airflow connection.
+        loop: the triggerer's event loop, if this is one of its other threads.
 
     Raises:
-        ConnectionSettingsError: it is not there, or says what cannot be.
+        ConnectionSettingsError: there is no such connection, or its settings are invalid.
     """
-    hook = SmtpConnectionManagerHook(conn_id) if loop is None else _AskedInTheLoop(conn_id, loop)
+    hook = SmtpConnectionManagerHook(conn_id) if loop is None else _EventLoopHook(conn_id, loop)
     try:
         _ = hook.connection_manager
     except MailError:
         raise
-    except Exception as error:  # Airflow's versions and components each have their own for this
-        said = f"{type(error).__name__}: {one_line(masked(str(error)), _SAID)}"
+    except Exception as error:  # each Airflow version and each of its components raises an error of its own
         fault = (
-            f"Airflow does not give it to this process ({said}). Define it wherever callbacks run: for the workers, "
-            "the DAG processor and the triggerer. A deadline's SyncCallback gets none from Airflow's database: take "
-            "AsyncCallback, or define the connection in the environment."
+            f"Airflow does not give it to this process ({type(error).__name__}: {quote_error(error)}). Define it "
+            "wherever callbacks run: for the workers, the DAG processor and the triggerer. A SyncCallback of a "
+            "deadline cannot read Airflow's database: use AsyncCallback, or define the connection in the environment."
         )
         raise ConnectionSettingsError([fault], conn_id=conn_id) from error
     return hook
 
 
-def send_within(
+def send_alert(
     hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *, began: float, rendering: Rendering | None = None
 ) -> Delivery:
-    """Send a mail, try it again for so many seconds where it was refused for now, and be done `LAST_TRY` later.
+    """Send a mail, retry it while it is refused temporarily, and return within `retry_for` + 15 seconds.
 
-    A server that this process has just waited for in vain is tried once, and shortly.
+    A server that this process could not reach within the last minute gets a single attempt of 3 seconds.
 
     Args:
         hook: of the connection.
-        mail: with sender and Message-ID.
-        retry_for: seconds for which it has further turns, and a server that cannot be reached is tried again.
-        began: when they began (`time.monotonic`).
-        rendering: the mail's, where it was rendered already.
+        mail: with From and Message-ID.
+        retry_for: seconds during which the mail is retried if the server cannot be reached or refuses it temporarily.
+        began: when these seconds began (`time.monotonic`).
+        rendering: of the mail, if it was rendered already.
 
     Raises:
-        MailError: it was not even begun.
+        StoppedError: the time was over before the mail was sent.
     """
-    from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
+    from airflow_provider_smtpcm.smtp.cancellation import (
+        CancellationToken,
+        InterruptedDeliveryError,
+        get_single_delivery,
+    )
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
     passed = time.monotonic() - began
-    left = retry_for + LAST_TRY - passed
-    why = f"the {retry_for:.12g} seconds of 'retry_for' were over and the last try too"
-    if left <= 0:
+    time_left = retry_for + LAST_ATTEMPT_SECONDS - passed
+    why = f"the {retry_for:.12g} seconds of 'retry_for' were over, and so was the last attempt"
+    if time_left <= 0:
         raise CancellationToken(why=why).error()
     server = hook.connection_manager.host, hook.connection_manager.port
-    shortly = time.monotonic() - _in_vain.get(server, -A_MOMENT) < A_MOMENT
-    if shortly:
+    is_short = time.monotonic() - _unreachable_since.get(server, -UNREACHABLE_FOR) < UNREACHABLE_FOR
+    if is_short:
         log.warning(
-            "%s:%d could not be reached a moment ago, or took nothing: this alert is tried once, for %g seconds at the "
-            "most.",
+            "%s:%d could not be reached a moment ago, or did not answer: this alert is tried once, for at most %g "
+            "seconds.",
             *server,
-            SHORT_TRY,
+            SHORT_ATTEMPT_SECONDS,
         )
-        why = f"the server could not be reached a moment ago, nor now within {SHORT_TRY:g} seconds"
-        retry_for, left = 0.0, min(left, SHORT_TRY)
-    stop = CancellationToken(at=time.monotonic() + left, why=why)
+        why = f"the server could not be reached a moment ago, nor now within {SHORT_ATTEMPT_SECONDS:g} seconds"
+        retry_for, time_left = 0.0, min(time_left, SHORT_ATTEMPT_SECONDS)
+    cancellation = CancellationToken(at=time.monotonic() + time_left, why=why)
     try:
         delivery = get_single_delivery(
             hook.send_requests(
                 iter((SendRequest(0, mail, rendering=rendering),)),
                 retry_for=max(0.0, retry_for - passed),
-                cancellation=stop,
+                cancellation=cancellation,
             )
         )
     except InterruptedDeliveryError as interrupted:
         log.warning("%s", interrupted)
         known = interrupted.delivery
         delivery = known if known.error is None else replace(known, error=interrupted)
-    error = stop.error() if delivery is None else delivery.error
+    error = cancellation.error() if delivery is None else delivery.error
     if error is None or not error.retryable or (delivery is not None and delivery.outcome != "not_sent"):
-        _in_vain.pop(server, None)
-    elif not shortly:  # what was tried shortly says too little: once the moment is over, an alert has its full time
-        _in_vain[server] = time.monotonic()
+        _unreachable_since.pop(server, None)
+    elif not is_short:  # a short attempt proves little: it does not extend the minute
+        _unreachable_since[server] = time.monotonic()
     if delivery is None:
-        raise stop.error()
+        raise cancellation.error()
     return delivery

@@ -1,1 +1,1 @@
-"""What sending mail costs here and with what people use instead, measured side by side; `make bench` runs it."""
+"""What sending mail costs with this package and with its alternatives, measured side by side; `make bench` runs it."""

@@ -1,4 +1,4 @@
-"""Who takes part: how each is started, as a process of its own, and how it says what a run took. Knows no server."""
+"""The contenders: how each is started, as a process of its own, and how it reports its figures."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Contender = Callable[[Order], Run]
 
 
 class RunError(Exception):
-    """A contender failed; the message carries what it said."""
+    """A contender failed; the message has its output."""
 
 
 @contextmanager
 def python_client(name: str, environment: Mapping[str, str]) -> Iterator[Contender]:
-    """A client of ours (`clients/host.py`), its imports done."""
+    """A Python client (`clients/host.py`) whose imports are done."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/socket"
         command = [sys.executable, "-m", "benchmarks.sending.clients.host", name, path]
@@ -51,7 +51,7 @@ def python_client(name: str, environment: Mapping[str, str]) -> Iterator[Contend
 
         try:
             assert host.stdout is not None
-            while (said := host.stdout.readline()) != "ready\n":  # Airflow may have something to say first
+            while (said := host.stdout.readline()) != "ready\n":  # Airflow may print something before
                 if not said:
                     raise RunError(f"`{' '.join(command)}` ended before it was ready.")
             yield run
@@ -63,7 +63,7 @@ def python_client(name: str, environment: Mapping[str, str]) -> Iterator[Contend
 
 @contextmanager
 def nodemailer(environment: Mapping[str, str], *, install: bool) -> Iterator[Contender]:
-    """Nodemailer, a fresh process for each run."""
+    """Nodemailer, in a fresh process for each run."""
     node, folder = peers.nodemailer(install=install)
     script = str(ROOT / "benchmarks/sending/clients/nodemailer.mjs")
     environment = {**environment, "NODE_EXTRA_CA_CERTS": environment["SSL_CERT_FILE"]}
@@ -76,7 +76,7 @@ def nodemailer(environment: Mapping[str, str], *, install: bool) -> Iterator[Con
 
 @contextmanager
 def pipeliner(environment: Mapping[str, str]) -> Iterator[Contender]:
-    """The C client that shows the limit."""
+    """A pipelining client in C, which shows the upper limit."""
     program = peers.compiled("native/pipeliner.c")
 
     def run(order: Order) -> Run:
@@ -88,7 +88,7 @@ def pipeliner(environment: Mapping[str, str]) -> Iterator[Contender]:
 
 @contextmanager
 def smtp_source(environment: Mapping[str, str]) -> Iterator[Contender]:
-    """Postfix's load generator. It reports nothing, so its whole process is timed: some 2 ms more."""
+    """Postfix's load generator. It reports nothing, so its whole process is timed: about 2 ms more."""
     program = peers.program("smtp-source", "postfix")
 
     def run(order: Order) -> Run:
@@ -113,11 +113,11 @@ def smtp_source(environment: Mapping[str, str]) -> Iterator[Contender]:
 
 
 class Contenders:
-    """Those who take part, each started when it is first asked for, and kept for the scenarios that follow.
+    """All contenders. Each is started on first use and kept for the scenarios that follow.
 
     Args:
-        environment: of their processes; its SSL_CERT_FILE is the authorities that they trust.
-        install: whether what is missing may be fetched.
+        environment: of their processes; its SSL_CERT_FILE has the authorities that they trust.
+        install: whether missing programs may be fetched.
     """
 
     def __init__(self, environment: Mapping[str, str], *, install: bool) -> None:
@@ -132,7 +132,7 @@ class Contenders:
         }
         self._started: dict[str, Contender] = {}
         self._stack = ExitStack()
-        #: Who is left out, and what would install it.
+        #: The contenders that are left out, and the command that would install each.
         self.left_out: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -142,7 +142,7 @@ class Contenders:
         self._stack.close()
 
     def get(self, name: str) -> Contender | None:
-        """A contender, or None if it is left out."""
+        """Return a contender, or None if it is left out."""
         if name not in self._started and name not in self.left_out:
             try:
                 self._started[name] = self._stack.enter_context(self._made[name]())

@@ -1,4 +1,4 @@
-"""What was measured, as medians, and what was to be reached. Knows no contender and no server."""
+"""The medians of the measurements, and the goals for them. Pure: measures nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Figures:
         rate, slowest, fastest: units a second.
         wall: seconds for one unit.
         cpu: microseconds for one unit.
-        peak: MiB of memory above what the process held before, at the most; None: not known.
-        trips: how often the client spoke after its server had spoken, for each mail; None: not counted.
+        peak: largest increase of memory during a run, in MiB; None: unknown.
+        trips: round trips for each mail; None: not counted.
     """
 
     rate: float
@@ -33,7 +33,7 @@ class Figures:
 
     @classmethod
     def of(cls, runs: Sequence[Run], unit: float) -> Figures:
-        """The medians.
+        """Return the medians of some runs.
 
         Args:
             unit: how many units one mail is.
@@ -57,13 +57,13 @@ Measured = Mapping[str, Figures]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """A number that is to be reached.
+    """A number that has to be reached.
 
     Args:
-        text: what the number is.
-        value: finds it among the figures; KeyError: somebody was left out.
-        bound: at least, or, with `at_most`, at the most.
-        unit: what stands behind the number.
+        text: describes the number.
+        value: computes it from the figures; raises KeyError if a contender was left out.
+        bound: the lowest value that is accepted, or the highest with `at_most`.
+        unit: printed after the number.
     """
 
     text: str
@@ -73,7 +73,7 @@ class Goal:
     unit: str = "×"
 
     def verdict(self, measured: Measured) -> tuple[float | None, bool]:
-        """The number, and whether it is reached."""
+        """Return the number, and whether it is reached."""
         try:
             value = self.value(measured)
         except KeyError:
@@ -82,26 +82,26 @@ class Goal:
 
 
 def faster(who: str, than: str, bound: float) -> Goal:
-    """By how much the rate of one is another's."""
+    """Return the ratio of two rates."""
     return Goal(text=f"the rate, {who} to {than}", value=lambda found: found[who].rate / found[than].rate, bound=bound)
 
 
 def leaner(who: str, than: str, bound: float) -> Goal:
-    """By how much one needs less CPU than another."""
+    """Return how many times less CPU one needs than another."""
     return Goal(
         text=f"CPU for a mail, {than} to {who}", value=lambda found: found[than].cpu / found[who].cpu, bound=bound
     )
 
 
 def round_trips(who: str, bound: float) -> Goal:
-    """How often a client waits for its server, for each mail."""
+    """Return the round trips for each mail."""
     return Goal(
         text="round trips a mail", value=lambda found: _known(found[who].trips), bound=bound, at_most=True, unit=""
     )
 
 
 def memory(who: str, bound: float) -> Goal:
-    """MiB above what the process held before."""
+    """Return the largest increase of memory, in MiB."""
     return Goal(
         text=f"memory over the baseline, {who}",
         value=lambda found: _known(found[who].peak),
@@ -112,7 +112,7 @@ def memory(who: str, bound: float) -> Goal:
 
 
 def flat(who: str, than: str, bound: float) -> Goal:
-    """MiB that more of the same take."""
+    """Return by how many MiB the peak grows with the work."""
     return Goal(
         text=f"memory of {who} over that of {than}",
         value=lambda found: _known(found[who].peak) - _known(found[than].peak),
@@ -123,7 +123,7 @@ def flat(who: str, than: str, bound: float) -> Goal:
 
 
 def linear(who: str, than: str, bound: float) -> Goal:
-    """How much longer a unit takes where there are more of them."""
+    """Return how much longer a unit takes if there are more of them."""
     return Goal(
         text=f"the time a MiB takes, {who} to {than}",
         value=lambda found: found[who].wall / found[than].wall,

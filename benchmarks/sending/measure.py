@@ -1,4 +1,4 @@
-"""Scenario after scenario: everybody in turn, round after round, and after each run the server's own count."""
+"""Runs the scenarios: in each round every contender has one run, and the server's count is checked after each."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ _QUICK_FILE = 4  # MiB
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a scenario: every run, in order, and who did not take part, and why."""
+    """The runs of a scenario, in order, and which contenders were left out, and why."""
 
     scenario: Scenario
     runs: dict[str, list[Run]]
     left_out: dict[str, str]
-    #: Who took part and failed, or whose mails did not arrive.
+    #: Contenders that failed, or whose mails did not arrive.
     failed: dict[str, str]
     #: How many units one mail is.
     units: dict[str, float]
 
     @property
     def figures(self) -> dict[str, Figures]:
-        """The medians."""
+        """Return the medians of every contender."""
         return {label: Figures.of(runs, self.units[label]) for label, runs in self.runs.items()}
 
 
 class Files:
-    """What contenders are given to send.
+    """The files that contenders send.
 
     Args:
-        folder: where they are written, as they are needed.
-        quick: whether small ones will do.
+        folder: where they are written, on first use.
+        quick: whether to write small ones.
     """
 
     def __init__(self, folder: Path, *, quick: bool) -> None:
@@ -63,7 +63,7 @@ class Files:
         self._quick = quick
 
     def attachment(self, name: str) -> str:
-        """The path of `statement.pdf` (20 KiB) or of `<number>-mib.bin`."""
+        """Return the path of `statement.pdf` (20 KiB) or of `<number>-mib.bin`."""
         path = self._folder / name
         if not path.exists():
             number = name.partition("-")[0]
@@ -74,7 +74,7 @@ class Files:
         return str(path)
 
     def rows(self, number: int) -> str:
-        """The path of a CSV file with so many rows."""
+        """Return the path of a CSV file with this number of rows."""
         path = self._folder / f"rows-{number}.csv"
         if not path.exists():
             lines = (f"Customer {n},user{n}@corp.example,{n * 7 % 10000}.{n % 100:02d}\n" for n in range(number))
@@ -84,14 +84,14 @@ class Files:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What every scenario is run with.
+    """What is the same for all scenarios.
 
     Args:
-        contenders: who can take part.
-        certificates: for servers with TLS.
+        contenders: all of them.
+        certificates: of servers with TLS.
         files: to send.
-        rounds: how often everybody has a turn.
-        quick: whether with fewer mails.
+        rounds: number of runs of each contender.
+        quick: whether to send fewer mails.
     """
 
     contenders: Contenders
@@ -125,7 +125,7 @@ class Course:
         return outcome
 
     def _round(self, outcome: Outcome, taking_part: Sequence[tuple[Entry, Contender]], serve: ServerMaker) -> None:
-        """Everybody's turn."""
+        """Run every contender once."""
         for entry, contender in taking_part:
             if entry.label not in outcome.failed:
                 try:
@@ -160,7 +160,7 @@ class Course:
 
     @contextmanager
     def _servers(self, scenario: Scenario) -> Iterator[ServerMaker]:
-        """What makes a server for one run; but for Postfix, a fresh one."""
+        """Return what makes a server for one run: a new one, except for Postfix."""
         if scenario.server == "Postfix":
             with postfix() as ready:
                 yield lambda order: contextlib.nullcontext(ready(order.mails))

@@ -1,4 +1,4 @@
-"""What the contenders need: compiled, fetched into a folder of its own, or named with the command that installs it."""
+"""Finds, compiles or installs what the contenders need; reports what is missing with the command that installs it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _WARNINGS = ("-O2", "-Wall", "-Wextra")
 
 
 class MissingError(Exception):
-    """Something is not there; the message says what installs it."""
+    """Something is missing; the message has the command that installs it."""
 
 
 def program(name: str, package: str) -> str:
-    """The path of a system's program.
+    """Return the path of a system program.
 
     Args:
-        name: as it is called.
-        package: Debian's that has it.
+        name: of the program.
+        package: the Debian package that has it.
 
     Raises:
         MissingError: it is not installed.
@@ -37,10 +37,10 @@ def program(name: str, package: str) -> str:
 
 
 def compiled(source: str, *, tls: bool = False) -> str:
-    """The path of one of our C programs, compiled when it is older than its source.
+    """Return the path of one of our C programs, which is compiled if it is older than its source.
 
     Args:
-        source: below this folder.
+        source: relative to this folder.
         tls: whether to link OpenSSL.
 
     Raises:
@@ -62,13 +62,13 @@ def compiled(source: str, *, tls: bool = False) -> str:
 
 
 def nodemailer(*, install: bool) -> tuple[str, str]:
-    """The path of node, and the folder in which it finds nodemailer.
+    """Return the path of node, and the folder in which it finds nodemailer.
 
     Args:
-        install: whether to fetch it, if it is not there.
+        install: whether to install it if it is missing.
 
     Raises:
-        MissingError: node or npm is missing, or nodemailer cannot be had.
+        MissingError: node or npm is missing, or nodemailer cannot be installed.
     """
     node = program("node", "nodejs")
     if not (FOLDER / "node_modules/nodemailer").exists():
@@ -80,10 +80,10 @@ def nodemailer(*, install: bool) -> tuple[str, str]:
 
 
 def plotting() -> str:
-    """The path of a Python that has matplotlib, in an environment of its own.
+    """Return the path of a Python with matplotlib, in an environment of its own.
 
     Raises:
-        MissingError: it cannot be had.
+        MissingError: it cannot be installed.
     """
     python = FOLDER / "venv/bin/python"
     if not (FOLDER / "venv/.made").exists():

@@ -1,4 +1,4 @@
-"""The picture of the rates: one row for each client, one mark for each round trip. Runs where matplotlib is.
+"""The chart of the rates: one row for each client, one mark for each round-trip time. Runs where matplotlib is.
 
 python plot.py RESULTS.json PICTURE.svg
 """
@@ -24,11 +24,11 @@ ORDER = (
     "smtplib",
     "stock EmailOperator",
 )
-ONE = {"smtplib", "stock EmailOperator"}  # they have one connection at a time
+ONE = {"smtplib", "stock EmailOperator"}  # they use one connection at a time
 
 
 def main() -> None:
-    """Draw it."""
+    """Draw the chart."""
     import matplotlib as mpl  # type: ignore[import-not-found]
 
     mpl.use("svg")
@@ -43,7 +43,7 @@ def main() -> None:
         axes.axhline(height, color="#0b6e99" if name == OURS else "#e5e7eb", alpha=0.25 if name == OURS else 1, lw=6)
     for scenario, (label, marker, colour, above) in SERIES.items():
         figures = dict(results.get(scenario, {"figures": {}})["figures"])
-        if scenario == "four-connections":  # who has one only was measured there
+        if scenario == "four-connections":  # clients with one connection were measured there
             alone = results.get("one-connection", {"figures": {}})["figures"]
             figures |= {name: alone[name] for name in ONE if name in alone and name not in figures}
         points = [(figures[n]["rate"], h, figures[n]) for h, n in enumerate(reversed(shown)) if n in figures]

@@ -1,6 +1,6 @@
-"""What is measured: the work, who does it, on which server, and what this package is to reach.
+"""The scenarios: the work, the contenders, the server, and the goals of this package.
 
-The numbers of mails are such that a run takes about a second; whoever is slower gets fewer.
+A run takes about a second: slower contenders send fewer mails.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ServerKind = Literal["smtp-sink", "sink", "sink, TLS", "Postfix", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One who takes part.
+    """A contender in a scenario.
 
     Args:
         label: in the tables.
         contender: see `Contenders`.
-        order: what it is told (`Order`), but for the port. A `file` or `rows` is a name in the folder of files.
+        order: its `Order` without the port. A `file` or `rows` is the name of one of `Files`.
         unit: how many units one mail is.
-        quick: by how much a smoke run has fewer mails.
+        quick: the divisor of the number of mails in a smoke run.
     """
 
     label: str
@@ -40,17 +40,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One work.
+    """A piece of work that contenders are compared by.
 
     Args:
         name: for `--only`.
         title: in the tables.
-        entries: this package first.
-        goals: what it is to reach.
-        server: who takes the mails in.
-        round_trip: milliseconds.
+        entries: the contenders, this package first.
+        goals: for this package.
+        server: that receives the mails.
+        round_trip: in milliseconds.
         units: what a rate counts.
-        side_by_side: whether all rounds may run at once, because everybody only waits.
+        side_by_side: whether all rounds may run at once, because the contenders mostly wait.
     """
 
     name: str
@@ -76,7 +76,7 @@ def _kib(name: str, connections: int, round_trip: float, mails: dict[str, int], 
                 label,
                 who[label],
                 {"work": works.get(label, "send"), "mails": count, "connections": connections},
-                # A run that mostly waits is short enough with a few mails for each connection.
+                # A few mails for each connection make a run of about a second, which is mostly waiting.
                 quick=10 if not round_trip or count < 10 * connections else 4,
             )
             for label, count in mails.items()
@@ -86,7 +86,11 @@ def _kib(name: str, connections: int, round_trip: float, mails: dict[str, int], 
 
 
 def _recipients(number: int, slow: int, goals: tuple[Goal, ...]) -> Scenario:
-    """A few mails over one connection; `slow` is how many those send who ask for each recipient."""
+    """Return the entries for few mails over one connection.
+
+    Args:
+        slow: number of mails of the contenders that wait for the reply to each recipient.
+    """
     some, few = {"recipients": number, "mails": 10}, {"recipients": number, "mails": slow}
     return Scenario(
         name=f"recipients-{number}",

@@ -1,4 +1,4 @@
-"""Who takes the mails in, and what lies between: sinks that count, a real Postfix that syncs, a line with a delay."""
+"""The servers: sinks that count, a real Postfix that syncs to disk, and a proxy that delays."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from benchmarks.sending import peers
 from demo.processes import LOOPBACK, free_port
 from tests.integration.loopback_postfix import ANONYMOUS, LoopbackPostfix
 
-SECONDS = 20  # no server takes longer to start, or to count
+SECONDS = 20  # limit for starting a server, and for its count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where mails go.
+    """A server that receives mails.
 
     Args:
         port: on loopback.
-        delivered: how many mails it has accepted since it was made, once nobody sends any more; it may be asked once.
+        delivered: returns how many mails it has accepted, once sending has ended; may be called once.
     """
 
     port: int
@@ -37,18 +37,18 @@ class Server:
 
 
 class CountError(Exception):
-    """The server has not accepted what the client says it has sent."""
+    """The server has not accepted what the client reports as sent."""
 
 
 @contextmanager
 def nowhere() -> Iterator[Server]:
-    """For work that sends nothing."""
+    """Return a server for work that sends nothing."""
     yield Server(port=0, delivered=lambda: 0)
 
 
 @contextmanager
 def own_sink(mails: int, recipients: int, certificate: Path | None = None) -> Iterator[Server]:
-    """Our sink in C, with STARTTLS where it has a certificate."""
+    """Start our sink in C, with STARTTLS if it has a certificate."""
     program = peers.compiled("native/sink.c", tls=certificate is not None)
     with _counting([program, *([str(certificate)] if certificate else [])]) as (port, counts):
 
@@ -63,10 +63,10 @@ def own_sink(mails: int, recipients: int, certificate: Path | None = None) -> It
 
 @contextmanager
 def smtp_sink(mails: int) -> Iterator[Server]:
-    """Postfix's sink, which says nothing of what it took, but can be told to end after so many mails."""
+    """Start Postfix's sink, which does not report its count, but can be told to end after a number of mails."""
     port = free_port()
     user = ("-u", "nobody") if os.geteuid() == 0 else ()
-    # One more than what is to come: it ends at that one, and not at another, if exactly so many came before.
+    # One more than expected: if it ends at the mail that is sent below, exactly the expected number came before.
     command = [peers.program("smtp-sink", "postfix"), "-4", *user, "-M", str(mails + 1), f"{LOOPBACK}:{port}", "128"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
@@ -80,7 +80,7 @@ def smtp_sink(mails: int) -> Iterator[Server]:
                 server.rcpt("b@corp.example")
                 server.docmd("DATA")
             except (ConnectionError, smtplib.SMTPServerDisconnected):
-                # The system still accepts connections for a process that is about to end, but nobody greets on them.
+                # The system still accepts connections for a process that is about to end, but there is no greeting.
                 process.wait(SECONDS)
                 return mails + 1  # or more
             with server:
@@ -100,7 +100,7 @@ def smtp_sink(mails: int) -> Iterator[Server]:
 
 
 class SyncedPostfix(LoopbackPostfix):
-    """Postfix as Debian has it: it answers the final dot when the mail is on the disk. It delivers to nobody."""
+    """Postfix as in Debian: it replies to the final dot once the mail is on disk. It discards all mail."""
 
     port: int
     services: ClassVar = {"port": ANONYMOUS}
@@ -116,16 +116,16 @@ class SyncedPostfix(LoopbackPostfix):
             services.write("discard unix - - n - - discard\n")
 
     def done(self) -> int:
-        """How many mails have left the queue."""
+        """Return how many mails have left the queue."""
         return (self._folder / "maillog").read_bytes().count(b"status=sent")
 
 
 @contextmanager
 def postfix() -> Iterator[Callable[[int], Server]]:
-    """A real Postfix; called before a run, it counts from there on.
+    """Return a real Postfix that counts from this call on.
 
     Raises:
-        MissingError: it is not installed, or nobody may start one.
+        MissingError: it is not installed, or may not be started by this user.
     """
     missing = SyncedPostfix.missing()
     if missing or os.geteuid() != 0:
@@ -152,7 +152,7 @@ def postfix() -> Iterator[Callable[[int], Server]]:
 
 @contextmanager
 def delayed(port: int, milliseconds: float) -> Iterator[tuple[int, Callable[[], int | None]]]:
-    """The port of a line to a server, and what tells, once, how often a client spoke after its server had spoken."""
+    """Start a proxy that delays; returns its port, and what returns, once, the number of round trips."""
     if not milliseconds:
         yield port, lambda: None
         return
@@ -162,14 +162,14 @@ def delayed(port: int, milliseconds: float) -> Iterator[tuple[int, Callable[[], 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """A certificate for loopback, and the system's authorities with ours among them."""
+    """A certificate for loopback, and the system's authorities with its own added."""
 
     server: Path
     authorities: Path
 
     @classmethod
     def write(cls, folder: Path) -> Certificates:
-        """Make them."""
+        """Create both files in a folder."""
         made = cls(server=folder / "server.pem", authorities=folder / "authorities.pem")
         authority = trustme.CA()
         pem = authority.issue_cert("localhost", LOOPBACK).private_key_and_cert_chain_pem.bytes()
@@ -182,7 +182,7 @@ class Certificates:
 
 @contextmanager
 def _counting(command: list[str]) -> Iterator[tuple[int, Callable[[], dict[str, int]]]]:
-    """One of our C servers: it prints its port, and its counts when its standard input ends."""
+    """Start one of our C servers, which prints its port, and its counts when its standard input ends."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def counts() -> dict[str, int]:

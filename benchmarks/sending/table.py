@@ -1,4 +1,4 @@
-"""The figures as tables: one for each scenario on the screen, one of them all for the documents. Measures nothing."""
+"""The figures as tables: one for each scenario on the screen, one of all scenarios for the documents."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from benchmarks.sending.scenarios import (
 )
 
 _ROOT = Path(__file__).resolve().parents[2]
-#: Where the table stands: the README shows it, and the page says what is behind it.
+#: The pages that contain the table.
 PAGES = (_ROOT / "README.md", _ROOT / "docs/performance.md")
-BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and writes it anew -->\n"
+BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and updates it -->\n"
 END = "<!-- end of the benchmark table -->\n"
-# Who has a column in the documents, under what title.
+# The contenders that have a column in the documents, by its title.
 _PEERS = {"stock": (OPERATOR, HOOK), "`smtp-source`": (SOURCE,), "nodemailer": (NODEMAILER,)}
 _PEERS |= {"aiosmtplib": ("aiosmtplib",), "smtplib": ("smtplib",), "C pipeliner": (PIPELINER,)}
 
 
 def screen_table(outcome: Outcome) -> str:
-    """Everybody's figures in one scenario, and what of the goals was reached."""
+    """Print the figures of a scenario's contenders, and which goals were reached."""
     scenario, figures = outcome.scenario, outcome.figures
     first = next(iter(figures.values()), None)
     one = scenario.units.removesuffix("/s").removesuffix("s")
@@ -63,7 +63,7 @@ def screen_table(outcome: Outcome) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or more, no exponent."""
+    """Format a number with at least three digits and no exponent."""
     if value >= 100:
         return f"{value:,.0f}"
     digits = 1 if value >= 10 else 2 if value >= 0.1 else 3
@@ -71,7 +71,7 @@ def number(value: float) -> str:
 
 
 def as_json(outcomes: Iterable[Outcome], *, rounds: int) -> dict[str, Any]:
-    """The medians and every single run, for a plot, a table, or a look at what varied."""
+    """Return the medians and every single run, for the chart and the table."""
     return {
         "rounds": rounds,
         "scenarios": {
@@ -87,7 +87,7 @@ def as_json(outcomes: Iterable[Outcome], *, rounds: int) -> dict[str, Any]:
 
 
 def page_table(results: Mapping[str, Any]) -> str:
-    """One row for each scenario: our rate, and how many times the others' it is."""
+    """Return one row for each scenario: our rate, and its ratio to those of the others."""
     rows = [
         f"| work | this package | {' | '.join(f'× {title}' for title in _PEERS)} | memory |",
         f"|---|---|{'---|' * len(_PEERS)}---|",
@@ -104,7 +104,7 @@ def page_table(results: Mapping[str, Any]) -> str:
 
 
 def _ours(scenario: Scenario, figures: Mapping[str, Figures]) -> list[tuple[str, Figures]]:
-    """The rows that a scenario has in the documents."""
+    """Return the rows of a scenario in the documents."""
     if scenario.name == "attachment-sizes":
         sizes = {"10 MiB": "", "1 GiB": "", "1 GiB, BINARYMIME": ", BINARYMIME"}
         return [
@@ -117,15 +117,15 @@ def _ours(scenario: Scenario, figures: Mapping[str, Figures]) -> list[tuple[str,
 
 
 def page_block(results: Mapping[str, Any]) -> str:
-    """The table between its markers."""
+    """Return the table between its markers."""
     return f"{BEGIN}\n{page_table(results)}\n{END}"
 
 
 def write_pages(results: Mapping[str, Any]) -> None:
-    """Put the table into its places.
+    """Write the table into the pages.
 
     Raises:
-        ValueError: a page has none; none of them is changed then.
+        ValueError: a page has no markers; none of them is changed then.
     """
     texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
     for page, text in texts.items():
@@ -138,5 +138,5 @@ def write_pages(results: Mapping[str, Any]) -> None:
 
 
 def save(results: Mapping[str, Any], path: Path) -> None:
-    """Keep them; what was measured before, in scenarios that did not run now, stays out of it."""
+    """Write the results as JSON, without those of earlier runs."""
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

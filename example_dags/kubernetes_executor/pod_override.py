@@ -1,8 +1,8 @@
-"""Give one task a keytab that no other task sees, from a Secret of its own.
+"""Give one task a keytab that no other task can read, from a Secret of its own.
 
-For the KubernetesExecutor and the pod template beside this file. The override is merged into the template: its volume
-and its mount come in addition. So the path has to be another one, and it stands in the connection, `smtpcm_payroll` of
-connections.json. (A variable, such as KRB5_CLIENT_KTNAME, would be in the pod twice.)
+For the KubernetesExecutor and the pod template beside this file. The override is merged into the template, so its
+volume and its mount are added. Their path therefore differs from the template's, and is set in the connection
+`smtpcm_payroll` of connections.json. (A variable, such as KRB5_CLIENT_KTNAME, would be in the pod twice.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WITH_THE_KEYTAB = k8s.V1Pod(
 
 with DAG(
     dag_id="pod_override",
-    description="One task with a keytab of its own, on Kubernetes.",
+    description="One task with its own keytab, on Kubernetes.",
     schedule=None,
     tags=["smtpcm"],
 ) as dag:

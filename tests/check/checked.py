@@ -1,4 +1,4 @@
-"""A check as a person sees it, and the watch over what it must not show; for tests with scripted and real servers."""
+"""A connection check with its printed page, and assertions that no secret is in it; for scripted and real servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}|TlRMTVNTUA|NTLMSSP")
 
 
 class Checked:
-    """One check: the report, the page that was printed, and the page without its line breaks."""
+    """A check: its report, the printed page, and the page without line breaks."""
 
     def __init__(self, report: Report, page: str) -> None:
         self.report = report
@@ -30,7 +30,7 @@ class Checked:
         self.statuses = {step.name: str(step.status) for step in report.steps}
 
     def assert_failed_at(self, step: str, remedy: str) -> None:
-        """It stopped there, said so, and the remedy is the last that one reads."""
+        """Assert that the check stopped at this step, printed the error, and ends with the remedy."""
         assert self.report.failed_step == step, self.page
         assert self.report.exit_status == (3 if step == "settings" else 1)
         assert f"FAILED at this step: {step}. What to do: " in self.text
@@ -42,7 +42,7 @@ CheckIt = Callable[..., Checked]
 
 
 def make_check(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> CheckIt:
-    """Checks a connection manager, and looks through all that came of it for its password and for tokens."""
+    """Check a connection manager, and assert that neither its password nor a token is in the output."""
     caplog.set_level("DEBUG")
 
     def run(manager: SmtpConnectionManager, *, every_binding: bool = False) -> Checked:
@@ -61,7 +61,7 @@ def make_check(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixt
 
 
 def assert_nothing_secret(shown: str, password: str | None) -> None:
-    """No token, and of a password nothing: neither its base64 nor its hash."""
+    """Assert that there is no token, and no password, neither as text nor as base64 nor as hash."""
     assert not TOKEN.search(shown), shown
     if password:
         derived: list[Any] = [password, base64.b64encode(password.encode()).decode(), compute_nt_hash(password)]

@@ -1,4 +1,4 @@
-"""The documents are about the newest Airflow, and are tested on it alone."""
+"""The documents describe the newest Airflow, and are tested on it alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Airflow the documents are about. Imports none."""
+"""The Airflow version that the documents describe. Does not import Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents as tests read them: the README and the pages of `docs`, their code blocks, and their headings."""
+"""The documents for tests: the README and the pages of `docs`, their code blocks, and their headings."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Block:
 
     Args:
         line: of its fence.
-        language: as the fence has it.
-        title: what stands above it on the page; a path where the block is a file.
+        language: of its fence.
+        title: shown above it on the page; a path if the block is a file.
     """
 
     page: Path
@@ -37,12 +37,12 @@ class Block:
 
 
 def text_of(page: Path) -> str:
-    """All of it."""
+    """Return the text of a page."""
     return page.read_text(encoding="utf-8")
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    """The code blocks of a page, those in tabs too."""
+    """Yield the code blocks of a page, including those in tabs."""
     opened: tuple[int, str, str, str] | None = None
     lines: list[str] = []
     for number, line in enumerate(text_of(page).splitlines(), start=1):
@@ -64,29 +64,29 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def blocks_in(*languages: str) -> list[Block]:
-    """The blocks of all pages in these languages."""
+    """Return the blocks of all pages in these languages."""
     return [block for block in BLOCKS if block.language in languages]
 
 
 def commands_of(block: Block) -> list[str]:
-    """What a person types, one for each prompt; a command that goes on has a backslash at the end of its line."""
+    """Return the commands of a block, one for each prompt; a backslash at the end of a line continues a command."""
     joined = block.code.replace("\\\n", " ")
     return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
 
 
 def prose_of(page: Path) -> str:
-    """The page without its code blocks."""
+    """Return the page without its code blocks."""
     return re.sub(r"^( *)```.*?^\1```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors of its headings, as the site and GitHub make them."""
+    """Return the anchors of its headings, as the site and GitHub make them."""
     titles = re.findall(r"^#{1,6} (.+)$", prose_of(page), re.MULTILINE)
     return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
 
 
 def table_after(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, without its head."""
+    """Return the cells of the first table below a heading, without its header."""
     rest = f"\n{text_of(page)}".split(f"\n{heading}\n", 1)[1]
     rows: list[list[str]] = []
     for line in rest.splitlines():

@@ -1,4 +1,4 @@
-"""What the pages have a person type is typed here: run where this machine can, and at least parsed where it cannot."""
+"""The commands of the pages: run where this machine can, and at least parsed where it cannot."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ COMMANDS = [(block, command) for block in blocks_in("console") for command in co
 
 
 def reason_not_to_run(command: str) -> str | None:
-    """Why it is not run; None where it is."""
+    """Return why a command is not run; None if it is."""
     return next((why for words, why in NOT_RUN.items() if f"{command} ".startswith(f"{words} ")), None)
 
 
 def test_every_line_of_a_console_block_is_a_command_or_its_comment() -> None:
-    """What a console prints has a block of its own, so that the button copies commands."""
+    """Output has a block of its own, so that the button copies commands only."""
     for block in blocks_in("console"):
         assert commands_of(block), block
         for line in block.code.replace("\\\n", " ").splitlines():
@@ -60,15 +60,15 @@ def test_every_line_of_a_console_block_is_a_command_or_its_comment() -> None:
 
 
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{block}: {line[:40]}" for block, line in COMMANDS])
-def test_every_command_is_one_that_a_test_knows(block: Block, command: str) -> None:
-    """And a shell can read it."""
+def test_every_command_is_run_or_excused(block: Block, command: str) -> None:
+    """And a shell can parse it."""
     subprocess.run(["bash", "-n", "-c", command], check=True)
     assert reason_not_to_run(command) or command.startswith((*RUN, *PARSED)), f"{block}: run it, or say why not"
 
 
 @pytest.mark.parametrize("words", NOT_RUN)
-def test_what_is_not_run_is_still_there(words: str) -> None:
-    """The list of excuses does not outlive them."""
+def test_every_excuse_is_still_used(words: str) -> None:
+    """No excuse is left without its command."""
     assert any(f"{command} ".startswith(f"{words} ") for _, command in COMMANDS)
 
 
@@ -80,8 +80,8 @@ def test_every_make_target_exists() -> None:
     assert {words[1] for words in named if len(words) > 1} <= targets
 
 
-def test_every_extra_that_pip_is_asked_for_exists() -> None:
-    """Of this distribution and no other."""
+def test_every_extra_in_a_pip_command_exists() -> None:
+    """Of this distribution."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [shlex.split(command, comments=True)[2:] for _, command in COMMANDS if command.startswith("pip install")]
     assert wanted
@@ -91,7 +91,7 @@ def test_every_extra_that_pip_is_asked_for_exists() -> None:
         assert not extra or extra in project["optional-dependencies"]
 
 
-def test_every_connection_in_the_environment_is_one() -> None:
+def test_every_connection_in_the_environment_is_valid() -> None:
     """In JSON, and as a URI."""
     found = []
     for _, command in COMMANDS:
@@ -117,7 +117,7 @@ def test_every_connection_in_the_environment_is_one() -> None:
 
 
 def _each_once() -> list[tuple[Block, str]]:
-    """The commands that are run; the same one stands on several pages."""
+    """Return the commands that are run; some are on several pages."""
     run = {command: block for block, command in COMMANDS if command.startswith(RUN) and not reason_not_to_run(command)}
     return [(block, command) for command, block in run.items() if " relay " not in command]
 
@@ -127,7 +127,7 @@ Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A shell with `airflow` and `python` in it, and an Airflow of its own, which other tests do not see."""
+    """Return a shell with `airflow` and `python` in its path, and an Airflow of its own."""
     home, programs = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("programs")
     for name, module in (("airflow", "-m airflow"), ("python", "")):
         program = programs / name
@@ -157,10 +157,10 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("block", "command"), _each_once(), ids=[line[:60] for _, line in _each_once()])
-def test_every_command_that_this_machine_can_run_does_what_it_says(
+def test_every_command_that_this_machine_can_run_succeeds(
     block: Block, command: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`check` against a server that demands Windows Authentication; Airflow's own commands in an Airflow of ours."""
+    """`check` with a server that requires Windows Authentication; Airflow's own commands in a private Airflow."""
     with Relay(users={LOGIN: PASSWORD}) as relay:
         if " check " in command:
             monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
@@ -174,7 +174,7 @@ def test_every_command_that_this_machine_can_run_does_what_it_says(
         if " connections add " in command:
             shell("airflow connections delete smtpcm_default")
         ended = shell(command)
-    # Windows Authentication, which the package of the page has ticked, asks for a decision.
+    # Windows Authentication, which the package of the page uses, requires a decision.
     assert ended.returncode == (3 if " import-ssis " in command else 0), f"{block}:\n{ended.stdout}{ended.stderr}"
     said = {
         "check": "tls-server-end-point",
@@ -189,7 +189,7 @@ def test_every_command_that_this_machine_can_run_does_what_it_says(
 
 
 @pytest.mark.parametrize("command", sorted({line for _, line in COMMANDS if " relay " in line}))
-def test_the_relay_tells_which_connection_to_add_and_ends_with_ctrl_c(command: str, tmp_path: Path) -> None:
+def test_the_relay_prints_the_connection_to_add_and_ends_with_ctrl_c(command: str, tmp_path: Path) -> None:
     """In a folder where it may save mails."""
     words = [sys.executable, *shlex.split(command)[1:]]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as relay:

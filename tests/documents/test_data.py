@@ -1,4 +1,4 @@
-"""The blocks that are no program: connections and results in JSON, configuration, templates, and what is only shown."""
+"""Blocks that are not programs: connections and results in JSON, configuration, templates, and output."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IMPORTED = [block for block in blocks_in("json") if block.title.endswith("connec
 CONNECTIONS = [block for block in blocks_in("json") if "conn_type" in block.code and block not in IMPORTED]
 RESULTS = [block for block in blocks_in("json") if "conn_type" not in block.code]
 
-# Cmdlets and programs of Windows, which cannot be run here; a name outside of this list is a misspelling.
+# Cmdlets and programs of Windows, which cannot be run here; any other name is a misspelling.
 CMDLETS = {
     "Add-ADPermission",
     "Format-List",
@@ -66,18 +66,18 @@ PARAMETERS = {
     "TransportRole",
     "User",
 }
-# What is only shown, by its title, and what it is held to.
+# Blocks of output by title, and the test that compares each.
 SHOWN = {"What it prints", "Terminal 1", "The floors", "/etc/airflow/ntlm-user"}
 
 
 def ids(blocks: list[Block]) -> list[str]:
-    """For the names of tests."""
+    """Return the ids of the tests."""
     return [f"{block} {block.title}".strip() for block in blocks]
 
 
 @pytest.mark.parametrize("block", CONNECTIONS, ids=ids(CONNECTIONS))
-def test_every_connection_in_json_is_one(block: Block) -> None:
-    """As Airflow would hand it over; without a warning, and not by a setting that does not exist."""
+def test_every_connection_in_json_is_valid(block: Block) -> None:
+    """As Airflow would provide it; without a warning, and without an unknown setting."""
     written = json.loads(block.code)
     manager = SmtpConnectionManager.from_airflow(SimpleNamespace(**written))
     assert manager.warnings == ()
@@ -127,7 +127,7 @@ def test_every_setting_of_airflow_exists(airflow_db: None) -> None:
     assert found
 
 
-def test_every_unit_of_systemd_can_be_read() -> None:
+def test_every_systemd_unit_can_be_parsed() -> None:
     """Sections and keys."""
     units = [block for block in blocks_in("ini") if block.title.endswith(".service")]
     assert units
@@ -140,7 +140,7 @@ def test_every_unit_of_systemd_can_be_read() -> None:
 
 
 def test_kerberos_s_library_reads_krb5_conf(tmp_path: Path) -> None:
-    """And knows the realm by it."""
+    """And finds the realm in it."""
     if find_spec("krb5") is None:
         skip_for_want_of("python-krb5")
     [block] = blocks_in("krb5")
@@ -153,7 +153,7 @@ def test_kerberos_s_library_reads_krb5_conf(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_keytab_is_made_and_tried_as_the_page_says(tmp_path: Path) -> None:
-    """In a realm of our own, in which `alice` has a password and the page's account has none."""
+    """In a private realm, in which `alice` has a password and the page's account has none."""
     if missing := KerberosRealm.missing():
         skip_for_want_of(missing)
     [block] = blocks_in("ktutil")
@@ -171,7 +171,7 @@ def test_a_keytab_is_made_and_tried_as_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_image_is_built_from_airflow_s_and_brings_what_kerberos_compiles() -> None:
-    """The base that the tests run on, and the extra that there is."""
+    """From the base that the tests run on, with an existing extra."""
     [block] = blocks_in("dockerfile")
     airflow = (ROOT / ".ci/airflow-version.txt").read_text().split("==")[1].strip()
     assert block.code.startswith(f"FROM apache/airflow:{airflow}\n")
@@ -181,8 +181,8 @@ def test_the_image_is_built_from_airflow_s_and_brings_what_kerberos_compiles() -
     assert {"gcc", "libkrb5-dev"} <= set(block.code.split())
 
 
-def test_every_template_is_one() -> None:
-    """Of Jinja."""
+def test_every_template_is_valid() -> None:
+    """For Jinja."""
     import jinja2
 
     for block in blocks_in("html"):
@@ -190,7 +190,7 @@ def test_every_template_is_one() -> None:
 
 
 def test_every_csv_has_as_many_cells_in_each_line() -> None:
-    """As its first line names columns."""
+    """As its header has columns."""
     for block in blocks_in("csv"):
         lines = list(csv.reader(io.StringIO(block.code)))
         assert len(lines) > 1
@@ -199,7 +199,7 @@ def test_every_csv_has_as_many_cells_in_each_line() -> None:
 
 @pytest.mark.parametrize("block", blocks_in("powershell"), ids=ids(blocks_in("powershell")))
 def test_every_powershell_command_exists(block: Block) -> None:
-    """It cannot be run without an Exchange: the cmdlets are known, and quotation marks and brackets are closed."""
+    """It cannot be run without an Exchange: the cmdlets exist, and quotation marks and brackets are balanced."""
     code = re.sub(r"(?m)^\s*#.*$", "", block.code)
     assert set(re.findall(r"(?<![\w-])[A-Z][a-z]+-[A-Z]\w+(?![\w-])", re.sub(r'"[^"]*"', '""', code))) <= CMDLETS
     for line in code.replace("`\n", " ").replace("|\n", "| ").splitlines():
@@ -209,18 +209,18 @@ def test_every_powershell_command_exists(block: Block) -> None:
         assert line.count("(") == line.count(")")
 
 
-def test_what_is_only_shown_is_known() -> None:
+def test_every_block_of_output_is_known() -> None:
     """A new one needs a test below."""
     assert {block.title for block in blocks_in("text")} == SHOWN
 
 
 def shown(title: str) -> list[Block]:
-    """The blocks of text with this title."""
+    """Return the blocks of text with this title."""
     return [block for block in blocks_in("text") if block.title == title]
 
 
 def test_check_prints_what_the_page_shows(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    """But for the name of the machine and the port."""
+    """Except for the name of the machine and the port."""
     [block] = shown("What it prints")
     with Relay(users={r"CORP\alice": "correct horse battery"}) as relay:
         connection = SimpleNamespace(**relay.airflow_connection())
@@ -231,7 +231,7 @@ def test_check_prints_what_the_page_shows(capsys: pytest.CaptureFixture[str], ca
 
 
 def test_the_relay_prints_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines of its report; what differs from mail to mail is left out on the page."""
+    """The lines of its report; the page omits what differs from mail to mail."""
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.testing.command import format_report
 
@@ -255,9 +255,7 @@ def test_the_floors_on_the_page_are_the_code_s() -> None:
     assert rooms - set(re.findall(r"[a-z_]+", block.code)) == set()
 
 
-def test_the_worker_s_own_account_is_read_from_the_file_as_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_worker_s_own_account_is_read_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It signs in, without a user name in the connection."""
     [block] = shown("/etc/airflow/ntlm-user")
     (tmp_path / "ntlm-user").write_text(block.code)

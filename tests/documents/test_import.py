@@ -1,4 +1,4 @@
-"""The package on the page becomes what the page says, and the tables on the import tell what there is."""
+"""The SSIS package on the page is converted to what the page shows, and the tables on the import are complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = DOCS / "from-ssis.md"
 
 @pytest.fixture
 def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which a person typed the command of the page, beside the package of the page."""
+    """The folder in which the command of the page was run, beside the package of the page."""
     monkeypatch.chdir(tmp_path)
     [package] = [block for block in blocks_of(PAGE) if block.language == "xml"]
     Path(package.title).parent.mkdir()
@@ -25,19 +25,19 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def of_the_import(page: Path) -> list[Block]:
-    """The blocks that are files of the import."""
+    """Return the blocks that are files of the import."""
     return [block for block in blocks_of(page) if block.title.startswith("airflow/")]
 
 
-def test_the_package_becomes_what_stands_below_it(imported: Path) -> None:
-    """To the octet: the DAG, and the connections."""
+def test_the_package_becomes_the_files_below_it(imported: Path) -> None:
+    """Byte for byte: the DAG, and the connections."""
     files = {block.title: block.code for block in of_the_import(PAGE)}
     assert set(files) == {"airflow/connections.json", "airflow/dags/load.py"}
     assert {title: (imported / title).read_text(encoding="utf-8") for title in files} == files
 
 
-def test_the_readme_shows_pieces_of_the_same() -> None:
-    """The command, some of the package, and the DAG."""
+def test_the_readme_shows_parts_of_the_same_import() -> None:
+    """The command, a part of the package, and the DAG."""
     page = {(block.language, block.title): block.code for block in blocks_of(PAGE)}
     [package] = [block for block in blocks_of(README) if block.language == "xml"]
     whole = {line.strip() for line in page["xml", package.title].splitlines()}
@@ -49,6 +49,6 @@ def test_the_readme_shows_pieces_of_the_same() -> None:
 
 
 def test_every_option_has_its_row() -> None:
-    """No more, no less."""
+    """And every row its option."""
     rows = {re.findall(r"`(--[a-z-]+)", row[0])[0] for row in table_after(PAGE, "### Options")}
     assert rows == {argument.flags[0] for argument in IMPORT_SSIS.arguments} - {"paths"}

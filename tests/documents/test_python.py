@@ -1,4 +1,4 @@
-"""Every Python block of the pages runs: a DAG by Airflow, a test by pytest, and what sends finds a real server."""
+"""Every Python block of the pages runs: a DAG by Airflow, a test by pytest, and mails reach a real server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PNG = bytes.fromhex(
 
 
 def is_of_pytest(block: Block) -> bool:
-    """Whether pytest runs it."""
+    """Return whether pytest runs it."""
     return "def test_" in block.code or "pytest_plugins" in block.code
 
 
@@ -39,7 +39,7 @@ PROGRAMS = [block for block in blocks_in("python") if not is_of_pytest(block)]
 
 @pytest.fixture
 def srv(tmp_path: Path) -> Path:
-    """The /srv of the pages, with the files that their blocks speak of."""
+    """The folder /srv of the pages, with the files that their blocks use."""
     folder = tmp_path / "srv"
     for name in ("loads", "statements", "templates"):
         (folder / name).mkdir(parents=True)
@@ -67,7 +67,7 @@ def test_every_program_runs_and_what_it_sends_arrives(
     monkeypatch: pytest.MonkeyPatch,
     run_dag: Callable[[DAG], DagRun],
 ) -> None:
-    """A DAG that has an alert fails, as it is meant to, and the alert arrives."""
+    """A DAG with an alert fails, as intended, and the alert arrives."""
     monkeypatch.chdir(tmp_path)
     with Relay(users={LOGIN: PASSWORD}) as relay:
         for name in ("SMTPCM_DEFAULT", "SMTP_EXCHANGE_CORP_EXAMPLE_WINDOWS_SSL"):
@@ -84,7 +84,7 @@ def test_every_program_runs_and_what_it_sends_arrives(
 
 
 def test_most_of_the_dags_are_run() -> None:
-    """A DAG is run where it has the name `dag`; the others are Airflow's own, late, or the quick start's."""
+    """A DAG is run if its name is `dag`; the others are Airflow's own, too late, or the quick start's."""
     without = [block for block in PROGRAMS if "with DAG(" in block.code and " as dag:" not in block.code]
     assert {block.page.name for block in without} == {"quick-start.md", "from-the-smtp-provider.md", "alerts.md"}
     assert len(without) == 4
@@ -92,7 +92,7 @@ def test_most_of_the_dags_are_run() -> None:
 
 @pytest.mark.slow
 def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
-    """As whoever copies them into a folder would run them."""
+    """When copied into a folder."""
     tests = list(filter(is_of_pytest, blocks_in("python")))
     assert {block.page for block in tests} == {DOCS / "testing.md"}
     for block in blocks_in("python"):

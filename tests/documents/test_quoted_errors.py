@@ -1,4 +1,4 @@
-"""What the page of errors quotes is what the code says: each fixed part stands in one message of the package."""
+"""Errors quoted on the troubleshooting page are those of the code: each fixed part is in one message of the package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOLE = "…"
 
 
 def literal(node: ast.AST) -> str | None:
-    """The text of a literal, with a hole where something is filled in; None for what is none."""
+    """Return the text of a literal, with a hole for each value that is filled in; None for anything else."""
     match node:
         case ast.Constant(value=str() as text):
             # A template of `str.format` has its holes in braces.
@@ -30,7 +30,7 @@ def literal(node: ast.AST) -> str | None:
 
 
 def messages() -> Iterator[str]:
-    """Every text in the package's code but the docstrings."""
+    """Yield every text in the package's code but the docstrings."""
     for path in sorted((ROOT / "airflow_provider_smtpcm").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {
@@ -49,38 +49,38 @@ MESSAGES = list(messages())
 
 
 def quotes() -> list[str]:
-    """The first column of the tables, quote by quote."""
+    """Return the quotes in the first column of the tables."""
     found = []
     for row in re.findall(r"^\| (.*?) \| ", text_of(PAGE), re.MULTILINE):
         found += re.findall(r"`([^`]+)`", row)
     return found
 
 
-def is_said(quote: str) -> bool:
-    """Whether one message has all the fixed parts of the quote, in their order."""
+def has_message(quote: str) -> bool:
+    """Return whether one message has all the fixed parts of the quote, in their order."""
     parts = [re.escape(part) for part in quote.split(HOLE) if part.strip()]
     pattern = re.compile(".*?".join(parts), re.DOTALL)
     return any(pattern.search(message) for message in MESSAGES)
 
 
-# What the quotes show of a server's own words, which no code of ours has.
+# The words of a server in the quotes, which are not in the code.
 SERVERS_WORDS = "535 5.7.3 "
 
 
 @pytest.mark.parametrize("quote", quotes())
-def test_every_quoted_error_is_really_said(quote: str) -> None:
-    """Word for word; `…` stands for what differs."""
-    assert is_said(quote.replace(SERVERS_WORDS, "")), quote
+def test_every_quoted_error_is_a_message_of_the_code(quote: str) -> None:
+    """Literally; `…` replaces what differs."""
+    assert has_message(quote.replace(SERVERS_WORDS, "")), quote
 
 
-def test_a_message_that_nobody_says_would_be_noticed() -> None:
-    """Neither as a whole, nor put together from the parts of two messages."""
-    assert not is_said("The server is on fire.")
-    assert not is_said("Cannot connect to … is not trusted")
+def test_an_unknown_message_would_be_noticed() -> None:
+    """Neither a whole one, nor one made of the parts of two messages."""
+    assert not has_message("The server is on fire.")
+    assert not has_message("Cannot connect to … is not trusted")
     assert len(quotes()) > 60
 
 
-def test_everything_that_kerberos_can_say_is_on_the_page() -> None:
+def test_every_error_of_kerberos_is_on_the_page() -> None:
     """One row for each meaning of an error code, some with two."""
     listed = " ".join(quotes())
     said = [meaning.problem.format(spn=HOLE) for meaning in kerberos_errors._EXPLANATIONS.values()]

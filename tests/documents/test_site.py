@@ -1,4 +1,4 @@
-"""The site is built without a warning, and a reader's browser asks nobody else for anything."""
+"""The site is built without a warning, and loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` builds it, in another folder."""
+    """The site, built as by `make docs`, in another folder."""
     folder = tmp_path_factory.mktemp("site")
     ended = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
@@ -50,7 +50,7 @@ def test_every_page_is_there_and_can_be_found(site: Path) -> None:
     assert names <= {entry["location"].partition("#")[0] or "index.html" for entry in index["docs"]}
 
 
-def test_no_page_asks_another_host_for_anything(site: Path) -> None:
+def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     """No script, no style, no font, no picture."""
     loaded = []
     for page in site.rglob("*.html"):
@@ -63,7 +63,7 @@ def test_no_page_asks_another_host_for_anything(site: Path) -> None:
 
 
 def test_the_changelog_is_the_file_of_the_repository(site: Path) -> None:
-    """All of it, and no copy that may grow old."""
+    """Completely, and not a copy."""
     html = (site / "changelog.html").read_text(encoding="utf-8")
     sections = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sections
@@ -72,8 +72,8 @@ def test_the_changelog_is_the_file_of_the_repository(site: Path) -> None:
     assert "--8&lt;--" not in html
 
 
-def test_the_reference_says_what_the_docstrings_say(site: Path) -> None:
-    """A page of the reference without a signature would be an empty promise."""
+def test_the_reference_has_the_docstrings(site: Path) -> None:
+    """And the signatures."""
     for name, word in {
         "hook": "send_many",
         "operators": "ledger_window",
@@ -106,7 +106,7 @@ def url(site: Path) -> Iterator[str]:
 
 @contextmanager
 def open_page(url: str, *, width: int = 1280) -> Iterator[Page]:
-    """A page of a new browser."""
+    """Open a page in a new browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
         page = browser.new_page(viewport={"width": width, "height": 844})
@@ -117,7 +117,7 @@ def open_page(url: str, *, width: int = 1280) -> Iterator[Page]:
             browser.close()
 
 
-def test_the_button_copies_what_a_person_types(url: str) -> None:
+def test_the_button_copies_the_commands(url: str) -> None:
     """Without the prompt, and without the title."""
     with open_page(f"{url}/quick-start.html") as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -129,7 +129,7 @@ def test_the_button_copies_what_a_person_types(url: str) -> None:
 
 
 def test_the_search_finds_an_error_by_its_words(url: str) -> None:
-    """And leads to the page of errors."""
+    """And leads to the troubleshooting page."""
     with open_page(f"{url}/index.html") as page:
         box = page.get_by_role("textbox", name="Search")
         box.click()
@@ -141,7 +141,7 @@ def test_the_search_finds_an_error_by_its_words(url: str) -> None:
 
 
 def test_no_page_is_wider_than_a_phone(url: str, site: Path) -> None:
-    """A wide table or block scrolls by itself; and nobody else is asked for anything, by scripts neither."""
+    """A wide table or block scrolls by itself; and scripts contact no other host either."""
     with open_page(f"{url}/index.html", width=390) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))

@@ -1,4 +1,4 @@
-"""The pages hang together: links lead somewhere, pictures are there, and no code block escapes the tests."""
+"""The pages are consistent: links and pictures exist, and every code block is tested."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tests.documents.pages import BLOCKS, DOCS, PAGES, README, ROOT, anchors_of,
 from tests.documents.test_commands import HANDLED
 from tests.documents.test_data import CHECKED
 from tests.integration import sign_in_matrix
-from tests.readme import PAGE, written_anew
+from tests.readme import PAGE, render_page
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-# The only names outside of the example domains: what a page has to speak about.
+# The only other names, which a page has to mention.
 REAL = {"github.com", "www.microsoft.com"}  # the latter in the namespaces of XML
 HOST = re.compile(r"(?<![\w./@-])(?:[\w-]+\.)+(?:com|org|net|io|dev|local|lan|internal)\b")
 
 
 def page_ids(page: Path) -> str:
-    """For the names of tests."""
+    """Return the ids of the tests."""
     return str(page.relative_to(ROOT))
 
 
-def test_no_code_block_escapes_the_tests() -> None:
+def test_every_code_block_is_tested() -> None:
     """Each is in a language that some test runs or checks; a new language needs a test first."""
     tested = {"python", *HANDLED, *CHECKED}
     assert [str(block) for block in BLOCKS if block.language not in tested] == []
@@ -35,8 +35,8 @@ def test_no_code_block_escapes_the_tests() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_ids)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    """To a file that is there, and to a heading that is in it."""
+def test_every_link_has_a_target(page: Path) -> None:
+    """A file, and a heading in it."""
     broken = []
     for link in LINK.findall(prose_of(page)):
         if "://" in link:
@@ -56,19 +56,19 @@ def test_a_broken_anchor_would_be_noticed() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_ids)
 def test_only_example_domains_are_named(page: Path) -> None:
-    """No page sends mail, or a reader, to somebody's real server."""
+    """No page sends mail, or a reader, to a real server."""
     assert set(HOST.findall(text_of(page))) <= REAL
     addresses = re.findall(r"[\w.+-]+@([\w-]+(?:\.[\w-]+)+)", text_of(page))
     assert {domain for domain in addresses if not domain.lower().endswith(".example")} == set()
 
 
 def test_the_connection_table_is_the_code_s() -> None:
-    """`make readme` mends it."""
-    assert written_anew() == text_of(PAGE)
+    """`make readme` updates it."""
+    assert render_page() == text_of(PAGE)
 
 
 def between_the_marks(page: Path, writer: Any) -> str:
-    """What a command has written into a page."""
+    """Return what a command has written into a page."""
     before, rest = text_of(page).split(writer.BEGIN)
     written, after = rest.split(writer.END)
     assert before
@@ -77,22 +77,22 @@ def between_the_marks(page: Path, writer: Any) -> str:
 
 
 def test_the_tables_that_take_long_to_measure_have_their_places() -> None:
-    """Between the marks, from which the commands know where to write; the README's is that of the page."""
+    """Between the markers, where the commands write them; the README's is that of the page."""
     assert between_the_marks(sign_in_matrix.PAGE, sign_in_matrix).startswith("\n| ")
     first, *others = {between_the_marks(page, table) for page in table.PAGES}
     assert first.startswith("\n| ")
     assert not others
 
 
-def test_every_test_that_holds_a_promise_exists() -> None:
-    """A guarantee is worth what its test is worth."""
+def test_every_test_that_a_guarantee_names_exists() -> None:
+    """In some folder of the tests."""
     named = set(re.findall(r"`(?:[\w/]*/)?(test_\w+\.py)`", text_of(DOCS / "guarantees.md")))
     assert len(named) > 10
     assert named <= {path.name for path in ROOT.glob("tests/**/test_*.py")}
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
-    """And is reached from the README, but for the reference behind its index, and the changelog, named as a file."""
+    """And is linked from the README, except the pages of the reference and the changelog."""
     pages: list[str] = []
 
     def walk(entries: list[object]) -> None:

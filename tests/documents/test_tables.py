@@ -1,4 +1,4 @@
-"""The tables of arguments and of translations name what there is: here, in Airflow's SMTP provider, and in Jinja."""
+"""The tables of arguments and of translations are complete: for this package, Airflow's SMTP provider, and Jinja."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SSIS, STOCK = DOCS / "from-ssis.md", DOCS / "from-the-smtp-provider.md"
 
 
 def arguments_of(function: object) -> set[str]:
-    """By name, without those that every task has."""
+    """Return the arguments by name, without those that every task has."""
     return set(inspect.signature(function).parameters) - {"self", "args", "kwargs", "context"}
 
 
 def named_in(cell: str) -> set[str]:
-    """The words in code."""
+    """Return the words in code."""
     return set(re.findall(r"`([a-z_]+)`", cell))
 
 
 def test_every_argument_of_an_operator_has_its_row() -> None:
-    """No more, no less; a merge has those of a mail besides, and one row stands for the template file's encoding."""
+    """And every row its argument; a merge has those of a mail too, and one row is for the encoding of files."""
     mail, merge = arguments_of(SendMailOperator.__init__), arguments_of(MailMergeOperator.__init__)
     rows = {name for row in table_after(DOCS / "sending.md", "## SendMailOperator") for name in named_in(row[0])}
     assert rows == mail - {"encoding"}
@@ -54,8 +54,8 @@ def test_every_argument_of_the_notifier_has_its_row() -> None:
     assert rows == arguments_of(SendMailNotifier.__init__)
 
 
-def test_what_alerts_know_is_what_templates_find() -> None:
-    """Every fact on the page is one of an event."""
+def test_the_values_of_alerts_are_those_of_events() -> None:
+    """Every name on the page is one of an event."""
     text = text_of(DOCS / "alerts.md").split("| `alert.` |", 1)[1].split("\n\n", 1)[0]
     named = {
         word.removeprefix("exception.")
@@ -68,7 +68,7 @@ def test_what_alerts_know_is_what_templates_find() -> None:
 
 
 def test_the_arguments_of_the_stock_operator_are_all_translated() -> None:
-    """As the installed version has them, into arguments that we have."""
+    """As the installed version has them, into arguments of ours."""
     from airflow.providers.smtp.hooks.smtp import SmtpHook
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
     from airflow.providers.smtp.operators.smtp import EmailOperator
@@ -79,7 +79,7 @@ def test_the_arguments_of_the_stock_operator_are_all_translated() -> None:
     ):
         rows = table_after(STOCK, heading)
         assert {name for row in rows for name in named_in(row[0])} == arguments_of(theirs.__init__)
-        # The first word of the other column, where there is one, is ours.
+        # The first word in code of the other column, if any, is ours.
         for row in rows:
             if word := re.match(r"`([a-z_]+)`", row[1]):
                 assert word[1] in arguments_of(ours.__init__), row
@@ -89,7 +89,7 @@ def test_the_arguments_of_the_stock_operator_are_all_translated() -> None:
 
 
 def test_the_extras_of_the_stock_connection_are_all_translated() -> None:
-    """Those of its form, and those that its code reads besides; into keys that we have."""
+    """Those of its form, and those that only its code reads; into keys of ours."""
     from airflow.providers.smtp.hooks import smtp
 
     read = set(re.findall(r'extra(?:_dejson)?\.get\(\s*"(\w+)"', Path(smtp.__file__).read_text(encoding="utf-8")))
@@ -105,7 +105,7 @@ def test_the_extras_of_the_stock_connection_are_all_translated() -> None:
 
 
 def test_the_properties_of_the_ssis_connection_manager_are_in_the_form() -> None:
-    """By the labels that the page gives."""
+    """By the labels that the page has."""
     labels = {field.label for field in (*STANDARD_FIELDS, *FIELDS)}
     said = {
         word for row in table_after(SSIS, "## Word by word") for word in re.findall(r"^\*([A-Z][\w ]+)\*", row[1])
@@ -119,7 +119,7 @@ def test_the_properties_of_the_ssis_connection_manager_are_in_the_form() -> None
 def test_every_jinja_expression_of_the_page_renders(
     run_dag: Callable[[DAG], DagRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a task, with what the SSIS package had in its variables."""
+    """In a task, with the values of the SSIS package's variables."""
     from airflow.sdk import DAG
 
     rows = table_after(SSIS, "## Expressions")
@@ -140,7 +140,7 @@ def test_every_jinja_expression_of_the_page_renders(
 
 
 def test_the_figures_of_the_readme_are_those_of_the_table() -> None:
-    """Rounded; a new run of the benchmarks may ask for new words."""
+    """Rounded; a new run of the benchmarks may require new ones."""
     rows = {row[0]: row for row in table_after(DOCS / "performance.md", "# Performance")}
     small, large = rows["1 KiB, 1 connection, 0 ms"], rows["1 GiB attachment"]
     rate, stock = float(small[1].split()[0].replace(",", "")), float(small[2])

@@ -1,7 +1,7 @@
 """An SMTP server that checks channel bindings, as Exchange with Extended Protection does, in a process of its own.
 
-In a process of its own because GSSAPI's acceptors take their keys and users from the environment, from which a client
-takes its own identity.
+GSSAPI's acceptors read their keys and users from the environment, from which a client in the same process would read
+its own identity.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ STOP_SECONDS = 10
 
 
 class BindingServerError(Exception):
-    """The server's process has ended; its error output says why."""
+    """The server's process has ended; the message has its error output."""
 
 
 class BindingServer:
-    r"""The server as a context manager; its names in the realm are all of the realm's `services`.
+    r"""The server as a context manager. Its names in the realm are all of the realm's `services`.
 
-    Whoever logs in is one of the realm's `users`: `alice@CORP.EXAMPLE` by Kerberos, `CORP\alice` by NTLM.
+    The realm's `users` can log in: `alice@CORP.EXAMPLE` by Kerberos, `CORP\alice` by NTLM.
     """
 
     host = "localhost"
@@ -78,7 +78,7 @@ class BindingServer:
         self.stop()
 
     def stop(self) -> None:
-        """End the process, this one only. Safe to repeat."""
+        """End the process. Idempotent."""
         if self._process is None:
             return
         assert self._process.stdin and self._process.stdout
@@ -100,12 +100,12 @@ class BindingServer:
         return [StoredMail(**mail | {"recipients": tuple(mail["recipients"])}) for mail in self._ask("messages")]
 
     def clear(self) -> None:
-        """Forget all attempts and mails."""
+        """Drop all attempts and mails."""
         self._ask("clear")
 
     @staticmethod
     def missing() -> str | None:
-        """What the server needs beside the realm and this machine lacks, or None."""
+        """Return what the server needs beside the realm and this machine lacks, or None."""
         return absent(libraries={GSS_NTLMSSP: "gss-ntlmssp", FAKETIME: "libfaketime"})
 
     def _ask(self, question: str) -> Any:

@@ -1,4 +1,4 @@
-"""What `BindingServer` is told and what it tells: the part that both of its processes know."""
+"""The settings of `BindingServer` and what it reports, shared by both of its processes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class BindingSettings:
     """How the server behaves.
 
     Args:
-        channel_binding: `require` right bindings; `allow` none or right ones; `none` takes no notice of them.
-        binding_type: which bindings are the right ones. `tls-unique` wants `max_tls="TLSv1_2"`.
-        ssl_mode: as the connection's.
-        min_tls: a name of `ssl.TLSVersion`, and so is `max_tls`.
-        mechanisms: what is offered. `X-BIG` takes one token, whatever it is.
+        channel_binding: `require` right bindings; `allow` none or right ones; `none` ignores them.
+        binding_type: which bindings are the right ones. `tls-unique` needs `max_tls="TLSv1_2"`.
+        ssl_mode: as in a connection.
+        min_tls: a name of `ssl.TLSVersion`, as is `max_tls`.
+        mechanisms: what is offered. `X-BIG` accepts a single token, whatever it is.
         spnego_layer: GSS-SPNEGO ends with the layer round of RFC 4752, as Dovecot's does and Cyrus' does not.
         token_line_limit: the longest line of base64, without CRLF. A command ends at 512 octets in any case.
-        clock_offset: how many seconds the server's clock is ahead.
+        clock_offset: seconds by which the server's clock is ahead.
     """
 
     channel_binding: Literal["require", "allow", "none"] = "require"
@@ -34,19 +34,19 @@ class BindingSettings:
 
 @dataclass(kw_only=True)
 class Attempt:
-    """One AUTH command and what became of it.
+    """One AUTH command and its result.
 
     Args:
-        reply: the whole last line that the server said.
-        user: None unless they were let in.
-        protocol: `kerberos` or `ntlm`, whatever carried it.
-        bindings: `right`, `wrong` (NTLM does not tell that from another bad token), `absent`, `unchecked`, or None
-            where it did not come to that.
-        service: the name under which a Kerberos client sought the server.
-        flags: what the context can do, by GSSAPI's names.
+        reply: the last line of the server's reply.
+        user: None unless the login succeeded.
+        protocol: `kerberos` or `ntlm`, whichever mechanism carried it.
+        bindings: `right`, `wrong` (NTLM does not distinguish that from another bad token), `absent`, `unchecked`, or
+            None if it failed before.
+        service: the service name that a Kerberos client asked for.
+        flags: of the context, by GSSAPI's names.
         line_lengths: of each of the client's lines after the command, in octets without CRLF.
-        initial_response: the client sent one, which is always refused.
-        why: the acceptor's own words for a refusal, which the client never sees.
+        initial_response: whether the client sent one, which is always refused.
+        why: the acceptor's reason for a refusal, which the client never sees.
     """
 
     mechanism: str
@@ -63,7 +63,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredMail:
-    """One mail.
+    """A received mail.
 
     Args:
         authenticated_as: None for a client that did not log in, which only a server without mechanisms allows.

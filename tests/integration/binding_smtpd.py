@@ -1,7 +1,7 @@
-"""The process of `BindingServer`: aiosmtpd, and behind its AUTH real GSSAPI acceptors. Run as a program.
+"""The process of `BindingServer`: aiosmtpd, with real GSSAPI acceptors behind its AUTH. Run as a program.
 
-Standard input: the settings as one line of JSON, then questions, a line each (`attempts`, `messages`, `clear`).
-Standard output: a line of JSON with where the server is, then one for each question. The end of the input ends it.
+Standard input: the settings as a line of JSON, then one query a line (`attempts`, `messages`, `clear`).
+Standard output: a line of JSON with the server's address, then one for each query. It ends with its input.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Acceptor = Generator[bytes, bytes, Identity]
 
 
 class Recorder:
-    """aiosmtpd's handler: lets clients in by its `auth_` methods, and remembers what happened."""
+    """The handler for aiosmtpd: authenticates by its `auth_` methods, and records what happens."""
 
     def __init__(self, settings: BindingSettings) -> None:
         self.settings = settings
@@ -60,7 +60,7 @@ class Recorder:
         return await self._authenticate(server, "NTLM", self._accept(server, layer=False, raw_ntlm=True))
 
     async def auth_X__BIG(self, server: BindingSmtp, _words: list[str]) -> AuthResult:  # noqa: N802
-        return await self._authenticate(server, "X-BIG", take_anything())
+        return await self._authenticate(server, "X-BIG", accept_any_token())
 
     async def handle_DATA(self, _server: BindingSmtp, session: Session, envelope: Envelope) -> str:  # noqa: N802
         mail = StoredMail(
@@ -104,14 +104,14 @@ class Recorder:
             return AuthResult(success=False, handled=False, message=REFUSAL)
 
 
-def take_anything() -> Acceptor:
-    """A mechanism of one token, which may be anything."""
+def accept_any_token() -> Acceptor:
+    """A mechanism of a single token, whatever it is."""
     yield b""
     return Identity(user="anybody", protocol="none", bindings="unchecked", service=None, flags=())
 
 
 class BindingSmtp(SMTP):
-    """One client's session."""
+    """A session with a client."""
 
     attempt: Attempt
 
@@ -120,7 +120,7 @@ class BindingSmtp(SMTP):
         self.recorder = recorder
         self.certificate = certificate
         starttls = self.settings.ssl_mode == "starttls"
-        # aiosmtpd's reader takes this limit now, and a line of a message has its own.
+        # Read by aiosmtpd's reader from now on; a line of a message has a limit of its own.
         self.line_length_limit = READ_LIMIT
         # One dictionary for each session; aiosmtpd's own is shared and changed by all of them.
         self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT)
@@ -162,7 +162,7 @@ class BindingSmtp(SMTP):
         encode_to_b64: bool = True,  # noqa: FBT002  (aiosmtpd's)
         log_client_response: bool = False,  # noqa: ARG002, FBT002
     ) -> Any:
-        """The client's token, or `MISSING` once it was told why there is none."""
+        """Return the client's token, or `MISSING` after a reply that explains why there is none."""
         octets = challenge.encode() if isinstance(challenge, str) else challenge
         await self.push(b"334 " + (base64.b64encode(octets) if encode_to_b64 else octets))
         line = (await self._reader.readuntil(b"\n")).removesuffix(b"\n").removesuffix(b"\r")
@@ -183,7 +183,7 @@ class BindingSmtp(SMTP):
 
 
 async def serve() -> None:
-    """Read the settings, listen, answer."""
+    """Read the settings, listen, and answer queries."""
     loop = asyncio.get_running_loop()
     questions = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
@@ -202,27 +202,27 @@ async def serve() -> None:
         0,
         ssl=context if settings.ssl_mode == "implicit" else None,
     )
-    say({"port": server.sockets[0].getsockname()[1], "ca_certificate": authority.cert_pem.bytes().decode()})
+    print_line({"port": server.sockets[0].getsockname()[1], "ca_certificate": authority.cert_pem.bytes().decode()})
     while question := (await questions.readline()).decode().strip():
         match question:
             case "attempts":
-                say([asdict(attempt) for attempt in recorder.attempts])
+                print_line([asdict(attempt) for attempt in recorder.attempts])
             case "messages":
-                say([asdict(mail) for mail in recorder.messages])
+                print_line([asdict(mail) for mail in recorder.messages])
             case "clear":
                 recorder.attempts.clear()
                 recorder.messages.clear()
-                say(None)
+                print_line(None)
     server.close()
 
 
-def say(what: Any) -> None:
-    """A line on standard output."""
+def print_line(what: Any) -> None:
+    """Print a line of JSON to standard output."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    # aiosmtpd tells of each client that does not trust our certificate; the client tells it better.
+    # aiosmtpd logs each client that does not trust our certificate; the client's own error is better.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)
     asyncio.run(serve())

@@ -1,6 +1,6 @@
-"""Chromium, driven as a person would use Airflow's connection form: by what it shows, not by how it is built.
+"""Chromium, driven like a user of Airflow's connection form: by what the form shows, not by how it is built.
 
-Serves every Airflow from 3.1 on: where their pages differ, this is the place that knows.
+It works with every Airflow from 3.1 on: the differences between their pages are handled here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Self
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 CHROMIUM = "chromium"
-# Chromium has errands of its own on the internet, which a test machine may refuse; here it only sees our Airflow.
+# Chromium connects to the internet by itself, which a test machine may refuse; here it only reaches our Airflow.
 FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -36,15 +36,15 @@ WORKERS_TEST = AIRFLOW >= (3, 3)
 
 @contextmanager
 def open_page(url: str, *, width: int = 1280, height: int = 1000, scale: float = 1) -> Iterator[Page]:
-    """A page of a new browser with an empty profile."""
+    """Open a page in a new browser with an empty profile."""
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        # Root, as which a CI runs, may use no sandbox; Playwright leaves it out unless told otherwise.
+        # Chromium refuses to run a sandbox as root, which CI is; Playwright's default is without.
         browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
         page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale, locale="en-GB")
         page.set_default_timeout(PATIENCE_MS)
         try:
-            # Airflow signs everybody in who comes; 3.1 then forgets where he wanted to go.
+            # Airflow signs everyone in; 3.1 then loses the page that was asked for.
             page.goto(url)
             expect(page.get_by_role("button", name="Admin")).to_be_visible()
             page.goto(url)
@@ -55,14 +55,14 @@ def open_page(url: str, *, width: int = 1280, height: int = 1000, scale: float =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What the form shows of one field.
+    """What the form shows of a field.
 
     Args:
         widget: `text`, `textarea`, `password`, `number`, `switch` or `drop-down`.
-        help: the words below it.
-        value: what is filled in; `on` or `off` of a switch, the label of a choice; empty where there is nothing.
-        placeholder: what the empty box says.
-        maximum: as the number box has it.
+        help: the text below it.
+        value: its content; `on` or `off` for a switch, the label of a choice; empty if there is none.
+        placeholder: shown in the empty box.
+        maximum: of the number box.
     """
 
     widget: str
@@ -73,7 +73,7 @@ class Shown:
 
 
 class ConnectionForm:
-    """The dialog *Add Connection* or *Edit Connection*; one section of it is open at a time."""
+    """The dialog *Add Connection* or *Edit Connection*, which shows one section at a time."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -81,7 +81,7 @@ class ConnectionForm:
 
     @classmethod
     def add(cls, page: Page, conn_id: str) -> Self:
-        """*Add Connection*, with the id and our type filled in."""
+        """Open *Add Connection*, and fill in the id and our type."""
         page.get_by_role("button", name="Add Connection").click()
         form = cls(page)
         form.dialog.get_by_role("textbox", name="Connection ID").fill(conn_id)
@@ -91,24 +91,24 @@ class ConnectionForm:
 
     @classmethod
     def edit(cls, page: Page, conn_id: str) -> Self:
-        """*Edit Connection*, from the connection's row."""
+        """Open *Edit Connection* from the connection's row."""
         _press(page, conn_id, "Edit Connection")
         form = cls(page)
         expect(form.dialog.get_by_role("button", name="Standard Fields")).to_be_visible()
         return form
 
     def open(self, section: str) -> Locator:
-        """Open *Standard Fields*, *Extra Fields* or *Advanced*; returns what is in it."""
+        """Open *Standard Fields*, *Extra Fields* or *Advanced*, and return the section."""
         button = self.dialog.get_by_role("button", name=section, exact=True)
         if button.get_attribute("aria-expanded") != "true":
             button.click()
         expect(button).to_have_attribute("aria-expanded", "true")
         inside = self.dialog.get_by_role("region")
-        expect(inside).to_have_count(1)  # the one that was open before has folded up
+        expect(inside).to_have_count(1)  # the section that was open before has closed
         return inside
 
     def labels(self, section: str) -> list[str]:
-        """The labels in this section, from above."""
+        """Return the labels in this section, from top to bottom."""
         labels = self.open(section).locator("[data-scope=field][data-part=label]")
         return [text.strip() for text in labels.all_inner_texts()]
 
@@ -119,9 +119,9 @@ class ConnectionForm:
         box.blur()
 
     def choose(self, label: str, option: str) -> None:
-        """Pick from the drop-down with this label, and again while the form does not show it.
+        """Choose from the drop-down with this label, until the form shows the choice.
 
-        On a busy machine Airflow's form can lose a choice to a render that was under way, as it would a hasty person's.
+        On a busy machine Airflow's form can lose a choice to a render that is under way.
         """
         for _ in range(TRIES):
             if self.read(label).value == option:
@@ -136,11 +136,11 @@ class ConnectionForm:
         self._page.wait_for_timeout(SETTLE_MS)
 
     def switch(self, label: str) -> None:
-        """Turn the switch with this label."""
+        """Toggle the switch with this label."""
         self._field(label).locator("[data-scope=switch][data-part=control]").click()
 
     def choices(self, label: str) -> list[str]:
-        """What the drop-down with this label offers."""
+        """Return the choices of the drop-down with this label."""
         box = self._field(label).get_by_role("combobox")
         box.click()
         options = self._page.get_by_role("option")
@@ -154,13 +154,13 @@ class ConnectionForm:
         return offered
 
     def read(self, label: str) -> Shown:
-        """The field with this label, in an open section."""
+        """Return what is shown of the field with this label, in an open section."""
         field = self._field(label)
         words = field.locator("[data-part=helper-text]")
         help_text = words.inner_text().strip() if words.count() else ""
         box = field.locator("[role=combobox], textarea, input:not([type=hidden])").first
         if box.get_attribute("role") == "combobox":
-            # What it shows is not in the box; it comes last, after what a screen reader is told.
+            # The choice is not in the box: it is the last text, after that for screen readers.
             lines = [line.strip() for line in field.inner_text().splitlines()]
             shown = [line for line in lines if line and line not in (label, help_text)]
             value = shown[-1] if shown and shown[-1] != NOTHING_CHOSEN else ""
@@ -179,17 +179,17 @@ class ConnectionForm:
         )
 
     def save(self) -> None:
-        """Press *Save*; the dialog closes."""
+        """Press *Save*, and wait for the dialog to close."""
         self.dialog.get_by_role("button", name="Save").click()
         expect(self.dialog).to_be_hidden()
 
     def close(self) -> None:
-        """Leave it without saving."""
+        """Close the dialog without saving."""
         self.dialog.get_by_role("button", name="Close").first.click()
         expect(self.dialog).to_be_hidden()
 
     def picture(self, *, since: str | None = None, until: str | None = None) -> bytes:
-        """A PNG of the dialog, of what lies between the headings of these two sections."""
+        """Return a PNG of the dialog, from the heading of the one section to that of the other."""
         self._page.evaluate(
             "document.activeElement.blur(); document.querySelectorAll('textarea').forEach(t => t.scrollTop = 0)"
         )
@@ -219,30 +219,30 @@ class ConnectionForm:
 
 
 def _can_be_typed_into(drop_down: Locator) -> bool:
-    """To search; those of Airflow 3.1 can only be opened."""
+    """Return whether a drop-down has a search box; those of Airflow 3.1 have none."""
     return drop_down.evaluate("box => box.tagName") == "INPUT"
 
 
 def row_of(page: Page, conn_id: str) -> Locator:
-    """The connection's row in the list."""
+    """Return the connection's row in the list."""
     return page.get_by_role("row").filter(has=page.get_by_role("cell", name=conn_id, exact=True))
 
 
 def _press(page: Page, conn_id: str, button: str) -> None:
-    if page.get_by_role("status").count():  # words on something earlier, which the mouse may hold over the button
+    if page.get_by_role("status").count():  # a tooltip, which the mouse may have opened over the button
         page.reload()
     row_of(page, conn_id).get_by_role("button", name=button).click()
 
 
 def press_test(page: Page, conn_id: str) -> str:
-    """Press *Test Connection* in the connection's row; returns the title and the text of the answer."""
+    """Press *Test Connection* in the connection's row; return the title and the text of the answer."""
     return answer_of_test(page, conn_id).inner_text()
 
 
 def answer_of_test(page: Page, conn_id: str) -> Locator:
     """Press *Test Connection* in the connection's row, and wait for the answer.
 
-    The mouse goes to it, as that of a person who wants to read it: it goes away after two seconds otherwise.
+    The mouse is moved onto the answer, which would otherwise disappear after two seconds.
     """
     _press(page, conn_id, "Test Connection")
     answers = answers_of_tests(page)
@@ -252,5 +252,5 @@ def answer_of_test(page: Page, conn_id: str) -> Locator:
 
 
 def answers_of_tests(page: Page) -> Locator:
-    """The boxes in which Airflow shows what tests said, while it shows them."""
+    """Return the boxes that show the results of tests at the moment."""
     return page.get_by_role("status").filter(has_text="Test Connection")

@@ -1,8 +1,8 @@
-"""Makes a Kerberos ticket as large as one that carries hundreds of Active Directory groups. Run as a program.
+"""Makes a Kerberos ticket as large as one with hundreds of Active Directory groups. Run as a program.
 
 A client may ask a KDC to put authorization data into a ticket (RFC 4120 5.4.1, enc-authorization-data). MIT's KDC does,
-and a service ignores what it does not know. The ticket goes into the credential cache as if nothing had been asked for,
-or a later client, who asks for no such data, would not find it and fetch a plain one.
+and a service ignores unknown data. The ticket is stored in the credential cache as if it had been requested without
+the data: otherwise a later client, which requests none, would not find it and would request another ticket.
 
     python bulky_ticket.py CCACHE SERVICE OCTETS
 """
@@ -54,7 +54,7 @@ class Creds(ctypes.Structure):
 
 
 def main(ccache: str, service: str, octets: int) -> None:
-    """Put the ticket into the cache."""
+    """Request the ticket and store it in the cache."""
     krb5 = ctypes.CDLL("libkrb5.so.3")
     krb5.krb5_get_error_message.restype = c_char_p
     context, cache, client, server = c_void_p(), c_void_p(), c_void_p(), c_void_p()

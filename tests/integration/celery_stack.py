@@ -1,7 +1,7 @@
 """A real Airflow with the CeleryExecutor: PostgreSQL, Redis, and workers that can be killed one by one.
 
-All of it is on loopback and in a temporary folder: a PostgreSQL or a Redis of the machine's own is neither used nor
-disturbed. Each worker knows its name as the Airflow variable `worker`, so that a mail can bear it.
+Everything is on loopback ports and in a temporary folder: a PostgreSQL or a Redis of the machine is neither used nor
+changed. Each worker has its name in the Airflow variable `worker`, so that a mail can contain it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DaemonError(Exception):
 
 
 class Daemon:
-    """One server as a context manager: on a free port, with a password and a folder of its own, never as root."""
+    """A server as a context manager: on a free port, with a password and a folder of its own, never as root."""
 
     name: ClassVar[str]
 
@@ -62,10 +62,10 @@ class Daemon:
         self.stop()
 
     def stop(self) -> None:
-        """End it, and remove its folder. Safe to repeat."""
+        """End it, and remove its folder. Idempotent."""
         if self._service is not None:
             if self._service.returncode is None:
-                # PostgreSQL waits on SIGTERM for its clients to leave; on SIGINT both servers end at once, in order.
+                # On SIGTERM PostgreSQL waits for its clients to leave; on SIGINT both servers shut down at once.
                 os.kill(self._service.session, signal.SIGINT)
             self._service.wait(10)
             stop([self._service])
@@ -73,11 +73,11 @@ class Daemon:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _prepare(self, folder: Path) -> list[str]:
-        """Write down what it needs; the command that starts it."""
+        """Write its configuration, and return the command that starts it."""
         raise NotImplementedError
 
     def _wait_until_ready(self) -> None:
-        """Both say so in the same words, and an open port alone does not mean it."""
+        """Wait for the line that both servers log when ready; an open port alone does not mean that."""
         assert self._service is not None
         deadline = time.monotonic() + START_SECONDS
         while "ready to accept connections" not in self._service.log.read_text(errors="replace").lower():
@@ -95,13 +95,13 @@ class Daemon:
 
 
 class Postgresql(Daemon):
-    """Where Airflow keeps everything, the ledgers of the tasks too."""
+    """Airflow's database, which also has the ledgers of the tasks."""
 
     name = "postgresql"
 
     @property
     def dsn(self) -> str:
-        """Its database, as a URI."""
+        """The URI of its database."""
         return f"postgresql://airflow:{self.password}@{LOOPBACK}:{self.port}/postgres"
 
     def _prepare(self, folder: Path) -> list[str]:
@@ -125,13 +125,13 @@ class Postgresql(Daemon):
 
 
 class Redis(Daemon):
-    """What hands the tasks to the workers."""
+    """The broker of the workers."""
 
     name = "redis"
 
     @property
     def url(self) -> str:
-        """Its first database."""
+        """The URI of its first database."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
 
     def _prepare(self, folder: Path) -> list[str]:
@@ -153,8 +153,8 @@ class CeleryStack(AirflowStack):
     Args:
         dags_folder: see `AirflowStack`.
         workers: their names.
-        concurrency: how many tasks each runs at once.
-        config: more of Airflow's options.
+        concurrency: tasks that each runs at the same time.
+        config: further options of Airflow.
     """
 
     def __init__(
@@ -175,11 +175,11 @@ class CeleryStack(AirflowStack):
 
     @classmethod
     def missing(cls) -> str | None:
-        """What it needs and this machine lacks, or None."""
+        """Return what it needs and this machine lacks, or None."""
         return absent(("redis-server",), {_INITDB: "postgresql"})
 
     def start(self) -> None:
-        """The servers, the components, and then the workers."""
+        """Start the servers, the components, and then the workers."""
         try:
             self._daemons.enter_context(self.postgresql)
             self._daemons.enter_context(self._redis)
@@ -191,7 +191,7 @@ class CeleryStack(AirflowStack):
             raise
 
     def stop(self) -> None:
-        """End everything; the servers last, so that nobody complains of them."""
+        """End everything; the servers last, so that their clients log no errors."""
         super().stop()
         self._daemons.close()
 
@@ -206,32 +206,32 @@ class CeleryStack(AirflowStack):
             self.wait_for(ready, timeout, f"the worker {name} to be ready")
 
     def wait_for(self, answer: Callable[[], bool], timeout: float, what: str) -> None:
-        """Wait until the answer is yes; meanwhile a component that ends by itself is an error."""
+        """Wait until the answer is true; a component that ends by itself meanwhile is an error."""
         self._wait_for(answer, timeout, what)
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """Those that are left."""
+        """The workers that are running."""
         return tuple(self._workers)
 
     def kill(self, worker: str) -> None:
-        """As when a machine loses its power: all that the worker runs ends at the same moment, and nobody says so."""
+        """Kill a worker with all that it runs at the same moment, without a report, as a power failure does."""
         service = self._workers.pop(worker)
-        # From now on its end is no trouble.
+        # From now on its end is not an error.
         self._services = [other for other in self._services if other is not service]
-        # Stopped first, lest one of them reports the end of another.
+        # Stopped first, so that none of them reports the end of another.
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in processes_in({service.session}):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
-        stop([service], patience=0)
+        stop([service], grace_period=0)
 
     def worker_of(self, pid: int) -> str:
-        """The worker that runs a process."""
+        """Return the worker that runs a process."""
         return next(name for name, worker in self._workers.items() if worker.session == os.getsid(pid))
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """All of a run, as the REST API has them: a page at a time."""
+        """Return all task instances of a run, from the pages of the REST API."""
         path, found = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", []
         while True:
             page = self._request("GET", f"{path}?limit=100&offset={len(found)}&order_by=id")
@@ -240,7 +240,7 @@ class CeleryStack(AirflowStack):
                 return found
 
     def task_log(self, task: Mapping[str, Any]) -> str:
-        """What its last try logged, as JSON."""
+        """Return the log of the last try, as JSON."""
         path = "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/logs/{try_number}"
         return json.dumps(self._request("GET", f"{path.format(**task)}?map_index={task['map_index']}")["content"])
 
@@ -269,7 +269,7 @@ class CeleryStack(AirflowStack):
 
 
 def _unprivileged() -> list[str]:
-    """Before a command: as nobody in particular, since PostgreSQL refuses to be root."""
+    """Return a prefix that runs a command without privileges, since PostgreSQL refuses to be root."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOGROUP}", "--clear-groups"]

@@ -1,4 +1,4 @@
-"""Real servers for the tests in this folder, each started when the first test asks for it."""
+"""Real servers for the tests in this folder, each started when the first test needs it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.integration.postfix import Postfix
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.integration.system_packages import skip_for_want_of
 
-# What Airflow promises of a task that dies and is tried again depends on its version (docs/guarantees.md). From 3.3 on
-# a ledger outlives the task, and the first tests hold what it is for. Before that such a task sends all its mails
-# again, and the last test holds what is promised without a ledger. By its own name each is collected on any Airflow.
+# What holds for a task that is killed and retried depends on Airflow's version (docs/guarantees.md). From 3.3 on
+# a ledger outlives the task, which the first tests are for. Before that such a task would send all its mails
+# again; the last test is for that. A test that is named explicitly is collected on any Airflow.
 _NEED_A_LEDGER = ["test_celery.py", "test_kill_in_a_merge.py"]
 _BEFORE_LEDGERS = ["test_kill_without_a_ledger.py"]
 _AIRFLOW = tuple(int(number) for number in version("apache-airflow").split(".")[:2])
@@ -43,7 +43,7 @@ def _skip_unless_it_can_start(postfix: type[LoopbackPostfix]) -> None:
 
 @pytest.fixture(scope="session")
 def running_postfix() -> Iterator[Postfix]:
-    """One Postfix for all tests."""
+    """A Postfix for all tests."""
     _skip_unless_it_can_start(Postfix)
     with Postfix() as server:
         yield server
@@ -57,12 +57,12 @@ def postfix(running_postfix: Postfix) -> Iterator[Postfix]:
     running_postfix.clear()
 
 
-# --- Kerberos, and the servers that know it.
+# --- Kerberos, and the servers that support it.
 
 
 @pytest.fixture(scope="session")
 def running_realm() -> Iterator[KerberosRealm]:
-    """One Kerberos realm for all tests, into which nobody is led yet."""
+    """A Kerberos realm for all tests, which no process has entered yet."""
     if missing := KerberosRealm.missing():
         skip_for_want_of(missing)
     if missing := ", ".join(name for name in ("gssapi", "krb5") if find_spec(name) is None):
@@ -73,9 +73,9 @@ def running_realm() -> Iterator[KerberosRealm]:
 
 @pytest.fixture
 def kerberos(running_realm: KerberosRealm, monkeypatch: pytest.MonkeyPatch) -> KerberosRealm:
-    """The realm, which this process is in, and where it has no identity but what the test gives it.
+    """The realm, entered by this process, which has no identity but what the test gives it.
 
-    MIT's library reads its variables anew for each context, so that they may change from test to test.
+    MIT's library reads its variables again for each context, so they may change from test to test.
     """
     for name in IDENTITY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -86,7 +86,7 @@ def kerberos(running_realm: KerberosRealm, monkeypatch: pytest.MonkeyPatch) -> K
 
 @pytest.fixture
 def corp_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For this process every name in corp.example is an address of this machine."""
+    """For this process every name in corp.example resolves to this machine."""
     resolve = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
@@ -98,7 +98,7 @@ def corp_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def running_gssapi_postfix(running_realm: KerberosRealm) -> Iterator[GssapiPostfix]:
-    """One Postfix with GSSAPI and GSS-SPNEGO for all tests."""
+    """A Postfix with GSSAPI and GSS-SPNEGO for all tests."""
     _skip_unless_it_can_start(GssapiPostfix)
     with GssapiPostfix(running_realm) as server:
         yield server
@@ -114,7 +114,7 @@ def gssapi_postfix(running_gssapi_postfix: GssapiPostfix, kerberos: KerberosReal
 
 @pytest.fixture(scope="session")
 def running_binding_servers(running_realm: KerberosRealm) -> Iterator[Callable[[BindingSettings], BindingServer]]:
-    """One server for all tests that want the same settings."""
+    """One server for all tests with the same settings."""
     if missing := BindingServer.missing():
         skip_for_want_of(missing)
     servers: dict[BindingSettings, BindingServer] = {}
@@ -132,7 +132,7 @@ def running_binding_servers(running_realm: KerberosRealm) -> Iterator[Callable[[
 def binding_server(
     running_binding_servers: Callable[[BindingSettings], BindingServer], kerberos: KerberosRealm
 ) -> Callable[..., BindingServer]:
-    """Gives a server that checks channel bindings, with no attempts so far; takes the fields of `BindingSettings`."""
+    """Return a function that takes `BindingSettings` and returns a server that checks channel bindings."""
 
     def get(**settings: Any) -> BindingServer:
         server = running_binding_servers(BindingSettings(**settings))

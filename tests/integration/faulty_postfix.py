@@ -1,4 +1,4 @@
-"""A real Postfix that refuses whom a test wants it to, and that can be stopped and started again."""
+"""A real Postfix that refuses recipients as a test needs it, and that can be stopped and started again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.torture.anonymous_postfix import AnonymousPostfix
 
 
 class AccessMap:
-    """An access map (access(5)) that may change at any time: Postfix asks for it over TCP (tcp_table(5))."""
+    """An access map (access(5)) that may change at any time: Postfix looks it up over TCP (tcp_table(5))."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server((LOOPBACK, 0), backlog=64)
@@ -28,11 +28,11 @@ class AccessMap:
         self.asked: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Answer, in threads that nobody waits for."""
+        """Answer in daemon threads."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
-        """Answer nobody new."""
+        """Accept no more connections."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -54,7 +54,7 @@ class AccessMap:
 
 
 class FaultyPostfix(AnonymousPostfix):
-    """Takes mail from anybody on this machine, for anybody whom its access map does not name."""
+    """Accepts mail from this machine, for every recipient that its access map does not refuse."""
 
     services: ClassVar = {
         "anonymous_port": (
@@ -79,7 +79,7 @@ class FaultyPostfix(AnonymousPostfix):
         self.access.stop()
 
     def airflow_connection(self, **extra: object) -> dict[str, Any]:
-        """The connection of a person who uses this server, in Airflow's JSON form."""
+        """Return the connection to this server, in Airflow's JSON form."""
         return {
             "conn_type": "smtpcm",
             "host": LOOPBACK,
@@ -88,22 +88,22 @@ class FaultyPostfix(AnonymousPostfix):
         }
 
     def halt(self) -> None:
-        """`postfix stop`: what is queued stays so."""
+        """Run `postfix stop`, which leaves the queue as it is."""
         self._postfix("stop")
 
     def resume(self) -> None:
-        """`postfix start`, and wait until it answers."""
-        # What looks after the queue first is no longer root when it comes to warn of a half-written file.
+        """Run `postfix start`, and wait until it answers."""
+        # The pickup daemon is no longer root when it warns of an incomplete file.
         shutil.chown(self._folder / "maillog", "postfix")
         self._postfix("start")
         self._wait_for_ports()
 
     def _on_its_way(self) -> bool:
-        """A file that may not be executed is half a mail, for which nobody was told that it was taken."""
+        """Return whether a queue file is not executable yet: an incomplete mail, which was not acknowledged."""
         queues = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt")
         try:
             modes = [path.lstat().st_mode for queue in queues for path in (self._folder / "spool" / queue).rglob("*")]
-        except FileNotFoundError:  # it was, a moment ago
+        except FileNotFoundError:  # gone since it was listed
             return True
         return any(stat.S_ISREG(mode) and mode & stat.S_IXUSR for mode in modes)
 

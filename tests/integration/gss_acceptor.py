@@ -1,7 +1,7 @@
-"""A login from the server's side, as tokens, by real GSSAPI acceptors that check channel bindings. Knows no SMTP.
+"""The server's side of a login, as tokens, by real GSSAPI acceptors that check channel bindings. No SMTP.
 
-Kerberos is MIT's, NTLM is gss-ntlmssp's, SPNEGO is MIT's around both. An acceptor that was given bindings refuses a
-client with wrong ones and accepts a client without any; in that case the context lacks `channel_bound`.
+Kerberos is MIT's, NTLM is gss-ntlmssp's, SPNEGO is MIT's around both. An acceptor with bindings refuses a client with
+wrong ones and accepts a client without any; in that case the context lacks `channel_bound`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NO_LAYER = b"\x01\x00\x00\x00"
 
 
 class Refused(Exception):  # noqa: N818  (what happened is no error of ours)
-    """The client is not let in; says why, and what is known of its bindings."""
+    """The login failed; has the reason, and what is known of the client's bindings."""
 
     def __init__(self, why: str, *, bindings: str | None = None) -> None:
         super().__init__(why)
@@ -28,13 +28,13 @@ class Refused(Exception):  # noqa: N818  (what happened is no error of ours)
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who logged in.
+    """The client that logged in.
 
     Args:
-        protocol: `kerberos` or `ntlm`, whatever carried it.
-        bindings: `right`, `absent`, or `unchecked` where the acceptor was not given any.
-        service: the name under which the client sought this server, as Kerberos knows it.
-        flags: what the context can do, by GSSAPI's names.
+        protocol: `kerberos` or `ntlm`, whichever mechanism carried it.
+        bindings: `right`, `absent`, or `unchecked` if the acceptor has none.
+        service: the service name that a Kerberos client asked for.
+        flags: of the context, by GSSAPI's names.
     """
 
     user: str
@@ -47,13 +47,13 @@ class Identity:
 def accept(
     *, bindings: bytes | None, binding_required: bool, layer: bool, raw_ntlm: bool = False
 ) -> Generator[bytes, bytes, Identity]:
-    """Yields challenges, the first one empty; is sent the client's tokens; returns who it was.
+    """Yield challenges, the first one empty; receive the client's tokens; return the identity.
 
     Args:
         bindings: the application data of the channel's bindings; None checks nothing.
         binding_required: refuse a client without bindings too.
-        layer: the security layer round of RFC 4752 at the end.
-        raw_ntlm: take bare NTLM messages and nothing else.
+        layer: add the security layer round of RFC 4752 at the end.
+        raw_ntlm: accept only NTLM messages without SPNEGO.
 
     Raises:
         Refused: for any reason.
@@ -74,7 +74,7 @@ def accept(
     identity = _identify(context, bindings)
     if binding_required and identity.bindings != "right":
         raise Refused("no channel bindings", bindings=identity.bindings)
-    if answer and (yield answer):  # the client has nothing left to say, and has to say that
+    if answer and (yield answer):  # the client has no token left, and has to send an empty one
         raise Refused("a token where none was due")
     if layer:
         yield from _negotiate_layer(context)
@@ -97,7 +97,7 @@ def _identify(context: gssapi.SecurityContext, bindings: bytes | None) -> Identi
         checked = "right" if RequirementFlag.channel_bound in context.actual_flags else "absent"
     protocol = MECHANISMS.get(context.mech.dotted_form, context.mech.dotted_form)
     return Identity(
-        user=str(context.initiator_name).removesuffix("\0"),  # gss-ntlmssp counts C's end of a string in
+        user=str(context.initiator_name).removesuffix("\0"),  # gss-ntlmssp includes the terminating NUL
         protocol=protocol,
         bindings=checked,
         service=str(context.target_name) if protocol == "kerberos" else None,
@@ -106,7 +106,7 @@ def _identify(context: gssapi.SecurityContext, bindings: bytes | None) -> Identi
 
 
 def _negotiate_layer(context: gssapi.SecurityContext) -> Generator[bytes, bytes, None]:
-    """RFC 4752 3.1: offer no layer, and want exactly that chosen, for the client's own identity."""
+    """Offer no security layer, and require that choice, for the client's own identity (RFC 4752 3.1)."""
     answer = yield context.wrap(NO_LAYER, encrypt=False).message
     try:
         chosen = context.unwrap(answer).message

@@ -19,12 +19,12 @@ keytab: $keytab
 class GssapiPostfix(LoopbackPostfix):
     """The server as a context manager; its name in the realm is `smtp/localhost`, also `smtp/mail.corp.example`.
 
-    `starttls_port` demands STARTTLS and then a login, `implicit_port` speaks TLS from the first byte, `plain_port` asks
-    for a login without TLS and knows no STARTTLS: all three offer GSSAPI and GSS-SPNEGO. `gssapi_only_port` and
-    `spnego_only_port` (STARTTLS) offer one of them. `smtpsvc_port` (STARTTLS) calls itself `SMTPSVC/...` and takes
-    tickets for nothing else. `anonymous_port` takes mail from anybody on this machine.
+    `starttls_port` requires STARTTLS and then a login, `implicit_port` uses TLS from the first byte, `plain_port`
+    requires a login and has no STARTTLS: all three offer GSSAPI and GSS-SPNEGO. `gssapi_only_port` and
+    `spnego_only_port` (STARTTLS) offer one of them. `smtpsvc_port` (STARTTLS) accepts only tickets for `SMTPSVC/...`.
+    `anonymous_port` accepts mail from every client on this machine.
 
-    NTLM inside of either is for names in ASCII: gss-ntlmssp asks the locale for the rest, and smtpd has none.
+    NTLM inside of either is for names in ASCII: gss-ntlmssp uses the locale for others, and smtpd has none.
     """
 
     sasl_domain = KerberosRealm.realm

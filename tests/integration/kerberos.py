@@ -1,6 +1,6 @@
-"""A private Kerberos realm: MIT's KDC on a free loopback port, with people, services and tickets. Knows no mail server.
+"""A private Kerberos realm: MIT's KDC on a free loopback port, with users, services and tickets. No mail server.
 
-Nothing of the machine's own Kerberos is read or written. `environment()` leads a client into the realm.
+The machine's own Kerberos is neither read nor changed. `environment()` has the variables for a client of the realm.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class KerberosError(Exception):
 class KerberosRealm:
     """The realm as a context manager.
 
-    `users` log in; the rest of the people have a password too (`password_of`), and are turned away each for a reason
-    of their own. As in Active Directory, everybody has to prove the password before there is a ticket.
+    `users` can log in. All other accounts have a password too (`password_of`), and are refused, each for a reason of
+    its own. As in Active Directory, every account has to prove its password before it gets a ticket.
     """
 
     realm = "CORP.EXAMPLE"
@@ -124,28 +124,28 @@ class KerberosRealm:
         self.stop()
 
     def stop(self) -> None:
-        """End the KDC and forget everything. Safe to repeat."""
+        """End the KDC and remove everything. Idempotent."""
         self.stop_kdc()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
-        """The variables by which a client is in this realm."""
+        """Return the variables for a client of this realm."""
         return {"KRB5_CONFIG": str(self.krb5_conf)}
 
     def password_of(self, user: str) -> str:
-        """A person's password."""
+        """Return the password of an account."""
         return self.users.get(user, f"P@ssw0rd-{user}")
 
     # --- Tickets.
 
     def ccache(self, user: str) -> str:
-        """A credential cache with a fresh ticket for one of `users`, as `FILE:...`."""
+        """Return a credential cache with a fresh ticket for one of `users`, as `FILE:...`."""
         path = self.folder / f"{user}-{secrets.token_hex(4)}.ccache"
         self._run("kinit", "-c", str(path), user, stdin=self.password_of(user) + "\n")
         return f"FILE:{path}"
 
     def bulky_ccache(self, user: str, *, service: str = "smtp/localhost", octets: int = 7000) -> str:
-        """As `ccache`, with a ticket for a service that is larger by so many octets, as by membership in many groups.
+        """Return a credential cache as `ccache` does, with a larger service ticket, as by membership in many groups.
 
         A line of base64 may have 12288 octets (RFC 4954 4): 7000 make one of 10324, and 9000 one that is too long.
         """
@@ -154,17 +154,17 @@ class KerberosRealm:
         return ccache
 
     def stale_keytab(self, user: str) -> str:
-        """A keytab of an account of its own, whose password was changed after the keytab was made."""
+        """Return a keytab of an account of its own, whose password was changed after the keytab was made."""
         path = self.folder / f"{user}.keytab"
         self._kadmin("addprinc", "+requires_preauth", "-randkey", user)
         self._kadmin("ktadd", "-k", str(path), user)
         self._kadmin("cpw", "-randkey", user)
         return str(path)
 
-    # --- The KDC's ups and downs.
+    # --- Faults of the KDC.
 
     def start_kdc(self, *, clock_offset: int = 0) -> None:
-        """Start the KDC, with its clock so many seconds ahead."""
+        """Start the KDC, with its clock ahead by some seconds."""
         env = {**os.environ, "PATH": system_path(), **self._own_environment(), **faked_clock(clock_offset)}
         with (self.folder / "kdc.out").open("ab") as output:
             self._kdc = subprocess.Popen(
@@ -186,7 +186,7 @@ class KerberosRealm:
                 time.sleep(0.02)
 
     def stop_kdc(self) -> None:
-        """Stop the KDC: its port refuses connections. Safe to repeat."""
+        """Stop the KDC: its port refuses connections. Idempotent."""
         if self._kdc is not None:
             self._kdc.terminate()
             try:
@@ -198,7 +198,7 @@ class KerberosRealm:
 
     @contextmanager
     def kdc_stopped(self) -> Iterator[None]:
-        """Meanwhile the KDC's port refuses connections."""
+        """Stop the KDC for a block; its port refuses connections."""
         self.stop_kdc()
         try:
             yield
@@ -207,7 +207,7 @@ class KerberosRealm:
 
     @contextmanager
     def kdc_silent(self) -> Iterator[None]:
-        """Meanwhile the KDC takes connections and says nothing, as one behind a firewall that swallows packets."""
+        """Silence the KDC for a block: it accepts connections and does not answer, as behind some firewalls."""
         assert self._kdc is not None
         self._kdc.send_signal(signal.SIGSTOP)
         try:
@@ -217,7 +217,7 @@ class KerberosRealm:
 
     @contextmanager
     def kdc_clock_ahead(self, seconds: int) -> Iterator[None]:
-        """Meanwhile the KDC's clock is so far ahead. Only `strict_clock_krb5_conf` makes a client mind."""
+        """Set the KDC's clock ahead for a block. Only a client with `strict_clock_krb5_conf` refuses that."""
         self.stop_kdc()
         self.start_kdc(clock_offset=seconds)
         try:
@@ -227,13 +227,13 @@ class KerberosRealm:
             self.start_kdc()
 
     def log(self) -> str:
-        """What the KDC wrote."""
+        """Return the KDC's log."""
         paths = (self.folder / name for name in ("kdc.out", "kdc.log"))
         return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
     @staticmethod
     def missing() -> str | None:
-        """What the realm needs and this machine lacks, or None."""
+        """Return what the realm needs and this machine lacks, or None."""
         return absent(PROGRAMS, {FAKETIME: "libfaketime"})
 
     # --- Setting up.

@@ -1,4 +1,4 @@
-"""A merge that is killed while it runs: its DAG, the server that kills it, and what both of them know afterwards."""
+"""A merge that is killed while it runs: its DAG, the server that kills it, and the records of both."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ with DAG($name, schedule=None):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KilledMerge:
-    """One merge.
+    """A merge.
 
     Args:
         name: of the DAG.
-        rows: how many.
-        connections: how many.
+        rows: their number.
+        connections: of the task.
         window: the task's `ledger_window`.
-        bound: how many rows may be in doubt after each kill.
+        bound: the largest number of rows whose outcome may be unknown after each kill.
         moments: the numbers of the messages, over all tries, on whose arrival the task is killed.
         retries: of the task.
-        folder: where its files are.
+        folder: for its files.
     """
 
     name: str
@@ -83,7 +83,7 @@ class KilledMerge:
     folder: Path
 
     def write(self, dags_folder: Path) -> None:
-        """Its DAG, and the file of its rows."""
+        """Write its DAG, and the file of its rows."""
         self.folder.mkdir()
         with self._rows_file.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -104,17 +104,17 @@ class KilledMerge:
 
     @property
     def tries(self) -> int:
-        """How many tries have begun."""
+        """The number of tries that have started."""
         return len(self._pids())
 
     def kill(self) -> None:
-        """As the out-of-memory killer does: no handler runs, nothing is written down."""
+        """Send SIGKILL, as the out-of-memory killer does: no handler runs, nothing is saved."""
         pids = self._pids()
         with suppress(ProcessLookupError):
             os.kill(pids[max(pids)], signal.SIGKILL)
 
     def report(self) -> list[dict[str, Any]]:
-        """Its lines; one that a kill left unfinished is none."""
+        """Return the lines of the report, without one that a kill left incomplete."""
         lines = []
         for line in self._report_file.read_text().splitlines():
             with suppress(ValueError):
@@ -122,7 +122,7 @@ class KilledMerge:
         return lines
 
     def _pids(self) -> dict[int, int]:
-        """Who runs, or ran, each try."""
+        """Return the process of each try."""
         files = self.folder.glob("try-*.pid")
         return {int(file.stem.removeprefix("try-")): int(file.read_text()) for file in files}
 
@@ -136,9 +136,9 @@ class KilledMerge:
 
 
 class KillingServer(Server):
-    """Kills the process that sends, at the moments of the merge: the message is whole, it is stored and not answered.
+    """Kills the sending process at the moments of the merge: the message is complete and stored, and gets no reply.
 
-    That is the worst moment: the mail has arrived, and nobody is left to hear so.
+    This is the worst moment: the mail has arrived, and the sender does not learn of it.
     """
 
     def __init__(self, merge: KilledMerge) -> None:
@@ -150,11 +150,11 @@ class KillingServer(Server):
         self.kills = 0
 
     def copies(self) -> Counter[int]:  # type: ignore[override]
-        """How often each row arrived."""
+        """Return how often each row arrived."""
         return Counter(_row(address) for stored in self.stored for address in stored.recipients)
 
     def message_ids(self) -> dict[int, str]:
-        """The Message-ID under which each row arrived."""
+        """Return the Message-ID of each row that arrived."""
         return {_row(address): stored.message_id for stored in self.stored for address in stored.recipients}
 
     def _kill_in_time(self, about: str) -> None:
@@ -169,7 +169,7 @@ class KillingServer(Server):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A merge under way."""
+    """A running merge."""
 
     merge: KilledMerge
     server: KillingServer
@@ -177,14 +177,14 @@ class Run:
     run_id: str
 
     def end(self) -> tuple[str, str]:
-        """Wait for it; its state, and what its last try logged."""
+        """Wait for its end; return its state and the log of its last try."""
         state = self.airflow.wait_for_run(self.merge.name, self.run_id, timeout=RUN_SECONDS)
         return state, self.airflow.task_logs(self.merge.name, self.run_id)
 
 
 @contextmanager
 def under_way(merges: Sequence[KilledMerge], folder: Path) -> Iterator[dict[str, Run]]:
-    """All of them by name, side by side under one Airflow.
+    """Run all of them at the same time in one Airflow; yields them by name.
 
     Args:
         folder: an empty one.

@@ -1,7 +1,7 @@
-"""A real Postfix on free loopback ports; who may log in, and how, is for its subclasses to say.
+"""A real Postfix on free loopback ports; its subclasses define who may log in, and how.
 
 It has its own configuration, queue, data and mail folders, so another Postfix on the machine is neither used nor
-disturbed. Every recipient of every domain ends in one local maildir; nothing can leave the machine.
+changed. Every recipient of every domain is one local maildir; no mail leaves the machine.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ IMPLICIT_TLS = ("smtpd_tls_wrappermode=yes",)
 
 
 class PostfixError(Exception):
-    """Postfix did not do what it was told; the message ends in its log."""
+    """Postfix failed; the message ends in its log."""
 
 
 class LoopbackPostfix:
@@ -131,7 +131,7 @@ class LoopbackPostfix:
         self._etc = self._folder / "etc"
 
     def _configure_sasl(self) -> Mapping[str, str]:
-        """Write what Cyrus SASL needs below `_etc`; the environment that smtpd needs for it."""
+        """Write Cyrus SASL's configuration below `_etc`; return the environment that smtpd needs for it."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -150,7 +150,7 @@ class LoopbackPostfix:
         self.stop()
 
     def stop(self) -> None:
-        """End this Postfix, and only this one, and remove its folder. Safe to repeat."""
+        """End this Postfix, and remove its folder. Idempotent."""
         if self._runs():
             self._postfix("stop")
             deadline = time.monotonic() + START_SECONDS
@@ -161,12 +161,12 @@ class LoopbackPostfix:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def messages(self) -> list[EmailMessage]:
-        """What was delivered, oldest first; the topmost Received header names who was authenticated."""
+        """Return the delivered mails, oldest first; their topmost Received header has the authenticated user."""
         stored = sorted((self._folder / "mail/inbox/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
         return [_parse(path.read_bytes()) for path in stored]
 
     def wait_for_messages(self, count: int, *, timeout: float = 15) -> list[EmailMessage]:
-        """Wait until so many messages were delivered: the queue is a moment behind the reply to the client."""
+        """Wait for a number of delivered mails: the queue is a moment behind the reply to the client."""
         deadline = time.monotonic() + timeout
         while len(found := self.messages()) < count:
             if time.monotonic() > deadline:
@@ -175,18 +175,18 @@ class LoopbackPostfix:
         return found
 
     def clear(self) -> None:
-        """Forget what was delivered."""
+        """Remove the delivered mails."""
         for path in (self._folder / "mail/inbox/new").glob("*"):
             path.unlink()
 
     def log(self) -> str:
-        """Postfix' own log."""
+        """Return Postfix' log."""
         path = self._folder / "maillog"
         return path.read_text(errors="replace") if path.exists() else ""
 
     @classmethod
     def missing(cls) -> str | None:
-        """What this Postfix needs and this machine lacks, or None."""
+        """Return what this Postfix needs and this machine lacks, or None."""
         return absent(cls.programs, cls.plugins)
 
     def _configure(self) -> None:
@@ -214,7 +214,7 @@ class LoopbackPostfix:
         (self._etc / "master.cf").write_text("".join(self._services()) + MASTER_CF)
 
     def _services(self) -> list[str]:
-        """The lines of master.cf for the ports."""
+        """Return the lines of master.cf for the ports."""
         return [
             f"{LOOPBACK}:{self._ports[name]} inet n - n - - smtpd\n" + "".join(f"  -o {option}\n" for option in options)
             for name, options in self.services.items()

@@ -23,11 +23,12 @@ mech_list: $mechanisms
 class Postfix(LoopbackPostfix):
     """The server as a context manager.
 
-    `starttls_port` demands STARTTLS and then Windows Authentication, `implicit_port` speaks TLS from the first byte,
-    `basic_only_port` offers PLAIN and LOGIN but no NTLM, and `anonymous_port` takes mail from anybody on this machine.
+    `starttls_port` requires STARTTLS and then Windows Authentication, `implicit_port` uses TLS from the first byte,
+    `basic_only_port` offers PLAIN and LOGIN but not NTLM, and `anonymous_port` accepts mail from every client on this
+    machine.
     """
 
-    # Cyrus' NTLM knows one byte for a character, so it refuses the second whatever is sent.
+    # Cyrus' NTLM supports one byte for a character, so it refuses the second account in any case.
     users: ClassVar = {"alice": "P@ssw0rd-Alice", "jürgen": "Pässwörd-№2"}
 
     starttls_port: int

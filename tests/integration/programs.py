@@ -1,4 +1,4 @@
-"""The system's programs and libraries: whether they are there, and running one to its end."""
+"""The system's programs and libraries: looking for them, and running a program to its end."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ KERBEROS_COMMAND = "make system-packages, then make venv"
 
 
 class ProgramError(Exception):
-    """A program failed; the message carries what it said."""
+    """A program failed; the message has its output."""
 
 
 def system_path() -> str:
-    """PATH with the folders of system programs, which a plain user's may lack."""
+    """Return PATH with the folders of system programs, which that of a normal user may lack."""
     return os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 
 def absent(programs: Sequence[str] = (), libraries: Mapping[str, str] | None = None) -> str | None:
-    """What of these the machine lacks, or None.
+    """Return what the machine lacks, or None.
 
     Args:
-        libraries: patterns below /usr/lib, each with what it is.
+        libraries: patterns below /usr/lib, each with a description.
     """
     names = [program for program in programs if shutil.which(program, path=system_path()) is None]
     names += [name for pattern, name in (libraries or {}).items() if not any(LIBRARIES.glob(pattern))]
@@ -42,7 +42,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: 
     """Run a program to its end.
 
     Args:
-        env: what is added to this process's environment.
+        env: added to this process's environment.
 
     Raises:
         ProgramError: it failed.
@@ -65,7 +65,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: 
 
 
 def faked_clock(offset: int) -> dict[str, str]:
-    """The variables by which a process's clock is so many seconds ahead; its timers are left alone."""
+    """Return the variables by which a process's clock is ahead; its timers are not affected."""
     if not offset:
         return {}
     library = next(LIBRARIES.glob(FAKETIME))

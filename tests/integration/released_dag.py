@@ -1,6 +1,6 @@
-"""A task that sends a mail, and the check of its connection, where nothing is but the released package. Prints JSON.
+"""A task that sends a mail, and the check of its connection, with only the released package installed. Prints JSON.
 
-Run by another Python than that of the tests, so that it may import neither them nor what they need.
+Run by another Python than that of the tests, so it may import neither them nor what they need.
 """
 
 from __future__ import annotations

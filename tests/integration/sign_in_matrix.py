@@ -1,4 +1,4 @@
-"""Every way of signing in to the real servers, as data: server, mechanism, TLS, credential, and who is let in.
+"""Every way to sign in to the real servers, as data: server, mechanism, TLS, credential, and the expected user.
 
 The tests run every cell; `make matrix` has them write the table into the documents.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/servers.md"
-BEGIN = "<!-- sign-in table: every cell is a test that ran; `make matrix` runs them and writes it anew -->\n"
+BEGIN = "<!-- sign-in table: every cell is a test that ran; `make matrix` runs them and updates it -->\n"
 END = "<!-- end of the sign-in table -->\n"
 
 TLS = {"starttls": "STARTTLS", "implicit": "implicit", "none": "none"}
-# What a person calls each credential, and whether Kerberos or NTLM takes it.
+# The title of each credential, and whether it is for Kerberos or NTLM.
 KERBEROS = {
     "password": "`alice@corp.example` and password",
     "netbios": r"`CORP\alice` and password",
@@ -30,14 +30,14 @@ IDENTITY = {"keytab": "svc-etl@CORP.EXAMPLE", "own keytab": "svc-etl@CORP.EXAMPL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One way in.
+    """A way to sign in.
 
     Args:
         server: which of the servers.
         port: the attribute that has its port.
-        ssl_mode: as the connection's.
-        mechanism: what the server is expected to be asked for.
-        protocol: what the connection asks for.
+        ssl_mode: of the connection.
+        mechanism: that is expected to be used.
+        protocol: the connection's `windows_protocol`.
         credential: a key of `KERBEROS` or `NTLM`.
     """
 
@@ -70,7 +70,7 @@ _SERVERS = {
 
 
 def cells() -> list[Cell]:
-    """All of them."""
+    """Return all of them."""
     return [
         Cell(server=server, port=port, ssl_mode=ssl_mode, mechanism=mechanism, protocol=protocol, credential=credential)
         for server, (ports, mechanisms) in _SERVERS.items()
@@ -81,7 +81,7 @@ def cells() -> list[Cell]:
 
 
 def table(passed: dict[Cell, str]) -> str:
-    """The table of what ran: a row for server, mechanism and TLS, a column for each credential; who was recorded."""
+    """Return the table of the cells that ran: a row for server, mechanism and TLS, a column for each credential."""
     names = {**NTLM, **KERBEROS}
     rows: dict[tuple[str, str], dict[str, set[str]]] = {}
     modes: dict[tuple[str, str], list[str]] = {}
@@ -90,9 +90,9 @@ def table(passed: dict[Cell, str]) -> str:
         place = (cell.server, cell.mechanism + inside)
         if TLS[cell.ssl_mode] not in modes.setdefault(place, []):
             modes[place].append(TLS[cell.ssl_mode])
-        # Password and NetBIOS name are one column; NTLM knows no realm.
+        # Password and NetBIOS name are one column; NTLM has no realms.
         column = "netbios" if cell.protocol == "ntlm" and cell.credential == "password" else cell.credential
-        account = re.sub(r"^CORP[\\?]", "", identity.partition("@")[0])  # Postfix writes a backslash as it can
+        account = re.sub(r"^CORP[\\?]", "", identity.partition("@")[0])  # Postfix replaces a backslash
         rows.setdefault(place, {}).setdefault(column, set()).add(account)
     columns = [*KERBEROS, "own file"]
     lines = [
@@ -106,7 +106,7 @@ def table(passed: dict[Cell, str]) -> str:
 
 
 def write(passed: dict[Cell, str]) -> None:
-    """Put the table into its page."""
+    """Write the table into its page."""
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
     PAGE.write_text(f"{before}{BEGIN}\n{table(passed)}\n{END}{after}", encoding="utf-8")

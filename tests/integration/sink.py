@@ -1,4 +1,4 @@
-"""Postfix' smtp-sink, which throws every mail away, and goes wrong where it is told to."""
+"""Postfix' smtp-sink, which discards every mail, and fails as its options say."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sink:
     """The sink as a context manager.
 
     Args:
-        options: of smtp-sink(1): `-f`, `-r`, `-q` and `-Q` take the commands that go wrong.
+        options: of smtp-sink(1): `-f`, `-r`, `-q` and `-Q` have the commands that fail.
     """
 
     def __init__(self, *options: str) -> None:
@@ -51,14 +51,14 @@ class Sink:
         self.stop()
 
     def stop(self) -> None:
-        """End it, this one only."""
+        """End it."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(START_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _wait(self) -> None:
-        """By the system's table: a connection would be one of those that go wrong."""
+        """Wait for it by the system's table of sockets: a connection would be one of those that fail."""
         assert self._process is not None
         wanted = f"{socket.inet_aton(LOOPBACK)[::-1].hex().upper()}:{self.port:04X}"
         deadline = time.monotonic() + START_SECONDS

@@ -1,4 +1,4 @@
-"""A login by pyspnego in as few lines as it takes, to try the servers with. None of the package's own code is in it."""
+"""A login by pyspnego in as few lines as possible, for testing the servers. Without any code of the package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAGS = ContextReq.mutual_auth | ContextReq.integrity | ContextReq.confidentiali
 
 
 class Client:
-    """A connection on which TLS is up, unless `ssl_mode` is `none`, and the servers' extensions are known."""
+    """A connection with TLS, unless `ssl_mode` is `none`, after EHLO."""
 
     def __init__(self, port: int, ca_certificate: str, *, ssl_mode: str = "starttls", max_tls: str = "TLSv1_3") -> None:
         context = ssl.create_default_context(cadata=ca_certificate)
@@ -39,7 +39,7 @@ class Client:
         self.smtp.close()
 
     def bindings(self, kind: str = "tls-server-end-point") -> bytes:
-        """The right bindings of this connection; the certificate is signed with SHA-256."""
+        """Return the right bindings of this connection; the certificate is signed with SHA-256."""
         channel: ssl.SSLSocket = self.smtp.sock  # type: ignore[assignment]
         if kind == "tls-unique":
             return b"tls-unique:" + (channel.get_channel_binding("tls-unique") or b"")
@@ -56,7 +56,7 @@ class Client:
         service: str = "smtp",
         flags: ContextReq = FLAGS,
     ) -> str:
-        """AUTH to its end; the last reply."""
+        """Run AUTH to its end; return the last reply."""
         context = spnego.client(
             credential,
             hostname=host,
@@ -74,12 +74,12 @@ class Client:
         return f"{code} {text.decode()}"
 
     def send(self, subject: str) -> None:
-        """A mail from this connection."""
+        """Send a mail over this connection."""
         self.smtp.sendmail("etl@corp.example", "ops@corp.example", f"Subject: {subject}\r\n\r\nHello\r\n")
 
 
 def answer(context: spnego.ContextProxy, token: bytes) -> bytes:
-    """What to say to a 334: the next token, an empty line, or the choice of no security layer (RFC 4752 3.1)."""
+    """Return the reply to a 334: the next token, an empty line, or the choice of no security layer (RFC 4752 3.1)."""
     if not context.complete:
         return context.step(token) or b""
     if not token:

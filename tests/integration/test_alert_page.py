@@ -1,4 +1,4 @@
-"""The default alert in a browser: it fits a wide window and a phone, in light and in dark, and asks no other host."""
+"""The default alert in a browser: it fits a wide window and a phone, in light and dark mode, without remote content."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_smtpcm.notifications.event import event_of
-from airflow_provider_smtpcm.notifications.page import page_of
+from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.page import render_page
 from tests.integration.system_packages import skip_for_want_of
 from tests.notifications.shapes import BASE, SHAPES, task_failed
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 PICTURE = Path(__file__).parents[2] / "docs/images/failure-alert.png"
-# A DAG on somebody's worker, as it fails there.
+# A DAG on a company's worker, as it fails there.
 DAG_FILE = "/opt/airflow/dags/warehouse_load.py"
 DAG_CODE = """\
 class LoadError(Exception): ...
@@ -38,7 +38,7 @@ def copy(table, since):
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    """An empty page of a browser that notes what it asks for."""
+    """An empty page of a browser that records its requests."""
     if shutil.which("chromium") is None:
         skip_for_want_of("chromium")
     from playwright.sync_api import sync_playwright
@@ -55,37 +55,37 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture(autouse=True)
 def airflow_at_corp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The web address that links begin with."""
+    """Set the web address that links begin with."""
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", BASE)
 
 
 def failure() -> str:
-    """The page of a failed load, whose traceback is of a DAG and not of this test."""
+    """Return the page of a failed load, with the traceback of a DAG instead of the test's."""
     linecache.cache[DAG_FILE] = (len(DAG_CODE), None, DAG_CODE.splitlines(keepends=True), DAG_FILE)
     names: dict[str, object] = {"__name__": "warehouse_load"}
     exec(compile(DAG_CODE, DAG_FILE, "exec"), names)  # noqa: S102 - our own
     with pytest.raises(Exception, match="is locked") as caught:
         names["load_orders"]("dbo.Orders")  # type: ignore[operator]
     own_frames = caught.value.__traceback__ and caught.value.__traceback__.tb_next
-    return page_of(event_of(task_failed(caught.value.with_traceback(own_frames)))).html
+    return render_page(read_event(task_failed(caught.value.with_traceback(own_frames)))).html
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 760])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_page_fits_its_window_and_can_be_read(page: Page, shape: str, width: int, scheme: str) -> None:
-    """Nothing sticks out, every text stands out from what is behind it, and no other host is asked."""
+    """Nothing overflows, every text has enough contrast, and no other host is contacted."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.set_viewport_size({"width": width, "height": 600})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    page.set_content(page_of(event_of(SHAPES[shape]), ["a-word-without-any-blank-" * 20]).html)
+    page.set_content(render_page(read_event(SHAPES[shape]), ["a-word-without-any-blank-" * 20]).html)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(WEAKEST_CONTRAST) >= 4.5  # WCAG 2 AA
     assert asked == []
 
 
-# The least contrast (WCAG 2, 1.4.3) between a text and the nearest colour behind it.
+# The lowest contrast (WCAG 2, 1.4.3) between a text and the nearest color behind it.
 WEAKEST_CONTRAST = """() => {
   const channels = color => color.match(/[\\d.]+/g).map(Number)
   const luminance = color => channels(color).slice(0, 3)
@@ -108,7 +108,7 @@ WEAKEST_CONTRAST = """() => {
 if os.environ.get("SCREENSHOTS"):
 
     def test_the_documents_picture_of_a_failure(page: Page) -> None:
-        """`make screenshots` writes it; it shows a company's DAG, not ours."""
+        """`make screenshots` writes it; it shows a company's DAG."""
         page.set_viewport_size({"width": 700, "height": 600})
         page.emulate_media(color_scheme="light")
         page.set_content(failure())

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DAGS = Path(__file__).parent / "alert_dags"
 LOGIN = r"CORP\alice"
-# A task is given up when it was silent for so long.
+# Seconds without a heartbeat until a task is considered dead.
 CONFIG = {
     "core.parallelism": "6",
     "scheduler.task_instance_heartbeat_timeout": "8",
@@ -39,14 +39,14 @@ class Stack(AirflowStack):
     """With a triggerer, which Deadline Alerts need."""
 
     def start(self) -> None:
-        """Start all four."""
+        """Start all four components."""
         super().start()
         self._launch("triggerer", "--skip-serve-logs")
 
 
 @dataclass(slots=True)
 class Alerts:
-    """What came of all the runs: the mails by mailbox, and the state of each run."""
+    """The results of all runs: the mails by mailbox, and the state of each run."""
 
     url: str
     mails: dict[str, list[ReceivedMail]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Alerts:
     logs: str = ""
 
     def of(self, mailbox: str) -> ReceivedMail:
-        """The mail of a mailbox, of which there are two only where Airflow told twice of one event."""
+        """Return the mail of a mailbox, which may have two only if Airflow reported one event twice."""
         found = self.mails.get(mailbox, [])
         assert found, f"No mail for {mailbox}; there are {sorted(self.mails)}.\n{self.logs}"
         assert len({mail.message["Message-ID"] for mail in found}) == 1
@@ -62,7 +62,7 @@ class Alerts:
 
 
 def bodies(mail: ReceivedMail) -> tuple[str, str]:
-    """Text and HTML."""
+    """Return text and HTML."""
     parts = [mail.message.get_body((kind,)) for kind in ("plain", "html")]
     text, html = ("" if part is None else part.get_content() for part in parts)
     return text, html
@@ -70,7 +70,7 @@ def bodies(mail: ReceivedMail) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def alerts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
-    """Every DAG has run, and every mail has come, or did not within the time."""
+    """Run every DAG, and wait for every mail."""
     pids = tmp_path_factory.mktemp("killed") / "pids"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -100,7 +100,7 @@ def alerts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
 
 
 def kill(pids: Path) -> None:
-    """The task and the worker that looks after it, as the end of a machine does."""
+    """Kill the task and the worker that supervises it, as a power failure does."""
     deadline = time.monotonic() + PATIENCE
     while not (pids.exists() and len(pids.read_text().split()) == 2):
         assert time.monotonic() < deadline, "The task that is to be killed has not begun."
@@ -110,7 +110,7 @@ def kill(pids: Path) -> None:
 
 
 def wait_for(relay: Relay) -> list[ReceivedMail]:
-    """All mails, once each mailbox has one."""
+    """Wait until each mailbox has a mail, and return all mails."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         have = {mail.recipients[0].partition("@")[0] for mail in relay.messages}
@@ -150,12 +150,12 @@ def test_each_alert_arrives_signed_in_and_from_the_connection_s_address(alerts: 
     ],
 )
 def test_its_subject_says_what_happened(alerts: Alerts, mailbox: str, subject: str) -> None:
-    """As the facts of each process have it."""
+    """By what each process's context has."""
     assert re.match(rf"\[Airflow\] {subject}", alerts.of(mailbox).message["Subject"])
 
 
-def test_the_failure_tells_why_and_that_its_own_template_is_broken(alerts: Alerts) -> None:
-    """With the line of the DAG that raised, and never as markup."""
+def test_the_failure_has_its_reason_and_a_notice_of_its_broken_template(alerts: Alerts) -> None:
+    """With the line of the DAG that raised, and not as markup."""
     text, html = bodies(alerts.of("failure"))
     assert "NOTE: The notifier's 'html' could not be rendered (UndefinedError: 'no' is undefined)" in text
     assert 'raise RuntimeError(f"{table} is locked by <spid 4711>' in text
@@ -172,22 +172,22 @@ def test_the_failure_tells_why_and_that_its_own_template_is_broken(alerts: Alert
         ("deadline", "/dags/late/runs/{run}"),
     ],
 )
-def test_its_link_leads_to_the_log_or_to_the_run(alerts: Alerts, mailbox: str, page: str) -> None:
-    """On this Airflow's own address."""
+def test_its_link_is_that_of_the_log_or_of_the_run(alerts: Alerts, mailbox: str, page: str) -> None:
+    """At this Airflow's own address."""
     _, html = bodies(alerts.of(mailbox))
     found = re.search(rf'href="{re.escape(alerts.url)}(/[^"]*)"', html)
     assert found is not None
     assert re.fullmatch(re.escape(page).replace(r"\{run\}", r"manual__[^/]*"), found[1].replace("&amp;", "&"))
 
 
-def test_no_alert_changes_what_became_of_a_run(alerts: Alerts) -> None:
-    """Though one server is down, one connection does not exist, and one template is broken."""
+def test_no_alert_changes_the_state_of_a_run(alerts: Alerts) -> None:
+    """Although a server is down, a connection does not exist, and a template is broken."""
     assert alerts.states == {"killed": "failed", "failing": "failed", "succeeding": "success", "late": "success"}
     assert "nobody" not in alerts.mails
 
 
-def test_what_was_not_sent_stands_in_the_task_s_log_with_its_remedy(alerts: Alerts) -> None:
-    """Where one looks first."""
+def test_an_alert_that_was_not_sent_is_in_the_task_s_log_with_its_remedy(alerts: Alerts) -> None:
+    """Where a user looks first."""
     assert "fine, try 1: success" in alerts.logs
-    assert "The alert did not reach everybody (not_sent): Cannot connect" in alerts.logs
+    assert "The alert did not reach every recipient (not_sent): Cannot connect" in alerts.logs
     assert "Connection 'no_such_connection' cannot be used" in alerts.logs

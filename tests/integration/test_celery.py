@@ -1,8 +1,8 @@
-"""More than one worker: a pool that holds on all of them, mapped mails on both, and one that is killed on the way.
+"""More than one worker: a pool that limits all of them, mapped mails on both, and one worker that is killed.
 
-The worker dies as a machine that loses its power: in the middle of a merge, and of mapped mails. Another merge stands
-still for a while, as on a machine that is suspended, and goes on when it has long been taken for dead. Airflow finds
-out by the heartbeats that stay away, and tries again on the worker that is left. What was sent is the servers' record.
+The worker is killed as by a power failure, in the middle of a merge and of mapped mails. Another merge is stopped for a
+while, as on a suspended machine, and goes on long after it is considered dead. Airflow notices by the missing
+heartbeats, and retries on the other worker. What was sent is read from the servers' records.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RUN_SECONDS = 300
 IMPATIENT = {
     "scheduler.task_instance_heartbeat_timeout": "20",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "3",
-    # What the dead worker had fetched, and not begun.
+    # Tasks that the dead worker had fetched, and not started.
     "scheduler.task_queued_timeout": "30",
     "scheduler.task_queued_timeout_check_interval": "5",
     "scheduler.num_stuck_in_queued_retries": "100",  # one that waits for a slot is no fault
@@ -53,7 +53,7 @@ IMPATIENT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aftermath:
-    """What there is to see when all is over.
+    """What can be observed at the end.
 
     Args:
         states: of the runs, by DAG.
@@ -73,13 +73,13 @@ class Aftermath:
 
 
 def connection(server: Server) -> dict[str, Any]:
-    """As `airflow connections import` takes it."""
+    """Return the connection as `airflow connections import` reads it."""
     return {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": json.dumps({"ssl_mode": "none"})}
 
 
 @pytest.fixture(scope="module")
 def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
-    """One Airflow, one dead worker, for all tests of this file."""
+    """One Airflow and one dead worker for all tests of this file."""
     if missing := CeleryStack.missing():
         skip_for_want_of(missing)
     folder, dags_folder = tmp_path_factory.mktemp("celery"), tmp_path_factory.mktemp("dags")
@@ -117,7 +117,7 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         airflow.wait_for(lambda: len(mapped.stored) > MAILS // 3, RUN_SECONDS, "a third of the mapped mails")
         runs["killed"] = airflow.trigger("killed")
         airflow.wait_for(lambda: len(airflow.workers) == 1, RUN_SECONDS, "the death of a worker")
-        runs["paused"] = airflow.trigger("paused")  # on the one that is left
+        runs["paused"] = airflow.trigger("paused")  # on the other worker
         states |= {dag_id: airflow.wait_for_run(dag_id, run, timeout=RUN_SECONDS) for dag_id, run in runs.items()}
         paused.wake_up()
 
@@ -135,27 +135,27 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
 
 
 def longest(dsn: str) -> tuple[int, int]:
-    """The longest key, and the longest value, that PostgreSQL keeps of any task."""
+    """Return the lengths of the longest key and the longest value that PostgreSQL has of any task."""
     with closing(psycopg2.connect(dsn)) as database, database.cursor() as cursor:
         cursor.execute("SELECT max(length(key)), max(length(value)) FROM task_state_store")
         return cursor.fetchone()
 
 
 def test_a_pool_limits_the_sessions_over_all_workers(aftermath: Aftermath) -> None:
-    """The server was held until as many were open as the pool has slots, and then for one more, which never came."""
+    """The server holds its replies until all slots are in use, and then for one session more, which never comes."""
     assert aftermath.states["pool"] == "success"
     assert aftermath.pooled.most == SLOTS
 
 
-def test_both_workers_take_their_share_of_the_mapped_mails(aftermath: Aftermath) -> None:
-    """Each mail says who sent it."""
+def test_both_workers_send_mapped_mails(aftermath: Aftermath) -> None:
+    """Each mail has the name of its worker."""
     senders = Counter(stored.sender.partition("@")[0] for stored in aftermath.mapped.stored)
     log.info("Mapped mails by worker: %s", dict(senders))
     assert set(senders) == set(WORKERS)
 
 
-def test_of_the_mapped_mails_none_is_lost_or_doubled(aftermath: Aftermath) -> None:
-    """One that the dead worker was about to send is reported, and not sent again; all others arrive, once."""
+def test_no_mapped_mail_is_lost_or_duplicated(aftermath: Aftermath) -> None:
+    """One that the dead worker was about to send is reported, and not sent again; all others arrive once."""
     copies = Counter(address for stored in aftermath.mapped.stored for address in stored.recipients)
     states = {task["map_index"]: task["state"] for task in aftermath.tasks}
     in_doubt = [number for number, state in states.items() if state == "failed"]
@@ -172,17 +172,17 @@ def test_of_the_mapped_mails_none_is_lost_or_doubled(aftermath: Aftermath) -> No
     assert lost == []
     assert doubled == []
     assert set(states.values()) <= {"success", "failed"}
-    # No more than the dead worker had in its hands beside the merge.
+    # At most the mails that the dead worker was sending beside the merge.
     assert set(in_doubt) <= set(retried)
     assert 0 < len(in_doubt) < CONCURRENCY
     assert aftermath.logs["mapped"].count("ended without knowing what became of it") == len(in_doubt)
 
 
 @pytest.mark.parametrize("name", ["killed", "paused"])
-def test_of_a_merge_that_goes_on_elsewhere_no_row_is_lost_or_doubled(name: str, aftermath: Aftermath) -> None:
-    """What the first try had open is named, and never more than the window; the second one sends the rest.
+def test_no_row_of_a_retried_merge_is_lost_or_duplicated(name: str, aftermath: Aftermath) -> None:
+    """The rows whose outcome is unknown are listed, at most as many as the window; the second try sends the rest.
 
-    A first try that wakes up finishes what it has handed over, and begins nothing more.
+    A first try that is resumed finishes its committed mails, and starts no others.
     """
     merge, server = aftermath.merges[name]
     rows, lines, copies = range(1, ROWS + 1), merge.report(), server.copies()
@@ -214,7 +214,7 @@ def test_of_a_merge_that_goes_on_elsewhere_no_row_is_lost_or_doubled(name: str, 
 
 
 def test_the_ledger_fits_into_postgresql(aftermath: Aftermath) -> None:
-    """It holds what SQLite does not: a key has 512 characters at the most. Above 65,535 a value would be warned of."""
+    """Unlike SQLite it limits a key to 512 characters; a value above 65,535 would be a warning."""
     key, value = aftermath.longest
     assert 0 < key <= 512
     assert 0 < value < 65535

@@ -1,4 +1,4 @@
-"""A connection manager from a program becomes a connection of Airflow's own, by Airflow's own commands."""
+"""A connection manager becomes a connection in Airflow, by Airflow's own commands."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def airflow(*arguments: str) -> str:
     return run.stdout
 
 
-def test_connections_add_and_import_take_what_to_airflow_gives(airflow_db: None, tmp_path: Path) -> None:
-    """And what Airflow then exports is the same connection manager again."""
+def test_connections_add_and_import_accept_what_to_airflow_returns(airflow_db: None, tmp_path: Path) -> None:
+    """And what Airflow then exports is the same connection manager."""
     added, *imported = MANAGERS
     airflow("connections", "add", added, "--conn-json", json.dumps(MANAGERS[added].to_airflow()))
     file = tmp_path / "connections.json"

@@ -1,4 +1,4 @@
-"""`make demo` and `make ui` as a newcomer runs them: what they print, how they end, and that nothing stays behind."""
+"""`make demo` and `make ui` as a newcomer runs them: what they print, how they end, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Demo:
             )
 
     def said(self) -> str:
-        """All that it printed so far."""
+        """All that it has printed so far."""
         return self._output.read_text(encoding="utf-8")
 
     def living(self) -> list[psutil.Process]:
-        """What it started and still runs, known by where it works or by its environment, which not all keep."""
+        """Its running processes, recognized by their working directory or their environment, which not all keep."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -52,7 +52,7 @@ class Demo:
         return found
 
     def listening(self) -> set[Any]:
-        """The addresses that its processes listen on; one that has just ended listens on none."""
+        """The addresses that its processes listen on."""
         found: set[Any] = set()
         for process in self.living():
             with suppress(psutil.NoSuchProcess):
@@ -61,13 +61,13 @@ class Demo:
         return found
 
     def leftovers(self) -> list[Path | psutil.Process]:
-        """Processes and files that should not be there any more."""
+        """Processes and files that should be gone."""
         return [*self.living(), *(path for path in self._folder.iterdir() if path != self._output)]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
-    """Starts `python -m demo` with these arguments; what a failed test leaves running is asked to end."""
+    """Return a function that starts `python -m demo`; what a failed test leaves running is stopped."""
     with ExitStack() as afterwards:
 
         def run(*arguments: str) -> Demo:
@@ -90,8 +90,8 @@ def test_it_delivers_and_shows_the_mail_and_who_sent_it(start: Callable[..., Dem
     assert demo.leftovers() == []
 
 
-def test_a_failure_ends_it_with_the_tasks_log_and_a_status_that_says_so(start: Callable[..., Demo]) -> None:
-    """Here by a wrong password, which itself is in no line."""
+def test_a_failure_ends_it_with_the_tasks_log_and_status_1(start: Callable[..., Demo]) -> None:
+    """By a wrong password, which is in no line."""
     demo = start("--password", "wrong-Password-1")
 
     assert demo.process.wait(UP_SECONDS) == 1, demo.said()
@@ -101,7 +101,7 @@ def test_a_failure_ends_it_with_the_tasks_log_and_a_status_that_says_so(start: C
 
 
 def test_the_ui_stays_on_loopback_until_ctrl_c_and_then_all_of_it_is_gone(start: Callable[..., Demo]) -> None:
-    """Nobody outside this machine can reach it, and an impatient second Ctrl-C changes nothing."""
+    """It cannot be reached from outside this machine, and a second Ctrl-C changes nothing."""
     demo = start("ui")
     deadline = time.monotonic() + UP_SECONDS
     while "Ctrl-C" not in demo.said():

@@ -1,4 +1,4 @@
-"""From a package to a mail: imported by Airflow's own command line, stored and parsed by Airflow, sent to a server."""
+"""From an SSIS package to a mail: imported by Airflow's command line, stored and parsed by Airflow, sent to a relay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def airflow(tmp_path: Path) -> Run:
-    """Airflow's command line, in an Airflow whose DAGs are those that are imported."""
+    """The command line of an Airflow whose DAGs are the imported ones."""
     home = tmp_path / "home"
     home.mkdir()
     environment = {
@@ -48,13 +48,13 @@ def airflow(tmp_path: Path) -> Run:
 
 
 def listed(said: str) -> list[dict[str, Any]]:
-    """The last line; Airflow may say above it what it misses."""
+    """Return the last line of the output; Airflow may print warnings above it."""
     found: list[dict[str, Any]] = json.loads(said.strip().splitlines()[-1])
     return found
 
 
-def test_a_company_s_packages_become_dags_that_airflow_takes(airflow: Run, tmp_path: Path) -> None:
-    """And connections; what is left to decide is in the report, not in an error of the import."""
+def test_a_company_s_packages_become_dags_that_airflow_parses(airflow: Run, tmp_path: Path) -> None:
+    """And connections; what has to be decided is in the report, not in an error of the import."""
     tree = make_tree(tmp_path / "packages", 40, with_mail=0.5)
     summary = json.loads(
         airflow(*OURS, "import-ssis", str(tree.folder), "--out", str(tmp_path / "out"), "--json", expected=3)
@@ -71,7 +71,7 @@ def test_a_company_s_packages_become_dags_that_airflow_takes(airflow: Run, tmp_p
 
 
 def test_the_package_of_the_page_sends_its_mail(airflow: Run, tmp_path: Path) -> None:
-    """To a server that demands Windows Authentication, as the package has it ticked."""
+    """To a server that requires Windows Authentication, as the package says."""
     [package] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
     (tmp_path / "load.dtsx").write_text(package, encoding="utf-8")
     for name in ("rows.csv", "errors.log"):

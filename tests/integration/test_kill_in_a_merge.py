@@ -1,7 +1,7 @@
-"""`kill -9` of the task's process, under Airflow's own scheduler, in the middle of a merge; Airflow tries again.
+"""`kill -9` of the task's process, under Airflow's own scheduler, in the middle of a merge; Airflow retries it.
 
-Each row arrives once. Of what was open when the process died nobody knows what became: the report says so, row by row,
-and there are never more of these than the ledger's window.
+Each row arrives once. The outcome of the mails that were being sent when the process died is unknown: the report lists
+these rows, and there are never more than the ledger's window.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONNECTIONS = 2
 
 
 def merges(folder: Path) -> tuple[KilledMerge, ...]:
-    """One with the window that nobody chose, one with the smallest; each is killed twice, whenever it happens to be."""
+    """One with the default window, one with the smallest; each is killed twice, at arbitrary moments."""
     chance = random.Random(SEED)  # noqa: S311 - no secret
     return (
         KilledMerge(
@@ -54,15 +54,15 @@ def merges(folder: Path) -> tuple[KilledMerge, ...]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
-    """All of them, side by side under one Airflow."""
+    """Run all of them at the same time in one Airflow."""
     folder = tmp_path_factory.mktemp("merges")
     with under_way(merges(folder), folder) as runs:
         yield runs
 
 
 @pytest.mark.parametrize("name", ["window_of_its_own", "window_of_one"])
-def test_each_row_arrives_once_and_what_is_in_doubt_is_named(name: str, runs: dict[str, Run]) -> None:
-    """No row twice, none missing without a word, never more in doubt than the window, and the task says how it was."""
+def test_each_row_arrives_once_and_unknown_outcomes_are_listed(name: str, runs: dict[str, Run]) -> None:
+    """No row twice, none missing without a report, at most a window of unknown ones; and the task logs the counts."""
     run = runs[name]
     merge, rows = run.merge, range(1, run.merge.rows + 1)
     told = f"TORTURE_SEED={SEED}, killed at messages {merge.moments}"
@@ -100,7 +100,7 @@ def test_each_row_arrives_once_and_what_is_in_doubt_is_named(name: str, runs: di
         assert len(flagged) == len(set(flagged)), told
     assert [line for line in lines if line["try_number"] == 1 and line["outcome"] != "accepted"] == [], told
     assert all(line["message_id"] == message_ids[line["row"]] for line in lines if line["outcome"] == "accepted"), told
-    # It cannot end well, since somebody has to look after these rows; it is not tried again, since that would not help.
+    # It ends as failed and is not retried: a person has to check these rows.
     assert state == "failed", f"{told}\n{task_log}"
     assert f"{merge.rows} rows ({merge.rows - len(in_doubt)} accepted, {len(in_doubt)} unknown)" in task_log, (
         f"{told}\n{task_log}"

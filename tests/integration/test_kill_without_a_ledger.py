@@ -1,7 +1,7 @@
 """`kill -9` of the task's process in the middle of a merge, on Airflow 3.1 and 3.2, where nothing outlives a try.
 
-So the task is not to be tried again (`retries=0`): it ends as failed, no row arrives twice, and the report names those
-that were accepted. Which are left is for a person to see.
+So the task must not be retried (`retries=0`): it ends as failed, no row arrives twice, and the report lists the
+accepted rows. A person has to find the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROWS, CONNECTIONS = 5000, 2
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """It is killed once, whenever that happens to be."""
+    """It is killed once, at an arbitrary moment."""
     folder = tmp_path_factory.mktemp("merge")
     merge = KilledMerge(
         name="killed",
@@ -42,8 +42,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         yield runs[merge.name]
 
 
-def test_no_row_arrives_twice_and_the_report_names_those_that_were_accepted(run: Run) -> None:
-    """Only those on their way when it died are in no line, and never more of them than a ledger's window has."""
+def test_no_row_arrives_twice_and_the_report_lists_the_accepted_rows(run: Run) -> None:
+    """Only rows that were being sent when it died are not in it, at most as many as a ledger's window."""
     told = f"TORTURE_SEED={SEED}, killed at message {run.merge.moments}"
     state, task_log = run.end()
     lines, copies, message_ids = run.merge.report(), run.server.copies(), run.server.message_ids()

@@ -1,4 +1,4 @@
-"""A DAG delivers through a real Postfix that demands Windows Authentication (NTLM), over each way to TLS."""
+"""A DAG sends through a real Postfix that requires Windows Authentication (NTLM), with each TLS mode."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# How the third NTLM message begins in base64 (MS-NLMP 2.2.1.3): whoever reads it can try passwords against it.
+# The start of the third NTLM message in base64 (MS-NLMP 2.2.1.3): passwords can be guessed from it off-line.
 NTLM_AUTHENTICATE = "TlRMTVNTUAAD"
 SUBJECT = "Ladelauf für Süd abgeschlossen"
 
 
 def windows_connection(server: Postfix, **changes: Any) -> dict[str, Any]:
-    """The connection of a person who uses this server, in Airflow's JSON form."""
+    """Return the connection to this server, in Airflow's JSON form."""
     extra = {"auth_mode": "windows", "ssl_mode": "starttls", "ca_certificate": server.ca_certificate}
     extra |= changes.pop("extra", {})
     return {
@@ -39,7 +39,7 @@ def windows_connection(server: Postfix, **changes: Any) -> dict[str, Any]:
 def send(
     run_dag: Callable[[DAG], DagRun], set_connection: Callable[[str, Mapping[str, Any]], None]
 ) -> Callable[[Mapping[str, Any]], DagRun]:
-    """Runs a DAG of one SendMailOperator with the given connection."""
+    """Return a function that runs a DAG of one SendMailOperator with the given connection."""
 
     def run(connection: Mapping[str, Any]) -> DagRun:
         from airflow.sdk import DAG
@@ -65,7 +65,7 @@ def send(
 def test_windows_authentication_delivers_and_the_stored_message_names_the_sender(
     ssl_mode: str, postfix: Postfix, send: Callable[[Mapping[str, Any]], DagRun]
 ) -> None:
-    """NTLM inside TLS, whichever way TLS begins."""
+    """NTLM inside TLS, however TLS starts."""
     port = getattr(postfix, f"{ssl_mode}_port")
 
     run = send(windows_connection(postfix, port=port, extra={"ssl_mode": ssl_mode}))
@@ -79,7 +79,7 @@ def test_windows_authentication_delivers_and_the_stored_message_names_the_sender
 
 
 @pytest.mark.parametrize("login", ["alice", r"CORP.EXAMPLE\alice", "alice@corp.example"])
-def test_a_login_may_be_written_in_each_of_windows_ways(
+def test_a_login_may_have_each_form_of_windows(
     login: str, postfix: Postfix, send: Callable[[Mapping[str, Any]], DagRun]
 ) -> None:
     r"""The name alone, DOMAIN\name, or name@domain."""
@@ -90,8 +90,8 @@ def test_a_login_may_be_written_in_each_of_windows_ways(
     assert "(Authenticated sender: alice@corp.example)" in message["Received"]
 
 
-def test_the_xcom_is_the_servers_answer(postfix: Postfix, send: Callable[[Mapping[str, Any]], DagRun]) -> None:
-    """Accepted, by whom, and Postfix's queue id in its reply."""
+def test_the_xcom_has_the_server_s_reply(postfix: Postfix, send: Callable[[Mapping[str, Any]], DagRun]) -> None:
+    """With Postfix's queue id."""
     run = send(windows_connection(postfix))
 
     delivery = run.get_task_instance("send").xcom_pull(task_ids="send")
@@ -111,7 +111,7 @@ def test_a_refused_login_fails_in_one_clear_error(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """It gives the server's own words, and the password is in no log."""
+    """It has the server's own words, and the password is in no log."""
     with caplog.at_level(logging.DEBUG):
         run = send(windows_connection(postfix, login=login, password=password))
 
@@ -134,10 +134,8 @@ def test_a_server_without_a_windows_mechanism_is_an_error_that_names_what_it_off
     assert "sasl_method" not in postfix.log().rpartition("connect from")[2]
 
 
-def test_an_anonymous_relay_takes_the_mail_as_it_comes(
-    postfix: Postfix, send: Callable[[Mapping[str, Any]], DagRun]
-) -> None:
-    """No login, and the stored message names nobody."""
+def test_an_anonymous_relay_accepts_the_mail(postfix: Postfix, send: Callable[[Mapping[str, Any]], DagRun]) -> None:
+    """Without a login, and the stored message has no authenticated user."""
     run = send(
         {
             "conn_type": "smtpcm",

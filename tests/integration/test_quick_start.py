@@ -1,7 +1,7 @@
-"""The quick start is walked as it stands: its commands in its terminals, its files in its folder, up to the alert.
+"""The quick start, followed literally: its commands in its terminals, its files in its folder, up to the alert.
 
-What is not as on a reader's machine: pip takes this package from a wheel of this tree, and finds all that the package
-needs already there; and Airflow listens on free ports.
+Unlike on a reader's machine, pip installs this package from a wheel of this tree, and finds its dependencies already
+installed; and Airflow listens on free ports.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PAGE = DOCS / "quick-start.md"
 ROOT = DOCS.parent
-PATIENCE = 240  # seconds for any one step; none takes a tenth of it
+PATIENCE = 240  # seconds for a step, of which none takes a tenth
 OURS = ("airflow_provider_smtpcm", "_airflow_provider_smtpcm", "_editable_impl", "__editable__")
 
 
 class Terminal:
-    """A shell in which one command after the other is typed.
+    """A shell in which commands are typed.
 
     Args:
-        folder: where it is opened.
+        folder: its working directory.
         environment: of the shell.
-        screen: the file with what it shows.
+        screen: the file with its output.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], screen: Path) -> None:
@@ -58,17 +58,17 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """All that stands on the screen."""
+        """Everything on the screen."""
         return self._screen.read_text(encoding="utf-8", errors="replace")
 
     def type(self, command: str) -> None:
-        """Press Enter behind it, and do not wait."""
+        """Type a command and Enter, and do not wait."""
         assert self._shell.stdin is not None
         self._shell.stdin.write(f"{command}\n")
         self._shell.stdin.flush()
 
     def run(self, command: str) -> str:
-        """Wait for its end; what it showed. A command that fails ends the walk."""
+        """Type a command, wait for its end, and return its output; fail if it fails."""
         self._typed += 1
         before, mark = len(self.shown), f"[[{self._typed} ended with "
         self.type(f"{command}\necho '{mark}'$?']]'")
@@ -78,14 +78,14 @@ class Terminal:
         return said
 
     def wait_for(self, seen: Callable[[], object], what: str) -> None:
-        """Look at the screen until it is there."""
+        """Wait until this is on the screen."""
         deadline = time.monotonic() + PATIENCE
         while not seen():
             assert time.monotonic() < deadline, f"Waited in vain for {what}:\n{self.shown[-3000:]}"
             time.sleep(0.2)
 
     def close(self) -> None:
-        """Ctrl-C, and the end of all that was started in it."""
+        """Press Ctrl-C, and end all that was started in it."""
         members = processes_in({self._shell.pid})
         os.killpg(self._shell.pid, signal.SIGINT)
         deadline = time.monotonic() + 30
@@ -108,7 +108,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path, wheels: Path) -> dict[str, str]:
-    """Of a person who has no Airflow yet."""
+    """The environment of a user without an Airflow."""
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "python3").symlink_to(sys.executable)
@@ -132,7 +132,7 @@ def environment(tmp_path: Path, wheels: Path) -> dict[str, str]:
 
 
 def lend_packages(venv: Path) -> None:
-    """What pip would fetch besides this package is in the new environment already; `airflow`, too."""
+    """Add what pip would install besides this package, and `airflow`, to the new environment."""
     here = Path(sysconfig.get_path("purelib"))
     lent = venv / "lent"
     lent.mkdir()
@@ -147,7 +147,7 @@ def lend_packages(venv: Path) -> None:
 
 
 class Walk:
-    """The reader: who types what, where.
+    """A reader who follows the page.
 
     Args:
         folder: the empty folder.
@@ -158,7 +158,7 @@ class Walk:
         self._terminals = terminals
 
     def follow(self, block: Block) -> None:
-        """Do what a block of the page is there for."""
+        """Do what a block of the page is for."""
         if block.language == "python":
             (self._folder / block.title).write_text(block.code, encoding="utf-8")
         elif block.language == "text":
@@ -210,7 +210,7 @@ def walk(tmp_path: Path, environment: dict[str, str]) -> Iterator[Walk]:
 if ON_THE_NEWEST_AIRFLOW:
 
     def test_from_an_empty_folder_to_the_alert_of_a_failed_dag(walk: Walk) -> None:
-        """Block by block; the last one is the alert, which came through Windows Authentication."""
+        """Block by block; the last one is the alert, which was sent with Windows Authentication."""
         blocks = list(blocks_of(PAGE))
         for block in blocks:
             walk.follow(block)

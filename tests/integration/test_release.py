@@ -1,4 +1,4 @@
-"""What `make dist` builds: complete, nothing stray, the same every time, at work where its floor alone is installed."""
+"""What `make dist` builds: complete, without stray files, reproducible, and usable with the oldest dependencies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 #: The oldest of all that is declared; and the oldest Airflow that this Python can have, where that is a newer one.
 FLOOR = ROOT / ("requirements/floor.lock" if sys.version_info < (3, 14) else "requirements/airflow-3.2.2.lock")
 PACKAGE = "airflow_provider_smtpcm"
-#: What lies about in a folder that somebody worked in, and is not for others.
+#: Files of a working folder that must not be in a release.
 STRAY = (
     ".env",
     ".venv/bin/python",
@@ -36,7 +36,7 @@ STRAY = (
     "site/index.html",
     "tests/__pycache__/conftest.cpython-311.pyc",
 )
-#: Octets. It is code; what makes it larger should not be in it.
+#: In octets.
 LARGEST_WHEEL = 520_000
 #: The embedded relay and its fixtures, which the extra `testing` is for.
 NEEDS_THE_EXTRA = {"aiosmtpd", "pytest"}
@@ -62,24 +62,24 @@ class Release:
     sources: set[str]
 
     def in_wheel(self) -> set[str]:
-        """The files in the wheel."""
+        """Return the files in the wheel."""
         with zipfile.ZipFile(self.wheel) as wheel:
             return set(wheel.namelist())
 
     def in_sdist(self) -> set[str]:
-        """The files in the sdist, without the folder around them."""
+        """Return the files in the sdist, without their top folder."""
         with tarfile.open(self.sdist) as sdist:
             return {member.name.partition("/")[2] for member in sdist if member.isfile()}
 
     def metadata(self) -> str:
-        """What the index shows."""
+        """Return the metadata that the index shows."""
         with zipfile.ZipFile(self.wheel) as wheel:
             return wheel.read(f"{PACKAGE}-{__version__}.dist-info/METADATA").decode()
 
 
 def copy_of_the_project(folder: Path) -> set[str]:
-    """Copy the project's files, committed or not, and put beside them what lies about; returns their names."""
-    repository = folder.with_suffix(".git")  # an empty one, to which every file is new: an unpacked sdist has none
+    """Copy the project's files, committed or not, and add stray files; return their names."""
+    repository = folder.with_suffix(".git")  # an empty one: all files are new; an unpacked sdist has none
     subprocess.run(["git", "init", "--quiet", "--bare", repository], check=True)
     listed = subprocess.run(
         ["git", f"--git-dir={repository}", f"--work-tree={ROOT}", "ls-files", "--others", "--exclude-standard", "-z"],
@@ -99,7 +99,7 @@ def copy_of_the_project(folder: Path) -> set[str]:
 
 
 def build(folder: Path, dist: Path) -> tuple[Path, Path]:
-    """Build as `make dist` does; returns the wheel and the sdist."""
+    """Build as `make dist` does; return the wheel and the sdist."""
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, folder],
         env=os.environ | {"SOURCE_DATE_EPOCH": "1700000000"},
@@ -112,7 +112,7 @@ def build(folder: Path, dist: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """A release, built from a folder in which somebody worked."""
+    """A release, built from a folder with stray files."""
     folder = tmp_path_factory.mktemp("release")
     names = copy_of_the_project(folder / "project")
     wheel, sdist = build(folder / "project", folder / "dist")
@@ -120,18 +120,18 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 class Environment:
-    """A Python of its own, in a folder of its own, that knows nothing of the tests'."""
+    """A Python in a folder of its own, separate from that of the tests."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bin = folder / "venv/bin"
         self._constraints = folder / "constraints.txt"
-        # Without the hashes, which pip would then demand of the wheel too.
+        # Without the hashes, which pip would then require for the wheel too.
         self._constraints.write_text("\n".join(re.findall(r"^[a-z0-9].*?(?= \\$|$)", FLOOR.read_text(), re.MULTILINE)))
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
 
     def install(self, what: str) -> None:
-        """Install it and what it declares, each as old as `FLOOR` has it."""
+        """Install something and its dependencies, each as old as in `FLOOR`."""
         pip = ["pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
         done = self.run(*pip, "--constraint", self._constraints, what)
         assert done.returncode == 0, done.stderr
@@ -159,19 +159,19 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def environment(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Nothing but the wheel and the oldest that it says it works with."""
+    """The wheel and the oldest dependencies that it declares, and nothing else."""
     environment = Environment(tmp_path_factory.mktemp("environment"))
     environment.install(str(release.wheel))
     return environment
 
 
 def test_nothing_stray_is_in_the_sdist_and_nothing_is_left_out(release: Release) -> None:
-    """A new file at the top is to be named in pyproject.toml, where the sdist is described."""
+    """A new file at the top has to be added to the sdist's list in pyproject.toml."""
     assert release.in_sdist() == release.sources | {"PKG-INFO"}
 
 
 def test_nothing_is_in_the_wheel_but_the_package(release: Release) -> None:
-    """No tests; the mark of its types, the templates and the licence with it."""
+    """No tests; but py.typed, the templates and the license."""
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     package = {name for name in release.sources if name.startswith(f"{PACKAGE}/")}
     assert f"{PACKAGE}/py.typed" in package
@@ -179,12 +179,12 @@ def test_nothing_is_in_the_wheel_but_the_package(release: Release) -> None:
 
 
 def test_the_wheel_is_small(release: Release) -> None:
-    """Every part of Airflow installs it, and often."""
+    """Every component of Airflow installs it."""
     assert release.wheel.stat().st_size < LARGEST_WHEEL
 
 
-def test_the_index_takes_both_files(release: Release) -> None:
-    """As `make dist` asks twine."""
+def test_the_index_accepts_both_files(release: Release) -> None:
+    """As `make dist` checks with twine."""
     subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", release.wheel, release.sdist],
         capture_output=True,
@@ -193,7 +193,7 @@ def test_the_index_takes_both_files(release: Release) -> None:
 
 
 def test_no_link_of_the_readme_depends_on_the_repository(release: Release) -> None:
-    """On the index there is no file beside it; each leads to this version's tag."""
+    """The index has no other file; each link is to this version's tag."""
     described = release.metadata().partition("\n\n")[2]
     links = re.findall(r"\]\(([^)\s]+)", described)
     assert any(f"/raw/v{__version__}/docs/images/" in link for link in links)
@@ -201,7 +201,7 @@ def test_no_link_of_the_readme_depends_on_the_repository(release: Release) -> No
 
 
 def test_the_same_files_give_the_same_bytes(release: Release, tmp_path: Path) -> None:
-    """Whoever doubts a release builds it again: elsewhere, and under another umask."""
+    """In another folder, and with another umask."""
     copy_of_the_project(tmp_path / "again")
     for path in (tmp_path / "again").rglob("*"):
         path.chmod(0o700 if path.is_dir() or os.access(path, os.X_OK) else 0o600)
@@ -228,7 +228,7 @@ def test_the_sdist_can_run_the_tests(release: Release, tmp_path: Path) -> None:
 
 
 def test_the_relay_without_its_extra_names_the_remedy(environment: Environment) -> None:
-    """And not a traceback."""
+    """Without a traceback."""
     relay = environment.run("python", "-m", PACKAGE, "relay")
     assert relay.returncode != 0
     assert f"pip install '{PACKAGE.replace('_', '-')}[testing]'" in relay.stdout + relay.stderr
@@ -236,7 +236,7 @@ def test_the_relay_without_its_extra_names_the_remedy(environment: Environment) 
 
 
 def test_every_module_imports_with_what_is_declared(environment: Environment) -> None:
-    """Nothing that only a developer has; the relay's server alone waits for its extra."""
+    """Without development dependencies; only the relay's server needs its extra."""
     run = environment.run("python", "-c", IMPORT_ALL)
     assert run.returncode == 0, run.stderr
     missing = json.loads(run.stdout.splitlines()[-1])
@@ -245,8 +245,8 @@ def test_every_module_imports_with_what_is_declared(environment: Environment) ->
 
 
 @pytest.mark.parametrize("dependency", ["apache-airflow", "pyspnego"])
-def test_what_is_imported_has_come_with_a_declared_dependency(environment: Environment, dependency: str) -> None:
-    """The table in docs/contributing.md says with which; what is imported only where it is used is imported here."""
+def test_every_imported_module_is_installed_by_a_declared_dependency(environment: Environment, dependency: str) -> None:
+    """The one in the table of docs/contributing.md; lazy imports are done here."""
     modules = comes_with(dependency)
     brought = environment.run("python", "-I", ROOT / "tests/brought_by.py", dependency)
     assert modules <= set(json.loads(brought.stdout)), brought.stderr
@@ -255,18 +255,18 @@ def test_what_is_imported_has_come_with_a_declared_dependency(environment: Envir
 
 
 def test_airflow_lists_the_provider(environment: Environment) -> None:
-    """By the entry point that the wheel brings."""
+    """By the entry point in the wheel."""
     listed = environment.run("airflow", "providers", "list", "--output", "plain")
     assert re.search(rf"^airflow-provider-smtpcm .* {re.escape(__version__)}\s*$", listed.stdout, re.MULTILINE)
 
 
-def test_the_command_line_is_there(environment: Environment) -> None:
-    """As the README calls it."""
+def test_the_command_line_is_installed(environment: Environment) -> None:
+    """By the name in the README."""
     run = environment.run("python", "-m", PACKAGE, "--help")
     assert (run.returncode, run.stdout.startswith(f"usage: python -m {PACKAGE}")) == (0, True)
 
 
-def test_a_mail_is_sent_by_what_was_installed(environment: Environment, release: Release) -> None:
+def test_the_installed_package_sends_a_mail(environment: Environment, release: Release) -> None:
     """By a DAG, with the oldest Airflow and pyspnego: Windows Authentication after TLS, and the connection's check."""
     environment.install(f"{release.wheel}[testing,fast]")
     run = environment.run("python", "-I", ROOT / "tests/integration/released_dag.py")
@@ -277,7 +277,7 @@ def test_a_mail_is_sent_by_what_was_installed(environment: Environment, release:
     assert told["check"][0] == 0, told["check"][1]
 
 
-def test_what_was_installed_contradicts_nothing(environment: Environment) -> None:
-    """The floors that are declared can be had together."""
+def test_the_declared_minimum_versions_are_compatible(environment: Environment) -> None:
+    """They can be installed together."""
     check = environment.run("pip", "check", "--disable-pip-version-check")
     assert check.returncode == 0, check.stdout

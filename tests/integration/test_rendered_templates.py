@@ -1,4 +1,4 @@
-"""A person looks at *Rendered Templates* in Airflow's real UI, and reads the mail as it was sent."""
+"""*Rendered Templates* in Airflow's real UI shows the mail as it was sent."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def shown(page: Page) -> dict[str, str]:
-    """What stands beside the name of each field, without the numbers of the lines."""
+    """Return the text beside the name of each field, without line numbers."""
     page.locator("tr", has_text="smtpcm_conn_id").wait_for()
     return dict(
         page.locator("tbody tr").evaluate_all(
@@ -85,7 +85,7 @@ def shown(page: Page) -> dict[str, str]:
 
 @pytest.fixture
 def fields(run: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    """The fields of a task."""
+    """Return the fields of a task."""
     from tests.integration.browser import open_page
 
     with open_page(f"{run}/tasks/{request.param}/rendered_templates") as page:
@@ -94,7 +94,7 @@ def fields(run: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]
 
 @pytest.mark.parametrize("fields", ["operator"], indirect=True)
 def test_text_and_html_are_shown_as_their_author_wrote_them(fields: dict[str, str]) -> None:
-    """Line by line, and escaped for the page once, not twice; templates are filled in."""
+    """Line by line, escaped once for the page, with rendered templates."""
     assert fields["text"] == TEXT
     assert fields["html"] == HTML
     assert fields["to"] == "shown@corp.example"
@@ -105,13 +105,13 @@ def test_text_and_html_are_shown_as_their_author_wrote_them(fields: dict[str, st
 
 @pytest.mark.parametrize("fields", ["decorated"], indirect=True)
 def test_what_a_function_returned_is_shown_as_it_was_sent(fields: dict[str, str]) -> None:
-    """Which was known only when the task had run."""
+    """It was not known before the task ran."""
     assert fields["text"] == TEXT
     assert fields["to"] == "jane@corp.example"
 
 
 @pytest.mark.parametrize("fields", ["merge"], indirect=True)
-def test_a_merge_shows_the_templates_that_were_filled_in_for_each_row(fields: dict[str, str]) -> None:
+def test_a_merge_shows_its_templates_over_rows(fields: dict[str, str]) -> None:
     """And its rows."""
     assert fields["html"] == "<p>Dear {{ row.name }},</p>\n<p>Hello.</p>"
     assert fields["to"] == "{{ row.email }}"

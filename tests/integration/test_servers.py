@@ -1,4 +1,4 @@
-"""The servers are what they claim to be, as pyspnego alone sees them, so that another red test is not their fault."""
+"""The test servers behave as they claim, checked by pyspnego alone, so that no failure of another test is theirs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ WAYS = {
 
 
 def credential(realm: KerberosRealm, user: str = "alice", *, windows: bool = False) -> spnego.Password:
-    """The user's name, in Windows' way or Kerberos', and the password."""
+    """Return the user's name, in the form of Windows or Kerberos, and the password."""
     name = rf"{realm.netbios_domain}\{user}" if windows else f"{user}@{realm.realm}"
     return spnego.Password(name, realm.password_of(user))
 
 
 def ticket_error(cred: Any, *, host: str = "localhost", service: str = "smtp") -> tuple[int, float]:
-    """The code of MIT's library for what goes wrong on the way to a ticket, and how long that took."""
+    """Return the code of MIT's library for a failed request of a ticket, and how long that took."""
     began = time.monotonic()
     with pytest.raises((krb5.Krb5Error, SpnegoError)) as caught:
         spnego.client(cred, hostname=host, service=service, protocol="kerberos").step()
@@ -71,7 +71,7 @@ KRB5_KDC_UNREACH = -1765328228
 
 @pytest.mark.parametrize("user", ["alice", "jürgen"])
 def test_a_password_and_a_ccache_lead_to_a_ticket(user: str, kerberos: KerberosRealm) -> None:
-    """Whatever alphabet they are in."""
+    """In any alphabet."""
     for cred in (credential(kerberos, user), spnego.KerberosCCache(kerberos.ccache(user))):
         assert spnego.client(cred, hostname="localhost", service="smtp", protocol="kerberos").step()
 
@@ -79,7 +79,7 @@ def test_a_password_and_a_ccache_lead_to_a_ticket(user: str, kerberos: KerberosR
 def test_a_keytab_leads_to_a_ticket_also_as_the_process_own(
     kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By name, or as the identity of whoever says nothing."""
+    """By name, or as the process's default identity."""
     monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(kerberos.client_keytab))
     monkeypatch.setenv("KRB5CCNAME", "MEMORY:client-keytab")
     keytab = spnego.KerberosKeytab(str(kerberos.client_keytab), kerberos.client_principal)
@@ -88,12 +88,12 @@ def test_a_keytab_leads_to_a_ticket_also_as_the_process_own(
 
 
 def test_a_process_that_was_given_nothing_has_no_identity(kerberos: KerberosRealm) -> None:
-    """The machine's own tickets and keys are out of sight."""
+    """The machine's own tickets and keys are out of reach."""
     with pytest.raises(spnego.exceptions.NoCredentialError):
         spnego.client(None, hostname="localhost", service="smtp", protocol="kerberos").step()
 
 
-def test_each_fault_of_a_person_has_its_code(kerberos: KerberosRealm) -> None:
+def test_each_fault_of_an_account_has_its_code(kerberos: KerberosRealm) -> None:
     """Expired, locked, gone, wrong, unknown."""
     found = {
         user: ticket_error(credential(kerberos, user))[0]
@@ -109,15 +109,15 @@ def test_each_fault_of_a_person_has_its_code(kerberos: KerberosRealm) -> None:
     }
 
 
-def test_one_server_is_known_as_smtpsvc_only(kerberos: KerberosRealm) -> None:
-    """And `smtp/` before its name is unknown to the KDC."""
+def test_one_server_is_registered_as_smtpsvc_only(kerberos: KerberosRealm) -> None:
+    """The KDC does not have `smtp/` with its name."""
     cred, host = credential(kerberos), kerberos.smtpsvc_only_host
     assert ticket_error(cred, host=host)[0] == KDC_ERR_S_PRINCIPAL_UNKNOWN
     assert spnego.client(cred, hostname=host, service="SMTPSVC", protocol="kerberos").step()
 
 
-def test_a_kdc_that_is_stopped_refuses_at_once_and_comes_back(kerberos: KerberosRealm) -> None:
-    """A password and a cache without the service's ticket need it."""
+def test_a_stopped_kdc_refuses_connections_and_can_be_started_again(kerberos: KerberosRealm) -> None:
+    """A password needs it, and a cache without the service's ticket."""
     ccache = spnego.KerberosCCache(kerberos.ccache("alice"))
     with kerberos.kdc_stopped():
         for cred in (credential(kerberos), ccache):
@@ -127,7 +127,7 @@ def test_a_kdc_that_is_stopped_refuses_at_once_and_comes_back(kerberos: Kerberos
     assert spnego.client(ccache, hostname="localhost", service="smtp", protocol="kerberos").step()
 
 
-def test_a_kdc_that_is_silent_takes_connections(kerberos: KerberosRealm) -> None:
+def test_a_silent_kdc_accepts_connections(kerberos: KerberosRealm) -> None:
     """MIT's library gives up after 27 seconds, for which this test does not wait."""
     with kerberos.kdc_silent(), socket.create_connection(("127.0.0.1", kerberos.port), timeout=1) as connection:
         connection.settimeout(0.2)
@@ -137,10 +137,10 @@ def test_a_kdc_that_is_silent_takes_connections(kerberos: KerberosRealm) -> None
     assert spnego.client(credential(kerberos), hostname="localhost", service="smtp", protocol="kerberos").step()
 
 
-def test_a_kdc_of_another_time_refuses_a_ccache_and_a_strict_client(
+def test_a_kdc_with_another_time_refuses_a_ccache_and_a_strict_client(
     kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client with a password sets its own clock by the KDC's, unless it is told not to."""
+    """A client with a password adopts the KDC's time, unless it is configured not to."""
     ccache = spnego.KerberosCCache(kerberos.ccache("alice"))
     with kerberos.kdc_clock_ahead(3600):
         assert ticket_error(ccache)[0] == KRB_AP_ERR_SKEW
@@ -174,10 +174,10 @@ def test_each_port_offers_what_it_says(
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "NTLM"])
-def test_postfix_takes_kerberos_and_ntlm_in_both_mechanisms(
+def test_postfix_accepts_kerberos_and_ntlm_in_both_mechanisms(
     way: str, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
 ) -> None:
-    """And writes down who it was; a backslash it writes as a question mark."""
+    """And records the user; it writes a backslash as a question mark."""
     mechanism, protocol, windows = WAYS[way]
     with Client(gssapi_postfix.starttls_port, gssapi_postfix.ca_certificate) as client:
         assert client.login(mechanism, credential(kerberos, windows=windows), protocol) == ACCEPTED
@@ -188,10 +188,10 @@ def test_postfix_takes_kerberos_and_ntlm_in_both_mechanisms(
 
 
 @pytest.mark.parametrize(("name", "ssl_mode"), [("implicit_port", "implicit"), ("plain_port", "none")])
-def test_postfix_takes_a_ccache_and_a_keytab(
+def test_postfix_accepts_a_ccache_and_a_keytab(
     name: str, ssl_mode: str, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm
 ) -> None:
-    """Over TLS from the first byte, and without TLS."""
+    """With TLS from the first byte, and without TLS."""
     ccache = spnego.KerberosCCache(kerberos.ccache("jürgen"))
     keytab = spnego.KerberosKeytab(str(kerberos.client_keytab), kerberos.client_principal)
     for number, (cred, user) in enumerate(((ccache, "j??rgen"), (keytab, "svc-etl")), start=1):
@@ -202,7 +202,7 @@ def test_postfix_takes_a_ccache_and_a_keytab(
         assert f"(Authenticated sender: {user}@CORP.EXAMPLE)" in message["Received"]
 
 
-def test_postfix_knows_itself_by_one_service_a_port(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
+def test_each_port_of_postfix_has_one_service_name(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
     """`SMTPSVC/` at one of them, `smtp/` at the others."""
     where = {"host": kerberos.smtpsvc_only_host, "service": "SMTPSVC"}
     for port, reply in (
@@ -231,7 +231,7 @@ def test_a_bulky_ticket_passes_up_to_the_limit_of_a_line(
 def test_bindings_are_checked_as_the_mode_says(
     mode: str, way: str, binding_server: Callable[..., BindingServer], kerberos: KerberosRealm
 ) -> None:
-    """Right ones always pass; none pass unless required; wrong ones only where nobody looks."""
+    """Right ones are always accepted; none unless required; wrong ones only without checks."""
     mechanism, protocol, windows = WAYS[way]
     server = binding_server(channel_binding=mode)
     replies = []
@@ -258,10 +258,10 @@ def test_bindings_are_checked_as_the_mode_says(
 
 @pytest.mark.parametrize("ssl_mode", ["starttls", "implicit"])
 @pytest.mark.parametrize("binding_type", ["tls-server-end-point", "tls-unique"])
-def test_both_kinds_of_bindings_are_checked_over_both_ways_to_tls(
+def test_both_types_of_bindings_are_checked_with_both_tls_modes(
     binding_type: str, ssl_mode: str, binding_server: Callable[..., BindingServer], kerberos: KerberosRealm
 ) -> None:
-    """The other kind is wrong."""
+    """The other type is wrong."""
     server = binding_server(binding_type=binding_type, ssl_mode=ssl_mode, max_tls="TLSv1_2")
     for kind in ("tls-server-end-point", "tls-unique"):
         with Client(server.port, server.ca_certificate, ssl_mode=ssl_mode) as client:
@@ -273,7 +273,7 @@ def test_both_kinds_of_bindings_are_checked_over_both_ways_to_tls(
 def test_spnego_may_end_with_a_layer_round(
     binding_server: Callable[..., BindingServer], kerberos: KerberosRealm
 ) -> None:
-    """A line more than without, which is the choice of no layer."""
+    """One line more, which is the choice of no layer."""
     lines = []
     for spnego_layer in (False, True):
         server = binding_server(channel_binding="none", spnego_layer=spnego_layer)
@@ -284,10 +284,10 @@ def test_spnego_may_end_with_a_layer_round(
     assert lines == [2, 3]
 
 
-def test_a_mail_is_stored_with_who_sent_it(
+def test_a_mail_is_stored_with_its_authenticated_user(
     binding_server: Callable[..., BindingServer], kerberos: KerberosRealm
 ) -> None:
-    """And nobody sends without a login."""
+    """And no client sends without a login."""
     server = binding_server(channel_binding="none")
     with Client(server.port, server.ca_certificate) as client:
         assert client.smtp.mail("etl@corp.example")[0] == 530
@@ -300,17 +300,17 @@ def test_a_mail_is_stored_with_who_sent_it(
 
 
 def test_a_wrong_password_is_refused(binding_server: Callable[..., BindingServer], kerberos: KerberosRealm) -> None:
-    """In the one mechanism where that is the server's to find."""
+    """In the one mechanism in which the server checks it."""
     server = binding_server(channel_binding="none")
     with Client(server.port, server.ca_certificate) as client:
         assert client.login("NTLM", spnego.Password(r"CORP\alice", "wrong"), "ntlm") == REFUSED_BY_BINDING_SERVER
     assert server.attempts()[0].user is None
 
 
-def test_a_server_of_another_time_refuses_a_ticket(
+def test_a_server_with_another_time_refuses_a_ticket(
     binding_server: Callable[..., BindingServer], kerberos: KerberosRealm
 ) -> None:
-    """More than the five minutes that Kerberos allows."""
+    """By more than the five minutes that Kerberos allows."""
     server = binding_server(channel_binding="none", clock_offset=3600)
     with Client(server.port, server.ca_certificate) as client:
         assert client.login("GSSAPI", credential(kerberos), "kerberos") == REFUSED_BY_BINDING_SERVER
@@ -325,10 +325,10 @@ def test_a_server_of_another_time_refuses_a_ticket(
         (14000, "500 5.5.2 Line too long"),
     ],
 )
-def test_an_initial_response_is_refused_and_remembered(
+def test_an_initial_response_is_refused_and_recorded(
     octets: int, reply: str, binding_server: Callable[..., BindingServer]
 ) -> None:
-    """A command ends at 512 octets, whatever it is."""
+    """A command ends at 512 octets in any case."""
     server = binding_server(channel_binding="none")
     with Client(server.port, server.ca_certificate) as client:
         code, text = client.smtp.docmd("AUTH", "GSSAPI " + "A" * octets)
@@ -340,7 +340,7 @@ def test_an_initial_response_is_refused_and_remembered(
 
 
 @pytest.mark.parametrize(("octets", "code"), [(9000, 235), (9216, 235), (9217, 500), (60000, 500)])
-def test_a_line_of_base64_may_be_long_and_its_length_is_remembered(
+def test_a_line_of_base64_may_be_long_and_its_length_is_recorded(
     octets: int, code: int, binding_server: Callable[..., BindingServer]
 ) -> None:
     """Up to 12288 octets; a longer one is read to its end, and the next command is understood."""
@@ -354,7 +354,7 @@ def test_a_line_of_base64_may_be_long_and_its_length_is_remembered(
     assert attempt.line_lengths == [len(token)]
 
 
-def test_a_bulky_ticket_comes_to_the_binding_server_too(
+def test_the_binding_server_accepts_a_bulky_ticket(
     binding_server: Callable[..., BindingServer], kerberos: KerberosRealm
 ) -> None:
     """Kerberos' own first token, of more than 8 KiB."""

@@ -1,4 +1,4 @@
-"""What two workers are given to do: mapped mails, and merges that end when they should not; and who receives it all."""
+"""The work of two workers: mapped mails, and merges that are interrupted; and the servers that receive it all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ with DAG("mapped", schedule=None):
 
 
 class RelayWithAPool(Server):
-    """Counts the sessions that are open at the same time, and answers no mail before there are as many as `slots`.
+    """Counts the sessions that are open at the same time, and holds its replies until there are as many as `slots`.
 
     Args:
         slots: of the pool.
@@ -71,12 +71,12 @@ class RelayWithAPool(Server):
         if about == MESSAGE:
             with self._changed:
                 self._changed.wait_for(lambda: self.most >= self._slots, 20)
-                # One too many has its chance.
+                # Time for one session too many.
                 self._changed.wait_for(lambda: self.most > self._slots, 1.5)
 
 
 class CatchingServer(Server):
-    """Can catch a mail of one worker at the worst moment: it is there, and its answer is not yet given."""
+    """Can hold a mail of one worker at the worst moment: the mail has arrived, and has no reply yet."""
 
     def __init__(self) -> None:
         super().__init__(self._hold_if_wanted)
@@ -86,7 +86,7 @@ class CatchingServer(Server):
 
     @contextmanager
     def caught(self, worker: str) -> Iterator[None]:
-        """As long as the block runs, mails of this worker are not answered; it begins when there is one."""
+        """Hold the mails of this worker during the block, which starts when there is one."""
         self._wanted = worker
         try:
             assert self._caught.wait(PATIENCE), f"no mail of worker {worker} came"
@@ -105,7 +105,7 @@ class CatchingServer(Server):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeOnAWorker(KilledMerge):
-    """It is not the task alone that is killed, but the whole worker that runs it, with a mapped mail on its way too."""
+    """A merge whose worker is killed, with a mapped mail on its way too."""
 
     airflow: CeleryStack
     mapped: CatchingServer
@@ -118,7 +118,7 @@ class MergeOnAWorker(KilledMerge):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PausedMerge(KilledMerge):
-    """Its process stands still, as when a machine is suspended, until Airflow has tried again; then it goes on."""
+    """A merge whose process is stopped, as on a suspended machine, until Airflow has retried it, and then resumed."""
 
     stopped: list[int] = field(default_factory=list)
 
@@ -130,7 +130,7 @@ class PausedMerge(KilledMerge):
             os.kill(pid, signal.SIGSTOP)
 
     def wake_up(self) -> None:
-        """Two processes believe now that the task is theirs; wait until the older one is gone."""
+        """Resume the process: two processes now run the task; wait until the older one has ended."""
         task = psutil.Process(self.stopped[-1])
         for pid in self.stopped:
             os.kill(pid, signal.SIGCONT)
@@ -138,6 +138,6 @@ class PausedMerge(KilledMerge):
 
 
 def latest_pid(merge: KilledMerge) -> int:
-    """The process of the latest try."""
+    """Return the process of the latest try."""
     pids = merge._pids()
     return pids[max(pids)]

@@ -1,4 +1,4 @@
-"""What the tests of alerts share: a relay behind the default connection, and where Airflow says that it is."""
+"""Shared by the tests of alerts: a relay behind the default connection, and Airflow's web address."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 
 @pytest.fixture(autouse=True)
 def airflow_at_corp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The web address that links begin with."""
+    """Set the web address that links begin with."""
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", BASE)
 
 
 @pytest.fixture(autouse=True)
 def _no_server_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_in_vain", {})
+    monkeypatch.setattr(sending, "_unreachable_since", {})

@@ -1,7 +1,7 @@
-"""The contexts that Airflow 3.3.2 hands to callbacks, as they were seen in its own processes, with what they lack.
+"""The contexts that Airflow 3.3.2 passes to callbacks, as recorded in its own processes, including what they lack.
 
-`model_construct` is what the DAG processor itself makes its task instances by: what it was not told is no attribute.
-`tests/integration/test_alerts.py` sees to it that Airflow still makes mails of the same facts.
+The DAG processor makes its task instances by `model_construct`: they have no attribute for what is unknown.
+`tests/integration/test_alerts.py` checks that Airflow's contexts still make the same mails.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _LOG = f"{BASE}/dags/warehouse_load/runs/scheduled__2026-11-24T22%3A00%3A00%2B00
 
 
 class TaskInstance(SimpleNamespace):
-    """A task instance: what it was not given raises AttributeError, as Airflow's does."""
+    """A task instance. Missing attributes raise AttributeError, as Airflow's do."""
 
     def get_task_states(self, *, dag_id: str, run_ids: list[str]) -> dict[str, dict[str, str]]:
-        """What Airflow's servers would answer."""
+        """Return what Airflow's API server would."""
         if self.states is None:
             raise RuntimeError("API server gone")
         assert dag_id == self.dag_id
@@ -30,7 +30,7 @@ class TaskInstance(SimpleNamespace):
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    """The exception with a traceback, from a load that fails in the depths."""
+    """Return the exception with a traceback of several frames."""
 
     def execute() -> None:
         load_orders("dbo.Orders")
@@ -48,7 +48,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
 
 
 def dag_run(**changes: Any) -> SimpleNamespace:
-    """As tasks and the DAG processor have it."""
+    """A run, as tasks and the DAG processor have it."""
     facts: dict[str, Any] = {
         "dag_id": "warehouse_load",
         "run_id": RUN_ID,
@@ -64,7 +64,7 @@ def dag_run(**changes: Any) -> SimpleNamespace:
 
 
 def task_failed(exception: BaseException | None = None, **changes: Any) -> dict[str, Any]:
-    """In the task's own process: everything is known. `changes` are the task instance's."""
+    """In the task's own process everything is known. `changes` are the task instance's."""
     start = RUN_AFTER + timedelta(minutes=2)
     facts: dict[str, Any] = {
         "dag_id": "warehouse_load",
@@ -94,17 +94,17 @@ def task_failed(exception: BaseException | None = None, **changes: Any) -> dict[
 
 
 def task_retried(exception: BaseException) -> dict[str, Any]:
-    """As `task_failed`, before the first retry of three."""
+    """As `task_failed`, before the first of three retries."""
     return task_failed(exception, state="up_for_retry", try_number=1, max_tries=3)
 
 
 def task_succeeded() -> dict[str, Any]:
-    """Its `exception` is there, and None."""
+    """The key `exception` is there, and its value is None."""
     return task_failed(None, state="success")
 
 
 def task_killed(states: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
-    """In the DAG processor: no exception, no state, no start."""
+    """In the DAG processor: no exception, no state, no start date."""
     context = task_failed(None, state=None, map_index=-1, rendered_map_index=None, end_date=None, **changes)
     del context["exception"]
     context["ti"].states = states
@@ -113,7 +113,7 @@ def task_killed(states: dict[str, str] | None = None, **changes: Any) -> dict[st
 
 
 def run_failed(reason: str = "task_failure", states: dict[str, str] | None = None) -> dict[str, Any]:
-    """In the DAG processor: a task instance that need not be the one that failed, and whose retries it says wrongly."""
+    """In the DAG processor: a task instance, not always one that failed, with a wrong number of retries."""
     context = task_killed(states, task_id="notify_owners", max_tries=0)
     context["reason"] = reason
     context["dag_run"] = dag_run(
@@ -123,12 +123,12 @@ def run_failed(reason: str = "task_failure", states: dict[str, str] | None = Non
 
 
 def run_failed_without_a_task(reason: str = "task_failure") -> dict[str, Any]:
-    """In the DAG processor, where the DAG has changed since: no task instance, no DAG run."""
+    """In the DAG processor, after the DAG has changed: no task instance, no DAG run."""
     return {"dag": DAG("warehouse_load", schedule=None), "run_id": RUN_ID, "reason": reason}
 
 
 def deadline_missed() -> dict[str, Any]:
-    """In the triggerer: JSON, and neither a DAG nor a task."""
+    """In the triggerer: JSON, without a DAG and a task."""
     return {
         "dag_run": {
             "dag_run_id": RUN_ID,

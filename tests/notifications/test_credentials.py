@@ -1,4 +1,4 @@
-"""What looks like a credential is not mailed, though nobody has told Airflow's masker of it; ordinary words are."""
+"""Credentials are redacted by their form, even if Airflow's masker does not have them; ordinary words stay."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.notifications.event import event_of
-from airflow_provider_smtpcm.notifications.page import page_of
-from airflow_provider_smtpcm.notifications.redaction import without_credentials
+from airflow_provider_smtpcm.notifications.credential_patterns import redact_credentials
+from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.page import render_page
 from tests.notifications.shapes import raised, run_failed, task_failed
 
 SECRET = "T0p-s3cret!"
@@ -20,7 +20,7 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----{0}MIIEowIBAAKCAQEAs3cret{0}c2VjcmV0{0}---
 
 
 def spelled(text: str, *kept: str, hidden: str = SECRET) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """A text, the pieces of it that may not be shown, and those that have to be."""
+    """Return a text, the parts of it that have to be redacted, and the parts that have to stay."""
     return text, (hidden,), kept
 
 
@@ -303,14 +303,14 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("said", "hidden", "kept"), CREDENTIALS)
-def test_a_credential_in_any_spelling_is_withheld(said: str, hidden: tuple[str, ...], kept: tuple[str, ...]) -> None:
-    """And the servers, users and words around it are not."""
+def test_a_credential_in_any_notation_is_redacted(said: str, hidden: tuple[str, ...], kept: tuple[str, ...]) -> None:
+    """The servers, users and words around it stay."""
     for text in (said, f"{said}\n", f"failed: {said}"):
-        shown = without_credentials(text)
+        shown = redact_credentials(text)
         assert [piece for piece in hidden if piece in shown] == []
         assert [piece for piece in kept if piece not in shown] == []
         assert "***" in shown
-        assert without_credentials(shown) == shown
+        assert redact_credentials(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -332,22 +332,22 @@ def test_a_credential_in_any_spelling_is_withheld(said: str, hidden: tuple[str, 
         (f"AccountKey={SECRET}==;EndpointSuffix=x", "AccountKey=***;EndpointSuffix=x"),
     ],
 )
-def test_what_stands_around_a_credential_is_not_withheld(said: str, shown: str) -> None:
-    """Who is called at night has to see which server and which user."""
-    assert without_credentials(said) == shown
+def test_the_text_around_a_credential_stays(said: str, shown: str) -> None:
+    """The reader needs to see which server and which user it was."""
+    assert redact_credentials(said) == shown
 
 
 @pytest.mark.parametrize("said", WORDS)
 def test_ordinary_words_stay(said: str) -> None:
     """The reason is what the mail is for."""
-    assert without_credentials(said) == said
+    assert redact_credentials(said) == said
 
 
-def test_a_credential_stands_nowhere_in_the_default_mail() -> None:
-    """Neither in the subject, nor in the traceback, nor split by a terminal's colours."""
+def test_no_credential_is_in_the_default_mail() -> None:
+    """Not in the subject, not in the traceback, not split by terminal colors."""
     cause = OSError(f"pwd=\x1b[31m{SECRET}\x1b[0m")
     error = raised(OSError(f"no answer: postgresql://etl:{SECRET}@dw/dw"), cause=cause)
-    made = page_of(event_of(task_failed(error)))
+    made = render_page(read_event(task_failed(error)))
     assert "postgresql://etl:***@dw/dw" in made.subject
     assert "pwd=***" in made.text
     assert SECRET not in made.subject + made.text + made.html
@@ -362,19 +362,19 @@ def test_a_credential_stands_nowhere_in_the_default_mail() -> None:
         {"exception": f"password: {SECRET}"},
     ],
 )
-def test_nor_in_what_else_a_context_says(changes: dict[str, Any]) -> None:
-    """The label of a mapped task is made of data."""
+def test_no_credential_from_another_value_of_the_context_is_in_the_mail(changes: dict[str, Any]) -> None:
+    """The label of a mapped task is rendered from data."""
     exception = changes.pop("exception", None)
-    made = page_of(event_of(task_failed(exception, **changes)))
+    made = render_page(read_event(task_failed(exception, **changes)))
     assert "***" in made.text
     assert SECRET not in made.subject + made.text + made.html
 
 
-def test_nor_in_what_whoever_triggered_a_run_called_it() -> None:
-    """And in the reason that is given for its failure."""
+def test_no_credential_from_a_run_s_name_is_in_the_mail() -> None:
+    """Nor from the reason of its failure."""
     run = run_failed(f"token={SECRET}")
     run["run_id"] = f"manual?api_key={SECRET}"
-    made = page_of(event_of(run))
+    made = render_page(read_event(run))
     assert made.text.count("***") >= 2
     assert SECRET not in made.subject + made.text + made.html
 
@@ -390,14 +390,14 @@ PIECES = [
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_a_text_that_nearly_looks_like_one_comes_to_an_end(piece: str) -> None:
-    """A pattern that goes back and forth in it would not, within the test's own limit."""
+def test_near_matches_are_matched_in_linear_time(piece: str) -> None:
+    """A pattern that backtracks would exceed the test's timeout."""
     text = piece * (100_000 // len(piece))
-    assert without_credentials(text)
+    assert redact_credentials(text)
 
 
 @pytest.mark.parametrize("piece", ["password='", "password=''", "://a:b", "'secret': {", "-----BEGIN PRIVATE KEY-----"])
-def test_a_megabyte_of_it_does_too(piece: str) -> None:
+def test_a_megabyte_of_near_matches_is_matched_in_linear_time(piece: str) -> None:
     """On one line; more than an alert reads."""
     text = piece * (1_000_000 // len(piece))
-    assert without_credentials(text)
+    assert redact_credentials(text)

@@ -1,4 +1,4 @@
-"""What is found in each context that Airflow hands to callbacks; what it lacks is None, and nothing ever raises."""
+"""Events are read from every context that Airflow passes to callbacks; missing values are None, and nothing raises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.notifications.event import Kind, event_of, time_span
+from airflow_provider_smtpcm.notifications.event import EventKind, format_duration, read_event
 from tests.notifications.shapes import (
     BASE,
     RUN_ID,
@@ -29,7 +29,7 @@ RUN_URL = f"{BASE}/dags/warehouse_load/runs/scheduled__2026-11-24T22%3A00%3A00%2
 
 
 class Hostile:
-    """Whatever is asked of it, it raises."""
+    """Raises on any access."""
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -41,29 +41,29 @@ class Hostile:
 
 
 def test_an_empty_context_is_an_event_of_an_unknown_dag() -> None:
-    """Rather than no mail."""
-    event = event_of({})
-    assert (event.kind, event.name, event.url) == (Kind.FAILURE, "an unknown DAG", None)
+    """So there is still a mail."""
+    event = read_event({})
+    assert (event.kind, event.name, event.url) == (EventKind.FAILURE, "an unknown DAG", None)
 
 
 @pytest.mark.parametrize("name", ["ti", "task", "dag", "dag_run", "deadline", "exception", "reason", "run_id"])
 @pytest.mark.parametrize("value", [None, Hostile(), 7, {}, "x"], ids=["None", "hostile", "number", "empty", "text"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_entry_of_a_context_can_keep_an_event_from_being_told(shape: str, name: str, value: object) -> None:
-    """Missing, of another type, or failing when it is asked."""
-    event = event_of({**SHAPES[shape], name: value})
+def test_no_entry_of_a_context_can_prevent_an_event(shape: str, name: str, value: object) -> None:
+    """Whether it is missing, of another type, or raises."""
+    event = read_event({**SHAPES[shape], name: value})
     assert event.name
     assert all(isinstance(part, str) for part in event.key)
 
 
 @pytest.mark.parametrize("attribute", [*vars(task_failed()["ti"])])
 @pytest.mark.parametrize("value", [None, Hostile(), "x", -1, object()], ids=["None", "hostile", "text", "-1", "object"])
-def test_no_attribute_of_a_task_instance_can(attribute: str, value: object) -> None:
-    """Neither can one that is not there at all."""
-    assert event_of(task_failed(**{attribute: value})).name
+def test_no_attribute_of_a_task_instance_can_prevent_an_event(attribute: str, value: object) -> None:
+    """Nor can a missing one."""
+    assert read_event(task_failed(**{attribute: value})).name
     context = task_failed()
     delattr(context["ti"], attribute)
-    assert event_of(context).name
+    assert read_event(context).name
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_no_attribute_of_a_task_instance_can(attribute: str, value: object) -> N
         (90000, "1 d 1 h"),
     ],
 )
-def test_a_time_is_told_in_the_unit_that_it_rounds_to(seconds: float, said: str) -> None:
-    """No minute has 60.0 seconds."""
-    assert time_span(seconds) == said
+def test_a_duration_is_formatted_in_the_unit_that_it_rounds_to(seconds: float, said: str) -> None:
+    """There is no "60.0 s"."""
+    assert format_duration(seconds) == said
 
 
-def test_a_failed_task_tells_everything() -> None:
+def test_a_failed_task_has_every_value() -> None:
     """In its own process."""
-    event = event_of(task_failed(raised(ValueError("no such column"))))
-    assert (event.kind, event.state, event.of_dag) == (Kind.FAILURE, "failed", False)
+    event = read_event(task_failed(raised(ValueError("no such column"))))
+    assert (event.kind, event.state, event.of_dag) == (EventKind.FAILURE, "failed", False)
     assert (event.dag_id, event.task_id, event.run_id) == ("warehouse_load", "load_orders", RUN_ID)
     assert (event.map_index, event.map_label, event.name) == (
         3,
@@ -104,110 +104,115 @@ def test_a_failed_task_tells_everything() -> None:
     assert event.run_url == RUN_URL
 
 
-def test_a_retry_and_a_success_are_told_by_the_state() -> None:
-    """Airflow does not say which callback it calls."""
-    retry, success = event_of(task_retried(raised(ValueError("x")))), event_of(task_succeeded())
-    assert (retry.kind, retry.try_number, retry.tries) == (Kind.RETRY, 1, 4)
-    assert (success.kind, success.exception, success.reason) == (Kind.SUCCESS, None, None)
+def test_the_state_distinguishes_a_retry_from_a_success() -> None:
+    """Airflow does not say which callback it runs."""
+    retry, success = read_event(task_retried(raised(ValueError("x")))), read_event(task_succeeded())
+    assert (retry.kind, retry.try_number, retry.tries) == (EventKind.RETRY, 1, 4)
+    assert (success.kind, success.exception, success.reason) == (EventKind.SUCCESS, None, None)
 
 
 @pytest.mark.parametrize("state", ["skipped", "running"])
-def test_what_is_neither_is_told_by_its_state(state: str) -> None:
+def test_any_other_state_is_an_event_of_kind_other(state: str) -> None:
     """on_skipped_callback and on_execute_callback may mail too."""
-    event = event_of(task_failed(None, state=state))
-    assert (event.kind, event.state) == (Kind.OTHER, state)
+    event = read_event(task_failed(None, state=state))
+    assert (event.kind, event.state) == (EventKind.OTHER, state)
 
 
 @pytest.mark.parametrize(
     ("states", "kind"),
     [
-        ({"load_orders": "failed"}, Kind.FAILURE),
-        ({"load_orders": "up_for_retry"}, Kind.RETRY),
-        ({"load_orders": "queued"}, Kind.RETRY),
-        ({}, Kind.FAILURE),
-        (None, Kind.FAILURE),
+        ({"load_orders": "failed"}, EventKind.FAILURE),
+        ({"load_orders": "up_for_retry"}, EventKind.RETRY),
+        ({"load_orders": "queued"}, EventKind.RETRY),
+        ({}, EventKind.FAILURE),
+        (None, EventKind.FAILURE),
     ],
 )
-def test_a_task_that_was_killed_is_looked_up(states: dict[str, str] | None, kind: Kind) -> None:
-    """The DAG processor has no state of it; where Airflow cannot be asked, the number of the try decides."""
-    event = event_of(task_killed(states))
+def test_the_state_of_a_killed_task_is_looked_up(states: dict[str, str] | None, kind: EventKind) -> None:
+    """The DAG processor does not have it; if Airflow cannot be asked, the number of the try decides."""
+    event = read_event(task_killed(states))
     assert event.kind == kind
     assert event.reason is not None
     assert "killed" in event.reason
     assert (event.started, event.exception) == (None, None)
 
 
-def test_a_task_that_was_killed_in_its_last_try_has_failed_although_it_still_seems_to_run() -> None:
-    """Airflow 3.1 tells of it before its database has the end, and once more afterwards."""
-    early = event_of(task_killed({"load_orders": "running"}, try_number=3, max_tries=2))
-    late = event_of(task_killed({"load_orders": "failed"}, try_number=3, max_tries=2))
-    assert (early.kind, early.state, early.key) == (Kind.FAILURE, "failed", late.key)
-    assert event_of(task_killed({"load_orders": "running"}, try_number=2, max_tries=2)).kind == Kind.RETRY
+def test_a_task_that_is_killed_in_its_last_try_has_failed_while_its_state_is_running() -> None:
+    """Airflow 3.1 runs the callback before its database has the final state, and once more afterwards."""
+    early = read_event(task_killed({"load_orders": "running"}, try_number=3, max_tries=2))
+    late = read_event(task_killed({"load_orders": "failed"}, try_number=3, max_tries=2))
+    assert (early.kind, early.state, early.key) == (EventKind.FAILURE, "failed", late.key)
+    assert read_event(task_killed({"load_orders": "running"}, try_number=2, max_tries=2)).kind == EventKind.RETRY
 
 
-def test_a_task_that_was_killed_and_has_tries_left_will_be_retried() -> None:
-    """Where Airflow cannot be asked."""
-    assert event_of(task_killed(None, try_number=1, max_tries=2)).kind == Kind.RETRY
+def test_a_killed_task_with_tries_left_will_be_retried() -> None:
+    """If Airflow cannot be asked."""
+    assert read_event(task_killed(None, try_number=1, max_tries=2)).kind == EventKind.RETRY
 
 
-def test_a_failed_run_names_the_tasks_that_failed_and_not_the_one_in_its_context() -> None:
+def test_a_failed_run_names_the_failed_tasks_and_not_the_one_of_its_context() -> None:
     """Which may have succeeded."""
-    event = event_of(run_failed(states={"load_orders_3": "failed", "a": "failed", "notify_owners": "success"}))
-    assert (event.kind, event.of_dag, event.task_id, event.try_number) == (Kind.FAILURE, True, None, None)
+    event = read_event(run_failed(states={"load_orders_3": "failed", "a": "failed", "notify_owners": "success"}))
+    assert (event.kind, event.of_dag, event.task_id, event.try_number) == (EventKind.FAILURE, True, None, None)
     assert event.failed == ("a", "load_orders_3")
     assert (event.reason, event.url) == ("a task failed", RUN_URL)
 
 
-def test_of_thousands_of_failed_tasks_a_few_are_named() -> None:
-    """And counted."""
-    event = event_of(run_failed(states={f"load_{n}": "failed" for n in range(3000)}))
+def test_only_twenty_failed_tasks_are_named() -> None:
+    """And all are counted."""
+    event = read_event(run_failed(states={f"load_{n}": "failed" for n in range(3000)}))
     assert (len(event.failed), event.failed_count) == (20, 3000)
 
 
 @pytest.mark.parametrize(
     ("reason", "kind", "said"),
     [
-        ("success", Kind.SUCCESS, None),
-        ("timed_out", Kind.FAILURE, "the run took longer than its dagrun_timeout"),
-        ("something new", Kind.FAILURE, "something new"),
+        ("success", EventKind.SUCCESS, None),
+        ("timed_out", EventKind.FAILURE, "the run took longer than its dagrun_timeout"),
+        ("something new", EventKind.FAILURE, "something new"),
     ],
 )
-def test_a_run_s_reason_is_said_in_words(reason: str, kind: Kind, said: str | None) -> None:
-    """One that we do not know in Airflow's own."""
-    event = event_of(run_failed(reason))
+def test_a_run_s_reason_is_explained(reason: str, kind: EventKind, said: str | None) -> None:
+    """An unknown reason is Airflow's own word."""
+    event = read_event(run_failed(reason))
     assert (event.kind, event.reason) == (kind, said)
 
 
-def test_a_failed_run_of_a_dag_that_has_changed_has_its_id_at_least() -> None:
+def test_a_failed_run_of_a_changed_dag_has_its_id() -> None:
     """And the link to it."""
-    event = event_of(run_failed_without_a_task())
-    assert (event.kind, event.name, event.run_id) == (Kind.FAILURE, "warehouse_load", RUN_ID)
+    event = read_event(run_failed_without_a_task())
+    assert (event.kind, event.name, event.run_id) == (EventKind.FAILURE, "warehouse_load", RUN_ID)
     assert event.url == RUN_URL
 
 
 def test_a_missed_deadline_is_read_from_json() -> None:
-    """In the triggerer, where there is neither a DAG nor a task."""
-    event = event_of(deadline_missed())
-    assert (event.kind, event.name, event.run_id, event.state) == (Kind.DEADLINE, "warehouse_load", RUN_ID, "running")
+    """In the triggerer, without a DAG and a task."""
+    event = read_event(deadline_missed())
+    assert (event.kind, event.name, event.run_id, event.state) == (
+        EventKind.DEADLINE,
+        "warehouse_load",
+        RUN_ID,
+        "running",
+    )
     assert event.deadline == datetime(2026, 11, 25, 3, tzinfo=UTC)
     assert event.logical_date == datetime(2026, 11, 24, 22, tzinfo=UTC)
     assert (event.url, event.duration is None) == (RUN_URL, False)
 
 
-def test_a_deadline_that_comes_as_text_is_one_too() -> None:
-    """As other serialisers would have it."""
+def test_a_deadline_may_be_text() -> None:
+    """As other serializers might write it."""
     context = deadline_missed()
     context["deadline"]["deadline_time"] = "2026-11-25T03:00:00Z"
-    assert event_of(context).deadline == datetime(2026, 11, 25, 3, tzinfo=UTC)
+    assert read_event(context).deadline == datetime(2026, 11, 25, 3, tzinfo=UTC)
 
 
 def test_a_link_is_a_web_address_or_none() -> None:
-    """A mail program would run anything else."""
-    assert event_of(task_failed(log_url="javascript:alert(1)")).url is None
+    """A mail program might run any other scheme."""
+    assert read_event(task_failed(log_url="javascript:alert(1)")).url is None
 
 
-def test_the_same_event_has_the_same_key_and_no_other_has() -> None:
-    """The DAG processor now and then tells of a killed task twice."""
+def test_the_same_event_has_the_same_key_and_others_differ() -> None:
+    """The DAG processor sometimes reports a killed task twice."""
     events = [
         task_killed({"load_orders": "failed"}),
         task_killed({"load_orders": "failed"}),
@@ -222,22 +227,22 @@ def test_the_same_event_has_the_same_key_and_no_other_has() -> None:
         run_failed() | {"dag_run": dag_run(state="failed", end_date=datetime(2026, 12, 1, tzinfo=UTC))},
         deadline_missed(),
     ]
-    keys = [event_of(context).key for context in events]
+    keys = [read_event(context).key for context in events]
     assert keys[0] == keys[1]
     assert len(set(keys)) == len(events) - 1
 
 
-def test_a_run_without_a_logical_date_is_told_by_its_other_dates() -> None:
-    """One that was triggered by hand has none."""
+def test_a_run_without_a_logical_date_has_its_other_dates() -> None:
+    """A run that was triggered by hand has none."""
     context = task_failed()
     context["dag_run"] = dag_run(logical_date=None)
-    event = event_of(context)
+    event = read_event(context)
     assert event.logical_date is None
     assert event.run_after is not None
 
 
 def test_proxies_and_enumerations_of_airflow_are_read() -> None:
-    """A state is a member of one; a date may be naive."""
+    """A state may be a member of an enumeration; a date may be naive."""
     ti = TaskInstance(state=SimpleNamespace(value="failed"), start_date=datetime(2026, 1, 1), end_date=None)  # noqa: DTZ001
-    event = event_of({"ti": ti})
-    assert (event.kind, event.started) == (Kind.FAILURE, datetime(2026, 1, 1, tzinfo=UTC))
+    event = read_event({"ti": ti})
+    assert (event.kind, event.started) == (EventKind.FAILURE, datetime(2026, 1, 1, tzinfo=UTC))

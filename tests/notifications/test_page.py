@@ -1,4 +1,4 @@
-"""The default mail: of every event one that can be read at three in the morning, whatever stands in an exception."""
+"""The default mail: readable for every event, whatever an exception contains."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.notifications.event import event_of
-from airflow_provider_smtpcm.notifications.page import Page, page_of
+from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.page import AlertPage, render_page
 from tests.notifications.shapes import (
     RUN_ID,
     SHAPES,
@@ -23,7 +23,7 @@ from tests.notifications.shapes import (
 
 
 class Reader(HTMLParser):
-    """What a person sees of a page, and whether its elements are closed."""
+    """Parses a page: its visible text, its links, and whether its elements are closed."""
 
     VOID = frozenset({"br", "meta", "img"})
 
@@ -51,26 +51,26 @@ class Reader(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All of it, with single blanks."""
+        """All visible text, with single spaces."""
         return " ".join(" ".join(self.seen).replace("\u00a0", " ").split())
 
 
-def page(exception: BaseException, **changes: object) -> Page:
-    """The page of a failed task."""
-    return page_of(event_of(task_failed(exception, **changes)))
+def page(exception: BaseException, **changes: object) -> AlertPage:
+    """Return the page of a failed task."""
+    return render_page(read_event(task_failed(exception, **changes)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_makes_a_mail_that_can_be_sent(shape: str) -> None:
-    """The mail itself checks what it is given."""
-    made = page_of(event_of(SHAPES[shape]))
+def test_every_context_makes_a_mail_that_can_be_sent(shape: str) -> None:
+    """`Mail` validates it."""
+    made = render_page(read_event(SHAPES[shape]))
     mail = Mail(
         from_address="a@corp.example", to="b@corp.example", subject=made.subject, text=made.text, html=made.html
     )
     assert mail.subject == made.subject
     reader = Reader(made.html)
     assert reader.open == []
-    assert reader.outside == []  # no image from elsewhere
+    assert reader.outside == []  # no remote images
     assert "None" not in made.text
     assert "Undefined" not in made.text
 
@@ -94,12 +94,12 @@ def test_every_shape_makes_a_mail_that_can_be_sent(shape: str) -> None:
     ],
 )
 def test_the_subject_says_what_happened(context: dict[str, object], subject: str) -> None:
-    """In a list of mails that is all that one sees."""
-    assert page_of(event_of(context)).subject == subject
+    """In a list of mails nothing else is visible."""
+    assert render_page(read_event(context)).subject == subject
 
 
 def test_both_bodies_say_what_where_when_and_why() -> None:
-    """And lead to the log."""
+    """And link to the log."""
     made = page(raised(ValueError("no such column")))
     reader = Reader(made.html)
     for text in (" ".join(made.text.split()), reader.text):
@@ -122,7 +122,7 @@ def test_both_bodies_say_what_where_when_and_why() -> None:
 
 
 def test_a_message_is_never_markup_nor_a_template() -> None:
-    """An exception may hold whatever a server answered."""
+    """An exception may contain whatever a server replied."""
     made = page(raised(ValueError("<script>alert(1)</script> {{ 7*7 }} {% raise %}")))
     reader = Reader(made.html)
     assert "<script" not in made.html
@@ -130,35 +130,35 @@ def test_a_message_is_never_markup_nor_a_template() -> None:
     assert "{{ 7*7 }} {% raise %}" in made.text
 
 
-def test_a_message_of_several_lines_leaves_the_subject_on_one() -> None:
-    """A line break in a header would begin another one."""
+def test_a_message_of_several_lines_makes_a_subject_of_one_line() -> None:
+    """A line break in a header would start another header."""
     made = page(raised(ValueError("first\r\nBcc: eve@corp.example\n\u2028last\x00")))
     assert "\n" not in made.subject
     assert "first Bcc: eve@corp.example \ufffdlast\ufffd" in made.subject
     assert Mail(from_address="a@corp.example", to="b@corp.example", subject=made.subject, text=made.text).subject
 
 
-def test_half_a_character_and_control_characters_can_be_mailed() -> None:
-    """A file name that is no UTF-8 has such."""
+def test_lone_surrogates_and_control_characters_can_be_mailed() -> None:
+    """A file name that is not UTF-8 has such surrogates."""
     made = page(raised(ValueError("\udcff\x1bred\x07")))
     assert Mail(from_address="a@corp.example", to="b@corp.example", text=made.text, html=made.html).text
 
 
-def test_a_terminal_s_colours_leave_nothing_behind() -> None:
-    """Of a program whose output is the message."""
+def test_terminal_colors_are_removed() -> None:
+    """The message may be the output of a program."""
     made = page(raised(ValueError("\x1b[1;31mno such\x1b[0m column \x1b]8;;https://x.example\x07here\x1b]8;;\x1b\\")))
     assert made.subject.endswith("ValueError: no such column here")
 
 
 def test_megabytes_of_message_become_a_page() -> None:
-    """As a database driver that repeats the whole statement writes."""
+    """Some database drivers repeat the whole statement."""
     made = page(raised(ValueError("SELECT " + "x, " * 3_000_000)))
     assert len(made.subject) <= 200
     assert len(made.text) < 20_000
     assert len(made.html) < 40_000
 
 
-def test_a_recursion_without_end_becomes_its_last_lines() -> None:
+def test_a_recursion_error_shows_the_last_lines() -> None:
     """Its traceback has a thousand frames."""
 
     def again(n: int) -> int:
@@ -172,7 +172,7 @@ def test_a_recursion_without_end_becomes_its_last_lines() -> None:
     assert made.text.count("\n") < 60
 
 
-def test_an_exception_whose_text_cannot_be_had_is_named() -> None:
+def test_an_exception_whose_text_cannot_be_read_is_named() -> None:
     """By its type."""
 
     class Mute(Exception):  # noqa: N818
@@ -183,12 +183,12 @@ def test_an_exception_whose_text_cannot_be_had_is_named() -> None:
 
 
 def test_the_cause_is_shown_with_the_exception() -> None:
-    """Which is often what one has to know."""
+    """It is often the real reason."""
     made = page(raised(RuntimeError("the load failed"), cause=OSError("connection reset")))
     assert "OSError: connection reset" in made.text
 
 
-def test_what_airflow_knows_as_a_secret_is_masked() -> None:
+def test_secrets_of_airflow_s_masker_are_redacted() -> None:
     """In the message, in the traceback, and in the subject."""
     from airflow.sdk.log import mask_secret
 
@@ -198,8 +198,8 @@ def test_what_airflow_knows_as_a_secret_is_masked() -> None:
     assert "PWD=***" in made.subject
 
 
-def test_a_secret_that_a_cut_would_halve_is_not_shown_in_part() -> None:
-    """The masker would not know the half of it."""
+def test_no_part_of_a_truncated_secret_is_shown() -> None:
+    """The masker would not recognize half of it."""
     from airflow.sdk.log import mask_secret
 
     secret = "correct-horse-battery-staple-" * 20
@@ -209,8 +209,8 @@ def test_a_secret_that_a_cut_would_halve_is_not_shown_in_part() -> None:
         assert "horse-battery" not in made.text
 
 
-def test_a_masker_that_cannot_be_asked_lets_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rather no text than a secret."""
+def test_texts_are_withheld_if_the_masker_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text is better than a secret."""
     import airflow.sdk.log
 
     monkeypatch.setattr(airflow.sdk.log, "redact", None)
@@ -219,14 +219,14 @@ def test_a_masker_that_cannot_be_asked_lets_nothing_out(monkeypatch: pytest.Monk
     assert "ValueError: (withheld" in made.subject
 
 
-def test_a_notice_stands_above_everything_in_both_bodies() -> None:
-    """It says why the mail is not the one that somebody wrote."""
-    made = page_of(event_of(task_failed(ValueError("x"))), ["The notifier's 'html' could not be rendered (<b>)."])
+def test_a_notice_is_at_the_top_of_both_bodies() -> None:
+    """It says why the mail is not the one that the author wrote."""
+    made = render_page(read_event(task_failed(ValueError("x"))), ["The notifier's 'html' could not be rendered (<b>)."])
     assert made.text.index("NOTE: The notifier's 'html'") < made.text.index("ValueError")
     assert "(<b>)" in Reader(made.html).text
 
 
 def test_the_tracebacks_indentation_survives_html() -> None:
-    """Blanks at the beginning of a line would be dropped; Outlook knows no `white-space`."""
+    """HTML drops spaces at the start of a line, and Outlook does not support `white-space`."""
     html = page(raised(ValueError("x"))).html
     assert re.search(r"(\u00a0){2}File ", html)

@@ -1,4 +1,4 @@
-"""The notifier against a real relay: an alert goes out whatever is wrong with its templates, and never harms a task."""
+"""The notifier with a real relay: an alert is sent whatever is wrong with its templates, and never harms a task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.notifications import send_mail, sending
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
-from airflow_provider_smtpcm.smtp import batch as many
+from airflow_provider_smtpcm.smtp import batch
 from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 
@@ -35,136 +35,138 @@ FAILED = task_failed(raised(ValueError("no such column {{ 7 * 7 }}")))
 
 
 def notifier(**fields: Any) -> SendMailNotifier:
-    """With the least that it needs."""
+    """Return a notifier with only the required arguments."""
     return SendMailNotifier(**{"to": TO, "retry_for": 0, **fields})
 
 
 def texts(received: Any) -> tuple[str, str]:
-    """The plain and the HTML body."""
+    """Return the plain and the HTML body."""
     bodies = [received.message.get_body((kind,)) for kind in ("plain", "html")]
     return tuple("" if body is None else body.get_content() for body in bodies)  # type: ignore[return-value]
 
 
 @pytest.fixture
 def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default connection leads to where nobody listens."""
+    """The default connection has a port on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    lead_to(monkeypatch, port)
+    set_default_connection(monkeypatch, port)
 
 
 @pytest.fixture
 def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The default connection leads to a server that takes the line and says nothing."""
+    """The default connection has a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        lead_to(monkeypatch, server.getsockname()[1], timeout=3600)
+        set_default_connection(monkeypatch, server.getsockname()[1], timeout=3600)
         yield
 
 
-def lead_to(monkeypatch: pytest.MonkeyPatch, port: int, **extra: object) -> None:
-    """Let the default connection lead there."""
+def set_default_connection(monkeypatch: pytest.MonkeyPatch, port: int, **extra: object) -> None:
+    """Set the port of the default connection."""
     settings = {"ssl_mode": "none", "from_address": "airflow@corp.example", **extra}
     connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": port, "extra": settings}
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
 
 
-# --- What is wrong with how it was written is told when the DAG is parsed.
+# --- Wrong arguments are errors when the DAG is parsed.
 
 
 @pytest.mark.parametrize("to", [None, "", []])
-def test_an_alert_to_nobody_fails_when_the_dag_is_parsed(to: object) -> None:
+def test_an_alert_without_recipients_fails_when_the_dag_is_parsed(to: object) -> None:
     """Long before anything else fails."""
     with pytest.raises(ValueError, match="to is"):
         SendMailNotifier(to=to)  # type: ignore[arg-type]
 
 
-def test_a_misspelt_argument_is_not_swallowed() -> None:
-    """A mail without its subject at three in the morning helps nobody."""
+def test_a_misspelled_argument_is_an_error() -> None:
+    """An alert without its subject would be noticed too late."""
     with pytest.raises(TypeError, match="subjekt"):
         notifier(subjekt="x")
 
 
 @pytest.mark.parametrize("seconds", [-1, "30", None])
-def test_a_time_that_is_none_fails_too(seconds: object) -> None:
-    """As everywhere."""
+def test_an_invalid_retry_for_fails_when_the_dag_is_parsed(seconds: object) -> None:
+    """As in the operators."""
     with pytest.raises(ValueError, match="retry_for"):
         notifier(retry_for=seconds)
 
 
-# --- Whatever goes wrong is logged, with its remedy, and never raised.
+# --- Errors are logged, with their remedies, and never raised.
 
 
 def test_a_server_that_is_down_is_logged_and_not_raised(closed_port: None, caplog: pytest.LogCaptureFixture) -> None:
     """The task's state has been decided."""
     notifier()(dict(FAILED))
     (record,) = [record for record in caplog.records if record.levelname == "ERROR" and "smtpcm" in record.name]
-    assert "The alert did not reach everybody (not_sent)" in record.getMessage()
+    assert "The alert did not reach every recipient (not_sent)" in record.getMessage()
     assert "Cannot connect" in record.getMessage()
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(
+def test_a_silent_server_does_not_block_the_alert(
     silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the connection's own timeout is: here an hour, which the test's own limit would not let pass."""
-    monkeypatch.setattr(sending, "LAST_TRY", 0.5)
+    """Whatever the connection's own timeout is: here it is an hour, longer than the test's."""
+    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 0.5)
     notifier()(dict(FAILED))
     assert "'retry_for' were over" in caplog.text
 
 
-def test_several_alerts_to_a_server_that_says_nothing_wait_for_it_once(
+def test_several_alerts_to_a_silent_server_wait_for_it_once(
     silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The DAG processor calls the callbacks of all DAGs of a file, and is killed when they take too long together."""
-    monkeypatch.setattr(sending, "SHORT_TRY", 0.2)
-    monkeypatch.setattr(sending, "LAST_TRY", 0.5)
+    """The DAG processor runs the callbacks of all DAGs of a file, and is killed if they take too long together."""
+    monkeypatch.setattr(sending, "SHORT_ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 0.5)
     notifier()(dict(FAILED))
     assert "tried once" not in caplog.text
-    monkeypatch.setattr(sending, "LAST_TRY", 3600)  # which the test's own limit would not let pass
+    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 3600)  # longer than the test's own timeout
     for _ in range(2):
         notifier(retry_for=3600)(dict(FAILED))
-    assert caplog.text.count("this alert is tried once, for 0.2 seconds at the most") == 2
+    assert caplog.text.count("this alert is tried once, for at most 0.2 seconds") == 2
     assert caplog.text.count("the server could not be reached a moment ago, nor now within 0.2 seconds") == 2
 
 
-def test_a_server_that_is_back_has_its_full_time_again(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    """The next alert is sent at once, and nothing is held against the server after it."""
-    manager = sending.connected("smtpcm_default").connection_manager
-    sending._in_vain[manager.host, manager.port] = time.monotonic()
+def test_a_server_that_is_reachable_again_has_its_full_time_again(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next alert is sent immediately, and clears the record."""
+    manager = sending.get_hook("smtpcm_default").connection_manager
+    sending._unreachable_since[manager.host, manager.port] = time.monotonic()
     for _ in range(2):
         notifier()(dict(FAILED))
     assert len(relay.messages) == 2
     assert caplog.text.count("this alert is tried once") == 1
 
 
-def test_after_a_moment_nothing_is_held_against_a_server(
+def test_a_server_is_not_considered_unreachable_for_long(
     closed_port: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A triggerer lives for weeks; what was tried shortly does not prolong the moment."""
+    """A triggerer runs for weeks; short attempts do not extend the time."""
     notifier()(dict(FAILED))
-    (server,) = sending._in_vain
-    almost = time.monotonic() - sending.A_MOMENT + 5
-    monkeypatch.setitem(sending._in_vain, server, almost)
+    (server,) = sending._unreachable_since
+    almost = time.monotonic() - sending.UNREACHABLE_FOR + 5
+    monkeypatch.setitem(sending._unreachable_since, server, almost)
     notifier()(dict(FAILED))
-    assert sending._in_vain == {server: almost}
-    monkeypatch.setitem(sending._in_vain, server, almost - 5)
+    assert sending._unreachable_since == {server: almost}
+    monkeypatch.setitem(sending._unreachable_since, server, almost - 5)
     notifier()(dict(FAILED))
     assert caplog.text.count("this alert is tried once") == 1
 
 
-def test_the_longest_wait_is_shorter_than_airflow_s_patience_with_its_dag_processor() -> None:
-    """It kills whoever reads a DAG file and calls its callbacks after so long, and the alert with it."""
+def test_the_longest_wait_is_shorter_than_the_dag_processor_s_timeout() -> None:
+    """Airflow kills the process that parses a DAG file and runs its callbacks, and the alert with it."""
     patience = conf.getint("dag_processor", "dag_file_processor_timeout")
-    longest = sending.RETRY_FOR + sending.LAST_TRY + many._CANCEL_SECONDS
+    longest = sending.ALERT_RETRY_FOR + sending.LAST_ATTEMPT_SECONDS + batch._CANCEL_SECONDS
     assert patience - 10 >= longest
-    assert patience >= longest + 3 * sending.SHORT_TRY  # four of one file
+    assert patience >= longest + 3 * sending.SHORT_ATTEMPT_SECONDS  # four alerts of one file
 
 
-def test_what_is_sent_again_without_its_files_has_no_second_time_of_its_own(silent_server: None) -> None:
-    """Both have the time of one alert, which is over here; the server would be waited for for an hour."""
+def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(silent_server: None) -> None:
+    """Both share the time of one alert, which is over here; the connection's timeout is an hour."""
     mail = Mail(from_address="airflow@corp.example", to=TO, message_id="<1@corp.example>")
     with pytest.raises(StoppedError, match="'retry_for' were over"):
-        sending.send_within(sending.connected("smtpcm_default"), mail, 30, began=time.monotonic() - 3600)
+        sending.send_alert(sending.get_hook("smtpcm_default"), mail, 30, began=time.monotonic() - 3600)
 
 
 @pytest.mark.parametrize(
@@ -177,19 +179,19 @@ def test_what_is_sent_again_without_its_files_has_no_second_time_of_its_own(sile
         ({"to": "bad@corp.example"}, "550 5.1.1"),
     ],
 )
-def test_an_alert_that_cannot_go_anywhere_is_logged_with_its_remedy(
+def test_an_alert_that_cannot_be_sent_is_logged_with_its_remedy(
     fields: dict[str, Any], said: str, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is nobody whom it could tell."""
+    """There is no other way to report it."""
     notifier(**fields)(dict(FAILED))
     assert said in caplog.text
     assert relay.messages == []
 
 
-def test_a_connection_that_cannot_be_used_is_told_by_its_form_labels(
+def test_an_invalid_connection_is_reported_by_its_form_labels(
     relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All faults of it."""
+    """With all its faults."""
     connection = {**relay.airflow_connection(), "login": "alice", "password": "secret password"}
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
     notifier()(dict(FAILED))
@@ -197,19 +199,19 @@ def test_a_connection_that_cannot_be_used_is_told_by_its_form_labels(
     assert "secret password" not in caplog.text
 
 
-def test_a_fault_of_our_own_is_logged_and_not_raised(
+def test_an_error_in_the_notifier_itself_is_logged_and_not_raised(
     relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would hide why the task failed."""
-    monkeypatch.setattr(send_mail, "event_of", lambda _: 1 / 0)
+    monkeypatch.setattr(send_mail, "read_event", lambda _: 1 / 0)
     notifier()(dict(FAILED))
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_without_airflows_masker_an_alert_says_so_once_in_its_log_and_withholds_only_what_was_to_be_masked(
+def test_without_airflows_masker_an_alert_withholds_only_what_would_be_masked(
     relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in an Airflow that has moved it."""
+    """As in a future Airflow that has moved the masker; one warning is logged."""
     notifier(subject="{{ alert.task_id }}", attachments=[__file__])(dict(FAILED))
     monkeypatch.delattr("airflow.sdk.log.redact")
     notifier(subject="{{ alert.task_id }}", attachments=[__file__])(dict(FAILED))
@@ -227,14 +229,14 @@ def test_without_airflows_masker_an_alert_says_so_once_in_its_log_and_withholds_
 def test_some_refused_recipients_are_logged_and_the_others_get_it(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An alert is worth more than an address book in order."""
+    """One wrong address does not stop an alert."""
     notifier(to=["bad@corp.example", TO])(dict(FAILED))
     (received,) = relay.messages
     assert received.recipients == (TO,)
     assert "bad@corp.example" in caplog.text
 
 
-# --- A broken template, or a part that is missing: the default mail goes, and says so.
+# --- A broken template or a missing part: the default mail is sent, and says so.
 
 
 @pytest.mark.parametrize("field", ["subject", "text", "html"])
@@ -252,7 +254,7 @@ def test_some_refused_recipients_are_logged_and_the_others_get_it(
 def test_a_broken_template_sends_the_default_mail_which_names_it(
     field: str, template: str, fault: str, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And the log says what to do."""
+    """The log has the remedy."""
     notifier(**{field: template})(dict(FAILED))
     (received,) = relay.messages
     text, html = texts(received)
@@ -262,12 +264,12 @@ def test_a_broken_template_sends_the_default_mail_which_names_it(
     assert received.message["Subject"].startswith("[Airflow] Failed: warehouse_load.load_orders")
     (record,) = [record for record in caplog.records if record.levelname == "WARNING" and "smtpcm" in record.name]
     assert f"'{field}' could not be rendered" in record.getMessage()
-    assert "Mend the template" in record.getMessage()
+    assert "Fix the template" in record.getMessage()
 
 
 @pytest.mark.parametrize("field", ["cc", "bcc", "reply_to", "from_address", "attachments", "priority", "headers"])
-def test_any_other_broken_field_is_left_out_and_told(field: str, relay: Relay) -> None:
-    """The others keep what they say."""
+def test_any_other_broken_field_is_left_out_with_a_notice(field: str, relay: Relay) -> None:
+    """The other fields are used."""
     broken: Any = {"X-Run": "{{ 1 / 0 }}"} if field == "headers" else "{{ 1 / 0 }}"
     notifier(subject="Mine", **{field: broken})(dict(FAILED))
     (received,) = relay.messages
@@ -289,8 +291,10 @@ def test_any_other_broken_field_is_left_out_and_told(field: str, relay: Relay) -
         ({"html": "<img src='cid:logo'>"}, "cid:logo"),
     ],
 )
-def test_a_part_that_cannot_be_mailed_is_left_out_and_told(fields: dict[str, Any], fault: str, relay: Relay) -> None:
-    """The file that was to be attached is often what the failed task should have written."""
+def test_a_part_that_cannot_be_mailed_is_left_out_with_a_notice(
+    fields: dict[str, Any], fault: str, relay: Relay
+) -> None:
+    """A missing attachment is often the file that the failed task should have written."""
     notifier(**fields)(dict(FAILED))
     (received,) = relay.messages
     text, html = texts(received)
@@ -299,8 +303,8 @@ def test_a_part_that_cannot_be_mailed_is_left_out_and_told(fields: dict[str, Any
     assert "could not be rendered" in html or "left out of this mail" in html
 
 
-def test_an_attachment_that_the_server_does_not_take_is_left_out(relay: Relay, tmp_path: Path) -> None:
-    """It is too large; the alert is not."""
+def test_an_attachment_that_the_server_refuses_is_left_out(relay: Relay, tmp_path: Path) -> None:
+    """It is too large; the alert alone is not."""
     log = tmp_path / "load.log"
     log.write_bytes(b"x" * 300_000)
     notifier(attachments=[str(log)])(dict(FAILED))
@@ -310,7 +314,7 @@ def test_an_attachment_that_the_server_does_not_take_is_left_out(relay: Relay, t
 
 
 def test_a_dag_whose_templates_cannot_be_used_has_its_alert(relay: Relay) -> None:
-    """An extension of Jinja that is installed on the workers alone."""
+    """Its Jinja extension is installed on the workers alone."""
     with DAG("no_such_extension", schedule=None, jinja_environment_kwargs={"extensions": ["no.such.Extension"]}) as dag:
         pass
     notifier(subject="{{ alert.dag_id }}")({**FAILED, "dag": dag})
@@ -318,7 +322,7 @@ def test_a_dag_whose_templates_cannot_be_used_has_its_alert(relay: Relay) -> Non
     assert received.message["Subject"] == "warehouse_load"
 
 
-# --- What is sent.
+# --- The mail.
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -330,16 +334,16 @@ def test_every_context_of_airflow_makes_a_mail(shape: str, relay: Relay) -> None
     assert all(texts(received))
 
 
-def test_robots_are_asked_not_to_answer(relay: Relay) -> None:
-    """Exchange's out-of-office assistant, and all that know RFC 3834."""
+def test_automatic_replies_are_suppressed(relay: Relay) -> None:
+    """Of Exchange's out-of-office assistant, and of everything that follows RFC 3834."""
     notifier()(dict(FAILED))
     (received,) = relay.messages
     assert received.message["Auto-Submitted"] == "auto-generated"
     assert received.message["X-Auto-Response-Suppress"] == "All"
 
 
-def test_what_robots_are_told_can_be_changed(relay: Relay) -> None:
-    """In any case of letters; an empty one is none."""
+def test_the_default_headers_can_be_changed(relay: Relay) -> None:
+    """In any case of letters; an empty value removes one."""
     notifier(headers={"x-auto-response-suppress": "OOF", "Auto-Submitted": "auto-notified"})(dict(FAILED))
     notifier(headers={"X-Auto-Response-Suppress": ""})(dict(FAILED))
     first, second = (received.message for received in relay.messages)
@@ -347,8 +351,8 @@ def test_what_robots_are_told_can_be_changed(relay: Relay) -> None:
     assert second["X-Auto-Response-Suppress"] is None
 
 
-def test_everything_that_a_person_writes_is_templated(relay: Relay, tmp_path: Path) -> None:
-    """With the callback's context, and with what we found out."""
+def test_every_field_is_templated(relay: Relay, tmp_path: Path) -> None:
+    """With the callback's context, and with `alert`."""
     (tmp_path / "load.log").write_text("line\n")
     (tmp_path / "logo.png").write_bytes(b"\x89PNG")
     context = {**FAILED, "params": {"who": TO, "folder": str(tmp_path), "conn": "smtpcm_default", "high": "high"}}
@@ -374,7 +378,7 @@ def test_everything_that_a_person_writes_is_templated(relay: Relay, tmp_path: Pa
     assert (message["Subject"], message["X-Dag"]) == ("failure of load_orders", "warehouse_load")
     assert message["Importance"] == "high"
     text, html = texts(received)
-    assert text.strip() == "no such column {{ 7 * 7 }}, 7 min 12 s"  # what is filled in is no template
+    assert text.strip() == "no such column {{ 7 * 7 }}, 7 min 12 s"  # values are not templates
     assert "warehouse_load.load_orders [dbo.Orders]" in html
     assert [part.get_filename() for part in message.walk() if part.get_filename()] == ["logo.png", "load.log"]
 
@@ -388,8 +392,8 @@ def test_body_files_are_read_by_path(relay: Relay, tmp_path: Path) -> None:
     assert (text.strip(), html) == ("Grüße: warehouse_load.load_orders [dbo.Orders]", "")
 
 
-def test_a_broken_header_takes_no_recipient_away(relay: Relay) -> None:
-    """Nor the sender: whoever has a copy is on call too."""
+def test_a_broken_header_removes_no_recipient(relay: Relay) -> None:
+    """Nor the sender."""
     fields = {"cc": "second@corp.example", "bcc": "third@corp.example", "from_address": "etl@corp.example"}
     notifier(headers={"X-Why": "{{ exception }}"}, **fields)(task_failed(raised(ValueError("two\nlines"))))
     (received,) = relay.messages
@@ -398,8 +402,8 @@ def test_a_broken_header_takes_no_recipient_away(relay: Relay) -> None:
     assert "X-Why" in texts(received)[0]
 
 
-def test_a_subject_of_one_s_own_stays_one_line_whatever_the_exception_says(relay: Relay) -> None:
-    """An exception's text has several, and may be megabytes; the mail remains the author's."""
+def test_a_subject_of_the_author_is_one_line_whatever_the_exception_contains(relay: Relay) -> None:
+    """The text of an exception has several lines, and may be megabytes; the rest of the mail is still the author's."""
     said = raised(ValueError("first\r\nBcc: eve@corp.example\x1b[0m\x00" + "y" * 200_000))
     notifier(subject="Failed: {{ exception }}", text="own words")(task_failed(said))
     (received,) = relay.messages
@@ -410,30 +414,30 @@ def test_a_subject_of_one_s_own_stays_one_line_whatever_the_exception_says(relay
     assert received.recipients == (TO,)
 
 
-def test_a_callback_without_a_context_tells_what_is_known_which_is_little(relay: Relay) -> None:
-    """Rather than nothing."""
+def test_a_callback_without_a_context_sends_a_mail(relay: Relay) -> None:
+    """With the little that is known."""
     notifier()(None)
     (received,) = relay.messages
     assert received.message["Subject"] == "[Airflow] Failed: an unknown DAG"
 
 
-def test_one_notifier_tells_of_each_task_by_itself(relay: Relay) -> None:
-    """`default_args` share it, and the DAG processor calls it again and again."""
+def test_a_shared_notifier_reports_each_task_by_itself(relay: Relay) -> None:
+    """`default_args` share it, and the DAG processor calls it repeatedly."""
     shared = notifier(subject="{{ ti.task_id }}")
     for task_id in ("first", "second"):
         shared(task_failed(ValueError(), task_id=task_id))
     assert [received.message["Subject"] for received in relay.messages] == ["first", "second"]
 
 
-def test_the_context_is_left_as_it_was(relay: Relay) -> None:
+def test_the_context_is_not_changed(relay: Relay) -> None:
     """The next callback gets the same one."""
     context = dict(FAILED)
     notifier(subject="x", text="y")(context)
     assert context.keys() == FAILED.keys()
 
 
-def test_what_is_filled_into_html_is_escaped(relay: Relay, tmp_path: Path) -> None:
-    """An exception's text is data: no link and no image of it gets into the mail. `safe` opts out."""
+def test_values_in_html_are_escaped(relay: Relay, tmp_path: Path) -> None:
+    """The text of an exception is data: no link and no image of it gets into the mail. `safe` opts out."""
     page = "<p>{{ alert.exception.message }}</p>{{ '<hr>' | safe }}"
     (tmp_path / "page.html").write_text(page)
     failed = task_failed(raised(ValueError("<a href='//evil.example'><img src='//evil.example/x'>")))
@@ -446,7 +450,7 @@ def test_what_is_filled_into_html_is_escaped(relay: Relay, tmp_path: Path) -> No
 
 
 def test_a_value_adds_no_recipient_to_an_alert(relay: Relay) -> None:
-    """As it adds none to another mail."""
+    """As in any other mail."""
     failed = task_failed(raised(ValueError('x" <m@evil.example>; "')))
     notifier(to='"{{ alert.exception.message }}" <oncall@corp.example>')(failed)
     (received,) = relay.messages
@@ -454,7 +458,7 @@ def test_a_value_adds_no_recipient_to_an_alert(relay: Relay) -> None:
 
 
 def test_a_native_dag_s_templates_give_text(relay: Relay) -> None:
-    """A subject that looks like a number is none."""
+    """A subject that looks like a number stays text."""
     with DAG("native", schedule=None, render_template_as_native_obj=True) as dag:
         pass
     notifier(to="{{ ['a@corp.example', 'b@corp.example'] }}", subject="{{ 42 }}", text="{{ 1.5 }}")(
@@ -465,8 +469,8 @@ def test_a_native_dag_s_templates_give_text(relay: Relay) -> None:
     assert (received.message["Subject"], texts(received)[0].strip()) == ("42", "1.5")
 
 
-def test_an_event_that_is_told_twice_bears_one_message_id(relay: Relay) -> None:
-    """Exchange then delivers one; other events, and alerts to other people, bear others."""
+def test_an_event_that_is_reported_twice_has_one_message_id(relay: Relay) -> None:
+    """Exchange then delivers it once; other events, and alerts to other recipients, have other Message-IDs."""
     killed = task_killed({"load_orders": "failed"})
     for context in (killed, killed, task_killed({"load_orders": "failed"}, try_number=3), task_succeeded()):
         notifier()(dict(context))
@@ -524,7 +528,7 @@ def test_a_server_that_is_down_changes_nothing_for_the_task(closed_port: None, r
     assert str(run.get_task_instance("fine").state) == "success"
 
 
-def test_a_deadline_alert_is_awaited_and_its_loop_goes_on(relay: Relay) -> None:
+def test_a_deadline_alert_does_not_block_the_event_loop(relay: Relay) -> None:
     """The triggerer makes the notifier with the context, and awaits it."""
 
     async def trigger() -> int:
@@ -546,10 +550,10 @@ def test_a_deadline_alert_is_awaited_and_its_loop_goes_on(relay: Relay) -> None:
     assert received.message["Subject"] == "[Airflow] Deadline missed: warehouse_load, due 2026-11-25 03:00:00 UTC"
 
 
-def test_a_deadline_alert_has_its_connection_looked_up_in_the_loop(
+def test_a_deadline_alert_s_connection_is_looked_up_in_the_event_loop(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a thread of its own asks, Airflow 3.1's triggerer ends, with all its triggers."""
+    """If another thread asks for it, Airflow 3.1's triggerer ends, with all its triggers."""
     threads = []
     look_up = BaseHook.aget_connection
 
@@ -575,14 +579,14 @@ def test_a_deadline_alert_never_raises_into_the_triggerer(closed_port: None) -> 
     asyncio.run(trigger())
 
 
-def test_a_deadline_alert_is_called_as_the_executor_does_it(relay: Relay) -> None:
+def test_a_deadline_alert_can_be_called_by_the_executor(relay: Relay) -> None:
     """A SyncCallback makes the notifier with the context and calls it with the context."""
     context = deadline_missed()
     notifier(context=context)(context)
     assert len(relay.messages) == 1
 
 
-def test_airflow_takes_it_for_a_deadlines_callback() -> None:
+def test_airflow_accepts_it_as_the_callback_of_a_deadline() -> None:
     """It has to be awaitable, and its arguments have to be JSON."""
     from airflow.sdk.definitions.deadline import AsyncCallback
 
@@ -591,10 +595,10 @@ def test_airflow_takes_it_for_a_deadlines_callback() -> None:
     assert json.loads(json.dumps(callback.kwargs)) == callback.kwargs
 
 
-def test_a_refusal_for_now_is_tried_again_within_the_time(
+def test_a_server_that_is_down_is_retried_within_the_time(
     closed_port: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that is restarted."""
+    """It is being restarted."""
     port = json.loads(os.environ["AIRFLOW_CONN_SMTPCM_DEFAULT"])["port"]
     relay = Relay(ssl_mode="none", port=port)
     starter = threading.Timer(1, relay.start)
@@ -609,8 +613,8 @@ def test_a_refusal_for_now_is_tried_again_within_the_time(
 
 
 @pytest.mark.parametrize("retry_for", [math.inf, 1e300, 20])
-def test_no_thread_waits_for_the_time_to_be_over(retry_for: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much time there is; a thread cannot wait for more than three hundred years."""
+def test_no_thread_waits_for_the_end_of_the_time(retry_for: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is; a thread cannot wait for more than three hundred years."""
     started: list[type[threading.Thread]] = []
     start = threading.Thread.start
 
@@ -619,15 +623,15 @@ def test_no_thread_waits_for_the_time_to_be_over(retry_for: float, monkeypatch: 
         start(thread)
 
     with Relay(ssl_mode="none") as relay:
-        lead_to(monkeypatch, relay.port)
+        set_default_connection(monkeypatch, relay.port)
         monkeypatch.setattr(threading.Thread, "start", watched)
         notifier(retry_for=retry_for)(dict(FAILED))
         assert len(relay.messages) == 1
     assert threading.Timer not in started
 
 
-def test_importing_it_costs_no_mail_library() -> None:
-    """`tests/test_floors.py` watches over the operator; a DAG file imports this as well."""
+def test_importing_it_imports_no_mail_library() -> None:
+    """`tests/test_floors.py` checks this for the operator; a DAG file imports the notifier as well."""
     code = (
         "import sys; from airflow.sdk import BaseHook, BaseNotifier, BaseOperator; before = set(sys.modules)\n"
         "import airflow_provider_smtpcm.notifications.send_mail\n"

@@ -1,1 +1,1 @@
-"""The contenders, each a process of its own. The Python ones answer orders (`host`), the others take words."""
+"""The contenders, each a process of its own. Those in Python run an `Order` (`host`), the others have arguments."""

@@ -1,4 +1,4 @@
-"""`aiosmtplib` with `EmailMessage`: some connections in one event loop."""
+"""`aiosmtplib` with `EmailMessage`: several connections in one event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["WORKS", "environment"]
 
 
 def send(order: Order) -> int:
-    """Each connection takes the next mail when it is free."""
+    """Send the mails over some connections, each of which takes the next mail when it is free."""
     return asyncio.run(_send(order))
 
 

@@ -1,10 +1,9 @@
-"""A Python contender: imports its client once, then runs each order in a child of its own. Knows no client.
+"""The host of a Python contender: imports the client once, then runs each order in a child process.
 
     python -m benchmarks.sending.clients.host CLIENT SOCKET
 
-So a run starts as a fresh process whose imports are done, and nothing of an earlier run is in it: no connection, no
-cache, no memory. The clock starts when the first mail may be made, and stops when the last answer was heard; connecting
-is within. The end of standard input ends it.
+So a run starts as a fresh process whose imports are done, without connections, caches or memory of an earlier run. The
+clock runs from the first mail to the last reply; connecting is included. The host ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MADV_POPULATE_READ = 22
 
 
 def measured(work: Callable[[Order], int], order: Order) -> Run:
-    """Do it, and say what it took."""
+    """Run an order, and send its figures."""
     _map_libraries()
     _RESET_PEAK.write_text("5")
     held = _octets("VmRSS")
@@ -42,9 +41,9 @@ def measured(work: Callable[[Order], int], order: Order) -> Run:
 
 
 def _map_libraries() -> None:
-    """Have what is mapped from files in memory, as it is after an import.
+    """Read the pages of mapped files into memory, as they are after an import.
 
-    A child begins without, and would seem to need more memory whenever it first runs a piece of a library.
+    A child starts without them, and would seem to need more memory whenever it first runs a part of a library.
     """
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     for line in _MAPS.read_text().splitlines():
@@ -71,12 +70,12 @@ def _answer(client: object, order: Order) -> str:
         os.environ |= client.environment(order)  # type: ignore[attr-defined]
         work: Callable[[Order], int] = client.WORKS[order.work]  # type: ignore[attr-defined]
         return json.dumps(asdict(measured(work, order)))
-    except Exception:  # noqa: BLE001 - whatever it was, whoever ordered it shall read it
+    except Exception:  # noqa: BLE001 - any error is reported to the measuring process
         return json.dumps({"error": traceback.format_exc()})
 
 
 def main() -> None:
-    """Serve orders until nobody is left to give them."""
+    """Run orders until the standard input ends."""
     client = importlib.import_module(f"benchmarks.sending.clients.{sys.argv[1]}")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[2])

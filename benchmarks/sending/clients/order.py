@@ -1,4 +1,4 @@
-"""What a contender is told to do, what it answers, and the mails that all Python contenders make. Knows no client."""
+"""The order for a contender, its figures, and the mails that all Python contenders send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SENDER = "etl@corp.example"
 CONNECTION_ID = "bench"
 _LINE = "The quick brown fox jumps over the lazy dog and runs off home again.\n"
 
-# A merge: what stands in every mail, over a row with `name`, `address` and `amount`.
+# The bodies of a merge, whose rows have `name`, `address` and `amount`.
 SUBJECT_TEMPLATE = "Statement for {{ row.name }}"
 HTML_TEMPLATE = """\
 <html><body><p>Dear {{ row.name }},</p><p>your balance is {{ row.amount }}. The last movements:</p><table>
@@ -23,18 +23,18 @@ HTML_TEMPLATE = """\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One run.
+    """One run of a contender.
 
     Args:
-        work: what to do; each client names what it can in its `WORKS`.
+        work: what to do; a key of the client's `WORKS`.
         port: of the server, on loopback.
         mails, connections, recipients: how many.
         octets: of the text of each mail.
-        tls: whether to insist on STARTTLS and a certificate that holds.
+        tls: whether to require STARTTLS and a trusted certificate.
         file: the path of an attachment.
         rows: the path of a CSV file, for a merge.
-        binary: whether the file may go as it is (BINARYMIME).
-        fast: whether the extra `fast` is there.
+        binary: whether the file may be sent unencoded (BINARYMIME).
+        fast: whether the extra `fast` is available.
     """
 
     work: str = "send"
@@ -52,13 +52,13 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one run took.
+    """The figures of one run.
 
     Args:
-        sent: mails that the server accepted, as the client saw it.
-        wall, cpu: seconds; `cpu` is user and system, of all threads.
-        peak: octets of memory above what the process held before, at the most; None: not known.
-        turns: how often a client spoke after its server had spoken; None: nobody counted.
+        sent: mails that the server accepted, as seen by the client.
+        wall, cpu: seconds; `cpu` is user and system time of all threads.
+        peak: largest increase of memory, in octets; None: unknown.
+        turns: round trips; None: not counted.
     """
 
     sent: int
@@ -69,22 +69,22 @@ class Run:
 
 
 def addresses(order: Order, number: int) -> list[str]:
-    """The recipients of a mail; no two mails go to the same."""
+    """Return the recipients of a mail; they differ from mail to mail."""
     if order.recipients == 1:
         return [f"user{number}@corp.example"]
     return [f"user{number}.{n}@corp.example" for n in range(order.recipients)]
 
 
 def text(order: Order, number: int) -> str:
-    """The text of a mail; no two mails have the same."""
+    """Return the text of a mail; it differs from mail to mail."""
     first = f"Mail {number}\n"
     body = _LINE * (order.octets // len(_LINE) + 1)
     return first + body[: order.octets - len(first) - 1] + "\n"
 
 
 def rows(order: Order) -> Iterator[dict[str, Any]]:
-    """The rows of a merge, as the standard library reads them."""
+    """Yield the rows of a merge, read by the standard library."""
     import csv
 
-    with open(order.rows, encoding="utf-8", newline="") as file:  # noqa: PTH123 - a string it is
+    with open(order.rows, encoding="utf-8", newline="") as file:  # noqa: PTH123 - the path is a str
         yield from islice(csv.DictReader(file), order.mails)

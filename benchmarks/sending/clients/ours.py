@@ -1,4 +1,4 @@
-"""This package, as a DAG uses it: a generator of mails into `send_many`, a file into `send`, rows into the operator."""
+"""This package, as a DAG uses it: mails from a generator by `send_many`, a file by `send`, rows by the operator."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
-from airflow_provider_smtpcm.merge import messages, sending  # on first use, by the operator
+from airflow_provider_smtpcm.merge import messages, sending
 from airflow_provider_smtpcm.operators._lineage import Lineage
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
-from airflow_provider_smtpcm.smtp import batch, retry, session, tls  # on first use, by the hook
+from airflow_provider_smtpcm.smtp import batch, retry, session, tls
 from benchmarks.sending.clients import first_use
 from benchmarks.sending.clients.order import (
     CONNECTION_ID,
@@ -33,13 +33,14 @@ from benchmarks.sending.clients.order import (
     text,
 )
 
+# Otherwise loaded on first use.
 LOADED_BEFOREHAND = (batch, messages, retry, sending, session, tls, first_use)
-# Airflow loads its plugins when it is first asked whether anybody collects lineage; around a task it did so before.
+# Airflow loads its plugins when lineage is first asked for; a task runner has done so before the task.
 Lineage(SmtpConnectionManagerHook()).read("rows.csv")
 
 
 def environment(order: Order) -> dict[str, str]:
-    """The Airflow connection; and without the extra, nobody finds it."""
+    """Return the Airflow connection, as environment; hide the extra `fast` if the order is without it."""
     if not order.fast:
         sys.modules["pybase64"] = None  # type: ignore[assignment]
     extra: dict[str, Any] = {"ssl_mode": "starttls" if order.tls else "none", "from_address": SENDER}
@@ -50,18 +51,18 @@ def environment(order: Order) -> dict[str, str]:
 
 
 def send(order: Order) -> int:
-    """Mails that are made as they are needed."""
+    """Send mails from a generator by `send_many`."""
     return _accepted(_mails(order), order.connections)
 
 
 def attach(order: Order) -> int:
-    """Mails with a file."""
+    """Send mails with an attachment, each by `send`."""
     files = (Mail(to=addresses(order, n), subject=f"Mail {n}", attachments=order.file) for n in range(order.mails))
     return _accepted(files, order.connections)
 
 
 def merge(order: Order) -> int:
-    """A task of `MailMergeOperator`, called as Airflow calls it."""
+    """Run a task of `MailMergeOperator`, as Airflow does."""
     task = MailMergeOperator(
         task_id="statements",
         smtpcm_conn_id=CONNECTION_ID,
@@ -81,10 +82,10 @@ def merge(order: Order) -> int:
 
 
 def generate(order: Order) -> int:
-    """The octets of a merge, for nobody."""
+    """Render the mails of a merge, and send none."""
     subject, html = jinja2.Template(SUBJECT_TEMPLATE), jinja2.Template(HTML_TEMPLATE)
     renderer = BatchRenderer()
-    attachments = (Attachment(order.file),)  # once, as the operator does it
+    attachments = (Attachment(order.file),)  # built once, as by the operator
     written = 0
     for row in rows(order):
         mail = Mail(

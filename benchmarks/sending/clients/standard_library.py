@@ -1,4 +1,4 @@
-"""`smtplib` with `EmailMessage`, as a careful person uses it: one connection, one TLS context."""
+"""`smtplib` with `EmailMessage`, used with care: one connection, one TLS context."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.sending.clients.order import HOST, SENDER, Order, addresses, tex
 
 
 def environment(_order: Order) -> dict[str, str]:
-    """Nothing."""
+    """Return no environment."""
     return {}
 
 
 def message(order: Order, number: int) -> EmailMessage:
-    """A mail."""
+    """Build a mail."""
     mail = EmailMessage()
     mail["From"] = SENDER
     mail["To"] = ", ".join(addresses(order, number))
@@ -30,7 +30,7 @@ def message(order: Order, number: int) -> EmailMessage:
 
 
 def send(order: Order) -> int:
-    """One after the other."""
+    """Send the mails one after the other."""
     with smtplib.SMTP(HOST, order.port) as server:
         if order.tls:
             server.starttls(context=ssl.create_default_context())

@@ -1,6 +1,6 @@
-"""Airflow's own SMTP provider: its operator as a task runs it, and its hook in the two ways that people use it.
+"""Airflow's own SMTP provider: its operator as a task runs it, and its hook in the two usual ways.
 
-Nothing of what Airflow does around a task is counted: no scheduling, no process, no rendering of fields. Templates are
+What Airflow does around a task is not counted: no scheduling, no process, no rendering of fields. Templates are
 compiled once, which Airflow does not do.
 """
 
@@ -33,19 +33,19 @@ LOADED_BEFOREHAND = (first_use,)
 
 
 def environment(order: Order) -> dict[str, str]:
-    """The Airflow connection."""
+    """Return the Airflow connection, as environment."""
     extra = {"from_email": SENDER, "disable_ssl": True, "disable_tls": not order.tls}
     connection = {"conn_type": "smtp", "host": HOST, "port": order.port, "extra": extra}
     return {f"AIRFLOW_CONN_{CONNECTION_ID.upper()}": json.dumps(connection)}
 
 
 def operator(order: Order) -> int:
-    """A task for each mail."""
+    """Run a task for each mail."""
     return _tasks(order, _mails(order))
 
 
 def hook(order: Order) -> int:
-    """One function, and the hook as its documentation says: `with` around each mail, so a connection for each."""
+    """Use the hook as documented: `with` around each mail, so each has a connection of its own."""
     for mail in _mails(order):
         with SmtpHook(CONNECTION_ID) as smtp:
             smtp.send_email_smtp(**mail)
@@ -53,7 +53,7 @@ def hook(order: Order) -> int:
 
 
 def kept(order: Order) -> int:
-    """One hook for all mails, so one connection."""
+    """Use one hook for all mails, so one connection."""
     with SmtpHook(CONNECTION_ID) as smtp:
         for mail in _mails(order):
             smtp.send_email_smtp(**mail)
@@ -61,15 +61,15 @@ def kept(order: Order) -> int:
 
 
 def merge(order: Order) -> int:
-    """A task for each row."""
+    """Run a task for each row."""
     return _tasks(order, _merged(order))
 
 
 def generate(order: Order) -> int:
-    """The text of a merge, for nobody."""
+    """Render the mails of a merge, and send none."""
     smtp, written = SmtpHook(CONNECTION_ID), 0
     for mail in _merged(order):
-        message, _ = smtp._build_mime_message(mail_from=SENDER, **mail)  # noqa: SLF001 - there is no other way to it
+        message, _ = smtp._build_mime_message(mail_from=SENDER, **mail)  # noqa: SLF001 - it has no public name
         written += len(message.as_string())
     assert written > order.mails * 20_000, written
     return order.mails

@@ -1,4 +1,4 @@
-/* A line with a round trip: what comes in at one end goes out at the other half a round trip later. Knows no SMTP.
+/* A proxy with a round-trip time: what is received on one side is sent on the other half a round trip later.
  *
  *     delay MILLISECONDS PORT
  *
@@ -65,25 +65,25 @@ static void hang_up(int i)
     free(line), lines[i] = NULL;
 }
 
-/* Take what has come in. */
+/* Read a chunk and hold it for half a round trip. */
 static void take(struct line *line, struct way *way, double half)
 {
     static char block[BLOCK];
     ssize_t size = read(way->from, block, sizeof block);
-    if (size < 0) return; /* a broken line shows itself by poll */
-    if (size == 0) way->ended = 1; /* an empty chunk hangs up, in its turn */
+    if (size < 0) return; /* poll reports a broken connection */
+    if (size == 0) way->ended = 1; /* an empty chunk closes the connection when it is due */
     else if (way == &line->down) line->server_spoke = 1;
     else if (line->server_spoke) line->server_spoke = 0, turns++;
     hold(way, block, size, now() + half);
 }
 
-/* Give what is due; 0 when this way is at its end. */
+/* Write the chunks that are due; 0 at the end of this direction. */
 static int give(struct way *way, double moment)
 {
     for (struct chunk *chunk; (chunk = way->first) && chunk->due <= moment;) {
         if (chunk->size == 0) return 0;
         ssize_t size = send(way->to, chunk->octets + chunk->at, chunk->size - chunk->at, MSG_NOSIGNAL);
-        if (size < 0) return 1; /* full for now; a broken line shows itself by poll */
+        if (size < 0) return 1; /* full for now; poll reports a broken connection */
         way->held -= size, chunk->at += size;
         if (chunk->at < chunk->size) return 1;
         if (!(way->first = chunk->next)) way->last = &way->first;
@@ -158,7 +158,7 @@ int main(int count, char **words)
             if (near & (POLLIN | POLLHUP) && !line->up.ended && line->up.held < HELD) take(line, &line->up, half);
             if (far & (POLLIN | POLLHUP) && !line->down.ended && line->down.held < HELD) take(line, &line->down, half);
             int up = give(&line->up, moment), down = give(&line->down, moment);
-            /* Whoever hangs up has read what it wanted: nobody here speaks on after that. */
+            /* A peer that closes has read all that it wants, so both directions end. */
             if ((near | far) & (POLLERR | POLLNVAL) || !up || !down) hang_up(i);
         }
     }

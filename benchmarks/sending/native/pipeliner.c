@@ -1,5 +1,5 @@
-/* What a client can do at the most without CHUNKING: a message, its final dot and the envelope of the next one in one
- * write, over some connections by poll. It makes no mail: the text is ready, only numbers differ. The limit, no peer.
+/* The fastest that a client without CHUNKING can be: a message, its final dot and the envelope of the next one in one
+ * write, over several connections by poll. The text is ready made, and only its numbers differ. A limit, not a peer.
  *
  *     pipeliner PORT CONNECTIONS MAILS OCTETS
  */
@@ -21,7 +21,7 @@ static long mails, begun, sent;
 static size_t octets;
 static char *text;
 
-/* Its greeting, EHLO's answer, then again and again 250, 250, 354 for an envelope and 250 for a message. */
+/* The replies: greeting, EHLO, then repeatedly 250, 250, 354 for an envelope and 250 for a message. */
 static struct line { int fd, step; long mail; size_t have; char in[8192]; } lines[MOST];
 
 static void die(const char *what) { perror(what); exit(1); }
@@ -33,7 +33,7 @@ static int envelope(struct line *line, char *to)
     return sprintf(to, "MAIL FROM:<etl@corp.example>\r\nRCPT TO:<user%ld@corp.example>\r\nDATA\r\n", line->mail);
 }
 
-/* Say what a reply calls for; 0 after QUIT. */
+/* Send what follows a reply; 0 after QUIT. */
 static int answer(struct line *line, const char *reply)
 {
     static char out[ROOM];

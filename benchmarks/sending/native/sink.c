@@ -1,5 +1,5 @@
-/* An SMTP server that accepts every mail, throws it away and counts. It offers what Postfix's smtp-sink lacks:
- * CHUNKING and BINARYMIME (RFC 3030), and STARTTLS (TLS 1.3 alone) where it is given a certificate.
+/* An SMTP server that accepts, discards and counts every mail. It offers what Postfix's smtp-sink lacks:
+ * CHUNKING and BINARYMIME (RFC 3030), and STARTTLS (TLS 1.3 only) if it has a certificate.
  *
  *     sink [CERTIFICATE.pem]
  *
@@ -115,7 +115,7 @@ static void command(struct caller *caller, const char *line)
     }
 }
 
-/* Take in all that the buffer holds, and keep what is not whole yet. */
+/* Process all complete commands and messages in the buffer, and keep the rest. */
 static void digest(struct caller *caller)
 {
     size_t at = 0;
@@ -126,7 +126,7 @@ static void digest(struct caller *caller)
             size_t taken = (long)left < caller->chunk ? left : (size_t)caller->chunk;
             at += taken, octets += taken, caller->chunk -= taken;
         } else if (caller->mode == DATA) {
-            /* The line break before the message is still there, so that a dot in its first line ends it too. */
+            /* The line break before the message is still in the buffer, so that a dot in the first line ends it too. */
             char *end = memmem(from, left, "\r\n.\r\n", 5);
             if (!end) {
                 size_t passed = left > 4 ? left - 4 : 0;
@@ -161,7 +161,7 @@ static void start_tls(struct caller *caller)
 #endif
 }
 
-/* Hear a caller out; 0 when it is gone. */
+/* Read and process all input of a client; 0 when it has closed. */
 static int hear(struct caller *caller)
 {
     for (;;) {

@@ -1,4 +1,4 @@
-"""DAGs that fail in every way that Airflow tells of, and mail each of them to an address of its own."""
+"""DAGs that cause every kind of alert, each mailed to an address of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 
 
 def alert(name: str, **fields: object) -> SendMailNotifier:
-    """To a mailbox of that name."""
+    """Return a notifier for this mailbox."""
     return SendMailNotifier(to=f"{name}@corp.example", **fields)  # type: ignore[arg-type]
 
 
@@ -27,7 +27,7 @@ with DAG("failing", schedule=None, on_failure_callback=alert("failed-run")):
         on_failure_callback=alert("failure", html="{{ no.such.thing }}"),
     )
     def load(table: str) -> None:
-        """The load that is always broken."""
+        """Always fail."""
         raise RuntimeError(f"{table} is locked by <spid 4711>\nand stays so")
 
     load.expand(table=["dbo.Orders"])
@@ -42,7 +42,7 @@ with DAG("succeeding", schedule=None, on_success_callback=alert("succeeded-run")
         ]
     )
     def fine() -> int:
-        """What it is."""
+        """Succeed."""
         return 1
 
     fine()
@@ -51,7 +51,7 @@ with DAG("killed", schedule=None, on_failure_callback=alert("killed-run")):
 
     @task(on_failure_callback=alert("killed"))
     def be_killed() -> None:
-        """Say who it is, with the worker that looks after it, and wait."""
+        """Write down its process and its supervisor's, and wait."""
         Path(os.environ["PIDS_OF_THE_KILLED"]).write_text(f"{os.getppid()} {os.getpid()}")
         time.sleep(300)
 
@@ -69,7 +69,7 @@ with DAG(
 
     @task
     def slow() -> None:
-        """Long enough for a scheduler that is busy."""
+        """Run long enough for a busy scheduler."""
         time.sleep(20)
 
     slow()

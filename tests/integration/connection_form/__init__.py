@@ -1,1 +1,1 @@
-"""Airflow's connection form in a real browser. A package, so that its tests share one Airflow and nobody else waits."""
+"""Airflow's connection form in a real browser. A package, so that only its tests wait for their shared Airflow."""

@@ -1,4 +1,4 @@
-"""One Airflow and one browser for all tests of the form, with everything that its connections lead to."""
+"""An Airflow and a browser for all tests of the form, and the servers of its connections."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="package")
 def servers() -> Iterator[Servers]:
-    """What the connections of the form lead to."""
+    """The servers of the form's connections."""
     with running_servers() as servers:
         yield servers
 
 
 @pytest.fixture(scope="package")
 def airflow(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
-    """A real Airflow with two DAGs and no connection yet, whose KDC says nothing."""
+    """A real Airflow with two DAGs and no connections, whose KDC does not answer."""
     if shutil.which("chromium") is None:
         skip_for_want_of("chromium")
     dags = tmp_path_factory.mktemp("dags")
@@ -43,7 +43,7 @@ def airflow(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="package")
 def browser_page(airflow: AirflowStack) -> Iterator[Page]:
-    """One browser for all tests."""
+    """A browser for all tests."""
     from tests.integration.browser import open_page
 
     with open_page(f"{airflow.url}/connections") as page:
@@ -52,6 +52,6 @@ def browser_page(airflow: AirflowStack) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser_page: Page, airflow: AirflowStack) -> Page:
-    """The list of connections, freshly loaded."""
+    """The list of connections, reloaded."""
     browser_page.goto(f"{airflow.url}/connections?limit=50")
     return browser_page

@@ -1,4 +1,4 @@
-"""Connections that do not work, each for a reason that administrators meet, and what *Test* has to say about each."""
+"""Connections that fail, each for a reason that administrators meet, and the answer of *Test* to each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from demo.processes import LOOPBACK, free_port
 LOGIN, PASSWORD = r"CORP\alice", "P@ssw0rd-Alice"
 WRONG_PASSWORD = "wrong-Password-1"
 
-# A KDC that is asked by TCP alone: the first word is its to hear, and it says none.
+# A KDC that is reached over TCP only: it receives the request, and does not answer.
 KRB5_CONF = """\
 [libdefaults]
   default_realm = CORP.EXAMPLE
@@ -30,14 +30,14 @@ KRB5_CONF = """\
 
 
 class Servers:
-    """The servers that the connections lead to, as a context manager's value.
+    """The servers of the connections.
 
     Args:
-        windows: demands STARTTLS and Windows Authentication.
+        windows: requires STARTTLS and Windows Authentication.
         anonymous: offers STARTTLS and no authentication.
-        clear: knows neither.
-        implicit: speaks TLS from the start.
-        silent: the port of one that takes connections and says nothing.
+        clear: offers neither.
+        implicit: uses TLS from the start.
+        silent: the port of one that accepts connections and does not answer.
     """
 
     def __init__(self, *, windows: Relay, anonymous: Relay, clear: Relay, implicit: Relay, silent: int) -> None:
@@ -50,7 +50,7 @@ class Servers:
 
 @contextmanager
 def running_servers() -> Iterator[Servers]:
-    """All of them, for as long as it lasts."""
+    """Run all of them during a block."""
     users = {LOGIN: PASSWORD}
     with ExitStack() as running:
         silent = running.enter_context(socket.create_server((LOOPBACK, 0), backlog=64))
@@ -64,7 +64,7 @@ def running_servers() -> Iterator[Servers]:
 
 
 def silent_kdc(folder: Path, port: int) -> Path:
-    """A krb5.conf whose only KDC says nothing."""
+    """Write a krb5.conf whose only KDC does not answer; return its path."""
     path = folder / "krb5.conf"
     path.write_text(KRB5_CONF.format(kdc=f"{LOOPBACK}:{port}"))
     return path
@@ -72,12 +72,12 @@ def silent_kdc(folder: Path, port: int) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong, against a connection to `server` that works.
+    """A fault, as a change of a working connection to `server`.
 
     Args:
         server: an attribute of `Servers`.
-        said: what the answer must contain, the remedy last.
-        changes: Airflow's own fields.
+        said: parts of the answer, the remedy last.
+        changes: of Airflow's own fields.
         extra: settings.
     """
 
@@ -87,7 +87,7 @@ class Fault:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def connection(self, servers: Servers) -> dict[str, Any]:
-        """The body by which Airflow's API makes it."""
+        """Return the body for Airflow's API."""
         if self.server == "silent":
             made: dict[str, Any] = {"conn_type": "smtpcm", "host": "localhost", "port": servers.silent, "extra": {}}
         else:

@@ -1,4 +1,4 @@
-"""The documents' pictures of Airflow's pages: cut out of the browser, with a company's names in place of the test's."""
+"""The documents' pictures of Airflow's pages: taken in the browser, with a company's names instead of the test's."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PUT_NAMES = """names => {
 
 
 def put_names(page: Page, names: Mapping[str, str]) -> None:
-    """Write a company's names where the page has those of this machine."""
+    """Replace this machine's names in the page by a company's."""
     page.evaluate(_PUT_NAMES, dict(names))
 
 
 def picture_of_answer(page: Page, row: Locator, answer: Locator) -> bytes:
-    """The answer of a test, and the connection's row above it."""
+    """Return a picture of the answer of a test, and of the connection's row above it."""
     page.wait_for_timeout(SETTLE_MS)
     first, last = row.bounding_box(), answer.bounding_box()
     assert first is not None
@@ -36,7 +36,7 @@ def picture_of_answer(page: Page, row: Locator, answer: Locator) -> bytes:
 
 
 def stacked(page: Page, *pictures: bytes) -> bytes:
-    """PNGs one above the other: the form shows one section at a time, and a reader wants to see both."""
+    """Stack PNGs, since the form shows one section at a time."""
     images = "".join(
         f'<img style="display: block" src="data:image/png;base64,{b64encode(png).decode()}">' for png in pictures
     )

@@ -1,4 +1,4 @@
-"""A DAG that writes all that it can learn about a connection into its log; the form's tests look for secrets there."""
+"""A DAG that logs everything that it can read of a connection; the form's tests look for secrets in its log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ with DAG("tell_the_connection", schedule=None) as dag:
 
     @task(retries=0)
     def tell() -> None:
-        """By the logger and by print, whole and in parts."""
+        """Log the connection by the logger and by print, whole and in parts."""
         connection = BaseHook.get_connection("smtpcm_default")
         log.warning("The connection: %s", {name: getattr(connection, name) for name in NAMES})
         print(connection.password, connection.extra_dejson)  # noqa: T201 - people do

@@ -1,4 +1,4 @@
-"""*Test* in Airflow's list of connections: what it says in the browser; and where a saved password is seen: nowhere."""
+"""*Test* in Airflow's list of connections: its answers in the browser; and no saved password is visible anywhere."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ OFFERS_KERBEROS = "S: 220 ready\nC: EHLO *\nS: 250-localhost\nS: 250 AUTH GSSAPI
 
 
 def make(page: Page, airflow: AirflowStack, conn_id: str, connection: dict[str, Any]) -> None:
-    """Make a connection as the form does, by the API, and show it in the list."""
+    """Make a connection by the API, as the form does, and show it in the list."""
     answer = page.request.post(f"{airflow.url}/api/v2/connections", data={"connection_id": conn_id, **connection})
     assert answer.ok, answer.text()
     page.reload()
 
 
 def fill_form(page: Page, conn_id: str, servers: Servers) -> None:
-    """Fill the form for the server that demands Windows Authentication, and save it."""
+    """Fill in the form for the server that requires Windows Authentication, and save it."""
     from tests.integration.browser import ConnectionForm
 
     form = ConnectionForm.add(page, conn_id)
@@ -50,8 +50,8 @@ def fill_form(page: Page, conn_id: str, servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_with_its_remedy(fault: str, page: Page, airflow: AirflowStack, servers: Servers) -> None:
-    """On one line, whole, within the window, and without the password."""
+def test_a_fault_is_shown_with_its_remedy(fault: str, page: Page, airflow: AirflowStack, servers: Servers) -> None:
+    """On one line, completely, within the window, and without the password."""
     from tests.integration.browser import answer_of_test
 
     conn_id = fault.replace(" ", "_")
@@ -76,8 +76,8 @@ def test_a_fault_is_told_with_its_remedy(fault: str, page: Page, airflow: Airflo
     assert answer.locator("[data-part=description]").evaluate("box => box.scrollHeight <= box.clientHeight + 1")
 
 
-def test_a_silent_kdc_is_given_up_and_holds_nobody_up(page: Page, airflow: AirflowStack) -> None:
-    """Kerberos's library knows no deadline: while it waits, Airflow serves its other users."""
+def test_a_silent_kdc_does_not_block_airflow(page: Page, airflow: AirflowStack) -> None:
+    """Kerberos's library has no deadline: while it waits, Airflow serves its other users."""
     from playwright.sync_api import expect
 
     if missing := ", ".join(name for name in ("gssapi", "krb5") if find_spec(name) is None):
@@ -104,7 +104,7 @@ def test_a_silent_kdc_is_given_up_and_holds_nobody_up(page: Page, airflow: Airfl
 def test_the_connection_made_in_the_form_is_the_one_that_the_scheduler_delivers_by(
     page: Page, airflow: AirflowStack, servers: Servers
 ) -> None:
-    """Filled, saved, tested with a good answer; then a mail arrives, and nothing that a DAG logs has the password."""
+    """Filled in, saved, tested; then a mail arrives, and no log of a DAG has the password."""
     from tests.integration.browser import WORKERS_TEST, ConnectionForm, press_test
 
     fill_form(page, "smtpcm_default", servers)
@@ -142,7 +142,7 @@ def test_the_connection_made_in_the_form_is_the_one_that_the_scheduler_delivers_
 
 
 def what_a_worker_says(page: Page, airflow: AirflowStack, conn_id: str, servers: Servers) -> str:
-    """What a worker says of the connection (`/enqueue-test`)."""
+    """Return a worker's answer to a test of the connection (`/enqueue-test`)."""
     url = f"{airflow.url}/api/v2/connections/enqueue-test"
     body = {"connection_id": conn_id, **servers.windows.airflow_connection()}
     asked = page.request.post(url, data={**body, "extra": json.dumps(body["extra"])})
@@ -153,8 +153,8 @@ def what_a_worker_says(page: Page, airflow: AirflowStack, conn_id: str, servers:
     return str(answer["result_message"])
 
 
-def test_an_anonymous_relay_is_told_to_be_one(page: Page, airflow: AirflowStack, servers: Servers) -> None:
-    """And what is weak is told with the good answer."""
+def test_the_answer_says_that_a_relay_is_anonymous(page: Page, airflow: AirflowStack, servers: Servers) -> None:
+    """It also has the warnings about weak settings."""
     from tests.integration.browser import press_test
 
     trusting = servers.anonymous.airflow_connection(verify_certificate=False, ca_certificate=None)

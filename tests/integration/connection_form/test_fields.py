@@ -1,4 +1,4 @@
-"""The connection form in a browser shows every setting, keeps what is filled in, and gives the hook what it means."""
+"""The connection form in a browser shows every setting, keeps what is filled in, and the hook reads it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ CLEARED: dict[str, str | None] = {
 
 
 def shown_before_anything_is_filled_in(field: Field, *, standard: bool) -> Any:
-    """What the table of settings promises for this field."""
+    """Return what the form should show of this empty field, by the table of settings."""
     from tests.integration.browser import Shown
 
     default = None if field.in_ssis_properties else field.default
@@ -78,7 +78,7 @@ def shown_before_anything_is_filled_in(field: Field, *, standard: bool) -> Any:
         value = field.choices[str(default)] if default is not None else ""
     else:
         value = f"{default:g}" if isinstance(default, float) else words[default]  # type: ignore[index]
-    # Airflow's own box for the port knows no bounds, and its own fields have no help.
+    # Airflow's own box for the port has no bounds, and its own fields have no help.
     bounded = field.type is FieldType.NUMBER and not standard
     return Shown(
         widget=WIDGETS[field.type],
@@ -90,7 +90,7 @@ def shown_before_anything_is_filled_in(field: Field, *, standard: bool) -> Any:
 
 
 def test_every_setting_is_in_the_form_as_the_table_has_it(page: Page) -> None:
-    """Label, help, kind of box, choices by their labels, default, placeholder and maximum, in its section."""
+    """Label, help, widget, choices by their labels, default, placeholder and maximum, in its section."""
     from tests.integration.browser import ConnectionForm
 
     fields = {
@@ -117,8 +117,8 @@ def test_every_setting_is_in_the_form_as_the_table_has_it(page: Page) -> None:
     form.close()
 
 
-def test_a_number_box_holds_what_is_typed_to_the_maximum(page: Page) -> None:
-    """And an emptied one stays empty; what is too small is the parser's to refuse, who says so."""
+def test_a_number_box_limits_numbers_to_the_maximum(page: Page) -> None:
+    """An emptied box stays empty; a number that is too small is an error of the parser."""
     from tests.integration.browser import ConnectionForm
 
     form = ConnectionForm.add(page, "bounds")
@@ -133,7 +133,7 @@ def test_a_number_box_holds_what_is_typed_to_the_maximum(page: Page) -> None:
 
 
 def fill_in(page: Page, conn_id: str, values: dict[str, str | None], *, new: bool) -> None:
-    """Bring fields of the form to these values, section by section, and save it."""
+    """Fill in fields of the form, section by section, and save it."""
     from tests.integration.browser import ConnectionForm
 
     form = ConnectionForm.add(page, conn_id) if new else ConnectionForm.edit(page, conn_id)
@@ -154,7 +154,7 @@ def fill_in(page: Page, conn_id: str, values: dict[str, str | None], *, new: boo
 
 
 def read_all(page: Page, conn_id: str) -> dict[str, str]:
-    """What the form shows of a saved connection, by label."""
+    """Return what the form shows of a saved connection, by label."""
     from tests.integration.browser import ConnectionForm
 
     page.reload()
@@ -167,7 +167,7 @@ def read_all(page: Page, conn_id: str) -> dict[str, str]:
 def test_what_is_saved_is_shown_again_and_what_is_cleared_stays_empty(
     page: Page, airflow: AirflowStack, servers: Servers, tmp_path: Path
 ) -> None:
-    """Every field, twice, with a password that the form never shows; and the hook understands what is stored."""
+    """Every field, twice, with a password that the form never shows; and the hook reads what is stored."""
     from tests.integration.browser import press_test
 
     relay = servers.windows

@@ -1,4 +1,4 @@
-"""`make screenshots` takes the documents' pictures here; they show a company's server, not ours."""
+"""`make screenshots` takes the documents' pictures here; they show a company's server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONN_ID = "exchange"
 if os.environ.get("SCREENSHOTS"):
 
     def test_the_filled_form(page: Page, servers: Servers) -> None:
-        """Its two sections one above the other, as nobody sees them at once."""
+        """Its two sections one above the other, which the form never shows at once."""
         from tests.integration.browser import ConnectionForm
 
         page.set_viewport_size({"width": 1280, "height": 2000})

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from airflow_provider_smtpcm.notifications.event import event_of
+from airflow_provider_smtpcm.notifications.event import read_event
 from airflow_provider_smtpcm.ssis import macros
 from airflow_provider_smtpcm.ssis.expressions import (
     NotTranslatable,
@@ -80,13 +80,13 @@ def test_a_custom_namespace_is_no_resolve_system_variable() -> None:
 @pytest.mark.parametrize("name", [name for name, variable in SYSTEM_VARIABLES.items() if variable.callback])
 def test_no_callback_expression_fails_for_want_of_a_fact(name: str, context: dict[str, Any]) -> None:
     """The contexts of callbacks differ, and an alert has to go out."""
-    alert = event_of(context)
+    alert = read_event(context)
     rendered(f'"x" + (DT_WSTR,50)@[System::{name}]', TemplateContext.CALLBACK, {**context, "alert": alert})
 
 
 def test_the_error_is_the_exception_of_the_callback() -> None:
     """By its message."""
     context = {"exception": ValueError("disk full")}
-    context["alert"] = event_of(context)  # type: ignore[assignment]
+    context["alert"] = read_event(context)  # type: ignore[assignment]
     text = '@[System::ErrorDescription] + " (" + (DT_WSTR,50)@[System::ErrorCode] + ")"'
     assert rendered(text, TemplateContext.CALLBACK, context) == "disk full (ValueError)"
