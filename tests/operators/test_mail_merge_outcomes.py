@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFai
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import ROWS, merge, rows_beside, subjects
 from tests.operators.tasks import context
-from tests.operators.test_report import lines
+from tests.merge.test_report import lines
 from tests.smtp.dialogue import Dialogue
 
 HELLO = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"

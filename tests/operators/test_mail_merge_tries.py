@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as pace
 from tests.operators.merges import ROWS, merge
-from tests.operators.test_report import lines
+from tests.merge.test_report import lines
 from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_batch import at_first

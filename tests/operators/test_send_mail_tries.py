@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as pace
 from airflow_provider_smtpcm.smtp.threads import Background
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
 from tests.smtp.test_batch import at_first

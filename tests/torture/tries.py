@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.torture.faulty_relay import TIMEOUT, Fault, FaultyRelay, loses_an_answer
 

@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.merge import result as module
 from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
 from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from tests.operators.test_report import lines
+from tests.merge.test_report import lines
 
 MAIL = Mail(to="jane@corp.example; jim@corp.example")
 NO_SUCH_USER = Reply(code=550, enhanced="5.1.1", text="No such user")

@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.ledger.record import MARK, Block, Standing, State
 from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 
 
 class Clock:

@@ -27,7 +27,7 @@ from airflow_provider_smtpcm.ledger.record import MARK, Rest, Standing, State
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome, SendRequest
 from airflow_provider_smtpcm.smtp.retry import who_is_left
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
 LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, enhanced="5.1.1", text="no")

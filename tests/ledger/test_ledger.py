@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.ledger import record as book
 from airflow_provider_smtpcm.ledger.ledger import Known, Ledger, Reservation
 from airflow_provider_smtpcm.ledger.record import MARK, ROWS, Block, Rest, Standing, State
 from tests.interruptions import OURS, Moments, TimeLimit, watched, within
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 
 BOTH = [Standing.ENDED, Standing.CLOSED]
 
