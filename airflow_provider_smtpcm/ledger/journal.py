@@ -100,7 +100,7 @@ class LedgerJournal:
         for _ in range(count):
             self._open.append(waiting.popleft())
 
-    def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
+    def on_result(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Write down what became of an errand, and who of its recipients may be asked again."""
         asked = _asked(self.in_doubt[delivery.index])
         doubted = set(self._in_doubt_after(delivery))
@@ -121,7 +121,7 @@ class LedgerJournal:
         """What became of this one nobody will say any more."""
         self._ledger.record(index, State.UNKNOWN, self._rest_of(self.in_doubt.pop(index)))
 
-    def told(self, delivery: Delivery) -> Delivery:
+    def annotate(self, delivery: Delivery) -> Delivery:
         """As it is with what an earlier try may have delivered."""
         return doubtful(delivery, self._in_doubt_after(delivery))
 

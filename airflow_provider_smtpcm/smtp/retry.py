@@ -227,10 +227,10 @@ class Journal(Protocol):
     def wakes(self, wake: Callable[[], None]) -> None:
         """What to call, from any thread, when there may be errands to pass on again."""
 
-    def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
+    def on_result(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """This is what became of an errand; `left` are the recipients whom another try may reach."""
 
-    def told(self, delivery: Delivery) -> Delivery:
+    def annotate(self, delivery: Delivery) -> Delivery:
         """As somebody is to be told of it who knows of no earlier try, which may have delivered it."""
 
 
@@ -251,7 +251,7 @@ def deliveries(
         journal.wakes(sending.wake)
 
     def told(delivery: Delivery) -> Delivery:
-        return delivery if journal is None else journal.told(delivery)
+        return delivery if journal is None else journal.annotate(delivery)
 
     unsettled: Delivery | None = None
     with closing(sending.deliveries()) as found:
@@ -260,7 +260,7 @@ def deliveries(
                 unsettled = delivery
                 left = patience.left(delivery)
                 if journal is not None:
-                    journal.heard(delivery, left)
+                    journal.on_result(delivery, left)
                 final = patience.settle(delivery, left)
                 ready = None if final is None else told(final)
                 # Signal handlers run after calls: with none from here to the consumer, no exception comes between.
@@ -285,7 +285,7 @@ def _interrupted(
     lost = patience.lost(lambda: _on_their_way(patience, journal), interruption)
     for delivery in chain(known, lost):
         if journal is not None and delivery.index in journal.in_doubt:
-            journal.heard(delivery, patience.left(delivery))
+            journal.on_result(delivery, patience.left(delivery))
         patience.forget(delivery)
         yield delivery
     yield from patience.give_up(_on_their_way(patience, journal))

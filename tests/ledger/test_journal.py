@@ -77,7 +77,7 @@ def known_after(errand: SendRequest, delivery: Delivery) -> Known | None:
     ledger = Ledger(store)
     journal = LedgerJournal(ledger, mark)
     passed_on(journal.admit(iter((errand,))))
-    journal.heard(delivery, who_is_left(delivery, errand))
+    journal.on_result(delivery, who_is_left(delivery, errand))
     journal.close()
     ledger.end(Standing.OPEN)
     return Ledger(store).known(0, mark(0))
@@ -151,7 +151,7 @@ def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
             time.sleep(0.0005)
             continue
         done.append(errand.index)
-        journal.heard(became(Outcome.ACCEPTED, index=errand.index, accepted=(A, B, C)), ())
+        journal.on_result(became(Outcome.ACCEPTED, index=errand.index, accepted=(A, B, C)), ())
     assert done == list(range(50))
     ledger.end(Standing.CLOSED)
 
@@ -199,7 +199,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
     ledger._window.rows = 2
     for _ in range(3):
         for index in flying:
-            journal.heard(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
+            journal.on_result(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
         flying = [passed_on(admitted).index for _ in range(2)]
         again = Ledger(store)
         assert [row for row in range(100) if again.known(row, mark(row)) == Known(State.OPEN)] == flying
@@ -315,13 +315,13 @@ def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_
     passed_on(admitted)
     turns.append(SendRequest(0, mail(), (B,), (), {A: NEVER, C: NEVER}))
     refused = became(Outcome.REFUSED, RefusedError("no", retryable=True), refused={A: NEVER, B: LATER, C: NEVER})
-    journal.heard(refused, (B,))
-    told = journal.told(refused)
+    journal.on_result(refused, (B,))
+    told = journal.annotate(refused)
     assert told.outcome is Outcome.UNKNOWN
     assert f"may have been delivered to {A}, {B} by an earlier try" in str(told.error)
     passed_on(admitted)
     if heard:
-        journal.heard(became(Outcome.REFUSED, RefusedError("no"), refused={A: NEVER, B: NEVER, C: NEVER}), ())
+        journal.on_result(became(Outcome.REFUSED, RefusedError("no"), refused={A: NEVER, B: NEVER, C: NEVER}), ())
     journal.close()
     ledger.end(Standing.OPEN)
     known = Ledger(store).known(0, mark(0))
@@ -349,8 +349,8 @@ def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
     journal = LedgerJournal(ledger, mark)
     passed_on(journal.admit(iter((SendRequest(0, mail(), (A, B), (), {C: NEVER}),))))
     partial = became(Outcome.PARTIAL, RefusedError("no"), accepted=(A, B), refused={C: NEVER})
-    journal.heard(partial, ())
-    assert journal.told(partial) is partial
+    journal.on_result(partial, ())
+    assert journal.annotate(partial) is partial
     journal.close()
     ledger.end(Standing.OPEN)
     assert Ledger(store).known(0, mark(0)) == Known(State.PARTIAL, Rest((A, B), {C: "550 5.1.1 no"}))

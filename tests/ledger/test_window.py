@@ -172,7 +172,7 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
         clock.now += 0.2
         for errand in in_flight:
             accepted = Delivery(index=errand.index, message_id="", outcome=Outcome.ACCEPTED)
-            journal.heard(accepted, ())
+            journal.on_result(accepted, ())
         answered += len(in_flight)
     ledger.end(Standing.CLOSED)
     assert answered == 80

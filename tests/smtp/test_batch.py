@@ -98,13 +98,13 @@ class Diary:
     def wakes(self, wake: Callable[[], None]) -> None:
         """It never waits."""
 
-    def heard(self, delivery: Delivery, left: tuple[str, ...]) -> None:
+    def on_result(self, delivery: Delivery, left: tuple[str, ...]) -> None:
         """Whatever became of it."""
         self.pages.append((str(delivery.outcome), delivery.index))
         self.left.append(left)
         self.in_doubt.remove(delivery.index)
 
-    def told(self, delivery: Delivery) -> Delivery:
+    def annotate(self, delivery: Delivery) -> Delivery:
         """There was no earlier try."""
         return delivery
 
