@@ -1,8 +1,21 @@
-"""What is said: a mail, its addresses and its attachments. Knows no network and no Airflow."""
+"""What is said: a mail, its addresses and its attachments. Pure but for reading attachments: no network, no Airflow."""
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.mail.address import Address
-from airflow_provider_smtpcm.mail.message import Attachment, Mail, Priority
+from airflow_provider_smtpcm.mail.address import Address, AddressesLike, AddressLike
+from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentLike, AttachmentsLike, InlineImagesLike
+from airflow_provider_smtpcm.mail.message import HeadersLike, HeaderValues, Mail, Priority
 
-__all__ = ["Address", "Attachment", "Mail", "Priority"]
+__all__ = [
+    "Address",
+    "AddressLike",
+    "AddressesLike",
+    "Attachment",
+    "AttachmentLike",
+    "AttachmentsLike",
+    "HeaderValues",
+    "HeadersLike",
+    "InlineImagesLike",
+    "Mail",
+    "Priority",
+]

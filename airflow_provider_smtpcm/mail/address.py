@@ -136,7 +136,13 @@ class Address:
         return f"{phrase(self.display_name)} <{address}>"
 
 
-def parse_address(value: str | Address, *, field: str) -> Address:
+#: One mailbox: an address as text, with a display name or without.
+AddressLike = str | Address
+#: Any number of mailboxes: one string with `;` or `,` between, or a collection.
+AddressesLike = AddressLike | Iterable[AddressLike]
+
+
+def parse_address(value: AddressLike, *, field: str) -> Address:
     """Exactly one mailbox; a comma outside quotation marks belongs to the display name.
 
     Args:
@@ -151,7 +157,7 @@ def parse_address(value: str | Address, *, field: str) -> Address:
     return _one_mailbox(value, field) if len(value) <= _KEPT else _one_mailbox.__wrapped__(value, field)
 
 
-def parse_addresses(value: str | Address | Iterable[str | Address] | None, *, field: str) -> tuple[Address, ...]:
+def parse_addresses(value: AddressesLike | None, *, field: str) -> tuple[Address, ...]:
     """Any number of mailboxes, in their order.
 
     Args:

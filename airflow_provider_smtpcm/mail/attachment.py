@@ -167,10 +167,15 @@ class Attachment:
         return f"The attachment {as_written(text)}{where}"
 
 
+#: One file: a path on the worker, an object that opens itself, or an attachment.
 AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment
+#: Any number of files: one string with `|` between, or a collection.
+AttachmentsLike = AttachmentLike | Iterable[AttachmentLike]
+#: Images for an html: a mapping of content id to file, or files.
+InlineImagesLike = Mapping[str, AttachmentLike] | AttachmentsLike
 
 
-def parse_attachments(value: AttachmentLike | Iterable[AttachmentLike] | None) -> tuple[Attachment, ...]:
+def parse_attachments(value: AttachmentsLike | None) -> tuple[Attachment, ...]:
     """Attachments from one string with `|` between (as SSIS has it), or from a list of paths and attachments.
 
     In a `TaintedStr` only a `|` that the author wrote separates, and no value leads out of a folder.
@@ -178,9 +183,7 @@ def parse_attachments(value: AttachmentLike | Iterable[AttachmentLike] | None) -
     return tuple([_attachment(item, "Attachments") for item in _items(value, "Attachments")])
 
 
-def parse_inline_images(
-    value: Mapping[str, AttachmentLike] | AttachmentLike | Iterable[AttachmentLike] | None,
-) -> tuple[Attachment, ...]:
+def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...]:
     """Inline images, each with its content id: the key of a mapping, its own, or else its file name."""
     if isinstance(value, tuple) and not value:
         return ()

@@ -11,10 +11,18 @@ from operator import attrgetter
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.address import ATEXT, Address, parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.address import (
+    ATEXT,
+    Address,
+    AddressesLike,
+    AddressLike,
+    parse_address,
+    parse_addresses,
+)
 from airflow_provider_smtpcm.mail.attachment import (
     Attachment,
-    AttachmentLike,
+    AttachmentsLike,
+    InlineImagesLike,
     parse_attachments,
     parse_inline_images,
 )
@@ -67,7 +75,7 @@ class Priority(StrEnum):
         return next((priority for priority in cls if priority == text), None)
 
 
-def sender(value: str | Address | None) -> Address | None:
+def sender(value: AddressLike | None) -> Address | None:
     if value is None or (isinstance(value, str) and not value.strip(" ")):
         return None
     return parse_address(value, field="From")
@@ -182,7 +190,10 @@ def image_faults(
 
 __all__ = ["Attachment", "Mail", "Priority"]
 
-AddressesLike = str | Address | Iterable[str | Address] | None
+#: Further header fields of a `Mail`: text by name, or pairs.
+HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
+#: Further header fields where a template may fill them in: every value is turned into text.
+HeaderValues = Mapping[str, object]
 
 _TO, _CC, _BCC, _REPLY_TO = (partial(parse_addresses, field=field) for field in ("To", "Cc", "Bcc", "Reply-To"))
 _SUBJECT, _TEXT, _HTML = partial(header_text, "Subject"), partial(body, "Text"), partial(body, "Html")
@@ -227,18 +238,18 @@ class Mail:
     def __init__(
         self,
         *,
-        from_address: str | Address | None = None,
-        to: AddressesLike = (),
-        cc: AddressesLike = (),
-        bcc: AddressesLike = (),
-        reply_to: AddressesLike = (),
+        from_address: AddressLike | None = None,
+        to: AddressesLike | None = (),
+        cc: AddressesLike | None = (),
+        bcc: AddressesLike | None = (),
+        reply_to: AddressesLike | None = (),
         subject: str = "",
         text: str | None = None,
         html: str | None = None,
-        attachments: AttachmentLike | Iterable[AttachmentLike] | None = (),
-        inline_images: Mapping[str, AttachmentLike] | AttachmentLike | Iterable[AttachmentLike] | None = (),
+        attachments: AttachmentsLike | None = (),
+        inline_images: InlineImagesLike | None = (),
         priority: Priority | str = Priority.NORMAL,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = (),
+        headers: HeadersLike | None = (),
         message_id: str | None = None,
     ) -> None:
         """Check and normalise.
@@ -289,8 +300,8 @@ class Mail:
     def with_identity(
         self,
         *,
-        from_address: str | Address | None = None,
-        reply_to: AddressesLike = None,
+        from_address: AddressLike | None = None,
+        reply_to: AddressesLike | None = None,
         message_id: str | None = None,
     ) -> Mail:
         """This mail with another sender, Reply-To or Message-ID; what is None stays as it is.
