@@ -15,9 +15,9 @@ from airflow.sdk.execution_time.timeout import AirflowTaskTimeout, timeout
 from airflow_provider_smtpcm.merge import result as tally
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.testing import Relay
+from tests.merge.test_report import lines
 from tests.operators.merges import ROWS, merge, rows_beside, subjects
 from tests.operators.tasks import context
-from tests.merge.test_report import lines
 from tests.smtp.dialogue import Dialogue
 
 HELLO = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"

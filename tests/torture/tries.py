@@ -43,7 +43,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.session.QUIT_TIMEOUT", TIMEOUT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.retry.FIRST_WAIT", _WAIT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", _WAIT)
-    monkeypatch.setattr("airflow_provider_smtpcm.ledger.record._AGAIN", (_WAIT, _WAIT))
+    monkeypatch.setattr("airflow_provider_smtpcm.ledger.record._RETRY_DELAYS", (_WAIT, _WAIT))
 
 
 class Accessor(Memory):

@@ -16,9 +16,7 @@ from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail.batch_rendering import MergeRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
-from airflow_provider_smtpcm.merge import messages as past  # on first use, by the operator
-from airflow_provider_smtpcm.merge import messages as row_mails
-from airflow_provider_smtpcm.merge import sending
+from airflow_provider_smtpcm.merge import failure_policy, messages, result, sending  # on first use, by the operator
 from airflow_provider_smtpcm.operators._lineage import Lineage
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.smtp import batch as many
@@ -38,9 +36,9 @@ from benchmarks.sending.clients.order import (
     text,
 )
 
-LOADED_BEFOREHAND = (batch, complete, many, past, row_mails, sending, session, tls, first_use)
+LOADED_BEFOREHAND = (batch, complete, failure_policy, many, messages, result, sending, session, tls, first_use)
 # Airflow loads its plugins when it is first asked whether anybody collects lineage; around a task it did so before.
-Lineage(SmtpConnectionManagerHook()).read("rows.csv")
+Lineage(SmtpConnectionManagerHook()).add_input("rows.csv")
 
 
 def environment(order: Order) -> dict[str, str]:
