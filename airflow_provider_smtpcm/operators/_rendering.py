@@ -119,18 +119,18 @@ class WrittenArguments:
         mapped: Any = None if dag is None else dag.task_dict.get(task.task_id)
         partial = getattr(mapped, "partial_kwargs", None)
         self._task = task
-        # The mapped arguments, see `_mapped_arguments`: of the operator, and of a decorated function.
+        # The mapped arguments, see `_find_mapped_arguments`: of the operator, and of a decorated function.
         self._mapped_arguments: Mapping[str, bool] | None = {}
         self._mapped_function_arguments: Mapping[str, bool] | None = {}
         if partial is None:
             return
         function = getattr(mapped, "op_kwargs_expand_input", None)
         if function is None:
-            self._mapped_arguments = _mapped_arguments(mapped.expand_input, context)
+            self._mapped_arguments = _find_mapped_arguments(mapped.expand_input, context)
             if self._mapped_arguments and not all(self._mapped_arguments.values()):
                 self._check_constructor(mapped.expand_input, context, environments)
         else:
-            self._mapped_function_arguments = _mapped_arguments(function, context)
+            self._mapped_function_arguments = _find_mapped_arguments(function, context)
         self._function_arguments = partial.get(_FUNCTION_ARGUMENTS) or {}
         defaults = [owner.default_args for owner in (dag, task.task_group) if owner is not None]
         self._given = [partial, *(given for given in (*defaults, partial.get("default_args")) if given)]
@@ -166,7 +166,7 @@ class WrittenArguments:
         return any(name in given and _is_same(given[name], value) for given in written)
 
 
-def _mapped_arguments(expanded: Any, context: Context) -> Mapping[str, bool] | None:
+def _find_mapped_arguments(expanded: Any, context: Context) -> Mapping[str, bool] | None:
     """Return the arguments that a task is mapped over, each with whether the DAG file holds its values.
 
     None: another task's output brings their names.

@@ -45,7 +45,7 @@ def test_it_may_be_a_warning_as_long_as_somebody_was_accepted(relay: Relay) -> N
     result: Any = merge(rows=rows, subject="x", on_refused="warn").execute(context())
     counts = result["counts"]
     assert (counts["accepted"], counts["partial"], counts["refused"]) == (3, 1, 1)
-    with pytest.raises(AirflowFailException, match="1 refused of 1 rows"):
+    with pytest.raises(AirflowFailException, match="1 refused of 1 row"):
         merge(rows=[{"email": "bad@corp.example", "name": "x"}], on_refused="warn").execute(context())
 
 
@@ -57,7 +57,7 @@ def test_it_may_be_a_warning_as_long_as_somebody_was_accepted(relay: Relay) -> N
         (f"{HELLO}\nC: MAIL *\nS: 451 later\nC: QUIT\nS: 221 bye", {}, True, "1 refused"),
         (f"{HELLO}\n{ACCEPTED}\nC: MAIL *\nS: 451 later\nC: QUIT\nS: 221 bye", {}, False, "1 accepted, 1 refused"),
         (f"{HELLO}\n{TO_DATA}\nRESET", {}, False, "1 unknown"),
-        (f"{HELLO}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, True, "under the same Message-IDs"),
+        (f"{HELLO}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, True, "with the same Message-IDs"),
         (f"{HELLO}\n{ACCEPTED}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, False, "1 accepted, 1 unknown"),
     ],
 )
