@@ -322,8 +322,8 @@ class TaskStateStore:
 class Stoppable:
     """The part of an operator that stops it: on Airflow's `on_kill`, and shortly before its `execution_timeout`.
 
-    Each run has a `Stop` of its own: Airflow runs a copy of the operator in the DAG, and `dag.test()` runs one copy
-    after the other in one process.
+    Each run is stopped by an object of its own: Airflow runs a copy of the operator in the DAG, and `dag.test()` runs
+    one copy after the other in one process.
     """
 
     execution_timeout: timedelta | None
