@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-OURS = ("/airflow_provider_smtpcm/operators/", "/airflow_provider_smtpcm/smtp/", "/airflow_provider_smtpcm/hooks/")
+OURS = tuple(f"/airflow_provider_smtpcm/{folder}/" for folder in ("operators", "merge", "ledger", "smtp", "hooks"))
 
 
 class TimeLimit(BaseException):
