@@ -23,9 +23,9 @@ FLOORS = {
     "smtp": {"mail", "connection_manager", "errors"},
     "hooks": {"smtp", "mail", "connection_manager", "errors"},
     "arguments": {"mail", "errors"},
-    "ledger": {"operators", "smtp", "mail", "errors"},
-    "merge": {"operators", "ledger", "arguments", "hooks", "smtp", "mail", "errors"},
-    "operators": {"merge", "ledger", "arguments", "hooks", "smtp", "mail", "errors"},
+    "ledger": {"smtp", "mail", "errors"},
+    "merge": {"ledger", "arguments", "smtp", "mail", "errors"},
+    "operators": {"ledger", "arguments", "hooks", "smtp", "mail", "errors"},
     "decorators": {"operators", "ledger", "hooks", "mail", "errors"},
     "notifications": {"arguments", "hooks", "smtp", "mail", "errors"},
     "email_backend": {"notifications", "operators", "arguments", "hooks", "mail", "errors"},
@@ -37,7 +37,7 @@ FLOORS = {
     "__main__": {"cli"},
     "__init__": set(),
 }
-KNOWS_AIRFLOW = {"merge", "hooks", "operators", "decorators", "cli", "check", "notifications", "email_backend"}
+KNOWS_AIRFLOW = {"hooks", "operators", "decorators", "cli", "check", "notifications", "email_backend"}
 LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
 OPERATOR = f"{PACKAGE}.operators.send_mail"
 

@@ -291,7 +291,7 @@ def _cli_config() -> None:
 def _no_op_collector() -> None:
     from airflow_provider_smtpcm.operators import _lineage as lineage
 
-    assert lineage._collector() is None  # no plugin of the tests reads lineage
+    assert lineage._find_collector() is None  # no plugin of the tests reads lineage
 
 
 @checks("_do_render_template_fields")

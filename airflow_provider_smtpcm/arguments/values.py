@@ -1,18 +1,15 @@
-"""Values of arguments: checked, turned into text, or kept from Airflow's rendering. Pure: no mail, no Airflow."""
+"""Values of arguments: checked, turned into text. Pure: no mail, no Airflow."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 #: The default of `retry_for`: seconds for which a mail is retried within one attempt of the task.
 DEFAULT_RETRY_FOR = 60.0
 
 _LISTED = 10
-_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def as_text(value: object) -> str | None:
@@ -77,60 +74,3 @@ def _to_float(value: object) -> float:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:
         return math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Unrendered:
-    """A value as the author of the DAG wrote it, which Airflow does not render.
-
-    A field of a merge is a template over each row, but Airflow renders template fields before there are rows. They are
-    template fields all the same, so that the output of another task can be passed for any of them: Airflow then sets
-    the dependency and replaces the output by its value. That value is data, and never compiled as a template.
-    """
-
-    value: Any
-
-    def __repr__(self) -> str:
-        """Return what the UI shows for the field.
-
-        It must be the same for every parse of the DAG, or each parse would make a new version of the DAG.
-        """
-        return _MEMORY_ADDRESS.sub("", str(self.value))
-
-
-def keep_unrendered(value: Any) -> Any:
-    """Wrap a value in `Unrendered`, except for the outputs of tasks in it, which Airflow must resolve."""
-    if value is None or isinstance(value, Unrendered) or _is_reference(value):
-        return value
-    if not _has_reference(value):
-        return Unrendered(value)
-    if isinstance(value, Mapping):
-        return {key: keep_unrendered(item) for key, item in value.items()}
-    return [keep_unrendered(item) for item in value]
-
-
-def unwrap_unrendered(value: Any) -> Any:
-    """Undo `keep_unrendered`, with the values that Airflow resolved in their places."""
-    if isinstance(value, Unrendered):
-        return value.value
-    if isinstance(value, dict):
-        return {key: unwrap_unrendered(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [unwrap_unrendered(item) for item in value]
-    return value
-
-
-def _is_reference(value: Any) -> bool:
-    """Whether Airflow resolves it at run time: a task's output, a DAG's parameter, a group's argument, a literal.
-
-    Their common base class is not public, but the method that it requires of each is.
-    """
-    return hasattr(type(value), "iter_references")
-
-
-def _has_reference(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_has_reference, value.values()))
-    if isinstance(value, tuple | list):
-        return any(map(_has_reference, value))
-    return _is_reference(value)

@@ -1,1 +1,4 @@
-"""What a task has sent, kept where its next try finds it: Airflow's task state store."""
+"""The ledger: what a later attempt of a task must know about the rows or mails of the attempts before it.
+
+Pure of Airflow and of sockets: the operators pass in Airflow's task state store.
+"""

@@ -1,4 +1,8 @@
-"""Nothing is sent that the ledger does not know as about to be sent; it hears what became of it. Knows no server."""
+"""The journal of a batch, kept in a ledger: no mail is sent before it is written there as about to be sent.
+
+Also what an attempt makes of the deliveries of earlier ones: which recipients are still pending, and which may have the
+mail although no answer came.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, RefusedError, Reply
-from airflow_provider_smtpcm.ledger.ledger import NOTHING, RESULT, Known, Ledger, Reservation
-from airflow_provider_smtpcm.ledger.record import EVERYBODY, MARK, Rest, State
+from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, Reservation
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.remedies import format_addresses
@@ -19,81 +23,86 @@ from airflow_provider_smtpcm.smtp.remedies import format_addresses
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
 
-
-# So many seconds the first one waits for others to be written down with it: rows may come slowly.
+# Seconds for which the first request of a reservation waits for others: rows may come slowly.
 _GATHERING = 0.05
 
 
 class LedgerJournal:
-    """A gate between those who make mails and those who send them; see `smtp.retry.Journal`.
+    """Writes requests to a ledger before they are sent, and their results afterwards; see `smtp.retry.Journal`.
 
     Args:
         ledger: open.
-        mark: tells a row, by its index, from all others.
+        fingerprint: returns the fingerprint of a row by its index.
     """
 
-    def __init__(self, ledger: Ledger, mark: Callable[[int], bytes]) -> None:
+    def __init__(self, ledger: Ledger, fingerprint: Callable[[int], bytes]) -> None:
         self._ledger = ledger
-        self._mark = mark
+        self._fingerprint = fingerprint
         self._gathered: list[SendRequest] = []
         self._reserved: tuple[Reservation, deque[SendRequest]] | None = None
+        # Written down, and not passed on yet.
         self._open: deque[SendRequest] = deque()
-        #: The errands that were passed on, and of which nothing was heard.
+        #: The requests that were passed on and have no result yet, by their index.
         self.in_doubt: dict[int, SendRequest] = {}
-        # Who may have it by an earlier try, of errands that were sent although that is so.
-        self._doubted: dict[int, tuple[str, ...]] = {}
+        # The recipients who may have the mail by an earlier attempt, of requests that are sent nevertheless.
+        self._may_have: dict[int, tuple[str, ...]] = {}
 
-    def admit(self, errands: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
-        """Pass errands on once they are written down.
+    def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
+        """Pass requests on once they are written down.
 
-        A number stands for nothing before that moment (`time.monotonic`), unless a delivery comes or `wake` is called.
         The next ones are gathered and written down while those before them are sent.
+
+        Args:
+            requests: a number means that there is none before that moment (`time.monotonic`), unless a result arrives.
+
+        Yields:
+            Requests, and numbers with the same meaning.
 
         Raises:
             LedgerError: they cannot be written.
         """
-        exhausted = False
+        is_exhausted = False
         gathering_since = 0.0
         while True:
             self._ledger.check()
-            until = math.inf
-            idle = exhausted or len(self._gathered) >= self._ledger.at_once
+            next_at = math.inf
+            is_idle = is_exhausted or len(self._gathered) >= self._ledger.batch_rows
             if self._gathered and time.monotonic() - gathering_since > _GATHERING:
-                idle = True
-            if not idle:
-                item = next(errands, None)
-                exhausted, idle = item is None, not isinstance(item, SendRequest)
+                is_idle = True
+            if not is_idle:
+                item = next(requests, None)
+                is_exhausted, is_idle = item is None, not isinstance(item, SendRequest)
                 if isinstance(item, float):
-                    until = item
+                    next_at = item
                 elif item is not None:
                     gathering_since = gathering_since if self._gathered else time.monotonic()
                     self._gathered.append(item)
-            self._reserve(idle=idle)
+            self._reserve(is_idle=is_idle)
             if self._open:
-                errand = self._open.popleft()
-                self.in_doubt[errand.index] = errand
-                yield errand
-            elif exhausted and not self._gathered and self._reserved is None:
+                request = self._open.popleft()
+                self.in_doubt[request.index] = request
+                yield request
+            elif is_exhausted and not self._gathered and self._reserved is None:
                 return
-            elif idle:
-                yield until
+            elif is_idle:
+                yield next_at
 
     def set_wakeup(self, wake: Callable[[], None]) -> None:
-        """What to call, from the ledger's thread, when there may be errands to pass on again."""
+        """Set what to call, from the ledger's thread, when there may be requests to pass on again."""
         self._ledger.on_write = wake
 
-    def _reserve(self, *, idle: bool) -> None:
+    def _reserve(self, *, is_idle: bool) -> None:
         if self._reserved is not None:
             reservation, waiting = self._reserved
             self._pass_on(waiting, len(waiting) - len(reservation.rows) + reservation.written)
             if not waiting:
                 self._reserved = None
-        if self._reserved is None and self._gathered and idle:
-            if self._ledger.doubts:
-                self._remember_doubts()
-            rows = [(errand.index, self._mark(errand.index)) for errand in self._gathered]
-            rests = {errand.index: rest for errand in self._gathered if (rest := self._rest_of(errand))}
-            self._reserved = self._ledger.reserve(rows, rests), deque(self._gathered)
+        if self._reserved is None and self._gathered and is_idle:
+            if self._ledger.rows_in_doubt:
+                self._note_rows_in_doubt()
+            rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
+            progress = {request.index: known for request in self._gathered if (known := self._progress_of(request))}
+            self._reserved = self._ledger.reserve(rows, progress), deque(self._gathered)
             self._gathered = []
 
     def _pass_on(self, waiting: deque[SendRequest], count: int) -> None:
@@ -101,142 +110,243 @@ class LedgerJournal:
             self._open.append(waiting.popleft())
 
     def on_result(self, delivery: Delivery, left: tuple[str, ...]) -> None:
-        """Write down what became of an errand, and who of its recipients may be asked again."""
-        asked = _asked(self.in_doubt[delivery.index])
-        doubted = set(self._in_doubt_after(delivery))
-        # A refusal does not take back what an earlier try may have delivered.
-        lost = {
+        """Record the result of a request.
+
+        Args:
+            delivery: the result.
+            left: the recipients whom another transaction may reach.
+        """
+        asked = _recipients_of(self.in_doubt[delivery.index])
+        in_doubt = set(self._still_in_doubt(delivery))
+        # A refusal does not disprove that an earlier attempt delivered the mail.
+        rejected = {
             address: str(reply)
             for address, reply in delivery.refused.items()
-            if not reply.transient and address not in doubted
+            if not reply.transient and address not in in_doubt
         }
-        never_asked = bool(delivery.never_asked(asked))
-        state = State.UNKNOWN if doubted else _state(delivery, left, never_asked=never_asked)
+        state = RowState.UNKNOWN if in_doubt else _row_state(delivery, asked, left)
         self._ledger.record(
-            delivery.index, state, EVERYBODY if state is State.ACCEPTED else Rest(delivery.accepted, lost)
+            delivery.index,
+            state,
+            NO_PROGRESS if state is RowState.ACCEPTED else Progress(delivery.accepted, rejected),
         )
         del self.in_doubt[delivery.index]  # last, so that an interruption finds it in doubt rather than not begun
 
-    def never_heard(self, index: int) -> None:
-        """What became of this one nobody will say any more."""
-        self._ledger.record(index, State.UNKNOWN, self._rest_of(self.in_doubt.pop(index)))
+    def abandon(self, index: int) -> None:
+        """Record that a request which was passed on will have no result."""
+        self._ledger.record(index, RowState.UNKNOWN, self._progress_of(self.in_doubt.pop(index)))
 
     def annotate(self, delivery: Delivery) -> Delivery:
-        """As it is with what an earlier try may have delivered."""
-        return doubtful(delivery, self._in_doubt_after(delivery))
+        """Return the delivery adjusted for earlier attempts."""
+        return downgraded(delivery, self._still_in_doubt(delivery))
 
-    def _remember_doubts(self) -> None:
-        for errand in self._gathered:
-            known = self._ledger.doubts.get(errand.index)
-            if known is not None and errand.index not in self._doubted:
-                self._doubted[errand.index] = _who_may_have(errand.mail, known)
+    def _note_rows_in_doubt(self) -> None:
+        for request in self._gathered:
+            progress = self._ledger.rows_in_doubt.get(request.index)
+            if progress is not None and request.index not in self._may_have:
+                self._may_have[request.index] = _pending(request.mail, progress)
 
-    def _in_doubt_after(self, delivery: Delivery) -> tuple[str, ...]:
-        doubted = self._doubted.get(delivery.index)
-        if not doubted:
+    def _still_in_doubt(self, delivery: Delivery) -> tuple[str, ...]:
+        may_have = self._may_have.get(delivery.index)
+        if not may_have:
             return ()
         accepted = set(delivery.accepted)
-        return tuple(address for address in doubted if address not in accepted)
+        return tuple(address for address in may_have if address not in accepted)
 
-    def _rest_of(self, errand: SendRequest) -> Rest:
-        doubted = set(self._doubted.get(errand.index, ()))
-        refused = errand.refused.items()
-        return Rest(errand.accepted, {address: str(reply) for address, reply in refused if address not in doubted})
+    def _progress_of(self, request: SendRequest) -> Progress:
+        may_have = set(self._may_have.get(request.index, ()))
+        refused = request.refused.items()
+        return Progress(
+            request.accepted, {address: str(reply) for address, reply in refused if address not in may_have}
+        )
 
     def close(self) -> None:
-        """Nothing more is sent: what was written down and not passed on is not on its way."""
+        """Record that nothing more is sent: requests that were written down but not passed on are not in doubt."""
         if self._reserved is not None:
             reservation, waiting = self._reserved
             self._pass_on(waiting, len(waiting) - len(reservation.rows) + self._ledger.withdraw(reservation))
         self._reserved = None
-        for errand in self._open:
-            state = State.UNKNOWN if self._doubted.get(errand.index) else State.AGAIN
-            self._ledger.record(errand.index, state, self._rest_of(errand))
+        for request in self._open:
+            state = RowState.UNKNOWN if self._may_have.get(request.index) else RowState.AGAIN
+            self._ledger.record(request.index, state, self._progress_of(request))
         self._open.clear()
 
 
-def _state(delivery: Delivery, left: tuple[str, ...], *, never_asked: bool) -> State:
-    outcome = str(delivery.outcome)
-    if outcome in ("accepted", "unknown"):
-        return State.ACCEPTED if outcome == "accepted" else State.UNKNOWN
-    if left or (outcome == "partial" and never_asked):
-        return State.AGAIN
-    if outcome in ("partial", "refused"):
-        return State.PARTIAL if outcome == "partial" else State.REFUSED
-    return State.FAILED if isinstance(delivery.error, MessageError) else State.AGAIN
+def _row_state(delivery: Delivery, asked: Sequence[str], left: tuple[str, ...]) -> RowState:
+    outcome = delivery.outcome
+    if outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN):
+        return RowState.ACCEPTED if outcome == Outcome.ACCEPTED else RowState.UNKNOWN
+    if left or (outcome == Outcome.PARTIAL and delivery.never_asked(asked)):
+        return RowState.AGAIN
+    if outcome in (Outcome.PARTIAL, Outcome.REFUSED):
+        return RowState.PARTIAL if outcome == Outcome.PARTIAL else RowState.REFUSED
+    return RowState.FAILED if isinstance(delivery.error, MessageError) else RowState.AGAIN
 
 
-def _asked(errand: SendRequest) -> tuple[str, ...]:
-    return errand.recipients or tuple(address.address for address in errand.mail.recipients)
+def _recipients_of(request: SendRequest) -> tuple[str, ...]:
+    return request.recipients or tuple(address.address for address in request.mail.recipients)
 
 
-def errand_of(index: int, mail: Mail, known: Known) -> SendRequest | None:
-    """The mail for those who lack it; None: nobody does.
+class PriorDelivery:
+    """What earlier attempts of a task that sends one mail left of it.
 
     Args:
-        index: its place.
-        mail: as it is now: somebody may have mended an address.
-        known: who has it.
+        ledger: of the task; None: this Airflow stores none.
     """
-    if not known.rest:
+
+    # The mail of the task is the same mail whatever its text: a date in the text changes with every attempt.
+    _FINGERPRINT = bytes(FINGERPRINT_OCTETS)
+
+    def __init__(self, ledger: Ledger | None) -> None:
+        self._ledger = ledger
+        self._row: PriorRow | None = None if ledger is None else ledger.prior(0, self._FINGERPRINT)
+        #: The journal for sending the mail.
+        self.journal = None if ledger is None else LedgerJournal(ledger, lambda _: self._FINGERPRINT)
+
+    def accepted(self) -> Delivery | None:
+        """Return the delivery, if every recipient has the mail; this does not need the mail, which may be costly."""
+        if self._ledger is None or self._row is None or self._row.state is not RowState.ACCEPTED:
+            return None
+        stored = self._ledger.stored_result()
+        return Delivery.from_dict(stored) if stored is not None and stored["outcome"] == Outcome.ACCEPTED else None
+
+    def settled(self, mail: Mail, *, retry_unknown: bool) -> Delivery | None:
+        """Return the delivery, if this attempt has nothing to send.
+
+        Args:
+            mail: as it would be sent.
+            retry_unknown: whether a mail that may have been delivered is sent again.
+        """
+        if self._ledger is None or self._row is None:
+            return None
+        state, progress = self._row.state, self._row.progress
+        if state in (RowState.ACCEPTED, RowState.PARTIAL):
+            return self._stored_delivery(mail, Outcome.ACCEPTED if state is RowState.ACCEPTED else Outcome.PARTIAL)
+        if self._row.is_in_doubt and not retry_unknown:
+            self._ledger.record(0, RowState.UNKNOWN, progress)
+            return Delivery(
+                message_id=mail.message_id or "",
+                outcome=Outcome.UNKNOWN,
+                error=OutcomeUnknownError(
+                    "The mail was about to be sent, or in flight, when an earlier attempt ended without knowing what "
+                    "became of it. It is not sent again, since it may have been delivered.",
+                    remedy="Look for it in the server's log; then mark the task as done, or clear it with "
+                    "on_clear='send_again'.",
+                ),
+            )
+        if self.pending_request(mail) is None:
+            self._ledger.record(0, RowState.ACCEPTED)
+            return self._stored_delivery(mail, Outcome.ACCEPTED)
+        return None
+
+    def pending_request(self, mail: Mail) -> SendRequest | None:
+        """Return the request for the pending recipients; None: there are none."""
+        return pending_request(0, mail, self._row or UNSEEN)
+
+    def unchanged(self, mail: Mail, error: MailError) -> Delivery:
+        """Return the delivery of a mail that this attempt did not begin to send; arguments as `unchanged_delivery`."""
+        return unchanged_delivery(0, mail, self._row or UNSEEN, error)
+
+    def annotate_error(self, error: MailError) -> MailError:
+        """Return the error of this attempt, with the fact that an earlier one may have delivered the mail."""
+        if self._row is None or not self._row.is_in_doubt:
+            return error
+        return in_doubt_error("The mail may have been delivered", error)
+
+    def store(self, delivery: Delivery) -> None:
+        """Store the delivery, for the result of a later attempt that finds the mail delivered."""
+        if self._ledger is not None and delivery.accepted:
+            self._ledger.store_result(delivery.to_dict())
+
+    def close(self) -> None:
+        """Record that nothing more is sent."""
+        if self.journal is not None:
+            self.journal.close()
+
+    def _stored_delivery(self, mail: Mail, outcome: Outcome) -> Delivery:
+        """Return what `store` has stored, or what the row says, if the attempt ended just before it was stored."""
+        assert self._ledger is not None
+        assert self._row is not None
+        stored = self._ledger.stored_result()
+        if stored is not None and stored["outcome"] == outcome:
+            return Delivery.from_dict(stored)
+        progress = self._row.progress if outcome is Outcome.PARTIAL else NO_PROGRESS
+        rejected = progress.rejected
+        return Delivery(
+            message_id=mail.message_id or "",
+            outcome=outcome,
+            accepted=progress.accepted or tuple(address.address for address in mail.recipients),
+            refused={address: _parse_reply(text) for address, text in rejected.items()},
+            error=RefusedError(f"An earlier attempt was refused for {', '.join(rejected)}.") if rejected else None,
+        )
+
+
+def pending_request(index: int, mail: Mail, row: PriorRow) -> SendRequest | None:
+    """Return the request for the recipients who lack a mail; None: all have it.
+
+    Args:
+        index: the row's index.
+        mail: as it is now; an address may have been fixed since the earlier attempt.
+        row: what the earlier attempts left.
+    """
+    if not row.progress:
         return SendRequest(index, mail)
-    has, lost = set(known.rest.accepted), known.rest.lost
-    lacking = [address.address for address in mail.recipients if address.address not in has]
-    recipients = [address for address in lacking if address not in lost]
+    accepted, rejected = set(row.progress.accepted), row.progress.rejected
+    lacking = [address.address for address in mail.recipients if address.address not in accepted]
+    pending = [address for address in lacking if address not in rejected]
     if not lacking:
         return None
-    if not recipients:
-        return SendRequest(index, mail, tuple(lacking), known.rest.accepted)
-    refused = {address: parsed(lost[address]) for address in lacking if address in lost}
-    return SendRequest(index, mail, tuple(recipients), known.rest.accepted, refused)
+    if not pending:
+        return SendRequest(index, mail, tuple(lacking), row.progress.accepted)
+    refused = {address: _parse_reply(rejected[address]) for address in lacking if address in rejected}
+    return SendRequest(index, mail, tuple(pending), row.progress.accepted, refused)
 
 
-def as_before(index: int, mail: Mail, known: Known, error: MailError) -> Delivery:
-    """What became of a mail that this try did not begin with: who has it, or may have it, by the tries before.
+def unchanged_delivery(index: int, mail: Mail, row: PriorRow, error: MailError) -> Delivery:
+    """Return the delivery of a mail that this attempt did not begin to send.
 
     Args:
-        index: its place.
+        index: the row's index.
         mail: as it is now.
-        known: what the tries before left of it.
+        row: what the earlier attempts left.
         error: why it was not begun.
     """
-    delivery = (errand_of(index, mail, known) or SendRequest(index, mail)).not_sent(error)
-    if not known.in_doubt:
-        return delivery
-    return doubtful(delivery, _who_may_have(mail, known.rest))
+    delivery = (pending_request(index, mail, row) or SendRequest(index, mail)).not_sent(error)
+    return downgraded(delivery, _pending(mail, row.progress)) if row.is_in_doubt else delivery
 
 
-def _who_may_have(mail: Mail, rest: Rest) -> tuple[str, ...]:
-    """The recipients of a mail in doubt of whom it is not known that they have it, or were refused for good."""
-    known = {*rest.accepted, *rest.lost}
+def _pending(mail: Mail, progress: Progress) -> tuple[str, ...]:
+    known = {*progress.accepted, *progress.rejected}
     return tuple(address.address for address in mail.recipients if address.address not in known)
 
 
-def doubtful(delivery: Delivery, doubted: Sequence[str]) -> Delivery:
-    """The delivery of a mail that an earlier try may have delivered, whatever this one came to.
+def downgraded(delivery: Delivery, in_doubt: Sequence[str]) -> Delivery:
+    """Downgrade a delivery to `unknown` if an earlier attempt may have delivered the mail.
 
     Args:
-        delivery: what this try came to.
-        doubted: who may have it by an earlier one, and was not accepted by this one.
+        delivery: the result of this attempt.
+        in_doubt: the recipients who may have it by an earlier attempt, and were not accepted in this one.
     """
-    if not doubted or delivery.error is None:
+    if not in_doubt or delivery.error is None:
         return delivery
     return replace(
         delivery,
         outcome=Outcome.UNKNOWN,
-        error=doubt(f"{delivery.message_id} may have been delivered to {format_addresses(doubted)}", delivery.error),
+        error=in_doubt_error(
+            f"{delivery.message_id} may have been delivered to {format_addresses(in_doubt)}", delivery.error
+        ),
     )
 
 
-def doubt(what: str, error: MailError) -> OutcomeUnknownError:
-    """That an earlier try may have delivered it stays true, whatever kept this one from doing so.
+def in_doubt_error(what: str, error: MailError) -> OutcomeUnknownError:
+    """Return the error of an attempt that could not settle what an earlier one left in doubt.
 
     Args:
-        what: may have been delivered, and to whom.
-        error: with what this try ended.
+        what: a clause that says what may have been delivered, and to which recipients.
+        error: the error of this attempt.
     """
     return OutcomeUnknownError(
-        f"{what} by an earlier try, of which no answer is known. This try: {error.message}",
+        f"{what} by an earlier attempt, to which no answer came. This attempt: {error.message}",
         remedy="Look for it in the server's log or message tracking before you send it yourself. "
         f"{error.remedy}".strip(),
         phase=error.phase,
@@ -245,104 +355,6 @@ def doubt(what: str, error: MailError) -> OutcomeUnknownError:
     )
 
 
-def parsed(said: str) -> Reply:
-    """A reply as it was written down."""
-    return Reply(code=int(said[:3]), text=said[4:])
-
-
-# folded: The ledger of a task that sends one mail: what became of it before, and who lacks it. Knows no server.
-
-# The one mail of a task is the same whatever its text: a date in it changes with every try.
-_THE_ONE = bytes(MARK)
-
-
-class PastDelivery:
-    """What earlier tries left of the mail.
-
-    Args:
-        ledger: of the task; None: nobody wrote it down.
-    """
-
-    def __init__(self, ledger: Ledger | None) -> None:
-        self._ledger = ledger
-        self._known: Known | None = None if ledger is None else ledger.known(0, _THE_ONE)
-        #: What is asked before the mail is sent, and told afterwards.
-        self.journal = None if ledger is None else LedgerJournal(ledger, lambda _: _THE_ONE)
-
-    def accepted(self) -> Delivery | None:
-        """The delivery, if everybody has the mail; to know that, it need not be made again, which may be dear."""
-        if self._ledger is None or self._known is None or self._known.state is not State.ACCEPTED:
-            return None
-        kept = self._ledger.kept(RESULT)
-        return Delivery.from_dict(kept) if kept is not None and kept["outcome"] == Outcome.ACCEPTED else None
-
-    def settled(self, mail: Mail, *, retry_unknown: bool) -> Delivery | None:
-        """The delivery, if nothing is left to be done.
-
-        Args:
-            mail: as it would be sent.
-            retry_unknown: whether what may have been delivered is sent again.
-        """
-        if self._ledger is None or self._known is None:
-            return None
-        state, rest = self._known.state, self._known.rest
-        if state in (State.ACCEPTED, State.PARTIAL):
-            return self._kept(mail, Outcome.ACCEPTED if state is State.ACCEPTED else Outcome.PARTIAL)
-        if state in (State.OPEN, State.UNKNOWN) and not retry_unknown:
-            self._ledger.record(0, State.UNKNOWN, rest)
-            return Delivery(
-                message_id=mail.message_id or "",
-                outcome=Outcome.UNKNOWN,
-                error=OutcomeUnknownError(
-                    "The mail was about to be sent, or on its way, when an earlier try ended without knowing what "
-                    "became of it. It is not sent again, since it may have been delivered.",
-                    remedy="Look for it in the server's log; then mark the task as done, or clear it with "
-                    "on_clear='send_again'.",
-                ),
-            )
-        if self.errand(mail) is None:
-            self._ledger.record(0, State.ACCEPTED)
-            return self._kept(mail, Outcome.ACCEPTED)
-        return None
-
-    def errand(self, mail: Mail) -> SendRequest | None:
-        """The mail for those who lack it; None: nobody does."""
-        if self._ledger is None or self._known is None:
-            return SendRequest(0, mail)
-        return errand_of(0, mail, self._known)
-
-    def as_before(self, mail: Mail, error: MailError) -> Delivery:
-        """What became of it, where this try did not begin with it."""
-        return as_before(0, mail, self._known or NOTHING, error)
-
-    def with_doubt(self, error: MailError) -> MailError:
-        """Why no mail was sent; that an earlier try may have delivered it is not forgotten for that."""
-        if self._known is None or not self._known.in_doubt:
-            return error
-        return doubt("The mail may have been delivered", error)
-
-    def _kept(self, mail: Mail, outcome: Outcome) -> Delivery:
-        """What `keep` has stored, or, where the try ended just before, what the rows say."""
-        assert self._ledger is not None
-        assert self._known is not None
-        kept = self._ledger.kept(RESULT)
-        if kept is not None and kept["outcome"] == outcome:
-            return Delivery.from_dict(kept)
-        rest = self._known.rest if outcome is Outcome.PARTIAL else EVERYBODY
-        return Delivery(
-            message_id=mail.message_id or "",
-            outcome=outcome,
-            accepted=rest.accepted or tuple(address.address for address in mail.recipients),
-            refused={address: parsed(said) for address, said in rest.lost.items()},
-            error=RefusedError(f"An earlier try was refused for {', '.join(rest.lost)}.") if rest.lost else None,
-        )
-
-    def close(self) -> None:
-        """Nothing more is sent."""
-        if self.journal is not None:
-            self.journal.close()
-
-    def keep(self, delivery: Delivery) -> None:
-        """Keep what became of it, for the result of a try that finds it done."""
-        if self._ledger is not None and delivery.accepted:
-            self._ledger.keep(delivery.to_dict())
+def _parse_reply(text: str) -> Reply:
+    """Read a reply as `Progress.rejected` holds it: `str(reply)`."""
+    return Reply(code=int(text[:3]), text=text[4:])

@@ -1,4 +1,4 @@
-"""What became of each row, in a few bytes: states in runs, and eight octets that tell rows apart."""
+"""How a ledger is stored: row states in blocks, a head for the run, and the state store behind both."""
 
 from __future__ import annotations
 
@@ -16,161 +16,188 @@ from typing import Any, Protocol
 
 from airflow_provider_smtpcm.errors import LedgerError
 
-#: Rows that are stored under one key: small enough to be written for each window, large enough for few keys.
-ROWS = 1024
-#: Octets of a digest that tell a row from another one: that two of a million rows share them is as likely as 1 in
+#: Rows stored under one key: few enough to be rewritten for each window, many enough to need few keys.
+BLOCK_ROWS = 1024
+#: Octets of a row's digest that tell it from other rows. Two of a million rows share them with a probability of 1 in
 #: 37 million.
-MARK = 8
-#: So many had the first format. Its blocks keep them, since the rest of those digests is gone.
-_OLD_MARK = 3
+FINGERPRINT_OCTETS = 8
+# Format 1 stored only three. Its blocks keep that width, since the rest of those digests is not stored.
+_FORMAT_1_FINGERPRINT_OCTETS = 3
 _RUN = re.compile(rb"(.)\1*", re.DOTALL)
 _CODED_RUN = re.compile(r"([a-z])(\d*)")
 
+#: The key of the head, and the prefix of all other keys.
+HEAD = "smtpcm"
+#: The format that is written; blocks of format 1 have shorter fingerprints.
+FORMAT = 2
+_READABLE_FORMATS = (1, FORMAT)
+# Seconds before each further request to a state store that fails; after the last one, sending stops.
+_RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0)
 
-class State(StrEnum):
-    """What is known of a row."""
 
-    #: It was about to be sent, and nothing was heard of it since: it may have been delivered.
+class RowState(StrEnum):
+    """What is known about a row. The values are those of the stored format."""
+
+    #: Reserved: it was about to be sent and no result was recorded, so the mail may have been delivered.
     OPEN = "o"
-    #: The server took responsibility for every recipient.
+    #: The server accepted the mail for every recipient.
     ACCEPTED = "a"
-    #: It did so for some, and refused the others for good.
+    #: The server accepted it for some recipients and permanently refused the others.
     PARTIAL = "p"
-    #: It refused everybody for good.
+    #: The server permanently refused every recipient.
     REFUSED = "r"
-    #: It was handed over, and nobody said what became of it.
+    #: The whole message was handed over and no answer came, so the mail may have been delivered.
     UNKNOWN = "u"
-    #: Nobody, or not everybody, has it, and another try may help.
+    #: At least one recipient lacks the mail, and another attempt may succeed.
     AGAIN = "t"
-    #: Nobody has it, and somebody may mend it: no mail could be made of it, or it was refused before the task was
-    #: cleared.
+    #: No recipient has the mail, and the cause can be fixed: no mail could be made of the row, or it was refused before
+    #: the task was cleared.
     FAILED = "f"
-    #: Nothing was begun with it.
+    #: Nothing was started for this row.
     UNSEEN = "n"
 
 
+#: The states of rows whose mail may have been delivered.
+IN_DOUBT = (RowState.OPEN, RowState.UNKNOWN)
+
+
+class RunState(StrEnum):
+    """How the latest attempt of the task ended. The values are those of the stored format."""
+
+    #: It did not end, or Airflow retries what is pending.
+    OPEN = "open"
+    #: It failed for good, so a further attempt was requested by clearing the task.
+    ENDED = "ended"
+    #: It succeeded, so a further attempt is to send everything again.
+    CLOSED = "closed"
+
+
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """Of a mail that not everybody has; who is in neither is to be asked.
+class Progress:
+    """Recipient progress of a mail; a recipient in neither set is still pending.
 
     Args:
-        accepted: who has it.
-        lost: who was refused for good, with the reply that said so.
+        accepted: the addresses that have the mail.
+        rejected: each permanently refused address with the reply that refused it.
     """
 
     accepted: tuple[str, ...] = ()
-    lost: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.accepted or self.lost)
+        return bool(self.accepted or self.rejected)
 
 
-EVERYBODY = Rest()
+NO_PROGRESS = Progress()
 
 
 @dataclass(slots=True)
 class Block:
-    """The rows of one key, in their order.
+    """The rows stored under one key, in order.
 
     Args:
         states: one octet for each row.
-        marks: `width` octets for each row.
-        rest: who lacks it, for rows that not everybody has.
-        width: `MARK`, or less in a block of an older release.
+        fingerprints: `width` octets for each row.
+        progress: the recipient progress of rows that have any.
+        width: `FINGERPRINT_OCTETS`, or fewer in a block that an older release wrote.
     """
 
     states: bytearray = field(default_factory=bytearray)
-    marks: bytearray = field(default_factory=bytearray)
-    rest: dict[int, Rest] = field(default_factory=dict)
-    width: int = MARK
+    fingerprints: bytearray = field(default_factory=bytearray)
+    progress: dict[int, Progress] = field(default_factory=dict)
+    width: int = FINGERPRINT_OCTETS
 
     def __len__(self) -> int:
         return len(self.states)
 
-    def mark(self, at: int) -> bytes:
-        """Of the row at this place, as far as it was written down."""
-        return bytes(self.marks[at * self.width : (at + 1) * self.width])
+    def fingerprint(self, at: int) -> bytes:
+        """Return the stored fingerprint of the row at this position: `width` octets."""
+        return bytes(self.fingerprints[at * self.width : (at + 1) * self.width])
 
-    def state(self, at: int) -> State:
-        """Of the row at this place."""
-        return State(chr(self.states[at]))
+    def state(self, at: int) -> RowState:
+        """Return the state of the row at this position."""
+        return RowState(chr(self.states[at]))
 
-    def put(self, at: int, mark: bytes, state: State, rest: Rest = EVERYBODY) -> None:
-        """Write one row down."""
+    def put(self, at: int, fingerprint: bytes, state: RowState, progress: Progress = NO_PROGRESS) -> None:
+        """Write one row; positions before it that are still missing become `UNSEEN`.
+
+        Args:
+            at: the position in this block, from 0.
+            fingerprint: at least `width` octets, of which that many are stored.
+            state: the new state.
+            progress: replaces the earlier progress of the row.
+        """
         missing = at + 1 - len(self.states)
         if missing > 0:
-            self.states += State.UNSEEN.encode() * missing
-            self.marks += bytes(self.width) * missing
+            self.states += RowState.UNSEEN.encode() * missing
+            self.fingerprints += bytes(self.width) * missing
         self.states[at] = ord(state)
-        self.marks[at * self.width : (at + 1) * self.width] = mark[: self.width]
-        if rest:
-            self.rest[at] = rest
+        self.fingerprints[at * self.width : (at + 1) * self.width] = fingerprint[: self.width]
+        if progress:
+            self.progress[at] = progress
         else:
-            self.rest.pop(at, None)
+            self.progress.pop(at, None)
 
-    def in_doubt(self) -> dict[int, Rest]:
-        """The rows that may have been delivered, and of each who has it, or was refused for good, all the same."""
-        doubtful = {State.OPEN, State.UNKNOWN}
-        if not any(state.encode() in self.states for state in doubtful):
+    def rows_in_doubt(self) -> dict[int, Progress]:
+        """Return the positions of rows whose mail may have been delivered, each with its recipient progress."""
+        if not any(state.encode() in self.states for state in IN_DOUBT):
             return {}
-        return {at: self.rest.get(at, EVERYBODY) for at in range(len(self)) if self.state(at) in doubtful}
+        return {at: self.progress.get(at, NO_PROGRESS) for at in range(len(self)) if self.state(at) in IN_DOUBT}
 
-    def give_another_chance(self) -> bool:
-        """Whoever was refused for good is to be asked again; whether there is anybody."""
-        refused = {at for at, state in enumerate(self.states) if state in (ord(State.REFUSED), ord(State.PARTIAL))}
+    def reset_refusals(self) -> bool:
+        """Make permanently refused recipients pending again.
+
+        Returns:
+            Whether there were any.
+        """
+        refused = {
+            at for at, state in enumerate(self.states) if state in (ord(RowState.REFUSED), ord(RowState.PARTIAL))
+        }
         for at in refused:
-            self.states[at] = ord(State.FAILED if self.states[at] == ord(State.REFUSED) else State.AGAIN)
-        lost = {at for at, rest in self.rest.items() if rest.lost}
-        for at in lost:
-            self.put(at, self.mark(at), self.state(at), Rest(self.rest[at].accepted))
-        return bool(refused or lost)
+            was_refused = self.states[at] == ord(RowState.REFUSED)
+            self.states[at] = ord(RowState.FAILED if was_refused else RowState.AGAIN)
+        rejected = {at for at, progress in self.progress.items() if progress.rejected}
+        for at in rejected:
+            self.put(at, self.fingerprint(at), self.state(at), Progress(self.progress[at].accepted))
+        return bool(refused or rejected)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored; a run of one is its letter alone."""
+        """Return the stored form; states are run-length encoded, and a run of one is its letter alone."""
         runs = (match[0] for match in _RUN.finditer(self.states))
         value: dict[str, Any] = {
             "states": "".join(f"{chr(run[0])}{len(run) if len(run) > 1 else ''}" for run in runs),
-            "marks": b64encode(self.marks).decode(),
+            "marks": b64encode(self.fingerprints).decode(),
         }
-        if self.rest:
+        if self.progress:
             value["rest"] = {
-                str(at): {"accepted": list(rest.accepted), "lost": dict(rest.lost)} for at, rest in self.rest.items()
+                str(at): {"accepted": list(progress.accepted), "lost": dict(progress.rejected)}
+                for at, progress in self.progress.items()
             }
         return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Block:
-        """As it was stored.
+        """Read the stored form.
 
         Raises:
-            ValueError: that is no such block.
+            ValueError, KeyError, TypeError: the value is not a block.
         """
         states = b"".join(letter.encode() * int(number or 1) for letter, number in _CODED_RUN.findall(value["states"]))
-        marks = bytearray(b64decode(value["marks"]))
+        fingerprints = bytearray(b64decode(value["marks"]))
+        has_full_width = len(fingerprints) == FINGERPRINT_OCTETS * len(states)
         block = cls(
             bytearray(states),
-            marks,
-            {int(at): Rest(tuple(rest["accepted"]), rest["lost"]) for at, rest in value.get("rest", {}).items()},
-            MARK if len(marks) == MARK * len(states) else _OLD_MARK,
+            fingerprints,
+            {int(at): Progress(tuple(rest["accepted"]), rest["lost"]) for at, rest in value.get("rest", {}).items()},
+            FINGERPRINT_OCTETS if has_full_width else _FORMAT_1_FINGERPRINT_OCTETS,
         )
-        if len(marks) != block.width * len(states) or not set(states) <= {ord(state) for state in State}:
-            raise ValueError(f"{len(block.states)} states and {len(block.marks)} octets of marks")
+        if len(fingerprints) != block.width * len(states) or not set(states) <= {ord(state) for state in RowState}:
+            raise ValueError(f"{len(block.states)} states and {len(block.fingerprints)} octets of fingerprints")
         return block
 
 
-# folded: The ledger as it lies in a store: a head, and blocks of rows. Knows no window and no thread.
-#   A store that fails is asked again for a while, since nothing is sent that cannot be written down.
-
-HEAD = "smtpcm"
-#: What is written; the blocks of format 1 have shorter marks.
-FORMAT = 2
-_READABLE = (1, FORMAT)
-# A store that fails is asked again after so many seconds, then sending stops.
-_AGAIN = (0.5, 1.0, 2.0, 4.0)
-
-
-class Store(Protocol):
-    """What is needed of Airflow's task state store."""
+class StateStore(Protocol):
+    """The part of Airflow's task state store that a ledger uses; the operators pass it in."""
 
     def get(self, key: str) -> Any: ...
 
@@ -179,172 +206,171 @@ class Store(Protocol):
     def delete(self, key: str) -> None: ...
 
 
-class Standing(StrEnum):
-    """How the try before ended."""
+class LedgerStore:
+    """Reads and writes the head and the blocks of one task's ledger.
 
-    #: It did not end, or Airflow tries again what is left.
-    OPEN = "open"
-    #: It failed for good: whoever tries again does so on purpose.
-    ENDED = "ended"
-    #: It was done: whoever tries again wants all of it again.
-    CLOSED = "closed"
-
-
-class Book:
-    """What is kept of one task.
+    A failing store is retried for 7.5 s, since nothing may be sent that cannot be recorded.
 
     Args:
-        store: where.
+        store: the task's state store.
 
     Raises:
-        LedgerError: from every method: the store does not answer, or has what cannot be read.
+        LedgerError: from every method: the store does not answer, or holds what cannot be read.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StateStore) -> None:
         self._store = store
-        #: Whose blocks are meant.
+        #: The generation whose blocks are read and written.
         self.generation = 0
 
-    def head(self) -> dict[str, Any]:
-        """What the try before wrote by `write_head`; empty: there was none."""
-        head = self._asked(lambda: self._store.get(HEAD))
+    def read_head(self) -> dict[str, Any]:
+        """Return what the previous attempt passed to `write_head`; empty for the first attempt."""
+        head = self._with_retries(lambda: self._store.get(HEAD))
         if head is None:
             return {}
-        if not isinstance(head, dict) or head.get("format") not in _READABLE:
+        if not isinstance(head, dict) or head.get("format") not in _READABLE_FORMATS:
             raise LedgerError(
                 f"The ledger of this task was written by another version of this package ({head!r}).",
-                remedy="Finish the run with that version, or begin a new one.",
+                remedy="Finish the run with that version, or start a new one.",
             )
         return head
 
     def write_head(
-        self, standing: Standing, max_tries: int | None, blocks: int, done: Mapping[str, Any] | None = None
+        self, run_state: RunState, max_tries: int | None, blocks: int, result: Mapping[str, Any] | None = None
     ) -> None:
-        """How the task stands.
+        """Write the state of the run.
 
         Args:
-            standing: that.
-            max_tries: Airflow's number.
-            blocks: how many there are, so that a part of them that has expired is missed.
-            done: what the task came to, without an address, once it is done.
+            run_state: how the attempt ended, or `OPEN`.
+            max_tries: the task instance's `max_tries`; None: not known.
+            blocks: the number of blocks, by which a later attempt notices that some have expired.
+            result: the task's result without addresses, once it has succeeded.
         """
         head = {
             "format": FORMAT,
             "generation": self.generation,
-            "standing": str(standing),
+            "standing": str(run_state),
             "max_tries": max_tries,
             "blocks": blocks,
-            **({} if done is None else {"done": dict(done)}),
+            **({} if result is None else {"done": dict(result)}),
         }
-        self._asked(lambda: self._store.set(HEAD, head))
+        self._with_retries(lambda: self._store.set(HEAD, head))
 
-    def blocks(self, expected: int) -> dict[int, Block]:
-        """Every block of this generation; `expected` is how many there were at least."""
+    def read_blocks(self, expected: int) -> dict[int, Block]:
+        """Return every block of this generation.
+
+        Args:
+            expected: the least number of blocks that there must be.
+        """
         blocks: dict[int, Block] = {}
         while (value := self.get(str(len(blocks)))) is not None:
             try:
                 blocks[len(blocks)] = Block.from_json(value)
             except (ValueError, KeyError, TypeError) as error:
                 raise LedgerError(
-                    f"The ledger of this task is damaged ({error}).", remedy="Begin a new run."
+                    f"The ledger of this task is damaged ({error}).", remedy="Start a new run."
                 ) from error
         if len(blocks) < expected:
             raise LedgerError(
                 "A part of the ledger of this task has expired ([state_store] default_retention_days), so that it is "
                 "not known who has the mail.",
-                remedy="Look into the report of the merge, or the server's log, and begin a new run for those who lack "
-                "it.",
+                remedy="Look in the report of the merge, or in the server's log, and start a new run for the "
+                "recipients who lack it.",
             )
         return blocks
 
     def write_block(self, number: int, block: Block) -> None:
-        """One block of this generation, as it is now."""
+        """Write one block of this generation."""
         self.set(str(number), block.to_json())
 
     def get(self, name: str) -> Any:
-        """What `set` has kept in this generation; None: nothing."""
+        """Return a value of this generation; None if there is none."""
         key = f"{HEAD}/{self.generation}/{name}"
-        return self._asked(lambda: self._store.get(key))
+        return self._with_retries(lambda: self._store.get(key))
 
-    def set(self, name: str, value: Any) -> None:
-        """Keep something in this generation, at once, for as long as Airflow is configured to."""
+    def set(self, name: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """Write a value of this generation.
+
+        Args:
+            name: its key within the generation.
+            value: what JSON can hold.
+            retention: how long it is kept; None: as long as Airflow is configured to.
+        """
         key = f"{HEAD}/{self.generation}/{name}"
-        self._asked(lambda: self._store.set(key, value))
+        self._with_retries(lambda: self._store.set(key, value, retention=retention))
 
-    def set_shortly(self, name: str, value: Any, retention: timedelta) -> None:
-        """Keep something in this generation for so long."""
-        key = f"{HEAD}/{self.generation}/{name}"
-        self._asked(lambda: self._store.set(key, value, retention=retention))
-
-    def drop(self, generation: int, blocks: int) -> None:
-        """Delete the blocks of a generation that serve no more. What a store that fails keeps of them expires."""
+    def delete_blocks(self, generation: int, blocks: int) -> None:
+        """Delete the blocks of a generation; where the store fails, they expire instead."""
         with suppress(LedgerError):
             for number in range(blocks):
                 key = f"{HEAD}/{generation}/{number}"
-                self._asked(lambda key=key: self._store.delete(key))  # type: ignore[misc]
+                self._with_retries(lambda key=key: self._store.delete(key))  # type: ignore[misc]
 
-    def _asked(self, ask: Callable[[], Any]) -> Any:
-        waits = iter(_AGAIN)
+    def _with_retries(self, request: Callable[[], Any]) -> Any:
+        delays = iter(_RETRY_DELAYS)
         while True:
             try:
-                return ask()
+                return request()
             except Exception as error:
-                wait = next(waits, None)
-                if wait is None:
+                delay = next(delays, None)
+                if delay is None:
                     raise LedgerError(
                         f"Airflow's task state store does not answer ({type(error).__name__}: {error}).",
-                        remedy="Look into the API server's log; nothing is sent that cannot be written down.",
+                        remedy="Look in the API server's log; nothing is sent that cannot be recorded.",
                         retryable=True,
                     ) from error
-                time.sleep(wait)
+                time.sleep(delay)
 
 
-# folded: A set of digests in 18 to 27 octets each, where `set` takes about 100. No store, no rows.
-#   A merge has to know every row that it has met. Hash tables of numbers hold 96 bits of each digest, side by side:
-#   that
-#   two of a million rows share these is as likely as 1 in 10^17, of a hundred million 1 in 10^13.
-
-# Many small tables, since a table that grows is filled again, while the mails wait.
+# Many small tables, since a growing table is filled again while mails wait.
 _TABLES = 64
 _FIRST_SLOTS = 8
 _NUMBERS = Struct(">QI")
-#: So many are held of each digest, which has no fewer.
+#: Octets that are kept of each digest, which must have at least as many.
 DIGEST_OCTETS = _NUMBERS.size
 
 
 class DigestSet:
-    """Digests, each held by its first `DIGEST_OCTETS`."""
+    """A set of digests that takes 18 to 27 octets for each, where `set` takes about 100.
+
+    A merge has to recognize every row that it has seen. Tables of numbers hold the first 96 bits of each digest; two of
+    a million rows share these with a probability of 1 in 10^17, of a hundred million with 1 in 10^13.
+    """
 
     def __init__(self) -> None:
-        self._tables = [_Table() for _ in range(_TABLES)]
+        self._tables = [_DigestTable() for _ in range(_TABLES)]
 
     def add(self, digest: bytes) -> bool:
-        """Add a digest; whether it is new."""
+        """Add a digest of at least `DIGEST_OCTETS`.
+
+        Returns:
+            Whether it is new.
+        """
         high, low = _numbers(digest)
         return self._tables[high % _TABLES].add(high, low)
 
     def __contains__(self, digest: bytes) -> bool:
         high, low = _numbers(digest)
-        return self._tables[high % _TABLES].slot(high, low) < 0
+        return self._tables[high % _TABLES].find_slot(high, low) < 0
 
 
-class _Table:
+class _DigestTable:
     """A hash table with linear probing (Knuth, TAOCP 6.4, algorithm L), at most two thirds full."""
 
-    __slots__ = ("_high", "_left", "_low", "_slots")
+    __slots__ = ("_free", "_high", "_low", "_slots")
 
     def __init__(self) -> None:
         self._allocate(_FIRST_SLOTS)
 
     def _allocate(self, slots: int) -> None:
         self._slots = slots
-        self._left = 2 * slots // 3
+        self._free = 2 * slots // 3
         # Two zeros are an empty slot.
         self._high = array("Q", bytes(8 * slots))
         self._low = array("I", bytes(4 * slots))
 
-    def slot(self, high: int, low: int) -> int:
-        """The slot where these numbers belong; where they are there already, its complement, which is negative."""
+    def find_slot(self, high: int, low: int) -> int:
+        """Return the slot for these numbers, or its complement (negative) if it already holds them."""
         highs, lows, slots = self._high, self._low, self._slots
         at = high // _TABLES % slots
         while True:
@@ -356,13 +382,13 @@ class _Table:
             at = at + 1 if at + 1 < slots else 0
 
     def add(self, high: int, low: int) -> bool:
-        at = self.slot(high, low)
+        at = self.find_slot(high, low)
         if at < 0:
             return False
         self._high[at] = high
         self._low[at] = low
-        self._left -= 1
-        if not self._left:
+        self._free -= 1
+        if not self._free:
             self._grow()
         return True
 
@@ -371,12 +397,12 @@ class _Table:
         self._allocate(3 * self._slots // 2)
         for high, low in zip(highs, lows, strict=True):
             if high or low:
-                at = self.slot(high, low)
+                at = self.find_slot(high, low)
                 self._high[at] = high
                 self._low[at] = low
-                self._left -= 1
+                self._free -= 1
 
 
 def _numbers(digest: bytes) -> tuple[int, int]:
     high, low = _NUMBERS.unpack_from(digest)
-    return (high, low) if high or low else (1, 0)  # zeros are an empty slot
+    return (high, low) if high or low else (1, 0)  # two zeros are an empty slot

@@ -1,1 +1,4 @@
-"""What `MailMergeOperator` is made of: rows, templates over them, mails, the tally and what it means."""
+"""Mail merge: rows, the templates over them, the mails made of them, and the result.
+
+Pure of Airflow and of sockets: the operator passes in what they need of either.
+"""

@@ -1,105 +1,115 @@
-"""What a finished merge means to Airflow: done, tried again, or failed for good. Knows no mail and no server."""
+"""Which outcomes of a merge fail the task, whether Airflow may retry it, and what its error says."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError
-from airflow_provider_smtpcm.merge.result import MergeTally
-from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.merge.result import MergeResult, count_of
 
 log = logging.getLogger(__name__)
 
+_TROUBLES = ("failed", "refused", "partial", "unknown", "not_sent")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
-    """What the author of the DAG lets pass."""
-
-    #: Rows of which no mail can be made; as long as somebody was accepted.
-    failed: bool
-    #: Refusals; as long as somebody was accepted.
-    refused: bool
-    #: Another try of what may have been delivered.
-    retry_unknown: bool
-
-
-def verdict(
-    tally: MergeTally, tolerance: Tolerance, faults: list[MailError], *, durable: bool = False
-) -> AirflowException | None:
-    """The error with which the task ends, if it ends with one; what is let pass becomes a warning.
+class FailurePolicy:
+    """What the author of the DAG tolerates; see `on_error`, `on_refused` and `on_unknown` of `MailMergeOperator`.
 
     Args:
-        tally: the account.
-        tolerance: what does not matter.
-        faults: what kept the merge as a whole from being complete: rows that ended early, a report that is not whole.
-        durable: whether the next try knows what this one did, so that it can do no harm.
+        allow_failed: rows of which no mail can be made, as long as a recipient was accepted.
+        allow_refused: refusals, as long as a recipient was accepted.
+        retry_unknown: retrying mails that may have been delivered.
     """
-    handed_over = tally["accepted"] + tally["partial"]
-    refused = tolerance.refused and handed_over > 0
-    passing = {
-        "failed": tolerance.failed and handed_over > 0,
-        "refused": refused,
-        "partial": refused and not tally.left_out,  # who was not asked was not refused
-    }
-    troubles = [outcome for outcome in ("failed", "refused", "partial", "unknown", "not_sent") if tally[outcome]]
-    grave = [outcome for outcome in troubles if not passing.get(outcome)]
-    for outcome in troubles:
-        if outcome not in grave:
-            log.warning("%s", _told(tally, outcome))
-    if not grave and not faults:
-        return None
-    lines = [
-        f"The merge is not complete: {tally.summary()} of {tally.rows} rows.",
-        *(f"  - {_told(tally, outcome)}" for outcome in grave),
-        *(f"  - {fault}" for fault in faults),
-    ]
-    # With rows that have changed, another try would send nothing of what an earlier one left in doubt.
-    changed = any(isinstance(fault, LedgerError) and not fault.retryable for fault in faults)
-    retry_unknown = tolerance.retry_unknown and tally["unknown"] > 0 and not changed
-    may_pass = bool(any(fault.retryable for fault in faults) or tally.retryable & set(grave) or retry_unknown)
-    in_doubt = 0 if tolerance.retry_unknown else tally["unknown"]
-    harmless = durable or not (handed_over or in_doubt)
-    lines.append(_what_follows(tally, handed_over, in_doubt, may_pass=may_pass, durable=durable))
-    return (AirflowException if may_pass and harmless else AirflowFailException)("\n".join(lines))
+
+    allow_failed: bool
+    allow_refused: bool
+    retry_unknown: bool
+
+    def failure(
+        self, result: MergeResult, faults: Sequence[MailError] = (), *, is_durable: bool = False
+    ) -> MailError | None:
+        """Return the error with which the task fails; None: it succeeds. What is tolerated is logged as a warning.
+
+        Args:
+            result: of all rows.
+            faults: what kept the merge as a whole from being complete: rows that ended early, an incomplete report.
+            is_durable: whether the next attempt knows what this one did, so that it can deliver nothing twice.
+
+        Returns:
+            An error that is retryable where another attempt may help, and can deliver nothing twice.
+        """
+        delivered = result["accepted"] + result["partial"]
+        allow_refused = self.allow_refused and delivered > 0
+        tolerated = {
+            "failed": self.allow_failed and delivered > 0,
+            "refused": allow_refused,
+            "partial": allow_refused and not result.never_asked,  # a recipient who was never asked was not refused
+        }
+        troubles = [outcome for outcome in _TROUBLES if result[outcome]]
+        failures = [outcome for outcome in troubles if not tolerated.get(outcome)]
+        for outcome in troubles:
+            if outcome not in failures:
+                log.warning("%s", _describe(result, outcome))
+        if not failures and not faults:
+            return None
+        # With rows that have changed, another attempt would send nothing of what an earlier one left in doubt.
+        have_rows_changed = any(isinstance(fault, LedgerError) and not fault.retryable for fault in faults)
+        retry_unknown = self.retry_unknown and result["unknown"] > 0 and not have_rows_changed
+        may_help = bool(any(fault.retryable for fault in faults) or result.retryable & set(failures) or retry_unknown)
+        in_doubt = 0 if self.retry_unknown else result["unknown"]
+        lines = [
+            f"The merge is not complete: {result.summary()} of {count_of(result.rows, 'row')}.",
+            *(f"  - {_describe(result, outcome)}" for outcome in failures),
+            *(f"  - {fault}" for fault in faults),
+            _describe_retry(result, delivered, in_doubt, may_help=may_help, is_durable=is_durable),
+        ]
+        is_harmless = is_durable or not (delivered or in_doubt)
+        return MailError("\n".join(lines), retryable=may_help and is_harmless)
 
 
-def _what_follows(tally: MergeTally, handed_over: int, in_doubt: int, *, may_pass: bool, durable: bool) -> str:
-    if durable:
-        if may_pass:
+def _describe_retry(result: MergeResult, delivered: int, in_doubt: int, *, may_help: bool, is_durable: bool) -> str:
+    if is_durable:
+        if not may_help:
             return (
-                "Airflow tries this again if 'retries' are left: what was accepted, or may have been, is left alone."
-                if in_doubt or not tally["unknown"]
-                else "Airflow tries this again if 'retries' are left, and what may have been accepted bears the same "
-                "Message-ID, since 'on_unknown' asks."
+                "Airflow does not retry this, since it would end the same way. Fix the cause and clear the task: it "
+                "then sends what was not accepted."
+            )
+        if result["unknown"] and not in_doubt:
+            return (
+                "Airflow retries this if 'retries' are left, and mail that may have been accepted keeps its "
+                "Message-ID, as 'on_unknown' asks."
             )
         return (
-            "Airflow does not try this again, since it would end the same way. Mend what is at fault and clear the "
-            "task: it then sends what was not accepted."
+            "Airflow retries this if 'retries' are left; mail that was accepted, or may have been, is not sent again."
         )
-    if handed_over or in_doubt:
+    if delivered or in_doubt:
         return (
-            f"Airflow does not try this again, since a new try sends all rows, and what arrived ({handed_over} accepted"
-            f"{f', {in_doubt} in doubt' if in_doubt else ''}) would arrive twice. Mend what is at fault, and send the "
-            "rows that lack (see 'report_file') in a run of their own."
+            f"Airflow does not retry this, since a new attempt sends all rows, and what arrived ({delivered} accepted"
+            f"{f', {in_doubt} in doubt' if in_doubt else ''}) would arrive twice. Fix the cause, and send the missing "
+            "rows (see 'report_file') in a run of their own."
         )
-    if tally["unknown"]:
-        return "Airflow tries this again if 'retries' are left, under the same Message-IDs, since 'on_unknown' asks."
-    if may_pass:
-        return "Nobody was accepted, so that another try can do no harm: Airflow makes it if 'retries' are left."
-    return "Nobody was accepted; Airflow does not try this again, since it would end the same way."
+    if result["unknown"]:
+        return "Airflow retries this if 'retries' are left, with the same Message-IDs, as 'on_unknown' asks."
+    return (
+        "No recipient was accepted, so that a retry can do no harm: Airflow makes it if 'retries' are left."
+        if may_help
+        else "No recipient was accepted; Airflow does not retry this, since it would end the same way."
+    )
 
 
-def _told(tally: MergeTally, outcome: str) -> str:
-    one = tally[outcome] == 1
+def _describe(result: MergeResult, outcome: str) -> str:
+    count = result[outcome]
+    were = "was" if count == 1 else "were"
     meaning = {
         "failed": "made no mail",
-        "refused": f"{'was' if one else 'were'} refused by the server",
-        "partial": "went out to some of the recipients only"
-        if tally.left_out
-        else f"{'was' if one else 'were'} refused for some of the recipients",
+        "refused": f"{were} refused by the server",
+        "partial": f"{were} sent to some of the recipients only"
+        if result.never_asked
+        else f"{were} refused for some of the recipients",
         "unknown": "got no answer after the whole message was handed over, which may have been delivered",
-        "not_sent": f"{'was' if one else 'were'} not sent to anybody",
+        "not_sent": f"{were} not sent to anybody",
     }[outcome]
-    rows = "row" if one else "rows"
-    return f"{tally[outcome]} {rows} {meaning}; the first is {tally.first.get(outcome, 'not known')}"
+    return f"{count_of(count, 'row')} {meaning}; the first is {result.first.get(outcome, 'not known')}"

@@ -1,6 +1,7 @@
-"""The mails of a merge: each row filled in, under a key that every try gives it. Knows no server.
+"""The mails of a merge: each row rendered, under a key that is the same in every attempt, unless it is settled already.
 
-Rows that make no mail go to the tally, and the others follow. Of what is done only a digest of its key is kept.
+A row of which no mail can be made goes to the result, and the others follow. Of a row that is done only a digest of its
+key is kept.
 """
 
 from __future__ import annotations
@@ -13,156 +14,71 @@ from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.values import as_text
+from airflow_provider_smtpcm.arguments.values import as_headers, as_text
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
-from airflow_provider_smtpcm.ledger.journal import doubt, errand_of
-from airflow_provider_smtpcm.ledger.ledger import NOTHING, Known, Ledger, changed
-from airflow_provider_smtpcm.ledger.record import MARK, DigestSet, State
+from airflow_provider_smtpcm.ledger.journal import in_doubt_error, pending_request
+from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, rows_changed_error
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, DigestSet, RowState
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.headers import stable_message_id
-from airflow_provider_smtpcm.merge.result import MergeTally
+from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.merge.rows import Row, Rows
 from airflow_provider_smtpcm.merge.templates import RowTemplates
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-
-
-# folded: What earlier tries of a merge left of its rows, and who is still to be sent to. Knows a ledger, and no server.
-
-# What each state counts as where it is left as it is.
-_OUTCOMES = {
-    State.ACCEPTED: "accepted",
-    State.PARTIAL: "partial",
-    State.REFUSED: "refused",
-    State.UNKNOWN: "unknown",
-    State.OPEN: "unknown",
-}
-
-
-class Past:
-    """Tells rows that are settled from those that are left.
-
-    Args:
-        ledger: open.
-        tally: hears of the rows that are settled.
-        retry_unknown: whether what may have been delivered is sent again, under the same Message-ID.
-    """
-
-    def __init__(self, ledger: Ledger, tally: MergeTally, *, retry_unknown: bool) -> None:
-        self._ledger = ledger
-        self._tally = tally
-        self._retry_unknown = retry_unknown
-        self._rows = ledger.rows
-        # The rows in doubt that this try has not come to.
-        self._not_reached = set(ledger.doubts)
-
-    def left(self, number: int, key: str | None, mark: bytes, message_id: Callable[[], str | None]) -> Known | None:
-        """What is known of a row that is to be sent: Known() for nothing; None: it is settled.
-
-        Args:
-            number: of the row.
-            key: what names it.
-            mark: what tells it from others.
-            message_id: of its mail, where somebody has to look for that.
-
-        Raises:
-            LedgerError: this is another row than the earlier try met in its place.
-        """
-        if number > self._rows:
-            return NOTHING
-        known = self._ledger.known(number - 1, mark)
-        self._not_reached.discard(number - 1)
-        if known is None or known.state in (State.AGAIN, State.FAILED):
-            return known or NOTHING
-        if known.state in (State.OPEN, State.UNKNOWN) and self._retry_unknown:
-            return known
-        if known.state is State.OPEN:
-            self._tally.left_in_doubt(number, key, message_id())
-        else:
-            self._tally.settled_before(number, _OUTCOMES[known.state])
-        if known.state is State.OPEN:  # last: a row that was not named yet is named by the next try
-            self._ledger.record(number - 1, State.UNKNOWN, known.rest)
-        return None
-
-    def not_reached(self, *, named_before: bool) -> dict[int, bytes | None]:
-        """The numbers of the rows in doubt that this try has not come to, and what tells each from others, if known.
-
-        Args:
-            named_before: also those that an earlier try has named.
-        """
-        return {
-            row + 1: self._ledger.mark(row)
-            for row in sorted(self._not_reached)
-            if named_before or self._ledger.is_open(row)
-        }
-
-    def made_no_mail(self, number: int, mark: bytes, known: Known) -> None:
-        """Write down that no mail can be made of a row; what is known of one that somebody has, or may have, stays."""
-        if not known.rest.accepted and known.state not in (State.OPEN, State.UNKNOWN):
-            self._ledger.record(number - 1, State.FAILED, mark=mark)
-
-    def everybody_has_it(self, number: int) -> None:
-        """Nobody is left of a row's recipients who lacks its mail."""
-        self._ledger.record(number - 1, State.ACCEPTED)
-        self._tally.settled_before(number, "accepted")
-
-    def check_end(self, number: int) -> None:
-        """The rows ended with this one.
-
-        Raises:
-            LedgerError: earlier tries met more.
-        """
-        if number < self._rows:
-            raise changed(f"there are {number} now, and there were {self._rows} at least")
-
-
-# folded: here began the module itself
+    from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 
 _TEXTS = ("subject", "text", "html")
 _RECIPIENTS = ("to", "cc", "bcc")
-# What is right or wrong whatever the other fields hold.
-_ALONE = ("subject", "priority", "headers")
-_NOBODY = "nobody@corp.example"
+# Fields that are right or wrong whatever the others hold.
+_INDEPENDENT = ("subject", "priority", "headers")
+_ANY_RECIPIENT = "nobody@corp.example"
 _LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
 _DIGEST_OCTETS = 16
 _AS_JSON = json.JSONEncoder(sort_keys=True, default=str)
+# The outcome that a row counts as where it is left as it is.
+_OUTCOMES = {
+    RowState.ACCEPTED: "accepted",
+    RowState.PARTIAL: "partial",
+    RowState.REFUSED: "refused",
+    RowState.UNKNOWN: "unknown",
+    RowState.OPEN: "unknown",
+}
 
-
-# A row, its number before it, and after it its key, or why it has none, and its mark.
-_Keyed = tuple[int, Row | MessageError, str | None, MailError | None, bytes]
+# The number of a row, from 1; the row; its key, or the error for which it has none; and its fingerprint.
+_KeyedRow = tuple[int, Row | MessageError, str | None, MailError | None, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A row whose mail is on its way.
+    """A row whose mail was passed on and has no delivery yet.
 
     Args:
         number: from 1.
-        key: what names it.
+        key: what identifies it.
         mail: what was made of it.
-        mark: the first octets of a digest of the key; see `record.MARK`.
-        known: what earlier tries left of it.
+        fingerprint: the first octets of a digest of the key.
+        prior: what earlier attempts left of it.
     """
 
     number: int
     key: str
     mail: Mail
-    mark: bytes
-    known: Known
+    fingerprint: bytes
+    prior: PriorRow
 
 
 class RowMails:
-    """An iterator of errands, one for each row of which a mail can be made, and that nobody has yet.
+    """Iterates over the send requests of a merge: one for each row of which a mail can be made and that is not settled.
 
     Args:
         rows: opened.
-        templates: the fields of the mail, settled, and `row_key`.
-        tally: hears of the rows that make no mail, and of those that an earlier try has settled.
-        addressed: gives a mail the connection's From and Reply-To where it has none.
-        identity: what makes the mail of a row, by its key, this one and no other.
-        past: what earlier tries left; None where nobody wrote it down.
+        templates: the fields of the mail, and `row_key`, after `resolve_constants`.
+        result: gets the rows of which no mail can be made, and those that an earlier attempt has settled.
+        apply_defaults: returns a mail with the connection's From and Reply-To where it has none.
+        identity: returns what makes the mail of a row unique, by the row's key; see `stable_message_id`.
+        prior: what earlier attempts left; None: this Airflow stores nothing.
     """
 
     def __init__(
@@ -170,178 +86,268 @@ class RowMails:
         rows: Rows,
         templates: RowTemplates,
         *,
-        tally: MergeTally,
-        addressed: Callable[[Mail], Mail],
+        result: MergeResult,
+        apply_defaults: Callable[[Mail], Mail],
         identity: Callable[[str], Sequence[str]],
-        past: Past | None = None,
+        prior: PriorAttempts | None = None,
     ) -> None:
         self._rows = rows
-        self._addressed = addressed
+        self._apply_defaults = apply_defaults
         self._templates = templates
-        self._tally = tally
+        self._result = result
         self._identity = identity
-        self._past = past
+        self._prior = prior
         self._keys = RowKeys()
-        #: What is on its way, by its index.
+        #: The rows whose mails are in flight, by their index.
         self.in_flight: dict[int, InFlight] = {}
-        #: Why the rows ended before their end.
-        self.broken: MailError | None = None
-        #: Whether they came to their end, or broke.
-        self.ended = False
-        # The rows from the next one on; the one before them; whether they are not those of an earlier try.
-        self._following = self._keyed()
-        self._latest: _Keyed | None = None
-        self._changed = False
+        #: Why the rows ended early.
+        self.failure: MailError | None = None
+        #: Whether the rows came to their end, or failed.
+        self.is_exhausted = False
+        # The rows from the next one on; the one before them; whether they are not those of an earlier attempt.
+        self._remaining = self._keyed_rows()
+        self._latest: _KeyedRow | None = None
+        self._has_changed = False
 
     def __iter__(self) -> Iterator[SendRequest]:
-        """Take one row after the other; the index of an errand is the row's number less one."""
+        """Take one row after the other; the index of a request is the row's number less one."""
         number = 0
         try:
-            for number, row, key, fault, mark in self._following:
-                known: Known | None = NOTHING
-                if self._past is not None:
-                    self._latest = number, row, key, fault, mark
-                    known = self._past.left(number, key, mark, partial(self._message_id, row, number, key))
-                if known is None:
+            for number, row, key, fault, fingerprint in self._remaining:
+                prior: PriorRow | None = UNSEEN
+                if self._prior is not None:
+                    self._latest = number, row, key, fault, fingerprint
+                    message_id = partial(self._message_id, row, number, key)
+                    prior = self._prior.unsettled(number, key, fingerprint, message_id)
+                if prior is None:
                     continue
-                made = self._made(row, number, key, fault, known)
-                if key is None or made is None:
-                    if self._past is not None:
-                        self._past.made_no_mail(number, mark, known)
+                mail = self._make_mail(row, number, key, fault, prior)
+                if key is None or mail is None:
+                    if self._prior is not None:
+                        self._prior.record_failed(number, fingerprint, prior)
                     continue
-                errand = errand_of(number - 1, made, known)
-                if errand is not None:
-                    self.in_flight[number - 1] = InFlight(number, key, made, mark, known)
-                    yield errand
-                elif self._past is not None:
-                    self._past.everybody_has_it(number)
-            if self._past is not None and self.broken is None:
-                self._past.check_end(number)
+                request = pending_request(number - 1, mail, prior)
+                if request is not None:
+                    self.in_flight[number - 1] = InFlight(number, key, mail, fingerprint, prior)
+                    yield request
+                elif self._prior is not None:
+                    self._prior.record_accepted(number)
+            if self._prior is not None and self.failure is None:
+                self._prior.check_end(number)
         except LedgerError as error:
-            self.broken = error
-            self._changed = True
-        self.ended = True
+            self.failure = error
+            self._has_changed = True
+        self.is_exhausted = True
 
-    def name_doubts(self) -> None:
-        """Name the rows that an earlier try left in doubt, and that this one, which is at its end, did not come to."""
-        if self._past is None:
+    def fingerprint(self, index: int) -> bytes:
+        """Return the fingerprint of a row in flight by its index."""
+        return self.in_flight[index].fingerprint
+
+    def add_rows_not_reached(self) -> None:
+        """Add to the result, at the end, the rows that an earlier attempt left in doubt and this one did not reach."""
+        if self._prior is None:
             return
-        doubts = self._past.not_reached(named_before=self._changed)
-        names = self._names_of(set(doubts.values()) - {None}) if self._changed else {}
-        for number, mark in doubts.items():
-            key, message_id = names.get(mark, (None, None))
-            self._tally.left_in_doubt(number, key, message_id, moved=self._changed)
+        fingerprints = self._prior.not_reached(include_reported=self._has_changed)
+        names = self._find_rows(set(fingerprints.values()) - {None}) if self._has_changed else {}
+        for number, fingerprint in fingerprints.items():
+            key, message_id = names.get(fingerprint, (None, None))
+            self._result.add_left_in_doubt(number, key, message_id, has_moved=self._has_changed)
 
-    def _names_of(self, marks: set[bytes | None]) -> dict[bytes | None, tuple[str, str | None]]:
-        """The key and the Message-ID of each row with one of these marks, from the one that has changed on."""
+    def _find_rows(self, fingerprints: set[bytes | None]) -> dict[bytes | None, tuple[str, str | None]]:
+        """Return the key and the Message-ID of each row with one of these fingerprints, from the changed one on."""
         names: dict[bytes | None, tuple[str, str | None]] = {}
-        for number, row, key, _, mark in chain(() if self._latest is None else (self._latest,), self._following):
-            if len(names) == len(marks):
+        latest = () if self._latest is None else (self._latest,)
+        for number, row, key, _, fingerprint in chain(latest, self._remaining):
+            if len(names) == len(fingerprints):
                 break
-            if key is not None and mark in marks:
-                names[mark] = key, self._message_id(row, number, key)
+            if key is not None and fingerprint in fingerprints:
+                names[fingerprint] = key, self._message_id(row, number, key)
         return names
 
-    def _made(
-        self, row: Row | MessageError, number: int, key: str | None, fault: MailError | None, known: Known
-    ) -> Mail | None:
-        """The mail of a row; None where there is none."""
-        try:
-            if key is None or isinstance(row, MessageError):
-                assert fault is not None
-                raise fault
-            return self._mail(self._templates.fill_in(row, number), key)
-        except MailError as error:
-            accepted = known.rest.accepted
-            if known.in_doubt:
-                error = doubt("The mail of this row may have been delivered", error)
-                self._tally.in_doubt(number, key, error, message_id=None, accepted=accepted)
-            else:
-                self._tally.made_no_mail(number, key, error, accepted=accepted)
-            return None
+    def _keyed_rows(self) -> Iterator[_KeyedRow]:
+        for number, row in self._numbered_rows():
+            key, fault = self._key_of(row, number)
+            # Without a key, by its number too: many rows may have none for the same reason.
+            named = f"{number}: {fault}" if key is None else key
+            yield number, row, key, fault, digest_of(named)[:FINGERPRINT_OCTETS]
 
-    def mark(self, index: int) -> bytes:
-        """What tells the row of an errand from others."""
-        return self.in_flight[index].mark
-
-    def _named(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
-        """The row's key, or why it has none."""
-        if isinstance(row, MessageError):
-            return None, row
-        try:
-            return self._keys.claim(self._templates.key(row, number), row), None
-        except MailError as error:
-            return None, error
-
-    def _keyed(self) -> Iterator[_Keyed]:
-        for number, row in self._numbered():
-            key, fault = self._named(row, number)
-            # By its number too: many rows may have no key for the same reason.
-            yield number, row, key, fault, digest_of(f"{number}: {fault}" if key is None else key)[:MARK]
-
-    def _numbered(self) -> Iterator[tuple[int, Row | MessageError]]:
+    def _numbered_rows(self) -> Iterator[tuple[int, Row | MessageError]]:
         number = 0
         try:
             for row in self._rows.items:
                 number += 1
                 yield number, row
         except MailError as error:
-            self.broken = self.broken or error
-        except Exception as error:  # noqa: BLE001 - rows may come from anywhere; what is on its way still ends
-            self.broken = self.broken or MessageError(
-                f"What gives the rows failed after row {number} ({type(error).__name__}: {error}).",
-                remedy="Mend it, or write the rows to a file first.",
+            self.failure = self.failure or error
+        except Exception as error:  # noqa: BLE001 - rows may come from anywhere; mails in flight still finish
+            self.failure = self.failure or MessageError(
+                f"The source of the rows failed after row {number} ({type(error).__name__}: {error}).",
+                remedy="Fix it, or write the rows to a file first.",
                 retryable=True,
             )
 
+    def _key_of(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
+        """Return the key of a row, or the error for which it has none."""
+        if isinstance(row, MessageError):
+            return None, row
+        try:
+            return self._keys.claim(self._templates.render_key(row, number), row), None
+        except MailError as error:
+            return None, error
+
+    def _make_mail(
+        self, row: Row | MessageError, number: int, key: str | None, fault: MailError | None, prior: PriorRow
+    ) -> Mail | None:
+        """Return the mail of a row; None: there is none, which is in the result."""
+        try:
+            if key is None or isinstance(row, MessageError):
+                assert fault is not None
+                raise fault
+            return self._render(row, number, key)
+        except MailError as error:
+            accepted = prior.progress.accepted
+            if prior.is_in_doubt:
+                error = in_doubt_error("The mail of this row may have been delivered", error)
+                self._result.add_unknown(number, key, error, message_id=None, accepted=accepted)
+            else:
+                self._result.add_failed(number, key, error, accepted=accepted)
+            return None
+
     def _message_id(self, row: Row | MessageError, number: int, key: str | None) -> str | None:
-        """Of the mail of a row; None where no mail can be made of it any more."""
+        """Return the Message-ID of a row's mail; None: no mail can be made of it any more."""
         if key is None or isinstance(row, MessageError):
             return None
         try:
-            return self._mail(self._templates.fill_in(row, number), key).message_id
+            return self._render(row, number, key).message_id
         except MailError:
             return None
 
-    def _mail(self, values: dict[str, Any], key: str) -> Mail:
-        mail = self._addressed(Mail(**_as_arguments(values)))
+    def _render(self, row: Row, number: int, key: str) -> Mail:
+        mail = self._apply_defaults(Mail(**_as_arguments(self._templates.render(row, number))))
         if mail.message_id is not None:
             return mail
         assert mail.from_address is not None
         return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *self._identity(key)))
 
 
+class PriorAttempts:
+    """Tells rows that earlier attempts of a merge have settled from those that are pending.
+
+    Args:
+        ledger: open.
+        result: gets the rows that are settled.
+        retry_unknown: whether a mail that may have been delivered is sent again, with the same Message-ID.
+    """
+
+    def __init__(self, ledger: Ledger, result: MergeResult, *, retry_unknown: bool) -> None:
+        self._ledger = ledger
+        self._result = result
+        self._retry_unknown = retry_unknown
+        self._rows_seen = ledger.rows_seen
+        # The rows in doubt that this attempt has not reached.
+        self._not_reached = set(ledger.rows_in_doubt)
+
+    def unsettled(
+        self, number: int, key: str | None, fingerprint: bytes, message_id: Callable[[], str | None]
+    ) -> PriorRow | None:
+        """Return what is known of a row that is to be sent; None: it is settled, which is in the result.
+
+        Args:
+            number: of the row, from 1.
+            key: what identifies it.
+            fingerprint: of the row.
+            message_id: returns that of its mail.
+
+        Raises:
+            LedgerError: an earlier attempt met another row in this place.
+        """
+        if number > self._rows_seen:
+            return UNSEEN
+        row = self._ledger.prior(number - 1, fingerprint)
+        self._not_reached.discard(number - 1)
+        if row is None or row.state in (RowState.AGAIN, RowState.FAILED):
+            return row or UNSEEN
+        if row.is_in_doubt and self._retry_unknown:
+            return row
+        if row.state is not RowState.OPEN:
+            self._result.add_settled(number, _OUTCOMES[row.state])
+            return None
+        self._result.add_left_in_doubt(number, key, message_id())
+        # Recorded last: a row that was not reported yet is reported by the next attempt.
+        self._ledger.record(number - 1, RowState.UNKNOWN, row.progress)
+        return None
+
+    def not_reached(self, *, include_reported: bool) -> dict[int, bytes | None]:
+        """Return the rows in doubt that this attempt has not reached: their numbers, and fingerprints if known.
+
+        Args:
+            include_reported: also those that an earlier attempt has reported.
+        """
+        return {
+            row + 1: self._ledger.fingerprint(row)
+            for row in sorted(self._not_reached)
+            if include_reported or self._ledger.is_open(row)
+        }
+
+    def record_failed(self, number: int, fingerprint: bytes, prior: PriorRow) -> None:
+        """Record that no mail can be made of a row; the record of one that may have been delivered stays."""
+        if not prior.progress.accepted and not prior.is_in_doubt:
+            self._ledger.record(number - 1, RowState.FAILED, fingerprint=fingerprint)
+
+    def record_accepted(self, number: int) -> None:
+        """Record that none of a row's recipients lacks its mail."""
+        self._ledger.record(number - 1, RowState.ACCEPTED)
+        self._result.add_settled(number, "accepted")
+
+    def check_end(self, number: int) -> None:
+        """Check that earlier attempts met no more rows than there are now.
+
+        Args:
+            number: of the last row.
+
+        Raises:
+            LedgerError: they met more.
+        """
+        if number < self._rows_seen:
+            raise rows_changed_error(f"there are {number} now, and there were {self._rows_seen} at least")
+
+
 class RowKeys:
-    """What names a row across tries. Keeps 96 bits of a digest for each row, not its key; see `DigestSet`."""
+    """What identifies rows across attempts. Of each row 96 bits of a digest are kept, not its key; see `DigestSet`."""
 
     def __init__(self) -> None:
         self._seen = DigestSet()
 
     def claim(self, key: str | None, row: Row) -> str:
-        """The row's own key, or else a digest of the row and how many like it came before.
+        """Return the key of a row.
+
+        Args:
+            key: the rendered `row_key`; None: a digest of the row and the number of equal rows before it.
+            row: the row.
 
         Raises:
-            MessageError: the key is blank, or another row has it.
+            MessageError: the key is blank, or an earlier row has it.
         """
         if key is None:
-            digest = digest_of(_written(row))
+            digest = digest_of(_row_as_text(row))
             return digest.hex() if self._seen.add(digest) else self._next_copy(digest.hex())
         key = key.strip()
         if not key:
             raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
         if not self._seen.add(digest_of(key)):
             raise MessageError(
-                f"Another row has the row_key {key!r} already.", remedy="Choose columns that tell any two rows apart."
+                f"Another row has the row_key {key!r} already.",
+                remedy="Choose columns that together differ between any two rows.",
             )
         return key
 
     def _next_copy(self, name: str) -> str:
-        """The name of one more row like others; copies are numbered from 2, without a gap."""
+        """Return the key of a row that equals others; copies are numbered from 2, without a gap."""
 
         def is_taken(number: int) -> bool:
             return digest_of(f"{name}-{number}") in self._seen
 
-        # Searched for, since a counter of each would cost a hundred octets.
+        # A search, since a counter for each row would take a hundred octets.
         taken, free = 1, 2
         while is_taken(free):
             taken, free = free, 2 * free
@@ -353,7 +359,7 @@ class RowKeys:
         return copy
 
 
-def _written(row: Row) -> str:
+def _row_as_text(row: Row) -> str:
     try:
         return _AS_JSON.encode(row)
     except (ValueError, TypeError, RecursionError) as error:
@@ -361,23 +367,23 @@ def _written(row: Row) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """Sixteen octets that no other text has."""
+    """Return a digest of 16 octets."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_OCTETS).digest()
 
 
-def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
-    """Parse what is the same in every mail once, and miss what is missing before anything is sent.
+def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -> None:
+    """Parse once what is the same in every mail, so that a fault in it is found before anything is sent.
 
     Args:
-        templates: their constants are replaced.
-        hook: knows the sender of mails that name none.
+        templates: their constants are replaced by parsed ones.
+        manager: has the sender for mails without one.
 
     Raises:
-        MailError: an address is none, a file is missing, or the connection cannot be used.
+        MailError: an address is invalid, or a file is missing.
     """
     from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
+    from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
-    _ = hook.connection_manager  # what is wrong with it is wrong for every row
     constants, items = templates.constants, templates.constant_items
     for name in ("row_key", "message_id"):
         if constants.get(name) is not None:
@@ -385,7 +391,7 @@ def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
     if "from_address" in constants:
         sender = constants["from_address"]
         if sender is None or (isinstance(sender, str) and not sender.strip()):
-            sender = hook.apply_defaults(Mail(to=_NOBODY)).from_address
+            sender = apply_defaults(Mail(to=_ANY_RECIPIENT), manager).from_address
         constants["from_address"] = parse_address(sender, field="From")
     for name, label in _LABELS.items():
         parse_addresses(items.get(name), field=label)
@@ -393,11 +399,12 @@ def settle(templates: RowTemplates, hook: SmtpConnectionManagerHook) -> None:
             constants[name] = parse_addresses(constants[name], field=label)
     if not any(constants.get(name, True) for name in _RECIPIENTS):
         raise MessageError("The mails have no recipient.", remedy="Fill in To, Cc or Bcc: to='{{ row.email }}'.")
-    _settle_files(constants, items)
-    Mail(to=_NOBODY, **_as_arguments({name: constants[name] for name in _ALONE if name in constants}))
+    _resolve_files(constants, items)
+    independent = {name: constants[name] for name in _INDEPENDENT if name in constants}
+    Mail(to=_ANY_RECIPIENT, **_as_arguments(independent))
 
 
-def _settle_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) -> None:
+def _resolve_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) -> None:
     from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 
     for name, parse in (("attachments", parse_attachments), ("inline_images", parse_inline_images)):
@@ -408,10 +415,9 @@ def _settle_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) -> 
 
 
 def _as_arguments(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields as `Mail` takes them: what is empty is left out, and what is text is text."""
+    """Return fields as `Mail` takes them: without empty ones, and texts as text."""
     for name in _TEXTS:
         values[name] = as_text(values.get(name))
-    headers = values.get("headers")
-    if isinstance(headers, Mapping):
-        values["headers"] = {name: as_text(value) or "" for name, value in headers.items()}
+    if values.get("headers"):
+        values["headers"] = as_headers(values["headers"])
     return {name: value for name, value in values.items() if value}

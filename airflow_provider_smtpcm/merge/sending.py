@@ -1,74 +1,59 @@
-"""The mails of a merge on their way, each accounted for, whatever breaks in. Knows no server."""
+"""Sending the mails of a merge, so that each row is accounted for whatever interrupts it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.errors import LedgerError, OutcomeUnknownError, StoppedError
-from airflow_provider_smtpcm.ledger.journal import LedgerJournal, as_before
-from airflow_provider_smtpcm.ledger.ledger import Ledger
+from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError, StoppedError
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal, unchanged_delivery
 from airflow_provider_smtpcm.merge.messages import RowMails
-from airflow_provider_smtpcm.merge.result import MergeTally
-from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.smtp.cancellation import drain_deliveries
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.queue import SendRequest
+
+    # Sends requests, with a journal, and yields a delivery for each.
+    Send = Callable[[Iterator[SendRequest | float], LedgerJournal | None], Generator[Delivery, None, None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """On what terms mails are sent; see `MailMergeOperator`."""
-
-    connections: int
-    rate_limit: float | None
-    retry_for: float
-    stop: CancellationToken
-
-
-def send_all(
-    hook: SmtpConnectionManagerHook,
+def send_rows(
     mails: RowMails,
-    tally: MergeTally,
+    result: MergeResult,
     ledger: Ledger | None,
-    terms: Terms,
     *,
-    sent: Callable[[Mail, Delivery], None],
-) -> AirflowException | None:
-    """Send every mail that there is.
+    send: Send,
+    on_delivery: Callable[[Mail, Delivery], None],
+    stop: CancellationToken,
+) -> MailError | None:
+    """Send the mails of all pending rows.
 
     Args:
-        hook: whose server they go to.
-        mails: one for each row that is left.
-        tally: hears what became of each.
-        ledger: is told before and after; None: nobody is.
-        terms: see there.
-        sent: is told of each mail and what became of it, last of all.
+        mails: one for each pending row.
+        result: gets the delivery of each.
+        ledger: of the task; None: this Airflow stores none.
+        send: sends requests.
+        on_delivery: called with each mail and its delivery, after both were counted.
+        stop: says why rows were not sent, where the task was asked to end.
 
     Returns:
-        The error with which the task ends, where something broke in.
+        The error with which the task ends, if an exception from elsewhere (a time limit) interrupted it; its cause is
+        that exception. It is retryable if the next attempt knows what this one did.
     """
-    journal = None if ledger is None else LedgerJournal(ledger, mails.mark)
-    deliveries = hook.send_requests(
-        iter(mails),
-        connections=terms.connections,
-        rate_limit=terms.rate_limit,
-        retry_for=terms.retry_for,
-        journal=journal,
-        cancellation=terms.stop,
-    )
+    journal = None if ledger is None else LedgerJournal(ledger, mails.fingerprint)
+    deliveries = send(iter(mails), journal)
     last: Delivery | None = None
 
     def account_for(delivery: Delivery) -> None:
         row = mails.in_flight[delivery.index]
-        tally.delivered(row.number, row.key, row.mail, delivery)
-        sent(row.mail, delivery)
+        result.add_delivery(row.number, row.key, row.mail, delivery)
+        on_delivery(row.mail, delivery)
         del mails.in_flight[delivery.index]  # last, so that an interruption finds it unfinished
 
     try:
@@ -83,55 +68,57 @@ def send_all(
                     account_for(delivery)
                 raise
     except LedgerError as error:
-        mails.broken = error
-        _leave(mails, tally, journal, error)
+        mails.failure = error
+        _account_for_unfinished(mails, result, journal, error)
     except BaseException as interruption:
-        _leave(mails, tally, journal, interruption)
-        # Without a ledger a mail that was not sent is no reason to forbid another try, which would send it.
-        begun = tally.may_have_arrived() if ledger is None else tally.rows > tally["failed"]
-        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not begun:
+        _account_for_unfinished(mails, result, journal, interruption)
+        # Without a ledger, a mail that was not sent is no reason to forbid a retry, which would send it.
+        has_begun = result.may_have_arrived() if ledger is None else result.rows > result["failed"]
+        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not has_begun:
             raise
-        return _interrupted(tally, interruption, durable=ledger is not None)
+        return _interruption_error(result, interruption, is_durable=ledger is not None)
     finally:
         if journal is not None:
             journal.close()
-    _leave(mails, tally, journal, terms.stop.error())
+    _account_for_unfinished(mails, result, journal, stop.error())
     return None
 
 
-def _leave(mails: RowMails, tally: MergeTally, journal: LedgerJournal | None, why: BaseException) -> None:
-    """Account for rows whose mails were made, and of which nothing was heard in this try."""
-    not_begun = StoppedError(f"It was not sent: {_reason(why)}.", remedy="Run the task again.")
+def _account_for_unfinished(
+    mails: RowMails, result: MergeResult, journal: LedgerJournal | None, cause: BaseException
+) -> None:
+    """Count the rows whose mails were made and have no delivery in this attempt."""
+    not_begun = StoppedError(f"It was not sent: {_reason(cause)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
-        if index not in journal.in_doubt if journal is not None else isinstance(why, StoppedError):
-            tally.delivered(row.number, row.key, row.mail, as_before(index, row.mail, row.known, not_begun))
+        if index not in journal.in_doubt if journal is not None else isinstance(cause, StoppedError):
+            delivery = unchanged_delivery(index, row.mail, row.prior, not_begun)
+            result.add_delivery(row.number, row.key, row.mail, delivery)
             continue
         message_id = row.mail.message_id
-        doubt = OutcomeUnknownError(
-            f"The task was interrupted ({_reason(why)}) while the mail {message_id} was on its way.",
+        error = OutcomeUnknownError(
+            f"The task was interrupted ({_reason(cause)}) while the mail {message_id} was in flight.",
             remedy="Look for its Message-ID in the server's log.",
         )
-        tally.in_doubt(row.number, row.key, doubt, message_id=message_id, accepted=row.known.rest.accepted)
+        result.add_unknown(row.number, row.key, error, message_id=message_id, accepted=row.prior.progress.accepted)
         if journal is not None:
-            journal.never_heard(index)
+            journal.abandon(index)
     mails.in_flight.clear()
 
 
-def _interrupted(tally: MergeTally, interruption: BaseException, *, durable: bool) -> AirflowException:
-    said = f"The task was interrupted ({_reason(interruption)}): {tally.summary()}."
-    failure: AirflowException
-    if durable:
-        failure = AirflowException(f"{said} Airflow tries again what is left, if 'retries' are left.")
-    else:
-        failure = AirflowFailException(
-            f"{said} Airflow does not try this again, since mails that were accepted would arrive twice."
-        )
-    failure.__cause__ = interruption
-    return failure
+def _interruption_error(result: MergeResult, interruption: BaseException, *, is_durable: bool) -> MailError:
+    error = MailError(
+        f"The task was interrupted ({_reason(interruption)}): {result.summary()}.",
+        remedy="Airflow retries what is pending, if 'retries' are left."
+        if is_durable
+        else "Airflow does not retry this, since mails that were accepted would arrive twice.",
+        retryable=is_durable,
+    )
+    error.__cause__ = interruption
+    return error
 
 
 def _reason(interruption: BaseException) -> str:
-    told = interruption.__cause__ if isinstance(interruption, OutcomeUnknownError) else None
-    if told is None and isinstance(interruption, StoppedError | LedgerError):
+    cause = interruption.__cause__ if isinstance(interruption, OutcomeUnknownError) else None
+    if cause is None and isinstance(interruption, StoppedError | LedgerError):
         return interruption.message.removeprefix("It was not sent: ").removesuffix(".")
-    return f"{type(told or interruption).__name__}: {told or interruption}".removesuffix(": ")
+    return f"{type(cause or interruption).__name__}: {cause or interruption}".removesuffix(": ")

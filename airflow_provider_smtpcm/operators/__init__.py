@@ -1,1 +1,1 @@
-"""Tasks that send mail."""
+"""The operators: Send Mail, mail merge, and a condition between tasks."""

@@ -1,4 +1,4 @@
-"""A condition in a flow, as SSIS has it on the arrow between two tasks. Knows no mail."""
+"""A condition between two tasks, as SSIS has it in a precedence constraint."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class OnlyIfOperator(RenderedOperator):
-    """Succeed if a condition holds, or else be skipped; what comes after goes by its own trigger rule.
+    """Succeed if a condition holds, or else be skipped; downstream tasks follow their own trigger rules.
 
-    SSIS has such conditions as expressions of precedence constraints. A `ShortCircuitOperator` would skip what follows
-    even where one of several ways to it is enough.
+    SSIS has such conditions as expressions of precedence constraints. A `ShortCircuitOperator` would skip downstream
+    tasks even where one of several paths to them is enough.
 
     Args:
-        condition: a template that gives `True` or `False`.
+        condition: a template that renders to `True` or `False`.
 
     Raises:
-        AirflowSkipException: it does not hold.
-        ValueError: it gives something else.
+        AirflowSkipException: the condition does not hold.
+        ValueError: it renders to something else.
     """
 
     template_fields: Sequence[str] = ("condition",)
@@ -41,10 +41,10 @@ class OnlyIfOperator(RenderedOperator):
         self.condition = condition
 
     def execute(self, context: Context) -> None:  # noqa: ARG002
-        """Look at the condition."""
-        answer = str(self.condition).strip().lower()
-        if answer not in ("true", "false"):
+        """Check the condition."""
+        text = str(self.condition).strip().lower()
+        if text not in ("true", "false"):
             raise ValueError(f"The condition gives {self.condition!r:.80}; it has to give True or False.")
-        if answer == "false":
+        if text == "false":
             raise AirflowSkipException("The condition does not hold.")
         log.info("The condition holds.")

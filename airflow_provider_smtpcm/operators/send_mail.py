@@ -1,9 +1,9 @@
-"""The Send Mail task as an Airflow operator. Knows Airflow and the words of a mail, and no SMTP."""
+"""The Send Mail task as an Airflow operator."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,20 +23,26 @@ from airflow_provider_smtpcm.operators._task import (
     AirflowFailException,
     Attempt,
     Stoppable,
-    Tries,
     airflow_error,
-    budget,
-    identity_of,
-    ledger_of,
-    sent_once,
+    at_most_once,
+    retry_budget,
 )
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_smtpcm.ledger.journal import PastDelivery
+    from airflow_provider_smtpcm.ledger.journal import PriorDelivery
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.operators._rendering import (
+        AddressArgument,
+        AddressesArgument,
+        AttachmentsArgument,
+        HeadersArgument,
+        InlineImagesArgument,
+        PriorityArgument,
+        TextArgument,
+    )
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
@@ -46,43 +52,44 @@ log = logging.getLogger(__name__)
 class SendMailOperator(Stoppable, RenderedOperator):
     """Send one mail through an SMTP connection manager, as SSIS's Send Mail task does, and return its delivery.
 
-    Every field that a person writes is templated; what a template fills in, and what another task computed, is data.
-    Addresses are a list, or one string with `;` or `,` between; attachments are a list of paths, or one string with `|`
-    between.
+    Every field that a person writes is a template. What a template fills in, and what another task computed, is data.
+    Addresses are a list, or one string with `;` or `,` between them; attachments are a list of paths, or one string
+    with `|` between them.
 
     Args:
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address: the sender; empty: the connection's *From address*.
-        to: the recipients; at least one among `to`, `cc` and `bcc`.
-        cc: who gets a copy.
-        bcc: who gets a copy that the others do not see.
-        reply_to: where answers go.
+        to: the recipients; at least one in `to`, `cc` and `bcc`.
+        cc: the recipients of a copy.
+        bcc: the recipients of a copy that the others do not see.
+        reply_to: the addresses for replies; empty: the connection's *Reply-To*.
         subject: one line.
-        text: the plain body. With `html` too, the reader's program chooses.
-        html: the HTML body; what its template fills in is escaped, unless `| safe` follows.
-        text_file: a template file for the plain body, instead of `text`: a path, or a name in `template_searchpath`.
+        text: the plain text body. With `html` too, the mail program chooses which one it shows.
+        html: the HTML body; values are escaped in it, unless `| safe` follows.
+        text_file: a template file for the plain text body, instead of `text`: a path, or a name in
+            `template_searchpath`.
         html_file: a template file for the HTML body, instead of `html`.
-        attachments: files, as paths on the worker or `Attachment`.
+        attachments: files, as paths on the worker, `ObjectStoragePath` or `Attachment`.
         inline_images: images that the HTML shows by `cid:`, as a mapping of that id to a path.
         priority: `high`, `normal` or `low`.
-        headers: further headers.
-        message_id: `<left@right>`; None: one that every try bears.
+        headers: further header fields.
+        message_id: `<left@right>`; None: one that is the same in every attempt.
         encoding: of `text_file` and `html_file`.
-        on_refused: what some refused recipients mean while others were accepted: `fail` the task, or `warn`. From
-            Airflow 3.3 on, another try is for those alone who were refused for now.
-        on_unknown: what it means that nobody answered after the whole message was handed over: `fail` the task without
-            a retry, or `retry` with the same Message-ID, by which servers can recognise the copy.
-        on_clear: what clearing the task means after it failed for good: send it to whoever lacks it
-            (`resume_unfinished`), or to everybody (`send_again`). After a success it always means everybody.
-        retry_for: seconds for which, within this try, the mail is tried again where it was refused for now or not sent,
-            and a server that cannot be reached; 0: not at all.
+        on_refused: whether the task fails (`fail`) or logs a warning (`warn`) where some recipients were refused and
+            others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
+        on_unknown: what happens where no answer came after the whole message was handed over: `fail` without a retry,
+            or `retry` with the same Message-ID, by which servers can recognize the copy.
+        on_clear: what happens where the task is cleared after it failed for good: the mail goes to the recipients who
+            lack it (`resume_unfinished`), or to all (`send_again`). After a success it always goes to all.
+        retry_for: seconds for which the mail is retried within this attempt where it was temporarily refused or not
+            sent, or the server could not be reached; 0: no retry.
 
     Returns:
         The delivery as a dict (`Delivery.to_dict`), which is the task's XCom.
 
     Raises:
-        AirflowException: trying again may help, and can deliver nothing twice.
-        AirflowFailException: trying again would not help, or could deliver the mail twice.
+        AirflowException: a retry may help, and can deliver nothing twice.
+        AirflowFailException: a retry would not help, or could deliver the mail twice.
     """
 
     template_fields: Sequence[str] = (
@@ -103,7 +110,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         "headers",
         "message_id",
     )
-    # Empty on purpose: Airflow would take any value that ends so, a subject or an attachment, for a template file.
+    # Empty, since Airflow would take any value with such an ending, a subject or an attachment, for a template file.
     template_ext: Sequence[str] = ()
     template_fields_renderers = {  # noqa: RUF012
         "text": "text",
@@ -117,22 +124,22 @@ class SendMailOperator(Stoppable, RenderedOperator):
     def __init__(
         self,
         *,
-        smtpcm_conn_id: str = SmtpConnectionManagerHook.default_conn_name,
-        from_address: str | Address | None = None,
-        to: str | Sequence[str | Address] | None = None,
-        cc: str | Sequence[str | Address] | None = None,
-        bcc: str | Sequence[str | Address] | None = None,
-        reply_to: str | Sequence[str | Address] | None = None,
-        subject: str = "",
-        text: str | None = None,
-        html: str | None = None,
-        text_file: str | None = None,
-        html_file: str | None = None,
-        attachments: str | Sequence[str | Attachment] | None = None,
-        inline_images: Mapping[str, str | Attachment] | None = None,
-        priority: str | Priority = "normal",
-        headers: Mapping[str, str] | None = None,
-        message_id: str | None = None,
+        smtpcm_conn_id: TextArgument = SmtpConnectionManagerHook.default_conn_name,
+        from_address: AddressArgument | None = None,
+        to: AddressesArgument | None = None,
+        cc: AddressesArgument | None = None,
+        bcc: AddressesArgument | None = None,
+        reply_to: AddressesArgument | None = None,
+        subject: TextArgument = "",
+        text: TextArgument | None = None,
+        html: TextArgument | None = None,
+        text_file: TextArgument | None = None,
+        html_file: TextArgument | None = None,
+        attachments: AttachmentsArgument | None = None,
+        inline_images: InlineImagesArgument | None = None,
+        priority: PriorityArgument = "normal",
+        headers: HeadersArgument | None = None,
+        message_id: TextArgument | None = None,
         encoding: str = "utf-8-sig",
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
@@ -170,30 +177,29 @@ class SendMailOperator(Stoppable, RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
         log.info("SendMailTaskBegin: the task began to send a mail through '%s'.", self.smtpcm_conn_id)
-        with sent_once(context) as attempt:
-            delivery = self._execute(context, attempt, self._begin_to_run())
+        with at_most_once(context) as attempt:
+            delivery = self._execute(context, attempt, self._start_run())
         assert delivery is not None
         return delivery.to_dict()
 
     def _execute(self, context: Context, attempt: Attempt, stop: CancellationToken) -> Delivery | None:
-        hook = SmtpConnectionManagerHook(self.smtpcm_conn_id)
+        """Send the mail; None: the attempt has a failure."""
+        rendered: Any = self
+        hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
-            with ledger_of(context, on_clear=self.on_clear) as tries:
-                attempt.may_have_arrived = tries.may_have_arrived
-                delivery = self._deliver(context, hook, tries, stop)
+            with attempt.open_ledger(on_clear=self.on_clear) as ledger:
+                delivery = self._deliver(context, hook, ledger, attempt, stop)
         except MailError as error:
-            attempt.failure = self._airflow_error(error)
-            return None
-        attempt.failure = tries.failure
+            attempt.failure = airflow_error(error, retry_unknown=self.on_unknown == "retry")
         if attempt.failure is not None:
             return None
         assert delivery is not None
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, shorten_list(delivery.accepted), delivery.reply)
-        from airflow_provider_smtpcm.operators._lineage import tell_outlets
+        from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
 
-        tell_outlets(
+        annotate_outlet_events(
             context,
             self.outlets,
             {
@@ -206,63 +212,68 @@ class SendMailOperator(Stoppable, RenderedOperator):
         return delivery
 
     def _deliver(
-        self, context: Context, hook: SmtpConnectionManagerHook, tries: Tries, stop: CancellationToken
+        self,
+        context: Context,
+        hook: SmtpConnectionManagerHook,
+        ledger: Ledger | None,
+        attempt: Attempt,
+        stop: CancellationToken,
     ) -> Delivery | None:
-        """The delivery, of this try or an earlier one; what the task fails with goes to `tries`."""
-        from airflow_provider_smtpcm.ledger.journal import PastDelivery
+        """Return the delivery, of this attempt or an earlier one; None: the attempt has a failure."""
+        from airflow_provider_smtpcm.ledger.journal import PriorDelivery
         from airflow_provider_smtpcm.smtp.delivery import Delivery
 
-        if tries.ledger is not None and tries.ledger.done is not None:
-            return Delivery.from_dict(tries.ledger.done)
-        past = PastDelivery(tries.ledger)
+        if ledger is not None and ledger.finished_result is not None:
+            return Delivery.from_dict(ledger.finished_result)
+        prior = PriorDelivery(ledger)
         try:
-            accepted = past.accepted()
-            if accepted is not None:
-                tries.result, tries.summary = accepted.to_dict(), accepted.without_addresses()
-                return accepted
-            mail = self._mail(context, hook, tries.ledger)
-            settled = past.settled(mail, retry_unknown=self.on_unknown == "retry")
-            delivery = settled or self._send(mail, hook, past, tries, stop)
+            delivery = prior.accepted()
+            if delivery is None:
+                mail = self._make_mail(context, hook, attempt, ledger)
+                delivery = prior.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
+                    mail, hook, prior, attempt, stop
+                )
+                attempt.failure = self._failure_of(mail, delivery, is_durable=ledger is not None, stop=stop)
         except MailError as error:
-            tries.failure = self._airflow_error(past.with_doubt(error))
+            attempt.failure = airflow_error(prior.annotate_error(error), retry_unknown=self.on_unknown == "retry")
             return None
-        tries.failure = self._failure(mail, delivery, durable=tries.ledger is not None, stop=stop)
-        tries.result, tries.summary = delivery.to_dict(), delivery.without_addresses()
+        attempt.result, attempt.summary = delivery.to_dict(), delivery.without_addresses()
         return delivery
 
-    def _airflow_error(self, error: MailError) -> AirflowException:
-        failure = airflow_error(error, retry_unknown=self.on_unknown == "retry")
-        failure.__suppress_context__ = True  # what a library below said is in the message already
-        return failure
-
     def _send(
-        self, mail: Mail, hook: SmtpConnectionManagerHook, past: PastDelivery, tries: Tries, stop: CancellationToken
+        self,
+        mail: Mail,
+        hook: SmtpConnectionManagerHook,
+        prior: PriorDelivery,
+        attempt: Attempt,
+        stop: CancellationToken,
     ) -> Delivery:
-        """Send it to whoever lacks it."""
+        """Send the mail to the recipients who lack it."""
         from airflow_provider_smtpcm.operators._lineage import Lineage
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
 
         log.info(
-            "SendMailTaskInfo: %s from %s to %s, subject %r, %d attachments.",
+            "SendMailTaskInfo: %s from %s to %s, subject %r, %d %s.",
             mail.message_id,
             mail.from_address,
             shorten_list([address.address for address in mail.recipients]),
             mail.subject,
             len(mail.attachments),
+            "attachment" if len(mail.attachments) == 1 else "attachments",
         )
         rendering = hook.render(mail)
-        errand = past.errand(mail)
-        assert errand is not None  # else the mail was settled
-        errand.rendering = rendering
+        request = prior.pending_request(mail)
+        assert request is not None  # else the mail was settled
+        request.rendering = rendering
         try:
             delivery = get_single_delivery(
                 hook.send_requests(
-                    iter((errand,)),
-                    retry_for=budget(self.retry_for, self.execution_timeout),
-                    journal=past.journal,
+                    iter((request,)),
+                    retry_for=retry_budget(self.retry_for, self.execution_timeout),
+                    journal=prior.journal,
                     cancellation=stop,
                 ),
-                tries.told,
+                attempt.deliveries,
             )
         except InterruptedDeliveryError as error:
             if error.delivery.error is not None:
@@ -270,64 +281,79 @@ class SendMailOperator(Stoppable, RenderedOperator):
             log.warning("%s", error)
             delivery = error.delivery
         finally:
-            past.close()
+            prior.close()
         if delivery is None:  # it was stopped before it was begun
-            return past.as_before(mail, stop.error())
-        past.keep(delivery)
-        Lineage(hook).sent(mail, delivery)
+            return prior.unchanged(mail, stop.error())
+        prior.store(delivery)
+        Lineage(hook).add_mail(mail, delivery)
         return delivery
 
-    def _failure(
-        self, mail: Mail, delivery: Delivery, *, durable: bool, stop: CancellationToken
+    def _failure_of(
+        self, mail: Mail, delivery: Delivery, *, is_durable: bool, stop: CancellationToken
     ) -> AirflowException | None:
-        """With what the task ends: nobody has the mail, nobody knows, or some were refused; None: it is done."""
+        """Return the error with which the task fails; None: it succeeds, or `on_refused` tolerates what happened.
+
+        Args:
+            mail: what was sent.
+            delivery: the result.
+            is_durable: whether the next attempt knows the recipients who have the mail.
+            stop: whether the task was asked to end.
+        """
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError
 
         error = delivery.error
         if error is None:
             return None
-        if not delivery.accepted or (durable and delivery.outcome == "unknown"):
-            return self._airflow_error(error)
-        everybody_asked = not delivery.never_asked(address.address for address in mail.recipients)
-        cut_short = isinstance(error, InterruptedDeliveryError) or (durable and stop.is_canceled and error.retryable)
-        if self.on_refused == "warn" and delivery.outcome == "partial" and everybody_asked and not cut_short:
+        if not delivery.accepted or (is_durable and delivery.outcome == "unknown"):
+            return airflow_error(error, retry_unknown=self.on_unknown == "retry")
+        were_all_asked = not delivery.never_asked(address.address for address in mail.recipients)
+        was_interrupted = isinstance(error, InterruptedDeliveryError) or (
+            is_durable and stop.is_canceled and error.retryable
+        )
+        if self.on_refused == "warn" and delivery.outcome == "partial" and were_all_asked and not was_interrupted:
             return None
-        return airflow_error(error, retry_unknown=False) if durable else AirflowFailException(str(error))
+        return airflow_error(error) if is_durable else AirflowFailException(str(error))
 
-    def _mail(self, context: Context, hook: SmtpConnectionManagerHook, ledger: Ledger | None) -> Mail:
-        """The mail that the rendered fields describe, bearing the same Message-ID on every try."""
+    def _make_mail(
+        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
+    ) -> Mail:
+        """Return the mail of the rendered fields, with a Message-ID that is the same in every attempt."""
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
+        from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
+        rendered: Any = self  # Airflow has replaced outputs of other tasks by their values
         mail = Mail(
-            from_address=self.from_address,
-            to=self.to or (),
-            cc=self.cc or (),
-            bcc=self.bcc or (),
-            reply_to=self.reply_to or (),
-            subject=as_text(self.subject) or "",
-            text=self._body(context, "text", self.text, self.text_file),
-            html=self._body(context, "html", self.html, self.html_file),
-            attachments=self.attachments or (),
-            inline_images=self.inline_images or (),
-            priority=self.priority or "normal",
-            headers=as_headers(self.headers),
-            message_id=as_text(self.message_id) or None,
+            from_address=rendered.from_address,
+            to=rendered.to or (),
+            cc=rendered.cc or (),
+            bcc=rendered.bcc or (),
+            reply_to=rendered.reply_to or (),
+            subject=as_text(rendered.subject) or "",
+            text=self._body(context, "text"),
+            html=self._body(context, "html"),
+            attachments=rendered.attachments or (),
+            inline_images=rendered.inline_images or (),
+            priority=rendered.priority or "normal",
+            headers=as_headers(rendered.headers),
+            message_id=as_text(rendered.message_id) or None,
         )
-        mail = hook.apply_defaults(mail)
+        mail = apply_defaults(mail, hook.connection_manager)
         if mail.message_id is not None:
             return mail
         assert mail.from_address is not None
-        identity = stable_message_id(mail.from_address.domain, *identity_of(context, ledger))
-        return mail.with_identity(message_id=identity)
+        identity = attempt.message_identity(ledger)
+        return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *identity))
 
-    def _body(self, context: Context, field: str, value: str | None, file: str | None) -> str | None:
+    def _body(self, context: Context, name: str) -> str | None:
+        """Return the body in a field, or in the file that the field beside it names."""
+        value, file = getattr(self, name), getattr(self, f"{name}_file")
         if not file:
             return as_text(value)
         if value:
             raise MessageError(
-                f"'{field}' and '{field}_file' are both set.", remedy="Give the body in one way; leave the other empty."
+                f"'{name}' and '{name}_file' are both set.", remedy="Give the body in one way; leave the other empty."
             )
         from airflow_provider_smtpcm.arguments.templates import render_body_file
 
-        return render_body_file(f"{field}_file", file, self.encoding, self.get_template_env(), context)
+        return render_body_file(f"{name}_file", file, self.encoding, self.get_template_env(), context)

@@ -20,7 +20,7 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult
 from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.testing import Relay
@@ -101,7 +101,7 @@ def test_every_result_in_json_has_the_keys_of_the_real_one(block: Block) -> None
         assert list(shown) == list(Delivery(message_id="<a@b>", outcome=Outcome.ACCEPTED).to_dict())
         assert Delivery.from_dict(shown).to_dict() == shown
         return
-    real = MergeTally(source=Rows(iter(())), report=MergeReport(None, try_number=1)).result()
+    real = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1)).to_dict()
     assert list(shown) == list(real)
     assert list(shown["counts"]) == list(real["counts"])
 

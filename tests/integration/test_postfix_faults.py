@@ -31,7 +31,7 @@ from tests.integration.faulty_postfix import FaultyPostfix
 from tests.integration.programs import absent
 from tests.integration.sink import Sink
 from tests.integration.system_packages import skip_for_want_of
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 from tests.operators.merges import merge
 from tests.operators.tasks import context
 from tests.torture.hooks import hook_for

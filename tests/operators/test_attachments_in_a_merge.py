@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.merge.test_report import lines
 from tests.operators.merges import merge
-from tests.operators.test_report import lines
 from tests.operators.test_send_mail_tries import Kept, attempt, failure
 from tests.smtp.files import overwrite, replace
 from tests.smtp.server import Server

@@ -84,7 +84,7 @@ def test_a_collector_that_fails_is_a_warning_and_the_mail_is_out(
 def test_an_outlet_whose_event_cannot_be_told_of_is_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
     """The context of a test has no events."""
     assert send(outlets=[Asset("sent")]).execute(context())["outcome"] == "accepted"
-    assert "does not tell of the mail: KeyError" in caplog.text
+    assert "has no result of the task: KeyError" in caplog.text
     assert len(relay.messages) == 1
 
 
@@ -99,24 +99,24 @@ def test_a_file_that_went_to_nobody_is_not_told(relay: Relay, collector: Any, re
 def test_a_path_that_no_uri_can_name_is_left_out(collector: Any) -> None:
     """An object that opens itself and does not say where it is."""
     told = lineage.Lineage(SimpleNamespace())  # type: ignore[arg-type]
-    told.read(SimpleNamespace(open=None))
+    told.add_input(SimpleNamespace(open=None))
     assert read(collector) == []
 
 
 def test_what_stands_before_the_host_of_a_url_is_not_told(collector: Any) -> None:
     """It names an Airflow connection, or is a secret; the file is the same without."""
     told = lineage.Lineage(SimpleNamespace())  # type: ignore[arg-type]
-    told.read("s3://aws_default@bucket/a@b.csv")
-    told.read("s3://key:secret@bucket/a@b.csv")
+    told.add_input("s3://aws_default@bucket/a@b.csv")
+    told.add_input("s3://key:secret@bucket/a@b.csv")
     assert read(collector) == ["s3://bucket/a@b.csv"]
 
 
 def test_a_task_of_many_files_tells_of_some_and_remembers_no_more(collector: Any) -> None:
     """Memory does not grow with the number of rows."""
     told = lineage.Lineage(SimpleNamespace())  # type: ignore[arg-type]
-    for number in range(lineage.MOST + 10):
-        told.read(f"/srv/{number}.pdf")
-    assert len(told._told) == lineage.MOST
+    for number in range(lineage.MAX_FILES + 10):
+        told.add_input(f"/srv/{number}.pdf")
+    assert len(told._reported) == lineage.MAX_FILES
     assert len(read(collector)) == airflow_lineage.MAX_COLLECTED_ASSETS
 
 

@@ -15,9 +15,9 @@ from airflow.sdk.execution_time.timeout import AirflowTaskTimeout, timeout
 from airflow_provider_smtpcm.merge import result as tally
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.testing import Relay
+from tests.merge.test_report import lines
 from tests.operators.merges import ROWS, merge, rows_beside, subjects
 from tests.operators.tasks import context
-from tests.operators.test_report import lines
 from tests.smtp.dialogue import Dialogue
 
 HELLO = "S: 220 mail ESMTP\nC: EHLO *\nS: 250-mail\nS: 250 8BITMIME"
@@ -45,7 +45,7 @@ def test_it_may_be_a_warning_as_long_as_somebody_was_accepted(relay: Relay) -> N
     result: Any = merge(rows=rows, subject="x", on_refused="warn").execute(context())
     counts = result["counts"]
     assert (counts["accepted"], counts["partial"], counts["refused"]) == (3, 1, 1)
-    with pytest.raises(AirflowFailException, match="1 refused of 1 rows"):
+    with pytest.raises(AirflowFailException, match="1 refused of 1 row"):
         merge(rows=[{"email": "bad@corp.example", "name": "x"}], on_refused="warn").execute(context())
 
 
@@ -57,7 +57,7 @@ def test_it_may_be_a_warning_as_long_as_somebody_was_accepted(relay: Relay) -> N
         (f"{HELLO}\nC: MAIL *\nS: 451 later\nC: QUIT\nS: 221 bye", {}, True, "1 refused"),
         (f"{HELLO}\n{ACCEPTED}\nC: MAIL *\nS: 451 later\nC: QUIT\nS: 221 bye", {}, False, "1 accepted, 1 refused"),
         (f"{HELLO}\n{TO_DATA}\nRESET", {}, False, "1 unknown"),
-        (f"{HELLO}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, True, "under the same Message-IDs"),
+        (f"{HELLO}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, True, "with the same Message-IDs"),
         (f"{HELLO}\n{ACCEPTED}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, False, "1 accepted, 1 unknown"),
     ],
 )

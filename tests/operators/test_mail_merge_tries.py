@@ -21,18 +21,18 @@ from airflow.sdk import DAG
 from airflow.sdk.execution_time import context as execution_context
 from airflow.sdk.execution_time.timeout import timeout
 
-from airflow_provider_smtpcm.ledger import record as book
-from airflow_provider_smtpcm.ledger.record import MARK
+from airflow_provider_smtpcm.ledger import record
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
 from airflow_provider_smtpcm.merge.messages import digest_of
 from airflow_provider_smtpcm.operators._task import AirflowException
 from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as pace
+from tests.merge.test_report import lines
 from tests.operators.merges import ROWS, merge
-from tests.operators.test_report import lines
 from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_retried_batches import at_first
+from tests.smtp.test_batch import at_first
 
 Behind = Callable[..., None]
 AIRFLOW_VERSION = tuple(map(int, version("apache-airflow-core").split(".")[:2]))
@@ -65,14 +65,14 @@ def of_an_older_release(store: Kept) -> None:
     """Make the store look as if a release had written it that kept three octets of each fingerprint."""
     block = json.loads(store.values["smtpcm/0/0"])
     marks = b64decode(block["marks"])
-    cut = b"".join(marks[at : at + 3] for at in range(0, len(marks), MARK))
+    cut = b"".join(marks[at : at + 3] for at in range(0, len(marks), FINGERPRINT_OCTETS))
     store.values["smtpcm/0/0"] = json.dumps({**block, "marks": b64encode(cut).decode()})
     store.values["smtpcm"] = json.dumps({**json.loads(store.values["smtpcm"]), "format": 1})
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book, "_AGAIN", (0.01,))
+    monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.5)
@@ -90,7 +90,7 @@ def test_rows_in_another_order_are_an_error_before_anybody_gets_a_second_mail(be
         busy.clear()
         error = failure(merge(rows=ROWS[::-1]), store)
         assert not retried(error)
-        assert re.search(r"The rows have changed since the try before: row 1 is another one", str(error))
+        assert re.search(r"The rows have changed since the previous attempt: row 1 is another one", str(error))
         assert copies(server) == {JANE: 1, JIM: 1}
         attempt(merge(), store)
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
@@ -103,9 +103,9 @@ def test_a_try_says_how_many_rows_the_one_before_has_left(behind: Behind, caplog
     with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
         failure(merge(), store)
-        assert "An earlier try" not in caplog.text
+        assert "Resuming:" not in caplog.text
         attempt(merge(), store)
-    assert "An earlier try came to 3 mail(s): left 1, in doubt 0." in caplog.text
+    assert "Resuming: 3 rows seen, 1 pending, 0 unknown." in caplog.text
 
 
 @pytest.mark.parametrize("key", [None, "{{ row.email }}"])
@@ -346,7 +346,7 @@ def test_a_row_that_may_have_arrived_is_never_said_to_be_refused_or_not_made(
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
     (line,) = (line for line in lines(tmp_path / "report.jsonl") if line["row"] == 1)
     assert line["outcome"] == "unknown"
-    assert "by an earlier try" in line["error"]
+    assert "by an earlier attempt" in line["error"]
     assert said_too in line["error"]
 
 

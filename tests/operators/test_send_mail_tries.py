@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.ledger import record as book
-from airflow_provider_smtpcm.ledger.ledger import RESULT_KEPT
+from airflow_provider_smtpcm.ledger import record
+from airflow_provider_smtpcm.ledger.ledger import RESULT_RETENTION
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as pace
 from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
-from tests.smtp.test_retried_batches import at_first
+from tests.smtp.test_batch import at_first
 
 Behind = Callable[..., None]
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
@@ -33,7 +33,7 @@ class Kept(Memory):
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         """It is kept as long as Airflow is configured, or shorter."""
-        assert retention in (None, RESULT_KEPT)
+        assert retention in (None, RESULT_RETENTION)
         assert json.loads(json.dumps(value)) == value  # Airflow takes a list, and no tuple
         super().set(key, value, retention=retention)
 
@@ -75,7 +75,7 @@ def until(now: list[bool], answer: str, about: str) -> Decide:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book, "_AGAIN", (0.01,))
+    monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.3)
@@ -131,7 +131,7 @@ def test_what_may_have_been_delivered_stays_so_whatever_the_next_tries_come_to(
         for _ in range(2):
             error = failure(send(on_unknown="retry", retry_for=retry_for), store)
             assert retried(error)
-            assert f"may have been delivered to {A}, {B} by an earlier try" in str(error)
+            assert f"may have been delivered to {A}, {B} by an earlier attempt" in str(error)
             assert answer is HANG_UP or answer[:3] in str(error)
         error = failure(send(), store)
         assert not retried(error)
@@ -156,7 +156,7 @@ def test_only_who_was_accepted_in_the_end_or_was_never_in_doubt_is_out_of_it(on_
             refused[f"RCPT TO:<{B}>"] = answer
             error = failure(task, store)
             assert retried(error)
-            assert f"may have been delivered to {B} by an earlier try" in str(error)
+            assert f"may have been delivered to {B} by an earlier attempt" in str(error)
         del refused[f"RCPT TO:<{B}>"]
         if on_refused == "warn":
             result = attempt(task, store)
@@ -173,7 +173,7 @@ def test_a_mail_that_can_no_longer_be_made_may_have_been_delivered_all_the_same(
         behind(server)
         failure(send(on_unknown="retry"), store)
         error = failure(send(on_unknown="retry", attachments="/nowhere/report.csv"), store)
-        assert "may have been delivered by an earlier try" in str(error)
+        assert "may have been delivered by an earlier attempt" in str(error)
         assert "/nowhere/report.csv" in str(error)
 
 
@@ -212,7 +212,7 @@ def test_a_store_that_is_away_keeps_the_mail_from_being_sent(behind: Behind) -> 
         behind(server)
         error = failure(send(), store)
         assert retried(error)
-        assert "nothing is sent that cannot be written down" in str(error)
+        assert "nothing is sent that cannot be recorded" in str(error)
         assert server.stored == []
         store.failures = 0
         attempt(send(), store)
@@ -553,11 +553,11 @@ def test_whatever_is_raised_once_the_mail_was_accepted_is_not_retried_without_a_
     if where == "log":
         monkeypatch.setattr("airflow_provider_smtpcm.operators.send_mail.log.info", break_in_at_the_end)
     elif where == "journal":
-        monkeypatch.setattr("airflow_provider_smtpcm.ledger.journal.PastDelivery.keep", break_in)
+        monkeypatch.setattr("airflow_provider_smtpcm.ledger.journal.PriorDelivery.store", break_in)
     elif where == "lineage":
-        monkeypatch.setattr("airflow_provider_smtpcm.operators._lineage.Lineage.sent", break_in)
+        monkeypatch.setattr("airflow_provider_smtpcm.operators._lineage.Lineage.add_mail", break_in)
     else:
-        monkeypatch.setattr("airflow_provider_smtpcm.operators._lineage.tell_outlets", break_in)
+        monkeypatch.setattr("airflow_provider_smtpcm.operators._lineage.annotate_outlet_events", break_in)
     with Server() as server:
         behind(server)
         error = failure(task, None)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from airflow_provider_smtpcm.errors import RefusedError, Reply
-from airflow_provider_smtpcm.ledger.journal import errand_of
-from airflow_provider_smtpcm.ledger.ledger import Known
-from airflow_provider_smtpcm.ledger.record import Rest, State
+from airflow_provider_smtpcm.ledger.journal import pending_request
+from airflow_provider_smtpcm.ledger.ledger import PriorRow
+from airflow_provider_smtpcm.ledger.record import Progress, RowState
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
@@ -43,7 +43,7 @@ DELIVERY = Delivery(
 )
 
 
-def settle() -> object:
+def resolve_constants() -> object:
     """Another turn for those who lack it."""
     patience = RetryQueue(iter((SendRequest(0, MAIL, EVERYBODY),)), 60)
     next(iter(patience))
@@ -55,10 +55,10 @@ def settle() -> object:
     [
         lambda: DELIVERY.never_asked(EVERYBODY),
         lambda: pending_recipients(DELIVERY, SendRequest(0, MAIL, EVERYBODY)),
-        settle,
-        lambda: errand_of(0, MAIL, Known(State.AGAIN, Rest(HAVE_IT, dict.fromkeys(REFUSED, "550 no")))),
+        resolve_constants,
+        lambda: pending_request(0, MAIL, PriorRow(RowState.AGAIN, Progress(HAVE_IT, dict.fromkeys(REFUSED, "550 no")))),
     ],
-    ids=["never asked", "who is left", "settle", "from the ledger"],
+    ids=["never asked", "who is left", "resolve_constants", "from the ledger"],
 )
 def test_each_recipient_is_compared_a_few_times(ask: Callable[[], object]) -> None:
     """And not with every other one."""

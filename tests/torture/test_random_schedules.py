@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.ledger.record import HEAD, Standing
+from airflow_provider_smtpcm.ledger.record import HEAD, RunState
 from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW
 from tests.torture.faulty_relay import Fault, FaultyRelay, Planned, Step, possible
 from tests.torture.tally import SEED, TALLY
@@ -215,7 +215,7 @@ class OnDisk:
         half.replace(self._path(key))
         if self._dies is Moment.AFTER and self._writes == self._nth:
             _die()
-        if self._dies is Moment.LAST_WORDS and key == HEAD and value["standing"] != Standing.OPEN:
+        if self._dies is Moment.LAST_WORDS and key == HEAD and value["standing"] != RunState.OPEN:
             _die()
 
     def _path(self, key: str) -> Path:

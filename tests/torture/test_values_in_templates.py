@@ -11,11 +11,10 @@ from random import Random
 
 import pytest
 
-from airflow_provider_smtpcm.arguments.values import Unrendered
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.merge.rows import Row
-from airflow_provider_smtpcm.merge.templates import RowTemplates
+from airflow_provider_smtpcm.merge.templates import DeferredTemplate, RowTemplates
 from tests.operators.tasks import environment
 from tests.torture import hostile
 from tests.torture.tally import SEED, TALLY
@@ -125,12 +124,12 @@ def test_a_hostile_value_changes_nothing_but_its_own_place() -> None:
     """Field by field, so that a row which one field refuses is tried in the others."""
     context = {"secret": SECRET}
     whole = RowTemplates(
-        {name: Unrendered(field) for name, field in FIELDS.items()}, environment(), context, encoding="utf-8"
+        {name: DeferredTemplate(field) for name, field in FIELDS.items()}, environment(), context, encoding="utf-8"
     )
     made, refusals = 0, list[MailError]()
     for number, row in enumerate(rows(), 1):
         try:
-            mail = Mail(**whole.fill_in(row, number))
+            mail = Mail(**whole.render(row, number))
         except MailError as error:
             refusals.append(error)
             continue
@@ -148,11 +147,11 @@ def test_a_hostile_value_changes_nothing_but_its_own_place() -> None:
 @pytest.mark.parametrize("name", ["to", "cc", "attachments"])
 def test_a_field_alone_is_what_its_values_say_or_none(name: str) -> None:
     """Those rows too that another field would refuse."""
-    templates = RowTemplates({name: Unrendered(FIELDS[name])}, environment(), {}, encoding="utf-8")
+    templates = RowTemplates({name: DeferredTemplate(FIELDS[name])}, environment(), {}, encoding="utf-8")
     made = 0
     for number, row in enumerate(rows(), 1):
         try:
-            field = templates.fill_in(row, number)[name]
+            field = templates.render(row, number)[name]
             mail = Mail(**{"to": "a@corp.example", "subject": "x", name: field})
         except MailError:
             continue

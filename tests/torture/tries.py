@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.torture.faulty_relay import TIMEOUT, Fault, FaultyRelay, loses_an_answer
 
@@ -43,7 +43,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.session.QUIT_TIMEOUT", TIMEOUT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.retry.FIRST_WAIT", _WAIT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", _WAIT)
-    monkeypatch.setattr("airflow_provider_smtpcm.ledger.record._AGAIN", (_WAIT, _WAIT))
+    monkeypatch.setattr("airflow_provider_smtpcm.ledger.record._RETRY_DELAYS", (_WAIT, _WAIT))
 
 
 class Accessor(Memory):

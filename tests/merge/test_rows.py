@@ -16,7 +16,8 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.merge import rows as module
-from airflow_provider_smtpcm.merge.rows import Row, Rows, open_rows
+from airflow_provider_smtpcm.merge.rows import Row, Rows
+from airflow_provider_smtpcm.operators.mail_merge import storage_path
 from tests.smtp.files import overwrite, replace
 
 PEOPLE = [{"email": "jane@corp.example", "name": "Jane"}, {"email": "bjoern@corp.example", "name": "Björn; B."}]
@@ -24,7 +25,7 @@ CSV = 'email,name\njane@corp.example,Jane\nbjoern@corp.example,"Björn; B."\n'
 
 
 def opened(rows: Any, *, encoding: str = "utf-8-sig", delimiter: str | None = None) -> Rows:
-    return open_rows(rows, encoding=encoding, delimiter=delimiter)
+    return module.open_rows(rows, encoding=encoding, delimiter=delimiter, locate=storage_path)
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -61,7 +62,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         # Airflow 3.3 knows when it is made, before that when it is opened.
         (
             "nosuch://bucket/rows.csv",
-            "(no URL of a storage|cannot be read: No filesystem registered).*provider for that storage",
+            "(not the URL of a storage|cannot be read: No filesystem registered).*provider for that storage",
         ),
     ],
 )
@@ -157,7 +158,7 @@ def test_a_line_that_is_no_json_object_is_no_row_and_the_next_one_is(tmp_path: P
     path = written(tmp_path / "rows.jsonl", '{"a": 1}\n{"a": \n[1]\n\n' + "[" * 100_000 + '\n{"a": 2}')
     first, second, third, fourth, fifth = opened(path).items
     assert (first, fifth) == ({"a": 1}, {"a": 2})
-    assert [str(error)[:20] for error in (second, third)] == ["Line 2 is no JSON (E", "Line 3 holds no JSON"]
+    assert [str(error)[:20] for error in (second, third)] == ["Line 2 is not JSON (", "Line 3 holds no JSON"]
     assert isinstance(fourth, MessageError)
 
 
@@ -287,8 +288,7 @@ def test_a_data_frame_may_have_any_columns_and_its_missing_values_are_none() -> 
 
 def test_a_long_frame_and_a_long_parquet_file_come_by_and_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches, whose seams nobody sees."""
-    monkeypatch.setattr(module, "BATCH", 7)
-    monkeypatch.setattr("airflow_provider_smtpcm.merge.rows.BATCH", 7)
+    monkeypatch.setattr(module, "_CHUNK_ROWS", 7)
     numbers = {"n": list(range(30))}
     expected = [{"n": number} for number in range(30)]
     assert list(opened(pd.DataFrame(numbers)).items) == expected

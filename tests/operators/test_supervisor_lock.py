@@ -8,9 +8,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_smtpcm.ledger.record import MARK, State
-from airflow_provider_smtpcm.merge.rows import rows_of_mappings
-from airflow_provider_smtpcm.operators._task import LINE, TaskStateStore, ledger_of
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, RowState
+from airflow_provider_smtpcm.merge.rows import open_rows
+from airflow_provider_smtpcm.operators._task import Attempt, TaskStateStore, locked, supervisor_lock
 from tests.interruptions import TimeLimit, within
 from tests.operators.tasks import context
 from tests.operators.test_send_mail_tries import Kept
@@ -53,7 +53,7 @@ def test_the_ledger_waits_while_airflow_fetches_a_row() -> None:
     accessor = Accessor()
     sequence = LazySequence(accessor)
 
-    rows = list(rows_of_mappings(sequence).items)
+    rows = list(open_rows(locked(sequence), encoding="utf-8").items)
     sequence.writer.join()
 
     assert rows == [{"email": "jane@corp.example"}]
@@ -72,16 +72,17 @@ def test_the_ledger_does_not_wait_for_rows_that_are_no_business_of_airflow_s() -
         assert accessor.told == ["row=1"]
         yield {"email": "jane@corp.example"}
 
-    assert len(list(rows_of_mappings(rows()).items)) == 1
+    assert len(list(open_rows(locked(rows()), encoding="utf-8").items)) == 1
 
 
 def test_a_task_that_is_interrupted_as_it_asks_airflow_comes_to_its_end() -> None:
     """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
     surroundings = context(max_tries=1)
     surroundings["task_state_store"] = store = Kept()
-    with within(5), suppress(TimeLimit), ledger_of(surroundings, on_clear="resume_unfinished") as tries:
-        assert tries.ledger is not None
-        tries.ledger.record(0, State.ACCEPTED, mark=bytes(MARK))
-        LINE.acquire()
+    attempt = Attempt(surroundings)
+    with within(5), suppress(TimeLimit), attempt.open_ledger(on_clear="resume_unfinished") as ledger:
+        assert ledger is not None
+        ledger.record(0, RowState.ACCEPTED, fingerprint=bytes(FINGERPRINT_OCTETS))
+        supervisor_lock.acquire()
         raise TimeLimit
     assert store.get("smtpcm/0/0")["states"] == "a"

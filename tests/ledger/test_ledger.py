@@ -6,40 +6,41 @@ import threading
 import time
 from base64 import b64encode
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.ledger import ledger as module
-from airflow_provider_smtpcm.ledger import record as book
-from airflow_provider_smtpcm.ledger.ledger import Known, Ledger, Reservation
-from airflow_provider_smtpcm.ledger.record import MARK, ROWS, Block, Rest, Standing, State
+from airflow_provider_smtpcm.ledger import record
+from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow, Reservation
+from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS, Block, Progress, RowState, RunState
 from tests.interruptions import OURS, Moments, TimeLimit, watched, within
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 
-BOTH = [Standing.ENDED, Standing.CLOSED]
+BOTH = [RunState.ENDED, RunState.CLOSED]
 
 
-def mark(row: int) -> bytes:
+def fingerprint(row: int) -> bytes:
     """What tells a row from all others."""
-    return row.to_bytes(MARK, "big")
+    return row.to_bytes(FINGERPRINT_OCTETS, "big")
 
 
 def reserved(ledger: Ledger, *rows: int) -> Reservation:
     """A reservation, once it is written."""
-    reservation = ledger.reserve([(row, mark(row)) for row in rows])
+    reservation = ledger.reserve([(row, fingerprint(row)) for row in rows])
     until = time.monotonic() + 5
-    while not reservation.done and time.monotonic() < until:
+    while not reservation.is_complete and time.monotonic() < until:
         ledger.check()
         time.sleep(0.001)
-    assert reservation.done
+    assert reservation.is_complete
     return reservation
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book, "_AGAIN", (0.01, 0.01))
+    monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01, 0.01))
 
 
 def test_nothing_is_sent_that_cannot_be_written_down() -> None:
@@ -47,14 +48,14 @@ def test_nothing_is_sent_that_cannot_be_written_down() -> None:
     store = Memory()
     ledger = Ledger(store)
     store.failures = 99
-    reservation = ledger.reserve([(0, mark(0))])
+    reservation = ledger.reserve([(0, fingerprint(0))])
     time.sleep(0.3)
-    assert not reservation.done
+    assert not reservation.is_complete
     with pytest.raises(LedgerError, match="does not answer \\(ConnectionError: the API server is away") as caught:
         ledger.check()
     assert caught.value.retryable
     with pytest.raises(LedgerError):
-        ledger.end(Standing.OPEN)
+        ledger.end(RunState.OPEN)
 
 
 def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
@@ -63,22 +64,22 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
     ledger = Ledger(store)
     store.failures = 2
     reserved(ledger, 0)
-    ledger.end(Standing.OPEN)
+    ledger.end(RunState.OPEN)
 
 
 def test_what_is_left_is_known_before_the_rows_are() -> None:
     """What is settled is not sent again, and what is in doubt is counted by itself."""
     store = Memory()
     ledger = Ledger(store, window=16)
-    states = [State.ACCEPTED, State.AGAIN, State.FAILED, State.REFUSED, State.PARTIAL, State.UNKNOWN]
+    states = [RowState.ACCEPTED, RowState.AGAIN, RowState.FAILED, RowState.REFUSED, RowState.PARTIAL, RowState.UNKNOWN]
     reserved(ledger, *range(7))  # nothing is heard of the last
     for row, state in enumerate(states):
         ledger.record(row, state)
-    ledger.record(8, State.AGAIN, mark=mark(8))  # and the one before it was not begun
-    ledger.end(Standing.OPEN)
+    ledger.record(8, RowState.AGAIN, fingerprint=fingerprint(8))  # and the one before it was not begun
+    ledger.end(RunState.OPEN)
     again = Ledger(store)
-    assert (again.rows, again.left, len(again.doubts)) == (9, 4, 2)
-    assert Ledger(Memory()).left == 0
+    assert (again.rows_seen, again.rows_pending, len(again.rows_in_doubt)) == (9, 4, 2)
+    assert Ledger(Memory()).rows_pending == 0
 
 
 def test_rows_that_changed_between_two_tries_are_an_error() -> None:
@@ -86,21 +87,21 @@ def test_rows_that_changed_between_two_tries_are_an_error() -> None:
     store = Memory()
     ledger = Ledger(store, window=16)
     reserved(ledger, 0, 1)
-    ledger.record(0, State.ACCEPTED)
-    ledger.end(Standing.OPEN)
+    ledger.record(0, RowState.ACCEPTED)
+    ledger.end(RunState.OPEN)
     again = Ledger(store)
-    assert again.known(0, mark(0)) == Known(State.ACCEPTED)
+    assert again.prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
     with pytest.raises(LedgerError, match="row 2 is another one") as caught:
-        again.known(1, mark(7))
+        again.prior(1, fingerprint(7))
     assert "send_again" in str(caught.value)
 
 
 def of_an_older_release() -> Memory:
     """A store that has three octets of each digest."""
     store = Memory()
-    marks = b"".join(mark(row << 40)[:3] for row in range(1, 5))
-    store.set(book.HEAD, {"format": 1, "generation": 0, "standing": "open", "max_tries": None})
-    store.set(f"{book.HEAD}/0/0", {"states": "aotf", "marks": b64encode(marks).decode()})
+    fingerprints = b"".join(fingerprint(row << 40)[:3] for row in range(1, 5))
+    store.set(record.HEAD, {"format": 1, "generation": 0, "standing": "open", "max_tries": None})
+    store.set(f"{record.HEAD}/0/0", {"states": "aotf", "marks": b64encode(fingerprints).decode()})
     return store
 
 
@@ -108,31 +109,34 @@ def test_the_rows_of_an_older_release_are_known() -> None:
     """The package was upgraded between two tries of a task: nothing is sent twice, and the rows are what they were."""
     store = of_an_older_release()
     ledger = Ledger(store, window=16)
-    marks = [mark(row << 40) for row in range(1, 6)]
-    states = [known.state for row in range(4) if (known := ledger.known(row, marks[row])) is not None]
-    assert states == [State.ACCEPTED, State.OPEN, State.AGAIN, State.FAILED]
-    ledger.record(2, State.ACCEPTED)
-    ledger.record(4, State.REFUSED, mark=marks[4])
-    ledger.end(Standing.OPEN)
-    assert store.get(book.HEAD)["format"] == book.FORMAT
+    fingerprints = [fingerprint(row << 40) for row in range(1, 6)]
+    states = [known.state for row in range(4) if (known := ledger.prior(row, fingerprints[row])) is not None]
+    assert states == [RowState.ACCEPTED, RowState.OPEN, RowState.AGAIN, RowState.FAILED]
+    ledger.record(2, RowState.ACCEPTED)
+    ledger.record(4, RowState.REFUSED, fingerprint=fingerprints[4])
+    ledger.end(RunState.OPEN)
+    assert store.get(record.HEAD)["format"] == record.FORMAT
     again = Ledger(store)
-    assert [again.known(row, marks[row]) for row in (2, 4)] == [Known(State.ACCEPTED), Known(State.REFUSED)]
+    assert [again.prior(row, fingerprints[row]) for row in (2, 4)] == [
+        PriorRow(RowState.ACCEPTED),
+        PriorRow(RowState.REFUSED),
+    ]
 
 
 def test_rows_that_are_not_those_of_an_older_release_are_an_error() -> None:
     """Also one in the place of a row that failed, which is one of the others."""
     ledger = Ledger(of_an_older_release())
-    assert ledger.known(3, mark(9 << 40)) == Known(State.FAILED)
+    assert ledger.prior(3, fingerprint(9 << 40)) == PriorRow(RowState.FAILED)
     for row, other in ((0, 9), (3, 1)):
         with pytest.raises(LedgerError, match=f"row {row + 1} is another one"):
-            ledger.known(row, mark(other << 40))
+            ledger.prior(row, fingerprint(other << 40))
 
 
 @pytest.mark.parametrize("value", [{"format": 99}, [], "x"])
 def test_a_ledger_of_another_version_is_not_touched(value: object) -> None:
     """Who knows what it says."""
     store = Memory()
-    store.set(book.HEAD, value)
+    store.set(record.HEAD, value)
     with pytest.raises(LedgerError, match="another version"):
         Ledger(store)
 
@@ -142,8 +146,8 @@ def test_a_damaged_ledger_is_not_guessed_at() -> None:
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.end(Standing.OPEN)
-    store.set(f"{book.HEAD}/0/0", {"states": "a5", "marks": ""})
+    ledger.end(RunState.OPEN)
+    store.set(f"{record.HEAD}/0/0", {"states": "a5", "marks": ""})
     with pytest.raises(LedgerError, match="damaged"):
         Ledger(store)
 
@@ -154,17 +158,17 @@ def test_after_a_crash_the_rows_in_the_window_are_in_doubt_and_no_others() -> No
     ledger = Ledger(store, window=4)
     reserved(ledger, 0, 1)
     reserved(ledger, 2, 3)
-    ledger.record(0, State.ACCEPTED)
-    ledger.record(1, State.REFUSED)
+    ledger.record(0, RowState.ACCEPTED)
+    ledger.record(1, RowState.REFUSED)
     reserved(ledger, 4, 5)  # and with it what became of 0 and 1 is written
     again = Ledger(store)  # nobody ended the first
-    assert [again.known(row, mark(row)) for row in range(7)] == [
-        Known(State.ACCEPTED),
-        Known(State.REFUSED),
-        *[Known(State.OPEN)] * 4,
+    assert [again.prior(row, fingerprint(row)) for row in range(7)] == [
+        PriorRow(RowState.ACCEPTED),
+        PriorRow(RowState.REFUSED),
+        *[PriorRow(RowState.OPEN)] * 4,
         None,
     ]
-    assert again.rows == 6
+    assert again.rows_seen == 6
 
 
 def test_no_more_rows_are_open_than_the_window_holds() -> None:
@@ -172,13 +176,13 @@ def test_no_more_rows_are_open_than_the_window_holds() -> None:
     ledger = Ledger(Memory(), window=4)
     reserved(ledger, 0, 1)
     reserved(ledger, 2, 3)
-    waiting = ledger.reserve([(4, mark(4)), (5, mark(5))])
+    waiting = ledger.reserve([(4, fingerprint(4)), (5, fingerprint(5))])
     time.sleep(0.1)
-    assert not waiting.done
-    ledger.record(0, State.ACCEPTED)
-    ledger.record(3, State.ACCEPTED)
-    ledger.end(Standing.OPEN)
-    assert not waiting.done  # nobody sends them any more
+    assert not waiting.is_complete
+    ledger.record(0, RowState.ACCEPTED)
+    ledger.record(3, RowState.ACCEPTED)
+    ledger.end(RunState.OPEN)
+    assert not waiting.is_complete  # nobody sends them any more
 
 
 def test_a_window_of_one_is_as_wide_as_the_connections() -> None:
@@ -192,11 +196,11 @@ class Watched(Memory):
 
     most_open = 0
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         """As ever."""
-        super().set(key, value)
+        super().set(key, value, retention=retention)
         if "states" in value:
-            self.most_open = max(self.most_open, Block.from_json(value).states.count(State.OPEN.encode()))
+            self.most_open = max(self.most_open, Block.from_json(value).states.count(RowState.OPEN.encode()))
 
 
 def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
@@ -209,31 +213,31 @@ def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
     ledger = Ledger(store)
     reserved(ledger, 0)
     width[0] = 4
-    gathered = ledger.reserve([(row, mark(row)) for row in range(1, 31)])
-    ledger.record(0, State.ACCEPTED)
+    gathered = ledger.reserve([(row, fingerprint(row)) for row in range(1, 31)])
+    ledger.record(0, RowState.ACCEPTED)
     for row in range(1, 31):
         until = time.monotonic() + 5
         while gathered.written < row:
             assert time.monotonic() < until
             time.sleep(0.001)
-        ledger.record(row, State.ACCEPTED)
-    assert gathered.done
-    ledger.end(Standing.OPEN)
+        ledger.record(row, RowState.ACCEPTED)
+    assert gathered.is_complete
+    ledger.end(RunState.OPEN)
     assert store.most_open <= 4
-    assert Ledger(store).left == 0
+    assert Ledger(store).rows_pending == 0
 
 
 def test_rows_that_are_withdrawn_are_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are written already are told."""
     monkeypatch.setattr(Ledger, "window", 2)
     ledger = Ledger(Memory())
-    gathered = ledger.reserve([(row, mark(row)) for row in range(9)])
+    gathered = ledger.reserve([(row, fingerprint(row)) for row in range(9)])
     until = time.monotonic() + 5
     while gathered.written < 2:
         assert time.monotonic() < until
         time.sleep(0.001)
     assert ledger.withdraw(gathered) == 2
-    ledger.end(Standing.OPEN)
+    ledger.end(RunState.OPEN)
     assert gathered.written == 2
 
 
@@ -241,65 +245,67 @@ def test_rows_that_make_no_mail_say_nothing_about_the_server() -> None:
     """A thousand of them are done at once, and the next ones are sent as slowly as before."""
     ledger = Ledger(Memory())
     for row in range(1000):
-        ledger.record(row, State.FAILED, mark=mark(row))
+        ledger.record(row, RowState.FAILED, fingerprint=fingerprint(row))
     reserved(ledger, 1000)
     assert ledger.window == 1
-    ledger.end(Standing.CLOSED)
+    ledger.end(RunState.CLOSED)
 
 
 @pytest.mark.parametrize("standing", BOTH)
-def test_who_wants_all_of_it_again_gets_a_new_generation(standing: Standing) -> None:
+def test_who_wants_all_of_it_again_gets_a_new_generation(standing: RunState) -> None:
     """After a success always; after a failure for good where it is asked for. The old rows are not looked at."""
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.record(0, State.ACCEPTED)
+    ledger.record(0, RowState.ACCEPTED)
     ledger.end(standing)
     again = Ledger(store, send_again=True)
-    assert (again.generation, again.resumed, again.known(0, mark(9))) == (1, False, None)
+    assert (again.generation, again.is_resumed, again.prior(0, fingerprint(9))) == (1, False, None)
     reserved(again, 0)
-    again.end(Standing.OPEN)
+    again.end(RunState.OPEN)
     third = Ledger(store)
-    assert (third.generation, third.resumed) == (1, True)
+    assert (third.generation, third.is_resumed) == (1, True)
 
 
-@pytest.mark.parametrize(("standing", "lost"), [(Standing.OPEN, {"c@corp.example": "550 no"}), (Standing.ENDED, {})])
-def test_what_is_unfinished_is_resumed(standing: Standing, lost: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("standing", "rejected"), [(RunState.OPEN, {"c@corp.example": "550 no"}), (RunState.ENDED, {})]
+)
+def test_what_is_unfinished_is_resumed(standing: RunState, rejected: dict[str, str]) -> None:
     """Airflow's own retry leaves alone what was refused for good; somebody who cleared the task may have mended it."""
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.record(0, State.AGAIN, Rest(("b@corp.example",), {"c@corp.example": "550 no"}))
-    ledger.record(1, State.FAILED, mark=mark(1))
+    ledger.record(0, RowState.AGAIN, Progress(("b@corp.example",), {"c@corp.example": "550 no"}))
+    ledger.record(1, RowState.FAILED, fingerprint=fingerprint(1))
     ledger.end(standing)
     again = Ledger(store)
-    assert (again.generation, again.resumed) == (0, True)
-    assert again.known(0, mark(0)) == Known(State.AGAIN, Rest(("b@corp.example",), lost))
-    assert again.known(1, mark(1)) == Known(State.FAILED)
+    assert (again.generation, again.is_resumed) == (0, True)
+    assert again.prior(0, fingerprint(0)) == PriorRow(RowState.AGAIN, Progress(("b@corp.example",), rejected))
+    assert again.prior(1, fingerprint(1)) == PriorRow(RowState.FAILED)
 
 
 def test_results_are_written_also_where_nothing_more_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that little is in doubt after a crash at the end of a batch."""
-    monkeypatch.setattr(module, "_UNRECORDED_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_RECORD_WITHIN", 0.05)
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.record(0, State.ACCEPTED)
+    ledger.record(0, RowState.ACCEPTED)
     time.sleep(0.3)
-    assert Ledger(store).known(0, mark(0)) == Known(State.ACCEPTED)
+    assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
 
 
 def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
     """Each row is in two writes at the most, together with its neighbours."""
     store = Memory()
     ledger = Ledger(store, window=256)
-    for first in range(0, 20 * ROWS, 128):
+    for first in range(0, 20 * BLOCK_ROWS, 128):
         reserved(ledger, *range(first, first + 128))
         for row in range(first, first + 128):
-            ledger.record(row, State.ACCEPTED)
-    ledger.end(Standing.CLOSED)
-    assert len(store.writes) < 20 * ROWS / 128 * 2.5
-    assert sum(map(len, store.values.values())) < 13 * 20 * ROWS
+            ledger.record(row, RowState.ACCEPTED)
+    ledger.end(RunState.CLOSED)
+    assert len(store.writes) < 20 * BLOCK_ROWS / 128 * 2.5
+    assert sum(map(len, store.values.values())) < 13 * 20 * BLOCK_ROWS
     assert max(map(len, store.values.values())) < 65536
 
 
@@ -309,7 +315,7 @@ def test_its_thread_is_gone_with_it() -> None:
     ledger = Ledger(Memory())
     reserved(ledger, 0)
     assert threading.active_count() == before + 1
-    ledger.end(Standing.CLOSED)
+    ledger.end(RunState.CLOSED)
     assert threading.active_count() == before
 
 
@@ -325,12 +331,12 @@ def test_an_interruption_anywhere_leaves_no_thread_behind(what: str) -> None:
         moments = Moments(at, lambda: True, places=(*OURS, threading.__file__))
         with suppress(TimeLimit), watched(moments):
             if what == "reserve":
-                ledger.reserve([(0, mark(0))])
+                ledger.reserve([(0, fingerprint(0))])
             else:
-                ledger.record(0, State.ACCEPTED)
-        ledger.record(1, State.FAILED, mark=mark(1))
+                ledger.record(0, RowState.ACCEPTED)
+        ledger.record(1, RowState.FAILED, fingerprint=fingerprint(1))
         with within(5):
-            ledger.end(Standing.OPEN)
+            ledger.end(RunState.OPEN)
         assert threading.active_count() == before, f"interrupted at {at}"
         return moments.passed
 
@@ -346,8 +352,8 @@ def test_a_ledger_of_which_a_part_has_expired_sends_nothing() -> None:
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.record(0, State.AGAIN)
-    ledger.end(Standing.OPEN)
+    ledger.record(0, RowState.AGAIN)
+    ledger.end(RunState.OPEN)
     store.delete("smtpcm/0/0")
     with pytest.raises(LedgerError, match=r"A part of the ledger of this task has expired \(\[state_store\]") as caught:
         Ledger(store)
@@ -358,11 +364,11 @@ def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
     """Airflow's retention begins anew with each write; the head comes first, so that it is not the last to expire."""
     store = Memory()
     ledger = Ledger(store, window=4)
-    rows = [0, ROWS, 2 * ROWS]
+    rows = [0, BLOCK_ROWS, 2 * BLOCK_ROWS]
     reserved(ledger, *rows)
     for row in rows:
-        ledger.record(row, State.AGAIN)
-    ledger.end(Standing.OPEN)
+        ledger.record(row, RowState.AGAIN)
+    ledger.end(RunState.OPEN)
     store.writes.clear()
     Ledger(store)
     assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2"]
@@ -375,9 +381,9 @@ def test_a_try_that_takes_long_renews_what_it_wrote_in_the_beginning(monkeypatch
     ledger = Ledger(store, window=4)
     reserved(ledger, 0)
     store.writes.clear()
-    monkeypatch.setattr(module, "_RENEWED_AFTER", 0)
-    reserved(ledger, ROWS)
-    ledger.end(Standing.OPEN)
+    monkeypatch.setattr(module, "_REWRITE_INTERVAL", 0)
+    reserved(ledger, BLOCK_ROWS)
+    ledger.end(RunState.OPEN)
     assert {"smtpcm", "smtpcm/0/0", "smtpcm/0/1"} <= set(store.writes)
 
 
@@ -385,13 +391,13 @@ def test_a_task_that_is_done_keeps_no_rows_and_its_result_for_a_day() -> None:
     """The head says for as long as Airflow keeps it that nothing is to be sent."""
     store = Memory()
     ledger = Ledger(store, window=4, max_tries=1)
-    reserved(ledger, 0, ROWS)
-    ledger.record(0, State.PARTIAL, Rest(("a@corp.example",), {"b@corp.example": "550 no"}))
-    ledger.record(ROWS, State.ACCEPTED)
-    ledger.close({"accepted": ["a@corp.example"]}, {"accepted": []})
+    reserved(ledger, 0, BLOCK_ROWS)
+    ledger.record(0, RowState.PARTIAL, Progress(("a@corp.example",), {"b@corp.example": "550 no"}))
+    ledger.record(BLOCK_ROWS, RowState.ACCEPTED)
+    ledger.complete({"accepted": ["a@corp.example"]}, {"accepted": []})
     assert sorted(store.values) == ["smtpcm", "smtpcm/0/result"]
     assert "@" not in store.values["smtpcm"]
-    assert store.retentions["smtpcm/0/result"] == module.RESULT_KEPT
+    assert store.retentions["smtpcm/0/result"] == module.RESULT_RETENTION
     assert store.retentions["smtpcm"] is None
 
 
@@ -399,23 +405,23 @@ def test_a_task_that_is_done_keeps_no_rows_and_its_result_for_a_day() -> None:
 def test_a_try_after_one_that_was_done_and_not_heard_of_has_its_result(expired: bool) -> None:
     """It changes nothing, so that a further one has it too; `max_tries` is raised when somebody clears the task."""
     store = Memory()
-    Ledger(store, max_tries=1).close({"accepted": ["a@corp.example"]}, {"accepted": []})
+    Ledger(store, max_tries=1).complete({"accepted": ["a@corp.example"]}, {"accepted": []})
     if expired:
         store.delete("smtpcm/0/result")
     for _ in range(2):
-        assert Ledger(store, max_tries=1).done == {"accepted": [] if expired else ["a@corp.example"]}
+        assert Ledger(store, max_tries=1).finished_result == {"accepted": [] if expired else ["a@corp.example"]}
     cleared = Ledger(store, max_tries=2)
-    assert (cleared.done, cleared.generation) == (None, 1)
+    assert (cleared.finished_result, cleared.generation) == (None, 1)
 
 
 def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() -> None:
     """Their addresses serve nobody."""
     store = Memory()
     ledger = Ledger(store, window=4)
-    reserved(ledger, 0, ROWS)
-    ledger.record(0, State.REFUSED, Rest((), {"b@corp.example": "550 no"}))
-    ledger.record(ROWS, State.REFUSED)
-    ledger.end(Standing.ENDED)
+    reserved(ledger, 0, BLOCK_ROWS)
+    ledger.record(0, RowState.REFUSED, Progress((), {"b@corp.example": "550 no"}))
+    ledger.record(BLOCK_ROWS, RowState.REFUSED)
+    ledger.end(RunState.ENDED)
     Ledger(store, send_again=True)
     assert list(store.values) == ["smtpcm"]
 

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.merge.result import MergeReport
+from airflow_provider_smtpcm.operators.mail_merge import storage_path
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -20,13 +21,13 @@ def test_a_report_that_cannot_be_opened_is_an_error_before_any_mail(tmp_path: Pa
     """A folder, a file for a folder, a storage that is not there."""
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "file" / "report.jsonl", "s3://bucket/report.jsonl", "nosuch://x/report.jsonl"):
-        with pytest.raises(MessageError, match=r"(?s)(cannot be written|no URL of a storage)"):
-            MergeReport(place, try_number=1)
+        with pytest.raises(MessageError, match=r"(?s)(cannot be written|not the URL of a storage)"):
+            MergeReport(place, try_number=1, locate=storage_path)
 
 
 def test_a_disk_that_is_full_stops_no_mail_and_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     """Once."""
-    report = MergeReport("/dev/full", try_number=1)
+    report = MergeReport("/dev/full", try_number=1, locate=storage_path)
     for row in range(3):
         report.write(row=row)
     report.close()
@@ -52,7 +53,7 @@ def test_a_store_that_takes_the_file_only_when_it_is_closed_is_told_too() -> Non
         def close(self) -> None:
             raise PermissionError(13, "Permission denied")
 
-    report = MergeReport(Store(), try_number=1)
+    report = MergeReport(Store(), try_number=1, locate=storage_path)
     report.write(row=1)
     report.close()
     assert "Permission denied" in str(report.fault)
@@ -61,7 +62,7 @@ def test_a_store_that_takes_the_file_only_when_it_is_closed_is_told_too() -> Non
 def test_without_a_file_nothing_is_written() -> None:
     """And nothing is wrong."""
     for nowhere in (None, ""):
-        report = MergeReport(nowhere, try_number=1)
+        report = MergeReport(nowhere, try_number=1, locate=storage_path)
         report.write(row=1)
         report.close()
         assert report.fault is None
@@ -71,7 +72,7 @@ def test_without_a_file_nothing_is_written() -> None:
 def test_each_line_is_there_before_the_next_begins(place: str, tmp_path: Path) -> None:
     """A path or a URL; its folder is made."""
     path = tmp_path / "new" / "folder" / "report.jsonl"
-    report = MergeReport(place.format(tmp_path), try_number=1)
+    report = MergeReport(place.format(tmp_path), try_number=1, locate=storage_path)
     report.write(row=1, key="Björn\ud800")
     if "://" not in place:
         assert lines(path) == [{"try_number": 1, "row": 1, "key": "Björn\ud800"}]
@@ -86,7 +87,7 @@ def test_a_further_try_writes_behind_the_lines_of_the_one_before(tmp_path: Path)
     path = tmp_path / "report.jsonl"
     path.write_text('{"try_number": 1, "row": 1}\n{"try_num')
     for try_number in (2, 3):
-        report = MergeReport(path, try_number=try_number)
+        report = MergeReport(path, try_number=try_number, locate=storage_path)
         report.write(row=1)
         report.close()
     assert path.read_text() == (

@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.arguments.values import Unrendered
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.merge.messages import RowKeys, RowMails, settle
-from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
-from airflow_provider_smtpcm.merge.rows import Row, rows_of_mappings
-from airflow_provider_smtpcm.merge.templates import RowTemplates
+from airflow_provider_smtpcm.merge.messages import RowKeys, RowMails, resolve_constants
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult
+from airflow_provider_smtpcm.merge.rows import Row, open_rows
+from airflow_provider_smtpcm.merge.templates import DeferredTemplate, RowTemplates
 from tests.operators.tasks import environment
 
 FIELDS = {"from_address": "etl@corp.example", "to": "{{ row.email }}", "subject": "{{ row.name }}", "row_key": None}
@@ -39,7 +38,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SmtpConnectionManager
 
 def templates(**fields: Any) -> RowTemplates:
     """As the author of a DAG writes them."""
-    written = {name: Unrendered(value) for name, value in fields.items()}
+    written = {name: DeferredTemplate(value) for name, value in fields.items()}
     return RowTemplates(written, environment(), {}, encoding="utf-8-sig")
 
 
@@ -47,13 +46,13 @@ class Merge:
     """The mails of some rows, and what became of the others."""
 
     def __init__(self, rows: Any = ROWS, *, run: str = "r", **fields: Any) -> None:
-        source = rows_of_mappings(rows)
-        self.tally = MergeTally(source=source, report=MergeReport(None, try_number=1))
+        source = open_rows(rows, encoding="utf-8")
+        self.result = MergeResult(rows=source, report=MergeReport(None, try_number=1))
         self.mails = RowMails(
             source,
             templates(**{**FIELDS, **fields}),
-            tally=self.tally,
-            addressed=lambda mail: mail,
+            result=self.result,
+            apply_defaults=lambda mail: mail,
             identity=lambda key: ("d", run, "send", "-1", key),
         )
 
@@ -65,7 +64,7 @@ class Merge:
 
     @property
     def failed(self) -> list[tuple[object, str]]:
-        listed: Any = self.tally.result()["failed"]
+        listed: Any = self.result.to_dict()["failed"]
         return [(entry["row"], entry["reason"]) for entry in listed]
 
 
@@ -97,7 +96,7 @@ def test_what_is_wrong_for_every_row_is_wrong_before_any_is_taken(
 ) -> None:
     """Whatever `on_error` says: nobody wants a mail without the terms that belong to it."""
     with pytest.raises(MessageError, match=f"(?s){said}"):
-        settle(templates(**{**FIELDS, **fields}), hook())
+        resolve_constants(templates(**{**FIELDS, **fields}), hook().connection_manager)
 
 
 def test_a_connection_that_cannot_be_used_is_wrong_for_every_row(
@@ -105,7 +104,7 @@ def test_a_connection_that_cannot_be_used_is_wrong_for_every_row(
 ) -> None:
     """All its faults at once."""
     with pytest.raises(ConnectionSettingsError, match="Connection 'mail'"):
-        settle(templates(**FIELDS), hook(auth_mode="basic"))
+        resolve_constants(templates(**FIELDS), hook(auth_mode="basic").connection_manager)
 
 
 def test_what_is_the_same_is_parsed_once(hook: Callable[..., SmtpConnectionManagerHook], tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_what_is_the_same_is_parsed_once(hook: Callable[..., SmtpConnectionManag
         inline_images={"logo": str(logo)},
         headers={"X-Id": 5},
     )
-    settle(filler, hook(from_address="robot@corp.example"))
+    resolve_constants(filler, hook(from_address="robot@corp.example").connection_manager)
     constants = filler.constants
     assert constants["from_address"].address == "robot@corp.example"
     assert [address.address for address in constants["cc"]] == ["a@corp.example", "b@corp.example"]
@@ -161,11 +160,11 @@ def test_rows_that_end_early_leave_the_mails_before_them() -> None:
 
     merge = Merge(rows(MessageError("The share is gone.", retryable=True)))
     assert len(merge.all()) == 1
-    assert str(merge.mails.broken) == "The share is gone."
+    assert str(merge.mails.failure) == "The share is gone."
 
     merge = Merge(rows(KeyError("next_page")))
     assert len(merge.all()) == 1
-    assert str(merge.mails.broken).startswith("What gives the rows failed after row 1 (KeyError: 'next_page')")
+    assert str(merge.mails.failure).startswith("The source of the rows failed after row 1 (KeyError: 'next_page')")
 
 
 def test_all_parts_of_a_mail_come_from_its_row() -> None:

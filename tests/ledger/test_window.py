@@ -11,12 +11,12 @@ import pytest
 from airflow_provider_smtpcm.ledger import window as module
 from airflow_provider_smtpcm.ledger.journal import LedgerJournal
 from airflow_provider_smtpcm.ledger.ledger import Ledger
-from airflow_provider_smtpcm.ledger.record import MARK, Block, Standing, State
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Block, RowState, RunState
 from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 
 
 class Clock:
@@ -158,14 +158,14 @@ def test_a_server_that_was_silent_for_long_and_is_fast_again_has_a_large_window_
 def open_in(store: Memory) -> int:
     """How many rows would be in doubt if the process were gone now."""
     blocks = [store.get(key) for key in store.values if key != "smtpcm"]
-    return sum(Block.from_json(block).states.count(State.OPEN.encode()) for block in blocks)
+    return sum(Block.from_json(block).states.count(RowState.OPEN.encode()) for block in blocks)
 
 
 def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(clock: Clock) -> None:
     """As a merge sends them: whoever kills it leaves few in doubt."""
     store, mail = Memory(), Mail(from_address="etl@corp.example", to="a@corp.example")
     ledger = Ledger(store, connections=4)
-    journal = LedgerJournal(ledger, lambda index: index.to_bytes(MARK, "big"))
+    journal = LedgerJournal(ledger, lambda index: index.to_bytes(FINGERPRINT_OCTETS, "big"))
     admitted = journal.admit(iter([SendRequest(index, mail) for index in range(80)]))
     most = answered = 0
     while in_flight := list(itertools.islice(until_the_ledger_waits(admitted, ledger), 4)):
@@ -175,7 +175,7 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
             accepted = Delivery(index=errand.index, message_id="", outcome=Outcome.ACCEPTED)
             journal.on_result(accepted, ())
         answered += len(in_flight)
-    ledger.end(Standing.CLOSED)
+    ledger.end(RunState.CLOSED)
     assert answered == 80
     assert most <= 5
 
@@ -187,6 +187,6 @@ def until_the_ledger_waits(admitted: Iterator[SendRequest | float], ledger: Ledg
             yield errand
             continue
         with ledger._changed:
-            if ledger._open and ledger._wanted is not None and not ledger._due():
+            if ledger._open and ledger._wanted is not None and not ledger._is_due():
                 return
         time.sleep(0.001)

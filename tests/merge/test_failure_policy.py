@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.merge.failure_policy import Tolerance, verdict
-from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
+from airflow_provider_smtpcm.merge.failure_policy import FailurePolicy
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult
 from airflow_provider_smtpcm.merge.rows import Rows
-from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
+from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException, airflow_error
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 
 PASSES, RETRIED, FAILED = "passes", "is retried", "fails for good"
@@ -20,12 +18,12 @@ GONE = MessageError("The share is gone.", retryable=True)
 
 def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance: bool) -> tuple[str, str]:
     """What becomes of a task whose mails ended so; a `*` marks a failure that may pass by itself."""
-    tally = MergeTally(source=Rows(iter(())), report=MergeReport(None, try_number=1))
+    result = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1))
     for number, outcome in enumerate(outcomes, 1):
         error = None if outcome == "accepted" else MailError(f"No {number}.", retryable=outcome.endswith("*"))
         if outcome.startswith("failed"):
             assert error is not None
-            tally.made_no_mail(number, None, error)
+            result.add_failed(number, None, error)
         else:
             refused = {"jane@corp.example": Reply(code=550)} if outcome == "partial" else {}
             made = Delivery(
@@ -34,11 +32,12 @@ def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance:
                 refused=refused,
                 error=error,
             )
-            tally.delivered(number, "k", Mail(to="jane@corp.example"), made)
-    allowed: dict[str, Any] = {"failed": False, "refused": False, "retry_unknown": False, **tolerance}
-    failure = verdict(tally, Tolerance(**allowed), faults or [])
-    if failure is None:
+            result.add_delivery(number, "k", Mail(to="jane@corp.example"), made)
+    policy = FailurePolicy(**{"allow_failed": False, "allow_refused": False, "retry_unknown": False, **tolerance})
+    error = policy.failure(result, faults or [])
+    if error is None:
         return PASSES, ""
+    failure = airflow_error(error)
     assert isinstance(failure, AirflowException)
     return FAILED if isinstance(failure, AirflowFailException) else RETRIED, str(failure)
 
@@ -51,30 +50,30 @@ def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance:
         (["accepted", "partial"], {}, FAILED),
         (["accepted", "unknown"], {"retry_unknown": True}, FAILED),
         (["accepted", "not_sent*"], {}, FAILED),
-        (["partial", "not_sent*"], {"refused": True}, FAILED),
-        (["accepted", "partial, and not asked*"], {"refused": True}, FAILED),
+        (["partial", "not_sent*"], {"allow_refused": True}, FAILED),
+        (["accepted", "partial, and not asked*"], {"allow_refused": True}, FAILED),
         (["unknown"], {}, FAILED),
         (["unknown", "not_sent*"], {}, FAILED),
         (["refused"], {}, FAILED),
         (["not_sent"], {}, FAILED),
         (["failed"], {}, FAILED),
         # Nobody was accepted, which no tolerance covers.
-        (["failed", "failed"], {"failed": True}, FAILED),
-        (["refused"], {"refused": True}, FAILED),
-        (["failed", "refused"], {"failed": True, "refused": True}, FAILED),
+        (["failed", "failed"], {"allow_failed": True}, FAILED),
+        (["refused"], {"allow_refused": True}, FAILED),
+        (["failed", "refused"], {"allow_failed": True, "allow_refused": True}, FAILED),
         # What is let pass lets nothing else pass.
-        (["accepted", "failed", "refused"], {"failed": True}, FAILED),
-        (["accepted", "failed", "refused"], {"refused": True}, FAILED),
-        (["accepted", "not_sent"], {"failed": True, "refused": True}, FAILED),
-        (["accepted", "unknown"], {"failed": True, "refused": True}, FAILED),
+        (["accepted", "failed", "refused"], {"allow_failed": True}, FAILED),
+        (["accepted", "failed", "refused"], {"allow_refused": True}, FAILED),
+        (["accepted", "not_sent"], {"allow_failed": True, "allow_refused": True}, FAILED),
+        (["accepted", "unknown"], {"allow_failed": True, "allow_refused": True}, FAILED),
         # Nobody was accepted, and the next time somebody may be.
         (["not_sent*"], {}, RETRIED),
         (["refused*", "refused"], {}, RETRIED),
         (["failed*"], {}, RETRIED),
-        (["failed", "not_sent*"], {"failed": True}, RETRIED),
+        (["failed", "not_sent*"], {"allow_failed": True}, RETRIED),
         (["unknown", "refused"], {"retry_unknown": True}, RETRIED),
-        (["accepted", "failed"], {"failed": True}, PASSES),
-        (["partial", "refused", "failed"], {"failed": True, "refused": True}, PASSES),
+        (["accepted", "failed"], {"allow_failed": True}, PASSES),
+        (["partial", "refused", "failed"], {"allow_failed": True, "allow_refused": True}, PASSES),
         (["accepted"], {}, PASSES),
         ([], {}, PASSES),
     ],
@@ -88,7 +87,7 @@ def test_airflow_retries_only_where_nobody_can_get_a_mail_twice(
 
 def test_what_kept_the_merge_from_being_complete_fails_it_whatever_is_tolerated() -> None:
     """Rows that ended early; a report that is not whole."""
-    tolerance = {"failed": True, "refused": True}
+    tolerance = {"allow_failed": True, "allow_refused": True}
     assert end(["accepted"], [GONE], **tolerance)[0] == FAILED
     assert end([], [MessageError("The quotation mark is not closed.")], **tolerance)[0] == FAILED
     assert end([], [GONE], **tolerance)[0] == RETRIED
@@ -116,17 +115,16 @@ def test_the_error_says_what_happened_to_how_many_and_what_to_do() -> None:
         "  - 1 row got no answer after the whole message was handed over, which may have been delivered; the first is "
         "row 6: No 6.\n"
         "  - The share is gone.\n"
-        "Airflow does not try this again, since a new try sends all rows, and what arrived (2 accepted, 1 in doubt) "
-        "would arrive twice. Mend what is at fault, and send the rows that lack (see 'report_file') in a run of their "
-        "own."
+        "Airflow does not retry this, since a new attempt sends all rows, and what arrived (2 accepted, 1 in doubt) "
+        "would arrive twice. Fix the cause, and send the missing rows (see 'report_file') in a run of their own."
     )
-    assert end(["not_sent*"])[1].endswith("another try can do no harm: Airflow makes it if 'retries' are left.")
-    assert end(["unknown"], retry_unknown=True)[1].endswith("under the same Message-IDs, since 'on_unknown' asks.")
-    assert end(["refused"])[1].endswith("Airflow does not try this again, since it would end the same way.")
+    assert end(["not_sent*"])[1].endswith("a retry can do no harm: Airflow makes it if 'retries' are left.")
+    assert end(["unknown"], retry_unknown=True)[1].endswith("with the same Message-IDs, as 'on_unknown' asks.")
+    assert end(["refused"])[1].endswith("Airflow does not retry this, since it would end the same way.")
 
 
 def test_what_is_let_pass_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Somebody decided so, and somebody else may want to know."""
-    assert end(["accepted", "failed", "failed"], failed=True) == (PASSES, "")
+    assert end(["accepted", "failed", "failed"], allow_failed=True) == (PASSES, "")
     assert caplog.records[-1].levelname == "WARNING"
     assert "2 rows made no mail; the first is row 2" in caplog.records[-1].getMessage()

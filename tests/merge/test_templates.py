@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from airflow_provider_smtpcm.arguments.values import Unrendered
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.merge.rows import Row
-from airflow_provider_smtpcm.merge.templates import RowTemplates
+from airflow_provider_smtpcm.merge.templates import DeferredTemplate, RowTemplates
 from tests.operators.tasks import environment
 
 CONTEXT = {"ds": "2024-01-31", "params": {"sender": "etl@corp.example", "everybody": ["a@corp.example"]}}
@@ -26,12 +25,12 @@ JANE = Row(name="Jane", email="jane@corp.example")
 
 def templates(env: jinja2.Environment | None = None, **fields: Any) -> RowTemplates:
     """As the author of a DAG writes them."""
-    unrendered = {name: Unrendered(value) for name, value in fields.items()}
-    return RowTemplates(unrendered, env or environment(), CONTEXT, encoding="utf-8-sig")
+    deferred = {name: DeferredTemplate(value) for name, value in fields.items()}
+    return RowTemplates(deferred, env or environment(), CONTEXT, encoding="utf-8-sig")
 
 
 def filled_in(template: str, row: Row, field: str = "text", env: jinja2.Environment | None = None) -> Any:
-    return templates(env, **{field: template}).fill_in(row, 1)[field]
+    return templates(env, **{field: template}).render(row, 1)[field]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ def filled_in(template: str, row: Row, field: str = "text", env: jinja2.Environm
         ({"to": ["{{ row.email | nosuch }}"]}, "to is no template .*nosuch"),
         ({"headers": {"X-Id": "{{ }}"}}, "headers is no template"),
         ({"subject": "{{ rwo.name }}"}, "subject: 'rwo' is undefined.*Correct the name"),
-        ({"subject": "{{ 1 // 0 }}"}, "subject cannot be filled in .*ZeroDivisionError"),
+        ({"subject": "{{ 1 // 0 }}"}, "subject cannot be rendered .*ZeroDivisionError"),
         ({"html_file": "/nowhere/page.html"}, "html_file: there is no file '/nowhere/page.html'.*template_searchpath"),
         (
             {"text_file": r"\\files\loads\body.txt"},
@@ -74,7 +73,7 @@ def test_a_missing_column_is_named_with_the_field_and_the_columns_that_there_are
             filled_in(template, JANE, "subject", env)
         assert str(caught.value) == (
             "subject: the row has no column 'nmae'; its columns are 'name', 'email'. "
-            "Correct the name, or write what stands for it: {{ row.name | default('') }}."
+            "Correct the name, or give a default: {{ row.name | default('') }}."
         )
 
 
@@ -90,10 +89,10 @@ def test_of_many_columns_the_error_names_the_first() -> None:
 def test_what_a_template_raises_is_an_error_of_that_row() -> None:
     """The next one may do."""
     filler = templates(text="{{ 10 // row.n }}", subject="{{ row.n.missing or '' }}")
-    with pytest.raises(MessageError, match=r"text cannot be filled in \(ZeroDivisionError"):
-        filler.fill_in(Row(n=0), 1)
+    with pytest.raises(MessageError, match=r"text cannot be rendered \(ZeroDivisionError"):
+        filler.render(Row(n=0), 1)
     with pytest.raises(MessageError, match="subject: 'int object' has no attribute 'missing'"):
-        filler.fill_in(Row(n=1), 2)
+        filler.render(Row(n=1), 2)
 
 
 def test_a_template_cannot_leave_its_sandbox() -> None:
@@ -187,7 +186,7 @@ def test_an_html_file_is_escaped_too_and_a_text_file_is_not(tmp_path: Path) -> N
     env = environment(template_searchpath=[str(tmp_path)])
     filler = templates(env, text_file="body.txt", html_file="page.html")
     for name in ("A & B", "C < D"):
-        values = filler.fill_in(Row(name=name), 1)
+        values = filler.render(Row(name=name), 1)
         escaped = html.escape(name)
         assert values == {
             "text": f"Dear {name}",
@@ -201,11 +200,11 @@ def test_which_file_may_depend_on_the_row(tmp_path: Path) -> None:
         (tmp_path / f"{language}.txt").write_text(f"{word} {{{{ row.name }}}}")
     filler = templates(environment(template_searchpath=[str(tmp_path)]), text_file="{{ row.language }}.txt")
     with pytest.raises(MessageError, match=r"text_file: there is no file 'fr\.txt'"):
-        filler.fill_in(Row(name="Jeanne", language="fr"), 1)
-    assert filler.fill_in(Row(name="Jane", language="en"), 2)["text"] == "Dear Jane"
+        filler.render(Row(name="Jeanne", language="fr"), 1)
+    assert filler.render(Row(name="Jane", language="en"), 2)["text"] == "Dear Jane"
     (tmp_path / "en.txt").unlink()
-    assert filler.fill_in(Row(name="Jim", language="en"), 3)["text"] == "Dear Jim"
-    assert filler.fill_in(Row(name="Jan", language="de"), 4)["text"] == "Hallo Jan"
+    assert filler.render(Row(name="Jim", language="en"), 3)["text"] == "Dear Jim"
+    assert filler.render(Row(name="Jan", language="de"), 4)["text"] == "Hallo Jan"
 
 
 def test_the_dag_s_macros_filters_and_settings_are_there() -> None:
@@ -240,7 +239,7 @@ def test_what_names_no_row_is_rendered_once() -> None:
         "html": "<p>{{ row.name }}</p>",
     }
     assert asked == ["x"]
-    assert [filler.fill_in(JANE, number)["text"] for number in (1, 2)] == ["abJane"] * 2
+    assert [filler.render(JANE, number)["text"] for number in (1, 2)] == ["abJane"] * 2
 
 
 def test_what_includes_another_template_may_name_the_row_there() -> None:
@@ -254,7 +253,7 @@ def test_what_includes_another_template_may_name_the_row_there() -> None:
     env = environment()
     env.loader = jinja2.FunctionLoader(load)
     filler = templates(env, subject="For {% include 'name.txt' %}")
-    assert [filler.fill_in(Row(name=name), 1)["subject"] for name in ("Jane", "Jim")] == ["For Jane", "For Jim"]
+    assert [filler.render(Row(name=name), 1)["subject"] for name in ("Jane", "Jim")] == ["For Jane", "For Jim"]
     assert read == ["name.txt"]
 
 
@@ -265,7 +264,7 @@ def test_of_a_list_that_names_the_row_the_other_items_are_known_beforehand() -> 
     )
     assert filler.constants == {}
     assert filler.constant_items == {"attachments": ["/shared/terms.pdf"], "inline_images": ["/logo.png"]}
-    values = filler.fill_in(Row(file="/a.pdf", a="/a.png"), 1)
+    values = filler.render(Row(file="/a.pdf", a="/a.png"), 1)
     assert values["attachments"] == ["/shared/terms.pdf", "/a.pdf"]
     assert values["inline_images"] == {"logo": "/logo.png", "face": "/a.png"}
 
@@ -274,11 +273,11 @@ def test_what_another_task_returned_is_data() -> None:
     """It is not wrapped, and never compiled, also beside what is."""
     fields = {
         "subject": "{{ row.name }}",
-        "to": ["{{ x }}@corp.example", Unrendered("{{ row.email }}")],
+        "to": ["{{ x }}@corp.example", DeferredTemplate("{{ row.email }}")],
         "cc": None,
     }
     filler = RowTemplates(fields, environment(), CONTEXT, encoding="utf-8")
-    assert filler.fill_in(JANE, 1) == {
+    assert filler.render(JANE, 1) == {
         "subject": "{{ row.name }}",
         "to": ["{{ x }}@corp.example", "jane@corp.example"],
         "cc": None,
@@ -300,7 +299,7 @@ def test_in_a_dag_of_native_objects_a_list_stays_one_and_text_stays_text() -> No
         attachments="{{ row.number }}|x",
     )
     assert filler.constants == {"bcc": ["a@corp.example"]}
-    assert filler.fill_in(row, 1) == {
+    assert filler.render(row, 1) == {
         "to": ["a@corp.example", "b@corp.example"],
         "cc": "['c@corp.example']",
         "bcc": ["a@corp.example"],

@@ -19,17 +19,17 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.merge import result as module
-from airflow_provider_smtpcm.merge.result import MergeReport, MergeTally
+from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult
 from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from tests.operators.test_report import lines
+from tests.merge.test_report import lines
 
 MAIL = Mail(to="jane@corp.example; jim@corp.example")
 NO_SUCH_USER = Reply(code=550, enhanced="5.1.1", text="No such user")
 
 
-def tally_of(report: MergeReport | None = None, **source: Any) -> MergeTally:
-    return MergeTally(source=Rows(iter(()), **source), report=report or MergeReport(None, try_number=1))
+def result_of(report: MergeReport | None = None, **source: Any) -> MergeResult:
+    return MergeResult(rows=Rows(iter(()), **source), report=report or MergeReport(None, try_number=1))
 
 
 def delivery(outcome: Outcome = Outcome.ACCEPTED, error: MailError | None = None, **parts: Any) -> Delivery:
@@ -44,24 +44,24 @@ def refused() -> Delivery:
 def test_a_mail_that_could_not_be_made_after_all_is_a_row_that_failed(tmp_path: Path) -> None:
     """Its file is looked for when its turn comes; a server that cannot be reached is another thing."""
     report = MergeReport(tmp_path / "report.jsonl", try_number=1)
-    tally = tally_of(report)
-    tally.delivered(1, "a", MAIL, delivery(Outcome.NOT_SENT, MessageError("/nowhere/a.pdf cannot be read.")))
-    tally.delivered(2, "b", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
+    result = result_of(report)
+    result.add_delivery(1, "a", MAIL, delivery(Outcome.NOT_SENT, MessageError("/nowhere/a.pdf cannot be read.")))
+    result.add_delivery(2, "b", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
     report.close()
-    assert (tally["failed"], tally["not_sent"]) == (1, 1)
-    assert tally.result()["failed"] == [{"row": 1, "key": "a", "reason": "/nowhere/a.pdf cannot be read."}]
-    assert tally.retryable == {"not_sent"}
+    assert (result["failed"], result["not_sent"]) == (1, 1)
+    assert result.to_dict()["failed"] == [{"row": 1, "key": "a", "reason": "/nowhere/a.pdf cannot be read."}]
+    assert result.retryable == {"not_sent"}
     assert [line["outcome"] for line in lines(tmp_path / "report.jsonl")] == ["failed", "not_sent"]
 
 
 def test_every_row_has_its_line_in_the_report(tmp_path: Path) -> None:
     """Whatever became of it."""
     report = MergeReport(tmp_path / "report.jsonl", try_number=2)
-    tally = tally_of(report)
-    tally.delivered(1, "a", MAIL, delivery(accepted=("jane@corp.example", "jim@corp.example")))
-    tally.delivered(2, "b", MAIL, refused())
-    tally.made_no_mail(3, None, MessageError("The row has no column 'x'."))
-    tally.in_doubt(4, "d", MessageError("The task was interrupted."), message_id="<4@corp.example>")
+    result = result_of(report)
+    result.add_delivery(1, "a", MAIL, delivery(accepted=("jane@corp.example", "jim@corp.example")))
+    result.add_delivery(2, "b", MAIL, refused())
+    result.add_failed(3, None, MessageError("The row has no column 'x'."))
+    result.add_unknown(4, "d", MessageError("The task was interrupted."), message_id="<4@corp.example>")
     report.close()
     first, second, third, fourth = lines(tmp_path / "report.jsonl")
     assert first == {
@@ -82,20 +82,20 @@ def test_every_row_has_its_line_in_the_report(tmp_path: Path) -> None:
 def test_the_log_and_the_result_name_the_first_and_count_the_others(caplog: pytest.LogCaptureFixture) -> None:
     """Neither is for 40,000 lines."""
     caplog.set_level("INFO")
-    tally = tally_of()
+    result = result_of()
     for number in range(1, 301):
-        tally.made_no_mail(2 * number - 1, None, MessageError(f"Row is bad {number}."))
-        tally.delivered(2 * number, "k", MAIL, refused())
-    result: Any = tally.result()
-    assert (len(result["failed"]), result["failed_more"]) == (100, 200)
-    assert (len(result["refused"]), result["refused_more"]) == (100, 200)
-    assert result["refused"][0] == {
+        result.add_failed(2 * number - 1, None, MessageError(f"Row is bad {number}."))
+        result.add_delivery(2 * number, "k", MAIL, refused())
+    returned: Any = result.to_dict()
+    assert (len(returned["failed"]), returned["failed_more"]) == (100, 200)
+    assert (len(returned["refused"]), returned["refused_more"]) == (100, 200)
+    assert returned["refused"][0] == {
         "row": 2,
         "key": "k",
         "recipients": ["jane@corp.example"],
         "reason": "It refused the message.",
     }
-    assert result["counts"] == {
+    assert returned["counts"] == {
         "rows": 600,
         "accepted": 0,
         "partial": 0,
@@ -104,22 +104,22 @@ def test_the_log_and_the_result_name_the_first_and_count_the_others(caplog: pyte
         "not_sent": 0,
         "failed": 300,
     }
-    assert tally.first == {"failed": "row 1: Row is bad 1.", "refused": "row 2: It refused the message."}
+    assert result.first == {"failed": "row 1: Row is bad 1.", "refused": "row 2: It refused the message."}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 21
-    assert "Further rows in trouble are counted" in warnings[-1]
-    assert tally.summary() == "300 refused, 300 failed"
+    assert "Further rows in trouble are only counted" in warnings[-1]
+    assert result.summary() == "300 refused, 300 failed"
 
 
 def test_the_same_trouble_of_many_rows_is_said_once_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     """A server that is away is a long sentence; what else is wrong must not drown in it."""
-    tally = tally_of()
+    result = result_of()
     for number in range(1, 501):
-        tally.delivered(number, "k", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
-    tally.delivered(501, "k", MAIL, refused())
-    tally.delivered(502, "k", MAIL, refused())
-    tally.made_no_mail(503, None, MessageError("The row has no column 'x'."))
-    tally.tell_repeated()
+        result.add_delivery(number, "k", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
+    result.add_delivery(501, "k", MAIL, refused())
+    result.add_delivery(502, "k", MAIL, refused())
+    result.add_failed(503, None, MessageError("The row has no column 'x'."))
+    result.log_repetitions()
     assert [record.getMessage() for record in caplog.records] == [
         "Row 1: not_sent: Nobody answers.",
         "Row 501: refused: It refused the message.",
@@ -131,10 +131,10 @@ def test_the_same_trouble_of_many_rows_is_said_once_with_their_number(caplog: py
 
 def test_a_row_that_may_have_been_delivered_has_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """Somebody has to look for each of them in the server's log; a window may have 256."""
-    tally = tally_of()
+    result = result_of()
     for number in range(1, 257):
-        tally.in_doubt(number, "k", OutcomeUnknownError("No answer."), message_id=f"<{number}@corp.example>")
-    tally.tell_repeated()
+        result.add_unknown(number, "k", OutcomeUnknownError("No answer."), message_id=f"<{number}@corp.example>")
+    result.log_repetitions()
     assert [record.getMessage() for record in caplog.records] == [
         f"Row {number}: unknown: No answer." for number in range(1, 257)
     ]
@@ -142,9 +142,9 @@ def test_a_row_that_may_have_been_delivered_has_a_line_of_its_own(caplog: pytest
 
 def test_who_was_asked_for_stands_in_the_result_where_the_server_named_nobody() -> None:
     """It refused the sender, or the message."""
-    tally = tally_of()
-    tally.delivered(1, "k", MAIL, delivery(Outcome.REFUSED, RefusedError("It refused the sender.")))
-    listed: Any = tally.result()["refused"]
+    result = result_of()
+    result.add_delivery(1, "k", MAIL, delivery(Outcome.REFUSED, RefusedError("It refused the sender.")))
+    listed: Any = result.to_dict()["refused"]
     assert listed[0]["recipients"] == ["jane@corp.example", "jim@corp.example"]
 
 
@@ -164,22 +164,22 @@ def test_progress_is_logged_now_and_then_with_what_remains(
     caplog.set_level("INFO")
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    tally = tally_of(**source)
+    result = result_of(**source)
     for number in range(1, 13):
         clock[0] += 1
-        tally.delivered(number, "k", MAIL, delivery())
+        result.add_delivery(number, "k", MAIL, delivery())
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert told[0].startswith("MailMergeTaskProgress: 5 ")
     caplog.clear()
     monkeypatch.undo()
-    assert tally.summary() == "12 accepted"
+    assert result.summary() == "12 accepted"
     assert re.fullmatch(f"MailMergeTaskProgress: {said}", told[1])
 
 
 def test_a_merge_without_rows_has_a_result_too() -> None:
     """There was nothing to do."""
-    tally = tally_of(total=0)
-    assert tally.summary() == "none"
-    counts: Any = tally.result()["counts"]
+    result = result_of(total=0)
+    assert result.summary() == "none"
+    counts: Any = result.to_dict()["counts"]
     assert set(counts.values()) == {0}

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 
 import pytest
 
@@ -20,23 +21,23 @@ from airflow_provider_smtpcm.errors import (
     RefusedError,
     Reply,
 )
-from airflow_provider_smtpcm.ledger import record as book
-from airflow_provider_smtpcm.ledger.journal import LedgerJournal, as_before, errand_of
-from airflow_provider_smtpcm.ledger.ledger import Known, Ledger
-from airflow_provider_smtpcm.ledger.record import MARK, Rest, Standing, State
+from airflow_provider_smtpcm.ledger import record
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal, pending_request, unchanged_delivery
+from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Progress, RowState, RunState
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import pending_recipients
-from tests.operators.ledger.stores import Memory
+from tests.ledger.stores import Memory
 
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
 LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, enhanced="5.1.1", text="no")
 
 
-def mark(row: int) -> bytes:
+def fingerprint(row: int) -> bytes:
     """What tells a row from all others."""
-    return row.to_bytes(MARK, "big")
+    return row.to_bytes(FINGERPRINT_OCTETS, "big")
 
 
 def mail(*to: str) -> Mail:
@@ -72,16 +73,16 @@ def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 5) -> Se
     raise AssertionError("nothing is passed on any more")
 
 
-def known_after(errand: SendRequest, delivery: Delivery) -> Known | None:
+def known_after(errand: SendRequest, delivery: Delivery) -> PriorRow | None:
     """What the next try knows when this became of it."""
     store = Memory()
     ledger = Ledger(store)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter((errand,))))
     journal.on_result(delivery, pending_recipients(delivery, errand))
     journal.close()
-    ledger.end(Standing.OPEN)
-    return Ledger(store).known(0, mark(0))
+    ledger.end(RunState.OPEN)
+    return Ledger(store).prior(0, fingerprint(0))
 
 
 class SlowOnce(Memory):
@@ -92,16 +93,16 @@ class SlowOnce(Memory):
         self.go_on, self.reached = threading.Event(), threading.Event()
         self.go_on.set()
 
-    def set(self, key: str, value: object) -> None:
+    def set(self, key: str, value: object, *, retention: timedelta | None = None) -> None:
         """After a while."""
         self.reached.set()
         self.go_on.wait(5)
-        super().set(key, value)
+        super().set(key, value, retention=retention)
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book, "_AGAIN", (0.01, 0.01))
+    monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01, 0.01))
 
 
 # --- What is passed on.
@@ -110,7 +111,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_passed_on_when_it_cannot_be_written_down() -> None:
     """And that is said, rather than waited for."""
     store = Memory()
-    journal = LedgerJournal(Ledger(store), mark)
+    journal = LedgerJournal(Ledger(store), fingerprint)
     store.failures = 99
     with pytest.raises(LedgerError, match="does not answer"):
         passed_on(journal.admit(iter(errands(3))))
@@ -126,17 +127,17 @@ def test_a_fault_of_our_own_in_the_writer_is_said_too(monkeypatch: pytest.Monkey
     ledger = Ledger(Memory())
     monkeypatch.setattr(ledger, "_put", break_down)
     with pytest.raises(LedgerError, match="ZeroDivisionError"):
-        passed_on(LedgerJournal(ledger, mark).admit(iter(errands(3))))
+        passed_on(LedgerJournal(ledger, fingerprint).admit(iter(errands(3))))
 
 
 def test_what_is_passed_on_is_written_down_as_open() -> None:
     """A process that is killed at any moment leaves nothing unsaid."""
     store = Memory()
-    admitted = LedgerJournal(Ledger(store, window=4), mark).admit(iter(errands(10)))
+    admitted = LedgerJournal(Ledger(store, window=4), fingerprint).admit(iter(errands(10)))
     for _ in range(4):
         errand = passed_on(admitted)
-        known = Ledger(store).known(errand.index, mark(errand.index))
-        assert known == Known(State.OPEN)
+        known = Ledger(store).prior(errand.index, fingerprint(errand.index))
+        assert known == PriorRow(RowState.OPEN)
     with pytest.raises(AssertionError):  # the window is full, and nothing was heard
         passed_on(admitted, 0.1)
 
@@ -145,7 +146,7 @@ def test_what_is_passed_on_is_written_down_as_open() -> None:
 def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
     """Whatever the window."""
     ledger = Ledger(Memory(), window=window)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     done: list[int] = []
     for errand in journal.admit(iter(errands(50))):
         if isinstance(errand, float):
@@ -154,14 +155,14 @@ def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
         done.append(errand.index)
         journal.on_result(became(Outcome.ACCEPTED, index=errand.index, accepted=(A, B, C)), ())
     assert done == list(range(50))
-    ledger.end(Standing.CLOSED)
+    ledger.end(RunState.CLOSED)
 
 
 def test_who_has_nothing_just_now_is_not_waited_for() -> None:
     """What was gathered before goes."""
     ledger = Ledger(Memory(), window=100)
     (one,) = errands(1)
-    admitted = LedgerJournal(ledger, mark).admit(itertools.chain((-math.inf, one), itertools.repeat(-math.inf)))
+    admitted = LedgerJournal(ledger, fingerprint).admit(itertools.chain((-math.inf, one), itertools.repeat(-math.inf)))
     assert isinstance(next(admitted), float)
     assert passed_on(admitted) is one
 
@@ -169,7 +170,7 @@ def test_who_has_nothing_just_now_is_not_waited_for() -> None:
 def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     """And until then by nothing; also where it cannot be written any more."""
     store = SlowOnce()
-    journal = LedgerJournal(Ledger(store, window=4), mark)
+    journal = LedgerJournal(Ledger(store, window=4), fingerprint)
     woken = threading.Event()
     journal.set_wakeup(woken.set)
     store.go_on.clear()
@@ -192,7 +193,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
     """Else half of the largest window would be in doubt, for a server that takes a mail a second."""
     store = Memory()
     ledger = Ledger(store, window=64)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     admitted = journal.admit(iter(errands(100)))
     flying = [passed_on(admitted).index for _ in range(64)]
     while journal._reserved is None:  # the next ones wait for room
@@ -203,7 +204,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
             journal.on_result(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
         flying = [passed_on(admitted).index for _ in range(2)]
         again = Ledger(store)
-        assert [row for row in range(100) if again.known(row, mark(row)) == Known(State.OPEN)] == flying
+        assert [row for row in range(100) if again.prior(row, fingerprint(row)) == PriorRow(RowState.OPEN)] == flying
     assert flying == [68, 69]
 
 
@@ -217,7 +218,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
 
     began = time.monotonic()
     ledger = Ledger(Memory(), window=256)
-    assert passed_on(LedgerJournal(ledger, mark).admit(slowly(errands(100)))).index == 0
+    assert passed_on(LedgerJournal(ledger, fingerprint).admit(slowly(errands(100)))).index == 0
     assert time.monotonic() - began < 4
 
 
@@ -227,37 +228,40 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
 @pytest.mark.parametrize(
     ("delivery", "known"),
     [
-        (became(Outcome.ACCEPTED, accepted=(A, B, C)), Known(State.ACCEPTED)),
+        (became(Outcome.ACCEPTED, accepted=(A, B, C)), PriorRow(RowState.ACCEPTED)),
         (
             became(Outcome.PARTIAL, RefusedError("", retryable=True), accepted=(A,), refused={B: LATER, C: NEVER}),
-            Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"})),
+            PriorRow(RowState.AGAIN, Progress((A,), {C: "550 5.1.1 no"})),
         ),
         (
             became(Outcome.PARTIAL, RefusedError(""), accepted=(A, B), refused={C: NEVER}),
-            Known(State.PARTIAL, Rest((A, B), {C: "550 5.1.1 no"})),
+            PriorRow(RowState.PARTIAL, Progress((A, B), {C: "550 5.1.1 no"})),
         ),
         (
             became(Outcome.PARTIAL, ConnectionLostError("", phase=Phase.ENVELOPE), accepted=(A,)),
-            Known(State.AGAIN, Rest((A,))),
+            PriorRow(RowState.AGAIN, Progress((A,))),
         ),
         # A file that has gone before the rest of the recipients had it: they lack it all the same.
-        (became(Outcome.PARTIAL, MessageError(""), accepted=(A,)), Known(State.AGAIN, Rest((A,)))),
+        (became(Outcome.PARTIAL, MessageError(""), accepted=(A,)), PriorRow(RowState.AGAIN, Progress((A,)))),
         (
             became(Outcome.REFUSED, RefusedError(""), refused={A: NEVER, B: NEVER, C: NEVER}),
-            Known(State.REFUSED, Rest((), dict.fromkeys((A, B, C), "550 5.1.1 no"))),
+            PriorRow(RowState.REFUSED, Progress((), dict.fromkeys((A, B, C), "550 5.1.1 no"))),
         ),
-        (became(Outcome.REFUSED, RefusedError("", retryable=True), refused={A: LATER, B: LATER}), Known(State.AGAIN)),
-        (became(Outcome.NOT_SENT, ConnectionLostError("", phase=Phase.DATA)), Known(State.AGAIN)),
-        (became(Outcome.NOT_SENT, MessageError("")), Known(State.FAILED)),
-        (became(Outcome.UNKNOWN, OutcomeUnknownError("")), Known(State.UNKNOWN)),
+        (
+            became(Outcome.REFUSED, RefusedError("", retryable=True), refused={A: LATER, B: LATER}),
+            PriorRow(RowState.AGAIN),
+        ),
+        (became(Outcome.NOT_SENT, ConnectionLostError("", phase=Phase.DATA)), PriorRow(RowState.AGAIN)),
+        (became(Outcome.NOT_SENT, MessageError("")), PriorRow(RowState.FAILED)),
+        (became(Outcome.UNKNOWN, OutcomeUnknownError("")), PriorRow(RowState.UNKNOWN)),
         (
             became(Outcome.UNKNOWN, OutcomeUnknownError(""), accepted=(A,), refused={B: LATER, C: NEVER}),
-            Known(State.UNKNOWN, Rest((A,), {C: "550 5.1.1 no"})),
+            PriorRow(RowState.UNKNOWN, Progress((A,), {C: "550 5.1.1 no"})),
         ),
     ],
     ids=lambda value: f"{value.outcome}" if isinstance(value, Delivery) else "",
 )
-def test_the_next_try_knows_what_became_of_it(delivery: Delivery, known: Known) -> None:
+def test_the_next_try_knows_what_became_of_it(delivery: Delivery, known: PriorRow) -> None:
     """And of each recipient."""
     assert known_after(SendRequest(0, mail()), delivery) == known
 
@@ -266,11 +270,11 @@ def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
     """A process that is killed then, and a next try that sends again what is in doubt, mail nobody twice for sure."""
     store = Memory()
     ledger = Ledger(store)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter((SendRequest(0, mail(), (B,), (A,), {C: NEVER}),))))
-    known = Ledger(store).known(0, mark(0))
-    assert known == Known(State.OPEN, Rest((A,), {C: "550 5.1.1 no"}))
-    again = errand_of(0, mail(), known)
+    known = Ledger(store).prior(0, fingerprint(0))
+    assert known == PriorRow(RowState.OPEN, Progress((A,), {C: "550 5.1.1 no"}))
+    again = pending_request(0, mail(), known)
     assert again is not None
     assert (again.recipients, again.accepted, {who: str(said) for who, said in again.refused.items()}) == (
         (B,),
@@ -283,12 +287,12 @@ def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
     """Before it was sent to the others."""
     store = Memory()
     ledger = Ledger(store)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter((SendRequest(0, mail(), (B, C), (A,)),))))
-    journal.never_heard(0)
+    journal.abandon(0)
     journal.close()
-    ledger.end(Standing.OPEN)
-    assert Ledger(store).known(0, mark(0)) == Known(State.UNKNOWN, Rest((A,)))
+    ledger.end(RunState.OPEN)
+    assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.UNKNOWN, Progress((A,)))
     assert journal.in_doubt == {}
 
 
@@ -298,8 +302,8 @@ def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
 def in_doubt(store: Memory) -> Ledger:
     """The ledger of a try that begins with a mail that may have been delivered to two, and was refused for one."""
     ledger = Ledger(store)
-    ledger.record(0, State.UNKNOWN, Rest((), {C: "550 5.1.1 no"}), mark=mark(0))
-    ledger.end(Standing.OPEN)
+    ledger.record(0, RowState.UNKNOWN, Progress((), {C: "550 5.1.1 no"}), fingerprint=fingerprint(0))
+    ledger.end(RunState.OPEN)
     return Ledger(store, window=16)
 
 
@@ -308,8 +312,8 @@ def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_
     """And after a process that was killed then; who was refused before there was a doubt is not in it."""
     store = Memory()
     ledger = in_doubt(store)
-    journal = LedgerJournal(ledger, mark)
-    first = errand_of(0, mail(), Known(State.UNKNOWN, Rest((), {C: "550 5.1.1 no"})))
+    journal = LedgerJournal(ledger, fingerprint)
+    first = pending_request(0, mail(), PriorRow(RowState.UNKNOWN, Progress((), {C: "550 5.1.1 no"})))
     assert first is not None
     turns: list[SendRequest | float] = [first]
     admitted = journal.admit(turns.pop() if turns else -math.inf for _ in itertools.repeat(None))
@@ -319,42 +323,42 @@ def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_
     journal.on_result(refused, (B,))
     told = journal.annotate(refused)
     assert told.outcome is Outcome.UNKNOWN
-    assert f"may have been delivered to {A}, {B} by an earlier try" in str(told.error)
+    assert f"may have been delivered to {A}, {B} by an earlier attempt" in str(told.error)
     passed_on(admitted)
     if heard:
         journal.on_result(became(Outcome.REFUSED, RefusedError("no"), refused={A: NEVER, B: NEVER, C: NEVER}), ())
     journal.close()
-    ledger.end(Standing.OPEN)
-    known = Ledger(store).known(0, mark(0))
-    assert known == Known(State.UNKNOWN if heard else State.OPEN, Rest((), {C: "550 5.1.1 no"}))
+    ledger.end(RunState.OPEN)
+    known = Ledger(store).prior(0, fingerprint(0))
+    assert known == PriorRow(RowState.UNKNOWN if heard else RowState.OPEN, Progress((), {C: "550 5.1.1 no"}))
 
 
 def test_what_was_to_be_sent_in_spite_of_a_doubt_and_was_not_stays_in_doubt() -> None:
     """It was written down already."""
     store = Memory()
     ledger = in_doubt(store)
-    ledger.doubts[1] = Rest()
-    journal = LedgerJournal(ledger, mark)
+    ledger.rows_in_doubt[1] = Progress()
+    journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter(errands(2))))
     journal.close()
-    ledger.end(Standing.OPEN)
-    known = Ledger(store).known(1, mark(1))
+    ledger.end(RunState.OPEN)
+    known = Ledger(store).prior(1, fingerprint(1))
     assert known is not None
-    assert known.state is State.UNKNOWN
+    assert known.state is RowState.UNKNOWN
 
 
 def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
     """Once everybody has, the mail is accepted."""
     store = Memory()
     ledger = in_doubt(store)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter((SendRequest(0, mail(), (A, B), (), {C: NEVER}),))))
     partial = became(Outcome.PARTIAL, RefusedError("no"), accepted=(A, B), refused={C: NEVER})
     journal.on_result(partial, ())
     assert journal.annotate(partial) is partial
     journal.close()
-    ledger.end(Standing.OPEN)
-    assert Ledger(store).known(0, mark(0)) == Known(State.PARTIAL, Rest((A, B), {C: "550 5.1.1 no"}))
+    ledger.end(RunState.OPEN)
+    assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.PARTIAL, Progress((A, B), {C: "550 5.1.1 no"}))
 
 
 # --- What was not passed on.
@@ -364,13 +368,13 @@ def test_what_was_written_down_and_not_passed_on_is_not_in_doubt() -> None:
     """The next try sends it, and asks nobody."""
     store = Memory()
     ledger = Ledger(store, window=8)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     first = passed_on(journal.admit(iter(errands(8))))
     journal.close()
-    ledger.end(Standing.OPEN)
+    ledger.end(RunState.OPEN)
     again = Ledger(store)
-    states = [known.state for row in range(8) if (known := again.known(row, mark(row))) is not None]
-    assert states == [State.OPEN, *[State.AGAIN] * (len(states) - 1)]
+    states = [known.state for row in range(8) if (known := again.prior(row, fingerprint(row))) is not None]
+    assert states == [RowState.OPEN, *[RowState.AGAIN] * (len(states) - 1)]
     assert len(states) > 1
     assert list(journal.in_doubt) == [first.index]
 
@@ -379,7 +383,7 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
     """The write is under way, and cannot be taken back."""
     store = SlowOnce()
     ledger = Ledger(store, window=8)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     store.reached.clear()
     store.go_on.clear()
     admitted = journal.admit(itertools.chain(errands(4), itertools.repeat(None)))
@@ -388,22 +392,24 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
         time.sleep(0.001)
     journal.close()
     store.go_on.set()
-    ledger.end(Standing.OPEN)
+    ledger.end(RunState.OPEN)
     again = Ledger(store)
-    assert {known.state for row in range(4) if (known := again.known(row, mark(row))) is not None} == {State.AGAIN}
+    assert {known.state for row in range(4) if (known := again.prior(row, fingerprint(row))) is not None} == {
+        RowState.AGAIN
+    }
 
 
 def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
     """Who had it then has it still."""
     store = Memory()
     ledger = Ledger(store, window=1)
-    journal = LedgerJournal(ledger, mark)
+    journal = LedgerJournal(ledger, fingerprint)
     resumed = SendRequest(1, mail(), (B, C), (A,))
-    ledger.record(1, State.AGAIN, Rest((A,)), mark=mark(1))
+    ledger.record(1, RowState.AGAIN, Progress((A,)), fingerprint=fingerprint(1))
     passed_on(journal.admit(itertools.chain((SendRequest(0, mail()), resumed), itertools.repeat(None))))
     journal.close()
-    ledger.end(Standing.OPEN)
-    assert Ledger(store).known(1, mark(1)) == Known(State.AGAIN, Rest((A,)))
+    ledger.end(RunState.OPEN)
+    assert Ledger(store).prior(1, fingerprint(1)) == PriorRow(RowState.AGAIN, Progress((A,)))
 
 
 # --- What the next try makes of it.
@@ -411,31 +417,31 @@ def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
 
 def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it() -> None:
     """Somebody has looked at the refusal."""
-    known = Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"}))
-    errand = errand_of(0, mail(A, B, "mended@corp.example"), known)
+    known = PriorRow(RowState.AGAIN, Progress((A,), {C: "550 5.1.1 no"}))
+    errand = pending_request(0, mail(A, B, "mended@corp.example"), known)
     assert errand is not None
     assert (errand.recipients, errand.accepted, errand.refused) == ((B, "mended@corp.example"), (A,), {})
 
 
 def test_who_was_refused_for_good_is_not_asked_by_airflow_s_own_retry() -> None:
     """As long as there is somebody else."""
-    known = Known(State.AGAIN, Rest((A,), {C: "550 5.1.1 no"}))
-    errand = errand_of(0, mail(), known)
+    known = PriorRow(RowState.AGAIN, Progress((A,), {C: "550 5.1.1 no"}))
+    errand = pending_request(0, mail(), known)
     assert errand is not None
     assert (errand.recipients, set(errand.refused)) == ((B,), {C})
-    only = errand_of(0, mail(A, C), known)
+    only = pending_request(0, mail(A, C), known)
     assert only is not None
     assert (only.recipients, only.refused) == ((C,), {})
 
 
 def test_when_everybody_who_is_left_has_it_nobody_is_asked() -> None:
     """The address that was refused was taken out of the mail: to send it to all again would be worse than nothing."""
-    assert errand_of(0, mail(A), Known(State.PARTIAL, Rest((A,), {C: "550 no"}))) is None
+    assert pending_request(0, mail(A), PriorRow(RowState.PARTIAL, Progress((A,), {C: "550 no"}))) is None
 
 
 def test_who_was_refused_for_good_is_not_in_doubt_with_the_others() -> None:
     """A try that never begins with the mail says who may have it, and nobody else."""
-    known = Known(State.OPEN, Rest((A,), {B: "550 no such mailbox"}))
-    delivery = as_before(0, mail(A, B, C), known, MessageError("The report is gone."))
+    known = PriorRow(RowState.OPEN, Progress((A,), {B: "550 no such mailbox"}))
+    delivery = unchanged_delivery(0, mail(A, B, C), known, MessageError("The report is gone."))
     assert delivery.outcome is Outcome.UNKNOWN
     assert f"may have been delivered to {C} by" in str(delivery.error)

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_smtpcm.ledger.record import HEAD, Standing
+from airflow_provider_smtpcm.ledger.record import HEAD, RunState
 
 
 class Memory:
@@ -39,7 +39,7 @@ class Memory:
             self.failures -= 1
             raise ConnectionError("the API server is away")
         self.writes.append(key)
-        if key == HEAD and isinstance(value, dict) and value.get("standing") in (Standing.ENDED, Standing.CLOSED):
+        if key == HEAD and isinstance(value, dict) and value.get("standing") in (RunState.ENDED, RunState.CLOSED):
             self.before_the_end = dict(self.values)
         self.values[key] = json.dumps(value)
         self.retentions[key] = retention

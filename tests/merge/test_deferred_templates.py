@@ -1,0 +1,57 @@
+"""What a person wrote is kept from Airflow's rendering; what Airflow puts in its place is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, ObjectStoragePath, XComArg, literal, task
+
+from airflow_provider_smtpcm.merge.templates import DeferredTemplate, deferred, undeferred
+
+
+@pytest.fixture
+def output() -> XComArg:
+    """The output of another task."""
+    with DAG("deferred", schedule=None):
+
+        @task
+        def other() -> str:
+            return "x"
+
+        return other()  # type: ignore[no-any-return]
+
+
+def test_what_airflow_puts_in_its_place_is_left_to_it(output: XComArg) -> None:
+    """An output, a DAG's parameter, a literal; none; and what is wrapped already."""
+    with DAG("params", schedule=None, params={"cc": "x"}) as dag:
+        values: list[Any] = [output, output["email"], dag.param("cc"), literal("{{ x }}"), None, DeferredTemplate("x")]
+    assert all(deferred(value) is value for value in values)
+
+
+def test_all_else_is_wrapped_whole() -> None:
+    """Text, lists, paths, numbers."""
+    values: list[Any] = ["{{ row.x }}", ["a", {"b": "c"}], {"a": 1}, 5, "", ObjectStoragePath("file:///tmp/x"), {"a"}]
+    for value in values:
+        wrapped = deferred(value)
+        assert isinstance(wrapped, DeferredTemplate)
+        assert undeferred(wrapped) is value
+
+
+def test_a_list_or_a_mapping_with_an_output_in_it_is_wrapped_around_it(output: XComArg) -> None:
+    """At any depth, so that Airflow finds it."""
+    value = {"a": [output, "{{ row.x }}", ("b", output)], "c": "d"}
+    wrapped = deferred(value)
+    assert wrapped == {
+        "a": [output, DeferredTemplate("{{ row.x }}"), [DeferredTemplate("b"), output]],
+        "c": DeferredTemplate("d"),
+    }
+    assert len(list(XComArg.iter_xcom_references(wrapped))) == 2
+    assert undeferred(wrapped) == {"a": [output, "{{ row.x }}", ["b", output]], "c": "d"}
+
+
+def test_the_ui_shows_what_wundeferred() -> None:
+    """Without addresses in memory, with which each parse of a DAG would make a new version of it."""
+    assert str(DeferredTemplate("Dear {{ row.name }}")) == "Dear {{ row.name }}"
+    assert str(DeferredTemplate(["a", 1])) == "['a', 1]"
+    assert str(DeferredTemplate(iter(()))) == "<tuple_iterator object>"
