@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.redaction import masked, one_line
-from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 
 if TYPE_CHECKING:
     import asyncio
@@ -98,7 +97,11 @@ def send_within(
     Raises:
         MailError: it was not even begun.
     """
-    from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
+    from airflow_provider_smtpcm.smtp.cancellation import (
+        CancellationToken,
+        InterruptedDeliveryError,
+        get_single_delivery,
+    )
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
     passed = time.monotonic() - began

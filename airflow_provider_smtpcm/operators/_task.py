@@ -12,13 +12,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError
-from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.ledger.record import Standing
+    from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.delivery import Delivery
 
 
@@ -321,6 +321,8 @@ class Stoppable:
 
     def _begin_to_run(self) -> CancellationToken:
         """What ends this run."""
+        from airflow_provider_smtpcm.smtp.cancellation import CancellationToken  # not on each parse of a DAG
+
         at = math.inf
         if self.execution_timeout is not None:
             seconds = self.execution_timeout.total_seconds()
