@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
-from tests.smtp.test_batch import at_first
+from tests.smtp.test_retried_batches import at_first
 
 Behind = Callable[..., None]
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
