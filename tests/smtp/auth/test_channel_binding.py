@@ -84,7 +84,7 @@ VERSION_6 = certificate(RSA, hashes.SHA256()).replace(b"\xa0\x03\x02\x01\x02", b
 @pytest.mark.parametrize("octets", [b"", b"no certificate", VERSION_6])
 def test_what_is_no_certificate_is_an_error(octets: bytes) -> None:
     """And not a wrong binding, which is worse than none."""
-    with pytest.raises(AuthenticationError, match="No channel binding can be made"):
+    with pytest.raises(AuthenticationError, match="channel binding cannot be computed"):
         bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=octets))
 
 

@@ -11,7 +11,7 @@ from airflow_provider_smtpcm.smtp.auth.principals import list_service_names
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
 def test_an_address_is_nobodys_name(address: str) -> None:
-    """A ticket is made out to a name."""
+    """A ticket is issued for a name."""
     with pytest.raises(AuthenticationError, match="needs the server's name") as caught:
         list_service_names(SmtpConnectionManager(host=address))
     assert "'SPN'" in caught.value.remedy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.auth.remedies import authentication_remedy
+from airflow_provider_smtpcm.smtp.auth.remedies import get_authentication_remedy
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 
 NTLM = Authentication(mechanism="NTLM", protocol="NTLM", identity="")
@@ -17,7 +17,7 @@ BOUND_KERBEROS = Authentication(mechanism="NTLM", protocol="Kerberos", identity=
 def test_a_refused_sign_in_says_in_three_sentences_what_helps_first(authentication: Authentication) -> None:
     """The rest is in the documents."""
     reply = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
-    remedy = authentication_remedy(reply, authentication, longest_line=500)
+    remedy = get_authentication_remedy(reply, authentication, longest_line=500)
     assert remedy.endswith(".")
     assert remedy.count(". ") <= 2
     assert ("'Channel binding'" in remedy) is authentication.has_channel_binding
