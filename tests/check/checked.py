@@ -52,7 +52,7 @@ def make_check(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixt
         report = check(manager, subject="mail", on_step=printer.print_step, every_binding=every_binding)
         printer.print_verdict(report)
         printed = capsys.readouterr()
-        machine = json.dumps(report.as_json(), ensure_ascii=False)
+        machine = json.dumps(report.to_dict(), ensure_ascii=False)
         for shown in (printed.out, printed.err, machine, repr(report), caplog.text):
             assert_nothing_secret(shown, manager.password)
         return Checked(report, printed.out)

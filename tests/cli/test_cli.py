@@ -83,11 +83,11 @@ def running(*arguments: str, **environment: str) -> Iterator[Running]:
     [
         ([], "required: command"),
         (["rely"], "invalid choice: 'rely'"),
-        (["relay", "--port", "70000"], "that is not a port"),
-        (["relay", "--port", "smtp"], "that is not a port"),
+        (["relay", "--port", "70000"], "not a port"),
+        (["relay", "--port", "smtp"], "not a port"),
         (["relay", "--ssl-mode", "tls"], "choose one of starttls, none, implicit"),
         (["check", "smtpcm_default", "--password", "hush"], "2 unknown arguments"),
-        (["relay", "--password-env", "PASSWORD"], "Name the user with --user"),
+        (["relay", "--password-env", "PASSWORD"], "Give one with --user"),
         (["relay", "--user", "alice", "--password-env", "my secret!"], "not the password itself"),
     ],
 )
