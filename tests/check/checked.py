@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.check.report import CheckPrinter, Report
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
 
-#: A token on the wire is base64, and long; NTLM's begins like this in any encoding of it.
+#: A token is sent as long base64; NTLM's begins like this in any encoding.
 TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}|TlRMTVNTUA|NTLMSSP")
 
 

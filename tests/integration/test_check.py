@@ -144,10 +144,10 @@ def test_a_ticket_is_told_with_its_owner_its_source_and_its_end(
     owner = kerberos.client_principal if source == "keytab" else f"alice@{kerberos.realm}"
     assert (str(found.report.verdict), found.report.exit_status) == ("ok", 0), found.page
     whose, until = found.details["Kerberos ticket"].split("\n")
-    assert whose.startswith(f"{owner} for smtp/localhost, by the {source}")
+    assert whose.startswith(f"{owner} for smtp/localhost, from the {source}")
     assert until.startswith(f"service ticket smtp/localhost@{kerberos.realm}, until ")
     assert until.endswith(" UTC (9 hours left)")
-    assert found.details["chosen mechanism"] == f"GSSAPI (Kerberos) as {owner}: Kerberos comes first"
+    assert found.details["chosen mechanism"] == f"GSSAPI (Kerberos) as {owner}: Kerberos is preferred"
     assert found.details["identity"] == owner
 
 

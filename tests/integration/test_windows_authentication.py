@@ -434,7 +434,7 @@ def test_the_log_says_what_was_offered_what_was_taken_and_why(
         pass
     said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
     assert any("offers before TLS: " in line and "STARTTLS" in line for line in said)
-    taken = "offers GSSAPI GSS-SPNEGO now; signing in by GSSAPI (Kerberos) as alice@CORP.EXAMPLE (Kerberos comes first)"
+    taken = "offers GSSAPI GSS-SPNEGO; signing in by GSSAPI (Kerberos) as alice@CORP.EXAMPLE (Kerberos is preferred)"
     assert any(taken in line for line in said)
 
 

@@ -338,13 +338,13 @@ class TimedCalls:
                 raise self._timeout_error(start - earlier_start)
         outcome: list[Any] = []
 
-        def run() -> None:
+        def call() -> None:
             try:
                 outcome.append((function(), None))
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 outcome.append((None, error))
 
-        thread = threading.Thread(target=run, daemon=True, name="smtpcm-kerberos")
+        thread = threading.Thread(target=call, daemon=True, name="smtpcm-kerberos")
         thread.start()
         thread.join(timeout)
         if not outcome:

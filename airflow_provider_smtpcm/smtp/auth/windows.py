@@ -93,9 +93,7 @@ class WindowsAuthenticator:
     def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         # Every session ahead may take its whole deadline; waiting for all of them would exceed this session's.
         if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
-            raise transport.deadline_error(
-                "did not end the sign-in of another session, whose outcome this one waited for,"
-            )
+            raise transport.deadline_error("did not finish the sign-in of another session, for which this one waited,")
         try:
             if self._refusal is not None:
                 raise copy.copy(self._refusal)  # without the frames of another thread
@@ -125,7 +123,7 @@ class WindowsAuthenticator:
         trace.tell(Step.CHOICE, f"{authentication}: {authentication.reason}")
         # The reason may be a sentence; its period does not belong in parentheses.
         reason = authentication.reason.removesuffix(".")
-        log.info("%s offers %s now; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
+        log.info("%s offers %s; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
         try:
             authenticate(transport, mechanism, authentication, trace=trace)
         except AuthenticationError as error:
@@ -153,7 +151,7 @@ class WindowsAuthenticator:
             if kerberos_problem is None:
                 try:
                     timeout = transport.seconds_left(KDC_TIMEOUT if self._has_ntlm_identity() else transport.timeout)
-                    prepared = self._prepare_kerberos(offered, bindings, timeout, "Kerberos comes first", trace)
+                    prepared = self._prepare_kerberos(offered, bindings, timeout, "Kerberos is preferred", trace)
                 except AccountRefusedError:
                     raise
                 except AuthenticationError as error:
@@ -218,7 +216,7 @@ class WindowsAuthenticator:
             has_channel_binding=bindings is not None,
         )
         source = kerberos.credential_source.removeprefix("the ")
-        trace.tell(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, by the {source}")
+        trace.tell(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, from the {source}")
         trace.has_ticket(kerberos)
         return authentication, _KERBEROS_MECHANISMS[name](context, token)
 

@@ -14,8 +14,8 @@ BOUND_KERBEROS = Authentication(mechanism="NTLM", protocol="Kerberos", identity=
 
 
 @pytest.mark.parametrize("authentication", [NTLM, BOUND_NTLM, BOUND_KERBEROS])
-def test_a_refused_sign_in_says_in_three_sentences_what_helps_first(authentication: Authentication) -> None:
-    """The rest is in the documents."""
+def test_the_remedy_for_a_refused_sign_in_has_three_sentences_at_most(authentication: Authentication) -> None:
+    """The documents list the other causes."""
     reply = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
     remedy = get_authentication_remedy(reply, authentication, longest_line=500)
     assert remedy.endswith(".")
