@@ -67,8 +67,8 @@ def report_unusable(
     recorder.fail(error)
     remedy = error.remedy
     if isinstance(error, ConnectionSettingsError):
-        faults = "Fix this" if len(error.faults) == 1 else "Fix each of these"
-        remedy = f"{faults} {where}, and run the check again."
+        instruction = "Fix this" if len(error.faults) == 1 else "Fix each of these"
+        remedy = f"{instruction} {where}, and run the check again."
     return Report(
         subject=subject,
         steps=tuple(recorder.steps),
@@ -155,7 +155,7 @@ class _Check:
                 "anonymous connection until Authentication is 'Windows Authentication' (auth_mode).",
             )
         limit = session.size_limit
-        recorder.tell(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server gives none")
+        recorder.tell(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server announces none")
         recorder.begin(CheckStep.NOOP)
         recorder.tell(CheckStep.NOOP, str(session.noop()))
         recorder.end()
@@ -247,9 +247,8 @@ class _Check:
                     pass
             except MailError as error:
                 yield binding, error
-                is_undefined = (
-                    isinstance(error, AuthenticationError) and error.reply is None
-                )  # for this TLS or certificate
+                # An error without a reply: the binding is not defined for this TLS version or certificate.
+                is_undefined = isinstance(error, AuthenticationError) and error.reply is None
                 if _is_account_locked(error) or not (_is_535(error) or is_undefined):
                     return
             else:

@@ -307,7 +307,7 @@ def build_conn_fields() -> dict[str, dict[str, object]]:
 
 
 def build_ui_field_behaviour() -> dict[str, object]:
-    """Return `ui-field-behaviour`: the labels of Airflow's own fields. `schema` is not used and hidden."""
+    """Return `ui-field-behaviour`: the labels of Airflow's own fields. `schema` is not used, so it is hidden."""
     return {
         "hidden-fields": ["schema"],
         "relabeling": {setting.name: setting.label for setting in STANDARD_FIELDS},

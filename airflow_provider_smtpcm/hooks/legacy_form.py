@@ -1,6 +1,6 @@
 """The connection form of Airflow 3.1, generated from the table of settings; later versions read the provider info.
 
-wtforms is imported only when the form is built: Airflow 3.1 then provides a stand-in for it, and otherwise it may not
+wtforms is imported only when the form is built: Airflow 3.1 then provides a stand-in for it, and otherwise it need not
 be installed.
 """
 
