@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_smtpcm`: the command line where `airflow` itself is not installed."""
+"""`python -m airflow_provider_smtpcm`: the command line where `airflow smtpcm` is not available."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The errors of this package: what failed, what the server replied, and what to do. No network, no Airflow.
 
-The first distinction is where the cause lies: in the connection's settings, in the mail, on the way to the server, or
-in the server's reply. A message states what was tried and what the other side answered; the remedy is its last
-sentence.
+The classes tell apart where the cause is: the connection's settings, the mail, the network, or the server's reply. A
+message states what was tried and what the other side answered; the remedy is its last sentence.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Characters of a reply's text in a message; a server may send 64 KiB.
-_MAX_SHOWN = 500
+# Characters of a reply's text that a message shows; a server may send 64 KiB.
+_MAX_TEXT_LENGTH = 500
 
 
 class Phase(StrEnum):
-    """How far a mail had got when something failed. After `FINAL_DOT` nothing is sent again blindly."""
+    """The stage at which sending failed. After the final dot the server may have the mail: it is not resent blindly."""
 
     SETTINGS = "settings"
     MESSAGE = "message"
@@ -55,10 +54,10 @@ class Reply:
         return self.code // 100 == 4
 
     def __str__(self) -> str:
-        # On one line, so that no server can add lines of its own to a log.
+        # On one line, so that a server cannot forge log lines.
         text = " / ".join(line for line in self.text.split("\n") if line)
-        if len(text) > _MAX_SHOWN:
-            text = f"{text[:_MAX_SHOWN]}…"
+        if len(text) > _MAX_TEXT_LENGTH:
+            text = f"{text[:_MAX_TEXT_LENGTH]}…"
         return " ".join(part for part in (str(self.code), self.enhanced, text) if part)
 
 
@@ -68,9 +67,9 @@ class MailError(Exception):
     Args:
         message: what was tried and what the other side answered.
         remedy: what the reader can do about it; the last sentence of `str(error)`.
-        phase: how far the mail had got; by default the usual phase of the class.
+        phase: the stage that failed; by default the usual phase of the class.
         reply: the server's reply, if the error is due to one.
-        retryable: whether the same attempt may succeed later without any change.
+        retryable: whether the same attempt may succeed later, unchanged; by default as usual for the class.
     """
 
     default_phase: Phase | None = None
@@ -194,9 +193,9 @@ class PackageError(MailError):
 def clear_frames(error: BaseException, handled: BaseException | None) -> None:
     """Clear the local variables of all frames that an error has left, and those of the errors that led to it.
 
-    Error trackers record the variables of every frame in a traceback, generators included; those of a sign-in are the
-    password, its hash, and tokens from which it can be guessed offline. For the same reason a cause is kept only if it
-    is an `OSError` or a `MailError`: errors of other libraries hold the text or token that they could not process.
+    Error trackers record the variables of every frame in a traceback, generators included. During a sign-in these hold
+    the password, its hash, and tokens from which it can be guessed offline. For the same reason a cause is kept only if
+    it is an `OSError` or a `MailError`: errors of other libraries hold the text or token that they could not process.
 
     Args:
         error: the error that has left the frames.

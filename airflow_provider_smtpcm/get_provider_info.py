@@ -1,9 +1,9 @@
-"""The provider info of this package. Every Airflow process loads this module: it imports nothing."""
+"""The provider info of this package. Every Airflow process loads this module, so it imports nothing at the top."""
 
 
 def get_provider_info() -> dict[str, object]:
     """Return a new dict each time, since Airflow adds to it. `package-name` is the distribution's canonical name."""
-    from airflow_provider_smtpcm.connection_manager.fields import conn_fields, ui_field_behaviour
+    from airflow_provider_smtpcm.connection_manager.fields import build_conn_fields, build_ui_field_behaviour
 
     integration = "SMTP Connection Manager"
     return {
@@ -42,8 +42,8 @@ def get_provider_info() -> dict[str, object]:
                 "connection-type": "smtpcm",
                 "hook-class-name": "airflow_provider_smtpcm.hooks.smtpcm.SmtpConnectionManagerHook",
                 "hook-name": integration,
-                "conn-fields": conn_fields(),
-                "ui-field-behaviour": ui_field_behaviour(),
+                "conn-fields": build_conn_fields(),
+                "ui-field-behaviour": build_ui_field_behaviour(),
             }
         ],
     }

@@ -1,1 +1,1 @@
-"""The command `check`: goes through every step before the first mail, reports each, and sends no mail."""
+"""The command `check`: tests a connection step by step, up to NOOP, and reports each step. It sends no mail."""

@@ -1,4 +1,4 @@
-"""Describes a server's certificates for display. Whether to trust them is decided by the TLS library alone."""
+"""Describes a server's certificates, and their faults, for the report. Only the TLS library decides on trust."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-# A certificate that ends within this many days is a warning.
+# A certificate that expires within fewer days is a warning.
 _MIN_DAYS_LEFT = 14
-# The certificate of a server farm may have hundreds.
+# A shared certificate may have hundreds of names.
 _MAX_SHOWN_NAMES = 8
 
 
 def describe_chain(chain: list[bytes], *, host: str | None, authority_known: bool) -> tuple[list[str], list[str]]:
-    """Return lines about each certificate, and what is wrong with them.
+    """Return lines that describe each certificate, and a sentence for each fault.
 
     Args:
-        chain: in DER, the server's own first.
-        host: the name that the first must be valid for; None if the TLS library has verified it.
+        chain: the certificates in DER, the server's own first.
+        host: the name for which the first must be valid; None if the TLS library has verified it.
         authority_known: whether the chain ends in an authority that this worker trusts.
     """
-    lines: list[str] = []
-    certificates: list[Certificate] = []
     from cryptography import x509
 
+    lines: list[str] = []
+    certificates: list[Certificate] = []
     for number, der in enumerate(chain, start=1):
         try:
             certificate = x509.load_der_x509_certificate(der)
-            lines += _describe(certificate, number)
+            lines += _describe_certificate(certificate, number)
         except (ValueError, x509.InvalidVersion):
             lines.append(f"{number}. ({len(der)} octets that cannot be read as a certificate)")
         else:
             certificates.append(certificate)
     if not certificates:
-        return lines, ["The server showed no certificate that can be read."]
+        return lines, ["The server sent no readable certificate."]
     problems = _find_validity_problems(certificates)
-    if host is not None and not any(_matches(host, name) for name in _names(certificates[0])):
-        problems.append(f"It is not issued for {host}.")
+    if host is not None and not any(_matches(host, name) for name in _get_names(certificates[0])):
+        problems.append(f"Certificate 1 is not issued for {host}.")
     if not authority_known:
         problems.append(_describe_unknown_authority(certificates))
     return lines, problems
 
 
-def _describe(certificate: Certificate, number: int) -> list[str]:
-    names = _names(certificate) if number == 1 else []
+def _describe_certificate(certificate: Certificate, number: int) -> list[str]:
+    names = _get_names(certificate) if number == 1 else []
     more = f" and {len(names) - _MAX_SHOWN_NAMES} more" if len(names) > _MAX_SHOWN_NAMES else ""
     shown_names = f"; names: {', '.join(names[:_MAX_SHOWN_NAMES])}{more}" if names else ""
     issuer = "itself" if certificate.issuer == certificate.subject else certificate.issuer.rfc4514_string()
@@ -57,7 +57,7 @@ def _describe(certificate: Certificate, number: int) -> list[str]:
     ]
 
 
-def _names(certificate: Certificate) -> list[str]:
+def _get_names(certificate: Certificate) -> list[str]:
     from cryptography import x509
 
     try:
@@ -73,14 +73,14 @@ def _names(certificate: Certificate) -> list[str]:
 def _find_validity_problems(chain: list[Certificate]) -> list[str]:
     problems: list[str] = []
     for number, certificate in enumerate(chain, start=1):
-        left = certificate.not_valid_after_utc.timestamp() - time.time()
+        seconds_left = certificate.not_valid_after_utc.timestamp() - time.time()
         if certificate.not_valid_before_utc.timestamp() > time.time():
             start = format_time(certificate.not_valid_before_utc.timestamp())
             problems.append(f"Certificate {number} is not valid before {start}; check this worker's clock too.")
-        elif left < 0:
-            problems.append(f"Certificate {number} has expired: {format_time_left(left)}.")
-        elif left < _MIN_DAYS_LEFT * 86400:
-            problems.append(f"Certificate {number} expires soon: {format_time_left(left)}.")
+        elif seconds_left < 0:
+            problems.append(f"Certificate {number} has expired: {format_time_left(seconds_left)}.")
+        elif seconds_left < _MIN_DAYS_LEFT * 86400:
+            problems.append(f"Certificate {number} expires soon: {format_time_left(seconds_left)}.")
     return problems
 
 
@@ -88,12 +88,12 @@ def _describe_unknown_authority(chain: list[Certificate]) -> str:
     last = chain[-1]
     if last.issuer != last.subject:
         return (
-            f"The last certificate that the server sends was issued by {last.issuer.rfc4514_string()}: that authority "
-            "must be among those that this worker trusts, or be given as 'CA certificate'."
+            f"The last certificate that the server sends was issued by {last.issuer.rfc4514_string()}, which this "
+            "worker does not trust: give that authority as 'CA certificate'."
         )
     if len(chain) == 1:
-        return "It is self-signed."
-    return "The chain ends in a private authority, which must be given as 'CA certificate' for this worker to trust it."
+        return "The certificate is self-signed."
+    return "The chain ends in a private authority, which this worker does not trust: give it as 'CA certificate'."
 
 
 def _matches(host: str, name: str) -> bool:
@@ -114,9 +114,9 @@ def format_time(seconds: float) -> str:
 
 def format_time_left(seconds: float) -> str:
     """Format a duration in seconds, such as `41 days left`; a negative one such as `3 hours ago`."""
-    size = abs(seconds)
+    duration = abs(seconds)
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if size >= 2 * length or unit == "minute":
-            count = int(size // length)
+        if duration >= 2 * length or unit == "minute":
+            count = int(duration // length)
             break
     return f"{count} {unit}{'' if count == 1 else 's'} {'left' if seconds >= 0 else 'ago'}"

@@ -1,4 +1,4 @@
-"""Checks a connection: opens a session as a task would, reports each step, and ends with NOOP. It never sends mail."""
+"""Checks a connection: opens a session as a task would, and reports each step up to NOOP. It sends no mail."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import tls_context
 from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
 
-#: For the whole check, whatever the connection's own timeouts are.
+#: Time limit of the whole check in seconds, whatever the connection's timeouts are.
 CHECK_SECONDS = 30.0
 _WINDOWS_MECHANISMS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
-# OpenSSL's X509_V_ERR_... for a chain that does not end in a trusted authority.
+# OpenSSL's codes (X509_V_ERR_...) for a chain that does not end in a trusted authority.
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 
 
 def check(
     manager: SmtpConnectionManager, *, subject: str, on_step: StepCallback, every_binding: bool = False
 ) -> Report:
-    """Go from the settings to NOOP, and stop at the first step that fails.
+    """Check a connection, from its settings to NOOP, and stop at the first step that fails.
 
     Args:
         manager: the connection.
         subject: its name in the report.
-        on_step: receives each step as soon as it is over.
-        every_binding: whether to sign in with each channel binding, unless the first sign-in fails for another reason
-            than 535.
+        on_step: called with each step when it ends.
+        every_binding: whether to sign in with each channel binding; the others are not tried if the first sign-in fails
+            with anything but 535.
     """
     return _Check(manager, subject, on_step, every_binding=every_binding).run()
 
@@ -61,13 +61,14 @@ def report_unusable(
         error: the reason.
         subject: the connection's name in the report.
         recorder: receives the failed step.
-        where: where the user can fix the connection.
+        where: the place in which to fix the connection, for the remedy.
     """
     recorder.begin(CheckStep.SETTINGS)
     recorder.fail(error)
     remedy = error.remedy
     if isinstance(error, ConnectionSettingsError):
-        remedy = f"Fix each of these {where}, and run the check again."
+        instruction = "Fix this" if len(error.faults) == 1 else "Fix each of these"
+        remedy = f"{instruction} {where}, and run the check again."
     return Report(
         subject=subject,
         steps=tuple(recorder.steps),
@@ -105,10 +106,10 @@ class _Check:
                 self._report_distrusted_chain(error.__context__.verify_code)
         if self._every_binding:
             remedy = self._try_bindings(failure, context)
-        elif failure is not None and self._may_be_the_binding(failure):
+        elif failure is not None and self._is_binding_suspect(failure):
             remedy += (
-                " To learn which binding the server takes, run the check with --bindings: its two more sign-ins count "
-                "towards a lockout if the password is wrong."
+                " To find out which binding the server accepts, run the check with --bindings; if the password is "
+                "wrong, its two additional sign-ins count towards a lockout."
             )
         if failure is not None and time.monotonic() >= self._give_up_at:
             remedy += f" (The check takes {CHECK_SECONDS:g} seconds at most, whatever 'Timeout' says.)"
@@ -125,7 +126,7 @@ class _Check:
         )
 
     def _check_settings(self) -> ssl.SSLContext | None:
-        """Report the settings, without the network, and return the TLS context."""
+        """Report the settings, and return the TLS context. No network."""
         recorder, manager = self._recorder, self._manager
         recorder.tell(CheckStep.SETTINGS, _describe_settings(manager))
         if self._every_binding and manager.password:
@@ -134,11 +135,11 @@ class _Check:
                 "--bindings signs in up to three times: a wrong password counts three times towards a lockout.",
             )
         context = None if manager.ssl_mode is SslMode.NONE else tls_context(manager)
-        recorder.begin(CheckStep.WEAK)
+        recorder.begin(CheckStep.WEAK_SETTINGS)
         for warning in manager.warnings:
-            recorder.warn(CheckStep.WEAK, warning)
+            recorder.warn(CheckStep.WEAK_SETTINGS, warning)
         if not manager.warnings:
-            recorder.tell(CheckStep.WEAK, "none")
+            recorder.tell(CheckStep.WEAK_SETTINGS, "none")
         return context
 
     def _check_session(self, session: Session) -> None:
@@ -154,13 +155,13 @@ class _Check:
                 "anonymous connection until Authentication is 'Windows Authentication' (auth_mode).",
             )
         limit = session.size_limit
-        recorder.tell(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server names none")
+        recorder.tell(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server announces none")
         recorder.begin(CheckStep.NOOP)
         recorder.tell(CheckStep.NOOP, str(session.noop()))
         recorder.end()
 
     def _report_distrusted_chain(self, verify_code: int) -> None:
-        """Connect a second time for the certificates alone, without an account, so that no sign-in can happen."""
+        """Connect again only to see the certificates, without an account, so that no sign-in can happen."""
         manager = self._manager
         unverified = SmtpConnectionManager(
             host=manager.host,
@@ -175,31 +176,31 @@ class _Check:
         with contextlib.suppress(MailError), Session(unverified, give_up_at=self._give_up_at, trace=collector):
             pass
         if collector.certificates:
-            self._recorder.warn(CheckStep.CERTIFICATE, "seen on a second connection, which did not sign in:")
+            self._recorder.warn(CheckStep.CERTIFICATE, "seen on a second connection, without a sign-in:")
             authority_known = verify_code not in _UNKNOWN_AUTHORITY
             self._recorder.report_certificates(
                 collector.certificates, host=manager.host, authority_known=authority_known
             )
             self._recorder.end()
 
-    # --- Channel bindings.
+    # --- Other channel bindings.
 
-    def _may_be_the_binding(self, error: MailError) -> bool:
+    def _is_binding_suspect(self, error: MailError) -> bool:
         manager = self._manager
         return _is_535(error) and manager.auth_mode is AuthMode.WINDOWS and manager.ssl_mode is not SslMode.NONE
 
     def _try_bindings(self, failure: MailError | None, context: ssl.SSLContext | None) -> str:
-        """Sign in with the channel bindings that the connection does not name.
+        """Sign in with every channel binding but the connection's own, and report which ones the server accepts.
 
         Args:
-            failure: why the sign-in with the connection's own failed; None if it did not.
+            failure: the failure with the connection's own binding; None if it was accepted.
             context: the TLS context.
 
         Returns:
             The remedy for the failure, if there was one.
         """
         recorder = self._recorder
-        obstacle = self._obstacle_to_bindings(failure)
+        obstacle = self._find_obstacle_to_bindings(failure)
         if obstacle is not None:
             recorder.skip(CheckStep.BINDINGS, obstacle)
             return failure.remedy if failure else ""
@@ -215,18 +216,18 @@ class _Check:
         accepted = [binding for binding, error in results.items() if error is None]
         if accepted:
             best = next(binding for binding in _STRONGEST_FIRST if binding in accepted)
-            recorder.warn(CheckStep.BINDINGS, f"What passes: {', '.join(accepted)}.")
-            remedy = f"Set 'Channel binding' to '{best}': with it this server accepts the account."
+            recorder.warn(CheckStep.BINDINGS, f"Accepted: {', '.join(accepted)}.")
+            remedy = f"Set 'Channel binding' to '{best}': this server accepts the account with it."
         else:
-            recorder.warn(CheckStep.BINDINGS, "None of them passes, so the binding is unlikely to be the cause.")
-            remedy = _NONE_PASSES
+            recorder.warn(CheckStep.BINDINGS, "No binding was accepted, so the binding is unlikely to be the cause.")
+            remedy = _NO_BINDING_ACCEPTED_REMEDY
         recorder.end()
         return remedy
 
-    def _obstacle_to_bindings(self, failure: MailError | None) -> str | None:
-        """Return why no further sign-in is made; None if one is."""
+    def _find_obstacle_to_bindings(self, failure: MailError | None) -> str | None:
+        """Return why no other binding can be tried; None if it can."""
         if self._manager.auth_mode is not AuthMode.WINDOWS:
-            return "an anonymous connection binds nothing"
+            return "an anonymous connection has no sign-in to bind"
         if self._manager.ssl_mode is SslMode.NONE:
             return "without TLS there is nothing to bind to"
         if failure is not None and not _is_535(failure):
@@ -236,7 +237,7 @@ class _Check:
         return None
 
     def _try_other_bindings(self, context: ssl.SSLContext | None) -> Iterator[tuple[ChannelBinding, MailError | None]]:
-        """Yield each other binding, and the error of its sign-in or None; stop where a further one could do harm."""
+        """Yield each other binding, with the error of its sign-in or None; stop if another sign-in could do harm."""
         for binding in ChannelBinding:
             if binding is self._manager.channel_binding:
                 continue
@@ -246,6 +247,7 @@ class _Check:
                     pass
             except MailError as error:
                 yield binding, error
+                # An error without a reply: the binding is not defined for this TLS version or certificate.
                 is_undefined = isinstance(error, AuthenticationError) and error.reply is None
                 if _is_account_locked(error) or not (_is_535(error) or is_undefined):
                     return
@@ -254,7 +256,7 @@ class _Check:
 
 
 _STRONGEST_FIRST = (ChannelBinding.TLS_SERVER_END_POINT, ChannelBinding.TLS_UNIQUE, ChannelBinding.NONE)
-_NONE_PASSES = (
+_NO_BINDING_ACCEPTED_REMEDY = (
     r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither locked nor "
     "barred from this server; its log has the reason. Do not repeat this with a password that may be wrong."
 )
@@ -265,7 +267,7 @@ def _describe_binding_result(binding: ChannelBinding, error: MailError | None) -
         return "accepted"
     if binding is ChannelBinding.TLS_UNIQUE and error.message.endswith("TLSv1.3."):
         return "not tried, as expected: it is defined up to TLS 1.2, and this connection has TLSv1.3."
-    return f"no: {error.message}"
+    return f"not accepted: {error.message}"
 
 
 def _is_535(error: MailError) -> bool:
@@ -278,7 +280,7 @@ def _is_account_locked(error: MailError) -> bool:
 
 
 class _CertificateCollector(Trace):
-    """Keeps the server's certificates."""
+    """Collects the server's certificates."""
 
     def __init__(self) -> None:
         self.certificates: list[bytes] = []
@@ -290,7 +292,7 @@ class _CertificateCollector(Trace):
 def _list_steps(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
     """Return the steps of this connection, in order."""
     tls: list[Step | CheckStep] = [Step.TLS, CheckStep.CERTIFICATE]
-    steps: list[Step | CheckStep] = [CheckStep.SETTINGS, CheckStep.WEAK, Step.NAME, Step.TCP]
+    steps: list[Step | CheckStep] = [CheckStep.SETTINGS, CheckStep.WEAK_SETTINGS, Step.NAME, Step.TCP]
     steps += tls if manager.ssl_mode is SslMode.IMPLICIT else []
     steps += [Step.GREETING, Step.HELLO]
     steps += [*tls, Step.HELLO_AFTER_TLS] if manager.ssl_mode is SslMode.STARTTLS else []
@@ -301,15 +303,15 @@ def _list_steps(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
 
 # --- The settings of the connection.
 
-# Shown even at their default: without them the other steps are hard to follow.
+# Shown even with their default value: the other steps depend on them.
 _ALWAYS_SHOWN = ("host", "port", "auth_mode", "ssl_mode")
 _ALWAYS_SHOWN_FOR_WINDOWS = ("login", "windows_protocol", "channel_binding")
-_SECRET = ("password",)
-_PATHS = ("ca_certificate", "keytab", "ccache")
+_SECRET_FIELDS = ("password",)
+_PATH_FIELDS = ("ca_certificate", "keytab", "ccache")
 
 
 def _describe_settings(manager: SmtpConnectionManager) -> str:
-    """Return the settings by the names of their fields, without secrets and without most defaults."""
+    """Return the settings as `name=value`, without secrets and most defaults."""
     is_windows = manager.auth_mode is AuthMode.WINDOWS
     shown: list[str] = []
     for field in (*STANDARD_FIELDS, *FIELDS):
@@ -324,13 +326,13 @@ def _describe_settings(manager: SmtpConnectionManager) -> str:
 
 
 def _format_setting(name: str, value: object) -> str:
-    if name in _SECRET:
+    if name in _SECRET_FIELDS:
         return "(set)"
     if value is None:
         return "(empty: the worker's own identity)" if name == "login" else "(empty)"
     if name == "ca_certificate" and str(value).startswith("-----BEGIN"):
         return "(PEM text)"
-    if name in _PATHS:
+    if name in _PATH_FIELDS:
         return describe_path(str(value))
     if isinstance(value, bool):
         return str(value).lower()

@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.check.report import CheckPrinter, StepRecorder, Ste
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, Phase
 
-# As a shell reports SIGINT and SIGPIPE.
+# The exit statuses of a shell for SIGINT and SIGPIPE: 128 plus the signal.
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -25,11 +25,11 @@ def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_
     """Check a connection and print the report.
 
     Args:
-        conn_id: an Airflow connection; None to use one of the next two.
-        from_stdin: read the connection from standard input, as a URI or as Airflow's JSON.
+        conn_id: the id of an Airflow connection; None to use `from_stdin` or `uri_env`.
+        from_stdin: whether to read the connection from standard input, as a URI or as Airflow's JSON.
         uri_env: the environment variable that holds the connection.
-        as_json: print one JSON object instead of text.
-        every_binding: sign in with each channel binding.
+        as_json: whether to print one JSON object instead of text.
+        every_binding: whether to sign in with each channel binding.
 
     Returns:
         The exit status. 0: the connection works, with or without warnings. 1: a step failed. 3: the connection does
@@ -38,14 +38,14 @@ def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_
     printer = CheckPrinter()
     subject, where = f"the Airflow connection '{conn_id}'", "where the connection is defined (Admin, Connections)"
     if conn_id is None and from_stdin:
-        subject, where = "the connection on standard input", "in what is on standard input"
+        subject, where = "the connection on standard input", "in the text on standard input"
     elif conn_id is None:
         subject, where = f"the connection in ${uri_env}", f"in the environment variable {uri_env}"
     on_step = _ignore_step if as_json else printer.print_step
     try:
         if not as_json:
             printer.print_title(subject)
-        # The report has the same content in the same order, and the JSON must not be mixed with a log.
+        # The report has what the log would have, and log lines on standard output would break the JSON.
         with _logging_disabled():
             try:
                 manager = _find_connection_manager(conn_id, from_stdin=from_stdin, uri_env=uri_env)
@@ -55,7 +55,7 @@ def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_
             else:
                 report = check(manager, subject=subject, on_step=on_step, every_binding=every_binding)
         if as_json:
-            print(json.dumps(report.as_json(), indent=2))  # noqa: T201
+            print(json.dumps(report.to_dict(), indent=2))  # noqa: T201
         else:
             printer.print_verdict(report)
     except KeyboardInterrupt:
@@ -68,7 +68,7 @@ def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_
 
 
 def _ignore_step(_: StepReport) -> None:
-    """Print nothing: the JSON comes at the end."""
+    """Print nothing, since the JSON is printed at the end."""
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _logging_disabled() -> Iterator[None]:
 
 
 class NoConnectionError(MailError):
-    """Airflow has no connection of that id."""
+    """Airflow has no connection with that id."""
 
     default_phase = Phase.SETTINGS
 
@@ -110,21 +110,21 @@ def _read_standard_input() -> str:
     except EOFError:
         return ""
     except UnicodeDecodeError:
-        fault = f"Standard input is not text in {sys.stdin.encoding}; percent-encode what is not ASCII."
+        fault = f"Standard input is not text in {sys.stdin.encoding}; percent-encode non-ASCII characters."
         raise ConnectionSettingsError([fault]) from None
 
 
 def find_connection(conn_id: str) -> object:
-    """Return an Airflow connection, as a task would find it, or else from Airflow's database.
+    """Return an Airflow connection, found as a task would find it, or else in Airflow's database.
 
-    Outside of a task the SDK asks the environment and the secrets backends, but never the database; Airflow's own
-    `connections test` reads it in the same way as here.
+    Outside a task, the SDK searches the environment and the secrets backends, but not the database; so Airflow's own
+    `connections test` reads the database in the same way as this function.
 
     Raises:
-        NoConnectionError: there is none of that id.
+        NoConnectionError: there is no connection with that id.
         ConnectionSettingsError: Airflow cannot read it.
     """
-    # Airflow takes seconds to load, which `--help` need not wait for.
+    # Airflow takes seconds to load, and `--help` does not need it.
     from airflow.sdk import BaseHook
 
     try:
@@ -137,7 +137,7 @@ def find_connection(conn_id: str) -> object:
     except AirflowNotFoundException:
         pass
     if f"AIRFLOW_CONN_{conn_id.upper()}" in os.environ:  # Airflow ignores a variable that it cannot read
-        raise _unreadable(f"The environment variable AIRFLOW_CONN_{conn_id.upper()}")
+        raise _unreadable_error(f"The environment variable AIRFLOW_CONN_{conn_id.upper()}")
     from airflow.models import Connection
 
     try:
@@ -147,17 +147,17 @@ def find_connection(conn_id: str) -> object:
             f"There is no connection '{conn_id}', neither in the environment (AIRFLOW_CONN_{conn_id.upper()}) nor in a "
             "secrets backend nor in Airflow's database, as this machine is configured to reach them.",
             remedy="Look for it with 'airflow connections list'; if it is there, this machine lacks the [core] "
-            "fernet_key that it was stored with. On a machine that may not ask the database, give the connection "
-            "itself, by --uri - or --uri-env NAME.",
+            "fernet_key that it was stored with. On a machine without access to the database, give the connection "
+            "itself, with --uri - or --uri-env NAME.",
         ) from None
 
 
 def parse_connection(text: str, source: str) -> object:
-    """Return the Airflow connection in a text.
+    """Parse an Airflow connection.
 
     Args:
         text: a URI or Airflow's JSON; it may hold a password, so no error repeats it.
-        source: where it was found, for an error.
+        source: the origin of the text, for an error.
 
     Raises:
         ConnectionSettingsError: Airflow cannot read it.
@@ -168,15 +168,15 @@ def parse_connection(text: str, source: str) -> object:
         if text.startswith("{"):
             return Connection.from_json(text)  # noqa: AIR311 - as above, and the SDK's differs between versions
         if "://" not in text:
-            raise _unreadable(source)
+            raise _unreadable_error(source)
         return Connection(uri=text)  # noqa: AIR311 - as above
     except ConnectionSettingsError:
         raise
     except Exception:  # noqa: BLE001 - Airflow's errors for this have no common base class, and repeat the text
-        raise _unreadable(source) from None
+        raise _unreadable_error(source) from None
 
 
-def _unreadable(source: str) -> ConnectionSettingsError:
+def _unreadable_error(source: str) -> ConnectionSettingsError:
     fault = (
         f"{source} holds neither a connection URI nor a connection's JSON that Airflow can read; write "
         "smtpcm://user:password@host:port/?auth_mode=windows with each part percent-encoded, or "

@@ -1,4 +1,4 @@
-"""The report of a check: recorded step by step while the session is opened, and printed as text."""
+"""The report of a check: recorded step by step while the session opens, printed as text or returned as JSON."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Status(StrEnum):
 
 
 class CheckStep(StrEnum):
-    """The steps of the check itself, before, between and after those of the conversation (`Step`)."""
+    """The steps of the check in addition to those of the handshake (`Step`)."""
 
     SETTINGS = "settings"
-    WEAK = "weak settings"
+    WEAK_SETTINGS = "weak settings"
     CERTIFICATE = "certificate"
     IDENTITY = "identity"
     SIZE_LIMIT = "size limit"
@@ -48,7 +48,7 @@ NOT_REACHED = "not reached"
 
 
 class ExitStatus:
-    """The exit statuses of the command. 2 is argparse's."""
+    """The exit statuses of the command; 2 is argparse's."""
 
     OK = 0
     FAILED = 1
@@ -60,10 +60,10 @@ class StepReport:
     """One step.
 
     Args:
-        name: a `Step` or a `CheckStep`.
+        name: the value of a `Step` or `CheckStep`.
         status: its result.
-        detail: lines about it, without secrets.
-        seconds: how long it took.
+        detail: what happened, in one or more lines; no secrets.
+        seconds: its duration.
     """
 
     name: str
@@ -71,7 +71,7 @@ class StepReport:
     detail: str
     seconds: float = 0.0
 
-    def as_json(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Return the step for `--json`."""
         return {
             "name": self.name,
@@ -86,10 +86,10 @@ class Report:
     """The whole check.
 
     Args:
-        subject: the connection, in words.
+        subject: the name of the connection, for people.
         steps: in order; steps that were not reached are at the end.
-        error: why it failed; None if it did not.
-        remedy: what to do about it.
+        error: the failure; None if there was none.
+        remedy: what to do about the failure.
         exit_status: one of `ExitStatus`.
     """
 
@@ -109,10 +109,10 @@ class Report:
 
     @property
     def failed_step(self) -> str | None:
-        """The name of the step that failed."""
+        """The name of the step that failed; None if there is none."""
         return next((step.name for step in self.steps if step.status is Status.FAILED), None)
 
-    def as_json(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Return the report for `--json`."""
         return {
             "connection": self.subject,
@@ -122,7 +122,7 @@ class Report:
             "error": remove_control_characters(self.error.message) if self.error else None,
             "remedy": self.remedy or None,
             "retryable": self.error.retryable if self.error else None,
-            "steps": [step.as_json() for step in self.steps],
+            "steps": [step.to_dict() for step in self.steps],
         }
 
 
@@ -137,10 +137,10 @@ StepCallback = Callable[[StepReport], None]
 
 
 class StepRecorder(Trace):
-    """Receives the steps of a conversation and reports each as soon as the next begins.
+    """Records the steps of a handshake and of the check, and reports each as soon as the next begins.
 
     Args:
-        on_step: receives each report.
+        on_step: called with each step.
     """
 
     def __init__(self, on_step: StepCallback) -> None:
@@ -152,7 +152,7 @@ class StepRecorder(Trace):
         self._start = time.monotonic()
 
     def begin(self, step: Step | CheckStep) -> None:
-        """Begin a step and end the one before. A step without any line is not reported."""
+        """End the current step and begin another. A step without lines is not reported."""
         if step != self._name:
             self.end()
             self._name = step
@@ -168,7 +168,7 @@ class StepRecorder(Trace):
         self._status = Status.WARNING
 
     def encrypted(self, line: EncryptedLine) -> None:
-        """Report the certificates, which were verified unless the connection forbids it."""
+        """Report the certificates, which are already verified unless *Verify certificate* is off."""
         self.end()
         self.report_certificates(line.certificates, host=None)
 
@@ -181,7 +181,7 @@ class StepRecorder(Trace):
             self.warn(CheckStep.CERTIFICATE, problem)
 
     def has_ticket(self, kerberos: KerberosClient) -> None:
-        """Add the end of the service ticket."""
+        """Report the service ticket and its end."""
         ticket = kerberos.service_ticket
         if ticket is not None:
             name, end = ticket
@@ -195,10 +195,10 @@ class StepRecorder(Trace):
         self._status = Status.FAILED
         self.end()
 
-    def skip(self, step: Step | CheckStep, why: str) -> None:
-        """Report a step that is not taken."""
+    def skip(self, step: Step | CheckStep, reason: str) -> None:
+        """Report a step as skipped."""
         self.end()
-        self._report(StepReport(name=str(step), status=Status.SKIPPED, detail=why))
+        self._report(StepReport(name=str(step), status=Status.SKIPPED, detail=reason))
 
     def end(self) -> None:
         """End the current step."""
@@ -221,19 +221,19 @@ _STATUS_TEXTS = {Status.OK: "ok", Status.WARNING: "WARNING", Status.FAILED: "FAI
 _STATUS_WIDTH = max(map(len, _STATUS_TEXTS.values()))
 _NAME_WIDTH = max(len(name) for name in (*Step, *CheckStep))
 _INDENT = _STATUS_WIDTH + 2 + _NAME_WIDTH + 2
-# Seconds from which on the duration of a step is printed.
+# Durations of at least this many seconds are printed.
 _SLOW = 1.0
 
 
 class CheckPrinter:
-    """Prints a check to standard output: a block for each step, then the verdict, and the remedy last."""
+    """Prints a check to standard output: each step, the verdict, and the remedy last."""
 
     def __init__(self) -> None:
         # Wide enough to keep a server's reply on one line, narrow enough to be read.
         self._width = max(70, min(shutil.get_terminal_size((110, 24)).columns, 120))
 
     def print_title(self, subject: str) -> None:
-        """Print what is checked."""
+        """Print the name of the connection."""
         self._print(f"Checking {subject} from {socket.gethostname()}. No mail is sent.")
         self._print("")
 
@@ -242,7 +242,7 @@ class CheckPrinter:
         if step.detail == NOT_REACHED:
             return
         duration = f"\n({step.seconds:.1f} seconds)" if step.seconds >= _SLOW else ""
-        lines = [piece for line in (step.detail + duration).split("\n") for piece in self._wrap(line)]
+        lines = [wrapped for line in (step.detail + duration).split("\n") for wrapped in self._wrap(line)]
         heading = f"{_STATUS_TEXTS[step.status]:<{_STATUS_WIDTH}}  {step.name:<{_NAME_WIDTH}}  "
         self._print((heading + lines[0]).rstrip())
         for line in lines[1:]:
@@ -263,9 +263,9 @@ class CheckPrinter:
                     self._print(line)
             case Status.WARNING:
                 names = [step.name for step in report.steps if step.status is Status.WARNING]
-                self._print(f"It works, with warnings: {', '.join(names)}.")
+                self._print(f"The connection works, with warnings: {', '.join(names)}.")
             case _:
-                self._print("All is well.")
+                self._print("The connection works.")
 
     def _wrap(self, line: str) -> list[str]:
         prefix = re.match(r"\s*(\d+\. |[CS]: |- )?", line)
@@ -279,6 +279,6 @@ class CheckPrinter:
 
     @staticmethod
     def _print(text: str) -> None:
-        """Print a line, with question marks for what the terminal cannot show."""
+        """Print a line, with question marks for characters that the terminal cannot show."""
         encoding = sys.stdout.encoding or "utf-8"
         print(text.encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201

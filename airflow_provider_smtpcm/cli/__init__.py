@@ -1,6 +1,6 @@
 """The command line: `python -m airflow_provider_smtpcm <command>`.
 
-Each command is an entry in `COMMANDS`, which Airflow's command line uses too (`cli.airflow`).
+`COMMANDS` lists the commands, which `cli.airflow` adds to Airflow's command line too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:  # argparse would repeat them, and one may be a password
         count = f"{len(unknown)} unknown argument{'' if len(unknown) == 1 else 's'}"
-        parser.error(f"{count}; --help lists the known ones")
+        parser.error(f"{count}; see --help")
     try:
         return int(arguments.run(arguments))
     except UsageError as error:

@@ -1,7 +1,6 @@
-"""The same commands in Airflow's command line, as `airflow smtpcm <command>`, from Airflow 3.2 on.
+"""The commands in Airflow's own command line, `airflow smtpcm <command>`, from Airflow 3.2 on.
 
-Airflow imports this module at each start of its command line, so it imports nothing but argparse and the table of
-commands.
+Airflow imports this module whenever its command line starts, so it imports only argparse and the table of commands.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from airflow_provider_smtpcm.cli import COMMANDS, Command, UsageError
 
 
 def get_commands() -> list[Any]:
-    """Return the group of commands for the key `cli` of the provider info."""
-    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # loaded by Airflow before
+    """Return the group of commands for `cli` in the provider info."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # Airflow has loaded it already
 
     return [
         GroupCommand(
@@ -41,7 +40,7 @@ def get_commands() -> list[Any]:
 
 
 def _create_runner(command: Command) -> Callable[[argparse.Namespace], None]:
-    """Return a function that exits with the command's status: Airflow ignores what a command returns."""
+    """Return a function that exits with the command's status, since Airflow ignores what a command returns."""
 
     def run(arguments: argparse.Namespace) -> None:
         try:

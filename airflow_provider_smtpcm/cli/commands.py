@@ -1,6 +1,6 @@
-"""The commands: their arguments, their help, and the functions that run them, imported only then.
+"""The commands `relay`, `check` and `import-ssis`: their arguments and help. A command's code is imported when it runs.
 
-No message repeats an argument: it may be a password in the wrong place.
+No message repeats an argument, since it may be a password in the wrong place.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Argument:
     """An argument of a command, for argparse's `add_argument`.
 
     Args:
-        flags: its names.
-        options: the keyword arguments.
+        flags: its name, or its option strings.
+        options: the keyword arguments of `add_argument`.
     """
 
     flags: tuple[str, ...]
@@ -35,12 +35,12 @@ class Command:
     """A command.
 
     Args:
-        name: the first argument on the command line.
+        name: its name on the command line.
         help: one clause for the list of commands.
-        description: text above the arguments.
+        description: the text above the arguments in `--help`.
         arguments: in the order of `--help`.
-        run: runs it and returns the exit status; may raise `UsageError`.
-        epilog: text below the arguments, printed line by line.
+        run: the function that runs it and returns the exit status; may raise `UsageError`.
+        epilog: the text below the arguments in `--help`; its line breaks are kept.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Command:
     epilog: str = ""
 
 
-# --- Types of arguments. Each function parses a text, or raises an error that does not repeat it.
+# --- Types of arguments. Each function parses a text; its error does not repeat the text.
 
 _SSL_MODES = ("starttls", "none", "implicit")
 _NOT_ON_COMMAND_LINE = (
@@ -63,40 +63,40 @@ _NOT_ON_COMMAND_LINE = (
 def parse_port(text: str) -> int:
     """Parse a port; 0 means any free one."""
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise argparse.ArgumentTypeError("that is not a port; give a number up to 65535, or 0 for any free port")
+        raise argparse.ArgumentTypeError("not a port; give a number up to 65535, or 0 for any free port")
     return int(text)
 
 
 def parse_ssl_mode(text: str) -> str:
-    """Accept one of the relay's SSL modes."""
+    """Check that a text is one of the relay's SSL modes."""
     if text not in _SSL_MODES:
         raise argparse.ArgumentTypeError(f"choose one of {', '.join(_SSL_MODES)}")
     return text
 
 
 def parse_variable_name(text: str) -> str:
-    """Accept the name of an environment variable."""
+    """Check that a text is the name of an environment variable."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
-        raise argparse.ArgumentTypeError("name an environment variable here, not the password itself")
+        raise argparse.ArgumentTypeError("give the name of an environment variable, not the password itself")
     return text
 
 
 def parse_conn_id(text: str) -> str:
-    """Accept the id of an Airflow connection, but not a connection."""
+    """Check that a text is the id of a connection, not a connection itself."""
     if "://" in text or text.lstrip().startswith("{"):
         raise argparse.ArgumentTypeError(_NOT_ON_COMMAND_LINE)
     return text
 
 
 def parse_dash(text: str) -> str:
-    """Accept `-`, for standard input."""
+    """Check that a text is `-`, for standard input."""
     if text != "-":
         raise argparse.ArgumentTypeError(_NOT_ON_COMMAND_LINE)
     return text
 
 
 def parse_windows_auth(text: str) -> tuple[str, str | None]:
-    """Parse `keep` or `anonymous`, and the connection manager that it applies to; None for all others."""
+    """Parse `keep` or `anonymous`, and the name of its connection manager; None: the default for all."""
     mode, equals, name = text.partition("=")
     if mode not in {"keep", "anonymous"} or (equals and not name):
         raise argparse.ArgumentTypeError("give keep, anonymous, or one of them with =NAME of a connection manager")
@@ -104,7 +104,7 @@ def parse_windows_auth(text: str) -> tuple[str, str | None]:
 
 
 def parse_path_mapping(text: str) -> tuple[str, str]:
-    r"""Parse the beginning of a Windows path, and the path on the workers: `\\files\loads=/srv/loads`."""
+    r"""Parse a prefix of Windows paths, and the path on the workers that replaces it: `\\files\loads=/srv/loads`."""
     windows, _, worker = text.rpartition("=")
     if not windows.strip() or not worker.startswith("/"):
         raise argparse.ArgumentTypeError(
@@ -119,7 +119,7 @@ def parse_path_mapping(text: str) -> tuple[str, str]:
 def run_relay(arguments: argparse.Namespace) -> int:
     """Run `relay`."""
     if arguments.password_env is not None and arguments.user is None:
-        raise UsageError("--password-env is given without a user. Name the user with --user.")
+        raise UsageError("--password-env needs a user. Give one with --user.")
     from airflow_provider_smtpcm.testing.command import run_relay
 
     return run_relay(
@@ -176,7 +176,7 @@ RELAY = Command(
 def run_check(arguments: argparse.Namespace) -> int:
     """Run `check`."""
     if sum(given is not None for given in (arguments.conn_id, arguments.uri, arguments.uri_env)) != 1:
-        raise UsageError("exactly one connection is needed. Give one of CONN_ID, --uri - and --uri-env NAME.")
+        raise UsageError("exactly one connection is needed. Give CONN_ID, --uri - or --uri-env NAME.")
     from airflow_provider_smtpcm.check.command import run_check
 
     return run_check(
@@ -216,16 +216,16 @@ CHECK = Command(
             ("--bindings",),
             {
                 "action": "store_true",
-                "help": "sign in once with each channel binding and list those that pass; up to three sign-ins, so a "
-                "wrong password counts three times towards a lockout",
+                "help": "sign in once with each channel binding and list those that the server accepts; up to three "
+                "sign-ins, so a wrong password counts three times towards a lockout",
             },
         ),
-        # By the name `output` Airflow's command line keeps its log off standard output.
+        # Airflow's command line keeps its log off standard output if there is an argument `output`.
         Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object"}),
     ),
     epilog=(
         "exit status:\n"
-        "  0  it works; warnings about weak settings do not change this (in JSON the verdict is 'warning')\n"
+        "  0  the connection works; warnings do not change this (in JSON the verdict is 'warning')\n"
         "  1  a step failed: the server, the account or the network is at fault\n"
         "  2  wrong arguments\n"
         "  3  the connection does not exist or cannot be used; nothing was tried"
@@ -294,7 +294,7 @@ IMPORT_SSIS = Command(
             },
         ),
         Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you have edited"}),
-        # As in `check`.
+        # `dest` as in `check`.
         Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object for programs"}),
     ),
     epilog=(

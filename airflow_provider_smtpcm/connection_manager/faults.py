@@ -1,4 +1,4 @@
-"""What can be wrong with a connection's settings, as data. The sentences are rendered last and repeat no value.
+"""Faults in a connection's settings, as data, and the sentences for them, which repeat no value.
 
 Any value may be a password that was typed into the wrong field. So a sentence contains only words from a closed
 vocabulary (labels, keys, choices, property names), numbers computed by this package, and the type and length of a value
@@ -13,7 +13,7 @@ from enum import StrEnum, auto
 
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, FIELDS
 
-#: The field of a fault that concerns the extra as a whole.
+#: `Fault.field` of a fault that concerns the extra as a whole.
 EXTRA = "extra"
 
 BASIC_REFUSED = (
@@ -23,7 +23,7 @@ BASIC_REFUSED = (
 
 
 class FaultCode(StrEnum):
-    """What is wrong."""
+    """The kinds of faults."""
 
     # The extra and its keys
     NOT_JSON = auto()
@@ -78,18 +78,18 @@ _TEXTS: Mapping[FaultCode, str] = {
     FaultCode.NOT_A_BOOLEAN: "{title} holds {value}; write true or false.",
     FaultCode.NOT_A_NUMBER: "{title} holds {value}; write a number from {low} to {high}.",
     FaultCode.NOT_TEXT: "{title} holds {value}; write text.",
-    FaultCode.CONTROL_CHARACTER: "{title} holds a control character; remove it.",
+    FaultCode.CONTROL_CHARACTER: "{title} contains a control character; remove it.",
     FaultCode.NEITHER_PATH_NOR_PEM: "{title} is neither a path nor PEM text; paste it with its BEGIN and END lines.",
-    FaultCode.NO_CERTIFICATE: "{title} holds no complete certificate; paste it from '-----BEGIN CERTIFICATE-----' to "
-    "'-----END CERTIFICATE-----'.",
+    FaultCode.NO_CERTIFICATE: "{title} contains no complete certificate; paste it from '-----BEGIN CERTIFICATE-----' "
+    "to '-----END CERTIFICATE-----'.",
     FaultCode.NO_HOST: "{title} is empty; enter the name of the mail server.",
-    FaultCode.HOST_WITH_ACCOUNT: "{title} holds an '@'; write the server's name alone and put the account into "
+    FaultCode.HOST_WITH_ACCOUNT: "{title} contains '@'; write only the server's name, and put the account into "
     "'User name'.",
-    FaultCode.HOST_WITH_SCHEME: "{title} is a URL; write the server's name alone, without {scheme}.",
-    FaultCode.HOST_WITH_PORT: "{title} includes a port; write the name alone and put the number into 'Port'.",
+    FaultCode.HOST_WITH_SCHEME: "{title} is a URL; write only the server's name, without {scheme}.",
+    FaultCode.HOST_WITH_PORT: "{title} includes a port; write only the name, and put the number into 'Port'.",
     FaultCode.NOT_A_HOST: "{title} holds {value} with a character that is not allowed there, so it is not a host name; "
     "enter the name of the mail server.",
-    FaultCode.LOGIN_WITH_COLON: "{title} holds a ':', which no Windows account has; write the account alone and put "
+    FaultCode.LOGIN_WITH_COLON: "{title} contains ':', which no Windows account has; write only the account, and put "
     "its password into 'Password'.",
     FaultCode.NOT_A_LOGIN: r"{title} is not the name of an account; write CORP\user, user@corp.example, or user with a "
     "domain.",
@@ -100,8 +100,8 @@ _TEXTS: Mapping[FaultCode, str] = {
     "<etl@...>.",
     FaultCode.NOT_AN_EHLO_NAME: "{title} is neither a host name nor an address in brackets; write "
     "worker1.corp.example or [192.0.2.1].",
-    FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: given, but {auth_mode} is 'anonymous', which means no sign-in; leave "
-    f"them empty for an anonymous server. {BASIC_REFUSED}",
+    FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: given, but {auth_mode} is 'anonymous', which means no sign-in; for "
+    f"an anonymous server, leave all fields of an account empty. {BASIC_REFUSED}",
     FaultCode.TWO_CREDENTIALS: "{given}: each is a credential of its own; keep one of them.",
     FaultCode.NO_LOGIN: "{title} is given without a user name; enter the Windows account too.",
     FaultCode.NO_PASSWORD: "{title} is empty, and there is a user name; enter its password, or a keytab or credential "
@@ -111,7 +111,8 @@ _TEXTS: Mapping[FaultCode, str] = {
     FaultCode.DOMAIN_WITHOUT_LOGIN: "{title} is given, but there is no user name; enter one, or leave the domain empty "
     "too.",
     FaultCode.TWO_DOMAINS: "{title} differs from the domain in the user name; name the domain once.",
-    FaultCode.NO_TLS_TO_BIND_TO: "{title} is 'tls-unique', but there is no TLS to bind to.",
+    FaultCode.NO_TLS_TO_BIND_TO: "{title} is 'tls-unique', but there is no TLS to bind to; leave it empty, or set "
+    "{ssl_mode} to 'starttls' or 'implicit'.",
     FaultCode.CONTRADICTION: "{title} contradicts the SSIS connection string{values}; make them agree or leave one of "
     "them empty.",
     FaultCode.NO_EQUALS: "SSIS connection string: part {position} has no '='; write Key=Value pairs with ';' between "
@@ -130,7 +131,7 @@ class Fault:
     """One thing that is wrong; `str()` is the sentence.
 
     Args:
-        field: the key of the setting that is wrong or was meant; or `EXTRA`.
+        field: the key of the setting that is wrong, or that was probably meant; or `EXTRA`.
         code: what is wrong with it.
         details: values for the placeholders of the sentence; never a value that a user typed.
     """
@@ -146,21 +147,21 @@ class Fault:
 
 
 class Faults:
-    """Everything that is wrong with one connection, in the order of discovery."""
+    """All faults of one connection, in the order in which they were found."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
 
     def add(self, field: str, code: FaultCode, **details: object) -> None:
-        """Add one; the arguments are those of `Fault`."""
+        """Add a fault; the arguments are those of `Fault`."""
         self._faults.append(Fault(field=field, code=code, details=details))
 
     def extend(self, faults: Iterable[Fault]) -> None:
-        """Add several."""
+        """Add several faults."""
         self._faults += faults
 
     def unreadable_settings(self) -> frozenset[str]:
-        """Return the keys whose value is unknown because of a fault, so that no other fault can be derived from it."""
+        """Return the keys whose value is unknown because of a fault: no other fault may be derived from it."""
         unreadable = {fault.field for fault in self._faults}
         if EXTRA in unreadable:
             unreadable |= {setting.name for setting in FIELDS}
@@ -188,6 +189,6 @@ def describe_value(value: object) -> str:
 
 
 def describe_path(path: str) -> str:
-    """Return a path for a message; anything but an absolute path of a file may be a password and is only described."""
+    """Return a path for a message; only described unless it is a file's absolute path, since it may be a password."""
     bare = path.removeprefix("FILE:").removeprefix("DIR:")
     return path if bare.startswith("/") and bare.isprintable() and bare.count("/") > 1 else f"({describe_value(path)})"

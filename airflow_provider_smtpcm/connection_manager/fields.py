@@ -1,6 +1,6 @@
 """The settings of a connection, as one table for the form, the parser and the documents.
 
-A setting is listed from the day it takes effect. The settings that an SSIS connection string can fill have no default
+Only settings that take effect are listed. The settings that an SSIS connection string can fill have no default
 in the form (`in_ssis_properties`): Airflow's form saves every default that it shows, which would contradict the string.
 """
 
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 
 class AuthMode(StrEnum):
-    """How to sign in. SSIS: *Use Windows Authentication*."""
+    """How a session signs in. SSIS: *Use Windows Authentication*."""
 
     ANONYMOUS = "anonymous"
     WINDOWS = "windows"
@@ -28,7 +28,7 @@ class SslMode(StrEnum):
 
 
 class WindowsProtocol(StrEnum):
-    """Which protocol authenticates the Windows account."""
+    """The protocol that authenticates the Windows account."""
 
     NEGOTIATE = "negotiate"
     KERBEROS = "kerberos"
@@ -36,7 +36,7 @@ class WindowsProtocol(StrEnum):
 
 
 class ChannelBinding(StrEnum):
-    """Which property of the TLS connection the sign-in is bound to (RFC 5929)."""
+    """The property of the TLS connection to which the sign-in is bound (RFC 5929)."""
 
     TLS_SERVER_END_POINT = "tls-server-end-point"
     NONE = "none"
@@ -62,12 +62,12 @@ class Field:
         name: its key, in the connection's extra and on `SmtpConnectionManager`.
         label: its name in the form and in every error.
         type: the type of its value.
-        help: one or two sentences for the form and the documents, with code in backticks.
+        help: one to three sentences for the form and the documents, with code in backticks.
         default: the value of an empty setting.
         choices: value to label, for `FieldType.CHOICE`.
         minimum: the smallest number; in seconds if the label says so.
         maximum: the largest number.
-        ssis: the SSIS property that it corresponds to.
+        ssis: the SSIS property to which it corresponds.
         in_ssis_properties: whether an SSIS connection string can fill it.
         advanced: whether the form shows it in the *Advanced* section.
         placeholder: what the empty box of a standard field shows.
@@ -88,7 +88,7 @@ class Field:
 
     @property
     def title(self) -> str:
-        """The label followed by the key: some people edit the form, others the JSON."""
+        """The label and the key, since some people edit the form and others the JSON."""
         return f"{self.label} ({self.name})"
 
 
@@ -294,7 +294,7 @@ ALL_FIELDS: Mapping[str, Field] = MappingProxyType({entry.name: entry for entry 
 # --- The table in the shape of Airflow's provider info.
 
 
-def conn_fields() -> dict[str, dict[str, object]]:
+def build_conn_fields() -> dict[str, dict[str, object]]:
     """Return `conn-fields`: one entry for each extra, in the order of the form."""
     return {
         setting.name: {
@@ -306,8 +306,8 @@ def conn_fields() -> dict[str, dict[str, object]]:
     }
 
 
-def ui_field_behaviour() -> dict[str, object]:
-    """Return `ui-field-behaviour`: labels of Airflow's own fields. Its `schema` field has no use here and is hidden."""
+def build_ui_field_behaviour() -> dict[str, object]:
+    """Return `ui-field-behaviour`: the labels of Airflow's own fields. `schema` is not used, so it is hidden."""
     return {
         "hidden-fields": ["schema"],
         "relabeling": {setting.name: setting.label for setting in STANDARD_FIELDS},
@@ -316,23 +316,23 @@ def ui_field_behaviour() -> dict[str, object]:
 
 
 def get_plain_help(setting: Field) -> str:
-    """Return the help without backticks: the form shows no markup."""
+    """Return the help without backticks, since the form shows no markup."""
     return setting.help.replace("`", "")
 
 
 def build_form_schema(setting: Field) -> dict[str, object]:
     """Return the values that the form accepts, in Airflow's dialect of JSON schema."""
-    types = {FieldType.BOOLEAN: "boolean", FieldType.NUMBER: "number"}
-    schema: dict[str, object] = {"type": [types.get(setting.type, "string"), "null"]}
-    # The form saves every default that it shows, and would so contradict an SSIS connection string.
+    json_types = {FieldType.BOOLEAN: "boolean", FieldType.NUMBER: "number"}
+    schema: dict[str, object] = {"type": [json_types.get(setting.type, "string"), "null"]}
+    # `in_ssis_properties`: see the module's docstring.
     if setting.default is not None and not setting.in_ssis_properties:
-        schema["default"] = setting.default if setting.type in types else str(setting.default)
+        schema["default"] = setting.default if setting.type in json_types else str(setting.default)
     match setting.type:
         case FieldType.CHOICE:
             schema["enum"] = [str(value) for value in setting.choices]
             schema["values_display"] = {str(value): label for value, label in setting.choices.items()}
         case FieldType.NUMBER:
-            # No minimum: when a user empties the box, Airflow 3.1 and 3.2 fill it in, a timeout of one second.
+            # No minimum: Airflow 3.1 and 3.2 fill it into an emptied box, which would make the timeout one second.
             schema["maximum"] = setting.maximum
         case FieldType.MULTILINE:
             schema["format"] = "multiline"

@@ -34,7 +34,7 @@ class SmtpConnectionManager:
         timeout: in seconds, from 1 to 3600.
         final_reply_timeout: in seconds, from 1 to 3600.
         unknown_properties: pairs of an SSIS connection string that SSIS does not define.
-        notes: warnings from parsing; no part of the comparison.
+        notes: warnings from parsing; ignored in comparisons.
 
     Raises:
         ConnectionSettingsError: lists all faults at once, by their form labels.
@@ -70,7 +70,7 @@ class SmtpConnectionManager:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         settings = parse_settings({**values, "port": self.port or None}, faults)
         if faults:
-            del values, settings  # error trackers record the variables of each frame, and there is a password in them
+            del values, settings  # they hold the password, and error trackers record the variables of each frame
             raise ConnectionSettingsError([str(fault) for fault in faults])
         _set_fields(self, settings)
 
@@ -107,14 +107,14 @@ class SmtpConnectionManager:
         for name in ("host", "port", "login", "password"):
             values[name] = getattr(connection, name, None)
         settings = parse_settings(values, faults)
-        del connection, values  # as in `__post_init__`: an Airflow connection shows its password
+        del connection, values  # as in `__post_init__`
         return cls._from_settings(settings, faults, conn_id)
 
     @classmethod
     def _from_settings(cls, settings: Settings, faults: Faults, conn_id: str | None = None) -> Self:
-        """Create a manager from parsed settings; `__init__` would parse them a second time."""
+        """Create a manager from parsed settings, without `__init__`, which would parse them again."""
         if faults:
-            settings.clear()  # the caller's variable too
+            settings.clear()  # as in `__post_init__`: the caller has this dict too
             raise ConnectionSettingsError([str(fault) for fault in faults], conn_id=conn_id)
         manager = object.__new__(cls)
         _set_fields(manager, settings)
@@ -150,7 +150,7 @@ class SmtpConnectionManager:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Settings that are allowed because they are explicit, but weak or without effect; one sentence each."""
+        """One sentence for each setting that is allowed, since it is explicit, but weak or without effect."""
         weak: list[str] = []
         if self.auth_mode is AuthMode.WINDOWS and self.ssl_mode is SslMode.NONE:
             weak.append(

@@ -1,4 +1,4 @@
-"""Parses outside text into typed settings: reads the extra, coerces, merges, applies defaults and collects all faults.
+"""Parses a connection's fields and extra into typed settings: coerces, merges, applies defaults, collects all faults.
 
 Airflow's form writes an explicit null for an empty field, a URI brings every value as text ("false" is false here), and
 some Airflow versions turn digits into numbers.
@@ -29,7 +29,7 @@ Settings = dict[str, object]
 
 # --- The keys of the extra.
 
-# Keys of SSIS and of Airflow's own SMTP provider, and the setting to use here, as the fault words it.
+# Keys of SSIS and of Airflow's own SMTP provider, and what to use instead, in the words of the fault.
 _FOREIGN_KEYS = {
     "connection_string": "ssis_properties (Airflow masks an extra of that name, so that it could never be read again)",
     "connectionstring": "ssis_properties",
@@ -44,21 +44,21 @@ _FOREIGN_KEYS = {
     "ssl_context": "verify_certificate or ca_certificate",
     "smtpserver": "the field 'SMTP server'",
 }
-# How Airflow wrote the keys of a form before 2.3.
+# Airflow before 2.3 prefixed the keys of a form.
 _LEGACY_PREFIX = re.compile(r"extra__smtp(cm)?__")
 _WORD_SEPARATOR = re.compile(r"[-_.\s]+")
-# An unknown key of this form is no generated password and may be shown; any other is only described.
+# An unknown key of this form cannot be a generated password, so it may be shown; any other is only described.
 _PLAIN_KEY = re.compile(r"[a-z]{2,20}(_[a-z]{2,20}){1,3}")
 _MAX_SHOWN_KEYS = 5
-# The known keys, each with its letters sorted by word.
+# The known keys, each with its words sorted and joined.
 _EXTRA_KEYS = {field.name: "".join(sorted(field.name.split("_"))) for field in FIELDS}
 
 
 def parse_extra(extra: object, faults: Faults) -> Settings:
     """Return the known settings in the extra of an Airflow connection.
 
-    A key that looks like a known one is a fault. Any other unknown key becomes one of the `notes`: a setting of a newer
-    version of this package must not stop the workers that are updated last.
+    A key that looks like a known one is a fault. Other unknown keys only make a note: they may be settings of a newer
+    version of this package, to which some workers are not updated yet.
 
     Args:
         extra: JSON text, a mapping, or None.
@@ -84,8 +84,8 @@ def parse_extra(extra: object, faults: Faults) -> Settings:
             values[name] = value
         elif lower in _FOREIGN_KEYS:
             instead = _FOREIGN_KEYS[lower]
-            meant = "host" if lower == "smtpserver" else instead.split()[0]
-            faults.add(meant, FaultCode.FOREIGN_KEY, key=lower, instead=instead)
+            target = "host" if lower == "smtpserver" else instead.split()[0]
+            faults.add(target, FaultCode.FOREIGN_KEY, key=lower, instead=instead)
         elif (similar := _find_similar_key(lower)) is not None:
             faults.add(similar, FaultCode.MISSPELLED_KEY, key=repr(name[:60]))
         else:
@@ -104,10 +104,10 @@ def parse_extra(extra: object, faults: Faults) -> Settings:
 
 
 def _find_similar_key(key: str) -> str | None:
-    """Return the known key of which a lower-case key is a misspelling; None if it is a word of its own.
+    """Return the known key of which a lower-case key is a misspelling; None if it is another word.
 
-    Only the separators, the order of the words and one or two typos count: difflib finds `client_certificate` and
-    `ca_certificate` four fifths alike.
+    A misspelling has other separators, another order of the words, or one or two typos. difflib is too tolerant: it
+    rates `client_certificate` and `ca_certificate` as 80% similar.
     """
     words = _WORD_SEPARATOR.split(key)
     joined, sorted_words = "".join(words), "".join(sorted(words))
@@ -121,16 +121,16 @@ def _find_similar_key(key: str) -> str | None:
     return None
 
 
-def _edit_distance(one: str, other: str) -> int:
+def _edit_distance(first: str, second: str) -> int:
     """Return the optimal string alignment distance: insertions, deletions, replacements and swapped neighbors."""
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, start=1):
-        older, before, row = before, row, [i]
-        for j, wanted in enumerate(other, start=1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                cost = min(cost, older[j - 2] + 1)
+    above: list[int] = []
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, start=1):
+        two_above, above, row = above, row, [i]
+        for j, b in enumerate(second, start=1):
+            cost = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == second[j - 2] and first[i - 2] == b:
+                cost = min(cost, two_above[j - 2] + 1)
             row.append(cost)
     return row[-1]
 
@@ -175,7 +175,7 @@ def _merge_ssis_properties(settings: Settings, faults: Faults) -> None:
     auth_mode = {True: AuthMode.WINDOWS, False: AuthMode.ANONYMOUS, None: None}[properties.windows_authentication]
     ssl_mode = {True: SslMode.STARTTLS, False: SslMode.NONE, None: None}[properties.enable_ssl]
     if ssl_mode is SslMode.STARTTLS and settings["ssl_mode"] == SslMode.IMPLICIT:
-        ssl_mode = SslMode.IMPLICIT  # SSIS's EnableSsl only demands encryption, of either kind
+        ssl_mode = SslMode.IMPLICIT  # SSIS's EnableSsl demands encryption, of either kind
     from_ssis = {"host": properties.server, "auth_mode": auth_mode, "ssl_mode": ssl_mode, "timeout": properties.timeout}
     for name, value in from_ssis.items():
         own, field = settings[name], ALL_FIELDS[name]
@@ -184,7 +184,7 @@ def _merge_ssis_properties(settings: Settings, faults: Faults) -> None:
         if own is None:
             settings[name] = coerce(field, value, faults)
         elif str(own).lower() != str(value).lower():
-            values = f" ('{own}' here, '{value}' there)" if field.type is FieldType.CHOICE else ""
+            values = f" ('{own}' here, '{value}' in the string)" if field.type is FieldType.CHOICE else ""
             faults.add(name, FaultCode.CONTRADICTION, values=values)
 
 
@@ -198,7 +198,7 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE
 
 
 def coerce(field: Field, value: object, faults: Faults) -> object:
-    """Return a value in the type of its field; None if it is not set, or unreadable, which adds a fault."""
+    """Convert a value to the type of its field; None if it is not set, or if it cannot be read, which is a fault."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return value if field.type is FieldType.SECRET and value else None
     match field.type:
@@ -264,8 +264,8 @@ def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
 def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
     """Return a path, or the certificates in PEM text, reformatted and without anything around them.
 
-    People paste what openssl prints around them, and one-line boxes drop line breaks. People also paste private keys:
-    no fault repeats the text.
+    People paste openssl's output with all its other lines, one-line boxes drop line breaks, and some paste private keys
+    too: so no fault repeats the text.
     """
     if "-----BEGIN" not in text:
         if not _CONTROL.search(text):
@@ -280,16 +280,16 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
     return None
 
 
-# --- The form of single settings, and combinations of several.
+# --- The syntax of single settings, and combinations of several.
 
 # A DNS name or an IPv4 address. Windows host names may have underscores.
 _HOST = re.compile(r"[\w.\-]+")
 _HOST_AND_PORT = re.compile(r"(?:[^:]*|\[.*\]):\d+(?::.*)?")
 _EHLO_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]")
-# One address, with or without a display name. A quoted part is not examined here; the mail's own parser does that.
+# One address, with or without a display name. Quoted parts are left to the parser of the mail.
 _ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
 _LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+")
-# Excludes the characters that neither a DNS name nor a NetBIOS name may have.
+# Any characters but those that neither a DNS name nor a NetBIOS name may have.
 _DOMAIN = re.compile(r"[^\\/:*?\"<>|@,;=\s]+")
 _SPN = re.compile(r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+")
 _SCHEMES = ("smtp", "smtps", "smtpcm", "http", "https")
@@ -298,7 +298,7 @@ _SCHEMES = ("smtp", "smtps", "smtpcm", "http", "https")
 def _check_combinations(settings: Settings, faults: Faults) -> None:
     """Add a fault for each setting, or combination of settings, that cannot work.
 
-    A setting that could not be read, and so has its default in `settings`, causes no further fault.
+    A setting that could not be read has its default in `settings`, from which no further fault is derived.
     """
     unreadable = faults.unreadable_settings()
     _check_host(settings, unreadable, faults)
@@ -315,13 +315,13 @@ def _check_host(settings: Settings, unreadable: frozenset[str], faults: Faults) 
             faults.add("host", FaultCode.NO_HOST)
         return
     settings["host"] = bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if _is_ipv6_address(bare):  # its last group may look like a port
+    if _is_ipv6_address(bare):  # before the port is looked for: the last group may look like one
         return
     if "@" in host:
         faults.add("host", FaultCode.HOST_WITH_ACCOUNT)
     elif "://" in host:
         scheme = host.partition("://")[0].lower()
-        shown = f"{scheme}://" if scheme in _SCHEMES else "what ends in '://'"
+        shown = f"{scheme}://" if scheme in _SCHEMES else "the part up to '://'"
         faults.add("host", FaultCode.HOST_WITH_SCHEME, scheme=shown)
     elif _HOST_AND_PORT.fullmatch(host):
         faults.add("host", FaultCode.HOST_WITH_PORT)
@@ -362,7 +362,7 @@ def _check_account(settings: Settings, unreadable: frozenset[str], faults: Fault
         faults.add("password", FaultCode.NO_PASSWORD)
     _check_account_name(settings, unreadable, faults)
     if settings["channel_binding"] == ChannelBinding.TLS_UNIQUE and settings["ssl_mode"] == SslMode.NONE:
-        faults.add("channel_binding", FaultCode.NO_TLS_TO_BIND_TO)
+        faults.add("channel_binding", FaultCode.NO_TLS_TO_BIND_TO, ssl_mode=ALL_FIELDS["ssl_mode"].title)
 
 
 def _join_titles(names: list[str]) -> str:
@@ -370,7 +370,7 @@ def _join_titles(names: list[str]) -> str:
 
 
 def _check_kerberos(settings: Settings, files: list[str], faults: Faults) -> None:
-    """Check the form of the SPN, and that no Kerberos setting is combined with NTLM."""
+    """Check the syntax of the SPN, and that no Kerberos setting is combined with NTLM."""
     spn = settings["spn"]
     if settings["windows_protocol"] == WindowsProtocol.NTLM:
         for name in (*files, *(["spn"] if spn else [])):
@@ -380,7 +380,7 @@ def _check_kerberos(settings: Settings, files: list[str], faults: Faults) -> Non
 
 
 def _check_account_name(settings: Settings, unreadable: frozenset[str], faults: Faults) -> None:
-    """Check the form of the login and the domain, and that the domain is given once."""
+    """Check the syntax of the login and the domain, and that they do not name different domains."""
     login, domain = settings["login"], settings["domain"]
     if isinstance(login, str) and ":" not in login and not _LOGIN.fullmatch(login):
         faults.add("login", FaultCode.NOT_A_LOGIN)

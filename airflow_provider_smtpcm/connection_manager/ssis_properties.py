@@ -1,7 +1,7 @@
 """Reads and writes the connection string of an SSIS SMTP connection manager.
 
-`key=value` pairs separated by semicolons, keys in any order and case, blanks ignored, the last semicolon optional; a
-bare host name is a valid string too. SSIS itself writes SmtpServer, UseWindowsAuthentication, EnableSsl and, since
+`key=value` pairs separated by semicolons, with the keys in any order and case, blanks ignored, and the last semicolon
+optional; a bare host name is valid too. SSIS itself writes SmtpServer, UseWindowsAuthentication, EnableSsl and, since
 2012, Timeout. No message repeats a value, since it may be part of a password.
 """
 
@@ -17,7 +17,7 @@ _MIN_MILLISECONDS = 1000
 _MAX_DIGITS = 300
 
 _SECRET_WORDS = ("user", "uid", "login", "pass", "pwd", "secret", "token")
-# Keys that a message may name; any other may be a piece of a password that holds a semicolon and an equals sign.
+# Keys that a message may name; any other may be part of a password with a semicolon and an equals sign.
 _SSIS_KEYS = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _ACCOUNT_KEYS = ("User", "UserName", "User Name", "User ID", "UserId", "Uid", "Login", "Password", "Passwd", "Pwd")
 _OTHER_KEYS = (
@@ -30,12 +30,12 @@ _OTHER_KEYS = (
     "UseDefaultCredentials",
     "UseSsl",
 )
-_NAMED = {key.lower(): f"'{key}'" for key in (*_SSIS_KEYS, *_ACCOUNT_KEYS, *_OTHER_KEYS)}
+_QUOTED_KEYS = {key.lower(): f"'{key}'" for key in (*_SSIS_KEYS, *_ACCOUNT_KEYS, *_OTHER_KEYS)}
 
 
 @dataclass(slots=True, kw_only=True)
 class SsisProperties:
-    """The properties in a connection string, and what is wrong with it.
+    """The properties in a connection string, and its faults.
 
     Args:
         server: SmtpServer.
@@ -43,7 +43,7 @@ class SsisProperties:
         enable_ssl: EnableSsl.
         timeout: Timeout, in seconds.
         unknown: pairs that SSIS does not define, unchanged.
-        warnings: sentences about what was read but deserves a look.
+        warnings: sentences about properties without effect, or with a doubtful value.
         faults: what could not be read.
     """
 
@@ -61,7 +61,7 @@ class SsisProperties:
 
 
 def parse_ssis_properties(connection_string: str) -> SsisProperties:
-    """Parse an SSIS connection string. Never raises: what is wrong is in `faults`."""
+    """Parse an SSIS connection string. Never raises: errors are in `faults`."""
     properties = SsisProperties()
     seen: dict[str, str] = {}
     unknown: dict[str, str] = {}
@@ -69,11 +69,11 @@ def parse_ssis_properties(connection_string: str) -> SsisProperties:
     for position, part in enumerate(parts, start=1):
         if not part:
             continue
-        key, equals, value = (piece.strip() for piece in part.partition("="))
+        key, equals, value = (text.strip() for text in part.partition("="))
         if not equals and position == 1:
             key, value = "SmtpServer", key
         elif not equals:
-            # The part may be the tail of a password with a semicolon: the message gives only its position.
+            # The part may be the end of a password with a semicolon, so the message gives only its position.
             properties.add_fault(FaultCode.NO_EQUALS, position=position)
             continue
         lower = key.lower()
@@ -86,17 +86,18 @@ def parse_ssis_properties(connection_string: str) -> SsisProperties:
             properties.unknown += ((key, value),)
             unknown[lower] = describe_key(key, position)
     if unknown:
-        properties.warnings.append(f"SSIS connection string: {', '.join(unknown.values())} is kept, but has no effect.")
+        kept = "is kept, but has" if len(unknown) == 1 else "are kept, but have"
+        properties.warnings.append(f"SSIS connection string: {', '.join(unknown.values())} {kept} no effect.")
     return properties
 
 
 def describe_key(key: str, position: int) -> str:
     """Return a key for a message: the key itself if it is a known word, else its position in the string (from 1)."""
-    return _NAMED.get(key.lower(), f"part {position}")
+    return _QUOTED_KEYS.get(key.lower(), f"part {position}")
 
 
 def _set_property(properties: SsisProperties, lower_key: str, value: str) -> bool:
-    """Store a property that SSIS defines; return whether it does."""
+    """Store a property; return False if SSIS does not define its key."""
     match lower_key:
         case "smtpserver":
             properties.server = value or None
@@ -118,7 +119,7 @@ def _parse_boolean(key: str, value: str, properties: SsisProperties) -> bool | N
 
 
 def _parse_timeout(value: str, properties: SsisProperties) -> float | None:
-    """Return the seconds."""
+    """Return the timeout in seconds."""
     if not value:
         return None
     if not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS and int(value) > 0):
@@ -128,7 +129,7 @@ def _parse_timeout(value: str, properties: SsisProperties) -> float | None:
     if number >= _MIN_MILLISECONDS:
         return number / 1000
     properties.warnings.append(
-        f"SSIS connection string: Timeout={number} would be {number} milliseconds in SSIS and was taken as "
+        f"SSIS connection string: Timeout={number} would be {number} milliseconds in SSIS, but is read as "
         f"{number} seconds; write Timeout={number * 1000} if that is what you mean."
     )
     return float(number)

@@ -1,7 +1,7 @@
 """The connection form of Airflow 3.1, generated from the table of settings; later versions read the provider info.
 
-Airflow 3.1 provides stand-ins for wtforms and flask_appbuilder, so neither has to be installed; outside of its form
-they may be absent.
+wtforms is imported only when the form is built: Airflow 3.1 then provides a stand-in for it, and otherwise it need not
+be installed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def build_connection_form_widgets() -> dict[str, Any]:
     return {field.name: _create_widget(field) for field in FIELDS}
 
 
-def ui_field_behaviour() -> dict[str, Any]:
-    """Return `fields.ui_field_behaviour()` with underscores in the keys, as Airflow 3.1 spells them."""
-    return {key.replace("-", "_"): value for key, value in fields.ui_field_behaviour().items()}
+def build_ui_field_behaviour() -> dict[str, Any]:
+    """Return `fields.build_ui_field_behaviour()` with underscores in the keys, as Airflow 3.1 spells them."""
+    return {key.replace("-", "_"): value for key, value in fields.build_ui_field_behaviour().items()}
 
 
 def _create_widget(field: Field) -> Any:
@@ -36,8 +36,8 @@ def _create_widget(field: Field) -> Any:
     widget = widgets.get(field.type, StringField)(
         field.label, description=fields.get_plain_help(field), default=default, validators=validators
     )
-    # Airflow's stand-ins keep the schema for the browser here, which supports more than wtforms: labels of choices,
-    # maxima, sections, boxes of several lines. The real wtforms has no such attribute.
+    # Airflow's stand-in keeps the browser's schema in this attribute, which wtforms itself does not have. The schema
+    # also has labels of choices, maxima, sections and multiline boxes.
     param = getattr(widget, "param", None)
     if param is not None:
         param.schema |= fields.build_form_schema(field)

@@ -1,4 +1,4 @@
-"""The hook: turns an Airflow connection into a connection manager, and that into an open session."""
+"""The hook: resolves an Airflow connection to a connection manager, opens its sessions and sends mail."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds for the Test button, which a browser waits for: Airflow sets no limit of its own.
+# Time limit of the Test button in seconds. Airflow sets none, and a browser waits for the result.
 TEST_SECONDS = 30.0
 
 _T = TypeVar("_T")
 
 
 class locked_cached_property(Generic[_T]):  # noqa: N801 - like `property` and `cached_property`
-    """`functools.cached_property` with the instance's `cache_lock`: computed once, even if threads ask concurrently.
+    """`functools.cached_property` with the instance's `cache_lock`: computed once, even if several threads read it.
 
-    Since Python 3.12 that of `functools` has no lock; before, it has one that all instances share.
+    The one in functools has no lock since Python 3.12, and before that a lock shared by all instances.
     """
 
     def __init__(self, function: Callable[[Any], _T]) -> None:
@@ -53,7 +53,7 @@ class locked_cached_property(Generic[_T]):  # noqa: N801 - like `property` and `
             return self  # type: ignore[return-value]  # as `property` does
         lock: threading.RLock = instance.cache_lock
         with lock:
-            attributes = vars(instance)  # a value in it takes precedence over this descriptor
+            attributes = vars(instance)  # its values take precedence over this descriptor, which has no `__set__`
             if self._name not in attributes:
                 attributes[self._name] = self._function(instance)
             value: _T = attributes[self._name]
@@ -64,7 +64,7 @@ class SmtpConnectionManagerHook(BaseHook):
     """Send mail through the server that an Airflow connection of type `smtpcm` defines. Thread-safe.
 
     Args:
-        smtpcm_conn_id: the Airflow connection; it is looked up once, on first use.
+        smtpcm_conn_id: the Airflow connection, which is looked up once, on first use.
     """
 
     conn_name_attr = "smtpcm_conn_id"
@@ -133,7 +133,7 @@ class SmtpConnectionManagerHook(BaseHook):
         """Return an open session.
 
         Args:
-            give_up_at: the moment (`time.monotonic`) at which every operation of the session ends; None: never.
+            give_up_at: the deadline (`time.monotonic`) of every operation of the session; None: no deadline.
         """
         from airflow_provider_smtpcm.smtp.session import Session
 
@@ -145,14 +145,14 @@ class SmtpConnectionManagerHook(BaseHook):
         """Return the mail with the connection's From and Reply-To where it has none.
 
         Raises:
-            MessageError: neither has a From.
+            MessageError: neither the mail nor the connection has a From.
         """
         from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
         return apply_defaults(mail, self.connection_manager)
 
     def check(self, mail: Mail) -> None:
-        """Check a mail without a server: its sender, and that its files can be read.
+        """Check without a server that a mail has a sender and that its files can be read.
 
         Raises:
             MailError: the mail cannot be sent as it is.
@@ -162,10 +162,10 @@ class SmtpConnectionManagerHook(BaseHook):
         self.render(complete_mail(mail, self.connection_manager))
 
     def render(self, mail: Mail) -> Rendering:
-        """Render a complete mail, so that a missing file is found before a server is asked.
+        """Render a complete mail, so that a missing file is found before connecting.
 
         Args:
-            mail: with sender and Message-ID.
+            mail: with a sender and a Message-ID.
 
         Returns:
             The rendering, for its `SendRequest`.
@@ -181,11 +181,11 @@ class SmtpConnectionManagerHook(BaseHook):
         """Send one mail over a session of its own.
 
         Returns:
-            The delivery: `accepted`, or `partial`, in which case `refused` names who does not get it.
+            The delivery: `accepted`, or `partial`, with the refused recipients in `refused`.
 
         Raises:
-            MailError: no recipient was accepted; or (OutcomeUnknownError) the server did not answer the whole message,
-                or sending was interrupted after a recipient was accepted.
+            MailError: no recipient was accepted, or the outcome is unknown (OutcomeUnknownError): the final reply is
+                missing, or sending was interrupted after a recipient was accepted.
         """
         from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
         from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
@@ -201,15 +201,15 @@ class SmtpConnectionManagerHook(BaseHook):
     def send_many(
         self, mails: Iterable[Mail], connections: int = 1, *, rate_limit: float | None = None
     ) -> Generator[Delivery, None, None]:
-        """Send many mails over few sessions; each mail has exactly one delivery, in the order in which they finish.
+        """Send many mails over few sessions; yields one delivery for each mail, in the order in which they finish.
 
-        It never raises for one mail: look at each `delivery.outcome`.
+        A mail that fails raises nothing: check each `delivery.outcome`.
 
         Args:
-            mails: any number; taken as they are needed, a few ahead of the deliveries.
-            connections: how many sessions at most.
-            rate_limit: mails a minute at most, over all sessions, as Exchange's MessageRateLimit counts; None: no
-                limit.
+            mails: any iterable; read as needed, a few mails ahead of the deliveries.
+            connections: the maximum number of sessions.
+            rate_limit: the maximum number of mails per minute over all sessions, as Exchange's MessageRateLimit
+                counts them; None: no limit.
         """
         return self._sender(mails, connections=connections, rate_limit=rate_limit).deliveries()
 
@@ -223,14 +223,14 @@ class SmtpConnectionManagerHook(BaseHook):
         journal: Journal | None = None,
         cancellation: CancellationToken | None = None,
     ) -> Generator[Delivery, None, None]:
-        """Send requests, and retry for a while what was refused for now or not sent; one delivery for each.
+        """Send requests, and retry transient refusals and unsent mails for a while; yields one delivery for each.
 
         Args:
-            requests: each index once, with complete mails; a number means that there is none before that moment
-                (`time.monotonic`).
+            requests: complete mails, each with an index of its own; a number instead means that no request is ready
+                before that moment (`time.monotonic`).
             connections, rate_limit: as in `send_many`.
-            retry_for: seconds for which a mail is retried, and a server that cannot be reached is tried again.
-            journal: asked before anything is sent, and informed afterwards.
+            retry_for: seconds for which a mail, or connecting to a server that cannot be reached, is retried.
+            journal: records each request before it is sent, and its result afterwards.
             cancellation: cancels the sending.
         """
         from airflow_provider_smtpcm.smtp.retry import RetryQueue
@@ -246,21 +246,22 @@ class SmtpConnectionManagerHook(BaseHook):
         return retries.deliveries(sender)
 
     def _sender(self, source: Iterable[Mail | SendRequest | float], **options: Any) -> BatchSender:
-        """Return a sender of this connection; what is built here is built before there are threads.
+        """Return a `BatchSender` for this connection.
 
         Args:
-            source, options: as `BatchSender` has them.
+            source, options: as in `BatchSender`.
         """
         from airflow_provider_smtpcm.smtp.batch import BatchSender
 
-        manager, _ = self.connection_manager, (self._tls_context, self._authenticator)
-        return BatchSender(source, manager, self.get_conn, profile=self._server_profile, **options)
+        # Created here: errors in the settings are raised before the sender starts its threads.
+        _ = self._tls_context, self._authenticator
+        return BatchSender(source, self.connection_manager, self.get_conn, profile=self._server_profile, **options)
 
     def test_connection(self) -> tuple[bool, str]:
         """Test the connection for Airflow's *Test* button: connect, encrypt, sign in and send NOOP, within 30 seconds.
 
-        The browser shows the result in one line and removes it after two seconds, or five after a failure. So it is
-        logged too, by the process that runs the test.
+        The browser shows the result on one line, for two seconds, or five after a failure. So the process that runs the
+        test logs it too.
 
         Returns:
             Whether it succeeded, and the result for the user.
@@ -288,15 +289,15 @@ class SmtpConnectionManagerHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return labels and placeholders for Airflow 3.1; later versions take them from `get_provider_info`."""
-        from airflow_provider_smtpcm.hooks.legacy_form import ui_field_behaviour
+        from airflow_provider_smtpcm.hooks.legacy_form import build_ui_field_behaviour
 
-        return ui_field_behaviour()
+        return build_ui_field_behaviour()
 
 
-# --- The result of Airflow's Test button. It names the machine, since the API server runs the test, whose files, names
-# --- and firewall may differ from a worker's.
+# --- The result of Airflow's Test button. It names the machine: the test runs on the API server, whose files, DNS and
+# --- firewall may differ from a worker's.
 
-# Extensions that the result mentions in other words.
+# Extensions that the result mentions elsewhere.
 _MENTIONED = frozenset({"AUTH", "SIZE", "STARTTLS"})
 
 
@@ -318,7 +319,7 @@ def describe_failure(error: MailError, *, limit: float | None) -> str:
 
     Args:
         error: the failure.
-        limit: the time limit of a test in seconds, if it was exceeded.
+        limit: the time limit of the test in seconds if it was exceeded, else None.
     """
     if isinstance(error, ConnectionSettingsError):
         # Without the connection's id: Airflow tests under a generated one.

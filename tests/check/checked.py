@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.check.report import CheckPrinter, Report
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
 
-#: A token on the wire is base64, and long; NTLM's begins like this in any encoding of it.
+#: A token is sent as long base64; NTLM's begins like this in any encoding.
 TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}|TlRMTVNTUA|NTLMSSP")
 
 
@@ -52,7 +52,7 @@ def make_check(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixt
         report = check(manager, subject="mail", on_step=printer.print_step, every_binding=every_binding)
         printer.print_verdict(report)
         printed = capsys.readouterr()
-        machine = json.dumps(report.as_json(), ensure_ascii=False)
+        machine = json.dumps(report.to_dict(), ensure_ascii=False)
         for shown in (printed.out, printed.err, machine, repr(report), caplog.text):
             assert_nothing_secret(shown, manager.password)
         return Checked(report, printed.out)

@@ -1,4 +1,4 @@
-"""The check finds the first step that fails, says what to do about it, and shows nothing secret."""
+"""The check finds the first step that fails, prints the remedy, and shows no secret."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ WINDOWS = {"auth_mode": "windows", "login": r"CORP\alice", "password": PASSWORD}
 
 @pytest.fixture
 def check_it(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> CheckIt:
-    """Checks a connection manager."""
+    """Check a connection manager."""
     return make_check(capsys, caplog)
 
 
 def scripted(dialogue: Dialogue, **settings: Any) -> SmtpConnectionManager:
-    """The connection manager of a scripted server."""
+    """Return the connection manager for a scripted server."""
     defaults: dict[str, Any] = {"host": "127.0.0.1", "port": dialogue.port, "ssl_mode": "none", "timeout": 1.0}
     return SmtpConnectionManager(**{**defaults, **settings})
 
 
 def manager_of(relay: Relay, **changes: Any) -> SmtpConnectionManager:
-    """The connection manager that a relay asks for, changed."""
+    """Return the connection manager for a relay, with changes."""
     known = SmtpConnectionManager.from_airflow(type("Connection", (), relay.airflow_connection()))
     return dataclasses.replace(known, **changes)
 
@@ -53,8 +53,8 @@ def manager_of(relay: Relay, **changes: Any) -> SmtpConnectionManager:
 # --- Each step can fail, and what comes after it is not reached.
 
 
-def test_a_name_that_nobody_knows(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was connected to."""
+def test_a_name_that_cannot_be_resolved(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection was opened."""
 
     def nobody(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
@@ -66,8 +66,8 @@ def test_a_name_that_nobody_knows(check_it: CheckIt, monkeypatch: pytest.MonkeyP
     assert "- not reached: TCP, greeting, EHLO, TLS, certificate" in found.text
 
 
-def test_a_port_that_nobody_listens_on(check_it: CheckIt) -> None:
-    """The name is known, and shown."""
+def test_a_port_on_which_no_server_listens(check_it: CheckIt) -> None:
+    """The name was resolved, and its address is shown."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     found = check_it(SmtpConnectionManager(host="127.0.0.1", port=port))
@@ -100,17 +100,17 @@ def test_a_port_that_nobody_listens_on(check_it: CheckIt) -> None:
     ],
     ids=lambda value: value.split("\n")[-1] if isinstance(value, str) else "",
 )
-def test_a_conversation_ends_where_it_fails(
+def test_the_check_stops_at_the_step_that_fails(
     script: str, settings: dict[str, Any], step: str, remedy: str, check_it: CheckIt
 ) -> None:
-    """Whatever the server says."""
+    """Whatever the server replies."""
     with Dialogue(script) as dialogue:
         found = check_it(scripted(dialogue, **settings))
     found.assert_failed_at(step, remedy)
     assert list(found.statuses.values()).count("failed") == 1
 
 
-def test_no_check_takes_longer_than_its_ceiling(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_check_takes_longer_than_its_limit(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the connection's own timeout."""
     assert checker.CHECK_SECONDS == 30
     monkeypatch.setattr(checker, "CHECK_SECONDS", 0.6)
@@ -121,16 +121,16 @@ def test_no_check_takes_longer_than_its_ceiling(check_it: CheckIt, monkeypatch: 
     found.assert_failed_at("EHLO", "The check takes 0.6 seconds at most")
 
 
-def test_a_server_cannot_paint_on_the_terminal(check_it: CheckIt) -> None:
-    """Control characters do not come through, and it has no lines of its own."""
+def test_a_server_cannot_manipulate_the_terminal(check_it: CheckIt) -> None:
+    """Control characters are replaced, and a reply stays on one line."""
     with Dialogue("SEND b'220 \\x1b[31mred\\x07\\r\\n'\nC: EHLO *\nS: 554 no") as dialogue:
         found = check_it(scripted(dialogue))
     assert "?[31mred?" in found.details["greeting"]
     assert "\x1b" not in found.page
 
 
-def test_a_wrong_password_shows_each_leg_and_no_token(check_it: CheckIt) -> None:
-    """Sizes are all that is told of a token; and there is a way to learn about bindings."""
+def test_a_wrong_password_shows_the_exchange_without_tokens(check_it: CheckIt) -> None:
+    """Only the sizes of tokens are shown; and the remedy names --bindings."""
     with Relay(users=ALICE) as relay:
         found = check_it(manager_of(relay, password="wrong-Password-1"))
     found.assert_failed_at("sign-in", "run the check with --bindings")
@@ -138,26 +138,26 @@ def test_a_wrong_password_shows_each_leg_and_no_token(check_it: CheckIt) -> None
     assert legs[0] == "C: AUTH NTLM"
     assert sum("not shown" in leg for leg in legs) >= 3
     assert legs[-2].startswith("S: 535 ")
-    assert found.details["chosen mechanism"] == r"NTLM as CORP\alice: the server offers NTLM alone."
+    assert found.details["chosen mechanism"] == r"NTLM as CORP\alice: the server offers only NTLM."
 
 
 # --- Certificates.
 
 
 @pytest.mark.parametrize("ssl_mode", ["starttls", "implicit"])
-def test_a_certificate_that_is_not_trusted_is_shown_nevertheless(ssl_mode: Any, check_it: CheckIt) -> None:
-    """On a second connection, over which nobody signs in."""
+def test_an_untrusted_certificate_is_shown(ssl_mode: Any, check_it: CheckIt) -> None:
+    """From a second connection, without a sign-in."""
     with Relay(ssl_mode=ssl_mode, users=ALICE) as relay:
         found = check_it(manager_of(relay, ca_certificate=None))
     found.assert_failed_at("TLS", "Give its private authority as 'CA certificate'")
     assert found.statuses["certificate"] == "warning"
-    assert "which did not sign in" in found.details["certificate"]
+    assert "without a sign-in" in found.details["certificate"]
     assert "names: localhost, 127.0.0.1" in found.details["certificate"]
-    assert "that authority must be among those that this worker trusts" in found.details["certificate"]
+    assert "which this worker does not trust: give that authority" in found.details["certificate"]
 
 
-def test_nobody_signs_in_over_the_second_look(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The account is not even known to it."""
+def test_the_second_connection_does_not_sign_in(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not have the account."""
     seen: list[SmtpConnectionManager] = []
 
     class Watched(checker.Session):
@@ -174,71 +174,69 @@ def test_nobody_signs_in_over_the_second_look(check_it: CheckIt, monkeypatch: py
     assert second.login is second.password is None
 
 
-def test_a_certificate_that_has_expired_says_since_when(check_it: CheckIt) -> None:
-    """As far as the server's own goes."""
+def test_the_report_says_when_a_certificate_expired(check_it: CheckIt) -> None:
+    """Of the server's own certificate."""
     with Relay(certificate_expired=True) as relay:
         found = check_it(manager_of(relay))
     found.assert_failed_at("TLS", "must renew it")
     assert "Certificate 1 has expired: 24 hours ago." in found.details["certificate"]
 
 
-def test_a_certificate_for_another_name_says_for_whom(check_it: CheckIt) -> None:
-    """And for whom it is."""
+def test_the_report_names_the_hosts_of_a_certificate_for_another_host(check_it: CheckIt) -> None:
+    """And the host for which it is not issued."""
     with Relay(certificate_names=("mail.corp.example",)) as relay:
         found = check_it(manager_of(relay))
     found.assert_failed_at("TLS", "a name that is in the certificate")
     assert "names: mail.corp.example" in found.details["certificate"]
-    assert "It is not issued for localhost." in found.details["certificate"]
-    assert "must be among those" not in found.details["certificate"]
+    assert "Certificate 1 is not issued for localhost." in found.details["certificate"]
+    assert "does not trust" not in found.details["certificate"]
 
 
-def test_a_chain_is_described_to_its_end() -> None:
-    """An intermediate authority, a wildcard, and a certificate that nobody can read."""
+def test_each_certificate_of_a_chain_is_described() -> None:
+    """An intermediate authority, a wildcard, and an unreadable certificate."""
     authority = trustme.CA()
     between = authority.create_child_ca()
     issued = between.issue_cert("*.corp.example")
     chain = [pem_to_der(blob.bytes()) for blob in issued.cert_chain_pems]
-    lines, complaints = describe_chain(chain, host="mail.corp.example", authority_known=False)
+    lines, faults = describe_chain(chain, host="mail.corp.example", authority_known=False)
     assert lines[0].startswith("1. ")
     assert lines[2].startswith("2. ")
-    assert len(complaints) == 1
-    assert "that authority must be among those" in complaints[0]
-    lines, complaints = describe_chain([b"no certificate", *chain], host="a.b.corp.example", authority_known=True)
+    assert len(faults) == 1
+    assert "which this worker does not trust" in faults[0]
+    lines, faults = describe_chain([b"no certificate", *chain], host="a.b.corp.example", authority_known=True)
     assert lines[0] == "1. (14 octets that cannot be read as a certificate)"
-    assert complaints == ["It is not issued for a.b.corp.example."]
-    assert describe_chain([], host=None, authority_known=True)[1] == [
-        "The server showed no certificate that can be read."
-    ]
+    assert faults == ["Certificate 1 is not issued for a.b.corp.example."]
+    assert describe_chain([], host=None, authority_known=True)[1] == ["The server sent no readable certificate."]
 
 
-def test_a_certificate_that_breaks_the_rules_is_described_as_far_as_it_goes() -> None:
-    """A server that sends such a one is what people run the check for."""
+def test_an_invalid_certificate_is_described_as_far_as_possible() -> None:
+    """People run the check because of servers that send such certificates."""
     authority = trustme.CA()
     whole = pem_to_der(authority.issue_cert("mail.corp.example").cert_chain_pems[0].bytes())
     unknown_version = whole.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)
-    lines, complaints = describe_chain([unknown_version, whole], host="mail.corp.example", authority_known=True)
+    lines, faults = describe_chain([unknown_version, whole], host="mail.corp.example", authority_known=True)
     assert lines[0] == f"1. ({len(whole)} octets that cannot be read as a certificate)"
     assert lines[1].startswith("2. ")
-    assert complaints == []
-    # Another extension becomes a second SubjectAltName: 2.5.29.35, of the authority's key, turns into 2.5.29.17.
+    assert faults == []
+    # A second SubjectAltName (2.5.29.17), made from the AuthorityKeyIdentifier (2.5.29.35).
     twice = whole.replace(b"\x06\x03\x55\x1d\x23", b"\x06\x03\x55\x1d\x11")
-    lines, complaints = describe_chain([twice], host="mail.corp.example", authority_known=True)
+    lines, faults = describe_chain([twice], host="mail.corp.example", authority_known=True)
     assert "names:" not in lines[0]
-    assert complaints == ["It is not issued for mail.corp.example."]
+    assert faults == ["Certificate 1 is not issued for mail.corp.example."]
 
 
 def pem_to_der(pem: bytes) -> bytes:
-    """The certificate's own octets."""
+    """Return the certificate in DER."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
 
-# --- It works.
+# --- Connections that work.
 
 
-def test_a_connection_that_works_is_told_from_the_settings_to_noop(check_it: CheckIt) -> None:
+def test_a_connection_that_works_is_reported_from_the_settings_to_noop(check_it: CheckIt) -> None:
     """Each step once, in order, and nothing is sent."""
     with Relay(users=ALICE) as relay:
         found = check_it(manager_of(relay))
@@ -256,46 +254,48 @@ def test_a_connection_that_works_is_told_from_the_settings_to_noop(check_it: Che
     assert found.details["channel binding"] == "tls-server-end-point"
     assert found.details["identity"] == r"CORP\alice"
     assert found.details["size limit"] == "33,554,432 octets a message"
-    assert found.text.endswith("All is well.")
+    assert found.text.endswith("The connection works.")
 
 
 @pytest.mark.parametrize("changes", [{"ssl_mode": "none"}, {"ssl_mode": "starttls", "verify_certificate": False}])
-def test_weak_settings_are_warned_about_and_change_no_exit_status(changes: dict[str, Any], check_it: CheckIt) -> None:
-    """They were spelled out."""
+def test_weak_settings_are_warnings_and_do_not_change_the_exit_status(
+    changes: dict[str, Any], check_it: CheckIt
+) -> None:
+    """They are explicit."""
     with Relay(ssl_mode=changes["ssl_mode"], users=ALICE) as relay:
         found = check_it(manager_of(relay, **changes))
     assert (str(found.report.verdict), found.report.exit_status) == ("warning", 0)
     assert found.statuses["weak settings"] == "warning"
-    assert found.text.endswith("It works, with warnings: weak settings.")
+    assert found.text.endswith("The connection works, with warnings: weak settings.")
 
 
 @pytest.mark.parametrize(
     ("settings", "why"),
-    [({}, "binds nothing"), ({"ssl_mode": "none"}, "nothing to bind to")],
+    [({}, "no sign-in to bind"), ({"ssl_mode": "none"}, "nothing to bind to")],
     ids=["anonymous", "clear"],
 )
 def test_bindings_are_tried_only_where_there_is_something_to_bind(
     settings: dict[str, Any], why: str, check_it: CheckIt
 ) -> None:
-    """A sign-in, and TLS."""
+    """That is, with a sign-in and TLS."""
     with Relay(ssl_mode=settings.get("ssl_mode", "starttls"), users=ALICE if settings else None) as relay:
         found = check_it(manager_of(relay, **settings), every_binding=True)
     assert found.statuses["every binding"] == "skipped"
     assert why in found.details["every binding"]
 
 
-def test_three_wrong_passwords_are_announced_before_they_are_tried(check_it: CheckIt) -> None:
-    """And where none passes, it says so."""
+def test_three_sign_ins_are_announced_before_they_are_tried(check_it: CheckIt) -> None:
+    """And if no binding is accepted, the report says so."""
     with Relay(users=ALICE) as relay:
         found = check_it(manager_of(relay, password="wrong-Password-1"), every_binding=True)
     found.assert_failed_at("sign-in", "Do not repeat this")
     assert "counts three times towards a lockout" in found.details["settings"]
-    assert "None of them passes" in found.details["every binding"]
+    assert "No binding was accepted" in found.details["every binding"]
     assert "Nothing else was tried" not in found.report.remedy
 
 
-def test_a_binding_that_tls_1_3_does_not_have_is_no_failure(check_it: CheckIt) -> None:
-    """It is so with every server."""
+def test_a_binding_that_tls_1_3_does_not_define_is_not_a_failure(check_it: CheckIt) -> None:
+    """No server can have it."""
     with Relay(users=ALICE) as relay:
         found = check_it(manager_of(relay), every_binding=True)
     lines = dict(line.split(": ", 1) for line in found.details["every binding"].split("\n"))
@@ -307,8 +307,10 @@ def test_a_binding_that_tls_1_3_does_not_have_is_no_failure(check_it: CheckIt) -
 
 
 @pytest.mark.parametrize("offer", ["NTLM", "PLAIN GSSAPI", "gss-spnego"])
-def test_an_anonymous_connection_to_a_server_that_offers_windows_is_given_a_hint(offer: str, check_it: CheckIt) -> None:
-    """It may take mail from everybody here, or refuse it at the first recipient: that is not seen without a mail."""
+def test_an_anonymous_connection_to_a_server_with_windows_authentication_gets_a_hint(
+    offer: str, check_it: CheckIt
+) -> None:
+    """Only a mail would show whether the server accepts mail without a sign-in."""
     with Dialogue(f"{GREETING}\nC: EHLO *\nS: 250-mail\nS: 250 AUTH {offer}\n{WELL}") as dialogue:
         found = check_it(scripted(dialogue))
     none, hint = found.details["identity"].split("\n")
@@ -319,14 +321,14 @@ def test_an_anonymous_connection_to_a_server_that_offers_windows_is_given_a_hint
 
 
 @pytest.mark.parametrize("keyword", ["SIZE 1000", "AUTH PLAIN LOGIN"])
-def test_an_anonymous_connection_to_any_other_server_is_given_none(keyword: str, check_it: CheckIt) -> None:
-    """There is nothing that it could do about it."""
+def test_an_anonymous_connection_to_any_other_server_gets_no_hint(keyword: str, check_it: CheckIt) -> None:
+    """No setting would help."""
     with Dialogue(f"{GREETING}\nC: EHLO *\nS: 250-mail\nS: 250 {keyword}\n{WELL}") as dialogue:
         found = check_it(scripted(dialogue))
     assert found.details["identity"] == "none: an anonymous session"
 
 
-def test_a_locked_account_is_left_alone(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_account_is_not_tried_again(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each further sign-in would keep it locked."""
     from airflow_provider_smtpcm.smtp import session
 
@@ -345,31 +347,34 @@ def test_a_locked_account_is_left_alone(check_it: CheckIt, monkeypatch: pytest.M
 
 
 def connection(relay: Relay, **changes: Any) -> str:
-    """A relay's connection in Airflow's JSON."""
+    """Return the connection to a relay as Airflow's JSON."""
     return json.dumps({**relay.airflow_connection(), **changes})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
-        (["check"], "Give one of CONN_ID, --uri - and --uri-env NAME"),
-        (["check", "mail", "--uri", "-"], "Give one of CONN_ID"),
+        (["check"], "Give CONN_ID, --uri - or --uri-env NAME"),
+        (["check", "mail", "--uri", "-"], "Give CONN_ID"),
         (["check", "--uri", "smtpcm://alice:hush-hush@mail.corp.example"], "give it on standard input with '--uri -'"),
         (["check", "smtpcm://alice:hush-hush@mail.corp.example"], "shows its password to everyone"),
         (["check", '{"password": "hush-hush"}'], "or in an environment variable with '--uri-env NAME'"),
-        (["check", "--uri-env", "smtpcm://alice:hush-hush@mail.corp.example"], "name an environment variable here"),
+        (
+            ["check", "--uri-env", "smtpcm://alice:hush-hush@mail.corp.example"],
+            "give the name of an environment variable",
+        ),
     ],
 )
 def test_wrong_arguments_are_explained_without_being_repeated(
-    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With argparse's exit status."""
     with pytest.raises(SystemExit) as end:
         main(arguments)
-    said = "".join(capsys.readouterr())
+    output = "".join(capsys.readouterr())
     assert end.value.code == 2
-    assert complaint in " ".join(said.split())
-    assert "hush-hush" not in said
+    assert message in " ".join(output.split())
+    assert "hush-hush" not in output
 
 
 @pytest.mark.parametrize(
@@ -383,24 +388,24 @@ def test_wrong_arguments_are_explained_without_being_repeated(
         '["hush-hush"]',
     ],
 )
-def test_text_that_is_no_connection_is_refused_without_being_repeated(
+def test_text_that_is_not_a_connection_is_refused_without_being_repeated(
     text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a variable, and from standard input."""
+    """From an environment variable, and from standard input."""
     monkeypatch.setenv("MAIL_URI", text)
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     for arguments in (["--uri-env", "MAIL_URI"], ["--uri", "-"], ["--uri-env", "MAIL_URI", "--json"]):
         assert main(["check", *arguments]) == 3
-        said = "".join(capsys.readouterr())
-        assert "hush-hush" not in said
-        assert "Fix each of these" in said
-        # Nobody looks for it in the Airflow UI.
-        assert "Admin" not in said
-        where = "in the environment variable MAIL_URI" if "MAIL_URI" in arguments else "in what is on standard input"
-        assert where in " ".join(said.split())
+        output = "".join(capsys.readouterr())
+        assert "hush-hush" not in output
+        assert "Fix this" in output
+        # The connection is not in the Airflow UI.
+        assert "Admin" not in output
+        where = "in the environment variable MAIL_URI" if "MAIL_URI" in arguments else "in the text on standard input"
+        assert where in " ".join(output.split())
 
 
-def test_a_connection_that_is_written_wrong_names_every_fault(
+def test_every_fault_of_a_connection_is_reported(
     set_connection: Callable[[str, Mapping[str, Any]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By its form labels, with an exit status of its own."""
@@ -415,7 +420,7 @@ def test_a_connection_that_is_written_wrong_names_every_fault(
     assert "hush-hush" not in page
 
 
-def test_a_ca_file_that_is_missing_is_the_connections_fault(check_it: CheckIt) -> None:
+def test_a_missing_ca_file_is_a_fault_of_the_connection(check_it: CheckIt) -> None:
     """Nothing was tried."""
     found = check_it(SmtpConnectionManager(host="mail.corp.example", ca_certificate="/no/such/ca.pem"))
     found.assert_failed_at("settings", "a PEM file that exists on the worker")
@@ -435,8 +440,8 @@ def test_a_connection_on_standard_input_is_checked_as_a_uri(
     assert_nothing_secret(page, "hush/hush@1")
 
 
-def test_a_machine_gets_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same steps, the verdict, the error and the remedy; and nothing beside it."""
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps, the verdict, the error and the remedy; nothing else is printed."""
     with Relay(users=ALICE) as relay:
         monkeypatch.setenv("MAIL_URI", connection(relay))
         assert main(["check", "--uri-env", "MAIL_URI", "--json"]) == 0
@@ -454,18 +459,18 @@ def test_a_machine_gets_one_object(capsys: pytest.CaptureFixture[str], monkeypat
     assert_nothing_secret(output.out, "wrong-Password-1")
 
 
-def test_standard_input_in_another_alphabet_is_a_fault(
+def test_standard_input_in_another_encoding_is_a_fault(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And no traceback."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"smtpcm://j\xfcrgen:hush-hush@mail/"), "utf-8"))
     assert main(["check", "--uri", "-"]) == 3
     page = capsys.readouterr().out
-    assert "percent-encode what is not ASCII" in page
+    assert "percent-encode non-ASCII characters" in " ".join(page.split())
     assert "hush-hush" not in page
 
 
-def test_a_reader_who_goes_away_ends_the_command_quietly(set_connection: Callable[..., None]) -> None:
+def test_a_closed_standard_output_ends_the_command_without_a_traceback(set_connection: Callable[..., None]) -> None:
     """`check mail | head -1` has no traceback."""
     set_connection("mail", {"conn_type": "smtpcm", "host": "127.0.0.1", "port": 9})
     reading, writing = os.pipe()

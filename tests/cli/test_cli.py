@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_smtpcm`."""
+"""The command line: `python -m airflow_provider_smtpcm`, and its commands in Airflow's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMMAND = [sys.executable, "-m", "airflow_provider_smtpcm"]
 
 
 class Running:
-    """A command that goes on until it is told to stop; what it has said so far is in `said`."""
+    """A command that runs until a signal ends it; `output` is its standard output so far."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -42,25 +42,25 @@ class Running:
             env=os.environ | environment,
             start_new_session=True,
         )
-        self.said = ""
+        self.output = ""
 
     def read_until(self, text: str) -> None:
         assert self.process.stdout is not None
-        while text not in self.said:
+        while text not in self.output:
             line = self.process.stdout.readline()
-            assert line, f"ended without {text!r}:\n{self.said}"
-            self.said += line
+            assert line, f"ended without {text!r}:\n{self.output}"
+            self.output += line
 
     def end(self, number: signal.Signals) -> str:
-        """Signal as a terminal does, to the whole group; what it wrote to standard error."""
+        """Send a signal to the process group, as a terminal does, and return the standard error."""
         os.killpg(self.process.pid, number)
         out, err = self.process.communicate(timeout=30)
-        self.said += out
+        self.output += out
         return err
 
     @property
     def add_command(self) -> str:
-        return next(line for line in self.said.splitlines() if line.startswith("airflow connections add"))
+        return next(line for line in self.output.splitlines() if line.startswith("airflow connections add"))
 
 
 @contextmanager
@@ -79,28 +79,26 @@ def running(*arguments: str, **environment: str) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ([], "required: command"),
         (["rely"], "invalid choice: 'rely'"),
-        (["relay", "--port", "70000"], "that is not a port"),
-        (["relay", "--port", "smtp"], "that is not a port"),
+        (["relay", "--port", "70000"], "not a port"),
+        (["relay", "--port", "smtp"], "not a port"),
         (["relay", "--ssl-mode", "tls"], "choose one of starttls, none, implicit"),
         (["check", "smtpcm_default", "--password", "hush"], "2 unknown arguments"),
-        (["relay", "--password-env", "PASSWORD"], "Name the user with --user"),
+        (["relay", "--password-env", "PASSWORD"], "Give one with --user"),
         (["relay", "--user", "alice", "--password-env", "my secret!"], "not the password itself"),
     ],
 )
-def test_wrong_arguments_are_explained(
-    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_arguments_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With argparse's exit status."""
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert complaint in said
-    assert "hush" not in said
+    output = capsys.readouterr().err
+    assert message in output
+    assert "hush" not in output
 
 
 @pytest.mark.parametrize(
@@ -120,24 +118,24 @@ def test_wrong_arguments_are_explained(
 def test_an_argument_in_the_wrong_place_is_not_repeated(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It may be a password, and what a job prints is kept."""
+    """It may be a password, and the output of a job is kept."""
     with pytest.raises(SystemExit):
         main(arguments)
     assert "hush-1" not in capsys.readouterr().err
 
 
-def test_a_password_variable_that_is_no_use_is_named(
+def test_a_password_variable_that_cannot_be_used_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Empty, or with what the shell could not put into JSON; the password is not repeated."""
+    """It is empty, or has characters that cannot be printed as JSON in a shell command; they are not repeated."""
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
     assert main(["relay", "--user", "alice", "--password-env", "NO_SUCH_VARIABLE"]) == 1
     assert "NO_SUCH_VARIABLE is empty" in capsys.readouterr().err
     for password in ('hush"hush', "hush\\hush", "hush\thush", "hush:hush"):
         monkeypatch.setenv("RELAY_PASSWORD", password)
         assert main(["relay", "--user", "alice", "--password-env", "RELAY_PASSWORD"]) == 1
-        assert "hush" not in (complaint := capsys.readouterr().err)
-        assert complaint
+        assert "hush" not in (message := capsys.readouterr().err)
+        assert message
 
 
 def test_a_relay_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,16 +146,16 @@ def test_a_relay_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_relay_runs_until_it_is_told_to_stop(number: signal.Signals) -> None:
-    """By Ctrl-C or by a service manager: exit status 0, a last word, no noise."""
+def test_the_relay_runs_until_a_signal_stops_it(number: signal.Signals) -> None:
+    """Ctrl-C, or a service manager's: exit status 0, a last line, nothing on standard error."""
     with running("relay", "--ssl-mode", "none") as relay:
         assert relay.end(number) == ""
         assert relay.process.returncode == 0
-        assert relay.said.endswith("Stopped.\n")
+        assert relay.output.endswith("Stopped.\n")
 
 
-def test_a_mail_is_told_as_it_arrives_and_saved(tmp_path: Path) -> None:
-    """Who, to whom, what, under which name and with which TLS; and nothing that was saved before is lost."""
+def test_a_mail_is_printed_when_it_arrives_and_saved(tmp_path: Path) -> None:
+    """Sender, recipients, subject, account and TLS version; and no file is overwritten."""
     folder = tmp_path / "new" / "mails"
     folder.mkdir(parents=True)
     (folder / "0001.eml").write_bytes(b"from yesterday")
@@ -165,7 +163,7 @@ def test_a_mail_is_told_as_it_arrives_and_saved(tmp_path: Path) -> None:
         words = shlex.split(relay.add_command)
         assert words[:-1] == ["airflow", "connections", "add", "smtpcm_default", "--conn-json"]
         connection = json.loads(words[-1])
-        assert f"Password: {connection['password']}\n" in relay.said
+        assert f"Password: {connection['password']}\n" in relay.output
         assert connection["extra"]["auth_mode"] == "windows"
 
         content = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe=1B[31m?=\r\n\r\nHello\r\n"
@@ -175,10 +173,10 @@ def test_a_mail_is_told_as_it_arrives_and_saved(tmp_path: Path) -> None:
             assert log_in(client, connection["login"], connection["password"])[0] == 235
             client.sendmail("alice@corp.example", ["bob@corp.example", "carol@corp.example"], content)
         relay.read_until("saved as")
-        assert "Mail from alice@corp.example to bob@corp.example, carol@corp.example\n" in relay.said
-        assert re.search(r"  Subject: Grüße.\[31m\n", relay.said)
-        assert "\x1b" not in relay.said
-        assert f"  authenticated as CORP\\alice by NTLM, TLSv1.3, {len(content)} octets\n" in relay.said
+        assert "Mail from alice@corp.example to bob@corp.example, carol@corp.example\n" in relay.output
+        assert re.search(r"  Subject: Grüße.\[31m\n", relay.output)
+        assert "\x1b" not in relay.output
+        assert f"  authenticated as CORP\\alice by NTLM, TLSv1.3, {len(content)} octets\n" in relay.output
         assert (folder / "0002.eml").read_bytes() == content
         assert (folder / "0001.eml").read_bytes() == b"from yesterday"
         assert relay.end(signal.SIGINT) == ""
@@ -190,7 +188,7 @@ def test_a_password_from_the_environment_is_not_repeated() -> None:
     password = "it's $HOME `hush` ü"
     arguments = ("relay", "--user", r"CORP\alice", "--password-env", "RELAY_PASSWORD", "--ssl-mode", "none")
     with running(*arguments, RELAY_PASSWORD=password) as relay:
-        assert "hush" not in relay.said
+        assert "hush" not in relay.output
         echoed = subprocess.check_output(
             ["sh", "-c", relay.add_command.replace("airflow connections add smtpcm_default --conn-json", "printf %s")],
             env=os.environ | {"RELAY_PASSWORD": password},

@@ -1,4 +1,4 @@
-"""An SMTP connection manager is read from anything that Airflow can hand over, and every fault is named at once."""
+"""An SMTP connection manager is parsed from anything that Airflow provides, and all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from airflow_provider_smtpcm.errors import ConnectionSettingsError, Phase
 
 
 def connection(**fields: object) -> SimpleNamespace:
-    """What Airflow hands over; `extra` as keyword arguments of its own would hide what a test is about."""
+    """Return a connection as Airflow provides it."""
     return SimpleNamespace(**{"conn_id": "mail", "host": "mail.corp.example", "extra": None, **fields})
 
 
 def faults_of(**fields: object) -> tuple[str, ...]:
-    """What is wrong with a connection."""
+    """Return the faults of a connection."""
     with pytest.raises(ConnectionSettingsError) as caught:
         SmtpConnectionManager.from_airflow(connection(**fields))
     assert caught.value.conn_id == "mail"
@@ -38,12 +38,12 @@ def faults_of(**fields: object) -> tuple[str, ...]:
 
 
 def extra_faults(**extra: object) -> tuple[str, ...]:
-    """What is wrong with an extra."""
+    """Return the faults of an extra."""
     return faults_of(extra=extra)
 
 
 def test_all_faults_are_reported_together_by_their_form_labels() -> None:
-    """Nobody has to press Test five times."""
+    """One click on Test shows them all."""
     faults = faults_of(
         host="",
         port="smtp",
@@ -55,7 +55,7 @@ def test_all_faults_are_reported_together_by_their_form_labels() -> None:
 
 
 def test_the_error_names_the_connection_and_does_not_retry() -> None:
-    """A connection that is written wrong stays wrong."""
+    """An invalid connection does not become valid by itself."""
     with pytest.raises(ConnectionSettingsError) as caught:
         SmtpConnectionManager.from_airflow(connection(host=None))
     assert "Connection 'mail' cannot be used" in str(caught.value)
@@ -65,7 +65,7 @@ def test_the_error_names_the_connection_and_does_not_retry() -> None:
 
 
 @pytest.mark.parametrize("word", ["basic", "Basic", "plain", "login", "oauth2"])
-def test_basic_authentication_is_refused_with_where_to_go_instead(word: str) -> None:
+def test_basic_authentication_is_refused_with_an_alternative(word: str) -> None:
     """The password itself is never sent."""
     (fault,) = extra_faults(auth_mode=word)
     assert "Windows Authentication" in fault
@@ -76,7 +76,7 @@ def test_basic_authentication_is_refused_with_where_to_go_instead(word: str) -> 
     "account", [{"login": "etl"}, {"password": "hunter2-x"}, {"login": "etl", "password": "hunter2-x"}]
 )
 def test_an_account_with_an_anonymous_server_is_refused(account: dict[str, str]) -> None:
-    """Somebody believed that the password would be used."""
+    """The user expects it to be used."""
     (fault,) = faults_of(**account)
     assert "anonymous" in fault
     assert "apache-airflow-providers-smtp" in fault
@@ -91,21 +91,21 @@ def test_a_user_name_without_password_is_refused() -> None:
 
 
 def test_a_password_without_user_name_is_refused() -> None:
-    """Half an account is a slip."""
+    """Half an account is a mistake."""
     (fault,) = faults_of(password="hunter2-x", extra={"auth_mode": "windows"})
     assert "user name" in fault
     assert "hunter2-x" not in fault
 
 
 @pytest.mark.parametrize("login", ["CORP\\", "@corp.example", "etl@", r"a\b\c", r"CORP\etl@corp.example"])
-def test_a_login_of_another_form_is_refused(login: str) -> None:
+def test_a_login_with_another_syntax_is_refused(login: str) -> None:
     """It would count as a failed sign-in."""
     faults = faults_of(login=login, password="p", extra={"auth_mode": "windows"})
     assert ["User name" in fault for fault in faults] == [True]
 
 
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("extra", "message"),
     [
         ({"auth_mode": "anonymous", "spn": "smtp/x"}, "SPN"),
         ({"auth_mode": "anonymous", "domain": "CORP"}, "Windows domain"),
@@ -118,22 +118,22 @@ def test_a_login_of_another_form_is_refused(login: str) -> None:
         ({"auth_mode": "windows", "ssl_mode": "none", "channel_binding": "tls-unique"}, "no TLS to bind to"),
     ],
 )
-def test_what_could_have_no_effect_is_refused(extra: dict[str, str], said: str) -> None:
-    """Somebody believes that it has one."""
+def test_a_setting_that_could_have_no_effect_is_refused(extra: dict[str, str], message: str) -> None:
+    """The user expects it to have one."""
     (fault,) = extra_faults(**extra)
-    assert said in fault
+    assert message in fault
 
 
 @pytest.mark.parametrize("credential", ["keytab", "ccache"])
 def test_a_password_beside_a_file_is_refused(credential: str) -> None:
-    """Which of them counts is not ours to guess."""
+    """Which one is meant cannot be known."""
     faults = faults_of(login="etl", password="hunter2-x", extra={"auth_mode": "windows", credential: "/x"})
     assert ["each is a credential of its own" in fault for fault in faults] == [True]
 
 
 @pytest.mark.parametrize("login", [r"CORP\etl", "etl@corp.example"])
 def test_two_domains_for_one_account_are_refused(login: str) -> None:
-    """Which of the two should win is not ours to guess."""
+    """Which one is meant cannot be known."""
     (fault,) = faults_of(login=login, password="p", extra={"auth_mode": "windows", "domain": "OTHER"})
     assert "name the domain once" in fault
 
@@ -153,16 +153,16 @@ def test_two_domains_for_one_account_are_refused(login: str) -> None:
         (None, "is empty"),
     ],
 )
-def test_a_host_that_is_no_host_is_refused(host: str | None, remedy: str) -> None:
-    """The commonest slips each have their own remedy."""
+def test_an_invalid_host_is_refused(host: str | None, remedy: str) -> None:
+    """The most common mistakes each have a remedy."""
     assert [remedy in fault for fault in faults_of(host=host)] == [True]
 
 
 @pytest.mark.parametrize(
     "host", ["smtp://etl:hunter2@mail.corp.example", "etl:hunter2@mail.corp.example:25", "hunter2@h"]
 )
-def test_an_account_that_was_put_into_the_host_is_not_repeated(host: str) -> None:
-    """Airflow masks the password that stands in its own field alone."""
+def test_an_account_in_the_host_is_not_repeated(host: str) -> None:
+    """Airflow masks only the password in the password field."""
     for faults in (faults_of(host=host), faults_of(host=None, extra={"ssis_properties": f"SmtpServer={host};"})):
         assert ["SMTP server" in fault for fault in faults] == [True]
         assert "hunter2" not in str(faults)
@@ -170,14 +170,14 @@ def test_an_account_that_was_put_into_the_host_is_not_repeated(host: str) -> Non
 
 
 @pytest.mark.parametrize("port", ["smtp", 0, 65536, -1, 25.5, "25.5", True])
-def test_a_port_that_is_no_port_is_refused(port: object) -> None:
-    """Between 1 and 65535."""
+def test_an_invalid_port_is_refused(port: object) -> None:
+    """It is a number from 1 to 65535."""
     assert ["Port" in fault for fault in faults_of(port=port)] == [True]
 
 
 @pytest.mark.parametrize("value", ["maybe", "2", "", [], 3])
 def test_a_flag_that_is_neither_true_nor_false_is_refused(value: object) -> None:
-    """Nothing is true just because it is text."""
+    """Text is not true merely because it is not empty."""
     if value == "":
         assert SmtpConnectionManager.from_airflow(connection(extra={"verify_certificate": value})).verify_certificate
     else:
@@ -186,7 +186,7 @@ def test_a_flag_that_is_neither_true_nor_false_is_refused(value: object) -> None
 
 @pytest.mark.parametrize("value", [True, "true", "Yes", 1, "on"])
 def test_binary_attachments_are_switched_on_by_any_word_for_true(value: object) -> None:
-    """Also by the text that a URI brings; what is no such word is a fault."""
+    """As text too, as in a URI; any other word is a fault."""
     assert ["true or false" in fault for fault in extra_faults(binary_mime="exchange")] == [True]
     assert SmtpConnectionManager.from_airflow(connection(extra={"binary_mime": value})).binary_mime is True
 
@@ -198,8 +198,8 @@ def test_a_timeout_out_of_bounds_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize("extra", ["not json", "[1]", '"text"', [1], 5])
-def test_an_extra_that_is_no_json_object_is_refused(extra: object) -> None:
-    """It says what to write."""
+def test_an_extra_that_is_not_a_json_object_is_refused(extra: object) -> None:
+    """The fault says what to write."""
     assert ["JSON" in fault for fault in faults_of(extra=extra)] == [True]
 
 
@@ -220,7 +220,7 @@ def test_an_extra_that_is_no_json_object_is_refused(extra: object) -> None:
         ("extra__smtpcm__spn", "did you mean 'spn'"),
     ],
 )
-def test_a_key_that_looks_like_a_known_one_is_refused_with_what_was_meant(key: str, hint: str) -> None:
+def test_a_key_that_looks_like_a_known_one_is_refused_with_the_known_one(key: str, hint: str) -> None:
     """A setting that has no effect must not look as if it had."""
     assert [hint in fault for fault in extra_faults(**{key: "x"})] == [True]
 
@@ -229,7 +229,7 @@ def test_a_key_that_looks_like_a_known_one_is_refused_with_what_was_meant(key: s
     "key", ["client_certificate", "client_key", "envelope_from", "fallback_hosts", "zzz", "x" * 99]
 )
 def test_any_other_unknown_key_is_a_warning(key: str) -> None:
-    """It may be of a newer version of this package, and the workers are not all updated at once."""
+    """It may belong to a newer version of this package: not all workers are updated at once."""
     manager = SmtpConnectionManager.from_airflow(connection(extra={"timeout": 5, key: "x"}))
     (warning,) = manager.warnings
     assert manager.timeout == 5
@@ -238,7 +238,7 @@ def test_any_other_unknown_key_is_a_warning(key: str) -> None:
 
 
 def test_a_thousand_unknown_keys_are_one_warning() -> None:
-    """The answer of the Test button has to fit."""
+    """The result of the Test button has to fit."""
     (warning,) = SmtpConnectionManager.from_airflow(connection(extra={f"x{n}": 1 for n in range(1000)})).warnings
     assert "and 995 more" in warning
 
@@ -254,9 +254,9 @@ def test_a_thousand_unknown_keys_are_one_warning() -> None:
     ],
 )
 def test_no_other_fault_hides_that_a_password_has_no_effect(other: dict[str, object], fault: str | None) -> None:
-    """Whatever words it is told in."""
+    """In whichever words."""
     faults = faults_of(password="hunter2-x", **other)
-    assert [said for said in faults if "Password (password): given, but Authentication" in said]
+    assert [fault for fault in faults if "Password (password): given, but Authentication" in fault]
     assert len(faults) == 1 + (fault is not None)
     assert fault is None or fault in "".join(faults)
 
@@ -278,19 +278,19 @@ def test_no_other_fault_hides_that_a_password_has_no_effect(other: dict[str, obj
         {"login": "etl", "extra": {"auth_mode": "windows", "keytab": "a\nb"}},
     ],
 )
-def test_what_could_not_be_read_has_no_second_fault(fields: dict[str, object]) -> None:
-    """Nobody knows what the setting would have been."""
+def test_an_unreadable_setting_has_one_fault(fields: dict[str, object]) -> None:
+    """No other fault is derived from it."""
     assert len(faults_of(**fields)) == 1
 
 
 @pytest.mark.parametrize("name", ["worker 1", "-x", "[1.2.3.4", "a\r\nb"])
-def test_a_local_host_name_that_is_none_is_refused(name: str) -> None:
-    """It becomes part of EHLO."""
+def test_an_invalid_local_host_name_is_refused(name: str) -> None:
+    """It is sent in EHLO."""
     assert ["Local host name" in fault for fault in extra_faults(local_hostname=name)] == [True]
 
 
 def test_the_defaults_are_anonymous_with_required_and_verified_tls() -> None:
-    """Nothing but a host is needed."""
+    """Only a host is required."""
     manager = SmtpConnectionManager.from_airflow(connection())
     assert (manager.port, manager.auth_mode, manager.ssl_mode) == (25, AuthMode.ANONYMOUS, SslMode.STARTTLS)
     assert (manager.verify_certificate, manager.timeout, manager.final_reply_timeout) == (True, 30, 600)
@@ -305,8 +305,8 @@ def test_implicit_tls_has_its_own_port() -> None:
     assert SmtpConnectionManager(host="h", ssl_mode=SslMode.IMPLICIT, port=2465).port == 2465
 
 
-def test_a_changed_copy_keeps_its_port_unless_it_is_asked_to_choose_anew() -> None:
-    """The port of a manager may have been named by somebody, and nobody can see that any more."""
+def test_a_changed_copy_keeps_its_port_unless_the_port_is_0() -> None:
+    """The manager does not know whether its port was set or is a default."""
     plain = SmtpConnectionManager(host="h")
     assert dataclasses.replace(plain, ssl_mode=SslMode.IMPLICIT).port == 25
     assert dataclasses.replace(plain, ssl_mode=SslMode.IMPLICIT, port=0).port == 465
@@ -322,7 +322,7 @@ def test_a_changed_copy_keeps_its_port_unless_it_is_asked_to_choose_anew() -> No
     ],
 )
 def test_text_numbers_and_nulls_are_read_alike(extra: object) -> None:
-    """A URI brings everything as text, the form brings nulls, and "false" is false."""
+    """A URI has only text, the form writes nulls, and "false" is false."""
     manager = SmtpConnectionManager.from_airflow(connection(port="2525", login="etl", password="p", extra=extra))
     assert (manager.auth_mode, manager.verify_certificate, manager.timeout) == (AuthMode.WINDOWS, False, 5.0)
     assert (manager.port, manager.ssl_mode, manager.account) == (2525, SslMode.STARTTLS, r"CORP\etl")
@@ -355,13 +355,13 @@ def test_a_connection_is_parsed_once(
 
 
 @pytest.mark.parametrize("extra", ["", "  \n", "null", b"", None])
-def test_an_extra_that_says_nothing_is_the_default(extra: object) -> None:
-    """However nothing was written down."""
+def test_an_empty_extra_means_the_defaults(extra: object) -> None:
+    """In any of its forms."""
     manager = SmtpConnectionManager.from_airflow(connection(extra=extra))
     assert manager == SmtpConnectionManager(host="mail.corp.example")
 
 
-def test_a_form_in_which_everything_was_left_empty_is_the_default() -> None:
+def test_an_empty_form_means_the_defaults() -> None:
     """The form writes an explicit null for each field."""
     extra = dict.fromkeys((field.name for field in FIELDS), None)
     assert SmtpConnectionManager.from_airflow(connection(extra=extra)) == SmtpConnectionManager(
@@ -369,15 +369,15 @@ def test_a_form_in_which_everything_was_left_empty_is_the_default() -> None:
     )
 
 
-def test_digits_that_airflow_turned_into_numbers_are_text_again() -> None:
-    """Some versions do that to URIs."""
+def test_digits_that_airflow_turned_into_numbers_become_text() -> None:
+    """Some versions do that with URIs."""
     manager = SmtpConnectionManager.from_airflow(
         connection(login="etl", password=12345, extra={"auth_mode": "windows", "domain": 7})
     )
     assert (manager.password, manager.domain) == ("12345", "7")
 
 
-def test_blanks_belong_to_a_password() -> None:
+def test_blanks_are_part_of_a_password() -> None:
     """They are trimmed everywhere else."""
     manager = SmtpConnectionManager(host=" h ", login=" etl ", password="  ", auth_mode=AuthMode.WINDOWS)
     assert (manager.host, manager.login, manager.password) == ("h", "etl", "  ")
@@ -385,12 +385,12 @@ def test_blanks_belong_to_a_password() -> None:
 
 @pytest.mark.parametrize("host", ["::1", "2001:470:20::2", "fd00:10:20::25", "2001:db8::1:25", "fe80::1%eth0"])
 def test_an_ipv6_address_is_a_host(host: str) -> None:
-    """With or without its brackets, and whether or not a group of it looks like a port."""
+    """With or without brackets, and even if its last group looks like a port."""
     assert SmtpConnectionManager(host=f"[{host}]").host == SmtpConnectionManager(host=host).host == host
 
 
-def test_pem_whose_line_ends_were_spelled_out_is_mended() -> None:
-    """Environment variables and URIs do that to it."""
+def test_escaped_line_ends_in_pem_are_restored() -> None:
+    """Environment variables and URIs have them."""
     text = "Bag Attributes\nsubject=CN = Corp CA\n-----BEGIN CERTIFICATE-----\nAA\nBB\n-----END CERTIFICATE-----\n"
     for written in (text, text.replace("\n", "\\n"), text.replace("\n", " "), text.replace("\n", "\r\n")):
         manager = SmtpConnectionManager(host="h", ca_certificate=written)
@@ -406,7 +406,7 @@ def test_pem_whose_line_ends_were_spelled_out_is_mended() -> None:
         "hunter2x\nhunter2x",
     ],
 )
-def test_pem_that_holds_no_certificate_is_refused_without_being_repeated(text: str) -> None:
+def test_pem_without_a_certificate_is_refused_without_being_repeated(text: str) -> None:
     """People paste private keys."""
     (fault,) = extra_faults(ca_certificate=text)
     assert "CA certificate" in fault
@@ -415,27 +415,27 @@ def test_pem_that_holds_no_certificate_is_refused_without_being_repeated(text: s
 
 @pytest.mark.parametrize("address", ["garbage", "a b", "etl@corp.example; x", "<etl@corp.example", "@corp.example"])
 @pytest.mark.parametrize("name", ["from_address", "reply_to"])
-def test_an_address_that_is_none_is_refused_with_the_connection(name: str, address: str) -> None:
-    """Long before a mail needs it."""
+def test_an_invalid_address_is_a_fault_of_the_connection(name: str, address: str) -> None:
+    """It is found before a mail needs it."""
     (fault,) = extra_faults(**{name: address})
     assert name in fault
 
 
 @pytest.mark.parametrize("address", ["etl@corp.example", "ETL, nightly <etl@corp.example>", "Jürgen <j@köln.example>"])
-def test_an_address_with_a_name_is_one(address: str) -> None:
-    """Reply-To may hold several, too."""
+def test_an_address_may_have_a_display_name(address: str) -> None:
+    """Reply-To may also have several addresses."""
     extra = {"from_address": address, "reply_to": f"{address}; ops@corp.example"}
     assert SmtpConnectionManager.from_airflow(connection(extra=extra)).from_address == address
 
 
 def test_the_password_is_in_no_repr() -> None:
-    """Neither is what came along in an SSIS connection string."""
+    """Nor are unknown properties of an SSIS connection string."""
     manager = SmtpConnectionManager(host="h", login="etl", password="hunter2-x", auth_mode=AuthMode.WINDOWS)
     assert "hunter2-x" not in repr(manager)
 
 
 def test_windows_without_login_is_the_workers_own_identity() -> None:
-    """As SSIS means it."""
+    """As in SSIS."""
     manager = SmtpConnectionManager(host="h", auth_mode=AuthMode.WINDOWS)
     assert manager.account is None
 
@@ -444,14 +444,14 @@ def test_windows_without_login_is_the_workers_own_identity() -> None:
     ("settings", "word"),
     [({"auth_mode": "windows", "ssl_mode": "none"}, "clear text"), ({"verify_certificate": False}, "not verified")],
 )
-def test_what_is_weak_but_spelled_out_is_a_warning(settings: dict[str, object], word: str) -> None:
-    """It is allowed, and said."""
+def test_a_weak_setting_that_is_explicit_is_a_warning(settings: dict[str, object], word: str) -> None:
+    """It is allowed."""
     (warning,) = SmtpConnectionManager(host="h", **settings).warnings  # type: ignore[arg-type]
     assert word in warning
 
 
 def test_it_is_an_ssis_connection_manager_of_type_smtp() -> None:
-    """The word that SSIS uses."""
+    """SSIS's `ConnectionManagerType`."""
     assert SmtpConnectionManager.connection_manager_type == "SMTP"
 
 
@@ -473,8 +473,8 @@ managers = st.builds(
 
 
 @given(manager=managers, as_text=st.booleans())
-def test_what_goes_to_airflow_comes_back_the_same(manager: SmtpConnectionManager, as_text: bool) -> None:
-    """`to_airflow` and `from_airflow` are each other's inverse, with the extra as JSON text too."""
+def test_to_airflow_and_from_airflow_round_trip(manager: SmtpConnectionManager, as_text: bool) -> None:
+    """With the extra as a dict, and as JSON text."""
     written = manager.to_airflow()
     if as_text:
         written["extra"] = json.dumps(written["extra"])

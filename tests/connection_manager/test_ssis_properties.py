@@ -1,4 +1,4 @@
-"""An SSIS connection string fills what the other fields leave empty, and never gives away a password."""
+"""An SSIS connection string fills the fields that are empty, and no message repeats a password from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_account_in_the_string_is_refused_without_being_repeated(secret: str)
 
 
 @pytest.mark.parametrize(
-    ("string", "complaint"),
+    ("string", "message"),
     [
         ("SmtpServer=h;EnableSsl=maybe", "EnableSsl"),
         ("SmtpServer=h;UseWindowsAuthentication=2", "UseWindowsAuthentication"),
@@ -49,11 +49,11 @@ def test_an_account_in_the_string_is_refused_without_being_repeated(secret: str)
         ("", "is empty"),
     ],
 )
-def test_a_string_that_cannot_be_read_says_where(string: str, complaint: str) -> None:
-    """One fault for one slip."""
+def test_the_fault_of_an_invalid_string_gives_its_place(string: str, message: str) -> None:
+    """One fault for each mistake."""
     with pytest.raises(ConnectionSettingsError) as caught:
         read(string)
-    assert [complaint in fault for fault in caught.value.faults] == [True]
+    assert [message in fault for fault in caught.value.faults] == [True]
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_a_string_that_cannot_be_read_says_where(string: str, complaint: str) ->
     ],
 )
 def test_a_contradiction_is_refused(fields: dict[str, object], label: str) -> None:
-    """Neither side wins silently."""
+    """Neither side takes precedence."""
     string = "SmtpServer=h;UseWindowsAuthentication=True;EnableSsl=True;Timeout=30000;"
     extra = {"ssis_properties": string, **fields.pop("extra", {})}  # type: ignore[dict-item]
     with pytest.raises(ConnectionSettingsError, match=label):
         SmtpConnectionManager.from_airflow(SimpleNamespace(**{"host": "", "extra": extra, **fields}))
 
 
-def test_what_agrees_is_no_contradiction() -> None:
+def test_equal_settings_are_not_a_contradiction() -> None:
     """Implicit TLS is SSL too."""
     extra = {"ssis_properties": "SmtpServer=Mail;EnableSsl=True", "ssl_mode": "implicit"}
     manager = SmtpConnectionManager.from_airflow(SimpleNamespace(host="mail", extra=extra))
@@ -89,18 +89,18 @@ def test_what_agrees_is_no_contradiction() -> None:
     ],
 )
 def test_order_case_blanks_and_the_last_semicolon_do_not_matter(string: str) -> None:
-    """Whatever wrote it."""
+    """Whatever program wrote it."""
     manager = read(string)
     assert (manager.host, manager.auth_mode, manager.ssl_mode) == ("h", AuthMode.WINDOWS, SslMode.NONE)
 
 
-def test_a_bare_host_is_a_string() -> None:
+def test_a_bare_host_is_a_valid_string() -> None:
     """Microsoft's own example has one."""
     assert read("smtphost").host == "smtphost"
 
 
-def test_a_key_that_the_string_lacks_means_our_default() -> None:
-    """So TLS is on, which SSIS would not have had."""
+def test_a_missing_key_means_our_default() -> None:
+    """So TLS is on, unlike in SSIS."""
     manager = read("SmtpServer=h")
     assert (manager.auth_mode, manager.ssl_mode, manager.timeout) == (AuthMode.ANONYMOUS, SslMode.STARTTLS, 30)
 
@@ -119,13 +119,13 @@ def test_a_timeout_below_a_second_is_taken_as_seconds_with_a_warning() -> None:
     assert "20 seconds" in manager.warnings[0]
 
 
-def test_a_word_that_only_sounds_like_a_secret_is_kept() -> None:
+def test_a_key_that_only_looks_like_a_secret_is_kept() -> None:
     """.NET's own name for Windows Authentication."""
     assert "UseDefaultCredentials" in read("SmtpServer=h;UseDefaultCredentials=True;").warnings[0]
 
 
 def test_unknown_keys_are_kept_and_warned_about() -> None:
-    """Their values stay out of the warning."""
+    """The warning has no values."""
     manager = read("SmtpServer=h;ConnectByProxy=False;")
     assert manager.connection_string.endswith("ConnectByProxy=False;")
     assert "ConnectByProxy" in manager.warnings[0]

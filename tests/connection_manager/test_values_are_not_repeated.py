@@ -1,4 +1,4 @@
-"""What was typed into a field may be a password in the wrong one: no fault, warning, log, repr or answer repeats it."""
+"""A value may be a password in the wrong field: no fault, warning, log line, repr or test result repeats it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.smtp.tls import tls_context
 
 SECRETS = ("Hunter2x", "47114711", "hunter")
 
-# Where in a value the secret stands.
+# Places of the secret in a value.
 PLACES = (
     "{}", "a:{}", "{}:a", "{}!/x", "/{}", "smtp://{}", "{}://x", "smtp://a:{}@h", "{}@x", "x@{}", "{}:25", "[{}]:25",
     " {}\n", "{}\nx", "CORP\\{}:x", "CORP\\{}", "{}\\a\\b", "{} x", '"{}"', "1{}", "1.5{}x", "{}/h", "a/{}@REALM",
@@ -30,7 +30,7 @@ PLACES = (
     "SmtpServer=h;UseWindowsAuthentication={}", "SmtpServer={}@h", "SmtpServer={}:25", "SmtpServer=x;SmtpServer={}",
 )  # fmt: skip
 
-# What the rest of the connection says.
+# The other settings of the connection.
 SURROUNDINGS: tuple[dict[str, object], ...] = (
     {},
     {"auth_mode": "windows"},
@@ -42,22 +42,22 @@ SURROUNDINGS: tuple[dict[str, object], ...] = (
 
 
 def connection(**settings: object) -> SimpleNamespace:
-    """As Airflow hands it over."""
+    """Return a connection as Airflow provides it."""
     standard = {field.name: settings.pop(field.name, None) for field in STANDARD_FIELDS}
     return SimpleNamespace(**{"host": "mail.corp.example", **standard, "extra": settings})
 
 
-def told(given: SimpleNamespace) -> str:
-    """Everything that is said of a connection before anything is sent."""
+def messages_about(given: SimpleNamespace) -> str:
+    """Return all texts about a connection that appear before it is used."""
     try:
         manager = SmtpConnectionManager.from_airflow(given)
     except ConnectionSettingsError as error:
         return "".join((describe_failure(error, limit=None), repr(error), *traceback.format_exception(error)))
-    return f"{manager.warnings}{manager!r}".replace(repr(manager.host), "")  # a host that can be one is shown
+    return f"{manager.warnings}{manager!r}".replace(repr(manager.host), "")  # a valid host is shown
 
 
 def values(secret: str) -> Iterator[object]:
-    """In each place, and in each kind of JSON."""
+    """Yield values with the secret in each place, and in each JSON type."""
     yield from (place.format(secret) for place in PLACES)
     yield from ([secret], {secret: secret}, secret.encode())
     if secret.isdigit():
@@ -67,29 +67,29 @@ def values(secret: str) -> Iterator[object]:
 @pytest.mark.parametrize("name", sorted(ALL_FIELDS))
 @pytest.mark.parametrize("secret", SECRETS)
 def test_no_field_is_repeated(name: str, secret: str) -> None:
-    """Whatever its kind, whatever else the connection says, and wherever in the value the secret stands."""
+    """Whatever its type, the other settings, and the place of the secret in the value."""
     for value, others in itertools.product(values(secret), SURROUNDINGS):
         settings = {"host": "h", **others, name: value}
-        assert secret not in told(connection(**settings)), settings
+        assert secret not in messages_about(connection(**settings)), settings
 
 
 @pytest.mark.parametrize("secret", [*SECRETS, "ssl-mode-Hunter2x", "extra__Hunter2x__ssl_mode", "Hunter2x_ssl_mode"])
 def test_no_key_is_repeated(secret: str) -> None:
-    """The rest of a password that held a question mark becomes one, in a URI."""
+    """In a URI, the part of a password after a question mark becomes a key."""
     for place in PLACES:
-        assert secret not in told(SimpleNamespace(host="h", extra={place.format(secret): "x"})), place
+        assert secret not in messages_about(SimpleNamespace(host="h", extra={place.format(secret): "x"})), place
 
 
 @pytest.mark.parametrize("extra", ['{{"password": "{}"', '"{}"', '["{}"]', "{}", "{{'a': '{}'}}"])
-def test_an_extra_that_is_no_object_is_not_repeated(extra: str) -> None:
-    """Neither by the reader of JSON."""
-    assert "Hunter2x" not in told(SimpleNamespace(host="h", extra=extra.format("Hunter2x")))
+def test_an_extra_that_is_not_an_object_is_not_repeated(extra: str) -> None:
+    """Not even by the JSON parser's error."""
+    assert "Hunter2x" not in messages_about(SimpleNamespace(host="h", extra=extra.format("Hunter2x")))
 
 
 @pytest.mark.parametrize("setting", ["keytab", "ccache", "ca_certificate"])
 @pytest.mark.parametrize("value", ["Hunter2x", "a/Hunter2x", "/Hunter2x", "FILE:Hunter2x"])
-def test_what_is_not_written_as_a_path_is_not_repeated_where_the_file_is_missing(setting: str, value: str) -> None:
-    """A path is: whoever reads the error looks for that file."""
+def test_only_an_absolute_path_is_repeated_if_the_file_is_missing(setting: str, value: str) -> None:
+    """Anything else may be a password."""
     account = {} if setting == "ca_certificate" else {"auth_mode": AuthMode.WINDOWS, "login": "etl@corp.example"}
     for given, shown in ((value, False), ("/nowhere/at/Hunter2x", True)):
         manager = SmtpConnectionManager(host="h", **account, **{setting: given})  # type: ignore[arg-type]
@@ -99,8 +99,8 @@ def test_what_is_not_written_as_a_path_is_not_repeated_where_the_file_is_missing
         assert "cannot be used" in str(caught.value)
 
 
-def test_neither_does_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a worker that was told to say all."""
+def test_the_log_repeats_no_value(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even at level DEBUG."""
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""The hook turns an Airflow connection into a session, and its Test answers for a person in a browser."""
+"""The hook resolves an Airflow connection to a session, and its test reports for a browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Connect = Callable[..., SmtpConnectionManagerHook]
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """A hook for a connection that is defined in the environment."""
+    """Create a hook for a connection that is defined in the environment."""
 
     def define(definition: object) -> SmtpConnectionManagerHook:
         text = definition if isinstance(definition, str) else json.dumps(definition)
@@ -46,19 +46,19 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
 
 
 def scripted(dialogue: Dialogue, **extra: object) -> dict[str, object]:
-    """The connection of a scripted server."""
+    """Return the connection to a scripted server."""
     settings = {"ssl_mode": "none", "timeout": 1, "final_reply_timeout": 1, **extra}
     return {"conn_type": "smtpcm", "host": "127.0.0.1", "port": dialogue.port, "extra": settings}
 
 
 def mails(count: int) -> Iterator[Mail]:
-    """Small mails, made as they are needed."""
+    """Yield small mails."""
     for number in range(count):
         yield Mail(from_address="etl@corp.example", to=f"r{number}@corp.example", subject=f"Number {number}")
 
 
-def test_making_a_hook_touches_nothing() -> None:
-    """Airflow makes one with a connection that it does not have."""
+def test_creating_a_hook_does_not_look_up_the_connection() -> None:
+    """Airflow creates hooks with a connection that does not exist."""
     assert SmtpConnectionManagerHook().smtpcm_conn_id == "smtpcm_default"
 
 
@@ -66,7 +66,7 @@ def test_making_a_hook_touches_nothing() -> None:
 def test_a_hook_can_be_copied_at_any_time(
     copied: Callable[[SmtpConnectionManagerHook], SmtpConnectionManagerHook], connect: Connect
 ) -> None:
-    """The copy looks the connection up for itself."""
+    """The copy looks up the connection again."""
     with Relay(users=ALICE) as relay:
         hook = connect(relay.airflow_connection())
         assert hook.test_connection()[0]
@@ -75,7 +75,7 @@ def test_a_hook_can_be_copied_at_any_time(
         assert copy_of_it.test_connection()[0]
 
 
-def test_a_connection_that_is_written_wrong_says_so_with_its_id(connect: Connect) -> None:
+def test_the_error_of_an_invalid_connection_has_its_id(connect: Connect) -> None:
     """All faults at once."""
     hook = connect({"conn_type": "smtpcm", "host": "", "extra": {"auth_mode": "basic"}})
     with pytest.raises(ConnectionSettingsError, match="Connection 'mail'") as caught:
@@ -87,8 +87,8 @@ def test_a_connection_that_is_written_wrong_says_so_with_its_id(connect: Connect
     assert "\n" not in message  # the browser would swallow it
 
 
-def test_threads_that_share_a_hook_share_what_it_finds_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a wrong password would count once for each of them towards a lockout."""
+def test_threads_that_share_a_hook_share_its_cached_values(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a wrong password would count towards a lockout once for each thread."""
     look_up, looked_up = SmtpConnectionManagerHook.get_connection, []
     everybody = threading.Barrier(3, timeout=0.5)
 
@@ -108,7 +108,7 @@ def test_threads_that_share_a_hook_share_what_it_finds_out(connect: Connect, mon
 
 
 @pytest.mark.parametrize(
-    ("relay_settings", "changes", "said"),
+    ("relay_settings", "changes", "expected"),
     [
         ({"users": ALICE}, {"password": "wrong horse battery"}, "535"),
         ({"users": ALICE}, {"login": r"CORP\bob"}, "535"),
@@ -124,9 +124,9 @@ def test_threads_that_share_a_hook_share_what_it_finds_out(connect: Connect, mon
     ],
 )
 def test_the_test_button_names_the_fault_and_its_remedy(
-    relay_settings: dict[str, object], changes: dict[str, object], said: str, connect: Connect
+    relay_settings: dict[str, object], changes: dict[str, object], expected: str, connect: Connect
 ) -> None:
-    """Against a real server, and without giving away the password."""
+    """With a real server, and without the password."""
     with Relay(**relay_settings) as relay:  # type: ignore[arg-type]
         definition = relay.airflow_connection(timeout=3)
         for name, value in changes.items():
@@ -134,7 +134,7 @@ def test_the_test_button_names_the_fault_and_its_remedy(
         good, message = connect(definition).test_connection()
         assert relay.messages == []
     assert not good
-    assert said in message
+    assert expected in message
     assert "battery" not in message
 
 
@@ -157,7 +157,7 @@ def test_the_test_button_never_waits_longer_than_its_limit(connect: Connect, mon
         ("none", None, ("clear text", "anonymous")),
     ],
 )
-def test_the_test_button_says_how_it_got_in(
+def test_the_test_button_reports_how_it_signed_in(
     ssl_mode: str, users: dict[str, str] | None, words: tuple[str, ...], connect: Connect
 ) -> None:
     """The mechanism, the TLS version and the size limit; nothing is sent."""
@@ -168,8 +168,8 @@ def test_the_test_button_says_how_it_got_in(
     assert all(word in message for word in words)
 
 
-def test_the_test_buttons_answer_is_logged_too(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    """The browser takes it away after a few seconds."""
+def test_the_result_of_the_test_button_is_logged_too(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """The browser removes it after a few seconds."""
     caplog.set_level("INFO", logger="airflow_provider_smtpcm")
     with Relay(users=ALICE) as relay:
         answers = [
@@ -182,23 +182,23 @@ def test_the_test_buttons_answer_is_logged_too(connect: Connect, caplog: pytest.
     ]
 
 
-def test_a_mail_that_nobody_accepted_raises(connect: Connect) -> None:
-    """A caller who does not look at the delivery hears of it."""
+def test_a_mail_that_no_recipient_accepted_raises(connect: Connect) -> None:
+    """A caller that ignores the delivery must notice it."""
     with Relay(ssl_mode="none", refuse={"r0@corp.example": "550 5.1.1 No such user"}) as relay:
         hook = connect(relay.airflow_connection())
         with pytest.raises(RefusedError, match=r"550 5\.1\.1 No such user"):
             hook.send(next(mails(1)))
 
 
-def test_a_mail_whose_fate_is_unknown_raises(connect: Connect) -> None:
-    """And says that it may have arrived."""
+def test_a_mail_whose_outcome_is_unknown_raises(connect: Connect) -> None:
+    """The error says that it may have arrived."""
     steps = f"{HELLO}\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go on\nMESSAGE\nRESET"
     with Dialogue(steps) as dialogue, pytest.raises(OutcomeUnknownError, match="may have been delivered"):
         connect(scripted(dialogue)).send(next(mails(1)))
 
 
 def test_some_refused_recipients_do_not_raise(connect: Connect) -> None:
-    """The delivery says who."""
+    """The delivery lists them."""
     with Relay(ssl_mode="none", refuse={"bad@corp.example": "550 5.1.1 No such user"}) as relay:
         mail = Mail(from_address="etl@corp.example", to="good@corp.example; bad@corp.example")
         delivery = connect(relay.airflow_connection()).send(mail)
@@ -206,7 +206,7 @@ def test_some_refused_recipients_do_not_raise(connect: Connect) -> None:
     assert (delivery.outcome, list(delivery.refused)) == (Outcome.PARTIAL, ["bad@corp.example"])
 
 
-def test_a_connection_from_a_uri_reads_its_text(connect: Connect) -> None:
+def test_a_connection_from_a_uri_is_parsed_from_text(connect: Connect) -> None:
     """Every value of a URI is text."""
     with Relay(ssl_mode="starttls", users=ALICE) as relay:
         uri = (
@@ -218,7 +218,7 @@ def test_a_connection_from_a_uri_reads_its_text(connect: Connect) -> None:
         assert relay.messages[0].authenticated_as == r"CORP\alice"
 
 
-def test_what_is_weak_is_warned_about_once(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+def test_weak_settings_are_logged_once(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     """Per connection, not per mail."""
     with Relay(ssl_mode="none") as relay:
         definition = relay.airflow_connection(ssis_properties="Foo=1")
@@ -244,7 +244,7 @@ def test_one_bad_mail_does_not_stop_the_others(connect: Connect) -> None:
 
 
 def test_a_server_that_closes_after_each_mail_loses_none(connect: Connect) -> None:
-    """The session is opened again; nothing of the mail had been handed over."""
+    """A new session is opened; none of the mail had been sent."""
     steps = f"{HELLO}\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go on\nMESSAGE\nS: 250 ok"
     listener = socket.create_server(("127.0.0.1", 0))
     dialogues = [Dialogue(steps, listener=listener) for _ in range(3)]
@@ -257,8 +257,8 @@ def test_a_server_that_closes_after_each_mail_loses_none(connect: Connect) -> No
     assert sorted(len(dialogue.messages) for dialogue in dialogues) == [1, 1, 1]
 
 
-def test_a_missing_attachment_bothers_no_server(connect: Connect) -> None:
-    """All of them are named at once, and Airflow need not retry although the server is down as well."""
+def test_a_missing_attachment_is_found_before_connecting(connect: Connect) -> None:
+    """All missing files are named, and the error is permanent although the server is down too."""
     definition = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": 1, "extra": {"ssl_mode": "none"}}
     mail = Mail(from_address="etl@corp.example", to="a@corp.example", attachments=["/no/a.csv", "/no/b.csv"])
     hook = connect(definition)
@@ -267,15 +267,15 @@ def test_a_missing_attachment_bothers_no_server(connect: Connect) -> None:
     assert not caught.value.retryable
 
 
-def test_a_server_that_is_gone_is_not_asked_for_each_of_many_mails(connect: Connect) -> None:
-    """Every mail still has its delivery."""
+def test_an_unreachable_server_is_not_tried_for_each_mail(connect: Connect) -> None:
+    """Each mail has its delivery."""
     definition = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": 1, "extra": {"ssl_mode": "none"}}
     deliveries = list(connect(definition).send_many(mails(50), connections=2))
     assert sorted(delivery.index for delivery in deliveries) == list(range(50))
     assert {str(delivery.outcome) for delivery in deliveries} == {"not_sent"}
 
 
-def test_a_sign_in_that_was_refused_is_not_repeated_for_each_mail(connect: Connect) -> None:
+def test_a_refused_sign_in_is_not_repeated_for_each_mail(connect: Connect) -> None:
     """It would lock the account."""
     with Relay(users=ALICE) as relay:
         hook = connect({**relay.airflow_connection(), "password": "wrong horse battery"})
@@ -285,8 +285,8 @@ def test_a_sign_in_that_was_refused_is_not_repeated_for_each_mail(connect: Conne
     assert len(errors) == 1
 
 
-def test_a_source_of_mails_that_fails_is_heard_of(connect: Connect) -> None:
-    """What was sent before it still has its delivery."""
+def test_an_error_of_the_iterable_of_mails_is_raised(connect: Connect) -> None:
+    """The mails sent before it have their deliveries."""
 
     def source() -> Iterator[Mail]:
         yield from mails(3)
@@ -303,7 +303,7 @@ def test_a_source_of_mails_that_fails_is_heard_of(connect: Connect) -> None:
 
 @pytest.mark.parametrize("connections", [1, 3])
 def test_many_mails_over_few_sessions_each_arrive_once(connections: int, connect: Connect) -> None:
-    """With more sessions than one they finish in any order."""
+    """With several sessions they finish in any order."""
     with Relay(users=ALICE) as relay:
         deliveries = list(connect(relay.airflow_connection()).send_many(mails(40), connections=connections))
         received = sorted(message.recipients[0] for message in relay.messages)
@@ -312,8 +312,8 @@ def test_many_mails_over_few_sessions_each_arrive_once(connections: int, connect
     assert received == sorted(f"r{number}@corp.example" for number in range(40))
 
 
-def test_a_consumer_that_leaves_early_ends_the_sending(connect: Connect) -> None:
-    """No thread is left behind."""
+def test_closing_the_generator_ends_the_sending(connect: Connect) -> None:
+    """No thread keeps running."""
     with Relay(ssl_mode="none") as relay:
         deliveries = connect(relay.airflow_connection()).send_many(mails(1000), connections=2)
         next(deliveries)

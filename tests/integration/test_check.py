@@ -68,7 +68,7 @@ def test_ntlm_at_postfix_is_told_to_its_end(ssl_mode: str, postfix: Postfix, che
     password = postfix.users["alice"]
     found = check_it(manager_of(postfix, port=port, ssl_mode=ssl_mode, login="alice", password=password))
     assert (str(found.report.verdict), found.report.exit_status) == ("ok", 0), found.page
-    assert found.details["chosen mechanism"] == "NTLM as alice: the server offers NTLM alone."
+    assert found.details["chosen mechanism"] == "NTLM as alice: the server offers only NTLM."
     assert found.details["sign-in"].endswith("S: 235 2.7.0 Authentication successful")
     assert ("EHLO after TLS" in found.statuses) is (ssl_mode == "starttls")
     assert postfix.messages() == []
@@ -115,7 +115,7 @@ def test_a_kdc_that_is_stopped_is_a_warning_where_ntlm_gets_in(
     assert (str(found.report.verdict), found.report.exit_status) == ("warning", 0), found.page
     assert "no KDC of the realm answers" in found.details["Kerberos ticket"]
     assert found.details["chosen mechanism"].startswith(r"NTLM as CORP\alice: ")
-    assert found.text.endswith("It works, with warnings: Kerberos ticket.")
+    assert found.text.endswith("The connection works, with warnings: Kerberos ticket.")
 
 
 def test_a_silent_kdc_does_not_outlast_the_check(
@@ -144,10 +144,10 @@ def test_a_ticket_is_told_with_its_owner_its_source_and_its_end(
     owner = kerberos.client_principal if source == "keytab" else f"alice@{kerberos.realm}"
     assert (str(found.report.verdict), found.report.exit_status) == ("ok", 0), found.page
     whose, until = found.details["Kerberos ticket"].split("\n")
-    assert whose.startswith(f"{owner} for smtp/localhost, by the {source}")
+    assert whose.startswith(f"{owner} for smtp/localhost, from the {source}")
     assert until.startswith(f"service ticket smtp/localhost@{kerberos.realm}, until ")
     assert until.endswith(" UTC (9 hours left)")
-    assert found.details["chosen mechanism"] == f"GSSAPI (Kerberos) as {owner}: Kerberos comes first"
+    assert found.details["chosen mechanism"] == f"GSSAPI (Kerberos) as {owner}: Kerberos is preferred"
     assert found.details["identity"] == owner
 
 
@@ -164,7 +164,7 @@ def test_the_binding_that_passes_is_the_remedy(
     found = check_it(manager_of(server, **account, channel_binding="none"), every_binding=True)
     found.assert_failed_at("sign-in", "Set 'Channel binding' to 'tls-server-end-point'")
     assert bindings_of(found) == {
-        "none (the connection's own)": "no",
+        "none (the connection's own)": "not accepted",
         "tls-server-end-point": "accepted",
         "tls-unique": "not tried, as expected",
     }
@@ -181,8 +181,8 @@ def test_each_binding_is_tried_where_the_connections_own_passes(
     assert (str(found.report.verdict), found.report.exit_status) == ("ok", 0), found.page
     assert bindings_of(found) == {
         "tls-unique (the connection's own)": "accepted",
-        "tls-server-end-point": "no",
-        "none": "no",
+        "tls-server-end-point": "not accepted",
+        "none": "not accepted",
     }
     assert len(server.attempts()) == 3
 
@@ -190,7 +190,7 @@ def test_each_binding_is_tried_where_the_connections_own_passes(
 def bindings_of(found: Checked) -> dict[str, str]:
     """Each binding, and whether it passed."""
     lines = [line.split(": ") for line in found.details["every binding"].split("\n") if ": " in line]
-    return {line[0]: line[1] for line in lines if line[0] != "What passes"}
+    return {line[0]: line[1] for line in lines if line[0] != "Accepted"}
 
 
 # --- The commands.
@@ -236,7 +236,7 @@ def test_airflows_own_command_line_has_the_check(stored_connection: Callable[...
         stored_connection("check_in_database", relay.airflow_connection())
         page, noise = run("airflow", "smtpcm", "check", "check_in_database", status=0)
         assert page.startswith("Checking the Airflow connection 'check_in_database' from ")
-        assert page.endswith("\nAll is well.\n")
+        assert page.endswith("\nThe connection works.\n")
         machine, _ = run("airflow", "smtpcm", "check", "check_in_database", "--json", status=0)
         assert json.loads(machine)["verdict"] == "ok"
     page, _ = run("airflow", "smtpcm", "check", "check_in_database", status=1)
@@ -249,7 +249,7 @@ def test_airflows_own_command_line_knows_the_exit_statuses(airflow_db: None) -> 
     """And refuses a connection as an argument."""
     page, _ = run("airflow", "smtpcm", "check", "no_such_connection", status=3)
     assert "There is no connection 'no_such_connection'" in page
-    assert "Give one of CONN_ID" in run("airflow", "smtpcm", "check", status=2)[1]
+    assert "Give CONN_ID" in run("airflow", "smtpcm", "check", status=2)[1]
     _, error = run("airflow", "smtpcm", "check", "--uri", "smtpcm://alice:hush-hush@mail.corp.example", status=2)
     assert "give it on standard input with '--uri -'" in " ".join(error.split())
     assert "hush-hush" not in error
@@ -271,7 +271,7 @@ def test_the_package_has_the_same_command(stored_connection: Callable[..., None]
         ]
         for arguments, given in ways:
             page, noise = run("airflow_provider_smtpcm", "check", *arguments, status=0, **given)
-            assert page.endswith("\nAll is well.\n")
+            assert page.endswith("\nThe connection works.\n")
             assert_nothing_secret(page + noise, "correct horse battery")
 
 

@@ -188,7 +188,7 @@ class Walk:
                 [line] = [line for line in printed if line.startswith("airflow connections add")]
                 assert "Successfully added" in terminal.run(line)
             elif " check " in command:
-                assert "\nAll is well." in said
+                assert "\nThe connection works." in said
 
 
 @pytest.fixture

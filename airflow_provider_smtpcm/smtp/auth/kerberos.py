@@ -1,7 +1,7 @@
 """Kerberos: tickets from a password, a keytab, a credential cache or the worker's own identity, and security contexts.
 
-Tickets that are requested here are kept in a cache in memory: the environment of the process, which threads share, is
-never changed.
+Tickets requested here go into an in-memory cache (type MEMORY), which needs no KRB5CCNAME: changing the environment
+would affect every thread of the process.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A ticket is renewed this many seconds before it ends.
+# Seconds before its end at which a ticket is renewed.
 _RENEW_BEFORE_END = 120
-#: Seconds after which a call has hung for a reason other than a silent KDC, so that the next one may be tried.
+#: Seconds after which a call that still runs no longer blocks the next: a silent KDC would have timed out before.
 STUCK_SECONDS = 90.0
 
 T = TypeVar("T")
 
 
 class _Ticket(NamedTuple):
-    """A ticket-granting ticket in a cache in memory, which exists as long as the library's objects."""
+    """A ticket-granting ticket in an in-memory cache. Keeping the krb5 objects keeps the cache open."""
 
-    library: Any
+    krb5_context: Any
     cache: Any
     cache_name: str
-    #: In seconds since 1970.
+    #: Its end, in seconds since 1970.
     end: float
 
 
 class KerberosClient:
-    """Creates security contexts for a server. One for each hook, so that tickets are reused. Thread-safe.
+    """Creates security contexts for a server. Each hook has one client, so that tickets are reused. Thread-safe.
 
     Args:
         manager: the account, keytab or credential cache, and the server.
@@ -75,7 +75,7 @@ class KerberosClient:
 
     @property
     def credential_source(self) -> str:
-        """Where tickets come from, for messages."""
+        """The source of the tickets, for messages."""
         manager = self._manager
         if manager.keytab:
             return f"keytab {describe_path(manager.keytab)}"
@@ -89,22 +89,22 @@ class KerberosClient:
         with contextlib.suppress(Exception):
             import krb5
 
-            library = krb5.init_context()
-            cache = self._open_cache(library)
+            krb5_context = krb5.init_context()
+            cache = self._open_cache(krb5_context)
             if cache.principal is not None:
-                return krb5.unparse_name_flags(library, cache.principal).decode()
+                return krb5.unparse_name_flags(krb5_context, cache.principal).decode()
         return self._manager.login or "the worker's own identity"
 
     @property
     def service_ticket(self) -> tuple[str, float] | None:
-        """The server's principal, and the end of its ticket in seconds since 1970; None if there is no ticket."""
+        """The server's principal, and the end of its ticket in seconds since 1970; None without a ticket."""
         with contextlib.suppress(Exception):
             import krb5
 
-            library = krb5.init_context()
+            krb5_context = krb5.init_context()
             tickets = {
-                krb5.unparse_name_flags(library, entry.server).decode(): float(entry.times.endtime)
-                for entry in self._open_cache(library)
+                krb5.unparse_name_flags(krb5_context, entry.server).decode(): float(entry.times.endtime)
+                for entry in self._open_cache(krb5_context)
             }
             return max(
                 (item for item in tickets.items() if item[0].partition("@")[0].lower() == (self.spn or "").lower()),
@@ -112,17 +112,17 @@ class KerberosClient:
             )
         return None
 
-    def _open_cache(self, library: Any) -> Any:
+    def _open_cache(self, krb5_context: Any) -> Any:
         """Return the cache with the tickets that `create_context` uses."""
         import krb5
 
         if self._ticket is not None:
             return self._ticket.cache
         if self._manager.ccache:
-            return krb5.cc_resolve(library, self._ccache_name().encode())
-        return krb5.cc_default(library)
+            return krb5.cc_resolve(krb5_context, self._get_ccache_name().encode())
+        return krb5.cc_default(krb5_context)
 
-    def _ccache_name(self) -> str:
+    def _get_ccache_name(self) -> str:
         """Return the connection's credential cache with its type, which defaults to FILE."""
         name = self._manager.ccache or ""
         return name if re.match(r"[A-Z]{2,}:", name) else f"FILE:{name}"
@@ -138,31 +138,31 @@ class KerberosClient:
             timeout: seconds to wait for a KDC.
 
         Raises:
-            AuthenticationError: no ticket; the reason is the KDC's or the Kerberos library's.
+            AuthenticationError: there is no ticket; the message has the reason.
         """
         return self._calls.run(lambda: self._create_context(bindings, in_spnego=in_spnego), timeout=timeout)
 
     def _create_context(self, bindings: GssChannelBindings | None, *, in_spnego: bool) -> tuple[ContextProxy, bytes]:
         credential = self._find_credential()
-        context, token = self._find_service(credential, bindings)
+        context, token = self._try_service_names(credential, bindings)
         if not in_spnego:
             return context, token
-        # An explicit cache allows Kerberos alone: with the worker's default credential the server could choose NTLM.
-        credential = credential or self._default_cache()
+        # With an explicit cache SPNEGO offers only Kerberos; with the default credential the server could choose NTLM.
+        credential = credential or self._get_default_cache()
         context = _create_spn_context(credential, "negotiate", self.spn or "", bindings)
         try:
             token = context.step() or b""
-        except Exception as error:  # noqa: BLE001 - as below
+        except Exception as error:  # noqa: BLE001 - as in `_try_service_names`
             raise self._explain(error, self.spn or "") from None
         if context.negotiated_protocol != "kerberos":  # pyspnego falls back to NTLM silently
             raise AuthenticationError(
-                "SPNEGO would have taken NTLM where Kerberos was asked for.",
+                "SPNEGO chose NTLM although Kerberos is required.",
                 remedy="Set 'Windows protocol' to 'ntlm' if that is wanted.",
             )
         return context, token
 
-    def _find_service(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
-        """Request a ticket for each SPN that the server may have, until the KDC knows one."""
+    def _try_service_names(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
+        """Return a context for the first SPN that the KDC knows, after its first step, and the token of that step."""
         names = [self.spn] if self.spn else list_service_names(self._manager)
         for name in names:
             try:
@@ -175,13 +175,13 @@ class KerberosClient:
                 raise self._explain(error, " or ".join(names)) from None
             self.spn = name
             return context, token or b""
-        raise AssertionError("there is always a name")
+        raise AssertionError("list_service_names returned no name")
 
     def _explain(self, error: Exception, spn: str) -> AuthenticationError:
         return explain_kerberos_error(error, self.credential_source, spn, by_password=bool(self._manager.password))
 
-    def _default_cache(self) -> Any:
-        """Return the worker's own cache, which the first step has filled from the worker's keytab if necessary."""
+    def _get_default_cache(self) -> Any:
+        """Return the worker's own cache; if it was empty, the first step has filled it from the worker's keytab."""
         import krb5
         import spnego
 
@@ -193,7 +193,7 @@ class KerberosClient:
 
         manager = self._manager
         if manager.ccache:
-            name = self._ccache_name()
+            name = self._get_ccache_name()
             if name.startswith("FILE:"):
                 _require_readable("Credential cache (ccache)", name.removeprefix("FILE:"))
             principal = get_principal_name(manager) if manager.login else None
@@ -207,13 +207,13 @@ class KerberosClient:
             except AuthenticationError as error:
                 if not error.retryable or ticket is None or time.time() > ticket.end:
                     raise
-                log.warning("%s The current ticket is still valid for a moment.", error)
+                log.warning("%s Using the current ticket, which is still valid.", error)
         return spnego.KerberosCCache(ticket.cache_name)
 
     def _renew_ticket(self, stale: _Ticket | None) -> _Ticket:
         """Request a ticket, or wait for the one that another thread requests.
 
-        No lock is held meanwhile: a thread that hangs in the Kerberos library would hold it forever.
+        No lock is held during the request: a thread that hangs in the Kerberos library would never release it.
 
         Args:
             stale: the ticket to replace.
@@ -239,49 +239,49 @@ class KerberosClient:
         return result.result()
 
     def _request_ticket(self) -> _Ticket:
-        """Request a ticket-granting ticket into a cache in memory, as kinit does into a file."""
+        """Request a ticket-granting ticket into an in-memory cache, as kinit does into a file."""
         import krb5
 
         manager = self._manager
         secret = b""
         try:
-            library = krb5.init_context()
-            options = krb5.get_init_creds_opt_alloc(library)
+            krb5_context = krb5.init_context()
+            options = krb5.get_init_creds_opt_alloc(krb5_context)
             krb5.get_init_creds_opt_set_canonicalize(options, canonicalize=True)
             if manager.keytab:
                 _require_readable("Keytab (keytab)", manager.keytab.removeprefix("FILE:"))
-                keytab = krb5.kt_resolve(library, manager.keytab.encode())
-                # As text: an entry's principal is freed together with the entry.
-                first = [krb5.unparse_name_flags(library, entry.principal) for entry in keytab][:1]
+                keytab = krb5.kt_resolve(krb5_context, manager.keytab.encode())
+                # As text, since an entry's principal is freed together with the entry.
+                first = [krb5.unparse_name_flags(krb5_context, entry.principal) for entry in keytab][:1]
                 if not first:
                     raise AuthenticationError(
-                        f"Keytab (keytab): {describe_path(manager.keytab)} holds no key.",
-                        remedy="Look into it with klist -k; export it again if need be.",
+                        f"Keytab (keytab): {describe_path(manager.keytab)} contains no key.",
+                        remedy="Inspect it with klist -k, and export it again if necessary.",
                     )
                 name = get_principal_name(manager).encode() if manager.login else first[0]
-                principal = krb5.parse_name_flags(library, name)
-                credentials = krb5.get_init_creds_keytab(library, principal, options, keytab=keytab)
+                principal = krb5.parse_name_flags(krb5_context, name)
+                credentials = krb5.get_init_creds_keytab(krb5_context, principal, options, keytab=keytab)
             else:
-                principal = krb5.parse_name_flags(library, get_principal_name(manager).encode())
+                principal = krb5.parse_name_flags(krb5_context, get_principal_name(manager).encode())
                 secret = (manager.password or "").encode("utf-8", "replace")
-                credentials = krb5.get_init_creds_password(library, principal, options, password=secret)
-            cache = krb5.cc_new_unique(library, b"MEMORY")
-            krb5.cc_initialize(library, cache, credentials.client)
-            krb5.cc_store_cred(library, cache, credentials)
+                credentials = krb5.get_init_creds_password(krb5_context, principal, options, password=secret)
+            cache = krb5.cc_new_unique(krb5_context, b"MEMORY")
+            krb5.cc_initialize(krb5_context, cache, credentials.client)
+            krb5.cc_store_cred(krb5_context, cache, credentials)
         except krb5.Krb5Error as error:
             raise self._explain(error, "") from None
         finally:
-            secret = b""  # tracebacks may show the values of variables
-        # python-krb5 closes a cache without removing its tickets from the memory of the process.
-        weakref.finalize(self, _destroy_cache, library, cache)
-        return _Ticket(library, cache, f"MEMORY:{(cache.name or b'').decode()}", float(credentials.times.endtime))
+            secret = b""  # error trackers record the variables of each frame
+        # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.
+        weakref.finalize(self, _destroy_cache, krb5_context, cache)
+        return _Ticket(krb5_context, cache, f"MEMORY:{(cache.name or b'').decode()}", float(credentials.times.endtime))
 
 
-def _destroy_cache(library: Any, cache: Any) -> None:
+def _destroy_cache(krb5_context: Any, cache: Any) -> None:
     import krb5
 
     with contextlib.suppress(krb5.Krb5Error):
-        krb5.cc_destroy(library, cache)
+        krb5.cc_destroy(krb5_context, cache)
 
 
 def _create_spn_context(credential: Any, protocol: str, spn: str, bindings: GssChannelBindings | None) -> ContextProxy:
@@ -296,10 +296,10 @@ def _create_spn_context(credential: Any, protocol: str, spn: str, bindings: GssC
 
 def _require_readable(label: str, path: str) -> None:
     if not os.access(path, os.R_OK):
-        why = "there is no such file" if not Path(path).exists() else "this worker may not read it"
+        why = "there is no such file" if not Path(path).exists() else "this worker is not permitted to read it"
         raise AuthenticationError(
             f"{label}: {describe_path(path)} cannot be used ({why}).",
-            remedy="Give the path of a file that exists on the worker and that its user may read.",
+            remedy="Give the path of a file that exists on the worker and that the worker's user can read.",
         )
 
 
@@ -307,22 +307,22 @@ class TimedCalls:
     """Runs calls into the Kerberos library with a timeout, each in a thread. Thread-safe.
 
     The library has no timeout of its own and cannot be interrupted: a call that timed out continues in its thread.
-    MIT's library waits for a silent KDC for about half a minute.
+    MIT's library gives up on a silent KDC after about half a minute.
 
     Args:
-        credential_source: where the tickets come from, for the error.
+        credential_source: the source of the tickets, for the error.
     """
 
     def __init__(self, credential_source: str) -> None:
         self._credential_source = credential_source
-        # The thread of the last call that timed out, and its start (`time.monotonic`).
+        # The thread of the last call that timed out, and the call's start (`time.monotonic`).
         self._timed_out: tuple[threading.Thread, float] | None = None
 
     def run(self, function: Callable[[], T], *, timeout: float) -> T:
         """Return the result of a call.
 
-        While a call that timed out still runs, the next one would wait for the same KDC, and fails at once: so the
-        sessions of a batch wait for a silent KDC once, and not one after the other.
+        While a call that timed out still runs, the next one fails at once, since it would wait for the same KDC. So the
+        sessions of a batch wait for a silent KDC once, not one after another.
 
         Args:
             function: the call.
@@ -338,13 +338,13 @@ class TimedCalls:
                 raise self._timeout_error(start - earlier_start)
         outcome: list[Any] = []
 
-        def run() -> None:
+        def call() -> None:
             try:
                 outcome.append((function(), None))
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 outcome.append((None, error))
 
-        thread = threading.Thread(target=run, daemon=True, name="smtpcm-kerberos")
+        thread = threading.Thread(target=call, daemon=True, name="smtpcm-kerberos")
         thread.start()
         thread.join(timeout)
         if not outcome:

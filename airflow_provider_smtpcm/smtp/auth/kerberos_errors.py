@@ -1,4 +1,4 @@
-"""Kerberos error codes as sentences and remedies for the person who configured the connection."""
+"""Explains errors of the Kerberos libraries: what went wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth.sasl import describe_library_error
 
-# The com_err table of MIT Kerberos (krb5_err): a code is this base plus a number, which is RFC 4120 7.5.9's up to 127.
+# The base of MIT's com_err codes. The numbers added to it are those of RFC 4120 7.5.9; from 128 on, MIT's own.
 _BASE = -1765328384
 
 SERVICE_UNKNOWN = _BASE + 7
@@ -15,7 +15,7 @@ NO_SUCH_TICKET = _BASE + 141
 
 
 class AccountRefusedError(AuthenticationError):
-    """The KDC rejected the account: trying the same password elsewhere would only lock it."""
+    """The KDC rejected the account. Trying the same password by NTLM would only bring a lockout closer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class _Explanation:
         problem: a clause; may contain `{spn}`.
         remedy: a sentence; may contain `{spn}`.
         retryable: whether the same sign-in may succeed later.
-        account_refused: whether the KDC judged the account, so that nothing else may be tried.
+        account_refused: whether the KDC rejected the account, so that NTLM must not be tried either.
     """
 
     problem: str
@@ -40,10 +40,10 @@ _WRONG_PASSWORD = _Explanation(
     remedy="Check 'User name' and 'Password'. Nothing weaker was tried, to spare the account a lockout.",
     account_refused=True,
 )
-# The meaning of the same codes if the ticket was requested with a keytab.
+# What the same codes mean if the ticket was requested with a keytab.
 _STALE_KEYTAB = _Explanation(
-    problem="the key in the keytab is not the account's any more",
-    remedy="The account's password was changed since: the keytab has to be made again. Nothing weaker was tried.",
+    problem="the key in the keytab is no longer the account's",
+    remedy="The account's password has been changed since: export the keytab again. Nothing weaker was tried.",
     account_refused=True,
 )
 _NO_TICKET = (
@@ -51,8 +51,8 @@ _NO_TICKET = (
     "user name and password in the connection."
 )
 _INSPECT = (
-    "Look at krb5.conf on the worker, and at the keytab (klist -k) or the credential cache (klist); a cache holds the "
-    "tickets of one principal, which 'User name' must name if it is not empty."
+    "Check krb5.conf on the worker, and the keytab (klist -k) or the credential cache (klist); a cache holds the "
+    "tickets of one principal, which must be the 'User name' unless that is empty."
 )
 _EXPLANATIONS = {
     1: _Explanation(
@@ -63,7 +63,7 @@ _EXPLANATIONS = {
     ),
     7: _Explanation(
         problem="the KDC does not know the server as {spn}",
-        remedy="Register that name for the server's account (setspn -S {spn} SERVER), or give the right one as 'SPN'.",
+        remedy="Register that name for the server's account (setspn -S {spn} SERVER), or set 'SPN' to the right one.",
     ),
     12: _Explanation(
         problem="the KDC's policy forbids it", remedy="Ask the KDC's administrator.", account_refused=True
@@ -85,14 +85,14 @@ _EXPLANATIONS = {
     ),
     37: _Explanation(
         problem="this worker's clock differs too much from the KDC's",
-        remedy="Synchronize the clocks (NTP); five minutes are the usual limit.",
+        remedy="Synchronize the clocks (NTP); the usual limit is five minutes.",
         retryable=True,
     ),
     134: _Explanation(problem="the account's name is malformed", remedy="Write it as user@corp.example."),
-    141: _Explanation(problem="there is no ticket of that account in the cache", remedy=_NO_TICKET),
+    141: _Explanation(problem="the cache has no ticket for that account", remedy=_NO_TICKET),
     154: _Explanation(
         problem="no KDC is known for the realm",
-        remedy="Write the realm in krb5.conf on the worker ([realms]), or check how it is spelled.",
+        remedy="Add the realm to krb5.conf on the worker ([realms]), or check its spelling.",
     ),
     156: _Explanation(
         problem="no KDC of the realm answers",
@@ -100,8 +100,8 @@ _EXPLANATIONS = {
         retryable=True,
     ),
     181: _Explanation(
-        problem="the keytab has no key of that account",
-        remedy="Look into it with klist -k; export it again if need be.",
+        problem="the keytab has no key for that account",
+        remedy="Inspect it with klist -k, and export it again if necessary.",
     ),
     195: _Explanation(problem="there is no ticket", remedy=_NO_TICKET),
     210: _WRONG_PASSWORD,
@@ -124,11 +124,11 @@ def get_error_code(error: BaseException) -> int | None:
 def explain_kerberos_error(
     error: Exception, credential_source: str, spn: str, *, by_password: bool = False
 ) -> AuthenticationError:
-    """Return an error of the Kerberos libraries as one of ours, with its remedy.
+    """Convert an error of the Kerberos libraries into an `AuthenticationError` with a remedy.
 
     Args:
-        error: what they raised; an `AuthenticationError` is returned unchanged.
-        credential_source: where the ticket was to come from.
+        error: from python-krb5, python-gssapi or pyspnego; an `AuthenticationError` is returned unchanged.
+        credential_source: the source of the ticket, for the message.
         spn: the server's SPN; or several, joined by " or ".
         by_password: whether the ticket was requested with a password.
     """
@@ -143,7 +143,7 @@ def explain_kerberos_error(
     code = get_error_code(error)
     explanation = _EXPLANATIONS.get(code - _BASE) if code is not None else None
     if explanation is None:
-        # The own words of python-krb5 and python-gssapi contain no secret; those of pyspnego may.
+        # Messages of python-krb5 and python-gssapi contain no secret; those of pyspnego may.
         is_kerberos = code is not None and not getattr(error, "base_error", None)
         problem = str(error) if is_kerberos else describe_library_error(error)
         remedy = _NO_TICKET if "redential" in type(error).__name__ or "redential" in problem else _INSPECT

@@ -1,4 +1,4 @@
-"""NTLM: the identity of the connection or of the worker, and a security context from it."""
+"""NTLM: finds the account of the connection or of the worker, and creates its security context."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from spnego import ContextProxy, NTLMHash, Password
     from spnego.channel_bindings import GssChannelBindings
 
-# The variable by which gss-ntlmssp and pyspnego find the worker's own account.
+# gss-ntlmssp and pyspnego read the worker's own account from the file that this environment variable names.
 USER_FILE_VARIABLE = "NTLM_USER_FILE"
 _NT_HASH = re.compile(r"[0-9A-Fa-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NtlmIdentity:
-    """An account, and its password or the NT hash of it in hexadecimal digits."""
+    """An account, and either its password or the NT hash of the password in hexadecimal digits."""
 
     account: str
     password: str | None = field(default=None, repr=False)
@@ -33,8 +33,8 @@ class NtlmIdentity:
     def to_credential(self, *, in_spnego: bool) -> Password | NTLMHash:
         """Return pyspnego's credential object.
 
-        A bare password of the form hash:hash would be taken for hashes. With a password in SPNEGO pyspnego would ask a
-        KDC first and let the server choose Kerberos; a hash prevents both.
+        In SPNEGO it is always the NT hash: with a password pyspnego would ask a KDC first, and let the server choose
+        Kerberos. Otherwise `Password` is explicit, since pyspnego reads a bare string such as hash:hash as hashes.
 
         Args:
             in_spnego: whether the tokens are wrapped in SPNEGO.
@@ -50,14 +50,14 @@ def find_ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
     """Return the connection's account; without one, the worker's own from the file in NTLM_USER_FILE.
 
     Raises:
-        AuthenticationError: there is none, or the file cannot be read.
+        AuthenticationError: the worker has no identity, or the file cannot be read.
     """
     if manager.account is not None and manager.password is not None:
         return NtlmIdentity(account=manager.account, password=manager.password)
     path = os.environ.get(USER_FILE_VARIABLE)
     if not path:
         raise AuthenticationError(
-            "Windows Authentication without a user name means the worker's own identity, and this worker has none for "
+            "Windows Authentication without a user name uses the worker's own identity, and this worker has none for "
             "NTLM.",
             remedy="Enter 'User name' and 'Password' of a Windows account, or set "
             f"{USER_FILE_VARIABLE} for the worker.",
@@ -68,14 +68,14 @@ def find_ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise AuthenticationError(
             f"NTLM: the worker's own identity cannot be read from {path}, which {USER_FILE_VARIABLE} names ({why}).",
-            remedy="Make it a UTF-8 file that the worker's user may read.",
+            remedy="Make it a UTF-8 file that the worker's user can read.",
         ) from None
     for line in lines:
         if not line.startswith("#") and (identity := _parse_identity(line.split(":"))):
             return identity
     raise AuthenticationError(
         f"NTLM: {path}, which {USER_FILE_VARIABLE} names, has no line that can be used.",
-        remedy="Write DOMAIN:user:password; there can be no colon in the password.",
+        remedy="Write DOMAIN:user:password; the password cannot contain a colon.",
     )
 
 
@@ -145,11 +145,11 @@ def _require_ntlm_v2() -> None:
         )
 
 
-# --- The NT hash of a password (MS-NLMP 3.3.1, NTOWFv1). It is made of MD4, which no current OpenSSL has.
+# --- The NT hash of a password (MS-NLMP 3.3.1, NTOWFv1). It is an MD4 hash, which OpenSSL 3 has disabled by default.
 
 _MASK = 0xFFFFFFFF
 _INITIAL_STATE = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
-# Of each round: the constant that is added, the rotations, and the order of the sixteen words (RFC 1320 3.4).
+# For each round: the added constant, the rotations, and the order of the sixteen words (RFC 1320 3.4).
 _ROUNDS = (
     (0x00000000, (3, 7, 11, 19), tuple(range(16))),
     (0x5A827999, (3, 5, 9, 13), (0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)),
@@ -166,12 +166,12 @@ def compute_md4(message: bytes) -> bytes:
     """Return the MD4 digest (RFC 1320)."""
     padded = message + b"\x80" + b"\x00" * ((55 - len(message)) % 64) + struct.pack("<Q", len(message) * 8)
     state: tuple[int, ...] = _INITIAL_STATE
-    for at in range(0, len(padded), 64):
-        words = struct.unpack("<16I", padded[at : at + 64])
+    for offset in range(0, len(padded), 64):
+        words = struct.unpack_from("<16I", padded, offset)
         a, b, c, d = state
-        for number, (constant, rotations, order) in enumerate(_ROUNDS):
+        for round_number, (constant, rotations, order) in enumerate(_ROUNDS):
             for step, word in enumerate(order):
-                total = (a + _mix(number, b, c, d) + words[word] + constant) & _MASK
+                total = (a + _mix(round_number, b, c, d) + words[word] + constant) & _MASK
                 rotation = rotations[step % 4]
                 a, b, c, d = d, (total << rotation | total >> (32 - rotation)) & _MASK, b, c
         state = tuple((old + new) & _MASK for old, new in zip(state, (a, b, c, d), strict=True))
@@ -179,5 +179,5 @@ def compute_md4(message: bytes) -> bytes:
 
 
 def _mix(round_number: int, b: int, c: int, d: int) -> int:
-    """The functions F, G and H of the three rounds."""
+    """Return the value of the round's function: F, G or H (RFC 1320 3.4)."""
     return ((b & c) | (~b & d & _MASK), (b & c) | (b & d) | (c & d), b ^ c ^ d)[round_number]

@@ -18,7 +18,7 @@ def list_service_names(manager: SmtpConnectionManager) -> list[str]:
     """Return the SPNs that the server may have, the most likely first.
 
     Raises:
-        AuthenticationError: the server is given by its address, which is no name in Kerberos.
+        AuthenticationError: the server is given by its IP address, and Kerberos needs a name.
     """
     if manager.spn:
         return [manager.spn]
@@ -27,9 +27,9 @@ def list_service_names(manager: SmtpConnectionManager) -> list[str]:
     except ValueError:
         return [f"smtp/{manager.server_name}", f"SMTPSVC/{manager.server_name}"]
     raise AuthenticationError(
-        f"Kerberos needs the server's name, and 'SMTP server' is the address {manager.host}: a ticket is made out to a "
+        f"Kerberos needs the server's name, and 'SMTP server' is the address {manager.host}: a ticket is issued for a "
         "name, such as smtp/mail.corp.example.",
-        remedy="Enter the server's name, or spell it out as 'SPN'.",
+        remedy="Enter the server's name, or set 'SPN'.",
     )
 
 
@@ -37,7 +37,7 @@ def get_principal_name(manager: SmtpConnectionManager) -> str:
     r"""Return the account as a Kerberos principal: `alice@CORP.EXAMPLE`, however the login is written.
 
     Raises:
-        AuthenticationError: the login is `CORP\alice`, and no realm of that name is known here.
+        AuthenticationError: the login is `CORP\alice`, and this worker knows no realm for `CORP`.
     """
     login = manager.login or ""
     netbios = _NETBIOS.fullmatch(login)
@@ -49,7 +49,7 @@ def get_principal_name(manager: SmtpConnectionManager) -> str:
     realm = find_realm(domain)
     if realm is None:
         raise AuthenticationError(
-            "Kerberos: the domain of the user name is no realm that this worker knows (its default is "
+            "Kerberos: the domain of the user name is not a realm that this worker knows (its default realm: "
             f"{get_default_realm() or 'none'}).",
             remedy="Write the user name with its realm, as user@corp.example, or set 'Windows protocol' to 'ntlm'.",
         )
@@ -60,8 +60,8 @@ def find_realm(domain: str) -> str | None:
     """Return the realm of a Windows domain.
 
     Args:
-        domain: a DNS name, whose realm is the same in capitals; or a NetBIOS name, whose realm is the default realm if
-            that begins with it.
+        domain: a DNS name, whose realm is the same name in capitals; or a NetBIOS name, which stands for the default
+            realm if it is that realm's first label.
     """
     if "." in domain:
         return domain.upper()
@@ -77,13 +77,13 @@ def get_default_realm() -> str | None:
         import krb5
 
         realm = krb5.get_default_realm(krb5.init_context())
-    except Exception:  # noqa: BLE001 - not installed, or not configured: either way there is none
+    except Exception:  # noqa: BLE001 - krb5 is not installed, or has no default realm
         return None
     return realm.decode()
 
 
 def is_realm_configured(realm: str) -> bool:
-    """Return whether krb5.conf defines a realm; to look for its KDC by DNS could take long."""
+    """Return whether krb5.conf defines a realm. DNS is not asked for its KDC, which could take long."""
     if realm == get_default_realm():
         return True
     entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)

@@ -1,8 +1,8 @@
 """SASL: the mechanisms as generators of bytes, and their exchange with the server (RFC 4954, MS-SMTPNTLM).
 
-A mechanism yields a token, receives the server's, and returns when it is complete; it uses no socket. What is sent into
-it is the server's decoded challenge, or `None` for the server's success (235), at which an incomplete mechanism raises.
-The first token is passed in, since it must exist before AUTH is sent. `b""` is a token too, sent as an empty line.
+A mechanism yields a token, receives the server's, and returns when it is complete; it uses no socket. Send it the
+server's decoded challenge, or `None` for the server's success (235), which is an error if the mechanism is incomplete.
+Its first token is an argument, since it must exist before AUTH is sent. `b""` is a token too, sent as an empty line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
-from airflow_provider_smtpcm.smtp.auth.remedies import authentication_remedy
+from airflow_provider_smtpcm.smtp.auth.remedies import get_authentication_remedy
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 Mechanism = Generator[bytes, bytes | None, None]
 
 _NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet means that no security layer is acceptable
-_ASK = "Ask the server's administrator whether it really offers this mechanism."
+_ASK_ADMINISTRATOR = "Ask the server's administrator whether it really offers this mechanism."
 _UNTRUSTED = "Do not trust this server; ask its administrator what answers on this port."
-# This many characters in a row that equal a part of a token are no coincidence.
-_MIN_REPEATED = 16
-_LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9+/=]{40,}")
+# This many consecutive characters that equal a part of a token are no coincidence.
+_MIN_REPEATED_LENGTH = 16
+_TOKEN_LIKE = re.compile(r"[A-Za-z0-9+/=]{40,}")
 
 _log_levels_lock = threading.Lock()
 
@@ -70,18 +70,18 @@ def authenticate(
 ) -> None:
     """Exchange a mechanism's tokens with the server until its 235.
 
-    The first token is made before AUTH is sent, so that a missing identity leaves no half-open exchange. There is never
-    an initial response (RFC 4954 4 forbids one that does not fit the line), so the first 334 carries no token: its text
-    is for humans (MS-SMTPNTLM 2.2.1.2).
+    The first token is created before AUTH is sent, so that a missing identity does not leave an exchange half open. No
+    initial response is sent, since one that does not fit the line is forbidden (RFC 4954 4); so the first 334 carries
+    no token, and its text is for humans (MS-SMTPNTLM 2.2.1.2).
 
     Args:
         transport: after EHLO.
-        mechanism: the tokens.
+        mechanism: a new generator.
         authentication: the name of the mechanism, and what the remedy of a refusal depends on.
         trace: receives each step, without tokens.
 
     Raises:
-        AuthenticationError: the server refused, or one of the two sides has not proved its identity.
+        AuthenticationError: the server refused the sign-in, sent an invalid token, or did not prove its identity.
     """
     name = authentication.mechanism
     trace.begin(Step.SIGN_IN)
@@ -108,7 +108,7 @@ def authenticate(
         except MailError:
             _cancel(transport)
             raise
-    # Some servers repeat what they did not understand, and from a token a password can be guessed offline.
+    # Some servers repeat what they did not understand; from an NTLM token the password can be guessed offline.
     if _repeats_token(reply.text, token_lines):
         reply = dataclasses.replace(reply, text="(text that repeats a token, not shown)")
     trace.tell(Step.SIGN_IN, f"S: {reply}")
@@ -116,7 +116,7 @@ def authenticate(
         longest_line = max(map(len, token_lines), default=0)
         raise AuthenticationError(
             f"{transport.peer} refused the sign-in by {name} with '{reply}'.",
-            remedy=authentication_remedy(reply, authentication, longest_line=longest_line),
+            remedy=get_authentication_remedy(reply, authentication, longest_line=longest_line),
             reply=reply,
             retryable=reply.transient,
         )
@@ -125,12 +125,14 @@ def authenticate(
 
 
 def _repeats_token(text: str, token_lines: list[str]) -> bool:
-    """Return whether a text contains a part of a token, with or without line breaks in it, or looks like a token."""
-    if _LIKE_A_TOKEN.search(text):
+    """Return whether a text looks like a token, or contains a part of one, possibly broken into lines."""
+    if _TOKEN_LIKE.search(text):
         return True
-    run = re.sub(r"[^A-Za-z0-9+/=]", "", text)
+    base64 = re.sub(r"[^A-Za-z0-9+/=]", "", text)
     return any(
-        run[at : at + _MIN_REPEATED] in token for at in range(len(run) - _MIN_REPEATED + 1) for token in token_lines
+        base64[start : start + _MIN_REPEATED_LENGTH] in token
+        for start in range(len(base64) - _MIN_REPEATED_LENGTH + 1)
+        for token in token_lines
     )
 
 
@@ -145,7 +147,7 @@ def _decode_challenge(transport: Transport, name: str, reply: Reply) -> bytes:
 
 
 def _cancel(transport: Transport) -> None:
-    """Cancel the exchange (RFC 4954 4); the server's 501 is of no interest."""
+    """Cancel the exchange (RFC 4954 4), and ignore the server's 501."""
     with contextlib.suppress(MailError):
         transport.command("*")
         transport.read_reply(secret=True)
@@ -168,9 +170,9 @@ def create_context(
     Args:
         credential: one of pyspnego's credential objects; None for the worker's own identity.
         protocol: `kerberos`, `ntlm`, or `negotiate` for SPNEGO.
-        service: the first half of the server's SPN.
-        host: the second half.
-        requirements: what the context must be capable of.
+        service: the server's SPN up to the slash.
+        host: the rest of the SPN.
+        requirements: the capabilities that the context must have.
         bindings: the channel binding.
     """
     import spnego
@@ -187,7 +189,7 @@ def create_context(
 
 
 def _disable_token_logging() -> None:
-    """Raise the level of pyspnego's loggers to INFO if it is lower; lower none.
+    """Raise pyspnego's loggers to level INFO if theirs is lower.
 
     At DEBUG pyspnego logs every token, and from an NTLM token the password can be guessed offline. Each of its modules
     has a logger, which may have a level of its own.
@@ -208,7 +210,7 @@ def ntlm_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
         token: the result of that step, the NEGOTIATE_MESSAGE.
 
     Raises:
-        AuthenticationError: the server's tokens are not NTLM, or its success came too early.
+        AuthenticationError: the server's challenge is not NTLM, or its success came too early.
     """
     challenge = yield token
     response = _step("NTLM", context, challenge)
@@ -230,7 +232,7 @@ def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
         AuthenticationError: the server's tokens cannot be read, it requires a layer, or its success came too early.
     """
     challenge = yield from _establish("GSSAPI", context, token)
-    if challenge == b"":  # the reply to a last token of ours that needed none (RFC 4752 3.1)
+    if challenge == b"":  # the reply to the client's last token if none is needed (RFC 4752 3.1)
         challenge = yield b""
     yield from _choose_no_layer("GSSAPI", context, challenge)
 
@@ -238,8 +240,8 @@ def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
 def gss_spnego_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     """AUTH GSS-SPNEGO: SPNEGO tokens (RFC 4178), then either nothing (Cyrus) or the security layer (Dovecot).
 
-    The protocol inside remains the one of the first token, whatever the server prefers. With NTLM inside, as in AUTH
-    NTLM, the server proves nothing: verified TLS does that.
+    The protocol inside is the one of the first token, whatever the server prefers. With NTLM inside, as in AUTH NTLM,
+    the server does not prove its identity: that takes verified TLS.
 
     Args:
         context: after its first step.
@@ -252,7 +254,7 @@ def gss_spnego_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     if challenge == b"":
         challenge = yield b""
     if challenge is None:
-        # A server may call SPNEGO complete although it never proved itself in Kerberos: wrapping needs real keys.
+        # A server may declare SPNEGO complete without proving itself in Kerberos: then there is no key to wrap with.
         _wrap("GSS-SPNEGO", context, b"")
         return
     yield from _choose_no_layer("GSS-SPNEGO", context, challenge)
@@ -267,26 +269,26 @@ def _establish(
         name: the SASL mechanism.
         context: after its first step.
         token: the result of that step.
-        may_succeed: whether the server's success may follow at once, without a security layer.
+        may_succeed: whether the server may reply with success right away, without a security layer.
 
     Returns:
         The first challenge after that; None for the server's success.
     """
     protocol = context.negotiated_protocol or "ntlm"
-    proofs = 0
+    tokens_sent = 0
     while True:
         challenge = yield token
         if context.complete:
-            # NTLM's proof is its third message: SPNEGO that is complete before it authenticates no one.
-            if (challenge is None and not may_succeed) or (protocol == "ntlm" and not proofs):
+            # In NTLM the third message authenticates the client: SPNEGO that completes before it authenticates no one.
+            if (challenge is None and not may_succeed) or (protocol == "ntlm" and not tokens_sent):
                 raise _premature_success(name)
             return challenge
         token = _step(name, context, challenge)
-        proofs += bool(token)
+        tokens_sent += bool(token)
         if (context.negotiated_protocol or protocol) != protocol:
             raise AuthenticationError(
                 f"{name}: the server switched to {context.negotiated_protocol} after {protocol} had begun.",
-                remedy="Set 'Windows protocol' to the protocol of the server if you accept it.",
+                remedy="Set 'Windows protocol' to the server's protocol if you accept it.",
             )
 
 
@@ -297,7 +299,8 @@ def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> M
         layers = context.unwrap(offer).data
     except _token_errors() as error:
         raise AuthenticationError(
-            f"{name}: the server's offer of a security layer cannot be unwrapped ({type(error).__name__}).", remedy=_ASK
+            f"{name}: the server's offer of a security layer cannot be unwrapped ({type(error).__name__}).",
+            remedy=_ASK_ADMINISTRATOR,
         ) from None
     if len(layers) != 4 or not layers[0] & _NO_LAYER:
         raise AuthenticationError(
@@ -318,8 +321,8 @@ def _step(name: str, context: ContextProxy, challenge: bytes | None) -> bytes:
         raise AuthenticationError(
             f"{name}: the server's challenge of {len(challenge)} octets cannot be used "
             f"({describe_library_error(error)}).",
-            remedy="The server, or a proxy in between, sent something that is not of this mechanism; if it is, its "
-            "administrator finds the reason in the server's log.",
+            remedy="Check that no proxy in between alters the exchange; otherwise ask the server's administrator: the "
+            "reason is in its log.",
         ) from None
 
 
@@ -334,7 +337,7 @@ def _wrap(name: str, context: ContextProxy, data: bytes) -> bytes:
 
 
 def _token_errors() -> tuple[type[Exception], ...]:
-    """Return what pyspnego, python-gssapi and python-krb5 raise for octets that they cannot read."""
+    """Return the exceptions that pyspnego, python-gssapi and python-krb5 raise for octets that they cannot read."""
     from spnego.exceptions import SpnegoError
 
     return (
@@ -344,7 +347,7 @@ def _token_errors() -> tuple[type[Exception], ...]:
 
 
 def describe_library_error(error: Exception) -> str:
-    """Return the library's own words, without pyspnego's prefix and without a token."""
+    """Describe an error by its type and the underlying library's message: pyspnego's own may contain a token."""
     if isinstance(error, struct.error | IndexError):
         return "it ends too early"
     text = str(getattr(error, "base_error", None) or "")
@@ -353,9 +356,11 @@ def describe_library_error(error: Exception) -> str:
 
 def _premature_success(name: str) -> AuthenticationError:
     return AuthenticationError(
-        f"{name}: the server accepted the sign-in before anything was proved.", remedy=_UNTRUSTED
+        f"{name}: the server accepted the sign-in before the exchange was complete.", remedy=_UNTRUSTED
     )
 
 
 def _unexpected_challenge(name: str, *, server: str = "the server") -> AuthenticationError:
-    return AuthenticationError(f"{name}: {server} asked for more after the exchange was complete.", remedy=_ASK)
+    return AuthenticationError(
+        f"{name}: {server} asked for more after the exchange was complete.", remedy=_ASK_ADMINISTRATOR
+    )

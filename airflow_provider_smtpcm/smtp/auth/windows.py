@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds to wait for a KDC while NTLM is possible too; spent once for each hook.
+# Seconds to wait for a KDC if NTLM is possible too. Only the first session of a hook waits.
 KDC_TIMEOUT = 5.0
 
 _KERBEROS_MECHANISMS = {"GSSAPI": gssapi_mechanism, "GSS-SPNEGO": gss_spnego_mechanism}
@@ -47,10 +47,10 @@ _NTLM_MECHANISMS = {"NTLM": ntlm_mechanism, "GSS-SPNEGO": gss_spnego_mechanism, 
 
 
 class WindowsAuthenticator:
-    """Signs sessions in. One for each hook: it remembers whether Kerberos works and which account was refused.
+    """Signs sessions in. Each hook has one; it remembers whether Kerberos works and whether the account was refused.
 
-    Thread-safe. Until one sign-in has succeeded, the others wait for its outcome, and a refused account is not tried
-    again, since a few attempts lock it.
+    Thread-safe. Until a sign-in has succeeded, only one runs at a time. A refused account is not tried again, since a
+    few attempts lock it.
 
     Args:
         manager: the account, the server, and what the connection allows.
@@ -61,11 +61,11 @@ class WindowsAuthenticator:
         self._kerberos = KerberosClient(manager)
         self._protocol_lock = threading.Lock()
         self._has_used_kerberos = False
-        # The message of the error for which Kerberos was given up; None as long as it was not.
+        # Why Kerberos was given up, as an error's message; None until then.
         self._kerberos_failure: str | None = None
         self._first_sign_in_lock = threading.RLock()
         self._has_succeeded = False
-        self._refused: AuthenticationError | None = None
+        self._refusal: AuthenticationError | None = None
 
     def authenticate(
         self, transport: Transport, extensions: Mapping[str, str], *, trace: Trace = LOG
@@ -78,8 +78,8 @@ class WindowsAuthenticator:
             trace: receives each step.
 
         Raises:
-            AuthenticationError: with what the server offered or answered, and the remedy. No frame of its traceback
-                holds a password, hash or token.
+            AuthenticationError: the sign-in is not possible, or was refused. No frame of its traceback holds a
+                password, a hash or a token.
         """
         handled = sys.exception()
         try:
@@ -91,19 +91,17 @@ class WindowsAuthenticator:
             raise
 
     def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
-        # Each holder may use up a deadline of its own, so none waits for all of them.
+        # Every session ahead may take its whole deadline; waiting for all of them would exceed this session's.
         if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
-            raise transport.deadline_error(
-                "did not end the sign-in of another session, whose outcome this one waited for,"
-            )
+            raise transport.deadline_error("did not finish the sign-in of another session, for which this one waited,")
         try:
-            if self._refused is not None:
-                raise copy.copy(self._refused)  # without the frames of another thread
+            if self._refusal is not None:
+                raise copy.copy(self._refusal)  # without the frames of another thread
             try:
                 authentication = self._sign_in(transport, extensions, trace)
             except AuthenticationError as error:
                 if isinstance(error, AccountRefusedError) or (error.reply is not None and error.reply.code == 535):
-                    self._refused = copy.copy(error)
+                    self._refusal = copy.copy(error)
                 raise
             self._has_succeeded = True
             return authentication
@@ -114,18 +112,18 @@ class WindowsAuthenticator:
         trace.begin(Step.MECHANISMS)
         offered = extensions.get("AUTH", "").upper().split()
         if not _NTLM_MECHANISMS.keys() & set(offered):
-            raise _no_mechanism(transport, offered, extensions)
+            raise _no_mechanism_error(transport, offered, extensions)
         trace.tell(Step.MECHANISMS, ", ".join(offered))
         trace.begin(Step.BINDING)
         bindings = compute_channel_bindings(self._manager.channel_binding, transport)
-        clear_text = "none, since there is no TLS to bind to"
-        trace.tell(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else clear_text)
+        no_binding = "none, since there is no TLS to bind to"
+        trace.tell(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else no_binding)
         trace.begin(Step.CHOICE)
         authentication, mechanism = self._choose_protocol(offered, bindings, transport, trace)
         trace.tell(Step.CHOICE, f"{authentication}: {authentication.reason}")
-        # The reason may be a sentence, whose full stop does not belong in brackets.
+        # The reason may be a sentence; its period does not belong in parentheses.
         reason = authentication.reason.removesuffix(".")
-        log.info("%s offers %s now; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
+        log.info("%s offers %s; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
         try:
             authenticate(transport, mechanism, authentication, trace=trace)
         except AuthenticationError as error:
@@ -137,7 +135,7 @@ class WindowsAuthenticator:
     def _choose_protocol(
         self, offered: list[str], bindings: GssChannelBindings | None, transport: Transport, trace: Trace
     ) -> tuple[Authentication, Mechanism]:
-        """Return the way to sign in, ready to begin."""
+        """Return the sign-in to use, and its mechanism with the first token."""
         protocol = self._manager.windows_protocol
         if protocol is WindowsProtocol.NTLM:
             return self._prepare_ntlm(offered, bindings, "the connection asks for NTLM")
@@ -145,41 +143,41 @@ class WindowsAuthenticator:
             timeout = transport.seconds_left(transport.timeout)
             return self._prepare_kerberos(offered, bindings, timeout, "the connection asks for Kerberos", trace)
         with self._protocol_lock:
-            obstacle = self._kerberos_obstacle(offered)
+            obstacle = self._find_kerberos_obstacle(offered)
             if self._has_used_kerberos and obstacle is not None:
-                # Kerberos worked before: someone who removes it from the offer may be after the NTLM response.
+                # Kerberos worked before, so its removal from the offer may be an attack to obtain an NTLM response.
                 raise obstacle
-            why_not = self._kerberos_failure or (obstacle.message if obstacle else None)
-            if why_not is None:
+            kerberos_problem = self._kerberos_failure or (obstacle.message if obstacle else None)
+            if kerberos_problem is None:
                 try:
                     timeout = transport.seconds_left(KDC_TIMEOUT if self._has_ntlm_identity() else transport.timeout)
-                    prepared = self._prepare_kerberos(offered, bindings, timeout, "Kerberos comes first", trace)
+                    prepared = self._prepare_kerberos(offered, bindings, timeout, "Kerberos is preferred", trace)
                 except AccountRefusedError:
                     raise
                 except AuthenticationError as error:
                     if self._has_used_kerberos or not self._has_ntlm_identity():
                         raise
-                    why_not = self._kerberos_failure = error.message
-                    trace.warn(Step.TICKET, f"none, so Kerberos is not possible: {why_not}")
+                    kerberos_problem = self._kerberos_failure = error.message
+                    trace.warn(Step.TICKET, f"none, so Kerberos is not possible: {kerberos_problem}")
                 else:
                     self._has_used_kerberos = True
                     return prepared
         trace.begin(Step.CHOICE)
         if not self._has_ntlm_identity():
             raise AuthenticationError(
-                f"Windows Authentication: neither Kerberos nor NTLM is possible. Kerberos: {why_not} NTLM: there is no "
-                "password.",
+                "Windows Authentication: neither Kerberos nor NTLM is possible. "
+                f"Kerberos: {kerberos_problem} NTLM: there is no password.",
                 remedy=(obstacle.remedy if obstacle else "")
                 or "Enter 'User name' and 'Password', a keytab or a credential cache.",
             )
-        return self._prepare_ntlm(offered, bindings, why_not)
+        return self._prepare_ntlm(offered, bindings, kerberos_problem)
 
-    def _kerberos_obstacle(self, offered: list[str]) -> AuthenticationError | None:
-        """Return why `negotiate` does not even try Kerberos; None if it does."""
+    def _find_kerberos_obstacle(self, offered: list[str]) -> AuthenticationError | None:
+        """Return why `negotiate` skips Kerberos without asking a KDC; None if it does not."""
         manager = self._manager
         if not _KERBEROS_MECHANISMS.keys() & set(offered):
             remedy = "Have Kerberos (GSSAPI) enabled on the server, or enter 'User name' and 'Password' for NTLM."
-            return AuthenticationError("the server offers NTLM alone.", remedy=remedy)
+            return AuthenticationError("the server offers only NTLM.", remedy=remedy)
         if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
             return explain_kerberos_error(ImportError(), "", "")
         try:
@@ -190,7 +188,7 @@ class WindowsAuthenticator:
         if realm is None or is_realm_configured(realm):
             return None
         unknown = f"this worker's krb5.conf does not know the realm {realm}."
-        return AuthenticationError("the user name carries no realm." if realm == manager.login else unknown)
+        return AuthenticationError("the user name has no realm." if realm == manager.login else unknown)
 
     def _has_ntlm_identity(self) -> bool:
         manager = self._manager
@@ -218,7 +216,7 @@ class WindowsAuthenticator:
             has_channel_binding=bindings is not None,
         )
         source = kerberos.credential_source.removeprefix("the ")
-        trace.tell(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, by the {source}")
+        trace.tell(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, from the {source}")
         trace.has_ticket(kerberos)
         return authentication, _KERBEROS_MECHANISMS[name](context, token)
 
@@ -228,18 +226,18 @@ class WindowsAuthenticator:
         name = next(name for name in _NTLM_MECHANISMS if name in offered)
         identity = find_ntlm_identity(self._manager)
         context, token = create_ntlm_context(self._manager, identity, bindings, mechanism=name)
-        own = "" if self._manager.login else ", the worker's own identity"
+        note = "" if self._manager.login else ", the worker's own identity"
         authentication = Authentication(
             mechanism=name,
             protocol="NTLM",
-            identity=f"{identity.account}{own}",
+            identity=f"{identity.account}{note}",
             reason=reason,
             has_channel_binding=bindings is not None,
         )
         return authentication, _NTLM_MECHANISMS[name](context, token)
 
 
-def _no_mechanism(transport: Transport, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
+def _no_mechanism_error(transport: Transport, offered: list[str], extensions: Mapping[str, str]) -> AuthenticationError:
     if offered:
         return AuthenticationError(
             f"{transport.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "
@@ -248,9 +246,9 @@ def _no_mechanism(transport: Transport, offered: list[str], extensions: Mapping[
             "sends no password by PLAIN or LOGIN.",
         )
     extension_names = ", ".join(extensions) or "no extension"
-    clear_text = "" if transport.tls_version else " Many servers offer it after TLS only: set SSL to 'STARTTLS'."
+    tls_hint = "" if transport.tls_version else " Many servers offer it only after TLS: set SSL to 'STARTTLS'."
     return AuthenticationError(
         f"{transport.peer} offers no authentication at all (it offers {extension_names}).",
-        remedy="If it takes mail from this worker without signing in, set Authentication to 'Anonymous'; else have "
-        f"Windows Authentication enabled on the server.{clear_text}",
+        remedy="If it accepts mail from this worker without a sign-in, set Authentication to 'Anonymous'; else have "
+        f"Windows Authentication enabled on the server.{tls_hint}",
     )

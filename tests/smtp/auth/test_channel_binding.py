@@ -1,4 +1,4 @@
-"""What a sign-in is bound to: computed by the certificate's own hash, or an error, never silence."""
+"""Channel bindings are computed with the hash of the certificate's signature, or are an error; never left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.smtp.auth.channel_binding import compute_channel_bi
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 RSA = rsa.generate_private_key(65537, 2048)
 
-# Signed with ECDSA and SHA-1 by OpenSSL, since today's libraries verify such signatures but make none.
+# Signed with ECDSA and SHA-1 by OpenSSL, since current libraries verify such signatures but do not create them.
 SHA1_CERTIFICATE = base64.b64decode(
     "MIIBjjCCATSgAwIBAgIUQrTBqkckF7+R7LNuyt7UTtIxTwswCQYHKoZIzj0EATAcMRowGAYDVQQDDBFtYWlsLmNvcnAuZXhhbXBs"
     "ZTAgFw0yNjExMjMxNTQwNTVaGA8yMTI2MTAzMDE1NDA1NVowHDEaMBgGA1UEAwwRbWFpbC5jb3JwLmV4YW1wbGUwWTATBgcqhkjO"
@@ -32,8 +32,8 @@ SHA1_CERTIFICATE = base64.b64decode(
 
 
 @dataclass
-class Line:
-    """A line after the handshake."""
+class FakeTransport:
+    """A transport after the TLS handshake."""
 
     tls_version: str | None = "TLSv1.3"
     server_certificate: bytes | None = None
@@ -41,7 +41,7 @@ class Line:
 
 
 def certificate(key: Key, algorithm: hashes.HashAlgorithm | None, scheme: padding.PSS | None = None) -> bytes:
-    """A certificate signed by this key with this hash, in DER."""
+    """Return a certificate in DER, signed by this key with this hash."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.corp.example")])
     now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder(
@@ -56,47 +56,47 @@ def certificate(key: Key, algorithm: hashes.HashAlgorithm | None, scheme: paddin
     return signed.public_bytes(serialization.Encoding.DER)
 
 
-def bound_to(kind: ChannelBinding, line: Line) -> bytes | None:
-    """The application data of the binding."""
-    bindings = compute_channel_bindings(kind, line)  # type: ignore[arg-type]
+def bound_to(kind: ChannelBinding, transport: FakeTransport) -> bytes | None:
+    """Return the application data of the binding."""
+    bindings = compute_channel_bindings(kind, transport)  # type: ignore[arg-type]
     return bindings and bindings.application_data
 
 
 @pytest.mark.parametrize("version", ["TLSv1.3", "SSLv3"])
 def test_tls_unique_is_undefined_beyond_tls_1_2(version: str) -> None:
-    """CPython hands out octets all the same (RFC 9266 1)."""
+    """CPython returns a value nevertheless (RFC 9266 1)."""
     with pytest.raises(AuthenticationError, match="tls-unique is not defined"):
-        bound_to(ChannelBinding.TLS_UNIQUE, Line(tls_version=version))
+        bound_to(ChannelBinding.TLS_UNIQUE, FakeTransport(tls_version=version))
 
 
 def test_a_certificate_whose_signature_has_no_hash_is_an_error() -> None:
     """RFC 5929 4.1 leaves Ed25519 undefined."""
-    line = Line(server_certificate=certificate(ed25519.Ed25519PrivateKey.generate(), None))
+    line = FakeTransport(server_certificate=certificate(ed25519.Ed25519PrivateKey.generate(), None))
     with pytest.raises(AuthenticationError, match=r"not defined.*Ed25519") as caught:
         bound_to(ChannelBinding.TLS_SERVER_END_POINT, line)
     assert "'none'" in caught.value.remedy
 
 
-# A certificate says its version in its first octets; there is no sixth.
+# The first octets of a certificate include its version; there is no version 6.
 VERSION_6 = certificate(RSA, hashes.SHA256()).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)
 
 
 @pytest.mark.parametrize("octets", [b"", b"no certificate", VERSION_6])
-def test_what_is_no_certificate_is_an_error(octets: bytes) -> None:
-    """And not a wrong binding, which is worse than none."""
-    with pytest.raises(AuthenticationError, match="No channel binding can be made"):
-        bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=octets))
+def test_octets_that_are_not_a_certificate_are_an_error(octets: bytes) -> None:
+    """Rather than a wrong binding, which looks like a relay attack."""
+    with pytest.raises(AuthenticationError, match="channel binding cannot be computed"):
+        bound_to(ChannelBinding.TLS_SERVER_END_POINT, FakeTransport(server_certificate=octets))
 
 
 @pytest.mark.parametrize("kind", ChannelBinding)
 def test_in_clear_text_there_is_nothing_to_bind_to(kind: ChannelBinding) -> None:
-    """Whatever the connection says."""
-    assert bound_to(kind, Line(tls_version=None)) is None
+    """Whatever the connection's setting."""
+    assert bound_to(kind, FakeTransport(tls_version=None)) is None
 
 
 def test_none_binds_nothing() -> None:
     """Where a proxy terminates TLS."""
-    assert bound_to(ChannelBinding.NONE, Line(server_certificate=b"x")) is None
+    assert bound_to(ChannelBinding.NONE, FakeTransport(server_certificate=b"x")) is None
 
 
 @pytest.mark.parametrize(
@@ -108,24 +108,24 @@ def test_the_end_point_is_hashed_as_its_signature_is(key: Key, algorithm: hashes
     """RFC 5929 4.1."""
     der = certificate(key, algorithm)
     expected = b"tls-server-end-point:" + hashlib.new(name, der).digest()
-    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=der)) == expected
+    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, FakeTransport(server_certificate=der)) == expected
 
 
-def test_the_hash_of_a_pss_signature_is_among_its_parameters() -> None:
-    """RFC 4055 3.1: the algorithm alone does not tell it."""
+def test_the_hash_of_a_pss_signature_is_read_from_its_parameters() -> None:
+    """The algorithm identifier does not include it (RFC 4055 3.1)."""
     scheme = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
     der = certificate(RSA, hashes.SHA384(), scheme)
     expected = b"tls-server-end-point:" + hashlib.sha384(der).digest()
-    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=der)) == expected
+    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, FakeTransport(server_certificate=der)) == expected
 
 
-def test_a_signature_by_sha_1_is_hashed_by_sha_256() -> None:
-    """As is one by MD5 (RFC 5929 4.1)."""
+def test_a_certificate_signed_with_sha_1_is_hashed_with_sha_256() -> None:
+    """Like one signed with MD5 (RFC 5929 4.1)."""
     expected = b"tls-server-end-point:" + hashlib.sha256(SHA1_CERTIFICATE).digest()
-    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, Line(server_certificate=SHA1_CERTIFICATE)) == expected
+    assert bound_to(ChannelBinding.TLS_SERVER_END_POINT, FakeTransport(server_certificate=SHA1_CERTIFICATE)) == expected
 
 
 def test_tls_unique_is_the_handshakes() -> None:
     """Up to TLS 1.2."""
-    line = Line(tls_version="TLSv1.2", tls_unique=b"finished")
+    line = FakeTransport(tls_version="TLSv1.2", tls_unique=b"finished")
     assert bound_to(ChannelBinding.TLS_UNIQUE, line) == b"tls-unique:finished"

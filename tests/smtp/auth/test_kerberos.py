@@ -1,4 +1,4 @@
-"""A KDC that is silent is waited for once, and a call that hangs in the Kerberos library rules nothing out."""
+"""A silent KDC is waited for once, and a call that hangs in the Kerberos library does not block others forever."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NO_ANSWER = r"Kerberos \(password of alice\): no KDC answered within .* seconds\
 
 @pytest.fixture
 def answer() -> Iterator[threading.Event]:
-    """What a KDC that is silent waits for."""
+    """An event; the simulated KDC is silent until it is set."""
     event = threading.Event()
     yield event
     event.set()
 
 
-def gone(name: str) -> bool:
-    """Whether no thread of that name is left, after a while."""
+def has_ended(name: str) -> bool:
+    """Return whether all threads of that name end within a while."""
     until = time.monotonic() + 5
     while time.monotonic() < until:
         if not any(thread.name == name for thread in threading.enumerate()):
@@ -34,8 +34,8 @@ def gone(name: str) -> bool:
     return False
 
 
-def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
-    """And what it returns is returned."""
+def test_an_error_of_a_call_is_raised_in_the_caller() -> None:
+    """Like its result, which is returned there."""
     calls = TimedCalls("password of alice")
 
     def fail() -> None:
@@ -46,8 +46,8 @@ def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
     assert calls.run(lambda: 7, timeout=5) == 7
 
 
-def test_while_a_call_that_was_given_up_goes_on_no_other_is_made(answer: threading.Event) -> None:
-    """It would wait for the same KDC; once that has answered, it is asked again."""
+def test_no_call_is_made_while_one_that_timed_out_still_runs(answer: threading.Event) -> None:
+    """It would wait for the same KDC. Once the KDC has answered, calls are made again."""
     calls, made = TimedCalls("password of alice"), []
     with pytest.raises(AuthenticationError, match=NO_ANSWER) as caught:
         calls.run(answer.wait, timeout=0.05)
@@ -57,15 +57,15 @@ def test_while_a_call_that_was_given_up_goes_on_no_other_is_made(answer: threadi
             calls.run(lambda: made.append(1), timeout=60)
     assert made == []
     answer.set()
-    assert gone("smtpcm-kerberos")
+    assert has_ended("smtpcm-kerberos")
     calls.run(lambda: made.append(1), timeout=5)
     assert made == [1]
 
 
-def test_a_call_that_hangs_for_ever_is_not_waited_for_for_ever(
+def test_a_call_that_hangs_forever_does_not_block_others_forever(
     answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a share that is away, say."""
+    """For example on a network share that does not answer."""
     monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.2)
     calls = TimedCalls("password of alice")
     with pytest.raises(AuthenticationError, match=NO_ANSWER):
@@ -79,7 +79,7 @@ def test_a_call_that_hangs_for_ever_is_not_waited_for_for_ever(
 
 @pytest.fixture
 def fetch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], KerberosClient]:
-    """Gives somebody whose tickets come from this function."""
+    """Creates a client whose tickets come from a function."""
 
     def make(fetched: Callable[[], str]) -> KerberosClient:
         def request_ticket(_: KerberosClient) -> kerberos._Ticket:
@@ -93,17 +93,17 @@ def fetch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], Kerb
 
 
 def in_threads(count: int, work: Callable[[], object]) -> list[threading.Thread]:
-    """So many threads that do it."""
+    """Start threads that do the same work."""
     threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
     return threads
 
 
-def test_sessions_that_need_a_ticket_at_once_fetch_one(
+def test_sessions_that_need_a_ticket_at_the_same_time_request_one(
     fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event
 ) -> None:
-    """Each further one with a wrong password would count as a further try."""
+    """With a wrong password, each request would count towards a lockout."""
     asked, failed = [], []
 
     def refuse() -> str:
@@ -122,17 +122,17 @@ def test_sessions_that_need_a_ticket_at_once_fetch_one(
     threads = in_threads(8, sign_in)
     while len(asked) < 1:
         time.sleep(0.001)
-    time.sleep(0.05)  # the others have come meanwhile
+    time.sleep(0.05)  # until the others wait
     answer.set()
     for thread in threads:
         thread.join(5)
     assert (len(asked), len(failed)) == (1, 8)
 
 
-def test_a_thread_that_hangs_in_the_library_holds_nobody_up_for_ever(
+def test_a_thread_that_hangs_in_the_library_does_not_block_others_forever(
     fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another one fetches the ticket, and the first, if it ever comes back, does no harm."""
+    """Another one requests the ticket, and the first does no harm if it returns later."""
     monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.1)
     hanging = [True]
 

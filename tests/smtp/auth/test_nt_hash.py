@@ -1,4 +1,4 @@
-"""MD4 and the NT hash, by the examples of their own specifications."""
+"""MD4 and the NT hash match the examples of their specifications."""
 
 from __future__ import annotations
 

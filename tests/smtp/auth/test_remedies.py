@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.auth.remedies import authentication_remedy
+from airflow_provider_smtpcm.smtp.auth.remedies import get_authentication_remedy
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 
 NTLM = Authentication(mechanism="NTLM", protocol="NTLM", identity="")
@@ -14,10 +14,10 @@ BOUND_KERBEROS = Authentication(mechanism="NTLM", protocol="Kerberos", identity=
 
 
 @pytest.mark.parametrize("authentication", [NTLM, BOUND_NTLM, BOUND_KERBEROS])
-def test_a_refused_sign_in_says_in_three_sentences_what_helps_first(authentication: Authentication) -> None:
-    """The rest is in the documents."""
+def test_the_remedy_for_a_refused_sign_in_has_three_sentences_at_most(authentication: Authentication) -> None:
+    """The documents list the other causes."""
     reply = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
-    remedy = authentication_remedy(reply, authentication, longest_line=500)
+    remedy = get_authentication_remedy(reply, authentication, longest_line=500)
     assert remedy.endswith(".")
     assert remedy.count(". ") <= 2
     assert ("'Channel binding'" in remedy) is authentication.has_channel_binding

@@ -1,4 +1,4 @@
-"""The NTLM mechanism, without a socket: tokens in, tokens out, and never an untyped error."""
+"""The SASL mechanisms, without a socket: tokens in, tokens out, and no untyped error."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ CHALLENGE = bytes.fromhex(
 
 
 def mechanism(account: str | None = r"CORP\alice", password: str | None = "correct horse") -> Mechanism:
-    """A sign-in that is ready to begin."""
+    """Return a new NTLM mechanism."""
     manager = SmtpConnectionManager(
         host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=account, password=password
     )
     return ntlm_mechanism(*create_ntlm_context(manager, find_ntlm_identity(manager), None, mechanism="NTLM"))
 
 
-def test_a_success_before_anything_was_proved_is_not_believed() -> None:
-    """The server said 235 after our first message."""
+def test_a_success_before_the_exchange_is_complete_is_an_error() -> None:
+    """The server replied 235 to the first message."""
     steps = mechanism()
     next(steps)
-    with pytest.raises(AuthenticationError, match="before anything was proved"):
+    with pytest.raises(AuthenticationError, match="before the exchange was complete"):
         steps.send(None)
 
 
@@ -51,8 +51,8 @@ def test_a_challenge_after_the_last_message_is_an_error() -> None:
         steps.send(b"more")
 
 
-def test_a_worker_without_identity_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is said to the server."""
+def test_a_worker_without_an_identity_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is sent to the server."""
     monkeypatch.delenv("NTLM_USER_FILE", raising=False)
     with pytest.raises(AuthenticationError, match="Enter 'User name' and 'Password'") as caught:
         mechanism(None, None)
@@ -62,8 +62,8 @@ def test_a_worker_without_identity_is_told_what_to_do(monkeypatch: pytest.Monkey
 
 @given(challenge=st.binary(max_size=300) | st.binary(max_size=120).map(lambda tail: CHALLENGE[:48] + tail))
 @settings(max_examples=300, deadline=None)
-def test_no_challenge_whatever_breaks_out_of_the_mechanism(challenge: bytes) -> None:
-    """A typed error, or an answer."""
+def test_no_challenge_causes_an_untyped_error(challenge: bytes) -> None:
+    """A response, or a typed error."""
     steps = mechanism()
     next(steps)
     with contextlib.suppress(AuthenticationError):
@@ -71,8 +71,8 @@ def test_no_challenge_whatever_breaks_out_of_the_mechanism(challenge: bytes) -> 
 
 
 @pytest.mark.parametrize("level", ["0", "2", "x", ""])
-def test_a_worker_that_would_allow_ntlm_v1_is_told_so(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment decides for pyspnego, and NTLMv1 can be cracked."""
+def test_a_worker_that_allows_ntlm_v1_is_an_error(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment sets the level for pyspnego, and NTLMv1 can be cracked."""
     monkeypatch.setenv("LM_COMPAT_LEVEL", level)
     with pytest.raises(AuthenticationError, match="LM_COMPAT_LEVEL"):
         mechanism()
@@ -90,7 +90,7 @@ def test_a_worker_that_would_allow_ntlm_v1_is_told_so(level: str, monkeypatch: p
 def test_a_user_file_that_cannot_be_used_is_named(
     content: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Rather than said to be absent; what stands in it is not repeated."""
+    """As unusable, not as missing; its text is not repeated."""
     users = tmp_path / "users"
     if content is not None:
         users.write_bytes(content)
@@ -111,10 +111,10 @@ def test_a_user_file_that_cannot_be_used_is_named(
         ("CORP:etl:\nCORP:etl2:correct horse", r"CORP\etl2", "correct horse"),
     ],
 )
-def test_the_workers_own_line_is_read_as_it_was_meant(
+def test_a_line_of_the_user_file_is_an_identity(
     content: str, account: str, password: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What is misread counts as a failed sign-in; blanks belong to a password, and to nothing else."""
+    """A misread one would count as a failed sign-in. Blanks are kept in the password only."""
     users = tmp_path / "users"
     users.write_text(content, encoding="utf-8", newline="")
     monkeypatch.setenv("NTLM_USER_FILE", str(users))
@@ -134,7 +134,7 @@ def test_a_line_of_smbpasswd_is_an_identity(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.parametrize("account", [r"CORP\alice", "alice@corp.example", "alice", "CORP\\jürgen", "CORP\\𝒿ürgen"])
 def test_three_messages_and_it_is_done(account: str) -> None:
-    """Negotiate, challenge, authenticate; then the server's success ends it."""
+    """Negotiate, challenge, authenticate; then the server's success."""
     steps = mechanism(account, "pässwörd-𝓍")
     assert next(steps).startswith(b"NTLMSSP\x00\x01\x00\x00\x00")
     assert steps.send(CHALLENGE).startswith(b"NTLMSSP\x00\x03\x00\x00\x00")
@@ -143,21 +143,21 @@ def test_three_messages_and_it_is_done(account: str) -> None:
 
 
 def test_a_password_that_looks_like_hashes_is_a_password() -> None:
-    """Pyspnego would take it for hashes if it came as bare text."""
+    """A bare string would be taken for hashes by pyspnego."""
     hashes = "0" * 32 + ":" + "0" * 32
     steps = mechanism(password=hashes)
     next(steps)
     assert b"NTLMSSP" in steps.send(CHALLENGE)
 
 
-def test_integrity_is_asked_for() -> None:
+def test_integrity_is_requested() -> None:
     """Samba and gss-ntlmssp refuse the session key that comes without it (NEGOTIATE_SIGN, MS-NLMP 2.2.2.5)."""
     flags = int.from_bytes(next(mechanism())[12:16], "little")
     assert flags & 0x00000010
 
 
 def test_the_identity_may_come_from_the_workers_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """SSIS means that by Windows Authentication: whoever the process is."""
+    """In SSIS, Windows Authentication means the account of the process."""
     users = tmp_path / "users"
     users.write_text("CORP:etl:correct horse\n", encoding="utf-8")
     monkeypatch.setenv("NTLM_USER_FILE", str(users))
@@ -167,7 +167,7 @@ def test_the_identity_may_come_from_the_workers_user_file(monkeypatch: pytest.Mo
     assert os.environ["NTLM_USER_FILE"] == str(users)
 
 
-# --- GSSAPI and GSS-SPNEGO, with NTLM inside: the other end is pyspnego's own acceptor.
+# --- GSSAPI and GSS-SPNEGO, with NTLM inside; the server is pyspnego's acceptor.
 
 
 class Acceptor:
@@ -180,20 +180,20 @@ class Acceptor:
         self._context = spnego.server(protocol=protocol)
 
     def step(self, token: bytes) -> bytes | None:
-        """What the server answers."""
+        """Return the server's response to a token."""
         return self._context.step(token)
 
     def wrap(self, data: bytes) -> bytes:
-        """As the server wraps its offer of a layer."""
+        """Return an offer of security layers, wrapped by the server."""
         return self._context.wrap(data, encrypt=False).data
 
     def unwrap(self, data: bytes) -> bytes:
-        """What the client chose."""
+        """Return the layer that the client chose."""
         return self._context.unwrap(data).data
 
 
 def wrapped(name: str) -> Mechanism:
-    """NTLM inside another mechanism."""
+    """Return a mechanism with NTLM inside."""
     manager = SmtpConnectionManager(
         host="mail.corp.example", auth_mode=AuthMode.WINDOWS, login=r"CORP\alice", password="correct horse"
     )
@@ -204,7 +204,7 @@ def wrapped(name: str) -> Mechanism:
 
 @pytest.fixture
 def established(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Mechanism, Acceptor]:
-    """AUTH GSSAPI, up to where both sides have proved themselves and the layer's round comes."""
+    """AUTH GSSAPI with a complete context, before the security layer."""
     server, steps = Acceptor(monkeypatch, tmp_path, "ntlm"), wrapped("GSSAPI")
     authenticate = steps.send(server.step(next(steps)))
     assert server.step(authenticate) is None
@@ -214,29 +214,29 @@ def established(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Mechan
 @pytest.mark.parametrize(
     "offer", [b"\x06\xff\xff\xff", b"\x02\x00\x10\x00", b"\x01\x00\x00", b"\x01\x00\x00\x00\x00", b""]
 )
-def test_a_layer_that_we_cannot_do_without_is_refused(offer: bytes, established: tuple[Mechanism, Acceptor]) -> None:
+def test_a_required_security_layer_is_an_error(offer: bytes, established: tuple[Mechanism, Acceptor]) -> None:
     """Bit 1 of four octets says that none is acceptable (RFC 4752 3.3)."""
     steps, server = established
     with pytest.raises(AuthenticationError, match="insists on a security layer"):
         steps.send(server.wrap(offer))
 
 
-def test_an_offer_that_was_not_wrapped_by_the_server_is_refused(established: tuple[Mechanism, Acceptor]) -> None:
-    """Somebody else speaks."""
+def test_an_offer_that_the_server_has_not_wrapped_is_an_error(established: tuple[Mechanism, Acceptor]) -> None:
+    """It comes from someone without the key."""
     steps, _ = established
     with pytest.raises(AuthenticationError, match="cannot be unwrapped"):
         steps.send(b"\x01\x00\x00\x00" * 8)
 
 
-def test_a_success_before_the_layers_round_is_not_believed(established: tuple[Mechanism, Acceptor]) -> None:
+def test_a_success_before_the_security_layer_is_an_error(established: tuple[Mechanism, Acceptor]) -> None:
     """Without it the server has not proved that it knows the key."""
     steps, _ = established
-    with pytest.raises(AuthenticationError, match="before anything was proved"):
+    with pytest.raises(AuthenticationError, match="before the exchange was complete"):
         steps.send(None)
 
 
-def test_a_challenge_after_the_layers_round_is_an_error(established: tuple[Mechanism, Acceptor]) -> None:
-    """There is nothing left to ask."""
+def test_a_challenge_after_the_security_layer_is_an_error(established: tuple[Mechanism, Acceptor]) -> None:
+    """The exchange is complete."""
     steps, server = established
     steps.send(server.wrap(b"\x01\x00\x00\x00"))
     with pytest.raises(AuthenticationError, match="asked for more"):
@@ -244,7 +244,9 @@ def test_a_challenge_after_the_layers_round_is_an_error(established: tuple[Mecha
 
 
 @pytest.mark.parametrize("empty_first", [False, True])
-def test_no_layer_and_no_other_identity_is_chosen(empty_first: bool, established: tuple[Mechanism, Acceptor]) -> None:
+def test_the_client_chooses_no_layer_and_no_authorization_identity(
+    empty_first: bool, established: tuple[Mechanism, Acceptor]
+) -> None:
     """Exactly 01 00 00 00; an empty 334 before the offer is answered by an empty line."""
     steps, server = established
     if empty_first:
@@ -256,7 +258,7 @@ def test_no_layer_and_no_other_identity_is_chosen(empty_first: bool, established
 
 
 def test_spnego_ends_with_the_servers_last_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As Cyrus has it: no layer, and 235 after an empty line of ours."""
+    """As Cyrus does: no layer, and 235 after an empty line of the client."""
     server, steps = Acceptor(monkeypatch, tmp_path, "negotiate"), wrapped("GSS-SPNEGO")
     token = next(steps)
     while (challenge := server.step(token)) is not None:
@@ -268,27 +270,27 @@ def test_spnego_ends_with_the_servers_last_token(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("legs", [0, 1])
 @pytest.mark.parametrize("name", ["GSSAPI", "GSS-SPNEGO"])
-def test_spnego_that_succeeds_too_early_is_not_believed(
+def test_spnego_that_succeeds_too_early_is_an_error(
     name: str, legs: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """On whichever leg."""
+    """At any point of the exchange."""
     server = Acceptor(monkeypatch, tmp_path, "negotiate" if name == "GSS-SPNEGO" else "ntlm")
     steps = wrapped(name)
     token = next(steps)
     for _ in range(legs):
         token = steps.send(server.step(token))
-    with pytest.raises(AuthenticationError, match="before anything was proved"):
+    with pytest.raises(AuthenticationError, match="before the exchange was complete"):
         steps.send(None)
 
 
-def test_spnego_that_is_called_complete_with_the_challenge_is_not_believed() -> None:
-    """Then our proof would never have left."""
+def test_spnego_that_completes_with_the_challenge_is_an_error() -> None:
+    """The client would never have sent its AUTHENTICATE message."""
     steps = wrapped("GSS-SPNEGO")
     next(steps)
     complete = NegTokenResp(
         neg_state=NegState.accept_complete, supported_mech=GSSMech.ntlm.value, response_token=CHALLENGE
     ).pack()
-    with pytest.raises(AuthenticationError, match="before anything was proved"):
+    with pytest.raises(AuthenticationError, match="before the exchange was complete"):
         _send_then_succeed(steps, complete)
 
 
@@ -301,8 +303,8 @@ def _send_then_succeed(steps: Mechanism, token: bytes) -> None:
     replies=st.lists(st.binary(max_size=200), min_size=1, max_size=4), name=st.sampled_from(["GSSAPI", "GSS-SPNEGO"])
 )
 @settings(max_examples=300, deadline=None)
-def test_no_octets_whatever_break_out_of_gssapi_or_spnego(replies: list[bytes], name: str) -> None:
-    """A typed error, or an answer; never a sign-in."""
+def test_no_reply_causes_an_untyped_error_in_gssapi_or_spnego(replies: list[bytes], name: str) -> None:
+    """A response or a typed error, but never a success."""
     steps = wrapped(name)
     next(steps)
     with contextlib.suppress(AuthenticationError):
@@ -318,7 +320,7 @@ SPNEGO_CHALLENGE = bytes.fromhex("a18181307fa0030a0101a10c060a2b0601040182370202
 @given(cut=st.integers(0, len(SPNEGO_CHALLENGE)), noise=st.binary(max_size=20))
 @settings(max_examples=200, deadline=None)
 def test_a_garbled_spnego_token_is_a_typed_error(cut: int, noise: bytes) -> None:
-    """Nearly right is the worst kind of wrong."""
+    """Cut anywhere, and followed by noise."""
     steps = wrapped("GSS-SPNEGO")
     next(steps)
     with contextlib.suppress(AuthenticationError):
@@ -327,21 +329,21 @@ def test_a_garbled_spnego_token_is_a_typed_error(cut: int, noise: bytes) -> None
             steps.send(None)
 
 
-class Swapped:
-    """A context in which the server has its way with what is inside SPNEGO."""
+class SwitchingContext:
+    """A context in which the server switches the protocol inside SPNEGO."""
 
     complete = False
     negotiated_protocol = "kerberos"
 
     def step(self, _token: bytes) -> bytes:
-        """From here on it is NTLM."""
+        """Switch to NTLM."""
         self.negotiated_protocol = "ntlm"
         return b"NTLMSSP"
 
 
-def test_a_server_that_swaps_the_protocol_inside_spnego_gets_no_token_of_the_other() -> None:
-    """Where Kerberos was begun no response of NTLM leaves."""
-    steps = gss_spnego_mechanism(Swapped(), b"first")  # type: ignore[arg-type]
+def test_a_server_that_switches_the_protocol_inside_spnego_gets_no_ntlm_token() -> None:
+    """If the exchange began with Kerberos."""
+    steps = gss_spnego_mechanism(SwitchingContext(), b"first")  # type: ignore[arg-type]
     next(steps)
     with pytest.raises(AuthenticationError, match="switched to ntlm after kerberos had begun"):
         steps.send(b"rather NTLM")

@@ -1,4 +1,4 @@
-"""pyspnego's loggers never show a token, and what a deployer has silenced stays silent."""
+"""pyspnego's loggers never show a token, and levels above INFO are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("spnego", "spnego._ntlm", "spnego._context", "spnego._negotiate")
 
 @pytest.fixture(autouse=True)
 def _levels() -> Iterator[None]:
-    """As they were before."""
+    """Restore the levels."""
     assert spnego
     loggers = [logging.getLogger(), *map(logging.getLogger, NAMES)]
     before = [logger.level for logger in loggers]
@@ -29,7 +29,7 @@ def _levels() -> Iterator[None]:
 
 
 def sign_in() -> None:
-    """Both tokens of ours."""
+    """Create both tokens of the client."""
     manager = SmtpConnectionManager(host="h", auth_mode=AuthMode.WINDOWS, login=r"CORP\alice", password="correct horse")
     context, _ = create_ntlm_context(manager, find_ntlm_identity(manager), None, mechanism="NTLM")
     context.step(CHALLENGE)
@@ -37,7 +37,7 @@ def sign_in() -> None:
 
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_a_level_below_info_shows_no_token(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Of all loggers, of all of pyspnego's, or of one of its modules."""
+    """The level of the root logger, of pyspnego's, or of one of its modules."""
     logging.getLogger(name).setLevel(logging.DEBUG)
     sign_in()
     assert [record for record in caplog.records if record.name.startswith("spnego")] == []
@@ -46,7 +46,7 @@ def test_a_level_below_info_shows_no_token(name: str, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize("name", ["", *NAMES])
 @pytest.mark.parametrize("level", [logging.WARNING, logging.CRITICAL])
 def test_a_level_above_info_stays(name: str, level: int) -> None:
-    """Also where it is the root's, which all others have then."""
+    """Including that of the root logger."""
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger(name).setLevel(level)
     before = [(logging.getLogger(each).level, logging.getLogger(each).getEffectiveLevel()) for each in NAMES]

@@ -1,4 +1,4 @@
-"""Until one sign-in was good the others wait for its outcome; not longer than for a server's answer."""
+"""Until a sign-in has succeeded, other sessions wait for it, but no longer than their own timeout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tests.smtp.batch.batches import letter, outcomes, send_many
 from tests.smtp.server import Server
 
 
-def test_sessions_whose_server_says_nothing_to_auth_do_not_wait_for_each_other_in_turn() -> None:
-    """Each of them would have its own timeout after those before it."""
+def test_sessions_of_a_server_that_does_not_reply_to_auth_do_not_add_up_their_timeouts() -> None:
+    """They would if each waited for all sessions before it."""
 
     def say_nothing(about: str) -> str | None:
         if about.startswith("AUTH"):
