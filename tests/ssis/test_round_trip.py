@@ -121,8 +121,8 @@ def test_a_mail_after_any_of_several_failures_comes_once(relay: Relay, run: Any)
 
 def test_completion_sends_a_mail_and_a_task_that_never_ran_does_not(relay: Relay, run: Any) -> None:
     """Completion of a task that runs only after another."""
-    first, second, told = other("first"), other("second"), mail(subject="second is over")
-    module = written(first, second, told, arrows=[arrow(first, second), arrow(second, told, value=COMPLETION)])
+    first, second, done = other("first"), other("second"), mail(subject="second is over")
+    module = written(first, second, done, arrows=[arrow(first, second), arrow(second, done, value=COMPLETION)])
     assert run(module, "first") == "failed"
     assert relay.messages == []
     assert run(module, "second") == "failed"
@@ -232,8 +232,8 @@ def test_an_error_handler_of_the_package_sends_a_mail_for_each_failed_task(relay
     assert subjects(relay) == ["Load: a failed", "Load: b failed", "Without text", "Without text"]
     texts = {str(one.message["Subject"]): body(one).strip() for one in relay.messages}
     # Before 3.3, `dag.test()` does not tell a callback of the exception; an alert without a text is the default page.
-    told = "Failed: Load.a" if airflow_version.startswith(("3.1.", "3.2.")) else "the source is locked"
-    assert texts["Load: a failed"].startswith(told)
+    expected = "Failed: Load.a" if airflow_version.startswith(("3.1.", "3.2.")) else "the source is locked"
+    assert texts["Load: a failed"].startswith(expected)
     assert texts["Without text"] == ""
 
 

@@ -146,8 +146,8 @@ def _header(totals: Totals) -> str:
     interrupted = ""
     if totals.interrupted:
         interrupted = (
-            '<div class="panel warning">The import was stopped before its end. This report covers what was done until '
-            "then.</div>"
+            '<div class="panel warning">The import was interrupted. This report covers the packages that were '
+            "imported before.</div>"
         )
     return (
         "<header><div>\n<h1>SSIS import</h1>\n"
@@ -261,7 +261,7 @@ def _filter_form(totals: Totals) -> str:
     return (
         f'<form class="filter">{radios}<input type="search" id="search" class="script-only" '
         'placeholder="Search packages, tasks and expressions" aria-label="Search">'
-        '<button type="button" id="unfold" class="script-only">Open or close all</button>'
+        '<button type="button" id="toggle-all" class="script-only">Open or close all</button>'
         '<span id="shown" class="soft script-only"></span></form>\n'
     )
 

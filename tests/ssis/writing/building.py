@@ -1,4 +1,4 @@
-"""Builds the models of packages, and their modules, for the tests of the writing."""
+"""Builds models of packages, and their DAG modules, for the tests of `ssis.writing`."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def smtp(text: str, name: str = "SMTP Connection Manager", **more: Any) -> SmtpC
 
 
 def mail(name: str = "Send Mail", path: tuple[str, ...] = ("Package",), **more: Any) -> SendMailTask:
-    """Return a complete mail."""
-    usual: dict[str, Any] = {
+    """Return a Send Mail task with all required properties."""
+    defaults: dict[str, Any] = {
         "connection": RELAY,
         "from_line": "etl@corp.example",
         "to_line": "ops@corp.example",
         "subject": "Load",
         "message_source": "Done.",
     }
-    return SendMailTask(name=name, id=f"id of {'/'.join((*path, name))}", path=(*path, name), **(usual | more))
+    return SendMailTask(name=name, id=f"id of {'/'.join((*path, name))}", path=(*path, name), **(defaults | more))
 
 
 def other(name: str, path: tuple[str, ...] = ("Package",), **more: Any) -> OtherTask:

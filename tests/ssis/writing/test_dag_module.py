@@ -39,8 +39,8 @@ texts = st.lists(st.sampled_from(TRICKY) | st.text(max_size=8), max_size=40).map
 
 
 def lint(*modules: DagModule) -> str:
-    """Return what ruff complains about, with its default rules and at two line lengths."""
-    said = ""
+    """Return the output of ruff, with its default rules and at two line lengths; empty if nothing is wrong."""
+    output = ""
     for module in modules:
         commands: list[list[str]] = [["check", "--quiet"]]
         commands += [["format", "--diff", "--quiet", "--line-length", length] for length in ("88", "120")]
@@ -52,10 +52,10 @@ def lint(*modules: DagModule) -> str:
                 text=True,
                 encoding="utf-8",
                 check=False,
-                cwd=tempfile.gettempdir(),  # where this package is other people's, as where DAGs are written
+                cwd=tempfile.gettempdir(),  # outside of this project, so that its package counts as third-party
             )
-            said += done.stdout + done.stderr
-    return said
+            output += done.stdout + done.stderr
+    return output
 
 
 def arguments(module: DagModule, operator: str = "SendMailOperator") -> list[dict[str, Any]]:
@@ -75,8 +75,8 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def crowd() -> DagModule:
-    """Return a package with something of everything."""
+def package_with_everything() -> DagModule:
+    """Return the module of a package that uses every feature."""
     path = ("Package", "Outer", "Inner")
     one, two = other("Laden/Prüfen", path), mail("Laden/Prüfen ", path, subject="x" * 300)
     inner = Container(name="Inner", id="{inner}", path=path, executables=(one, two), constraints=(arrow(one, two),))
@@ -90,15 +90,15 @@ def crowd() -> DagModule:
     )
     names = [f"A rather long name of a task, number {number}, of which there are many" for number in range(6)]
     tasks = [other(name) for name in names]
-    told = mail("told", message_source="\n".join(f"line {number} " * 9 for number in range(20)))
+    alert = mail("told", message_source="\n".join(f"line {number} " * 9 for number in range(20)))
     maybe = mail("maybe", expressions={"Disable": '@[User::X] == "quiet"', "Subject": '"It\'s \\"" + @[User::X]'})
-    arrows = [arrow(task, told, value=ConstraintValue.FAILURE, logical_and=False) for task in tasks]
+    arrows = [arrow(task, alert, value=ConstraintValue.FAILURE, logical_and=False) for task in tasks]
     arrows += [arrow(loop, maybe, value=ConstraintValue.COMPLETION), arrow(tasks[0], loop), arrow(maybe, tasks[5])]
     arrows.append(arrow(tasks[1], maybe, eval_op=EvalOp.EXPRESSION_OR_CONSTRAINT, expression='@[User::X] == "a"'))
     return written(
         loop,
         *tasks,
-        told,
+        alert,
         maybe,
         arrows=arrows,
         variables=[variable("X", "some\ntext")],
@@ -123,21 +123,21 @@ def test_no_text_of_a_package_breaks_its_module_or_makes_it_untidy(name: str, te
 
 
 def test_every_package_becomes_a_tidy_module() -> None:
-    """The packages of the reader's tests, and one with something of everything."""
+    """The packages of the reader's tests, and one that uses every feature."""
     options = ConversionOptions()
     modules = [
         write_package(read_package(path), ConnectionRegistry(options), options)
         for path in PACKAGES
         if path.stem != "encrypted"
     ]
-    modules = [*(one for one in modules if one.source), crowd()]
+    modules = [*(one for one in modules if one.source), package_with_everything()]
     assert len(modules) > 8
     assert lint(*modules) == ""
 
 
 def test_the_same_package_gives_the_same_bytes() -> None:
     """At every run and in every process."""
-    assert crowd() == crowd()
+    assert package_with_everything() == package_with_everything()
 
 
 def test_no_secret_is_in_a_module_or_a_connection() -> None:
@@ -306,8 +306,8 @@ def test_every_property_has_a_record_of_what_became_of_it() -> None:
     module = written(one, variables=[variable("X", "5")])
     (record,) = module.mails
     assert (record.became, record.connection) == ("task send_mail", "smtp_mail_corp_example")
-    fates = {each.property: each.status for each in record.properties}
-    assert fates == {
+    statuses = {each.property: each.status for each in record.properties}
+    assert statuses == {
         "SmtpConnection": PropertyStatus.MAPPED,
         "FromLine": PropertyStatus.KEPT,
         "ToLine": PropertyStatus.KEPT,
@@ -356,8 +356,8 @@ def test_a_variable_s_expression_is_bound_where_it_is_declared() -> None:
     """Not to an inner variable of the same name in the scope of the task."""
     path = ("Package", "Box")
     inner = Variable(namespace="User", name="Who", value="inner", scope=path)
-    told = mail("m", path, expressions={"Subject": "@[User::Who] + @[User::Built]", "SmtpConnection": "@[User::Cm]"})
-    box = Container(name="Box", id="{box}", path=path, executables=(told,), variables=(inner,))
+    task = mail("m", path, expressions={"Subject": "@[User::Who] + @[User::Built]", "SmtpConnection": "@[User::Cm]"})
+    box = Container(name="Box", id="{box}", path=path, executables=(task,), variables=(inner,))
     relay = smtp("SmtpServer=mail.corp.example;", name="outer")
     module = written(
         box,
