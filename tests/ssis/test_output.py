@@ -31,7 +31,7 @@ def test_a_folder_that_is_a_file_is_an_error_with_a_remedy(tmp_path: Path) -> No
 
 
 def test_a_folder_where_a_file_should_be_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    """No temporary file stays behind."""
+    """No temporary file is left."""
     (tmp_path / "dags/load.py").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"load\.py"):
         imported(tmp_path)
@@ -39,7 +39,7 @@ def test_a_folder_where_a_file_should_be_is_an_error_and_leaves_nothing(tmp_path
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    """The old file is complete, and no temporary file stays behind."""
+    """The old file is complete, and no temporary file is left."""
     folder = OutputFolder(tmp_path)
     folder.open()
     folder.write_report("report.json", lambda file: file.write("whole"))

@@ -141,7 +141,7 @@ def test_a_relative_path_is_reported(run_import: Any, path: str, computed: bool)
 
 @pytest.mark.parametrize("to", ["", " ", " ; ;"])
 def test_a_blank_recipient_list_is_empty(run_import: Any, to: str) -> None:
-    """An expression beside it counts as a recipient."""
+    """An expression for the list counts as a recipient."""
     assert "no-recipient" in run_import(package(To=to)).findings
     done = run_import(package(To=to, expressions={"ToLine": '"dba@corp.example"'}))
     assert "no-recipient" not in done.findings
@@ -160,7 +160,7 @@ def test_a_list_of_recipients_over_several_lines_is_one_line(run_import: Any) ->
     [("High", "high"), ("1", "high"), ("Low", "low"), ("5", "low"), ("Normal", None), ("3", None), ("0", None)],
 )
 def test_a_priority_is_a_word_or_dotnet_s_number(run_import: Any, written: str, priority: str | None) -> None:
-    """A designer leaves 0 beside an expression."""
+    """SSIS's designer writes 0 if there is an expression."""
     assert run_import(package(Priority=written)).mail.get("priority") == priority
 
 

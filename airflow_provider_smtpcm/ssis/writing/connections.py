@@ -153,7 +153,7 @@ class _ConnectionConverter:
             except ConnectionSettingsError as error:
                 self._decision(
                     "connection-manager-invalid",
-                    f"The connection manager does not make a valid connection: {sanitize(str(error))}",
+                    f"The settings of the connection manager are not valid: {sanitize(str(error))}",
                     "Complete the Airflow connection.",
                 )
         return SmtpConnectionManager(host=UNKNOWN_HOST, ssl_mode=SslMode.NONE)
@@ -168,8 +168,8 @@ class _ConnectionConverter:
             return
         text = (
             f"{name!r} has UseWindowsAuthentication=True, so {conn_id!r} signs in with Windows Authentication, or "
-            "fails. SSIS continues anonymously, without a warning, where the server offers no such sign-in; "
-            "many relays in such packages accept mail without any sign-in."
+            "fails. SSIS continues anonymously, without a warning, where the server does not offer it; many "
+            "relays of such packages accept mail without any sign-in."
         )
         remedy = (
             f"Run python -m airflow_provider_smtpcm check {conn_id} to see what the server offers. If it is anonymous, "

@@ -101,8 +101,8 @@ def write_package(
         findings.note(
             "dag-id-taken",
             "Package",
-            f"Another package of the name {package.name!r} was read before, so this DAG is {dag_id!r}.",
-            "Which of them gets the name depends on what is imported together: always import both, or only one.",
+            f"Another package named {package.name!r} was read before, so the id of this DAG is {dag_id!r}.",
+            "Which of them gets the name depends on what is imported together: always import both, or always only one.",
         )
     variable_names = UniqueNames.for_variables()
     handlers = EventHandlerWriter(context, variable_names)
@@ -119,8 +119,23 @@ def write_package(
     if writer.runs_after_failures:
         nodes.append(_end_of_package(writer, nodes))
     all_findings = (*package.findings, *findings.all())
+    dag = DagNode(variable="dag", call=_dag_call(package, dag_id, context, callbacks), children=nodes)
+    return DagModule(
+        file_name=f"{_file_stem(dag_id)}.py",
+        dag_id=dag_id,
+        source=_module_source(_docstring(package, all_findings), dag, writer, handlers),
+        findings=all_findings,
+        mails=_in_package_order((*writer.mails, *handlers.mails), package),
+        connections=tuple(context.used_connections),
+    )
+
+
+def _module_source(
+    docstring: Iterable[str], dag: DagNode, writer: ControlFlowWriter, handlers: EventHandlerWriter
+) -> str:
+    nodes = dag.children or []
     source = Source()
-    source.lines += docstring_lines(_docstring(package, all_findings))
+    source.lines += docstring_lines(docstring)
     source.blank()
     _write_imports(source, writer, handlers, nodes)
     for notifier in handlers.notifiers:
@@ -128,16 +143,8 @@ def write_package(
         source.comment(notifier.comment)
         source.statement(f"{notifier.name} = ", notifier.call)
     source.blank()
-    dag = DagNode(variable="dag", call=_dag_call(package, dag_id, context, callbacks), children=nodes)
     _write_group(source, dag, {"dag", *_used_variables(nodes)}, 0)
-    return DagModule(
-        file_name=f"{_file_stem(dag_id)}.py",
-        dag_id=dag_id,
-        source=source.text(),
-        findings=all_findings,
-        mails=_in_package_order((*writer.mails, *handlers.mails), package),
-        connections=tuple(context.used_connections),
-    )
+    return source.text()
 
 
 def _end_of_package(writer: ControlFlowWriter, nodes: Sequence[DagNode]) -> DagNode:

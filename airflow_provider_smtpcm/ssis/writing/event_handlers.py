@@ -122,7 +122,7 @@ class EventHandlerWriter:
         inner = open_scope(handler.variables, scope)
         names: list[str] = []
         is_supported = handler.event_name.lower() in {**_CALLBACKS_OF_TASKS, **_CALLBACKS_OF_OWNER}
-        for task, task_scope in _mails_in(handler.executables, inner):
+        for task, task_scope in _find_mails(handler.executables, inner):
             where = "\\".join(task.path)
             if task.disabled:
                 self.mails.append(
@@ -142,7 +142,7 @@ class EventHandlerWriter:
         if names:
             self._report_frequency(handler, owner)
         for nested in handler.event_handlers:
-            for task, _ in _mails_in(nested.executables, inner):
+            for task, _ in _find_mails(nested.executables, inner):
                 where = "\\".join(task.path)
                 self._findings.decision(
                     "handler-of-handler",
@@ -160,15 +160,15 @@ class EventHandlerWriter:
         name = self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event)))
         arguments = list(mail.arguments)
         if not any(argument.name == "to" for argument in arguments):
-            copies = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
+            copy_argument = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
             self._findings.decision(
                 "alert-without-to",
                 where,
                 "The mail has no To, which an alert needs"
-                + ("; it has the copies' recipients there." if copies else "."),
+                + ("; it has the copies' recipients there." if copy_argument else "."),
                 "Name in the DAG whom it goes to.",
             )
-            value = copies.value if copies is not None else f"{{{{ {COMPLETE_ME}.to }}}}"
+            value = copy_argument.value if copy_argument is not None else f"{{{{ {COMPLETE_ME}.to }}}}"
             arguments.insert(1, KeywordArgument(name="to", value=value))
         if "Disable" in task.expressions:
             self._findings.decision(
@@ -218,16 +218,16 @@ class EventHandlerWriter:
             )
 
 
-def _mails_in(executables: Iterable[Executable], scope: Scope) -> Iterable[tuple[SendMailTask, Scope]]:
+def _find_mails(executables: Iterable[Executable], scope: Scope) -> Iterable[tuple[SendMailTask, Scope]]:
     """Yield each Send Mail task among these executables and inside them, with its scope."""
     for executable in executables:
         inner = open_scope(executable.variables, scope)
         if isinstance(executable, SendMailTask):
             yield executable, inner
         elif isinstance(executable, Container):
-            yield from _mails_in(executable.executables, inner)
+            yield from _find_mails(executable.executables, inner)
 
 
 def has_enabled_mail(handlers: Iterable[EventHandler]) -> bool:
     """Whether a handler contains a Send Mail task that is not disabled."""
-    return any(not task.disabled for handler in handlers for task, _ in _mails_in(handler.executables, {}))
+    return any(not task.disabled for handler in handlers for task, _ in _find_mails(handler.executables, {}))

@@ -24,6 +24,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
+    COMPLETE_ME,
     WritingContext,
     display_expression,
     error_summary,
@@ -274,7 +275,7 @@ class ContainerConditions:
         gated = [
             condition
             if condition.rule == ALL_SUCCESS and (all_of or len(condition.upstream) == 1)
-            else self._gate(condition)
+            else self._add_gate(condition)
             for condition in conditions
         ]
         return TriggerCondition(_all_upstream(gated), ALL_SUCCESS if all_of else _ANY_OF[ALL_SUCCESS])
@@ -288,7 +289,7 @@ class ContainerConditions:
             condition = TriggerCondition((outcome_task,), rule)
             if rule == ALL_SUCCESS or ready_task is None or constraint.before not in self._graph.needs_ready_task:
                 return condition
-            return TriggerCondition((ready_task, *self._gate(condition).upstream), ALL_SUCCESS)
+            return TriggerCondition((ready_task, *self._add_gate(condition).upstream), ALL_SUCCESS)
 
         by_value = after_predecessor(_RULES[constraint.value])
         if constraint.eval_op is EvalOp.CONSTRAINT or not expression.strip():
@@ -298,11 +299,11 @@ class ContainerConditions:
         by_expression = self._add_only_if(executable, expression, expression, "if", after_predecessor(ALL_DONE))
         if constraint.eval_op is EvalOp.EXPRESSION:
             return by_expression
-        either = (*self._gate(by_value).upstream, *by_expression.upstream)
-        return self._gate(TriggerCondition(either, _ANY_OF[ALL_SUCCESS]))
+        either = (*self._add_gate(by_value).upstream, *by_expression.upstream)
+        return self._add_gate(TriggerCondition(either, _ANY_OF[ALL_SUCCESS]))
 
-    def _gate(self, condition: TriggerCondition) -> TriggerCondition:
-        """Return the condition that an empty task, which runs on `condition`, succeeded; equal conditions share it."""
+    def _add_gate(self, condition: TriggerCondition) -> TriggerCondition:
+        """Return the condition that an empty task succeeded; the task runs on `condition`, and equal ones share it."""
         if condition not in self._gates:
             suffix = _GATE_SUFFIXES.get(condition.rule, "gate")
             name = f"{self._task_id_by_variable[condition.upstream[-1]]}_{suffix}"
@@ -334,7 +335,7 @@ class ContainerConditions:
         try:
             template = translate_condition(self._factory.context, expression, self._scope)
         except (ExpressionError, NotTranslatable) as error:
-            template = "complete_me.condition"
+            template = f"{COMPLETE_ME}.condition"
             comments = (*comments, sanitize(str(error)))
             findings.decision(
                 "condition-to-complete",

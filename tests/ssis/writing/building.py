@@ -47,31 +47,31 @@ def mail(name: str = "Send Mail", path: tuple[str, ...] = ("Package",), **more: 
     return SendMailTask(name=name, id=f"id of {'/'.join((*path, name))}", path=(*path, name), **(defaults | more))
 
 
-def other(name: str, path: tuple[str, ...] = ("Package",), **more: Any) -> OtherTask:
+def other_task(name: str, path: tuple[str, ...] = ("Package",), **more: Any) -> OtherTask:
     """Return a task that sends no mail."""
     identity = f"id of {'/'.join((*path, name))}"
     return OtherTask(name=name, id=identity, path=(*path, name), kind="Microsoft.ExecuteSQLTask", **more)
 
 
-def arrow(before: Executable, after: Executable, **more: Any) -> PrecedenceConstraint:
+def constraint(before: Executable, after: Executable, **more: Any) -> PrecedenceConstraint:
     """Return a precedence constraint."""
     return PrecedenceConstraint(before=before.id, after=after.id, **more)
 
 
-def on(event: str, *executables: Executable, owner: tuple[str, ...] = ("Package",), **more: Any) -> EventHandler:
+def handler(event: str, *executables: Executable, owner: tuple[str, ...] = ("Package",), **more: Any) -> EventHandler:
     """Return an event handler."""
     return EventHandler(event_name=event, owner=owner, executables=executables, **more)
 
 
 def package(*executables: Executable, name: str = "Load", **more: Any) -> Package:
-    """Return a package with this control flow; `arrows`, `handlers` and `variables` are those of its root."""
+    """Return a package with this control flow; `constraints`, `handlers` and `variables` are those of its root."""
     root = Container(
         name=name,
         id="{root}",
         path=("Package",),
         kind=ContainerKind.PACKAGE,
         executables=executables,
-        constraints=tuple(more.pop("arrows", ())),
+        constraints=tuple(more.pop("constraints", ())),
         event_handlers=tuple(more.pop("handlers", ())),
         variables=tuple(more.pop("variables", ())),
     )

@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
-from tests.ssis.writing.building import arrow, mail, package
+from tests.ssis.writing.building import constraint, mail, package
 
 SUCCESS, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"
 
@@ -40,24 +40,24 @@ def flows(
         else:
             disabled = draw(st.integers(0, 9)) == 0
             executables.append(mail(name, path, disabled=disabled, disabled_because=name if disabled else None))
-    arrows = []
+    constraints = []
     for after in range(1, count):
         logical_and = draw(st.booleans())
         for before in range(after):
             if draw(st.booleans()):
                 value = draw(st.sampled_from(ConstraintValue))
-                one = arrow(executables[before], executables[after], value=value, logical_and=logical_and)
-                arrows.append(one)
-    return tuple(executables), tuple(arrows)
+                one = constraint(executables[before], executables[after], value=value, logical_and=logical_and)
+                constraints.append(one)
+    return tuple(executables), tuple(constraints)
 
 
 def run_in_ssis(
-    executables: Sequence[Executable], arrows: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
+    executables: Sequence[Executable], constraints: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
 ) -> bool:
     """Simulate a container by SSIS's rules; return whether it succeeded. Mails that are sent are added to `ran`."""
     succeeded: dict[str, bool] = {}
     for one in executables:
-        incoming = [each for each in arrows if each.after == one.id]
+        incoming = [each for each in constraints if each.after == one.id]
         holds = [
             each.before in succeeded
             and (
@@ -181,8 +181,8 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     flow: tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]], data: st.DataObject
 ) -> None:
     """Every mail, whichever of them fail."""
-    executables, arrows = flow
-    content = package(*executables, arrows=arrows)
+    executables, constraints = flow
+    content = package(*executables, constraints=constraints)
     findings = Findings()
     context = WritingContext(
         symbols=SymbolTable(package=content, project=None, findings=findings),
@@ -196,7 +196,7 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     enabled = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
     fails = data.draw(st.sets(st.sampled_from(enabled))) if enabled else set()
     ran: set[str] = set()
-    run_in_ssis(executables, arrows, fails, ran)
+    run_in_ssis(executables, constraints, fails, ran)
     assert run_in_airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
         one.removeprefix("Package") for one in ran
     }
