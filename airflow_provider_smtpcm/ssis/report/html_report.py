@@ -186,14 +186,14 @@ def _import_findings(findings: Iterable[Finding]) -> str:
 
 def _codes_table(totals: Totals) -> str:
     """Return the table of findings by code, the most severe first."""
-    found = sorted(totals.codes.items(), key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
-    if not found:
+    ordered = sorted(totals.codes.items(), key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
+    if not ordered:
         return ""
     rows = "".join(
         f"<tr><td>{_badge(severity)}</td><td><code>{_escape(code)}</code></td>"
         f"<td>{_escape(FINDING_MEANINGS.get(code, ''))}</td>"
         f'<td>{_package_links(totals, severity, code)}</td><td class="number">{count:,}</td></tr>'
-        for (severity, code), count in found[:_MAX_CODES]
+        for (severity, code), count in ordered[:_MAX_CODES]
     )
     return (
         '<h2>Findings</h2>\n<div class="wide"><table><thead><tr><th></th><th>Finding</th><th>What it means</th>'

@@ -184,21 +184,22 @@ class _ConnectionConverter:
         """Return the properties by name; an expression takes precedence over the connection string."""
         expressions = dict(self._connection.expressions)
         text = self._connection.connection_string
-        if (whole := expressions.pop("ConnectionString", None)) is not None:
-            found = self._evaluate("ConnectionString", whole)
-            text, self.unknown_server = found or "", "" if found is not None else whole
+        if (string_expression := expressions.pop("ConnectionString", None)) is not None:
+            value = self._evaluate("ConnectionString", string_expression)
+            text = value or ""
+            self.unknown_server = "" if value is not None else string_expression
         values, has_credentials, others = _split_properties(text)
         for name in _PROPERTIES:
             if (expression := expressions.get(name)) is None:
                 continue
-            found = self._evaluate(name, expression)
-            if found is not None:
+            value = self._evaluate(name, expression)
+            if value is not None:
                 # SSIS takes the value of the expression as it is; it cannot add further properties.
-                values[name] = found.strip().partition(";")[0]
+                values[name] = value.strip().partition(";")[0]
             else:
                 values.pop(name, None)
             if name == "SmtpServer":
-                self.unknown_server = "" if found is not None else expression
+                self.unknown_server = "" if value is not None else expression
         if has_credentials:
             self._decision(
                 "account-in-connection-manager",

@@ -34,7 +34,7 @@ def sanitize(text: str) -> str:
     Line endings become line feeds. Bidirectional formatting characters, which could disguise a text, count as control
     characters (`str.isprintable`).
     """
-    text = _CREDENTIALS.sub(lambda found: found["key"] + _REMOVED, text)
+    text = _CREDENTIALS.sub(lambda match: match["key"] + _REMOVED, text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isprintable():
         return text
@@ -55,7 +55,7 @@ def has_credentials(text: str) -> bool:
 
 _PASSWORD_LABEL = re.compile(
     r"""(?:pass\s?word|passwd|pass\s?phrase|passcode|pwd|passwort|kennwort|mot\sde\spasse|contraseña|wachtwoord)
-        (?:[\s"'*_]*+(?P<sign>:|->|=>)|\s+is\s)[ \t]*+(?P<rest>[^\r\n;]*)""",
+        (?:[\s"'*_]*+(?P<sign>:|->|=>)|\s+is\s)[ \t]*+(?P<value>[^\r\n;]*)""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Single words after the colon that are not a password.
@@ -114,9 +114,9 @@ def find_password_line(text: str) -> int | None:
 
     `Password: Hunter2!` does, `Password: see the vault` does not.
     """
-    for found in _PASSWORD_LABEL.finditer(text):
-        if _starts_with_password(found["rest"].split(), after_colon=found["sign"] is not None):
-            return text.count("\n", 0, found.start("rest")) + 1
+    for match in _PASSWORD_LABEL.finditer(text):
+        if _starts_with_password(match["value"].split(), after_colon=match["sign"] is not None):
+            return text.count("\n", 0, match.start("value")) + 1
     return None
 
 
