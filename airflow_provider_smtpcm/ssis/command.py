@@ -39,7 +39,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 _PROGRESS_INTERVAL = 0.2  # seconds
 _WIDTH = 110
-# The report has the rest.
+# Limits for each list in the summary; the report is complete.
 _MAX_LINES = 10
 _MAX_PARAGRAPHS = 5
 
@@ -58,16 +58,15 @@ def run_import(
     Args:
         paths: files and folders.
         out: the output folder.
-        windows_auth: `keep` or `anonymous`, each for the connection manager of a name, or for all (None). The last one
-            for a name counts.
+        windows_auth: pairs of `keep` or `anonymous` and the name of a connection manager, or None for all others. The
+            last pair for a name counts.
         map_path: pairs of a Windows path prefix and the path on a worker.
-        force: overwrite files that a person has edited.
-        as_json: print one JSON object instead of text.
+        force: whether to overwrite files that a person has edited.
+        as_json: whether to print one JSON object instead of text.
 
     Returns:
-        0: everything was converted. 3: a person has something to decide, or something could not be read. 2: nothing
-        could be read, or `out` cannot be written. 130: interrupted by Ctrl-C. 141: the reader of the standard output
-        closed it.
+        0: everything was converted. 2: nothing could be read, or `out` cannot be written. 3: a person has something to
+        decide, or something could not be read. 130: interrupted by Ctrl-C. 141: standard output is a closed pipe.
     """
     modes = {name: WindowsAuth(mode) for mode, name in windows_auth}
     options = ConversionOptions(
@@ -75,16 +74,16 @@ def run_import(
         windows_auth_by_name={name: mode for name, mode in modes.items() if name is not None},
         path_map=tuple(map_path),
     )
-    folder = OutputFolder(out, force=force)
+    output = OutputFolder(out, force=force)
     progress = _ProgressLine()
     try:
-        folder.open()
+        output.open()
         converter = PackageConverter(options)
         with _handle_interrupts() as received:
             result = import_packages(
                 read_paths(paths),
                 converter,
-                folder,
+                output,
                 on_progress=progress.update,
                 is_stopped=lambda: bool(received),
             )
@@ -106,7 +105,7 @@ def run_import(
                 _print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Otherwise Python would try to flush the rest at exit, and print an error.
+        # Otherwise Python would flush its buffer at exit, and print another error.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         return EXIT_BROKEN_PIPE
     return status
@@ -121,7 +120,7 @@ def _exit_status(result: ImportResult) -> int:
 
 
 def _print(text: str) -> None:
-    """Print a line, with `?` for what the terminal's encoding does not have."""
+    """Print a line, with `?` for characters that the terminal's encoding does not have."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
 
@@ -153,25 +152,25 @@ def _count_lines(totals: Totals) -> list[str]:
         (totals.connections_to_decide, "", "of them with something to decide"),
     ]
     return [
-        f"{count:>9,}  {' '.join(word for word in (noun and plural(count, noun), rest) if word)}"
-        for count, noun, rest in rows
+        f"{count:>9,}  {' '.join(word for word in (noun and plural(count, noun), suffix) if word)}"
+        for count, noun, suffix in rows
         if count or noun in {"package", "connection", "DAG"}
     ]
 
 
 def _code_lines(totals: Totals) -> list[str]:
-    found = [
+    rows = [
         (code, severity, count) for (severity, code), count in totals.codes.items() if severity is not Severity.NOTE
     ]
-    if not found:
+    if not rows:
         return []
-    found.sort(key=lambda one: (one[1] is not Severity.ERROR, -one[2], one[0]))
-    width = max(len(code) for code, _, _ in found)
+    rows.sort(key=lambda row: (row[1] is not Severity.ERROR, -row[2], row[0]))
+    width = max(len(code) for code, _, _ in rows)
     return [
         "",
         "Findings that need attention, and how many packages or connections have them:",
-        *(f"{count:>9,}  {code:<{width}}  {severity}" for code, severity, count in found[:_MAX_LINES]),
-        *_and_more(len(found), _MAX_LINES),
+        *(f"{count:>9,}  {code:<{width}}  {severity}" for code, severity, count in rows[:_MAX_LINES]),
+        *_and_more(len(rows), _MAX_LINES),
     ]
 
 
@@ -179,10 +178,10 @@ def _unreadable_lines(unreadable: Sequence[UnreadableFile]) -> list[str]:
     if not unreadable:
         return []
     lines = ["", "Could not be read:"]
-    for one in unreadable[:_MAX_PARAGRAPHS]:
-        text = sanitize_line(f"{one.message} {one.remedy}")
+    for file in unreadable[:_MAX_PARAGRAPHS]:
+        text = sanitize_line(f"{file.message} {file.remedy}")
         lines += textwrap.wrap(
-            text if one.source in one.message else f"{sanitize_line(one.source)}: {text}",
+            text if file.source in file.message else f"{sanitize_line(file.source)}: {text}",
             _WIDTH,
             initial_indent="  ",
             subsequent_indent="    ",
@@ -211,7 +210,7 @@ def _next_steps(totals: Totals, out: Path) -> list[str]:
 
 
 class _ProgressLine:
-    """A line on standard error that is overwritten; only on a terminal, so that output in a file stays clean."""
+    """A progress line on standard error, overwritten in place; nothing is shown if that is not a terminal."""
 
     def __init__(self) -> None:
         self._is_shown = sys.stderr.isatty()
@@ -225,7 +224,7 @@ class _ProgressLine:
             return
         self._updated = now
         text = f"{count_noun(totals.packages, 'package')}, {totals.with_mail:,} with mail: "
-        # The end of the path, which differs, and only what fits: a line that wraps could not be overwritten.
+        # Only the end of the path, which differs: a line that wraps could not be overwritten.
         text += sanitize_line(source)[-max(shutil.get_terminal_size().columns - len(text) - 1, 1) :]
         encoding = sys.stderr.encoding or "utf-8"
         text = text.encode(encoding, "replace").decode(encoding)
@@ -241,7 +240,7 @@ class _ProgressLine:
 
 @contextmanager
 def _handle_interrupts() -> Iterator[list[int]]:
-    """Yield the list of signals received so far: SIGINT or SIGTERM; a second one raises KeyboardInterrupt."""
+    """Yield a list to which a received SIGINT or SIGTERM is added; a second one raises KeyboardInterrupt."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -251,7 +250,7 @@ def _handle_interrupts() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        # Not print, which the signal may have interrupted.
+        # Not print: the signal may have interrupted one, and its buffer is not reentrant.
         os.write(2, b"\nStopping after this package; press Ctrl-C again to stop at once.\n")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

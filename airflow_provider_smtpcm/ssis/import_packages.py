@@ -1,6 +1,6 @@
-"""An import: the packages that were read become DAGs, connections and a report, one package at a time.
+"""An import: converts the packages that were read to DAGs, connections and reports, one package at a time.
 
-No package stops the others: an unexpected error becomes a finding of the package that caused it.
+An unexpected error in one package does not stop the import: it becomes a finding of that package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Severity,
     describe_internal_error,
 )
-from airflow_provider_smtpcm.ssis.output import OutputFolder, WriteResult
+from airflow_provider_smtpcm.ssis.output import NEW_SUFFIX, OutputFolder, WriteResult
 from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
@@ -36,24 +36,25 @@ from airflow_provider_smtpcm.ssis.report.entries import (
 )
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 
 CONNECTIONS = "connections.json"
-# The only findings that concern mail in a package that neither sends any nor has a connection manager.
-_WITHOUT_MAIL = {"other-mail-task"}
-# A report shows the sources of each connection instead.
-_NOT_REPORTED = {"connection-manager-became"}
+# The codes that are reported for a package without a Send Mail task and without an SMTP connection manager.
+_CODES_WITHOUT_MAIL = {"other-mail-task"}
+# The codes that are not reported for a connection: the reports list its sources instead.
+_UNREPORTED_CODES = {"connection-manager-became"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertedPackage:
-    """A package after its conversion.
+    """A converted package.
 
     Args:
-        file: the name of the DAG's file in the output folder; empty if there is no DAG.
+        entry: for the reports.
+        file: the name of the DAG file, relative to the output folder; empty if there is no DAG.
         source: the text of that file.
     """
 
@@ -63,38 +64,38 @@ class ConvertedPackage:
 
 
 class PackageConverter:
-    """Converts packages, and collects the connections that they share.
+    """Converts packages, and collects their connections.
 
     Args:
-        options: of the import.
+        options: the options of the import.
     """
 
     def __init__(self, options: ConversionOptions) -> None:
         self._options = options
         self._registry = ConnectionRegistry(options)
         self._dag_ids = DagIds()
-        self._uses: Counter[str] = Counter()
+        self._packages_by_conn_id: Counter[str] = Counter()
 
     def add_project(self, project: Project) -> None:
         """Register the connection managers of a project, whether or not a mail uses them."""
         root = Container(name=project.name, id="", path=(project.name,), kind=ContainerKind.PACKAGE)
         package = Package(name=project.name, id="", path=project.path, root=root)
         symbols = SymbolTable(package=package, project=project, findings=Findings())
-        for one in project.connection_managers:
-            self._registry.register(one, symbols, symbols.root_scope())
+        for manager in project.connection_managers:
+            self._registry.register(manager, symbols, symbols.root_scope())
 
     def convert(self, package: Package, project: Project | None) -> ConvertedPackage:
         """Convert a package.
 
         Args:
-            project: of the package, if it has one.
+            project: the project of the package; None if it has none.
         """
         module = write_package(package, self._registry, self._options, dag_ids=self._dag_ids, project=project)
         has_mail = bool(module.mails)
         findings = module.findings
         if not has_mail and not package.connection_managers:
-            findings = tuple(one for one in findings if one.code in _WITHOUT_MAIL)
-        self._uses.update(module.connections)
+            findings = tuple(finding for finding in findings if finding.code in _CODES_WITHOUT_MAIL)
+        self._packages_by_conn_id.update(module.connections)
         entry = PackageEntry(
             source=package.path,
             name=package.name,
@@ -109,26 +110,31 @@ class PackageConverter:
         return ConvertedPackage(entry=entry, file=file, source=module.source)
 
     def connections_json(self) -> str:
-        """Return the file for `airflow connections import`; empty if there is no connection."""
+        """Return the text of the file for `airflow connections import`; empty if there is no connection."""
         return self._registry.to_json()
 
     def connection_entries(self) -> tuple[ConnectionEntry, ...]:
         """Return an entry for each connection so far."""
         return tuple(
-            ConnectionEntry(
-                conn_id=one.conn_id,
-                host=one.manager.host,
-                summary=f"{one.manager.host}:{one.manager.port}, {one.manager.auth_mode}, SSL {one.manager.ssl_mode}",
-                sources=tuple(one.sources),
-                packages=self._uses[one.conn_id],
-                findings=tuple(finding for finding in one.findings if finding.code not in _NOT_REPORTED),
-            )
-            for one in self._registry.connections
+            _connection_entry(connection, self._packages_by_conn_id[connection.conn_id])
+            for connection in self._registry.connections
         )
 
 
+def _connection_entry(connection: ConvertedConnection, packages: int) -> ConnectionEntry:
+    manager = connection.manager
+    return ConnectionEntry(
+        conn_id=connection.conn_id,
+        host=manager.host,
+        summary=f"{manager.host}:{manager.port}, {manager.auth_mode}, SSL {manager.ssl_mode}",
+        sources=tuple(connection.sources),
+        packages=packages,
+        findings=tuple(finding for finding in connection.findings if finding.code not in _UNREPORTED_CODES),
+    )
+
+
 class ReportBuffer:
-    """The packages' parts of both reports, in temporary files until the counts that precede them are known."""
+    """Holds the packages' parts of both reports in temporary files until the counts before them are known."""
 
     _lines: IO[str]
     _sections: IO[str]
@@ -147,7 +153,7 @@ class ReportBuffer:
         self._sections.close()
 
     def add(self, entry: PackageEntry) -> None:
-        """Write the parts of a package."""
+        """Add a package."""
         self._lines.write(package_line(entry) + "\n")
         if entry.status is not PackageStatus.NO_MAIL:
             self._sections.write(package_section(entry))
@@ -158,71 +164,74 @@ class ReportBuffer:
         return (line.rstrip("\n") for line in self._lines)
 
     def sections(self) -> Iterator[str]:
-        """Yield the sections for `report.html`, in pieces of any size."""
+        """Yield the sections for `report.html`, line by line."""
         self._sections.seek(0)
         return iter(self._sections)
 
 
 def import_packages(
-    found: Iterator[ReadResult],
+    results: Iterator[ReadResult],
     converter: PackageConverter,
-    folder: OutputFolder,
+    output: OutputFolder,
     *,
     on_progress: Callable[[Totals, str], None] = lambda _totals, _source: None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> ImportResult:
-    """Import everything that was found.
+    """Convert what the reader yields, and write DAGs, connections and reports.
 
     Args:
-        found: from `reading.read_everything`.
-        folder: after `OutputFolder.open`.
-        on_progress: called after each package with the counts so far and the source of the package.
-        is_stopped: called after each package; if it returns True, the import ends in order, and the reports say so.
+        results: the output of `reading.read_paths`.
+        output: after `OutputFolder.open`.
+        on_progress: called after each result, with the counts so far and the source of the result.
+        is_stopped: called after each result; if it returns True, the import stops, and the reports are marked as
+            interrupted.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the output folder cannot be written.
         PackageError: no package can be read, because a library is missing.
     """
     result = ImportResult()
     with ReportBuffer() as buffer:
         try:
-            for one in _until_error(found, result):
-                _import_one(one, converter, folder, result, buffer)
-                on_progress(result.totals, one.source)
+            for read in _until_error(results, result):
+                _import_one(read, converter, output, result, buffer)
+                on_progress(result.totals, read.source)
                 if is_stopped():
                     result.totals.interrupted = True
                     break
-            _write_connections(converter, folder, result)
+            _write_connections(converter, output, result)
         finally:
-            # After an error, too: the next import has to recognize the files of this one.
-            result.left_over = folder.close(complete=not result.totals.interrupted)
-        folder.write_report("report.json", lambda to: write_json_report(to, result, buffer.lines()))
-        folder.write_report("report.html", lambda to: write_html_report(to, result, buffer.sections()))
+            # Also after an error: the next import must recognize the files of this one.
+            result.left_over = output.close(complete=not result.totals.interrupted)
+        output.write_report("report.json", lambda to: write_json_report(to, result, buffer.lines()))
+        output.write_report("report.html", lambda to: write_html_report(to, result, buffer.sections()))
     return result
 
 
 def _import_one(
-    one: ReadResult, converter: PackageConverter, folder: OutputFolder, result: ImportResult, buffer: ReportBuffer
+    read: ReadResult, converter: PackageConverter, output: OutputFolder, result: ImportResult, buffer: ReportBuffer
 ) -> None:
     totals = result.totals
-    if one.error is not None:
-        result.unreadable.append(UnreadableFile(source=one.source, message=one.error.message, remedy=one.error.remedy))
+    if read.error is not None:
+        result.unreadable.append(
+            UnreadableFile(source=read.source, message=read.error.message, remedy=read.error.remedy)
+        )
         totals.unreadable += 1
-    elif one.duplicate_of is not None:
-        result.copies.append((one.source, one.duplicate_of))
+    elif read.duplicate_of is not None:
+        result.copies.append((read.source, read.duplicate_of))
         totals.copies += 1
-    elif one.package is not None:
-        entry = _write_dag(_convert(one.package, one.project, converter), folder)
+    elif read.package is not None:
+        entry = _write_dag(_convert(read.package, read.project, converter), output)
         totals.add(entry)
         buffer.add(entry)
         if entry.status is PackageStatus.NO_MAIL:
             result.without_mail.append(entry.source)
-    elif one.project is not None:
+    elif read.project is not None:
         totals.projects += 1
         try:
-            converter.add_project(one.project)
+            converter.add_project(read.project)
         except Exception as error:  # noqa: BLE001
-            result.findings.append(_internal_error(error, one.source))
+            result.findings.append(_internal_error(error, read.source))
 
 
 def _convert(package: Package, project: Project | None, converter: PackageConverter) -> ConvertedPackage:
@@ -239,20 +248,19 @@ def _convert(package: Package, project: Project | None, converter: PackageConver
         return ConvertedPackage(entry=entry)
 
 
-def _write_dag(converted: ConvertedPackage, folder: OutputFolder) -> PackageEntry:
-    """Write the file of a DAG; return the package's entry with what became of the file."""
+def _write_dag(converted: ConvertedPackage, output: OutputFolder) -> PackageEntry:
+    """Write the DAG file of a package, if it has one; return the package's entry with the result."""
     entry = converted.entry
     if not converted.file:
         return entry
-    if folder.write(converted.file, converted.source) is not WriteResult.KEPT:
+    if output.write(converted.file, converted.source) is not WriteResult.KEPT:
         return replace(entry, dag_file=converted.file)
-    new = f"{converted.file}.new"
     findings = (*entry.findings, _edited_file_kept(converted.file, entry.name))
     status = status_of(findings, has_mail=True)
-    return replace(entry, dag_file=converted.file, kept=new, findings=findings, status=status)
+    return replace(entry, dag_file=converted.file, kept=converted.file + NEW_SUFFIX, findings=findings, status=status)
 
 
-def _write_connections(converter: PackageConverter, folder: OutputFolder, result: ImportResult) -> None:
+def _write_connections(converter: PackageConverter, output: OutputFolder, result: ImportResult) -> None:
     totals = result.totals
     text = ""
     try:
@@ -262,19 +270,19 @@ def _write_connections(converter: PackageConverter, folder: OutputFolder, result
         result.connections = ()
         result.findings.append(_internal_error(error, CONNECTIONS))
     totals.connections = len(result.connections)
-    for one in result.connections:
-        totals.add_findings(one.findings)
-        totals.connections_to_decide += any(finding.severity is not Severity.NOTE for finding in one.findings)
-    if text and folder.write(CONNECTIONS, text) is WriteResult.KEPT:
+    for entry in result.connections:
+        totals.add_findings(entry.findings)
+        totals.connections_to_decide += any(finding.severity is not Severity.NOTE for finding in entry.findings)
+    if text and output.write(CONNECTIONS, text) is WriteResult.KEPT:
         result.findings.append(_edited_file_kept(CONNECTIONS, CONNECTIONS))
         totals.kept += 1
     totals.add_findings(result.findings)
 
 
-def _until_error(found: Iterator[ReadResult], result: ImportResult) -> Iterator[ReadResult]:
-    """Yield what is found; an unexpected error of the reader ends it and becomes a finding."""
+def _until_error(results: Iterator[ReadResult], result: ImportResult) -> Iterator[ReadResult]:
+    """Yield the results until an unexpected error of the reader, which becomes a finding of the import."""
     try:
-        yield from found
+        yield from results
     except PackageError:
         raise
     except Exception as error:  # noqa: BLE001
@@ -287,7 +295,7 @@ def _edited_file_kept(file: str, where: str) -> Finding:
         severity=Severity.DECISION,
         where=where,
         text=f"{file} has been edited since an import wrote it, or no import wrote it. It was kept, and the new text "
-        f"is in {file}.new.",
+        f"is in {file}{NEW_SUFFIX}.",
         remedy="Copy what you need from the new file and delete it, or overwrite yours with --force.",
     )
 

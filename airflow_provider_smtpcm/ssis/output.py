@@ -1,7 +1,8 @@
-"""The output folder of an import: files are replaced as a whole, and never over what a person has edited.
+"""The output folder of an import: files are replaced atomically, and edited files are kept.
 
-The folder records the digest of each file that an import wrote. A file with that digest is replaced by the next import.
-One with another digest was edited: it is kept, and the new text is written next to it, as `load.py.new`.
+A manifest in the folder records the digest of each file that an import wrote. The next import replaces a file that
+still has this digest. A file with another digest was edited: it is kept, and the new text is written next to it, as
+`load.py.new`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import IO
 
 from airflow_provider_smtpcm.errors import MailError
 
-#: The record of the files, in the folder itself.
+#: The name of the manifest.
 MANIFEST = ".import-ssis.json"
+#: The end of the name of a file that was written next to an edited one.
 NEW_SUFFIX = ".new"
 _REPORTS = ("report.html", "report.json")
 _FILE_NAME = re.compile(r"(?:dags/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -30,39 +32,43 @@ class OutputError(MailError):
 
 
 class WriteResult(Enum):
-    """What `OutputFolder.write` did."""
+    """The result of `OutputFolder.write`."""
 
     WRITTEN = "written"
     UNCHANGED = "unchanged"
-    KEPT = "kept"  # an edited file, with the new text next to it
+    KEPT = "kept"  # the file was edited; the new text is next to it
 
 
 class OutputFolder:
     """The output folder.
 
     Args:
-        path: is created if it does not exist.
-        force: overwrite files that were edited, too.
+        path: created by `open` if it does not exist.
+        force: whether to overwrite edited files.
 
     Raises:
-        OutputError: from every method that writes; a file that was not written completely is removed.
+        OutputError: by every method, if the folder cannot be written; incomplete files are removed.
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
         self._force = force
-        # Digests by the files' names: of the last import, and of this one.
-        self._before: dict[str, str] = {}
-        self._now: dict[str, str] = {}
-        self._given: set[str] = set()
+        # Digests by file name: as the manifest of the last import has them, and for the manifest of this one.
+        self._old_digests: dict[str, str] = {}
+        self._new_digests: dict[str, str] = {}
+        self._written_names: set[str] = set()  # including files that were unchanged or kept
 
     def open(self) -> None:
-        """Create the folder, and read the record of the last import."""
+        """Create the folder, and read the manifest of the last import.
+
+        Raises:
+            OutputError: the folder cannot be written, or contains a report that no import wrote.
+        """
         with self._os_errors_as_output_errors():
             (self.path / "dags").mkdir(parents=True, exist_ok=True)
             manifest = self.path / MANIFEST
             if manifest.exists():
-                self._before = _read_manifest(manifest)
+                self._old_digests = _read_manifest(manifest)
             elif not self._force:
                 existing = [name for name in _REPORTS if (self.path / name).exists()]
                 if existing:
@@ -70,70 +76,71 @@ class OutputFolder:
                         f"{self.path} contains a {existing[0]} that no import wrote.",
                         remedy="Name an empty folder with --out, or overwrite it with --force.",
                     )
-            self._replace(MANIFEST, lambda file: file.write(_manifest_json(self._before)))
+            self._replace(MANIFEST, lambda file: file.write(_manifest_json(self._old_digests)))
 
     def write(self, name: str, text: str) -> WriteResult:
         """Write a file, unless a person has edited it.
 
         Args:
-            name: relative to the folder: a file in it or in `dags`.
+            name: the file name, or `dags/` and the file name.
         """
         if not _FILE_NAME.fullmatch(name):
-            raise OutputError(f"{name!r} is not a valid file name for an import.", remedy="Please report this.")
-        text = text.encode("utf-8", "replace").decode()  # the name of a package's file may contain surrogates
+            raise OutputError(f"{name!r} is not a valid file name for an import.", remedy="Please report it.")
+        text = text.encode("utf-8", "replace").decode()  # a file name of a package may contain surrogates
         digest = hashlib.sha256(text.encode()).hexdigest()
-        self._given.add(name)
+        self._written_names.add(name)
         with self._os_errors_as_output_errors():
             existing = _digest_of(self.path / name)
             if existing == digest:
                 self._record(name, digest)
                 return WriteResult.UNCHANGED
-            if existing is None or existing == self._before.get(name) or self._force:
+            if existing is None or existing == self._old_digests.get(name) or self._force:
                 self._replace(name, lambda file: file.write(text))
                 self._record(name, digest)
                 return WriteResult.WRITTEN
             self._replace(name + NEW_SUFFIX, lambda file: file.write(text))
-            if name in self._before:
-                self._now[name] = self._before[name]
-            self._now[name + NEW_SUFFIX] = digest
-            self._given.add(name + NEW_SUFFIX)
+            if name in self._old_digests:
+                self._new_digests[name] = self._old_digests[name]
+            self._new_digests[name + NEW_SUFFIX] = digest
+            self._written_names.add(name + NEW_SUFFIX)
             return WriteResult.KEPT
 
     def write_report(self, name: str, write_to: Callable[[IO[str]], object]) -> None:
-        """Write a report; an earlier one is replaced, edited or not.
+        """Write a report, over an earlier one even if that was edited.
 
         Args:
-            write_to: writes the text to the file that it is given.
+            name: the file name.
+            write_to: called with the open file.
         """
         with self._os_errors_as_output_errors():
             self._replace(name, write_to)
 
     def close(self, *, complete: bool) -> list[str]:
-        """Record the files of this import; return those of earlier ones that it did not write.
+        """Write the manifest; return the names of the files of earlier imports that this one did not write.
 
         Args:
-            complete: whether the import went through all packages; if not, nothing is returned.
+            complete: whether the import processed all packages; if not, the list is empty.
         """
-        old = {name: digest for name, digest in self._before.items() if name not in self._given}
+        old = {name: digest for name, digest in self._old_digests.items() if name not in self._written_names}
         with self._os_errors_as_output_errors():
             left_over = {name: digest for name, digest in old.items() if (self.path / name).exists()}
-            self._now = {**left_over, **self._now}
-            self._replace(MANIFEST, lambda file: file.write(_manifest_json(self._now)))
+            self._new_digests = {**left_over, **self._new_digests}
+            self._replace(MANIFEST, lambda file: file.write(_manifest_json(self._new_digests)))
         return sorted(name for name in left_over if not name.endswith(NEW_SUFFIX)) if complete else []
 
     def _record(self, name: str, digest: str) -> None:
-        self._now[name] = digest
-        # The new text of an earlier import is obsolete once its file is up to date.
+        self._new_digests[name] = digest
+        # The file is up to date, so the `.new` file of an earlier import is obsolete.
         new = self.path / (name + NEW_SUFFIX)
-        if name + NEW_SUFFIX in self._before and _digest_of(new) == self._before[name + NEW_SUFFIX]:
+        if name + NEW_SUFFIX in self._old_digests and _digest_of(new) == self._old_digests[name + NEW_SUFFIX]:
             new.unlink()
 
     def _replace(self, name: str, write_to: Callable[[IO[str]], object]) -> None:
-        """Replace a file in one step, since Airflow may read the folder at any time."""
+        """Replace a file atomically, since Airflow may read the folder at any time."""
         path = self.path / name
         draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            # Not by tempfile, whose files only their owner can read: Airflow may run as another user.
+            # Not with tempfile, whose files only their owner can read: Airflow may run as another user.
             with draft.open("w", encoding="utf-8", newline="\n") as file:
                 write_to(file)
             draft.replace(path)
@@ -170,5 +177,5 @@ def _read_manifest(path: Path) -> dict[str, str]:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {str(name): str(digest) for name, digest in files.items() if _FILE_NAME.fullmatch(name)}
     except (ValueError, KeyError, TypeError, AttributeError):
-        # Then every file counts as edited, and none is overwritten.
+        # Without digests, every file counts as edited, and none is overwritten.
         return {}

@@ -49,6 +49,6 @@ def test_the_readme_shows_parts_of_the_same_import() -> None:
 
 
 def test_every_option_has_its_row() -> None:
-    """And every row its option."""
+    """And no other."""
     rows = {re.findall(r"`(--[a-z-]+)", row[0])[0] for row in table_after(PAGE, "### Options")}
     assert rows == {argument.flags[0] for argument in IMPORT_SSIS.arguments} - {"paths"}

@@ -1,4 +1,4 @@
-"""An import with a simple converter: what goes wrong with one package does not affect the others."""
+"""An import with a simple converter: an error in one package does not affect the others."""
 
 from __future__ import annotations
 
@@ -36,12 +36,10 @@ class Plain(PackageConverter):
     def __init__(self, text: str = "") -> None:
         super().__init__(ConversionOptions())
         self.text = text
-        self.seen = 0
 
     def add_project(self, project: Project) -> None:
         if project.name == "Broken":
             raise KeyError("no such thing")
-        self.seen += 1
 
     def convert(self, package: Package, project: Project | None) -> ConvertedPackage:
         if package.name == "Broken":
@@ -154,14 +152,14 @@ def test_files_that_were_not_edited_are_updated(tmp_path: Path) -> None:
 def test_an_import_that_is_stopped_writes_its_reports(tmp_path: Path) -> None:
     """They contain what was done until then, and no file of an earlier import is left over."""
     imported(tmp_path, found("First", "Second", "Last"))
-    heard: list[str] = []
+    sources: list[str] = []
     done, report = imported(
         tmp_path,
         found("First", "Second", "Last"),
-        on_progress=lambda _totals, source: heard.append(source),
-        is_stopped=lambda: len(heard) == 2,
+        on_progress=lambda _totals, source: sources.append(source),
+        is_stopped=lambda: len(sources) == 2,
     )
-    assert heard == ["/in/First.dtsx", "/in/Second.dtsx"]
+    assert sources == ["/in/First.dtsx", "/in/Second.dtsx"]
     assert [one["name"] for one in report["packages"]] == ["First", "Second"]
     assert report["interrupted"]
     assert report["left_over"] == done.left_over == []

@@ -17,9 +17,9 @@ def imported(path: Path, text: str = "one\n", *, force: bool = False, name: str 
     """Write one file as an import does; return the result."""
     folder = OutputFolder(path, force=force)
     folder.open()
-    fate = folder.write(name, text)
+    result = folder.write(name, text)
     folder.close(complete=True)
-    return fate
+    return result
 
 
 def test_a_folder_that_is_a_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_folder_that_is_a_file_is_an_error_with_a_remedy(tmp_path: Path) -> No
 
 
 def test_a_folder_where_a_file_should_be_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    """No temporary file stays behind."""
+    """No temporary file is left."""
     (tmp_path / "dags/load.py").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"load\.py"):
         imported(tmp_path)
@@ -39,7 +39,7 @@ def test_a_folder_where_a_file_should_be_is_an_error_and_leaves_nothing(tmp_path
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    """The old file is complete, and no temporary file stays behind."""
+    """The old file is complete, and no temporary file is left."""
     folder = OutputFolder(tmp_path)
     folder.open()
     folder.write_report("report.json", lambda file: file.write("whole"))
@@ -66,14 +66,14 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
 
 def test_a_report_that_no_import_wrote_is_not_overwritten(tmp_path: Path) -> None:
     """Except with --force."""
-    (tmp_path / "report.html").write_text("somebody's")
+    (tmp_path / "report.html").write_text("another report")
     with pytest.raises(OutputError, match=r"report\.html that no import wrote"):
         OutputFolder(tmp_path).open()
     OutputFolder(tmp_path, force=True).open()
 
 
 def test_an_edited_file_is_kept_and_the_new_text_is_next_to_it(tmp_path: Path) -> None:
-    """At every import, until the person takes the new text over."""
+    """At every import, until the file has the new text."""
     imported(tmp_path)
     (tmp_path / NAME).write_text("edited\n")
     for text in ("two\n", "three\n"):
@@ -98,9 +98,9 @@ def test_a_file_that_no_import_wrote_is_kept_too(tmp_path: Path) -> None:
 
 def test_without_a_readable_manifest_every_file_counts_as_edited(tmp_path: Path) -> None:
     """So nothing is lost."""
-    for memory in ("not JSON", "[]", '{"files": 3}', '{"files": {"dags/load.py": null}}'):
+    for content in ("not JSON", "[]", '{"files": 3}', '{"files": {"dags/load.py": null}}'):
         imported(tmp_path, force=True)
-        (tmp_path / MANIFEST).write_text(memory)
+        (tmp_path / MANIFEST).write_text(content)
         assert imported(tmp_path, "two\n") is WriteResult.KEPT
 
 
@@ -115,7 +115,7 @@ def test_a_file_that_an_import_wrote_is_updated(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_written_again_is_left_over_and_kept(tmp_path: Path) -> None:
-    """It still counts as the importer's when its package comes back."""
+    """It is not an edited file if its package is imported again."""
     imported(tmp_path)
     folder = OutputFolder(tmp_path)
     folder.open()

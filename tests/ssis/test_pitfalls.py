@@ -1,4 +1,4 @@
-"""What goes wrong with real packages, from the file to the DAG; other cases are in the tests of the modules."""
+"""Pitfalls of real packages, from the file to the DAG; other cases are in the tests of the modules."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def run_import(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "source", "target", "told"),
+    ("kind", "source", "target", "intro"),
     [
         (7, '"Config";"[dbo].[SSIS Configurations]";"Mail";', "", "from a sql server: "),
         (3, r"Mail\Server", r"\Package.Connections[Mail Server].Properties[SmtpServer]", "from a registry entry: "),
@@ -90,7 +90,7 @@ def run_import(tmp_path: Path) -> Any:
     ],
 )
 def test_a_configuration_outside_of_the_files_is_reported_and_changes_nothing(
-    run_import: Any, kind: int, source: str, target: str, told: str
+    run_import: Any, kind: int, source: str, target: str, intro: str
 ) -> None:
     """In SQL Server, the registry, the environment, or the parent package."""
     extra = (
@@ -102,7 +102,7 @@ def test_a_configuration_outside_of_the_files_is_reported_and_changes_nothing(
     finding = done.findings["configuration-not-read"]
     assert done.status == 3
     assert finding["severity"] == "decision"
-    assert told + source in finding["text"]
+    assert intro + source in finding["text"]
     assert target in finding["text"]
     assert done.mail["to"] == "ops@corp.example"
     assert done.mail["smtpcm_conn_id"] == "smtp_mail_corp_example"
@@ -141,7 +141,7 @@ def test_a_relative_path_is_reported(run_import: Any, path: str, computed: bool)
 
 @pytest.mark.parametrize("to", ["", " ", " ; ;"])
 def test_a_blank_recipient_list_is_empty(run_import: Any, to: str) -> None:
-    """An expression beside it counts as a recipient."""
+    """An expression for the list counts as a recipient."""
     assert "no-recipient" in run_import(package(To=to)).findings
     done = run_import(package(To=to, expressions={"ToLine": '"dba@corp.example"'}))
     assert "no-recipient" not in done.findings
@@ -160,7 +160,7 @@ def test_a_list_of_recipients_over_several_lines_is_one_line(run_import: Any) ->
     [("High", "high"), ("1", "high"), ("Low", "low"), ("5", "low"), ("Normal", None), ("3", None), ("0", None)],
 )
 def test_a_priority_is_a_word_or_dotnet_s_number(run_import: Any, written: str, priority: str | None) -> None:
-    """A designer leaves 0 beside an expression."""
+    """SSIS's designer writes 0 if there is an expression."""
     assert run_import(package(Priority=written)).mail.get("priority") == priority
 
 

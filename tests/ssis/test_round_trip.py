@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
-from tests.ssis.writing.building import arrow, mail, on, other, variable, written
+from tests.ssis.writing.building import constraint, handler, mail, other_task, variable, written
 
 RunDag = Callable[[DAG], Any]
 FAILURE, COMPLETION = ConstraintValue.FAILURE, ConstraintValue.COMPLETION
@@ -38,7 +38,7 @@ class Fails(BaseOperator):
 
 @pytest.fixture
 def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
-    """A relay behind the connection that the packages use."""
+    """A relay for the connection that the packages use."""
     with Relay(ssl_mode="none") as relay:
         monkeypatch.setenv("AIRFLOW_CONN_SMTP_MAIL_CORP_EXAMPLE", json.dumps(relay.airflow_connection()))
         yield relay
@@ -86,7 +86,7 @@ def body(one: Any) -> str:
 
 
 def test_a_mail_with_an_untranslatable_expression_is_not_sent(relay: Relay, run: Any) -> None:
-    """Least of all with the value that the developer's machine left beside the expression."""
+    """Not with the value either that the developer's machine evaluated last."""
     module = written(mail(subject="Stale", expressions={"Subject": "@[User::Gone]"}))
     assert run(module) == "failed"
     assert relay.messages == []
@@ -94,11 +94,11 @@ def test_a_mail_with_an_untranslatable_expression_is_not_sent(relay: Relay, run:
 
 def test_a_failure_upstream_sends_one_mail_and_not_one_for_each_task_that_never_ran(relay: Relay, run: Any) -> None:
     """Airflow counts those tasks as failed; SSIS does not."""
-    tasks = [other(name) for name in "abc"]
+    tasks = [other_task(name) for name in "abc"]
     mails = [mail(f"Mail {task.name}", subject=task.name) for task in tasks]
-    arrows = [arrow(tasks[0], tasks[1]), arrow(tasks[1], tasks[2])]
-    arrows += [arrow(task, one, value=FAILURE) for task, one in zip(tasks, mails, strict=True)]
-    module = written(*tasks, *mails, arrows=arrows)
+    constraints = [constraint(tasks[0], tasks[1]), constraint(tasks[1], tasks[2])]
+    constraints += [constraint(task, one, value=FAILURE) for task, one in zip(tasks, mails, strict=True)]
+    module = written(*tasks, *mails, constraints=constraints)
     assert run(module, "a") == "failed"
     assert subjects(relay) == ["a"]
     assert run(module, "b") == "failed"
@@ -107,11 +107,11 @@ def test_a_failure_upstream_sends_one_mail_and_not_one_for_each_task_that_never_
 
 def test_a_mail_after_any_of_several_failures_comes_once(relay: Relay, run: Any) -> None:
     """The constraints of several tasks lead to one mail, and one of them is enough."""
-    tasks = [other(name) for name in "abc"]
+    tasks = [other_task(name) for name in "abc"]
     failed = mail(subject="failed")
-    arrows = [arrow(tasks[0], tasks[1]), arrow(tasks[1], tasks[2])]
-    arrows += [arrow(task, failed, value=FAILURE, logical_and=False) for task in tasks]
-    module = written(*tasks, failed, arrows=arrows)
+    constraints = [constraint(tasks[0], tasks[1]), constraint(tasks[1], tasks[2])]
+    constraints += [constraint(task, failed, value=FAILURE, logical_and=False) for task in tasks]
+    module = written(*tasks, failed, constraints=constraints)
     assert run(module, "b") == "failed"
     assert subjects(relay) == ["failed"]
     relay.clear()
@@ -121,8 +121,10 @@ def test_a_mail_after_any_of_several_failures_comes_once(relay: Relay, run: Any)
 
 def test_completion_sends_a_mail_and_a_task_that_never_ran_does_not(relay: Relay, run: Any) -> None:
     """Completion of a task that runs only after another."""
-    first, second, told = other("first"), other("second"), mail(subject="second is over")
-    module = written(first, second, told, arrows=[arrow(first, second), arrow(second, told, value=COMPLETION)])
+    first, second, done = other_task("first"), other_task("second"), mail(subject="second is over")
+    module = written(
+        first, second, done, constraints=[constraint(first, second), constraint(second, done, value=COMPLETION)]
+    )
     assert run(module, "first") == "failed"
     assert relay.messages == []
     assert run(module, "second") == "failed"
@@ -131,16 +133,16 @@ def test_completion_sends_a_mail_and_a_task_that_never_ran_does_not(relay: Relay
 
 def test_a_container_with_a_skipped_failure_mail_has_succeeded(relay: Relay, run: Any) -> None:
     """One in which something failed has not: only its failure constraint holds."""
-    load, failed = other("load", ("Package", "Box")), mail("failed", ("Package", "Box"), subject="load failed")
+    load, failed = other_task("load", ("Package", "Box")), mail("failed", ("Package", "Box"), subject="load failed")
     box = Container(
         name="Box",
         id="{box}",
         path=("Package", "Box"),
         executables=(load, failed),
-        constraints=(arrow(load, failed, value=FAILURE),),
+        constraints=(constraint(load, failed, value=FAILURE),),
     )
     well, badly = mail("well", subject="box is well"), mail("badly", subject="box failed")
-    module = written(box, well, badly, arrows=[arrow(box, well), arrow(box, badly, value=FAILURE)])
+    module = written(box, well, badly, constraints=[constraint(box, well), constraint(box, badly, value=FAILURE)])
     assert run(module) == "success"
     assert subjects(relay) == ["box is well"]
     relay.clear()
@@ -151,12 +153,12 @@ def test_a_container_with_a_skipped_failure_mail_has_succeeded(relay: Relay, run
 def test_a_failure_deep_in_containers_stops_what_comes_after_them(relay: Relay, run: Any) -> None:
     """Although the last task in them, the failure mail, succeeds; and the DAG run fails."""
     path = ("Package", "Outer", "Inner")
-    load, failed = other("load", path), mail("failed", path, subject="load failed")
-    arrows = (arrow(load, failed, value=FAILURE),)
-    inner = Container(name="Inner", id="{inner}", path=path, executables=(load, failed), constraints=arrows)
+    load, failed = other_task("load", path), mail("failed", path, subject="load failed")
+    constraints = (constraint(load, failed, value=FAILURE),)
+    inner = Container(name="Inner", id="{inner}", path=path, executables=(load, failed), constraints=constraints)
     outer = Container(name="Outer", id="{outer}", path=path[:2], executables=(inner,))
     after = mail("after", subject="all is well")
-    module = written(outer, after, arrows=[arrow(outer, after)])
+    module = written(outer, after, constraints=[constraint(outer, after)])
     assert run(module) == "success"
     assert subjects(relay) == ["all is well"]
     relay.clear()
@@ -167,12 +169,12 @@ def test_a_failure_deep_in_containers_stops_what_comes_after_them(relay: Relay, 
 def test_a_handler_of_a_package_is_called_for_tasks_deep_in_containers(relay: Relay, run: Any) -> None:
     """After that of the container in between; each once."""
     path = ("Package", "Outer", "Inner")
-    inner = Container(name="Inner", id="{inner}", path=path, executables=(other("load", path),))
-    of_outer = on("OnError", mail("outer", (*path[:2], "h"), subject="outer"), owner=path[:2])
+    inner = Container(name="Inner", id="{inner}", path=path, executables=(other_task("load", path),))
+    of_outer = handler("OnError", mail("outer", (*path[:2], "h"), subject="outer"), owner=path[:2])
     outer = Container(name="Outer", id="{outer}", path=path[:2], executables=(inner,), event_handlers=(of_outer,))
-    of_load = on("OnTaskFailed", mail("own", ("Package", "h"), subject="own"), owner=("Package", "second"))
-    second = other("second", event_handlers=(of_load,))
-    module = written(outer, second, handlers=[on("OnError", mail("package", ("Package", "h"), subject="package"))])
+    of_load = handler("OnTaskFailed", mail("own", ("Package", "h"), subject="own"), owner=("Package", "second"))
+    second = other_task("second", event_handlers=(of_load,))
+    module = written(outer, second, handlers=[handler("OnError", mail("package", ("Package", "h"), subject="package"))])
     assert run(module, "second") == "failed"
     assert subjects(relay) == ["own", "package"]
     relay.clear()
@@ -181,17 +183,17 @@ def test_a_handler_of_a_package_is_called_for_tasks_deep_in_containers(relay: Re
 
 
 def test_a_condition_on_a_constraint_decides(relay: Relay, run: Any) -> None:
-    """By the value of the param; the mail behind the other condition is skipped."""
-    load, some, none = other("load"), mail("some", subject="rows"), mail("none", subject="no rows")
+    """By the value of the param; the mail with the other condition is skipped."""
+    load, some, none = other_task("load"), mail("some", subject="rows"), mail("none", subject="no rows")
     both = EvalOp.EXPRESSION_AND_CONSTRAINT
     module = written(
         load,
         some,
         none,
         variables=[variable("Rows", "3", 3)],
-        arrows=[
-            arrow(load, some, eval_op=both, expression="@[User::Rows] > 0"),
-            arrow(load, none, eval_op=both, expression="@[User::Rows] == 0"),
+        constraints=[
+            constraint(load, some, eval_op=both, expression="@[User::Rows] > 0"),
+            constraint(load, none, eval_op=both, expression="@[User::Rows] == 0"),
         ],
     )
     assert run(module) == "success"
@@ -203,7 +205,7 @@ def test_a_mail_that_an_expression_disables_is_skipped(relay: Relay, run: Any) -
     off = mail("off", subject="off", expressions={"Disable": "!@[User::Send]"})
     after = mail("after", subject="after")
     for value, expected in (("False", ["after"]), ("True", ["after", "off"])):
-        module = written(off, after, variables=[variable("Send", value, 11)], arrows=[arrow(off, after)])
+        module = written(off, after, variables=[variable("Send", value, 11)], constraints=[constraint(off, after)])
         assert run(module) == "success"
         assert subjects(relay) == expected
         relay.clear()
@@ -212,7 +214,7 @@ def test_a_mail_that_an_expression_disables_is_skipped(relay: Relay, run: Any) -
 def test_a_disabled_mail_sends_nothing_and_what_follows_runs(relay: Relay, run: Any) -> None:
     """It is an empty task in its place."""
     off, after = mail("off", disabled=True, disabled_because="Package\\off"), mail("after", subject="after")
-    assert run(written(off, after, arrows=[arrow(off, after)])) == "success"
+    assert run(written(off, after, constraints=[constraint(off, after)])) == "success"
     assert subjects(relay) == ["after"]
 
 
@@ -227,13 +229,13 @@ def test_an_error_handler_of_the_package_sends_a_mail_for_each_failed_task(relay
         },
     )
     plain = mail("Plain", ("Package.EventHandlers[OnError]",), subject="Without text", message_source="")
-    module = written(other("a"), other("b"), handlers=[on("OnError", alert, plain)])
+    module = written(other_task("a"), other_task("b"), handlers=[handler("OnError", alert, plain)])
     assert run(module, "a", "b") == "failed"
     assert subjects(relay) == ["Load: a failed", "Load: b failed", "Without text", "Without text"]
     texts = {str(one.message["Subject"]): body(one).strip() for one in relay.messages}
     # Before 3.3, `dag.test()` does not tell a callback of the exception; an alert without a text is the default page.
-    told = "Failed: Load.a" if airflow_version.startswith(("3.1.", "3.2.")) else "the source is locked"
-    assert texts["Load: a failed"].startswith(told)
+    expected = "Failed: Load.a" if airflow_version.startswith(("3.1.", "3.2.")) else "the source is locked"
+    assert texts["Load: a failed"].startswith(expected)
     assert texts["Without text"] == ""
 
 
@@ -273,7 +275,7 @@ def test_every_property_of_a_mail_arrives(relay: Relay, run: Any, tmp_path: Path
 
 @pytest.mark.parametrize(("written_as", "expected"), [("Low", "5"), ("Normal", None), ("0", None), ("1", "1")])
 def test_a_priority_has_the_headers_of_dotnet(relay: Relay, run: Any, written_as: str, expected: str | None) -> None:
-    """Normal has none, and a designer leaves 0."""
+    """Normal has none; SSIS's designer writes 0 if there is an expression."""
     assert run(written(mail(priority=written_as))) == "success"
     assert relay.messages[0].message["X-Priority"] == expected
 

@@ -1,1 +1,1 @@
-"""What became of every package: `report.html` for a person and `report.json` for programs."""
+"""The reports of an import: `report.html` for people and `report.json` for programs."""

@@ -1,6 +1,6 @@
-"""The contents of a report: an entry for each package and connection, the counts, and what each finding means.
+"""The data of the reports: an entry for each package and connection, the counts, and the meaning of each finding.
 
-Texts of packages are sanitized when they are shown, not here.
+The texts of packages in it are not sanitized: that is done where they are written.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import airflow_provider_smtpcm
 from airflow_provider_smtpcm.ssis.model import Finding, Severity
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
-#: The release that wrote a report.
+#: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
-#: How many packages or sources a table names before it only counts them.
+#: A table names as many packages or sources; it counts the others.
 MAX_NAMED = 3
 
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
-    # reading
+    # from the reader
     "configuration-applied": "A .dtsConfig file sets a value, which was used instead of the one in the package.",
     "configuration-not-read": "The value of a package configuration is not in the files; the package's own was used.",
     "configuration-switched-off": "The package has a configuration, but package configurations are switched off.",
@@ -39,8 +39,8 @@ FINDING_MEANINGS = {
     # connections
     "account-in-connection-manager": "The connection string contains an account, which was left out.",
     "connection-expression": "A property of the connection comes from an expression; check its value.",
-    "connection-manager-became": "Which Airflow connection a connection manager is.",
-    "connection-manager-invalid": "The connection manager does not make a valid connection.",
+    "connection-manager-became": "The Airflow connection that a connection manager became.",
+    "connection-manager-invalid": "The settings of the connection manager are not valid.",
     "connection-parameter": "A parameter of the project sets a property of the connection manager, and was used.",
     "connection-manager-property": "A property of the connection string has an unusual value.",
     "no-smtp-server": "SmtpServer is empty, and SSIS fails here; complete the connection.",
@@ -50,13 +50,13 @@ FINDING_MEANINGS = {
     "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail has the default connection.",
-    "expression-to-complete": "An expression is unknown, has no template, or contains an account; complete the field.",
+    "expression-to-complete": "An expression cannot be translated, or contains an account; complete the field.",
     "message-source-type": "MessageSourceType comes from an expression.",
     "message-variable-no-text": "The text comes from a variable that is not a String; SSIS fails here, too.",
     "no-recipient": "The mail has no recipient; SSIS fails here, too.",
     "no-sender": "FromLine is empty, and SSIS fails here; the default sender of the connection is used.",
     "param-without-value": "A variable is empty in the package or may be secret; its param of the DAG is empty.",
-    "password-in-text": "The text of a mail seems to tell a password; it was kept, so the DAG contains it.",
+    "password-in-text": "The text of a mail seems to contain a password; it was kept, so the DAG contains it.",
     "project-parameter": "A parameter of the project is an Airflow Variable, with the project's value as default.",
     "project-configuration": "A configuration of the project sets another value; check which one is deployed.",
     "system-variable": "A system variable has a counterpart in Airflow; the finding explains the difference.",
@@ -65,10 +65,10 @@ FINDING_MEANINGS = {
     "variable-to-set": "A parameter of the project has no value in the files; set the Airflow Variable.",
     # the order of the tasks, and event handlers
     "alert-without-to": "The mail of an event handler has no To, which an alert needs.",
-    "callback-without-place": "Airflow has no callback for the event there; the DAG defines it and does not call it.",
+    "callback-without-place": "Airflow has no callback for the event there; the notifier in the DAG is never called.",
     "condition-in-handler": "A condition in an event handler decides on the mail; the alert is always sent.",
     "condition-on-variables": "A condition depends on variables; the DAG uses its params instead.",
-    "condition-to-complete": "A condition has no template; its task fails until you write one.",
+    "condition-to-complete": "A condition cannot be translated; its task fails until you write it.",
     "disable-expression": "An expression decides whether the mail of an event handler is sent; it is always sent.",
     "event-without-callback": "Airflow has no such event; its mail is not in the DAG.",
     "handler-became-callback": "The mail of an event handler is a callback; the finding says how often it is called.",
@@ -84,20 +84,20 @@ FINDING_MEANINGS = {
 class PackageStatus(StrEnum):
     """What became of a package."""
 
-    CONVERTED = "converted"  # nothing is left to do
+    CONVERTED = "converted"  # completely
     DECIDE = "decide"  # a person must decide or complete something
-    FAILED = "failed"  # it, or a part of it, could not be read or written
-    NO_MAIL = "no mail"  # nothing in it sends mail
+    FAILED = "failed"  # the package, or a part of it, could not be read or written
+    NO_MAIL = "no mail"  # the package sends no mail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageEntry:
-    """A package.
+    """A package in the reports.
 
     Args:
         source: its file, or `project.ispac!Part.dtsx`.
-        dag_file: relative to the output folder; empty if none was written.
-        kept: set if `dag_file` was edited and therefore kept: the name of the file with the new text.
+        dag_file: relative to the output folder; empty if there is no DAG.
+        kept: the file with the new text, if `dag_file` was edited and therefore kept; otherwise empty.
         connections: the ids of the Airflow connections that its mails use.
     """
 
@@ -115,12 +115,12 @@ class PackageEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionEntry:
-    """An Airflow connection.
+    """An Airflow connection in the reports.
 
     Args:
-        summary: its settings in one line.
-        sources: the connection managers that became it, each with its file.
-        packages: how many packages use it.
+        summary: its settings on one line.
+        sources: its connection managers, each with its file.
+        packages: the number of packages that use it.
     """
 
     conn_id: str
@@ -142,13 +142,13 @@ class UnreadableFile:
 
 @dataclass(slots=True, kw_only=True)
 class Totals:
-    """The counts of an import. Their size does not grow with the number of packages.
+    """The counts of an import. Their size does not depend on the number of packages.
 
     Args:
-        codes: how many packages and connections have a finding of this severity and code.
-        first: the source and name of the first packages that have one.
-        more: how many packages have one besides those.
-        kept: files that were edited, and therefore kept.
+        codes: the number of packages and connections with a finding of this severity and code.
+        first: the source and name of the first packages with such a finding.
+        more: the number of further packages with one.
+        kept: the number of files that were edited, and therefore kept.
     """
 
     statuses: Counter[PackageStatus] = field(default_factory=Counter)
@@ -168,12 +168,12 @@ class Totals:
 
     @property
     def packages(self) -> int:
-        """All packages that were read."""
+        """The number of packages that were read."""
         return sum(self.statuses.values())
 
     @property
     def with_mail(self) -> int:
-        """The packages that have something to do with mail."""
+        """The number of packages in the reports: those with mail or with a finding about it."""
         return self.packages - self.statuses[PackageStatus.NO_MAIL]
 
     def add(self, entry: PackageEntry) -> None:
@@ -183,7 +183,7 @@ class Totals:
         self.dags += bool(entry.dag_file)
         self.kept += bool(entry.kept)
         self.add_findings(entry.findings)
-        if entry.status is not PackageStatus.NO_MAIL:  # report.html has no section for it to link to
+        if entry.status is not PackageStatus.NO_MAIL:  # others have no section in report.html to link to
             for key in dict.fromkeys((finding.severity, finding.code) for finding in entry.findings):
                 packages = self.first.setdefault(key, [])
                 if len(packages) < MAX_NAMED:
@@ -219,14 +219,14 @@ class Totals:
 
 @dataclass(slots=True, kw_only=True)
 class ImportResult:
-    """What an import did.
+    """The result of an import.
 
     Args:
-        copies: the source of each copy, and of the package that it is a copy of.
+        copies: the source of each copy, and the source of its original.
         without_mail: the sources of the packages without mail.
         findings: about the import as a whole.
         connections: all connections, whether or not a mail uses them.
-        left_over: files of an earlier import that this one did not write.
+        left_over: the files of earlier imports that this one did not write, in the output folder.
     """
 
     totals: Totals = field(default_factory=Totals)
@@ -245,7 +245,7 @@ class ImportResult:
 
 
 def status_of(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:
-    """Return the status of a package: that of its most severe finding."""
+    """Return the status of a package, by its most severe finding."""
     severities = {finding.severity for finding in findings}
     if Severity.ERROR in severities:
         return PackageStatus.FAILED
@@ -260,7 +260,7 @@ def count_noun(count: int, noun: str) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a noun in the singular or the plural."""
+    """Return an English noun in the singular or the plural."""
     if count == 1:
         return noun
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"

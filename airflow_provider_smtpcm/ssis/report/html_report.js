@@ -5,38 +5,38 @@
   const shown = document.getElementById("shown");
   const radios = document.querySelectorAll(".filter input[type=radio]");
   document.documentElement.classList.add("scripted");
-  const look = () => {
+  const applyFilter = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const only = document.querySelector(".filter input[type=radio]:checked").value;
+    const status = document.querySelector(".filter input[type=radio]:checked").value;
     let count = 0;
-    for (const one of packages) {
-      one.words ??= one.textContent.toLowerCase();
-      const fits = words.every((word) => one.words.includes(word));
-      one.classList.toggle("off", !fits);
-      if (fits && (!only || one.classList.contains(only))) count += 1;
+    for (const section of packages) {
+      section.searchText ??= section.textContent.toLowerCase();
+      const matches = words.every((word) => section.searchText.includes(word));
+      section.classList.toggle("no-match", !matches);
+      if (matches && (!status || section.classList.contains(status))) count += 1;
     }
     shown.textContent = `${count.toLocaleString("en")} shown`;
   };
-  let waiting = 0;
-  search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(look, 120); });
-  radios.forEach((radio) => radio.addEventListener("change", look));
-  document.getElementById("unfold").addEventListener("click", () => {
-    const visible = packages.filter((one) => one.checkVisibility());
-    const open = !visible.every((one) => one.open);
-    visible.forEach((one) => { one.open = open; });
+  let timer = 0;
+  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(applyFilter, 120); });
+  radios.forEach((radio) => radio.addEventListener("change", applyFilter));
+  document.getElementById("toggle-all").addEventListener("click", () => {
+    const visible = packages.filter((section) => section.checkVisibility());
+    const open = !visible.every((section) => section.open);
+    visible.forEach((section) => { section.open = open; });
   });
-  const follow = () => {
-    const one = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (!one || !one.matches(".package")) return;
-    if (getComputedStyle(one).display === "none") {
+  const showLinked = () => {
+    const section = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!section || !section.matches(".package")) return;
+    if (getComputedStyle(section).display === "none") {
       search.value = "";
       document.getElementById("only-all").checked = true;
-      look();
+      applyFilter();
     }
-    one.open = true;
-    one.scrollIntoView();
+    section.open = true;
+    section.scrollIntoView();
   };
-  addEventListener("hashchange", follow);
-  look();
-  follow();
+  addEventListener("hashchange", showLinked);
+  applyFilter();
+  showLinked();
 })();

@@ -1,6 +1,6 @@
-"""`report.html`: what became of every package, for a person, on one page that loads nothing else.
+"""`report.html`: the result of an import for people, on one page without external resources.
 
-A section for each package is written as the import goes; the page is put together at the end.
+The section of a package is created when it was converted; the page is put together at the end of the import.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _STATUS_LABELS = {
     PackageStatus.DECIDE: "To decide",
     PackageStatus.FAILED: "Failed",
 }
-_BY_URGENCY = (Severity.ERROR, Severity.DECISION, Severity.NOTE)
+_BY_SEVERITY = (Severity.ERROR, Severity.DECISION, Severity.NOTE)
 _BADGES = {"decide": "to decide", "decision": "to decide"}
-_MAX_CODES = 200
+_MAX_CODES = 200  # rows of the table of findings
 _MAX_VALUE = 4_000  # characters of a property, such as a mail's text; the DAG has all of it
 
 
@@ -44,13 +44,15 @@ def write_html_report(to: IO[str], result: ImportResult, sections: Iterable[str]
     """Write the page.
 
     Args:
-        sections: from `package_section`, in pieces of any size; one at a time is in memory.
+        to: the file.
+        result: everything but the packages.
+        sections: the output of `package_section`, split anywhere; only one item at a time is in memory.
     """
     totals = result.totals
     style, script = (
         Path(__file__).with_name(f"html_report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
     )
-    # If a text of a package ever escaped its element, the browser would still neither run nor load it.
+    # A second defense: even if markup from a package got onto the page, the browser would neither run nor load it.
     policy = f"default-src 'none'; img-src data:; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'"
     to.write(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -68,12 +70,14 @@ def write_html_report(to: IO[str], result: ImportResult, sections: Iterable[str]
         to.write(section)
     without_mail, left_over = len(result.without_mail), len(result.left_over)
     to.write(
-        _list("without-mail", f"{count_noun(without_mail, 'package')} without a Send Mail task", result.without_mail)
+        _collapsed_list(
+            "without-mail", f"{count_noun(without_mail, 'package')} without a Send Mail task", result.without_mail
+        )
     )
     copies = [f"{source} is a copy of {original}" for source, original in result.copies]
-    to.write(_list("copies", f"{count_noun(len(copies), 'copy')} of packages, not converted again", copies))
+    to.write(_collapsed_list("copies", f"{count_noun(len(copies), 'copy')} of packages, not converted again", copies))
     to.write(
-        _list(
+        _collapsed_list(
             "left-over",
             f"{count_noun(left_over, 'file')} of an earlier import that this one did not write",
             result.left_over,
@@ -84,7 +88,7 @@ def write_html_report(to: IO[str], result: ImportResult, sections: Iterable[str]
 
 
 def package_section(entry: PackageEntry) -> str:
-    """Return the section of one package: what was found, and what became of every property; it starts collapsed."""
+    """Return the section of one package, collapsed: its DAG, its findings, and what became of every property."""
     counts = [count_noun(len(entry.mails), "mail")]
     for severity, noun in ((Severity.ERROR, "error"), (Severity.DECISION, "decision")):
         if count := sum(finding.severity is severity for finding in entry.findings):
@@ -104,12 +108,12 @@ def _csp_hash(text: str) -> str:
 
 
 def _anchor(source: str) -> str:
-    """Return the id of a package's section; a source may contain characters that an id cannot."""
+    """Return the id of a package's section: a hash, since a source may contain any characters."""
     return f"package-{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def _escape(text: str) -> str:
-    """Return a text of a package for the page."""
+    """Return a text of a package as HTML, sanitized."""
     return html.escape(sanitize(text))
 
 
@@ -122,9 +126,6 @@ def _badge(word: str) -> str:
     return f'<span class="badge {html.escape(_css_class(word))}">{html.escape(_BADGES.get(word, word))}</span>'
 
 
-# --- The parts of the page, in order.
-
-
 def _header(totals: Totals) -> str:
     tiles = [
         f'<div class="tile {status}"><b>{count:,}</b><span>{plural(count, "package")} {label.lower()}</span></div>'
@@ -132,8 +133,8 @@ def _header(totals: Totals) -> str:
         for count in [totals.statuses[status]]
     ]
     tiles += [
-        f'<div class="tile"><b>{count:,}</b><span>{plural(count, noun)}{rest}</span></div>'
-        for count, noun, rest in (
+        f'<div class="tile"><b>{count:,}</b><span>{plural(count, noun)}{suffix}</span></div>'
+        for count, noun, suffix in (
             (totals.statuses[PackageStatus.NO_MAIL], "package", " without mail"),
             (totals.connections, "connection", ""),
             (totals.connections_to_decide, "connection", " to decide"),
@@ -145,8 +146,8 @@ def _header(totals: Totals) -> str:
     interrupted = ""
     if totals.interrupted:
         interrupted = (
-            '<div class="panel warning">The import was stopped before its end. This report covers what was done until '
-            "then.</div>"
+            '<div class="panel warning">The import was interrupted. This report covers the packages that were '
+            "imported before.</div>"
         )
     return (
         "<header><div>\n<h1>SSIS import</h1>\n"
@@ -184,15 +185,15 @@ def _import_findings(findings: Iterable[Finding]) -> str:
 
 
 def _codes_table(totals: Totals) -> str:
-    """Return the findings by code, the most urgent first."""
-    found = sorted(totals.codes.items(), key=lambda item: (_BY_URGENCY.index(item[0][0]), -item[1], item[0][1]))
-    if not found:
+    """Return the table of findings by code, the most severe first."""
+    ordered = sorted(totals.codes.items(), key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
+    if not ordered:
         return ""
     rows = "".join(
         f"<tr><td>{_badge(severity)}</td><td><code>{_escape(code)}</code></td>"
         f"<td>{_escape(FINDING_MEANINGS.get(code, ''))}</td>"
         f'<td>{_package_links(totals, severity, code)}</td><td class="number">{count:,}</td></tr>'
-        for (severity, code), count in found[:_MAX_CODES]
+        for (severity, code), count in ordered[:_MAX_CODES]
     )
     return (
         '<h2>Findings</h2>\n<div class="wide"><table><thead><tr><th></th><th>Finding</th><th>What it means</th>'
@@ -201,9 +202,9 @@ def _codes_table(totals: Totals) -> str:
 
 
 def _package_links(totals: Totals, severity: Severity, code: str) -> str:
-    """Return links to the first packages with a finding; one of a connection or of the import has none."""
+    """Return links to the first packages with a finding; none if only connections or the import have it."""
     links = [
-        f'<a href="#{_anchor(source)}" title="{_escape(source)}">{_escape(name)}</a>'  # names may be equal
+        f'<a href="#{_anchor(source)}" title="{_escape(source)}">{_escape(name)}</a>'  # packages may have the same name
         for source, name in totals.first.get((severity, code), ())
     ]
     more = totals.more[severity, code]
@@ -212,10 +213,10 @@ def _package_links(totals: Totals, severity: Severity, code: str) -> str:
 
 def _connections_table(connections: Iterable[ConnectionEntry]) -> str:
     rows = "".join(
-        f'<tr id="connection-{_escape(one.conn_id)}"><th><code>{_escape(one.conn_id)}</code></th>'
-        f"<td>{_escape(one.summary)}{_findings_list(one.findings)}</td>"
-        f'<td class="number">{one.packages:,}</td><td>{_sources(one.sources)}</td></tr>'
-        for one in connections
+        f'<tr id="connection-{_escape(entry.conn_id)}"><th><code>{_escape(entry.conn_id)}</code></th>'
+        f"<td>{_escape(entry.summary)}{_findings_list(entry.findings)}</td>"
+        f'<td class="number">{entry.packages:,}</td><td>{_sources(entry.sources)}</td></tr>'
+        for entry in connections
     )
     if not rows:
         return ""
@@ -230,15 +231,15 @@ def _sources(sources: Sequence[str]) -> str:
     shown = "<br>".join(map(_escape, sources[:MAX_NAMED]))
     if len(sources) <= MAX_NAMED:
         return shown
-    rest = "<br>".join(map(_escape, sources[MAX_NAMED:]))
-    return f'{shown}<details class="more"><summary>{len(sources) - MAX_NAMED:,} more</summary>{rest}</details>'
+    others = "<br>".join(map(_escape, sources[MAX_NAMED:]))
+    return f'{shown}<details class="more"><summary>{len(sources) - MAX_NAMED:,} more</summary>{others}</details>'
 
 
 def _unreadable_table(unreadable: Iterable[UnreadableFile]) -> str:
     rows = "".join(
-        f"<tr><td><code>{_escape(one.source)}</code></td>"
-        f"<td>{_escape(one.message)}<br><b>{_escape(one.remedy)}</b></td></tr>"
-        for one in unreadable
+        f"<tr><td><code>{_escape(file.source)}</code></td>"
+        f"<td>{_escape(file.message)}<br><b>{_escape(file.remedy)}</b></td></tr>"
+        for file in unreadable
     )
     if not rows:
         return ""
@@ -260,12 +261,12 @@ def _filter_form(totals: Totals) -> str:
     return (
         f'<form class="filter">{radios}<input type="search" id="search" class="script-only" '
         'placeholder="Search packages, tasks and expressions" aria-label="Search">'
-        '<button type="button" id="unfold" class="script-only">Open or close all</button>'
+        '<button type="button" id="toggle-all" class="script-only">Open or close all</button>'
         '<span id="shown" class="soft script-only"></span></form>\n'
     )
 
 
-def _list(anchor: str, summary: str, names: Iterable[str]) -> str:
+def _collapsed_list(anchor: str, summary: str, names: Iterable[str]) -> str:
     items = [f"<li>{_escape(name)}</li>" for name in names]
     if not items:
         return ""
@@ -275,12 +276,9 @@ def _list(anchor: str, summary: str, names: Iterable[str]) -> str:
     )
 
 
-# --- The parts of a package's section.
-
-
 def _findings_list(findings: Iterable[Finding]) -> str:
-    """Return the findings, the most urgent first; nothing if there is none."""
-    ordered = sorted(findings, key=lambda finding: _BY_URGENCY.index(finding.severity))
+    """Return the findings as a list, the most severe first; empty if there is none."""
+    ordered = sorted(findings, key=lambda finding: _BY_SEVERITY.index(finding.severity))
     items = "".join(
         f'<li class="{finding.severity}">{_badge(finding.severity)} <code>{_escape(finding.code)}</code> '
         f'<span class="soft">{_escape(finding.where)}</span><p>{_escape(finding.text)}</p>'
@@ -299,7 +297,8 @@ def _dag_line(entry: PackageEntry) -> str:
         text += f", which was edited and therefore kept; the new text is in <code>{_escape(entry.kept)}</code>"
     if entry.connections:
         used = ", ".join(
-            f'<a href="#connection-{_escape(one)}"><code>{_escape(one)}</code></a>' for one in entry.connections
+            f'<a href="#connection-{_escape(conn_id)}"><code>{_escape(conn_id)}</code></a>'
+            for conn_id in entry.connections
         )
         text += f"; sends through {used}"
     return f"<p>{text}.</p>\n"
@@ -316,7 +315,7 @@ def _mail(mail: MailRecord) -> str:
     head += f"<p>{_escape(mail.became) or 'not in the DAG'}{through}</p>\n"
     if not mail.properties:
         return head
-    rows = "".join(_property_row(one) for one in mail.properties)
+    rows = "".join(map(_property_row, mail.properties))
     return (
         f'{head}<div class="wide mails"><table><thead><tr><th>Property</th><th>In the package</th><th>In the DAG</th>'
         f"<th></th></tr></thead><tbody>{rows}</tbody></table></div>\n"
@@ -335,7 +334,7 @@ def _property_row(record: PropertyRecord) -> str:
 def _value(text: str) -> str:
     if not text:
         return '<span class="soft">empty</span>'
-    text = sanitize(text)  # before it is cut, since half of a credential would not be recognized
+    text = sanitize(text)  # before it is cut: half of a credential would not be recognized
     if len(text) > _MAX_VALUE:
         text = f"{text[:_MAX_VALUE]}… ({len(text):,} characters)"
     return f"<code>{html.escape(text)}</code>"

@@ -1,4 +1,4 @@
-"""`report.json`: what became of every package, for programs. `docs/from-ssis.md` documents its fields."""
+"""`report.json`: the result of an import for programs. `docs/from-ssis.md` documents its fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def write_json_report(to: IO[str], result: ImportResult, packages: Iterable[str]
     """Write the report.
 
     Args:
-        packages: the line of each package, from `package_line`; one at a time is in memory.
+        to: the file.
+        result: everything but the packages.
+        packages: the output of `package_line` for each package; only one at a time is in memory.
     """
     head = {
         "version": VERSION,
@@ -34,9 +36,9 @@ def write_json_report(to: IO[str], result: ImportResult, packages: Iterable[str]
         "interrupted": result.totals.interrupted,
         "counts": result.totals.as_json(),
         "codes": _codes_json(result.totals),
-        "connections": [_connection_json(one) for one in result.connections],
-        "findings": [_finding_json(one) for one in result.findings],
-        "unreadable": [_unreadable_json(one) for one in result.unreadable],
+        "connections": [_connection_json(entry) for entry in result.connections],
+        "findings": [_finding_json(finding) for finding in result.findings],
+        "unreadable": [_unreadable_json(file) for file in result.unreadable],
         "copies": [{"source": source, "copy_of": original} for source, original in result.copies],
         "left_over": result.left_over,
     }
@@ -79,8 +81,8 @@ def summary_json(result: ImportResult, *, exit_status: int, report: str) -> str:
             "interrupted": result.totals.interrupted,
             "counts": result.totals.as_json(),
             "codes": _codes_json(result.totals),
-            "unreadable": [_unreadable_json(one) for one in result.unreadable],
-            "findings": [_finding_json(one) for one in result.findings],
+            "unreadable": [_unreadable_json(file) for file in result.unreadable],
+            "findings": [_finding_json(finding) for finding in result.findings],
             "left_over": result.left_over,
             "report": report,
         }
@@ -129,7 +131,7 @@ def _mail_json(mail: MailRecord) -> dict[str, object]:
         "disabled_because": mail.disabled_because or None,
         "became": mail.became or None,
         "connection": mail.connection or None,
-        "properties": [_property_json(one) for one in mail.properties],
+        "properties": [_property_json(record) for record in mail.properties],
     }
 
 

@@ -1,1 +1,1 @@
-"""Writes SSIS packages as modules of Python, each with one DAG, and their connection managers as connections."""
+"""Writes each SSIS package as a Python module with one DAG, and SMTP connection managers as Airflow connections."""

@@ -1,10 +1,10 @@
-"""The Airflow connections that SMTP connection managers become: one for each server and its settings.
+"""Converts SMTP connection managers to Airflow connections: one for each server and its settings.
 
-The id of a connection is made from its settings alone (`smtp_mail_corp_example_windows`). So the same server in 400
-packages is one connection, whatever each package calls it and in whatever order they are read.
+The id of a connection depends on its settings alone (`smtp_mail_corp_example_windows`). So the same server in 400
+packages is one connection, whatever its name in each package and in whatever order they are read.
 
-An expression takes precedence over the connection string. Where its value is not in the files, the value beside it is
-not used either: it is that of the developer's machine.
+An expression takes precedence over the connection string, whose value is the one that the developer's machine
+evaluated last. So it is not used either if the files do not contain the value of the expression.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from dataclasses import dataclass, field
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
-from airflow_provider_smtpcm.ssis.expressions import (
-    ExpressionError,
-)
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError
 from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
@@ -34,17 +32,17 @@ _PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _BY_LOWER_NAME = {name.lower(): name for name in _PROPERTIES}
 _CREDENTIAL_KEY = re.compile(r"user|uid|login|pass|pwd|secret|token", re.IGNORECASE)
 _HOST_AND_PORT = re.compile(r"([^:\s]+):(\d{1,5})(?::.*)?")
-# The connection managers of 400 packages cause the same findings; the report needs a few of each code.
+# Per connection: the connection managers of 400 packages cause the same findings over and over.
 _MAX_FINDINGS_PER_CODE = 3
 
 
 @dataclass(slots=True, kw_only=True)
 class ConvertedConnection:
-    """An Airflow connection, with the connection managers that became it.
+    """An Airflow connection, with the connection managers that were converted to it.
 
     Args:
         sources: the file and the name of each connection manager.
-        findings: at most three of each code.
+        findings: at most three of each code; a dict as an ordered set.
     """
 
     conn_id: str
@@ -54,23 +52,23 @@ class ConvertedConnection:
 
 
 class ConnectionRegistry:
-    """The connections of an import so far.
+    """The connections of one import.
 
     Args:
-        options: of the import.
+        options: the options of the import.
     """
 
     def __init__(self, options: ConversionOptions) -> None:
         self._options = options
         self._by_settings: dict[object, ConvertedConnection] = {}
-        self._ids = UniqueNames()
+        self._conn_ids = UniqueNames()
         self._windows_auth_by_name = {name.lower(): mode for name, mode in options.windows_auth_by_name.items()}
 
     def register(self, connection: SmtpConnection, symbols: SymbolTable, scope: Scope) -> str:
-        """Return the id of the connection that a connection manager becomes.
+        """Convert a connection manager; return the id of its Airflow connection.
 
         Args:
-            symbols, scope: for its expressions.
+            symbols, scope: resolve the names in its expressions.
         """
         windows_auth = self._windows_auth_by_name.get(connection.name.lower(), self._options.windows_auth)
         converter = _ConnectionConverter(connection, symbols, scope, windows_auth)
@@ -79,7 +77,7 @@ class ConnectionRegistry:
         if manager.host == UNKNOWN_HOST:
             key = (*key, converter.unknown_server, connection.name.lower())
         if key not in self._by_settings:
-            conn_id = self._ids.give(_id_of(manager, connection.name))
+            conn_id = self._conn_ids.allocate(_id_of(manager, connection.name))
             self._by_settings[key] = ConvertedConnection(conn_id=conn_id, manager=manager)
         converted = self._by_settings[key]
         source = f"{connection.source}: {connection.name}" if connection.source else connection.name
@@ -87,31 +85,31 @@ class ConnectionRegistry:
             converted.sources.append(source)
         converter.report_became(converted)
         for finding in converter.findings.all():
-            if sum(known.code == finding.code for known in converted.findings) < _MAX_FINDINGS_PER_CODE:
+            if sum(existing.code == finding.code for existing in converted.findings) < _MAX_FINDINGS_PER_CODE:
                 converted.findings[finding] = None
         return converted.conn_id
 
     @property
     def connections(self) -> tuple[ConvertedConnection, ...]:
-        """The connections in the order of their ids."""
-        return tuple(sorted(self._by_settings.values(), key=lambda one: one.conn_id))
+        """The connections so far, sorted by id."""
+        return tuple(sorted(self._by_settings.values(), key=lambda connection: connection.conn_id))
 
     def to_json(self) -> str:
-        """Return the file for `airflow connections import`; empty if there is no connection."""
-        found = {one.conn_id: one.manager.to_airflow() for one in self.connections}
-        return json.dumps(found, indent=2, ensure_ascii=False) + "\n" if found else ""
+        """Return the text of the file for `airflow connections import`; empty if there is no connection."""
+        by_id = {connection.conn_id: connection.manager.to_airflow() for connection in self.connections}
+        return json.dumps(by_id, indent=2, ensure_ascii=False) + "\n" if by_id else ""
 
 
 class _ConnectionConverter:
     """Converts one connection manager.
 
     Args:
-        symbols, scope: for its expressions.
+        symbols, scope: resolve the names in its expressions.
         windows_auth: what to do with UseWindowsAuthentication=True; None if the user has not decided.
 
     Attributes:
-        findings: what a person should know about it.
-        unknown_server: the expression of a server whose value is not in the files; empty if the server is known.
+        findings: the findings about the connection manager.
+        unknown_server: the expression for the server, if the files do not contain its value; otherwise empty.
     """
 
     def __init__(
@@ -127,12 +125,12 @@ class _ConnectionConverter:
         """Return the settings of the connection."""
         values = self._read_values()
         self._report_project_settings()
-        found = parse_ssis_properties("".join(f"{name}={value};" for name, value in values.items()))
-        for fault in found.faults:
+        properties = parse_ssis_properties("".join(f"{name}={value};" for name, value in values.items()))
+        for fault in properties.faults:
             self._decision("connection-manager-property", str(fault), "Set it in the Airflow connection.")
-        for warning in found.warnings:
+        for warning in properties.warnings:
             self._note("connection-manager-property", warning)
-        is_windows = bool(found.windows_authentication)
+        is_windows = bool(properties.windows_authentication)
         if is_windows and self._windows_auth is WindowsAuth.ANONYMOUS:
             is_windows = False
             self._note(
@@ -140,28 +138,28 @@ class _ConnectionConverter:
                 f"{self._connection.name!r} has UseWindowsAuthentication=True; the connection is anonymous, because of "
                 "--windows-auth.",
             )
-        host, port = self._read_host(found.server)
+        host, port = self._read_host(properties.server)
         settings: dict[str, object] = {
             "port": port,
             "auth_mode": AuthMode.WINDOWS if is_windows else AuthMode.ANONYMOUS,
-            "ssl_mode": SslMode.STARTTLS if found.enable_ssl else SslMode.NONE,
+            "ssl_mode": SslMode.STARTTLS if properties.enable_ssl else SslMode.NONE,
         }
-        if found.timeout is not None:
-            settings["timeout"] = found.timeout
-        for attempt in ({"host": host, **settings}, {"host": UNKNOWN_HOST, **settings, "port": _SMTP_PORT}):
+        if properties.timeout is not None:
+            settings["timeout"] = properties.timeout
+        # If the settings are invalid, usually because of the server, once more without it.
+        for candidate in ({"host": host, **settings}, {"host": UNKNOWN_HOST, **settings, "port": _SMTP_PORT}):
             try:
-                return SmtpConnectionManager(**attempt)  # type: ignore[arg-type]
+                return SmtpConnectionManager(**candidate)  # type: ignore[arg-type]
             except ConnectionSettingsError as error:
-                settings.pop("timeout", None)
                 self._decision(
                     "connection-manager-invalid",
-                    f"The connection manager does not make a valid connection: {sanitize(str(error))}",
+                    f"The settings of the connection manager are not valid: {sanitize(str(error))}",
                     "Complete the Airflow connection.",
                 )
         return SmtpConnectionManager(host=UNKNOWN_HOST, ssl_mode=SslMode.NONE)
 
     def report_became(self, converted: ConvertedConnection) -> None:
-        """Add the findings about the connection that it became."""
+        """Add the findings about the resulting connection."""
         name, conn_id = self._connection.name, converted.conn_id
         self._note(
             "connection-manager-became", f"The SMTP connection manager {name!r} is the Airflow connection {conn_id!r}."
@@ -170,8 +168,8 @@ class _ConnectionConverter:
             return
         text = (
             f"{name!r} has UseWindowsAuthentication=True, so {conn_id!r} signs in with Windows Authentication, or "
-            "fails. SSIS itself continues anonymously, without a warning, where the server offers no such sign-in; "
-            "many relays in such packages accept mail without any sign-in."
+            "fails. SSIS continues anonymously, without a warning, where the server does not offer it; many "
+            "relays of such packages accept mail without any sign-in."
         )
         remedy = (
             f"Run python -m airflow_provider_smtpcm check {conn_id} to see what the server offers. If it is anonymous, "
@@ -186,26 +184,27 @@ class _ConnectionConverter:
         """Return the properties by name; an expression takes precedence over the connection string."""
         expressions = dict(self._connection.expressions)
         text = self._connection.connection_string
-        if (whole := expressions.pop("ConnectionString", None)) is not None:
-            found = self._evaluate("ConnectionString", whole)
-            text, self.unknown_server = found or "", "" if found is not None else whole
+        if (string_expression := expressions.pop("ConnectionString", None)) is not None:
+            value = self._evaluate("ConnectionString", string_expression)
+            text = value or ""
+            self.unknown_server = "" if value is not None else string_expression
         values, has_credentials, others = _split_properties(text)
         for name in _PROPERTIES:
             if (expression := expressions.get(name)) is None:
                 continue
-            found = self._evaluate(name, expression)
-            if found is not None:
+            value = self._evaluate(name, expression)
+            if value is not None:
                 # SSIS takes the value of the expression as it is; it cannot add further properties.
-                values[name] = found.strip().partition(";")[0]
+                values[name] = value.strip().partition(";")[0]
             else:
                 values.pop(name, None)
             if name == "SmtpServer":
-                self.unknown_server = "" if found is not None else expression
+                self.unknown_server = "" if value is not None else expression
         if has_credentials:
             self._decision(
                 "account-in-connection-manager",
-                "The connection string contains an account. An SMTP connection manager of SSIS has none, and the "
-                "Airflow connection got none: it was left out, and is not repeated here.",
+                "The connection string contains an account, for which SSIS has no property. It was left out of the "
+                "Airflow connection, and is not repeated here.",
                 "Change the password: everyone who has the package can read it. If the server requires a sign-in, use "
                 "auth_mode windows.",
             )
@@ -215,7 +214,7 @@ class _ConnectionConverter:
         return values
 
     def _evaluate(self, name: str, expression: str) -> str | None:
-        """Return the value that the files give to a property's expression, or None."""
+        """Return the value of a property's expression, or None if the files do not contain it."""
         display = display_expression(expression)
         try:
             value = self._symbols.evaluate(expression, self._scope)
@@ -224,7 +223,7 @@ class _ConnectionConverter:
             self._decision(
                 "connection-expression",
                 f"{name} comes from the expression {display}, whose value is not in the files: {reason} The value "
-                "beside it was set on the developer's machine and is not used.",
+                "in the connection string was set on the developer's machine and is not used.",
                 "Set it in the Airflow connection.",
             )
             return None
@@ -236,14 +235,15 @@ class _ConnectionConverter:
         for parameter in self._symbols.configured_parameters(expression, self._scope):
             self._decision(
                 "project-configuration",
-                f"{name} comes from {parameter.qualified_name}, which has another value than the one used here in "
-                f"{quoted_list(parameter.configured_in)}, among the configurations of the project.",
+                f"{name} comes from {parameter.qualified_name}, which has another value in "
+                f"{quoted_list(parameter.configured_in)}, among the configurations of the project, than the one used "
+                "here.",
                 "Look up which configuration is deployed, and whether the Airflow connection has its value.",
             )
         return value
 
     def _read_host(self, server: str | None) -> tuple[str, int]:
-        """Return the host and the port."""
+        """Return the host and the port from the SmtpServer property; an unknown server becomes `UNKNOWN_HOST`."""
         if self.unknown_server:
             return UNKNOWN_HOST, _SMTP_PORT
         if not server:
@@ -265,15 +265,15 @@ class _ConnectionConverter:
         return match[1].lower(), int(match[2])
 
     def _report_project_settings(self) -> None:
-        """Report the properties that the project sets, except where an expression takes precedence."""
+        """Report the properties that the project overrides, unless an expression takes precedence."""
         connection = self._connection
         if "ConnectionString" in connection.expressions:
             return
-        for one in connection.set_by:
-            if one.property in connection.expressions:
+        for setting in connection.set_by:
+            if setting.property in connection.expressions:
                 continue
-            text = f"The parameter {one.by} in {one.source} sets {one.property} of {connection.name!r}"
-            if one.contradicted:
+            text = f"The parameter {setting.by} in {setting.source} sets {setting.property} of {connection.name!r}"
+            if setting.contradicted:
                 self._decision(
                     "connection-parameter",
                     f"{text}, and the parameter of its ConnectionString sets another value; the former is used.",
@@ -282,12 +282,12 @@ class _ConnectionConverter:
             else:
                 text += "; the connection has that value, not the one in the connection manager itself."
                 self._note("connection-parameter", text)
-        for one in connection.configured:
-            if one.property not in connection.expressions:
+        for setting in connection.configured:
+            if setting.property not in connection.expressions:
                 self._decision(
                     "project-configuration",
-                    f"{one.property} of {connection.name!r} has another value than the one used here in {one.by}, "
-                    f"among the configurations in {one.source}.",
+                    f"{setting.property} of {connection.name!r} has another value in {setting.by}, among the "
+                    f"configurations in {setting.source}, than the one used here.",
                     "Look up which configuration is deployed, and whether the Airflow connection has its value.",
                 )
 
@@ -299,16 +299,16 @@ class _ConnectionConverter:
 
 
 def _split_properties(text: str) -> tuple[dict[str, str], bool, set[str]]:
-    """Return SSIS's properties, whether there are credentials among the others, and the names of the others."""
+    """Return the properties that SSIS knows, whether others contain credentials, and the names of the others."""
     values: dict[str, str] = {}
     others: set[str] = set()
     has_credentials = False
-    for position, part in enumerate(piece.strip() for piece in text.split(";")):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not part:
+    for position, part in enumerate(text.split(";")):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not part.strip():
             continue
         if not equals:
-            # After credentials it may be the rest of a password.
+            # Elsewhere it may be the rest of a password that contains a semicolon.
             if position == 0:
                 values["SmtpServer"] = key
         elif key.lower() in _BY_LOWER_NAME:

@@ -1,17 +1,15 @@
-"""The control flow of a package as tasks and task groups.
+"""The control flow of a package as Airflow tasks and task groups.
 
-A container that contains a mail becomes a task group with all its executables; each that sends no mail is an empty
-task, so that order and trigger rules are those of the package. A container without mail is one empty task.
+A container that contains a Send Mail task becomes a task group with all its executables. An executable that sends no
+mail becomes an empty task, so that order and trigger rules are those of the package; so does a container without mail.
 """
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.expressions import (
-    TemplateContext,
-)
+from airflow_provider_smtpcm.ssis.expressions import TemplateContext
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
-from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, has_mail
+from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, has_enabled_mail
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -27,7 +25,7 @@ from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
 
-# A For loop counts, or tries again until something succeeds.
+# Most For loops count, or retry until something succeeds.
 _LOOP_REMEDIES = {
     ContainerKind.FOR_LOOP: "Give its tasks retries, if the loop tries again; or expand them, if more is meant.",
     ContainerKind.FOREACH_LOOP: "Expand its tasks over what the loop goes through (.expand or .expand_kwargs), or send "
@@ -36,10 +34,10 @@ _LOOP_REMEDIES = {
 
 
 def sends_mail(executable: Executable) -> bool:
-    """Whether an executable contains a mail that is not disabled, in itself or in an event handler."""
+    """Whether an executable is or contains a Send Mail task that is not disabled, also in event handlers."""
     if executable.disabled:
         return False
-    if isinstance(executable, SendMailTask) or has_mail(executable.event_handlers):
+    if isinstance(executable, SendMailTask) or has_enabled_mail(executable.event_handlers):
         return True
     return isinstance(executable, Container) and any(map(sends_mail, executable.executables))
 
@@ -48,39 +46,43 @@ class ControlFlowWriter(TaskFactory):
     """Converts the executables of one package.
 
     Args:
-        context: of the package.
-        unique: gives the names of the module's variables.
-        handlers: converts event handlers.
+        context: the package's context.
+        variable_names: the names that are free for the variables of the module.
+        handlers: converts the event handlers.
 
     Attributes:
-        mails: a record of every mail that became a task.
+        mails: a record of each Send Mail task that became an Airflow task.
     """
 
-    def __init__(self, context: WritingContext, unique: UniqueNames, handlers: EventHandlerWriter) -> None:
-        super().__init__(context, unique)
+    def __init__(self, context: WritingContext, variable_names: UniqueNames, handlers: EventHandlerWriter) -> None:
+        super().__init__(context, variable_names)
         self.handlers = handlers
         self.mails: list[MailRecord] = []
 
     def convert(
         self, container: Container, scope: Scope, callbacks: Callbacks, *, may_be_skipped: bool
     ) -> list[DagNode]:
-        """Return the nodes of a container, each after those upstream of it.
+        """Return the nodes of a container, each after its upstream nodes.
 
         Args:
-            scope: of the container.
-            callbacks: in force in the container.
-            may_be_skipped: whether the container as a whole may not run although the DAG run goes on.
+            scope: the container's variables, and those around it.
+            callbacks: the callbacks of the container, and the inherited ones.
+            may_be_skipped: whether the container as a whole may not run while the DAG run continues.
         """
         nodes = _ContainerWriter(self, container, scope, callbacks, may_be_skipped=may_be_skipped).nodes
         if not any(node.variable for node in nodes):
             call = self.create_task("EmptyOperator", "nothing", "nothing")
             comment = f"Nothing of {container.name!r} is left; put what it does in its place."
-            nodes.append(DagNode(variable=self.unique.give("nothing"), call=call, comment=comment, is_executable=True))
+            nodes.append(
+                DagNode(
+                    variable=self.variable_names.allocate("nothing"), call=call, comment=comment, is_executable=True
+                )
+            )
         return nodes
 
 
 class _ContainerWriter(ContainerConditions):
-    """Converts the executables of one container when it is created."""
+    """Converts the executables of one container; the constructor does all of it."""
 
     def __init__(
         self,
@@ -93,104 +95,111 @@ class _ContainerWriter(ContainerConditions):
     ) -> None:
         super().__init__(writer, container, scope, may_be_skipped=may_be_skipped)
         self._writer, self._callbacks = writer, callbacks
-        for key in self._graph.topological_order(self._kept):
-            self._convert_executable(self._kept[key])
+        for key in self._graph.topological_order(self._included):
+            self._convert_executable(self._included[key])
 
-    def _convert_executable(self, one: Executable) -> None:
-        condition = self._condition_of(one)
-        has_upstream = bool(self._graph.incoming[one.id])
-        has_downstream = one.id in self._graph.with_downstream
-        is_group = isinstance(one, Container) and sends_mail(one) and bool(one.executables)
-        disable = None if one.disabled else one.expressions.get("Disable")
-        outcome_matters = one.id in self._graph.outcome_matters or (isinstance(one, Container) and can_skip_inside(one))
-        has_end = is_group and has_downstream and outcome_matters
-        reach_matters = one.id in self._graph.reach_matters or (has_end and (has_upstream or self._may_be_skipped))
-        if reach_matters or (disable and has_downstream):
-            condition = self._add_empty(f"{self._task_ids[one.id]}_ready", condition, f"Whether {one.name!r} may run.")
-            self._reached[one.id] = condition.upstream[0]
+    def _convert_executable(self, executable: Executable) -> None:
+        task_id = self._task_ids[executable.id]
+        condition = self._condition_of(executable)
+        has_upstream = bool(self._graph.incoming[executable.id])
+        has_downstream = executable.id in self._graph.with_downstream
+        is_group = isinstance(executable, Container) and sends_mail(executable) and bool(executable.executables)
+        disable = None if executable.disabled else executable.expressions.get("Disable")
+        outcome_matters = executable.id in self._graph.followed_on_failure or (
+            isinstance(executable, Container) and can_skip_inside(executable)
+        )
+        has_end_task = is_group and has_downstream and outcome_matters
+        has_ready_task = executable.id in self._graph.needs_ready_task or (
+            has_end_task and (has_upstream or self._may_be_skipped)
+        )
+        if has_ready_task or (disable and has_downstream):
+            condition = self._add_empty(f"{task_id}_ready", condition, f"Whether {executable.name!r} may run.")
+            self._ready_tasks[executable.id] = condition.upstream[0]
         if disable:
-            condition = self._only_if(one, f"!({disable})", f"Disable: {disable}", "enabled", condition)
-        if isinstance(one, Container) and is_group:
+            condition = self._add_only_if(executable, f"!({disable})", f"Disable: {disable}", "enabled", condition)
+        if isinstance(executable, Container) and is_group:
             if condition.rule != ALL_SUCCESS:
-                condition = self._add_empty(f"{self._task_ids[one.id]}_start", condition, "")
-            node = self._group(one, condition)
+                condition = self._add_empty(f"{task_id}_start", condition, "")
+            node = self._create_group(executable, condition)
         else:
-            node = self._task(one, condition)
+            node = self._create_task(executable, condition)
         self.nodes.append(node)
-        if has_end or (disable and has_downstream):
+        if has_end_task or (disable and has_downstream):
             inner = list(node.executable_variables()) or [node.variable]
-            reached = [self._reached[one.id]] if one.id in self._reached else []
-            end = TriggerCondition((*reached, *inner), END_RULE)
-            self._end[one.id] = self._add_empty(f"{self._task_ids[one.id]}_end", end, "").upstream[0]
+            ready_task = [self._ready_tasks[executable.id]] if executable.id in self._ready_tasks else []
+            end = TriggerCondition((*ready_task, *inner), END_RULE)
+            self._end_tasks[executable.id] = self._add_empty(f"{task_id}_end", end, "").upstream[0]
 
-    def _group(self, one: Container, condition: TriggerCondition) -> DagNode:
+    def _create_group(self, container: Container, condition: TriggerCondition) -> DagNode:
         writer = self._writer
-        scope = open_scope(one.variables, self._scope)
-        callbacks = writer.handlers.callbacks_of(one, scope, self._callbacks)
+        scope = open_scope(container.variables, self._scope)
+        callbacks = writer.handlers.callbacks_of(container, scope, self._callbacks)
         comment = ""
-        if one.kind in _LOOP_REMEDIES:
-            comment = f"SSIS: a {one.kind}; here everything in it runs once."
+        if container.kind in _LOOP_REMEDIES:
+            comment = f"SSIS: a {container.kind}; here everything in it runs once."
             writer.context.findings.decision(
                 "loop-runs-once",
-                "\\".join(one.path),
-                f"{one.name!r} is a {one.kind}. In the DAG what is in it runs once, and so each mail is sent once.",
-                _LOOP_REMEDIES[one.kind],
+                "\\".join(container.path),
+                f"{container.name!r} is a {container.kind}. In the DAG what is in it runs once, and so each mail is "
+                "sent once.",
+                _LOOP_REMEDIES[container.kind],
             )
         may_be_skipped = self._may_be_skipped or bool(condition.upstream)
-        children = writer.convert(one, scope, callbacks, may_be_skipped=may_be_skipped)
+        children = writer.convert(container, scope, callbacks, may_be_skipped=may_be_skipped)
         if callbacks.own and children:
-            self._report_group_callbacks(one, callbacks)
-        task_id = self._task_ids[one.id]
+            self._report_group_callbacks(container, callbacks)
+        task_id = self._task_ids[container.id]
         arguments = [KeywordArgument(name="group_id", value=task_id)]
-        if one.name != task_id:
-            arguments.append(KeywordArgument(name="group_display_name", value=sanitize(one.name)))
+        if container.name != task_id:
+            arguments.append(KeywordArgument(name="group_display_name", value=sanitize(container.name)))
         if callbacks.inherited != self._callbacks.inherited:
             arguments += callbacks.as_default_args()
         return DagNode(
-            variable=self._variables[one.id],
+            variable=self._variables[container.id],
             call=FunctionCall(name="TaskGroup", arguments=arguments),
             comment=comment,
             upstream=list(condition.upstream),
             children=children,
         )
 
-    def _report_group_callbacks(self, one: Container, callbacks: Callbacks) -> None:
+    def _report_group_callbacks(self, container: Container, callbacks: Callbacks) -> None:
         for names in callbacks.own.values():
             for name in names:
                 self._writer.context.findings.decision(
                     "callback-without-place",
-                    "\\".join(one.path),
+                    "\\".join(container.path),
                     f"A group of Airflow has no callback of its own, so {name} is defined in the DAG and not called.",
                     "Hang it on the last task of the group.",
                 )
 
-    def _task(self, one: Executable, condition: TriggerCondition) -> DagNode:
-        writer = self._writer
-        scope = open_scope(one.variables, self._scope)
+    def _create_task(self, executable: Executable, condition: TriggerCondition) -> DagNode:
+        writer, task_id = self._writer, self._task_ids[executable.id]
+        scope = open_scope(executable.variables, self._scope)
         arguments: list[KeywordArgument] = []
         if condition.rule != ALL_SUCCESS:
             arguments.append(KeywordArgument(name="trigger_rule", value=condition.rule))
         comment, operator = "", "EmptyOperator"
-        if one.disabled:
-            comment = f"{one.name!r} is disabled: it does nothing, and what comes after it goes on, as in SSIS."
-        elif isinstance(one, SendMailTask):
+        if executable.disabled:
+            comment = f"{executable.name!r} is disabled: it does nothing, and what comes after it goes on, as in SSIS."
+        elif isinstance(executable, SendMailTask):
             operator = "SendMailOperator"
-            mail = MailConverter(writer.context, one, scope, TemplateContext.TASK)
+            mail = MailConverter(writer.context, executable, scope, TemplateContext.TASK)
             arguments += mail.arguments
-            writer.mails.append(mail.record(f"task {self._task_ids[one.id]}"))
+            writer.mails.append(mail.to_record(f"task {task_id}"))
         else:
-            kind = one.kind or "a task"
-            comment = f"{one.name!r} ({kind}) sends no mail; put what does its work in its place."
-        if not one.disabled:
-            callbacks = writer.handlers.callbacks_of(one, scope, self._callbacks)
-            if isinstance(one, Container):
+            kind = executable.kind or "a task"
+            comment = f"{executable.name!r} ({kind}) sends no mail; put what does its work in its place."
+        if not executable.disabled:
+            callbacks = writer.handlers.callbacks_of(executable, scope, self._callbacks)
+            if isinstance(executable, Container):
+                # One task for all that is in it: what its tasks would inherit, unless `default_args` already has it.
                 callbacks = Callbacks(own=callbacks.inherited)
                 if callbacks.own == self._callbacks.inherited:
                     callbacks = Callbacks()
             arguments += callbacks.as_arguments()
         return DagNode(
-            variable=self._variables[one.id],
-            call=writer.create_task(operator, self._task_ids[one.id], one.name, arguments),
+            variable=self._variables[executable.id],
+            call=writer.create_task(operator, task_id, executable.name, arguments),
             comment=comment,
             upstream=list(condition.upstream),
             is_executable=True,

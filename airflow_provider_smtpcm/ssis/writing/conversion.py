@@ -23,7 +23,7 @@ class ConversionOptions:
     Args:
         windows_auth: for every connection manager that `windows_auth_by_name` does not list; None keeps it, and a
             finding asks for the decision.
-        windows_auth_by_name: by the name of the connection manager, without regard to case.
+        windows_auth_by_name: by the name of the connection manager, in any case.
         path_map: pairs of a Windows path prefix and the path on a worker: `((r"\\srv\share", "/mnt/share"),)`.
     """
 
@@ -37,7 +37,7 @@ class PropertyStatus(StrEnum):
 
     KEPT = "kept"  # unchanged
     TRANSLATED = "translated"  # an expression that became a template
-    MAPPED = "mapped"  # written in Airflow's way, with the same effect
+    MAPPED = "mapped"  # another form in Airflow, with the same effect
     LOST = "lost"  # not in the DAG; `note` gives the reason
     DECISION = "decision"  # a person must complete it
 
@@ -87,13 +87,13 @@ class MailRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DagModule:
-    """The module that a package becomes.
+    """The DAG module of a package.
 
     Args:
-        file_name: such as `load.py`.
-        dag_id: of the DAG in the module.
-        source: the text of the module; empty if the package sends no mail, since there is no DAG then.
-        findings: of the reader and of the conversion.
+        file_name: such as `load.py`; empty if there is no DAG.
+        dag_id: the id of the DAG; empty if there is no DAG.
+        source: the text of the module; empty if the package sends no mail: then there is no DAG.
+        findings: those of the reader, then those of the conversion.
         mails: every Send Mail task, including those that are not in the DAG.
         connections: the ids of the Airflow connections that the DAG uses.
     """
@@ -107,17 +107,17 @@ class DagModule:
 
 
 class Findings:
-    """Collects findings in order, each once."""
+    """Collects findings in order; equal ones count once."""
 
     def __init__(self) -> None:
         self._all: dict[Finding, None] = {}
 
     def note(self, code: str, where: str, text: str, remedy: str = "") -> None:
-        """Add something that is good to know and needs no action."""
+        """Add a finding that needs no action."""
         self._add(code, Severity.NOTE, where, text, remedy)
 
     def decision(self, code: str, where: str, text: str, remedy: str) -> None:
-        """Add something that a person must decide or complete."""
+        """Add a finding about which a person must decide or complete something."""
         self._add(code, Severity.DECISION, where, text, remedy)
 
     def _add(self, code: str, severity: Severity, where: str, text: str, remedy: str) -> None:
@@ -127,7 +127,7 @@ class Findings:
         return len(self._all)
 
     def truncate(self, length: int) -> None:
-        """Keep the first `length` findings: those after them belong to a translation that failed."""
+        """Drop all but the first `length` findings, to undo a translation that failed."""
         self._all = dict(list(self._all.items())[:length])
 
     def all(self) -> tuple[Finding, ...]:

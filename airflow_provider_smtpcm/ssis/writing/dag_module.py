@@ -1,4 +1,4 @@
-"""Writes a package as a module of Python with one DAG."""
+"""Writes an SSIS package as a Python module with one DAG."""
 
 from __future__ import annotations
 
@@ -26,37 +26,39 @@ from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
 
-_PACKAGE = "airflow_provider_smtpcm"
-_EMPTY_OPERATOR = "from airflow.providers.standard.operators.empty import EmptyOperator"
-_OURS = {
-    "SendMailNotifier": f"from {_PACKAGE}.notifications.send_mail import SendMailNotifier",
-    "OnlyIfOperator": f"from {_PACKAGE}.operators.only_if import OnlyIfOperator",
-    "SendMailOperator": f"from {_PACKAGE}.operators.send_mail import SendMailOperator",
-    "ssis": f"from {_PACKAGE}.ssis import macros",
-    "read_message_file": f"from {_PACKAGE}.ssis.message_file import read_message_file",
+_PROVIDER = "airflow_provider_smtpcm"
+_EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import EmptyOperator"
+# By the name in the DAG module.
+_PROVIDER_IMPORTS = {
+    "SendMailNotifier": f"from {_PROVIDER}.notifications.send_mail import SendMailNotifier",
+    "OnlyIfOperator": f"from {_PROVIDER}.operators.only_if import OnlyIfOperator",
+    "SendMailOperator": f"from {_PROVIDER}.operators.send_mail import SendMailOperator",
+    "ssis": f"from {_PROVIDER}.ssis import macros",
+    "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
+# The docstring names as many decisions, and as many places for each; the report has all of them.
 _MAX_DECISIONS = 60
 _MAX_PLACES = 4
-# A module of this name would hide the real one from every script in the DAGs folder.
-_MODULE_NAMES = {*sys.stdlib_module_names, "airflow", _PACKAGE}
+# A DAG file of this name would shadow the real module for every script in the DAGs folder.
+_RESERVED_MODULE_NAMES = {*sys.stdlib_module_names, "airflow", _PROVIDER}
 
 
 def _file_stem(dag_id: str) -> str:
-    return f"{dag_id}_package" if dag_id in _MODULE_NAMES else dag_id
+    return f"{dag_id}_package" if dag_id in _RESERVED_MODULE_NAMES else dag_id
 
 
 class DagIds:
-    """The DAG ids of one import, which are the names of the files: each is given once, without regard to case."""
+    """Allocates the DAG ids of one import; they are also file names, so they are unique regardless of case."""
 
     def __init__(self) -> None:
-        self._unique = UniqueNames({_file_stem(name) for name in _MODULE_NAMES})
+        self._file_stems = UniqueNames({_file_stem(name) for name in _RESERVED_MODULE_NAMES})
 
-    def give(self, package: Package, project: Project | None = None) -> str:
-        """Return the name of the package; if it is taken, with the project's name before it, or a number after it."""
-        plain = dag_id_of(package.name)
-        if project is None or self._unique.is_free(plain):
-            return self._unique.give(plain)
-        return self._unique.give(dag_id_of(f"{project.name}_{package.name}"))
+    def allocate(self, package: Package, project: Project | None = None) -> str:
+        """Return the DAG id of a package: its name, prefixed with the project or numbered where that is taken."""
+        dag_id = dag_id_of(package.name)
+        if project is None or self._file_stems.is_free(dag_id):
+            return self._file_stems.allocate(dag_id)
+        return self._file_stems.allocate(dag_id_of(f"{project.name}_{package.name}"))
 
 
 def write_package(
@@ -67,13 +69,13 @@ def write_package(
     dag_ids: DagIds | None = None,
     project: Project | None = None,
 ) -> DagModule:
-    """Return the module of a package; its source is empty if the package sends no mail.
+    """Return the DAG module of a package; its source is empty if the package sends no mail.
 
     Args:
-        connections: of the whole import; all connection managers of the package are registered there.
-        options: of the import.
-        dag_ids: of the whole import, so that no two packages have one file.
-        project: of the package, for its parameters.
+        connections: the connections of the whole import; every connection manager of the package is registered there.
+        options: the options of the import.
+        dag_ids: the DAG ids of the whole import, so that no two packages get the same file; None for a single package.
+        project: the package's project, for its parameters.
     """
     findings = Findings()
     symbols = SymbolTable(package=package, project=project, findings=findings)
@@ -94,17 +96,17 @@ def write_package(
             findings=(*package.findings, *findings.all()),
             mails=_in_package_order((), package),
         )
-    dag_id = (dag_ids or DagIds()).give(package, project)
+    dag_id = (dag_ids or DagIds()).allocate(package, project)
     if dag_id != dag_id_of(package.name):
         findings.note(
             "dag-id-taken",
             "Package",
-            f"Another package of the name {package.name!r} was read before, so this DAG is {dag_id!r}.",
-            "Which of them gets the name depends on what is imported together: always import both, or only one.",
+            f"Another package named {package.name!r} was read before, so the id of this DAG is {dag_id!r}.",
+            "Which of them gets the name depends on what is imported together: always import both, or always only one.",
         )
-    unique = UniqueNames.for_variables()
-    handlers = EventHandlerWriter(context, unique)
-    writer = ControlFlowWriter(context, unique, handlers)
+    variable_names = UniqueNames.for_variables()
+    handlers = EventHandlerWriter(context, variable_names)
+    writer = ControlFlowWriter(context, variable_names, handlers)
     callbacks = handlers.callbacks_of(package.root, scope, Callbacks())
     if callbacks.own.pop(ON_EXECUTE, None):
         findings.decision(
@@ -117,8 +119,23 @@ def write_package(
     if writer.runs_after_failures:
         nodes.append(_end_of_package(writer, nodes))
     all_findings = (*package.findings, *findings.all())
+    dag = DagNode(variable="dag", call=_dag_call(package, dag_id, context, callbacks), children=nodes)
+    return DagModule(
+        file_name=f"{_file_stem(dag_id)}.py",
+        dag_id=dag_id,
+        source=_module_source(_docstring(package, all_findings), dag, writer, handlers),
+        findings=all_findings,
+        mails=_in_package_order((*writer.mails, *handlers.mails), package),
+        connections=tuple(context.used_connections),
+    )
+
+
+def _module_source(
+    docstring: Iterable[str], dag: DagNode, writer: ControlFlowWriter, handlers: EventHandlerWriter
+) -> str:
+    nodes = dag.children or []
     source = Source()
-    source.lines += docstring_lines(_docstring(package, all_findings))
+    source.lines += docstring_lines(docstring)
     source.blank()
     _write_imports(source, writer, handlers, nodes)
     for notifier in handlers.notifiers:
@@ -126,26 +143,21 @@ def write_package(
         source.comment(notifier.comment)
         source.statement(f"{notifier.name} = ", notifier.call)
     source.blank()
-    dag = DagNode(variable="dag", call=_dag_call(package, dag_id, context, callbacks), children=nodes)
     _write_group(source, dag, {"dag", *_used_variables(nodes)}, 0)
-    return DagModule(
-        file_name=f"{_file_stem(dag_id)}.py",
-        dag_id=dag_id,
-        source=source.text(),
-        findings=all_findings,
-        mails=_in_package_order((*writer.mails, *handlers.mails), package),
-        connections=tuple(context.used_connections),
-    )
+    return source.text()
 
 
 def _end_of_package(writer: ControlFlowWriter, nodes: Sequence[DagNode]) -> DagNode:
-    """Return a task after all executables that fails if one of them failed: a later success would hide that."""
+    """Return a task that fails if any executable failed.
+
+    Airflow derives the state of a run from its leaf tasks: a failure mail that is sent would make the run a success.
+    """
     rule = KeywordArgument(name="trigger_rule", value="none_failed")
     return DagNode(
         call=writer.create_task("EmptyOperator", "package_end", "package_end", (rule,)),
         upstream=[variable for node in nodes for variable in node.executable_variables()],
         comment="What failed lets the run fail, as it lets the package fail, whatever came after it.",
-        variable=writer.unique.give("package_end"),
+        variable=writer.variable_names.allocate("package_end"),
     )
 
 
@@ -157,23 +169,23 @@ def _docstring(package: Package, findings: Sequence[Finding]) -> Iterable[str]:
         "Each Send Mail task is a SendMailOperator, each mail of an event handler a SendMailNotifier. Tasks that send "
         "no mail are empty: they keep the order until something takes their place."
     )
-    decisions = _merge_findings(one for one in findings if one.severity is not Severity.NOTE)
+    decisions = _merge_findings(finding for finding in findings if finding.severity is not Severity.NOTE)
     if decisions:
-        lines = [f"* {one}" for one in decisions[:_MAX_DECISIONS]]
-        rest = len(decisions) - _MAX_DECISIONS
-        more = [f"* and {rest} more, in the report."] if rest > 0 else []
+        lines = [f"* {decision}" for decision in decisions[:_MAX_DECISIONS]]
+        omitted = len(decisions) - _MAX_DECISIONS
+        more = [f"* and {omitted} more, in the report."] if omitted > 0 else []
         yield "\n".join(["To be looked at:", *lines, *more])
 
 
 def _merge_findings(findings: Iterable[Finding]) -> list[str]:
-    """Return one line for all findings with the same text."""
-    places: dict[str, list[str]] = {}
-    for one in findings:
-        places.setdefault(f"{one.text} {one.remedy}".strip(), []).append(one.where)
+    """Return one line for all findings with the same text, beginning with their places."""
+    places_by_text: dict[str, list[str]] = {}
+    for finding in findings:
+        places_by_text.setdefault(f"{finding.text} {finding.remedy}".strip(), []).append(finding.where)
     lines = []
-    for text, found in places.items():
-        more = f" and {len(found) - _MAX_PLACES} more" if len(found) > _MAX_PLACES else ""
-        lines.append(sanitize_line(f"{', '.join(found[:_MAX_PLACES])}{more}: {text}"))
+    for text, places in places_by_text.items():
+        more = f" and {len(places) - _MAX_PLACES} more" if len(places) > _MAX_PLACES else ""
+        lines.append(sanitize_line(f"{', '.join(places[:_MAX_PLACES])}{more}: {text}"))
     return lines
 
 
@@ -181,12 +193,12 @@ def _write_imports(
     source: Source, writer: ControlFlowWriter, handlers: EventHandlerWriter, nodes: Sequence[DagNode]
 ) -> None:
     if "EmptyOperator" in writer.operators:
-        source.lines.append(_EMPTY_OPERATOR)
+        source.lines.append(_EMPTY_OPERATOR_IMPORT)
     has_groups = any(node.children is not None for node in nodes)
     source.lines.append("from airflow.sdk import DAG, TaskGroup" if has_groups else "from airflow.sdk import DAG")
     used = writer.operators | writer.context.macros | ({"SendMailNotifier"} if handlers.notifiers else set())
-    # In one block with Airflow's imports: in a DAGs folder both are third-party packages.
-    source.lines += [line for name, line in _OURS.items() if name in used]
+    # In one block with Airflow's imports: to a linter in a DAGs folder, both are third-party packages.
+    source.lines += [line for name, line in _PROVIDER_IMPORTS.items() if name in used]
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:
@@ -209,7 +221,7 @@ def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks:
 
 
 def _used_variables(nodes: Sequence[DagNode]) -> Iterable[str]:
-    """Yield the variables that a dependency needs."""
+    """Yield the variables on either side of a `>>`; tasks that no dependency names are not assigned to a variable."""
     for node in nodes:
         yield from node.upstream
         if node.upstream:
@@ -235,28 +247,28 @@ def _write_nodes(source: Source, nodes: Sequence[DagNode], used: set[str], depth
 
 
 def _write_group(source: Source, node: DagNode, used: set[str], depth: int) -> None:
-    """Write a `with` statement; it opens several groups at once where each is the only node of the one around it."""
+    """Write a group as a `with` statement, which also opens the group inside while that is the only node."""
     chain = [node]
     while (children := chain[-1].children) and len(children) == 1 and children[0].children is not None:
         chain += children
     items = [
         WithItem(
-            call=one.call or FunctionCall(name="TaskGroup"),
-            name=one.variable if one.variable in used else "",
-            comment=one.comment,
+            call=group.call or FunctionCall(name="TaskGroup"),
+            name=group.variable if group.variable in used else "",
+            comment=group.comment,
         )
-        for one in chain
+        for group in chain
     ]
     source.with_statement(items, depth)
     _write_nodes(source, chain[-1].children or [], used, depth + 1)
 
 
 def _in_package_order(mails: Sequence[MailRecord], package: Package) -> tuple[MailRecord, ...]:
-    """Return a record of every mail of the package, those that are in no DAG too."""
-    known = {(one.where, one.event): one for one in mails}
-    found = []
+    """Return a record of every mail of the package, also of those that are not in the DAG."""
+    known = {(mail.where, mail.event): mail for mail in mails}
+    ordered = []
     for task, handler in package.walk_mail_tasks():
         where, event = "\\".join(task.path), "" if handler is None else handler.event_name
         because = task.disabled_because or (where if task.disabled else "")
-        found.append(known.get((where, event)) or MailRecord(where=where, event=event, disabled_because=because))
-    return tuple(found)
+        ordered.append(known.get((where, event)) or MailRecord(where=where, event=event, disabled_because=because))
+    return tuple(ordered)

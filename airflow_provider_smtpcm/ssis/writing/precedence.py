@@ -1,8 +1,9 @@
 """Precedence constraints as trigger rules, with empty tasks where one rule cannot express them.
 
-Airflow counts a task that could not run because one before it failed as failed: `all_failed` and `all_done` hold for
-it. In SSIS an executable that never ran has neither failed nor completed. Where this makes a difference, an empty task
-before the executable in question shows that it was reached, and the constraint requires that task as well.
+Airflow sets a task whose upstream failed to `upstream_failed`, which `all_failed` and `all_done` count like `failed`.
+In SSIS an executable that never ran has neither failed nor completed. Where this makes a difference, an empty task is
+added before the executable (`load_ready`): its success shows that the executable was due to run, and the constraint
+requires that task as well.
 """
 
 from __future__ import annotations
@@ -11,10 +12,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.expressions import (
-    ExpressionError,
-    NotTranslatable,
-)
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, EvalOp, Executable, PrecedenceConstraint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
@@ -26,6 +24,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
+    COMPLETE_ME,
     WritingContext,
     display_expression,
     error_summary,
@@ -33,7 +32,7 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
 )
 
 ALL_SUCCESS, ALL_FAILED, ALL_DONE = "all_success", "all_failed", "all_done"
-#: For the task at the end of a container: it runs unless something in the container failed or all was skipped.
+#: For the task at the end of a container: it runs if nothing in the container failed and not everything was skipped.
 END_RULE = "none_failed_min_one_success"
 _RULES = {
     ConstraintValue.SUCCESS: ALL_SUCCESS,
@@ -42,21 +41,22 @@ _RULES = {
 }
 _ANY_OF = {ALL_SUCCESS: "one_success", ALL_FAILED: "one_failed", ALL_DONE: "one_done"}
 _GATE_SUFFIXES = {ALL_FAILED: "failed", ALL_DONE: "done", ALL_SUCCESS: "done_well", "one_success": "either"}
-# These evaluate their expression whether the executable before them succeeded or not.
-_EXPRESSION_ALWAYS = {EvalOp.EXPRESSION, EvalOp.EXPRESSION_OR_CONSTRAINT}
+# The expression alone can satisfy these, even if the preceding executable failed.
+_EXPRESSION_SUFFICES = {EvalOp.EXPRESSION, EvalOp.EXPRESSION_OR_CONSTRAINT}
 
 
 @dataclass(slots=True, kw_only=True)
 class DagNode:
-    """A task or a task group of the DAG; without a variable, a comment in its place.
+    """A task, a task group, or only a comment (then it has no variable and no call).
 
     Args:
         variable: the name of its Python variable.
-        call: what creates it.
-        comment: written above it.
-        upstream: the variables of the nodes directly before it.
+        call: creates the task or the task group.
+        comment: written above the call.
+        upstream: the variables of the nodes directly upstream.
         children: the nodes of a task group; None for a task.
-        is_executable: whether it is an executable of the package, and not a task that a precedence constraint needs.
+        is_executable: True for an executable of the package, False for a task that was added for a precedence
+            constraint.
     """
 
     variable: str = ""
@@ -67,7 +67,7 @@ class DagNode:
     is_executable: bool = False
 
     def executable_variables(self) -> Iterator[str]:
-        """Yield the variables of the package's executables in this node, or of the node itself."""
+        """Yield the variables of the executables in this node; a task yields its own."""
         if self.children is not None:
             for child in self.children:
                 yield from child.executable_variables()
@@ -77,7 +77,7 @@ class DagNode:
 
 @dataclass(frozen=True, slots=True)
 class TriggerCondition:
-    """The condition on which a task runs: a trigger rule over the variables of its upstream tasks."""
+    """When a task runs: the variables of its upstream tasks, and the trigger rule."""
 
     upstream: tuple[str, ...]
     rule: str
@@ -87,75 +87,81 @@ class PrecedenceGraph:
     """The precedence constraints between the executables of one container.
 
     Args:
-        container: whose constraints they are.
-        kept: the executables that are in the DAG, by their ids.
-        may_be_skipped: whether the container as a whole may not run although the DAG run goes on.
+        container: the container.
+        included: the executables that are in the DAG, by id.
+        may_be_skipped: whether the container as a whole may not run while the DAG run continues.
 
     Attributes:
-        incoming: the constraints that lead to an executable, by its id.
-        with_downstream: the ids of the executables that something follows.
-        outcome_matters: the ids of the executables after which something runs although they failed. Of a container
-            among them the DAG has to know whether it succeeded as a whole.
-        reach_matters: the ids of the executables of which a constraint has to know whether they were reached.
+        incoming: the constraints on an executable, by its id.
+        with_downstream: the ids of the executables that precede another one.
+        followed_on_failure: the ids of the executables after which another one may run although they failed. If one
+            of them is a container, the DAG needs a task that shows whether it succeeded as a whole.
+        needs_ready_task: the ids of the executables for which a constraint must tell "failed" from "never ran".
     """
 
-    def __init__(self, container: Container, kept: Mapping[str, Executable], *, may_be_skipped: bool) -> None:
-        self.incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in kept}
+    def __init__(self, container: Container, included: Mapping[str, Executable], *, may_be_skipped: bool) -> None:
+        self.incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in included}
         self.with_downstream: set[str] = set()
-        for one in container.constraints:
-            if one.before in kept and one.after in kept and one.before != one.after:
-                self.incoming[one.after].append(one)
-                self.with_downstream.add(one.before)
+        for constraint in container.constraints:
+            before, after = constraint.before, constraint.after
+            if before in included and after in included and before != after:
+                self.incoming[after].append(constraint)
+                self.with_downstream.add(before)
         self._may_be_skipped = may_be_skipped
-        self.outcome_matters = {
-            one.before
+        self.followed_on_failure = {
+            constraint.before
             for constraints in self.incoming.values()
-            for one in constraints
-            if one.value is not ConstraintValue.SUCCESS
-            or one.eval_op in _EXPRESSION_ALWAYS
-            or (len(constraints) > 1 and not one.logical_and)
+            for constraint in constraints
+            if constraint.value is not ConstraintValue.SUCCESS
+            or constraint.eval_op in _EXPRESSION_SUFFICES
+            or (len(constraints) > 1 and not constraint.logical_and)
         }
-        self.reach_matters = {before for after in kept for before in self._reach_matters_to(after)}
+        self.needs_ready_task = {before for after in included for before in self._needing_ready_task(after)}
 
-    def _reach_matters_to(self, after: str) -> Iterable[str]:
+    def _needing_ready_task(self, after: str) -> Iterable[str]:
+        """Yield the ids of the predecessors of an executable that need a `_ready` task because of its constraints."""
         incoming = self.incoming[after]
-        sources = {one.before for one in incoming}
-        plain = all(one.value is ConstraintValue.FAILURE and one.eval_op is EvalOp.CONSTRAINT for one in incoming)
-        any_of = len(incoming) > 1 and plain and not all(one.logical_and for one in incoming)
-        # With `one_failed`, a source that never ran does no harm if only other sources can have stopped it: then one
-        # of them has failed itself.
-        is_closed = (
-            any_of
-            and not self._may_be_skipped
-            and all(one.before in sources for source in sources for one in self.incoming[source])
+        predecessors = {constraint.before for constraint in incoming}
+        only_failures = all(
+            constraint.value is ConstraintValue.FAILURE and constraint.eval_op is EvalOp.CONSTRAINT
+            for constraint in incoming
         )
-        for one in incoming:
-            if one.value is ConstraintValue.SUCCESS and one.eval_op in {
+        any_failure = len(incoming) > 1 and only_failures and not all(constraint.logical_and for constraint in incoming)
+        # `one_failed` also holds for a predecessor that never ran. That is correct if only the other predecessors can
+        # have kept it from running: then one of them has failed itself.
+        if (
+            any_failure
+            and not self._may_be_skipped
+            and all(constraint.before in predecessors for key in predecessors for constraint in self.incoming[key])
+        ):
+            return
+        for constraint in incoming:
+            requires_success = constraint.value is ConstraintValue.SUCCESS and constraint.eval_op in {
                 EvalOp.CONSTRAINT,
                 EvalOp.EXPRESSION_AND_CONSTRAINT,
-            }:
-                continue
-            if is_closed:
-                continue
-            if self.incoming[one.before] or self._may_be_skipped:
-                yield one.before
+            }
+            if not requires_success and (self.incoming[constraint.before] or self._may_be_skipped):
+                yield constraint.before
 
     def topological_order(self, keys: Iterable[str]) -> list[str]:
-        """Return the ids so that each follows those before it; where there is a choice, in the given order."""
+        """Return the ids, each after its predecessors; where there is a choice, in the given order.
+
+        SSIS allows no cycle, but a file may contain one: the constraints that close it are dropped.
+        """
         rank = {key: number for number, key in enumerate(keys)}
-        waiting_for = {key: len({one.before for one in self.incoming[key]}) for key in rank}
+        waiting_for = {key: len({constraint.before for constraint in self.incoming[key]}) for key in rank}
         downstream: dict[str, set[str]] = {}
         for key in rank:
-            for one in self.incoming[key]:
-                downstream.setdefault(one.before, set()).add(key)
+            for constraint in self.incoming[key]:
+                downstream.setdefault(constraint.before, set()).add(key)
         ready = [number for key, number in rank.items() if not waiting_for[key]]
         ids = list(rank)
         done: dict[str, None] = {}
         remaining = iter(ids)
         while len(done) < len(rank):
-            if not ready:  # SSIS allows no cycle, but a file may have one: break it
-                key = next(each for each in remaining if each not in done)
-                self.incoming[key] = [one for one in self.incoming[key] if one.before in done]
+            if not ready:  # a cycle
+                key = next(candidate for candidate in remaining if candidate not in done)
+                self.incoming[key] = [constraint for constraint in self.incoming[key] if constraint.before in done]
             else:
                 key = ids[heapq.heappop(ready)]
                 if key in done:
@@ -169,15 +175,17 @@ class PrecedenceGraph:
 
 
 def can_skip_inside(container: Container) -> bool:
-    """Whether something in a container may be skipped while the container succeeds."""
+    """Whether an executable in a container may be skipped while the container succeeds."""
     if any(
-        one.value is not ConstraintValue.SUCCESS or one.eval_op is not EvalOp.CONSTRAINT or not one.logical_and
-        for one in container.constraints
+        constraint.value is not ConstraintValue.SUCCESS
+        or constraint.eval_op is not EvalOp.CONSTRAINT
+        or not constraint.logical_and
+        for constraint in container.constraints
     ):
         return True
     return any(
-        "Disable" in one.expressions or (isinstance(one, Container) and can_skip_inside(one))
-        for one in container.executables
+        "Disable" in child.expressions or (isinstance(child, Container) and can_skip_inside(child))
+        for child in container.executables
     )
 
 
@@ -185,23 +193,29 @@ class TaskFactory:
     """Creates the tasks of one DAG.
 
     Args:
-        context: of the package.
-        unique: gives the names of the module's variables.
+        context: the package's context.
+        variable_names: the names that are free for the variables of the module.
 
     Attributes:
-        operators: the names of the operators that the DAG uses.
-        runs_after_failures: whether a task of the DAG runs although one before it failed.
+        operators: the class names of the operators that the DAG uses.
+        runs_after_failures: whether a task of the DAG may run after an upstream task has failed.
     """
 
-    def __init__(self, context: WritingContext, unique: UniqueNames) -> None:
-        self.context, self.unique = context, unique
+    def __init__(self, context: WritingContext, variable_names: UniqueNames) -> None:
+        self.context, self.variable_names = context, variable_names
         self.runs_after_failures = False
         self.operators: set[str] = set()
 
     def create_task(
         self, operator: str, task_id: str, name: str, arguments: Sequence[KeywordArgument] = ()
     ) -> FunctionCall:
-        """Return the call that creates a task; a name that is not the id becomes the display name."""
+        """Return the call that creates a task.
+
+        Args:
+            operator: the class name.
+            name: the name in SSIS; it becomes the display name if it is not the id.
+            arguments: all other arguments.
+        """
         self.operators.add(operator)
         display = () if name == task_id else (KeywordArgument(name="task_display_name", value=sanitize(name)),)
         identity = KeywordArgument(name="task_id", value=task_id)
@@ -213,9 +227,9 @@ class ContainerConditions:
 
     Args:
         factory: creates the extra tasks.
-        container: whose executables they are.
-        scope: what the names in the constraints' expressions refer to.
-        may_be_skipped: whether the container as a whole may not run although the DAG run goes on.
+        container: the container.
+        scope: resolves the names in the constraints' expressions.
+        may_be_skipped: whether the container as a whole may not run while the DAG run continues.
 
     Attributes:
         nodes: the nodes of the container so far.
@@ -224,24 +238,29 @@ class ContainerConditions:
     def __init__(self, factory: TaskFactory, container: Container, scope: Scope, *, may_be_skipped: bool) -> None:
         self.nodes: list[DagNode] = []
         self._factory, self._scope, self._may_be_skipped = factory, scope, may_be_skipped
-        followed = {one.before for one in container.constraints}
-        self._kept = kept = {one.id: one for one in container.executables if not one.disabled or one.id in followed}
-        for one in container.executables:
-            if one.id not in kept:
-                self.nodes.append(DagNode(comment=f"{one.name!r} is disabled, and nothing comes after it."))
-        self._graph = PrecedenceGraph(container, kept, may_be_skipped=may_be_skipped)
-        factory.runs_after_failures |= bool(self._graph.outcome_matters)
-        self._ids = UniqueNames()
-        self._task_ids = {key: self._ids.give(slug(one.name, "task")) for key, one in kept.items()}
-        self._variables = {key: factory.unique.give(variable_name(self._task_ids[key])) for key in kept}
-        self._task_id_of = {self._variables[key]: task_id for key, task_id in self._task_ids.items()}
-        # By an executable's id: the variable of the task that shows that it was reached, and of the one that ends it.
-        self._reached: dict[str, str] = {}
-        self._end: dict[str, str] = dict(self._variables)
+        followed = {constraint.before for constraint in container.constraints}
+        self._included = included = {
+            child.id: child for child in container.executables if not child.disabled or child.id in followed
+        }
+        for child in container.executables:
+            if child.id not in included:
+                self.nodes.append(DagNode(comment=f"{child.name!r} is disabled, and nothing comes after it."))
+        self._graph = PrecedenceGraph(container, included, may_be_skipped=may_be_skipped)
+        factory.runs_after_failures |= bool(self._graph.followed_on_failure)
+        self._free_task_ids = UniqueNames()
+        # Both by the id of an executable.
+        self._task_ids = {
+            key: self._free_task_ids.allocate(slug(child.name, "task")) for key, child in included.items()
+        }
+        self._variables = {key: factory.variable_names.allocate(variable_name(self._task_ids[key])) for key in included}
+        self._task_id_by_variable = {self._variables[key]: task_id for key, task_id in self._task_ids.items()}
+        # By the id of an executable: the variables of its `_ready` task, and of the task that shows its outcome.
+        self._ready_tasks: dict[str, str] = {}
+        self._end_tasks: dict[str, str] = dict(self._variables)
         self._gates: dict[TriggerCondition, str] = {}
 
     def _condition_of(self, executable: Executable) -> TriggerCondition:
-        """Return the condition on which an executable runs: that of all constraints that lead to it."""
+        """Return when an executable runs, by all constraints on it."""
         incoming = self._graph.incoming[executable.id]
         conditions = [self._condition_of_constraint(constraint, executable) for constraint in incoming]
         if not conditions:
@@ -256,58 +275,58 @@ class ContainerConditions:
         gated = [
             condition
             if condition.rule == ALL_SUCCESS and (all_of or len(condition.upstream) == 1)
-            else self._gate(condition)
+            else self._add_gate(condition)
             for condition in conditions
         ]
         return TriggerCondition(_all_upstream(gated), ALL_SUCCESS if all_of else _ANY_OF[ALL_SUCCESS])
 
     def _condition_of_constraint(self, constraint: PrecedenceConstraint, executable: Executable) -> TriggerCondition:
-        source = self._end[constraint.before]
-        reached = self._reached.get(constraint.before)
+        outcome_task = self._end_tasks[constraint.before]
+        ready_task = self._ready_tasks.get(constraint.before)
         expression = constraint.expression or ""
 
-        def after_source(rule: str) -> TriggerCondition:
-            condition = TriggerCondition((source,), rule)
-            if rule == ALL_SUCCESS or reached is None or constraint.before not in self._graph.reach_matters:
+        def after_predecessor(rule: str) -> TriggerCondition:
+            condition = TriggerCondition((outcome_task,), rule)
+            if rule == ALL_SUCCESS or ready_task is None or constraint.before not in self._graph.needs_ready_task:
                 return condition
-            return TriggerCondition((reached, *self._gate(condition).upstream), ALL_SUCCESS)
+            return TriggerCondition((ready_task, *self._add_gate(condition).upstream), ALL_SUCCESS)
 
-        by_value = after_source(_RULES[constraint.value])
+        by_value = after_predecessor(_RULES[constraint.value])
         if constraint.eval_op is EvalOp.CONSTRAINT or not expression.strip():
             return by_value
         if constraint.eval_op is EvalOp.EXPRESSION_AND_CONSTRAINT:
-            return self._only_if(executable, expression, expression, "if", by_value)
-        by_expression = self._only_if(executable, expression, expression, "if", after_source(ALL_DONE))
+            return self._add_only_if(executable, expression, expression, "if", by_value)
+        by_expression = self._add_only_if(executable, expression, expression, "if", after_predecessor(ALL_DONE))
         if constraint.eval_op is EvalOp.EXPRESSION:
             return by_expression
-        either = (*self._gate(by_value).upstream, *by_expression.upstream)
-        return self._gate(TriggerCondition(either, _ANY_OF[ALL_SUCCESS]))
+        either = (*self._add_gate(by_value).upstream, *by_expression.upstream)
+        return self._add_gate(TriggerCondition(either, _ANY_OF[ALL_SUCCESS]))
 
-    def _gate(self, condition: TriggerCondition) -> TriggerCondition:
-        """Return the success of an empty task that runs on a condition; equal conditions share one."""
+    def _add_gate(self, condition: TriggerCondition) -> TriggerCondition:
+        """Return the condition that an empty task succeeded; the task runs on `condition`, and equal ones share it."""
         if condition not in self._gates:
             suffix = _GATE_SUFFIXES.get(condition.rule, "gate")
-            name = f"{self._task_id_of[condition.upstream[-1]]}_{suffix}"
+            name = f"{self._task_id_by_variable[condition.upstream[-1]]}_{suffix}"
             self._gates[condition] = self._add_empty(name, condition, "").upstream[0]
         return TriggerCondition((self._gates[condition],), ALL_SUCCESS)
 
     def _add_empty(self, name: str, condition: TriggerCondition, comment: str) -> TriggerCondition:
-        """Add an empty task; return its success."""
-        task_id = self._ids.give(name)
+        """Add an empty task; return the condition that it succeeded."""
+        task_id = self._free_task_ids.allocate(name)
         rule = [] if condition.rule == ALL_SUCCESS else [KeywordArgument(name="trigger_rule", value=condition.rule)]
         call = self._factory.create_task("EmptyOperator", task_id, task_id, rule)
         return self._add_task(task_id, call, condition, comment)
 
-    def _only_if(
+    def _add_only_if(
         self, executable: Executable, expression: str, original: str, suffix: str, condition: TriggerCondition
     ) -> TriggerCondition:
-        """Add a task that skips what follows unless an expression is true; return its success.
+        """Add an `OnlyIfOperator`, which skips its downstream tasks; return the condition that it succeeded.
 
         Args:
-            executable: that depends on the expression.
-            original: the expression as the package has it.
-            suffix: of the task's id.
-            condition: on which the task runs.
+            executable: depends on the expression.
+            original: the expression as it is in the package.
+            suffix: the end of the task id.
+            condition: when the task runs.
         """
         findings = self._factory.context.findings
         where = "\\".join(executable.path)
@@ -316,7 +335,7 @@ class ContainerConditions:
         try:
             template = translate_condition(self._factory.context, expression, self._scope)
         except (ExpressionError, NotTranslatable) as error:
-            template = "complete_me.condition"
+            template = f"{COMPLETE_ME}.condition"
             comments = (*comments, sanitize(str(error)))
             findings.decision(
                 "condition-to-complete",
@@ -335,15 +354,15 @@ class ContainerConditions:
         arguments = [KeywordArgument(name="condition", value=f"{{{{ {template} }}}}", comments=comments)]
         if condition.rule != ALL_SUCCESS:
             arguments.insert(0, KeywordArgument(name="trigger_rule", value=condition.rule))
-        task_id = self._ids.give(f"{self._task_ids[executable.id]}_{suffix}")
+        task_id = self._free_task_ids.allocate(f"{self._task_ids[executable.id]}_{suffix}")
         call = self._factory.create_task("OnlyIfOperator", task_id, task_id, arguments)
         return self._add_task(task_id, call, condition, "")
 
     def _add_task(
         self, task_id: str, call: FunctionCall, condition: TriggerCondition, comment: str
     ) -> TriggerCondition:
-        variable = self._factory.unique.give(variable_name(task_id))
-        self._task_id_of[variable] = task_id
+        variable = self._factory.variable_names.allocate(variable_name(task_id))
+        self._task_id_by_variable[variable] = task_id
         self.nodes.append(DagNode(variable=variable, call=call, comment=comment, upstream=list(condition.upstream)))
         return TriggerCondition((variable,), ALL_SUCCESS)
 

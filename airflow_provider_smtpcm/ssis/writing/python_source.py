@@ -1,7 +1,7 @@
-"""Python source text: its names, and a layout that formatters leave as it is at any line length.
+"""Python source text: valid names, and a layout that ruff and black leave unchanged at line lengths of 88 and 120.
 
-A call or a collection with elements is written over several lines, with a comma after the last, so that no formatter
-joins it. A text that is too long for a line of 120 characters is written in pieces; any other text is one line.
+A call or a collection with elements takes one line per element and ends in a trailing comma, so that no formatter
+joins the lines. A string literal of more than 120 characters is written as several, which Python concatenates.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 
-_MAX_NAME = 60
+_MAX_NAME = 60  # characters, of a task id
 _MAX_VARIABLE = 32
-_ASCII = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "þ": "th"})
-_IMPORTED = {
+_TRANSLITERATION = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "þ": "th"}
+)
+_MODULE_GLOBALS = {
     "DAG",
     "dag",
     "EmptyOperator",
@@ -33,15 +35,15 @@ _IMPORTED = {
 }
 _INDENT = "    "
 _WIDTH = 88
-_MAX_UNSPLIT = 120  # characters; the pieces of a longer text are too long for a formatter to join on one line
-_MAX_PIECE = 72
+_MAX_UNSPLIT = 120  # characters; the parts of a longer literal do not fit on one line, so no formatter joins them
+_MAX_PART = 72
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def ascii_words(name: str) -> str:
     """Return a name in ASCII letters, digits and single underscores; it may be empty."""
-    plain = unicodedata.normalize("NFKD", name.translate(_ASCII)).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", name.translate(_TRANSLITERATION)).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:_MAX_NAME].strip("_")
 
 
@@ -69,10 +71,10 @@ def quoted_list(names: Iterable[str]) -> str:
 
 
 class UniqueNames:
-    """Gives each name once, without regard to case.
+    """Allocates names that are unique regardless of case.
 
     Args:
-        taken: names that are never given.
+        taken: names that are not available.
     """
 
     def __init__(self, taken: set[str] | None = None) -> None:
@@ -80,25 +82,25 @@ class UniqueNames:
 
     @classmethod
     def for_variables(cls) -> UniqueNames:
-        """Return the names that are free for the variables of a DAG module."""
-        return cls({*keyword.kwlist, *dir(builtins), *_IMPORTED})
+        """Return the names for the variables of a DAG module, without keywords, builtins and the names it imports."""
+        return cls({*keyword.kwlist, *dir(builtins), *_MODULE_GLOBALS})
 
     def is_free(self, name: str) -> bool:
-        """Whether the name has not been given."""
+        """Whether the name is available."""
         return name.lower() not in self._taken
 
-    def give(self, name: str) -> str:
+    def allocate(self, name: str) -> str:
         """Return the name, with a number appended if it is taken."""
-        given, count = name, 2
-        while not self.is_free(given):
-            given, count = f"{name}_{count}", count + 1
-        self._taken.add(given.lower())
-        return given
+        candidate, number = name, 2
+        while not self.is_free(candidate):
+            candidate, number = f"{name}_{number}", number + 1
+        self._taken.add(candidate.lower())
+        return candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Source text that is written as it is, such as a name."""
+    """An expression in source form, such as a variable name."""
 
     text: str
 
@@ -122,7 +124,7 @@ class FunctionCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithItem:
-    """A context manager of a `with` statement; `name` is what follows `as`, if anything."""
+    """A context manager of a `with` statement; `name` is the variable after `as`, or empty."""
 
     call: FunctionCall
     name: str = ""
@@ -131,7 +133,7 @@ class WithItem:
 
 @dataclass(slots=True)
 class Source:
-    """The lines of a module, as they are written."""
+    """Collects the lines of a module."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -142,11 +144,17 @@ class Source:
         self.lines.append("")
 
     def comment(self, text: str, depth: int = 0) -> None:
-        """Write a comment, wrapped; its own line breaks stay."""
+        """Write a comment; its lines are wrapped."""
         self.lines += comment_lines(text, depth)
 
     def statement(self, before: str, value: object, after: str = "", depth: int = 0) -> None:
-        """Write a value between two pieces of source, such as `x = ` and nothing, or `with ` and `:`."""
+        """Write a value between two source texts, such as `with ` and `:`.
+
+        Args:
+            before: such as `x = `.
+            value: see `expression_lines`.
+            depth: the level of indentation.
+        """
         first, *rest = expression_lines(value, depth)
         self.lines.append(f"{_INDENT * depth}{before}{first}")
         self.lines += rest
@@ -178,18 +186,23 @@ class Source:
         self.lines += [f"{_INDENT * depth}[", *inner, f"{_INDENT * depth}] >> {downstream}"]
 
     def text(self) -> str:
-        """Return the module."""
+        """Return the text of the module."""
         return "\n".join(self.lines).rstrip("\n") + "\n"
 
 
 def expression_lines(value: object, depth: int = 0) -> list[str]:
-    """Return a value as source lines; the first has no indentation."""
+    """Return a value as source lines.
+
+    Args:
+        value: a string, number, mapping, list, `Raw` or `FunctionCall`, in any nesting.
+        depth: the level of indentation of all lines but the first, which has none.
+    """
     inner, outer = _INDENT * (depth + 1), _INDENT * depth
     if isinstance(value, Raw):
         return [value.text]
     if isinstance(value, str):
-        pieces = string_literals(value)
-        return pieces if len(pieces) == 1 else ["(", *(f"{inner}{piece}" for piece in pieces), f"{outer})"]
+        literals = string_literals(value)
+        return literals if len(literals) == 1 else ["(", *(f"{inner}{literal}" for literal in literals), f"{outer})"]
     if isinstance(value, FunctionCall):
         lines: list[str] = []
         for argument in value.arguments:
@@ -200,9 +213,9 @@ def expression_lines(value: object, depth: int = 0) -> list[str]:
             lines[-1] += ","
         return [f"{value.name}(", *lines, f"{outer})"] if lines else [f"{value.name}()"]
     if isinstance(value, Mapping):
-        return _collection("{", ((f"{_string_literal(str(key))}: ", one) for key, one in value.items()), "}", depth)
+        return _collection("{", ((f"{_string_literal(str(key))}: ", item) for key, item in value.items()), "}", depth)
     if isinstance(value, list | tuple):
-        return _collection("[", (("", one) for one in value), "]", depth)
+        return _collection("[", (("", item) for item in value), "]", depth)
     return [repr(value)]
 
 
@@ -217,23 +230,23 @@ def _collection(start: str, items: Iterable[tuple[str, object]], end: str, depth
 
 def string_literals(text: str) -> list[str]:
     """Return a text as one string literal, or as several that Python concatenates."""
-    whole = _string_literal(text)
-    if len(whole) <= _MAX_UNSPLIT:
-        return [whole]
-    pieces: list[str] = []
+    literal = _string_literal(text)
+    if len(literal) <= _MAX_UNSPLIT:
+        return [literal]
+    parts: list[str] = []
     for line in _LINES.findall(text):
-        pieces += _split(line)
-    return [_string_literal(piece) for piece in pieces]
+        parts += _split(line)
+    return [_string_literal(part) for part in parts]
 
 
 def _split(line: str) -> list[str]:
-    """Split a line behind spaces."""
-    pieces = [""]
+    """Split a line after spaces."""
+    parts = [""]
     for word in re.findall(r"[^ \n]* *\n|[^ \n]* +|[^ \n]+", line):
-        if pieces[-1] and len(pieces[-1]) + len(word.strip()) > _MAX_PIECE:
-            pieces.append("")
-        pieces[-1] += word
-    return [piece for piece in pieces if piece]
+        if parts[-1] and len(parts[-1]) + len(word.strip()) > _MAX_PART:
+            parts.append("")
+        parts[-1] += word
+    return [part for part in parts if part]
 
 
 def _string_literal(text: str) -> str:
@@ -265,7 +278,7 @@ def comment_lines(text: str, depth: int = 0) -> list[str]:
 
 def docstring_lines(paragraphs: Iterable[str]) -> list[str]:
     """Return the docstring of a module, sanitized; the first paragraph becomes one line."""
-    first, *rest = [sanitize(one).replace("\t", " ").replace('"""', "'''") for one in paragraphs]
+    first, *rest = [sanitize(paragraph).replace("\t", " ").replace('"""', "'''") for paragraph in paragraphs]
     lines = [" ".join(first.split())]
     for paragraph in rest:
         lines.append("")

@@ -1,15 +1,15 @@
-"""Secrets in the texts of SSIS packages: found, and removed from what is shown or written.
+"""Finds secrets in the texts of SSIS packages, and removes them from reports and DAG files.
 
-The account in a connection string (`Password=...`) is always removed. A mail that tells its reader a password
-(`Password: Hunter2!`) is the author's own text: it is kept, and a finding reports it.
+The account in a connection string (`Password=...`) is always removed. A password in the text of a mail
+(`Password: Hunter2!`) is kept, since its author meant to send it, and is reported as a finding.
 """
 
 from __future__ import annotations
 
 import re
 
-# An SMTP connection manager of SSIS has no account, but people wrote one into its connection string or into an
-# expression. The value ends at a semicolon, a quotation mark or the end of the line, and may itself be quoted.
+# An SMTP connection manager has no account in SSIS, but packages have one in its connection string or in an expression.
+# The value ends at a semicolon, a quotation mark or the end of the line, and may itself be quoted.
 _CREDENTIALS = re.compile(
     r"""(?P<key>(?:password|passwd|pwd|secret|token|(?<![a-z0-9])(?:uid|login|user(?:\s?name|\s?id)?))\s*+=(?!=)\s*+)
         (?:["']\s*+\+\s*+(?:\([^()]*+\)\s*+)*+(?=["']))?
@@ -17,7 +17,7 @@ _CREDENTIALS = re.compile(
         [^;"'\r\n]*[^;"'\r\n\s]""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Stricter, for texts that are left out of a mail as a whole: an ordinary mail may say `user = the one who`.
+# Stricter: a text that matches is left out of a mail as a whole, and an ordinary mail may say `user = the one who`.
 _CONNECTION_STRING = re.compile(
     r"""(?:password|passwd|pwd)\s*+=(?!=)\s*+[^;]
         |(?:^|[;"'\n])[^\S\n]*+(?:uid|user\s?id|user\s?name)\s*+=(?!=)\s*+[^;]""",
@@ -29,12 +29,12 @@ _WHITESPACE_KEPT = "\n\t"
 
 
 def sanitize(text: str) -> str:
-    """Return a text of a package as a report may show it: without credentials, and with control characters replaced.
+    """Return a text of a package for a report: without credentials, and with control characters replaced.
 
-    Every line end becomes a line feed. Marks that change the direction of writing count as control characters, as in
-    `str.isprintable`.
+    Line endings become line feeds. Bidirectional formatting characters, which could disguise a text, count as control
+    characters (`str.isprintable`).
     """
-    text = _CREDENTIALS.sub(lambda found: found["key"] + _REMOVED, text)
+    text = _CREDENTIALS.sub(lambda match: match["key"] + _REMOVED, text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isprintable():
         return text
@@ -49,16 +49,16 @@ def sanitize_line(text: str) -> str:
 
 
 def has_credentials(text: str) -> bool:
-    """Whether a text contains the account of a connection string."""
+    """Whether a text contains a user or a password in the form of a connection string."""
     return bool(_CONNECTION_STRING.search(text))
 
 
 _PASSWORD_LABEL = re.compile(
     r"""(?:pass\s?word|passwd|pass\s?phrase|passcode|pwd|passwort|kennwort|mot\sde\spasse|contraseña|wachtwoord)
-        (?:[\s"'*_]*+(?P<sign>:|->|=>)|\s+is\s)[ \t]*+(?P<rest>[^\r\n;]*)""",
+        (?:[\s"'*_]*+(?P<sign>:|->|=>)|\s+is\s)[ \t]*+(?P<value>[^\r\n;]*)""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Single words after the colon that are no password.
+# Single words after the colon that are not a password.
 _STATUS_WORDS = {
     "attached",
     "blank",
@@ -103,25 +103,25 @@ _STATUS_WORDS = {
 }
 # A mask, or a placeholder that is filled in later.
 _PLACEHOLDER = re.compile(r"(.)\1{2,}|[$@%]?[<\[({].*|%\w+%|[*•.#xX_-]+")
-# A date, a time or a number of days is no password if more words follow it.
+# A date, a time or a number of days is not a password if more words follow.
 _NUMBER = re.compile(r"\d+(?:[-./:]\d+)*|\d+%")
 _ADDRESS_OR_PATH = re.compile(r"/|\w+://|[^@\s]+@[^@\s]+\.\w|[A-Za-z]:\\|\\\\")
 _PUNCTUATION = "\"'`“”‘’«»,."
 
 
 def find_password_line(text: str) -> int | None:
-    """Return the number of the first line that seems to tell a password, or None.
+    """Return the number, from 1, of the first line that seems to contain a password; None if there is none.
 
     `Password: Hunter2!` does, `Password: see the vault` does not.
     """
-    for found in _PASSWORD_LABEL.finditer(text):
-        if _starts_with_password(found["rest"].split(), after_colon=found["sign"] is not None):
-            return text.count("\n", 0, found.start("rest")) + 1
+    for match in _PASSWORD_LABEL.finditer(text):
+        if _starts_with_password(match["value"].split(), after_colon=match["sign"] is not None):
+            return text.count("\n", 0, match.start("value")) + 1
     return None
 
 
 def _starts_with_password(words: list[str], *, after_colon: bool) -> bool:
-    """Whether the first word looks like a password, or is the only word behind a colon."""
+    """Whether the first word looks like a password, or is the only word after a colon."""
     first = words[0].strip(_PUNCTUATION) if words else ""
     if not first or (_PLACEHOLDER.fullmatch(first) and len(first) > 1) or _ADDRESS_OR_PATH.match(first):
         return False

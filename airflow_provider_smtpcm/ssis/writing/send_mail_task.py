@@ -1,7 +1,8 @@
-"""The properties of a Send Mail task as arguments of a `SendMailOperator` or a `SendMailNotifier`.
+"""Converts a Send Mail task to the arguments of a `SendMailOperator` or a `SendMailNotifier`.
 
-An expression takes precedence over the value beside it, which is the last one that the developer's machine evaluated.
-A property without a template becomes `{{ complete_me.subject }}`, which fails, with the original above it as a comment.
+If a property has an expression, its value is ignored: that is what the developer's machine evaluated last. A property
+that cannot be translated becomes `{{ complete_me.subject }}`, which fails when it is rendered, with the original in a
+comment above it.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
 )
 
 DEFAULT_CONNECTION = "smtpcm_default"
-_STRING = 8  # VARENUM's VT_BSTR
-# A package may have a number instead of the word: 1 is High and 5 is Low.
+_VT_BSTR = 8  # the VARENUM of String
+# A package has the word, or .NET's number: 1 is High and 5 is Low.
 _PRIORITIES = {"high": "high", "1": "high", "2": "high", "low": "low", "5": "low", "4": "low"}
 _MESSAGE_SOURCE_TYPES = {
     "0": MessageSourceType.DIRECT_INPUT,
     "1": MessageSourceType.FILE_CONNECTION,
     "2": MessageSourceType.VARIABLE,
 }
-# The property, its attribute in the model, and the argument.
+# The property, its attribute in `SendMailTask`, and the operator's argument.
 _HEADER_FIELDS = (
     ("FromLine", "from_line", "from_address"),
     ("ToLine", "to_line", "to"),
@@ -49,39 +50,41 @@ _HEADER_FIELDS = (
 _LINE_BREAK = re.compile(r"\s*[\r\n\t]\s*")
 _RECIPIENTS = {"to", "cc", "bcc"}
 _DEFAULT_DESCRIPTIONS = {"", "send mail task"}
-# `Disable` is an expression of the control flow.
+# The properties whose expressions are converted; `Disable` is part of the control flow.
 _CONVERTED = {"FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSource", "MessageSourceType", "Priority"}
 _CONVERTED |= {"FileAttachments", "SmtpConnection", "Description", "Disable"}
 
 
 class MailConverter:
-    """Converts one mail when it is created.
+    """Converts one Send Mail task; the constructor does all of it.
 
     Args:
-        context: of the package.
-        task: the mail.
-        scope: what the names in its expressions refer to.
-        place: whether it becomes a task or a callback.
+        context: the package's context.
+        task: the Send Mail task.
+        scope: resolves the names in its expressions.
+        template_context: whether it becomes a task or a callback.
 
     Attributes:
-        arguments: of the operator or the notifier.
+        arguments: the arguments of the operator or the notifier.
         records: what became of each property.
         connection: the id of the Airflow connection.
     """
 
-    def __init__(self, context: WritingContext, task: SendMailTask, scope: Scope, place: TemplateContext) -> None:
-        self._context, self._task, self._scope, self._place = context, task, scope, place
+    def __init__(
+        self, context: WritingContext, task: SendMailTask, scope: Scope, template_context: TemplateContext
+    ) -> None:
+        self._context, self._task, self._scope, self._template_context = context, task, scope, template_context
         self._findings = context.findings
         self._where = "\\".join(task.path)
         self._translator = TemplateTranslator(
-            context=context, scope=scope, place=place, where=self._where, task_name=task.name
+            context=context, scope=scope, template_context=template_context, where=self._where, task_name=task.name
         )
         self.arguments: list[KeywordArgument] = []
         self.records: list[PropertyRecord] = []
         self.connection = self._convert_connection()
         for name, attribute, argument in _HEADER_FIELDS:
             self._convert_header_field(name, getattr(task, attribute), argument)
-        if not any(one.name in _RECIPIENTS for one in self.arguments):
+        if not any(argument.name in _RECIPIENTS for argument in self.arguments):
             self._findings.decision(
                 "no-recipient", self._where, "There is no recipient, and SSIS fails here.", "Name one in the DAG."
             )
@@ -89,32 +92,32 @@ class MailConverter:
         self._convert_priority()
         self._convert_attachments()
         self._convert_description()
-        self._record_other_expressions()
+        self._record_unconverted_expressions()
 
-    def record(self, became: str, event: str = "") -> MailRecord:
-        """Return the record of the mail.
+    def to_record(self, became: str, event: str = "") -> MailRecord:
+        """Return the record of the mail for the report.
 
         Args:
             became: what it is in the DAG, such as `task send_mail`.
-            event: the event of the handler that contains it.
+            event: the event of the handler that contains the mail; empty in the control flow.
         """
         return MailRecord(
             where=self._where, event=event, became=became, connection=self.connection, properties=tuple(self.records)
         )
 
-    # --- One method for each property.
-
     def _convert_connection(self) -> str:
         task = self._task
-        found, status = task.connection, PropertyStatus.MAPPED
+        manager, status = task.connection, PropertyStatus.MAPPED
         comments: tuple[str, ...] = ()
         if (expression := task.expressions.get("SmtpConnection")) is not None:
-            found = self._connection_by_expression(expression)
+            manager = self._connection_by_expression(expression)
         own = self._context.symbols.package.connection_managers
-        if found is None and expression is None and len(own) == 1:
-            found, status = own[0], PropertyStatus.DECISION
-            comments = (f"SSIS: a connection manager that is missing; {found.name!r} is the only one of the package.",)
-        if found is None:
+        if manager is None and expression is None and len(own) == 1:
+            manager, status = own[0], PropertyStatus.DECISION
+            comments = (
+                f"SSIS: a connection manager that is missing; {manager.name!r} is the only one of the package.",
+            )
+        if manager is None:
             status = PropertyStatus.DECISION
             name = sanitize(task.connection_reference) if expression is None else display_expression(expression)
             comments = (f"SSIS: the connection manager {name or 'is missing'}",)
@@ -124,13 +127,13 @@ class MailConverter:
                 f"Which connection manager is meant cannot be told; the mail has {DEFAULT_CONNECTION!r}.",
                 f"Set smtpcm_conn_id in the DAG, or make a connection {DEFAULT_CONNECTION!r}.",
             )
-        conn_id = DEFAULT_CONNECTION if found is None else self._context.conn_id_of(found)
+        conn_id = DEFAULT_CONNECTION if manager is None else self._context.conn_id_of(manager)
         self._context.used_connections[conn_id] = None
-        self._add(
+        self._add_argument(
             "SmtpConnection",
             "smtpcm_conn_id",
             conn_id,
-            expression if expression is not None else (found.name if found else task.connection_reference),
+            expression if expression is not None else (manager.name if manager else task.connection_reference),
             status,
             is_expression=expression is not None,
             comments=comments,
@@ -142,7 +145,8 @@ class MailConverter:
             name = self._context.symbols.evaluate(expression, self._scope)
         except (ExpressionError, RecursionError):
             return None
-        return next((one for one in self._context.symbols.package.connection_managers if one.name == name), None)
+        managers = self._context.symbols.package.connection_managers
+        return next((manager for manager in managers if manager.name == name), None)
 
     def _convert_header_field(self, name: str, value: str, argument: str) -> None:
         expression = self._task.expressions.get(name)
@@ -170,15 +174,18 @@ class MailConverter:
         elif expression is not None:
             self._translate("MessageSource", "text", expression)
         elif task.has_unreadable_data:
-            self._leave_to_complete("MessageSource", "text", "", "The task's own properties cannot be read.")
+            self._add_placeholder("MessageSource", "text", "", "The task's own properties cannot be read.")
         elif source:
             self._keep_text("MessageSource", "text", source)
         if source_type is not MessageSourceType.DIRECT_INPUT:
-            self._record("MessageSourceType", str(source_type), "text", PropertyStatus.MAPPED)
-        if not any(one.name == "text" for one in self.arguments) and self._place is TemplateContext.CALLBACK:
-            # Without a text the notifier would send its own default page.
+            self._add_record("MessageSourceType", str(source_type), "text", PropertyStatus.MAPPED)
+        if (
+            not any(argument.name == "text" for argument in self.arguments)
+            and self._template_context is TemplateContext.CALLBACK
+        ):
+            # Without `text`, a notifier sends its default text.
             comment = "SSIS: a mail without text; with no text here it would be the default page"
-            self._add("MessageSource", "text", " ", "", PropertyStatus.MAPPED, comments=(comment,))
+            self._add_argument("MessageSource", "text", " ", "", PropertyStatus.MAPPED, comments=(comment,))
 
     def _message_source_type(self) -> MessageSourceType:
         expression = self._task.expressions.get("MessageSourceType")
@@ -201,10 +208,10 @@ class MailConverter:
             try:
                 name = self._context.symbols.evaluate(expression, self._scope).strip()
             except (ExpressionError, RecursionError) as error:
-                self._leave_to_complete("MessageSource", "text", expression, error)
+                self._add_placeholder("MessageSource", "text", expression, error)
                 return
         symbol = self._context.symbols.lookup(name, self._scope)
-        if isinstance(symbol, Variable) and symbol.data_type != _STRING:
+        if isinstance(symbol, Variable) and symbol.data_type != _VT_BSTR:
             self._findings.decision(
                 "message-variable-no-text",
                 self._where,
@@ -216,7 +223,7 @@ class MailConverter:
     def _convert_message_file(self, expression: str | None) -> None:
         file = self._task.message_file
         if file is None or expression is not None:
-            self._leave_to_complete(
+            self._add_placeholder(
                 "MessageSource",
                 "text",
                 expression if expression is not None else self._task.message_source,
@@ -226,11 +233,11 @@ class MailConverter:
             return
         path_expression = file.expressions.get("ConnectionString")
         if path_expression is None:
-            for one in file.set_by:
+            for setting in file.set_by:
                 self._findings.note(
                     "connection-parameter",
                     self._where,
-                    f"The parameter {one.by} in {one.source} sets the path of the File connection manager "
+                    f"The parameter {setting.by} in {setting.source} sets the path of the File connection manager "
                     f"{file.name!r}.",
                 )
             path = quote_string(self._translator.map_path(file.connection_string))
@@ -239,14 +246,14 @@ class MailConverter:
             try:
                 path = self._translator.translate(path_expression, is_path=True).text
             except (ExpressionError, NotTranslatable) as error:
-                self._leave_to_complete("MessageSource", "text", path_expression, error)
+                self._add_placeholder("MessageSource", "text", path_expression, error)
                 return
             if path.startswith("{{ ") and path.count("{{") == 1:
                 template = f"{{{{ read_message_file({path[3:-3]}) }}}}"
             else:
                 template = f"{{% set path %}}{path}{{% endset %}}{{{{ read_message_file(path) }}}}"
         self._context.macros.add("read_message_file")
-        self._add(
+        self._add_argument(
             "MessageSource",
             "text",
             template,
@@ -258,16 +265,16 @@ class MailConverter:
     def _convert_priority(self) -> None:
         expression = self._task.expressions.get("Priority")
         if expression is not None:
-            choice = f'({expression}) == 1 ? "high" : ({expression}) == 5 ? "low" : "normal"'
-            self._translate("Priority", "priority", choice, original=expression)
+            conditional = f'({expression}) == 1 ? "high" : ({expression}) == 5 ? "low" : "normal"'
+            self._translate("Priority", "priority", conditional, original=expression)
             return
         value = self._task.priority.strip()
         priority = _PRIORITIES.get(value.lower(), "normal")
         if priority != "normal":
-            self._add("Priority", "priority", priority, value, PropertyStatus.MAPPED)
+            self._add_argument("Priority", "priority", priority, value, PropertyStatus.MAPPED)
         elif value.lower() not in ("", "normal", "3"):
-            note = "SSIS has no such priority; a designer leaves 0 beside an expression"
-            self._record("Priority", value, "", PropertyStatus.MAPPED, note=note)
+            note = "SSIS has no such priority; its designer writes 0 if there is an expression"
+            self._add_record("Priority", value, "", PropertyStatus.MAPPED, note=note)
 
     def _convert_attachments(self) -> None:
         expression, value = self._task.expressions.get("FileAttachments"), self._task.file_attachments
@@ -278,29 +285,27 @@ class MailConverter:
         if paths:
             mapped = [escape_template(self._translator.map_path(path)) for path in paths]
             status = PropertyStatus.KEPT if mapped == paths else PropertyStatus.MAPPED
-            self._add("FileAttachments", "attachments", mapped, value, status)
+            self._add_argument("FileAttachments", "attachments", mapped, value, status)
 
     def _convert_description(self) -> None:
         description = self._task.description.strip()
         if "Description" in self._task.expressions:
-            self._record_lost("Description", self._task.expressions["Description"])
+            self._add_lost_record("Description", self._task.expressions["Description"])
         elif description.lower() not in _DEFAULT_DESCRIPTIONS and description != self._task.name:
-            if self._place is TemplateContext.TASK:
-                self._add("Description", "doc", sanitize(description), description)
+            if self._template_context is TemplateContext.TASK:
+                self._add_argument("Description", "doc", sanitize(description), description)
             else:
                 note = "a callback has no description"
-                self._record("Description", description, "", PropertyStatus.LOST, note=note)
+                self._add_record("Description", description, "", PropertyStatus.LOST, note=note)
 
-    def _record_other_expressions(self) -> None:
+    def _record_unconverted_expressions(self) -> None:
         for name, expression in self._task.expressions.items():
             if name not in _CONVERTED:
-                self._record_lost(name, expression)
+                self._add_lost_record(name, expression)
 
-    def _record_lost(self, name: str, expression: str) -> None:
-        note = "it is not part of the mail"
-        self._record(name, expression, "", PropertyStatus.LOST, is_expression=True, note=note)
-
-    # --- What they share.
+    def _add_lost_record(self, name: str, expression: str) -> None:
+        note = "not part of the mail"
+        self._add_record(name, expression, "", PropertyStatus.LOST, is_expression=True, note=note)
 
     def _translate(
         self,
@@ -315,32 +320,37 @@ class MailConverter:
         """Add the argument for an expression.
 
         Args:
-            original: what the package has, if `expression` was made from it.
+            name: the SSIS property.
+            argument: the argument of the operator.
+            original: what the package has, if `expression` was derived from it.
             is_expression: whether the original is an expression.
+            is_path: whether to map Windows paths.
         """
         original = original or expression
         original = display_expression(original) if is_expression else original
         try:
             template = self._translator.translate(expression, argument=argument, is_path=is_path)
         except (ExpressionError, NotTranslatable) as error:
-            self._leave_to_complete(name, argument, original, error, is_expression=is_expression)
+            self._add_placeholder(name, argument, original, error, is_expression=is_expression)
             return
         self._report_password(name, argument, template.literals)
-        self._add(name, argument, template.text, original, PropertyStatus.TRANSLATED, is_expression=is_expression)
+        self._add_argument(
+            name, argument, template.text, original, PropertyStatus.TRANSLATED, is_expression=is_expression
+        )
 
     def _keep_text(self, name: str, argument: str, text: str) -> None:
-        """Add the argument for a value that is no expression."""
+        """Add the argument for a value that is not an expression."""
         if has_credentials(text):
             reason = "It holds an account, which is not repeated."
-            self._leave_to_complete(name, argument, text, reason, is_expression=False)
+            self._add_placeholder(name, argument, text, reason, is_expression=False)
         else:
             self._report_password(name, argument, [text])
-            self._add(name, argument, escape_template(text), text)
+            self._add_argument(name, argument, escape_template(text), text)
 
-    def _leave_to_complete(
+    def _add_placeholder(
         self, name: str, argument: str, original: str, error: Exception | str, *, is_expression: bool = True
     ) -> None:
-        """Add an argument whose template fails until a person completes it."""
+        """Add an argument whose template fails until a person replaces it."""
         reason = sanitize(str(error))
         summary = error_summary(error) if isinstance(error, Exception) else reason
         self._findings.decision(
@@ -351,7 +361,7 @@ class MailConverter:
             else f"{name} is left out: {summary}",
             f"Write {argument!r} in the DAG; until then the mail fails, by {COMPLETE_ME!r} in it.",
         )
-        self._add(
+        self._add_argument(
             name,
             argument,
             f"{{{{ {COMPLETE_ME}.{argument} }}}}",
@@ -363,7 +373,7 @@ class MailConverter:
         )
 
     def _report_password(self, name: str, argument: str, texts: Iterable[str]) -> None:
-        """Report a password in a text that the author wrote for his readers: it is now in the DAG's file, too."""
+        """Report a password in the mail's own text, since the text is now in the DAG file."""
         line = next((line for text in texts if (line := find_password_line(text))), None)
         if line is not None:
             self._findings.decision(
@@ -374,7 +384,7 @@ class MailConverter:
                 "Take it out, or take it from where secrets are kept; and change it, if it is still in use.",
             )
 
-    def _add(
+    def _add_argument(
         self,
         name: str,
         argument: str,
@@ -388,9 +398,9 @@ class MailConverter:
     ) -> None:
         self.arguments.append(KeywordArgument(name=argument, value=value, comments=comments))
         became = f"{argument}={' '.join(line.strip() for line in expression_lines(value))}"
-        self._record(name, original, became, status, is_expression=is_expression, note=note)
+        self._add_record(name, original, became, status, is_expression=is_expression, note=note)
 
-    def _record(
+    def _add_record(
         self,
         name: str,
         original: str,

@@ -1,8 +1,8 @@
-"""The symbol table of a package: its variables and parameters, their values, and what each becomes in the DAG.
+"""The symbol table of a package: its variables and parameters, their design-time values, and their names in the DAG.
 
-A user variable or a parameter of the package becomes one of the DAG's `params`, with its design-time value. A parameter
-of the project, which many packages share and each environment of an SSIS catalog may override, becomes an Airflow
-Variable. A variable that is defined by an expression is replaced by that expression.
+A user variable or a package parameter becomes one of the DAG's `params`, with its design-time value. A project
+parameter becomes an Airflow Variable, since many packages share it and SSIS catalog environments may override it. A
+variable that is defined by an expression is replaced by that expression.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from airflow_provider_smtpcm.ssis.writing.conversion import Findings
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, dag_id_of, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 
-# The numbers are VARENUM's, as the package file has them.
+# By the number in the package file, which is a VARENUM of OLE Automation.
 _TYPES = {
     2: DataType.I2,
     3: DataType.I4,
@@ -59,15 +59,16 @@ _SECRET_NAME = re.compile(
     r"(?i:passw|pwd|secret|token|credential|apikey|kennwort)|(?:^(?i:pass|pw)|Pass|Pw|PW|_(?i:pass|pw))$"
 )
 _MAX_INLINE_DEPTH = 20
-# For one expression. If each variable uses another one twice, their number doubles with each level.
+# Per expression. If each variable uses another one twice, their number doubles with each level.
 _MAX_INLINED = 1000
 
 Symbol = Variable | Parameter
-Scope = Mapping[str, Symbol]
+Scope = Mapping[str, Symbol]  # by qualified name
+_Identity = tuple[str, tuple[str, ...]]
 
 
 def open_scope(symbols: Iterable[Symbol], outer: Scope | None = None) -> dict[str, Symbol]:
-    """Return the scope of what declares these symbols; they hide those of the outer scope that have the same name."""
+    """Return the outer scope with these symbols added; they shadow those of the same name."""
     return {**(outer or {}), **{symbol.qualified_name: symbol for symbol in symbols}}
 
 
@@ -89,7 +90,7 @@ def design_value(symbol: Symbol) -> str | bool | int | float | None:
 
 
 def is_secret(symbol: Symbol) -> bool:
-    """Whether the value may be a credential, by the flag `Sensitive`, by the name, or by the value itself."""
+    """Whether the value may be a credential, by its Sensitive property, its name, or the value itself."""
     if isinstance(symbol, Parameter) and symbol.sensitive:
         return True
     texts = [symbol.value, symbol.expression] if isinstance(symbol, Variable) else [symbol.value]
@@ -98,28 +99,29 @@ def is_secret(symbol: Symbol) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class DagParams:
-    """The `params` of the DAG that the templates of one package have used so far.
+    """The `params` of a DAG, as far as its templates have used them.
 
     Args:
         project: the name of the package's project; empty if it has none.
-        findings: gets a finding for each new param and Airflow Variable.
+        findings: a finding is added for each new param and Airflow Variable.
         defaults: the default value of each param, by its key.
     """
 
     project: str
     findings: Findings
     defaults: dict[str, object] = field(default_factory=dict)
-    _keys: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
-    _secrets: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+    # The key of each param, by the identity of its symbol.
+    _keys: dict[_Identity, str] = field(default_factory=dict)
+    _secrets: set[_Identity] = field(default_factory=set)
 
     def jinja_name(self, symbol: Symbol) -> JinjaName:
-        """Return what the symbol is in a template: a param, or the Airflow Variable of a project parameter."""
+        """Return the Jinja expression for a symbol: a param, or an Airflow Variable for a project parameter."""
         if isinstance(symbol, Parameter) and symbol.scope == "Project":
-            return self._variable(symbol)
+            return self._airflow_variable(symbol)
         return self._param(symbol)
 
     def mark_secret(self, symbol: Symbol) -> None:
-        """Never write the value of this symbol."""
+        """Never write the value of this symbol; if it already is a param, empty its default."""
         self._secrets.add(_identity(symbol))
         if (key := self._keys.get(_identity(symbol))) is not None:
             self._add(symbol, key)
@@ -144,9 +146,9 @@ class DagParams:
             self.findings.truncate(findings)
             raise
 
-    def _variable(self, parameter: Parameter) -> JinjaName:
-        name = self.project
-        key = "_".join(part for part in (ascii_words(name), ascii_words(parameter.name) or "parameter") if part)
+    def _airflow_variable(self, parameter: Parameter) -> JinjaName:
+        words = (ascii_words(self.project), ascii_words(parameter.name) or "parameter")
+        key = "_".join(word for word in words if word)
         type_ = _TYPES.get(parameter.data_type, DataType.WSTR)
         value = None if self._is_secret(parameter) else design_value(parameter)
         where = parameter.qualified_name
@@ -176,31 +178,31 @@ class DagParams:
     def _param(self, symbol: Symbol) -> JinjaName:
         identity = _identity(symbol)
         if identity not in self._keys:
-            key, count = symbol.name, 2
+            key, number = symbol.name, 2
             while key in self.defaults:
-                key, count = f"{symbol.name}_{count}", count + 1
+                key, number = f"{symbol.name}_{number}", number + 1
             self._add(symbol, key)
         key = self._keys[identity]
         return JinjaName(text=f"params[{quote_string(key)}]", type=_TYPES.get(symbol.data_type))
 
     def _add(self, symbol: Symbol, key: str) -> None:
         self._keys[_identity(symbol)] = key
-        self.defaults[key] = self._default(symbol, key)
+        self.defaults[key] = self._default_of(symbol, key)
 
     def _is_secret(self, symbol: Symbol) -> bool:
         return is_secret(symbol) or _identity(symbol) in self._secrets
 
-    def _default(self, symbol: Symbol, key: str) -> object:
+    def _default_of(self, symbol: Symbol, key: str) -> object:
         value = None if self._is_secret(symbol) else design_value(symbol)
         where = symbol.qualified_name
         if value is None or value == "":
-            why = (
+            reason = (
                 "may be secret" if self._is_secret(symbol) else "is empty in the package: something sets it in each run"
             )
             self.findings.decision(
                 "param-without-value",
                 where,
-                f"{where} {why}; it is params[{key!r}] of the DAG, which is empty.",
+                f"{where} {reason}; it is params[{key!r}] of the DAG, which is empty.",
                 "Fill in the default in the DAG, pass it when the DAG is triggered, or put what computes it (an XCom, "
                 "say) in its place.",
             )
@@ -223,12 +225,12 @@ class DagParams:
         empty: dict[int, object] = {_BOOL: False, **dict.fromkeys(_INTEGERS, 0), **dict.fromkeys(_FLOATS, 0.0)}
         return empty.get(symbol.data_type, "") if value is None else value
 
-    def _report_password(self, where: str, value: object, place: str) -> None:
+    def _report_password(self, where: str, value: object, location: str) -> None:
         if isinstance(value, str) and find_password_line(value):
             self.findings.decision(
                 "password-in-text",
                 where,
-                f"The value of {where} seems to tell a password; it is {place} in the DAG.",
+                f"The value of {where} seems to tell a password; it is {location} in the DAG.",
                 "Take it out of the DAG and from where secrets are kept; and change it, if it is still in use.",
             )
 
@@ -245,20 +247,20 @@ class DagParams:
 
 @dataclass(slots=True, kw_only=True)
 class SymbolTable:
-    """The symbols of one package, and the DAG's `params` that its templates use.
+    """The symbols of one package, and the `params` of its DAG.
 
     Args:
-        project: the project of the package, for its parameters; None if it has none.
-        findings: gets what a person should know about the symbols.
+        project: the package's project, for its parameters; None if it has none.
+        findings: findings about the symbols are added here.
     """
 
     package: Package
     project: Project | None
     findings: Findings
     params: DagParams = field(init=False)
-    # Variables that are hidden by an inner one of the same name, under an unambiguous name.
-    _hidden: dict[str, Symbol] = field(default_factory=dict)
-    _inlined: int = 0
+    # Variables that an inner one of the same name shadows, under an unambiguous name.
+    _shadowed: dict[str, Symbol] = field(default_factory=dict)
+    _inlined_count: int = 0
 
     def __post_init__(self) -> None:
         project = "" if self.project is None else self.project.name
@@ -266,32 +268,32 @@ class SymbolTable:
 
     def root_scope(self) -> dict[str, Symbol]:
         """Return the scope of the package."""
-        of_project = self.project.parameters if self.project is not None else ()
-        return open_scope((*of_project, *self.package.parameters, *self.package.root.variables))
+        project_parameters = self.project.parameters if self.project is not None else ()
+        return open_scope((*project_parameters, *self.package.parameters, *self.package.root.variables))
 
     def lookup(self, name: str, scope: Scope) -> Symbol | None:
-        """Return the symbol that a name in an expression refers to; without a namespace it is a user variable."""
-        return self._hidden.get(name) or scope.get(name) or (None if "::" in name else scope.get(f"User::{name}"))
+        """Return the symbol for a name in an expression; without a namespace it is a user variable."""
+        return self._shadowed.get(name) or scope.get(name) or (None if "::" in name else scope.get(f"User::{name}"))
 
     def mark_secret(self, names: Iterable[str], scope: Scope) -> None:
-        """Never write the values of these names."""
+        """Never write the values of the symbols with these names."""
         for name in names:
             if (symbol := self.lookup(name, scope)) is not None:
                 self.params.mark_secret(symbol)
 
     def evaluate(self, expression: str, scope: Scope) -> str:
-        """Return the value of an expression, from design-time values alone.
+        """Return the value of an expression that uses design-time values only.
 
         Raises:
             ExpressionError: it cannot be parsed, or needs a value that the files do not contain.
         """
         tree = self.inline(parse(expression), scope)
-        values = {name: design_value(symbol) for name, symbol in {**scope, **self._hidden}.items()}
-        system = {"System::PackageName": self.package.name}
-        return str(evaluate(tree, {**{key: value for key, value in values.items() if value is not None}, **system}))
+        values = {name: design_value(symbol) for name, symbol in {**scope, **self._shadowed}.items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        return str(evaluate(tree, {**known, "System::PackageName": self.package.name}))
 
     def configured_parameters(self, expression: str, scope: Scope) -> Iterator[Parameter]:
-        """Yield the parameters in an expression to which a configuration of the project gives another value."""
+        """Yield the parameters in an expression that have another value in a configuration of the project."""
         tree = self.inline(parse(expression), scope)
         for name in find_variables(tree):
             symbol = self.lookup(name, scope)
@@ -301,17 +303,17 @@ class SymbolTable:
     def inline(self, tree: Expression, scope: Scope, task_name: str | None = None, depth: int = 0) -> Expression:
         """Return the tree with variables replaced by the expressions that define them.
 
-        `System::PackageName` becomes a literal where the DAG's id differs from it, and so does `System::TaskName`.
+        `System::TaskName` becomes a literal, and so does `System::PackageName` if it is not the DAG id.
 
         Args:
-            scope: what the names in the tree refer to.
-            task_name: the value of `System::TaskName`; None keeps the name.
-            depth: how many definitions lead here.
+            scope: resolves the names in the tree.
+            task_name: the value of `System::TaskName`; None leaves the name in the tree.
+            depth: the nesting of definitions so far; for internal use.
 
         Raises:
             ExpressionError: a definition is recursive, too large, or cannot be parsed.
         """
-        self._inlined = self._inlined if depth else 0
+        self._inlined_count = self._inlined_count if depth else 0
 
         def inline_name(node: Name) -> Expression:
             if node.name in {"System::PackageName", "PackageName"} and self.lookup(node.name, scope) is None:
@@ -322,10 +324,10 @@ class SymbolTable:
             symbol = self.lookup(node.name, scope)
             if not isinstance(symbol, Variable) or symbol.expression is None or is_secret(symbol):
                 return node
-            self._inlined += 1
+            self._inlined_count += 1
             if depth >= _MAX_INLINE_DEPTH:
                 raise ExpressionError(f"{symbol.qualified_name} is defined by itself.", remedy="Write its value.")
-            if self._inlined > _MAX_INLINED:
+            if self._inlined_count > _MAX_INLINED:
                 message = f"{symbol.qualified_name} is worked out of more than {_MAX_INLINED:,} other variables."
                 raise ExpressionError(message, remedy="Write its value.")
             definition = self._bind(parse(symbol.expression), symbol, scope)
@@ -334,37 +336,43 @@ class SymbolTable:
         return replace_names(tree, inline_name)
 
     def _bind(self, tree: Expression, variable: Variable, scope: Scope) -> Expression:
-        """Bind the names in a variable's definition to the scope of its declaration, not to that of its use."""
-        declared_in = self._scope_at(variable.scope)
+        """Bind the names in a variable's definition to the scope of its declaration instead of the scope of its use."""
+        declaring_scope = self._scope_at(variable.scope)
 
         def bind_name(node: Name) -> Expression:
-            symbol = self.lookup(node.name, declared_in)
+            symbol = self.lookup(node.name, declaring_scope)
             if symbol is None or symbol is self.lookup(node.name, scope):
                 return node
-            where = "\\".join(symbol.scope) if isinstance(symbol, Variable) else symbol.scope
-            name = f"{symbol.qualified_name} of {where}"
-            self._hidden[name] = symbol
+            path = "\\".join(symbol.scope) if isinstance(symbol, Variable) else symbol.scope
+            name = f"{symbol.qualified_name} of {path}"
+            self._shadowed[name] = symbol
             return replace(node, name=name)
 
         return replace_names(tree, bind_name)
 
     def _scope_at(self, path: tuple[str, ...]) -> Scope:
-        found = [variable for variable in self.package.variables if _is_visible(variable.scope, path)]
-        return open_scope(sorted(found, key=lambda variable: len(variable.scope)), self.root_scope())
+        visible = [variable for variable in self.package.variables if _is_visible(variable.scope, path)]
+        return open_scope(sorted(visible, key=lambda variable: len(variable.scope)), self.root_scope())
 
-    def jinja_resolver(self, scope: Scope, place: TemplateContext) -> Callable[[str], JinjaName]:
-        """Return the function that `to_jinja` calls for each name in an expression."""
+    def jinja_resolver(self, scope: Scope, template_context: TemplateContext) -> Callable[[str], JinjaName]:
+        """Return the function that `to_jinja` calls for each name in an expression.
+
+        It raises NotTranslatable for a name that neither the package nor SSIS has.
+
+        Args:
+            template_context: what renders the template: a task or a callback.
+        """
 
         def resolve(name: str) -> JinjaName:
             symbol = self.lookup(name, scope)
             if symbol is not None:
                 return self.params.jinja_name(symbol)
             if is_system_variable(name):
-                return resolve_system_variable(name, place, {"PackageID": self.package.id})
-            other = next((known for known in scope if known.lower() == name.lower()), None)
-            if other is not None:
+                return resolve_system_variable(name, template_context, {"PackageID": self.package.id})
+            similar = next((known for known in scope if known.lower() == name.lower()), None)
+            if similar is not None:
                 raise NotTranslatable(
-                    f"{name} is not in the package; {other} is, and SSIS tells capital letters from small ones.",
+                    f"{name} is not in the package; {similar} is, and SSIS tells capital letters from small ones.",
                     remedy="Write the name as it is declared, or the value into the DAG.",
                 )
             raise NotTranslatable(
@@ -375,15 +383,15 @@ class SymbolTable:
         return resolve
 
 
-def _identity(symbol: Symbol) -> tuple[str, tuple[str, ...]]:
+def _identity(symbol: Symbol) -> _Identity:
     return symbol.qualified_name, symbol.scope if isinstance(symbol, Variable) else ("$Package",)
 
 
-def _is_visible(declared: tuple[str, ...], path: tuple[str, ...]) -> bool:
+def _is_visible(declared_at: tuple[str, ...], path: tuple[str, ...]) -> bool:
     """Whether a variable that is declared at one path is visible at another; an event handler is inside its owner."""
-    pairs = zip(path, declared, strict=False)
-    return len(declared) <= len(path) and all(
-        here == there or here.startswith(f"{there}.EventHandlers[") for here, there in pairs
+    pairs = zip(path, declared_at, strict=False)
+    return len(declared_at) <= len(path) and all(
+        inner == outer or inner.startswith(f"{outer}.EventHandlers[") for inner, outer in pairs
     )
 
 

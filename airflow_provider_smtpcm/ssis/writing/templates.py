@@ -1,6 +1,7 @@
-r"""SSIS expressions as Jinja templates of a DAG: inlined, searched for credentials, with Windows paths mapped.
+r"""Translates the SSIS expressions of a package to Jinja templates.
 
-An expression that contains the account of a connection string is refused, even if it is spread over several literals:
+Variables are inlined, Windows paths are mapped to paths of a worker, and an expression that contains the account of a
+connection string is refused, even if that is spread over several literals:
 `"User ID=" + "svc" + ";Password=" + ...`.
 """
 
@@ -38,26 +39,27 @@ from airflow_provider_smtpcm.ssis.writing.conversion import Findings
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 
-#: An undefined name of templates: reading an attribute of it fails, so a mail that needs it is not sent.
+#: A name that no template defines: reading an attribute of it fails, so the mail is not sent.
 COMPLETE_ME = "complete_me"
-# SSIS splits the value of the whole expression. An operator splits the text of its template, so that a rendered value
-# stays one address or one file; only a template that is a single value, or ends in `| safe`, may give several.
+# By argument. SSIS splits the value of the whole expression. An operator splits the template and then renders each
+# part, so that a value stays one address or one file; only a template that is a single value, or ends in `| safe`, may
+# yield several.
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
-# Replaces a value that is computed at run time. It ends a value in a connection string, and is not one itself.
+# A placeholder for a value that is computed at run time: it ends a value in a connection string, and is none itself.
 _COMPUTED = ";"
-_MAX_PREFIX = 200
+_MAX_PREFIX = 200  # characters before a value that are searched for `Password=`
 _PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*[\"']?\Z", re.IGNORECASE)
 
 
 class PathMap:
     r"""Maps Windows paths to paths of a worker by their prefixes; the longest prefix wins.
 
-    Drive letters and UNC paths, either kind of slash, any case. A prefix ends where a folder ends: `\\srv\share` is no
-    prefix of `\\srv\share2`.
+    A prefix is a drive or a UNC path, with either kind of slash, in any case. It ends where a folder ends:
+    `\\srv\share` is not a prefix of `\\srv\share2`.
 
     Args:
-        pairs: a Windows path prefix, and the path on a worker.
+        pairs: of a Windows path prefix and the path on a worker.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -84,12 +86,12 @@ def _normalize(path: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class WritingContext:
-    """What the conversion of one package shares.
+    """State that is shared by the conversion of one package.
 
     Args:
         conn_id_of: returns the id of the Airflow connection for a connection manager.
-        macros: the macros that the templates use, by their names in a template.
-        used_connections: the ids of the connections that the mails use, in order.
+        macros: the names of the macros that the templates use.
+        used_connections: the ids of the connections that the mails use, in order; a dict as an ordered set.
     """
 
     symbols: SymbolTable
@@ -102,7 +104,7 @@ class WritingContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A template, and the texts that its expression contains."""
+    """A template, and the literal texts of the expression, those joined by `+` as one."""
 
     text: str
     literals: list[str]
@@ -113,15 +115,15 @@ class TemplateTranslator:
     """Translates the expressions of one mail.
 
     Args:
-        scope: what their names refer to.
-        place: whether the mail is a task or a callback.
+        scope: resolves the names in the expressions.
+        template_context: what renders the templates: a task or a callback.
         where: the SSIS path of the mail, for findings.
         task_name: the value of `System::TaskName`.
     """
 
     context: WritingContext
     scope: Scope
-    place: TemplateContext
+    template_context: TemplateContext
     where: str
     task_name: str
 
@@ -129,12 +131,12 @@ class TemplateTranslator:
         """Return the template for an expression.
 
         Args:
-            argument: that the template is for; addresses and attachments may be several.
-            is_path: map Windows paths, in the literals and in the variables that hold one.
+            argument: the operator's argument; the values of `to`, `cc`, `bcc` and `attachments` may be lists.
+            is_path: whether to map Windows paths, in literals and in the defaults of variables.
 
         Raises:
-            ExpressionError: it cannot be parsed.
-            NotTranslatable: it has no template, or contains credentials.
+            ExpressionError: the expression cannot be parsed.
+            NotTranslatable: Jinja has no equivalent, or the expression contains credentials.
         """
         context, symbols = self.context, self.context.symbols
         original = parse(expression)
@@ -143,7 +145,7 @@ class TemplateTranslator:
             symbols.mark_secret(_names_behind_password_key(tree), self.scope)
             if is_path:
                 tree = self._with_mapped_paths(tree)
-            translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.place))
+            translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context))
         for symbol, mapped in self._mapped_variables(tree) if is_path else ():
             symbols.params.set_default(symbol, mapped)
         if translation.uses_macros:
@@ -156,7 +158,7 @@ class TemplateTranslator:
         return Template(text=template, literals=_joined_literals(symbols.inline(original, self.scope)))
 
     def map_path(self, path: str) -> str:
-        """Return a path as it is on a worker; where no mapping gives it, add a finding and return it unchanged."""
+        """Return the path on a worker; if no prefix matches, add a finding and return the path unchanged."""
         if not path.strip():
             return path
         mapped = self.context.paths.map(path.strip())
@@ -183,19 +185,19 @@ class TemplateTranslator:
             )
 
     def _mapped_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
-        """Return the variables in an expression that hold a Windows path, with that path on a worker."""
-        found = [self.context.symbols.lookup(name, self.scope) for name in find_variables(tree)]
-        values = [(symbol, design_value(symbol)) for symbol in found if symbol is not None]
+        """Return the variables in an expression that contain a Windows path, each with the mapped path."""
+        symbols = [self.context.symbols.lookup(name, self.scope) for name in find_variables(tree)]
+        values = [(symbol, design_value(symbol)) for symbol in symbols if symbol is not None]
         paths = [(symbol, text) for symbol, text in values if isinstance(text, str) and is_windows_path(text.strip())]
         return [(symbol, mapped) for symbol, text in paths if (mapped := self.map_path(text)) != text]
 
     def _with_mapped_paths(self, tree: Expression) -> Expression:
-        """Return the tree with the mapping applied to the literals that make up a path, or several with `|` between."""
+        """Return the tree with paths in its literals mapped; `|` separates several paths."""
         tree = merge_strings(tree)
         for text in find_leading_strings(tree):
             if not is_windows_path(text.strip()):
                 self._report_unmapped(text.partition("|")[0].strip())
-        texts = [one.value for one in walk(tree) if isinstance(one, Literal) and isinstance(one.value, str)]
+        texts = [node.value for node in walk(tree) if isinstance(node, Literal) and isinstance(node.value, str)]
         # The path may continue in other literals: once a prefix is mapped, backslashes are replaced in all of them.
         is_mapped = any(self.context.paths.map(path.strip()) for text in texts for path in text.split("|"))
         is_mapped = is_mapped or bool(self._mapped_variables(tree))
@@ -210,11 +212,11 @@ class TemplateTranslator:
 
 
 def translate_condition(context: WritingContext, expression: str, scope: Scope) -> str:
-    """Return the Jinja expression, without braces, for a condition of a task.
+    """Return the Jinja expression, without braces, for the condition of a task.
 
     Raises:
-        ExpressionError: it cannot be parsed.
-        NotTranslatable: it has no template, or contains credentials.
+        ExpressionError: the expression cannot be parsed.
+        NotTranslatable: Jinja has no equivalent, or the expression contains credentials.
     """
     symbols = context.symbols
     with symbols.params.rollback_on_failure():
@@ -226,40 +228,40 @@ def translate_condition(context: WritingContext, expression: str, scope: Scope) 
 
 
 def display_expression(expression: str) -> str:
-    """Return an expression for a report or a comment, without credentials.
+    """Return an expression without credentials, for a report or a comment.
 
-    If the credentials are spread over several literals, all literals are removed.
+    If credentials are spread over several literals, all literals are removed.
     """
     try:
         tree = parse(expression)
     except (ExpressionError, RecursionError):
         return sanitize(expression)
-    single = {str(one.value).strip(_COMPUTED) for one in walk(tree) if isinstance(one, Literal)}
-    if any(has_credentials(text) and text.strip(_COMPUTED) not in single for text in _joined_literals(tree)):
+    literals = {str(node.value).strip(_COMPUTED) for node in walk(tree) if isinstance(node, Literal)}
+    if any(has_credentials(text) and text.strip(_COMPUTED) not in literals for text in _joined_literals(tree)):
         return unparse(replace_strings(tree, lambda _: "(removed)"))
     return sanitize(expression)
 
 
 def error_summary(error: Exception) -> str:
-    """Return the message of an error without the lines that point at a place in the expression."""
+    """Return the message of an error without the lines that show the position in the expression."""
     return sanitize(str(error)).partition("\n    ")[0]
 
 
 def _joined_literals(tree: Expression) -> list[str]:
-    """Return the texts in an expression; those that `+` joins are one text, and a conditional gives several."""
-    found: list[str] = []
+    """Return the texts in an expression: what `+` joins is one text, and each branch of a conditional gives one."""
+    texts: list[str] = []
     remaining = [tree]
     while remaining:
         node = remaining.pop()
         if isinstance(node, Literal | Cast | Operation):
             operands = _concatenated(node)
             text = "".join(map(_text_of, operands))
-            found += [text] if text.strip(_COMPUTED) else []
+            texts += [text] if text.strip(_COMPUTED) else []
             # Each branch of a conditional is checked by itself, after the text before it.
             before = ""
             for operand in operands:
                 if isinstance(operand, Conditional):
-                    remaining += [each for test, arm in operand.arms for each in (test, _prepend(before, arm))]
+                    remaining += [branch for test, arm in operand.arms for branch in (test, _prepend(before, arm))]
                     remaining.append(_prepend(before, operand.otherwise))
                 before += _text_of(operand)
             remaining += [
@@ -267,14 +269,14 @@ def _joined_literals(tree: Expression) -> list[str]:
             ]
         else:
             remaining += children(node)
-    return found
+    return texts
 
 
 def _without_credentials(tree: Expression) -> Expression:
     """Return the tree unchanged.
 
     Raises:
-        NotTranslatable: a text in it contains credentials.
+        NotTranslatable: it contains credentials.
     """
     if any(has_credentials(text) for text in _joined_literals(tree)):
         raise NotTranslatable(
@@ -284,7 +286,7 @@ def _without_credentials(tree: Expression) -> Expression:
 
 
 def _names_behind_password_key(tree: Expression) -> Iterator[str]:
-    """Yield the names in the place of a password, as in `"Password=" + @[User::Text]`."""
+    """Yield the names whose value is used as a password, as in `"Password=" + @[User::Text]`."""
     for node in walk(tree):
         if not isinstance(node, Operation):
             continue
@@ -296,11 +298,11 @@ def _names_behind_password_key(tree: Expression) -> Iterator[str]:
 
 
 def _concatenated(node: Expression) -> list[Expression]:
-    """Return the operands that `+` joins, in order, also within casts."""
+    """Return the operands of a `+` in order, also those inside casts; for any other node, the node itself."""
     if isinstance(node, Cast):
         return _concatenated(node.operand)
     if isinstance(node, Operation) and node.is_sum:
-        return [part for each in node.operands for part in _concatenated(each)]
+        return [inner for operand in node.operands for inner in _concatenated(operand)]
     return [node]
 
 
@@ -309,7 +311,7 @@ def _text_of(node: Expression) -> str:
 
 
 def _prepend(before: str, branch: Expression) -> Expression:
-    """Return a branch of a conditional behind the end of the text before it."""
+    """Return a branch of a conditional with the end of the preceding text before it."""
     if not before.strip(_COMPUTED):
         return branch
     prefix = Literal(type=TypeSpec(DataType.WSTR), value=before[-_MAX_PREFIX:])

@@ -33,7 +33,7 @@ HOSTILE = (
 
 
 def written(entries: list[PackageEntry], *, text: str = "mail.corp.example", totals: Totals | None = None) -> str:
-    """Return the page; `text` is in every place that can contain a foreign text outside of the packages."""
+    """Return the page; `text` is in every place outside of the packages that can contain one of their texts."""
     to = io.StringIO()
     result = ImportResult(
         totals=totals or totals_of(entries),
@@ -48,8 +48,8 @@ def written(entries: list[PackageEntry], *, text: str = "mail.corp.example", tot
     return to.getvalue()
 
 
-class Seen(HTMLParser):
-    """The elements, attributes and texts that a browser would see."""
+class PageContent(HTMLParser):
+    """Collects the elements, attributes and texts of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -68,7 +68,10 @@ class Seen(HTMLParser):
 
 def test_no_text_of_a_package_becomes_an_element() -> None:
     """In any place."""
-    plain, hostile = Seen(written([package(text="x")], text="x")), Seen(written([package(text=HOSTILE)], text=HOSTILE))
+    plain, hostile = (
+        PageContent(written([package(text="x")], text="x")),
+        PageContent(written([package(text=HOSTILE)], text=HOSTILE)),
+    )
     assert hostile.elements == plain.elements
     assert hostile.attributes == plain.attributes
     assert HOSTILE in hostile.text
@@ -97,14 +100,14 @@ def test_the_page_loads_nothing() -> None:
 def test_an_interrupted_import_is_marked() -> None:
     """In the header."""
     totals = Totals(interrupted=True)
-    assert "was stopped before its end" in written([], totals=totals)
-    assert "was stopped before its end" not in written([])
+    assert "The import was interrupted" in written([], totals=totals)
+    assert "The import was interrupted" not in written([])
 
 
 def test_each_property_is_shown_with_what_became_of_it() -> None:
     """The original next to the result, with the remedies."""
-    seen = Seen(written([package()])).text
-    for words in (
+    seen = PageContent(written([package()])).text
+    for text in (
         "Load of {{ ds }}",
         "dags/load_1.py",
         "dangling-connection-manager",
@@ -112,7 +115,7 @@ def test_each_property_is_shown_with_what_became_of_it() -> None:
         "OnError",
         "disabled",
     ):
-        assert words in seen
+        assert text in seen
 
 
 def test_a_finding_links_to_packages_that_have_it() -> None:
@@ -125,9 +128,9 @@ def test_a_finding_links_to_packages_that_have_it() -> None:
     )
     html = written([without, *(package(number, text=HOSTILE if number == 1 else "Load") for number in range(1, 6))])
     table = html[html.index("<h2>Findings</h2>") : html.index('<h2 id="connections">')]
-    led_to = re.findall(r'<a href="#(package-\w+)" title="/packages/[^"]+">', table)
-    assert len(led_to) == 6  # three of the decision, three of the note
-    assert all(html.count(f'id="{one}"') == 1 for one in led_to)
+    targets = re.findall(r'<a href="#(package-\w+)" title="/packages/[^"]+">', table)
+    assert len(targets) == 6  # three of the decision, three of the note
+    assert all(html.count(f'id="{target}"') == 1 for target in targets)
     assert "Quiet" not in table, "it has no section"
     assert html.count('class="package decide" id="package-') == 5
     assert "and 2 more" in table
@@ -145,7 +148,7 @@ def test_the_commands_on_the_page_work_on_every_airflow() -> None:
 def test_many_packages_are_never_in_memory_together() -> None:
     """One section at a time."""
 
-    class Nowhere(io.StringIO):
+    class Discard(io.StringIO):
         def write(self, text: str) -> int:
             return len(text)
 
@@ -153,7 +156,7 @@ def test_many_packages_are_never_in_memory_together() -> None:
     tracemalloc.start()
     try:
         write_html_report(
-            Nowhere(),
+            Discard(),
             ImportResult(totals=totals_of([package()])),
             (package_section(package(number, text=text)) for number in range(2_000)),
         )
@@ -176,13 +179,13 @@ def browser_page(path: Path, *, scheme: str = "light", width: int = 1280, script
             java_script_enabled=scripts,
         )
         opened = context.new_page()
-        complaints: list[str] = []
-        opened.on("console", lambda message: complaints.append(message.text))
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        errors: list[str] = []
+        opened.on("console", lambda message: errors.append(message.text))
+        opened.on("pageerror", lambda error: errors.append(str(error)))
         try:
             opened.goto(path.as_uri())
             yield opened
-            assert complaints == []
+            assert errors == []
         finally:
             browser.close()
 
@@ -244,9 +247,9 @@ def test_it_is_readable_on_a_phone_and_in_dark_mode(report: Path, scheme: str) -
     with browser_page(report, scheme=scheme, width=390) as opened:
         opened.locator(".package:visible summary").first.click()
         assert opened.evaluate("document.documentElement.scrollWidth") == 390
-        ink, ground = (
+        text, background = (
             sum(map(int, re.findall(r"\d+", opened.evaluate(f"getComputedStyle(document.body).{name}"))[:3]))
             for name in ("color", "backgroundColor")
         )
-        assert (ink > ground) == (scheme == "dark")
-        assert abs(ink - ground) > 500
+        assert (text > background) == (scheme == "dark")
+        assert abs(text - background) > 500

@@ -1,4 +1,4 @@
-"""Builds the models of packages, and their modules, for the tests of the writing."""
+"""Builds models of packages, and their DAG modules, for the tests of `ssis.writing`."""
 
 from __future__ import annotations
 
@@ -36,42 +36,42 @@ def smtp(text: str, name: str = "SMTP Connection Manager", **more: Any) -> SmtpC
 
 
 def mail(name: str = "Send Mail", path: tuple[str, ...] = ("Package",), **more: Any) -> SendMailTask:
-    """Return a complete mail."""
-    usual: dict[str, Any] = {
+    """Return a Send Mail task with all required properties."""
+    defaults: dict[str, Any] = {
         "connection": RELAY,
         "from_line": "etl@corp.example",
         "to_line": "ops@corp.example",
         "subject": "Load",
         "message_source": "Done.",
     }
-    return SendMailTask(name=name, id=f"id of {'/'.join((*path, name))}", path=(*path, name), **(usual | more))
+    return SendMailTask(name=name, id=f"id of {'/'.join((*path, name))}", path=(*path, name), **(defaults | more))
 
 
-def other(name: str, path: tuple[str, ...] = ("Package",), **more: Any) -> OtherTask:
+def other_task(name: str, path: tuple[str, ...] = ("Package",), **more: Any) -> OtherTask:
     """Return a task that sends no mail."""
     identity = f"id of {'/'.join((*path, name))}"
     return OtherTask(name=name, id=identity, path=(*path, name), kind="Microsoft.ExecuteSQLTask", **more)
 
 
-def arrow(before: Executable, after: Executable, **more: Any) -> PrecedenceConstraint:
+def constraint(before: Executable, after: Executable, **more: Any) -> PrecedenceConstraint:
     """Return a precedence constraint."""
     return PrecedenceConstraint(before=before.id, after=after.id, **more)
 
 
-def on(event: str, *executables: Executable, owner: tuple[str, ...] = ("Package",), **more: Any) -> EventHandler:
+def handler(event: str, *executables: Executable, owner: tuple[str, ...] = ("Package",), **more: Any) -> EventHandler:
     """Return an event handler."""
     return EventHandler(event_name=event, owner=owner, executables=executables, **more)
 
 
 def package(*executables: Executable, name: str = "Load", **more: Any) -> Package:
-    """Return a package with this control flow; `arrows`, `handlers` and `variables` are those of its root."""
+    """Return a package with this control flow; `constraints`, `handlers` and `variables` are those of its root."""
     root = Container(
         name=name,
         id="{root}",
         path=("Package",),
         kind=ContainerKind.PACKAGE,
         executables=executables,
-        constraints=tuple(more.pop("arrows", ())),
+        constraints=tuple(more.pop("constraints", ())),
         event_handlers=tuple(more.pop("handlers", ())),
         variables=tuple(more.pop("variables", ())),
     )

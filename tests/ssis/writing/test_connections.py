@@ -33,7 +33,7 @@ def registered(
 
 
 def test_an_expression_whose_value_is_not_known_leaves_no_stale_server() -> None:
-    """The value beside it is that of the developer's machine."""
+    """The value in the connection string is that of the developer's machine."""
     one = smtp("SmtpServer=stale.corp.example;EnableSsl=True;", expressions={"SmtpServer": "@[$Project::MailServer]"})
     made, findings, (conn_id,) = registered(one)
     assert made[conn_id]["host"] == UNKNOWN_HOST

@@ -18,66 +18,67 @@ from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
-from tests.ssis.writing.building import arrow, mail, package
+from tests.ssis.writing.building import constraint, mail, package
 
-RAN_WELL, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"
+SUCCESS, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"
 
 
 @st.composite
 def flows(
-    draw: st.DrawFn, path: tuple[str, ...] = ("Package",), deep: int = 2
+    draw: st.DrawFn, path: tuple[str, ...] = ("Package",), depth: int = 2
 ) -> tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]]:
     """Draw tasks and containers, with constraints that lead forward."""
-    count = draw(st.integers(1, 5 if deep == 2 else 3))
+    count = draw(st.integers(1, 5 if depth == 2 else 3))
     executables: list[Executable] = []
     for number in range(count):
-        name = f"{'abc'[2 - deep]}{number}"
-        if deep and draw(st.integers(0, 3)) == 0:
-            inner = draw(flows((*path, name), deep - 1))
+        name = f"{'abc'[2 - depth]}{number}"
+        if depth and draw(st.integers(0, 3)) == 0:
+            inner = draw(flows((*path, name), depth - 1))
             key = "/".join((*path, name))
             box = Container(name=name, id=key, path=(*path, name), executables=inner[0], constraints=inner[1])
             executables.append(box)
         else:
-            off = draw(st.integers(0, 9)) == 0
-            executables.append(mail(name, path, disabled=off, disabled_because=name if off else None))
-    arrows = []
+            disabled = draw(st.integers(0, 9)) == 0
+            executables.append(mail(name, path, disabled=disabled, disabled_because=name if disabled else None))
+    constraints = []
     for after in range(1, count):
-        every = draw(st.booleans())
+        logical_and = draw(st.booleans())
         for before in range(after):
             if draw(st.booleans()):
                 value = draw(st.sampled_from(ConstraintValue))
-                one = arrow(executables[before], executables[after], value=value, logical_and=every)
-                arrows.append(one)
-    return tuple(executables), tuple(arrows)
+                one = constraint(executables[before], executables[after], value=value, logical_and=logical_and)
+                constraints.append(one)
+    return tuple(executables), tuple(constraints)
 
 
-def ssis(
-    executables: Sequence[Executable], arrows: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
+def run_in_ssis(
+    executables: Sequence[Executable], constraints: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
 ) -> bool:
     """Simulate a container by SSIS's rules; return whether it succeeded. Mails that are sent are added to `ran`."""
-    well: dict[str, bool] = {}
+    succeeded: dict[str, bool] = {}
     for one in executables:
-        incoming = [each for each in arrows if each.after == one.id]
+        incoming = [each for each in constraints if each.after == one.id]
         holds = [
-            each.before in well
+            each.before in succeeded
             and (
-                each.value is ConstraintValue.COMPLETION or well[each.before] is (each.value is ConstraintValue.SUCCESS)
+                each.value is ConstraintValue.COMPLETION
+                or succeeded[each.before] is (each.value is ConstraintValue.SUCCESS)
             )
             for each in incoming
         ]
         if incoming and not (all(holds) if incoming[0].logical_and else any(holds)):
             continue
         if isinstance(one, Container):
-            well[one.id] = ssis(one.executables, one.constraints, fails, ran)
+            succeeded[one.id] = run_in_ssis(one.executables, one.constraints, fails, ran)
         elif one.disabled:
-            well[one.id] = True
+            succeeded[one.id] = True
         else:
             ran.add("/".join(one.path))
-            well[one.id] = "/".join(one.path) not in fails
-    return all(well.values())
+            succeeded[one.id] = "/".join(one.path) not in fails
+    return all(succeeded.values())
 
 
-def airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
+def run_in_airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
     """Simulate the nodes by Airflow's trigger rules; return the ids of the mails that ran."""
     tasks: dict[str, tuple[str, DagNode]] = {}
     groups: dict[str, DagNode] = {}
@@ -99,11 +100,11 @@ def airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
                     (str(each.value) for each in _arguments(node) if each.name == "trigger_rule"), "all_success"
                 )
                 state = _state(rule, [states[each] for each in before[name]])
-                states[name] = FAILED if state == RAN_WELL and path in fails else state
+                states[name] = FAILED if state == SUCCESS and path in fails else state
     return {
         path
         for name, (path, node) in tasks.items()
-        if states[name] in {RAN_WELL, FAILED} and node.call is not None and node.call.name == "SendMailOperator"
+        if states[name] in {SUCCESS, FAILED} and node.call is not None and node.call.name == "SendMailOperator"
     }
 
 
@@ -150,27 +151,27 @@ def _leaves(name: str, groups: Mapping[str, DagNode]) -> list[str]:
 
 
 def _state(rule: str, found: Sequence[str]) -> str:  # noqa: PLR0911 - one for each rule
-    bad = sum(one in {FAILED, UPSTREAM_FAILED} for one in found)
-    well, skipped = found.count(RAN_WELL), found.count(SKIPPED)
+    failed = sum(one in {FAILED, UPSTREAM_FAILED} for one in found)
+    succeeded, skipped = found.count(SUCCESS), found.count(SKIPPED)
     if not found:
-        return RAN_WELL
+        return SUCCESS
     match rule:
         case "all_success":
-            return UPSTREAM_FAILED if bad else SKIPPED if skipped else RAN_WELL
+            return UPSTREAM_FAILED if failed else SKIPPED if skipped else SUCCESS
         case "all_failed":
-            return SKIPPED if well or skipped else RAN_WELL
+            return SKIPPED if succeeded or skipped else SUCCESS
         case "all_done":
-            return RAN_WELL
+            return SUCCESS
         case "one_success":
-            return RAN_WELL if well else SKIPPED if skipped == len(found) else UPSTREAM_FAILED
+            return SUCCESS if succeeded else SKIPPED if skipped == len(found) else UPSTREAM_FAILED
         case "one_failed":
-            return RAN_WELL if bad else SKIPPED
+            return SUCCESS if failed else SKIPPED
         case "one_done":
-            return RAN_WELL if well or found.count(FAILED) else SKIPPED
+            return SUCCESS if succeeded or found.count(FAILED) else SKIPPED
         case "none_failed":
-            return UPSTREAM_FAILED if bad else RAN_WELL
+            return UPSTREAM_FAILED if failed else SUCCESS
         case "none_failed_min_one_success":
-            return UPSTREAM_FAILED if bad else SKIPPED if skipped == len(found) else RAN_WELL
+            return UPSTREAM_FAILED if failed else SKIPPED if skipped == len(found) else SUCCESS
     raise AssertionError(rule)
 
 
@@ -180,8 +181,8 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     flow: tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]], data: st.DataObject
 ) -> None:
     """Every mail, whichever of them fail."""
-    executables, arrows = flow
-    content = package(*executables, arrows=arrows)
+    executables, constraints = flow
+    content = package(*executables, constraints=constraints)
     findings = Findings()
     context = WritingContext(
         symbols=SymbolTable(package=content, project=None, findings=findings),
@@ -192,10 +193,10 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     unique = UniqueNames.for_variables()
     writer = ControlFlowWriter(context, unique, EventHandlerWriter(context, unique))
     nodes = writer.convert(content.root, {}, Callbacks(), may_be_skipped=False)
-    everybody = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
-    fails = data.draw(st.sets(st.sampled_from(everybody))) if everybody else set()
+    enabled = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
+    fails = data.draw(st.sets(st.sampled_from(enabled))) if enabled else set()
     ran: set[str] = set()
-    ssis(executables, arrows, fails, ran)
-    assert airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
+    run_in_ssis(executables, constraints, fails, ran)
+    assert run_in_airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
         one.removeprefix("Package") for one in ran
     }

@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.ssis.model import (
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, PropertyStatus
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
-from tests.ssis.writing.building import arrow, codes, mail, on, other, package, smtp, variable, written
+from tests.ssis.writing.building import codes, constraint, handler, mail, other_task, package, smtp, variable, written
 
 PACKAGES = sorted((Path(__file__).parent.parent / "packages").rglob("*.dtsx"))
 RUFF = shutil.which("ruff") or str(Path(sys.executable).with_name("ruff"))
@@ -39,8 +39,8 @@ texts = st.lists(st.sampled_from(TRICKY) | st.text(max_size=8), max_size=40).map
 
 
 def lint(*modules: DagModule) -> str:
-    """Return what ruff complains about, with its default rules and at two line lengths."""
-    said = ""
+    """Return the output of ruff, with its default rules and at two line lengths; empty if nothing is wrong."""
+    output = ""
     for module in modules:
         commands: list[list[str]] = [["check", "--quiet"]]
         commands += [["format", "--diff", "--quiet", "--line-length", length] for length in ("88", "120")]
@@ -52,10 +52,10 @@ def lint(*modules: DagModule) -> str:
                 text=True,
                 encoding="utf-8",
                 check=False,
-                cwd=tempfile.gettempdir(),  # where this package is other people's, as where DAGs are written
+                cwd=tempfile.gettempdir(),  # outside of this project, so that its package counts as third-party
             )
-            said += done.stdout + done.stderr
-    return said
+            output += done.stdout + done.stderr
+    return output
 
 
 def arguments(module: DagModule, operator: str = "SendMailOperator") -> list[dict[str, Any]]:
@@ -75,34 +75,45 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def crowd() -> DagModule:
-    """Return a package with something of everything."""
+def package_with_everything() -> DagModule:
+    """Return the module of a package that uses every feature."""
     path = ("Package", "Outer", "Inner")
-    one, two = other("Laden/Prüfen", path), mail("Laden/Prüfen ", path, subject="x" * 300)
-    inner = Container(name="Inner", id="{inner}", path=path, executables=(one, two), constraints=(arrow(one, two),))
+    one, two = other_task("Laden/Prüfen", path), mail("Laden/Prüfen ", path, subject="x" * 300)
+    inner = Container(
+        name="Inner", id="{inner}", path=path, executables=(one, two), constraints=(constraint(one, two),)
+    )
     loop = Container(
         name="Outer",
         id="{outer}",
         path=path[:2],
         kind=ContainerKind.FOREACH_LOOP,
         executables=(inner,),
-        event_handlers=(on("OnTaskFailed", mail("Alert", (*path, "x")), owner=path[:2]),),
+        event_handlers=(handler("OnTaskFailed", mail("Alert", (*path, "x")), owner=path[:2]),),
     )
     names = [f"A rather long name of a task, number {number}, of which there are many" for number in range(6)]
-    tasks = [other(name) for name in names]
-    told = mail("told", message_source="\n".join(f"line {number} " * 9 for number in range(20)))
+    tasks = [other_task(name) for name in names]
+    alert = mail("alert", message_source="\n".join(f"line {number} " * 9 for number in range(20)))
     maybe = mail("maybe", expressions={"Disable": '@[User::X] == "quiet"', "Subject": '"It\'s \\"" + @[User::X]'})
-    arrows = [arrow(task, told, value=ConstraintValue.FAILURE, logical_and=False) for task in tasks]
-    arrows += [arrow(loop, maybe, value=ConstraintValue.COMPLETION), arrow(tasks[0], loop), arrow(maybe, tasks[5])]
-    arrows.append(arrow(tasks[1], maybe, eval_op=EvalOp.EXPRESSION_OR_CONSTRAINT, expression='@[User::X] == "a"'))
+    constraints = [constraint(task, alert, value=ConstraintValue.FAILURE, logical_and=False) for task in tasks]
+    constraints += [
+        constraint(loop, maybe, value=ConstraintValue.COMPLETION),
+        constraint(tasks[0], loop),
+        constraint(maybe, tasks[5]),
+    ]
+    constraints.append(
+        constraint(tasks[1], maybe, eval_op=EvalOp.EXPRESSION_OR_CONSTRAINT, expression='@[User::X] == "a"')
+    )
     return written(
         loop,
         *tasks,
-        told,
+        alert,
         maybe,
-        arrows=arrows,
+        constraints=constraints,
         variables=[variable("X", "some\ntext")],
-        handlers=[on("OnError", mail("Alert", ("Package", "y"))), on("OnPostExecute", mail("Over", ("Package", "z")))],
+        handlers=[
+            handler("OnError", mail("Alert", ("Package", "y"))),
+            handler("OnPostExecute", mail("Over", ("Package", "z"))),
+        ],
     )
 
 
@@ -112,32 +123,32 @@ def test_no_text_of_a_package_breaks_its_module_or_makes_it_untidy(name: str, te
     """Names, texts, variables and unreadable expressions with any characters."""
     module = written(
         mail(name, subject=text, message_source=value, description=text),
-        other(name + text),
+        other_task(name + text),
         mail("x", expressions={"Subject": text, "MessageSource": "@[User::V]"}),
         name=name,
         variables=[variable("V", value)],
-        handlers=[on("OnError", mail(name, ("Package", "handler"), subject=text))],
+        handlers=[handler("OnError", mail(name, ("Package", "handler"), subject=text))],
     )
     compile(module.source, module.file_name, "exec")
     assert lint(module) == ""
 
 
 def test_every_package_becomes_a_tidy_module() -> None:
-    """The packages of the reader's tests, and one with something of everything."""
+    """The packages of the reader's tests, and one that uses every feature."""
     options = ConversionOptions()
     modules = [
         write_package(read_package(path), ConnectionRegistry(options), options)
         for path in PACKAGES
         if path.stem != "encrypted"
     ]
-    modules = [*(one for one in modules if one.source), crowd()]
+    modules = [*(one for one in modules if one.source), package_with_everything()]
     assert len(modules) > 8
     assert lint(*modules) == ""
 
 
 def test_the_same_package_gives_the_same_bytes() -> None:
     """At every run and in every process."""
-    assert crowd() == crowd()
+    assert package_with_everything() == package_with_everything()
 
 
 def test_no_secret_is_in_a_module_or_a_connection() -> None:
@@ -237,9 +248,9 @@ def test_a_mail_about_a_password_is_not_reported() -> None:
 @pytest.mark.parametrize("text", ['"x;Password=hunter1;"', '"x;Pass" + "word=hunter1;"'])
 def test_an_account_in_a_condition_is_not_repeated(text: str) -> None:
     """The task of the condition fails until a person writes it."""
-    one, two, text = other("a"), mail("b"), f"@[User::C] == {text}"
-    arrows = [arrow(one, two, eval_op=EvalOp.EXPRESSION, expression=text)]
-    module = written(one, two, arrows=arrows, variables=[variable("C", "x")])
+    one, two, text = other_task("a"), mail("b"), f"@[User::C] == {text}"
+    constraints = [constraint(one, two, eval_op=EvalOp.EXPRESSION, expression=text)]
+    module = written(one, two, constraints=constraints, variables=[variable("C", "x")])
     assert "hunter1" not in module.source + repr(module.findings)
     assert "complete_me.condition" in module.source
     assert "condition-to-complete" in codes(module.findings)
@@ -306,8 +317,8 @@ def test_every_property_has_a_record_of_what_became_of_it() -> None:
     module = written(one, variables=[variable("X", "5")])
     (record,) = module.mails
     assert (record.became, record.connection) == ("task send_mail", "smtp_mail_corp_example")
-    fates = {each.property: each.status for each in record.properties}
-    assert fates == {
+    statuses = {each.property: each.status for each in record.properties}
+    assert statuses == {
         "SmtpConnection": PropertyStatus.MAPPED,
         "FromLine": PropertyStatus.KEPT,
         "ToLine": PropertyStatus.KEPT,
@@ -356,8 +367,8 @@ def test_a_variable_s_expression_is_bound_where_it_is_declared() -> None:
     """Not to an inner variable of the same name in the scope of the task."""
     path = ("Package", "Box")
     inner = Variable(namespace="User", name="Who", value="inner", scope=path)
-    told = mail("m", path, expressions={"Subject": "@[User::Who] + @[User::Built]", "SmtpConnection": "@[User::Cm]"})
-    box = Container(name="Box", id="{box}", path=path, executables=(told,), variables=(inner,))
+    task = mail("m", path, expressions={"Subject": "@[User::Who] + @[User::Built]", "SmtpConnection": "@[User::Cm]"})
+    box = Container(name="Box", id="{box}", path=path, executables=(task,), variables=(inner,))
     relay = smtp("SmtpServer=mail.corp.example;", name="outer")
     module = written(
         box,
@@ -403,10 +414,10 @@ def test_handlers_reach_what_is_in_their_containers() -> None:
             name="Box",
             id="{box}",
             path=path,
-            executables=(other("load", path),),
-            event_handlers=(on("OnError", mail("Inner", (*path, "h")), owner=path, propagate=propagate),),
+            executables=(other_task("load", path),),
+            event_handlers=(handler("OnError", mail("Inner", (*path, "h")), owner=path, propagate=propagate),),
         )
-        module = written(box, handlers=[on("OnError", mail("Outer", ("Package", "h")))])
+        module = written(box, handlers=[handler("OnError", mail("Outer", ("Package", "h")))])
         group = module.source[module.source.index("TaskGroup(") :]
         found = [name for name in ("on_error_inner", "on_error_outer") if name in group]
         assert found == expected
@@ -414,7 +425,7 @@ def test_handlers_reach_what_is_in_their_containers() -> None:
 
 def test_an_event_that_airflow_does_not_have_is_reported() -> None:
     """Its mail is not in the DAG."""
-    module = written(mail(), handlers=[on("OnProgress", mail("Progress", ("Package", "h")))])
+    module = written(mail(), handlers=[handler("OnProgress", mail("Progress", ("Package", "h")))])
     assert "event-without-callback" in codes(module.findings)
     assert "Progress" not in module.source.partition('"""\n\n')[2]
 
