@@ -24,7 +24,7 @@ Result = Value | str | bool | int
 
 
 def _to_result(value: Value) -> Result:
-    is_plain = value.type.type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
+    is_plain = value.type.data_type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
     if is_plain and isinstance(value.data, str | bool | int):
         return value.data
     return value

@@ -271,9 +271,9 @@ def _unparse_literal(node: Literal) -> str:
         text = f"{value:f}"
         return text if "." in text else f"{text}."
     if isinstance(value, float):
-        return f"{value:.17e}" + ("F" if node.type.type is DataType.R4 else "")
+        return f"{value:.17e}" + ("F" if node.type.data_type is DataType.R4 else "")
     suffixes = {DataType.UI4: "U", DataType.I8: "L", DataType.UI8: "UL"}
-    return f"{value}{suffixes.get(node.type.type, '')}"
+    return f"{value}{suffixes.get(node.type.data_type, '')}"
 
 
 def _escape(char: str) -> str:

@@ -59,12 +59,12 @@ def parse_date(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
     """
     text = text.strip()
     try:
-        if type_.type in TIMES and (match := _TIME_ONLY.fullmatch(text)):
+        if type_.data_type in TIMES and (match := _TIME_ONLY.fullmatch(text)):
             return convert_date(_build_time(match.groups()), type_)
         return convert_date(_parse_moment(text), type_)
     except ValueError:
-        form = "hh:mm:ss" if type_.type in TIMES else "yyyy-mm-dd hh:mm:ss"
-        message = f"The text '{text:.60}' is no {type_.type}."
+        form = "hh:mm:ss" if type_.data_type in TIMES else "yyyy-mm-dd hh:mm:ss"
+        message = f"The text '{text:.60}' is no {type_.data_type}."
         raise ExpressionError(message, remedy=f"Write it as {form}.") from None
 
 
@@ -103,21 +103,21 @@ def convert_date(value: dt.datetime | dt.date | dt.time, type_: TypeSpec) -> dt.
     Digits of a second that the type lacks are cut off. A missing time is midnight, a missing date is today.
     """
     if isinstance(value, dt.time):
-        if type_.type in TIMES:
+        if type_.data_type in TIMES:
             return value.replace(microsecond=_truncate(value.microsecond, type_))
         value = dt.datetime.combine(now().date(), value)
     elif not isinstance(value, dt.datetime):
         value = dt.datetime.combine(value, dt.time())
-    if type_.type in TIMES:
+    if type_.data_type in TIMES:
         return value.time().replace(microsecond=_truncate(value.microsecond, type_))
-    if type_.type is DataType.DBDATE:
+    if type_.data_type is DataType.DBDATE:
         return value.date()
-    if type_.type is DataType.DBTIMESTAMPOFFSET:
+    if type_.data_type is DataType.DBTIMESTAMPOFFSET:
         # "Sets the time zone field to zero": what has no offset is taken for UTC.
         value = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
     else:
         value = value.replace(tzinfo=None)
-    if type_.type is DataType.DATE:
+    if type_.data_type is DataType.DATE:
         return value
     return value.replace(microsecond=_truncate(value.microsecond, type_))
 

@@ -74,7 +74,7 @@ def _check_argument(function: str, number: int, kind: str, value: Value) -> obje
         "number": (NUMBERS, "a number", "(DT_R8)…"),
         "part": (STRINGS, 'a text such as "day"', "(DT_R8)…"),
     }.get(kind, (frozenset(), "", ""))
-    if allowed and value.type.type not in allowed:
+    if allowed and value.type.data_type not in allowed:
         message = f"Argument {number} of {function} is {description}, not {describe_type(value)}."
         raise ExpressionError(message, remedy=f"Cast it: {cast_to}")
     if value.data is None:
@@ -90,7 +90,7 @@ def _to_moment(value: Value, function: str) -> dt.datetime:
     data = value.data
     if isinstance(data, str):
         data = dates.parse_date(data, TIMESTAMP)
-    if value.type.type not in DATES and not isinstance(data, dt.date):
+    if value.type.data_type not in DATES and not isinstance(data, dt.date):
         message = f"{function} takes a date, not {describe_type(value)}."
         raise ExpressionError(message, remedy="Cast it: (DT_DBTIMESTAMP)…")
     assert isinstance(data, dt.date)
@@ -258,13 +258,13 @@ def _sign(value: Value) -> int:
 
 
 def _hex(value: Value) -> Value:
-    if value.type.type not in INTEGERS:
+    if value.type.data_type not in INTEGERS:
         message = f"Argument 1 of HEX is a whole number, not {describe_type(value)}."
         raise ExpressionError(message, remedy="Cast it: (DT_I4)…")
     if value.data is None:
         return Value(WSTR, None)
     assert isinstance(value.data, int)
-    bits = {**SIGNED, **UNSIGNED}[value.type.type]
+    bits = {**SIGNED, **UNSIGNED}[value.type.data_type]
     return Value(WSTR, f"{value.data & ((1 << bits) - 1):X}")
 
 

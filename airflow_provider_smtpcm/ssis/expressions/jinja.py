@@ -209,7 +209,7 @@ def call_macro(
 
 def quote_type(spec: TypeSpec) -> list[str]:
     """Return a type specification as the arguments of the macro `cast`."""
-    return [f"'{spec.type}'", *map(str, spec.parameters)]
+    return [f"'{spec.data_type}'", *map(str, spec.parameters)]
 
 
 class TemplateBuilder:

@@ -68,7 +68,7 @@ def apply_binary(sign: str, left: Value, right: Value) -> Value:
         return apply_logical(sign, left, right)
     if sign in _COMPARISONS:
         return _compare(sign, left, right)
-    if sign == "+" and (left.type.type in STRINGS or right.type.type in STRINGS):
+    if sign == "+" and (left.type.data_type in STRINGS or right.type.data_type in STRINGS):
         return _concatenate(left, right)
     if sign in _BITWISE:
         return _apply_bitwise(sign, left, right)
@@ -78,7 +78,7 @@ def apply_binary(sign: str, left: Value, right: Value) -> Value:
 def _concatenate(left: Value, right: Value) -> Value:
     """Concatenate; a date is converted to a text, a number has to be cast."""
     for value in (left, right):
-        if value.type.type not in STRINGS | DATES | TIMES:
+        if value.type.data_type not in STRINGS | DATES | TIMES:
             raise ExpressionError(
                 f"+ cannot join a text and {describe_type(value)}.", remedy="Cast it to a text: (DT_WSTR,20)…"
             )
@@ -94,7 +94,7 @@ def apply_logical(sign: str, left: Value, right: Value) -> Value:
         ExpressionError: an operand is no DT_BOOL.
     """
     for value in (left, right):
-        if value.type.type is not DataType.BOOL:
+        if value.type.data_type is not DataType.BOOL:
             raise ExpressionError(
                 f"{sign} takes Booleans, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
             )
@@ -110,14 +110,14 @@ def _compare(sign: str, left: Value, right: Value) -> Value:
     if one.data is None or other.data is None:
         return Value(BOOL, None)
     a, b = one.data, other.data
-    if one.type.type in NUMBERS:
-        floats = {one.type.type, other.type.type} & FLOATS
+    if one.type.data_type in NUMBERS:
+        floats = {one.type.data_type, other.type.data_type} & FLOATS
         a, b = (to_float(one), to_float(other)) if floats else (to_decimal(one), to_decimal(other))
     return Value(BOOL, bool(_COMPARISONS[sign](a, b)))
 
 
 def _coerce_for_comparison(sign: str, left: Value, right: Value) -> tuple[Value, Value]:
-    one, other = left.type.type, right.type.type
+    one, other = left.type.data_type, right.type.data_type
     for types in (STRINGS, NUMBERS):
         if one in types and other in types:
             return left, right
@@ -141,14 +141,14 @@ def _coerce_for_comparison(sign: str, left: Value, right: Value) -> tuple[Value,
 
 def _find_common_date_type(left: TypeSpec, right: TypeSpec) -> TypeSpec:
     for type_ in (DataType.DBTIMESTAMPOFFSET, DataType.DBTIMESTAMP2):
-        if type_ in {left.type, right.type}:
+        if type_ in {left.data_type, right.data_type}:
             return TypeSpec(type_, (7,))
     return left if left == right else TypeSpec(DataType.DBTIMESTAMP)
 
 
 def _apply_bitwise(sign: str, left: Value, right: Value) -> Value:
     for value in (left, right):
-        if value.type.type not in INTEGERS:
+        if value.type.data_type not in INTEGERS:
             raise ExpressionError(
                 f"{sign} takes whole numbers, not {describe_type(value)}.", remedy="Did you mean && or ||?"
             )
@@ -160,7 +160,7 @@ def _apply_bitwise(sign: str, left: Value, right: Value) -> Value:
 
 def _find_common_number_type(sign: str, left: TypeSpec, right: TypeSpec) -> TypeSpec:
     """Return the type of an arithmetic operator's result; of an exact one, without precision and scale."""
-    one, other = left.type, right.type
+    one, other = left.data_type, right.data_type
     if one in FLOATS or other in FLOATS:
         return TypeSpec(DataType.R4 if one is other is DataType.R4 else DataType.R8)
     if one in EXACT or other in EXACT:
@@ -180,8 +180,8 @@ def _find_common_number_type(sign: str, left: TypeSpec, right: TypeSpec) -> Type
 
 def _apply_arithmetic(sign: str, left: Value, right: Value) -> Value:
     for value in (left, right):
-        if value.type.type not in NUMBERS:
-            remedy = "Use DATEADD or DATEDIFF." if value.type.type in DATES else "Cast it to a number."
+        if value.type.data_type not in NUMBERS:
+            remedy = "Use DATEADD or DATEDIFF." if value.type.data_type in DATES else "Cast it to a number."
             raise ExpressionError(f"{sign} takes numbers, not {describe_type(value)}.", remedy=remedy)
     type_ = _find_common_number_type(sign, left.type, right.type)
     if left.data is None or right.data is None:
@@ -190,9 +190,9 @@ def _apply_arithmetic(sign: str, left: Value, right: Value) -> Value:
         raise ExpressionError(
             f"{format_value(left)} {sign} 0 is a division by zero.", remedy="Test the divisor: x == 0 ? … : …"
         )
-    if type_.type in FLOATS:
+    if type_.data_type in FLOATS:
         return check_float(type_, _calculate_floats(sign, to_float(left), to_float(right)), sign)
-    if type_.type in EXACT:
+    if type_.data_type in EXACT:
         return _calculate_decimals(sign, left, right, type_)
     assert isinstance(left.data, int) and isinstance(right.data, int)
     return check_integer(type_, _calculate_integers(sign, left.data, right.data), sign)
@@ -207,7 +207,7 @@ def check_integer(type_: TypeSpec, number: int, sign: str) -> Value:
     Raises:
         ExpressionError: it is out of the type's range.
     """
-    if not is_in_range(number, type_.type):
+    if not is_in_range(number, type_.data_type):
         raise ExpressionError(f"The result of {sign}, {number:.9G}, overflows {type_}.", remedy="Cast to DT_I8 before.")
     return Value(type_, number)
 
@@ -223,7 +223,7 @@ def check_float(type_: TypeSpec, number: float, sign: str) -> Value:
     """
     if not math.isfinite(number):
         raise ExpressionError(f"The result of {sign} overflows {type_}.", remedy="Use smaller numbers.")
-    return Value(type_, to_float(Value(type_, number), type_.type))
+    return Value(type_, to_float(Value(type_, number), type_.data_type))
 
 
 def _calculate_integers(sign: str, a: int, b: int) -> int:
@@ -259,7 +259,7 @@ def _calculate_decimals(sign: str, left: Value, right: Value, type_: TypeSpec) -
     else:
         found = context.add(a, b) if sign == "+" else context.subtract(a, b)
         scale = max(left.type.scale, right.type.scale)
-    if type_.type is DataType.CY:
+    if type_.data_type is DataType.CY:
         return Value(type_, round_to_type(found, type_))
     before = max(1, found.adjusted() + 1 if found else 1)
     result = TypeSpec(DataType.NUMERIC, (38, max(0, min(scale, 38 - before))))
@@ -272,7 +272,7 @@ def apply_unary(sign: str, value: Value) -> Value:
     Raises:
         ExpressionError: the operator does not accept the operand's type, or the result is out of range.
     """
-    type_, data = value.type.type, value.data
+    type_, data = value.type.data_type, value.data
     if sign == "!":
         if type_ is not DataType.BOOL:
             raise ExpressionError(

@@ -30,7 +30,7 @@ from airflow_provider_smtpcm.ssis.expressions.types import (
     DataType,
     ExpressionError,
     TypeSpec,
-    find_parameter_fault,
+    find_parameter_error,
     is_in_range,
 )
 
@@ -198,7 +198,7 @@ def _read_number(text: str, position: int) -> tuple[Token, int]:
     if end < len(text) and (text[end].isalnum() or text[end] in "_."):
         message, remedy = f"{text[end]!r} cannot follow the number {number}.", "The suffixes are L, U, UL and F."
         raise ExpressionError(message, remedy=remedy, text=text, position=end)
-    if isinstance(value, int) and not is_in_range(value, type_.type):
+    if isinstance(value, int) and not is_in_range(value, type_.data_type):
         message, remedy = f"{number} is too large for {type_}.", "Add the suffix L (or UL), or a decimal point."
         raise ExpressionError(message, remedy=remedy, text=text, position=position)
     return Token(kind=TokenKind.NUMBER, position=position, text=number, value=value, type=type_), end
@@ -400,7 +400,7 @@ class _Parser:
                 raise self._error(number, f"A whole number was expected, not {_describe(number)}.", _TYPE_EXAMPLES)
             parameters.append(number.value)
         self._expect(")", "Close the type with a parenthesis.")
-        if fault := find_parameter_fault(type_, tuple(parameters)):
+        if fault := find_parameter_error(type_, tuple(parameters)):
             raise self._error(token, f"{fault}.", _TYPE_EXAMPLES)
         return TypeSpec(type_, tuple(parameters))
 

@@ -185,8 +185,8 @@ class _Translator:
                 arguments = [f"'{node.value}'", *quote_type(node.type)]
                 return call_macro("cast", *arguments, type_=JinjaType.NUMBER, nullable=False, native=False)
             case Null():
-                type_ = find_jinja_type(node.type.type)
-                return call_macro("null", f"'{node.type.type}'", type_=type_, nullable=True, native=False)
+                type_ = find_jinja_type(node.type.data_type)
+                return call_macro("null", f"'{node.type.data_type}'", type_=type_, nullable=True, native=False)
             case Name():
                 return self._translate_name(node)
             case Cast():
@@ -215,14 +215,14 @@ class _Translator:
 
     def _translate_cast(self, node: Cast) -> JinjaExpression:
         operand = self.translate(node.operand)
-        if node.type.type in STRINGS:
+        if node.type.data_type in STRINGS:
             length = node.type.length
             if operand.is_text:
                 code = operand.code if length is None else f"{operand.operand}[:{length}]"
                 return JinjaExpression(code=code, type=JinjaType.TEXT, depth=operand.depth + 1)
             lengths = [] if length is None else [str(length)]
             return call_macro("text", operand, *lengths, type_=JinjaType.TEXT, nullable=operand.nullable)
-        type_ = find_jinja_type(node.type.type)
+        type_ = find_jinja_type(node.type.data_type)
         native = type_ in {JinjaType.BOOL, JinjaType.WHOLE}
         return call_macro(
             "cast", operand, *quote_type(node.type), type_=type_, nullable=operand.nullable, native=native
@@ -308,7 +308,7 @@ def _fold_constant(node: Expression) -> Value | None:
     if not isinstance(node, Literal):
         for one in walk(node):
             # A time is cast to a date by adding today's date.
-            uses_today = isinstance(one, Cast) and one.type.type in TIMES
+            uses_today = isinstance(one, Cast) and one.type.data_type in TIMES
             if uses_today or isinstance(one, Name) or (isinstance(one, Call) and one.function in _CLOCK_NOTES):
                 return None
     try:
@@ -321,7 +321,7 @@ def _fold_constant(node: Expression) -> Value | None:
 def _fold_plain_constant(node: Expression) -> str | bool | int | None:
     """Return the value of a constant expression, if it is a text, a Boolean or a number of DT_I4."""
     value = None if isinstance(node, Null) else _fold_constant(node)
-    if value is None or value.type.type not in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}:
+    if value is None or value.type.data_type not in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}:
         return None
     if not isinstance(value.data, str | bool | int):
         return None

@@ -129,7 +129,7 @@ def to_bool(value: Value) -> bool:
     Raises:
         ExpressionError: the value is of another type, or null.
     """
-    if value.type.type is not DataType.BOOL or value.data is None:
+    if value.type.data_type is not DataType.BOOL or value.data is None:
         kind = "A null" if value.data is None else f"A value of {value.type}"
         raise ExpressionError(f"{kind} is no Boolean.", remedy="Compare it, cast it to DT_BOOL, or ask ISNULL first.")
     return bool(value.data)
@@ -137,7 +137,7 @@ def to_bool(value: Value) -> bool:
 
 def format_value(value: Value) -> str:  # noqa: C901, PLR0911 - one for each type
     """Return the text that a cast to DT_WSTR gives; an empty one for a null."""
-    data, type_ = value.data, value.type.type
+    data, type_ = value.data, value.type.data_type
     if data is None:
         return ""
     if type_ in STRINGS:
@@ -176,20 +176,20 @@ def _format_fraction(microsecond: int, scale: int) -> str:
 
 
 def _format_moment(moment: dt.datetime, type_: TypeSpec) -> str:
-    if type_.type is DataType.DATE:
+    if type_.data_type is DataType.DATE:
         day = f"{moment.month}/{moment.day}/{moment.year}"
         if moment.time() == dt.time():
             return day
         return f"{day} {moment.hour % 12 or 12}:{moment:%M:%S} {'PM' if moment.hour >= 12 else 'AM'}"
     # Not strftime: how it writes years before 1000 depends on the platform.
     text = moment.replace(microsecond=0, tzinfo=None).isoformat(sep=" ")
-    if type_.type is DataType.FILETIME:
+    if type_.data_type is DataType.FILETIME:
         return f"{text}:{moment.microsecond // 1000:03d}"
-    if type_.type is DataType.DBTIMESTAMP:
+    if type_.data_type is DataType.DBTIMESTAMP:
         return f"{text}.{moment.microsecond:06d}000" if moment.microsecond else text
     text += _format_fraction(moment.microsecond, type_.scale)
     offset = moment.utcoffset()
-    if type_.type is not DataType.DBTIMESTAMPOFFSET or offset is None:
+    if type_.data_type is not DataType.DBTIMESTAMPOFFSET or offset is None:
         return text
     minutes = int(offset.total_seconds() // 60)
     sign = "-" if minutes < 0 else "+"
@@ -198,7 +198,7 @@ def _format_moment(moment: dt.datetime, type_: TypeSpec) -> str:
 
 def describe_type(value: Value) -> str:
     """Return a value's type as error messages name it, such as `a whole number (DT_I4)`."""
-    type_ = value.type.type
+    type_ = value.type.data_type
     for types, word in ((STRINGS, "a text"), (INTEGERS, "a whole number"), (FLOATS | NUMBERS, "a number")):
         if type_ in types:
             return f"{word} ({type_})"
@@ -220,7 +220,7 @@ def cast(value: Value, type_: TypeSpec) -> Value:
 
 
 def _convert(value: Value, type_: TypeSpec) -> Data:  # noqa: PLR0911 - one for each family of types
-    to = type_.type
+    to = type_.data_type
     if to in STRINGS:
         return format_value(value)[: type_.length]
     if to is DataType.BOOL:
@@ -246,7 +246,7 @@ def _cast_to_bool(value: Value) -> bool:
         return value.data
     if isinstance(value.data, str) and value.data.strip().lower() in {"true", "false"}:
         return value.data.strip().lower() == "true"
-    if value.type.type in NUMBERS:
+    if value.type.data_type in NUMBERS:
         return value.data != 0
     text = value.data.strip() if isinstance(value.data, str) else ""
     if _INTEGER.fullmatch(text):
@@ -266,7 +266,7 @@ def _cast_to_integer(value: Value, type_: TypeSpec) -> int:
         number = int(data)
     else:
         raise _cast_error(value, type_, "Give a whole number.")
-    if not is_in_range(number, type_.type):
+    if not is_in_range(number, type_.data_type):
         raise ExpressionError(f"{number} does not fit into {type_}.", remedy="Cast it to a larger type, such as DT_I8.")
     return number
 
@@ -338,12 +338,12 @@ def _cast_to_date(value: Value, type_: TypeSpec) -> dt.datetime | dt.date | dt.t
 
 def _cast_to_binary(value: Value, type_: TypeSpec) -> uuid.UUID | bytes:
     data = value.data
-    if type_.type is DataType.GUID and isinstance(data, str):
+    if type_.data_type is DataType.GUID and isinstance(data, str):
         try:
             return uuid.UUID(data.strip())
         except ValueError:
             raise _cast_error(value, type_, "Write it as {00000000-0000-0000-0000-000000000000}.") from None
-    if type_.type in {DataType.BYTES, DataType.IMAGE}:
+    if type_.data_type in {DataType.BYTES, DataType.IMAGE}:
         if isinstance(data, bytes):
             return data[: type_.length]
         if isinstance(data, str):

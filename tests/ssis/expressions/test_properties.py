@@ -59,7 +59,7 @@ VARIABLES = {name: value for name, (_, value) in VALUES.items()}
 
 def names(*types: DataType) -> st.SearchStrategy[Expression]:
     """The variables of these types."""
-    return st.sampled_from([Name(name=name) for name, (_, value) in VALUES.items() if value.type.type in types])
+    return st.sampled_from([Name(name=name) for name, (_, value) in VALUES.items() if value.type.data_type in types])
 
 
 def chain(operand: st.SearchStrategy[Expression], *signs: str) -> st.SearchStrategy[Expression]:
