@@ -123,24 +123,24 @@ R8 = TypeSpec(DataType.R8)
 TIMESTAMP = TypeSpec(DataType.DBTIMESTAMP)
 
 
-def find_parameter_error(type_: DataType, parameters: tuple[int, ...]) -> str | None:
+def find_parameter_error(data_type: DataType, parameters: tuple[int, ...]) -> str | None:
     """Return why a type cannot have these parameters; None if it can."""
-    expected = _PARAMETERS.get(type_, ())
+    expected = _PARAMETERS.get(data_type, ())
     if len(parameters) != len(expected):
         names = " and ".join(name for name, _, _ in expected) or "no parameter"
-        return f"{type_} takes {names}, not {len(parameters)} parameters"
+        return f"{data_type} takes {names}, not {len(parameters)} parameters"
     for (name, low, high), given in zip(expected, parameters, strict=True):
         if not low <= given <= high:
-            return f"{name} of {type_} is between {low} and {high}, not {given}"
+            return f"{name} of {data_type} is between {low} and {high}, not {given}"
     return None
 
 
-def is_in_range(number: int, type_: DataType) -> bool:
+def is_in_range(number: int, data_type: DataType) -> bool:
     """Return whether a number fits an integer type; always True for any other type."""
-    if type_ in SIGNED:
-        half = 1 << (SIGNED[type_] - 1)
+    if data_type in SIGNED:
+        half = 1 << (SIGNED[data_type] - 1)
         return -half <= number < half
-    return type_ not in UNSIGNED or 0 <= number < 1 << UNSIGNED[type_]
+    return data_type not in UNSIGNED or 0 <= number < 1 << UNSIGNED[data_type]
 
 
 class ExpressionError(MailError):
