@@ -160,7 +160,13 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         for file_connection in options.project.file_connections:
             project.add(file_connection)
     version = get_integer(root, "PackageFormatVersion") or (3 if root.find("Property") else 8)
-    context = ReadContext(own=own, project=project, overrides=overrides, format_version=version, findings=findings)
+    context = ReadContext(
+        package_connections=own,
+        project_connections=project,
+        overrides=overrides,
+        format_version=version,
+        findings=findings,
+    )
     if version not in _FORMATS:
         context.add_finding(
             "unknown-format-version",
