@@ -404,14 +404,14 @@ class Package:
     @property
     def variables(self) -> tuple[Variable, ...]:
         """The variables of all scopes; an inner variable hides an outer one of the same name."""
-        found: list[Variable] = []
-        seen: set[int] = set()
+        variables: list[Variable] = []
+        seen_handlers: set[int] = set()
         for executable, handler in self.walk_executables():
-            if handler is not None and id(handler) not in seen:
-                seen.add(id(handler))
-                found += handler.variables
-            found += executable.variables
-        return tuple(found)
+            if handler is not None and id(handler) not in seen_handlers:
+                seen_handlers.add(id(handler))
+                variables += handler.variables
+            variables += executable.variables
+        return tuple(variables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ def walk(node: Expression) -> Iterator[Expression]:
 
 def find_variables(node: Expression) -> tuple[str, ...]:
     """Return the names of the variables and parameters in an expression, each once, in source order."""
-    return tuple(dict.fromkeys(found.name for found in walk(node) if isinstance(found, Name)))
+    return tuple(dict.fromkeys(name.name for name in walk(node) if isinstance(name, Name)))
 
 
 def find_leading_strings(node: Expression) -> list[str]:

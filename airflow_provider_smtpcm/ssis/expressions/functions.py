@@ -269,10 +269,10 @@ def _hex(value: Value) -> Value:
 
 
 def _tokencount(text: Value, delimiters: Value) -> Value:
-    # Microsoft: the count is 0 if the string is null.
+    # Microsoft: the count is 0 if the string is null. A null delimiter gives a null, as usual.
     if text.data is None:
         return Value(I4, 0)
-    return call_function("_TOKENCOUNT", (text, delimiters))
+    return call_function(_TOKENCOUNT_OF_STRING, (text, delimiters))
 
 
 def _isnull(value: Value) -> Value:
@@ -284,6 +284,8 @@ def _replacenull(value: Value, replacement: Value) -> Value:
 
 
 _UI2 = TypeSpec(DataType.UI2)
+# TOKENCOUNT after its check for null; not a name that the parser accepts.
+_TOKENCOUNT_OF_STRING = "_TOKENCOUNT"
 # The kinds of the arguments, the type of the result, and the implementation.
 _FUNCTIONS: dict[str, tuple[tuple[str, ...], TypeSpec, Callable[..., Data | Value]]] = {
     "CODEPOINT": (("string",), _UI2, _codepoint),
@@ -299,7 +301,7 @@ _FUNCTIONS: dict[str, tuple[tuple[str, ...], TypeSpec, Callable[..., Data | Valu
     "RTRIM": (("string",), WSTR, lambda text: text.rstrip(" ")),
     "SUBSTRING": (("string", "integer", "integer"), WSTR, _substring),
     "TOKEN": (("string", "string", "integer"), WSTR, _token),
-    "_TOKENCOUNT": (("string", "string"), I4, lambda text, delimiters: len(_split(text, delimiters))),
+    _TOKENCOUNT_OF_STRING: (("string", "string"), I4, lambda text, delimiters: len(_split(text, delimiters))),
     "TRIM": (("string",), WSTR, lambda text: text.strip(" ")),
     "UPPER": (("string",), WSTR, str.upper),
     "ABS": (("number",), R8, _abs),

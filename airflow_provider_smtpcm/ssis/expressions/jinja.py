@@ -37,7 +37,7 @@ def escape_template(text: str, *, ends: bool = True) -> str:
         text: any text.
         ends: whether the template ends with it, so that its last newline has to be protected.
     """
-    text = _NEEDS_ESCAPE.sub(lambda found: f"{{{{ {quote_string(found[0])} }}}}", text).replace("\r\n", "\n")
+    text = _NEEDS_ESCAPE.sub(lambda match: f"{{{{ {quote_string(match[0])} }}}}", text).replace("\r\n", "\n")
     if ends and text.endswith("\n"):
         text = f"{text[:-1]}{{{{ '\\n' }}}}"
     return text
@@ -49,9 +49,9 @@ def quote_string(text: str) -> str:
     return f"'{_CONTROL.sub(_escape_control, text)}'"
 
 
-def _escape_control(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return _NAMED_ESCAPES.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+def _escape_control(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return _NAMED_ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
 class JinjaType(StrEnum):

@@ -102,8 +102,8 @@ class TypeSpec:
         fixed = {_T.CY: 4, _T.DBTIMESTAMP: 3, _T.FILETIME: 3, _T.DATE: 0}
         if self.data_type in fixed:
             return fixed[self.data_type]
-        given = self.parameters or _DEFAULT_PARAMETERS.get(self.data_type, (0,))
-        return given[-1]
+        parameters = self.parameters or _DEFAULT_PARAMETERS.get(self.data_type, (0,))
+        return parameters[-1]
 
     @property
     def precision(self) -> int:
@@ -129,9 +129,9 @@ def find_parameter_error(data_type: DataType, parameters: tuple[int, ...]) -> st
     if len(parameters) != len(expected):
         names = " and ".join(name for name, _, _ in expected) or "no parameter"
         return f"{data_type} takes {names}, not {len(parameters)} parameters"
-    for (name, low, high), given in zip(expected, parameters, strict=True):
-        if not low <= given <= high:
-            return f"{name} of {data_type} is between {low} and {high}, not {given}"
+    for (name, low, high), value in zip(expected, parameters, strict=True):
+        if not low <= value <= high:
+            return f"{name} of {data_type} is between {low} and {high}, not {value}"
     return None
 
 

@@ -239,8 +239,8 @@ def _convert(value: Value, type_: TypeSpec) -> Data:  # noqa: PLR0911 - one for 
 
 
 def _cast_error(value: Value, type_: TypeSpec, remedy: str) -> ExpressionError:
-    shown = f"'{value.data:.60}'" if isinstance(value.data, str) else f"{format_value(value)}, {describe_type(value)},"
-    return ExpressionError(f"{shown} cannot be cast to {type_}.", remedy=remedy)
+    source = f"'{value.data:.60}'" if isinstance(value.data, str) else f"{format_value(value)}, {describe_type(value)},"
+    return ExpressionError(f"{source} cannot be cast to {type_}.", remedy=remedy)
 
 
 def _cast_to_bool(value: Value) -> bool:

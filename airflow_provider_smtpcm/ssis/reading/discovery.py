@@ -124,7 +124,7 @@ class _PathReader:
                 yield result
         if not count and self._repeated == repeated:
             yield ReadResult(
-                source=str(top), error=PackageError(f"{top} holds no SSIS package.", remedy=SUPPORTED_FILES_REMEDY)
+                source=str(top), error=PackageError(f"{top} contains no SSIS package.", remedy=SUPPORTED_FILES_REMEDY)
             )
 
     def _read_folder(self, folder: Path, top: Path) -> Iterator[ReadResult]:
@@ -139,7 +139,7 @@ class _PathReader:
         built_from = _find_source_folder(folder, top)
         if built_from is None:
             yield from self._report_project(folder, top)
-        # `_report_project` has read the .conmgr files.
+        # The .conmgr files were read as part of the project.
         for path in sorted(paths, key=lambda path: _SUFFIXES.index(path.suffix.lower())):
             if path.suffix.lower() == ".ispac":
                 yield from self._read_ispac(path, built_from)

@@ -81,9 +81,9 @@ class Ispac:
             PackageError: as in `read_document`; or the zip is damaged, or unpacks to more than 1 GiB.
         """
         info = self._parts[name]
-        shown = self.format_part(name)
+        display_name = self.format_part(name)
         if info.file_size > MAX_OCTETS:
-            raise too_large_error(shown, MAX_OCTETS)
+            raise too_large_error(display_name, MAX_OCTETS)
         self._remaining_octets -= info.file_size
         if self._remaining_octets < 0:
             raise PackageError(
@@ -92,9 +92,9 @@ class Ispac:
             )
         try:
             with self._archive.open(info) as part:
-                return read_document(part, shown, limit=MAX_OCTETS)
+                return read_document(part, display_name, limit=MAX_OCTETS)
         except _ZIP_ERRORS as error:
-            raise PackageError(f"{shown} could not be unpacked: {error}.", remedy=_CHECK_SOURCE) from error
+            raise PackageError(f"{display_name} could not be unpacked: {error}.", remedy=_CHECK_SOURCE) from error
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def open_ispac(path: Path) -> Iterator[Ispac]:
     except OSError as error:
         raise unreadable_error(str(path), error) from error
     except _ZIP_ERRORS as error:
-        raise PackageError(f"{path} is no .ispac: {error}. An .ispac is a zip.", remedy=_CHECK_SOURCE) from error
+        raise PackageError(f"{path} is not an .ispac file, which is a zip: {error}.", remedy=_CHECK_SOURCE) from error
     with archive:
         yield Ispac(str(path), archive)
 

@@ -174,7 +174,7 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
             "unknown-format-version",
             Severity.NOTE,
             (ROOT,),
-            f"PackageFormatVersion is {version}, which is not known here; read as the nearest one.",
+            f"PackageFormatVersion {version} is unknown; the package was read as the nearest known one.",
         )
     container = read_root(root, context)
     package = Package(
@@ -399,7 +399,7 @@ def _read_parameters(document: Document, source: str) -> tuple[Parameter, ...]:
         raise _encrypted_error(source)
     if document.root.tag != "Parameters":
         raise PackageError(
-            f"{source} holds no project parameters: its root is <{document.root.tag}>, not <Parameters>.",
+            f"{source} is not a project parameters file: its root is <{document.root.tag}>, not <Parameters>.",
             remedy="Save the project again in Visual Studio.",
         )
     return read_project_parameters(document.root)
@@ -408,7 +408,7 @@ def _read_parameters(document: Document, source: str) -> tuple[Parameter, ...]:
 def _encrypted_error(name: str) -> PackageError:
     """Return the error for a file that is completely encrypted."""
     return PackageError(
-        f"{name} is encrypted whole (ProtectionLevel EncryptAllWithPassword or EncryptAllWithUserKey).",
+        f"{name} is completely encrypted (ProtectionLevel EncryptAllWithPassword or EncryptAllWithUserKey).",
         remedy="Set ProtectionLevel to DontSaveSensitive in Visual Studio and save it, or run: "
         "dtutil /FILE package.dtsx /DECRYPT password /ENCRYPT FILE;readable.dtsx;0",
     )
