@@ -1,6 +1,6 @@
-"""Reads SSIS packages and projects: `read_package`, `read_project`.
+"""Reader of SSIS packages and projects: `read_package`, `read_project`.
 
-Needs neither SSIS nor Airflow, and no network.
+Needs neither SSIS nor Airflow nor a network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Finding", "Package", "Project", "read_package", "read_project"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Lazily: DAGs that use only the macros do not need the XML parser.
+    # Imported on first use: a DAG that only uses the macros does not load the XML parser.
     if name in {"read_package", "read_project"}:
         from airflow_provider_smtpcm.ssis import reading
 

@@ -1,9 +1,9 @@
-"""Macros of imported DAGs, which their templates call as `ssis`: `DAG(..., user_defined_macros={"ssis": macros})`.
+"""Jinja macros of imported DAGs: `DAG(..., user_defined_macros={"ssis": macros})`.
 
-Each is a function or an operator of SSIS's expression language, implemented by the code that evaluates expressions:
-`{{ ssis.text(ssis.getdate(), 30) }}` is `(DT_WSTR,30)GETDATE()`. Arguments are Python objects, or results of other
-macros. A text, a Boolean and a number of DT_I4 are returned as Python objects, anything else as a `Value`, which
-renders to the text that SSIS makes of it; a null renders to nothing.
+Each macro is a function or an operator of SSIS's expression language: `{{ ssis.text(ssis.getdate(), 30) }}` is
+`(DT_WSTR,30)GETDATE()`. Arguments are Python objects or results of other macros. Strings, Booleans and DT_I4 numbers
+are returned as Python objects; any other type, and a null, as a `Value`. A `Value` renders as its cast to DT_WSTR, a
+null to nothing.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ Result = Value | str | bool | int
 
 
 def _to_result(value: Value) -> Result:
-    is_plain = value.type.type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
+    is_plain = value.type.data_type in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}
     if is_plain and isinstance(value.data, str | bool | int):
         return value.data
     return value
 
 
 def calc(first: object, *rest: object) -> Result:
-    """Apply binary operators from left to right: `calc(7, "/", 2, "+", 1)`; also to texts: `calc("a", "+", "b")`.
+    """Apply binary operators from left to right: `calc(7, "/", 2, "+", 1)`; also to strings: `calc("a", "+", "b")`.
 
     Args:
         first: the leftmost operand.
         rest: operators and right operands, alternating.
     """
     value = _to_value(first)
-    for sign, operand in zip(rest[::2], rest[1::2], strict=True):
-        value = _apply_binary(str(sign), value, _to_value(operand))
+    for operator, operand in zip(rest[::2], rest[1::2], strict=True):
+        value = _apply_binary(str(operator), value, _to_value(operand))
     return _to_result(value)
 
 
-def unary(sign: str, operand: object) -> Result:
+def unary(operator: str, operand: object) -> Result:
     """Apply `!`, `-` or `~`."""
-    return _to_result(_apply_unary(sign, _to_value(operand)))
+    return _to_result(_apply_unary(operator, _to_value(operand)))
 
 
 def cast(value: object, type_name: str, *parameters: int) -> Result:
-    """Cast to a type: `cast(x, "DT_NUMERIC", 10, 2)` is `(DT_NUMERIC,10,2)x`."""
+    """Cast a value: `cast(x, "DT_NUMERIC", 10, 2)` is `(DT_NUMERIC,10,2)x`."""
     return _to_result(_cast(_to_value(value), TypeSpec(DataType(type_name), parameters)))
 
 
 def text(value: object, length: int | None = None) -> Result:
-    """Cast to a text: `text(x, 30)` is `(DT_WSTR,30)x`.
+    """Cast a value to a string: `text(x, 30)` is `(DT_WSTR,30)x`.
 
     Args:
         value: of any type.
-        length: maximum number of characters; the rest is cut off. None: no limit.
+        length: maximum number of characters, to which the string is truncated; None: no limit.
     """
     return _to_result(_cast(_to_value(value), TypeSpec(DataType.WSTR, () if length is None else (length,))))
 
@@ -67,7 +67,7 @@ def null(like: object) -> Value:
     """Return a null.
 
     Args:
-        like: the name of its type, such as `DT_I4`, or a value of that type.
+        like: the name of a type, such as `DT_I4`, or a value of that type.
     """
     if isinstance(like, str) and like in set(DataType):
         return Value(TypeSpec(DataType(like)), None)
@@ -75,18 +75,22 @@ def null(like: object) -> Value:
 
 
 def truth(value: object) -> bool:
-    """Return a DT_BOOL as a Python bool; a value of any other type, and a null, is an error."""
+    """Return a DT_BOOL as a Python bool.
+
+    Raises:
+        ExpressionError: the value has another type, or is null.
+    """
     return _to_bool(_to_value(value))
 
 
 def is_true(value: object) -> bool:
-    """Whether a Boolean is true, and neither false nor null."""
+    """Return whether a Boolean is true; False for a null."""
     converted = _to_value(value)
     return converted.data is not None and _to_bool(converted)
 
 
 def is_false(value: object) -> bool:
-    """Whether a Boolean is false, and neither true nor null."""
+    """Return whether a Boolean is false; False for a null."""
     converted = _to_value(value)
     return converted.data is not None and not _to_bool(converted)
 

@@ -1,4 +1,4 @@
-"""Reads the file that holds the text of a mail: SSIS's message source FileConnection."""
+"""Reads the file with the text of a mail, as SSIS does for the message source FileConnection."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from pathlib import Path
 
 
 def read_message_file(path: str) -> str:
-    """Return the content of a file unchanged; a macro of imported DAGs.
+    """Return the content of a text file; a macro of imported DAGs.
 
-    The operator's `text_file` would render the file as a template, which SSIS does not. A file without a byte order
-    mark is read as UTF-8, or, where it is not valid UTF-8, in the Western Windows code page (1252).
+    Unlike the operator's `text_file`, this does not render the file as a template, because SSIS does not.
 
     Args:
-        path: on the worker.
+        path: a file on the worker, in UTF-16 with a byte order mark, in UTF-8, or in Windows code page 1252.
 
     Raises:
-        OSError: the file is missing, or cannot be read.
+        OSError: the file does not exist or cannot be read.
     """
     content = Path(path).read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):

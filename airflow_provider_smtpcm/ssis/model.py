@@ -1,9 +1,9 @@
-r"""Data model of SSIS packages and projects, in SSIS's own terms. Pure: no XML, no files.
+r"""Data model of SSIS packages and projects, in SSIS's own terms. Pure: no XML, no file access.
 
-Every `id` is a GUID in upper case with braces, or the `refId` where there is none. Every `path` is the one that SSIS
-shows: it begins with `Package`, as `("Package", "Sequence", "Send Mail")` does, and with
-`"Package.EventHandlers[OnError]"` in an event handler. Fields that may hold an account (connection strings,
-expressions, values) are left out of every `repr`.
+An `id` is a GUID in upper case with braces, or the `refId` if there is no GUID. The `path` of an executable is the one
+that SSIS shows, such as `("Package", "Sequence", "Send Mail")`; in an event handler it begins with
+`"Package.EventHandlers[OnError]"`. Fields that may contain credentials (connection strings, expressions, values) are
+not part of any `repr`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,12 @@ __all__ = [
 ]
 
 #: The remedy of an internal error.
-REPORT_INTERNAL_ERROR = (
-    "Please report it, with the package if you can: nothing of it is needed but what concerns the mail."
-)
+REPORT_INTERNAL_ERROR = "Please report it, if possible with the package; only the parts about mail are needed."
 _SOURCES = Path(__file__).parent
 
 
 class MessageSourceType(StrEnum):
-    """Where the text of a mail comes from."""
+    """The source of a mail's text."""
 
     DIRECT_INPUT = "DirectInput"
     FILE_CONNECTION = "FileConnection"
@@ -73,7 +71,7 @@ class EvalOp(StrEnum):
 
 
 class ContainerKind(StrEnum):
-    """Kinds of containers in a control flow; `TASK_HOST` is any other executable that holds executables."""
+    """Kinds of containers; `TASK_HOST` is an executable of any other type that contains executables."""
 
     PACKAGE = "package"
     SEQUENCE = "sequence"
@@ -86,17 +84,17 @@ class Severity(StrEnum):
     """How urgent a finding is."""
 
     NOTE = "note"  # for information
-    DECISION = "decision"  # a person must decide or complete something
+    DECISION = "decision"  # needs a decision or a change by hand
     ERROR = "error"  # could not be read or written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    r"""Something that a person should know, decide or fix.
+    r"""A note, a decision to make, or an error, about one place in a package.
 
     Args:
-        code: stable, such as `dangling-connection-manager`.
-        where: the SSIS path, such as `Package\Sequence\Send Mail`.
+        code: stable identifier, such as `dangling-connection-manager`.
+        where: SSIS path, such as `Package\Sequence\Send Mail`.
         text: what was found.
         remedy: what to do.
     """
@@ -113,9 +111,9 @@ class Variable:
     """A variable.
 
     Args:
-        data_type: OLE's VARTYPE: 8 is String, 3 Int32, 11 Boolean, 7 Date.
-        value: the design-time value; None if it is a secret, or no text.
-        expression: None if the variable is not evaluated as one.
+        data_type: OLE VARTYPE: 8 is String, 3 Int32, 11 Boolean, 7 Date.
+        value: the design-time value; None if it is sensitive, or an Object.
+        expression: None unless EvaluateAsExpression is on.
         scope: the path of the executable that declares it.
     """
 
@@ -128,19 +126,19 @@ class Variable:
 
     @property
     def qualified_name(self) -> str:
-        """The name in expressions: `User::Body`."""
+        """The name in expressions, such as `User::Body`."""
         return f"{self.namespace}::{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A parameter of the project or of the package. The value of a sensitive parameter is never kept.
+    """A package or project parameter. The value of a sensitive parameter is not kept.
 
     Args:
-        data_type: OLE's VARTYPE, as of a variable.
+        data_type: OLE VARTYPE, as in `Variable`.
         value: the design-time value.
         scope: `Package` or `Project`.
-        configured_in: the project's configurations, such as `Production`, that give it another value.
+        configured_in: the project configurations, such as `Production`, in which it has another value.
     """
 
     name: str
@@ -153,19 +151,19 @@ class Parameter:
 
     @property
     def qualified_name(self) -> str:
-        """The name in expressions: `$Project::MailServer`."""
+        """The name in expressions, such as `$Project::MailServer`."""
         return f"${self.scope}::{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectSetting:
-    """A property of a connection manager to which its project gives another value.
+    """A property of a connection manager that the project overrides.
 
     Args:
-        property: such as `SmtpServer`.
-        by: the parameter, such as `CM.Relay.SmtpServer`, or the names of the configurations.
-        source: the project's file.
-        contradicted: whether another parameter sets the same property to something else.
+        property: its name, such as `SmtpServer`.
+        by: the parameter that sets it, such as `CM.Relay.SmtpServer`, or the names of the project configurations.
+        source: the file of the project.
+        contradicted: whether the project's ConnectionString sets the same property to another value.
     """
 
     property: str
@@ -176,16 +174,16 @@ class ProjectSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmtpConnection:
-    """An SMTP connection manager of a package, a project or a `.conmgr` file; its properties are not interpreted.
+    """An SMTP connection manager, with its connection string unparsed.
 
     Args:
-        connection_string: with package configurations and the project's parameters applied. It may hold an account,
-            although SSIS has no property for one.
+        connection_string: with package configurations and project parameters applied. It may contain credentials,
+            although SSIS has no property for them.
         expressions: by property name, such as `SmtpServer`; they take precedence over the connection string.
         scope: `package` or `project`.
-        source: the file that it is defined in.
-        set_by: the properties in the connection string that come from parameters of the project.
-        configured: the properties that the project's configurations would set; they are not applied.
+        source: the file that defines it.
+        set_by: the properties in `connection_string` that project parameters set.
+        configured: the properties that project configurations would set; they are not applied.
     """
 
     name: str
@@ -202,11 +200,11 @@ class SmtpConnection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileConnection:
-    """A File connection manager, whose file a Send Mail task may read its text from.
+    """A File connection manager: the file with the text of a mail.
 
     Args:
         connection_string: the path of the file.
-        set_by: as of `SmtpConnection`.
+        set_by: as in `SmtpConnection`.
     """
 
     name: str
@@ -224,7 +222,7 @@ class PrecedenceConstraint:
     Args:
         before: the id of the preceding executable.
         after: the id of the constrained executable.
-        logical_and: whether all constraints on `after` have to be met; False: one of them is enough.
+        logical_and: True: all constraints on `after` must be met; False: one is enough.
     """
 
     before: str
@@ -242,10 +240,10 @@ class Configuration:
 
     Args:
         kind: `xml file`, `sql server`, `environment variable`, `registry entry`, `parent variable`, `ini file`.
-        source: the file, the table and filter, the variable or the key; empty where it could hold a password.
-        path: the property, such as `\Package.Variables[User::To].Properties[Value]`; None if only the source tells.
-        value: None unless the `.dtsConfig` file was found.
-        indirect: whether `source` is an environment variable that holds the source.
+        source: the file, the table and filter, the variable or the key; empty if it could contain a password.
+        path: the property, such as `\Package.Variables[User::To].Properties[Value]`; None if the source specifies it.
+        value: None unless the `.dtsConfig` file was read.
+        indirect: whether `source` is an environment variable with the actual source.
     """
 
     kind: str
@@ -260,18 +258,18 @@ class Configuration:
 class SendMailTask:
     """A Send Mail task.
 
-    A property that has an expression also has a value: the one that the developer's machine evaluated last.
+    A property with an expression has a value as well: the result of its last evaluation at design time.
 
     Args:
-        connection: the connection manager with the id `connection_reference`; None if it was not found.
+        connection: the connection manager that `connection_reference` names; None if it was not found.
         message_file: the File connection manager, if `message_source_type` is FileConnection and it was found.
-        priority: `High`, `Normal`, `Low` or a number, as it is in the file.
-        file_attachments: separated by `|`, as in the file.
+        priority: `High`, `Normal`, `Low` or a number, as in the file.
+        file_attachments: paths separated by `|`, as in the file.
         expressions: by SSIS's property name: FromLine, ToLine, CCLine, BCCLine, Subject, MessageSource, ...
-        disabled: whether it, or a container around it, is disabled. A `Disable` expression counts only if it is a
-            literal; it takes precedence over the property.
-        disabled_because: the path of the disabled executable.
-        has_unreadable_data: whether the task's own properties are missing or encrypted; they are all empty then.
+        disabled: whether the task or an executable that contains it is disabled. An expression for `Disable` takes
+            precedence over the property, but is used only if it is a literal.
+        disabled_because: the path of the outermost disabled executable, if `disabled`.
+        has_unreadable_data: whether the task's own properties are missing or encrypted, and so empty here.
     """
 
     name: str
@@ -300,10 +298,10 @@ class SendMailTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherTask:
-    """A task of any other kind.
+    """A task of any other type.
 
     Args:
-        kind: its CreationName, such as `Microsoft.ExecuteSQLTask`.
+        kind: the CreationName, such as `Microsoft.ExecuteSQLTask`.
     """
 
     name: str
@@ -341,11 +339,11 @@ Executable = SendMailTask | OtherTask | Container
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventHandler:
-    """The executables that run on an event of their owner, or of anything inside of it: events bubble up.
+    """The executables that run on an event of the owner, or of an executable in it, since events bubble up.
 
     Args:
         event_name: `OnError`, `OnTaskFailed`, `OnPostExecute`, ...
-        owner: the path of the package, container or task that has the event handler.
+        owner: the path of the package, container or task.
         propagate: the design-time value of System::Propagate; None means True.
     """
 
@@ -367,9 +365,9 @@ class Package:
     """A package.
 
     Args:
-        path: its file, or `project.ispac!Part.dtsx`.
-        root: the package itself, as a container.
-        protection_level: None means SSIS's default of 1, EncryptSensitiveWithUserKey.
+        path: the file, or `project.ispac!Part.dtsx`.
+        root: the package itself as a container.
+        protection_level: SSIS's number; None means the default, 1 (EncryptSensitiveWithUserKey).
         connection_managers: its own SMTP connection managers, and those of the project that its mails use.
     """
 
@@ -386,7 +384,7 @@ class Package:
     findings: tuple[Finding, ...] = ()
 
     def walk_mail_tasks(self) -> Iterator[tuple[SendMailTask, EventHandler | None]]:
-        """Yield every Send Mail task, also disabled ones, with the innermost event handler that contains it."""
+        """Yield every Send Mail task, including disabled ones, with the innermost event handler that contains it."""
         for executable, handler in self.walk_executables():
             if isinstance(executable, SendMailTask):
                 yield executable, handler
@@ -394,37 +392,39 @@ class Package:
     def walk_executables(self) -> Iterator[tuple[Executable, EventHandler | None]]:
         """Yield every executable with the innermost event handler that contains it.
 
-        Depth first, beginning with the root; the executables of a container come before those of its event handlers.
+        Depth-first from the root; the executables of a container come before those of its event handlers.
         """
         return _walk(self.root, None)
 
     @property
     def send_mail_tasks(self) -> tuple[SendMailTask, ...]:
-        """All Send Mail tasks: in containers, in event handlers, also disabled ones."""
+        """All Send Mail tasks, including those in event handlers and disabled ones."""
         return tuple(task for task, _ in self.walk_mail_tasks())
 
     @property
     def variables(self) -> tuple[Variable, ...]:
         """The variables of all scopes; an inner variable hides an outer one of the same name."""
-        found: list[Variable] = []
-        seen: set[int] = set()
+        variables: list[Variable] = []
+        seen_handlers: set[int] = set()
         for executable, handler in self.walk_executables():
-            if handler is not None and id(handler) not in seen:
-                seen.add(id(handler))
-                found += handler.variables
-            found += executable.variables
-        return tuple(found)
+            if handler is not None and id(handler) not in seen_handlers:
+                seen_handlers.add(id(handler))
+                variables += handler.variables
+            variables += executable.variables
+        return tuple(variables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a project sets in `@Project.manifest`, or in its `.dtproj`. All keys are in lower case.
+    """Values from the `@Project.manifest` of an `.ispac`, or from a `.dtproj`.
+
+    The keys are in lower case, except the names of configurations. The key of the project itself, in place of a
+    package, is an empty string.
 
     Args:
         source: the file.
-        values: properties of connection managers, by package (empty: the project's own) and by `name.property`.
-        configurations: values of parameters, by package (empty: the project's own), by parameter and by the name of
-            the configuration.
+        values: properties of connection managers, by package and `name.property`.
+        configurations: values of parameters, by package, parameter and configuration.
     """
 
     source: str
@@ -438,7 +438,7 @@ class Project:
 
     Args:
         path: a folder, or an `.ispac`.
-        unreadable: the files that could not be read, each with its error.
+        unreadable: the files that could not be read, with their errors.
     """
 
     name: str
@@ -468,7 +468,7 @@ def _walk_handler(handler: EventHandler) -> Iterator[tuple[Executable, EventHand
 
 
 def describe_internal_error(error: Exception) -> str:
-    """Return a message for an error in this package itself, with the source line that raised it."""
+    """Return a message for an exception that the importer should not raise, with the source line that raised it."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_SOURCES)
     ]

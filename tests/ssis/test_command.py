@@ -95,7 +95,7 @@ def test_a_folder_without_packages_is_reported(tmp_path: Path) -> None:
     """The wrong folder is the most common mistake."""
     ended = run(tmp_path, "--out", tmp_path / "out")
     assert ended.returncode == 2
-    assert "holds no SSIS package" in ended.stdout
+    assert "contains no SSIS package" in ended.stdout
 
 
 def test_a_folder_that_cannot_be_written_is_reported_on_one_line(packages: Path, tmp_path: Path) -> None:

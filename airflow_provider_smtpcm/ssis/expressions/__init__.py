@@ -1,6 +1,6 @@
 """The expression language of SSIS: parsing, evaluation, and translation to Jinja templates.
 
-Everything that other packages use is here; the modules inside are internal.
+The modules inside are internal: other packages import from here.
 """
 
 from __future__ import annotations

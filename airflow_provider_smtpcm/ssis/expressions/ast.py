@@ -1,6 +1,7 @@
-"""Syntax tree of an SSIS expression, and the functions that search, transform and unparse it.
+"""Syntax tree of an SSIS expression, with functions to search, transform and unparse it.
 
-Chains of operators and of `?:` are flat: an expression for the text of a mail joins hundreds of parts.
+A chain of operators of one precedence level, or of `?:`, is one flat node: the expression for the text of a mail may
+concatenate hundreds of parts, which would nest too deep for recursion.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import TypeGuard
 
 from airflow_provider_smtpcm.ssis.expressions.types import DataType, TypeSpec
 
-# Microsoft, "Operator Precedence and Associativity", from the loosest to the tightest; all of them associate to the
-# left.
+# Microsoft, "Operator Precedence and Associativity", from the lowest to the highest; all are left-associative.
 PRECEDENCE_LEVELS: tuple[tuple[str, ...], ...] = (
     ("||",),
     ("&&",),
@@ -25,6 +25,7 @@ PRECEDENCE_LEVELS: tuple[tuple[str, ...], ...] = (
     ("+", "-"),
     ("*", "/", "%"),
 )
+# The index in PRECEDENCE_LEVELS of each operator.
 PRECEDENCE = {operator: level for level, operators in enumerate(PRECEDENCE_LEVELS) for operator in operators}
 
 
@@ -85,7 +86,7 @@ class Operation:
 
     @property
     def position(self) -> int:
-        """Where the first operand begins."""
+        """Position of the first operand."""
         return self.first.position
 
     @property
@@ -104,8 +105,8 @@ class Conditional:
     """`a ? b : c ? d : e`.
 
     Args:
-        arms: each condition with the operand that it selects: `(a, b)` and `(c, d)`.
-        otherwise: the last operand, `e`.
+        arms: pairs of a condition and the operand that it selects: `(a, b)`, `(c, d)`.
+        otherwise: the operand if no condition is true: `e`.
     """
 
     arms: tuple[tuple[Expression, Expression], ...]
@@ -115,7 +116,7 @@ class Conditional:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A function call; the function's name is in capitals."""
+    """A function call. The function's name is in upper case."""
 
     function: str
     arguments: tuple[Expression, ...]
@@ -153,7 +154,7 @@ def children(node: Expression) -> tuple[Expression, ...]:
 
 
 def walk(node: Expression) -> Iterator[Expression]:
-    """Yield the node and all its descendants, in the order of the text."""
+    """Yield a node and all its descendants, in source order."""
     pending = [node]
     while pending:
         current = pending.pop()
@@ -162,12 +163,12 @@ def walk(node: Expression) -> Iterator[Expression]:
 
 
 def find_variables(node: Expression) -> tuple[str, ...]:
-    """Return the variables and parameters that an expression reads, each once, in the order of the text."""
-    return tuple(dict.fromkeys(found.name for found in walk(node) if isinstance(found, Name)))
+    """Return the names of the variables and parameters in an expression, each once, in source order."""
+    return tuple(dict.fromkeys(name.name for name in walk(node) if isinstance(name, Name)))
 
 
 def find_leading_strings(node: Expression) -> list[str]:
-    """Return the string literals that the text of an expression may begin with; none where it begins otherwise."""
+    """Return the string literals with which the result of an expression may begin."""
     match node:
         case Literal(value=str() as value):
             return [value] if value else []
@@ -183,21 +184,21 @@ def find_leading_strings(node: Expression) -> list[str]:
 
 
 def replace_names(node: Expression, change: Callable[[Name], Expression]) -> Expression:
-    """Return the tree with each name replaced by what `change` returns for it."""
+    """Return the tree with each name replaced by the result of `change`."""
     if isinstance(node, Name):
         return change(node)
     return _map_operands(node, lambda operand: replace_names(operand, change), conditions=True)
 
 
 def replace_strings(node: Expression, change: Callable[[str], str]) -> Expression:
-    """Return the tree with each string literal replaced, except in the conditions of `?:`."""
+    """Return the tree with `change` applied to each string literal, except in the conditions of `?:`."""
     if _is_string(node):
         return replace(node, value=change(str(node.value)))
     return _map_operands(node, lambda operand: replace_strings(operand, change))
 
 
 def merge_strings(node: Expression) -> Expression:
-    """Return the tree with neighboring string literals of a concatenation merged, except in calls and conditions."""
+    """Return the tree with adjacent string literals of concatenations merged, except in calls and conditions."""
     if isinstance(node, Call) or (isinstance(node, Operation) and not node.is_sum):
         return node
     tree = _map_operands(node, merge_strings)
@@ -217,7 +218,7 @@ def merge_strings(node: Expression) -> Expression:
 def _map_operands(
     node: Expression, change: Callable[[Expression], Expression], *, conditions: bool = False
 ) -> Expression:
-    """Return a node with each of its direct operands changed; the conditions of `?:` only if `conditions`."""
+    """Return a node with `change` applied to its direct operands; to the conditions of `?:` only if `conditions`."""
     match node:
         case Cast() | Unary():
             return replace(node, operand=change(node.operand))
@@ -238,7 +239,7 @@ def _is_string(node: Expression) -> TypeGuard[Literal]:
 
 
 def unparse(node: Expression) -> str:  # noqa: PLR0911 - one for each node
-    """Return the expression in SSIS's language; `parse` makes the same tree of it."""
+    """Return the expression as text, which `parse` turns back into an equal tree."""
     match node:
         case Literal():
             return _unparse_literal(node)
@@ -271,9 +272,9 @@ def _unparse_literal(node: Literal) -> str:
         text = f"{value:f}"
         return text if "." in text else f"{text}."
     if isinstance(value, float):
-        return f"{value:.17e}" + ("F" if node.type.type is DataType.R4 else "")
+        return f"{value:.17e}" + ("F" if node.type.data_type is DataType.R4 else "")
     suffixes = {DataType.UI4: "U", DataType.I8: "L", DataType.UI8: "UL"}
-    return f"{value}{suffixes.get(node.type.type, '')}"
+    return f"{value}{suffixes.get(node.type.data_type, '')}"
 
 
 def _escape(char: str) -> str:
@@ -289,8 +290,10 @@ def _unparse_operand(node: Expression) -> str:
 
 def _unparse_at_level(node: Expression, level: int) -> str:
     text = unparse(node)
-    is_looser = isinstance(node, Conditional) or (isinstance(node, Operation) and PRECEDENCE[node.rest[0][0]] <= level)
-    return f"({text})" if is_looser else text
+    needs_parentheses = isinstance(node, Conditional) or (
+        isinstance(node, Operation) and PRECEDENCE[node.rest[0][0]] <= level
+    )
+    return f"({text})" if needs_parentheses else text
 
 
 def _unparse_branch(node: Expression) -> str:

@@ -1,7 +1,7 @@
-"""Dates and times: parsing, conversion between types, and the date functions.
+"""Dates and times: parsing, conversion between types, and the date functions of the expression language.
 
 Microsoft: the pages of DATEADD, DATEDIFF and DATEPART; "Integration Services Data Types", "Converting Date/Time Data
-Types". Precision is a microsecond, although some types have a seventh digit.
+Types". Precision is a microsecond; the seventh fractional digit that some types have is lost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 
 from airflow_provider_smtpcm.ssis.expressions.types import TIMES, DataType, ExpressionError, TypeSpec
 
-# Each datepart with its abbreviations.
+# The dateparts with their abbreviations.
 _DATEPARTS = {
     "year": ("yy", "yyyy"),
     "quarter": ("qq", "q"),
@@ -26,21 +26,21 @@ _DATEPARTS = {
     "second": ("ss", "s"),
     "millisecond": ("ms",),
 }
-_DATEPART_OF = {name: part for part, short in _DATEPARTS.items() for name in (part, *short)}
+_DATEPART_BY_NAME = {name: part for part, abbreviations in _DATEPARTS.items() for name in (part, *abbreviations)}
 _TIME = r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.:](\d{1,9}))?)?(?:\s*([aApP][mM]))?"
 _OFFSET = r"(?:\s*([+-])\s*(\d{1,2}):(\d{2}))?"
 _ISO = re.compile(rf"(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}})(?:[T\s]\s*{_TIME}{_OFFSET})?")
-# In US English order; SSIS takes the order of the package's locale.
+# Month before day, as in US English; SSIS uses the locale of the package.
 _US = re.compile(rf"(\d{{1,2}})[-/](\d{{1,2}})[-/](\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
 _TIME_ONLY = re.compile(_TIME)
 _SECONDS_IN = {"hour": 3600, "minute": 60, "second": 1}
 
 
 def now(*, utc: bool = False) -> dt.datetime:
-    """Return the current time, naive and to the millisecond.
+    """Return the current time as a naive datetime with milliseconds.
 
     Args:
-        utc: in UTC, as GETUTCDATE does; otherwise in this machine's time zone, as GETDATE does.
+        utc: True: in UTC (GETUTCDATE); False: in this machine's time zone (GETDATE).
     """
     moment = dt.datetime.now(tz=dt.UTC)
     moment = (moment if utc else moment.astimezone()).replace(tzinfo=None)
@@ -48,35 +48,35 @@ def now(*, utc: bool = False) -> dt.datetime:
 
 
 def parse_date(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
-    """Parse a text as a date or time of the given type.
+    """Parse a string as a date or time.
 
     Args:
-        text: in ISO or US English order, or a time alone.
-        type_: its digits of a second are kept.
+        text: a date in ISO or US English order, with or without a time; for a time type also a time alone.
+        type_: type of the result; fractional seconds are truncated to its scale.
 
     Raises:
-        ExpressionError: the text is no date or time.
+        ExpressionError: the string is not a date or time.
     """
     text = text.strip()
     try:
-        if type_.type in TIMES and (match := _TIME_ONLY.fullmatch(text)):
+        if type_.data_type in TIMES and (match := _TIME_ONLY.fullmatch(text)):
             return convert_date(_build_time(match.groups()), type_)
         return convert_date(_parse_moment(text), type_)
     except ValueError:
-        form = "hh:mm:ss" if type_.type in TIMES else "yyyy-mm-dd hh:mm:ss"
-        message = f"The text '{text:.60}' is no {type_.type}."
-        raise ExpressionError(message, remedy=f"Write it as {form}.") from None
+        pattern = "hh:mm:ss" if type_.data_type in TIMES else "yyyy-mm-dd hh:mm:ss"
+        message = f"The text '{text:.60}' is no {type_.data_type}."
+        raise ExpressionError(message, remedy=f"Write it as {pattern}.") from None
 
 
 def _build_time(groups: tuple[str | None, ...]) -> dt.time:
-    hour, minute, second, fraction, half = groups
+    hour, minute, second, fraction, meridiem = groups
     if hour is None:
         return dt.time()
     hours = int(hour)
-    if half:
+    if meridiem:
         if not 1 <= hours <= 12:
             raise ValueError
-        hours = hours % 12 + (12 if half.lower() == "pm" else 0)
+        hours = hours % 12 + (12 if meridiem.lower() == "pm" else 0)
     return dt.time(hours, int(minute or 0), int(second or 0), int((fraction or "0").ljust(6, "0")[:6]))
 
 
@@ -100,29 +100,29 @@ def _parse_moment(text: str) -> dt.datetime:
 def convert_date(value: dt.datetime | dt.date | dt.time, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
     """Convert a date or time to another type.
 
-    Digits of a second that the type lacks are cut off. A missing time is midnight, a missing date is today.
+    Fractional seconds are truncated to the scale of the type. A date becomes midnight, a time gets today's date.
     """
     if isinstance(value, dt.time):
-        if type_.type in TIMES:
-            return value.replace(microsecond=_truncate(value.microsecond, type_))
+        if type_.data_type in TIMES:
+            return value.replace(microsecond=_truncate_microsecond(value.microsecond, type_))
         value = dt.datetime.combine(now().date(), value)
     elif not isinstance(value, dt.datetime):
         value = dt.datetime.combine(value, dt.time())
-    if type_.type in TIMES:
-        return value.time().replace(microsecond=_truncate(value.microsecond, type_))
-    if type_.type is DataType.DBDATE:
+    if type_.data_type in TIMES:
+        return value.time().replace(microsecond=_truncate_microsecond(value.microsecond, type_))
+    if type_.data_type is DataType.DBDATE:
         return value.date()
-    if type_.type is DataType.DBTIMESTAMPOFFSET:
-        # "Sets the time zone field to zero": what has no offset is taken for UTC.
+    if type_.data_type is DataType.DBTIMESTAMPOFFSET:
+        # Microsoft: the cast "sets the time zone field to zero" where the source has none.
         value = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
     else:
         value = value.replace(tzinfo=None)
-    if type_.type is DataType.DATE:
+    if type_.data_type is DataType.DATE:
         return value
-    return value.replace(microsecond=_truncate(value.microsecond, type_))
+    return value.replace(microsecond=_truncate_microsecond(value.microsecond, type_))
 
 
-def _truncate(microsecond: int, type_: TypeSpec) -> int:
+def _truncate_microsecond(microsecond: int, type_: TypeSpec) -> int:
     step: int = 10 ** max(0, 6 - type_.scale)
     return microsecond // step * step
 
@@ -131,27 +131,28 @@ def resolve_datepart(name: str, function: str) -> str:
     """Return the full name of a datepart.
 
     Args:
-        name: its full name or an abbreviation, in any case.
-        function: whose argument it is, for the error.
+        name: full name or abbreviation, case-insensitive.
+        function: the function with this argument, for the error message.
 
     Raises:
         ExpressionError: there is no such datepart.
     """
-    if part := _DATEPART_OF.get(name.strip().lower()):
+    if part := _DATEPART_BY_NAME.get(name.strip().lower()):
         return part
-    known = ", ".join(f"{part} ({', '.join(short)})" for part, short in _DATEPARTS.items())
+    known = ", ".join(f"{part} ({', '.join(abbreviations)})" for part, abbreviations in _DATEPARTS.items())
     raise ExpressionError(f"{function} knows no datepart '{name:.40}'.", remedy=f"The dateparts are {known}.")
 
 
 def date_add(part: str, number: int, moment: dt.datetime) -> dt.datetime:
-    """DATEADD. A day that the resulting month lacks becomes the last of that month.
+    """DATEADD. January 31 plus a month is the last day of February.
 
     Args:
-        part: a full name, as of `resolve_datepart`.
-        number: how many of them; may be negative.
+        part: full name of a datepart, from `resolve_datepart`.
+        number: how many to add; may be negative.
+        moment: the date to add to.
 
     Raises:
-        ExpressionError: the result is outside of the years 1 to 9999.
+        ExpressionError: the result is outside the years 1 to 9999.
     """
     months = {"year": 12, "quarter": 3, "month": 1}.get(part)
     try:
@@ -165,15 +166,17 @@ def date_add(part: str, number: int, moment: dt.datetime) -> dt.datetime:
             return moment + dt.timedelta(seconds=number * _SECONDS_IN[part])
         return moment + dt.timedelta(days=number * (7 if part == "week" else 1))
     except (OverflowError, ValueError):
-        message = f"DATEADD leaves the years 1 to 9999: {number} {part}s from {moment:%d.%m}.{moment.year}."
+        message = f"DATEADD of {number} ({part}) to {moment.date()} is outside the years 1 to 9999."
         raise ExpressionError(message, remedy="Use a smaller number.") from None
 
 
 def date_diff(part: str, start: dt.datetime, end: dt.datetime) -> int:  # noqa: PLR0911 - one for each part
-    """DATEDIFF: the number of boundaries of a datepart between two moments. A week begins on Sunday.
+    """DATEDIFF: the number of datepart boundaries between two dates. A week begins on Sunday.
 
     Args:
-        part: a full name, as of `resolve_datepart`.
+        part: full name of a datepart, from `resolve_datepart`.
+        start: the earlier date of a positive result.
+        end: the later date of a positive result.
     """
     if part == "year":
         return end.year - start.year
@@ -187,32 +190,37 @@ def date_diff(part: str, start: dt.datetime, end: dt.datetime) -> int:  # noqa: 
     if part in {"day", "dayofyear", "weekday"}:
         return days
     if part == "millisecond":
-        return days * 86_400_000 + _milliseconds(end) - _milliseconds(start)
+        return days * 86_400_000 + _milliseconds_since_midnight(end) - _milliseconds_since_midnight(start)
     unit = _SECONDS_IN[part] * 1000
-    return days * 86_400_000 // unit + _milliseconds(end) // unit - _milliseconds(start) // unit
+    return (
+        days * 86_400_000 // unit
+        + _milliseconds_since_midnight(end) // unit
+        - _milliseconds_since_midnight(start) // unit
+    )
 
 
-def _milliseconds(moment: dt.datetime) -> int:
+def _milliseconds_since_midnight(moment: dt.datetime) -> int:
     return ((moment.hour * 60 + moment.minute) * 60 + moment.second) * 1000 + moment.microsecond // 1000
 
 
-def date_part(name: str, moment: dt.datetime) -> int:
-    """DATEPART. Sunday is weekday 1; January 1 is in week 1, which ends on Saturday.
+def date_part(part: str, moment: dt.datetime) -> int:
+    """DATEPART. Sunday is weekday 1; week 1 begins on January 1 and ends on the first Saturday.
 
     Args:
-        name: a full name, as of `resolve_datepart`.
+        part: full name of a datepart, from `resolve_datepart`.
+        moment: the date.
     """
-    january = moment.replace(month=1, day=1)
+    january_1 = moment.replace(month=1, day=1)
     return {
         "year": moment.year,
         "quarter": (moment.month - 1) // 3 + 1,
         "month": moment.month,
         "dayofyear": moment.timetuple().tm_yday,
         "day": moment.day,
-        "week": date_diff("week", january, moment) + 1,
+        "week": date_diff("week", january_1, moment) + 1,
         "weekday": moment.isoweekday() % 7 + 1,
         "hour": moment.hour,
         "minute": moment.minute,
         "second": moment.second,
         "millisecond": moment.microsecond // 1000,
-    }[name]
+    }[part]

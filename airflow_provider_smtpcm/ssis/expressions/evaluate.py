@@ -1,7 +1,7 @@
-"""Evaluates an SSIS expression with given variables, as SSIS does.
+"""Evaluator of SSIS expressions.
 
-One difference: only the selected branch of `?:` is evaluated, and the right side of `&&` and `||` only where the left
-one does not decide; SSIS checks the types of all of them when it parses.
+One difference from SSIS: it checks the types of all operands when it parses. Here the branch of `?:` that is not
+selected is not evaluated, and neither is the right side of `&&` and `||` if the left side decides.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from airflow_provider_smtpcm.ssis.expressions.values import Value, cast, to_bool
 
 
 def evaluate(expression: str | Expression, variables: Mapping[str, object] | None = None) -> Value:
-    """Return the value of an expression.
+    """Evaluate an expression.
 
     Args:
-        expression: its text, or its syntax tree.
-        variables: by their full names (`User::X`, `System::X`, `$Project::X`). A name without a namespace is looked up
-            as it is, then in `User` and in `System`. Values are Python objects, or `Value` where the type matters.
+        expression: text or syntax tree.
+        variables: values by qualified name (`User::X`, `System::X`, `$Project::X`), as Python objects, or as `Value`
+            where the type matters. A name without a namespace is looked up unchanged, then in `User`, then in `System`.
 
     Raises:
         ExpressionError: it cannot be parsed, a variable is missing, or the evaluation fails.
@@ -54,7 +54,9 @@ def _evaluate(node: Expression, variables: Mapping[str, object]) -> Value:  # no
             case Operation():
                 return _evaluate_operation(node, variables)
             case Call():
-                return call_function(node.function, tuple(_evaluate(one, variables) for one in node.arguments))
+                return call_function(
+                    node.function, tuple(_evaluate(argument, variables) for argument in node.arguments)
+                )
             case Cast():
                 return cast(_evaluate(node.operand, variables), node.type)
             case Unary():
@@ -77,7 +79,7 @@ def _look_up(name: str, variables: Mapping[str, object]) -> Value:
     for candidate in (name, f"User::{name}", f"System::{name}") if "::" not in name else (name,):
         if candidate in variables:
             return to_value(variables[candidate])
-    similar = [known for known in variables if known.lower() == name.lower()]
+    similar = [candidate for candidate in variables if candidate.lower() == name.lower()]
     remedy = f"Names have their case: did you mean {similar[0]}?" if similar else "Give it a value."
     raise ExpressionError(f"The variable {name} is not known.", remedy=remedy)
 
@@ -86,13 +88,13 @@ def _evaluate_operation(node: Operation, variables: Mapping[str, object]) -> Val
     left = _evaluate(node.first, variables)
     if node.is_sum and left.type == WSTR:
         return _evaluate_concatenation(left, node, variables)
-    for sign, operand, position in node.rest:
+    for operator, operand, position in node.rest:
         try:
-            if sign in {"&&", "||"} and left.data is (sign == "||"):
-                # The left side decides. Its type is checked all the same.
-                left = apply_logical(sign, left, Value(BOOL, None))
+            if operator in {"&&", "||"} and left.data is (operator == "||"):
+                # The left side decides; this only checks its type.
+                left = apply_logical(operator, left, Value(BOOL, None))
             else:
-                left = apply_binary(sign, left, _evaluate(operand, variables))
+                left = apply_binary(operator, left, _evaluate(operand, variables))
         except ExpressionError as error:
             if error.position is None:
                 error.position = position
@@ -101,13 +103,13 @@ def _evaluate_operation(node: Operation, variables: Mapping[str, object]) -> Val
 
 
 def _evaluate_concatenation(left: Value, node: Operation, variables: Mapping[str, object]) -> Value:
-    """Evaluate a chain of `+` that begins with a string. Its thousands of parts are joined once, in linear time."""
+    """Evaluate a chain of `+` that begins with a string. Joins once, so that thousands of operands take linear time."""
     values = [left]
-    for sign, operand, position in node.rest:
+    for operator, operand, position in node.rest:
         right = _evaluate(operand, variables)
         try:
-            # Checks the operand's type, and converts it to a string.
-            values.append(apply_binary(sign, Value(WSTR, ""), right))
+            # Checks the type of the operand and converts it to a string.
+            values.append(apply_binary(operator, Value(WSTR, ""), right))
         except ExpressionError as error:
             if error.position is None:
                 error.position = position
@@ -121,7 +123,7 @@ def _evaluate_conditional(node: Conditional, variables: Mapping[str, object]) ->
     for test, chosen in node.arms:
         condition = _evaluate(test, variables)
         if condition.data is None and condition.type == BOOL:
-            # A null condition gives a null of the branch's type.
+            # A null condition gives a null of the first branch's type.
             return Value(_evaluate(chosen, variables).type, None)
         if to_bool(condition):
             return _evaluate(chosen, variables)

@@ -1,7 +1,7 @@
-"""Functions of the expression language, by their names in capitals. Microsoft: the page of each.
+"""Functions of the SSIS expression language. Microsoft: the page of each function.
 
-A character is a code point here; to SSIS, one beyond U+FFFF counts as two. A null argument gives a null, except where
-the function's page defines something else.
+Lengths and positions count code points; SSIS counts a character beyond U+FFFF as two. A null argument gives a null,
+except where the function's page says otherwise.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from airflow_provider_smtpcm.ssis.expressions.values import (
     to_float,
 )
 
-# Maximum length of REPLICATE's result, in characters: a longer one is a mistake, and would exhaust a worker's memory.
+# Maximum length of a REPLICATE result, in characters, so that an expression cannot exhaust a worker's memory.
 _MAX_REPLICATE = 10_000_000
 
 
 def call_function(name: str, arguments: tuple[Value, ...]) -> Value:
-    """Return the result of a function.
+    """Call a function.
 
     Args:
-        name: in capitals.
-        arguments: as many as the function takes.
+        name: in upper case.
+        arguments: exactly as many as the function takes.
 
     Raises:
         ExpressionError: the function does not accept an argument's type or value.
     """
-    if name in _NULL_SAFE:
-        return _NULL_SAFE[name](*arguments)
+    if name in _FUNCTIONS_OF_VALUES:
+        return _FUNCTIONS_OF_VALUES[name](*arguments)
     kinds, type_, implementation = _FUNCTIONS[name]
     data: list[object] = []
     for number, (kind, value) in enumerate(zip(kinds, arguments, strict=True), start=1):
@@ -67,21 +67,21 @@ def call_function(name: str, arguments: tuple[Value, ...]) -> Value:
 
 
 def _check_argument(function: str, number: int, kind: str, value: Value) -> object:
-    """Return an argument as the implementation takes it: a str, an int, a `Value` (a number), a datetime."""
-    allowed, description, cast_to = {
-        "text": (STRINGS, "a text", "(DT_WSTR,50)…"),
-        "whole": (INTEGERS, "a whole number", "(DT_I4)…"),
-        "number": (NUMBERS, "a number", "(DT_R8)…"),
-        "part": (STRINGS, 'a text such as "day"', "(DT_R8)…"),
+    """Return an argument for the implementation: str, int, datetime, or `Value` for a number; None for a null."""
+    allowed, description, remedy = {
+        "string": (STRINGS, "a text", "Cast it: (DT_WSTR,50)…"),
+        "integer": (INTEGERS, "a whole number", "Cast it: (DT_I4)…"),
+        "number": (NUMBERS, "a number", "Cast it: (DT_R8)…"),
+        "datepart": (STRINGS, 'a text such as "day"', "Write it in quotation marks."),
     }.get(kind, (frozenset(), "", ""))
-    if allowed and value.type.type not in allowed:
+    if allowed and value.type.data_type not in allowed:
         message = f"Argument {number} of {function} is {description}, not {describe_type(value)}."
-        raise ExpressionError(message, remedy=f"Cast it: {cast_to}")
+        raise ExpressionError(message, remedy=remedy)
     if value.data is None:
         return None
-    if kind == "moment":
+    if kind == "date":
         return _to_moment(value, function)
-    if kind == "part":
+    if kind == "datepart":
         return dates.resolve_datepart(str(value.data), function)
     return value if kind == "number" else value.data
 
@@ -90,7 +90,7 @@ def _to_moment(value: Value, function: str) -> dt.datetime:
     data = value.data
     if isinstance(data, str):
         data = dates.parse_date(data, TIMESTAMP)
-    if value.type.type not in DATES and not isinstance(data, dt.date):
+    if value.type.data_type not in DATES and not isinstance(data, dt.date):
         message = f"{function} takes a date, not {describe_type(value)}."
         raise ExpressionError(message, remedy="Cast it: (DT_DBTIMESTAMP)…")
     assert isinstance(data, dt.date)
@@ -108,7 +108,7 @@ def _check_minimum(function: str, number: int, minimum: int = 0) -> None:
 
 
 def _codepoint(text: str) -> int | None:
-    # A DT_UI2: of a character beyond U+FFFF, the first code unit of its UTF-16 pair.
+    # The result is a DT_UI2: the first UTF-16 code unit of a character beyond U+FFFF.
     return int.from_bytes(text[0].encode("utf-16-be", "surrogatepass")[:2]) if text else None
 
 
@@ -162,8 +162,8 @@ def _split(text: str, delimiters: str) -> list[str]:
 def _token(text: str, delimiters: str, occurrence: int) -> str:
     _check_minimum("TOKEN", occurrence, 1)
     tokens = _split(text, delimiters)
-    # Beyond the last token, Microsoft's page has null in its remarks and an empty text in its example; SSIS gives the
-    # empty text.
+    # Beyond the last token, Microsoft's page says null in its remarks and shows an empty string in its example. SSIS
+    # returns the empty string.
     return tokens[occurrence - 1] if occurrence <= len(tokens) else ""
 
 
@@ -197,7 +197,7 @@ def _round_decimal(value: Value, rounding: str) -> Value:
 
 
 def _round(value: Value, length: int) -> Value:
-    """Halves are rounded away from zero: 137.1575 becomes 137.1580."""
+    """Round halves away from zero: 137.1575 to three digits is 137.158."""
     _check_minimum("ROUND", length)
     data = value.data
     if isinstance(data, int):
@@ -211,8 +211,8 @@ def _round(value: Value, length: int) -> Value:
     return Value(value.type, float(exact) if isinstance(data, float) else round_to_type(exact, value.type))
 
 
-def _logarithm(function: Callable[[float], float], value: Value) -> Value:
-    # Microsoft: null for zero and below.
+def _log(function: Callable[[float], float], value: Value) -> Value:
+    # Microsoft: LN and LOG of zero or a negative number are null.
     number = to_float(value)
     return Value(R8, function(number) if number > 0 else None)
 
@@ -231,7 +231,7 @@ def _power(value: Value, power: Value) -> Value:
     try:
         return check_float(R8, math.pow(base, exponent), "POWER")
     except ValueError:
-        return Value(R8, None)  # "indeterminate results"
+        return Value(R8, None)  # Microsoft: null for "indeterminate results"
     except OverflowError:
         raise ExpressionError("The result of POWER overflows DT_R8.", remedy="Use a smaller power.") from None
 
@@ -254,25 +254,25 @@ def _sign(value: Value) -> int:
     return (number > 0) - (number < 0)
 
 
-# --- Functions that accept nulls, or an argument of any type
+# --- Functions that take any type, or define their own result for a null
 
 
 def _hex(value: Value) -> Value:
-    if value.type.type not in INTEGERS:
+    if value.type.data_type not in INTEGERS:
         message = f"Argument 1 of HEX is a whole number, not {describe_type(value)}."
         raise ExpressionError(message, remedy="Cast it: (DT_I4)…")
     if value.data is None:
         return Value(WSTR, None)
     assert isinstance(value.data, int)
-    bits = {**SIGNED, **UNSIGNED}[value.type.type]
+    bits = {**SIGNED, **UNSIGNED}[value.type.data_type]
     return Value(WSTR, f"{value.data & ((1 << bits) - 1):X}")
 
 
 def _tokencount(text: Value, delimiters: Value) -> Value:
-    # Microsoft: it is 0 where the text is null.
+    # Microsoft: the count is 0 if the string is null. A null delimiter gives a null, as usual.
     if text.data is None:
         return Value(I4, 0)
-    return call_function("_TOKENCOUNT", (text, delimiters))
+    return call_function(_TOKENCOUNT_OF_STRING, (text, delimiters))
 
 
 def _isnull(value: Value) -> Value:
@@ -284,49 +284,51 @@ def _replacenull(value: Value, replacement: Value) -> Value:
 
 
 _UI2 = TypeSpec(DataType.UI2)
-# The kind of each argument, the result's type, and the implementation.
+# TOKENCOUNT after its check for null; not a name that the parser accepts.
+_TOKENCOUNT_OF_STRING = "_TOKENCOUNT"
+# The kinds of the arguments, the type of the result, and the implementation.
 _FUNCTIONS: dict[str, tuple[tuple[str, ...], TypeSpec, Callable[..., Data | Value]]] = {
-    "CODEPOINT": (("text",), _UI2, _codepoint),
-    "FINDSTRING": (("text", "text", "whole"), I4, _findstring),
-    "LEFT": (("text", "whole"), WSTR, _left),
-    "LEN": (("text",), I4, len),
-    "LOWER": (("text",), WSTR, str.lower),
-    "LTRIM": (("text",), WSTR, lambda text: text.lstrip(" ")),
-    "REPLACE": (("text", "text", "text"), WSTR, _replace),
-    "REPLICATE": (("text", "whole"), WSTR, _replicate),
-    "REVERSE": (("text",), WSTR, lambda text: text[::-1]),
-    "RIGHT": (("text", "whole"), WSTR, _right),
-    "RTRIM": (("text",), WSTR, lambda text: text.rstrip(" ")),
-    "SUBSTRING": (("text", "whole", "whole"), WSTR, _substring),
-    "TOKEN": (("text", "text", "whole"), WSTR, _token),
-    "_TOKENCOUNT": (("text", "text"), I4, lambda text, delimiters: len(_split(text, delimiters))),
-    "TRIM": (("text",), WSTR, lambda text: text.strip(" ")),
-    "UPPER": (("text",), WSTR, str.upper),
+    "CODEPOINT": (("string",), _UI2, _codepoint),
+    "FINDSTRING": (("string", "string", "integer"), I4, _findstring),
+    "LEFT": (("string", "integer"), WSTR, _left),
+    "LEN": (("string",), I4, len),
+    "LOWER": (("string",), WSTR, str.lower),
+    "LTRIM": (("string",), WSTR, lambda text: text.lstrip(" ")),
+    "REPLACE": (("string", "string", "string"), WSTR, _replace),
+    "REPLICATE": (("string", "integer"), WSTR, _replicate),
+    "REVERSE": (("string",), WSTR, lambda text: text[::-1]),
+    "RIGHT": (("string", "integer"), WSTR, _right),
+    "RTRIM": (("string",), WSTR, lambda text: text.rstrip(" ")),
+    "SUBSTRING": (("string", "integer", "integer"), WSTR, _substring),
+    "TOKEN": (("string", "string", "integer"), WSTR, _token),
+    _TOKENCOUNT_OF_STRING: (("string", "string"), I4, lambda text, delimiters: len(_split(text, delimiters))),
+    "TRIM": (("string",), WSTR, lambda text: text.strip(" ")),
+    "UPPER": (("string",), WSTR, str.upper),
     "ABS": (("number",), R8, _abs),
     "CEILING": (("number",), R8, _ceiling),
     "EXP": (("number",), R8, _exp),
     "FLOOR": (("number",), R8, _floor),
-    "LN": (("number",), R8, lambda value: _logarithm(math.log, value)),
-    "LOG": (("number",), R8, lambda value: _logarithm(math.log10, value)),
+    "LN": (("number",), R8, lambda value: _log(math.log, value)),
+    "LOG": (("number",), R8, lambda value: _log(math.log10, value)),
     "POWER": (("number", "number"), R8, _power),
-    "ROUND": (("number", "whole"), R8, _round),
+    "ROUND": (("number", "integer"), R8, _round),
     "SIGN": (("number",), I4, _sign),
     "SQRT": (("number",), R8, _sqrt),
     "SQUARE": (("number",), R8, _square),
-    "DATEADD": (("part", "whole", "moment"), TIMESTAMP, dates.date_add),
+    "DATEADD": (("datepart", "integer", "date"), TIMESTAMP, dates.date_add),
     "DATEDIFF": (
-        ("part", "moment", "moment"),
+        ("datepart", "date", "date"),
         I4,
         lambda part, start, end: check_integer(I4, dates.date_diff(part, start, end), "DATEDIFF"),
     ),
-    "DATEPART": (("part", "moment"), I4, dates.date_part),
-    "DAY": (("moment",), I4, lambda moment: moment.day),
-    "MONTH": (("moment",), I4, lambda moment: moment.month),
-    "YEAR": (("moment",), I4, lambda moment: moment.year),
+    "DATEPART": (("datepart", "date"), I4, dates.date_part),
+    "DAY": (("date",), I4, lambda moment: moment.day),
+    "MONTH": (("date",), I4, lambda moment: moment.month),
+    "YEAR": (("date",), I4, lambda moment: moment.year),
     "GETDATE": ((), TIMESTAMP, lambda: dates.now(utc=False)),
     "GETUTCDATE": ((), TIMESTAMP, lambda: dates.now(utc=True)),
 }
-_NULL_SAFE: dict[str, Callable[..., Value]] = {
+_FUNCTIONS_OF_VALUES: dict[str, Callable[..., Value]] = {
     "HEX": _hex,
     "ISNULL": _isnull,
     "REPLACENULL": _replacenull,

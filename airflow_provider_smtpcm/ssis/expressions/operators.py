@@ -1,15 +1,17 @@
-"""Operators of the expression language. Microsoft: the page of each operator, "Implicit Data Conversion".
+"""Operators of the SSIS expression language.
 
-An operator on a null gives a null, except `&&` and `||`, which use three-valued logic. Strings are compared by code
-point, where SSIS takes the order of the package's locale for `<` and `>`.
+Microsoft: the page of each operator, and "Integration Services Data Types", "Implicit Data Conversion".
+
+A null operand gives a null, except with `&&` and `||`, which use three-valued logic. `<` and `>` compare strings by
+code point; SSIS uses the sort order of the package's locale.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from decimal import ROUND_DOWN, Decimal
+from operator import and_, eq, ge, gt, le, lt, ne, or_, xor
 from typing import Any
 
 from airflow_provider_smtpcm.ssis.expressions.types import (
@@ -42,21 +44,21 @@ from airflow_provider_smtpcm.ssis.expressions.values import (
 )
 
 _COMPARISONS: dict[str, Callable[[Any, Any], object]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    ">": operator.gt,
-    "<=": operator.le,
-    ">=": operator.ge,
+    "==": eq,
+    "!=": ne,
+    "<": lt,
+    ">": gt,
+    "<=": le,
+    ">=": ge,
 }
-_BITWISE: dict[str, Callable[[int, int], int]] = {"&": operator.and_, "^": operator.xor, "|": operator.or_}
+_BITWISE: dict[str, Callable[[int, int], int]] = {"&": and_, "^": xor, "|": or_}
 
 
-def apply_binary(sign: str, left: Value, right: Value) -> Value:
+def apply_binary(operator: str, left: Value, right: Value) -> Value:
     """Return the result of a binary operator.
 
     Args:
-        sign: the operator.
+        operator: any binary operator, such as `&&`.
         left: the left operand.
         right: the right operand.
 
@@ -64,21 +66,21 @@ def apply_binary(sign: str, left: Value, right: Value) -> Value:
         ExpressionError: the operator does not accept the operands' types, the divisor is zero, or the result is out of
             range.
     """
-    if sign in {"&&", "||"}:
-        return apply_logical(sign, left, right)
-    if sign in _COMPARISONS:
-        return _compare(sign, left, right)
-    if sign == "+" and (left.type.type in STRINGS or right.type.type in STRINGS):
+    if operator in {"&&", "||"}:
+        return apply_logical(operator, left, right)
+    if operator in _COMPARISONS:
+        return _compare(operator, left, right)
+    if operator == "+" and (left.type.data_type in STRINGS or right.type.data_type in STRINGS):
         return _concatenate(left, right)
-    if sign in _BITWISE:
-        return _apply_bitwise(sign, left, right)
-    return _apply_arithmetic(sign, left, right)
+    if operator in _BITWISE:
+        return _apply_bitwise(operator, left, right)
+    return _apply_arithmetic(operator, left, right)
 
 
 def _concatenate(left: Value, right: Value) -> Value:
-    """Concatenate; a date is converted to a text, a number has to be cast."""
+    """Concatenate. Dates are converted to strings; numbers need a cast."""
     for value in (left, right):
-        if value.type.type not in STRINGS | DATES | TIMES:
+        if value.type.data_type not in STRINGS | DATES | TIMES:
             raise ExpressionError(
                 f"+ cannot join a text and {describe_type(value)}.", remedy="Cast it to a text: (DT_WSTR,20)…"
             )
@@ -87,206 +89,205 @@ def _concatenate(left: Value, right: Value) -> Value:
     return Value(WSTR, format_value(left) + format_value(right))
 
 
-def apply_logical(sign: str, left: Value, right: Value) -> Value:
+def apply_logical(operator: str, left: Value, right: Value) -> Value:
     """Return the result of `&&` or `||`, in three-valued logic.
 
     Raises:
-        ExpressionError: an operand is no DT_BOOL.
+        ExpressionError: an operand is not a DT_BOOL.
     """
     for value in (left, right):
-        if value.type.type is not DataType.BOOL:
+        if value.type.data_type is not DataType.BOOL:
             raise ExpressionError(
-                f"{sign} takes Booleans, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
+                f"{operator} takes Booleans, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
             )
-    decisive = sign == "||"
+    decisive = operator == "||"
     if decisive in {left.data, right.data}:
         return Value(BOOL, decisive)
     return Value(BOOL, None if left.data is None or right.data is None else not decisive)
 
 
-def _compare(sign: str, left: Value, right: Value) -> Value:
-    """Compare two values; strings with their case, numbers and dates also where their types differ."""
-    one, other = _coerce_for_comparison(sign, left, right)
-    if one.data is None or other.data is None:
+def _compare(operator: str, left: Value, right: Value) -> Value:
+    """Compare two values. Strings are case-sensitive; numbers and dates may be of different types."""
+    left, right = _coerce_for_comparison(operator, left, right)
+    if left.data is None or right.data is None:
         return Value(BOOL, None)
-    a, b = one.data, other.data
-    if one.type.type in NUMBERS:
-        floats = {one.type.type, other.type.type} & FLOATS
-        a, b = (to_float(one), to_float(other)) if floats else (to_decimal(one), to_decimal(other))
-    return Value(BOOL, bool(_COMPARISONS[sign](a, b)))
+    a, b = left.data, right.data
+    if left.type.data_type in NUMBERS:
+        has_float = left.type.data_type in FLOATS or right.type.data_type in FLOATS
+        a, b = (to_float(left), to_float(right)) if has_float else (to_decimal(left), to_decimal(right))
+    return Value(BOOL, bool(_COMPARISONS[operator](a, b)))
 
 
-def _coerce_for_comparison(sign: str, left: Value, right: Value) -> tuple[Value, Value]:
-    one, other = left.type.type, right.type.type
-    for types in (STRINGS, NUMBERS):
-        if one in types and other in types:
+def _coerce_for_comparison(operator: str, left: Value, right: Value) -> tuple[Value, Value]:
+    left_type, right_type = left.type.data_type, right.type.data_type
+    for types in (STRINGS, NUMBERS, TIMES):
+        if left_type in types and right_type in types:
             return left, right
-    if one in TIMES and other in TIMES:
-        return left, right
-    if one in DATES and other in DATES:
+    if left_type in DATES and right_type in DATES:
         type_ = _find_common_date_type(left.type, right.type)
         return cast(left, type_), cast(right, type_)
-    # "7/4/2003" == GETDATE() is an example of Microsoft's page of ==.
-    if one in STRINGS and other in DATES | TIMES:
-        return _coerce_for_comparison(sign, cast(left, right.type), right)
-    if one in DATES | TIMES and other in STRINGS:
-        return _coerce_for_comparison(sign, left, cast(right, left.type))
-    if one is other and (one in {DataType.GUID, DataType.BYTES} or (one is DataType.BOOL and sign in {"==", "!="})):
-        return left, right
+    # Microsoft's page on == has the example "7/4/2003" == GETDATE().
+    if left_type in STRINGS and right_type in DATES | TIMES:
+        return _coerce_for_comparison(operator, cast(left, right.type), right)
+    if left_type in DATES | TIMES and right_type in STRINGS:
+        return _coerce_for_comparison(operator, left, cast(right, left.type))
+    if left_type is right_type:
+        is_equality = operator in {"==", "!="}
+        if left_type in {DataType.GUID, DataType.BYTES} or (left_type is DataType.BOOL and is_equality):
+            return left, right
     raise ExpressionError(
-        f"{sign} cannot compare {describe_type(left)} with {describe_type(right)}.",
+        f"{operator} cannot compare {describe_type(left)} with {describe_type(right)}.",
         remedy="Cast one of them to the type of the other.",
     )
 
 
 def _find_common_date_type(left: TypeSpec, right: TypeSpec) -> TypeSpec:
-    for type_ in (DataType.DBTIMESTAMPOFFSET, DataType.DBTIMESTAMP2):
-        if type_ in {left.type, right.type}:
-            return TypeSpec(type_, (7,))
+    for data_type in (DataType.DBTIMESTAMPOFFSET, DataType.DBTIMESTAMP2):
+        if data_type in {left.data_type, right.data_type}:
+            return TypeSpec(data_type, (7,))
     return left if left == right else TypeSpec(DataType.DBTIMESTAMP)
 
 
-def _apply_bitwise(sign: str, left: Value, right: Value) -> Value:
+def _apply_bitwise(operator: str, left: Value, right: Value) -> Value:
     for value in (left, right):
-        if value.type.type not in INTEGERS:
+        if value.type.data_type not in INTEGERS:
             raise ExpressionError(
-                f"{sign} takes whole numbers, not {describe_type(value)}.", remedy="Did you mean && or ||?"
+                f"{operator} takes whole numbers, not {describe_type(value)}.", remedy="Did you mean && or ||?"
             )
-    type_ = _find_common_number_type(sign, left.type, right.type)
+    type_ = _find_common_number_type(operator, left.type, right.type)
     if not isinstance(left.data, int) or not isinstance(right.data, int):
         return Value(type_, None)
-    return Value(type_, _BITWISE[sign](left.data, right.data))
+    return Value(type_, _BITWISE[operator](left.data, right.data))
 
 
-def _find_common_number_type(sign: str, left: TypeSpec, right: TypeSpec) -> TypeSpec:
-    """Return the type of an arithmetic operator's result; of an exact one, without precision and scale."""
-    one, other = left.type, right.type
-    if one in FLOATS or other in FLOATS:
-        return TypeSpec(DataType.R4 if one is other is DataType.R4 else DataType.R8)
-    if one in EXACT or other in EXACT:
-        return TypeSpec(DataType.CY) if one is other is DataType.CY else TypeSpec(DataType.NUMERIC)
-    if one is other:
+def _find_common_number_type(operator: str, left: TypeSpec, right: TypeSpec) -> TypeSpec:
+    """Return the type of an arithmetic result. Precision and scale of DT_NUMERIC are left to the calculation."""
+    types = {left.data_type, right.data_type}
+    if types & FLOATS:
+        return TypeSpec(DataType.R4 if types == {DataType.R4} else DataType.R8)
+    if types & EXACT:
+        return TypeSpec(DataType.CY if types == {DataType.CY} else DataType.NUMERIC)
+    if len(types) == 1:
         return left
-    if (one in SIGNED) == (other in SIGNED):
-        sizes = SIGNED if one in SIGNED else UNSIGNED
-        return left if sizes[one] > sizes[other] else right
-    signed, unsigned = (one, other) if one in SIGNED else (other, one)
-    if unsigned is DataType.UI8:
-        raise ExpressionError(f"{sign} cannot join DT_UI8 and {signed}.", remedy="Cast one of them.")
-    # "a signed integer that is potentially larger than either argument"
-    size = max(SIGNED[signed], 2 * UNSIGNED[unsigned])
-    return TypeSpec(next(type_ for type_, bits in SIGNED.items() if bits == size))
+    if (left.data_type in SIGNED) == (right.data_type in SIGNED):
+        sizes = SIGNED if left.data_type in SIGNED else UNSIGNED
+        return left if sizes[left.data_type] > sizes[right.data_type] else right
+    signed, unsigned = (left, right) if left.data_type in SIGNED else (right, left)
+    if unsigned.data_type is DataType.UI8:
+        raise ExpressionError(f"{operator} cannot join DT_UI8 and {signed.data_type}.", remedy="Cast one of them.")
+    # Microsoft: "a signed integer that is potentially larger than either argument".
+    size = max(SIGNED[signed.data_type], 2 * UNSIGNED[unsigned.data_type])
+    return TypeSpec(next(data_type for data_type, bits in SIGNED.items() if bits == size))
 
 
-def _apply_arithmetic(sign: str, left: Value, right: Value) -> Value:
+def _apply_arithmetic(operator: str, left: Value, right: Value) -> Value:
     for value in (left, right):
-        if value.type.type not in NUMBERS:
-            remedy = "Use DATEADD or DATEDIFF." if value.type.type in DATES else "Cast it to a number."
-            raise ExpressionError(f"{sign} takes numbers, not {describe_type(value)}.", remedy=remedy)
-    type_ = _find_common_number_type(sign, left.type, right.type)
+        if value.type.data_type not in NUMBERS:
+            remedy = "Use DATEADD or DATEDIFF." if value.type.data_type in DATES else "Cast it to a number."
+            raise ExpressionError(f"{operator} takes numbers, not {describe_type(value)}.", remedy=remedy)
+    type_ = _find_common_number_type(operator, left.type, right.type)
     if left.data is None or right.data is None:
         return Value(type_, None)
-    if sign in "/%" and right.data == 0:
+    if operator in "/%" and right.data == 0:
         raise ExpressionError(
-            f"{format_value(left)} {sign} 0 is a division by zero.", remedy="Test the divisor: x == 0 ? … : …"
+            f"{format_value(left)} {operator} 0 is a division by zero.", remedy="Test the divisor: x == 0 ? … : …"
         )
-    if type_.type in FLOATS:
-        return check_float(type_, _calculate_floats(sign, to_float(left), to_float(right)), sign)
-    if type_.type in EXACT:
-        return _calculate_decimals(sign, left, right, type_)
+    if type_.data_type in FLOATS:
+        return check_float(type_, _calculate_floats(operator, to_float(left), to_float(right)), operator)
+    if type_.data_type in EXACT:
+        return _calculate_decimals(operator, left, right, type_)
     assert isinstance(left.data, int) and isinstance(right.data, int)
-    return check_integer(type_, _calculate_integers(sign, left.data, right.data), sign)
+    return check_integer(type_, _calculate_integers(operator, left.data, right.data), operator)
 
 
-def check_integer(type_: TypeSpec, number: int, sign: str) -> Value:
+def check_integer(type_: TypeSpec, number: int, name: str) -> Value:
     """Return the result of an operator or function as an integer.
 
     Args:
-        sign: the operator or the function, for the error.
+        name: the operator or function, for the error message.
 
     Raises:
-        ExpressionError: it is out of the type's range.
+        ExpressionError: the number is out of the type's range.
     """
-    if not is_in_range(number, type_.type):
-        raise ExpressionError(f"The result of {sign}, {number:.9G}, overflows {type_}.", remedy="Cast to DT_I8 before.")
+    if not is_in_range(number, type_.data_type):
+        raise ExpressionError(f"The result of {name}, {number:.9G}, overflows {type_}.", remedy="Cast to DT_I8 before.")
     return Value(type_, number)
 
 
-def check_float(type_: TypeSpec, number: float, sign: str) -> Value:
+def check_float(type_: TypeSpec, number: float, name: str) -> Value:
     """Return the result of an operator or function as a float.
 
     Args:
-        sign: the operator or the function, for the error.
+        name: the operator or function, for the error message.
 
     Raises:
-        ExpressionError: it is infinite, or no number.
+        ExpressionError: the number is infinite or NaN.
     """
     if not math.isfinite(number):
-        raise ExpressionError(f"The result of {sign} overflows {type_}.", remedy="Use smaller numbers.")
-    return Value(type_, to_float(Value(type_, number), type_.type))
+        raise ExpressionError(f"The result of {name} overflows {type_}.", remedy="Use smaller numbers.")
+    return Value(type_, to_float(Value(type_, number), type_.data_type))
 
 
-def _calculate_integers(sign: str, a: int, b: int) -> int:
-    if sign in "/%":
-        # Rounded towards zero; the remainder has the sign of the dividend, as in C.
+def _calculate_integers(operator: str, a: int, b: int) -> int:
+    if operator in "/%":
+        # As in C: the quotient is rounded toward zero, and the remainder has the sign of the dividend.
         quotient = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-        return quotient if sign == "/" else a - quotient * b
-    return {"+": a + b, "-": a - b, "*": a * b}[sign]
+        return quotient if operator == "/" else a - quotient * b
+    return {"+": a + b, "-": a - b, "*": a * b}[operator]
 
 
-def _calculate_floats(sign: str, a: float, b: float) -> float:
+def _calculate_floats(operator: str, a: float, b: float) -> float:
     try:
-        if sign == "/":
+        if operator == "/":
             return a / b
-        return math.fmod(a, b) if sign == "%" else {"+": a + b, "-": a - b, "*": a * b}[sign]
+        return math.fmod(a, b) if operator == "%" else {"+": a + b, "-": a - b, "*": a * b}[operator]
     except OverflowError:
         return math.inf
 
 
-def _calculate_decimals(sign: str, left: Value, right: Value, type_: TypeSpec) -> Value:
-    """Calculate with T-SQL's precision and scale; Microsoft documents none for SSIS."""
+def _calculate_decimals(operator: str, left: Value, right: Value, type_: TypeSpec) -> Value:
+    """Calculate with T-SQL's rules for precision and scale; Microsoft documents none for SSIS."""
     a, b = to_decimal(left), to_decimal(right)
     context = DECIMAL_CONTEXT
-    if sign == "/":
-        found = context.divide(a, b)
+    scale = max(left.type.scale, right.type.scale)
+    if operator == "/":
+        number = context.divide(a, b)
         scale = max(6, left.type.scale + right.type.precision + 1)
-    elif sign == "%":
-        whole = context.divide(a, b).to_integral_value(rounding=ROUND_DOWN)
-        found = context.subtract(a, context.multiply(whole, b))
-        scale = max(left.type.scale, right.type.scale)
-    elif sign == "*":
-        found, scale = context.multiply(a, b), left.type.scale + right.type.scale
+    elif operator == "%":
+        quotient = context.divide(a, b).to_integral_value(rounding=ROUND_DOWN)
+        number = context.subtract(a, context.multiply(quotient, b))
+    elif operator == "*":
+        number, scale = context.multiply(a, b), left.type.scale + right.type.scale
     else:
-        found = context.add(a, b) if sign == "+" else context.subtract(a, b)
-        scale = max(left.type.scale, right.type.scale)
-    if type_.type is DataType.CY:
-        return Value(type_, round_to_type(found, type_))
-    before = max(1, found.adjusted() + 1 if found else 1)
-    result = TypeSpec(DataType.NUMERIC, (38, max(0, min(scale, 38 - before))))
-    return Value(result, round_to_type(found, result))
+        number = context.add(a, b) if operator == "+" else context.subtract(a, b)
+    if type_.data_type is DataType.CY:
+        return Value(type_, round_to_type(number, type_))
+    integer_digits = max(1, number.adjusted() + 1 if number else 1)
+    numeric = TypeSpec(DataType.NUMERIC, (38, max(0, min(scale, 38 - integer_digits))))
+    return Value(numeric, round_to_type(number, numeric))
 
 
-def apply_unary(sign: str, value: Value) -> Value:
+def apply_unary(operator: str, value: Value) -> Value:
     """Return the result of `!`, `-` or `~`.
 
     Raises:
         ExpressionError: the operator does not accept the operand's type, or the result is out of range.
     """
-    type_, data = value.type.type, value.data
-    if sign == "!":
-        if type_ is not DataType.BOOL:
+    data_type, data = value.type.data_type, value.data
+    if operator == "!":
+        if data_type is not DataType.BOOL:
             raise ExpressionError(
                 f"! takes a Boolean, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
             )
         return value if data is None else Value(BOOL, not data)
-    if type_ not in (INTEGERS if sign == "~" else NUMBERS):
-        raise ExpressionError(f"{sign} takes a number, not {describe_type(value)}.", remedy="Cast it to a number.")
+    if data_type not in (INTEGERS if operator == "~" else NUMBERS):
+        raise ExpressionError(f"{operator} takes a number, not {describe_type(value)}.", remedy="Cast it to a number.")
     if data is None:
         return value
     if isinstance(data, int):
-        if sign == "-" and type_ in UNSIGNED:
+        if operator == "-" and data_type in UNSIGNED:
             return check_integer(_find_common_number_type("-", value.type, I4), -data, "-")
-        bits = (1 << UNSIGNED[type_]) - 1 - data if type_ in UNSIGNED else ~data
-        return check_integer(value.type, -data if sign == "-" else bits, sign)
+        complement = (1 << UNSIGNED[data_type]) - 1 - data if data_type in UNSIGNED else ~data
+        return check_integer(value.type, -data if operator == "-" else complement, operator)
     assert isinstance(data, float | Decimal)
     return Value(value.type, -data)

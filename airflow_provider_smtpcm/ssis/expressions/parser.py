@@ -30,14 +30,14 @@ from airflow_provider_smtpcm.ssis.expressions.types import (
     DataType,
     ExpressionError,
     TypeSpec,
-    find_parameter_fault,
+    find_parameter_error,
     is_in_range,
 )
 
 # Maximum nesting of parentheses, calls, casts and signs. Chains of operators have no limit.
 MAX_DEPTH = 50
 
-# Each function with the number of its arguments.
+# The functions with their numbers of arguments.
 FUNCTIONS = {
     **dict.fromkeys(["GETDATE", "GETUTCDATE"], 0),
     **dict.fromkeys(["CODEPOINT", "HEX", "LEN", "LOWER", "LTRIM", "REVERSE", "RTRIM", "TRIM", "UPPER"], 1),
@@ -78,10 +78,10 @@ class Token:
     """A token.
 
     Args:
-        position: where it begins, in characters.
-        text: as it is written; of an identifier, without its brackets.
-        value: of a literal; of a variable, its name.
-        type: of a number.
+        position: offset of the first character.
+        text: the source text; without the brackets of an identifier.
+        value: the value of a literal, or the name of a variable.
+        type: the type of a number.
     """
 
     kind: TokenKind
@@ -92,10 +92,10 @@ class Token:
 
 
 def tokenize(text: str) -> list[Token]:
-    """Return the tokens of an expression; the last one is END.
+    """Return the tokens of an expression. The last one is END.
 
     Raises:
-        ExpressionError: something in the text is no token.
+        ExpressionError: the text contains something that is not a token.
     """
     tokens: list[Token] = []
     position = 0
@@ -183,7 +183,7 @@ def _read_number(text: str, position: int) -> tuple[Token, int]:
     if match := _HEXADECIMAL.match(text, position):
         value, end = int(match[1], 16), match.end()
         type_ = TypeSpec(DataType.UI4 if match[2] else DataType.I4)
-        # The digits are the bits: 0xFFFFFFFF without U is -1 in 32 bits.
+        # The digits are the bits of a DT_I4: 0xFFFFFFFF without U is -1.
         if not match[2] and 1 << 31 <= value < 1 << 32:
             value -= 1 << 32
     elif match := _REAL.match(text, position):
@@ -198,7 +198,7 @@ def _read_number(text: str, position: int) -> tuple[Token, int]:
     if end < len(text) and (text[end].isalnum() or text[end] in "_."):
         message, remedy = f"{text[end]!r} cannot follow the number {number}.", "The suffixes are L, U, UL and F."
         raise ExpressionError(message, remedy=remedy, text=text, position=end)
-    if isinstance(value, int) and not is_in_range(value, type_.type):
+    if isinstance(value, int) and not is_in_range(value, type_.data_type):
         message, remedy = f"{number} is too large for {type_}.", "Add the suffix L (or UL), or a decimal point."
         raise ExpressionError(message, remedy=remedy, text=text, position=position)
     return Token(kind=TokenKind.NUMBER, position=position, text=number, value=value, type=type_), end
@@ -215,8 +215,8 @@ def _read_real(text: str, match: re.Match[str]) -> tuple[float | Decimal, TypeSp
             message, remedy = f"{digits} is too large for DT_R8.", "Use a smaller number."
             raise ExpressionError(message, remedy=remedy, text=text, position=match.start())
         return value, TypeSpec(DataType.R8), end
-    whole, _, fraction = digits.partition(".")
-    precision = max(len(whole.lstrip("0")) + len(fraction), 1)
+    integer, _, fraction = digits.partition(".")
+    precision = max(len(integer.lstrip("0")) + len(fraction), 1)
     if precision > 38:
         message, remedy = f"{digits} has more than the 38 digits of DT_NUMERIC.", "Use fewer digits."
         raise ExpressionError(message, remedy=remedy, text=text, position=match.start())
@@ -227,13 +227,13 @@ def parse(text: str) -> Expression:
     """Return the syntax tree of an expression.
 
     Raises:
-        ExpressionError: it is not valid; the error shows the position and what to write instead.
+        ExpressionError: the syntax is invalid; the message shows the position and what to write instead.
     """
     return _Parser(text).parse()
 
 
 class _Parser:
-    """Recursive descent with one token of lookahead. Each precedence level is a loop, so only nesting costs depth."""
+    """Recursive descent parser with one token of lookahead. Chains of operators are loops; only nesting recurses."""
 
     __slots__ = ("_depth", "_index", "_text", "_tokens")
 
@@ -296,7 +296,7 @@ class _Parser:
         return Conditional(arms=tuple(arms), otherwise=otherwise, position=first.position)
 
     def _parse_operation(self) -> Expression:
-        """Parse operands and binary operators, then reduce them from the tightest precedence level to the loosest."""
+        """Parse operands and binary operators, then reduce them from the highest precedence level to the lowest."""
         operands = [self._parse_unary()]
         operators: list[Token] = []
         while self._current.kind is TokenKind.OPERATOR and self._current.text in PRECEDENCE:
@@ -354,7 +354,7 @@ class _Parser:
         raise self._error(token, message, "Write a literal, a variable, a function or a parenthesis here.")
 
     def _parse_identifier(self, token: Token) -> Expression:
-        """Parse TRUE, FALSE, NULL or a function call, whose first token was read."""
+        """Parse TRUE, FALSE, NULL or a function call after its first token."""
         name = token.text.upper()
         if name in {"TRUE", "FALSE"} and not self._is_at("("):
             return Literal(type=BOOL, value=name == "TRUE", position=token.position)
@@ -391,7 +391,7 @@ class _Parser:
         token = self._advance()
         if token.kind is not TokenKind.IDENTIFIER or token.text.upper() not in set(DataType):
             raise self._error(token, f"{_describe(token)} is no data type.", f"The types are {', '.join(DataType)}.")
-        type_ = DataType(token.text.upper())
+        data_type = DataType(token.text.upper())
         parameters: list[int] = []
         while self._is_at(","):
             self._advance()
@@ -400,9 +400,9 @@ class _Parser:
                 raise self._error(number, f"A whole number was expected, not {_describe(number)}.", _TYPE_EXAMPLES)
             parameters.append(number.value)
         self._expect(")", "Close the type with a parenthesis.")
-        if fault := find_parameter_fault(type_, tuple(parameters)):
-            raise self._error(token, f"{fault}.", _TYPE_EXAMPLES)
-        return TypeSpec(type_, tuple(parameters))
+        if message := find_parameter_error(data_type, tuple(parameters)):
+            raise self._error(token, f"{message}.", _TYPE_EXAMPLES)
+        return TypeSpec(data_type, tuple(parameters))
 
     def _error(self, token: Token, message: str, remedy: str) -> ExpressionError:
         return ExpressionError(message, remedy=remedy, text=self._text, position=token.position)
@@ -411,7 +411,7 @@ class _Parser:
 def _reduce(
     operands: list[Expression], operators: list[Token], level: tuple[str, ...]
 ) -> tuple[list[Expression], list[Token]]:
-    """Replace each run of operators of one precedence level, with its operands, by a single operand."""
+    """Replace each run of operators of one precedence level by a single operand: an `Operation`."""
     reduced = [operands[0]]
     remaining: list[Token] = []
     run: list[tuple[str, Expression, int]] = []

@@ -1,7 +1,7 @@
-"""SSIS's System variables in Airflow: in the fields of a task, and in those of a callback's `SendMailNotifier`.
+"""The Jinja expressions of SSIS's System variables, in a task and in a callback.
 
-Microsoft: "System Variables". A callback's templates have `alert`, the `Event` of `notifications`. Each of its
-attributes exists in every context and may be None, so these expressions never fail for a missing name.
+Microsoft: "System Variables". Templates of a callback's `SendMailNotifier` have `alert`, an `Event` of `notifications`.
+Its attributes may be None but always exist, so these expressions never fail with an undefined name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STR, _INT, _BOOL, _DATE = DataType.WSTR, DataType.I4, DataType.BOOL, DataType.D
 
 
 class TemplateContext(StrEnum):
-    """What renders a template: a task, or a callback."""
+    """Where a template is rendered: in a task, or in a callback."""
 
     TASK = "task"
     CALLBACK = "callback"
@@ -28,13 +28,14 @@ class SystemVariable:
     """A System variable.
 
     Args:
-        name: without `System::`; its case matters.
-        type: its SSIS type.
-        task, callback: the Jinja expression in each context; None: there is none.
-        note: what differs from SSIS.
-        reason: why there is no expression.
-        remedy: what a person can do instead.
-        in_package_file: whether the package file holds the value, which is the same in every run then.
+        name: without `System::`, case-sensitive.
+        type: the SSIS type.
+        task: the Jinja expression in a task; None: no equivalent.
+        callback: the Jinja expression in a callback; None: no equivalent.
+        note: how the value differs from SSIS's.
+        reason: why there is no equivalent.
+        remedy: what to do instead.
+        in_package_file: whether the value is a constant in the package file.
     """
 
     name: str
@@ -192,42 +193,42 @@ _VARIABLES = (
     _unavailable("VariableValue", _STR, "belongs to OnVariableValueChanged, which Airflow does not have."),
 )
 SYSTEM_VARIABLES: Mapping[str, SystemVariable] = {variable.name: variable for variable in _VARIABLES}
-# Microsoft's page has LocaleId, its examples have LocaleID.
+# Microsoft's page lists LocaleId, but its examples use LocaleID.
 _ALIASES = {"LocaleId": "LocaleID"}
 
 
 def resolve_system_variable(
     name: str, context: TemplateContext, package_properties: Mapping[str, str | int] | None = None
 ) -> JinjaName:
-    """Return what a System variable is in a template.
+    """Return the Jinja expression of a System variable.
 
     Args:
         name: with or without `System::`.
-        context: what renders the template.
-        package_properties: values from the package file, by name: `{"PackageID": "{…}", "VersionMajor": 1}`.
+        context: where the template is rendered.
+        package_properties: values from the package file by name: `{"PackageID": "{…}", "VersionMajor": 1}`.
 
     Raises:
         NotTranslatable: Airflow has no equivalent, or SSIS has no such variable.
     """
-    short = name.removeprefix("System::")
-    variable = SYSTEM_VARIABLES.get(_ALIASES.get(short, short))
+    unqualified = name.removeprefix("System::")
+    variable = SYSTEM_VARIABLES.get(_ALIASES.get(unqualified, unqualified))
     if variable is None:
-        similar = [known for known in SYSTEM_VARIABLES if known.lower() == short.lower()]
+        similar = [known for known in SYSTEM_VARIABLES if known.lower() == unqualified.lower()]
         remedy = (
             f"Names have their case: did you mean System::{similar[0]}?" if similar else "Write the value into the DAG."
         )
-        raise NotTranslatable(f"SSIS documents no variable System::{short}.", remedy=remedy)
+        raise NotTranslatable(f"SSIS documents no variable System::{unqualified}.", remedy=remedy)
     if package_properties and variable.in_package_file and variable.name in package_properties:
         value = package_properties[variable.name]
-        return JinjaName(text=quote_string(value) if isinstance(value, str) else str(value), type=variable.type)
+        return JinjaName(code=quote_string(value) if isinstance(value, str) else str(value), type=variable.type)
     code = variable.task if context is TemplateContext.TASK else variable.callback
     if code is None:
         raise NotTranslatable(variable.reason, remedy=variable.remedy)
-    return JinjaName(text=code, type=variable.type, note=variable.note)
+    return JinjaName(code=code, type=variable.type, note=variable.note)
 
 
 def is_system_variable(name: str) -> bool:
-    """Whether a name in an expression is that of a System variable, with or without `System::`."""
+    """Whether a name in an expression refers to a System variable, with or without `System::`."""
     if "::" in name:
         return name.startswith("System::")
     return _ALIASES.get(name, name) in SYSTEM_VARIABLES

@@ -1,8 +1,9 @@
-"""Translates SSIS expressions to Jinja templates: literals as text, plain Jinja where it is exact, else our macros.
+"""Translates SSIS expressions to Jinja templates.
 
+Literals become text, operations become plain Jinja where its semantics are the same, and macros where they are not:
 `"Failed: " + @[System::PackageName] + " at " + (DT_WSTR,30)GETDATE()` becomes
-`Failed: {{ dag.dag_id }} at {{ ssis.text(ssis.getdate(), 30) }}`, where `ssis` is the module `ssis.macros`. It renders
-to what `evaluate` returns, and to nothing for a null.
+`Failed: {{ dag.dag_id }} at {{ ssis.text(ssis.getdate(), 30) }}`, where `ssis` is the module `ssis.macros`. A template
+renders to the value that `evaluate` returns, and to nothing for a null.
 """
 
 from __future__ import annotations
@@ -30,33 +31,33 @@ from airflow_provider_smtpcm.ssis.expressions.jinja import (
     TemplateBuilder,
     call_macro,
     find_common_type,
-    find_jinja_type,
     make_literal,
     quote_string,
     quote_type,
     read_variable,
+    to_jinja_type,
 )
 from airflow_provider_smtpcm.ssis.expressions.parser import parse
 from airflow_provider_smtpcm.ssis.expressions.types import STRINGS, TIMES, DataType, ExpressionError, NotTranslatable
 from airflow_provider_smtpcm.ssis.expressions.values import Value
 
-# Maximum length of a computed constant that is written into a template, in characters.
+# Maximum length, in characters, of a constant that is computed at import and written into the template.
 _MAX_CONSTANT = 10_000
 _COMPARISONS = {"==", "!=", "<", ">", "<=", ">="}
 _LOGICAL = {"&&": "and", "||": "or"}
 _FILTERS = {"UPPER": "upper", "LOWER": "lower", "REVERSE": "reverse"}
 _STRIP_METHODS = {"TRIM": "strip", "LTRIM": "lstrip", "RTRIM": "rstrip"}
-# The types of functions' results; a text where a function is missing.
+# The types of function results; a function that is missing here returns a string.
 _RESULT_TYPES = {
     **dict.fromkeys(
-        ["FINDSTRING", "LEN", "TOKENCOUNT", "SIGN", "DATEDIFF", "DATEPART", "DAY", "MONTH", "YEAR"], JinjaType.WHOLE
+        ["FINDSTRING", "LEN", "TOKENCOUNT", "SIGN", "DATEDIFF", "DATEPART", "DAY", "MONTH", "YEAR"], JinjaType.INTEGER
     ),
     **dict.fromkeys(["CODEPOINT", "ABS", "CEILING", "EXP", "FLOOR", "LN", "LOG", "POWER", "ROUND"], JinjaType.NUMBER),
     **dict.fromkeys(["SQRT", "SQUARE"], JinjaType.NUMBER),
     **dict.fromkeys(["DATEADD", "GETDATE", "GETUTCDATE"], JinjaType.DATE),
     "ISNULL": JinjaType.BOOL,
 }
-# Functions whose result may be null although no argument is.
+# Functions whose result may be null even if no argument is.
 _NULLABLE_RESULTS = {"CODEPOINT", "LN", "LOG", "POWER"}
 _CLOCK_NOTES = {
     "GETDATE": "GETDATE() is the moment at which the mail is made, in the local time of the Airflow worker, which "
@@ -69,19 +70,19 @@ Resolver = Callable[[str], JinjaName | str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """A template.
+    """A translated expression.
 
     Args:
-        template: its text.
-        is_template: whether it holds anything for Jinja; false: it is plain text.
-        text: what it renders outside of braces, and the string literals inside of them.
+        template: the Jinja template.
+        is_template: whether Jinja has anything to render; False: `template` is plain text.
+        literal_text: the text outside of braces and the string literals inside, concatenated.
         uses_macros: whether the DAG needs `user_defined_macros={"ssis": macros}`.
-        notes: what differs from SSIS, one or two sentences each.
+        notes: differences from SSIS, one or two sentences each.
     """
 
     template: str
     is_template: bool
-    text: str
+    literal_text: str
     uses_macros: bool
     notes: tuple[str, ...]
 
@@ -90,9 +91,9 @@ def to_jinja(expression: str | Expression, resolve: Resolver) -> Translation:
     """Translate an expression to a template.
 
     Args:
-        expression: its text, or its syntax tree.
-        resolve: returns what a variable is in a template (or its Jinja expression, without braces), by the name that
-            the expression has for it; None: it has no equivalent.
+        expression: text or syntax tree.
+        resolve: maps the name of a variable, as the expression writes it, to a `JinjaName` or to Jinja code without
+            braces; None: the variable has no equivalent.
 
     Raises:
         ExpressionError: it cannot be parsed.
@@ -106,7 +107,7 @@ def to_jinja(expression: str | Expression, resolve: Resolver) -> Translation:
     return Translation(
         template=template,
         is_template=is_template,
-        text=builder.literal_text(),
+        literal_text=builder.get_literal_text(),
         uses_macros=builder.uses_macros,
         notes=tuple(dict.fromkeys(translator.notes)),
     )
@@ -116,12 +117,12 @@ def condition_to_jinja(expression: str | Expression, resolve: Resolver) -> str:
     """Translate a Boolean expression to a Jinja expression without braces, for an `if`.
 
     Args:
-        expression: its text, or its syntax tree.
-        resolve: as of `to_jinja`.
+        expression: text or syntax tree.
+        resolve: as in `to_jinja`.
 
     Raises:
         ExpressionError: it cannot be parsed.
-        NotTranslatable: it has no Jinja equivalent, or is no Boolean.
+        NotTranslatable: it has no Jinja equivalent, or is not a Boolean.
     """
     tree = parse(expression) if isinstance(expression, str) else expression
     condition = _Translator(resolve).translate(tree)
@@ -133,14 +134,18 @@ def condition_to_jinja(expression: str | Expression, resolve: Resolver) -> str:
 
 
 class _Translator:
-    """Translates nodes, and collects the notes."""
+    """Translates the nodes of one expression.
+
+    Attributes:
+        notes: the notes of the variables and functions so far.
+    """
 
     def __init__(self, resolve: Resolver) -> None:
         self._resolve = resolve
         self.notes: list[str] = []
 
     def write(self, node: Expression, builder: TemplateBuilder) -> None:
-        """Add a node to a template; strings, concatenations and choices of strings are written outside of braces."""
+        """Add a node to a template: strings and concatenations as text, `?:` between them as `{% if %}`."""
         if (value := _fold_constant(node)) is not None:
             builder.add_text(str(value))
             return
@@ -166,27 +171,27 @@ class _Translator:
         builder.add_expression(self.translate(node))
 
     def _translate_tests(self, node: Conditional) -> list[str]:
-        """Return the tests of an `{% if %}`; none where the node is a Jinja expression rather than a statement."""
+        """Return the tests for `{% if %}` and `{% elif %}`; empty if the node is to be an inline `if` expression."""
         if not _is_long(node):
             return []
         tests = [self.translate(test) for test, _ in node.arms]
         for test in tests:
             test.check_depth()
-        # A null test selects nothing, which {% if %} cannot express.
-        return [] if any(test.nullable for test in tests) else [test.as_bool().code for test in tests]
+        # The result of `?:` with a null test is null, which {% if %} cannot express.
+        return [] if any(test.nullable for test in tests) else [test.to_bool().code for test in tests]
 
     def translate(self, node: Expression) -> JinjaExpression:  # noqa: PLR0911 - one for each node
-        """Return the Jinja expression of a node."""
+        """Translate a node to a Jinja expression."""
         if (constant := _fold_plain_constant(node)) is not None:
             return make_literal(constant)
         match node:
             case Literal():
-                # A number of another type than DT_I4.
+                # Only numbers other than DT_I4: `make_literal` has the others.
                 arguments = [f"'{node.value}'", *quote_type(node.type)]
                 return call_macro("cast", *arguments, type_=JinjaType.NUMBER, nullable=False, native=False)
             case Null():
-                type_ = find_jinja_type(node.type.type)
-                return call_macro("null", f"'{node.type.type}'", type_=type_, nullable=True, native=False)
+                type_ = to_jinja_type(node.type.data_type)
+                return call_macro("null", f"'{node.type.data_type}'", type_=type_, nullable=True, native=False)
             case Name():
                 return self._translate_name(node)
             case Cast():
@@ -201,29 +206,29 @@ class _Translator:
                 return self._translate_call(node)
 
     def _translate_name(self, node: Name) -> JinjaExpression:
-        found = self._resolve(node.name)
-        if found is None:
+        variable = self._resolve(node.name)
+        if variable is None:
             raise NotTranslatable(
                 f"Nothing in Airflow is what the variable {node.name} is.",
                 remedy="Write the value into the DAG by hand.",
             )
-        if isinstance(found, str):
-            found = JinjaName(text=found)
-        if found.note:
-            self.notes.append(found.note)
-        return read_variable(found)
+        if isinstance(variable, str):
+            variable = JinjaName(code=variable)
+        if variable.note:
+            self.notes.append(variable.note)
+        return read_variable(variable)
 
     def _translate_cast(self, node: Cast) -> JinjaExpression:
         operand = self.translate(node.operand)
-        if node.type.type in STRINGS:
+        if node.type.data_type in STRINGS:
             length = node.type.length
-            if operand.is_text:
+            if operand.is_string:
                 code = operand.code if length is None else f"{operand.operand}[:{length}]"
-                return JinjaExpression(code=code, type=JinjaType.TEXT, depth=operand.depth + 1)
+                return JinjaExpression(code=code, type=JinjaType.STRING, depth=operand.depth + 1)
             lengths = [] if length is None else [str(length)]
-            return call_macro("text", operand, *lengths, type_=JinjaType.TEXT, nullable=operand.nullable)
-        type_ = find_jinja_type(node.type.type)
-        native = type_ in {JinjaType.BOOL, JinjaType.WHOLE}
+            return call_macro("text", operand, *lengths, type_=JinjaType.STRING, nullable=operand.nullable)
+        type_ = to_jinja_type(node.type.data_type)
+        native = type_ in {JinjaType.BOOL, JinjaType.INTEGER}
         return call_macro(
             "cast", operand, *quote_type(node.type), type_=type_, nullable=operand.nullable, native=native
         )
@@ -233,10 +238,10 @@ class _Translator:
         if node.operator == "!" and operand.is_plain and operand.type is JinjaType.BOOL:
             code = f"not {operand.operand}"
             return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=operand.depth + 1)
+        operator = quote_string(node.operator)
         type_ = JinjaType.BOOL if node.operator == "!" else JinjaType.NUMBER
-        sign = quote_string(node.operator)
         native = type_ is JinjaType.BOOL
-        return call_macro("unary", sign, operand, type_=type_, nullable=operand.nullable, native=native)
+        return call_macro("unary", operator, operand, type_=type_, nullable=operand.nullable, native=native)
 
     def _translate_operation(self, node: Operation) -> JinjaExpression:
         operators = [operator for operator, _, _ in node.rest]
@@ -246,7 +251,7 @@ class _Translator:
         depth = 1 + max(operand.depth for operand in operands)
         if node.is_sum and _is_concatenation(operands):
             code = " ~ ".join(operand.operand for operand in operands)
-            return JinjaExpression(code=code, type=JinjaType.TEXT, primary=False, depth=depth)
+            return JinjaExpression(code=code, type=JinjaType.STRING, primary=False, depth=depth)
         if operators[0] in _COMPARISONS:
             if len(operands) == 2 and _is_plain_comparison(operators[0], *operands):
                 code = f"{operands[0].operand} {operators[0]} {operands[1].operand}"
@@ -257,7 +262,7 @@ class _Translator:
             arguments += [quote_string(operator), operand]
         type_ = JinjaType.BOOL if operators[0] in _COMPARISONS else _find_arithmetic_type(node, operands)
         nullable = any(operand.nullable for operand in operands)
-        native = type_ in {JinjaType.BOOL, JinjaType.TEXT}
+        native = type_ in {JinjaType.BOOL, JinjaType.STRING}
         return call_macro("calc", *arguments, type_=type_, nullable=nullable, native=native)
 
     def _translate_conditional(self, node: Conditional) -> JinjaExpression:
@@ -265,9 +270,9 @@ class _Translator:
         for test_node, chosen_node in reversed(node.arms):
             test, chosen = self.translate(test_node), self.translate(chosen_node)
             depth = 1 + max(test.depth, chosen.depth, result.depth)
-            code = f"{chosen.operand} if {test.as_bool().operand} else {result.operand}"
+            code = f"{chosen.operand} if {test.to_bool().operand} else {result.operand}"
             if test.nullable:
-                # The code repeats the test and the choice, so their depth is checked before it doubles their length.
+                # The code below contains both twice, which at a great depth would grow exponentially.
                 test.check_depth()
                 chosen.check_depth()
                 code = f"ssis.null({chosen.code}) if ssis.isnull({test.code}) else ({code})"
@@ -287,30 +292,33 @@ class _Translator:
         arguments = [self.translate(argument) for argument in node.arguments]
         if plain := _translate_plain_call(node, arguments):
             return plain
-        type_ = _RESULT_TYPES.get(node.function, JinjaType.TEXT)
+        type_ = _RESULT_TYPES.get(node.function, JinjaType.STRING)
         nullable = node.function in _NULLABLE_RESULTS or any(argument.nullable for argument in arguments)
         if node.function == "ISNULL":
             nullable = False
         elif node.function in {"REPLACENULL", "TOKENCOUNT"}:
-            # A null in the first argument does not make the result null.
+            # A null as the first argument does not make the result null.
             type_ = arguments[0].type if node.function == "REPLACENULL" else type_
             nullable = arguments[1].nullable
-        native = type_ in {JinjaType.TEXT, JinjaType.WHOLE, JinjaType.BOOL}
+        native = type_ in {JinjaType.STRING, JinjaType.INTEGER, JinjaType.BOOL}
         return call_macro(node.function.lower(), *arguments, type_=type_, nullable=nullable, native=native)
 
 
 def _fold_constant(node: Expression) -> Value | None:
-    """Return the value of a constant expression; None where it depends on a variable or on the time.
+    """Evaluate a constant expression; return None if it depends on a variable or on the time.
 
     Raises:
-        NotTranslatable: its evaluation fails.
+        NotTranslatable: the evaluation fails.
     """
     if not isinstance(node, Literal):
-        for one in walk(node):
-            # A time is cast to a date by adding today's date.
-            uses_today = isinstance(one, Cast) and one.type.type in TIMES
-            if uses_today or isinstance(one, Name) or (isinstance(one, Call) and one.function in _CLOCK_NOTES):
-                return None
+        for descendant in walk(node):
+            match descendant:
+                case Name():
+                    return None
+                case Call(function=function) if function in _CLOCK_NOTES:
+                    return None
+                case Cast(type=type_) if type_.data_type in TIMES:
+                    return None  # a later cast of the time to a date adds today's date
     try:
         return evaluate(node)
     except ExpressionError as error:
@@ -319,9 +327,9 @@ def _fold_constant(node: Expression) -> Value | None:
 
 
 def _fold_plain_constant(node: Expression) -> str | bool | int | None:
-    """Return the value of a constant expression, if it is a text, a Boolean or a number of DT_I4."""
+    """Evaluate a constant expression; return None unless the value is a string, a Boolean or a DT_I4 number."""
     value = None if isinstance(node, Null) else _fold_constant(node)
-    if value is None or value.type.type not in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}:
+    if value is None or value.type.data_type not in {DataType.WSTR, DataType.STR, DataType.BOOL, DataType.I4}:
         return None
     if not isinstance(value.data, str | bool | int):
         return None
@@ -329,22 +337,22 @@ def _fold_plain_constant(node: Expression) -> str | bool | int | None:
 
 
 def _is_long(node: Expression) -> bool:
-    """Whether a node is easier to read as text and statements than as one Jinja expression."""
+    """Whether a node is written as text and statements, which read more easily, and not as one Jinja expression."""
     if isinstance(node, Conditional):
         return len(node.arms) > 1 or _is_long(node.arms[0][1]) or _is_long(node.otherwise)
     return isinstance(node, Operation) and node.is_sum
 
 
 def _is_concatenation(operands: Sequence[JinjaExpression]) -> bool:
-    """Whether `+` between these joins texts, none of which can be null.
+    """Whether `+` concatenates these operands, none of which can be null.
 
     Raises:
-        NotTranslatable: one of them is no text, and has to be cast.
+        NotTranslatable: it concatenates, but one of them is a number or a Boolean, which needs a cast.
     """
     types = {operand.type for operand in operands}
-    if JinjaType.TEXT not in types:
+    if JinjaType.STRING not in types:
         return False
-    if wrong := types - {JinjaType.TEXT, JinjaType.DATE, JinjaType.UNKNOWN}:
+    if wrong := types - {JinjaType.STRING, JinjaType.DATE, JinjaType.UNKNOWN}:
         raise NotTranslatable(
             f"+ cannot join a text and {wrong.pop()}; it fails in SSIS too.",
             remedy="Cast it to a text: (DT_WSTR,20)…",
@@ -353,38 +361,38 @@ def _is_concatenation(operands: Sequence[JinjaExpression]) -> bool:
 
 
 def _is_plain_comparison(operator: str, left: JinjaExpression, right: JinjaExpression) -> bool:
-    """Whether Python compares the two as SSIS does."""
+    """Whether Python's operator gives the same result as SSIS's."""
     if not (left.is_plain and right.is_plain):
         return False
     is_equality = operator in {"==", "!="}
     types = {left.type, right.type}
     if len(types) == 1:
-        return types <= {JinjaType.TEXT, JinjaType.WHOLE} or (is_equality and types == {JinjaType.BOOL})
-    # A variable of unknown type has the other's type, or the package would not run.
-    known = types & {JinjaType.TEXT, JinjaType.WHOLE, JinjaType.BOOL}
+        return types <= {JinjaType.STRING, JinjaType.INTEGER} or (is_equality and types == {JinjaType.BOOL})
+    # SSIS requires both sides to be of one type, so a variable of unknown type has the type of the other side.
+    known = types & {JinjaType.STRING, JinjaType.INTEGER, JinjaType.BOOL}
     return is_equality and JinjaType.UNKNOWN in types and bool(known)
 
 
 def _check_comparison(operator: str, operands: Sequence[JinjaExpression]) -> None:
-    """Refuse to compare a text with a number, which SSIS cannot do."""
+    """Raise NotTranslatable for a comparison of a string with a number, which SSIS rejects too."""
     types = {operand.type for operand in operands}
-    numbers = types & {JinjaType.WHOLE, JinjaType.NUMBER, JinjaType.BOOL}
-    if JinjaType.TEXT in types and numbers:
+    numbers = types & {JinjaType.INTEGER, JinjaType.NUMBER, JinjaType.BOOL}
+    if JinjaType.STRING in types and numbers:
         raise NotTranslatable(f"{operator} cannot compare a text with {numbers.pop()}.", remedy="Cast one of them.")
 
 
 def _find_arithmetic_type(node: Operation, operands: Sequence[JinjaExpression]) -> JinjaType:
-    """Return the type of an arithmetic operation or of a concatenation that may be null."""
-    for type_ in (JinjaType.TEXT, JinjaType.UNKNOWN) if node.is_sum else ():
+    """Return the result type of an arithmetic operation, or of a concatenation that may be null."""
+    for type_ in (JinjaType.STRING, JinjaType.UNKNOWN) if node.is_sum else ():
         if any(operand.type is type_ for operand in operands):
             return type_
     return JinjaType.NUMBER
 
 
 def _translate_logical(operator: str, operands: Sequence[JinjaExpression]) -> JinjaExpression:
-    """Translate `&&` and `||`, whose right side is evaluated only where the left one does not decide."""
+    """Translate `&&` and `||`, which evaluate their right side only if the left side does not decide."""
     if not any(operand.nullable for operand in operands):
-        bools = [operand.as_bool() for operand in operands]
+        bools = [operand.to_bool() for operand in operands]
         code = f" {_LOGICAL[operator]} ".join(operand.operand for operand in bools)
         depth = len(operands) // 4 + max(operand.depth for operand in bools)
         return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=depth)
@@ -394,29 +402,29 @@ def _translate_logical(operator: str, operands: Sequence[JinjaExpression]) -> Ji
         decisive = "false" if operator == "&&" else "true"
         code = f"({decisive} if ssis.is_{decisive}({operand.code}) else {rest.code})"
         result = JinjaExpression(code=code, type=JinjaType.BOOL, nullable=True, depth=rest.depth + 1)
-        # The code repeats the left side, so its depth is checked before the next operand doubles its length.
+        # Each operand contains this code again, which at a great depth would grow exponentially.
         result.check_depth()
     return result
 
 
 def _translate_plain_call(node: Call, arguments: list[JinjaExpression]) -> JinjaExpression | None:
-    """Translate a function of texts that cannot be null to plain Jinja; None where that is not exactly the same."""
+    """Translate a function of strings that are never null to plain Jinja; return None if the result could differ."""
     if not arguments:
         return None
     first = arguments[0]
     depth = 1 + max(argument.depth for argument in arguments)
-    code, type_, primary = "", JinjaType.TEXT, False
+    code, type_, primary = "", JinjaType.STRING, False
     if node.function == "ISNULL" and isinstance(node.arguments[0], Name) and first.native:
         code, type_ = f"{first.operand} is none", JinjaType.BOOL
-    elif not first.is_text:
+    elif not first.is_string:
         return None
     elif node.function in _FILTERS:
         code = f"{first.operand} | {_FILTERS[node.function]}"
     elif node.function in _STRIP_METHODS:
         code, primary = f"{first.operand}.{_STRIP_METHODS[node.function]}(' ')", True
     elif node.function == "LEN":
-        code, type_ = f"{first.operand} | length", JinjaType.WHOLE
-    elif node.function == "REPLACE" and arguments[1].text and arguments[2].is_text:
+        code, type_ = f"{first.operand} | length", JinjaType.INTEGER
+    elif node.function == "REPLACE" and arguments[1].constant and arguments[2].is_string:
         code = f"{first.operand} | replace({arguments[1].code}, {arguments[2].code})"
     elif bounds := _find_slice(node.function, [_read_integer(argument) for argument in arguments[1:]]):
         code, primary, depth = f"{first.operand}[{bounds}]", True, 1 + first.depth
@@ -426,7 +434,7 @@ def _translate_plain_call(node: Call, arguments: list[JinjaExpression]) -> Jinja
 
 
 def _find_slice(function: str, numbers: list[int | None]) -> str | None:
-    """Return the bounds of the slice that LEFT, RIGHT or SUBSTRING gives."""
+    """Return the slice bounds of LEFT, RIGHT or SUBSTRING; None if there is no equivalent slice."""
     match function, numbers:
         case "LEFT", [int(count)] if count >= 0:
             return f":{count}"
@@ -440,6 +448,6 @@ def _find_slice(function: str, numbers: list[int | None]) -> str | None:
 
 
 def _read_integer(expression: JinjaExpression) -> int | None:
-    """Return the number of an integer literal."""
-    is_literal = expression.type is JinjaType.WHOLE and expression.code.removeprefix("-").isdecimal()
+    """Return the value of an integer literal; None for any other expression."""
+    is_literal = expression.type is JinjaType.INTEGER and expression.code.removeprefix("-").isdecimal()
     return int(expression.code) if is_literal else None

@@ -1,4 +1,4 @@
-"""Data types of the SSIS expression language, and the errors of an expression.
+"""Data types of the SSIS expression language, and the exceptions that its expressions raise.
 
 Microsoft: "Integration Services Data Types" and "Cast (SSIS Expression)".
 """
@@ -10,12 +10,12 @@ from enum import StrEnum
 
 from airflow_provider_smtpcm.errors import MailError
 
-# Characters of the line shown on each side of a fault: the text of a mail may be one line of many thousand characters.
+# Characters shown on each side of the error: the expression for a mail's text may be one line of thousands.
 _CARET_CONTEXT = 60
 
 
 class DataType(StrEnum):
-    """A data type, by the name that a cast gives it."""
+    """A data type. The value is its name in a cast, such as `DT_WSTR`."""
 
     I1 = "DT_I1"
     I2 = "DT_I2"
@@ -60,7 +60,7 @@ STRINGS = frozenset({_T.STR, _T.WSTR, _T.TEXT, _T.NTEXT})
 TIMES = frozenset({_T.DBTIME, _T.DBTIME2})
 DATES = frozenset({_T.DATE, _T.DBDATE, _T.DBTIMESTAMP, _T.DBTIMESTAMP2, _T.DBTIMESTAMPOFFSET, _T.FILETIME})
 
-# The parameters of a type specification, each with its name and its smallest and largest value.
+# The parameters of each type: name, minimum, maximum.
 _PARAMETERS: dict[DataType, tuple[tuple[str, int, int], ...]] = {
     _T.STR: (("the number of characters", 0, 8000), ("the code page", 0, 65535)),
     _T.WSTR: (("the number of characters", 0, 4000),),
@@ -72,7 +72,7 @@ _PARAMETERS: dict[DataType, tuple[tuple[str, int, int], ...]] = {
     _T.DBTIMESTAMP2: (("the scale", 0, 7),),
     _T.DBTIMESTAMPOFFSET: (("the scale", 0, 7),),
 }
-# Parameters of a type that is used without them, such as the DT_DBTIME2 of a function's result.
+# For types used without parameters, such as the DT_DBTIME2 of a function's result.
 _DEFAULT_PARAMETERS: dict[DataType, tuple[int, ...]] = {
     _T.DBTIME2: (7,),
     _T.DBTIMESTAMP2: (7,),
@@ -84,36 +84,36 @@ _DEFAULT_PARAMETERS: dict[DataType, tuple[int, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class TypeSpec:
-    """A type with its parameters, such as `DT_STR,30,1252`."""
+    """A data type with its parameters, such as `DT_STR,30,1252`."""
 
-    type: DataType
+    data_type: DataType
     parameters: tuple[int, ...] = ()
 
     @property
     def length(self) -> int | None:
         """Maximum number of characters (or bytes); None: no limit."""
-        if self.type in {_T.STR, _T.WSTR, _T.BYTES} and self.parameters:
+        if self.data_type in {_T.STR, _T.WSTR, _T.BYTES} and self.parameters:
             return self.parameters[0]
         return None
 
     @property
     def scale(self) -> int:
-        """Digits after the decimal point, of a number or of the seconds."""
+        """Digits after the decimal point of a number, or of the seconds of a time."""
         fixed = {_T.CY: 4, _T.DBTIMESTAMP: 3, _T.FILETIME: 3, _T.DATE: 0}
-        if self.type in fixed:
-            return fixed[self.type]
-        given = self.parameters or _DEFAULT_PARAMETERS.get(self.type, (0,))
-        return given[-1]
+        if self.data_type in fixed:
+            return fixed[self.data_type]
+        parameters = self.parameters or _DEFAULT_PARAMETERS.get(self.data_type, (0,))
+        return parameters[-1]
 
     @property
     def precision(self) -> int:
         """Total number of digits of a number."""
-        if self.type is _T.NUMERIC:
+        if self.data_type is _T.NUMERIC:
             return (self.parameters or _DEFAULT_PARAMETERS[_T.NUMERIC])[0]
-        return {_T.CY: 19, _T.DECIMAL: 29}.get(self.type, 20 if self.type in {_T.I8, _T.UI8} else 10)
+        return {_T.CY: 19, _T.DECIMAL: 29}.get(self.data_type, 20 if self.data_type in {_T.I8, _T.UI8} else 10)
 
     def __str__(self) -> str:
-        return ",".join([self.type.value, *map(str, self.parameters)])
+        return ",".join([self.data_type.value, *map(str, self.parameters)])
 
 
 WSTR = TypeSpec(DataType.WSTR)
@@ -123,34 +123,34 @@ R8 = TypeSpec(DataType.R8)
 TIMESTAMP = TypeSpec(DataType.DBTIMESTAMP)
 
 
-def find_parameter_fault(type_: DataType, parameters: tuple[int, ...]) -> str | None:
-    """Return what is wrong with the parameters of a type specification; None: nothing."""
-    expected = _PARAMETERS.get(type_, ())
+def find_parameter_error(data_type: DataType, parameters: tuple[int, ...]) -> str | None:
+    """Return why a type cannot have these parameters; None if it can."""
+    expected = _PARAMETERS.get(data_type, ())
     if len(parameters) != len(expected):
         names = " and ".join(name for name, _, _ in expected) or "no parameter"
-        return f"{type_} takes {names}, not {len(parameters)} parameters"
-    for (name, low, high), given in zip(expected, parameters, strict=True):
-        if not low <= given <= high:
-            return f"{name} of {type_} is between {low} and {high}, not {given}"
+        return f"{data_type} takes {names}, not {len(parameters)} parameters"
+    for (name, low, high), value in zip(expected, parameters, strict=True):
+        if not low <= value <= high:
+            return f"{name} of {data_type} is between {low} and {high}, not {value}"
     return None
 
 
-def is_in_range(number: int, type_: DataType) -> bool:
-    """Whether an integer type can hold a number; true for every type that is no integer type."""
-    if type_ in SIGNED:
-        half = 1 << (SIGNED[type_] - 1)
+def is_in_range(number: int, data_type: DataType) -> bool:
+    """Return whether a number fits an integer type; always True for any other type."""
+    if data_type in SIGNED:
+        half = 1 << (SIGNED[data_type] - 1)
         return -half <= number < half
-    return type_ not in UNSIGNED or 0 <= number < 1 << UNSIGNED[type_]
+    return data_type not in UNSIGNED or 0 <= number < 1 << UNSIGNED[data_type]
 
 
 class ExpressionError(MailError):
-    """The expression cannot be parsed, or evaluating it fails: a division by zero, an overflow, an invalid cast.
+    """The expression is invalid, or its evaluation fails: division by zero, overflow, invalid cast.
 
     Args:
         message: what was found and what was expected.
         remedy: what to write instead.
-        text: the expression, if the position of the fault is known.
-        position: the offset of the fault in `text`, in characters.
+        text: the expression, if the position of the error is known.
+        position: the offset of the error in `text`, in characters.
     """
 
     def __init__(self, message: str, *, remedy: str = "", text: str | None = None, position: int | None = None) -> None:
@@ -172,12 +172,12 @@ def _rebuild_expression_error(message: str, remedy: str, text: str | None, posit
     return ExpressionError(message, remedy=remedy, text=text, position=position)
 
 
-class NotTranslatable(MailError):  # noqa: N818 - the expression is valid; only Jinja has no equivalent
+class NotTranslatable(MailError):  # noqa: N818 - the expression itself is valid
     """The expression is valid, but has no Jinja equivalent.
 
     Args:
         reason: why it has none.
-        remedy: what a person can do instead.
+        remedy: what to do instead.
     """
 
     def __init__(self, reason: str, *, remedy: str = "") -> None:
@@ -197,7 +197,7 @@ def _rebuild_not_translatable(reason: str, remedy: str) -> NotTranslatable:
 
 
 def _format_caret(text: str, position: int) -> str:
-    """Return the line that holds the position, with a caret below it."""
+    """Return the line of the expression that contains the position, with a caret below it."""
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position)
     line = text[start : len(text) if end < 0 else end].replace("\t", " ").replace("\r", " ")

@@ -1,11 +1,12 @@
-"""Values with their SSIS types: conversion from Python, the cast operator, and the text of each type.
+"""Values with their SSIS types: conversion from Python, the cast operator, and conversion to strings.
 
-Microsoft: "Integration Services Data Types", "Cast (SSIS Expression)", "Data Truncation (SSIS)". Three differences:
+Microsoft: "Integration Services Data Types", "Cast (SSIS Expression)", "Data Truncation (SSIS)". This implementation
+differs in three points:
 
-* Where Microsoft writes `[.fff]` for the text of a DT_DBTIMESTAMP, SSIS itself writes nine digits, and nothing where
-  the fraction is zero.
-* A DT_DATE (a DateTime variable) is written as the US English locale writes it; SSIS takes the locale of the package.
-* A code page is not applied: a mail is Unicode, and a length counts characters.
+* A DT_DBTIMESTAMP has nine fractional digits, or none if they are zero, which is what SSIS writes; Microsoft documents
+  `[.fff]`.
+* A DT_DATE (a DateTime variable) is formatted in US English; SSIS uses the locale of the package.
+* Code pages are ignored: a mail is Unicode, and lengths count characters.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ _INTEGER = re.compile(r"[+-]?\d{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value and its type. `str(value)` is the text that SSIS makes of it.
+    """A value with its type. `str()` of it is its cast to DT_WSTR.
 
     Args:
-        type: its SSIS type; a null has one too.
+        type: the SSIS type, which a null has too.
         data: the Python value; None for a null.
     """
 
@@ -57,7 +58,7 @@ class Value:
     data: Data
 
     def __bool__(self) -> bool:
-        # For `{% if %}` in a template. A null is neither true nor false.
+        # For `{% if %}` in a template. A null is neither true nor false, so it raises.
         return to_bool(self)
 
     def __str__(self) -> str:
@@ -65,14 +66,14 @@ class Value:
 
 
 def to_value(data: object) -> Value:  # noqa: PLR0911 - one for each type
-    """Convert a Python object, such as the value of a template's variable, to the SSIS type closest to it.
+    """Convert a Python object, such as the value of a template variable, to the closest SSIS type.
 
     Args:
-        data: a `Value` is returned unchanged; None becomes a null of DT_WSTR; an aware datetime is converted to local
-            time, the only time that SSIS has.
+        data: a `Value` is returned unchanged; None becomes a DT_WSTR null; an aware datetime is converted to local
+            time, since a DT_DATE has no time zone.
 
     Raises:
-        ExpressionError: SSIS has no type for it.
+        ExpressionError: no SSIS type corresponds to it.
     """
     if isinstance(data, Value):
         return data
@@ -81,9 +82,9 @@ def to_value(data: object) -> Value:  # noqa: PLR0911 - one for each type
     if isinstance(data, str):
         return Value(WSTR, str(data))
     if isinstance(data, int):
-        for type_ in (DataType.I4, DataType.I8, DataType.UI8):
-            if is_in_range(data, type_):
-                return Value(TypeSpec(type_), int(data))
+        for data_type in (DataType.I4, DataType.I8, DataType.UI8):
+            if is_in_range(data, data_type):
+                return Value(TypeSpec(data_type), int(data))
     if isinstance(data, float):
         return Value(R8, float(data))
     if isinstance(data, Decimal) and data.is_finite():
@@ -107,7 +108,7 @@ def _to_other_value(data: object) -> Value:
         return Value(TypeSpec(DataType.GUID), data)
     if isinstance(data, bytes):
         return Value(TypeSpec(DataType.BYTES, (len(data),)), data)
-    # An undefined name of a template comes here too; its own text names it.
+    # Also for jinja2.Undefined, whose text names the variable.
     raise ExpressionError(
         f"SSIS has no type for {type(data).__name__} ({data!s:.60}).",
         remedy="Give a text, a number, a Boolean or a date.",
@@ -118,44 +119,44 @@ def _to_local_time(moment: dt.datetime) -> dt.datetime:
     """Convert to a naive `datetime.datetime` in this machine's time zone."""
     if moment.tzinfo is not None:
         moment = moment.astimezone().replace(tzinfo=None)
-    # Not Airflow's subclass (pendulum), whose texts differ.
+    # A plain datetime: pendulum's subclass, which Airflow passes, formats differently.
     m = moment
     return dt.datetime(m.year, m.month, m.day, m.hour, m.minute, m.second, m.microsecond)  # noqa: DTZ001 - naive
 
 
 def to_bool(value: Value) -> bool:
-    """Return the bool of a DT_BOOL.
+    """Return a DT_BOOL as a bool.
 
     Raises:
-        ExpressionError: the value is of another type, or null.
+        ExpressionError: the value has another type, or is null.
     """
-    if value.type.type is not DataType.BOOL or value.data is None:
+    if value.type.data_type is not DataType.BOOL or value.data is None:
         kind = "A null" if value.data is None else f"A value of {value.type}"
         raise ExpressionError(f"{kind} is no Boolean.", remedy="Compare it, cast it to DT_BOOL, or ask ISNULL first.")
     return bool(value.data)
 
 
 def format_value(value: Value) -> str:  # noqa: C901, PLR0911 - one for each type
-    """Return the text that a cast to DT_WSTR gives; an empty one for a null."""
-    data, type_ = value.data, value.type.type
+    """Return the result of a cast to DT_WSTR; an empty string for a null."""
+    data, data_type = value.data, value.type.data_type
     if data is None:
         return ""
-    if type_ in STRINGS:
+    if data_type in STRINGS:
         return str(data)
     if isinstance(data, bool):
         return "True" if data else "False"
     if isinstance(data, int):
         return str(data)
     if isinstance(data, float):
-        return _format_float(data, 7 if type_ is DataType.R4 else 15)
+        return _format_float(data, 7 if data_type is DataType.R4 else 15)
     if isinstance(data, Decimal):
-        return f"{data:.4f}" if type_ is DataType.CY else f"{data:.{value.type.scale}f}"
+        return f"{data:.4f}" if data_type is DataType.CY else f"{data:.{value.type.scale}f}"
     if isinstance(data, dt.datetime):
         return _format_moment(data, value.type)
     if isinstance(data, dt.date):
         return data.isoformat()
     if isinstance(data, dt.time):
-        scale = value.type.scale if type_ is DataType.DBTIME2 else 0
+        scale = value.type.scale if data_type is DataType.DBTIME2 else 0
         return f"{data:%H:%M:%S}{_format_fraction(data.microsecond, scale)}"
     if isinstance(data, bytes):
         return f"0x{data.hex().upper()}"
@@ -176,20 +177,20 @@ def _format_fraction(microsecond: int, scale: int) -> str:
 
 
 def _format_moment(moment: dt.datetime, type_: TypeSpec) -> str:
-    if type_.type is DataType.DATE:
-        day = f"{moment.month}/{moment.day}/{moment.year}"
+    if type_.data_type is DataType.DATE:
+        date = f"{moment.month}/{moment.day}/{moment.year}"
         if moment.time() == dt.time():
-            return day
-        return f"{day} {moment.hour % 12 or 12}:{moment:%M:%S} {'PM' if moment.hour >= 12 else 'AM'}"
-    # Not strftime: how it writes years before 1000 depends on the platform.
+            return date
+        return f"{date} {moment.hour % 12 or 12}:{moment:%M:%S} {'PM' if moment.hour >= 12 else 'AM'}"
+    # Not strftime: whether it pads years before 1000 depends on the platform.
     text = moment.replace(microsecond=0, tzinfo=None).isoformat(sep=" ")
-    if type_.type is DataType.FILETIME:
+    if type_.data_type is DataType.FILETIME:
         return f"{text}:{moment.microsecond // 1000:03d}"
-    if type_.type is DataType.DBTIMESTAMP:
+    if type_.data_type is DataType.DBTIMESTAMP:
         return f"{text}.{moment.microsecond:06d}000" if moment.microsecond else text
     text += _format_fraction(moment.microsecond, type_.scale)
     offset = moment.utcoffset()
-    if type_.type is not DataType.DBTIMESTAMPOFFSET or offset is None:
+    if type_.data_type is not DataType.DBTIMESTAMPOFFSET or offset is None:
         return text
     minutes = int(offset.total_seconds() // 60)
     sign = "-" if minutes < 0 else "+"
@@ -197,22 +198,23 @@ def _format_moment(moment: dt.datetime, type_: TypeSpec) -> str:
 
 
 def describe_type(value: Value) -> str:
-    """Return a value's type as error messages name it, such as `a whole number (DT_I4)`."""
-    type_ = value.type.type
-    for types, word in ((STRINGS, "a text"), (INTEGERS, "a whole number"), (FLOATS | NUMBERS, "a number")):
-        if type_ in types:
-            return f"{word} ({type_})"
-    return f"a {'time' if type_ in TIMES else 'date' if type_ in DATES else 'value'} ({type_})"
+    """Return the type of a value for an error message, such as `a whole number (DT_I4)`."""
+    data_type = value.type.data_type
+    for types, noun in ((STRINGS, "a text"), (INTEGERS, "a whole number"), (FLOATS | NUMBERS, "a number")):
+        if data_type in types:
+            return f"{noun} ({data_type})"
+    noun = "time" if data_type in TIMES else "date" if data_type in DATES else "value"
+    return f"a {noun} ({data_type})"
 
 
 def cast(value: Value, type_: TypeSpec) -> Value:
     """Convert a value to another type; a null stays null.
 
-    A text that is too long is truncated, and so are digits of a second, and the fraction of a number that is cast to an
-    integer. A number that is cast to an exact type is rounded.
+    Strings are truncated to the length of the type, fractional seconds to its scale, and numbers to integers. A cast to
+    DT_NUMERIC, DT_DECIMAL or DT_CY rounds to the scale, halves away from zero.
 
     Raises:
-        ExpressionError: there is no cast between the two types, or the value is out of range.
+        ExpressionError: there is no such cast, the string is not valid for the type, or the value is out of range.
     """
     if value.data is None or value.type == type_:
         return Value(type_, value.data)
@@ -220,25 +222,25 @@ def cast(value: Value, type_: TypeSpec) -> Value:
 
 
 def _convert(value: Value, type_: TypeSpec) -> Data:  # noqa: PLR0911 - one for each family of types
-    to = type_.type
-    if to in STRINGS:
+    data_type = type_.data_type
+    if data_type in STRINGS:
         return format_value(value)[: type_.length]
-    if to is DataType.BOOL:
+    if data_type is DataType.BOOL:
         return _cast_to_bool(value)
-    if to in INTEGERS:
+    if data_type in INTEGERS:
         return _cast_to_integer(value, type_)
-    if to in FLOATS:
-        return to_float(value, to)
-    if to in EXACT:
+    if data_type in FLOATS:
+        return to_float(value, data_type)
+    if data_type in EXACT:
         return round_to_type(to_decimal(value), type_)
-    if to in DATES or to in TIMES:
+    if data_type in DATES or data_type in TIMES:
         return _cast_to_date(value, type_)
     return _cast_to_binary(value, type_)
 
 
 def _cast_error(value: Value, type_: TypeSpec, remedy: str) -> ExpressionError:
-    shown = f"'{value.data:.60}'" if isinstance(value.data, str) else f"{format_value(value)}, {describe_type(value)},"
-    return ExpressionError(f"{shown} cannot be cast to {type_}.", remedy=remedy)
+    source = f"'{value.data:.60}'" if isinstance(value.data, str) else f"{format_value(value)}, {describe_type(value)},"
+    return ExpressionError(f"{source} cannot be cast to {type_}.", remedy=remedy)
 
 
 def _cast_to_bool(value: Value) -> bool:
@@ -246,7 +248,7 @@ def _cast_to_bool(value: Value) -> bool:
         return value.data
     if isinstance(value.data, str) and value.data.strip().lower() in {"true", "false"}:
         return value.data.strip().lower() == "true"
-    if value.type.type in NUMBERS:
+    if value.type.data_type in NUMBERS:
         return value.data != 0
     text = value.data.strip() if isinstance(value.data, str) else ""
     if _INTEGER.fullmatch(text):
@@ -258,7 +260,7 @@ def _cast_to_integer(value: Value, type_: TypeSpec) -> int:
     data = value.data
     number: int
     if isinstance(data, bool):
-        # "The SSIS Expression Language converts True to -1."
+        # "The SSIS Expression Language converts True to -1" (Microsoft, Cast).
         number = -1 if data else 0
     elif isinstance(data, str) and not _INTEGER.fullmatch(data.strip()):
         raise _cast_error(value, type_, "Give a whole number.")
@@ -266,16 +268,20 @@ def _cast_to_integer(value: Value, type_: TypeSpec) -> int:
         number = int(data)
     else:
         raise _cast_error(value, type_, "Give a whole number.")
-    if not is_in_range(number, type_.type):
+    if not is_in_range(number, type_.data_type):
         raise ExpressionError(f"{number} does not fit into {type_}.", remedy="Cast it to a larger type, such as DT_I8.")
     return number
 
 
-def to_float(value: Value, to: DataType = DataType.R8) -> float:
-    """Return a number as DT_R8, or rounded to DT_R4.
+def to_float(value: Value, data_type: DataType = DataType.R8) -> float:
+    """Convert a value to a float.
+
+    Args:
+        value: a number, a Boolean, or a string that contains a number.
+        data_type: DT_R8, or DT_R4 to round to single precision.
 
     Raises:
-        ExpressionError: it is no number, or out of range.
+        ExpressionError: the value is not a number, or out of range.
     """
     data = value.data
     try:
@@ -284,21 +290,21 @@ def to_float(value: Value, to: DataType = DataType.R8) -> float:
         elif isinstance(data, int | float | Decimal) or (isinstance(data, str) and _NUMBER.fullmatch(data.strip())):
             number = float(data)
         else:
-            raise _cast_error(value, TypeSpec(to), "Give a number.")
-        if to is DataType.R4:
+            raise _cast_error(value, TypeSpec(data_type), "Give a number.")
+        if data_type is DataType.R4:
             number = float(struct.unpack("<f", struct.pack("<f", number))[0])
     except OverflowError:
-        raise ExpressionError(f"{format_value(value)} does not fit into {to}.", remedy="Use DT_R8.") from None
+        raise ExpressionError(f"{format_value(value)} does not fit into {data_type}.", remedy="Use DT_R8.") from None
     if not math.isfinite(number):
-        raise ExpressionError(f"{format_value(value)} does not fit into {to}.", remedy="Use a smaller number.")
+        raise ExpressionError(f"{format_value(value)} does not fit into {data_type}.", remedy="Use a smaller number.")
     return number
 
 
 def to_decimal(value: Value) -> Decimal:
-    """Return a number without loss; a float by its shortest representation.
+    """Convert a value to a Decimal without loss of precision; a float by its shortest representation.
 
     Raises:
-        ExpressionError: it is no number.
+        ExpressionError: the value is not a number.
     """
     data = value.data
     if isinstance(data, bool):
@@ -313,10 +319,10 @@ def to_decimal(value: Value) -> Decimal:
 
 
 def round_to_type(number: Decimal, type_: TypeSpec) -> Decimal:
-    """Round a number to the scale of an exact type, halves away from zero.
+    """Round a number to the scale of DT_NUMERIC, DT_DECIMAL or DT_CY, halves away from zero.
 
     Raises:
-        ExpressionError: the type's precision is too small.
+        ExpressionError: the number has more integer digits than the type.
     """
     try:
         rounded = number.quantize(Decimal(1).scaleb(-type_.scale), context=DECIMAL_CONTEXT)
@@ -338,12 +344,12 @@ def _cast_to_date(value: Value, type_: TypeSpec) -> dt.datetime | dt.date | dt.t
 
 def _cast_to_binary(value: Value, type_: TypeSpec) -> uuid.UUID | bytes:
     data = value.data
-    if type_.type is DataType.GUID and isinstance(data, str):
+    if type_.data_type is DataType.GUID and isinstance(data, str):
         try:
             return uuid.UUID(data.strip())
         except ValueError:
             raise _cast_error(value, type_, "Write it as {00000000-0000-0000-0000-000000000000}.") from None
-    if type_.type in {DataType.BYTES, DataType.IMAGE}:
+    if type_.data_type in {DataType.BYTES, DataType.IMAGE}:
         if isinstance(data, bytes):
             return data[: type_.length]
         if isinstance(data, str):

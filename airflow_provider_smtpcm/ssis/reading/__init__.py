@@ -1,4 +1,4 @@
-"""Reads SSIS's files into the model of `ssis.model`: packages, projects, connection managers, and whole folders."""
+"""Reads SSIS files (packages, projects, connection managers, folders of them) into the model of `ssis.model`."""
 
 from airflow_provider_smtpcm.ssis.reading.discovery import ReadResult, read_paths
 from airflow_provider_smtpcm.ssis.reading.packages import read_connection_manager, read_package, read_project

@@ -28,12 +28,12 @@ ConnectionManager = SmtpConnection | FileConnection
 
 @dataclass(slots=True, kw_only=True)
 class ConnectionManagers:
-    """The connection managers of a package or of a project, and the references to them.
+    """The connection managers of a package or project, with lookup by reference.
 
     Args:
         smtp: the SMTP connection managers.
         files: the File connection managers.
-        others: the names of all others, by the references to them.
+        others: the names of connection managers of other types, by reference.
     """
 
     smtp: list[SmtpConnection] = field(default_factory=list)
@@ -42,11 +42,11 @@ class ConnectionManagers:
     _by_reference: dict[str, ConnectionManager] = field(default_factory=dict)
 
     def add(self, connection: ConnectionManager, ids: Iterable[str] = ()) -> None:
-        """Add a connection manager. A reference that two of them claim is to the one that was added first.
+        """Add a connection manager. If two share a reference, the first one keeps it.
 
         Args:
             connection: the connection manager.
-            ids: further references to it.
+            ids: references to it besides its id, refId and name.
         """
         if isinstance(connection, SmtpConnection):
             self.smtp.append(connection)
@@ -68,21 +68,21 @@ def read_connection_managers(
     """Return the connection managers of a package.
 
     Args:
-        package: its root element.
-        source: the file, as findings and reports show it.
-        file: the file's name, by which the manifest names the package.
-        overrides: the values that configurations assign.
-        manifest: of the project.
+        package: the root element.
+        source: the file for findings and reports.
+        file: the file name without folders, which identifies the package in the manifest.
+        overrides: values from package configurations.
+        manifest: the manifest of the project.
     """
-    found = ConnectionManagers()
+    managers = ConnectionManagers()
     for element in find_members(package, "ConnectionManagers", "ConnectionManager"):
         connection = read_connection_manager_element(element, source=source, scope="package", overrides=overrides)
         if connection is None:
             name = get_text(element, "ObjectName")
-            found.others.update(dict.fromkeys((*read_ids(element), name), name))
+            managers.others.update(dict.fromkeys((*read_ids(element), name), name))
         else:
-            found.add(apply_manifest(connection, manifest, file), read_ids(element))
-    return found
+            managers.add(apply_manifest(connection, manifest, file), read_ids(element))
+    return managers
 
 
 def read_connection_manager_element(
@@ -92,9 +92,9 @@ def read_connection_manager_element(
 
     Args:
         element: the element.
-        source: the file that it is defined in.
+        source: the file that defines it.
         scope: `package` or `project`.
-        overrides: the values that configurations assign.
+        overrides: values from package configurations.
     """
     overrides = overrides or PropertyOverrides()
     kind = get_text(element, "CreationName").strip().upper()

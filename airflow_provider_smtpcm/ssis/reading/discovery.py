@@ -1,6 +1,6 @@
-"""Finds and reads all packages under some paths, each with its project; copies and build output are read only once.
+"""Finds and reads packages in files and folders, with their projects. Only one package at a time is in memory.
 
-One package at a time is in memory.
+A copy of a package, and one in the build output of its project, is reported as a duplicate.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
 from airflow_provider_smtpcm.ssis.reading.configurations import read_dtsconfig
 from airflow_provider_smtpcm.ssis.reading.ispac import open_ispac
 from airflow_provider_smtpcm.ssis.reading.packages import (
+    SUPPORTED_FILES_REMEDY,
     ReadOptions,
     build_package,
     read_connection_manager,
@@ -37,7 +38,6 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 )
 
 _SUFFIXES = (".dtsx", ".ispac", ".conmgr")
-_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
 _BUILD_FOLDERS = {"bin", "obj"}
 _SKIPPED_FOLDERS = {".git", ".svn", ".vs", "node_modules"}
 _PROJECT_SUFFIXES = (".conmgr", ".dtproj", ".params")
@@ -45,15 +45,17 @@ _PROJECT_SUFFIXES = (".conmgr", ".dtproj", ".params")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadResult:
-    """One file or project that was found.
+    """A package, a project, an error or a duplicate.
+
+    A project comes before its packages and does not contain them. A single `.conmgr` file is a project with one
+    connection manager.
 
     Args:
         source: the file, the folder, or `project.ispac!Part.dtsx`.
         package: the package.
-        project: the project of the package. Without a package: a project, which comes before its packages and does not
-            contain them; a `.conmgr` file is a project with one connection manager.
-        error: why it could not be read.
-        duplicate_of: the source of the package that this one is a copy of, or was built from (under `bin` or `obj`).
+        project: the project, or the project of `package`.
+        error: why the source could not be read.
+        duplicate_of: the source of the original, if this is a copy, or build output under `bin` or `obj`.
     """
 
     source: str
@@ -64,25 +66,28 @@ class ReadResult:
 
 
 def read_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterator[ReadResult]:
-    """Read packages, projects, connection managers and whole folders, one after the other.
+    """Read packages, projects and connection managers.
 
     Args:
-        paths: files and folders. A `.dtsConfig` file applies to every package.
+        paths: files and folders; folders are searched recursively. A `.dtsConfig` file applies to every package.
+
+    Yields:
+        One result for each package, project and unreadable file. An error never ends the iteration.
 
     Raises:
-        PackageError: defusedxml is not installed. Every other error is a result.
+        PackageError: defusedxml is not installed.
     """
     require_defusedxml()
-    given = [Path(path) for path in paths]
+    inputs = [Path(path) for path in paths]
     reader = _PathReader()
-    for path in given:
+    for path in inputs:
         if path.suffix.lower() == ".dtsconfig" and not path.is_dir():
             try:
                 read_dtsconfig(path)
                 reader.configurations.append(path)
             except PackageError as error:
                 yield ReadResult(source=str(path), error=error)
-    for path in given:
+    for path in inputs:
         if path.is_dir():
             yield from reader.read_tree(path)
         elif path.suffix.lower() == ".dtproj" and path.is_file():
@@ -93,32 +98,34 @@ def read_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterator[ReadResult]:
 
 @dataclass(slots=True, kw_only=True)
 class _PathReader:
-    """Reads paths, and remembers what it has read.
+    """Reads paths and detects duplicates.
 
     Args:
         configurations: `.dtsConfig` files that apply to every package.
     """
 
     configurations: list[Path] = field(default_factory=list)
-    # The first source of each package, by the package's digest.
-    _source_of: dict[str, str] = field(default_factory=dict)
-    _paths: set[Path] = field(default_factory=set)
-    _projects: set[str] = field(default_factory=set)
-    # How many files were found again, by overlapping paths.
+    # The first source of each package, by digest.
+    _first_sources: dict[str, str] = field(default_factory=dict)
+    _read_files: set[Path] = field(default_factory=set)
+    _reported_projects: set[str] = field(default_factory=set)
+    # Number of files that were found again, because the given paths overlap.
     _repeated: int = 0
-    # Packages come folder by folder, so only the last lookup of each kind is cached.
+    # Packages are read folder by folder, so caching the last lookup is enough.
     _cached_project: tuple[Path, Project] | None = None
     _cached_folder: tuple[tuple[Path, Path], Path | None] | None = None
 
     def read_tree(self, top: Path) -> Iterator[ReadResult]:
-        """Read everything in a folder and the folders in it."""
+        """Read a folder recursively."""
         count, repeated = 0, self._repeated
         for folder in _walk_folders(top):
             for result in self._read_folder(folder, top):
                 count += 1
                 yield result
         if not count and self._repeated == repeated:
-            yield ReadResult(source=str(top), error=PackageError(f"{top} holds no SSIS package.", remedy=_REMEDY))
+            yield ReadResult(
+                source=str(top), error=PackageError(f"{top} contains no SSIS package.", remedy=SUPPORTED_FILES_REMEDY)
+            )
 
     def _read_folder(self, folder: Path, top: Path) -> Iterator[ReadResult]:
         try:
@@ -132,6 +139,7 @@ class _PathReader:
         built_from = _find_source_folder(folder, top)
         if built_from is None:
             yield from self._report_project(folder, top)
+        # The .conmgr files were read as part of the project.
         for path in sorted(paths, key=lambda path: _SUFFIXES.index(path.suffix.lower())):
             if path.suffix.lower() == ".ispac":
                 yield from self._read_ispac(path, built_from)
@@ -142,7 +150,7 @@ class _PathReader:
                     yield from self._read_package(path, self._find_project(folder, top))
 
     def _find_project(self, folder: Path, top: Path) -> Project | None:
-        """Return the project that a folder belongs to."""
+        """Return the project of a folder, or None."""
         if self._cached_folder is None or self._cached_folder[0] != (folder, top):
             self._cached_folder = (folder, top), _find_project_folder(folder, top)
         project_folder = self._cached_folder[1]
@@ -157,15 +165,15 @@ class _PathReader:
 
     def _report_project(self, folder: Path, top: Path) -> Iterator[ReadResult]:
         project = self._find_project(folder, top)
-        if project is None or project.path in self._projects:
+        if project is None or project.path in self._reported_projects:
             return
-        self._projects.add(project.path)
+        self._reported_projects.add(project.path)
         yield ReadResult(source=project.path, project=project)
         for source, error in project.unreadable:
             yield ReadResult(source=source, error=error)
 
     def read_single_file(self, path: Path) -> Iterator[ReadResult]:
-        """Read a file. Whatever its suffix, it is a package if it is nothing else."""
+        """Read a file. A file with an unknown suffix is read as a package."""
         if path.suffix.lower() == ".ispac":
             yield from self._read_ispac(path)
         elif path.suffix.lower() == ".conmgr":
@@ -193,14 +201,14 @@ class _PathReader:
                     for source, unreadable in project.unreadable:
                         yield ReadResult(source=source, error=unreadable)
                 for name in ispac.list_parts(".dtsx"):
-                    shown = ispac.format_part(name)
+                    display_name = ispac.format_part(name)
                     if original := _find_original(name, built_from):
-                        yield ReadResult(source=shown, duplicate_of=str(original))
+                        yield ReadResult(source=display_name, duplicate_of=str(original))
                         continue
                     try:
-                        yield self._build(ispac.read(name), shown, project, None)
+                        yield self._build(ispac.read(name), display_name, project, None)
                     except PackageError as error:
-                        yield ReadResult(source=shown, error=error)
+                        yield ReadResult(source=display_name, error=error)
         except PackageError as error:
             yield ReadResult(source=str(path), error=error)
 
@@ -221,25 +229,25 @@ class _PathReader:
             package = build_package(document.root, source, options)
         except PackageError:
             raise
-        except Exception as error:  # an internal error in one package does not stop the others
+        except Exception as error:  # an internal error must not prevent reading the other packages
             message = f"{source}: {describe_internal_error(error)}"
             raise PackageError(message, remedy=REPORT_INTERNAL_ERROR) from error
-        first = self._source_of.setdefault(_make_digest(document, package, project), source)
+        first = self._first_sources.setdefault(_make_digest(document, package, project), source)
         if first != source:
             return ReadResult(source=source, duplicate_of=first)
         return ReadResult(source=source, package=package, project=project)
 
     def _mark_read(self, path: Path) -> bool:
-        """Remember that a file is read now, and return whether it was read before."""
+        """Mark a file as read, and return whether it already was."""
         resolved = path.resolve()
-        is_repeated = resolved in self._paths
+        is_repeated = resolved in self._read_files
         self._repeated += is_repeated
-        self._paths.add(resolved)
+        self._read_files.add(resolved)
         return is_repeated
 
 
 def _make_digest(document: Document, package: Package, project: Project | None) -> str:
-    """Return a digest that is equal for identical files whose references to their projects have the same meaning."""
+    """Return a digest of a package file and of the external values that it uses; duplicates have equal digests."""
     digest = hashlib.sha256(document.digest.encode())
     for connection in package.connection_managers:
         fields = (
@@ -255,36 +263,36 @@ def _make_digest(document: Document, package: Package, project: Project | None) 
     for configuration in package.configurations:
         digest.update(repr((configuration.path, configuration.value)).encode())
     if project is not None and _uses_project_parameters(package):
-        parameters = [(one.name, one.value, one.configured_in) for one in project.parameters]
+        parameters = [(each.name, each.value, each.configured_in) for each in project.parameters]
         digest.update(repr(parameters).encode())
     return digest.hexdigest()
 
 
 def _uses_project_parameters(package: Package) -> bool:
-    owners = [*(one for one, _ in package.walk_executables()), *package.connection_managers]
+    owners = [*(executable for executable, _ in package.walk_executables()), *package.connection_managers]
     expressions = [text for owner in owners for text in owner.expressions.values()]
     expressions += [variable.expression or "" for variable in package.variables]
     return any("$Project::" in text for text in expressions)
 
 
 def _walk_folders(top: Path) -> Iterator[Path]:
-    """Yield a folder and the folders in it; build output comes after its sources."""
+    """Yield a folder and all folders in it, build output after its sources."""
     pending = [top]
     while pending:
         folder = pending.pop()
         yield folder
         try:
             with os.scandir(folder) as entries:
-                inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError:
             continue  # `_read_folder` reports it
-        inner = [name for name in inner if name.lower() not in _SKIPPED_FOLDERS]
-        inner.sort(key=lambda name: (name.lower() in _BUILD_FOLDERS, name.lower(), name), reverse=True)
-        pending += [folder / name for name in inner]
+        names = [name for name in names if name.lower() not in _SKIPPED_FOLDERS]
+        names.sort(key=lambda name: (name.lower() in _BUILD_FOLDERS, name.lower(), name), reverse=True)
+        pending += [folder / name for name in names]
 
 
 def _find_source_folder(folder: Path, top: Path) -> Path | None:
-    """Return the folder of the project that a folder under `bin` or `obj` was built from."""
+    """Return the project folder that a folder under `bin` or `obj` was built from; None for any other folder."""
     parts = folder.relative_to(top).parts
     for depth, part in enumerate(parts):
         if part.lower() in _BUILD_FOLDERS:
@@ -295,13 +303,13 @@ def _find_source_folder(folder: Path, top: Path) -> Path | None:
 
 
 def _find_original(name: str, built_from: Path | None) -> Path | None:
-    """Return the package that one in the build output was built from: the one with its name."""
+    """Return the source of a package in build output: the file with the same name in the project folder."""
     files = list_files(built_from) if built_from else ()
     return next((file for file in files if file.name.lower() == name.lower()), None)
 
 
 def _find_project_folder(folder: Path, top: Path) -> Path | None:
-    """Return the nearest folder that has the files of a project, from `folder` up to `top`."""
+    """Return the nearest folder with project files, from `folder` up to `top`."""
     for candidate in (folder, *folder.parents):
         if _is_project_folder(candidate):
             return candidate

@@ -44,7 +44,7 @@ _CONTAINERS = {
     "STOCK:FORLOOP": ContainerKind.FOR_LOOP,
     "STOCK:FOREACHLOOP": ContainerKind.FOREACH_LOOP,
 }
-# SSIS's words and numbers; the first of each is the default.
+# SSIS writes a name or a number. The first value of each table is the default.
 _CONSTRAINT_VALUES = {
     "0": ConstraintValue.SUCCESS,
     "success": ConstraintValue.SUCCESS,
@@ -71,28 +71,29 @@ _MESSAGE_SOURCES = {
     "1": MessageSourceType.FILE_CONNECTION,
     "2": MessageSourceType.VARIABLE,
 }
-# The first PackageFormatVersion (SSIS 2012) that leaves out properties which have their default.
-_FIRST_FORMAT_WITH_DEFAULTS = 6
-_MAX_FINDING = 500  # characters
+# PackageFormatVersion of SSIS 2012, the first one that omits properties with default values.
+_FIRST_FORMAT_WITHOUT_DEFAULTS = 6
+_MAX_FINDING_LENGTH = 500  # characters
 
-T = TypeVar("T", ConstraintValue, EvalOp)
+ConstraintEnum = TypeVar("ConstraintEnum", ConstraintValue, EvalOp)
 
 
 @dataclass(slots=True, kw_only=True)
 class ReadContext:
-    """What the parts of one package are read with.
+    """State shared by the functions that read one package.
 
     Args:
-        own: the package's own connection managers.
-        project: those of its project.
-        overrides: the values that configurations assign.
-        findings: collects the findings.
-        ids: the ids given so far.
-        mail_connections: the connection manager of each Send Mail task; None if it was not found.
+        package_connections: the connection managers of the package.
+        project_connections: the connection managers of its project.
+        overrides: values from package configurations.
+        format_version: the PackageFormatVersion.
+        findings: the findings so far.
+        ids: the executable ids so far.
+        mail_connections: the connection manager of each Send Mail task so far; None if it was not found.
     """
 
-    own: ConnectionManagers
-    project: ConnectionManagers
+    package_connections: ConnectionManagers
+    project_connections: ConnectionManagers
     overrides: PropertyOverrides
     format_version: int
     findings: list[Finding] = field(default_factory=list)
@@ -100,21 +101,21 @@ class ReadContext:
     mail_connections: list[SmtpConnection | None] = field(default_factory=list)
 
     def add_finding(self, code: str, severity: Severity, path: tuple[str, ...], text: str, remedy: str = "") -> None:
-        """Add a finding; a text that quotes too much of the package is truncated."""
+        """Add a finding, with its text on one line and truncated to 500 characters."""
         text = " ".join(text.split())
-        text = text if len(text) <= _MAX_FINDING else f"{text[:_MAX_FINDING]}…"
+        text = text if len(text) <= _MAX_FINDING_LENGTH else f"{text[:_MAX_FINDING_LENGTH]}…"
         where = "\\".join(path)
         self.findings.append(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy))
 
     def make_unique_id(self, candidates: tuple[str, ...], path: tuple[str, ...]) -> str:
-        """Return an id that no other executable has: packages that were copied by hand repeat GUIDs.
+        """Return an id that no other executable has; GUIDs repeat where tasks were copied by hand.
 
         Args:
-            candidates: the executable's own ids.
-            path: its path, which is its id where all candidates are taken.
+            candidates: the GUID and the refId in the file.
+            path: the path of the executable, which becomes the id if all candidates are taken.
         """
         where = "\\".join(path)
-        id_ = next((one for one in (*candidates, where) if one not in self.ids), None)
+        id_ = next((candidate for candidate in (*candidates, where) if candidate not in self.ids), None)
         count = 2
         while id_ is None:
             id_ = None if f"{where}#{count}" in self.ids else f"{where}#{count}"
@@ -123,37 +124,37 @@ class ReadContext:
         return id_
 
     def find_connection_manager(self, reference: str) -> ConnectionManager | None:
-        """Find a connection manager of the package, or else of its project."""
-        return self.own.find(reference) or self.project.find(reference)
+        """Find a connection manager in the package, then in its project."""
+        return self.package_connections.find(reference) or self.project_connections.find(reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """The path of an executable, and the path of the disabled executable that contains it."""
+    """The path of an executable, and the path of the outermost disabled executable around it, if any."""
 
     path: tuple[str, ...]
     disabled_because: str | None = None
 
     def enter(self, name: str, element: Element) -> Location:
-        """Return the location of an executable in this one."""
+        """Return the location of an executable inside this one."""
         return self._at((*self.path, name), element)
 
     def enter_handler(self, event_name: str, element: Element) -> Location:
-        """Return the location of an event handler of this executable, as SSIS writes it in a refId."""
+        """Return the location of an event handler of this executable, in the form that refIds have."""
         return self._at((*self.path[:-1], f"{self.path[-1]}.EventHandlers[{event_name}]"), element)
 
     def _at(self, path: tuple[str, ...], element: Element) -> Location:
-        # An expression takes precedence over the property; only a literal one can be evaluated here.
+        # An expression takes precedence over the property, but only a literal can be evaluated here.
         expression = read_expressions(element).get("Disable")
         is_disabled = (
             get_flag(element, "Disabled") if expression is None else expression.strip().lower() in {"true", "1"}
         )
-        own = "\\".join(path) if is_disabled else None
-        return Location(path=path, disabled_because=self.disabled_because or own)
+        disabled_path = "\\".join(path) if is_disabled else None
+        return Location(path=path, disabled_because=self.disabled_because or disabled_path)
 
 
 class _CommonFields(TypedDict):
-    """The fields that every executable has."""
+    """The fields that all executables have."""
 
     name: str
     id: str
@@ -167,7 +168,7 @@ class _CommonFields(TypedDict):
 
 
 class _MailFields(TypedDict):
-    """The fields of a `SendMailTask` that its data holds."""
+    """The fields of a `SendMailTask` from its ObjectData."""
 
     connection: SmtpConnection | None
     connection_reference: str
@@ -189,7 +190,7 @@ def read_root(element: Element, context: ReadContext) -> Container:
 
     Args:
         element: the root element.
-        context: gets the findings.
+        context: collects the findings.
     """
     location = Location(path=()).enter(ROOT, element)
     executables, constraints = _read_members(element, location, context)
@@ -206,7 +207,7 @@ def _read_executable(element: Element, parent: Location, context: ReadContext) -
     name = get_text(element, "ObjectName") or kind
     location = parent.enter(name, element)
     if _is_send_mail_kind(kind) or find_object_data(element, "SendMailTaskData") is not None:
-        # The task comes before the mails of its own event handlers, which are read first.
+        # Reserve the task's place: the Send Mail tasks in its event handlers are read first but come after it.
         index = len(context.mail_connections)
         context.mail_connections.append(None)
         common = _read_common(element, location, context, name=name)
@@ -235,23 +236,23 @@ def _read_executable(element: Element, parent: Location, context: ReadContext) -
 
 
 def _read_kind(element: Element) -> str:
-    """Return the CreationName, or the ExecutableType, which in 2005 and 2008 is a .NET name with its assembly."""
+    """Return the CreationName or the ExecutableType; SSIS 2005 and 2008 write the latter as a .NET type name."""
     names = [
         get_text(element, "CreationName").strip(),
         get_text(element, "ExecutableType").partition(",")[0].strip(),
     ]
-    mail = next((name for name in names if _is_send_mail_kind(name)), None)
-    stock = next((name for name in names if name.upper() in _CONTAINERS), None)
-    return mail or stock or next(filter(None, names), "")
+    mail_task = next((name for name in names if _is_send_mail_kind(name)), None)
+    container = next((name for name in names if name.upper() in _CONTAINERS), None)
+    return mail_task or container or next(filter(None, names), "")
 
 
 def _is_send_mail_kind(kind: str) -> bool:
-    """Whether it is SSIS's own task, whose name depends on the version, and not another vendor's."""
+    """Whether a CreationName is that of SSIS's own Send Mail task, in any version."""
     return "sendmailtask" in kind.lower() and kind.lower().startswith(("microsoft.", "stock:"))
 
 
 def _is_other_mail_kind(kind: str) -> bool:
-    """Whether it looks like another vendor's mail task."""
+    """Whether a CreationName looks like another vendor's mail task."""
     return any(word in kind.lower() for word in ("sendmail", "smtp", "email"))
 
 
@@ -315,11 +316,11 @@ def _read_constraints(
 
     Args:
         element: the container.
-        path: its path.
-        id_of: the ids of its executables, by all references that a constraint may have to them.
-        context: gets the findings.
+        path: the path of the container.
+        id_of: the ids of its executables, by every reference that a constraint may use.
+        context: collects the findings.
     """
-    found = []
+    constraints = []
     for constraint in find_members(element, "PrecedenceConstraints", "PrecedenceConstraint"):
         before, after = (id_of.get(normalize_id(reference)) for reference in _read_ends(constraint))
         name = get_text(constraint, "ObjectName")
@@ -333,20 +334,20 @@ def _read_constraints(
             )
             continue
         expression = get_text(constraint, "Expression")
-        # Where defaults are left out, a missing LogicalAnd is False.
-        default = context.format_version < _FIRST_FORMAT_WITH_DEFAULTS
-        found.append(
+        # Formats that omit defaults omit LogicalAnd only where it is False.
+        default = context.format_version < _FIRST_FORMAT_WITHOUT_DEFAULTS
+        constraints.append(
             PrecedenceConstraint(
                 name=name,
                 before=before,
                 after=after,
-                value=_read_word(constraint, "Value", _CONSTRAINT_VALUES, path, context),
-                eval_op=_read_word(constraint, "EvalOp", _EVAL_OPS, path, context),
+                value=_read_enum(constraint, "Value", _CONSTRAINT_VALUES, path, context),
+                eval_op=_read_enum(constraint, "EvalOp", _EVAL_OPS, path, context),
                 expression=expression if expression.strip() else None,
                 logical_and=get_flag(constraint, "LogicalAnd", default=default),
             )
         )
-    return tuple(found)
+    return tuple(constraints)
 
 
 def _read_ends(element: Element) -> tuple[str, str]:
@@ -359,18 +360,21 @@ def _read_ends(element: Element) -> tuple[str, str]:
     return before, after
 
 
-def _read_word(element: Element, name: str, words: Mapping[str, T], path: tuple[str, ...], context: ReadContext) -> T:
+def _read_enum(
+    element: Element, name: str, members: Mapping[str, ConstraintEnum], path: tuple[str, ...], context: ReadContext
+) -> ConstraintEnum:
+    """Return a property of a precedence constraint; the first of `members` if it is missing or unknown."""
     value = get_text(element, name).strip().lower()
-    if value and value not in words:
-        shown = get_text(element, "ObjectName")
+    if value and value not in members:
+        constraint = get_text(element, "ObjectName")
         context.add_finding(
             "unknown-precedence",
             Severity.DECISION,
             path,
-            f"{name} of the precedence constraint {shown!r} is {value!r}, which SSIS does not know.",
+            f"{name} of the precedence constraint {constraint!r} is {value!r}, which SSIS does not know.",
             "Look at the order of the tasks around it.",
         )
-    return words.get(value) or next(iter(words.values()))
+    return members.get(value) or next(iter(members.values()))
 
 
 # --- Send Mail tasks
@@ -410,7 +414,7 @@ def _read_mail(element: Element, path: tuple[str, ...], context: ReadContext, co
                 "Give the path of the file.",
             )
     attachments = () if data is None else data.find_all("Attachments")
-    files = "|".join(name for one in attachments if (name := one.attributes.get("FileName", "")).strip())
+    files = "|".join(name for attachment in attachments if (name := attachment.attributes.get("FileName", "")).strip())
     return _MailFields(
         connection=connection if isinstance(connection, SmtpConnection) else None,
         connection_reference=reference,
@@ -429,8 +433,8 @@ def _read_mail(element: Element, path: tuple[str, ...], context: ReadContext, co
 
 
 def _read_source_type(value: str, path: tuple[str, ...], context: ReadContext) -> MessageSourceType:
-    known = _MESSAGE_SOURCES.get(value.strip().lower() or "directinput")
-    if known is None:
+    source_type = _MESSAGE_SOURCES.get(value.strip().lower() or "directinput")
+    if source_type is None:
         context.add_finding(
             "unknown-message-source-type",
             Severity.DECISION,
@@ -438,22 +442,23 @@ def _read_source_type(value: str, path: tuple[str, ...], context: ReadContext) -
             f"MessageSourceType is {value!r}, which SSIS does not know; taken as DirectInput.",
             "Look at where the text should come from.",
         )
-    return known or MessageSourceType.DIRECT_INPUT
+    return source_type or MessageSourceType.DIRECT_INPUT
 
 
 def _report_missing_connection(reference: str, path: tuple[str, ...], context: ReadContext, *, disabled: bool) -> None:
-    candidates = context.own.smtp or context.project.smtp
-    where = "package" if context.own.smtp else "project"
+    candidates = context.package_connections.smtp or context.project_connections.smtp
+    where = "package" if context.package_connections.smtp else "project"
     if len(candidates) == 1:
         name = candidates[0].name
         remedy = f"The {where} has exactly one SMTP connection manager, {name!r}; take it if it is meant."
     elif candidates:
-        names = ", ".join(repr(one.name) for one in candidates[:10])
+        names = ", ".join(repr(candidate.name) for candidate in candidates[:10])
         remedy = f"Choose among the SMTP connection managers of the {where}: {names}."
     else:
         remedy = "Import it together with its project, which may hold the connection manager, or name a connection."
     severity = Severity.NOTE if disabled else Severity.DECISION
-    other = context.own.others.get(reference) or context.own.others.get(reference.upper())
+    others = context.package_connections.others
+    other = others.get(reference) or others.get(reference.upper())
     if not reference:
         text = "No SMTP connection manager is set; SSIS fails here."
         context.add_finding("no-connection-manager", severity, path, text, remedy)

@@ -1,4 +1,4 @@
-"""Reads the parts of an `.ispac`: a zip whose parts have URL-encoded names. Nothing is unpacked to disk."""
+"""Reads untrusted `.ispac` files: zips with URL-encoded member names. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ MAX_PARTS = 10_000
 MAX_TOTAL_OCTETS = 1024 * 1024 * 1024
 # Maximum compression ratio of a part.
 MAX_RATIO = 500
-# Smaller parts, in octets, may have any ratio.
-_RATIO_FROM = 1024 * 1024
-# Maximum size of the zip's central directory, which zipfile reads into memory.
+# Below this size in octets, a part may have any ratio.
+_MIN_OCTETS_FOR_RATIO = 1024 * 1024
+# Maximum size in octets of the central directory, which zipfile reads into memory.
 _MAX_DIRECTORY = 8 * 1024 * 1024
-# The longest comment, the end of central directory record, and its ZIP64 locator and record.
-_TAIL = 65_536 + 22 + 20 + 56
+# Maximum size of what follows the central directory: comment, end record, ZIP64 locator and ZIP64 end record.
+_MAX_TAIL = 65_536 + 22 + 20 + 56
 _ABSOLUTE = re.compile(r"^(?:[/\\]|[A-Za-z]:)")
-# What zipfile raises for a damaged file; an offset beyond its end is an OSError.
-_DAMAGED = (
+# What zipfile raises for a damaged file. A bad offset makes it seek beyond the file, which is an OSError.
+_ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -42,7 +42,7 @@ _DAMAGED = (
     EOFError,
     LookupError,
     OSError,
-    RuntimeError,  # also NotImplementedError
+    RuntimeError,  # includes NotImplementedError
     ValueError,
 )
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -53,11 +53,11 @@ class Ispac:
     """An open `.ispac`.
 
     Args:
-        path: the file, as errors show it.
+        path: the file, for error messages.
         archive: the open zip.
 
     Raises:
-        PackageError: it has parts that SSIS would not write.
+        PackageError: it contains a part that SSIS would not write.
     """
 
     def __init__(self, path: str, archive: zipfile.ZipFile) -> None:
@@ -71,19 +71,19 @@ class Ispac:
         return sorted(name for name in self._parts if name.lower().endswith(suffix))
 
     def format_part(self, name: str) -> str:
-        """Return a part's name as errors and reports show it: `project.ispac!Part.dtsx`."""
+        """Return a part's name for errors and reports, such as `project.ispac!Part.dtsx`."""
         return f"{self.path}!{name}"
 
     def read(self, name: str) -> Document:
         """Read a part.
 
         Raises:
-            PackageError: as `read_document`; or the zip is damaged, or a zip bomb.
+            PackageError: as in `read_document`; or the zip is damaged, or unpacks to more than 1 GiB.
         """
         info = self._parts[name]
-        shown = self.format_part(name)
+        display_name = self.format_part(name)
         if info.file_size > MAX_OCTETS:
-            raise too_large_error(shown, MAX_OCTETS)
+            raise too_large_error(display_name, MAX_OCTETS)
         self._remaining_octets -= info.file_size
         if self._remaining_octets < 0:
             raise PackageError(
@@ -92,9 +92,9 @@ class Ispac:
             )
         try:
             with self._archive.open(info) as part:
-                return read_document(part, shown, limit=MAX_OCTETS)
-        except _DAMAGED as error:
-            raise PackageError(f"{shown} could not be unpacked: {error}.", remedy=_CHECK_SOURCE) from error
+                return read_document(part, display_name, limit=MAX_OCTETS)
+        except _ZIP_ERRORS as error:
+            raise PackageError(f"{display_name} could not be unpacked: {error}.", remedy=_CHECK_SOURCE) from error
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def open_ispac(path: Path) -> Iterator[Ispac]:
     """Open an `.ispac`.
 
     Raises:
-        PackageError: it is no zip, damaged, or has parts that SSIS would not write.
+        PackageError: it is not a zip, is damaged, or contains a part that SSIS would not write.
     """
     try:
         status = path.stat()
@@ -114,22 +114,22 @@ def open_ispac(path: Path) -> Iterator[Ispac]:
         archive = zipfile.ZipFile(path)
     except OSError as error:
         raise unreadable_error(str(path), error) from error
-    except _DAMAGED as error:
-        raise PackageError(f"{path} is no .ispac: {error}. An .ispac is a zip.", remedy=_CHECK_SOURCE) from error
+    except _ZIP_ERRORS as error:
+        raise PackageError(f"{path} is not an .ispac file, which is a zip: {error}.", remedy=_CHECK_SOURCE) from error
     with archive:
         yield Ispac(str(path), archive)
 
 
 def _check_directory(path: Path) -> None:
-    """Refuse a central directory that is too large, before zipfile loads it into memory."""
+    """Raise PackageError if the central directory is too large, before zipfile loads it into memory."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL))
+        file.seek(max(0, size - _MAX_TAIL))
         tail = file.read()
-    found = tail.rfind(b"PK\x05\x06")
-    length = struct.unpack_from("<L", tail, found + 12)[0] if found >= 0 else 0
-    locator = found - 20
-    if locator >= 56 and tail.startswith(b"PK\x06\x07", locator):  # ZIP64: its record is right before the locator
+    end_record = tail.rfind(b"PK\x05\x06")
+    length = struct.unpack_from("<L", tail, end_record + 12)[0] if end_record >= 0 else 0
+    locator = end_record - 20
+    if locator >= 56 and tail.startswith(b"PK\x06\x07", locator):  # the ZIP64 end record precedes its locator
         length = max(length if length != 0xFFFFFFFF else 0, struct.unpack_from("<Q", tail, locator - 56 + 40)[0])
     if length > _MAX_DIRECTORY:
         raise PackageError(
@@ -139,7 +139,12 @@ def _check_directory(path: Path) -> None:
 
 
 def _check_parts(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the parts by their decoded names."""
+    """Return the parts by decoded name.
+
+    Raises:
+        PackageError: a name is absolute, leads out of the zip or occurs twice, a part is encrypted or compressed too
+            much, or there are too many parts.
+    """
     parts: dict[str, zipfile.ZipInfo] = {}
     infos = archive.infolist()
     if len(infos) > MAX_PARTS:
@@ -162,7 +167,7 @@ def _check_parts(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipIn
             )
         if name in parts:
             raise PackageError(f"{path} has two parts named {name[:200]!r}; nothing was read.", remedy=_CHECK_SOURCE)
-        if info.file_size > _RATIO_FROM and info.file_size > MAX_RATIO * max(info.compress_size, 1):
+        if info.file_size > _MIN_OCTETS_FOR_RATIO and info.file_size > MAX_RATIO * max(info.compress_size, 1):
             raise PackageError(
                 f"{path} has a part {name[:200]!r} that unpacks to more than {MAX_RATIO} times its size; "
                 "nothing was read.",

@@ -1,4 +1,4 @@
-"""Reads packages and projects: a `.dtsx` file, a folder or an `.ispac`, with what its packages share."""
+"""Reads packages and projects, from `.dtsx` files, folders and `.ispac` files."""
 
 from __future__ import annotations
 
@@ -45,21 +45,23 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 )
 
 _NAMESPACE = "sqlserver/dts"
-# PackageFormatVersion of SSIS 2005, 2008, 2012 and 2014 to 2022.
+# PackageFormatVersions of SSIS 2005, 2008, 2012 and 2014 to 2022.
 _FORMATS = {2, 3, 6, 8}
+#: What to pass to the importer.
+SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
 
-# A file of a project: its name, and a function that reads it.
-_Source = tuple[str, Callable[[], Document]]
+# The display name of a file, and a function that reads it.
+_FileReader = tuple[str, Callable[[], Document]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What a package is read with.
+    """The surroundings of a package.
 
     Args:
-        project: whose connection managers its tasks may refer to.
-        folder: in which the `.dtsConfig` files that it names are looked for.
-        configurations: `.dtsConfig` files that apply to every package, as those of `dtexec /ConfigFile` do.
+        project: the project of the package; None: no project.
+        folder: where to search for the `.dtsConfig` files that the package refers to; None: nowhere.
+        configurations: `.dtsConfig` files that apply to every package, as with `dtexec /ConfigFile`.
     """
 
     project: Project | None = None
@@ -70,15 +72,15 @@ class ReadOptions:
 def read_package(
     path: str | Path, *, project: Project | None = None, configurations: Iterable[str | Path] = ()
 ) -> Package:
-    """Read one `.dtsx` file, with the `.conmgr` files and the `Project.params` in its folder.
+    """Read a `.dtsx` file.
 
     Args:
         path: the file.
-        project: the project that it belongs to; the one in its folder by default.
-        configurations: `.dtsConfig` files that apply to it, besides those that it names.
+        project: its project; None: the one in its folder (`.conmgr` files, `Project.params`, `.dtproj`).
+        configurations: `.dtsConfig` files that apply besides those to which the package refers.
 
     Raises:
-        PackageError: it cannot be read, or is no package.
+        PackageError: the file cannot be read, or is not a package.
     """
     path = Path(path)
     if path.is_dir() or path.suffix.lower() == ".ispac":
@@ -87,23 +89,23 @@ def read_package(
     options = ReadOptions(
         project=project if project is not None else read_project_folder(path.parent),
         folder=path.parent,
-        configurations=tuple(Path(one) for one in configurations),
+        configurations=tuple(map(Path, configurations)),
     )
     return build_package(document.root, str(path), options)
 
 
 def read_project(path: str | Path, *, configurations: Iterable[str | Path] = ()) -> Project:
-    """Read a project with all its packages. Files that cannot be read are in its `unreadable`.
+    """Read a project with all its packages. Files that cannot be read are listed in `Project.unreadable`.
 
     Args:
-        path: a folder, or an `.ispac`.
-        configurations: `.dtsConfig` files that apply to every package, besides those that the package names.
+        path: a folder or an `.ispac`.
+        configurations: `.dtsConfig` files that apply to every package, besides those to which a package refers.
 
     Raises:
-        PackageError: it is neither a folder nor an `.ispac`, or the `.ispac` itself cannot be read.
+        PackageError: the path is neither a folder nor an `.ispac`, or the `.ispac` cannot be read.
     """
     path = Path(path)
-    applied = tuple(Path(one) for one in configurations)
+    common = tuple(map(Path, configurations))
     packages: list[Package] = []
     unreadable: list[tuple[str, PackageError]] = []
 
@@ -115,58 +117,64 @@ def read_project(path: str | Path, *, configurations: Iterable[str | Path] = ())
 
     if path.is_dir():
         project = read_project_folder(path)
-        options = ReadOptions(project=project, folder=path, configurations=applied)
+        options = ReadOptions(project=project, folder=path, configurations=common)
         for file in _list_files(path, ".dtsx"):
-            read(*_source_of_file(file), options)
+            read(*_file_reader(file), options)
     else:
         with open_ispac(path) as ispac:
             project = read_project_ispac(ispac)
-            options = ReadOptions(project=project, configurations=applied)
+            options = ReadOptions(project=project, configurations=common)
             for name in ispac.list_parts(".dtsx"):
-                read(*_source_of_part(ispac, name), options)
+                read(*_part_reader(ispac, name), options)
     return replace(project, packages=tuple(packages), unreadable=(*project.unreadable, *unreadable))
 
 
 def read_connection_manager(path: str | Path) -> ConnectionManager | None:
-    """Read a `.conmgr` file; None if it is neither an SMTP nor a File connection manager.
+    """Read a `.conmgr` file; return None if it is neither an SMTP nor a File connection manager.
 
     Raises:
-        PackageError: it cannot be read, or is no connection manager.
+        PackageError: the file cannot be read, or is not a connection manager.
     """
     path = Path(path)
     return _read_project_connection(read_file(path), str(path))
 
 
 def build_package(root: Element, path: str, options: ReadOptions) -> Package:
-    """Build the model of a package.
+    """Build the model of a package from its XML.
 
     Args:
         root: the root element.
-        path: its file, or `project.ispac!Part.dtsx`.
+        path: the file, or `project.ispac!Part.dtsx`.
         options: its project and configurations.
 
     Raises:
-        PackageError: it is no package, or is encrypted.
+        PackageError: the document is not a package, or is encrypted.
     """
-    _check_root(root, path, tag="Executable", what="an SSIS package")
+    _check_root(root, path, tag="Executable", kind="an SSIS package")
     declared, overrides, findings = _load_configurations(root, options)
     file = PurePath(path.rpartition("!")[2]).name
     manifest = options.project.manifest if options.project else None
-    own = read_connection_managers(root, source=path, file=file, overrides=overrides, manifest=manifest)
-    project = ConnectionManagers()
+    package_connections = read_connection_managers(root, source=path, file=file, overrides=overrides, manifest=manifest)
+    project_connections = ConnectionManagers()
     if options.project is not None:
-        for smtp in options.project.connection_managers:
-            project.add(smtp)
-        for file_connection in options.project.file_connections:
-            project.add(file_connection)
+        project = options.project
+        connections: list[ConnectionManager] = [*project.connection_managers, *project.file_connections]
+        for connection in connections:
+            project_connections.add(connection)
     version = get_integer(root, "PackageFormatVersion") or (3 if root.find("Property") else 8)
-    context = ReadContext(own=own, project=project, overrides=overrides, format_version=version, findings=findings)
+    context = ReadContext(
+        package_connections=package_connections,
+        project_connections=project_connections,
+        overrides=overrides,
+        format_version=version,
+        findings=findings,
+    )
     if version not in _FORMATS:
         context.add_finding(
             "unknown-format-version",
             Severity.NOTE,
             (ROOT,),
-            f"PackageFormatVersion is {version}, which is not known here; read as the nearest one.",
+            f"PackageFormatVersion {version} is unknown; the package was read as the nearest known one.",
         )
     container = read_root(root, context)
     package = Package(
@@ -176,37 +184,44 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         format_version=version,
         protection_level=get_integer(root, "ProtectionLevel"),
         root=container,
-        connection_managers=tuple(own.smtp),
-        file_connections=tuple(own.files),
+        connection_managers=tuple(package_connections.smtp),
+        file_connections=tuple(package_connections.files),
         parameters=add_configured_values(read_package_parameters(root), manifest, file),
         configurations=(*declared, *overrides.applied.values()),
     )
     is_enabled = get_flag(root, "EnableConfig")
     findings += _report_configurations(package, declared, overrides, is_enabled=is_enabled)
-    shared = {one.id: one for one in context.mail_connections if one is not None and one.scope == "project"}
-    managers = (*package.connection_managers, *shared.values())
-    return replace(package, connection_managers=managers, findings=tuple(findings))
+    shared = {
+        connection.id: connection
+        for connection in context.mail_connections
+        if connection is not None and connection.scope == "project"
+    }
+    return replace(
+        package,
+        connection_managers=(*package.connection_managers, *shared.values()),
+        findings=tuple(findings),
+    )
 
 
 def _load_configurations(
     root: Element, options: ReadOptions
 ) -> tuple[list[Configuration], PropertyOverrides, list[Finding]]:
-    """Return the configurations that a package declares, all values that apply to it, and findings.
+    """Return the configurations that a package declares, the values that apply to it, and findings.
 
-    The values come from the files that the package names, if it enables configurations, and then from those in
-    `options`.
+    Values in `options.configurations` take precedence over those in the files to which the package refers, which
+    apply only if EnableConfig is on.
     """
     overrides = PropertyOverrides()
     findings: list[Finding] = []
     declared = list(read_configurations(root))
     paths = []
     if get_flag(root, "EnableConfig"):
-        for one in declared:
-            if one.kind == "xml file" and not one.indirect:
-                path = find_dtsconfig(one.source, options.folder, options.configurations)
+        for configuration in declared:
+            if configuration.kind == "xml file" and not configuration.indirect:
+                path = find_dtsconfig(configuration.source, options.folder, options.configurations)
                 if path is not None:
                     paths.append(path)
-    for path in (*paths, *(one for one in options.configurations if one not in paths)):
+    for path in (*paths, *(path for path in options.configurations if path not in paths)):
         try:
             overrides.add(read_dtsconfig(path))
         except PackageError as error:
@@ -225,108 +240,115 @@ def _load_configurations(
 def _report_configurations(
     package: Package, declared: list[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
 ) -> Iterator[Finding]:
-    """Yield the configurations that were applied, and those whose values are unknown here."""
-    for one in overrides.applied.values():
+    """Yield a finding for each configuration that was applied, is off, or could not be read."""
+    for configuration in overrides.applied.values():
         yield Finding(
             code="configuration-applied",
             severity=Severity.NOTE,
             where=ROOT,
-            text=f"{one.path} is set by the package configuration {one.source}; its value is used.",
+            text=f"{configuration.path} is set by the package configuration {configuration.source}; its value is used.",
         )
-    read = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
-    for one in declared:
-        file = one.source.replace("\\", "/").rpartition("/")[2].lower()
-        if one.kind == "xml file" and not one.indirect and file in read:
+    read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
+    for configuration in declared:
+        file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
+        if configuration.kind == "xml file" and not configuration.indirect and file in read_files:
             continue
         if not is_enabled:
             yield Finding(
                 code="configuration-switched-off",
                 severity=Severity.NOTE,
                 where=ROOT,
-                text=f"The package configuration {one.name!r} ({one.kind}) is not in effect: EnableConfig is off.",
+                text=f"The package configuration {configuration.name!r} ({configuration.kind}) is not in effect: "
+                "EnableConfig is off.",
             )
             continue
-        target = f" for {one.path}" if one.path else ""
-        source = f"the environment variable {one.source} that names it" if one.indirect else one.source or "(not shown)"
-        article = "an" if one.kind[0] in "eixu" else "a"
+        target = f" for {configuration.path}" if configuration.path else ""
+        source = configuration.source
+        if configuration.indirect:
+            source = f"the environment variable {source} that names it"
+        article = "an" if configuration.kind[0] in "eixu" else "a"
         yield Finding(
             code="configuration-not-read",
-            severity=Severity.DECISION if _concerns_mail(one, package) else Severity.NOTE,
+            severity=Severity.DECISION if _concerns_mail(configuration, package) else Severity.NOTE,
             where=ROOT,
-            text=f"The package configuration {one.name!r} takes its value{target} from {article} {one.kind}: {source}. "
-            "What stands in the package is used.",
+            text=f"The package configuration {configuration.name!r} takes its value{target} from {article} "
+            f"{configuration.kind}: {source or '(not shown)'}. What stands in the package is used.",
             remedy="Pass the .dtsConfig file along, or check the connection and the variables."
-            if one.kind == "xml file"
+            if configuration.kind == "xml file"
             else "Look up its values and check the connection and the variables.",
         )
 
 
 def _concerns_mail(configuration: Configuration, package: Package) -> bool:
-    """Whether a configuration may set a variable, a connection manager or a mail of a package that sends mail."""
+    """Whether the package sends mail, and the configuration may set a variable, connection manager or mail of it."""
     if not package.connection_managers and not package.send_mail_tasks:
         return False
     path = (configuration.path or "").lower()
     if not path or ".variables[" in path:
         return True
-    names = [*(one.name for one in package.connection_managers), *(one.name for one in package.file_connections)]
-    targets = [f".connections[{name.lower()}]" for name in names]
+    targets = [f".connections[{smtp.name.lower()}]" for smtp in package.connection_managers]
+    targets += [f".connections[{file.name.lower()}]" for file in package.file_connections]
     targets += ["\\".join(task.path).lower() + ".properties[" for task in package.send_mail_tasks]
     return any(target in path for target in targets)
 
 
 def read_project_folder(folder: Path) -> Project:
-    """Read what the packages in a folder share, but not the packages.
+    """Read the project files in a folder (`.conmgr`, `Project.params`, `.dtproj`), but not its packages.
 
     Raises:
         PackageError: the folder cannot be read.
     """
     dtproj = next(iter(_list_files(folder, ".dtproj")), None)
     params = next((file for file in _list_files(folder, ".params") if file.name.lower() == "project.params"), None)
-    return _read_shared(
+    return _read_project_files(
         name=dtproj.stem if dtproj else folder.resolve().name,
         path=str(folder),
-        connections=[_source_of_file(file) for file in _list_files(folder, ".conmgr")],
-        parameters=_source_of_file(params) if params else None,
-        manifest=_source_of_file(dtproj) if dtproj else None,
+        connections=[_file_reader(file) for file in _list_files(folder, ".conmgr")],
+        parameters=_file_reader(params) if params else None,
+        manifest=_file_reader(dtproj) if dtproj else None,
     )
 
 
 def read_project_ispac(ispac: Ispac) -> Project:
-    """Read what the packages in an `.ispac` share, but not the packages."""
+    """Read the project files in an `.ispac` (`.conmgr`, `Project.params`, `@Project.manifest`), not its packages."""
     params = next((name for name in ispac.list_parts(".params") if name.lower() == "project.params"), None)
     manifest = next((name for name in ispac.list_parts(".manifest") if name.lower() == "@project.manifest"), None)
-    return _read_shared(
+    return _read_project_files(
         name=Path(ispac.path).stem,
         path=ispac.path,
-        connections=[_source_of_part(ispac, name) for name in ispac.list_parts(".conmgr")],
-        parameters=_source_of_part(ispac, params) if params else None,
-        manifest=_source_of_part(ispac, manifest) if manifest else None,
+        connections=[_part_reader(ispac, name) for name in ispac.list_parts(".conmgr")],
+        parameters=_part_reader(ispac, params) if params else None,
+        manifest=_part_reader(ispac, manifest) if manifest else None,
     )
 
 
 def _list_files(folder: Path, suffix: str) -> list[Path]:
-    """Return the files in a folder with a suffix, sorted."""
+    """Return the files in a folder with a suffix, sorted.
+
+    Raises:
+        PackageError: the folder cannot be read.
+    """
     try:
         return sorted(file for file in folder.iterdir() if file.suffix.lower() == suffix and file.is_file())
     except OSError as error:
         raise unreadable_error(str(folder), error) from error
 
 
-def _source_of_file(file: Path) -> _Source:
+def _file_reader(file: Path) -> _FileReader:
     return str(file), lambda: read_file(file)
 
 
-def _source_of_part(ispac: Ispac, name: str) -> _Source:
+def _part_reader(ispac: Ispac, name: str) -> _FileReader:
     return ispac.format_part(name), lambda: ispac.read(name)
 
 
-def _read_shared(
+def _read_project_files(
     *,
     name: str,
     path: str,
-    connections: list[_Source],
-    parameters: _Source | None,
-    manifest: _Source | None,
+    connections: list[_FileReader],
+    parameters: _FileReader | None,
+    manifest: _FileReader | None,
 ) -> Project:
     smtp: list[SmtpConnection] = []
     files: list[FileConnection] = []
@@ -368,7 +390,7 @@ def _read_shared(
 
 
 def _read_project_connection(document: Document, source: str) -> ConnectionManager | None:
-    _check_root(document.root, source, tag="ConnectionManager", what="a connection manager")
+    _check_root(document.root, source, tag="ConnectionManager", kind="a connection manager")
     return read_connection_manager_element(document.root, source=source, scope="project")
 
 
@@ -377,29 +399,29 @@ def _read_parameters(document: Document, source: str) -> tuple[Parameter, ...]:
         raise _encrypted_error(source)
     if document.root.tag != "Parameters":
         raise PackageError(
-            f"{source} holds no project parameters: its root is <{document.root.tag}>, not <Parameters>.",
+            f"{source} is not a project parameters file: its root is <{document.root.tag}>, not <Parameters>.",
             remedy="Save the project again in Visual Studio.",
         )
     return read_project_parameters(document.root)
 
 
 def _encrypted_error(name: str) -> PackageError:
-    """Return the error for a file that is encrypted as a whole."""
+    """Return the error for a file that is completely encrypted."""
     return PackageError(
-        f"{name} is encrypted whole (ProtectionLevel EncryptAllWithPassword or EncryptAllWithUserKey).",
+        f"{name} is completely encrypted (ProtectionLevel EncryptAllWithPassword or EncryptAllWithUserKey).",
         remedy="Set ProtectionLevel to DontSaveSensitive in Visual Studio and save it, or run: "
         "dtutil /FILE package.dtsx /DECRYPT password /ENCRYPT FILE;readable.dtsx;0",
     )
 
 
-def _check_root(root: Element, name: str, *, tag: str, what: str) -> None:
-    """Refuse a document of another kind, or an encrypted one.
+def _check_root(root: Element, name: str, *, tag: str, kind: str) -> None:
+    """Check that a document is of the expected kind and not encrypted.
 
     Args:
         root: the root element.
-        name: the file, for the error.
-        tag: the expected tag.
-        what: what is expected, for the error.
+        name: the file, for the error message.
+        tag: the expected tag of the root element.
+        kind: the expected kind of document, for the error message.
 
     Raises:
         PackageError: it is of another kind, or encrypted.
@@ -408,7 +430,7 @@ def _check_root(root: Element, name: str, *, tag: str, what: str) -> None:
         raise _encrypted_error(name)
     if root.tag != tag or _NAMESPACE not in root.namespace.lower():
         raise PackageError(
-            f"{name} is not {what}: its root is <{root.tag[:100]}>"
+            f"{name} is not {kind}: its root is <{root.tag[:100]}>"
             + (f" of {root.namespace[:100]!r}." if root.namespace else " without a namespace."),
-            remedy="Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them.",
+            remedy=SUPPORTED_FILES_REMEDY,
         )

@@ -1,7 +1,7 @@
-"""Reads XML from untrusted files, and the properties of its elements in both dialects of SSIS.
+"""Reads XML from untrusted files, and SSIS properties from its elements.
 
-A DOCTYPE, an entity, and a document that is too large or too deep are errors. SSIS 2005 and 2008 write properties as
-child elements; later versions write them as attributes, without those that have their default.
+A document with a DOCTYPE or an entity, or one that is too large or too deep, is an error. Properties come in two
+dialects: child elements in SSIS 2005 and 2008, attributes in later versions, which also omit default values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_OCTETS = 64 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_ELEMENTS = 1_000_000
 
-# Not smaller: expat before 2.6 parses an incomplete token again from its start with every chunk.
+# Small chunks are slow: expat before 2.6 restarts an incomplete token with every chunk.
 _CHUNK_OCTETS = 256 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -30,8 +30,7 @@ _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|u
 _TRUNCATED_CODES = {3, 5, 6, 20}
 _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from its source."
 
-# Elements that have nothing to do with mail (the designer's layout, logging, the enumerators of loops) and make up most
-# of a file.
+# Elements unrelated to mail (designer layout, logging, loop enumerators), which are most of a file.
 _IGNORED_ELEMENTS = {
     "DesignTimeProperties",
     "ForEachEnumerator",
@@ -42,9 +41,9 @@ _IGNORED_ELEMENTS = {
     "LoggingOptions",
     "PackageVariable",
 }
-# A manifest has some twenty parameters for each connection manager of each package.
+# A manifest has about twenty parameters for each connection manager; only these are read.
 _READ_PARAMETERS = {"ConnectionString", "EnableSsl", "SmtpServer", "Timeout", "UseWindowsAuthentication"}
-# The children of ObjectData that are read; a data flow of several megabytes is one of the others.
+# The children of ObjectData that are read. Another one is the data flow, which can have several megabytes.
 _READ_OBJECT_DATA = {"ConnectionManager", "EncryptedData", "SendMailTaskData", "SmtpConnectionManager"}
 
 _GUID = re.compile(r"\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?(?::\w+)?")
@@ -52,7 +51,7 @@ _TRUE = {"true", "-1", "1"}
 
 
 class ByteReader(Protocol):
-    """Something to read bytes from: an open file, or a part of a zip."""
+    """A source of bytes: an open file, or a member of a zip."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -62,10 +61,11 @@ class Element:
     """An XML element.
 
     Args:
-        tag: its local name.
-        namespace: its namespace.
-        attributes: by their local names; the two dialects qualify different ones.
-        text: empty if it has children.
+        tag: the local name.
+        namespace: the namespace URI.
+        attributes: values by local name, since the dialects differ in which names they qualify.
+        children: the child elements, without ignored ones.
+        text: the text; empty if the element has children.
     """
 
     tag: str
@@ -75,11 +75,11 @@ class Element:
     text: str = ""
 
     def find_all(self, tag: str) -> Iterator[Element]:
-        """Yield the children with that tag."""
+        """Yield the children with a tag."""
         return (child for child in self.children if child.tag == tag)
 
     def find(self, tag: str) -> Element | None:
-        """Return the first child with that tag."""
+        """Return the first child with a tag, or None."""
         return next(self.find_all(tag), None)
 
 
@@ -100,7 +100,7 @@ class Document:
 
 
 def require_defusedxml() -> None:
-    """Fail before anything is read.
+    """Check that the XML parser is installed.
 
     Raises:
         PackageError: defusedxml is not installed.
@@ -119,34 +119,34 @@ def read_file(path: Path, name: str | None = None) -> Document:
 
     Args:
         path: the file.
-        name: what errors call it; the path by default.
+        name: the name for error messages; the path by default.
 
     Raises:
-        PackageError: as `read_document`; or it is missing, not a regular file, or not readable.
+        PackageError: as in `read_document`; or the file does not exist, is not a regular file, or cannot be read.
     """
-    shown = name or str(path)
+    display_name = name or str(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block until something writes to it
-            raise PackageError(f"{shown} is not a regular file.", remedy="Pass the file itself.")
+            raise PackageError(f"{display_name} is not a regular file.", remedy="Pass the file itself.")
         if status.st_size > MAX_OCTETS:
-            raise too_large_error(shown, MAX_OCTETS)
+            raise too_large_error(display_name, MAX_OCTETS)
         with path.open("rb") as file:
-            return read_document(file, shown)
+            return read_document(file, display_name)
     except (OSError, ValueError) as error:
-        raise unreadable_error(shown, error) from error
+        raise unreadable_error(display_name, error) from error
 
 
 def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> Document:
     """Read a document in chunks.
 
     Args:
-        reader: the bytes.
-        name: what errors call it.
-        limit: maximum size, in octets.
+        reader: an open file or member of a zip.
+        name: the name for error messages.
+        limit: maximum size in octets.
 
     Raises:
-        PackageError: it is empty, not well-formed, too large, too deep, or declares a DOCTYPE or entities.
+        PackageError: the document is empty, not well-formed, too large or too deep, or has a DOCTYPE or an entity.
     """
     require_defusedxml()
     from xml.etree.ElementTree import ParseError
@@ -189,7 +189,7 @@ def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> 
 
 
 def list_files(folder: Path) -> tuple[Path, ...]:
-    """Return what a folder contains, sorted; nothing if it cannot be read. Cached, since every package needs it."""
+    """Return the sorted contents of a folder, cached until it changes; nothing if the folder cannot be read."""
     try:
         return _list_files(folder, folder.stat().st_mtime_ns)
     except OSError:
@@ -202,7 +202,7 @@ def _list_files(folder: Path, _modified: int) -> tuple[Path, ...]:
 
 
 def too_large_error(name: str, limit: int) -> PackageError:
-    """Return the error for a file larger than the limit, in octets."""
+    """Return the error for a file larger than `limit` octets."""
     return PackageError(
         f"{name} is larger than the {limit // 1024 // 1024} MiB that are read of a file.",
         remedy="No SSIS package is that large: look at what the file is.",
@@ -225,7 +225,7 @@ def _not_well_formed_error(name: str, error: Exception) -> PackageError:
 
 
 def _detect_encoding(head: bytes) -> str | None:
-    """Return the actual encoding, or None to trust the declaration: exports from msdb and PowerShell declare UTF-16."""
+    """Return the encoding if the declaration may be wrong: UTF-8 exports from msdb and PowerShell declare UTF-16."""
     if head.startswith(_UTF8_BOM):
         return "utf-8"
     if head.startswith(_UTF16_BOMS):
@@ -234,7 +234,7 @@ def _detect_encoding(head: bytes) -> str | None:
 
 
 class _TreeBuilder:
-    """A target for the XML parser that builds elements and skips ignored ones."""
+    """Parser target that builds the tree and skips ignored elements."""
 
     def __init__(self, name: str) -> None:
         self.root: Element | None = None
@@ -264,8 +264,8 @@ class _TreeBuilder:
                 "them; it was not read further.",
                 remedy="No SSIS package is like that: look at what the file is.",
             )
-        plain = {name.rpartition("}")[2]: value for name, value in attributes.items()}
-        element = Element(tag=local, namespace=namespace.lstrip("{"), attributes=plain)
+        local_attributes = {name.rpartition("}")[2]: value for name, value in attributes.items()}
+        element = Element(tag=local, namespace=namespace.lstrip("{"), attributes=local_attributes)
         if parent is not None:
             parent.children.append(element)
         elif self.root is None:
@@ -291,18 +291,18 @@ class _TreeBuilder:
 
 
 def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
-    """Whether an element is a parameter for a property of a connection manager that has nothing to do with mail."""
+    """Whether an element is a parameter for a connection manager property that is unrelated to mail."""
     if tag != "Parameter":
         return False
     name = next((value for key, value in attributes.items() if key.rpartition("}")[2] == "Name"), "")
     return name.startswith("CM.") and name.rpartition(".")[2] not in _READ_PARAMETERS
 
 
-# --- Properties, in either dialect
+# --- Properties, in both dialects
 
 
 def find_property(element: Element, name: str) -> str | None:
-    """Return a property as it is written; None if it is not, and has its default."""
+    """Return a property's text, or None if the file omits it."""
     if name in element.attributes:
         return element.attributes[name]
     for child in element.children:
@@ -312,35 +312,46 @@ def find_property(element: Element, name: str) -> str | None:
 
 
 def get_text(element: Element, name: str, default: str = "") -> str:
-    """Return a property's text."""
+    """Return a property's text, or the default if the file omits it."""
     value = find_property(element, name)
     return default if value is None else value
 
 
 def get_flag(element: Element, name: str, *, default: bool = False) -> bool:
-    """Return a Boolean property; `True`, `-1` and `1` are true."""
+    """Return a Boolean property, or the default if the file omits it."""
     value = find_property(element, name)
     return default if value is None else is_true(value)
 
 
 def get_integer(element: Element, name: str) -> int | None:
-    """Return a property that is an integer; None if it is not written, or is none."""
+    """Return an integer property; None if the file omits it, or it is not an integer."""
     return parse_integer(find_property(element, name))
 
 
 def is_true(value: str) -> bool:
-    """Whether a Boolean is true as SSIS writes it: `True`, `-1` or `1`."""
+    """Whether SSIS reads a text as true: `True`, `-1` or `1`."""
     return value.strip().lower() in _TRUE
 
 
 def parse_integer(value: str | None) -> int | None:
-    """Return an integer of at most nine digits, or None."""
+    """Return an integer of at most nine digits; None for anything else."""
     value = (value or "").strip()
     return int(value) if re.fullmatch(r"-?[0-9]{1,9}", value) else None
 
 
+def is_sensitive(value: Element) -> bool:
+    """Whether the element of a value marks it as sensitive or encrypted."""
+    return get_flag(value, "Sensitive") or get_flag(value, "Encrypted")
+
+
 def find_members(element: Element, collection: str, member: str) -> Iterator[Element]:
-    """Yield the members of a collection (2012 and later), or those directly in their owner (2005, 2008)."""
+    """Yield the members of a collection, which SSIS 2005 and 2008 put directly into the owner.
+
+    Args:
+        element: the owner.
+        collection: the tag of the collection, such as `Variables`.
+        member: the tag of a member, such as `Variable`.
+    """
     for child in element.children:
         if child.tag == member and "IDREF" not in child.attributes:
             yield child
@@ -349,7 +360,7 @@ def find_members(element: Element, collection: str, member: str) -> Iterator[Ele
 
 
 def read_expressions(element: Element) -> dict[str, str]:
-    """Return the property expressions that are not empty, by the name of their property."""
+    """Return the non-empty property expressions by property name."""
     return {
         child.attributes.get("Name", ""): child.text
         for child in find_members(element, "PropertyExpressions", "PropertyExpression")
@@ -358,17 +369,17 @@ def read_expressions(element: Element) -> dict[str, str]:
 
 
 def normalize_id(value: str) -> str:
-    """Return a GUID in upper case with braces; anything else, such as a refId, unchanged."""
-    found = _GUID.fullmatch(value.strip())
-    return f"{{{found[1].upper()}}}" if found else value.strip()
+    """Return a GUID in upper case with braces; anything else, such as a refId, only stripped."""
+    guid = _GUID.fullmatch(value.strip())
+    return f"{{{guid[1].upper()}}}" if guid else value.strip()
 
 
 def read_ids(element: Element) -> tuple[str, ...]:
-    """Return the ids by which references may name an element: its GUID, then its refId."""
+    """Return the ids of an element that references may use: its GUID, then its refId."""
     return tuple(normalize_id(value) for name in ("DTSID", "refId") if (value := get_text(element, name)).strip())
 
 
 def find_object_data(element: Element, tag: str) -> Element | None:
-    """Return the data of a task or a connection manager with that tag."""
+    """Return the child of a task's or connection manager's ObjectData with a tag, or None."""
     data = element.find("ObjectData")
     return None if data is None else data.find(tag)

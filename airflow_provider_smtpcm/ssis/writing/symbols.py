@@ -172,8 +172,8 @@ class DagParams:
             self._report_password(where, value, f"the default of the Airflow Variable {key!r}")
         self._report_configured(parameter, f"Look up which of them is deployed, and: airflow variables set {key} VALUE")
         if type_ is DataType.WSTR:
-            return JinjaName(text=code, type=type_)
-        return JinjaName(text=f"ssis.cast({code}, '{type_}')", type=type_ if type_ is DataType.I4 else None)
+            return JinjaName(code=code, type=type_)
+        return JinjaName(code=f"ssis.cast({code}, '{type_}')", type=type_ if type_ is DataType.I4 else None)
 
     def _param(self, symbol: Symbol) -> JinjaName:
         identity = _identity(symbol)
@@ -183,7 +183,7 @@ class DagParams:
                 key, number = f"{symbol.name}_{number}", number + 1
             self._add(symbol, key)
         key = self._keys[identity]
-        return JinjaName(text=f"params[{quote_string(key)}]", type=_TYPES.get(symbol.data_type))
+        return JinjaName(code=f"params[{quote_string(key)}]", type=_TYPES.get(symbol.data_type))
 
     def _add(self, symbol: Symbol, key: str) -> None:
         self._keys[_identity(symbol)] = key

@@ -153,7 +153,7 @@ class TemplateTranslator:
         for note in translation.notes:
             context.findings.note("system-variable", self.where, note)
         template = translation.template
-        if translation.is_template and any(sign in translation.text for sign in _SEPARATORS.get(argument, "")):
+        if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
         return Template(text=template, literals=_joined_literals(symbols.inline(original, self.scope)))
 

@@ -33,7 +33,7 @@ def template(text: str, context: TemplateContext) -> str:
 
     def resolve(name: str) -> JinjaName:
         if name.startswith("User::"):
-            return JinjaName(text=f"params['{name.removeprefix('User::')}']")
+            return JinjaName(code=f"params['{name.removeprefix('User::')}']")
         return resolve_system_variable(name, context)
 
     return to_jinja(text, resolve).template

@@ -38,17 +38,17 @@ from airflow_provider_smtpcm.ssis.expressions import (
 NOW = dt.datetime.fromisoformat("2026-11-25 10:57:48.123")
 T = TypeSpec
 VALUES: dict[str, tuple[JinjaName, Value]] = {
-    "User::Text": (JinjaName(text="v['Text']", type=DataType.WSTR), Value(T(DataType.WSTR), " Some {{ Text }} ")),
-    "User::Empty": (JinjaName(text="v['Empty']", type=DataType.WSTR), Value(T(DataType.WSTR), "")),
-    "User::Null": (JinjaName(text="v['Null']", type=DataType.WSTR, nullable=True), Value(T(DataType.WSTR), None)),
-    "User::Zero": (JinjaName(text="v['Zero']", type=DataType.I4), Value(T(DataType.I4), 0)),
-    "User::Seven": (JinjaName(text="v['Seven']", type=DataType.I4), Value(T(DataType.I4), 7)),
-    "User::Long": (JinjaName(text="v['Long']", type=DataType.I8), Value(T(DataType.I8), 3)),
-    "User::Yes": (JinjaName(text="v['Yes']", type=DataType.BOOL), Value(T(DataType.BOOL), True)),  # noqa: FBT003
-    "User::No": (JinjaName(text="v['No']", type=DataType.BOOL), Value(T(DataType.BOOL), False)),  # noqa: FBT003
-    "User::Maybe": (JinjaName(text="v['Maybe']", type=DataType.BOOL, nullable=True), Value(T(DataType.BOOL), None)),
+    "User::Text": (JinjaName(code="v['Text']", type=DataType.WSTR), Value(T(DataType.WSTR), " Some {{ Text }} ")),
+    "User::Empty": (JinjaName(code="v['Empty']", type=DataType.WSTR), Value(T(DataType.WSTR), "")),
+    "User::Null": (JinjaName(code="v['Null']", type=DataType.WSTR, nullable=True), Value(T(DataType.WSTR), None)),
+    "User::Zero": (JinjaName(code="v['Zero']", type=DataType.I4), Value(T(DataType.I4), 0)),
+    "User::Seven": (JinjaName(code="v['Seven']", type=DataType.I4), Value(T(DataType.I4), 7)),
+    "User::Long": (JinjaName(code="v['Long']", type=DataType.I8), Value(T(DataType.I8), 3)),
+    "User::Yes": (JinjaName(code="v['Yes']", type=DataType.BOOL), Value(T(DataType.BOOL), True)),  # noqa: FBT003
+    "User::No": (JinjaName(code="v['No']", type=DataType.BOOL), Value(T(DataType.BOOL), False)),  # noqa: FBT003
+    "User::Maybe": (JinjaName(code="v['Maybe']", type=DataType.BOOL, nullable=True), Value(T(DataType.BOOL), None)),
     "User::Due": (
-        JinjaName(text="v['Due']", type=DataType.DATE),
+        JinjaName(code="v['Due']", type=DataType.DATE),
         Value(T(DataType.DATE), dt.datetime.fromisoformat("2005-03-04 11:06:18")),
     ),
 }
@@ -59,7 +59,7 @@ VARIABLES = {name: value for name, (_, value) in VALUES.items()}
 
 def names(*types: DataType) -> st.SearchStrategy[Expression]:
     """The variables of these types."""
-    return st.sampled_from([Name(name=name) for name, (_, value) in VALUES.items() if value.type.type in types])
+    return st.sampled_from([Name(name=name) for name, (_, value) in VALUES.items() if value.type.data_type in types])
 
 
 def chain(operand: st.SearchStrategy[Expression], *signs: str) -> st.SearchStrategy[Expression]:

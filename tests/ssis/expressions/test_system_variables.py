@@ -43,7 +43,7 @@ def test_every_documented_variable_has_an_answer(name: str, context: TemplateCon
     """An expression, or the reason why there is none and what to do."""
     assert is_system_variable(name)
     try:
-        assert resolve_system_variable(f"System::{name}", context).text
+        assert resolve_system_variable(f"System::{name}", context).code
     except NotTranslatable as error:
         assert error.reason and error.remedy  # noqa: PT017 - either of the two is an answer
 
@@ -63,8 +63,8 @@ def test_what_only_a_handler_knows_is_refused_in_a_task_with_the_way_to_go() -> 
 def test_a_property_of_the_package_file_comes_from_it() -> None:
     """If the caller passes it."""
     properties = {"PackageID": "{A'B}", "VersionMajor": 3}
-    assert resolve_system_variable("System::PackageID", TemplateContext.TASK, properties).text == r"'{A\'B}'"
-    assert resolve_system_variable("VersionMajor", TemplateContext.CALLBACK, properties).text == "3"
+    assert resolve_system_variable("System::PackageID", TemplateContext.TASK, properties).code == r"'{A\'B}'"
+    assert resolve_system_variable("VersionMajor", TemplateContext.CALLBACK, properties).code == "3"
     with pytest.raises(NotTranslatable, match="package file"):
         resolve_system_variable("VersionMinor", TemplateContext.TASK, properties)
 

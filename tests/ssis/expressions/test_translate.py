@@ -23,14 +23,14 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.expressions.parser import FUNCTIONS
 
 NAMES: dict[str, JinjaName | str] = {
-    "System::PackageName": JinjaName(text="dag.dag_id", type=DataType.WSTR),
-    "System::StartTime": JinjaName(text="dag_run.start_date", type=DataType.DATE, note="StartTime is the run's."),
-    "System::ErrorDescription": JinjaName(text="error if error else ''", type=DataType.WSTR),
-    "User::To": JinjaName(text="params['To']", type=DataType.WSTR),
-    "User::Rows": JinjaName(text="params['Rows']", type=DataType.I4),
-    "User::Big": JinjaName(text="params['Big']", type=DataType.I8),
-    "User::Flag": JinjaName(text="params['Flag']", type=DataType.BOOL),
-    "User::May": JinjaName(text="params['May']", type=DataType.WSTR, nullable=True),
+    "System::PackageName": JinjaName(code="dag.dag_id", type=DataType.WSTR),
+    "System::StartTime": JinjaName(code="dag_run.start_date", type=DataType.DATE, note="StartTime is the run's."),
+    "System::ErrorDescription": JinjaName(code="error if error else ''", type=DataType.WSTR),
+    "User::To": JinjaName(code="params['To']", type=DataType.WSTR),
+    "User::Rows": JinjaName(code="params['Rows']", type=DataType.I4),
+    "User::Big": JinjaName(code="params['Big']", type=DataType.I8),
+    "User::Flag": JinjaName(code="params['Flag']", type=DataType.BOOL),
+    "User::May": JinjaName(code="params['May']", type=DataType.WSTR, nullable=True),
     "User::Any": "params['Any']",
 }
 CONTEXT: dict[str, Any] = {
@@ -234,7 +234,7 @@ def test_a_body_of_thousands_of_parts_renders() -> None:
 @pytest.mark.parametrize(("before", "after"), [('(@[User::Nil] ? "a" + ', ' : "b")'), ("(@[User::Nil] && !", ")")])
 def test_what_is_held_twice_does_not_grow_without_end(before: str, after: str) -> None:
     """Forty levels of it would be a million million characters."""
-    nil = JinjaName(text="nil", type=DataType.BOOL, nullable=True)
+    nil = JinjaName(code="nil", type=DataType.BOOL, nullable=True)
     inner = '"x"' if "?" in before else "@[User::Nil]"
     with pytest.raises(NotTranslatable, match="nested"):
         to_jinja(before * 22 + inner + after * 22, lambda _: nil)

