@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from airflow_provider_smtpcm.cli.commands import CHECK, IMPORT_SSIS, RELAY, Argument, Command, UsageError
+from airflow_provider_smtpcm.cli.options import CHECK, IMPORT_SSIS, RELAY, Argument, Command, UsageError
 
 __all__ = ["CHECK", "COMMANDS", "IMPORT_SSIS", "RELAY", "Argument", "Command", "UsageError", "build_parser", "main"]
 

@@ -17,7 +17,7 @@ from types import FrameType
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.ssis.import_packages import CONNECTIONS, PackageConverter, import_packages
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.output import OutputFolder
+from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
 from airflow_provider_smtpcm.ssis.reading import read_paths
 from airflow_provider_smtpcm.ssis.report.entries import (
     ImportResult,

@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Severity,
     describe_internal_error,
 )
-from airflow_provider_smtpcm.ssis.output import NEW_SUFFIX, OutputFolder, WriteResult
+from airflow_provider_smtpcm.ssis.output_folder import NEW_SUFFIX, OutputFolder, WriteResult
 from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.import_packages import ConvertedPackage, PackageConverter, import_packages
 from airflow_provider_smtpcm.ssis.model import Container, Finding, Package, Project, Severity
-from airflow_provider_smtpcm.ssis.output import OutputFolder
+from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
 from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, ImportResult, PackageEntry, PackageStatus
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions

@@ -24,6 +24,7 @@ from airflow_provider_smtpcm.ssis.expressions.ast import (
     unparse,
     walk,
 )
+from airflow_provider_smtpcm.ssis.expressions.casts import Value, cast, to_bool, to_value
 from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
 from airflow_provider_smtpcm.ssis.expressions.functions import call_function
 from airflow_provider_smtpcm.ssis.expressions.jinja import JinjaName, escape_template, quote_string
@@ -36,7 +37,6 @@ from airflow_provider_smtpcm.ssis.expressions.system_variables import (
 )
 from airflow_provider_smtpcm.ssis.expressions.translate import Translation, condition_to_jinja, to_jinja
 from airflow_provider_smtpcm.ssis.expressions.types import DataType, ExpressionError, NotTranslatable, TypeSpec
-from airflow_provider_smtpcm.ssis.expressions.values import Value, cast, to_bool, to_value
 
 __all__ = [
     "Call",

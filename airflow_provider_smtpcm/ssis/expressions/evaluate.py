@@ -19,11 +19,11 @@ from airflow_provider_smtpcm.ssis.expressions.ast import (
     Operation,
     Unary,
 )
+from airflow_provider_smtpcm.ssis.expressions.casts import Value, cast, to_bool, to_value
 from airflow_provider_smtpcm.ssis.expressions.functions import call_function
 from airflow_provider_smtpcm.ssis.expressions.operators import apply_binary, apply_logical, apply_unary
 from airflow_provider_smtpcm.ssis.expressions.parser import parse
 from airflow_provider_smtpcm.ssis.expressions.types import BOOL, WSTR, ExpressionError
-from airflow_provider_smtpcm.ssis.expressions.values import Value, cast, to_bool, to_value
 
 
 def evaluate(expression: str | Expression, variables: Mapping[str, object] | None = None) -> Value:

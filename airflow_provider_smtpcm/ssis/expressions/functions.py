@@ -13,6 +13,15 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from airflow_provider_smtpcm.ssis.expressions import dates
+from airflow_provider_smtpcm.ssis.expressions.casts import (
+    DECIMAL_CONTEXT,
+    Data,
+    Value,
+    cast,
+    describe_type,
+    round_to_type,
+    to_float,
+)
 from airflow_provider_smtpcm.ssis.expressions.operators import check_float, check_integer
 from airflow_provider_smtpcm.ssis.expressions.types import (
     BOOL,
@@ -29,15 +38,6 @@ from airflow_provider_smtpcm.ssis.expressions.types import (
     DataType,
     ExpressionError,
     TypeSpec,
-)
-from airflow_provider_smtpcm.ssis.expressions.values import (
-    DECIMAL_CONTEXT,
-    Data,
-    Value,
-    cast,
-    describe_type,
-    round_to_type,
-    to_float,
 )
 
 # Maximum length of a REPLICATE result, in characters, so that an expression cannot exhaust a worker's memory.

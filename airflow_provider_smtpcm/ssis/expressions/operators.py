@@ -14,6 +14,16 @@ from decimal import ROUND_DOWN, Decimal
 from operator import and_, eq, ge, gt, le, lt, ne, or_, xor
 from typing import Any
 
+from airflow_provider_smtpcm.ssis.expressions.casts import (
+    DECIMAL_CONTEXT,
+    Value,
+    cast,
+    describe_type,
+    format_value,
+    round_to_type,
+    to_decimal,
+    to_float,
+)
 from airflow_provider_smtpcm.ssis.expressions.types import (
     BOOL,
     DATES,
@@ -31,16 +41,6 @@ from airflow_provider_smtpcm.ssis.expressions.types import (
     ExpressionError,
     TypeSpec,
     is_in_range,
-)
-from airflow_provider_smtpcm.ssis.expressions.values import (
-    DECIMAL_CONTEXT,
-    Value,
-    cast,
-    describe_type,
-    format_value,
-    round_to_type,
-    to_decimal,
-    to_float,
 )
 
 _COMPARISONS: dict[str, Callable[[Any, Any], object]] = {

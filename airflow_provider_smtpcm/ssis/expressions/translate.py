@@ -23,6 +23,7 @@ from airflow_provider_smtpcm.ssis.expressions.ast import (
     Unary,
     walk,
 )
+from airflow_provider_smtpcm.ssis.expressions.casts import Value
 from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
 from airflow_provider_smtpcm.ssis.expressions.jinja import (
     JinjaExpression,
@@ -39,7 +40,6 @@ from airflow_provider_smtpcm.ssis.expressions.jinja import (
 )
 from airflow_provider_smtpcm.ssis.expressions.parser import parse
 from airflow_provider_smtpcm.ssis.expressions.types import STRINGS, TIMES, DataType, ExpressionError, NotTranslatable
-from airflow_provider_smtpcm.ssis.expressions.values import Value
 
 # Maximum length, in characters, of a constant that is computed at import and written into the template.
 _MAX_CONSTANT = 10_000

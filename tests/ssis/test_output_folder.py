@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.output import MANIFEST, OutputError, OutputFolder, WriteResult
+from airflow_provider_smtpcm.ssis.output_folder import MANIFEST, OutputError, OutputFolder, WriteResult
 
 NAME = "dags/load.py"
 

@@ -1,4 +1,4 @@
-"""Values with their SSIS types: conversion from Python, the cast operator, and conversion to strings.
+"""Values with their SSIS types, and their casts: from Python, from type to type, and to strings.
 
 Microsoft: "Integration Services Data Types", "Cast (SSIS Expression)", "Data Truncation (SSIS)". This implementation
 differs in three points:
