@@ -265,7 +265,7 @@ class PriorAttempts:
             return UNSEEN
         row = self._ledger.prior(number - 1, fingerprint)
         self._not_reached.discard(number - 1)
-        if row is None or row.state in (RowState.AGAIN, RowState.FAILED):
+        if row is None or row.state in (RowState.RETRY, RowState.FAILED):
             return row or UNSEEN
         if row.is_in_doubt and self._retry_unknown:
             return row

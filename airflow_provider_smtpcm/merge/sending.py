@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError, StoppedError
-from airflow_provider_smtpcm.ledger.journal import LedgerJournal, unchanged_delivery
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal, not_begun_delivery
 from airflow_provider_smtpcm.merge.messages import RowMails
 from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.smtp.cancellation import drain_deliveries
@@ -91,7 +91,7 @@ def _account_for_unfinished(
     not_begun = StoppedError(f"It was not sent: {_reason(cause)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
         if index not in journal.in_doubt if journal is not None else isinstance(cause, StoppedError):
-            delivery = unchanged_delivery(index, row.mail, row.prior, not_begun)
+            delivery = not_begun_delivery(index, row.mail, row.prior, not_begun)
             result.add_delivery(row.number, row.key, row.mail, delivery)
             continue
         message_id = row.mail.message_id

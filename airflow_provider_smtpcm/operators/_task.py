@@ -88,7 +88,7 @@ class Attempt:
             window=window,
             connections=connections,
             max_tries=getattr(self._context["ti"], "max_tries", None),
-            cleared=_times_cleared(self._context),
+            times_cleared=_times_cleared(self._context),
         )
         if ledger.finished_result is not None:
             log.info("An earlier attempt was done, and died before it could tell Airflow: nothing is sent.")
@@ -138,7 +138,7 @@ class Attempt:
         ti = self._context["ti"]
         number, most = getattr(ti, "try_number", None), getattr(ti, "max_tries", None)
         is_last = isinstance(number, int) and isinstance(most, int) and number > most
-        return RunState.ENDED if is_final or is_last else RunState.OPEN
+        return RunState.FAILED if is_final or is_last else RunState.UNFINISHED
 
 
 def _times_cleared(context: Context) -> int:

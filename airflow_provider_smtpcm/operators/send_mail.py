@@ -230,7 +230,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
             delivery = prior.accepted()
             if delivery is None:
                 mail = self._make_mail(context, hook, attempt, ledger)
-                delivery = prior.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
+                delivery = prior.find_settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
                     mail, hook, prior, attempt, stop
                 )
                 attempt.failure = self._failure_of(mail, delivery, is_durable=ledger is not None, stop=stop)
@@ -283,7 +283,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         finally:
             prior.close()
         if delivery is None:  # it was stopped before it was begun
-            return prior.unchanged(mail, stop.error())
+            return prior.not_begun(mail, stop.error())
         prior.store(delivery)
         Lineage(hook).add_mail(mail, delivery)
         return delivery

@@ -90,7 +90,7 @@ def test_rows_in_another_order_are_an_error_before_anybody_gets_a_second_mail(be
         busy.clear()
         error = failure(merge(rows=ROWS[::-1]), store)
         assert not retried(error)
-        assert re.search(r"The rows have changed since the previous attempt: row 1 is another one", str(error))
+        assert re.search(r"The rows have changed since the previous attempt: row 1 is a different one", str(error))
         assert copies(server) == {JANE: 1, JIM: 1}
         attempt(merge(), store)
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
@@ -116,7 +116,7 @@ def test_a_merge_goes_on_where_an_older_release_left_it(key: str | None, behind:
         behind(server)
         failure(merge(row_key=key), store)
         of_an_older_release(store)
-        assert "row 1 is another one" in str(failure(merge(rows=ROWS[::-1], row_key=key), store))
+        assert "row 1 is a different one" in str(failure(merge(rows=ROWS[::-1], row_key=key), store))
         assert attempt(merge(row_key=key), store)["settled_earlier"] == 2
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
 
@@ -141,7 +141,7 @@ def test_what_is_in_doubt_is_named_also_where_the_rows_have_changed(
             assert not retried(error)
             assert "3 unknown of 3 rows" in str(error)
             assert f"the first is row 1: The mail {jane_id} of the row " in str(error)
-            assert "row 1 is another one" in str(error)
+            assert "row 1 is a different one" in str(error)
             told = lines(report)
             assert [(line["row"], line["outcome"], line["message_id"]) for line in told] == [
                 (1, "unknown", jane_id),
@@ -293,7 +293,7 @@ def test_a_row_in_the_place_of_a_failed_one_is_not_mended_if_it_is_one_of_the_ot
     with Server() as server:
         behind(server)
         failure(merge(rows=rows), store)
-        assert "row 1 is another one" in str(failure(merge(rows=[ROWS[2], *ROWS[:2], rows[0]]), store))
+        assert "row 1 is a different one" in str(failure(merge(rows=[ROWS[2], *ROWS[:2], rows[0]]), store))
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
 
 
