@@ -135,8 +135,8 @@ class Ledger:
         head = self._store.read_head()
         run_state = RunState(head.get("standing", RunState.UNFINISHED))
         self._max_tries = max_tries
-        #: How often everything was deliberately sent again. Part of the Message-IDs, since a server may drop a mail with
-        #: a known one.
+        #: How often everything was deliberately sent again. Part of the Message-IDs, since a server may drop mail whose
+        #: Message-ID it knows.
         self.generation: int = head.get("generation", times_cleared)
         #: The result of an earlier attempt that succeeded but ended before Airflow recorded it; then nothing is sent.
         self.finished_result: dict[str, Any] | None = None
@@ -199,7 +199,7 @@ class Ledger:
         if block is None or position >= len(block) or block.state(position) is RowState.UNSEEN:
             return None
         state = block.state(position)
-        # A row that reached no one may have been fixed. One that was seen at another index was not: the rows have moved.
+        # A row that reached no one may have been fixed; if it was seen at another index, the rows have moved instead.
         is_same = block.fingerprint(position) == fingerprint[: block.width]
         if not is_same and (state is not RowState.FAILED or self._was_seen(fingerprint)):
             raise rows_changed_error(f"row {row + 1} is a different one")
@@ -456,7 +456,7 @@ def rows_changed_error(difference: str) -> LedgerError:
         difference: a clause that names what differs.
     """
     return LedgerError(
-        f"The rows have changed since the previous attempt: {difference}. Nothing was sent for them.",
+        f"The rows have changed since the previous attempt: {difference}. The changed rows were not sent.",
         remedy="Pass the same rows again; or send all rows, by a new run or by clearing the task with "
         "on_clear='send_again'. If only some columns change between attempts, identify the rows by 'row_key'.",
     )

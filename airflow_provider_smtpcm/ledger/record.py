@@ -153,19 +153,15 @@ class Block:
         Returns:
             Whether there were any.
         """
-        refused = {
-            position
-            for position, state in enumerate(self.states)
-            if state in (ord(RowState.REFUSED), ord(RowState.PARTIAL))
-        }
+        refusals = (ord(RowState.REFUSED), ord(RowState.PARTIAL))
+        refused = [position for position, state in enumerate(self.states) if state in refusals]
         for position in refused:
             was_refused = self.states[position] == ord(RowState.REFUSED)
             self.states[position] = ord(RowState.FAILED if was_refused else RowState.RETRY)
-        rejected = {position for position, progress in self.progress.items() if progress.rejected}
+        rejected = [position for position, progress in self.progress.items() if progress.rejected]
         for position in rejected:
-            self.put(
-                position, self.fingerprint(position), self.state(position), Progress(self.progress[position].accepted)
-            )
+            accepted = self.progress[position].accepted
+            self.put(position, self.fingerprint(position), self.state(position), Progress(accepted))
         return bool(refused or rejected)
 
     def to_json(self) -> dict[str, Any]:
