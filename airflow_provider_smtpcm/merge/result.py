@@ -289,10 +289,10 @@ class MergeResult:
     def log_repetitions(self) -> None:
         """Log the rows that had the same error as a row that was logged."""
         for problem, repetitions in self._repetitions.items():
-            first_problem, *others = self._logged_rows[problem]
+            first_row, *others = self._logged_rows[problem]
             more = f" and {repetitions - len(others)} more" if repetitions > len(others) else ""
             numbers = f"{'Row' if repetitions == 1 else 'Rows'} {', '.join(map(str, others))}{more}"
-            log.warning("%s: %s, for the same reason as row %d.", numbers, problem[0], first_problem)
+            log.warning("%s: %s, for the same reason as row %d.", numbers, problem[0], first_row)
 
     def _count(
         self,

@@ -322,7 +322,7 @@ def _open_parquet(path: Any) -> Rows:
     file = _open_binary(path)
     try:
         parquet = ParquetFile(file)
-        columns = _check_columns(list(parquet.schema_arrow.remedy), f"'{path}'")
+        columns = _check_columns(list(parquet.schema_arrow.names), f"'{path}'")
     except MessageError:
         file.close()
         raise

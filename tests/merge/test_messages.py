@@ -219,7 +219,7 @@ def test_a_row_that_cannot_be_written_down_needs_a_key() -> None:
     endless: Any = {}
     endless["self"] = endless
     for row in (Row(a=endless), Row(a={1: "x", "y": 2})):
-        with pytest.raises(MessageError, match="Give a 'row_key'"):
+        with pytest.raises(MessageError, match="Set 'row_key'"):
             RowKeys().claim(None, row)
         assert RowKeys().claim("7", row) == "7"
 

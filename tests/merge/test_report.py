@@ -21,7 +21,7 @@ def test_a_report_that_cannot_be_opened_is_an_error_before_any_mail(tmp_path: Pa
     """A folder, a file for a folder, a storage that is not there."""
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "file" / "report.jsonl", "s3://bucket/report.jsonl", "nosuch://x/report.jsonl"):
-        with pytest.raises(MessageError, match=r"(?s)(cannot be written|not the URL of a storage)"):
+        with pytest.raises(MessageError, match=r"(?s)(cannot be written|not a URL that Airflow can open)"):
             MergeReport(place, try_number=1, to_path=to_storage_path)
 
 

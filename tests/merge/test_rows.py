@@ -62,7 +62,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         # Airflow 3.3 knows when it is made, before that when it is opened.
         (
             "nosuch://bucket/rows.csv",
-            "(not the URL of a storage|cannot be read: No filesystem registered).*provider for that storage",
+            "(not a URL that Airflow can open|cannot be read: No filesystem registered).*provider for that storage",
         ),
     ],
 )
@@ -76,7 +76,7 @@ def test_what_are_no_rows_is_refused_with_the_remedy(rows: object, said: str) ->
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is empty.*names the columns"),
+        ("", "is empty.*names of the columns"),
         ("\n\n", "is empty"),
         ("email,name,email\n", "more than one column 'email'"),
         ("email, ,name\n", "Column 2 of .* has no name"),
@@ -158,7 +158,7 @@ def test_a_line_that_is_no_json_object_is_no_row_and_the_next_one_is(tmp_path: P
     path = written(tmp_path / "rows.jsonl", '{"a": 1}\n{"a": \n[1]\n\n' + "[" * 100_000 + '\n{"a": 2}')
     first, second, third, fourth, fifth = opened(path).items
     assert (first, fifth) == ({"a": 1}, {"a": 2})
-    assert [str(error)[:20] for error in (second, third)] == ["Line 2 is not JSON (", "Line 3 is not a JSO"]
+    assert [str(error)[:20] for error in (second, third)] == ["Line 2 is not JSON (", "Line 3 is not a JSON"]
     assert isinstance(fourth, MessageError)
 
 

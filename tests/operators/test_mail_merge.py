@@ -57,7 +57,7 @@ def test_a_misspelt_argument_is_not_swallowed_and_rows_are_needed() -> None:
         ({"rows": None}, "'rows' is None"),
         ({"rows": "/nowhere/rows.csv"}, "/nowhere/rows.csv"),
         ({"rows": 5}, "a list or a path"),
-        ({"subject": "{{ row.name "}, "no template"),
+        ({"subject": "{{ row.name "}, "not a valid template"),
         ({"subject": "{{ nmae }}"}, "'nmae' is undefined"),
         ({"to": None}, "no recipient"),
         ({"to": ["nobody", "{{ row.email }}"]}, "nobody"),

@@ -32,7 +32,7 @@ from tests.merge.test_report import lines
 from tests.operators.merges import ROWS, merge
 from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import at_first
+from tests.smtp.test_retried_batches import at_first
 
 Behind = Callable[..., None]
 AIRFLOW_VERSION = tuple(map(int, version("apache-airflow-core").split(".")[:2]))

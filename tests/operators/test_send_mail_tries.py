@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
-from tests.smtp.test_batch import at_first
+from tests.smtp.test_retried_batches import at_first
 
 Behind = Callable[..., None]
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
@@ -212,7 +212,7 @@ def test_a_store_that_is_away_keeps_the_mail_from_being_sent(behind: Behind) -> 
         behind(server)
         error = failure(send(), store)
         assert retried(error)
-        assert "nothing is sent that cannot be recorded" in str(error)
+        assert "No mail is sent that cannot be recorded" in str(error)
         assert server.stored == []
         store.failures = 0
         attempt(send(), store)
