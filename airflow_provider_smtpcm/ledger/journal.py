@@ -100,7 +100,7 @@ class LedgerJournal:
             if self._ledger.rows_in_doubt:
                 self._note_rows_in_doubt()
             rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
-            progress = {request.index: known for request in self._gathered if (known := self._progress_of(request))}
+            progress = {request.index: known for request in self._gathered if (known := self._get_progress(request))}
             self._reservation = self._ledger.reserve(rows, progress), deque(self._gathered)
             self._gathered = []
 
@@ -115,7 +115,7 @@ class LedgerJournal:
             delivery: the result.
             pending: the recipients that another attempt may reach.
         """
-        recipients = _recipients_of(self.in_doubt[delivery.index])
+        recipients = _get_recipients(self.in_doubt[delivery.index])
         in_doubt = set(self._still_in_doubt(delivery))
         # A recipient who may have the mail from an earlier attempt stays in doubt, even if the server refuses now.
         rejected = {
@@ -133,7 +133,7 @@ class LedgerJournal:
 
     def abandon(self, index: int) -> None:
         """Record that a request in doubt gets no result: its outcome is unknown."""
-        self._ledger.record(index, RowState.UNKNOWN, self._progress_of(self.in_doubt.pop(index)))
+        self._ledger.record(index, RowState.UNKNOWN, self._get_progress(self.in_doubt.pop(index)))
 
     def annotate(self, delivery: Delivery) -> Delivery:
         """Return the delivery adjusted for earlier attempts; see `downgrade_to_unknown`."""
@@ -152,7 +152,7 @@ class LedgerJournal:
         accepted = set(delivery.accepted)
         return tuple(address for address in may_have if address not in accepted)
 
-    def _progress_of(self, request: SendRequest) -> Progress:
+    def _get_progress(self, request: SendRequest) -> Progress:
         may_have = set(self._maybe_delivered.get(request.index, ()))
         refused = request.refused.items()
         return Progress(
@@ -167,7 +167,7 @@ class LedgerJournal:
         self._reservation = None
         for request in self._ready:
             state = RowState.UNKNOWN if self._maybe_delivered.get(request.index) else RowState.RETRY
-            self._ledger.record(request.index, state, self._progress_of(request))
+            self._ledger.record(request.index, state, self._get_progress(request))
         self._ready.clear()
 
 
@@ -182,7 +182,7 @@ def _row_state(delivery: Delivery, recipients: Sequence[str], pending: tuple[str
     return RowState.FAILED if isinstance(delivery.error, MessageError) else RowState.RETRY
 
 
-def _recipients_of(request: SendRequest) -> tuple[str, ...]:
+def _get_recipients(request: SendRequest) -> tuple[str, ...]:
     return request.recipients or tuple(address.address for address in request.mail.recipients)
 
 

@@ -29,12 +29,12 @@ from airflow_provider_smtpcm.smtp.queue import SendRequest
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 
-_TEXTS = ("subject", "text", "html")
-_RECIPIENTS = ("to", "cc", "bcc")
+_TEXT_FIELDS = ("subject", "text", "html")
+_RECIPIENT_FIELDS = ("to", "cc", "bcc")
 # Fields whose validity does not depend on other fields.
 _INDEPENDENT_FIELDS = ("subject", "priority", "headers")
 _PLACEHOLDER_RECIPIENT = "nobody@corp.example"
-_LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
+_FIELD_LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
 _DIGEST_OCTETS = 16
 _JSON_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 # The outcome of a row that an earlier attempt has settled.
@@ -168,7 +168,7 @@ class RowMails:
 
     def _keyed_rows(self) -> Iterator[_KeyedRow]:
         for number, row in self._numbered_rows():
-            key, error = self._key_of(row, number)
+            key, error = self._make_key(row, number)
             # A row without a key is identified by its number and error, since many rows may have the same error.
             identifier = f"{number}: {error}" if key is None else key
             yield number, row, key, error, compute_digest(identifier)[:FINGERPRINT_OCTETS]
@@ -188,7 +188,7 @@ class RowMails:
                 retryable=True,
             )
 
-    def _key_of(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
+    def _make_key(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
         """Return the key of a row, or the error if it has none."""
         if isinstance(row, MessageError):
             return None, row
@@ -225,7 +225,7 @@ class RowMails:
             return None
 
     def _render(self, row: Row, number: int, key: str) -> Mail:
-        mail = self._apply_defaults(Mail(**_as_arguments(self._templates.render(row, number))))
+        mail = self._apply_defaults(Mail(**_make_arguments(self._templates.render(row, number))))
         if mail.message_id is not None:
             return mail
         assert mail.from_address is not None
@@ -332,7 +332,7 @@ class RowKeys:
             MessageError: the key is blank, or an earlier row has it.
         """
         if key is None:
-            digest = compute_digest(_row_as_text(row))
+            digest = compute_digest(_serialize_row(row))
             return digest.hex() if self._seen.add(digest) else self._next_copy(digest.hex())
         key = key.strip()
         if not key:
@@ -362,7 +362,7 @@ class RowKeys:
         return copy
 
 
-def _row_as_text(row: Row) -> str:
+def _serialize_row(row: Row) -> str:
     try:
         return _JSON_ENCODER.encode(row)
     except (ValueError, TypeError, RecursionError) as error:
@@ -398,15 +398,15 @@ def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -
         if sender is None or (isinstance(sender, str) and not sender.strip()):
             sender = apply_defaults(Mail(to=_PLACEHOLDER_RECIPIENT), manager).from_address
         constants["from_address"] = parse_address(sender, field="From")
-    for name, label in _LABELS.items():
+    for name, label in _FIELD_LABELS.items():
         parse_addresses(items.get(name), field=label)
         if constants.get(name):
             constants[name] = parse_addresses(constants[name], field=label)
-    if not any(constants.get(name, True) for name in _RECIPIENTS):
+    if not any(constants.get(name, True) for name in _RECIPIENT_FIELDS):
         raise MessageError("The mails have no recipient.", remedy="Set 'to', 'cc' or 'bcc': to='{{ row.email }}'.")
     _resolve_files(constants, items)
     independent = {name: constants[name] for name in _INDEPENDENT_FIELDS if name in constants}
-    Mail(to=_PLACEHOLDER_RECIPIENT, **_as_arguments(independent))
+    Mail(to=_PLACEHOLDER_RECIPIENT, **_make_arguments(independent))
 
 
 def _resolve_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) -> None:
@@ -419,9 +419,9 @@ def _resolve_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) ->
             file.size()
 
 
-def _as_arguments(values: dict[str, Any]) -> dict[str, Any]:
+def _make_arguments(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields as arguments of `Mail`: without empty ones, and with texts as `str`."""
-    for name in _TEXTS:
+    for name in _TEXT_FIELDS:
         values[name] = as_text(values.get(name))
     if values.get("headers"):
         values["headers"] = as_headers(values["headers"])

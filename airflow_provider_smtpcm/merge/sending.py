@@ -94,7 +94,8 @@ def _account_for_unfinished(
     """Add the rows still in flight to the result: not sent if their mail was not begun, else unknown."""
     not_begun = StoppedError(f"It was not sent: {_describe_cause(cause)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
-        if index not in journal.in_doubt if journal is not None else isinstance(cause, StoppedError):
+        was_begun = not isinstance(cause, StoppedError) if journal is None else index in journal.in_doubt
+        if not was_begun:
             delivery = not_begun_delivery(index, row.mail, row.prior, not_begun)
             result.add_delivery(row.number, row.key, row.mail, delivery)
             continue
