@@ -299,11 +299,11 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 )
                 mails.add_unreached_rows()
                 report.close()
-                faults = [fault for fault in (mails.failure, report.error) if fault is not None]
+                errors = [error for error in (mails.failure, report.error) if error is not None]
                 # Cancellation is an error if it left anything for the next attempt: rows, or temporary failures.
                 if cancellation.is_canceled and (not mails.is_exhausted or (ledger is not None and result.retryable)):
-                    faults.append(cancellation.error())
-                failure = failure or policy.find_failure(result, faults, is_durable=ledger is not None)
+                    errors.append(cancellation.error())
+                failure = failure or policy.find_failure(result, errors, is_durable=ledger is not None)
                 if failure is not None:
                     attempt.failure = airflow_error(failure)
                     attempt.failure.__cause__ = failure.__cause__
