@@ -1,1 +1,1 @@
-"""Functions that become tasks which send mail."""
+"""Task decorators: `@task.send_mail`."""

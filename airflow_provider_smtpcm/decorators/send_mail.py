@@ -1,4 +1,4 @@
-"""`@task.send_mail`: a function returns the mail, and the task sends it."""
+"""The task decorator `@task.send_mail`: a function returns a mail, and the task sends it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 
 try:
     from airflow.sdk.bases.decorator import determine_kwargs
-except ImportError:  # Airflow 3.1 has it elsewhere
+except ImportError:  # Airflow 3.1
     from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.operators._task import Attempt
 
-#: The fields that a function may return. They are those of a mail, without the names of template files, which are for
-#: the author of the DAG to choose.
+#: The fields that a function may return: those of a mail, without `text_file` and `html_file`, since only the author of
+#: the DAG may choose template files.
 RETURNED_FIELDS = (
     "from_address",
     "to",
@@ -42,17 +42,17 @@ RETURNED_FIELDS = (
     "headers",
     "message_id",
 )
-# Rendering may turn text into a number, which is turned back; what a function returns is taken as it is.
-_TEXTS = ("subject", "text", "html")
+# These have to be text. Rendered numbers are converted to text (`as_text`), returned ones are an error.
+_TEXT_FIELDS = ("subject", "text", "html")
 _REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, or a Mail."
 
 
 class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
-    """`SendMailOperator`, with what a function returned in its fields.
+    """A `SendMailOperator` whose remaining fields are filled in by a function.
 
     Airflow renders the fields of the decorator and the arguments of the function before the function is called. What
-    the function returned is data, and never rendered. An attempt that finds the mail accepted does not call the
-    function.
+    the function returns is data, and never rendered. If an earlier attempt delivered the mail to every recipient, the
+    function is not called.
     """
 
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *SendMailOperator.template_fields)
@@ -61,12 +61,12 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         **SendMailOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.send_mail"
-    # *Rendered templates* shows the mail as it was sent.
+    # The page *Rendered templates* shows the mail as it was sent.
     overwrite_rtif_after_execution = True
 
     def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
         if inspect.iscoroutinefunction(inspect.unwrap(python_callable)):
-            raise TypeError(f"{_name_of(python_callable)} is asynchronous; @task.send_mail takes a plain function.")
+            raise TypeError(f"{_format_name(python_callable)} is asynchronous; @task.send_mail takes a plain function.")
         super().__init__(python_callable=python_callable, **kwargs)
 
     def _make_mail(
@@ -75,14 +75,14 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         given = {**context, **self.op_kwargs}
         arguments = determine_kwargs(self.python_callable, self.op_args, given)
         returned = self.python_callable(*self.op_args, **arguments)
-        self._fill_in(self._fields_of(returned))
+        self._fill_in(self._extract_fields(returned))
         return super()._make_mail(context, hook, attempt, ledger)
 
-    def _fields_of(self, returned: object) -> Mapping[str, Any]:
-        """Return the fields in what the function returned.
+    def _extract_fields(self, returned: object) -> Mapping[str, Any]:
+        """Return the fields of the mail that the function returned.
 
         Raises:
-            MessageError: it is neither text, nor a dict of a mail's fields, nor a `Mail`.
+            MessageError: it returned neither text, nor a dict of a mail's fields, nor a `Mail`.
         """
         from airflow_provider_smtpcm.mail import Mail
 
@@ -91,51 +91,51 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         if isinstance(returned, Mail):
             return {name: getattr(returned, name) for name in RETURNED_FIELDS}
         if not isinstance(returned, Mapping):
-            raise MessageError(f"{self._function} returned {_describe(returned)}.", remedy=_remedy_for(returned))
+            raise MessageError(f"{self._function_name} returned {_describe(returned)}.", remedy=_remedy_for(returned))
         unknown = [repr(name) for name in returned if name not in RETURNED_FIELDS]
         if unknown:
             raise MessageError(
-                f"{self._function} returned a dict with {', '.join(unknown)}.",
+                f"{self._function_name} returned a dict with {', '.join(unknown)}.",
                 remedy=f"The fields of a mail are {', '.join(RETURNED_FIELDS)}; anything else goes in "
                 "@task.send_mail(...).",
             )
-        for name in _TEXTS:
+        for name in _TEXT_FIELDS:
             value = returned.get(name)
             if not isinstance(value, str | None):
                 raise MessageError(
-                    f"{self._function} returned a dict whose {name!r} is {_describe(value)}.",
-                    remedy="Make it a str first.",
+                    f"{self._function_name} returned a dict whose {name!r} is {_describe(value)}.",
+                    remedy="Convert it to a str.",
                 )
         return returned
 
     def _fill_in(self, fields: Mapping[str, Any]) -> None:
-        """Set the fields that the decorator has left empty.
+        """Set the fields that were not set by the decorator.
 
         Raises:
-            MessageError: a field is given in both places.
+            MessageError: a field is set in both places.
         """
         given = {name: value for name, value in fields.items() if _has_value(name, value)}
-        twice = [name for name in given if _has_value(name, getattr(self, name))]
-        if twice:
+        duplicates = [name for name in given if _has_value(name, getattr(self, name))]
+        if duplicates:
             raise MessageError(
-                f"{' and '.join(map(repr, twice))}: given by @task.send_mail (or default_args), and by what "
-                f"{self._function} returned.",
-                remedy="Give it in one of the two places.",
+                f"{' and '.join(map(repr, duplicates))}: set by @task.send_mail (or default_args), and returned by "
+                f"{self._function_name}.",
+                remedy="Set each field in one place only.",
             )
         for name, value in given.items():
             setattr(self, name, value)
 
     @property
-    def _function(self) -> str:
-        return _name_of(self.python_callable)
+    def _function_name(self) -> str:
+        return _format_name(self.python_callable)
 
 
-def _name_of(function: Callable[..., Any]) -> str:
+def _format_name(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__name__', type(function).__name__)}()"
 
 
 def _has_value(name: str, value: object) -> bool:
-    """Whether a field was filled in; not by truthiness: DataFrame raises."""
+    """Whether a field is set; not by truthiness: DataFrame raises."""
     if value is None or (isinstance(value, Sized) and not len(value)):
         return False
     return name != "priority" or value != "normal"
@@ -149,23 +149,26 @@ def _remedy_for(returned: object) -> str:
     if returned is None:
         return f"{_REMEDY} To send no mail, raise AirflowSkipException."
     if isinstance(returned, Iterable) and not isinstance(returned, bytes | bytearray):
-        return f"{_REMEDY} For many mails, map the task with .expand(), or use one MailMergeOperator."
+        return f"{_REMEDY} To send several mails, map the task with .expand(), or use a MailMergeOperator."
     return _REMEDY
 
 
 def send_mail_task(
     python_callable: Callable[..., Any] | None = None, *, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
-    """Make a function a task that sends a mail: `@task.send_mail(to=..., subject=...)`.
+    """Turn a function into a task that sends a mail: `@task.send_mail(to=..., subject=...)`.
 
-    The function returns the text (a `str`, whatever is in it), a dict of the mail's fields (`{"html": ...}`), or a
-    whole `Mail`. A field is given by the decorator or by the function, not by both.
+    The function returns the text body (a `str`), a dict of the mail's fields (`{"html": ...}`), or a `Mail`. A field is
+    set by the decorator or by the function, not by both.
 
     Args:
-        python_callable: the function.
-        multiple_outputs: whether each part of the delivery (`message_id`, `outcome`, ...) is an XCom of its own too.
-            The function's return annotation has no influence on it, since the task returns something else.
-        kwargs: the arguments of `SendMailOperator`, templated as usual.
+        python_callable: the function; it cannot be asynchronous.
+        multiple_outputs: whether each part of the delivery (`message_id`, `outcome`, ...) also becomes an XCom of its
+            own; None: no. The function's return annotation is ignored, since the task returns the delivery.
+        kwargs: the arguments of `SendMailOperator`.
+
+    Raises:
+        TypeError: the function is asynchronous.
     """
     return task_decorator_factory(
         python_callable=python_callable,

@@ -1,4 +1,4 @@
-"""The ledger: what a later attempt of a task must know about the rows or mails of the attempts before it.
+"""The ledger: a durable record of what a task has sent, by which its next attempt sends nothing twice.
 
-Pure of Airflow and of sockets: the operators pass in Airflow's task state store.
+Pure: no Airflow, no sockets. The operators pass in Airflow's task state store.
 """

@@ -1,8 +1,8 @@
-"""The ledger of a task: which rows may be on their way, and what became of the others.
+"""The ledger of a task: the state of each row, written to Airflow's task state store before and after it is sent.
 
-Rows are reserved before they are sent, and their results recorded afterwards. A write to the state store takes longer
-than sending many mails, so a thread writes: each write records all results that have come in, and reserves all rows
-that the window has room for. Rows that were reserved but never recorded, because the process was killed, may have been
+A row is reserved before it is sent, and its result is recorded afterwards. One write to the state store takes longer
+than sending many mails, so a thread writes: each write records all results that have come in and reserves all rows that
+the window has room for. If the process is killed, the rows that were reserved and have no result may have been
 delivered; there are never more of them than the window.
 """
 
@@ -35,39 +35,40 @@ from airflow_provider_smtpcm.ledger.record import (
 from airflow_provider_smtpcm.ledger.window import Window
 from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
-# The key of the task's full result, which names recipients, and how long it is stored for an attempt that finds the
-# task finished: Airflow makes such an attempt soon. A later one returns the summary in the head, which has no
-# addresses.
+# The key of the task's full result.
 _RESULT = "result"
+#: How long the full result is stored, since it contains addresses. An attempt that finds the task finished returns it;
+#: once it has expired, such an attempt returns the summary in the head record, which has no addresses.
 RESULT_RETENTION = timedelta(days=1)
 # Seconds between rewrites of the whole ledger; Airflow's retention counts in days.
 _REWRITE_INTERVAL = 6 * 3600.0
-_NO_ROWS: Mapping[int, Progress] = MappingProxyType({})
-# Results are written after this many seconds at the latest, also where no further rows are reserved.
+_NO_ROW_PROGRESS: Mapping[int, Progress] = MappingProxyType({})
+# Results are written within this many seconds, even if no further rows are reserved.
 _RECORD_WITHIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class PriorRow:
-    """What an earlier attempt left of a row."""
+    """The state and the recipient progress that an earlier attempt recorded for a row."""
 
     state: RowState
     progress: Progress = NO_PROGRESS
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the mail may have been delivered without an answer."""
+        """Whether the mail may have been delivered although no reply came."""
         return self.state in IN_DOUBT
 
 
-#: The prior row of a row that no attempt has seen.
+#: For a row that no attempt has reached.
 UNSEEN = PriorRow(RowState.UNSEEN)
 
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """Rows that may be sent once they are written: in order, as many as the window has room for."""
+    """Rows to write as open, in this order; each may be sent once it is written."""
 
+    #: The index of each row, with its fingerprint.
     rows: Sequence[tuple[int, bytes]]
     #: The recipient progress of rows that have any.
     progress: Mapping[int, Progress]
@@ -83,26 +84,27 @@ class Reservation:
 
 
 @dataclass(slots=True)
-class _Result:
+class _RowResult:
     state: RowState
     progress: Progress
     fingerprint: bytes | None
 
 
 class Ledger:
-    """An open ledger. Finish it with `end` or `complete`, which also end its thread.
+    """The ledger of one task. `end` or `complete` writes what is left and ends its thread.
 
     Args:
-        store: where it is stored.
-        send_again: whether an attempt after one that failed for good sends all rows again, instead of the pending ones.
+        store: Airflow's task state store.
+        send_again: whether a task that was cleared after it failed for good sends all rows again; else only the pending
+            ones.
         window: how many rows may be in doubt after a crash; None: see `Window`.
         connections: how many mails are in flight at once; the window is never smaller.
-        max_tries: the task instance's `max_tries`, which Airflow raises when the task is cleared, and only then; None:
-            not known.
-        cleared: how often the task was cleared, for a task whose ledger has expired.
+        max_tries: the task instance's `max_tries`, which Airflow increases only when the task is cleared; None: not
+            known.
+        times_cleared: how often the task was cleared; the first generation of a ledger that is new or has expired.
 
     Raises:
-        LedgerError: it cannot be read.
+        LedgerError: the store fails, or the ledger cannot be read.
     """
 
     def __init__(
@@ -113,59 +115,60 @@ class Ledger:
         window: int | None = None,
         connections: int = 1,
         max_tries: int | None = None,
-        cleared: int = 0,
+        times_cleared: int = 0,
     ) -> None:
         self._store = LedgerStore(store)
         self._window = Window(window, connections)
         self._blocks: dict[int, Block] = {}
         self._open: set[int] = set()
-        self._results: dict[int, _Result] = {}
-        # How many rows of `_results` are in `_open`.
-        self._closing = 0
+        self._results: dict[int, _RowResult] = {}
+        # How many rows of `_open` have a result in `_results`.
+        self._open_with_result = 0
         self._first_result_at = 0.0
-        self._wanted: Reservation | None = None
+        self._reservation: Reservation | None = None
         self._is_stopping = False
         self._failure: LedgerError | None = None
-        #: Called by the writing thread after each write, and when it cannot write any more.
+        #: Called by the writing thread after each write, and when it fails for good.
         self.on_write: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
-        self._writer: threading.Thread | None = None  # where there is something to write
+        self._writer: threading.Thread | None = None  # None: the task is finished, and nothing is written
         head = self._store.read_head()
-        run_state = RunState(head.get("standing", RunState.OPEN))
+        run_state = RunState(head.get("standing", RunState.UNFINISHED))
         self._max_tries = max_tries
-        #: How often everything was started again on purpose; part of the Message-IDs.
-        self.generation: int = head.get("generation", cleared)
-        #: The result of an earlier attempt that succeeded and died before it could tell Airflow; nothing is sent then.
+        #: How often everything was deliberately sent again. Part of the Message-IDs, since a server may drop mail whose
+        #: Message-ID it knows.
+        self.generation: int = head.get("generation", times_cleared)
+        #: The result of an earlier attempt that succeeded but ended before Airflow recorded it; then nothing is sent.
         self.finished_result: dict[str, Any] | None = None
         self._result: Mapping[str, Any] | None = None
         self._rewritten_at = time.monotonic()
         if max_tries is not None and head.get("max_tries") == max_tries:
-            # The task was not cleared: an attempt ended, and died before it could tell Airflow.
-            if run_state is RunState.CLOSED and "done" in head:
+            # The task was not cleared: the earlier attempt ended before Airflow recorded its end.
+            if run_state is RunState.SUCCEEDED and "done" in head:
                 self._store.generation = self.generation
                 self.finished_result = self.stored_result() or head["done"]
                 return
-            run_state = RunState.OPEN
+            run_state = RunState.UNFINISHED
         #: Whether this attempt continues an earlier one.
         self.is_resumed = bool(head)
-        if run_state is RunState.CLOSED or (run_state is RunState.ENDED and send_again):
+        if run_state is RunState.SUCCEEDED or (run_state is RunState.FAILED and send_again):
             self.generation += 1
             self.is_resumed = False
         self._store.generation = self.generation
-        #: The rows that an earlier attempt may have delivered, each with its recipient progress.
+        #: The rows whose mail an earlier attempt may have delivered, each with its recipient progress.
         self.rows_in_doubt: dict[int, Progress] = {}
         if self.is_resumed:
             self._blocks = self._store.read_blocks(head.get("blocks", 0))
             for number, block in self._blocks.items():
                 self.rows_in_doubt.update(
-                    (number * BLOCK_ROWS + at, progress) for at, progress in block.rows_in_doubt().items()
+                    (number * BLOCK_ROWS + position, progress) for position, progress in block.rows_in_doubt().items()
                 )
-            if run_state is RunState.ENDED:
+            if run_state is RunState.FAILED:
                 self._reset_refusals()
         self._rewrite()
         if head and not self.is_resumed:
             self._store.delete_blocks(head["generation"], head.get("blocks", 0))
-        # Last, so that an interruption before it leaves no thread that no one can end.
+        # Last: an exception in the constructor would leave a thread that the caller cannot end.
         self._writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
         self._writer.start()
 
@@ -173,66 +176,66 @@ class Ledger:
 
     @property
     def rows_seen(self) -> int:
-        """How many rows earlier attempts have reached, counted up to the last one."""
+        """How many rows earlier attempts have reached: the index of the last one, plus 1."""
         return max((number * BLOCK_ROWS + len(block) for number, block in self._blocks.items()), default=0)
 
     @property
     def rows_pending(self) -> int:
-        """How many of the rows seen this attempt is to send; those in `rows_in_doubt` are not among them."""
-        states = [state.encode() for state in (RowState.AGAIN, RowState.FAILED, RowState.UNSEEN)]
+        """How many of the rows seen are pending; those in `rows_in_doubt` are not counted."""
+        states = [state.encode() for state in (RowState.RETRY, RowState.FAILED, RowState.UNSEEN)]
         return sum(block.states.count(state) for block in self._blocks.values() for state in states)
 
     def prior(self, row: int, fingerprint: bytes) -> PriorRow | None:
-        """Return what an earlier attempt left of a row; None: nothing.
+        """Return what an earlier attempt recorded for a row; None: nothing.
 
         Args:
             row: its index, from 0.
-            fingerprint: of the row that is there now.
+            fingerprint: of the row that has this index now.
 
         Raises:
-            LedgerError: an earlier attempt met another row in this place.
+            LedgerError: an earlier attempt had a different row at this index.
         """
-        block, at = self._blocks.get(row // BLOCK_ROWS), row % BLOCK_ROWS
-        if block is None or at >= len(block) or block.state(at) is RowState.UNSEEN:
+        block, position = self._blocks.get(row // BLOCK_ROWS), row % BLOCK_ROWS
+        if block is None or position >= len(block) or block.state(position) is RowState.UNSEEN:
             return None
-        state = block.state(at)
-        # A row that reached no one may have been fixed, unless it is one of the other rows.
-        is_same = block.fingerprint(at) == fingerprint[: block.width]
+        state = block.state(position)
+        # A row that reached no one may have been fixed; if it was seen at another index, the rows have moved instead.
+        is_same = block.fingerprint(position) == fingerprint[: block.width]
         if not is_same and (state is not RowState.FAILED or self._was_seen(fingerprint)):
-            raise rows_changed_error(f"row {row + 1} is another one")
-        return PriorRow(state, block.progress.get(at, NO_PROGRESS))
+            raise rows_changed_error(f"row {row + 1} is a different one")
+        return PriorRow(state, block.progress.get(position, NO_PROGRESS))
 
     def fingerprint(self, row: int) -> bytes | None:
-        """Return the stored fingerprint of a row that an earlier attempt saw; None: format 1 stored too short a one."""
+        """Return the fingerprint of a row that an earlier attempt reached; None: format 1 stored a shorter one."""
         block = self._blocks[row // BLOCK_ROWS]
         return block.fingerprint(row % BLOCK_ROWS) if block.width == FINGERPRINT_OCTETS else None
 
     def is_open(self, row: int) -> bool:
-        """Whether a row that an earlier attempt saw was reserved and has no result."""
+        """Whether a row that an earlier attempt reached was reserved and has no result."""
         return self._blocks[row // BLOCK_ROWS].state(row % BLOCK_ROWS) is RowState.OPEN
 
     def _was_seen(self, fingerprint: bytes) -> bool:
-        """Whether an earlier attempt saw this row, in whatever place."""
-        return any(_padded(fingerprint[:width]) in seen for width, seen in self._fingerprints.items())
+        """Whether an earlier attempt reached this row, at any index."""
+        return any(_pad(fingerprint[:width]) in seen for width, seen in self._fingerprints.items())
 
     @cached_property
     def _fingerprints(self) -> Mapping[int, DigestSet]:
-        """The fingerprints of all rows that earlier attempts saw, by their width."""
+        """The fingerprints of all rows that earlier attempts reached, by their width."""
         fingerprints: dict[int, DigestSet] = {}
         for block in self._blocks.values():
             seen = fingerprints.setdefault(block.width, DigestSet())
-            for at in range(len(block)):
-                seen.add(_padded(block.fingerprint(at)))
+            for position in range(len(block)):
+                seen.add(_pad(block.fingerprint(position)))
         return fingerprints
 
     def stored_result(self) -> Any:
-        """Return what `store_result` has stored in this generation; None: nothing."""
+        """Return the result that `store_result` stored in this generation; None: there is none, or it has expired."""
         return self._store.get(_RESULT)
 
     # --- This attempt
 
     def store_result(self, result: Mapping[str, Any]) -> None:
-        """Store the task's result at once, for `RESULT_RETENTION`.
+        """Store the task's full result for `RESULT_RETENTION`, without waiting for the thread.
 
         Raises:
             LedgerError: it cannot be written.
@@ -247,41 +250,43 @@ class Ledger:
 
     @property
     def batch_rows(self) -> int:
-        """How many rows to reserve together: while half a window is sent, the other half is written."""
+        """How many rows to reserve at once: half a window is written while the other half is sent."""
         return max(1, self.window // 2)
 
-    def reserve(self, rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress] = _NO_ROWS) -> Reservation:
-        """Have rows written as about to be sent; one reservation at a time, of at most `batch_rows` rows.
+    def reserve(
+        self, rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress] = _NO_ROW_PROGRESS
+    ) -> Reservation:
+        """Have the thread write rows as open. Only one reservation may be pending.
 
-        They are written in order, as many as the window has room for; it may have shrunk since.
+        The rows are written in order, as soon as the window has room for them.
 
         Args:
-            rows: the index of each row, with its fingerprint.
+            rows: at most `batch_rows` rows: the index of each, with its fingerprint.
             progress: the recipient progress of rows that have any.
         """
         reservation = Reservation(rows, progress)
         with self._changed:
-            assert self._wanted is None
-            self._wanted = reservation
+            assert self._reservation is None
+            self._reservation = reservation
             self._changed.notify_all()
         return reservation
 
     def withdraw(self, reservation: Reservation) -> int:
-        """Cancel the part of a reservation that is not written yet.
+        """Cancel the rows of a reservation that are not being written yet.
 
         Returns:
             How many of its rows are written, or are being written.
         """
         with self._changed:
-            if self._wanted is reservation:
-                self._wanted = None
+            if self._reservation is reservation:
+                self._reservation = None
             return reservation.taken
 
-    def check(self) -> None:
-        """Check that it can still be written.
+    def raise_if_failed(self) -> None:
+        """Raise the error of the writing thread, if it failed: then nothing more may be sent.
 
         Raises:
-            LedgerError: it cannot, so that nothing more may be sent.
+            LedgerError: the ledger cannot be written.
         """
         if self._failure is not None:
             raise self._failure
@@ -294,25 +299,25 @@ class Ledger:
         Args:
             row: its index, from 0.
             state: the result.
-            progress: the recipient progress, where some recipients lack the mail.
-            fingerprint: of a row that was never reserved.
+            progress: the recipient progress, if some recipients lack the mail.
+            fingerprint: of the row; None: it was stored when the row was reserved.
         """
         with self._changed:
             is_first = not self._results
             if is_first:
                 self._first_result_at = time.monotonic()
             if row in self._open and row not in self._results:
-                self._closing += 1
+                self._open_with_result += 1
                 self._window.closed()
-            self._results[row] = _Result(state, progress, fingerprint)
-            if is_first or self._has_room():  # waking the writer for each row would cost more than sending it
+            self._results[row] = _RowResult(state, progress, fingerprint)
+            if is_first or self._has_room():  # waking the thread for each row would cost more than sending it
                 self._changed.notify_all()
 
     def end(self, run_state: RunState) -> None:
-        """Write all results, and how the attempt ended, where another attempt may need the rows.
+        """Write all results and how the attempt ended, and keep the rows for the next attempt.
 
         Args:
-            run_state: `OPEN` if Airflow may retry the task, `ENDED` if not.
+            run_state: `UNFINISHED` if Airflow may retry the task, `FAILED` if not.
 
         Raises:
             LedgerError: it cannot be written.
@@ -321,11 +326,11 @@ class Ledger:
         self._store.write_head(run_state, self._max_tries, len(self._blocks))
 
     def complete(self, result: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """Write that the task has succeeded, and delete its rows.
+        """Write that the task succeeded, and delete its rows.
 
         Args:
-            result: what the task returns, for an attempt that finds it finished.
-            summary: the same without addresses, which is stored longer.
+            result: what the task returns.
+            summary: the same without addresses, which is stored longer than `RESULT_RETENTION`.
 
         Raises:
             LedgerError: it cannot be written.
@@ -333,18 +338,18 @@ class Ledger:
         self._flush()
         if result != self._result:
             self.store_result(result)
-        self._store.write_head(RunState.CLOSED, self._max_tries, 0, summary)
+        self._store.write_head(RunState.SUCCEEDED, self._max_tries, 0, summary)
         self._store.delete_blocks(self.generation, len(self._blocks))
 
     def _flush(self) -> None:
         release_fully(self._changed)
         with self._changed:
-            self._wanted = None  # nothing more is sent
+            self._reservation = None  # no further row is sent
             self._is_stopping = True
             self._changed.notify_all()
         if self._writer is not None:
             self._writer.join()
-        self.check()
+        self.raise_if_failed()
 
     # --- The writing thread
 
@@ -356,18 +361,18 @@ class Ledger:
                         self._changed.wait(self._seconds_until_due())
                     results, self._results = self._results, {}
                     self._open.difference_update(results)
-                    self._closing = 0
+                    self._open_with_result = 0
                     self._window.measure()
-                    reservation = self._wanted if self._has_room() else None
+                    reservation = self._reservation if self._has_room() else None
                     rows: Sequence[tuple[int, bytes]] = ()
                     if reservation is not None:
                         rows = reservation.rows[reservation.taken : reservation.taken + self.batch_rows]
                         self._open.update(row for row, _ in rows)
                         reservation.taken += len(rows)
                         if reservation.taken == len(reservation.rows):
-                            self._wanted = None
+                            self._reservation = None
                     is_stopping = self._is_stopping
-                self._write_rows(results, rows, reservation.progress if reservation is not None else _NO_ROWS)
+                self._write_rows(results, rows, reservation.progress if reservation is not None else _NO_ROW_PROGRESS)
                 if reservation is not None:
                     with self._changed:
                         reservation.written += len(rows)
@@ -377,8 +382,8 @@ class Ledger:
                     return
         except LedgerError as error:
             self._failure = error
-        except Exception as error:  # noqa: BLE001 - else the sending thread would wait forever
-            self._failure = LedgerError(f"The ledger of this task cannot be written ({error!r}).")
+        except Exception as error:  # noqa: BLE001 - the sending thread would wait forever
+            self._failure = LedgerError(f"The ledger of this task cannot be written ({type(error).__name__}: {error}).")
         self.on_write()
 
     def _is_due(self) -> bool:
@@ -387,21 +392,21 @@ class Ledger:
         return bool(self._results) and time.monotonic() - self._first_result_at >= _RECORD_WITHIN
 
     def _has_room(self) -> bool:
-        """Whether rows are to be reserved, and the window has room for them."""
-        if self._wanted is None:
+        """Whether a reservation is pending, and the window has room for its next rows."""
+        if self._reservation is None:
             return False
-        staying_open = len(self._open) - self._closing
-        # No more than the present batch size: the reservation may date from a time when the window was wider.
-        next_rows = min(self.batch_rows, len(self._wanted.rows) - self._wanted.taken)
-        return staying_open + next_rows <= self.window
+        still_open = len(self._open) - self._open_with_result
+        # At most the current batch size: the window may have shrunk since the reservation was made.
+        next_rows = min(self.batch_rows, len(self._reservation.rows) - self._reservation.taken)
+        return still_open + next_rows <= self.window
 
     def _seconds_until_due(self) -> float | None:
         return max(0.0, self._first_result_at + _RECORD_WITHIN - time.monotonic()) if self._results else None
 
     def _write_rows(
-        self, results: Mapping[int, _Result], rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress]
+        self, results: Mapping[int, _RowResult], rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress]
     ) -> None:
-        """Write the results first: if only one of two writes succeeds, no more rows are open than the window allows."""
+        """Write the results before the reservations: if only the first write succeeds, the window is not exceeded."""
         recorded: set[int] = set()
         for row, result in results.items():
             self._put(row, result.fingerprint, result.state, result.progress)
@@ -416,42 +421,42 @@ class Ledger:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        """Write everything again, which postpones its expiry: no part may expire while the task is attempted.
+        """Write everything again to postpone its expiry: no part may expire while an attempt runs.
 
-        The head comes first, so that it is never the only part that is left.
+        The head record is written first, so that it expires first: alone it would look like a ledger without rows.
         """
-        self._store.write_head(RunState.OPEN, self._max_tries, len(self._blocks))
+        self._store.write_head(RunState.UNFINISHED, self._max_tries, len(self._blocks))
         for number, block in self._blocks.items():
             self._store.write_block(number, block)
         self._rewritten_at = time.monotonic()
 
     def _put(self, row: int, fingerprint: bytes | None, state: RowState, progress: Progress = NO_PROGRESS) -> None:
-        block, at = self._blocks.setdefault(row // BLOCK_ROWS, Block()), row % BLOCK_ROWS
-        block.put(at, block.fingerprint(at) if fingerprint is None else fingerprint, state, progress)
+        block, position = self._blocks.setdefault(row // BLOCK_ROWS, Block()), row % BLOCK_ROWS
+        block.put(position, block.fingerprint(position) if fingerprint is None else fingerprint, state, progress)
 
     def _reset_refusals(self) -> None:
-        """Ask permanently refused recipients again: the task was cleared, so the cause may have been fixed.
+        """Make permanently refused recipients pending: the task was cleared, so the cause may have been fixed.
 
-        The blocks are written before the head, so that this holds until each of them was asked, however many attempts
-        that takes: this one may end before.
+        The blocks are written before the head record says `UNFINISHED`: an interruption in between repeats this in the
+        next attempt instead of losing it.
         """
         for number, block in self._blocks.items():
             if block.reset_refusals():
                 self._store.write_block(number, block)
 
 
-def _padded(fingerprint: bytes) -> bytes:
+def _pad(fingerprint: bytes) -> bytes:
     return fingerprint.ljust(DIGEST_OCTETS, b"\0")
 
 
 def rows_changed_error(difference: str) -> LedgerError:
-    """Return the error for rows that are not those of the earlier attempts.
+    """Return the error for rows that differ from those of the earlier attempts.
 
     Args:
-        difference: what differs, as a clause.
+        difference: a clause that names what differs.
     """
     return LedgerError(
-        f"The rows have changed since the previous attempt: {difference}. Nothing was sent for them.",
-        remedy="Give it the rows that it started with; or clear the task with on_clear='send_again', or start a new "
-        "run, which sends all rows. Where only some columns change between attempts, identify the rows by 'row_key'.",
+        f"The rows have changed since the previous attempt: {difference}. The changed rows were not sent.",
+        remedy="Pass the same rows again; or send all rows, by a new run or by clearing the task with "
+        "on_clear='send_again'. If only some columns change between attempts, identify the rows by 'row_key'.",
     )

@@ -1,4 +1,4 @@
-"""How a ledger is stored: row states in blocks, a head for the run, and the state store behind both."""
+"""The stored form of a ledger: blocks of row states and a head record, in a state store; and a compact digest set."""
 
 from __future__ import annotations
 
@@ -16,44 +16,43 @@ from typing import Any, Protocol
 
 from airflow_provider_smtpcm.errors import LedgerError
 
-#: Rows stored under one key: few enough to be rewritten for each window, many enough to need few keys.
+#: Rows stored under one key: few enough to rewrite a block for each window, many enough to need few keys.
 BLOCK_ROWS = 1024
-#: Octets of a row's digest that tell it from other rows. Two of a million rows share them with a probability of 1 in
-#: 37 million.
+#: Octets of a row's digest that are stored. Two of a million rows share them with a probability of 1 in 37 million.
 FINGERPRINT_OCTETS = 8
-# Format 1 stored only three. Its blocks keep that width, since the rest of those digests is not stored.
+# Format 1 stored only three octets. Its blocks keep that width, since the other octets are lost.
 _FORMAT_1_FINGERPRINT_OCTETS = 3
 _RUN = re.compile(rb"(.)\1*", re.DOTALL)
 _CODED_RUN = re.compile(r"([a-z])(\d*)")
 
-#: The key of the head, and the prefix of all other keys.
+#: The key of the head record, and the prefix of all other keys.
 HEAD = "smtpcm"
-#: The format that is written; blocks of format 1 have shorter fingerprints.
+#: The format that is written. Format 1, which can still be read, has shorter fingerprints.
 FORMAT = 2
 _READABLE_FORMATS = (1, FORMAT)
-# Seconds before each further request to a state store that fails; after the last one, sending stops.
+# Delays (s) before each retry of a failed request to the state store; after the last one, sending stops.
 _RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0)
 
 
 class RowState(StrEnum):
-    """What is known about a row. The values are those of the stored format."""
+    """The state of a row. The values are those of the stored format."""
 
-    #: Reserved: it was about to be sent and no result was recorded, so the mail may have been delivered.
+    #: Reserved for sending, and no result was recorded: the mail may have been delivered.
     OPEN = "o"
     #: The server accepted the mail for every recipient.
     ACCEPTED = "a"
-    #: The server accepted it for some recipients and permanently refused the others.
+    #: The server accepted the mail for some recipients and permanently refused the others.
     PARTIAL = "p"
     #: The server permanently refused every recipient.
     REFUSED = "r"
-    #: The whole message was handed over and no answer came, so the mail may have been delivered.
+    #: The whole message was sent and no reply came: the mail may have been delivered (RFC 1047).
     UNKNOWN = "u"
     #: At least one recipient lacks the mail, and another attempt may succeed.
-    AGAIN = "t"
-    #: No recipient has the mail, and the cause can be fixed: no mail could be made of the row, or it was refused before
-    #: the task was cleared.
+    RETRY = "t"
+    #: No recipient has the mail, and the cause can be fixed: the row could not be turned into a mail, or the server had
+    #: refused every recipient before the task was cleared.
     FAILED = "f"
-    #: Nothing was started for this row.
+    #: No attempt has started this row.
     UNSEEN = "n"
 
 
@@ -64,21 +63,21 @@ IN_DOUBT = (RowState.OPEN, RowState.UNKNOWN)
 class RunState(StrEnum):
     """How the latest attempt of the task ended. The values are those of the stored format."""
 
-    #: It did not end, or Airflow retries what is pending.
-    OPEN = "open"
-    #: It failed for good, so a further attempt was requested by clearing the task.
-    ENDED = "ended"
-    #: It succeeded, so a further attempt is to send everything again.
-    CLOSED = "closed"
+    #: It is running, was killed, or failed in a way that Airflow may retry.
+    UNFINISHED = "open"
+    #: It failed for good: if there is a further attempt, the task was cleared.
+    FAILED = "ended"
+    #: It succeeded: a further attempt sends everything again.
+    SUCCEEDED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Recipient progress of a mail; a recipient in neither set is still pending.
+    """Recipient progress of a mail; a recipient in neither is still pending.
 
     Args:
-        accepted: the addresses that have the mail.
-        rejected: each permanently refused address with the reply that refused it.
+        accepted: the addresses that the server accepted the mail for.
+        rejected: the permanently refused addresses, each with the server's reply.
     """
 
     accepted: tuple[str, ...] = ()
@@ -110,39 +109,43 @@ class Block:
     def __len__(self) -> int:
         return len(self.states)
 
-    def fingerprint(self, at: int) -> bytes:
+    def fingerprint(self, position: int) -> bytes:
         """Return the stored fingerprint of the row at this position: `width` octets."""
-        return bytes(self.fingerprints[at * self.width : (at + 1) * self.width])
+        return bytes(self.fingerprints[position * self.width : (position + 1) * self.width])
 
-    def state(self, at: int) -> RowState:
+    def state(self, position: int) -> RowState:
         """Return the state of the row at this position."""
-        return RowState(chr(self.states[at]))
+        return RowState(chr(self.states[position]))
 
-    def put(self, at: int, fingerprint: bytes, state: RowState, progress: Progress = NO_PROGRESS) -> None:
-        """Write one row; positions before it that are still missing become `UNSEEN`.
+    def put(self, position: int, fingerprint: bytes, state: RowState, progress: Progress = NO_PROGRESS) -> None:
+        """Write one row; positions that are skipped become `UNSEEN`.
 
         Args:
-            at: the position in this block, from 0.
-            fingerprint: at least `width` octets, of which that many are stored.
+            position: of the row in this block, from 0.
+            fingerprint: at least `width` octets; the first `width` are stored.
             state: the new state.
-            progress: replaces the earlier progress of the row.
+            progress: replaces the progress of the row.
         """
-        missing = at + 1 - len(self.states)
+        missing = position + 1 - len(self.states)
         if missing > 0:
             self.states += RowState.UNSEEN.encode() * missing
             self.fingerprints += bytes(self.width) * missing
-        self.states[at] = ord(state)
-        self.fingerprints[at * self.width : (at + 1) * self.width] = fingerprint[: self.width]
+        self.states[position] = ord(state)
+        self.fingerprints[position * self.width : (position + 1) * self.width] = fingerprint[: self.width]
         if progress:
-            self.progress[at] = progress
+            self.progress[position] = progress
         else:
-            self.progress.pop(at, None)
+            self.progress.pop(position, None)
 
     def rows_in_doubt(self) -> dict[int, Progress]:
         """Return the positions of rows whose mail may have been delivered, each with its recipient progress."""
         if not any(state.encode() in self.states for state in IN_DOUBT):
             return {}
-        return {at: self.progress.get(at, NO_PROGRESS) for at in range(len(self)) if self.state(at) in IN_DOUBT}
+        return {
+            position: self.progress.get(position, NO_PROGRESS)
+            for position in range(len(self))
+            if self.state(position) in IN_DOUBT
+        }
 
     def reset_refusals(self) -> bool:
         """Make permanently refused recipients pending again.
@@ -150,19 +153,20 @@ class Block:
         Returns:
             Whether there were any.
         """
-        refused = {
-            at for at, state in enumerate(self.states) if state in (ord(RowState.REFUSED), ord(RowState.PARTIAL))
-        }
-        for at in refused:
-            was_refused = self.states[at] == ord(RowState.REFUSED)
-            self.states[at] = ord(RowState.FAILED if was_refused else RowState.AGAIN)
-        rejected = {at for at, progress in self.progress.items() if progress.rejected}
-        for at in rejected:
-            self.put(at, self.fingerprint(at), self.state(at), Progress(self.progress[at].accepted))
+        refusals = (ord(RowState.REFUSED), ord(RowState.PARTIAL))
+        refused = [position for position, state in enumerate(self.states) if state in refusals]
+        for position in refused:
+            was_refused = self.states[position] == ord(RowState.REFUSED)
+            self.states[position] = ord(RowState.FAILED if was_refused else RowState.RETRY)
+        rejected = [position for position, progress in self.progress.items() if progress.rejected]
+        for position in rejected:
+            accepted = self.progress[position].accepted
+            self.put(position, self.fingerprint(position), self.state(position), Progress(accepted))
         return bool(refused or rejected)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stored form; states are run-length encoded, and a run of one is its letter alone."""
+        """Return the stored form; states are run-length encoded, and a run of one has no number."""
+        # The keys are part of the format: stored ledgers call fingerprints `marks`.
         runs = (match[0] for match in _RUN.finditer(self.states))
         value: dict[str, Any] = {
             "states": "".join(f"{chr(run[0])}{len(run) if len(run) > 1 else ''}" for run in runs),
@@ -170,8 +174,8 @@ class Block:
         }
         if self.progress:
             value["rest"] = {
-                str(at): {"accepted": list(progress.accepted), "lost": dict(progress.rejected)}
-                for at, progress in self.progress.items()
+                str(position): {"accepted": list(progress.accepted), "lost": dict(progress.rejected)}
+                for position, progress in self.progress.items()
             }
         return value
 
@@ -188,7 +192,10 @@ class Block:
         block = cls(
             bytearray(states),
             fingerprints,
-            {int(at): Progress(tuple(rest["accepted"]), rest["lost"]) for at, rest in value.get("rest", {}).items()},
+            {
+                int(position): Progress(tuple(entry["accepted"]), entry["lost"])
+                for position, entry in value.get("rest", {}).items()
+            },
             FINGERPRINT_OCTETS if has_full_width else _FORMAT_1_FINGERPRINT_OCTETS,
         )
         if len(fingerprints) != block.width * len(states) or not set(states) <= {ord(state) for state in RowState}:
@@ -197,7 +204,7 @@ class Block:
 
 
 class StateStore(Protocol):
-    """The part of Airflow's task state store that a ledger uses; the operators pass it in."""
+    """The methods of Airflow's task state store that a ledger uses."""
 
     def get(self, key: str) -> Any: ...
 
@@ -207,20 +214,20 @@ class StateStore(Protocol):
 
 
 class LedgerStore:
-    """Reads and writes the head and the blocks of one task's ledger.
+    """Reads and writes the head record and the blocks of one task's ledger.
 
-    A failing store is retried for 7.5 s, since nothing may be sent that cannot be recorded.
+    A failed request is retried for 7.5 s, since no mail may be sent that cannot be recorded.
 
     Args:
         store: the task's state store.
 
     Raises:
-        LedgerError: from every method: the store does not answer, or holds what cannot be read.
+        LedgerError: from every method but `delete_blocks`: the store fails, or its content cannot be read.
     """
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
-        #: The generation whose blocks are read and written.
+        #: The generation whose blocks are read and written; see `Ledger.generation`.
         self.generation = 0
 
     def read_head(self) -> dict[str, Any]:
@@ -241,9 +248,9 @@ class LedgerStore:
         """Write the state of the run.
 
         Args:
-            run_state: how the attempt ended, or `OPEN`.
+            run_state: how the attempt ended; `UNFINISHED` while it runs.
             max_tries: the task instance's `max_tries`; None: not known.
-            blocks: the number of blocks, by which a later attempt notices that some have expired.
+            blocks: the number of blocks; if a later attempt finds fewer, some have expired.
             result: the task's result without addresses, once it has succeeded.
         """
         head = {
@@ -257,10 +264,13 @@ class LedgerStore:
         self._with_retries(lambda: self._store.set(HEAD, head))
 
     def read_blocks(self, expected: int) -> dict[int, Block]:
-        """Return every block of this generation.
+        """Return every block of this generation, by its number.
 
         Args:
-            expected: the least number of blocks that there must be.
+            expected: the minimum number of blocks.
+
+        Raises:
+            LedgerError: there are fewer, or one of them cannot be read.
         """
         blocks: dict[int, Block] = {}
         while (value := self.get(str(len(blocks)))) is not None:
@@ -272,10 +282,10 @@ class LedgerStore:
                 ) from error
         if len(blocks) < expected:
             raise LedgerError(
-                "A part of the ledger of this task has expired ([state_store] default_retention_days), so that it is "
-                "not known who has the mail.",
-                remedy="Look in the report of the merge, or in the server's log, and start a new run for the "
-                "recipients who lack it.",
+                "A part of the ledger of this task has expired ([state_store] default_retention_days): it is not known "
+                "which recipients already have the mail.",
+                remedy="Look in the report of the merge, or in the server's log, and start a new run for the other "
+                "recipients.",
             )
         return blocks
 
@@ -293,14 +303,19 @@ class LedgerStore:
 
         Args:
             name: its key within the generation.
-            value: what JSON can hold.
-            retention: how long it is kept; None: as long as Airflow is configured to.
+            value: a JSON value.
+            retention: how long it is kept; None: `[state_store] default_retention_days`.
         """
         key = f"{HEAD}/{self.generation}/{name}"
         self._with_retries(lambda: self._store.set(key, value, retention=retention))
 
     def delete_blocks(self, generation: int, blocks: int) -> None:
-        """Delete the blocks of a generation; where the store fails, they expire instead."""
+        """Delete the blocks of a generation; if the store fails, they remain until they expire.
+
+        Args:
+            generation: whose blocks.
+            blocks: how many there are.
+        """
         with suppress(LedgerError):
             for number in range(blocks):
                 key = f"{HEAD}/{generation}/{number}"
@@ -316,25 +331,25 @@ class LedgerStore:
                 if delay is None:
                     raise LedgerError(
                         f"Airflow's task state store does not answer ({type(error).__name__}: {error}).",
-                        remedy="Look in the API server's log; nothing is sent that cannot be recorded.",
+                        remedy="Look in the API server's log. No mail is sent that cannot be recorded.",
                         retryable=True,
                     ) from error
                 time.sleep(delay)
 
 
-# Many small tables, since a growing table is filled again while mails wait.
+# Many small tables: a table that grows is filled again, while mails wait.
 _TABLES = 64
-_FIRST_SLOTS = 8
-_NUMBERS = Struct(">QI")
-#: Octets that are kept of each digest, which must have at least as many.
-DIGEST_OCTETS = _NUMBERS.size
+_INITIAL_SLOTS = 8
+_DIGEST_FORMAT = Struct(">QI")
+#: Octets of each digest that are kept; a digest has at least this many.
+DIGEST_OCTETS = _DIGEST_FORMAT.size
 
 
 class DigestSet:
-    """A set of digests that takes 18 to 27 octets for each, where `set` takes about 100.
+    """A set of digests that takes 18 to 27 octets for each; a `set` takes about 100.
 
-    A merge has to recognize every row that it has seen. Tables of numbers hold the first 96 bits of each digest; two of
-    a million rows share these with a probability of 1 in 10^17, of a hundred million with 1 in 10^13.
+    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared: two of a million rows
+    share them with a probability of 1 in 10^17, two of a hundred million with 1 in 10^13.
     """
 
     def __init__(self) -> None:
@@ -344,13 +359,13 @@ class DigestSet:
         """Add a digest of at least `DIGEST_OCTETS`.
 
         Returns:
-            Whether it is new.
+            Whether it was not in the set before.
         """
-        high, low = _numbers(digest)
+        high, low = _split_digest(digest)
         return self._tables[high % _TABLES].add(high, low)
 
     def __contains__(self, digest: bytes) -> bool:
-        high, low = _numbers(digest)
+        high, low = _split_digest(digest)
         return self._tables[high % _TABLES].find_slot(high, low) < 0
 
 
@@ -360,7 +375,7 @@ class _DigestTable:
     __slots__ = ("_free", "_high", "_low", "_slots")
 
     def __init__(self) -> None:
-        self._allocate(_FIRST_SLOTS)
+        self._allocate(_INITIAL_SLOTS)
 
     def _allocate(self, slots: int) -> None:
         self._slots = slots
@@ -372,21 +387,21 @@ class _DigestTable:
     def find_slot(self, high: int, low: int) -> int:
         """Return the slot for these numbers, or its complement (negative) if it already holds them."""
         highs, lows, slots = self._high, self._low, self._slots
-        at = high // _TABLES % slots
+        slot = high // _TABLES % slots
         while True:
-            there = highs[at]
-            if there == high and lows[at] == low:
-                return ~at
-            if not there and not lows[at]:
-                return at
-            at = at + 1 if at + 1 < slots else 0
+            stored = highs[slot]
+            if stored == high and lows[slot] == low:
+                return ~slot
+            if not stored and not lows[slot]:
+                return slot
+            slot = slot + 1 if slot + 1 < slots else 0
 
     def add(self, high: int, low: int) -> bool:
-        at = self.find_slot(high, low)
-        if at < 0:
+        slot = self.find_slot(high, low)
+        if slot < 0:
             return False
-        self._high[at] = high
-        self._low[at] = low
+        self._high[slot] = high
+        self._low[slot] = low
         self._free -= 1
         if not self._free:
             self._grow()
@@ -397,12 +412,12 @@ class _DigestTable:
         self._allocate(3 * self._slots // 2)
         for high, low in zip(highs, lows, strict=True):
             if high or low:
-                at = self.find_slot(high, low)
-                self._high[at] = high
-                self._low[at] = low
+                slot = self.find_slot(high, low)
+                self._high[slot] = high
+                self._low[slot] = low
                 self._free -= 1
 
 
-def _numbers(digest: bytes) -> tuple[int, int]:
-    high, low = _NUMBERS.unpack_from(digest)
+def _split_digest(digest: bytes) -> tuple[int, int]:
+    high, low = _DIGEST_FORMAT.unpack_from(digest)
     return (high, low) if high or low else (1, 0)  # two zeros are an empty slot

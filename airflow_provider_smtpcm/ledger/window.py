@@ -1,26 +1,25 @@
-"""The window of a ledger: how many rows may be open at once, which is what a quarter of a second of sending takes."""
+"""The window of a ledger: how many rows may be open (reserved, without a result) at once."""
 
 from __future__ import annotations
 
 import math
 from time import monotonic
 
-#: The window never exceeds this many rows, nor what is sent in this many seconds.
+#: The window is the number of rows that are sent in `WINDOW_SECONDS`, and at most `LARGEST_WINDOW`.
 LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
-# Time constant (s of sending) after which a result counts for a third (1/e) in the measured rate.
-_MEMORY = 1.0
+# Time constant of the measured rate: a result that is this many seconds of sending old has a weight of 1/e.
+_DECAY_SECONDS = 1.0
 
 
 class Window:
-    """The window, measured by the rate at which results arrive.
+    """The window, adapted to the rate at which results arrive.
 
-    A second of sending is one in which a row is open: it includes waiting for the server, its pauses and a rate limit,
-    and excludes waiting for the state store or for further rows.
+    Only time in which a row is open counts as sending. It includes waiting for the server and for a rate limit, and
+    excludes waiting for the state store or for further rows.
 
     Args:
-        fixed: the number of rows, whatever the server takes; None: measured.
-        connections: how many mails are in flight at once. The window is never smaller, and no larger until a rate was
-            measured.
+        fixed: a fixed number of rows; None: adapted to the rate.
+        connections: how many mails are in flight at once. The window is never smaller, and begins with this size.
     """
 
     def __init__(self, fixed: int | None, connections: int) -> None:
@@ -29,16 +28,16 @@ class Window:
         #: How many rows may be open.
         self.rows = max(fixed or 1, connections)
         self._open = 0
-        # Start of the current stretch of sending, as far as it is not in `_seconds`.
+        # When the sending time that is not in `_seconds` yet began.
         self._since = 0.0
-        # The first result starts the clock, since the time before it includes opening the sessions.
-        self._is_running = False
-        # Results and seconds since the last measurement, and the weighted totals up to it.
+        # Whether there was a result. The time before it does not count, since it includes opening the sessions.
+        self._has_result = False
+        # Results and seconds of sending since the last measurement, and their weighted totals before it.
         self._results, self._seconds = 0, 0.0
         self._recent_results, self._recent_seconds = 0.0, 0.0
 
     def opened(self, rows: int) -> None:
-        """Count rows that were written down as open, and may be sent."""
+        """Count rows that are recorded as open, and may be sent."""
         if not self._open:
             self._since = monotonic()
         self._open += rows
@@ -46,8 +45,8 @@ class Window:
     def closed(self) -> None:
         """Count the result of one open row."""
         self._open -= 1
-        if not self._is_running:
-            self._is_running = True
+        if not self._has_result:
+            self._has_result = True
             self._since = monotonic()
             return
         self._results += 1
@@ -55,19 +54,19 @@ class Window:
             self._seconds += monotonic() - self._since
 
     def measure(self) -> None:
-        """Resize the window by the results since the last measurement."""
-        if not (self._is_measured and self._is_running):
+        """Adapt the window to the results since the last measurement."""
+        if not (self._is_measured and self._has_result):
             return
         if self._open:
             now = monotonic()
             self._seconds += now - self._since
             self._since = now
-        kept = math.exp(-self._seconds / _MEMORY)
-        self._recent_results = kept * self._recent_results + self._results
-        # A long pause of the server lowers the rate only for as long as `_MEMORY`.
-        self._recent_seconds = kept * self._recent_seconds + min(self._seconds, _MEMORY)
+        decay = math.exp(-self._seconds / _DECAY_SECONDS)
+        self._recent_results = decay * self._recent_results + self._results
+        # Capped: a long pause of the server lowers the rate for no longer than `_DECAY_SECONDS`.
+        self._recent_seconds = decay * self._recent_seconds + min(self._seconds, _DECAY_SECONDS)
         self._results, self._seconds = 0, 0.0
-        # Results come in bursts of one for each connection, so that one burst too many may have been counted.
-        certain = self._recent_results - self._connections
-        rows = certain * WINDOW_SECONDS / max(self._recent_seconds, 0.001)
+        # Results come in bursts of one for each connection. Without the last burst, the rate is not overestimated.
+        results = self._recent_results - self._connections
+        rows = results * WINDOW_SECONDS / max(self._recent_seconds, 0.001)
         self.rows = max(self._connections, min(LARGEST_WINDOW, int(rows)))

@@ -1,4 +1,4 @@
-"""Mail merge: rows, the templates over them, the mails made of them, and the result.
+"""Mail merge: each row is rendered by templates to a mail, and its outcome is counted in the result.
 
-Pure of Airflow and of sockets: the operator passes in what they need of either.
+Pure: no Airflow, no sockets. The operator passes in the templates' context, the ledger and the function that sends.
 """

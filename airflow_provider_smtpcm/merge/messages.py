@@ -1,7 +1,7 @@
-"""The mails of a merge: each row rendered, under a key that is the same in every attempt, unless it is settled already.
+"""The mails of a merge: one send request for each row, except for the rows that an earlier attempt has settled.
 
-A row of which no mail can be made goes to the result, and the others follow. Of a row that is done only a digest of its
-key is kept.
+A row is identified by its key, which is the same in every attempt. A row that cannot be turned into a mail is added to
+the result, and the next one follows. Once a row is done, only a digest of its key is kept in memory.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from airflow_provider_smtpcm.smtp.queue import SendRequest
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 
-_TEXTS = ("subject", "text", "html")
-_RECIPIENTS = ("to", "cc", "bcc")
-# Fields that are right or wrong whatever the others hold.
-_INDEPENDENT = ("subject", "priority", "headers")
-_ANY_RECIPIENT = "nobody@corp.example"
-_LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
+_TEXT_FIELDS = ("subject", "text", "html")
+_RECIPIENT_FIELDS = ("to", "cc", "bcc")
+# Fields whose validity does not depend on other fields.
+_INDEPENDENT_FIELDS = ("subject", "priority", "headers")
+_PLACEHOLDER_RECIPIENT = "nobody@corp.example"
+_FIELD_LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
 _DIGEST_OCTETS = 16
-_AS_JSON = json.JSONEncoder(sort_keys=True, default=str)
-# The outcome that a row counts as where it is left as it is.
-_OUTCOMES = {
+_JSON_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
+# The outcome of a row that an earlier attempt has settled.
+_SETTLED_OUTCOMES = {
     RowState.ACCEPTED: "accepted",
     RowState.PARTIAL: "partial",
     RowState.REFUSED: "refused",
@@ -46,20 +46,20 @@ _OUTCOMES = {
     RowState.OPEN: "unknown",
 }
 
-# The number of a row, from 1; the row; its key, or the error for which it has none; and its fingerprint.
+# The number of a row (from 1), the row, its key, the error if it has no key, and its fingerprint.
 _KeyedRow = tuple[int, Row | MessageError, str | None, MailError | None, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class InFlight:
-    """A row whose mail was passed on and has no delivery yet.
+class InFlightRow:
+    """A row whose mail is being sent and has no delivery yet.
 
     Args:
-        number: from 1.
-        key: what identifies it.
-        mail: what was made of it.
+        number: of the row, from 1.
+        key: identifies the row in every attempt.
+        mail: rendered from the row.
         fingerprint: the first octets of a digest of the key.
-        prior: what earlier attempts left of it.
+        prior: what earlier attempts recorded for the row.
     """
 
     number: int
@@ -70,15 +70,16 @@ class InFlight:
 
 
 class RowMails:
-    """Iterates over the send requests of a merge: one for each row of which a mail can be made and that is not settled.
+    """Iterates over the send requests of a merge.
 
     Args:
-        rows: opened.
+        rows: the rows; they are read once.
         templates: the fields of the mail, and `row_key`, after `resolve_constants`.
-        result: gets the rows of which no mail can be made, and those that an earlier attempt has settled.
-        apply_defaults: returns a mail with the connection's From and Reply-To where it has none.
-        identity: returns what makes the mail of a row unique, by the row's key; see `stable_message_id`.
-        prior: what earlier attempts left; None: this Airflow stores nothing.
+        result: receives the rows that get no request: those that cannot be turned into a mail, and those that an
+            earlier attempt has settled.
+        apply_defaults: returns a mail with the connection's From and Reply-To if it has none.
+        identity: returns the parts of a row's Message-ID, given the row's key; see `stable_message_id`.
+        prior: the earlier attempts; None: before Airflow 3.3.
     """
 
     def __init__(
@@ -99,64 +100,65 @@ class RowMails:
         self._prior = prior
         self._keys = RowKeys()
         #: The rows whose mails are in flight, by their index.
-        self.in_flight: dict[int, InFlight] = {}
-        #: Why the rows ended early.
+        self.in_flight: dict[int, InFlightRow] = {}
+        #: Why the rows ended early; None: they did not.
         self.failure: MailError | None = None
-        #: Whether the rows came to their end, or failed.
+        #: Whether the last row was read, or reading failed.
         self.is_exhausted = False
-        # The rows from the next one on; the one before them; whether they are not those of an earlier attempt.
         self._remaining = self._keyed_rows()
-        self._latest: _KeyedRow | None = None
+        # The latest row of `_remaining`.
+        self._current: _KeyedRow | None = None
+        # Whether the rows differ from those of an earlier attempt.
         self._has_changed = False
 
     def __iter__(self) -> Iterator[SendRequest]:
-        """Take one row after the other; the index of a request is the row's number less one."""
+        """Yield the requests. The index of a request is the number of its row minus 1."""
         number = 0
         try:
-            for number, row, key, fault, fingerprint in self._remaining:
+            for number, row, key, key_error, fingerprint in self._remaining:
                 prior: PriorRow | None = UNSEEN
                 if self._prior is not None:
-                    self._latest = number, row, key, fault, fingerprint
+                    self._current = number, row, key, key_error, fingerprint
                     message_id = partial(self._message_id, row, number, key)
-                    prior = self._prior.unsettled(number, key, fingerprint, message_id)
+                    prior = self._prior.resume(number, key, fingerprint, message_id)
                 if prior is None:
                     continue
-                mail = self._make_mail(row, number, key, fault, prior)
+                mail = self._make_mail(row, number, key, key_error, prior)
                 if key is None or mail is None:
                     if self._prior is not None:
                         self._prior.record_failed(number, fingerprint, prior)
                     continue
                 request = pending_request(number - 1, mail, prior)
                 if request is not None:
-                    self.in_flight[number - 1] = InFlight(number, key, mail, fingerprint, prior)
+                    self.in_flight[number - 1] = InFlightRow(number, key, mail, fingerprint, prior)
                     yield request
                 elif self._prior is not None:
                     self._prior.record_accepted(number)
             if self._prior is not None and self.failure is None:
-                self._prior.check_end(number)
+                self._prior.check_row_count(number)
         except LedgerError as error:
             self.failure = error
             self._has_changed = True
         self.is_exhausted = True
 
     def fingerprint(self, index: int) -> bytes:
-        """Return the fingerprint of a row in flight by its index."""
+        """Return the fingerprint of the row in flight with this index."""
         return self.in_flight[index].fingerprint
 
-    def add_rows_not_reached(self) -> None:
-        """Add to the result, at the end, the rows that an earlier attempt left in doubt and this one did not reach."""
+    def add_unreached_rows(self) -> None:
+        """Add to the result the rows that an earlier attempt left in doubt and this one did not reach."""
         if self._prior is None:
             return
-        fingerprints = self._prior.not_reached(include_reported=self._has_changed)
+        fingerprints = self._prior.find_unreached(include_reported=self._has_changed)
         names = self._find_rows(set(fingerprints.values()) - {None}) if self._has_changed else {}
         for number, fingerprint in fingerprints.items():
             key, message_id = names.get(fingerprint, (None, None))
             self._result.add_left_in_doubt(number, key, message_id, has_moved=self._has_changed)
 
     def _find_rows(self, fingerprints: set[bytes | None]) -> dict[bytes | None, tuple[str, str | None]]:
-        """Return the key and the Message-ID of each row with one of these fingerprints, from the changed one on."""
+        """Return the key and the Message-ID of each row with one of these fingerprints, from the current row on."""
         names: dict[bytes | None, tuple[str, str | None]] = {}
-        latest = () if self._latest is None else (self._latest,)
+        latest = () if self._current is None else (self._current,)
         for number, row, key, _, fingerprint in chain(latest, self._remaining):
             if len(names) == len(fingerprints):
                 break
@@ -166,10 +168,10 @@ class RowMails:
 
     def _keyed_rows(self) -> Iterator[_KeyedRow]:
         for number, row in self._numbered_rows():
-            key, fault = self._key_of(row, number)
-            # Without a key, by its number too: many rows may have none for the same reason.
-            named = f"{number}: {fault}" if key is None else key
-            yield number, row, key, fault, digest_of(named)[:FINGERPRINT_OCTETS]
+            key, error = self._make_key(row, number)
+            # A row without a key is identified by its number and error, since many rows may have the same error.
+            identifier = f"{number}: {error}" if key is None else key
+            yield number, row, key, error, compute_digest(identifier)[:FINGERPRINT_OCTETS]
 
     def _numbered_rows(self) -> Iterator[tuple[int, Row | MessageError]]:
         number = 0
@@ -179,15 +181,15 @@ class RowMails:
                 yield number, row
         except MailError as error:
             self.failure = self.failure or error
-        except Exception as error:  # noqa: BLE001 - rows may come from anywhere; mails in flight still finish
+        except Exception as error:  # noqa: BLE001 - any iterable may be the source, and mails in flight still finish
             self.failure = self.failure or MessageError(
                 f"The source of the rows failed after row {number} ({type(error).__name__}: {error}).",
-                remedy="Fix it, or write the rows to a file first.",
+                remedy="Fix the source, or write the rows to a file first.",
                 retryable=True,
             )
 
-    def _key_of(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
-        """Return the key of a row, or the error for which it has none."""
+    def _make_key(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
+        """Return the key of a row, or the error if it has none."""
         if isinstance(row, MessageError):
             return None, row
         try:
@@ -196,13 +198,13 @@ class RowMails:
             return None, error
 
     def _make_mail(
-        self, row: Row | MessageError, number: int, key: str | None, fault: MailError | None, prior: PriorRow
+        self, row: Row | MessageError, number: int, key: str | None, key_error: MailError | None, prior: PriorRow
     ) -> Mail | None:
-        """Return the mail of a row; None: there is none, which is in the result."""
+        """Return the mail of a row; None: it cannot be made, and the error was added to the result."""
         try:
             if key is None or isinstance(row, MessageError):
-                assert fault is not None
-                raise fault
+                assert key_error is not None
+                raise key_error
             return self._render(row, number, key)
         except MailError as error:
             accepted = prior.progress.accepted
@@ -214,7 +216,7 @@ class RowMails:
             return None
 
     def _message_id(self, row: Row | MessageError, number: int, key: str | None) -> str | None:
-        """Return the Message-ID of a row's mail; None: no mail can be made of it any more."""
+        """Return the Message-ID of a row's mail; None: the mail can no longer be made."""
         if key is None or isinstance(row, MessageError):
             return None
         try:
@@ -223,7 +225,7 @@ class RowMails:
             return None
 
     def _render(self, row: Row, number: int, key: str) -> Mail:
-        mail = self._apply_defaults(Mail(**_as_arguments(self._templates.render(row, number))))
+        mail = self._apply_defaults(Mail(**_make_arguments(self._templates.render(row, number))))
         if mail.message_id is not None:
             return mail
         assert mail.from_address is not None
@@ -231,11 +233,11 @@ class RowMails:
 
 
 class PriorAttempts:
-    """Tells rows that earlier attempts of a merge have settled from those that are pending.
+    """Resumes a merge: decides which rows are still pending after its earlier attempts.
 
     Args:
-        ledger: open.
-        result: gets the rows that are settled.
+        ledger: of the task.
+        result: receives the rows that are settled.
         retry_unknown: whether a mail that may have been delivered is sent again, with the same Message-ID.
     """
 
@@ -245,109 +247,110 @@ class PriorAttempts:
         self._retry_unknown = retry_unknown
         self._rows_seen = ledger.rows_seen
         # The rows in doubt that this attempt has not reached.
-        self._not_reached = set(ledger.rows_in_doubt)
+        self._unreached = set(ledger.rows_in_doubt)
 
-    def unsettled(
+    def resume(
         self, number: int, key: str | None, fingerprint: bytes, message_id: Callable[[], str | None]
     ) -> PriorRow | None:
-        """Return what is known of a row that is to be sent; None: it is settled, which is in the result.
+        """Return what earlier attempts recorded for a pending row; None: it is settled, and was added to the result.
 
         Args:
             number: of the row, from 1.
-            key: what identifies it.
+            key: of the row; None: it has none.
             fingerprint: of the row.
-            message_id: returns that of its mail.
+            message_id: returns the Message-ID of its mail.
 
         Raises:
-            LedgerError: an earlier attempt met another row in this place.
+            LedgerError: an earlier attempt had a different row with this number.
         """
         if number > self._rows_seen:
             return UNSEEN
         row = self._ledger.prior(number - 1, fingerprint)
-        self._not_reached.discard(number - 1)
-        if row is None or row.state in (RowState.AGAIN, RowState.FAILED):
+        self._unreached.discard(number - 1)
+        if row is None or row.state in (RowState.RETRY, RowState.FAILED):
             return row or UNSEEN
         if row.is_in_doubt and self._retry_unknown:
             return row
         if row.state is not RowState.OPEN:
-            self._result.add_settled(number, _OUTCOMES[row.state])
+            self._result.add_settled(number, _SETTLED_OUTCOMES[row.state])
             return None
         self._result.add_left_in_doubt(number, key, message_id())
-        # Recorded last: a row that was not reported yet is reported by the next attempt.
+        # Last: if this attempt is interrupted before, the next one adds the row to its report.
         self._ledger.record(number - 1, RowState.UNKNOWN, row.progress)
         return None
 
-    def not_reached(self, *, include_reported: bool) -> dict[int, bytes | None]:
-        """Return the rows in doubt that this attempt has not reached: their numbers, and fingerprints if known.
+    def find_unreached(self, *, include_reported: bool) -> dict[int, bytes | None]:
+        """Return the rows in doubt that this attempt did not reach: their numbers, with fingerprints if known.
 
         Args:
-            include_reported: also those that an earlier attempt has reported.
+            include_reported: whether to return also those that an earlier attempt has reported.
         """
         return {
             row + 1: self._ledger.fingerprint(row)
-            for row in sorted(self._not_reached)
+            for row in sorted(self._unreached)
             if include_reported or self._ledger.is_open(row)
         }
 
     def record_failed(self, number: int, fingerprint: bytes, prior: PriorRow) -> None:
-        """Record that no mail can be made of a row; the record of one that may have been delivered stays."""
+        """Record that a row cannot be turned into a mail, unless an earlier attempt may have delivered its mail."""
         if not prior.progress.accepted and not prior.is_in_doubt:
             self._ledger.record(number - 1, RowState.FAILED, fingerprint=fingerprint)
 
     def record_accepted(self, number: int) -> None:
-        """Record that none of a row's recipients lacks its mail."""
+        """Record that every recipient of a row's mail has it."""
         self._ledger.record(number - 1, RowState.ACCEPTED)
         self._result.add_settled(number, "accepted")
 
-    def check_end(self, number: int) -> None:
-        """Check that earlier attempts met no more rows than there are now.
+    def check_row_count(self, number: int) -> None:
+        """Check that there are at least as many rows as in earlier attempts.
 
         Args:
-            number: of the last row.
+            number: of the last row; 0: there is none.
 
         Raises:
-            LedgerError: they met more.
+            LedgerError: there are fewer.
         """
         if number < self._rows_seen:
-            raise rows_changed_error(f"there are {number} now, and there were {self._rows_seen} at least")
+            raise rows_changed_error(f"there were at least {self._rows_seen}, and now there are {number}")
 
 
 class RowKeys:
-    """What identifies rows across attempts. Of each row 96 bits of a digest are kept, not its key; see `DigestSet`."""
+    """The keys that identify rows in every attempt. Only a digest of each is kept; see `DigestSet`."""
 
     def __init__(self) -> None:
         self._seen = DigestSet()
 
     def claim(self, key: str | None, row: Row) -> str:
-        """Return the key of a row.
+        """Return the key of a row, and reserve it for this row.
 
         Args:
-            key: the rendered `row_key`; None: a digest of the row and the number of equal rows before it.
+            key: the rendered `row_key`; None: the key is a digest of the row, and the number of the copy if equal rows
+                precede it.
             row: the row.
 
         Raises:
             MessageError: the key is blank, or an earlier row has it.
         """
         if key is None:
-            digest = digest_of(_row_as_text(row))
+            digest = compute_digest(_serialize_row(row))
             return digest.hex() if self._seen.add(digest) else self._next_copy(digest.hex())
         key = key.strip()
         if not key:
             raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
-        if not self._seen.add(digest_of(key)):
+        if not self._seen.add(compute_digest(key)):
             raise MessageError(
                 f"Another row has the row_key {key!r} already.",
-                remedy="Choose columns that together differ between any two rows.",
+                remedy="Choose columns whose values together are unique.",
             )
         return key
 
     def _next_copy(self, name: str) -> str:
-        """Return the key of a row that equals others; copies are numbered from 2, without a gap."""
+        """Return the key of a row that equals earlier ones; copies are numbered from 2, without gaps."""
 
         def is_taken(number: int) -> bool:
-            return digest_of(f"{name}-{number}") in self._seen
+            return compute_digest(f"{name}-{number}") in self._seen
 
-        # A search, since a counter for each row would take a hundred octets.
+        # An exponential and then a binary search, since a counter for each row would take a hundred octets.
         taken, free = 1, 2
         while is_taken(free):
             taken, free = free, 2 * free
@@ -355,28 +358,30 @@ class RowKeys:
             middle = (taken + free) // 2
             taken, free = (middle, free) if is_taken(middle) else (taken, middle)
         copy = f"{name}-{free}"
-        self._seen.add(digest_of(copy))
+        self._seen.add(compute_digest(copy))
         return copy
 
 
-def _row_as_text(row: Row) -> str:
+def _serialize_row(row: Row) -> str:
     try:
-        return _AS_JSON.encode(row)
+        return _JSON_ENCODER.encode(row)
     except (ValueError, TypeError, RecursionError) as error:
-        raise MessageError(f"The row cannot be told from others ({error}).", remedy="Give a 'row_key'.") from None
+        raise MessageError(
+            f"The row has no key, since it cannot be written as JSON ({error}).", remedy="Set 'row_key'."
+        ) from None
 
 
-def digest_of(text: str) -> bytes:
+def compute_digest(text: str) -> bytes:
     """Return a digest of 16 octets."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_OCTETS).digest()
 
 
 def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -> None:
-    """Parse once what is the same in every mail, so that a fault in it is found before anything is sent.
+    """Parse the values that are the same in every mail, so that an error in them is found before anything is sent.
 
     Args:
-        templates: their constants are replaced by parsed ones.
-        manager: has the sender for mails without one.
+        templates: their constants are replaced by the parsed values.
+        manager: the connection, for its From address.
 
     Raises:
         MailError: an address is invalid, or a file is missing.
@@ -387,21 +392,21 @@ def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -
     constants, items = templates.constants, templates.constant_items
     for name in ("row_key", "message_id"):
         if constants.get(name) is not None:
-            raise MessageError(f"'{name}' is the same for every row.", remedy="Name a column in it: '{{ row.id }}'.")
+            raise MessageError(f"'{name}' is the same for every row.", remedy="Use a column in it: '{{ row.id }}'.")
     if "from_address" in constants:
         sender = constants["from_address"]
         if sender is None or (isinstance(sender, str) and not sender.strip()):
-            sender = apply_defaults(Mail(to=_ANY_RECIPIENT), manager).from_address
+            sender = apply_defaults(Mail(to=_PLACEHOLDER_RECIPIENT), manager).from_address
         constants["from_address"] = parse_address(sender, field="From")
-    for name, label in _LABELS.items():
+    for name, label in _FIELD_LABELS.items():
         parse_addresses(items.get(name), field=label)
         if constants.get(name):
             constants[name] = parse_addresses(constants[name], field=label)
-    if not any(constants.get(name, True) for name in _RECIPIENTS):
-        raise MessageError("The mails have no recipient.", remedy="Fill in To, Cc or Bcc: to='{{ row.email }}'.")
+    if not any(constants.get(name, True) for name in _RECIPIENT_FIELDS):
+        raise MessageError("The mails have no recipient.", remedy="Set 'to', 'cc' or 'bcc': to='{{ row.email }}'.")
     _resolve_files(constants, items)
-    independent = {name: constants[name] for name in _INDEPENDENT if name in constants}
-    Mail(to=_ANY_RECIPIENT, **_as_arguments(independent))
+    independent = {name: constants[name] for name in _INDEPENDENT_FIELDS if name in constants}
+    Mail(to=_PLACEHOLDER_RECIPIENT, **_make_arguments(independent))
 
 
 def _resolve_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) -> None:
@@ -414,9 +419,9 @@ def _resolve_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) ->
             file.size()
 
 
-def _as_arguments(values: dict[str, Any]) -> dict[str, Any]:
-    """Return fields as `Mail` takes them: without empty ones, and texts as text."""
-    for name in _TEXTS:
+def _make_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields as arguments of `Mail`: without empty ones, and with texts as `str`."""
+    for name in _TEXT_FIELDS:
         values[name] = as_text(values.get(name))
     if values.get("headers"):
         values["headers"] = as_headers(values["headers"])

@@ -1,6 +1,6 @@
-"""The result of a merge: rows counted by outcome, troubles in the log, and a report with a line for each row.
+"""The result of a merge: its counts, log lines, XCom, and a report file with a line for each row.
 
-Memory does not grow with the number of rows.
+Its memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -24,65 +24,65 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The outcomes of a row: those of a delivery, and `failed`: no mail could be made of it.
+#: The outcomes of a row: those of a delivery, and `failed` if the row could not be turned into a mail.
 OUTCOMES = ("accepted", "partial", "refused", "unknown", "not_sent", "failed")
-#: Seconds between two log lines about the progress.
+#: Seconds between two log lines with the progress.
 PROGRESS_SECONDS = 5.0
-#: How many failures the log holds one by one, and how many mails that may have been delivered, since each of these has
-#: to be looked for.
+#: How many problems are logged one by one: failures, and rows of unknown outcome, each of which has to be looked for in
+#: the server's log.
 LOGGED_FAILURES, LOGGED_UNKNOWN = 20, 500
-# How many rows with the same failure are logged by number.
+# How many rows with the same error as an earlier one are logged by number.
 _NUMBERED_ROWS = 5
-#: How many rows of each list stand in the result (the XCom); the report holds all of them.
+#: How many rows each list in the result (the XCom) names; the report names all of them.
 LISTED_ROWS = 100
 _REPORT_REMEDY = (
-    "Give 'report_file' a path that the worker may write to. A store that cannot append takes a file for each attempt: "
-    "'s3://.../{{ run_id }}-{{ ti.try_number }}.jsonl'."
+    "Set 'report_file' to a path that the worker may write to. In a store that cannot append, use one file for each "
+    "attempt: 's3://.../{{ run_id }}-{{ ti.try_number }}.jsonl'."
 )
 
 
 class MergeReport:
     """The report file: a line of JSON for each row, in the order in which rows finish.
 
-    Each line is in the file (or with the store that keeps it) before the next one, so that it is right after a crash;
-    further attempts append to it.
+    Each line is flushed before the next one is written, so that the file is correct after a crash. Further attempts
+    append to it.
 
     Args:
         file: a path or a URL as text, an object with `open`, or None for no report.
-        try_number: the attempt, which each line names.
-        locate: turns the text of a path or URL into an object with `open`.
+        try_number: the number of the attempt, a field of each line.
+        to_path: turns the text of a path or URL into an object with `open`.
 
     Raises:
-        MessageError: it cannot be opened.
+        MessageError: the file cannot be opened.
     """
 
-    def __init__(self, file: Any, *, try_number: int, locate: Callable[[str], Any] = Path) -> None:
+    def __init__(self, file: Any, *, try_number: int, to_path: Callable[[str], Any] = Path) -> None:
         self.file = file
         self._try_number = try_number
         self._out: IO[str] | None = None
-        # The length and the row of the line that was written last.
+        # The length and the row of the last line.
         self._last_line: deque[tuple[int, int]] = deque(maxlen=1)
-        #: Why it is incomplete.
-        self.fault: MessageError | None = None
+        #: Why the report is incomplete; None: it is complete.
+        self.error: MessageError | None = None
         if not file:
             return
         from airflow_provider_smtpcm.mail.tainted import check_path
 
-        path = locate(str(check_path(file, "report_file"))) if isinstance(file, str) else file
+        path = to_path(str(check_path(file, "report_file"))) if isinstance(file, str) else file
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             has_partial_line = _has_partial_line(path)
-            # Not closed here: it is open as long as the merge runs.
+            # Line-buffered, and closed by `close`.
             self._out = path.open("a", encoding="utf-8", buffering=1)
             self._out.write("\n" * has_partial_line)
         except Exception as error:  # each storage library raises errors of its own
             self._close()
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
 
     def write(self, *, row: int, **entry: object) -> None:
-        """Write the line of a row, once, even if an exception interrupts the call and it is made again.
+        """Write the line of a row; if an exception interrupts the call, a second call does not write it twice.
 
-        A full disk does not stop the mails; `fault` has the error.
+        An error (a full disk) does not stop the merge; see `error`.
 
         Args:
             row: its number, from 1.
@@ -92,23 +92,24 @@ class MergeReport:
             return
         line = json.dumps({"try_number": self._try_number, "row": row, **entry}) + "\n"
         try:
-            # One call, since signal handlers run between calls: a line that was written is known to be.
+            # A signal handler may raise between two calls. In one call, either the line is written and its row is in
+            # `_last_line`, or neither.
             self._last_line.extend(zip(map(self._out.write, (line,)), (row,), strict=False))
         except Exception as error:  # noqa: BLE001 - each storage library raises errors of its own
             self._give_up(error)
 
     def close(self) -> None:
-        """Close the file; `fault` has the error, if there is one."""
+        """Close the file; see `error`."""
         try:
             if self._out is not None:
                 self._out.close()
-        except Exception as error:  # noqa: BLE001 - a store may write only now
+        except Exception as error:  # noqa: BLE001 - object storage may upload only now
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         self._close()
-        self.fault = self._unwritable(error)
-        log.error("%s", self.fault)
+        self.error = self._write_error(error)
+        log.error("%s", self.error)
 
     def _close(self) -> None:
         out, self._out = self._out, None
@@ -116,13 +117,13 @@ class MergeReport:
             if out is not None:
                 out.close()
 
-    def _unwritable(self, error: Exception) -> MessageError:
+    def _write_error(self, error: Exception) -> MessageError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return MessageError(f"The report '{self.file}' cannot be written: {reason}.", remedy=_REPORT_REMEDY)
 
 
 def _has_partial_line(path: Any) -> bool:
-    """Whether an earlier attempt was killed while it wrote a line."""
+    """Whether the last line has no end: an earlier attempt was killed while it wrote it."""
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
@@ -131,31 +132,31 @@ def _has_partial_line(path: Any) -> bool:
 
 
 class MergeResult:
-    """Counts the outcomes of a merge, logs its troubles and its progress, and writes its report.
+    """Counts the outcomes of a merge, logs its problems and its progress, and writes its report.
 
     Args:
-        rows: tell how many there are, or which share of them was read.
-        report: gets a line for each row.
+        rows: for the progress.
+        report: receives a line for each row.
     """
 
     def __init__(self, *, rows: Rows, report: MergeReport) -> None:
         self._rows = rows
         self._report = report
         self._began = self._progress_logged_at = time.monotonic()
-        # How many rows were logged: of unknown outcome, and failures.
+        # How many problems were logged, by whether the outcome is unknown.
         self._logged: Counter[bool] = Counter()
-        # The rows with each failure that was logged: those to log by number, and how many there are after the first.
-        self._numbers: dict[tuple[str, str], list[int]] = {}
+        # For each outcome and error that was logged: the first rows that have it, and how many there are but the first.
+        self._logged_rows: dict[tuple[str, str], list[int]] = {}
         self._repetitions: Counter[tuple[str, str]] = Counter()
-        # With all keys, since a Counter calls a method for a missing one; see `_count`.
+        # With all keys: for a missing one a Counter calls `__missing__`, and a signal handler may raise after any call.
         self._counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         # The number of the row that was counted last.
         self._last_counted = 0
         self._refused: list[dict[str, object]] = []
         self._failed: list[dict[str, object]] = []
-        #: The first trouble of each outcome.
-        self.first: dict[str, str] = {}
-        #: The outcomes some of whose rows another attempt may improve.
+        #: The first row with each outcome, and its error.
+        self.first_problem: dict[str, str] = {}
+        #: The outcomes that another attempt may improve for at least one row.
         self.retryable: set[str] = set()
         #: How many rows were settled by earlier attempts.
         self.settled_earlier = 0
@@ -163,7 +164,7 @@ class MergeResult:
         self.never_asked = 0
 
     def __getitem__(self, outcome: str) -> int:
-        """How many rows have this outcome."""
+        """Return how many rows have this outcome."""
         return self._counts[outcome]
 
     @property
@@ -184,21 +185,21 @@ class MergeResult:
         delivery: Delivery | None = None,
         accepted: Sequence[str] = (),
     ) -> None:
-        """Add a row of which no mail could be made.
+        """Add a row that could not be turned into a mail.
 
         Args:
             number: of the row, from 1.
             key: its key; None: it has none.
             error: the reason.
-            delivery: of its mail, if the reason was found only while sending it.
-            accepted: the recipients who have the mail by an earlier attempt.
+            delivery: of its mail, if the error was found only while sending it.
+            accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("failed", number, error, self._failed, {"row": number, "key": key, "reason": str(error)})
         self._write(number, key, outcome="failed", error=error, delivery=delivery, accepted=accepted)
         self._log_progress()
 
     def add_delivery(self, number: int, key: str, mail: Mail, delivery: Delivery) -> None:
-        """Add the delivery of a row's mail; may be called again if an exception interrupted the call.
+        """Add the delivery of a row's mail. If an exception interrupts the call, it may be repeated.
 
         Args:
             number: of the row, from 1.
@@ -207,7 +208,7 @@ class MergeResult:
             delivery: the result.
         """
         outcome, error = str(delivery.outcome), delivery.error
-        # A file that is missing, or a message that is too large, is found only now, and is the row's own fault.
+        # A missing file or a message above the server's size limit is found only while sending.
         if outcome == "not_sent" and isinstance(error, MessageError):
             self.add_failed(number, key, error, delivery=delivery)
             return
@@ -223,29 +224,29 @@ class MergeResult:
         self._log_progress()
 
     def add_settled(self, number: int, outcome: str) -> None:
-        """Add a row that an earlier attempt has settled, logged and reported."""
+        """Add a row that an earlier attempt has settled, and that is in its log and report."""
         self._counts[outcome] += 1
         self.settled_earlier += 1
         if outcome != "accepted":
-            reason = str(_left_in_doubt(None)) if outcome == "unknown" else "by an earlier attempt"
-            self.first.setdefault(outcome, f"row {number}: {reason}")
+            reason = str(_unfinished_row_error(None)) if outcome == "unknown" else "by an earlier attempt"
+            self.first_problem.setdefault(outcome, f"row {number}: {reason}")
         self._log_progress()
 
     def add_left_in_doubt(
         self, number: int, key: str | None, message_id: str | None, *, has_moved: bool = False
     ) -> None:
-        """Add a row that an earlier attempt has begun, and left without a result.
+        """Add a row that an earlier attempt has reserved, without a result.
 
         Args:
             number: of the row in that attempt, from 1.
             key: its key; None: not known.
             message_id: of its mail; None: not known.
-            has_moved: whether the rows have changed since, so that the error names the key too.
+            has_moved: whether the rows have changed, so that the error has to name the key too.
         """
         self._counts["unknown"] += 1
         self.settled_earlier += 1
-        error = _left_in_doubt(message_id, key if has_moved else None)
-        self.first.setdefault("unknown", f"row {number}: {error}")
+        error = _unfinished_row_error(message_id, key if has_moved else None)
+        self.first_problem.setdefault("unknown", f"row {number}: {error}")
         self._log(number, "unknown", error)
         self._write(number, key, outcome="unknown", error=error, message_id=message_id)
         self._log_progress()
@@ -259,14 +260,14 @@ class MergeResult:
             number: of the row, from 1.
             key: its key; None: it has none.
             error: the reason.
-            message_id: of the mail; None: none was made in this attempt.
-            accepted: the recipients who have the mail by an earlier attempt.
+            message_id: of the mail; None: not known.
+            accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("unknown", number, error)
         self._write(number, key, outcome="unknown", error=error, message_id=message_id, accepted=accepted)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the task's XCom: the counts, the first rows in trouble, and the speed."""
+        """Return the task's XCom: the counts, the first rows that were refused or failed, and the speed."""
         elapsed = time.monotonic() - self._began
         sent = self.rows - self["failed"] - self.settled_earlier
         return {
@@ -282,16 +283,16 @@ class MergeResult:
         }
 
     def summary(self) -> str:
-        """Return the outcomes that there were, with their counts."""
+        """Return the counts of all outcomes that occurred, as text."""
         return shorten_list([f"{self[outcome]} {outcome}" for outcome in OUTCOMES if self[outcome]]) or "none"
 
     def log_repetitions(self) -> None:
-        """Log, at the end, how many rows had the same failure as one that was logged."""
-        for failure, repetitions in self._repetitions.items():
-            first, *others = self._numbers[failure]
+        """Log the rows that had the same error as a row that was logged."""
+        for problem, repetitions in self._repetitions.items():
+            first_row, *others = self._logged_rows[problem]
             more = f" and {repetitions - len(others)} more" if repetitions > len(others) else ""
             numbers = f"{'Row' if repetitions == 1 else 'Rows'} {', '.join(map(str, others))}{more}"
-            log.warning("%s: %s, for the same reason as row %d.", numbers, failure[0], first)
+            log.warning("%s: %s, for the same reason as row %d.", numbers, problem[0], first_row)
 
     def _count(
         self,
@@ -303,16 +304,16 @@ class MergeResult:
         *,
         has_never_asked: bool = False,
     ) -> None:
-        """Count a row once, even if an exception interrupts the call and it is made again."""
+        """Count a row; if an exception interrupts the call, a second call does not count it twice."""
         if number == self._last_counted:
             return
         if error is not None:
-            self.first.setdefault(outcome, f"row {number}: {error}")
+            self.first_problem.setdefault(outcome, f"row {number}: {error}")
             if error.retryable:
                 self.retryable.add(outcome)
             self._log(number, outcome, error)
         entries = [entry] if listed is not None and entry is not None and len(listed) < LISTED_ROWS else []
-        # Signal handlers run after calls. There is none from here on, so no exception comes between these.
+        # A signal handler may raise after any call. No call follows, so the statements below run together.
         if listed is not None:
             listed += entries
         self.never_asked += has_never_asked
@@ -320,21 +321,21 @@ class MergeResult:
         self._last_counted = number
 
     def _log(self, number: int, outcome: str, error: MailError) -> None:
-        failure = (outcome, str(error))
+        problem = (outcome, str(error))
         is_unknown = outcome == "unknown"
-        # Mails that may have been delivered have to be looked for one by one.
-        if not is_unknown and failure in self._numbers:
-            self._repetitions[failure] += 1
-            if len(self._numbers[failure]) <= _NUMBERED_ROWS:
-                self._numbers[failure].append(number)
+        # A mail that may have been delivered has to be looked for by its own Message-ID.
+        if not is_unknown and problem in self._logged_rows:
+            self._repetitions[problem] += 1
+            if len(self._logged_rows[problem]) <= _NUMBERED_ROWS:
+                self._logged_rows[problem].append(number)
             return
         self._logged[is_unknown] += 1
         limit = LOGGED_UNKNOWN if is_unknown else LOGGED_FAILURES
         if self._logged[is_unknown] <= limit:
-            self._numbers[failure] = [number]
+            self._logged_rows[problem] = [number]
             log.warning("Row %d: %s: %s", number, outcome, error)
         if self._logged[is_unknown] == limit:
-            log.warning("Further rows in trouble are only counted here; 'report_file', if given, lists them.")
+            log.warning("Further problems are only counted; 'report_file', if set, lists all of them.")
 
     def _write(
         self,
@@ -364,36 +365,36 @@ class MergeResult:
         if now - self._progress_logged_at < PROGRESS_SECONDS:
             return
         self._progress_logged_at = now
-        elapsed, total, share = now - self._began, self._rows.total, self._rows.share(self.rows)
+        elapsed, total, fraction_done = now - self._began, self._rows.total, self._rows.fraction_done(self.rows)
         log.info(
             "MailMergeTaskProgress: %s done (%s), %.1f a second%s.",
-            count_of(self.rows, "row") if total is None else f"{self.rows} of {count_of(total, 'row')}",
+            format_count(self.rows, "row") if total is None else f"{self.rows} of {format_count(total, 'row')}",
             self.summary(),
             self.rows / elapsed,
-            f", about {elapsed * (1 - share) / share:.0f} seconds to go" if share else "",
+            f", about {elapsed * (1 - fraction_done) / fraction_done:.0f} seconds to go" if fraction_done else "",
         )
 
 
-def count_of(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """Return a number with its noun, which takes an `s` unless the number is 1."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def without_addresses(result: Mapping[str, object]) -> dict[str, object]:
-    """Return a result without the rows that are listed in it, which name recipients.
+    """Return a result without its lists of rows, which name recipients.
 
     Args:
-        result: as `MergeResult.to_dict` returned it.
+        result: what `MergeResult.to_dict` returned.
     """
     counts = cast("Mapping[str, int]", result["counts"])
     more = {"refused_more": counts["refused"] + counts["partial"], "failed_more": counts["failed"]}
     return {**result, "refused": [], "failed": [], **more}
 
 
-def _left_in_doubt(message_id: str | None, key: str | None = None) -> OutcomeUnknownError:
+def _unfinished_row_error(message_id: str | None, key: str | None = None) -> OutcomeUnknownError:
     mail = f"The mail {message_id}" if message_id else "Its mail"
     return OutcomeUnknownError(
         f"{mail}{f' of the row {key!r}' if key else ''} was about to be sent, or in flight, when an earlier attempt "
-        "ended without knowing what became of it.",
+        "ended without recording its result.",
         remedy="Look for it in the server's log before you send it again.",
     )

@@ -1,7 +1,7 @@
 """The rows of a merge, read as they are needed: mappings, a data frame, or a CSV, JSON Lines or Parquet file.
 
-A row that cannot be read is an error in its place, and the rows after it follow. Where it is no longer known where the
-next row begins, the rows end in an error.
+A row that cannot be read is yielded as an error, and the next row follows. If the next row cannot be found (an open
+quotation mark, a failing disk), iterating raises.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from airflow_provider_smtpcm.errors import MessageError
 _LIST_REMEDY = "Pass a list of mappings, such as [{'email': 'jane@corp.example', 'name': 'Jane'}]."
 _FILE_REMEDY = "Give a path that ends in .csv, .tsv, .jsonl, .ndjson or .parquet."
 #: The remedy for a URL that cannot be opened.
-STORAGE_REMEDY = "The worker needs Airflow's provider for that storage, and a connection that may do this there."
-# Rows that are turned into Python objects together: a compromise between speed and memory.
+STORAGE_REMEDY = "The worker needs Airflow's provider for that storage, and a connection with access to it."
+# Rows of a data frame or Parquet file that are converted at once: a compromise between speed and memory.
 _CHUNK_ROWS = 1000
-# A later attempt fails with these again; anything else that reading raises (a network, a busy share) may pass.
+# Not worth a retry. Any other exception while reading (a network, a busy share) may be temporary.
 _PERMANENT = (
     FileNotFoundError,
     PermissionError,
@@ -34,7 +34,7 @@ _PERMANENT = (
 
 
 class Row(dict[str, Any]):
-    """One row by its column names. Templates see no methods of it: `row.items` is the column `items`."""
+    """One row, by column name. In a template, `row.items` is the column `items`; see `merge.templates`."""
 
     __slots__ = ()
 
@@ -43,59 +43,59 @@ class Row(dict[str, Any]):
 class Rows:
     """The rows in order, each a `Row`, or the error of a row that cannot be read.
 
-    Iterating raises MessageError where the source itself fails, after which no row follows.
+    Iterating raises `MessageError` if the source fails.
 
     Args:
         items: the rows; they can be iterated once.
-        total: how many there are, if that is known beforehand.
-        share_read: returns how much of the file was read, from 0 to 1, if it is a file of known size.
+        total: how many there are; None: not known.
+        fraction_read: returns how much of the file was read, from 0 to 1; None: it is not a file of known size.
     """
 
     items: Iterator[Row | MessageError]
     total: int | None = None
-    share_read: Callable[[], float] | None = None
+    fraction_read: Callable[[], float] | None = None
 
-    def share(self, done: int) -> float | None:
-        """Return about which share of the rows is done, from 0 to 1; None: not known.
+    def fraction_done(self, done: int) -> float | None:
+        """Return approximately which fraction of the rows is done, from 0 to 1; None: not known.
 
         Args:
             done: how many rows are done.
         """
         if self.total is not None:
             return min(done / max(self.total, 1), 1.0)
-        return self.share_read() if self.share_read is not None else None
+        return self.fraction_read() if self.fraction_read is not None else None
 
 
-def open_rows(rows: Any, *, encoding: str, delimiter: str | None = None, locate: Callable[[str], Any] = Path) -> Rows:
+def open_rows(rows: Any, *, encoding: str, delimiter: str | None = None, to_path: Callable[[str], Any] = Path) -> Rows:
     """Open the rows.
 
     Args:
         rows: a list or another iterable of mappings; the path of a file, as text or as an object with `open`; or a
             pandas DataFrame, whose missing values become None.
         encoding: of a CSV or JSON Lines file.
-        delimiter: between the cells of a CSV file; None: a comma, or a tab where the name ends in .tsv.
-        locate: turns the text of a path or URL into an object with `open`.
+        delimiter: between the cells of a CSV file; None: a comma, or a tab if the name ends in .tsv.
+        to_path: turns the text of a path or URL into an object with `open`.
 
     Raises:
-        MessageError: they cannot be opened, or a column has no name of its own.
+        MessageError: they cannot be opened, or a column has no name or that of another one.
     """
     if is_path(rows):
-        return _open_file(_file_of(rows, locate), encoding, delimiter)
+        return _open_file(_resolve_file(rows, to_path), encoding, delimiter)
     if hasattr(rows, "itertuples") and hasattr(rows, "columns"):
-        return _rows_of_frame(rows)
+        return _read_frame(rows)
     if rows is None:
-        raise MessageError("'rows' is None.", remedy="The task that it comes from has to return the rows.")
+        raise MessageError("'rows' is None.", remedy="Return the rows from the task whose output it is.")
     if isinstance(rows, Mapping | bytes | bytearray) or not isinstance(rows, Iterable):
-        raise MessageError(f"'rows' is a list or a path, not {type(rows).__name__}.", remedy=_LIST_REMEDY)
-    return Rows(_rows_of_mappings(rows), len(rows) if isinstance(rows, Sized) else None)
+        raise MessageError(f"'rows' has to be a list or a path, not {type(rows).__name__}.", remedy=_LIST_REMEDY)
+    return Rows(_read_mappings(rows), len(rows) if isinstance(rows, Sized) else None)
 
 
 def is_path(rows: Any) -> bool:
-    """Whether it is a path or URL; decided by its class, since a data frame may have a column `open`."""
+    """Whether `rows` is a path or URL. Its class is asked for `open`, since a data frame may have a column `open`."""
     return isinstance(rows, str | os.PathLike) or hasattr(type(rows), "open")
 
 
-def _file_of(rows: Any, locate: Callable[[str], Any]) -> Any:
+def _resolve_file(rows: Any, to_path: Callable[[str], Any]) -> Any:
     if not isinstance(rows, str):
         return rows if hasattr(rows, "open") else Path(rows)
     from airflow_provider_smtpcm.mail.tainted import check_path
@@ -108,29 +108,29 @@ def _file_of(rows: Any, locate: Callable[[str], Any]) -> Any:
         )
     if not text:
         raise MessageError("'rows' is empty text.", remedy=_FILE_REMEDY)
-    return locate(text)
+    return to_path(text)
 
 
 # --- Mappings and data frames
 
 
-def _rows_of_mappings(items: Iterable[Any]) -> Iterator[Row | MessageError]:
+def _read_mappings(items: Iterable[Any]) -> Iterator[Row | MessageError]:
     for item in items:
-        yield _row_of_mapping(item)
+        yield _make_row(item)
 
 
-def _row_of_mapping(item: Any) -> Row | MessageError:
-    """Accepts what has `keys` as a mapping has, too: a row of a database."""
+def _make_row(item: Any) -> Row | MessageError:
+    """Return the row. Besides mappings, objects with `keys` are accepted, such as rows of a database driver."""
     if not (isinstance(item, Mapping) or hasattr(item, "keys")):
-        return MessageError(f"A row is a mapping, not {type(item).__name__}.", remedy=_LIST_REMEDY)
+        return MessageError(f"A row has to be a mapping, not {type(item).__name__}.", remedy=_LIST_REMEDY)
     for name in item.keys():  # noqa: SIM118 - a row of sqlite3 iterates over its values
         if not isinstance(name, str):
-            return MessageError(f"The name of a column is text, and {name!r} is not.", remedy="Rename the column.")
+            return MessageError(f"The name of a column has to be text; {name!r} is not.", remedy="Rename the column.")
     return Row(item)
 
 
-def _rows_of_frame(frame: Any) -> Rows:
-    columns = _checked_columns(list(frame.columns), "'rows'")
+def _read_frame(frame: Any) -> Rows:
+    columns = _check_columns(list(frame.columns), "'rows'")
 
     def rows() -> Iterator[Row | MessageError]:
         for start in range(0, len(frame), _CHUNK_ROWS):
@@ -141,8 +141,8 @@ def _rows_of_frame(frame: Any) -> Rows:
     return Rows(rows(), len(frame))
 
 
-def _checked_columns(columns: list[Any], source: str) -> list[str]:
-    """Return the column names, if each column has one of its own.
+def _check_columns(columns: list[Any], source: str) -> list[str]:
+    """Return the column names.
 
     Raises:
         MessageError: a name is not text, is blank, or occurs twice.
@@ -150,13 +150,13 @@ def _checked_columns(columns: list[Any], source: str) -> list[str]:
     not_text = [column for column in columns if not isinstance(column, str)]
     if not_text:
         raise MessageError(
-            f"The name of a column of {source} is text, and {not_text[0]!r} is not.", remedy="Rename the column."
+            f"The name of a column of {source} has to be text; {not_text[0]!r} is not.", remedy="Rename the column."
         )
     duplicates = sorted({column for column in columns if columns.count(column) > 1 and column})
     if duplicates:
         raise MessageError(
             f"{source} has more than one column {', '.join(map(repr, duplicates))}.",
-            remedy="Give each a name of its own.",
+            remedy="Give each column a different name.",
         )
     if "" in columns:
         raise MessageError(f"Column {columns.index('') + 1} of {source} has no name.", remedy="Name it, or remove it.")
@@ -176,44 +176,50 @@ def _open_file(path: Any, encoding: str, delimiter: str | None) -> Rows:
         ".parquet": lambda: _open_parquet(path),
     }
     if suffix not in openers:
-        raise MessageError(f"The name of '{path}' does not say what kind of rows it holds.", remedy=_FILE_REMEDY)
+        raise MessageError(f"'{path}' is not a supported kind of file.", remedy=_FILE_REMEDY)
     return openers[suffix]()
 
 
-def _unreadable(what: str, error: Exception) -> MessageError:
+def _read_error(source: str, error: Exception) -> MessageError:
     from airflow_provider_smtpcm.mail.worker_files import FILE_CHANGED_REMEDY, FileChangedError, file_remedy
 
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    remedy = STORAGE_REMEDY if "://" in what else file_remedy(what.lstrip("'"))
+    remedy = STORAGE_REMEDY if "://" in source else file_remedy(source.lstrip("'"))
     if isinstance(error, UnicodeError | LookupError):
-        remedy = "Name its encoding by 'rows_encoding'; Excel's CSV may be 'cp1252'."
+        remedy = "Set 'rows_encoding' to its encoding; Excel may write CSV in 'cp1252'."
     elif isinstance(error, FileChangedError):
         remedy = FILE_CHANGED_REMEDY
-    return MessageError(f"{what} cannot be read: {reason}.", remedy=remedy, retryable=not isinstance(error, _PERMANENT))
+    return MessageError(
+        f"{source} cannot be read: {reason}.", remedy=remedy, retryable=not isinstance(error, _PERMANENT)
+    )
 
 
 def _open_binary(path: Any) -> IO[bytes]:
-    """Open a file; one on the worker yields no row that was written after it was opened, nor a part of one."""
+    """Open a file. One on the worker raises `FileChangedError` if it is changed while it is read."""
     from airflow_provider_smtpcm.mail.worker_files import UnchangedFile, is_pathlib_path
 
     try:
         file: IO[bytes] = io.BufferedReader(UnchangedFile(path)) if is_pathlib_path(path) else path.open("rb")
     except Exception as error:  # each storage library raises errors of its own
-        raise _unreadable(f"'{path}'", error) from error
+        raise _read_error(f"'{path}'", error) from error
     return file
 
 
 def _open_text(path: Any, encoding: str) -> tuple[IO[str], Callable[[], float] | None]:
-    """Open a file; the second value returns how much of it was read."""
+    """Open a file.
+
+    Returns:
+        The file, and a function that returns the fraction of it that was read; None: its size is not known.
+    """
     file = _open_binary(path)
     try:
-        return io.TextIOWrapper(file, encoding=encoding, newline=""), _share_read(file)
+        return io.TextIOWrapper(file, encoding=encoding, newline=""), _fraction_reader(file)
     except LookupError as error:
         file.close()
-        raise _unreadable(f"'{path}'", error) from None
+        raise _read_error(f"'{path}'", error) from None
 
 
-def _share_read(file: IO[bytes]) -> Callable[[], float] | None:
+def _fraction_reader(file: IO[bytes]) -> Callable[[], float] | None:
     if not file.seekable():
         return None
     size = max(file.seek(0, 2), 1)
@@ -222,43 +228,43 @@ def _share_read(file: IO[bytes]) -> Callable[[], float] | None:
 
 
 def _open_csv(path: Any, encoding: str, delimiter: str) -> Rows:
-    """Open CSV (RFC 4180): the first line names the columns, empty lines are skipped."""
-    file, share_read = _open_text(path, encoding)
+    """Open a CSV file (RFC 4180). The first line names the columns; empty lines are skipped."""
+    file, fraction_read = _open_text(path, encoding)
     try:
         lines = _csv_lines(file, delimiter, str(path))
         columns = [cell.strip() for cell in next(lines, (1, []))[1]]
         if not columns:
-            names = "Its first line names the columns, even where no row follows."
-            raise MessageError(f"'{path}' is empty.", remedy=names)
-        _checked_columns(columns, f"'{path}'")
+            remedy = "Write the names of the columns in its first line, even if no row follows."
+            raise MessageError(f"'{path}' is empty.", remedy=remedy)
+        _check_columns(columns, f"'{path}'")
     except MessageError:
         file.close()
         raise
-    return Rows(_csv_rows(file, lines, columns), None, share_read)
+    return Rows(_csv_rows(file, lines, columns), None, fraction_read)
 
 
 def _csv_lines(file: IO[str], delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each row, with the number of the line on which it begins."""
+    """Yield the cells of each row, after the number of the line on which it begins."""
     import csv
 
-    # Strict: a quotation mark that is never closed would make one cell of all that follows.
+    # Strict: without it, an open quotation mark would put the whole remaining file into one cell.
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     while True:
-        begins = reader.line_num + 1
+        first_line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
             raise MessageError(
-                f"'{name}' cannot be read from line {begins} on ({error}).",
+                f"'{name}' cannot be read from line {first_line} on ({error}).",
                 remedy='Fix that line (a quotation mark in a cell is "", and the cell is enclosed in quotation marks); '
                 "or give the rows as JSON Lines, whose values may be of any length.",
             ) from None
         except Exception as error:
-            raise _unreadable(f"'{name}', after line {begins - 1},", error) from error
+            raise _read_error(f"'{name}', after line {first_line - 1},", error) from error
         if cells is None:
             return
         if cells:
-            yield begins, cells
+            yield first_line, cells
 
 
 def _csv_rows(
@@ -270,14 +276,14 @@ def _csv_rows(
                 yield Row(zip(columns, cells, strict=True))
             else:
                 yield MessageError(
-                    f"Line {number} has {len(cells)} cells, and the first line names {len(columns)} columns.",
+                    f"Line {number} has {len(cells)} cells, but the first line names {len(columns)} columns.",
                     remedy="Fix that line; a cell that contains the delimiter is enclosed in quotation marks.",
                 )
 
 
 def _open_json_lines(path: Any, encoding: str) -> Rows:
-    file, share_read = _open_text(path, encoding)
-    return Rows(_json_rows(file, str(path)), None, share_read)
+    file, fraction_read = _open_text(path, encoding)
+    return Rows(_json_rows(file, str(path)), None, fraction_read)
 
 
 def _json_rows(file: IO[str], name: str) -> Iterator[Row | MessageError]:
@@ -289,7 +295,7 @@ def _json_rows(file: IO[str], name: str) -> Iterator[Row | MessageError]:
             try:
                 line = file.readline()
             except Exception as error:
-                raise _unreadable(f"'{name}', after line {number},", error) from error
+                raise _read_error(f"'{name}', after line {number},", error) from error
             if not line:
                 return
             number += 1
@@ -298,12 +304,14 @@ def _json_rows(file: IO[str], name: str) -> Iterator[Row | MessageError]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield MessageError(f"Line {number} is not JSON ({error}).", remedy="Each line holds one object.")
+                yield MessageError(
+                    f"Line {number} is not JSON ({error}).", remedy="Write one JSON object in each line."
+                )
                 continue
             if isinstance(value, dict):
                 yield Row(value)
             else:
-                yield MessageError(f"Line {number} holds no JSON object.", remedy='Write it as {"column": "value"}.')
+                yield MessageError(f"Line {number} is not a JSON object.", remedy='Write it as {"column": "value"}.')
 
 
 def _open_parquet(path: Any) -> Rows:
@@ -314,13 +322,13 @@ def _open_parquet(path: Any) -> Rows:
     file = _open_binary(path)
     try:
         parquet = ParquetFile(file)
-        columns = _checked_columns(list(parquet.schema_arrow.names), f"'{path}'")
+        columns = _check_columns(list(parquet.schema_arrow.names), f"'{path}'")
     except MessageError:
         file.close()
         raise
     except Exception as error:
         file.close()
-        raise _unreadable(f"'{path}'", error) from error
+        raise _read_error(f"'{path}'", error) from error
 
     def rows() -> Iterator[Row | MessageError]:
         with file:
@@ -329,7 +337,7 @@ def _open_parquet(path: Any) -> Rows:
                     cells = [batch.column(column).to_pylist() for column in range(len(columns))]
                     yield from (Row(zip(columns, row, strict=True)) for row in zip(*cells, strict=True))
             except Exception as error:
-                raise _unreadable(f"'{path}'", error) from error
+                raise _read_error(f"'{path}'", error) from error
 
     return Rows(rows(), parquet.metadata.num_rows)
 
@@ -339,12 +347,12 @@ def _open_parquet_by_pandas(path: Any) -> Rows:
         from pandas import read_parquet
     except ImportError:
         raise MessageError(
-            f"'{path}' cannot be read: neither pyarrow nor pandas is installed here.",
-            remedy="Have the workers install pyarrow (pip install pyarrow), or give the rows as CSV or JSON Lines.",
+            f"'{path}' cannot be read: neither pyarrow nor pandas is installed on the worker.",
+            remedy="Install pyarrow on the workers (pip install pyarrow), or give the rows as CSV or JSON Lines.",
         ) from None
     with _open_binary(path) as file:
         try:
             frame = read_parquet(file)
         except Exception as error:
-            raise _unreadable(f"'{path}'", error) from error
-    return _rows_of_frame(frame)
+            raise _read_error(f"'{path}'", error) from error
+    return _read_frame(frame)

@@ -1,4 +1,4 @@
-"""Sending the mails of a merge, so that each row is accounted for whatever interrupts it."""
+"""Sending the mails of a merge: every row gets an outcome, even if an exception interrupts it at any point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError, StoppedError
-from airflow_provider_smtpcm.ledger.journal import LedgerJournal, unchanged_delivery
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal, not_begun_delivery
 from airflow_provider_smtpcm.merge.messages import RowMails
 from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.smtp.cancellation import drain_deliveries
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
-    # Sends requests, with a journal, and yields a delivery for each.
+    # Sends requests, recorded in a journal, and yields a delivery for each.
     Send = Callable[[Iterator[SendRequest | float], LedgerJournal | None], Generator[Delivery, None, None]]
 
 
@@ -30,21 +30,25 @@ def send_rows(
     *,
     send: Send,
     on_delivery: Callable[[Mail, Delivery], None],
-    stop: CancellationToken,
+    cancellation: CancellationToken,
 ) -> MailError | None:
     """Send the mails of all pending rows.
 
     Args:
-        mails: one for each pending row.
-        result: gets the delivery of each.
-        ledger: of the task; None: this Airflow stores none.
-        send: sends requests.
-        on_delivery: called with each mail and its delivery, after both were counted.
-        stop: says why rows were not sent, where the task was asked to end.
+        mails: the mails of the rows.
+        result: receives the outcome of each row.
+        ledger: of the task; None: before Airflow 3.3.
+        send: sends the requests.
+        on_delivery: called with each mail and its delivery, once the result has it.
+        cancellation: of the task; the reason why rows were not sent.
 
     Returns:
-        The error with which the task ends, if an exception from elsewhere (a time limit) interrupted it; its cause is
-        that exception. It is retryable if the next attempt knows what this one did.
+        The error with which the task fails if an exception interrupted sending (a time limit), which is its cause;
+        else None. It is retryable if there is a ledger.
+
+    Raises:
+        BaseException: the exception that interrupted sending, if it asks the process to exit, or came before any mail
+            was sent.
     """
     journal = None if ledger is None else LedgerJournal(ledger, mails.fingerprint)
     deliveries = send(iter(mails), journal)
@@ -54,7 +58,7 @@ def send_rows(
         row = mails.in_flight[delivery.index]
         result.add_delivery(row.number, row.key, row.mail, delivery)
         on_delivery(row.mail, delivery)
-        del mails.in_flight[delivery.index]  # last, so that an interruption finds it unfinished
+        del mails.in_flight[delivery.index]  # last: an interruption before it leaves the row in flight
 
     try:
         with closing(deliveries):
@@ -72,7 +76,7 @@ def send_rows(
         _account_for_unfinished(mails, result, journal, error)
     except BaseException as interruption:
         _account_for_unfinished(mails, result, journal, interruption)
-        # Without a ledger, a mail that was not sent is no reason to forbid a retry, which would send it.
+        # Without a ledger, a retry is safe until a mail may have arrived.
         has_begun = result.may_have_arrived() if ledger is None else result.rows > result["failed"]
         if isinstance(interruption, KeyboardInterrupt | SystemExit) or not has_begun:
             raise
@@ -80,23 +84,24 @@ def send_rows(
     finally:
         if journal is not None:
             journal.close()
-    _account_for_unfinished(mails, result, journal, stop.error())
+    _account_for_unfinished(mails, result, journal, cancellation.error())
     return None
 
 
 def _account_for_unfinished(
     mails: RowMails, result: MergeResult, journal: LedgerJournal | None, cause: BaseException
 ) -> None:
-    """Count the rows whose mails were made and have no delivery in this attempt."""
-    not_begun = StoppedError(f"It was not sent: {_reason(cause)}.", remedy="Run the task again.")
+    """Add the rows still in flight to the result: not sent if their mail was not begun, else unknown."""
+    not_begun = StoppedError(f"It was not sent: {_describe_cause(cause)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
-        if index not in journal.in_doubt if journal is not None else isinstance(cause, StoppedError):
-            delivery = unchanged_delivery(index, row.mail, row.prior, not_begun)
+        was_begun = not isinstance(cause, StoppedError) if journal is None else index in journal.in_doubt
+        if not was_begun:
+            delivery = not_begun_delivery(index, row.mail, row.prior, not_begun)
             result.add_delivery(row.number, row.key, row.mail, delivery)
             continue
         message_id = row.mail.message_id
         error = OutcomeUnknownError(
-            f"The task was interrupted ({_reason(cause)}) while the mail {message_id} was in flight.",
+            f"The task was interrupted ({_describe_cause(cause)}) while the mail {message_id} was in flight.",
             remedy="Look for its Message-ID in the server's log.",
         )
         result.add_unknown(row.number, row.key, error, message_id=message_id, accepted=row.prior.progress.accepted)
@@ -107,17 +112,17 @@ def _account_for_unfinished(
 
 def _interruption_error(result: MergeResult, interruption: BaseException, *, is_durable: bool) -> MailError:
     error = MailError(
-        f"The task was interrupted ({_reason(interruption)}): {result.summary()}.",
-        remedy="Airflow retries what is pending, if 'retries' are left."
+        f"The task was interrupted ({_describe_cause(interruption)}): {result.summary()}.",
+        remedy="Airflow retries the pending rows, if 'retries' are left."
         if is_durable
-        else "Airflow does not retry this, since mails that were accepted would arrive twice.",
+        else "Airflow does not retry this, since mail that was accepted would arrive twice.",
         retryable=is_durable,
     )
     error.__cause__ = interruption
     return error
 
 
-def _reason(interruption: BaseException) -> str:
+def _describe_cause(interruption: BaseException) -> str:
     cause = interruption.__cause__ if isinstance(interruption, OutcomeUnknownError) else None
     if cause is None and isinstance(interruption, StoppedError | LedgerError):
         return interruption.message.removeprefix("It was not sent: ").removesuffix(".")

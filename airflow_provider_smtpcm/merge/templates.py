@@ -1,6 +1,6 @@
-"""The fields of a merge as templates over `row`: compiled once, rendered for each row.
+"""The fields of a merge as Jinja templates over `row`: compiled once, rendered for each row.
 
-What the author of the DAG wrote is a template; what came from a row, or from another task, is data and never compiled.
+Only text in the DAG file is a template. Values from a row or from another task are data, and never compiled.
 """
 
 from __future__ import annotations
@@ -23,58 +23,58 @@ Variables = dict[str, Any]
 
 _BODIES = ("text", "html")
 _KEY = "row_key"
-# Body files whose name depends on the row, such as one for each language, that stay compiled.
+# How many compiled body files are cached; their name may depend on the row, such as one for each language.
 _CACHED_BODY_FILES = 64
-# Templates that others include or extend, that stay compiled.
+# How many compiled templates are cached that others include or extend.
 _CACHED_TEMPLATES = 64
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-# --- Deferred templates: the fields while Airflow renders the operator
+# --- Deferred templates: hidden from Airflow until there is a row
 
 
 @dataclass(frozen=True, slots=True)
 class DeferredTemplate:
-    """A value as the author of the DAG wrote it, in which Airflow finds nothing to render.
+    """A value from the DAG file, wrapped so that Airflow does not render the templates in it.
 
-    A field of a merge is a template over each row, and Airflow renders template fields before there is a row. The
-    fields are template fields nevertheless, so that the output of another task may be passed for any of them: Airflow
-    then sets the dependency and replaces the output by its value, which is data and never compiled.
+    Airflow renders template fields before there is a row. The fields of a merge are template fields nevertheless, so
+    that the output of another task may be passed for each: Airflow then sets the dependency and replaces the output by
+    its value, which is data and never compiled.
     """
 
     value: Any
 
     def __repr__(self) -> str:
-        """Return what the UI shows; without memory addresses, since a changing value would make a new DAG version."""
+        """Return what the UI shows, without memory addresses: Airflow stores a new DAG version for each change."""
         return _MEMORY_ADDRESS.sub("", str(self.value))
 
 
-def deferred(value: Any) -> Any:
-    """Return the value with all templates in it deferred; outputs of other tasks stay for Airflow to resolve."""
+def defer_templates(value: Any) -> Any:
+    """Wrap the templates in a value; outputs of other tasks in it are left for Airflow to resolve."""
     if value is None or isinstance(value, DeferredTemplate) or _is_reference(value):
         return value
     if not _has_reference(value):
         return DeferredTemplate(value)
     if isinstance(value, Mapping):
-        return {key: deferred(item) for key, item in value.items()}
-    return [deferred(item) for item in value]
+        return {key: defer_templates(item) for key, item in value.items()}
+    return [defer_templates(item) for item in value]
 
 
-def undeferred(value: Any) -> Any:
-    """Return the value that `deferred` was given, in which Airflow may have resolved outputs since."""
+def undefer_templates(value: Any) -> Any:
+    """Return the value that `defer_templates` wrapped; Airflow may have resolved the outputs in it."""
     if isinstance(value, DeferredTemplate):
         return value.value
     if isinstance(value, dict):
-        return {key: undeferred(item) for key, item in value.items()}
+        return {key: undefer_templates(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [undeferred(item) for item in value]
+        return [undefer_templates(item) for item in value]
     return value
 
 
 def _is_reference(value: Any) -> bool:
-    """Whether Airflow resolves it: a task's output, a DAG's parameter, a task group's argument, a literal.
+    """Whether Airflow resolves the value: a task's output, a DAG parameter, a task group's argument, a literal.
 
-    Their common class is not public; the method that it requires is.
+    Their common base class is not public; its abstract method is.
     """
     return hasattr(type(value), "iter_references")
 
@@ -102,13 +102,13 @@ class Constant:
 class RowTemplates:
     """The compiled fields of a merge.
 
-    A template that names neither `row` nor `row_number` is rendered once, when it is compiled, as Airflow renders any
-    other: what it asks Airflow for (`ti.xcom_pull`, `var.value`) is not asked again for each row.
+    A template that uses neither `row` nor `row_number` is rendered once, when it is compiled: its requests to Airflow
+    (`ti.xcom_pull`, `var.value`) are not repeated for each row.
 
     Args:
-        fields: by name; a `DeferredTemplate` holds templates, any other value is data.
+        fields: the values by field name; a `DeferredTemplate` contains templates, any other value is data.
         environment: the task's Jinja environment, with its macros and filters.
-        context: what templates may name besides `row` and `row_number`.
+        context: the variables of the templates besides `row` and `row_number`.
         encoding: of the files that `text_file` and `html_file` name.
 
     Raises:
@@ -118,17 +118,17 @@ class RowTemplates:
     def __init__(
         self, fields: Mapping[str, Any], environment: jinja2.Environment, context: Mapping[str, Any], *, encoding: str
     ) -> None:
-        # Here, since every parse of a DAG imports this module.
+        # Imported here, since every parse of a DAG imports this module.
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
 
         self._encoding = encoding
         self._environments = FieldEnvironments(environment, text=_row_environment(environment))
-        # One mapping for all rows: Jinja copies nothing out of it, and writes nothing into it.
+        # One dict for all rows, since Jinja does not change it.
         self._variables: Variables = {**self._environments.text.globals, **context}
         self._cached_body_file = lru_cache(maxsize=_CACHED_BODY_FILES)(self._compile_body_file)
-        #: The fields that are the same for every row.
+        #: The values of the fields that are the same for every row.
         self.constants: dict[str, Any] = {}
-        #: The items that are the same for every row, in fields that have others.
+        #: In fields that differ by row: the items that are the same for every row.
         self.constant_items: dict[str, list[Any]] = {}
         self._templates: list[tuple[str, TemplateFunction]] = []
         self._key: TemplateFunction | None = None
@@ -142,28 +142,28 @@ class RowTemplates:
                 self._templates.append((name, part))
         for body in _BODIES:
             if file := self.constants.get(f"{body}_file"):
-                self._body_file(body, file, self.constants.get(body))
+                self._get_body_file(body, file, self.constants.get(body))
 
     def render_key(self, row: Row, number: int) -> str | None:
-        """Return the rendered `row_key`; None: there is none. Arguments and errors as `render` has them."""
+        """Return the rendered `row_key`; None: the merge has none. For arguments and errors see `render`."""
         if self._key is None:
             return None
         try:
-            return str(self._key(self._variables_of(row, number)))
+            return str(self._key(self._set_row(row, number)))
         except Exception as error:  # noqa: BLE001 - see `render`
             raise _render_error(_KEY, error) from None
 
     def render(self, row: Row, number: int) -> dict[str, Any]:
-        """Return all fields for one row; the text of a body file is under `text` or `html`.
+        """Return the values of all fields for one row; the content of a body file is in `text` or `html`.
 
         Args:
-            row: by its column names.
+            row: the row.
             number: of the row, from 1.
 
         Raises:
-            MessageError: names the field, and the column if the row lacks it.
+            MessageError: a field cannot be rendered, for example because the row lacks a column.
         """
-        variables = self._variables_of(row, number)
+        variables = self._set_row(row, number)
         values = self.constants.copy()
         name = ""
         try:
@@ -172,23 +172,21 @@ class RowTemplates:
             for body in _BODIES:
                 name = f"{body}_file"
                 if file := values.pop(name, None):
-                    values[body] = self._body_file(body, file, values.get(body))(variables)
+                    values[body] = self._get_body_file(body, file, values.get(body))(variables)
         except MessageError:
             raise
-        except Exception as error:  # noqa: BLE001 - a template may call anything, and the other rows go on
+        except Exception as error:  # noqa: BLE001 - a template may call anything, and the other rows are still sent
             raise _render_error(name, error) from None
         return values
 
-    def _variables_of(self, row: Row, number: int) -> Variables:
+    def _set_row(self, row: Row, number: int) -> Variables:
         self._variables["row"] = row
         self._variables["row_number"] = number
         return self._variables
 
-    def _body_file(self, body: str, file: object, body_value: object) -> TemplateFunction:
+    def _get_body_file(self, body: str, file: object, body_value: object) -> TemplateFunction:
         if body_value:
-            raise MessageError(
-                f"'{body}' and '{body}_file' are both set.", remedy="Give the body in one way; leave the other empty."
-            )
+            raise MessageError(f"'{body}' and '{body}_file' are both set.", remedy="Set one of them only.")
         return self._cached_body_file(body, str(file), getattr(file, "mask", None))
 
     def _compile_body_file(self, body: str, file: str, mask: str | None) -> TemplateFunction:
@@ -199,30 +197,30 @@ class RowTemplates:
         return compile_body_file(f"{body}_file", name, self._encoding, self._environments)
 
     def _compile(
-        self, name: str, value: Any, *, is_written: bool = False, item: bool = False
+        self, name: str, value: Any, *, is_authored: bool = False, item: bool = False
     ) -> Constant | TemplateFunction:
         """Compile a field, or a part of one.
 
         Args:
-            name: the field.
-            value: what is in it.
-            is_written: whether the author of the DAG wrote it.
-            item: whether it is one of several items.
+            name: of the field.
+            value: the field or a part of it.
+            is_authored: whether the value is from the DAG file, so that text in it is a template.
+            item: whether it is one of several items; see `FieldEnvironments.compile`.
         """
         from airflow_provider_smtpcm.arguments.templates import mark_as_data
 
         if isinstance(value, DeferredTemplate):
-            return self._compile(name, value.value, is_written=True, item=item)
+            return self._compile(name, value.value, is_authored=True, item=item)
         if isinstance(value, str):
-            if is_written:
+            if is_authored:
                 return self._compile_text(name, value, item=item)
             return Constant(mark_as_data(name, value, item=item))
         if isinstance(value, Mapping):
             keys = list(value)
-            parts = [self._compile(name, part, is_written=is_written, item=True) for part in value.values()]
+            parts = [self._compile(name, part, is_authored=is_authored, item=True) for part in value.values()]
             return self._combine(name, parts, lambda values: dict(zip(keys, values, strict=True)))
         if isinstance(value, tuple | list | set):
-            parts = [self._compile(name, part, is_written=is_written, item=True) for part in value]
+            parts = [self._compile(name, part, is_authored=is_authored, item=True) for part in value]
             return self._combine(name, parts, list)
         return Constant(value)
 
@@ -236,8 +234,8 @@ class RowTemplates:
         except TemplateError as error:
             line = getattr(error, "lineno", None)
             raise MessageError(
-                f"{name} is no template ({error.message}{f', line {line}' if line else ''}).",
-                remedy="Correct it; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
+                f"{name} is not a valid template ({error.message}{f', line {line}' if line else ''}).",
+                remedy="Correct it, or put text that is not for Jinja between {% raw %} and {% endraw %}.",
             ) from None
         try:
             return Constant(render(self._variables))
@@ -247,7 +245,7 @@ class RowTemplates:
     def _combine(
         self, name: str, parts: list[Constant | TemplateFunction], combine: Callable[[list[Any]], Any]
     ) -> Constant | TemplateFunction:
-        """Make one of several parts; it is constant where all of them are."""
+        """Combine the parts of a field; the result is constant if all parts are."""
         constants = [part.value for part in parts if isinstance(part, Constant)]
         if len(constants) == len(parts):
             return Constant(combine(constants))
@@ -258,7 +256,7 @@ class RowTemplates:
 
 
 def _varies_by_row(tree: jinja2.nodes.Template) -> bool:
-    """Whether a template may differ by row; one that includes another may, since the other is not known here."""
+    """Whether a template may differ by row; one that includes another may, since only this one is analyzed."""
     from jinja2 import meta
 
     if any(True for _ in meta.find_referenced_templates(tree)):
@@ -279,18 +277,18 @@ def _render_error(name: str, error: Exception) -> MessageError:
 
 
 def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
-    """Return the task's environment, changed for text over rows.
+    """Return an overlay of the task's environment for templates over rows.
 
-    A missing column is an error, a column takes precedence over a mapping's own attributes, and None (the NULL of a
-    database) is written as nothing.
+    A missing column is an error, `row.items` is a column and not the method of a dict, and None (the NULL of a
+    database) renders as an empty text.
     """
     from airflow_provider_smtpcm.arguments.templates import make_text_environment
 
     result = make_text_environment(environment).overlay(
         autoescape=False,
         undefined=_missing_column(),
-        finalize=environment.finalize or _nothing_for_none,
-        cache_size=_CACHED_TEMPLATES,  # the task's own environment may cache none, and compile them for each row
+        finalize=environment.finalize or _none_as_empty,
+        cache_size=_CACHED_TEMPLATES,  # Airflow's own is 0: an included template would be compiled for each row
     )
     get_attribute, get_item, undefined = result.getattr, result.getitem, result.undefined
 
@@ -304,19 +302,19 @@ def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
             return get_item(value, name)
         return value[name] if name in value else undefined(obj=value, name=name)
 
-    # Compiled templates ask their environment for each attribute. It is ours alone, an overlay.
+    # Compiled templates look up attributes by these methods. Only this overlay is changed.
     result.getattr = attribute_or_column  # type: ignore[method-assign,assignment]
     result.getitem = item_or_column  # type: ignore[method-assign,assignment]
     return result
 
 
-def _nothing_for_none(value: Any) -> Any:
+def _none_as_empty(value: Any) -> Any:
     return "" if value is None else value
 
 
 @cache
 def _missing_column() -> type[jinja2.Undefined]:
-    """Return the class of undefined values: a missing column is an error, whatever `undefined` the DAG has."""
+    """Return the class of undefined values, for which a missing column is an error whatever the DAG's `undefined`."""
     from jinja2 import StrictUndefined
 
     from airflow_provider_smtpcm.arguments.values import shorten_list

@@ -1,1 +1,1 @@
-"""The operators: Send Mail, mail merge, and a condition between tasks."""
+"""Airflow operators: Send Mail, mail merge, and a condition between two tasks."""

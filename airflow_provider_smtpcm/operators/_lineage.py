@@ -1,7 +1,7 @@
-"""What a task reports to Airflow's lineage and in the events of its assets. An error in either fails no task.
+"""The lineage and the asset events of a task; an error in them is logged and does not fail the task.
 
-Airflow collects lineage only where something reads it, such as its OpenLineage provider; elsewhere nothing is done. An
-ObjectStoragePath reports itself when it is read or written.
+Airflow collects lineage only if something reads it, such as its OpenLineage provider; otherwise nothing is reported. An
+ObjectStoragePath reports itself when it is opened.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How many files a task reports at most; Airflow keeps a hundred, unless it is configured otherwise.
+#: The maximum number of files that a task reports. By default Airflow keeps only a hundred.
 MAX_FILES = 1000
-# What collects lineage is third-party code that may raise anything.
-_INCOMPLETE = "The lineage of this task is not complete: %s: %s"
+# The collector of lineage is third-party code, which may raise anything.
+_INCOMPLETE_WARNING = "The lineage of this task is incomplete: %s: %s"
 
 
 class Lineage:
     """The input and output files of one task.
 
     Args:
-        hook: in whose name they are reported.
+        hook: reported as what reads and writes the files.
     """
 
     def __init__(self, hook: SmtpConnectionManagerHook) -> None:
@@ -39,7 +39,7 @@ class Lineage:
         self._reported: set[tuple[bool, str]] = set()
 
     def add_mail(self, mail: Mail, delivery: Delivery) -> None:
-        """Report the files of a mail, if it was handed over to the server, which read them."""
+        """Report the files of a mail, if it was sent: sending it reads them."""
         if not (mail.attachments or mail.inline_images) or self._collector is None:
             return
         if delivery.accepted or delivery.outcome == "unknown":
@@ -52,43 +52,43 @@ class Lineage:
         self._add(path, is_output=False)
 
     def add_output(self, path: object) -> None:
-        """Report a file that was written; one that was named by a URL has reported itself."""
+        """Report a file that was written. One in object storage (a URL) reports itself."""
         if not (isinstance(path, str) and "://" in path):
             self._add(path, is_output=True)
 
     @cached_property
     def _collector(self) -> Any:
-        """Airflow's collector of lineage; None where nothing reads it. Looked up with the first file to report."""
+        """Airflow's collector of lineage; None: nothing reads it. Looked up for the first file: it costs an import."""
         try:
             return _find_collector()
         except Exception as error:  # noqa: BLE001 - see _INCOMPLETE
-            log.warning(_INCOMPLETE, type(error).__name__, error)
+            log.warning(_INCOMPLETE_WARNING, type(error).__name__, error)
             return None
 
     def _add(self, path: object, *, is_output: bool) -> None:
         if self._collector is None or len(self._reported) >= MAX_FILES:
             return
         try:
-            uri = _uri_of(path)
+            uri = _make_uri(path)
             if uri is None or (is_output, uri) in self._reported:
                 return
             self._reported.add((is_output, uri))
             add: Callable[..., None] = (
                 self._collector.add_output_asset if is_output else self._collector.add_input_asset
             )
-            # An ObjectStoragePath may have reported itself, in its own name.
+            # An ObjectStoragePath may have reported itself, with itself as the context.
             add(context=path if type(path).__module__.startswith("airflow.") else self._hook, uri=uri)
         except Exception as error:  # noqa: BLE001 - see _INCOMPLETE
-            log.warning(_INCOMPLETE, type(error).__name__, error)
+            log.warning(_INCOMPLETE_WARNING, type(error).__name__, error)
 
 
 def annotate_outlet_events(context: Context, outlets: Sequence[Any], extra: Mapping[str, Any]) -> None:
-    """Put the result of the task into the events of its assets, for the DAGs that these start.
+    """Add the result of the task to the events of its outlets, for the DAGs that these trigger.
 
     Args:
         context: of the task.
         outlets: of the task.
-        extra: numbers and names, without addresses. What the DAG itself has put into an event stays.
+        extra: the result, without addresses. A key that the DAG has set itself is not replaced.
     """
     if not outlets:
         return
@@ -100,7 +100,12 @@ def annotate_outlet_events(context: Context, outlets: Sequence[Any], extra: Mapp
                 event = context["outlet_events"][outlet]
                 event.extra = {**extra, **event.extra}
         except Exception as error:  # noqa: BLE001 - the mail is delivered, and a retry would send it again
-            log.warning("The event of %r has no result of the task: %s: %s", outlet, type(error).__name__, error)
+            log.warning(
+                "The result of the task could not be added to the event of %r: %s: %s",
+                outlet,
+                type(error).__name__,
+                error,
+            )
 
 
 def _find_collector() -> Any:
@@ -112,15 +117,15 @@ def _find_collector() -> Any:
     return None if isinstance(collector, lineage.NoOpCollector) else collector
 
 
-def _uri_of(path: object) -> str | None:
-    """Return the URI of a file as Airflow's own `file` assets and ObjectStoragePath write it; None: it has none."""
+def _make_uri(path: object) -> str | None:
+    """Return the URI of a file as Airflow writes it in `file` assets and ObjectStoragePath; None: it has none."""
     text = str(path)
-    scheme, separator, rest = text.partition("://")
-    if separator:  # as ObjectStoragePath writes it: without the connection id, or whatever else precedes an `@`
-        netloc, slash, below = rest.partition("/")
-        return f"{scheme}://{netloc.rpartition('@')[2]}{slash}{below}"
+    scheme, separator, location = text.partition("://")
+    if separator:  # without what precedes an `@`: ObjectStoragePath has the connection id there
+        netloc, slash, path_part = location.partition("/")
+        return f"{scheme}://{netloc.rpartition('@')[2]}{slash}{path_part}"
     if not isinstance(path, str | os.PathLike):
         return None
-    # Unquoted, except for the characters that would end the path in a URI.
+    # Airflow does not quote the path. `?` and `#` are quoted, since they would end it.
     text = os.path.abspath(os.fspath(path))  # noqa: PTH100 - a Path keeps its `..`
     return f"file://{text.replace('?', '%3F').replace('#', '%23')}"

@@ -1,4 +1,4 @@
-"""The rendering of our operators' template fields: the author's templates, with other tasks' outputs as data."""
+"""Rendering of template fields: templates in the DAG file are rendered, outputs of other tasks are data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Priority,
     )
 
-    # The types of the operators' arguments: a value, or the output of another task in the place of one.
+    # The types of the operators' arguments: a value, or the output of another task.
     TextArgument = str | XComArg
     AddressArgument = AddressLike | XComArg
     AddressesArgument = AddressesLike | Iterable[AddressLike | XComArg] | XComArg
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The arguments of a decorated function: Airflow maps them, and renders each as a template.
+# The template field with the arguments of a decorated function.
 _FUNCTION_ARGUMENTS = "op_kwargs"
 _OWN_PACKAGE = __name__.partition(".")[0]
 
 
 class RenderedOperator(BaseOperator):
-    """An operator that renders as templates what the author of the DAG wrote, and nothing else.
+    """An operator that renders only the templates that the author of the DAG wrote.
 
-    Airflow renders what `expand_kwargs` of another task's output put into a field, which would run a template that came
-    with the data. Here a value that another task computed is never a template, however the task was mapped over it.
+    If a task is mapped over the output of another task by `expand_kwargs`, Airflow renders that output, and so runs any
+    template in the data. Here a value that another task computed is never rendered.
     """
 
-    #: Template fields that the operator renders itself, once it has the values for them.
+    #: Template fields that the operator renders itself in `execute`; Airflow only resolves outputs in them.
     rendered_later: Sequence[str] = ()
 
     def _do_render_template_fields(
@@ -58,15 +58,15 @@ class RenderedOperator(BaseOperator):
         jinja_env: jinja2.Environment,
         seen_oids: set[int],
     ) -> None:
-        """Override the method by which Airflow renders an operator, and each task that it was mapped into."""
+        """Render the fields; Airflow calls this for an operator and for each task instance that is mapped from it."""
         if parent is not self:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, mark_as_data, render_field
-        from airflow_provider_smtpcm.merge.templates import undeferred
+        from airflow_provider_smtpcm.merge.templates import undefer_templates
 
         environments = FieldEnvironments(jinja_env)
-        written = WrittenArguments(self, context, environments)
+        arguments = AuthoredArguments(self, context, environments)
         variables = {**jinja_env.globals, **context}
         for name in template_fields:
             value = getattr(self, name)
@@ -77,13 +77,13 @@ class RenderedOperator(BaseOperator):
                 if name == _FUNCTION_ARGUMENTS:
                     rendered = {
                         key: self.render_template(argument, context, jinja_env, set())
-                        if written.has_function_argument(key, argument)
+                        if arguments.is_authored_function_argument(key, argument)
                         else argument
                         for key, argument in value.items()
                     }
-                elif not written.has_argument(name):
-                    rendered = mark_as_data(name, undeferred(value))
-                elif callable(value):  # a function of the author's, which Airflow calls instead of a template
+                elif not arguments.is_authored(name):
+                    rendered = mark_as_data(name, undefer_templates(value))
+                elif callable(value):  # Airflow lets a function take the place of a template
                     rendered = mark_as_data(name, value(context=context, jinja_env=jinja_env))
                 elif name in self.rendered_later:
                     rendered = self.render_template(value, context, jinja_env, set())
@@ -101,98 +101,98 @@ class RenderedOperator(BaseOperator):
             setattr(self, name, rendered)
 
 
-class WrittenArguments:
-    """Tells the arguments that the author of the DAG wrote from those that other tasks computed.
+class AuthoredArguments:
+    """Distinguishes the arguments that the author of the DAG wrote from those that other tasks computed.
 
-    Where `expand_kwargs` takes its mappings from another task, an argument counts as written only if it is in
-    `partial()` or `default_args`: Airflow does not tell which arguments the other task's output contained.
+    If `expand_kwargs` takes its mappings from another task, an argument counts as authored only if it is in `partial()`
+    or `default_args`: Airflow does not say which arguments the output of the other task contained.
 
     Args:
-        task: as Airflow runs it.
+        task: the task, unmapped.
         context: of the task.
-        environments: tell what may be a template.
+        environments: of the task; they know which text may be a template.
     """
 
     def __init__(self, task: BaseOperator, context: Context, environments: FieldEnvironments) -> None:
         dag = task.get_dag()
-        # Of a mapped task the DAG keeps the definition, with what was given to `partial` and to `expand`.
-        mapped: Any = None if dag is None else dag.task_dict.get(task.task_id)
-        partial = getattr(mapped, "partial_kwargs", None)
+        # For a mapped task the DAG has its definition: the arguments of `partial` and `expand`.
+        definition: Any = None if dag is None else dag.task_dict.get(task.task_id)
+        partial = getattr(definition, "partial_kwargs", None)
         self._task = task
-        # The mapped arguments, see `_find_mapped_arguments`: of the operator, and of a decorated function.
+        # See `_find_mapped_arguments`: the mapped arguments of the operator, and of a decorated function.
         self._mapped_arguments: Mapping[str, bool] | None = {}
         self._mapped_function_arguments: Mapping[str, bool] | None = {}
         if partial is None:
             return
-        function = getattr(mapped, "op_kwargs_expand_input", None)
-        if function is None:
-            self._mapped_arguments = _find_mapped_arguments(mapped.expand_input, context)
+        function_expansion = getattr(definition, "op_kwargs_expand_input", None)
+        if function_expansion is None:
+            self._mapped_arguments = _find_mapped_arguments(definition.expand_input, context)
             if self._mapped_arguments and not all(self._mapped_arguments.values()):
-                self._check_constructor(mapped.expand_input, context, environments)
+                self._check_constructor(definition.expand_input, context, environments)
         else:
-            self._mapped_function_arguments = _find_mapped_arguments(function, context)
+            self._mapped_function_arguments = _find_mapped_arguments(function_expansion, context)
         self._function_arguments = partial.get(_FUNCTION_ARGUMENTS) or {}
         defaults = [owner.default_args for owner in (dag, task.task_group) if owner is not None]
-        self._given = [partial, *(given for given in (*defaults, partial.get("default_args")) if given)]
+        self._author_sources = [partial, *(given for given in (*defaults, partial.get("default_args")) if given)]
 
-    def _check_constructor(self, expanded: Any, context: Context, environments: FieldEnvironments) -> None:
-        """Trust only `partial` and `default_args` where the constructor may have used computed arguments in others.
+    def _check_constructor(self, expansion: Any, context: Context, environments: FieldEnvironments) -> None:
+        """Trust only `partial` and `default_args` if the constructor may have copied a computed argument to another.
 
-        The constructor of a subclass may write an argument into a template: `subject=f"Report of {month}"`.
+        The constructor of a subclass may do that: `subject=f"Report of {month}"`.
         """
         assert self._mapped_arguments is not None
         has_computed_defaults = not self._mapped_arguments.get("default_args", True)
         constructor_package = type(self._task).__init__.__module__.partition(".")[0]
         if context.get("ti") is not None and (has_computed_defaults or constructor_package != _OWN_PACKAGE):
-            values, _ = expanded.resolve(context)
-            computed = (values[name] for name, is_written in self._mapped_arguments.items() if not is_written)
-            if has_computed_defaults or any(map(environments.is_template, _texts_in(list(computed)))):
+            values, _ = expansion.resolve(context)
+            computed = (values[name] for name, is_authored in self._mapped_arguments.items() if not is_authored)
+            if has_computed_defaults or any(map(environments.is_template, _find_texts(list(computed)))):
                 self._mapped_arguments = None
 
-    def has_argument(self, name: str) -> bool:
-        """Whether the author wrote an argument, or left it out."""
+    def is_authored(self, name: str) -> bool:
+        """Whether the author wrote an argument or left it out, so that no other task computed it."""
         if self._mapped_arguments is not None:
             return self._mapped_arguments.get(name, True)
-        from airflow_provider_smtpcm.merge.templates import undeferred
+        from airflow_provider_smtpcm.merge.templates import undefer_templates
 
-        value = undeferred(getattr(self._task, name))
-        return any(name in given and _is_same(given[name], value) for given in self._given)
+        value = undefer_templates(getattr(self._task, name))
+        return any(name in given and _is_same(given[name], value) for given in self._author_sources)
 
-    def has_function_argument(self, name: str, value: object) -> bool:
+    def is_authored_function_argument(self, name: str, value: object) -> bool:
         """Whether the author wrote this value of a decorated function's argument."""
         if self._mapped_function_arguments is not None:
             return self._mapped_function_arguments.get(name, True)
-        written = (self._function_arguments, *self._given)  # a default may be for an argument of the function too
-        return any(name in given and _is_same(given[name], value) for given in written)
+        sources = (self._function_arguments, *self._author_sources)  # default_args apply to them too
+        return any(name in given and _is_same(given[name], value) for given in sources)
 
 
-def _find_mapped_arguments(expanded: Any, context: Context) -> Mapping[str, bool] | None:
-    """Return the arguments that a task is mapped over, each with whether the DAG file holds its values.
+def _find_mapped_arguments(expansion: Any, context: Context) -> Mapping[str, bool] | None:
+    """Return the arguments that a task is mapped over, each with whether its values are in the DAG file.
 
-    None: another task's output brings their names.
+    None: another task computed the names of the arguments too.
     """
-    over = expanded.value
-    if isinstance(over, Mapping):
-        return {name: isinstance(values, Mapping | Sequence) for name, values in over.items()}
-    if not isinstance(over, Sequence):
+    expanded_values = expansion.value
+    if isinstance(expanded_values, Mapping):
+        return {name: isinstance(values, Mapping | Sequence) for name, values in expanded_values.items()}
+    if not isinstance(expanded_values, Sequence):
         return None
-    task_instance: Any = context.get("ti")  # None where a task is rendered by hand
-    mappings = over if task_instance is None else [over[task_instance.map_index or 0]]
+    task_instance: Any = context.get("ti")  # None if `render_template_fields` was called outside of a run
+    mappings = expanded_values if task_instance is None else [expanded_values[task_instance.map_index or 0]]
     names = [name for mapping in mappings if isinstance(mapping, Mapping) for name in mapping]
     return dict.fromkeys(names, True) if all(isinstance(mapping, Mapping) for mapping in mappings) else None
 
 
-def _texts_in(value: object) -> Iterator[str]:
+def _find_texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from _texts_in([*value, *value.values()])
+        yield from _find_texts([*value, *value.values()])
     elif isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes | bytearray):
         for item in value:
-            yield from _texts_in(item)
+            yield from _find_texts(item)
 
 
-def _is_same(written: object, value: object) -> bool:
-    if isinstance(written, tuple) and isinstance(value, list):  # `deferred` makes lists of tuples
-        written = list(written)
-    return written is value or (isinstance(written, str | list | tuple | dict) and written == value)
+def _is_same(authored: object, value: object) -> bool:
+    if isinstance(authored, tuple) and isinstance(value, list):  # `defer_templates` makes lists of tuples
+        authored = list(authored)
+    return authored is value or (isinstance(authored, str | list | tuple | dict) and authored == value)

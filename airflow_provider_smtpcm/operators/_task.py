@@ -1,4 +1,4 @@
-"""What the operators share of Airflow's task machinery: attempts, retries, the task state store, stopping."""
+"""The operators' interface to Airflow's task runner: attempts, retries, the task state store, cancellation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknow
 
 try:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
-except ImportError:  # Airflow 3.1 has them elsewhere
+except ImportError:  # Airflow 3.1
     from airflow.exceptions import AirflowException, AirflowFailException  # type: ignore[attr-defined,no-redef]
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = ["AirflowException", "AirflowFailException", "Attempt", "airflow_error
 
 log = logging.getLogger(__name__)
 
-# How long (s) before Airflow's own time limit a task stops, so that it can still record what became of its mails.
+# A task is canceled this many seconds before its execution_timeout, so that it can still record its results.
 _STOP_BEFORE_TIMEOUT = 5.0
 
 
@@ -38,7 +38,7 @@ _STOP_BEFORE_TIMEOUT = 5.0
 
 
 class Attempt:
-    """One attempt of a task: its ledger, what it has delivered so far, and how it ends.
+    """One attempt of a task: its ledger, its deliveries so far, and how it ends.
 
     Args:
         context: of the task.
@@ -46,14 +46,14 @@ class Attempt:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        #: The deliveries of the attempt, in a task that sends one mail.
+        #: The deliveries of this attempt, if the task sends one mail.
         self.deliveries: list[Delivery] = []
-        #: The task's result, and the same without addresses, once the task is done.
+        #: The task's result, and the same without addresses; empty until the task succeeds.
         self.result: Mapping[str, object] = {}
         self.summary: Mapping[str, object] = {}
-        #: The error with which the task is to fail; None: it succeeds.
+        #: The exception with which the task fails; None: it succeeds.
         self.failure: AirflowException | None = None
-        #: Returns whether a recipient was accepted, or may have been, in this attempt.
+        #: Returns whether this attempt delivered mail to a recipient, or may have.
         self.may_have_arrived: Callable[[], bool] = self._may_have_delivered
 
     def _may_have_delivered(self) -> bool:
@@ -61,25 +61,27 @@ class Attempt:
 
     @contextmanager
     def open_ledger(self, *, on_clear: str, window: int | None = None, connections: int = 1) -> Iterator[Ledger | None]:
-        """Open the ledger of the task, and write at the end what is in it and how the attempt ended.
+        """Open the ledger of the task; at the end, write its last results and how the attempt ended.
 
         Args:
-            on_clear: `send_again` or `resume_unfinished`; see the operators.
+            on_clear: `resume_unfinished` or `send_again`; see `SendMailOperator`.
             window, connections: see `Ledger`.
 
         Yields:
             The ledger; None before Airflow 3.3.
 
         Raises:
-            LedgerError: it cannot be read or written.
+            LedgerError: the ledger cannot be read or written.
         """
-        # Here, since every parse of a DAG imports this module.
+        # Imported here, since every parse of a DAG imports this module.
         from airflow_provider_smtpcm.ledger.ledger import Ledger
         from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
         store = TaskStateStore.of(self._context)
         if store is None:
-            log.info("This Airflow stores no task state: once a mail was accepted, the task is not retried.")
+            log.info(
+                "This Airflow has no task state store (3.3 and newer): once mail was accepted, the task is not retried."
+            )
             yield None
             return
         ledger = Ledger(
@@ -88,10 +90,10 @@ class Attempt:
             window=window,
             connections=connections,
             max_tries=getattr(self._context["ti"], "max_tries", None),
-            cleared=_times_cleared(self._context),
+            times_cleared=_count_clears(self._context),
         )
         if ledger.finished_result is not None:
-            log.info("An earlier attempt was done, and died before it could tell Airflow: nothing is sent.")
+            log.info("An earlier attempt succeeded, but ended before Airflow recorded it: nothing is sent.")
             yield ledger
             return
         if ledger.is_resumed:
@@ -103,13 +105,11 @@ class Attempt:
                 len(ledger.rows_in_doubt),
             )
         elif ledger.generation:
-            log.info(
-                "The task was cleared after it had ended: everything is sent again (generation %d).", ledger.generation
-            )
+            log.info("The task was cleared: everything is sent again (generation %d).", ledger.generation)
         try:
             yield ledger
         except BaseException as error:
-            release_fully(supervisor_lock)  # the ledger's thread may need it to come to its end
+            release_fully(supervisor_lock)  # the ledger's thread may need it to finish
             is_final = isinstance(error, MailError) and not error.retryable
             with suppress(LedgerError):
                 ledger.end(self._run_state(is_final=is_final))
@@ -120,80 +120,85 @@ class Attempt:
             ledger.end(self._run_state(is_final=isinstance(self.failure, AirflowFailException)))
 
     def message_identity(self, ledger: Ledger | None, *parts: str) -> tuple[str, ...]:
-        """Return what makes a mail of this task unique, in every attempt; see `mail.headers.stable_message_id`.
+        """Return the parts of a Message-ID that is the same in every attempt; see `mail.headers.stable_message_id`.
 
         Args:
-            ledger: says how often everything was sent again on purpose: a server would drop mail with an old
-                Message-ID.
-            parts: what tells the mails of the task from each other.
+            ledger: for its generation: a mail that is deliberately sent again needs a new Message-ID, or a server may
+                drop it as a duplicate.
+            parts: distinguish the mails of the task from each other.
         """
         ti = self._context["ti"]
         generation = ledger.generation if ledger is not None else 0
-        again = (f"generation {generation}",) if generation else ()
-        return (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), *parts, *again)
+        generation_part = (f"generation {generation}",) if generation else ()
+        return (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), *parts, *generation_part)
 
     def _run_state(self, *, is_final: bool) -> RunState:
         from airflow_provider_smtpcm.ledger.record import RunState
 
         ti = self._context["ti"]
-        number, most = getattr(ti, "try_number", None), getattr(ti, "max_tries", None)
-        is_last = isinstance(number, int) and isinstance(most, int) and number > most
-        return RunState.ENDED if is_final or is_last else RunState.OPEN
+        try_number, max_tries = getattr(ti, "try_number", None), getattr(ti, "max_tries", None)
+        is_last = isinstance(try_number, int) and isinstance(max_tries, int) and try_number > max_tries
+        return RunState.FAILED if is_final or is_last else RunState.UNFINISHED
 
 
-def _times_cleared(context: Context) -> int:
-    """Return at least 1 if the task was cleared, by what Airflow then adds to the number of its retries.
+def _count_clears(context: Context) -> int:
+    """Return 0 if the task was never cleared, else at least 1: clearing a task increases its `max_tries`.
 
-    It counts where the ledger is gone: expired, or removed by `[state_store] clear_on_success`. A mail that is sent
-    again on purpose needs another Message-ID, or a server may drop it.
+    This replaces the generation in the ledger if that has expired, or was removed by `[state_store] clear_on_success`.
     """
-    most = getattr(context["ti"], "max_tries", None)
+    max_tries = getattr(context["ti"], "max_tries", None)
     retries = getattr(context.get("task"), "retries", None)
-    return max(0, most - retries) if isinstance(most, int) and isinstance(retries, int) else 0
+    return max(0, max_tries - retries) if isinstance(max_tries, int) and isinstance(retries, int) else 0
 
 
-def retry_budget(seconds: float, limit: timedelta | None) -> float:
-    """Return for how long (s) a mail may be retried within an attempt: at most half of the task's time limit.
+def retry_budget(retry_for: float, execution_timeout: timedelta | None) -> float:
+    """Return the seconds for which a mail may be retried within an attempt: at most half of the task's time limit.
 
     Args:
-        seconds: the operator's `retry_for`.
-        limit: the task's `execution_timeout`.
+        retry_for: of the operator, in seconds.
+        execution_timeout: of the task; None: no limit.
     """
-    return seconds if limit is None else min(seconds, limit.total_seconds() / 2)
+    return retry_for if execution_timeout is None else min(retry_for, execution_timeout.total_seconds() / 2)
 
 
 # --- Errors and retries
 
 
 def airflow_error(error: MailError, *, retry_unknown: bool = False) -> AirflowException:
-    """Return an `AirflowException` where a retry may succeed and cannot deliver twice, else an `AirflowFailException`.
+    """Return an `AirflowException` if a retry may succeed and delivers nothing twice, else an `AirflowFailException`.
 
     Args:
-        error: why no recipient was accepted.
-        retry_unknown: whether to retry although the mail may have been delivered.
+        error: the error of an attempt in which no recipient was accepted, or which has a ledger.
+        retry_unknown: whether to retry even if the mail may have been delivered.
     """
     is_retried = error.retryable or (retry_unknown and isinstance(error, OutcomeUnknownError))
     failure = AirflowException(str(error)) if is_retried else AirflowFailException(str(error))
-    failure.__suppress_context__ = True  # the message has what a library below reported
+    failure.__suppress_context__ = True  # its text is already in the message
     return failure
 
 
 @contextmanager
 def at_most_once(context: Context) -> Iterator[Attempt]:
-    """Keep Airflow from retrying a task whose mail was or may have been accepted, unless the next attempt knows of it.
+    """Keep Airflow from retrying a task whose mail was or may have been accepted, unless there is a ledger.
 
-    Every operator runs in this guard, whatever raises in it, and when. Before Airflow 3.3 it also covers what Airflow
-    does after `execute`: a `post_execute`, the XCom, asset events.
+    Each operator sends within this context. Before Airflow 3.3, when there is no ledger, it also covers what Airflow
+    does after `execute`: `post_execute`, XCom, asset events.
+
+    Args:
+        context: of the task.
+
+    Yields:
+        The attempt. Its `failure` is raised at the end.
 
     Raises:
-        AirflowFailException: an exception came after a recipient was accepted, or may have been.
+        AirflowFailException: an exception was raised after a recipient was accepted, or may have been.
         AirflowException: the failure of the attempt.
     """
     attempt = Attempt(context)
     is_durable = TaskStateStore.of(context) is not None
     retries = _Retries(context)
     if not is_durable:
-        retries.forbid()  # until a retry is known to do no harm, since a time limit may raise between any two steps
+        retries.forbid()  # until a retry is known to be safe: a time limit may raise at any point
     try:
         yield attempt
     except AirflowFailException:
@@ -205,7 +210,7 @@ def at_most_once(context: Context) -> Iterator[Attempt]:
         failure = attempt.failure if isinstance(attempt.failure, AirflowFailException) else None
         raise failure or AirflowFailException(
             f"The task was interrupted ({type(error).__name__}: {error}) after mail was accepted, or may have been. "
-            "Airflow does not retry this, since it would arrive twice. Look in the log for the recipients who have it."
+            "Airflow does not retry this, since that mail would arrive twice. Look in the log for its recipients."
         ) from error
     is_retried = attempt.failure is not None and not isinstance(attempt.failure, AirflowFailException)
     if is_retried or not attempt.may_have_arrived():
@@ -215,41 +220,42 @@ def at_most_once(context: Context) -> Iterator[Attempt]:
 
 
 class _Retries:
-    """Forbids and allows Airflow's task runner to retry this attempt, whatever is raised.
+    """Forbids or allows Airflow to retry this attempt, whatever exception it raises.
 
-    It uses what the API server answered when the attempt began, a private field in every version. Without it the task
-    is as safe as its exceptions make it, which is up to the end of `execute`.
+    This sets `should_retry` in the API server's response to the start of the attempt, a private attribute of the task
+    instance. In a version of Airflow without it, only an `AirflowFailException` prevents a retry, and none is raised
+    after `execute`.
     """
 
     def __init__(self, context: Context) -> None:
-        self._answer: Any = getattr(context["ti"], "_ti_context_from_server", None)
-        self._should_retry: bool | None = getattr(self._answer, "should_retry", None)
+        self._server_context: Any = getattr(context["ti"], "_ti_context_from_server", None)
+        self._should_retry: bool | None = getattr(self._server_context, "should_retry", None)
 
     def forbid(self) -> None:
         if self._should_retry:
-            self._answer.should_retry = False
+            self._server_context.should_retry = False
 
     def allow(self) -> None:
-        """Allow it again, if Airflow would have retried."""
+        """Allow a retry, if Airflow would have made one."""
         if self._should_retry:
-            self._answer.should_retry = True
+            self._server_context.should_retry = True
 
 
 # --- The supervisor and the task state store
 
-#: Held during each request to Airflow: the task's process has one connection to its supervisor, and in `dag.test()`
-#: Airflow does not see to it that threads take turns. Reentrant, since a signal handler may interrupt a request.
+#: Held during each request to Airflow: a task process has one connection to its supervisor, which is not thread-safe in
+#: `dag.test()`. Reentrant, since a signal handler may interrupt a request and make another.
 supervisor_lock = threading.RLock()
 
 
-def locked(items: Any) -> Any:
-    """Return an iterable that fetches each item under `supervisor_lock`, where Airflow fetches the items.
+def lock_fetching(items: Any) -> Any:
+    """Return an iterable that holds `supervisor_lock` while it fetches an item, if Airflow fetches the items.
 
     Args:
-        items: anything; all else than one of Airflow's iterables is returned as it is.
+        items: any value. If it is not one of Airflow's iterables (outputs of mapped tasks), it is returned unchanged.
     """
-    is_airflows = type(items).__module__.startswith("airflow.") and isinstance(items, Iterable)
-    if not is_airflows or isinstance(items, Mapping) or hasattr(type(items), "open"):
+    is_from_airflow = type(items).__module__.startswith("airflow.") and isinstance(items, Iterable)
+    if not is_from_airflow or isinstance(items, Mapping) or hasattr(type(items), "open"):
         return items
     return (_LockedSequence if isinstance(items, Sized) else _LockedIterable)(items)
 
@@ -279,7 +285,7 @@ class _LockedSequence(_LockedIterable):
 
 
 class TaskStateStore:
-    """What Airflow (3.3 and newer) stores for one task of one run, until an expiry that each write renews.
+    """Airflow's task state store (3.3 and newer) for one task of one run, used under `supervisor_lock`.
 
     Args:
         accessor: `context["task_state_store"]`.
@@ -295,16 +301,16 @@ class TaskStateStore:
         return None if accessor is None else cls(accessor)
 
     def get(self, key: str) -> Any:
-        """Return the value; None: there is none."""
+        """Return a value; None: there is none."""
         with supervisor_lock:
             return self._accessor.get(key)
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        """Write a value. Deleting the run deletes it too.
+        """Write a value; each write of a key renews its expiry.
 
         Args:
-            key: within the task.
-            value: what JSON can hold.
+            key: unique within the task.
+            value: a JSON value.
             retention: how long it is stored; None: `[state_store] default_retention_days`.
         """
         with supervisor_lock:
@@ -316,38 +322,37 @@ class TaskStateStore:
             self._accessor.delete(key)
 
 
-# --- Stopping
+# --- Cancellation
 
 
-class Stoppable:
-    """The part of an operator that stops it: on Airflow's `on_kill`, and shortly before its `execution_timeout`.
+class Cancelable:
+    """An operator that can be canceled: by Airflow's `on_kill`, and shortly before its `execution_timeout`.
 
-    Each run is stopped by an object of its own: Airflow runs a copy of the operator in the DAG, and `dag.test()` runs
-    one copy after the other in one process.
+    Each run has a token of its own, since Airflow may run several copies of an operator in one process (`dag.test()`).
     """
 
     execution_timeout: timedelta | None
-    # Of the latest run; on the class, so that an operator that has not run holds nothing that cannot be copied.
-    _stop: CancellationToken | None = None
+    # Of the latest run. On the class, so that an operator that has not run has no token that Airflow would copy.
+    _cancellation: CancellationToken | None = None
     _was_killed_before_run = False
 
     def on_kill(self) -> None:
-        """Start nothing more; replies to mails in flight are awaited for up to 3 s, then recorded and reported."""
-        if self._stop is None:  # a signal that came before `execute`
+        """Begin no further mail; mails in flight get up to 3 s for their final reply, and the results are recorded."""
+        if self._cancellation is None:  # Airflow's signal came before `execute`
             self._was_killed_before_run = True
         else:
-            self._stop.cancel()
+            self._cancellation.cancel()
 
-    def _start_run(self) -> CancellationToken:
-        """Return what stops this run."""
+    def _new_cancellation_token(self) -> CancellationToken:
+        """Return the token that cancels this run."""
         from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 
         stop_at = math.inf
         if self.execution_timeout is not None:
             seconds = self.execution_timeout.total_seconds()
             stop_at = time.monotonic() + max(seconds * 0.9, seconds - _STOP_BEFORE_TIMEOUT)
-        self._stop = stop = CancellationToken(at=stop_at, why="its execution_timeout is nearly over")
+        self._cancellation = token = CancellationToken(at=stop_at, why="its execution_timeout is nearly over")
         if self._was_killed_before_run:
             self._was_killed_before_run = False
-            stop.cancel()
-        return stop
+            token.cancel()
+        return token

@@ -1,4 +1,4 @@
-"""Mail merge as an Airflow operator: one task sends a mail for each row, over a few connections."""
+"""The mail merge operator: one task sends a mail for each row."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from airflow_provider_smtpcm.arguments.values import (
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.merge.rows import STORAGE_REMEDY, is_path, open_rows
-from airflow_provider_smtpcm.merge.templates import deferred, undeferred
+from airflow_provider_smtpcm.merge.templates import defer_templates, undefer_templates
 from airflow_provider_smtpcm.operators._rendering import RenderedOperator
 from airflow_provider_smtpcm.operators._task import (
     Attempt,
-    Stoppable,
+    Cancelable,
     airflow_error,
     at_most_once,
-    locked,
+    lock_fetching,
     retry_budget,
 )
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The fields of each mail: templates over `row`, which Airflow must not render before there is a row.
+#: The fields of each mail: templates over `row`, which Airflow cannot render, since it has no row.
 ROW_FIELDS = (
     "from_address",
     "to",
@@ -72,15 +72,14 @@ ROW_FIELDS = (
 )
 
 
-class MailMergeOperator(Stoppable, RenderedOperator):
-    """Send one mail for each row, through an SMTP connection manager, and return the result.
+class MailMergeOperator(Cancelable, RenderedOperator):
+    """Send one mail for each row through an SMTP connection manager, and return the result.
 
-    The fields of the mail are those of `SendMailOperator`, as templates over `row` (`{{ row.name }}`, or
-    `{{ row["First name"] }}`) and `row_number` (from 1), besides everything that Airflow's templates may name. A field
-    that names neither is rendered once, for all mails. In `html` and `html_file` values are escaped, unless `| safe`
-    follows; None (the NULL of a database) is written as nothing. The values in a row are data: templates in them are
-    not rendered. The output of another task may be passed for any field, and is data too, also where a task is mapped
-    over it.
+    The fields of the mail are those of `SendMailOperator`. Their templates may also use `row` (`{{ row.name }}` or
+    `{{ row["First name"] }}`) and `row_number` (from 1). A field that uses neither is rendered once, for all mails. In
+    `html` and `html_file`, values are escaped, unless `| safe` follows. None (the NULL of a database) renders as an
+    empty text. The values in a row are data: templates in them are not rendered. The output of another task may be
+    passed for any field and is data too, even if the task is mapped over it.
 
     Args:
         rows: a list of mappings; the path or URL of a .csv, .tsv, .jsonl, .ndjson or .parquet file, which is read as
@@ -88,44 +87,44 @@ class MailMergeOperator(Stoppable, RenderedOperator):
             columns.
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address, to, cc, bcc, reply_to, subject, text, html: as in `SendMailOperator`.
-        text_file, html_file, attachments, inline_images, priority, headers, message_id: likewise.
+        text_file, html_file, attachments, inline_images, priority, headers, message_id: as in `SendMailOperator`.
         row_key: a template that identifies a row, such as `{{ row.id }}`: its mail then has the same Message-ID in
-            every attempt, and a second row with the same key makes no mail. None: a digest of the row and the number of
-            equal rows before it.
-        on_error: what happens where no mail can be made of a row (a column is missing, an address is invalid, a file
-            does not exist): all others are sent, and then the task fails (`fail`), or succeeds with a warning
+            every attempt, and a second row with the same key fails. None: a digest of the row identifies it, and equal
+            rows are numbered.
+        on_error: what happens if a row cannot be turned into a mail (a column is missing, an address is invalid, a file
+            does not exist): all other rows are sent, and then the task fails (`fail`) or succeeds with a warning
             (`continue`).
-        on_refused: whether the task fails (`fail`) or logs a warning (`warn`) where the server refused recipients. If
-            no recipient at all was accepted, the task fails whatever `on_error` and `on_refused` are.
-        on_unknown: what happens where no answer came after a whole message was handed over: `fail`, and never send it
-            again, or `retry` it in the next attempt, with the same Message-ID.
-        connections: how many sessions there are at most.
-        rate_limit: mails a minute at most, over all connections, as Exchange's `MessageRateLimit` counts; None: no
-            limit.
-        report_file: the path or URL of a file that gets a line of JSON for each row as it finishes.
+        on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if the server refused recipients. If no
+            recipient at all was accepted, the task fails regardless of `on_error` and `on_refused`.
+        on_unknown: what happens if no reply came after a whole message was sent: `fail` and never send it again, or
+            `retry` it in the next attempt with the same Message-ID.
+        connections: the maximum number of sessions.
+        rate_limit: the maximum number of mails per minute over all connections, counted like Exchange's
+            `MessageRateLimit`; None: no limit.
+        report_file: the path or URL of a file that receives a line of JSON for each row as it finishes.
         encoding: of all files that are read as text.
-        rows_encoding: of the file of rows, where it differs.
-        delimiter: between the cells of a CSV file; None: a comma, in .tsv a tab.
-        retry_for: seconds for which a mail is retried within this attempt where it was temporarily refused or not sent,
-            and a server that cannot be reached; 0: no retry.
-        on_clear: what happens where the task is cleared after it failed for good: it sends what is pending
-            (`resume_unfinished`), or all rows (`send_again`). After a success it always sends all rows.
-        ledger_window: how many rows may be in doubt after a crash; None: the smaller of 256 and what is sent in a
-            quarter of a second. Never fewer than `connections`. A small window means more writes to Airflow's task
+        rows_encoding: of the file of rows; None: `encoding`.
+        delimiter: between the cells of a CSV file; None: a comma, or a tab in a .tsv file.
+        retry_for: seconds for which a mail is retried within this attempt if it was temporarily refused or not sent, or
+            the server could not be reached; 0: no retry.
+        on_clear: what happens if the task is cleared after it failed for good: it sends the pending rows
+            (`resume_unfinished`) or all rows (`send_again`). After a success it always sends all rows.
+        ledger_window: how many rows may be in doubt after a crash; None: the number that is sent in a quarter of a
+            second, at most 256. It is never less than `connections`. A small window means more writes to Airflow's task
             state store.
 
     Returns:
-        `counts`, the first hundred mails that were `refused` and rows that `failed`, `elapsed` (seconds) and
-        `mails_per_second`: the task's XCom, also where it fails.
+        The task's XCom, also if it fails: `counts`, the first hundred rows that were `refused` and that `failed`,
+        `elapsed` (seconds) and `mails_per_second`.
 
-    From Airflow 3.3 on a ledger is kept in the task state store: a further attempt sends only what is pending.
+    From Airflow 3.3 on, a ledger is kept in the task state store, by which a further attempt sends only pending rows.
 
     Raises:
-        AirflowException: a retry may help, and can send nothing twice.
-        AirflowFailException: a retry would not help; or, before Airflow 3.3, would send mails a second time.
+        AirflowException: a retry may help and sends nothing twice.
+        AirflowFailException: a retry would not help or, before Airflow 3.3, would send mails twice.
     """
 
-    # The fields of the mail are among them for the outputs of other tasks; `deferred` keeps their templates.
+    # The row fields are included so that Airflow resolves outputs in them; `defer_templates` hides their templates.
     template_fields: Sequence[str] = ("smtpcm_conn_id", "rows", "report_file", *ROW_FIELDS)
     rendered_later = ROW_FIELDS
     template_ext: Sequence[str] = ()
@@ -175,24 +174,24 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.rows = rows if is_path(rows) else deferred(rows)
+        self.rows = rows if is_path(rows) else defer_templates(rows)
         self.smtpcm_conn_id = smtpcm_conn_id
-        self.from_address = deferred(from_address)
-        self.to = deferred(to)
-        self.cc = deferred(cc)
-        self.bcc = deferred(bcc)
-        self.reply_to = deferred(reply_to)
-        self.subject = deferred(subject)
-        self.text = deferred(text)
-        self.html = deferred(html)
-        self.text_file = deferred(text_file)
-        self.html_file = deferred(html_file)
-        self.attachments = deferred(attachments)
-        self.inline_images = deferred(inline_images)
-        self.priority = deferred(priority)
-        self.headers = deferred(headers)
-        self.message_id = deferred(message_id)
-        self.row_key = deferred(row_key)
+        self.from_address = defer_templates(from_address)
+        self.to = defer_templates(to)
+        self.cc = defer_templates(cc)
+        self.bcc = defer_templates(bcc)
+        self.reply_to = defer_templates(reply_to)
+        self.subject = defer_templates(subject)
+        self.text = defer_templates(text)
+        self.html = defer_templates(html)
+        self.text_file = defer_templates(text_file)
+        self.html_file = defer_templates(html_file)
+        self.attachments = defer_templates(attachments)
+        self.inline_images = defer_templates(inline_images)
+        self.priority = defer_templates(priority)
+        self.headers = defer_templates(headers)
+        self.message_id = defer_templates(message_id)
+        self.row_key = defer_templates(row_key)
         self.on_error = on_error
         self.on_refused = on_refused
         self.on_unknown = on_unknown
@@ -205,7 +204,8 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         self.retry_for = retry_for
         self.on_clear = on_clear
         self.ledger_window = ledger_window
-        self._rows_hold_outputs = isinstance(self.rows, list)  # of other tasks, among rows that the DAG file lists
+        # `defer_templates` returns a list only for rows in the DAG file that contain outputs of other tasks.
+        self._has_outputs_in_rows = isinstance(self.rows, list)
         check_choice("on_error", on_error, ("fail", "continue"))
         check_choice("on_refused", on_refused, ("fail", "warn"))
         check_choice("on_unknown", on_unknown, ("fail", "retry"))
@@ -222,15 +222,15 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
         with at_most_once(context) as attempt:
-            return self._execute(context, attempt, self._start_run())
+            return self._execute(context, attempt, self._new_cancellation_token())
 
-    def _execute(self, context: Context, attempt: Attempt, stop: CancellationToken) -> dict[str, object]:
+    def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> dict[str, object]:
         from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
 
         rendered: Any = self
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
-            result = self._merge(context, hook, attempt, stop)
+            result = self._merge(context, hook, attempt, cancellation)
         except MailError as error:
             attempt.failure = airflow_error(error)
             return {}
@@ -238,31 +238,31 @@ class MailMergeOperator(Stoppable, RenderedOperator):
             annotate_outlet_events(context, self.outlets, {"counts": result["counts"]})
         elif self.do_xcom_push:
             try:
-                context["ti"].xcom_push(key="return_value", value=result)  # for a task that handles the failure
-            except Exception as error:  # noqa: BLE001 - it must not replace the failure itself
-                log.warning("The result could not be stored: %s", error)
+                context["ti"].xcom_push(key="return_value", value=result)  # a task that handles the failure may read it
+            except Exception as error:  # noqa: BLE001 - it must not replace the task's failure
+                log.warning("The result could not be stored as an XCom: %s: %s", type(error).__name__, error)
         return result
 
     def _merge(
-        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, stop: CancellationToken
+        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, cancellation: CancellationToken
     ) -> dict[str, object]:
-        """Send the pending rows and return the result; `attempt.failure` is the error with which the task fails."""
+        """Send the pending rows and return the result; an error of the task is set as `attempt.failure`."""
         from airflow_provider_smtpcm.merge.failure_policy import FailurePolicy
         from airflow_provider_smtpcm.merge.messages import PriorAttempts, RowMails, resolve_constants
-        from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult, count_of, without_addresses
+        from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult, format_count, without_addresses
         from airflow_provider_smtpcm.merge.sending import send_rows
         from airflow_provider_smtpcm.merge.templates import RowTemplates
         from airflow_provider_smtpcm.operators._lineage import Lineage
         from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
-        rendered: Any = self  # Airflow has replaced outputs of other tasks by their values
+        rendered: Any = self  # Airflow has resolved the outputs of other tasks
         templates = RowTemplates(
             {name: getattr(self, name) for name in ROW_FIELDS},
             self.get_template_env(),
             cast("Mapping[str, Any]", context),
             encoding=self.encoding,
         )
-        manager = hook.connection_manager  # a fault in it affects every row
+        manager = hook.connection_manager  # before any row: an error in the connection affects all of them
         resolve_constants(templates, manager)
         policy = FailurePolicy(
             allow_failed=self.on_error == "continue",
@@ -271,11 +271,11 @@ class MailMergeOperator(Stoppable, RenderedOperator):
         )
         lineage = Lineage(hook)
         try_number = getattr(context["ti"], "try_number", 1)
-        with closing(MergeReport(rendered.report_file, try_number=try_number, locate=storage_path)) as report:
+        with closing(MergeReport(rendered.report_file, try_number=try_number, to_path=to_storage_path)) as report:
             if self.report_file:
                 lineage.add_output(self.report_file)
             encoding = self.rows_encoding or self.encoding
-            rows = open_rows(self._given_rows(), encoding=encoding, delimiter=self.delimiter, locate=storage_path)
+            rows = open_rows(self._get_rows(), encoding=encoding, delimiter=self.delimiter, to_path=to_storage_path)
             if is_path(self.rows):
                 lineage.add_input(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             result = MergeResult(rows=rows, report=report)
@@ -293,15 +293,17 @@ class MailMergeOperator(Stoppable, RenderedOperator):
                     identity=partial(attempt.message_identity, ledger),
                     prior=None if ledger is None else PriorAttempts(ledger, result, retry_unknown=policy.retry_unknown),
                 )
-                send = partial(self._send, hook, stop)
-                failure = send_rows(mails, result, ledger, send=send, on_delivery=lineage.add_mail, stop=stop)
-                mails.add_rows_not_reached()
+                send = partial(self._send, hook, cancellation)
+                failure = send_rows(
+                    mails, result, ledger, send=send, on_delivery=lineage.add_mail, cancellation=cancellation
+                )
+                mails.add_unreached_rows()
                 report.close()
-                faults = [fault for fault in (mails.failure, report.fault) if fault is not None]
-                # A temporarily refused recipient might have been retried in this attempt, and is in the next one.
-                if stop.is_canceled and (not mails.is_exhausted or (ledger is not None and result.retryable)):
-                    faults.append(stop.error())
-                failure = failure or policy.failure(result, faults, is_durable=ledger is not None)
+                errors = [error for error in (mails.failure, report.error) if error is not None]
+                # Cancellation is an error if it left anything for the next attempt: rows, or temporary failures.
+                if cancellation.is_canceled and (not mails.is_exhausted or (ledger is not None and result.retryable)):
+                    errors.append(cancellation.error())
+                failure = failure or policy.find_failure(result, errors, is_durable=ledger is not None)
                 if failure is not None:
                     attempt.failure = airflow_error(failure)
                     attempt.failure.__cause__ = failure.__cause__
@@ -310,7 +312,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
                 attempt.summary = without_addresses(returned)
                 log.info(
                     "MailMergeTaskEnd: %s (%s) in %s seconds.",
-                    count_of(result.rows, "row"),
+                    format_count(result.rows, "row"),
                     result.summary(),
                     returned["elapsed"],
                 )
@@ -319,7 +321,7 @@ class MailMergeOperator(Stoppable, RenderedOperator):
     def _send(
         self,
         hook: SmtpConnectionManagerHook,
-        stop: CancellationToken,
+        cancellation: CancellationToken,
         requests: Iterator[SendRequest | float],
         journal: LedgerJournal | None,
     ) -> Generator[Delivery, None, None]:
@@ -329,20 +331,20 @@ class MailMergeOperator(Stoppable, RenderedOperator):
             rate_limit=self.rate_limit,
             retry_for=retry_budget(self.retry_for, self.execution_timeout),
             journal=journal,
-            cancellation=stop,
+            cancellation=cancellation,
         )
 
-    def _given_rows(self) -> Any:
-        """Return the rows as they were passed; those that another task returned are many, and need no `undeferred`."""
-        is_output = isinstance(self.rows, list) and not self._rows_hold_outputs
-        return locked(self.rows if is_output else undeferred(self.rows))
+    def _get_rows(self) -> Any:
+        """Return the rows as they were passed. A list that another task returned is not deferred, and may be long."""
+        is_output = isinstance(self.rows, list) and not self._has_outputs_in_rows
+        return lock_fetching(self.rows if is_output else undefer_templates(self.rows))
 
 
-def storage_path(text: str) -> Any:
-    """Return the object for a path or URL: a URL such as `s3://bucket/key` is Airflow's ObjectStoragePath.
+def to_storage_path(text: str) -> Any:
+    """Return a `Path` for a path, and Airflow's `ObjectStoragePath` for a URL such as `s3://bucket/key`.
 
     Raises:
-        MessageError: Airflow supports no such storage.
+        MessageError: Airflow does not support this kind of storage.
     """
     if "://" not in text:
         return Path(text)
@@ -351,4 +353,4 @@ def storage_path(text: str) -> Any:
     try:
         return ObjectStoragePath(text)
     except (ValueError, ImportError) as error:
-        raise MessageError(f"'{text}' is not the URL of a storage: {error}.", remedy=STORAGE_REMEDY) from None
+        raise MessageError(f"'{text}' is not a URL that Airflow can open: {error}.", remedy=STORAGE_REMEDY) from None

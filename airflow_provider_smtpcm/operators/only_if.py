@@ -1,4 +1,4 @@
-"""A condition between two tasks, as SSIS has it in a precedence constraint."""
+"""A condition between two tasks, like the expression of an SSIS precedence constraint."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class OnlyIfOperator(RenderedOperator):
-    """Succeed if a condition holds, or else be skipped; downstream tasks follow their own trigger rules.
+    """Succeed if a condition is true, else be skipped; downstream tasks follow their own trigger rules.
 
-    SSIS has such conditions as expressions of precedence constraints. A `ShortCircuitOperator` would skip downstream
-    tasks even where one of several paths to them is enough.
+    SSIS attaches such conditions to precedence constraints. Airflow's `ShortCircuitOperator` would skip downstream
+    tasks even if another path to them is enough.
 
     Args:
         condition: a template that renders to `True` or `False`.
 
     Raises:
-        AirflowSkipException: the condition does not hold.
-        ValueError: it renders to something else.
+        AirflowSkipException: the condition is false.
+        ValueError: it renders to something other than `True` or `False`.
     """
 
     template_fields: Sequence[str] = ("condition",)
@@ -44,7 +44,7 @@ class OnlyIfOperator(RenderedOperator):
         """Check the condition."""
         text = str(self.condition).strip().lower()
         if text not in ("true", "false"):
-            raise ValueError(f"The condition gives {self.condition!r:.80}; it has to give True or False.")
+            raise ValueError(f"The condition renders to {self.condition!r:.80}; it has to render to True or False.")
         if text == "false":
-            raise AirflowSkipException("The condition does not hold.")
-        log.info("The condition holds.")
+            raise AirflowSkipException("The condition is false.")
+        log.info("The condition is true.")

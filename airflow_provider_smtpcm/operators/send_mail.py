@@ -1,4 +1,4 @@
-"""The Send Mail task as an Airflow operator."""
+"""The Send Mail operator: one task sends one mail, as SSIS's Send Mail task does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.operators._task import (
     AirflowException,
     AirflowFailException,
     Attempt,
-    Stoppable,
+    Cancelable,
     airflow_error,
     at_most_once,
     retry_budget,
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class SendMailOperator(Stoppable, RenderedOperator):
+class SendMailOperator(Cancelable, RenderedOperator):
     """Send one mail through an SMTP connection manager, as SSIS's Send Mail task does, and return its delivery.
 
-    Every field that a person writes is a template. What a template fills in, and what another task computed, is data.
-    Addresses are a list, or one string with `;` or `,` between them; attachments are a list of paths, or one string
-    with `|` between them.
+    All fields are templates. The values that a template fills in and the outputs of other tasks are data. Addresses are
+    a list, or one string with `;` or `,` between them; attachments are a list of paths, or one string with `|` between
+    them.
 
     Args:
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
@@ -64,31 +64,31 @@ class SendMailOperator(Stoppable, RenderedOperator):
         bcc: the recipients of a copy that the others do not see.
         reply_to: the addresses for replies; empty: the connection's *Reply-To*.
         subject: one line.
-        text: the plain text body. With `html` too, the mail program chooses which one it shows.
-        html: the HTML body; values are escaped in it, unless `| safe` follows.
+        text: the plain text body. If `html` is set too, the recipient's mail program chooses which one it shows.
+        html: the HTML body. Values in it are escaped, unless `| safe` follows.
         text_file: a template file for the plain text body, instead of `text`: a path, or a name in
             `template_searchpath`.
         html_file: a template file for the HTML body, instead of `html`.
         attachments: files, as paths on the worker, `ObjectStoragePath` or `Attachment`.
-        inline_images: images that the HTML shows by `cid:`, as a mapping of that id to a path.
+        inline_images: images that the HTML body refers to by `cid:`, as a mapping of that id to a path.
         priority: `high`, `normal` or `low`.
         headers: further header fields.
         message_id: `<left@right>`; None: one that is the same in every attempt.
         encoding: of `text_file` and `html_file`.
-        on_refused: whether the task fails (`fail`) or logs a warning (`warn`) where some recipients were refused and
+        on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
-        on_unknown: what happens where no answer came after the whole message was handed over: `fail` without a retry,
-            or `retry` with the same Message-ID, by which servers can recognize the copy.
-        on_clear: what happens where the task is cleared after it failed for good: the mail goes to the recipients who
-            lack it (`resume_unfinished`), or to all (`send_again`). After a success it always goes to all.
-        retry_for: seconds for which the mail is retried within this attempt where it was temporarily refused or not
-            sent, or the server could not be reached; 0: no retry.
+        on_unknown: what happens if no reply came after the whole message was sent: `fail` without a retry, or `retry`
+            with the same Message-ID, by which servers can recognize the copy.
+        on_clear: what happens if the task is cleared after it failed for good: the mail goes to the recipients who do
+            not have it (`resume_unfinished`) or to all (`send_again`). After a success it always goes to all.
+        retry_for: seconds for which the mail is retried within this attempt if it was temporarily refused or not sent,
+            or the server could not be reached; 0: no retry.
 
     Returns:
         The delivery as a dict (`Delivery.to_dict`), which is the task's XCom.
 
     Raises:
-        AirflowException: a retry may help, and can deliver nothing twice.
+        AirflowException: a retry may help and delivers nothing twice.
         AirflowFailException: a retry would not help, or could deliver the mail twice.
     """
 
@@ -110,7 +110,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         "headers",
         "message_id",
     )
-    # Empty, since Airflow would take any value with such an ending, a subject or an attachment, for a template file.
+    # Empty: Airflow would read any value with such an ending, even a subject or an attachment, as a template file.
     template_ext: Sequence[str] = ()
     template_fields_renderers = {  # noqa: RUF012
         "text": "text",
@@ -178,17 +178,17 @@ class SendMailOperator(Stoppable, RenderedOperator):
         """Send the mail."""
         log.info("SendMailTaskBegin: the task began to send a mail through '%s'.", self.smtpcm_conn_id)
         with at_most_once(context) as attempt:
-            delivery = self._execute(context, attempt, self._start_run())
+            delivery = self._execute(context, attempt, self._new_cancellation_token())
         assert delivery is not None
         return delivery.to_dict()
 
-    def _execute(self, context: Context, attempt: Attempt, stop: CancellationToken) -> Delivery | None:
+    def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
         """Send the mail; None: the attempt has a failure."""
         rendered: Any = self
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
             with attempt.open_ledger(on_clear=self.on_clear) as ledger:
-                delivery = self._deliver(context, hook, ledger, attempt, stop)
+                delivery = self._deliver(context, hook, ledger, attempt, cancellation)
         except MailError as error:
             attempt.failure = airflow_error(error, retry_unknown=self.on_unknown == "retry")
         if attempt.failure is not None:
@@ -217,9 +217,9 @@ class SendMailOperator(Stoppable, RenderedOperator):
         hook: SmtpConnectionManagerHook,
         ledger: Ledger | None,
         attempt: Attempt,
-        stop: CancellationToken,
+        cancellation: CancellationToken,
     ) -> Delivery | None:
-        """Return the delivery, of this attempt or an earlier one; None: the attempt has a failure."""
+        """Return the delivery of this attempt or an earlier one; None: `attempt.failure` is set."""
         from airflow_provider_smtpcm.ledger.journal import PriorDelivery
         from airflow_provider_smtpcm.smtp.delivery import Delivery
 
@@ -230,10 +230,12 @@ class SendMailOperator(Stoppable, RenderedOperator):
             delivery = prior.accepted()
             if delivery is None:
                 mail = self._make_mail(context, hook, attempt, ledger)
-                delivery = prior.settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
-                    mail, hook, prior, attempt, stop
+                delivery = prior.find_settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
+                    mail, hook, prior, attempt, cancellation
                 )
-                attempt.failure = self._failure_of(mail, delivery, is_durable=ledger is not None, stop=stop)
+                attempt.failure = self._failure_of(
+                    mail, delivery, is_durable=ledger is not None, cancellation=cancellation
+                )
         except MailError as error:
             attempt.failure = airflow_error(prior.annotate_error(error), retry_unknown=self.on_unknown == "retry")
             return None
@@ -246,9 +248,9 @@ class SendMailOperator(Stoppable, RenderedOperator):
         hook: SmtpConnectionManagerHook,
         prior: PriorDelivery,
         attempt: Attempt,
-        stop: CancellationToken,
+        cancellation: CancellationToken,
     ) -> Delivery:
-        """Send the mail to the recipients who lack it."""
+        """Send the mail to the recipients who do not have it yet."""
         from airflow_provider_smtpcm.operators._lineage import Lineage
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
 
@@ -263,7 +265,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
         )
         rendering = hook.render(mail)
         request = prior.pending_request(mail)
-        assert request is not None  # else the mail was settled
+        assert request is not None  # else `find_settled` returned a delivery
         request.rendering = rendering
         try:
             delivery = get_single_delivery(
@@ -271,7 +273,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
                     iter((request,)),
                     retry_for=retry_budget(self.retry_for, self.execution_timeout),
                     journal=prior.journal,
-                    cancellation=stop,
+                    cancellation=cancellation,
                 ),
                 attempt.deliveries,
             )
@@ -282,22 +284,22 @@ class SendMailOperator(Stoppable, RenderedOperator):
             delivery = error.delivery
         finally:
             prior.close()
-        if delivery is None:  # it was stopped before it was begun
-            return prior.unchanged(mail, stop.error())
+        if delivery is None:  # canceled before it was begun
+            return prior.not_begun(mail, cancellation.error())
         prior.store(delivery)
         Lineage(hook).add_mail(mail, delivery)
         return delivery
 
     def _failure_of(
-        self, mail: Mail, delivery: Delivery, *, is_durable: bool, stop: CancellationToken
+        self, mail: Mail, delivery: Delivery, *, is_durable: bool, cancellation: CancellationToken
     ) -> AirflowException | None:
-        """Return the error with which the task fails; None: it succeeds, or `on_refused` tolerates what happened.
+        """Return the exception with which the task fails; None: it succeeds, or `on_refused` tolerates the refusals.
 
         Args:
-            mail: what was sent.
-            delivery: the result.
-            is_durable: whether the next attempt knows the recipients who have the mail.
-            stop: whether the task was asked to end.
+            mail: the mail that was sent.
+            delivery: its delivery.
+            is_durable: whether there is a ledger, so that a retry goes only to the recipients who lack the mail.
+            cancellation: of the task.
         """
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError
 
@@ -308,7 +310,7 @@ class SendMailOperator(Stoppable, RenderedOperator):
             return airflow_error(error, retry_unknown=self.on_unknown == "retry")
         were_all_asked = not delivery.never_asked(address.address for address in mail.recipients)
         was_interrupted = isinstance(error, InterruptedDeliveryError) or (
-            is_durable and stop.is_canceled and error.retryable
+            is_durable and cancellation.is_canceled and error.retryable
         )
         if self.on_refused == "warn" and delivery.outcome == "partial" and were_all_asked and not was_interrupted:
             return None
@@ -317,12 +319,12 @@ class SendMailOperator(Stoppable, RenderedOperator):
     def _make_mail(
         self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
     ) -> Mail:
-        """Return the mail of the rendered fields, with a Message-ID that is the same in every attempt."""
+        """Return the mail with the rendered fields, and a Message-ID that is the same in every attempt."""
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
         from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
-        rendered: Any = self  # Airflow has replaced outputs of other tasks by their values
+        rendered: Any = self  # Airflow has resolved the outputs of other tasks
         mail = Mail(
             from_address=rendered.from_address,
             to=rendered.to or (),
@@ -346,14 +348,12 @@ class SendMailOperator(Stoppable, RenderedOperator):
         return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *identity))
 
     def _body(self, context: Context, name: str) -> str | None:
-        """Return the body in a field, or in the file that the field beside it names."""
+        """Return the body in the field `name`, or in the file that the field `{name}_file` names."""
         value, file = getattr(self, name), getattr(self, f"{name}_file")
         if not file:
             return as_text(value)
         if value:
-            raise MessageError(
-                f"'{name}' and '{name}_file' are both set.", remedy="Give the body in one way; leave the other empty."
-            )
+            raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set one of them only.")
         from airflow_provider_smtpcm.arguments.templates import render_body_file
 
         return render_body_file(f"{name}_file", file, self.encoding, self.get_template_env(), context)

@@ -113,7 +113,7 @@ def test_what_is_said_in_both_places_is_an_error(
     returned: object, fields: dict[str, Any], names: str, relay: Relay
 ) -> None:
     """Nobody could know which of them is meant."""
-    assert f"{names}: given by @task.send_mail (or default_args), and by what report() returned" in complaint(
+    assert f"{names}: set by @task.send_mail (or default_args), and returned by report()" in complaint(
         returned, **fields
     )
     assert relay.messages == []

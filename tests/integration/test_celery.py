@@ -175,7 +175,7 @@ def test_no_mapped_mail_is_lost_or_duplicated(aftermath: Aftermath) -> None:
     # At most the mails that the dead worker was sending beside the merge.
     assert set(in_doubt) <= set(retried)
     assert 0 < len(in_doubt) < CONCURRENCY
-    assert aftermath.logs["mapped"].count("ended without knowing what became of it") == len(in_doubt)
+    assert aftermath.logs["mapped"].count("ended without recording its result") == len(in_doubt)
 
 
 @pytest.mark.parametrize("name", ["killed", "paused"])

@@ -39,7 +39,7 @@ class Memory:
             self.failures -= 1
             raise ConnectionError("the API server is away")
         self.writes.append(key)
-        if key == HEAD and isinstance(value, dict) and value.get("standing") in (RunState.ENDED, RunState.CLOSED):
+        if key == HEAD and isinstance(value, dict) and value.get("standing") in (RunState.FAILED, RunState.SUCCEEDED):
             self.before_the_end = dict(self.values)
         self.values[key] = json.dumps(value)
         self.retentions[key] = retention

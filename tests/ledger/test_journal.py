@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.errors import (
     Reply,
 )
 from airflow_provider_smtpcm.ledger import record
-from airflow_provider_smtpcm.ledger.journal import LedgerJournal, pending_request, unchanged_delivery
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal, not_begun_delivery, pending_request
 from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Progress, RowState, RunState
 from airflow_provider_smtpcm.mail import Mail
@@ -81,7 +81,7 @@ def known_after(errand: SendRequest, delivery: Delivery) -> PriorRow | None:
     passed_on(journal.admit(iter((errand,))))
     journal.on_result(delivery, pending_recipients(delivery, errand))
     journal.close()
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     return Ledger(store).prior(0, fingerprint(0))
 
 
@@ -155,7 +155,7 @@ def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
         done.append(errand.index)
         journal.on_result(became(Outcome.ACCEPTED, index=errand.index, accepted=(A, B, C)), ())
     assert done == list(range(50))
-    ledger.end(RunState.CLOSED)
+    ledger.end(RunState.SUCCEEDED)
 
 
 def test_who_has_nothing_just_now_is_not_waited_for() -> None:
@@ -196,7 +196,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
     journal = LedgerJournal(ledger, fingerprint)
     admitted = journal.admit(iter(errands(100)))
     flying = [passed_on(admitted).index for _ in range(64)]
-    while journal._reserved is None:  # the next ones wait for room
+    while journal._reservation is None:  # the next ones wait for room
         next(admitted)
     ledger._window.rows = 2
     for _ in range(3):
@@ -231,7 +231,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
         (became(Outcome.ACCEPTED, accepted=(A, B, C)), PriorRow(RowState.ACCEPTED)),
         (
             became(Outcome.PARTIAL, RefusedError("", retryable=True), accepted=(A,), refused={B: LATER, C: NEVER}),
-            PriorRow(RowState.AGAIN, Progress((A,), {C: "550 5.1.1 no"})),
+            PriorRow(RowState.RETRY, Progress((A,), {C: "550 5.1.1 no"})),
         ),
         (
             became(Outcome.PARTIAL, RefusedError(""), accepted=(A, B), refused={C: NEVER}),
@@ -239,19 +239,19 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
         ),
         (
             became(Outcome.PARTIAL, ConnectionLostError("", phase=Phase.ENVELOPE), accepted=(A,)),
-            PriorRow(RowState.AGAIN, Progress((A,))),
+            PriorRow(RowState.RETRY, Progress((A,))),
         ),
         # A file that has gone before the rest of the recipients had it: they lack it all the same.
-        (became(Outcome.PARTIAL, MessageError(""), accepted=(A,)), PriorRow(RowState.AGAIN, Progress((A,)))),
+        (became(Outcome.PARTIAL, MessageError(""), accepted=(A,)), PriorRow(RowState.RETRY, Progress((A,)))),
         (
             became(Outcome.REFUSED, RefusedError(""), refused={A: NEVER, B: NEVER, C: NEVER}),
             PriorRow(RowState.REFUSED, Progress((), dict.fromkeys((A, B, C), "550 5.1.1 no"))),
         ),
         (
             became(Outcome.REFUSED, RefusedError("", retryable=True), refused={A: LATER, B: LATER}),
-            PriorRow(RowState.AGAIN),
+            PriorRow(RowState.RETRY),
         ),
-        (became(Outcome.NOT_SENT, ConnectionLostError("", phase=Phase.DATA)), PriorRow(RowState.AGAIN)),
+        (became(Outcome.NOT_SENT, ConnectionLostError("", phase=Phase.DATA)), PriorRow(RowState.RETRY)),
         (became(Outcome.NOT_SENT, MessageError("")), PriorRow(RowState.FAILED)),
         (became(Outcome.UNKNOWN, OutcomeUnknownError("")), PriorRow(RowState.UNKNOWN)),
         (
@@ -291,7 +291,7 @@ def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
     passed_on(journal.admit(iter((SendRequest(0, mail(), (B, C), (A,)),))))
     journal.abandon(0)
     journal.close()
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.UNKNOWN, Progress((A,)))
     assert journal.in_doubt == {}
 
@@ -303,7 +303,7 @@ def in_doubt(store: Memory) -> Ledger:
     """The ledger of a try that begins with a mail that may have been delivered to two, and was refused for one."""
     ledger = Ledger(store)
     ledger.record(0, RowState.UNKNOWN, Progress((), {C: "550 5.1.1 no"}), fingerprint=fingerprint(0))
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     return Ledger(store, window=16)
 
 
@@ -328,7 +328,7 @@ def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_
     if heard:
         journal.on_result(became(Outcome.REFUSED, RefusedError("no"), refused={A: NEVER, B: NEVER, C: NEVER}), ())
     journal.close()
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     known = Ledger(store).prior(0, fingerprint(0))
     assert known == PriorRow(RowState.UNKNOWN if heard else RowState.OPEN, Progress((), {C: "550 5.1.1 no"}))
 
@@ -341,7 +341,7 @@ def test_what_was_to_be_sent_in_spite_of_a_doubt_and_was_not_stays_in_doubt() ->
     journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter(errands(2))))
     journal.close()
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     known = Ledger(store).prior(1, fingerprint(1))
     assert known is not None
     assert known.state is RowState.UNKNOWN
@@ -357,7 +357,7 @@ def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
     journal.on_result(partial, ())
     assert journal.annotate(partial) is partial
     journal.close()
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.PARTIAL, Progress((A, B), {C: "550 5.1.1 no"}))
 
 
@@ -371,10 +371,10 @@ def test_what_was_written_down_and_not_passed_on_is_not_in_doubt() -> None:
     journal = LedgerJournal(ledger, fingerprint)
     first = passed_on(journal.admit(iter(errands(8))))
     journal.close()
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     again = Ledger(store)
     states = [known.state for row in range(8) if (known := again.prior(row, fingerprint(row))) is not None]
-    assert states == [RowState.OPEN, *[RowState.AGAIN] * (len(states) - 1)]
+    assert states == [RowState.OPEN, *[RowState.RETRY] * (len(states) - 1)]
     assert len(states) > 1
     assert list(journal.in_doubt) == [first.index]
 
@@ -392,10 +392,10 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
         time.sleep(0.001)
     journal.close()
     store.go_on.set()
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     again = Ledger(store)
     assert {known.state for row in range(4) if (known := again.prior(row, fingerprint(row))) is not None} == {
-        RowState.AGAIN
+        RowState.RETRY
     }
 
 
@@ -405,11 +405,11 @@ def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
     ledger = Ledger(store, window=1)
     journal = LedgerJournal(ledger, fingerprint)
     resumed = SendRequest(1, mail(), (B, C), (A,))
-    ledger.record(1, RowState.AGAIN, Progress((A,)), fingerprint=fingerprint(1))
+    ledger.record(1, RowState.RETRY, Progress((A,)), fingerprint=fingerprint(1))
     passed_on(journal.admit(itertools.chain((SendRequest(0, mail()), resumed), itertools.repeat(None))))
     journal.close()
-    ledger.end(RunState.OPEN)
-    assert Ledger(store).prior(1, fingerprint(1)) == PriorRow(RowState.AGAIN, Progress((A,)))
+    ledger.end(RunState.UNFINISHED)
+    assert Ledger(store).prior(1, fingerprint(1)) == PriorRow(RowState.RETRY, Progress((A,)))
 
 
 # --- What the next try makes of it.
@@ -417,7 +417,7 @@ def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
 
 def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it() -> None:
     """Somebody has looked at the refusal."""
-    known = PriorRow(RowState.AGAIN, Progress((A,), {C: "550 5.1.1 no"}))
+    known = PriorRow(RowState.RETRY, Progress((A,), {C: "550 5.1.1 no"}))
     errand = pending_request(0, mail(A, B, "mended@corp.example"), known)
     assert errand is not None
     assert (errand.recipients, errand.accepted, errand.refused) == ((B, "mended@corp.example"), (A,), {})
@@ -425,7 +425,7 @@ def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it()
 
 def test_who_was_refused_for_good_is_not_asked_by_airflow_s_own_retry() -> None:
     """As long as there is somebody else."""
-    known = PriorRow(RowState.AGAIN, Progress((A,), {C: "550 5.1.1 no"}))
+    known = PriorRow(RowState.RETRY, Progress((A,), {C: "550 5.1.1 no"}))
     errand = pending_request(0, mail(), known)
     assert errand is not None
     assert (errand.recipients, set(errand.refused)) == ((B,), {C})
@@ -442,6 +442,6 @@ def test_when_everybody_who_is_left_has_it_nobody_is_asked() -> None:
 def test_who_was_refused_for_good_is_not_in_doubt_with_the_others() -> None:
     """A try that never begins with the mail says who may have it, and nobody else."""
     known = PriorRow(RowState.OPEN, Progress((A,), {B: "550 no such mailbox"}))
-    delivery = unchanged_delivery(0, mail(A, B, C), known, MessageError("The report is gone."))
+    delivery = not_begun_delivery(0, mail(A, B, C), known, MessageError("The report is gone."))
     assert delivery.outcome is Outcome.UNKNOWN
     assert f"may have been delivered to {C} by" in str(delivery.error)

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS
 from tests.interruptions import OURS, Moments, TimeLimit, watched, within
 from tests.ledger.stores import Memory
 
-BOTH = [RunState.ENDED, RunState.CLOSED]
+BOTH = [RunState.FAILED, RunState.SUCCEEDED]
 
 
 def fingerprint(row: int) -> bytes:
@@ -32,7 +32,7 @@ def reserved(ledger: Ledger, *rows: int) -> Reservation:
     reservation = ledger.reserve([(row, fingerprint(row)) for row in rows])
     until = time.monotonic() + 5
     while not reservation.is_complete and time.monotonic() < until:
-        ledger.check()
+        ledger.raise_if_failed()
         time.sleep(0.001)
     assert reservation.is_complete
     return reservation
@@ -52,10 +52,10 @@ def test_nothing_is_sent_that_cannot_be_written_down() -> None:
     time.sleep(0.3)
     assert not reservation.is_complete
     with pytest.raises(LedgerError, match="does not answer \\(ConnectionError: the API server is away") as caught:
-        ledger.check()
+        ledger.raise_if_failed()
     assert caught.value.retryable
     with pytest.raises(LedgerError):
-        ledger.end(RunState.OPEN)
+        ledger.end(RunState.UNFINISHED)
 
 
 def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
@@ -64,19 +64,19 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
     ledger = Ledger(store)
     store.failures = 2
     reserved(ledger, 0)
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
 
 
 def test_what_is_left_is_known_before_the_rows_are() -> None:
     """What is settled is not sent again, and what is in doubt is counted by itself."""
     store = Memory()
     ledger = Ledger(store, window=16)
-    states = [RowState.ACCEPTED, RowState.AGAIN, RowState.FAILED, RowState.REFUSED, RowState.PARTIAL, RowState.UNKNOWN]
+    states = [RowState.ACCEPTED, RowState.RETRY, RowState.FAILED, RowState.REFUSED, RowState.PARTIAL, RowState.UNKNOWN]
     reserved(ledger, *range(7))  # nothing is heard of the last
     for row, state in enumerate(states):
         ledger.record(row, state)
-    ledger.record(8, RowState.AGAIN, fingerprint=fingerprint(8))  # and the one before it was not begun
-    ledger.end(RunState.OPEN)
+    ledger.record(8, RowState.RETRY, fingerprint=fingerprint(8))  # and the one before it was not begun
+    ledger.end(RunState.UNFINISHED)
     again = Ledger(store)
     assert (again.rows_seen, again.rows_pending, len(again.rows_in_doubt)) == (9, 4, 2)
     assert Ledger(Memory()).rows_pending == 0
@@ -88,10 +88,10 @@ def test_rows_that_changed_between_two_tries_are_an_error() -> None:
     ledger = Ledger(store, window=16)
     reserved(ledger, 0, 1)
     ledger.record(0, RowState.ACCEPTED)
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     again = Ledger(store)
     assert again.prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
-    with pytest.raises(LedgerError, match="row 2 is another one") as caught:
+    with pytest.raises(LedgerError, match="row 2 is a different one") as caught:
         again.prior(1, fingerprint(7))
     assert "send_again" in str(caught.value)
 
@@ -111,10 +111,10 @@ def test_the_rows_of_an_older_release_are_known() -> None:
     ledger = Ledger(store, window=16)
     fingerprints = [fingerprint(row << 40) for row in range(1, 6)]
     states = [known.state for row in range(4) if (known := ledger.prior(row, fingerprints[row])) is not None]
-    assert states == [RowState.ACCEPTED, RowState.OPEN, RowState.AGAIN, RowState.FAILED]
+    assert states == [RowState.ACCEPTED, RowState.OPEN, RowState.RETRY, RowState.FAILED]
     ledger.record(2, RowState.ACCEPTED)
     ledger.record(4, RowState.REFUSED, fingerprint=fingerprints[4])
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     assert store.get(record.HEAD)["format"] == record.FORMAT
     again = Ledger(store)
     assert [again.prior(row, fingerprints[row]) for row in (2, 4)] == [
@@ -128,7 +128,7 @@ def test_rows_that_are_not_those_of_an_older_release_are_an_error() -> None:
     ledger = Ledger(of_an_older_release())
     assert ledger.prior(3, fingerprint(9 << 40)) == PriorRow(RowState.FAILED)
     for row, other in ((0, 9), (3, 1)):
-        with pytest.raises(LedgerError, match=f"row {row + 1} is another one"):
+        with pytest.raises(LedgerError, match=f"row {row + 1} is a different one"):
             ledger.prior(row, fingerprint(other << 40))
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_ledger_is_not_guessed_at() -> None:
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     store.set(f"{record.HEAD}/0/0", {"states": "a5", "marks": ""})
     with pytest.raises(LedgerError, match="damaged"):
         Ledger(store)
@@ -181,7 +181,7 @@ def test_no_more_rows_are_open_than_the_window_holds() -> None:
     assert not waiting.is_complete
     ledger.record(0, RowState.ACCEPTED)
     ledger.record(3, RowState.ACCEPTED)
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     assert not waiting.is_complete  # nobody sends them any more
 
 
@@ -222,7 +222,7 @@ def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
             time.sleep(0.001)
         ledger.record(row, RowState.ACCEPTED)
     assert gathered.is_complete
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     assert store.most_open <= 4
     assert Ledger(store).rows_pending == 0
 
@@ -237,7 +237,7 @@ def test_rows_that_are_withdrawn_are_not_written_down(monkeypatch: pytest.Monkey
         assert time.monotonic() < until
         time.sleep(0.001)
     assert ledger.withdraw(gathered) == 2
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     assert gathered.written == 2
 
 
@@ -248,7 +248,7 @@ def test_rows_that_make_no_mail_say_nothing_about_the_server() -> None:
         ledger.record(row, RowState.FAILED, fingerprint=fingerprint(row))
     reserved(ledger, 1000)
     assert ledger.window == 1
-    ledger.end(RunState.CLOSED)
+    ledger.end(RunState.SUCCEEDED)
 
 
 @pytest.mark.parametrize("standing", BOTH)
@@ -262,25 +262,25 @@ def test_who_wants_all_of_it_again_gets_a_new_generation(standing: RunState) -> 
     again = Ledger(store, send_again=True)
     assert (again.generation, again.is_resumed, again.prior(0, fingerprint(9))) == (1, False, None)
     reserved(again, 0)
-    again.end(RunState.OPEN)
+    again.end(RunState.UNFINISHED)
     third = Ledger(store)
     assert (third.generation, third.is_resumed) == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("standing", "rejected"), [(RunState.OPEN, {"c@corp.example": "550 no"}), (RunState.ENDED, {})]
+    ("standing", "rejected"), [(RunState.UNFINISHED, {"c@corp.example": "550 no"}), (RunState.FAILED, {})]
 )
 def test_what_is_unfinished_is_resumed(standing: RunState, rejected: dict[str, str]) -> None:
     """Airflow's own retry leaves alone what was refused for good; somebody who cleared the task may have mended it."""
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.record(0, RowState.AGAIN, Progress(("b@corp.example",), {"c@corp.example": "550 no"}))
+    ledger.record(0, RowState.RETRY, Progress(("b@corp.example",), {"c@corp.example": "550 no"}))
     ledger.record(1, RowState.FAILED, fingerprint=fingerprint(1))
     ledger.end(standing)
     again = Ledger(store)
     assert (again.generation, again.is_resumed) == (0, True)
-    assert again.prior(0, fingerprint(0)) == PriorRow(RowState.AGAIN, Progress(("b@corp.example",), rejected))
+    assert again.prior(0, fingerprint(0)) == PriorRow(RowState.RETRY, Progress(("b@corp.example",), rejected))
     assert again.prior(1, fingerprint(1)) == PriorRow(RowState.FAILED)
 
 
@@ -303,7 +303,7 @@ def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
         reserved(ledger, *range(first, first + 128))
         for row in range(first, first + 128):
             ledger.record(row, RowState.ACCEPTED)
-    ledger.end(RunState.CLOSED)
+    ledger.end(RunState.SUCCEEDED)
     assert len(store.writes) < 20 * BLOCK_ROWS / 128 * 2.5
     assert sum(map(len, store.values.values())) < 13 * 20 * BLOCK_ROWS
     assert max(map(len, store.values.values())) < 65536
@@ -315,7 +315,7 @@ def test_its_thread_is_gone_with_it() -> None:
     ledger = Ledger(Memory())
     reserved(ledger, 0)
     assert threading.active_count() == before + 1
-    ledger.end(RunState.CLOSED)
+    ledger.end(RunState.SUCCEEDED)
     assert threading.active_count() == before
 
 
@@ -323,7 +323,7 @@ def test_its_thread_is_gone_with_it() -> None:
 def test_an_interruption_anywhere_leaves_no_thread_behind(what: str) -> None:
     """The threads share a lock, and `threading` has moments of its own between taking it and holding it safely."""
 
-    def check(at: int | None) -> int:
+    def raise_if_failed(at: int | None) -> int:
         before = threading.active_count()
         ledger = Ledger(Memory(), window=4)
         if what == "record":
@@ -336,12 +336,12 @@ def test_an_interruption_anywhere_leaves_no_thread_behind(what: str) -> None:
                 ledger.record(0, RowState.ACCEPTED)
         ledger.record(1, RowState.FAILED, fingerprint=fingerprint(1))
         with within(5):
-            ledger.end(RunState.OPEN)
+            ledger.end(RunState.UNFINISHED)
         assert threading.active_count() == before, f"interrupted at {at}"
         return moments.passed
 
-    for at in range(1, check(None) + 1):
-        check(at)
+    for at in range(1, raise_if_failed(None) + 1):
+        raise_if_failed(at)
 
 
 # --- How long it is kept.
@@ -352,8 +352,8 @@ def test_a_ledger_of_which_a_part_has_expired_sends_nothing() -> None:
     store = Memory()
     ledger = Ledger(store)
     reserved(ledger, 0)
-    ledger.record(0, RowState.AGAIN)
-    ledger.end(RunState.OPEN)
+    ledger.record(0, RowState.RETRY)
+    ledger.end(RunState.UNFINISHED)
     store.delete("smtpcm/0/0")
     with pytest.raises(LedgerError, match=r"A part of the ledger of this task has expired \(\[state_store\]") as caught:
         Ledger(store)
@@ -367,8 +367,8 @@ def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
     rows = [0, BLOCK_ROWS, 2 * BLOCK_ROWS]
     reserved(ledger, *rows)
     for row in rows:
-        ledger.record(row, RowState.AGAIN)
-    ledger.end(RunState.OPEN)
+        ledger.record(row, RowState.RETRY)
+    ledger.end(RunState.UNFINISHED)
     store.writes.clear()
     Ledger(store)
     assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2"]
@@ -383,7 +383,7 @@ def test_a_try_that_takes_long_renews_what_it_wrote_in_the_beginning(monkeypatch
     store.writes.clear()
     monkeypatch.setattr(module, "_REWRITE_INTERVAL", 0)
     reserved(ledger, BLOCK_ROWS)
-    ledger.end(RunState.OPEN)
+    ledger.end(RunState.UNFINISHED)
     assert {"smtpcm", "smtpcm/0/0", "smtpcm/0/1"} <= set(store.writes)
 
 
@@ -410,8 +410,8 @@ def test_a_try_after_one_that_was_done_and_not_heard_of_has_its_result(expired: 
         store.delete("smtpcm/0/result")
     for _ in range(2):
         assert Ledger(store, max_tries=1).finished_result == {"accepted": [] if expired else ["a@corp.example"]}
-    cleared = Ledger(store, max_tries=2)
-    assert (cleared.finished_result, cleared.generation) == (None, 1)
+    times_cleared = Ledger(store, max_tries=2)
+    assert (times_cleared.finished_result, times_cleared.generation) == (None, 1)
 
 
 def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() -> None:
@@ -421,14 +421,14 @@ def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() 
     reserved(ledger, 0, BLOCK_ROWS)
     ledger.record(0, RowState.REFUSED, Progress((), {"b@corp.example": "550 no"}))
     ledger.record(BLOCK_ROWS, RowState.REFUSED)
-    ledger.end(RunState.ENDED)
+    ledger.end(RunState.FAILED)
     Ledger(store, send_again=True)
     assert list(store.values) == ["smtpcm"]
 
 
 def test_a_task_that_was_cleared_has_a_generation_of_its_own_although_its_ledger_is_gone() -> None:
     """A server would drop what bears an old Message-ID."""
-    assert Ledger(Memory(), cleared=2).generation == 2
+    assert Ledger(Memory(), times_cleared=2).generation == 2
     store = Memory()
     Ledger(store)
-    assert Ledger(store, cleared=2).generation == 0
+    assert Ledger(store, times_cleared=2).generation == 0

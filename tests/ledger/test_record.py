@@ -59,7 +59,7 @@ def test_a_row_takes_a_few_bytes() -> None:
 def test_who_is_left_is_forgotten_once_everybody_has_it() -> None:
     """Else a later try would send it again."""
     block = Block()
-    block.put(0, bytes(FINGERPRINT_OCTETS), RowState.AGAIN, Progress(("a@corp.example",)))
+    block.put(0, bytes(FINGERPRINT_OCTETS), RowState.RETRY, Progress(("a@corp.example",)))
     block.put(0, bytes(FINGERPRINT_OCTETS), RowState.ACCEPTED)
     assert Block.from_json(block.to_json()).progress == {}
 

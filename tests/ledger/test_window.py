@@ -175,7 +175,7 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
             accepted = Delivery(index=errand.index, message_id="", outcome=Outcome.ACCEPTED)
             journal.on_result(accepted, ())
         answered += len(in_flight)
-    ledger.end(RunState.CLOSED)
+    ledger.end(RunState.SUCCEEDED)
     assert answered == 80
     assert most <= 5
 
@@ -187,6 +187,6 @@ def until_the_ledger_waits(admitted: Iterator[SendRequest | float], ledger: Ledg
             yield errand
             continue
         with ledger._changed:
-            if ledger._open and ledger._wanted is not None and not ledger._is_due():
+            if ledger._open and ledger._reservation is not None and not ledger._is_due():
                 return
         time.sleep(0.001)

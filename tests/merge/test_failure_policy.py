@@ -34,7 +34,7 @@ def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance:
             )
             result.add_delivery(number, "k", Mail(to="jane@corp.example"), made)
     policy = FailurePolicy(**{"allow_failed": False, "allow_refused": False, "retry_unknown": False, **tolerance})
-    error = policy.failure(result, faults or [])
+    error = policy.find_failure(result, faults or [])
     if error is None:
         return PASSES, ""
     failure = airflow_error(error)
@@ -99,9 +99,9 @@ def test_one_row_and_more_are_told_in_plain_words() -> None:
     for words in (
         "1 row was refused by the server;",
         "1 row was refused for some of the recipients;",
-        "1 row was not sent to anybody;",
+        "1 row was not sent to any recipient;",
         "2 rows were refused for some of the recipients;",
-        "2 rows were not sent to anybody;",
+        "2 rows were not sent to any recipient;",
     ):
         assert words in told
 
@@ -110,16 +110,16 @@ def test_the_error_says_what_happened_to_how_many_and_what_to_do() -> None:
     """With the first of each kind."""
     assert end(["accepted", "accepted", "refused", "failed", "refused", "unknown"], [GONE])[1] == (
         "The merge is not complete: 2 accepted, 2 refused, 1 unknown, 1 failed of 6 rows.\n"
-        "  - 1 row made no mail; the first is row 4: No 4.\n"
+        "  - 1 row could not be turned into a mail; the first is row 4: No 4.\n"
         "  - 2 rows were refused by the server; the first is row 3: No 3.\n"
-        "  - 1 row got no answer after the whole message was handed over, which may have been delivered; the first is "
+        "  - 1 row got no reply after the whole message was sent, and may have been delivered; the first is "
         "row 6: No 6.\n"
         "  - The share is gone.\n"
         "Airflow does not retry this, since a new attempt sends all rows, and what arrived (2 accepted, 1 in doubt) "
         "would arrive twice. Fix the cause, and send the missing rows (see 'report_file') in a run of their own."
     )
-    assert end(["not_sent*"])[1].endswith("a retry can do no harm: Airflow makes it if 'retries' are left.")
-    assert end(["unknown"], retry_unknown=True)[1].endswith("with the same Message-IDs, as 'on_unknown' asks.")
+    assert end(["not_sent*"])[1].endswith("Airflow retries this if 'retries' are left.")
+    assert end(["unknown"], retry_unknown=True)[1].endswith("each mail keeps its Message-ID.")
     assert end(["refused"])[1].endswith("Airflow does not retry this, since it would end the same way.")
 
 
@@ -127,4 +127,4 @@ def test_what_is_let_pass_is_a_warning(caplog: pytest.LogCaptureFixture) -> None
     """Somebody decided so, and somebody else may want to know."""
     assert end(["accepted", "failed", "failed"], allow_failed=True) == (PASSES, "")
     assert caplog.records[-1].levelname == "WARNING"
-    assert "2 rows made no mail; the first is row 2" in caplog.records[-1].getMessage()
+    assert "2 rows could not be turned into a mail; the first is row 2" in caplog.records[-1].getMessage()

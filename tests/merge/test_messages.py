@@ -137,7 +137,7 @@ def test_a_row_of_which_no_mail_can_be_made_is_told_and_the_others_follow() -> N
     assert [mail.subject for mail in merge.all()] == ["Jane", "Jim"]
     assert [number for number, _ in merge.failed] == [1, 2, 4]
     assert "subject: the row has no column 'name'" in merge.failed[0][1]
-    assert "A row is a mapping, not int" in merge.failed[1][1]
+    assert "A row has to be a mapping, not int" in merge.failed[1][1]
     assert "To: there is no '@' in 'jane'" in merge.failed[2][1]
     assert {index: row.number for index, row in merge.mails.in_flight.items()} == {2: 3, 4: 5}
 
@@ -219,7 +219,7 @@ def test_a_row_that_cannot_be_written_down_needs_a_key() -> None:
     endless: Any = {}
     endless["self"] = endless
     for row in (Row(a=endless), Row(a={1: "x", "y": 2})):
-        with pytest.raises(MessageError, match="Give a 'row_key'"):
+        with pytest.raises(MessageError, match="Set 'row_key'"):
             RowKeys().claim(None, row)
         assert RowKeys().claim("7", row) == "7"
 

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.merge.result import MergeReport
-from airflow_provider_smtpcm.operators.mail_merge import storage_path
+from airflow_provider_smtpcm.operators.mail_merge import to_storage_path
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -21,17 +21,17 @@ def test_a_report_that_cannot_be_opened_is_an_error_before_any_mail(tmp_path: Pa
     """A folder, a file for a folder, a storage that is not there."""
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "file" / "report.jsonl", "s3://bucket/report.jsonl", "nosuch://x/report.jsonl"):
-        with pytest.raises(MessageError, match=r"(?s)(cannot be written|not the URL of a storage)"):
-            MergeReport(place, try_number=1, locate=storage_path)
+        with pytest.raises(MessageError, match=r"(?s)(cannot be written|not a URL that Airflow can open)"):
+            MergeReport(place, try_number=1, to_path=to_storage_path)
 
 
 def test_a_disk_that_is_full_stops_no_mail_and_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     """Once."""
-    report = MergeReport("/dev/full", try_number=1, locate=storage_path)
+    report = MergeReport("/dev/full", try_number=1, to_path=to_storage_path)
     for row in range(3):
         report.write(row=row)
     report.close()
-    assert "'/dev/full' cannot be written: No space left" in str(report.fault)
+    assert "'/dev/full' cannot be written: No space left" in str(report.error)
     assert len(caplog.records) == 1
 
 
@@ -53,33 +53,33 @@ def test_a_store_that_takes_the_file_only_when_it_is_closed_is_told_too() -> Non
         def close(self) -> None:
             raise PermissionError(13, "Permission denied")
 
-    report = MergeReport(Store(), try_number=1, locate=storage_path)
+    report = MergeReport(Store(), try_number=1, to_path=to_storage_path)
     report.write(row=1)
     report.close()
-    assert "Permission denied" in str(report.fault)
+    assert "Permission denied" in str(report.error)
 
 
 def test_without_a_file_nothing_is_written() -> None:
     """And nothing is wrong."""
     for nowhere in (None, ""):
-        report = MergeReport(nowhere, try_number=1, locate=storage_path)
+        report = MergeReport(nowhere, try_number=1, to_path=to_storage_path)
         report.write(row=1)
         report.close()
-        assert report.fault is None
+        assert report.error is None
 
 
 @pytest.mark.parametrize("place", ["{}/new/folder/report.jsonl", "file://{}/new/folder/report.jsonl"])
 def test_each_line_is_there_before_the_next_begins(place: str, tmp_path: Path) -> None:
     """A path or a URL; its folder is made."""
     path = tmp_path / "new" / "folder" / "report.jsonl"
-    report = MergeReport(place.format(tmp_path), try_number=1, locate=storage_path)
+    report = MergeReport(place.format(tmp_path), try_number=1, to_path=to_storage_path)
     report.write(row=1, key="Björn\ud800")
     if "://" not in place:
         assert lines(path) == [{"try_number": 1, "row": 1, "key": "Björn\ud800"}]
     report.write(row=2)
     report.close()
     assert [line["row"] for line in lines(path)] == [1, 2]
-    assert report.fault is None
+    assert report.error is None
 
 
 def test_a_further_try_writes_behind_the_lines_of_the_one_before(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_further_try_writes_behind_the_lines_of_the_one_before(tmp_path: Path)
     path = tmp_path / "report.jsonl"
     path.write_text('{"try_number": 1, "row": 1}\n{"try_num')
     for try_number in (2, 3):
-        report = MergeReport(path, try_number=try_number, locate=storage_path)
+        report = MergeReport(path, try_number=try_number, to_path=to_storage_path)
         report.write(row=1)
         report.close()
     assert path.read_text() == (

@@ -104,10 +104,10 @@ def test_the_log_and_the_result_name_the_first_and_count_the_others(caplog: pyte
         "not_sent": 0,
         "failed": 300,
     }
-    assert result.first == {"failed": "row 1: Row is bad 1.", "refused": "row 2: It refused the message."}
+    assert result.first_problem == {"failed": "row 1: Row is bad 1.", "refused": "row 2: It refused the message."}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 21
-    assert "Further rows in trouble are only counted" in warnings[-1]
+    assert "Further problems are only counted" in warnings[-1]
     assert result.summary() == "300 refused, 300 failed"
 
 
@@ -153,8 +153,8 @@ def test_who_was_asked_for_stands_in_the_result_where_the_server_named_nobody() 
     [
         ({}, r"10 rows done \(10 accepted\), 1\.0 a second\."),
         ({"total": 40}, r"10 of 40 rows done \(10 accepted\), 1\.0 a second, about 30 seconds to go\."),
-        ({"share_read": lambda: 0.2}, r"10 rows done \(10 accepted\), 1\.0 a second, about 40 seconds to go\."),
-        ({"share_read": lambda: 0.0}, r"10 rows done \(10 accepted\), 1\.0 a second\."),
+        ({"fraction_read": lambda: 0.2}, r"10 rows done \(10 accepted\), 1\.0 a second, about 40 seconds to go\."),
+        ({"fraction_read": lambda: 0.0}, r"10 rows done \(10 accepted\), 1\.0 a second\."),
     ],
 )
 def test_progress_is_logged_now_and_then_with_what_remains(

@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.merge import rows as module
 from airflow_provider_smtpcm.merge.rows import Row, Rows
-from airflow_provider_smtpcm.operators.mail_merge import storage_path
+from airflow_provider_smtpcm.operators.mail_merge import to_storage_path
 from tests.smtp.files import overwrite, replace
 
 PEOPLE = [{"email": "jane@corp.example", "name": "Jane"}, {"email": "bjoern@corp.example", "name": "Björn; B."}]
@@ -25,7 +25,7 @@ CSV = 'email,name\njane@corp.example,Jane\nbjoern@corp.example,"Björn; B."\n'
 
 
 def opened(rows: Any, *, encoding: str = "utf-8-sig", delimiter: str | None = None) -> Rows:
-    return module.open_rows(rows, encoding=encoding, delimiter=delimiter, locate=storage_path)
+    return module.open_rows(rows, encoding=encoding, delimiter=delimiter, to_path=to_storage_path)
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -45,14 +45,14 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (None, "'rows' is None.*has to return the rows"),
+        (None, "'rows' is None.*Return the rows"),
         ({"email": "jane@corp.example"}, "a list or a path, not dict.*list of mappings"),
         (b"rows.csv", "not bytes"),
         (5, "not int"),
         (" ", "empty text.*ends in .csv"),
         ("[{'email': 'jane@corp.example'}]", r"turned into text.*the_other_task\.output"),
         ("rows.xlsx", r"rows\.xlsx.*ends in \.csv"),
-        ("rows", "does not say what kind"),
+        ("rows", "is not a supported kind of file"),
         ("/nowhere/rows.csv", "'/nowhere/rows.csv' cannot be read: No such file.*on the worker"),
         (Path("/nowhere/rows.jsonl"), "cannot be read"),
         (r"\\files\loads\rows.csv", r"'\\\\files\\loads\\rows\.csv' cannot be read.*on Windows.*mount the share"),
@@ -62,7 +62,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         # Airflow 3.3 knows when it is made, before that when it is opened.
         (
             "nosuch://bucket/rows.csv",
-            "(not the URL of a storage|cannot be read: No filesystem registered).*provider for that storage",
+            "(not a URL that Airflow can open|cannot be read: No filesystem registered).*provider for that storage",
         ),
     ],
 )
@@ -76,7 +76,7 @@ def test_what_are_no_rows_is_refused_with_the_remedy(rows: object, said: str) ->
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is empty.*names the columns"),
+        ("", "is empty.*names of the columns"),
         ("\n\n", "is empty"),
         ("email,name,email\n", "more than one column 'email'"),
         ("email, ,name\n", "Column 2 of .* has no name"),
@@ -96,7 +96,7 @@ def test_so_are_such_a_frame_and_such_a_parquet_file(tmp_path: Path) -> None:
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(MessageError, match="'rows' has more than one column 'a'"):
         opened(frame)
-    with pytest.raises(MessageError, match="name of a column of 'rows' is text, and 0 is not"):
+    with pytest.raises(MessageError, match="name of a column of 'rows' has to be text; 0 is not"):
         opened(pd.DataFrame([[1, 2]]))
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
     pq.write_table(table, tmp_path / "rows.parquet")
@@ -149,7 +149,7 @@ def test_a_line_with_too_many_cells_is_no_row_and_the_next_one_is(tmp_path: Path
     path = written(tmp_path / "rows.csv", 'a,b\n1,"x\ny"\n1,2,3\n\n4\n5,6\n')
     first, second, third, fourth = opened(path).items
     assert (first, fourth) == ({"a": "1", "b": "x\ny"}, {"a": "5", "b": "6"})
-    assert str(second).startswith("Line 4 has 3 cells, and the first line names 2 columns")
+    assert str(second).startswith("Line 4 has 3 cells, but the first line names 2 columns")
     assert str(third).startswith("Line 6 has 1 cells")
 
 
@@ -158,15 +158,15 @@ def test_a_line_that_is_no_json_object_is_no_row_and_the_next_one_is(tmp_path: P
     path = written(tmp_path / "rows.jsonl", '{"a": 1}\n{"a": \n[1]\n\n' + "[" * 100_000 + '\n{"a": 2}')
     first, second, third, fourth, fifth = opened(path).items
     assert (first, fifth) == ({"a": 1}, {"a": 2})
-    assert [str(error)[:20] for error in (second, third)] == ["Line 2 is not JSON (", "Line 3 holds no JSON"]
+    assert [str(error)[:20] for error in (second, third)] == ["Line 2 is not JSON (", "Line 3 is not a JSON"]
     assert isinstance(fourth, MessageError)
 
 
 def test_an_item_that_is_no_mapping_is_no_row_and_the_next_one_is() -> None:
     """Such as the list of lists that a mapped task may return."""
     first, second, third, fourth = opened([["jane@corp.example"], {1: "x"}, "x", {"a": "x"}]).items
-    assert str(first).startswith("A row is a mapping, not list")
-    assert str(second).startswith("The name of a column is text, and 1 is not")
+    assert str(first).startswith("A row has to be a mapping, not list")
+    assert str(second).startswith("The name of a column has to be text; 1 is not")
     assert isinstance(third, MessageError)
     assert fourth == {"a": "x"}
 
@@ -312,10 +312,10 @@ def test_rows_are_taken_one_at_a_time() -> None:
 
 def test_how_far_a_merge_has_come_is_known_where_it_can_be(tmp_path: Path) -> None:
     """By the number of the rows, or else by how much of the file was read."""
-    assert opened(iter(PEOPLE)).share(1) is None
-    assert opened(PEOPLE).share(1) == 0.5
-    assert opened([]).share(0) == 0.0
-    assert opened(parquet(tmp_path / "rows.parquet", columns_of(PEOPLE))).share(1) == 0.5
+    assert opened(iter(PEOPLE)).fraction_done(1) is None
+    assert opened(PEOPLE).fraction_done(1) == 0.5
+    assert opened([]).fraction_done(0) == 0.0
+    assert opened(parquet(tmp_path / "rows.parquet", columns_of(PEOPLE))).fraction_done(1) == 0.5
 
     lines = "".join(f"{number:05}\n" for number in range(20_000))
     for path in (written(tmp_path / "rows.csv", "n\n" + lines), f"file://{tmp_path}/rows.csv"):
@@ -323,8 +323,8 @@ def test_how_far_a_merge_has_come_is_known_where_it_can_be(tmp_path: Path) -> No
         assert rows.total is None
         for _ in range(10_000):
             next(rows.items)
-        share = rows.share(10_000)
-        assert share is not None
-        assert 0.5 <= share < 0.6
+        fraction_done = rows.fraction_done(10_000)
+        assert fraction_done is not None
+        assert 0.5 <= fraction_done < 0.6
         assert len(list(rows.items)) == 10_000
-        assert rows.share(20_000) == 1.0
+        assert rows.fraction_done(20_000) == 1.0

@@ -36,10 +36,10 @@ def filled_in(template: str, row: Row, field: str = "text", env: jinja2.Environm
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"subject": "{{ row.name "}, r"subject is no template \(.*line 1\).*raw"),
-        ({"text": "a\n{% if row.name %}"}, r"text is no template \(.*line 2\)"),
-        ({"to": ["{{ row.email | nosuch }}"]}, "to is no template .*nosuch"),
-        ({"headers": {"X-Id": "{{ }}"}}, "headers is no template"),
+        ({"subject": "{{ row.name "}, r"subject is not a valid template \(.*line 1\).*raw"),
+        ({"text": "a\n{% if row.name %}"}, r"text is not a valid template \(.*line 2\)"),
+        ({"to": ["{{ row.email | nosuch }}"]}, "to is not a valid template .*nosuch"),
+        ({"headers": {"X-Id": "{{ }}"}}, "headers is not a valid template"),
         ({"subject": "{{ rwo.name }}"}, "subject: 'rwo' is undefined.*Correct the name"),
         ({"subject": "{{ 1 // 0 }}"}, "subject cannot be rendered .*ZeroDivisionError"),
         ({"html_file": "/nowhere/page.html"}, "html_file: there is no file '/nowhere/page.html'.*template_searchpath"),

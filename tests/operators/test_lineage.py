@@ -77,14 +77,14 @@ def test_a_collector_that_fails_is_a_warning_and_the_mail_is_out(
 
     monkeypatch.setattr(collector if broken == "add_input_asset" else airflow_lineage, broken, fail)
     assert send(attachments=report).execute(context())["outcome"] == "accepted"
-    assert "The lineage of this task is not complete: RuntimeError: lineage is away" in caplog.text
+    assert "The lineage of this task is incomplete: RuntimeError: lineage is away" in caplog.text
     assert len(relay.messages) == 1
 
 
 def test_an_outlet_whose_event_cannot_be_told_of_is_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
     """The context of a test has no events."""
     assert send(outlets=[Asset("sent")]).execute(context())["outcome"] == "accepted"
-    assert "has no result of the task: KeyError" in caplog.text
+    assert "The result of the task could not be added to the event of" in caplog.text
     assert len(relay.messages) == 1
 
 

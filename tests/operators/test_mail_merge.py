@@ -57,7 +57,7 @@ def test_a_misspelt_argument_is_not_swallowed_and_rows_are_needed() -> None:
         ({"rows": None}, "'rows' is None"),
         ({"rows": "/nowhere/rows.csv"}, "/nowhere/rows.csv"),
         ({"rows": 5}, "a list or a path"),
-        ({"subject": "{{ row.name "}, "no template"),
+        ({"subject": "{{ row.name "}, "not a valid template"),
         ({"subject": "{{ nmae }}"}, "'nmae' is undefined"),
         ({"to": None}, "no recipient"),
         ({"to": ["nobody", "{{ row.email }}"]}, "nobody"),
@@ -102,7 +102,7 @@ def test_such_a_row_may_be_a_warning(relay: Relay, caplog: pytest.LogCaptureFixt
     """Where somebody decided so; the XCom says which."""
     result: Any = merge(rows=rows_beside({"email": "a@corp.example"}), on_error="continue").execute(context())
     assert (result["counts"]["accepted"], result["counts"]["failed"], result["failed"][0]["row"]) == (2, 1, 2)
-    assert any("1 row made no mail" in record.getMessage() for record in caplog.records)
+    assert any("1 row could not be turned into a mail" in record.getMessage() for record in caplog.records)
     assert len(relay.messages) == 2
 
 

@@ -57,7 +57,7 @@ def test_it_may_be_a_warning_as_long_as_somebody_was_accepted(relay: Relay) -> N
         (f"{HELLO}\nC: MAIL *\nS: 451 later\nC: QUIT\nS: 221 bye", {}, True, "1 refused"),
         (f"{HELLO}\n{ACCEPTED}\nC: MAIL *\nS: 451 later\nC: QUIT\nS: 221 bye", {}, False, "1 accepted, 1 refused"),
         (f"{HELLO}\n{TO_DATA}\nRESET", {}, False, "1 unknown"),
-        (f"{HELLO}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, True, "with the same Message-IDs"),
+        (f"{HELLO}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, True, "each mail keeps its Message-ID"),
         (f"{HELLO}\n{ACCEPTED}\n{TO_DATA}\nRESET", {"on_unknown": "retry"}, False, "1 accepted, 1 unknown"),
     ],
 )

@@ -23,7 +23,7 @@ from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_smtpcm.ledger import record
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
-from airflow_provider_smtpcm.merge.messages import digest_of
+from airflow_provider_smtpcm.merge.messages import compute_digest
 from airflow_provider_smtpcm.operators._task import AirflowException
 from airflow_provider_smtpcm.smtp import batch as many
 from airflow_provider_smtpcm.smtp import retry as patience
@@ -90,7 +90,7 @@ def test_rows_in_another_order_are_an_error_before_anybody_gets_a_second_mail(be
         busy.clear()
         error = failure(merge(rows=ROWS[::-1]), store)
         assert not retried(error)
-        assert re.search(r"The rows have changed since the previous attempt: row 1 is another one", str(error))
+        assert re.search(r"The rows have changed since the previous attempt: row 1 is a different one", str(error))
         assert copies(server) == {JANE: 1, JIM: 1}
         attempt(merge(), store)
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
@@ -116,7 +116,7 @@ def test_a_merge_goes_on_where_an_older_release_left_it(key: str | None, behind:
         behind(server)
         failure(merge(row_key=key), store)
         of_an_older_release(store)
-        assert "row 1 is another one" in str(failure(merge(rows=ROWS[::-1], row_key=key), store))
+        assert "row 1 is a different one" in str(failure(merge(rows=ROWS[::-1], row_key=key), store))
         assert attempt(merge(row_key=key), store)["settled_earlier"] == 2
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
 
@@ -141,7 +141,7 @@ def test_what_is_in_doubt_is_named_also_where_the_rows_have_changed(
             assert not retried(error)
             assert "3 unknown of 3 rows" in str(error)
             assert f"the first is row 1: The mail {jane_id} of the row " in str(error)
-            assert "row 1 is another one" in str(error)
+            assert "row 1 is a different one" in str(error)
             told = lines(report)
             assert [(line["row"], line["outcome"], line["message_id"]) for line in told] == [
                 (1, "unknown", jane_id),
@@ -164,7 +164,7 @@ def test_what_is_in_doubt_is_named_where_there_are_fewer_rows_than_before(behind
         attempt(merge(), store)
         interrupted(store, "ao2")
         error = failure(merge(rows=ROWS[:2], report_file=str(report)), store)
-        assert "there are 2 now, and there were 3 at least" in str(error)
+        assert "there were at least 3, and now there are 2" in str(error)
         named = [(line["row"], line["outcome"], line["message_id"]) for line in lines(report)]
         assert named == [(2, "unknown", ids(server)[1]), (3, "unknown", None)]
 
@@ -215,7 +215,7 @@ def test_rows_that_are_fewer_are_an_error(behind: Behind) -> None:
     with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
         failure(merge(), store)
-        assert "there are 2 now, and there were 3 at least" in str(failure(merge(rows=ROWS[:2]), store))
+        assert "there were at least 3, and now there are 2" in str(failure(merge(rows=ROWS[:2]), store))
         assert copies(server) == {JANE: 1, JIM: 1}
 
 
@@ -258,7 +258,7 @@ def test_a_row_that_was_fixed_is_not_taken_for_another_whose_fingerprint_begins_
     """By three octets alone nearly every second merge of 100,000 rows was stopped, in which 100 had been fixed."""
     store, met = Kept(), dict[bytes, str]()
     for number in itertools.count():
-        other = met.setdefault(digest_of(f"{number}")[:3], f"{number}")
+        other = met.setdefault(compute_digest(f"{number}")[:3], f"{number}")
         if other != f"{number}":
             break
     rows = [{**ROWS[0], "id": other}, {"email": "nobody", "name": "Jim", "id": "x"}]
@@ -293,7 +293,7 @@ def test_a_row_in_the_place_of_a_failed_one_is_not_mended_if_it_is_one_of_the_ot
     with Server() as server:
         behind(server)
         failure(merge(rows=rows), store)
-        assert "row 1 is another one" in str(failure(merge(rows=[ROWS[2], *ROWS[:2], rows[0]]), store))
+        assert "row 1 is a different one" in str(failure(merge(rows=[ROWS[2], *ROWS[:2], rows[0]]), store))
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
 
 

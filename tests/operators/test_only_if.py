@@ -10,7 +10,7 @@ from airflow_provider_smtpcm.operators.only_if import AirflowSkipException, Only
 @pytest.mark.parametrize("answer", ["", "1", "None", "params['Rows'] > 0"])
 def test_what_is_neither_true_nor_false_fails(answer: str) -> None:
     """A condition that was not worked out is no reason to go on, nor to skip."""
-    with pytest.raises(ValueError, match="has to give True or False"):
+    with pytest.raises(ValueError, match="has to render to True or False"):
         OnlyIfOperator(task_id="rows", condition=answer).execute({})
 
 

@@ -56,7 +56,7 @@ def resolve_constants() -> object:
         lambda: DELIVERY.never_asked(EVERYBODY),
         lambda: pending_recipients(DELIVERY, SendRequest(0, MAIL, EVERYBODY)),
         resolve_constants,
-        lambda: pending_request(0, MAIL, PriorRow(RowState.AGAIN, Progress(HAVE_IT, dict.fromkeys(REFUSED, "550 no")))),
+        lambda: pending_request(0, MAIL, PriorRow(RowState.RETRY, Progress(HAVE_IT, dict.fromkeys(REFUSED, "550 no")))),
     ],
     ids=["never asked", "who is left", "resolve_constants", "from the ledger"],
 )

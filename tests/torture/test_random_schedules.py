@@ -215,7 +215,7 @@ class OnDisk:
         half.replace(self._path(key))
         if self._dies is Moment.AFTER and self._writes == self._nth:
             _die()
-        if self._dies is Moment.LAST_WORDS and key == HEAD and value["standing"] != RunState.OPEN:
+        if self._dies is Moment.LAST_WORDS and key == HEAD and value["standing"] != RunState.UNFINISHED:
             _die()
 
     def _path(self, key: str) -> Path:

@@ -36,7 +36,7 @@ from benchmarks.sending.clients.order import (
 # Otherwise loaded on first use.
 LOADED_BEFOREHAND = (batch, messages, retry, sending, session, tls, first_use)
 # Airflow loads its plugins when lineage is first asked for; a task runner has done so before the task.
-Lineage(SmtpConnectionManagerHook()).read("rows.csv")
+Lineage(SmtpConnectionManagerHook()).add_input("rows.csv")
 
 
 def environment(order: Order) -> dict[str, str]:
