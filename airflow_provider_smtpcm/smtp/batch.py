@@ -93,11 +93,11 @@ class BatchSender:
         self._finished: deque[Delivery] = deque()
         self._rate = RateController(connections, rate_limit)
         self._open_session = open_session
-        self._opening = 0
+        self._opening_count = 0
         self._retry_connect_for = retry_connect_for
         self._connect_backoff = ConnectBackoff(retry_connect_for)
         self._cancellation = cancellation or CancellationToken()
-        self._end_at = math.inf
+        self._drain_until = math.inf
         self._deadlines_checked_at = 0.0
         self._given_session = session
         self._sessions: dict[int, PipelinedSession] = {}
@@ -112,7 +112,7 @@ class BatchSender:
         Args:
             is_pipelined: whether it would be sent right behind another one, before that one's final reply.
         """
-        if not self.queue.ready or not self._rate.is_due() or (is_pipelined and not self._has_mails_to_spare()):
+        if not self.queue.ready or not self._rate.is_due() or (is_pipelined and not self._has_surplus_mails()):
             return False
         self._rate.on_begin()
         return True
@@ -156,7 +156,7 @@ class BatchSender:
         try:
             self._poll.register(self._background, select.POLLIN)
             if self._given_session is not None and self._given_session.is_open:
-                self._add(self._given_session)
+                self._add_session(self._given_session)
             while True:
                 if self._cancellation.is_canceled:
                     self._cancel()
@@ -198,18 +198,18 @@ class BatchSender:
             self._retire_sessions()
         if self.queue.ready:
             if idle := self._sessions_for_mail():
-                self._feed(idle)
-            if len(self._sessions) + self._opening < self._rate.connections:
+                self._begin_mails(idle)
+            if len(self._sessions) + self._opening_count < self._rate.connections:
                 self._open_sessions()
 
     def _sessions_for_mail(self) -> list[int]:
         """Return the sessions that want a mail, and may have one."""
         numbers = [number for number, session in self._sessions.items() if session.wants_mail]
-        if not numbers or self._has_mails_to_spare():
+        if not numbers or self._has_surplus_mails():
             return numbers
         return [number for number in numbers if not self._sessions[number].is_busy]
 
-    def _has_mails_to_spare(self) -> bool:
+    def _has_surplus_mails(self) -> bool:
         """Return whether more mails are ready than there are sessions that are free, or not open yet.
 
         The others are pipelined behind those before them. Where few mails are ready, each is answered sooner on a
@@ -232,7 +232,7 @@ class BatchSender:
 
     def _seconds_to_wait(self) -> float:
         """Return the seconds until the next deadline or due mail, whether or not a socket is ready before."""
-        moment = self._end_at
+        moment = self._drain_until
         for session in self._sessions.values():
             moment = min(moment, session.deadline)
         if not self.is_closing:
@@ -243,7 +243,7 @@ class BatchSender:
             if self.queue.ready:
                 if self._sessions_for_mail():
                     moment = min(moment, self._rate.next_at)
-                elif not self._opening and len(self._sessions) < self._rate.connections:
+                elif not self._opening_count and len(self._sessions) < self._rate.connections:
                     moment = min(moment, max(self._rate.next_at, self._connect_backoff.next_at))
         return moment if moment == math.inf else max(0.0, moment - time.monotonic())
 
@@ -284,14 +284,14 @@ class BatchSender:
             if callable(result):
                 result()
             else:
-                self._opening -= 1
+                self._opening_count -= 1
                 self._connect_backoff.on_success()
-                self._add(result)
+                self._add_session(result)
         for number, session in list(self._sessions.items()):
             session.send()  # a block that it was waiting for may have been read
             self._update_poll(number, session)
 
-    def _feed(self, numbers: list[int]) -> None:
+    def _begin_mails(self, numbers: list[int]) -> None:
         """Have these sessions begin a mail, if one is due."""
         if not self._rate.is_due():
             return
@@ -336,8 +336,10 @@ class BatchSender:
             return
         due = 1 if self._rate.has_rate else len(self.queue.ready)
         waiting = len(self._sessions_for_mail())
-        while due > waiting + self._opening and len(self._sessions) + self._opening < self._rate.connections:
-            self._opening += 1
+        while (
+            due > waiting + self._opening_count and len(self._sessions) + self._opening_count < self._rate.connections
+        ):
+            self._opening_count += 1
             self._background.run(self._try_open)
 
     def _try_open(self) -> Session | OnResult:
@@ -350,19 +352,19 @@ class BatchSender:
         return lambda: self._on_open_failed(problem)
 
     def _on_open_failed(self, problem: Exception) -> None:
-        self._opening -= 1
+        self._opening_count -= 1
         if not isinstance(problem, MailError):
             raise problem
-        if self._sessions or self._opening:
+        if self._sessions or self._opening_count:
             # The others go on; a server that is short of connections is not asked for as many again for a while.
-            self._rate.limit_connections(len(self._sessions) + self._opening)
+            self._rate.limit_connections(len(self._sessions) + self._opening_count)
             log.warning("Going on with %d connections: %s", self._rate.connections, problem)
         elif self._connect_backoff.on_failure(problem):
             self.queue.fail(problem)
         elif self._connect_backoff.is_immediate and self.queue.ready:
             self.on_delivery(self.queue.ready.popleft().not_sent(problem))
 
-    def _add(self, opened: Session) -> None:
+    def _add_session(self, opened: Session) -> None:
         session = PipelinedSession(opened, self, can_requeue=self._open_session is not None)
         number = session.fileno()
         self._sessions[number] = session
@@ -386,10 +388,10 @@ class BatchSender:
         now = time.monotonic()
         if not self.is_closing:
             self.is_closing = True
-            self._end_at = now + _CANCEL_SECONDS
+            self._drain_until = now + _CANCEL_SECONDS
             self.queue.close(self._cancellation.error())
         for number, session in list(self._sessions.items()):
-            session.drain(self._cancellation.error(), is_out_of_time=now >= self._end_at)
+            session.drain(self._cancellation.error(), is_out_of_time=now >= self._drain_until)
             self._update_poll(number, session)
 
     def _finish_in_flight(self) -> None:

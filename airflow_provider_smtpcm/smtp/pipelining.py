@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.smtp.transaction import (
     Transaction,
     stuff_dots,
 )
-from airflow_provider_smtpcm.smtp.transport import BLOCK
+from airflow_provider_smtpcm.smtp.transport import BLOCK_OCTETS
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.batch import BatchSender
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Blocks of a long message in a row, before the other sessions are served.
-_BLOCKS_IN_A_ROW = 16
+_MAX_CONSECUTIVE_BLOCKS = 16
 
 Content = Iterator[bytes] | ReadAhead
 
@@ -83,10 +83,10 @@ class PipelinedSession:
         self._commit_at: int | None = None
         self._content: Content | None = None
         # Octets of a BDAT chunk that are still to be sent.
-        self._chunk_left = 0
-        # When the current span of at most one `BLOCK` began, which has one deadline, and the octets left of it.
-        self._block_since = 0.0
-        self._timed_octets = 0
+        self._chunk_octets_left = 0
+        # When the current span of at most one `BLOCK_OCTETS` began, which has one deadline, and the octets left of it.
+        self._span_started_at = 0.0
+        self._span_octets_left = 0
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for `poll`."""
@@ -125,7 +125,7 @@ class PipelinedSession:
     def send(self) -> None:
         """Send whatever may be sent now."""
         try:
-            blocks = _BLOCKS_IN_A_ROW
+            blocks = _MAX_CONSECUTIVE_BLOCKS
             while blocks and (self._block or self._next_block()):
                 if not self._send_block():
                     break
@@ -164,7 +164,7 @@ class PipelinedSession:
         last = self._in_flight[-1]
         if last.stage is ENVELOPE and not last.is_awaiting_reply and not self._block:
             self._in_flight.pop()
-            self.session.needs_rset_before_quit = last.sent > 0
+            self.session.needs_rset_before_quit = last.lines_sent > 0
             self._batch.on_delivery(last.fail(error))
         elif is_out_of_time or (len(self._in_flight) == 1 and last.stage is not ENVELOPE and not last.committed):
             self._fail(error)
@@ -181,14 +181,14 @@ class PipelinedSession:
     def _next_block(self) -> bool:
         """Fill the block with all that may be sent now; return whether there is anything."""
         self.wants_mail = False
-        return self._fill([]) if self._content is None else self._next_content_block(self._content)
+        return self._fill_block([]) if self._content is None else self._next_content_block(self._content)
 
-    def _fill(self, parts: list[bytes]) -> bool:
-        """Add to these parts whatever may follow them, up to a message that is sent block by block."""
-        while self._add_next(parts):
+    def _fill_block(self, buffers: list[bytes]) -> bool:
+        """Add to these buffers whatever may follow them, up to a message that is sent block by block."""
+        while self._add_next(buffers):
             pass
-        if parts:
-            self._begin_block(parts[0] if len(parts) == 1 else b"".join(parts))
+        if buffers:
+            self._begin_block(buffers[0] if len(buffers) == 1 else b"".join(buffers))
             return True
         return self._content is not None and self._next_content_block(self._content)
 
@@ -199,11 +199,11 @@ class PipelinedSession:
                 return False
             if block:
                 self._begin_block(block)
-                self._count_chunk(block)
+                self._count_chunk_octets(block)
                 return True
         return self._end_content()
 
-    def _add_next(self, parts: list[bytes]) -> bool:
+    def _add_next(self, buffers: list[bytes]) -> bool:
         """Add what comes next; return whether more may follow at once."""
         if self._batch.is_closing:
             return False
@@ -212,17 +212,17 @@ class PipelinedSession:
         transaction = self._in_flight[-1]
         stage = transaction.stage
         if stage is ENVELOPE:
-            if transaction.sent < len(transaction.lines):
-                self._add_lines(transaction, parts)
+            if transaction.lines_sent < len(transaction.lines):
+                self._add_lines(transaction, buffers)
             return False
         if stage is FINAL_REPLY:
             return len(self._in_flight) == 1 and self._may_pipeline(transaction) and self._begin_transaction()
         if stage is EMPTY_DATA:
-            parts.append(FINAL_DOT)
-            self._commit_at = sum(map(len, parts)) - len(FINAL_DOT)
+            buffers.append(FINAL_DOT)
+            self._commit_at = sum(map(len, buffers)) - len(FINAL_DOT)
             transaction.stage = FINAL_REPLY
             return True
-        return stage is CONTENT and self._content is None and self._begin_content(transaction, parts)
+        return stage is CONTENT and self._content is None and self._begin_content(transaction, buffers)
 
     def _may_pipeline(self, transaction: Transaction) -> bool:
         return transaction.grouped and self._profile.pipelining and self._queue.is_fast
@@ -254,42 +254,42 @@ class PipelinedSession:
             grouped=self._offers_pipelining and self._profile.pipelining,
             pipelined=is_pipelined,
             reset=self.session.needs_rset_before_mail and not is_pipelined,
-            announced=self._recipient_limit,
+            announced_limit=self._recipient_limit,
             profile=self._profile,
         )
         self._in_flight.append(transaction)
         return True
 
-    def _add_lines(self, transaction: Transaction, parts: list[bytes]) -> None:
+    def _add_lines(self, transaction: Transaction, buffers: list[bytes]) -> None:
         lines = transaction.next_lines()
         if not lines:
             return
         if self._logs_commands:
             for line in lines:
                 log.debug("C: %s", line)
-        transaction.sent += len(lines)
-        parts.append(("\r\n".join(lines) + "\r\n").encode())
+        transaction.lines_sent += len(lines)
+        buffers.append(("\r\n".join(lines) + "\r\n").encode())
 
-    def _begin_content(self, transaction: Transaction, parts: list[bytes]) -> bool:
+    def _begin_content(self, transaction: Transaction, buffers: list[bytes]) -> bool:
         outgoing, is_chunked = transaction.outgoing, transaction.chunking
         if outgoing.data is not None and not is_chunked:
-            parts.append(outgoing.data)
-            self._commit_at = sum(map(len, parts)) - len(FINAL_DOT)
+            buffers.append(outgoing.data)
+            self._commit_at = sum(map(len, buffers)) - len(FINAL_DOT)
             transaction.stage = FINAL_REPLY
             return True
         if is_chunked:
-            self._chunk_left = transaction.rendering.size
-            parts.append(f"BDAT {self._chunk_left} LAST\r\n".encode())
+            self._chunk_octets_left = transaction.rendering.size
+            buffers.append(f"BDAT {self._chunk_octets_left} LAST\r\n".encode())
         content = iter(transaction.rendering) if is_chunked else stuff_dots(transaction.rendering.pieces)
         self._content = ReadAhead(content, self._batch.wake) if outgoing.mail.has_remote_files else content
         return False
 
-    def _count_chunk(self, block: bytes) -> None:
+    def _count_chunk_octets(self, block: bytes) -> None:
         """After BDAT the server has the whole message with the last octet that was announced (RFC 3030 2)."""
         transaction = self._in_flight[-1]
         if transaction.chunking:
-            self._chunk_left -= len(block)
-            if not self._chunk_left:
+            self._chunk_octets_left -= len(block)
+            if not self._chunk_octets_left:
                 transaction.stage = FINAL_REPLY
                 self._commit_at = len(block) - 1
                 self._close_content()
@@ -302,7 +302,7 @@ class PipelinedSession:
             return False
         self._in_flight[-1].stage = FINAL_REPLY
         self._commit_at = 0
-        return self._fill([FINAL_DOT])
+        return self._fill_block([FINAL_DOT])
 
     def _close_content(self) -> None:
         if isinstance(self._content, ReadAhead):
@@ -311,23 +311,23 @@ class PipelinedSession:
 
     def _begin_block(self, block: bytes) -> None:
         self._block = block
-        self._block_since = time.monotonic()
-        self._timed_octets = BLOCK
+        self._span_started_at = time.monotonic()
+        self._span_octets_left = BLOCK_OCTETS
         self.wants_mail = False
 
     def _send_block(self) -> bool:
         """Send the block, or as much of it as the socket takes; return whether more may follow at once."""
         block = self._block
-        piece = block if len(block) <= self._timed_octets else memoryview(block)[: self._timed_octets]
+        piece = block if len(block) <= self._span_octets_left else memoryview(block)[: self._span_octets_left]
         sent = (
             self._transport.send_some(piece) if self._commit_at is None else self._send_commit(piece, self._commit_at)
         )
         is_complete = sent == len(piece)
         self._block = b"" if sent == len(block) else memoryview(block)[sent:]
-        self._timed_octets -= sent
+        self._span_octets_left -= sent
         if is_complete and self._block:
-            self._block_since = time.monotonic()
-            self._timed_octets = BLOCK
+            self._span_started_at = time.monotonic()
+            self._span_octets_left = BLOCK_OCTETS
         self._set_deadline()
         return is_complete
 
@@ -355,7 +355,7 @@ class PipelinedSession:
             # A server that is busy with this mail may take nothing more until it is done.
             self.deadline = time.monotonic() + self.session.manager.final_reply_timeout
         elif self._block:
-            self.deadline = self._block_since + self._transport.timeout
+            self.deadline = self._span_started_at + self._transport.timeout
         elif self._in_flight:
             self.deadline = time.monotonic() + self._transport.timeout
         else:
@@ -366,7 +366,7 @@ class PipelinedSession:
     def _process_replies(self) -> bool:
         """Take every whole reply; return whether the connection is closed."""
         has_replies = False
-        next_reply, in_flight, phase = self._replies.next, self._in_flight, self._transport.phase
+        next_reply, in_flight, phase = self._replies.next_reply, self._in_flight, self._transport.phase
         while not self.is_closed:
             try:
                 reply = next_reply(phase)
@@ -389,13 +389,13 @@ class PipelinedSession:
                 self._fail(error)
         if has_replies and not self.is_closed:
             if self._block:  # the server may have been too busy to take it
-                self._block_since = time.monotonic()
+                self._span_started_at = time.monotonic()
             self._set_deadline()
         return self.is_closed
 
     def _closes_session(self, transaction: Transaction, reply: Reply) -> bool:
         """Return whether 421 closes only the session, for its limit of mails, its idle time or too many recipients."""
-        has_reason = self.session.has_carried_mail or transaction.met_limit
+        has_reason = self.session.has_carried_mail or transaction.has_met_limit
         return has_reason and self._can_requeue and transaction.is_session_closed_by(reply)
 
     def _closed_by(self, reply: Reply) -> ConnectionLostError:
@@ -445,7 +445,7 @@ class PipelinedSession:
             return False
         if not is_first or self._is_due_to_pipelining(transaction, error):
             return True
-        return (self.session.has_carried_mail or transaction.met_limit) and isinstance(error, ConnectionLostError)
+        return (self.session.has_carried_mail or transaction.has_met_limit) and isinstance(error, ConnectionLostError)
 
     def _is_due_to_pipelining(self, transaction: Transaction, error: MailError) -> bool:
         """Return whether a server that got its commands one by one might not have failed."""

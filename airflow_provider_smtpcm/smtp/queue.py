@@ -30,14 +30,14 @@ from airflow_provider_smtpcm.smtp.delivery import (
 from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
 
 # The largest message that is held ready in one piece while its envelope is sent.
-_MAX_HELD_OCTETS = 65536
+_MAX_BUFFERED_OCTETS = 65536
 # Seconds for which mails are prepared at a time, before the sessions are served again.
 _PREPARE_SECONDS = 0.002
 # Mails that are held ready at most, however many sessions there are.
 _MAX_AHEAD = 256
 # A source is fast if it took fewer seconds than these for each of its last two mails. A slow one may take very long for
 # the next one; while it is asked no session is served, and a server that waits for a message gives up.
-_FAST_SECONDS, _FAST_IN_A_ROW = 0.05, 2
+_FAST_SECONDS, _FAST_MAILS = 0.05, 2
 
 #: Runs in the thread of the sessions, with the result of what ran in the background.
 OnResult = Callable[[], None]
@@ -219,17 +219,19 @@ class OutgoingMail:
         )
 
     def unknown(
-        self, why: str, *, committed: Sequence[str], not_asked: Sequence[str], cause: MailError | None
+        self, why: str, *, committed: Sequence[str], unattempted: Sequence[str], cause: MailError | None
     ) -> Delivery:
         """Return its delivery, when the whole message was sent and no final reply came.
 
         Args:
             why: why there is none.
             committed: the recipients that the server had agreed to take it for.
-            not_asked: those that a further transaction would have asked for.
+            unattempted: those that a further transaction would have asked for.
             cause: the error that ended the session, if it was one.
         """
-        error = unknown_error(self.message_id, why, committed=committed, accepted=self.accepted, not_asked=not_asked)
+        error = unknown_error(
+            self.message_id, why, committed=committed, accepted=self.accepted, unattempted=unattempted
+        )
         error.__cause__ = cause
         return self._delivery(Outcome.UNKNOWN, error, cause.reply if cause else None)
 
@@ -283,9 +285,9 @@ class PrefetchQueue:
         self.ready: deque[OutgoingMail] = deque()
         # Requests whose files are being measured in a thread.
         self._measuring: dict[int, SendRequest] = {}
-        self._mails_taken = 0
+        self._next_index = 0
         self._poll_at = -math.inf
-        self._fast_in_a_row = _FAST_IN_A_ROW if is_in_memory else 0
+        self._fast_count = _FAST_MAILS if is_in_memory else 0
         #: Whether the source has been fast lately, so that it can be asked while a server waits.
         self.is_fast = is_in_memory
         self._is_exhausted = False
@@ -311,14 +313,14 @@ class PrefetchQueue:
 
     def fill(self) -> None:
         """Prepare mails, for two milliseconds at most."""
-        room = self._size - len(self.ready) - len(self._measuring)
-        if self._is_exhausted or room <= 0:
+        free_slots = self._size - len(self.ready) - len(self._measuring)
+        if self._is_exhausted or free_slots <= 0:
             return
         now = time.monotonic()
         if now < self._poll_at:
             return
         until = now + _PREPARE_SECONDS
-        for _ in range(room):
+        for _ in range(free_slots):
             try:
                 item = next(self._source, None)
             except Exception as error:  # noqa: BLE001 - raised to the consumer once the mails before it are settled
@@ -327,14 +329,14 @@ class PrefetchQueue:
                 self._is_exhausted = True
                 return
             if isinstance(item, Mail):
-                request, is_complete = SendRequest(self._mails_taken, item), False
-                self._mails_taken += 1
+                request, is_complete = SendRequest(self._next_index, item), False
+                self._next_index += 1
             elif isinstance(item, SendRequest):
                 request, is_complete = item, True
             else:
                 self._poll_at = item
                 # A source that has no mail yet mostly returns at once, rather than wait.
-                self._measure_source(time.monotonic() - now, turns=_FAST_IN_A_ROW)
+                self._time_source(time.monotonic() - now, turns=_FAST_MAILS)
                 return
             try:
                 self._prepare(request, is_complete=is_complete)
@@ -342,14 +344,14 @@ class PrefetchQueue:
                 self._on_delivery(request.not_sent(interruption_error(error)))
                 raise
             asked_at, now = now, time.monotonic()
-            self._measure_source(now - asked_at)
+            self._time_source(now - asked_at)
             if now > until:
                 return
 
-    def _measure_source(self, seconds: float, turns: int = 1) -> None:
+    def _time_source(self, seconds: float, turns: int = 1) -> None:
         """Note how long the source took for one mail."""
-        self._fast_in_a_row = self._fast_in_a_row + turns if seconds < _FAST_SECONDS else 0
-        self.is_fast = self._fast_in_a_row >= _FAST_IN_A_ROW
+        self._fast_count = self._fast_count + turns if seconds < _FAST_SECONDS else 0
+        self.is_fast = self._fast_count >= _FAST_MAILS
 
     def fail(self, error: MailError) -> None:
         """Send nothing any more: deliver the error for every mail, of those that are ready and of those to come."""
@@ -391,7 +393,7 @@ class PrefetchQueue:
             outgoing = OutgoingMail(request, rendering, self._manager)
             if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
                 outgoing.binary_rendering = self._binary_renderer.render(mail)
-            elif rendering.size <= _MAX_HELD_OCTETS:
+            elif rendering.size <= _MAX_BUFFERED_OCTETS:
                 outgoing.data = join_with_final_dot(rendering.pieces)
         except MailError as error:
             self._on_delivery(request.not_sent(error))

@@ -151,7 +151,7 @@ class RetryQueue:
                 rest = self._interrupted(chain(known, drain_deliveries(deliveries, interruption)), interruption)
                 yield from map(self._annotated, rest)
                 raise
-        yield from map(self._annotated, self.abandon(self._unresolved))
+        yield from map(self._annotated, self.abandon(self._undelivered))
 
     @property
     def _next_at(self) -> float:
@@ -196,24 +196,24 @@ class RetryQueue:
         self._entries.pop(delivery.index, None)
         self.in_flight.discard(delivery.index)
 
-    def abandon(self, unresolved: Container[int]) -> list[Delivery]:
+    def abandon(self, undelivered: Container[int]) -> list[Delivery]:
         """Retry nothing any more; return the last deliveries of mails that were waiting, or not sent again after all.
 
         Args:
-            unresolved: the requests that were sent, and whose deliveries will not come any more.
+            undelivered: the requests that were sent, and whose deliveries will not come any more.
         """
         self._waiting.clear()
         known = {
             index: entry.delivery
             for index, entry in self._entries.items()
-            if entry.delivery is not None and index not in unresolved
+            if entry.delivery is not None and index not in undelivered
         }
         for index in known:
             del self._entries[index]
         return [known[index] for index in sorted(known)]
 
     @property
-    def _unresolved(self) -> Container[int]:
+    def _undelivered(self) -> Container[int]:
         """The requests that were passed on for sending, and have no delivery."""
         return self.in_flight if self._journal is None else self._journal.in_doubt
 
@@ -222,17 +222,17 @@ class RetryQueue:
 
     def _interrupted(self, known: Iterable[Delivery], interruption: BaseException) -> Iterator[Delivery]:
         """Yield the deliveries of a batch that ends here: mails that were begun, then those that wait for a retry."""
-        for delivery in chain(known, self._lost(interruption)):
+        for delivery in chain(known, self._cut_off(interruption)):
             if self._journal is not None and delivery.index in self._journal.in_doubt:
                 self._journal.on_result(delivery, self.pending_recipients(delivery))
             self.forget(delivery)
             yield delivery
-        yield from self.abandon(self._unresolved)
+        yield from self.abandon(self._undelivered)
 
-    def _lost(self, interruption: BaseException) -> Iterator[Delivery]:
+    def _cut_off(self, interruption: BaseException) -> Iterator[Delivery]:
         """Yield unknown outcomes for requests that were passed on, and whose delivery the exception cut off."""
-        unresolved = self._unresolved
-        for index, entry in [(index, entry) for index, entry in self._entries.items() if index in unresolved]:
+        undelivered = self._undelivered
+        for index, entry in [(index, entry) for index, entry in self._entries.items() if index in undelivered]:
             error = OutcomeUnknownError(
                 f"While this mail was on its way {describe_interruption(interruption)}.",
                 remedy="Look for its Message-ID in the server's log.",

@@ -24,18 +24,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 # Acceptances for each connection after which one more connection is allowed; it doubles with each complaint.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
 # A server that takes a mail in fewer seconds than these is not held to a rate.
-_SHORTEST_INTERVAL = 0.05
+_MIN_LEARNED_INTERVAL = 0.05
 # Fewer mails than these show no rate, and limits count by the minute, so that a longer silence is not one of a limit.
-_MIN_SAMPLE, _LONGEST_WINDOW = 3, 60.0
+_MIN_SAMPLE, _MAX_SILENCE = 3, 60.0
 # Every server takes this many recipients in one transaction (RFC 5321 4.5.3.1.8).
 _RECIPIENTS_GUARANTEED = 100
 
 # Always about the server, or about all that we send to it (RFC 5321 4.2.3, RFC 4954 6; 432 is Exchange Online's).
 _BUSY = (421, 432, 454)
 # About one mailbox or about the server: the enhanced code (RFC 3463) tells, else the text.
-_PERHAPS_BUSY = (450, 451, 452)
-_OF_THE_MAILBOX = re.compile(r"4\.[12]\.|4\.5\.3")
-_OF_THE_SYSTEM = re.compile(r"4\.3\.|4\.4\.5")
+_AMBIGUOUS = (450, 451, 452)
+_MAILBOX_STATUS = re.compile(r"4\.[12]\.|4\.5\.3")
+_SYSTEM_STATUS = re.compile(r"4\.3\.|4\.4\.5")
 _GREYLISTED = re.compile("gr[ae]y-?list", re.IGNORECASE)
 # The texts of Exchange and others for it, whatever the code.
 _THROTTLED = re.compile(
@@ -55,11 +55,11 @@ def is_busy(reply: Reply, phase: Phase | None) -> bool:
         return False
     if reply.code in _BUSY or _THROTTLED.search(reply.text):
         return True
-    if reply.code not in _PERHAPS_BUSY or _GREYLISTED.search(reply.text):
+    if reply.code not in _AMBIGUOUS or _GREYLISTED.search(reply.text):
         return False
     if phase is Phase.ENVELOPE:
-        return reply.enhanced is not None and _OF_THE_SYSTEM.match(reply.enhanced) is not None
-    return reply.enhanced is None or _OF_THE_MAILBOX.match(reply.enhanced) is None
+        return reply.enhanced is not None and _SYSTEM_STATUS.match(reply.enhanced) is not None
+    return reply.enhanced is None or _MAILBOX_STATUS.match(reply.enhanced) is None
 
 
 def is_throttled(delivery: Delivery) -> bool:
@@ -102,13 +102,13 @@ class RateController:
         self.next_at = -math.inf
         self._pause = FIRST_PAUSE
         self._paused_until = -math.inf
-        self._accepted = 0
+        self._accepted_count = 0
         self._recovery = _RECOVERY
         self._busy_since: float | None = None
         # The sample: since when how many mails were accepted; and how often a rate was learned from one.
         self._sample_since: float | None = None
-        self._sample = 0
-        self._times_learned = 0
+        self._sample_size = 0
+        self._rates_learned = 0
 
     def is_due(self) -> bool:
         """Return whether a mail may be begun."""
@@ -151,51 +151,51 @@ class RateController:
     def limit_connections(self, connections: int) -> None:
         """Allow no more connections than these; one more is tried after a while, longer each time."""
         self.connections = max(1, connections)
-        self._accepted = 0
+        self._accepted_count = 0
         self._recovery = min(_LONGEST_RECOVERY, 2 * self._recovery)
 
     def on_accepted(self) -> None:
         """Note that the server has accepted a mail."""
         if self._busy_since is not None:
-            self._learn(self._busy_since)
-        self._sample += 1
+            self._learn_rate(self._busy_since)
+        self._sample_size += 1
         if (
             self.connections == self._max_connections
             and self._pause == FIRST_PAUSE
             and self._interval == self._min_interval
         ):
             return
-        self._accepted += 1
-        if self._accepted % _RECOVERY == 0:  # a complaint now and then is no reason to pause for longer each time
+        self._accepted_count += 1
+        if self._accepted_count % _RECOVERY == 0:  # a complaint now and then is no reason to pause for longer each time
             self._pause = max(FIRST_PAUSE, self._pause / 2)
-        if self._accepted >= self._recovery * self.connections:
-            self._accepted = 0
+        if self._accepted_count >= self._recovery * self.connections:
+            self._accepted_count = 0
             self.connections = min(self._max_connections, self.connections + 1)
-        self._quicken()
+        self._raise_rate()
 
-    def _learn(self, busy_since: float) -> None:
+    def _learn_rate(self, busy_since: float) -> None:
         """The server accepts mails again: what it accepted since the last such moment, and in how long, is its rate."""
         now = time.monotonic()
         self._busy_since = None
         self._pause = max(FIRST_PAUSE, self._pause / 2)
-        if self._sample >= _MIN_SAMPLE and self._sample_since is not None:
-            silence = min(_LONGEST_WINDOW, now - busy_since)
-            interval = (busy_since - self._sample_since + silence) / self._sample
-            if interval >= _SHORTEST_INTERVAL and interval > self._min_interval:
+        if self._sample_size >= _MIN_SAMPLE and self._sample_since is not None:
+            silence = min(_MAX_SILENCE, now - busy_since)
+            interval = (busy_since - self._sample_since + silence) / self._sample_size
+            if interval >= _MIN_LEARNED_INTERVAL and interval > self._min_interval:
                 self._interval = interval
                 self.next_at = max(self.next_at, now + interval)
                 self._pause = max(FIRST_PAUSE, min(self._pause, 2 * interval))
-                self._times_learned += 1
+                self._rates_learned += 1
                 log.info(
                     "The server was found to take %s mails a minute; mails are sent at this rate.",
                     f"{round(60 / interval, 2):g}",
                 )
-        self._sample_since, self._sample = now, 0
+        self._sample_since, self._sample_size = now, 0
 
-    def _quicken(self) -> None:
+    def _raise_rate(self) -> None:
         """Raise the rate a little: the server may take more by now; more slowly if it has complained repeatedly."""
-        interval = self._interval * (1 - 1 / (_RECOVERY * 2 ** min(self._times_learned, 4)))
-        is_rate = interval >= _SHORTEST_INTERVAL and interval > self._min_interval
+        interval = self._interval * (1 - 1 / (_RECOVERY * 2 ** min(self._rates_learned, 4)))
+        is_rate = interval >= _MIN_LEARNED_INTERVAL and interval > self._min_interval
         self._interval = interval if is_rate else self._min_interval
 
 

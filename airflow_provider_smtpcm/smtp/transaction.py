@@ -71,20 +71,20 @@ class Transaction:
         grouped: whether the command lines are sent in groups (RFC 2920).
         pipelined: whether they are sent right behind another message, before its final reply.
         reset: whether the server has to forget an unfinished transaction first.
-        announced: how many recipients a transaction may have (LIMITS RCPTMAX, RFC 9422 4); None: not announced.
+        announced_limit: how many recipients a transaction may have (LIMITS RCPTMAX, RFC 9422 4); None: not announced.
         profile: what is known of the server; a limit that is learned is kept there.
     """
 
     __slots__ = (
         "_accepted",
-        "_asked",
-        "_group",
+        "_recipient_count",
+        "_group_size",
         "_peer",
         "_profile",
         "_recipients",
         "_refused",
-        "_replied",
-        "_reset",
+        "_reply_count",
+        "_has_rset",
         "_sender_refused",
         "_too_many",
         "chunking",
@@ -94,11 +94,11 @@ class Transaction:
         "empty_data",
         "grouped",
         "lines",
-        "met_limit",
+        "has_met_limit",
         "outgoing",
         "pipelined",
         "rendering",
-        "sent",
+        "lines_sent",
         "stage",
         "was_accepted",
     )
@@ -114,7 +114,7 @@ class Transaction:
         grouped: bool,
         pipelined: bool,
         reset: bool,
-        announced: int | None,
+        announced_limit: int | None,
         profile: ServerProfile,
     ) -> None:
         self.outgoing = outgoing
@@ -126,21 +126,21 @@ class Transaction:
         lines = ["RSET"] if reset else []
         lines.append(f"MAIL FROM:<{outgoing.sender}>{parameters}")
         limit = len(outgoing.recipients)
-        if announced and announced < limit:
-            limit = announced
+        if announced_limit and announced_limit < limit:
+            limit = announced_limit
         if profile.recipient_limit and profile.recipient_limit < limit:
             limit = profile.recipient_limit
         self._recipients = list(islice(outgoing.recipients, limit))
         lines += [f"RCPT TO:<{address}>" for address in self._recipients]
         # How many of them this transaction asks for in all, and in one group.
-        self._asked = len(self._recipients)
-        self._group = max(announced or 0, profile.recipients_at_once)
+        self._recipient_count = len(self._recipients)
+        self._group_size = max(announced_limit or 0, profile.recipients_at_once)
         if not chunking:
             lines.append("DATA")
         #: Every command line of the envelope.
         self.lines = lines
         #: How many of them were sent.
-        self.sent = 0
+        self.lines_sent = 0
         #: Whether the server may have the whole message: from here on only its reply tells what becomes of it.
         self.committed = False
         #: Whether the server wanted a message although it had accepted no recipient.
@@ -148,15 +148,15 @@ class Transaction:
         #: Whether the server has accepted the message for the recipients that it had accepted.
         self.was_accepted = False
         #: Whether a limit of recipients was learned in this transaction, so that later ones ask for fewer.
-        self.met_limit = False
+        self.has_met_limit = False
         #: Whether the connection can carry no further mail.
         self.closes_connection = False
         #: What became of the mail; None where its other recipients are asked in a further transaction.
         self.delivery: Delivery | None = None
         self._profile = profile
         self._peer = peer
-        self._reset = reset
-        self._replied = 0
+        self._has_rset = reset
+        self._reply_count = 0
         self._sender_refused: Reply | None = None
         self._accepted: list[str] = []
         self._refused: dict[str, Reply] = {}
@@ -172,27 +172,27 @@ class Transaction:
     @property
     def is_awaiting_reply(self) -> bool:
         """Whether a reply to a command line is outstanding."""
-        return self._replied < self.sent
+        return self._reply_count < self.lines_sent
 
     @property
     def has_reply(self) -> bool:
         """Whether a command line was answered."""
-        return self._replied > 0
+        return self._reply_count > 0
 
     def next_lines(self) -> list[str]:
         """Return the command lines that may be sent now."""
         if self.is_awaiting_reply:
             return []
-        end = self.sent + 1
+        end = self.lines_sent + 1
         if self.grouped:
-            end = max(self._reset + 1, self.sent) + self._group
-            if end >= self._reset + 1 + self._asked:
+            end = max(self._has_rset + 1, self.lines_sent) + self._group_size
+            if end >= self._has_rset + 1 + self._recipient_count:
                 end = len(self.lines)
-        return self.lines[self.sent : end]
+        return self.lines[self.lines_sent : end]
 
     def is_session_closed_by(self, reply: Reply) -> bool:
         """Return whether a 421 is only about the session, so that the mail may be sent through another one."""
-        return self.stage is ENVELOPE and not self._is_against_groups(reply)
+        return self.stage is ENVELOPE and not self._rejects_pipelining(reply)
 
     def on_reply(self, reply: Reply) -> None:
         """Take the next reply.
@@ -203,14 +203,14 @@ class Transaction:
         if self.stage is not ENVELOPE:
             self._on_final_reply(reply)
             return
-        at = self._replied - self._reset
-        self._replied += 1
+        at = self._reply_count - self._has_rset
+        self._reply_count += 1
         code = reply.code
-        if code >= 400 and self._is_against_groups(reply):
+        if code >= 400 and self._rejects_pipelining(reply):
             raise self._desynchronized(reply)
         if code == 421:
-            self._on_closing(reply)
-        elif at > self._asked:
+            self._on_421(reply)
+        elif at > self._recipient_count:
             self._on_data_reply(reply)
         elif code // 100 == 3 or at < 0:
             if not reply.positive:
@@ -231,7 +231,7 @@ class Transaction:
         if self.empty_data and (refused := self._refuse_all()) is not None:
             return refused
         # No one can have the mail: its final dot was not sent.
-        return self.outgoing.not_sent(_in_phase(error, self.phase))
+        return self.outgoing.not_sent(_with_phase(error, self.phase))
 
     def interrupt(self, interruption: BaseException) -> Delivery:
         """Return what is known of the mail when an exception from elsewhere ended the sending."""
@@ -244,23 +244,23 @@ class Transaction:
     def _unknown(self, why: str, error: MailError | None) -> Delivery:
         self.outgoing.refused.update(self._refused)
         self.outgoing.refused.update(self._too_many)
-        return self.outgoing.unknown(why, committed=self._accepted, not_asked=self._not_asked(), cause=error)
+        return self.outgoing.unknown(why, committed=self._accepted, unattempted=self._unattempted(), cause=error)
 
     def _on_sender_refused(self, reply: Reply) -> None:
         self._sender_refused = reply
-        self._ask_no_more()
-        if not self._asked:
+        self._drop_unsent_recipients()
+        if not self._recipient_count:
             self._finish(self._refuse_all())
 
     def _on_recipient_reply(self, address: str, reply: Reply) -> None:
         if self._sender_refused is None:
             if reply.positive:
                 self._accepted.append(address)
-            elif self._accepted and is_too_many(reply):
+            elif self._accepted and exceeds_recipient_limit(reply):
                 self._on_too_many(address, reply)
             else:
                 self._refused[address] = reply
-        if self._replied - self._reset == self._asked + 1:
+        if self._reply_count - self._has_rset == self._recipient_count + 1:
             if self.chunking and self._accepted:
                 self.stage = CONTENT
             elif not self._accepted and not self.is_awaiting_reply:
@@ -268,15 +268,15 @@ class Transaction:
 
     def _on_too_many(self, address: str, reply: Reply) -> None:
         if not self._too_many:
-            self.met_limit = self._profile.on_limit(len(self._accepted) + len(self._refused))
-            self._ask_no_more()
+            self.has_met_limit = self._profile.on_limit(len(self._accepted) + len(self._refused))
+            self._drop_unsent_recipients()
         self._too_many[address] = reply
 
-    def _ask_no_more(self) -> None:
+    def _drop_unsent_recipients(self) -> None:
         """Leave out the recipients that the server was not asked for yet."""
-        asked = min(max(0, self.sent - self._reset - 1), self._asked)
-        del self.lines[self._reset + 1 + asked : self._reset + 1 + self._asked]
-        self._asked = asked
+        asked = min(max(0, self.lines_sent - self._has_rset - 1), self._recipient_count)
+        del self.lines[self._has_rset + 1 + asked : self._has_rset + 1 + self._recipient_count]
+        self._recipient_count = asked
 
     def _on_data_reply(self, reply: Reply) -> None:
         if reply.code == 354:
@@ -316,25 +316,25 @@ class Transaction:
         outgoing = self.outgoing
         outgoing.accepted += self._accepted
         outgoing.refused.update(self._refused)
-        self._profile.on_accepted(self._asked - len(self._too_many))
+        self._profile.on_accepted(self._recipient_count - len(self._too_many))
         self.was_accepted = True
-        if not self._continue():
+        if not self._keep_remaining_recipients():
             self.delivery = outgoing.accept(self._peer, reply)
         self.stage = DONE  # last, so that an interruption does not take it for a transaction that asks the rest
 
-    def _continue(self) -> bool:
+    def _keep_remaining_recipients(self) -> bool:
         """Leave the recipients that were not asked for to a further transaction; return whether there are any."""
         remaining = self.outgoing.recipients
-        for _ in range(self._asked):
+        for _ in range(self._recipient_count):
             remaining.popleft()
         remaining.extendleft(reversed(self._too_many))
         return bool(remaining)
 
-    def _not_asked(self) -> list[str]:
+    def _unattempted(self) -> list[str]:
         """Return the recipients that the server was not asked for, or that were too many for this transaction."""
-        return [*self._too_many, *islice(self.outgoing.recipients, self._asked, None)]
+        return [*self._too_many, *islice(self.outgoing.recipients, self._recipient_count, None)]
 
-    def _on_closing(self, reply: Reply) -> None:
+    def _on_421(self, reply: Reply) -> None:
         """Take a 421: the server forgets the recipients that it had accepted."""
         self.closes_connection = True
         self._finish(self._refuse("to go on", reply, retryable=True))
@@ -345,8 +345,8 @@ class Transaction:
             return self._refuse(f"the sender {self.outgoing.sender}", self._sender_refused, phase=Phase.ENVELOPE)
         outgoing, refused = self.outgoing, self._refused.values()
         outgoing.refused.update(self._refused)
-        reply = next((reply for reply in refused if is_too_many(reply)), None)
-        if reply is None and self._continue():
+        reply = next((reply for reply in refused if exceeds_recipient_limit(reply)), None)
+        if reply is None and self._keep_remaining_recipients():
             return None
         reply = reply or next(iter(refused))
         transient = any(reply.transient for reply in outgoing.refused.values())
@@ -362,11 +362,11 @@ class Transaction:
         self.stage = DONE
         self.delivery = delivery
 
-    def _is_against_groups(self, reply: Reply) -> bool:
+    def _rejects_pipelining(self, reply: Reply) -> bool:
         return self.grouped and _NO_PIPELINING.search(reply.text) is not None
 
     def _desynchronized(self, reply: Reply, what: str | None = None) -> ProtocolError:
-        command = what or self.lines[self._replied - 1].partition(" ")[0]
+        command = what or self.lines[self._reply_count - 1].partition(" ")[0]
         return ProtocolError(
             f"{self._peer} answered {command} with '{reply}', which is no answer to it.",
             remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
@@ -375,7 +375,7 @@ class Transaction:
         )
 
 
-def _in_phase(error: MailError, phase: Phase) -> MailError:
+def _with_phase(error: MailError, phase: Phase) -> MailError:
     """Return the error of the connection as that of a mail, which may have come less far than the one before it."""
     if error.phase is phase:
         return error
@@ -384,7 +384,7 @@ def _in_phase(error: MailError, phase: Phase) -> MailError:
     return copy
 
 
-def is_too_many(reply: Reply) -> bool:
+def exceeds_recipient_limit(reply: Reply) -> bool:
     """Return whether a recipient was refused only as too many for one transaction, so that a further one may do."""
     if reply.code not in _TOO_MANY_CODES:
         return False

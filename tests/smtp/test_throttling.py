@@ -306,7 +306,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
     """As Exchange's MessageRateLimit: so many in a while, what is refused counts too, and the line is closed."""
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.025)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
-    monkeypatch.setattr(module, "_SHORTEST_INTERVAL", 0.005)
+    monkeypatch.setattr(module, "_MIN_LEARNED_INTERVAL", 0.005)
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.05)
     monkeypatch.setattr(patience, "LONGEST_WAIT", 3.0)
     lock, asked = threading.Lock(), deque([-math.inf] * 3, maxlen=3)

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import TlsError
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.tls import tls_context
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from tests.smtp.server import Server
 
 
@@ -55,7 +55,7 @@ def careless_authority(
     server.set_ciphers("DEFAULT@SECLEVEL=0")
     server.load_cert_chain(chain)
     pem = authority.public_bytes(Encoding.PEM).decode()
-    client = tls_context(SmtpConnectionManager(host="localhost", ca_certificate=pem))
+    client = create_tls_context(SmtpConnectionManager(host="localhost", ca_certificate=pem))
     client.verify_flags &= ~ssl.VERIFY_X509_STRICT  # so that all Pythons are alike
     return server, client
 
@@ -73,7 +73,7 @@ def test_a_file_without_a_certificate_is_called_that(octets: bytes, tmp_path: Pa
     file = tmp_path / "corp-ca.cer"
     file.write_bytes(octets)
     with pytest.raises(TlsError, match=r"corp-ca\.cer cannot be used \(no certificate found in it\)"):
-        tls_context(SmtpConnectionManager(host="localhost", ca_certificate=str(file)))
+        create_tls_context(SmtpConnectionManager(host="localhost", ca_certificate=str(file)))
 
 
 def test_an_authority_as_windows_exports_it_is_trusted(tmp_path: Path, authority: trustme.CA) -> None:

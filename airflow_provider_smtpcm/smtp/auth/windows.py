@@ -115,14 +115,14 @@ class WindowsAuthenticator:
         offered = extensions.get("AUTH", "").upper().split()
         if not _NTLM_MECHANISMS.keys() & set(offered):
             raise _no_mechanism(transport, offered, extensions)
-        trace.tell(Step.MECHANISMS, ", ".join(offered))
+        trace.info(Step.MECHANISMS, ", ".join(offered))
         trace.begin(Step.BINDING)
         bindings = compute_channel_bindings(self._manager.channel_binding, transport)
         clear_text = "none, since there is no TLS to bind to"
-        trace.tell(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else clear_text)
+        trace.info(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else clear_text)
         trace.begin(Step.CHOICE)
         authentication, mechanism = self._choose_protocol(offered, bindings, transport, trace)
-        trace.tell(Step.CHOICE, f"{authentication}: {authentication.reason}")
+        trace.info(Step.CHOICE, f"{authentication}: {authentication.reason}")
         # The reason may be a sentence, whose full stop does not belong in brackets.
         reason = authentication.reason.removesuffix(".")
         log.info("%s offers %s now; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
@@ -218,8 +218,8 @@ class WindowsAuthenticator:
             has_channel_binding=bindings is not None,
         )
         source = kerberos.credential_source.removeprefix("the ")
-        trace.tell(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, by the {source}")
-        trace.has_ticket(kerberos)
+        trace.info(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, by the {source}")
+        trace.on_ticket(kerberos)
         return authentication, _KERBEROS_MECHANISMS[name](context, token)
 
     def _prepare_ntlm(

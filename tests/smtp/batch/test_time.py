@@ -116,4 +116,4 @@ def test_a_server_that_is_busy_for_ever_is_left_to_another_try(monkeypatch: pyte
     assert {str(delivery.outcome) for delivery in found} == {"refused", "not_sent"}
     last = found[-1].error
     assert last is not None and last.retryable
-    assert "has taken no mail for" in str(last)
+    assert "has accepted no mail for" in str(last)
