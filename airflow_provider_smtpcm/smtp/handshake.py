@@ -100,7 +100,7 @@ class Handshake:
         if reply.code != 220:  # RFC 5321 3.1: the server accepts no mail now
             raise ConnectError(
                 f"{transport.peer} greeted with '{reply}'.",
-                remedy="The server takes no mail from this worker now; try again, or ask its administrator why.",
+                remedy="The server accepts no mail from this worker now; try again, or ask its administrator why.",
                 reply=reply,
                 retryable=not 500 <= reply.code <= 599,
             )
@@ -153,7 +153,7 @@ class Handshake:
         if reply.code != 220:
             raise TlsError(
                 f"{transport.peer} offers STARTTLS, but answered it with '{reply}'.",
-                remedy="The server's administrator must look at its certificate and its log.",
+                remedy="The server's administrator must check its certificate and its log.",
                 reply=reply,
                 retryable=reply.transient,
             )

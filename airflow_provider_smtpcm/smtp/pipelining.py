@@ -1,7 +1,7 @@
-"""A pipelined session: one connection with mails in flight, which sends what may be sent and never waits.
+"""A pipelined session: the non-blocking I/O of one session in a batch, with one or two mails in flight.
 
-Where the server offers PIPELINING (RFC 2920), an envelope is sent in one group, and the next mail's envelope right
-behind this mail's final dot: one round trip for each mail. Where it does not, each command waits for its reply.
+If the server offers PIPELINING (RFC 2920), an envelope is sent as a group of commands, right behind the final dot of
+the previous mail: one round trip per mail. Otherwise each command waits for its reply.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Blocks of a long message in a row, before the other sessions are served.
+# Blocks of a message sent in a row before other sessions are served.
 _MAX_CONSECUTIVE_BLOCKS = 16
 
 Content = Iterator[bytes] | ReadAhead
 
 
 class PipelinedSession:
-    """Sends the mails of a batch through one session, with one or two transactions in flight.
+    """Sends mails of a batch through one session.
 
     Args:
-        session: open.
-        batch: gives mails, and takes deliveries.
-        can_requeue: whether mails that were not committed when the connection broke may be sent through another one.
+        session: an open session.
+        batch: provides the mails, and receives their deliveries.
+        can_requeue: whether mails that were not committed when the connection broke may be sent through another.
     """
 
     def __init__(self, session: Session, batch: BatchSender, *, can_requeue: bool = True) -> None:
         self.session = session
-        #: Whether it has sent everything, and could not begin another mail when it last tried.
+        #: Whether everything is sent and, at the last attempt, the batch had no mail to begin.
         self.wants_mail = False
-        #: Whether it waits until the socket takes more.
+        #: Whether it waits for the socket to become writable.
         self.wants_write = False
-        #: Whether `poll` reports when the socket takes more.
+        #: Whether `poll` watches for that.
         self.polls_write = False
-        #: When (`time.monotonic`) the server has had its time.
+        #: When (`time.monotonic`) the server times out.
         self.deadline = math.inf
-        #: Whether the connection is gone.
+        #: Whether the connection is closed.
         self.is_closed = False
         self._batch = batch
         self._queue = batch.queue
@@ -78,13 +78,13 @@ class PipelinedSession:
         self._size_limit = session.size_limit
         self._recipient_limit = session.recipient_limit
         self._in_flight: deque[Transaction] = deque()
-        # What is to be sent; the octet in it with which the last mail is committed; and what follows it.
+        # The octets to send; the position in them of the one that commits the last mail; the message's further blocks.
         self._block: bytes | memoryview = b""
         self._commit_at: int | None = None
         self._content: Content | None = None
-        # Octets of a BDAT chunk that are still to be sent.
+        # Octets of the BDAT chunk (RFC 3030) that are not in a block yet.
         self._chunk_octets_left = 0
-        # When the current span of at most one `BLOCK_OCTETS` began, which has one deadline, and the octets left of it.
+        # Each span of `BLOCK_OCTETS` has its own deadline: when the current one began, and the octets left in it.
         self._span_started_at = 0.0
         self._span_octets_left = 0
 
@@ -104,15 +104,15 @@ class PipelinedSession:
 
     @property
     def is_sending(self) -> bool:
-        """Whether it has something to send, or will have with the server's next reply."""
+        """Whether octets are to be sent now, or after the server's next reply."""
         return self.is_busy and (bool(self._block) or self._in_flight[-1].stage is not FINAL_REPLY)
 
     def interrupt(self, interruption: BaseException) -> list[Delivery]:
-        """Return what is known of each mail in flight when an exception from elsewhere ended the sending."""
+        """Return the delivery of each mail in flight when the batch is interrupted (see `cancellation`)."""
         return [transaction.interrupt(interruption) for transaction in self._in_flight]
 
     def receive(self) -> None:
-        """Take in what the server has sent, and send what may follow."""
+        """Process the replies that have arrived, and send whatever may follow."""
         try:
             self._transport.receive_some()
         except MailError as error:
@@ -131,33 +131,33 @@ class PipelinedSession:
                     break
                 blocks -= 1
                 if self._in_flight and self._in_flight[-1].is_awaiting_reply:
-                    break  # until the server replies nothing more can be sent
+                    break  # nothing more may be sent before the reply
             self.wants_write = bool(self._block) or not blocks
         except MailError as error:
-            # What the server had sent before the connection broke, or the file could not be read, comes first.
+            # First process the replies that arrived before the connection broke, or the attachment could not be read.
             with contextlib.suppress(MailError):
                 self._transport.receive_some()
             if not self._process_replies():
                 self._fail(error)
 
     def check_deadline(self, now: float) -> None:
-        """Close the connection if the server has had its time."""
+        """Close the connection if the server's deadline has passed."""
         if now < self.deadline or self.is_closed:
             return
         self._transport.phase = self._in_flight[0].phase if self._in_flight else Phase.ENVELOPE
-        what = "did not take what we sent" if self.wants_write else "did not answer in full"
+        what = "did not read what was sent" if self.wants_write else "did not answer in full"
         self._fail(self._transport.deadline_error(what))
 
     def drain(self, error: MailError, *, is_out_of_time: bool) -> None:
-        """Begin nothing more, and end what no one can have, so that no one gets half a mail.
+        """End the uncommitted mail in flight, if that is possible now; no mail is delivered in part.
 
-        After 354 a command would be message text, and a final dot would deliver half of it, so the socket is closed.
-        Before DATA the session ends with RSET and QUIT. The final reply to a committed mail is awaited, and so is that
-        to a DATA that was pipelined.
+        Before DATA the transaction ends with RSET and QUIT. After 354 the socket is closed: a command would be message
+        text, and a final dot would deliver half a message. The replies to a committed mail, and to a pipelined DATA,
+        are awaited first.
 
         Args:
-            error: why the mails are not sent.
-            is_out_of_time: whether nothing more is awaited.
+            error: why the mail is not sent.
+            is_out_of_time: whether to close the connection without waiting for replies.
         """
         if not self._in_flight:
             return
@@ -179,12 +179,12 @@ class PipelinedSession:
     # --- Sending
 
     def _next_block(self) -> bool:
-        """Fill the block with all that may be sent now; return whether there is anything."""
+        """Set the block to the octets that may be sent now; return whether there are any."""
         self.wants_mail = False
         return self._fill_block([]) if self._content is None else self._next_content_block(self._content)
 
     def _fill_block(self, buffers: list[bytes]) -> bool:
-        """Add to these buffers whatever may follow them, up to a message that is sent block by block."""
+        """Set the block to these buffers and what may follow them, up to the content of a long message."""
         while self._add_next(buffers):
             pass
         if buffers:
@@ -194,7 +194,7 @@ class PipelinedSession:
 
     def _next_content_block(self, content: Content) -> bool:
         for block in content:
-            if block is None:  # it is still being read
+            if block is None:  # not read yet
                 self.deadline = math.inf
                 return False
             if block:
@@ -204,7 +204,7 @@ class PipelinedSession:
         return self._end_content()
 
     def _add_next(self, buffers: list[bytes]) -> bool:
-        """Add what comes next; return whether more may follow at once."""
+        """Add the next command lines or message; return whether more may follow in the same block."""
         if self._batch.is_closing:
             return False
         if not self._in_flight:
@@ -285,7 +285,7 @@ class PipelinedSession:
         return False
 
     def _count_chunk_octets(self, block: bytes) -> None:
-        """After BDAT the server has the whole message with the last octet that was announced (RFC 3030 2)."""
+        """Count the octets of the BDAT chunk; its last one commits the mail (RFC 3030 2)."""
         transaction = self._in_flight[-1]
         if transaction.chunking:
             self._chunk_octets_left -= len(block)
@@ -295,7 +295,7 @@ class PipelinedSession:
                 self._close_content()
 
     def _end_content(self) -> bool:
-        """Send the final dot and what may follow it, unless the server has refused in the meantime."""
+        """Set the block to the final dot and what may follow it, unless the server has refused the message already."""
         self._content = None
         self._transport.receive_some()
         if self._process_replies():
@@ -316,13 +316,12 @@ class PipelinedSession:
         self.wants_mail = False
 
     def _send_block(self) -> bool:
-        """Send the block, or as much of it as the socket takes; return whether more may follow at once."""
+        """Send as much of the block as the socket takes; return whether it may take more."""
         block = self._block
-        piece = block if len(block) <= self._span_octets_left else memoryview(block)[: self._span_octets_left]
-        sent = (
-            self._transport.send_some(piece) if self._commit_at is None else self._send_commit(piece, self._commit_at)
-        )
-        is_complete = sent == len(piece)
+        span = block if len(block) <= self._span_octets_left else memoryview(block)[: self._span_octets_left]
+        commit_at = self._commit_at
+        sent = self._transport.send_some(span) if commit_at is None else self._send_commit(span, commit_at)
+        is_complete = sent == len(span)
         self._block = b"" if sent == len(block) else memoryview(block)[sent:]
         self._span_octets_left -= sent
         if is_complete and self._block:
@@ -331,28 +330,27 @@ class PipelinedSession:
         self._set_deadline()
         return is_complete
 
-    def _send_commit(self, piece: bytes | memoryview, at: int) -> int:
-        """Send what leads up to the octet with which the mail is committed; return how many octets were sent.
+    def _send_commit(self, span: bytes | memoryview, commit_at: int) -> int:
+        """Send as `send_some`, and mark the mail as committed if the octet at `commit_at` was sent.
 
-        The mail counts as committed before it is, so that an interruption in between does not find one that no one can
-        have.
+        It is marked before the octet is sent, so that an interruption in between reports it as unknown.
         """
         transaction = self._in_flight[-1]
-        if transaction.stage is not FINAL_REPLY:  # the one behind it, whose envelope was pipelined
+        if transaction.stage is not FINAL_REPLY:  # the block also contains the next mail's pipelined envelope
             transaction = self._in_flight[-2]
-        transaction.committed = at < len(piece)
+        transaction.committed = commit_at < len(span)
         try:
-            sent = self._transport.send_some(piece)
+            sent = self._transport.send_some(span)
         except MailError:
             transaction.committed = False
             raise
-        transaction.committed = sent > at
-        self._commit_at = None if sent > at else at - sent
+        transaction.committed = sent > commit_at
+        self._commit_at = None if sent > commit_at else commit_at - sent
         return sent
 
     def _set_deadline(self) -> None:
         if self._in_flight and self._in_flight[0].committed:
-            # A server that is busy with this mail may take nothing more until it is done.
+            # The server may read nothing more before its final reply.
             self.deadline = time.monotonic() + self.session.manager.final_reply_timeout
         elif self._block:
             self.deadline = self._span_started_at + self._transport.timeout
@@ -364,7 +362,7 @@ class PipelinedSession:
     # --- Receiving
 
     def _process_replies(self) -> bool:
-        """Take every whole reply; return whether the connection is closed."""
+        """Process all complete replies; return whether the connection is closed."""
         has_replies = False
         next_reply, in_flight, phase = self._replies.next_reply, self._in_flight, self._transport.phase
         while not self.is_closed:
@@ -388,21 +386,21 @@ class PipelinedSession:
             except ProtocolError as error:
                 self._fail(error)
         if has_replies and not self.is_closed:
-            if self._block:  # the server may have been too busy to take it
+            if self._block:  # a server that replies is not dead, even if it has not read the block
                 self._span_started_at = time.monotonic()
             self._set_deadline()
         return self.is_closed
 
     def _closes_session(self, transaction: Transaction, reply: Reply) -> bool:
-        """Return whether 421 closes only the session, for its limit of mails, its idle time or too many recipients."""
+        """Return whether a 421 closes only the session: a limit on its mails, recipients or idle time."""
         has_reason = self.session.has_carried_mail or transaction.has_met_limit
         return has_reason and self._can_requeue and transaction.is_session_closed_by(reply)
 
     def _closed_by(self, reply: Reply) -> ConnectionLostError:
-        return ConnectionLostError(f"{self._transport.peer} said '{reply}'.", reply=reply)
+        return ConnectionLostError(f"{self._transport.peer} closed the session with '{reply}'.", reply=reply)
 
     def _settle(self, transaction: Transaction, reply: Reply) -> None:
-        """Deliver, or requeue, the mail of a transaction that is done."""
+        """Deliver or requeue the mail of a finished transaction."""
         self.session.has_carried_mail = True
         self.session.needs_rset_before_mail = not transaction.committed
         if transaction.pipelined and not transaction.closes_connection:
@@ -411,22 +409,22 @@ class PipelinedSession:
             self._batch.on_delivery(transaction.delivery)
         else:
             self._batch.requeue(transaction.outgoing, was_accepted=transaction.was_accepted)
-        self._in_flight.popleft()  # last, so that an interruption finds it in one place at least
+        self._in_flight.popleft()  # last, so that an interruption does not lose the mail
         if transaction.closes_connection:
             self._fail(self._closed_by(reply))
 
     def _on_unsolicited(self, reply: Reply) -> None:
-        """Close on a reply to nothing: 421, or one reply too many, after which no reply could be trusted."""
-        log.info("%s said '%s' without being asked; the session is closed.", self._transport.peer, reply)
+        """Close the session on a reply without a command: 421, or one after which replies cannot be attributed."""
+        log.info("%s sent '%s' without a command; the session is closed.", self._transport.peer, reply)
         self.abort()
 
     def _fail(self, error: MailError) -> None:
-        """Close the connection; deliver the error for each mail in flight, or requeue it."""
+        """Close the connection; requeue each mail in flight, or deliver it with the error."""
         in_flight, self._in_flight = self._in_flight, deque()
         self.abort()
         if self._profile.pipelining and any(self._is_due_to_pipelining(one, error) for one in in_flight):
             log.warning(
-                "%s offers PIPELINING and does not do it well (%s); from here on each command waits for its reply.",
+                "%s offers PIPELINING, but does not support it (%s); from now on each command waits for its reply.",
                 self._transport.peer,
                 error.message,
             )
@@ -440,7 +438,7 @@ class PipelinedSession:
             is_first = False
 
     def _may_requeue(self, transaction: Transaction, error: MailError, is_first: bool) -> bool:  # noqa: FBT001
-        """Return whether the failure was not this mail's fault, and no one can have it."""
+        """Return whether the mail cannot have been delivered, and did not cause the failure."""
         if transaction.stage is not ENVELOPE:
             return False
         if not is_first or self._is_due_to_pipelining(transaction, error):
@@ -448,13 +446,13 @@ class PipelinedSession:
         return (self.session.has_carried_mail or transaction.has_met_limit) and isinstance(error, ConnectionLostError)
 
     def _is_due_to_pipelining(self, transaction: Transaction, error: MailError) -> bool:
-        """Return whether a server that got its commands one by one might not have failed."""
+        """Return whether the failure may be due to sending commands in groups."""
         if not (transaction.grouped and transaction.stage is ENVELOPE):
             return False
         has_begun = transaction.pipelined or transaction.has_reply
         if isinstance(error, ConnectionLostError):
-            # Any connection may break, above all an idle one; but a server that has not yet taken a group is likely to
-            # have hung up because of it.
+            # Any connection may break, above all an idle one. But if the server has not yet replied to a group, it may
+            # have closed the connection because of it.
             is_untried = has_begun or not self.session.has_carried_mail
             return error.reply is None and is_untried and not self._profile.pipelining_works
         return isinstance(error, ProtocolError | NoAnswerError) and has_begun

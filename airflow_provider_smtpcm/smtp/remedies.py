@@ -16,7 +16,7 @@ _SEND_AS_ANONYMOUSLY = (
     "'Send As' granted to the account, or have the server's receive connector allow it."
 )
 _THROTTLED = (
-    "The server limits how much it takes: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
+    "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
     "once, or have the limit raised."
 )
 # By text, where it is more specific than the code.
@@ -40,7 +40,7 @@ _BY_ENHANCED_CODE = {
     "5.1.8": "Check the From address: the server does not accept its domain.",
     "5.2.2": "The recipient's mailbox is full; it must be emptied.",
     "5.2.3": "The message is larger than this recipient may receive; send a link instead of the file.",
-    "5.3.4": "The message is larger than the server takes; send a link instead of the file.",
+    "5.3.4": "The message is larger than the server accepts; send a link instead of the file.",
     "5.7.60": _SEND_AS,
 }
 
@@ -54,7 +54,7 @@ def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
     """
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
     if wants_sign_in and is_anonymous:
-        return "The server takes no anonymous mail: set Authentication to 'Windows Authentication'."
+        return "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
     by_text = next((remedy for pattern, remedy in _BY_TEXT if pattern.search(reply.text)), "")
     if known := _BY_ENHANCED_CODE.get(reply.enhanced or "", by_text):
         return _SEND_AS_ANONYMOUSLY if is_anonymous and known == _SEND_AS else known

@@ -87,7 +87,7 @@ class ReplyParser:
         if self._code not in (None, code):
             raise ProtocolError(
                 f"{self._peer} changed the code from {self._code} to {code} within one reply.",
-                remedy="The server's administrator must look into it; a proxy in between may garble its replies.",
+                remedy="The server's administrator must check why; a proxy in between may garble its replies.",
                 phase=phase,
             )
         if self._size > MAX_REPLY_OCTETS:
@@ -119,7 +119,7 @@ class ReplyParser:
 
     def _too_long(self, phase: Phase) -> ProtocolError:
         return ProtocolError(
-            f"{self._peer} sent an endless reply (over {MAX_LINE_OCTETS} octets in a line, or {MAX_REPLY_OCTETS} in all).",
+            f"{self._peer} sent an endless reply (over {MAX_LINE_OCTETS} octets a line or {MAX_REPLY_OCTETS} in all).",
             remedy="Check that 'Port' is the mail server's SMTP port.",
             phase=phase,
         )

@@ -139,7 +139,7 @@ class Session:
         peer, limit = self.transport.peer, self.size_limit
         if limit is not None and rendering.size > limit:
             return MessageError(
-                f"The message has {rendering.size:,} octets, and {peer} takes {limit:,} at most (base64 makes "
+                f"The message has {rendering.size:,} octets, and {peer} accepts {limit:,} at most (base64 makes "
                 "attachments a third larger).",
                 remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
             )
@@ -147,7 +147,7 @@ class Session:
         addresses = (*sender, *mail.reply_to, *mail.recipients)
         names = [address.address for address in addresses if address.needs_smtputf8]
         return MessageError(
-            f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): "
+            f"{peer} does not accept addresses with letters outside ASCII before the @ (SMTPUTF8): "
             f"{format_addresses(names)}.",
             remedy="Use an ASCII alias of that mailbox.",
         )

@@ -109,7 +109,7 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
     if isinstance(error, ssl.SSLError) and error.reason not in (None, "UNEXPECTED_EOF_WHILE_READING"):
         return TlsError(
             f"TLS with {peer} failed: {error.reason.replace('_', ' ').lower()}.",
-            remedy="The server and this worker have no TLS version or cipher in common; the server's administrator must update it.",
+            remedy="The server and this worker may have no TLS version or cipher in common; the server must be updated.",
         )
     return ConnectionLostError(
         f"{peer} closed the connection during the TLS handshake.",

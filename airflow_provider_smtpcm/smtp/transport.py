@@ -183,7 +183,7 @@ class Transport:
                 self._sock.settimeout(self.seconds_left(self.timeout))
                 self._sock.sendall(view[at : at + BLOCK_OCTETS])
         except TimeoutError as error:
-            raise self.deadline_error("did not take what we sent") from error
+            raise self.deadline_error("did not read what was sent") from error
         except OSError as error:
             raise self.lost_error(error) from error
 

@@ -51,7 +51,7 @@ def test_a_server_that_stops_reading_is_left_at_the_deadline(manager_for: Manage
         found = list(send(manager_for(dialogue), [mail]))
         assert 0.9 < time.monotonic() - began < 10
     assert outcomes(found) == ["not_sent"]
-    assert "did not take what we sent" in str(found[0].error)
+    assert "did not read what was sent" in str(found[0].error)
 
 
 def test_waiting_takes_no_processor_time(manager_for: ManagerFor) -> None:
