@@ -79,11 +79,11 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
         implicit: whether the connection begins with TLS, rather than with STARTTLS.
     """
     if implicit:
-        remedy_for_silence = (
+        server_remedy = (
             "If this port speaks SMTP in clear text first, set SSL to 'STARTTLS'; else see the server's log."
         )
     else:
-        remedy_for_silence = "The server's administrator must check its TLS settings and log."
+        server_remedy = "The server's administrator must check its TLS settings and log."
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
         remedies = (remedy for codes, remedy in _VERIFY_REMEDIES if code in codes)
@@ -92,7 +92,7 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
     if isinstance(error, TimeoutError):
         return NoAnswerError(
             f"{peer} did not finish the TLS handshake before the deadline.",
-            remedy=remedy_for_silence,
+            remedy=server_remedy,
             phase=Phase.TLS,
         )
     not_tls = isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS_REASONS
@@ -109,10 +109,10 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
     if isinstance(error, ssl.SSLError) and error.reason not in (None, "UNEXPECTED_EOF_WHILE_READING"):
         return TlsError(
             f"TLS with {peer} failed: {error.reason.replace('_', ' ').lower()}.",
-            remedy="The server and this worker may have no TLS version or cipher in common; the server must be updated.",
+            remedy="The server and this worker may have no TLS version or cipher in common; update the server.",
         )
     return ConnectionLostError(
         f"{peer} closed the connection during the TLS handshake.",
-        remedy=remedy_for_silence,
+        remedy=server_remedy,
         phase=Phase.TLS,
     )
