@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 # Maximum seconds for in-flight mails after the consumer closes the generator, if 'Timeout' is not shorter.
 _DRAIN_SECONDS = 30.0
 # Seconds of throttling without an accepted mail after which the batch fails; see `_on_throttled`.
-_MAX_BUSY_SECONDS = 60.0
+_MAX_THROTTLED_SECONDS = 60.0
 # Minimum seconds between checks of the deadlines while `poll` always returns events.
 _DEADLINE_INTERVAL = 0.05
 # Maximum seconds for `poll`, which takes milliseconds as a C int.
-_LONGEST_POLL = 2_000_000.0
+_MAX_POLL_SECONDS = 2_000_000.0
 # Seconds for final replies to in-flight mails after a cancellation; Airflow kills a task five seconds after SIGTERM.
 _CANCEL_SECONDS = 3.0
 # Seconds for the replies to QUIT after that.
@@ -207,10 +207,10 @@ class BatchSender:
 
     def _sessions_for_mail(self) -> list[int]:
         """Return the sessions that may begin a mail now."""
-        numbers = [number for number, session in self._sessions.items() if session.wants_mail]
-        if not numbers or self._has_surplus_mails():
-            return numbers
-        return [number for number in numbers if not self._sessions[number].is_busy]
+        fds = [fd for fd, session in self._sessions.items() if session.wants_mail]
+        if not fds or self._has_surplus_mails():
+            return fds
+        return [fd for fd in fds if not self._sessions[fd].is_busy]
 
     def _has_surplus_mails(self) -> bool:
         """Return whether more mails are ready than sessions are idle or not open yet.
@@ -235,27 +235,27 @@ class BatchSender:
 
     def _seconds_to_wait(self) -> float:
         """Return the seconds until the next deadline or the next due mail."""
-        moment = self._drain_until
+        wake_at = self._drain_until
         for session in self._sessions.values():
-            moment = min(moment, session.deadline)
+            wake_at = min(wake_at, session.deadline)
         if not self.is_closing:
             poll_at = self.queue.poll_at
-            if poll_at is not None and poll_at < moment and self._may_poll_source():
-                moment = poll_at
-            moment = min(moment, self._cancellation.at)
+            if poll_at is not None and poll_at < wake_at and self._may_poll_source():
+                wake_at = poll_at
+            wake_at = min(wake_at, self._cancellation.at)
             if self.queue.ready:
                 if self._sessions_for_mail():
-                    moment = min(moment, self._rate.next_at)
+                    wake_at = min(wake_at, self._rate.next_at)
                 elif not self._opening_count and len(self._sessions) < self._rate.connections:
-                    moment = min(moment, max(self._rate.next_at, self._connect_backoff.next_at))
-        return moment if moment == math.inf else max(0.0, moment - time.monotonic())
+                    wake_at = min(wake_at, max(self._rate.next_at, self._connect_backoff.next_at))
+        return wake_at if wake_at == math.inf else max(0.0, wake_at - time.monotonic())
 
     def _wait(self, seconds: float) -> None:
         """Wait for sockets and background results, and process them; then check the deadlines."""
         # Rounded up, so that a deadline that ends the wait has passed.
-        events = self._poll.poll(None if seconds == math.inf else math.ceil(min(seconds, _LONGEST_POLL) * 1000))
-        for number, event in events:
-            session = self._sessions.get(number)
+        events = self._poll.poll(None if seconds == math.inf else math.ceil(min(seconds, _MAX_POLL_SECONDS) * 1000))
+        for fd, event in events:
+            session = self._sessions.get(fd)
             if session is None:
                 self._take_results()
                 continue
@@ -264,22 +264,22 @@ class BatchSender:
             else:
                 session.send()
             if session.is_closed or session.wants_write is not session.polls_write:
-                self._update_poll(number, session)
+                self._update_poll(fd, session)
         now = time.monotonic()
         if not events or now > self._deadlines_checked_at + _DEADLINE_INTERVAL:
             self._deadlines_checked_at = now
-            for number, session in list(self._sessions.items()):
+            for fd, session in list(self._sessions.items()):
                 session.check_deadline(now)
-                self._update_poll(number, session)
+                self._update_poll(fd, session)
 
-    def _update_poll(self, number: int, session: PipelinedSession) -> None:
+    def _update_poll(self, fd: int, session: PipelinedSession) -> None:
         """Update the events that `poll` watches for the session."""
         if session.is_closed:
-            self._poll.unregister(number)
-            del self._sessions[number]
+            self._poll.unregister(fd)
+            del self._sessions[fd]
         elif session.wants_write is not session.polls_write:
             session.polls_write = session.wants_write
-            self._poll.modify(number, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
+            self._poll.modify(fd, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
 
     def _take_results(self) -> None:
         self.queue.poll_now()
@@ -290,36 +290,36 @@ class BatchSender:
                 self._opening_count -= 1
                 self._connect_backoff.on_success()
                 self._add_session(result)
-        for number, session in list(self._sessions.items()):
+        for fd, session in list(self._sessions.items()):
             session.send()  # the next block of its remote file may have been read
-            self._update_poll(number, session)
+            self._update_poll(fd, session)
 
-    def _begin_mails(self, numbers: list[int]) -> None:
+    def _begin_mails(self, fds: list[int]) -> None:
         """Begin mails on these sessions, if a mail is due."""
         if not self._rate.is_due():
             return
-        for number in numbers:
-            session = self._sessions[number]
+        for fd in fds:
+            session = self._sessions[fd]
             if self._open_session is None:
                 session.send()
             else:
                 session.receive()  # notices first if the server has closed the idle session
-            self._update_poll(number, session)
+            self._update_poll(fd, session)
 
     def _on_throttled(self, delivery: Delivery) -> None:
         """Pause; if the server has accepted nothing for too long, fail the remaining mails."""
         # `RetryQueue` retries a throttled mail for twice `retry_for`, too.
-        if self._rate.busy_for > max(2 * self._retry_connect_for, _MAX_BUSY_SECONDS):
+        if self._rate.throttled_for > max(2 * self._retry_connect_for, _MAX_THROTTLED_SECONDS):
             self.queue.fail(
                 ConnectError(
-                    f"The server has accepted no mail for {self._rate.busy_for:.0f} seconds, and asks for less: "
+                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and asks for less: "
                     f"'{delivery.reply}'.",
                     remedy="Try again later, or ask its administrator about its limits.",
                     reply=delivery.reply,
                 )
             )
             return
-        wait = self._rate.on_busy()
+        wait = self._rate.on_throttled()
         if wait is not None:
             log.info(
                 "The server asks for less ('%s'): continuing in %.1f seconds, with at most %d connection(s).",
@@ -368,20 +368,20 @@ class BatchSender:
 
     def _add_session(self, opened: Session) -> None:
         session = PipelinedSession(opened, self, can_requeue=self._open_session is not None)
-        number = session.fileno()
-        self._sessions[number] = session
-        self._poll.register(number, select.POLLIN)
+        fd = session.fileno()
+        self._sessions[fd] = session
+        self._poll.register(fd, select.POLLIN)
         session.send()
-        self._update_poll(number, session)
+        self._update_poll(fd, session)
 
     def _retire_sessions(self) -> None:
         """Close idle sessions until no more than the allowed number are open."""
-        for number, session in list(self._sessions.items()):
+        for fd, session in list(self._sessions.items()):
             is_surplus = len(self._sessions) > self._rate.connections and not session.is_busy
             if is_surplus and session.session is not self._given_session:
                 session.session.send_quit()
                 session.abort()
-                self._update_poll(number, session)
+                self._update_poll(fd, session)
 
     # --- Shutdown
 
@@ -392,19 +392,19 @@ class BatchSender:
             self.is_closing = True
             self._drain_until = now + _CANCEL_SECONDS
             self.queue.close(self._cancellation.error())
-        for number, session in list(self._sessions.items()):
+        for fd, session in list(self._sessions.items()):
             session.drain(self._cancellation.error(), is_out_of_time=now >= self._drain_until)
-            self._update_poll(number, session)
+            self._update_poll(fd, session)
 
     def _finish_in_flight(self) -> None:
         """Finish the messages being sent and wait for their final replies, after the consumer closed the generator."""
         self.is_closing = True
         deadline = time.monotonic() + min(self._manager.timeout, _DRAIN_SECONDS)
         while (remaining := deadline - time.monotonic()) > 0:
-            for number, session in list(self._sessions.items()):
+            for fd, session in list(self._sessions.items()):
                 if session.is_busy and not session.is_past_envelope:
                     session.abort()
-                    self._update_poll(number, session)
+                    self._update_poll(fd, session)
             if not any(session.is_busy for session in self._sessions.values()):
                 return
             self._wait(min(remaining, self._seconds_to_wait()))
@@ -425,23 +425,23 @@ class BatchSender:
             if delivery.index not in known:
                 known.add(delivery.index)
                 self._finished.append(delivery)
-        for number, session in sessions:
+        for fd, session in sessions:
             session.abort()
-            self._update_poll(number, session)
+            self._update_poll(fd, session)
 
     def _close(self) -> None:
         """Send QUIT on all connections, then wait for all replies together."""
-        sessions = [result for result in self._background.close() if not callable(result)]
-        sessions += [one.session for one in self._sessions.values() if one.session is not self._given_session]
-        for session in list(self._sessions.values()):
-            if session.is_busy:
-                session.abort()
-        for opened in sessions:
-            if self._cancellation.is_canceled and opened.is_open:
-                opened.transport.give_up_at = time.monotonic() + _CANCEL_QUIT_SECONDS
-            opened.send_quit()
-        for opened in sessions:
-            opened.close()
+        opened = [result for result in self._background.close() if not callable(result)]
+        opened += [one.session for one in self._sessions.values() if one.session is not self._given_session]
+        for one in list(self._sessions.values()):
+            if one.is_busy:
+                one.abort()
+        for session in opened:
+            if self._cancellation.is_canceled and session.is_open:
+                session.transport.give_up_at = time.monotonic() + _CANCEL_QUIT_SECONDS
+            session.send_quit()
+        for session in opened:
+            session.close()
 
 
 def _discard(result: OnResult | Session) -> None:

@@ -378,7 +378,7 @@ class PipelinedSession:
                     continue
                 transaction = in_flight[0]
                 if reply.code == 421 and self._closes_session(transaction, reply):
-                    self._fail(self._closed_by(reply))
+                    self._fail(self._closed_error(reply))
                     continue
                 transaction.on_reply(reply)
                 if transaction.stage is DONE:
@@ -393,15 +393,15 @@ class PipelinedSession:
 
     def _closes_session(self, transaction: Transaction, reply: Reply) -> bool:
         """Return whether a 421 closes only the session: a limit on its mails, recipients or idle time."""
-        has_reason = self.session.has_carried_mail or transaction.has_met_limit
+        has_reason = self.session.has_processed_mail or transaction.has_met_limit
         return has_reason and self._can_requeue and transaction.is_session_closed_by(reply)
 
-    def _closed_by(self, reply: Reply) -> ConnectionLostError:
+    def _closed_error(self, reply: Reply) -> ConnectionLostError:
         return ConnectionLostError(f"{self._transport.peer} closed the session with '{reply}'.", reply=reply)
 
     def _settle(self, transaction: Transaction, reply: Reply) -> None:
         """Deliver or requeue the mail of a finished transaction."""
-        self.session.has_carried_mail = True
+        self.session.has_processed_mail = True
         self.session.needs_rset_before_mail = not transaction.committed
         if transaction.pipelined and not transaction.closes_connection:
             self._profile.pipelining_works = True
@@ -411,7 +411,7 @@ class PipelinedSession:
             self._batch.requeue(transaction.outgoing, was_accepted=transaction.was_accepted)
         self._in_flight.popleft()  # last, so that an interruption does not lose the mail
         if transaction.closes_connection:
-            self._fail(self._closed_by(reply))
+            self._fail(self._closed_error(reply))
 
     def _on_unsolicited(self, reply: Reply) -> None:
         """Close the session on a reply without a command: 421, or one after which replies cannot be attributed."""
@@ -431,19 +431,23 @@ class PipelinedSession:
             self._profile.pipelining = False
         is_first = True
         for transaction in in_flight:
-            if not transaction.committed and self._can_requeue and self._may_requeue(transaction, error, is_first):
+            if (
+                not transaction.committed
+                and self._can_requeue
+                and self._may_requeue(transaction, error, is_first=is_first)
+            ):
                 self._batch.requeue(transaction.outgoing)
             else:
                 self._batch.on_delivery(transaction.fail(error))
             is_first = False
 
-    def _may_requeue(self, transaction: Transaction, error: MailError, is_first: bool) -> bool:  # noqa: FBT001
+    def _may_requeue(self, transaction: Transaction, error: MailError, *, is_first: bool) -> bool:
         """Return whether the mail cannot have been delivered, and did not cause the failure."""
         if transaction.stage is not ENVELOPE:
             return False
         if not is_first or self._is_due_to_pipelining(transaction, error):
             return True
-        return (self.session.has_carried_mail or transaction.has_met_limit) and isinstance(error, ConnectionLostError)
+        return (self.session.has_processed_mail or transaction.has_met_limit) and isinstance(error, ConnectionLostError)
 
     def _is_due_to_pipelining(self, transaction: Transaction, error: MailError) -> bool:
         """Return whether the failure may be due to sending commands in groups."""
@@ -453,6 +457,6 @@ class PipelinedSession:
         if isinstance(error, ConnectionLostError):
             # Any connection may break, above all an idle one. But if the server has not yet replied to a group, it may
             # have closed the connection because of it.
-            is_untried = has_begun or not self.session.has_carried_mail
+            is_untried = has_begun or not self.session.has_processed_mail
             return error.reply is None and is_untried and not self._profile.pipelining_works
         return isinstance(error, ProtocolError | NoAnswerError) and has_begun

@@ -316,7 +316,7 @@ class PrefetchQueue:
         now = time.monotonic()
         if now < self._poll_at:
             return
-        until = now + _PREPARE_SECONDS
+        deadline = now + _PREPARE_SECONDS
         for _ in range(free_slots):
             try:
                 item = next(self._source, None)
@@ -342,7 +342,7 @@ class PrefetchQueue:
                 raise
             asked_at, now = now, time.monotonic()
             self._time_source(now - asked_at)
-            if now > until:
+            if now > deadline:
                 return
 
     def _time_source(self, seconds: float, count: int = 1) -> None:
@@ -384,9 +384,7 @@ class PrefetchQueue:
                 self._measuring[request.index] = request
                 self._run_in_background(lambda: self._prepare_remote(request))
                 return
-            rendering = request.rendering
-            if rendering is None:
-                rendering = self._renderer.render(mail)
+            rendering = request.rendering or self._renderer.render(mail)
             outgoing = OutgoingMail(request, rendering, self._manager)
             if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
                 outgoing.binary_rendering = self._binary_renderer.render(mail)
@@ -400,15 +398,16 @@ class PrefetchQueue:
     def _prepare_remote(self, request: SendRequest) -> OnResult:
         """Measure and render a mail with remote files; runs in a background thread."""
         outgoing: OutgoingMail | MailError
-        mail, rendering = request.mail, request.rendering
         try:
-            outgoing = OutgoingMail(request, render(mail) if rendering is None else rendering, self._manager)
+            outgoing = OutgoingMail(request, request.rendering or render(request.mail), self._manager)
             if self._manager.binary_mime:
-                outgoing.binary_rendering = render(mail, binary=True)
+                outgoing.binary_rendering = render(request.mail, binary=True)
         except MailError as error:
             outgoing = error
         except Exception as error:  # noqa: BLE001 - a storage library may raise anything
-            outgoing = MessageError(f"The message could not be measured: {error!r}.")
+            outgoing = MessageError(
+                f"The message could not be measured: {error!r}.", remedy="Check the storage of its attachments."
+            )
             outgoing.__cause__ = error
 
         def on_result() -> None:

@@ -69,7 +69,7 @@ class Session:
         self._profile = ServerProfile()
         self._quit_sent = False
         #: Whether a mail was accepted or refused since `open`.
-        self.has_carried_mail = False
+        self.has_processed_mail = False
         #: Whether the last transaction is unfinished, so that RSET must precede the next MAIL (RFC 5321 4.1.1.5).
         self.needs_rset_before_mail = False
         #: Whether a transaction was canceled before DATA, so that RSET precedes QUIT.
@@ -83,7 +83,7 @@ class Session:
         """
         if self._transport is not None:
             return self
-        self._quit_sent = self.has_carried_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
+        self._quit_sent = self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
         handshake = Handshake(
             self.manager,
             context=self._context,

@@ -143,7 +143,11 @@ class ReadAhead(Iterator[bytes | None]):
         except MailError as error:
             self._put_error(error)
         except Exception as error:  # noqa: BLE001 - a storage library may raise anything
-            failure = MessageError(f"The message could not be read: {error!r}.", phase=Phase.DATA)
+            failure = MessageError(
+                f"The message could not be read: {error!r}.",
+                remedy="Check the storage of its attachments.",
+                phase=Phase.DATA,
+            )
             failure.__cause__ = error
             self._put_error(failure)
 

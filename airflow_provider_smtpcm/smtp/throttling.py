@@ -31,20 +31,20 @@ _MIN_SAMPLE, _MAX_SILENCE = 3, 60.0
 _RECIPIENTS_GUARANTEED = 100
 
 # Codes that always concern the server or the client (RFC 5321 4.2.3, RFC 4954 6; 432 is Exchange Online's).
-_BUSY = (421, 432, 454)
+_THROTTLING_CODES = (421, 432, 454)
 # Codes that concern one mailbox or the server, depending on the enhanced code (RFC 3463) or the text.
-_AMBIGUOUS = (450, 451, 452)
+_AMBIGUOUS_CODES = (450, 451, 452)
 _MAILBOX_STATUS = re.compile(r"4\.[12]\.|4\.5\.3")
 _SYSTEM_STATUS = re.compile(r"4\.3\.|4\.4\.5")
 _GREYLISTED = re.compile("gr[ae]y-?list", re.IGNORECASE)
 # Texts of Exchange and others, with various codes.
-_THROTTLED = re.compile(
+_THROTTLING_TEXT = re.compile(
     "throttl|submission rate|rate limit|concurrent|too (?:many (?:connections|messages)|fast|busy)|insufficient system",
     re.IGNORECASE,
 )
 
 
-def is_busy(reply: Reply, phase: Phase | None) -> bool:
+def is_throttling_reply(reply: Reply, phase: Phase | None) -> bool:
     """Return whether a reply throttles the client, rather than refuse one mail or recipient.
 
     Args:
@@ -53,9 +53,9 @@ def is_busy(reply: Reply, phase: Phase | None) -> bool:
     """
     if not reply.transient:
         return False
-    if reply.code in _BUSY or _THROTTLED.search(reply.text):
+    if reply.code in _THROTTLING_CODES or _THROTTLING_TEXT.search(reply.text):
         return True
-    if reply.code not in _AMBIGUOUS or _GREYLISTED.search(reply.text):
+    if reply.code not in _AMBIGUOUS_CODES or _GREYLISTED.search(reply.text):
         return False
     if phase is Phase.ENVELOPE:
         return reply.enhanced is not None and _SYSTEM_STATUS.match(reply.enhanced) is not None
@@ -65,7 +65,7 @@ def is_busy(reply: Reply, phase: Phase | None) -> bool:
 def is_throttled(delivery: Delivery) -> bool:
     """Return whether a mail was refused because the server throttles the client, or is busy."""
     error = delivery.error
-    return error is not None and any(is_busy(reply, error.phase) for reply in delivery.replies)
+    return error is not None and any(is_throttling_reply(reply, error.phase) for reply in delivery.replies)
 
 
 def backoff(failures: int, first: float, longest: float) -> float:
@@ -105,7 +105,7 @@ class RateController:
         self._paused_until = -math.inf
         self._accepted_count = 0
         self._recovery = _RECOVERY
-        self._busy_since: float | None = None
+        self._throttled_since: float | None = None
         # The sample for the rate: when it began, and the mails accepted since; and the number of rates learned.
         self._sample_since: float | None = None
         self._sample_size = 0
@@ -121,9 +121,9 @@ class RateController:
         return bool(self._interval)
 
     @property
-    def busy_for(self) -> float:
+    def throttled_for(self) -> float:
         """Seconds since the server began to throttle without accepting a mail; 0: it does not."""
-        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+        return 0.0 if self._throttled_since is None else time.monotonic() - self._throttled_since
 
     def on_begin(self) -> None:
         """Record that a mail is begun."""
@@ -132,14 +132,14 @@ class RateController:
         if self._sample_since is None:
             self._sample_since = time.monotonic()
 
-    def on_busy(self) -> float | None:
+    def on_throttled(self) -> float | None:
         """Record that the server throttles.
 
         Returns:
             Seconds until the next mail is begun; None during a pause, when the reply is to a mail begun before it.
         """
         now = time.monotonic()
-        self._busy_since = now if self._busy_since is None else self._busy_since
+        self._throttled_since = now if self._throttled_since is None else self._throttled_since
         if now < self._paused_until:
             return None
         wait = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
@@ -157,8 +157,8 @@ class RateController:
 
     def on_accepted(self) -> None:
         """Record that the server has accepted a mail."""
-        if self._busy_since is not None:
-            self._learn_rate(self._busy_since)
+        if self._throttled_since is not None:
+            self._learn_rate(self._throttled_since)
         self._sample_size += 1
         if (
             self.connections == self._max_connections
@@ -174,14 +174,14 @@ class RateController:
             self.connections = min(self._max_connections, self.connections + 1)
         self._raise_rate()
 
-    def _learn_rate(self, busy_since: float) -> None:
+    def _learn_rate(self, throttled_since: float) -> None:
         """Learn the rate when the server accepts mails again: mails and time since it last did so after throttling."""
         now = time.monotonic()
-        self._busy_since = None
+        self._throttled_since = None
         self._pause = max(FIRST_PAUSE, self._pause / 2)
         if self._sample_size >= _MIN_SAMPLE and self._sample_since is not None:
-            silence = min(_MAX_SILENCE, now - busy_since)
-            interval = (busy_since - self._sample_since + silence) / self._sample_size
+            silence = min(_MAX_SILENCE, now - throttled_since)
+            interval = (throttled_since - self._sample_since + silence) / self._sample_size
             if interval >= _MIN_LEARNED_INTERVAL and interval > self._min_interval:
                 self._interval = interval
                 self.next_at = max(self.next_at, now + interval)

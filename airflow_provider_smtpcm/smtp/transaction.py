@@ -180,7 +180,7 @@ class Transaction:
         return self._reply_count > 0
 
     def next_lines(self) -> list[str]:
-        """Return the command lines that may be sent now."""
+        """Return the command lines that may be sent now: one, or a group."""
         if self.is_awaiting_reply:
             return []
         end = self.lines_sent + 1
@@ -365,8 +365,8 @@ class Transaction:
     def _rejects_pipelining(self, reply: Reply) -> bool:
         return self.grouped and _NO_PIPELINING.search(reply.text) is not None
 
-    def _desynchronized(self, reply: Reply, what: str | None = None) -> ProtocolError:
-        command = what or self.lines[self._reply_count - 1].partition(" ")[0]
+    def _desynchronized(self, reply: Reply, command: str | None = None) -> ProtocolError:
+        command = command or self.lines[self._reply_count - 1].partition(" ")[0]
         return ProtocolError(
             f"{self._peer} answered {command} with '{reply}', which is no reply to it.",
             remedy="The server's administrator must check why its replies do not match the commands.",
