@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.tls import tls_context
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.postfix import Postfix
@@ -33,7 +33,7 @@ MESSAGE = b"From: a@corp.example\r\nTo: b@corp.example\r\nSubject: x\r\n\r\nx\r\
 
 def ours(connection: SmtpConnectionManager, *, keep: bool) -> Callable[[], float]:
     """Time one session after the other; the TLS context is kept, and with `keep` the hook's Kerberos state too."""
-    context, kept = tls_context(connection), WindowsAuthenticator(connection)
+    context, kept = create_tls_context(connection), WindowsAuthenticator(connection)
 
     def run() -> float:
         began = time.perf_counter()

@@ -27,8 +27,8 @@ from airflow_provider_smtpcm.connection_manager import (
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.tls import tls_context
-from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
+from airflow_provider_smtpcm.smtp.trace import EncryptedConnection, Step, Trace
 
 #: Time limit of the whole check in seconds, whatever the connection's timeouts are.
 CHECK_SECONDS = 30.0
@@ -128,36 +128,36 @@ class _Check:
     def _check_settings(self) -> ssl.SSLContext | None:
         """Report the settings, and return the TLS context. No network."""
         recorder, manager = self._recorder, self._manager
-        recorder.tell(CheckStep.SETTINGS, _describe_settings(manager))
+        recorder.info(CheckStep.SETTINGS, _describe_settings(manager))
         if self._every_binding and manager.password:
-            recorder.tell(
+            recorder.info(
                 CheckStep.SETTINGS,
                 "--bindings signs in up to three times: a wrong password counts three times towards a lockout.",
             )
-        context = None if manager.ssl_mode is SslMode.NONE else tls_context(manager)
+        context = None if manager.ssl_mode is SslMode.NONE else create_tls_context(manager)
         recorder.begin(CheckStep.WEAK_SETTINGS)
         for warning in manager.warnings:
             recorder.warn(CheckStep.WEAK_SETTINGS, warning)
         if not manager.warnings:
-            recorder.tell(CheckStep.WEAK_SETTINGS, "none")
+            recorder.info(CheckStep.WEAK_SETTINGS, "none")
         return context
 
     def _check_session(self, session: Session) -> None:
         """Report the identity and the limits of an open session, and send NOOP."""
         recorder, authentication = self._recorder, session.authentication
         identity = authentication.identity if authentication else "none: an anonymous session"
-        recorder.tell(CheckStep.IDENTITY, identity)
+        recorder.info(CheckStep.IDENTITY, identity)
         offered = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS_MECHANISMS]
         if authentication is None and offered:
-            recorder.tell(
+            recorder.info(
                 CheckStep.IDENTITY,
                 f"Hint: the server offers Windows Authentication ({', '.join(offered)}). It may refuse mail from an "
                 "anonymous connection until Authentication is 'Windows Authentication' (auth_mode).",
             )
         limit = session.size_limit
-        recorder.tell(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server announces none")
+        recorder.info(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server announces none")
         recorder.begin(CheckStep.NOOP)
-        recorder.tell(CheckStep.NOOP, str(session.noop()))
+        recorder.info(CheckStep.NOOP, str(session.noop()))
         recorder.end()
 
     def _report_distrusted_chain(self, verify_code: int) -> None:
@@ -209,7 +209,7 @@ class _Check:
         results = {own: failure} | dict(self._try_other_bindings(context))
         for binding, error in results.items():
             note = " (the connection's own)" if binding is own else ""
-            recorder.tell(CheckStep.BINDINGS, f"{binding}{note}: {_describe_binding_result(binding, error)}")
+            recorder.info(CheckStep.BINDINGS, f"{binding}{note}: {_describe_binding_result(binding, error)}")
         if failure is None:
             recorder.end()
             return ""
@@ -285,8 +285,8 @@ class _CertificateCollector(Trace):
     def __init__(self) -> None:
         self.certificates: list[bytes] = []
 
-    def encrypted(self, line: EncryptedLine) -> None:
-        self.certificates = line.certificates
+    def on_encrypted(self, connection: EncryptedConnection) -> None:
+        self.certificates = connection.certificates
 
 
 def _list_steps(manager: SmtpConnectionManager) -> list[Step | CheckStep]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.check.certificates import describe_chain, format_time
 from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.smtp.trace import EncryptedLine, Step, Trace
+from airflow_provider_smtpcm.smtp.trace import EncryptedConnection, Step, Trace
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
@@ -157,35 +157,35 @@ class StepRecorder(Trace):
             self.end()
             self._name = step
 
-    def tell(self, step: Step | CheckStep, detail: str) -> None:
+    def info(self, step: Step | CheckStep, detail: str) -> None:
         """Add a line to a step."""
         self.begin(step)
         self._lines += remove_control_characters(detail).split("\n")
 
     def warn(self, step: Step | CheckStep, detail: str) -> None:
         """Add a line that makes the step a warning."""
-        self.tell(step, detail)
+        self.info(step, detail)
         self._status = Status.WARNING
 
-    def encrypted(self, line: EncryptedLine) -> None:
+    def on_encrypted(self, connection: EncryptedConnection) -> None:
         """Report the certificates, which are already verified unless *Verify certificate* is off."""
         self.end()
-        self.report_certificates(line.certificates, host=None)
+        self.report_certificates(connection.certificates, host=None)
 
     def report_certificates(self, certificates: list[bytes], *, host: str | None, authority_known: bool = True) -> None:
         """Report a server's certificates; the arguments are those of `describe_chain`."""
         lines, problems = describe_chain(certificates, host=host, authority_known=authority_known)
         for line in lines:
-            self.tell(CheckStep.CERTIFICATE, line)
+            self.info(CheckStep.CERTIFICATE, line)
         for problem in problems:
             self.warn(CheckStep.CERTIFICATE, problem)
 
-    def has_ticket(self, kerberos: KerberosClient) -> None:
+    def on_ticket(self, kerberos: KerberosClient) -> None:
         """Report the service ticket and its end."""
         ticket = kerberos.service_ticket
         if ticket is not None:
             name, end = ticket
-            self.tell(Step.TICKET, f"service ticket {name}, until {format_time(end)}")
+            self.info(Step.TICKET, f"service ticket {name}, until {format_time(end)}")
 
     def fail(self, error: MailError) -> None:
         """End the current step as failed."""

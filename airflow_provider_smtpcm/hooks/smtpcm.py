@@ -105,9 +105,9 @@ class SmtpConnectionManagerHook(BaseHook):
     def _tls_context(self) -> ssl.SSLContext | None:
         if self.connection_manager.ssl_mode is SslMode.NONE:
             return None
-        from airflow_provider_smtpcm.smtp.tls import tls_context
+        from airflow_provider_smtpcm.smtp.tls import create_tls_context
 
-        return tls_context(self.connection_manager)
+        return create_tls_context(self.connection_manager)
 
     @locked_cached_property
     def _authenticator(self) -> WindowsAuthenticator:

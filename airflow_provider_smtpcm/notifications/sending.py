@@ -106,7 +106,7 @@ def send_alert(
     time_left = retry_for + LAST_ATTEMPT_SECONDS - passed
     why = f"the {retry_for:.12g} seconds of 'retry_for' were over, and so was the last attempt"
     if time_left <= 0:
-        raise CancellationToken(why=why).error()
+        raise CancellationToken(reason=why).error()
     server = hook.connection_manager.host, hook.connection_manager.port
     is_short = time.monotonic() - _unreachable_since.get(server, -UNREACHABLE_FOR) < UNREACHABLE_FOR
     if is_short:
@@ -118,7 +118,7 @@ def send_alert(
         )
         why = f"the server could not be reached a moment ago, nor now within {SHORT_ATTEMPT_SECONDS:g} seconds"
         retry_for, time_left = 0.0, min(time_left, SHORT_ATTEMPT_SECONDS)
-    cancellation = CancellationToken(at=time.monotonic() + time_left, why=why)
+    cancellation = CancellationToken(at=time.monotonic() + time_left, reason=why)
     try:
         delivery = get_single_delivery(
             hook.send_requests(

@@ -1,4 +1,4 @@
-"""The conversation with a mail server. Cheap to import: it holds only what a conversation results in."""
+"""The SMTP client. Importing this package is cheap: it loads only the types of a delivery report."""
 
 from airflow_provider_smtpcm.errors import Reply
 from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome

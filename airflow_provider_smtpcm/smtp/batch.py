@@ -1,7 +1,7 @@
-"""The batch sender: many mails over a few sessions, with exactly one delivery for each.
+"""The batch sender: sends many mails over several sessions, and yields exactly one delivery per mail.
 
-One thread serves all sessions by `poll`, so that at line speed no session waits for a lock; sessions are opened, and
-remote files read, in threads beside it. Memory does not grow with the number of mails.
+An event loop in the caller's thread serves all sessions through `poll`; other threads open sessions and read remote
+files. Memory does not grow with the number of mails.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 # Maximum seconds for in-flight mails after the consumer closes the generator, if 'Timeout' is not shorter.
 _DRAIN_SECONDS = 30.0
-# Seconds for which a server may be busy, and accept nothing, before the batch is given up.
-_MAX_BUSY_SECONDS = 60.0
-# Seconds between two looks at the deadlines, at least, while `poll` always has something.
+# Seconds of throttling without an accepted mail after which the batch fails; see `_on_throttled`.
+_MAX_THROTTLED_SECONDS = 60.0
+# Minimum seconds between checks of the deadlines while `poll` always returns events.
 _DEADLINE_INTERVAL = 0.05
-# `poll` takes milliseconds as a C int.
-_LONGEST_POLL = 2_000_000.0
+# Maximum seconds for `poll`, which takes milliseconds as a C int.
+_MAX_POLL_SECONDS = 2_000_000.0
 # Seconds for final replies to in-flight mails after a cancellation; Airflow kills a task five seconds after SIGTERM.
 _CANCEL_SECONDS = 3.0
 # Seconds for the replies to QUIT after that.
@@ -48,17 +48,20 @@ class BatchSender:
     """Sends one batch.
 
     Args:
-        source: mails, or requests whose mails are complete, taken as they are needed, a few ahead of the deliveries; a
-            number means that there is none before that moment (`time.monotonic`), unless a delivery comes or `wake` is
-            called. If it raises, what it gave before is sent first.
-        manager: the server, and the defaults of mails.
-        open_session: returns an open session, or raises MailError; called in threads. None: there is only `session`.
-        connections: how many sessions at most.
-        rate_limit: mails a minute at most, over all sessions; None: no limit.
-        profile: what is known of the server.
-        retry_connect_for: seconds for which a server that cannot be reached is tried again, before its mails fail.
-        cancellation: cancels the batch.
-        session: one that is open already; it stays open afterwards.
+        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A number means
+            that there is none before that time (`time.monotonic`), a delivery, or a call of `wake`. If the source
+            raises, the mails before are sent first.
+        manager: the server, and the defaults for From and Reply-To.
+        open_session: returns an open session or raises MailError; called in other threads. None: only `session` sends.
+        connections: maximum number of sessions.
+        rate_limit: maximum mails per minute over all sessions; None: no limit.
+        profile: what earlier batches learned about the server; None: nothing.
+        retry_connect_for: seconds of retrying to connect before the mails fail; 0: three attempts without waits.
+        cancellation: cancels the batch; None: it cannot be canceled.
+        session: an open session to use; it is left open at the end.
+
+    Raises:
+        ValueError: `connections` or `rate_limit` is not positive.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class BatchSender:
         if rate_limit is not None and not rate_limit > 0:
             raise ValueError(f"rate_limit is {rate_limit}; give messages per minute, or None for no limit")
         self.profile = profile or ServerProfile()
-        #: Whether nothing more is begun.
+        #: Whether no further mail is begun.
         self.is_closing = False
         self.queue = PrefetchQueue(
             iter(source),
@@ -93,16 +96,16 @@ class BatchSender:
         self._finished: deque[Delivery] = deque()
         self._rate = RateController(connections, rate_limit)
         self._open_session = open_session
-        self._opening = 0
+        self._opening_count = 0
         self._retry_connect_for = retry_connect_for
         self._connect_backoff = ConnectBackoff(retry_connect_for)
         self._cancellation = cancellation or CancellationToken()
-        self._end_at = math.inf
+        self._drain_until = math.inf
         self._deadlines_checked_at = 0.0
         self._given_session = session
         self._sessions: dict[int, PipelinedSession] = {}
         self._poll = select.poll()
-        self._background: BackgroundTasks[OnResult | Session]  # from the first delivery that is asked for on
+        self._background: BackgroundTasks[OnResult | Session]  # set by `deliveries`
 
     # --- For the sessions
 
@@ -110,19 +113,19 @@ class BatchSender:
         """Return whether a session may take the next mail from the queue and begin it.
 
         Args:
-            is_pipelined: whether it would be sent right behind another one, before that one's final reply.
+            is_pipelined: whether it would be sent before the final reply to the session's previous mail.
         """
-        if not self.queue.ready or not self._rate.is_due() or (is_pipelined and not self._has_mails_to_spare()):
+        if not self.queue.ready or not self._rate.is_due() or (is_pipelined and not self._has_surplus_mails()):
             return False
         self._rate.on_begin()
         return True
 
     def requeue(self, outgoing: OutgoingMail, *, was_accepted: bool = False) -> None:
-        """Put a mail first into the queue again, for the recipients that do not have it.
+        """Put a mail back at the front of the queue, for its pending recipients.
 
         Args:
             outgoing: the mail.
-            was_accepted: whether the server has just accepted it for others.
+            was_accepted: whether the server has just accepted it for other recipients.
         """
         if was_accepted:
             self._rate.on_accepted()
@@ -132,7 +135,7 @@ class BatchSender:
             self.queue.ready.appendleft(outgoing)
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Take the delivery of a mail."""
+        """Queue a delivery for the consumer, and adapt the rate to it."""
         self._finished.append(delivery)
         if delivery.error is None or delivery.was_accepted:
             self._rate.on_accepted()
@@ -140,23 +143,23 @@ class BatchSender:
             self._on_throttled(delivery)
 
     def wake(self) -> None:
-        """Ask the source, and the sessions' files, for more; may be called from any thread."""
+        """Make the event loop check the source and remote files again. May be called in any thread."""
         self._background.wake()
 
-    # --- The loop
+    # --- The event loop
 
     def deliveries(self) -> Generator[Delivery, None, None]:
-        """Send the batch, and yield one delivery for each mail, in the order in which they finish.
+        """Send the batch, and yield one delivery per mail, in the order in which they finish.
 
-        If an exception from elsewhere (a time limit) breaks in, each mail that was begun has its delivery before that
-        exception is raised.
+        If the batch is interrupted (see `cancellation`), the deliveries of all mails taken from the source are yielded
+        before the exception is raised again.
         """
         self._background = BackgroundTasks(_discard)
         self._cancellation.wake = self._background.wake
         try:
             self._poll.register(self._background, select.POLLIN)
             if self._given_session is not None and self._given_session.is_open:
-                self._add(self._given_session)
+                self._add_session(self._given_session)
             while True:
                 if self._cancellation.is_canceled:
                     self._cancel()
@@ -164,7 +167,7 @@ class BatchSender:
                     self._begin_more()
                 if self._finished:
                     yield from self._take_finished()
-                    self.queue.poll_now()  # a mail may be due for a retry now, or the journal have room for more
+                    self.queue.poll_now()  # a retry may be due, or the journal may admit more
                 if self._is_done():
                     break
                 self._wait(self._seconds_to_wait())
@@ -183,7 +186,7 @@ class BatchSender:
 
     def _take_finished(self) -> Iterator[Delivery]:
         while self._finished:
-            # Signal handlers run after calls: with none in between, no exception finds a delivery in neither place.
+            # Signal handlers run after calls. Without a call between these lines, no exception can lose the delivery.
             delivery = self._finished[0]
             del self._finished[0]
             yield delivery
@@ -198,22 +201,22 @@ class BatchSender:
             self._retire_sessions()
         if self.queue.ready:
             if idle := self._sessions_for_mail():
-                self._feed(idle)
-            if len(self._sessions) + self._opening < self._rate.connections:
+                self._begin_mails(idle)
+            if len(self._sessions) + self._opening_count < self._rate.connections:
                 self._open_sessions()
 
     def _sessions_for_mail(self) -> list[int]:
-        """Return the sessions that want a mail, and may have one."""
-        numbers = [number for number, session in self._sessions.items() if session.wants_mail]
-        if not numbers or self._has_mails_to_spare():
-            return numbers
-        return [number for number in numbers if not self._sessions[number].is_busy]
+        """Return the sessions that may begin a mail now."""
+        fds = [fd for fd, session in self._sessions.items() if session.wants_mail]
+        if not fds or self._has_surplus_mails():
+            return fds
+        return [fd for fd in fds if not self._sessions[fd].is_busy]
 
-    def _has_mails_to_spare(self) -> bool:
-        """Return whether more mails are ready than there are sessions that are free, or not open yet.
+    def _has_surplus_mails(self) -> bool:
+        """Return whether more mails are ready than sessions are idle or not open yet.
 
-        The others are pipelined behind those before them. Where few mails are ready, each is answered sooner on a
-        session of its own: a ledger admits no more of a slow server's mails than there are connections.
+        Only the surplus is pipelined: a mail gets its final reply sooner on an idle session. Few mails are ready when
+        the ledger admits only one mail per connection, as it does for a slow server.
         """
         free = 0 if self._open_session is None else max(0, self._rate.connections - len(self._sessions))
         for session in self._sessions.values():
@@ -227,32 +230,32 @@ class BatchSender:
         return not any(session.is_busy for session in self._sessions.values())
 
     def _may_poll_source(self) -> bool:
-        """Return whether the source may be asked: while a slow one takes its time, no session is served."""
+        """Return whether `next(source)` may be called: a slow source blocks all sessions."""
         return self.queue.is_fast or not any(session.is_sending for session in self._sessions.values())
 
     def _seconds_to_wait(self) -> float:
-        """Return the seconds until the next deadline or due mail, whether or not a socket is ready before."""
-        moment = self._end_at
+        """Return the seconds until the next deadline or the next due mail."""
+        wake_at = self._drain_until
         for session in self._sessions.values():
-            moment = min(moment, session.deadline)
+            wake_at = min(wake_at, session.deadline)
         if not self.is_closing:
             poll_at = self.queue.poll_at
-            if poll_at is not None and poll_at < moment and self._may_poll_source():
-                moment = poll_at
-            moment = min(moment, self._cancellation.at)
+            if poll_at is not None and poll_at < wake_at and self._may_poll_source():
+                wake_at = poll_at
+            wake_at = min(wake_at, self._cancellation.at)
             if self.queue.ready:
                 if self._sessions_for_mail():
-                    moment = min(moment, self._rate.next_at)
-                elif not self._opening and len(self._sessions) < self._rate.connections:
-                    moment = min(moment, max(self._rate.next_at, self._connect_backoff.next_at))
-        return moment if moment == math.inf else max(0.0, moment - time.monotonic())
+                    wake_at = min(wake_at, self._rate.next_at)
+                elif not self._opening_count and len(self._sessions) < self._rate.connections:
+                    wake_at = min(wake_at, max(self._rate.next_at, self._connect_backoff.next_at))
+        return wake_at if wake_at == math.inf else max(0.0, wake_at - time.monotonic())
 
     def _wait(self, seconds: float) -> None:
-        """Serve the sockets that are ready; then check the deadlines."""
-        # Rounded up, so that a deadline has passed when it is checked.
-        events = self._poll.poll(None if seconds == math.inf else math.ceil(min(seconds, _LONGEST_POLL) * 1000))
-        for number, event in events:
-            session = self._sessions.get(number)
+        """Wait for sockets and background results, and process them; then check the deadlines."""
+        # Rounded up, so that a deadline that ends the wait has passed.
+        events = self._poll.poll(None if seconds == math.inf else math.ceil(min(seconds, _MAX_POLL_SECONDS) * 1000))
+        for fd, event in events:
+            session = self._sessions.get(fd)
             if session is None:
                 self._take_results()
                 continue
@@ -261,22 +264,22 @@ class BatchSender:
             else:
                 session.send()
             if session.is_closed or session.wants_write is not session.polls_write:
-                self._update_poll(number, session)
+                self._update_poll(fd, session)
         now = time.monotonic()
         if not events or now > self._deadlines_checked_at + _DEADLINE_INTERVAL:
             self._deadlines_checked_at = now
-            for number, session in list(self._sessions.items()):
+            for fd, session in list(self._sessions.items()):
                 session.check_deadline(now)
-                self._update_poll(number, session)
+                self._update_poll(fd, session)
 
-    def _update_poll(self, number: int, session: PipelinedSession) -> None:
-        """Have `poll` wait for what the session waits for."""
+    def _update_poll(self, fd: int, session: PipelinedSession) -> None:
+        """Update the events that `poll` watches for the session."""
         if session.is_closed:
-            self._poll.unregister(number)
-            del self._sessions[number]
+            self._poll.unregister(fd)
+            del self._sessions[fd]
         elif session.wants_write is not session.polls_write:
             session.polls_write = session.wants_write
-            self._poll.modify(number, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
+            self._poll.modify(fd, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
 
     def _take_results(self) -> None:
         self.queue.poll_now()
@@ -284,41 +287,42 @@ class BatchSender:
             if callable(result):
                 result()
             else:
-                self._opening -= 1
+                self._opening_count -= 1
                 self._connect_backoff.on_success()
-                self._add(result)
-        for number, session in list(self._sessions.items()):
-            session.send()  # a block that it was waiting for may have been read
-            self._update_poll(number, session)
+                self._add_session(result)
+        for fd, session in list(self._sessions.items()):
+            session.send()  # the next block of its remote file may have been read
+            self._update_poll(fd, session)
 
-    def _feed(self, numbers: list[int]) -> None:
-        """Have these sessions begin a mail, if one is due."""
+    def _begin_mails(self, fds: list[int]) -> None:
+        """Begin mails on these sessions, if a mail is due."""
         if not self._rate.is_due():
             return
-        for number in numbers:
-            session = self._sessions[number]
+        for fd in fds:
+            session = self._sessions[fd]
             if self._open_session is None:
                 session.send()
             else:
-                session.receive()  # first: a server that has closed the idle session says so
-            self._update_poll(number, session)
+                session.receive()  # notices first if the server has closed the idle session
+            self._update_poll(fd, session)
 
     def _on_throttled(self, delivery: Delivery) -> None:
-        """Pause, or, where the server has accepted nothing for long, leave the other mails to another attempt."""
-        if self._rate.busy_for > max(2 * self._retry_connect_for, _MAX_BUSY_SECONDS):  # as a mail is retried for it
+        """Pause; if the server has accepted nothing for too long, fail the remaining mails."""
+        # `RetryQueue` retries a throttled mail for twice `retry_for`, too.
+        if self._rate.throttled_for > max(2 * self._retry_connect_for, _MAX_THROTTLED_SECONDS):
             self.queue.fail(
                 ConnectError(
-                    f"The server has taken no mail for {self._rate.busy_for:.0f} seconds, and asks for less: "
+                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and asks for less: "
                     f"'{delivery.reply}'.",
-                    remedy="Try again later, or ask its administrator what limits it has.",
+                    remedy="Try again later, or ask its administrator about its limits.",
                     reply=delivery.reply,
                 )
             )
             return
-        wait = self._rate.on_busy()
+        wait = self._rate.on_throttled()
         if wait is not None:
             log.info(
-                "The server asks for less ('%s'): going on in %.1f seconds, with %d connections.",
+                "The server asks for less ('%s'): continuing in %.1f seconds, with at most %d connection(s).",
                 delivery.reply,
                 wait,
                 self._rate.connections,
@@ -327,7 +331,7 @@ class BatchSender:
     # --- Sessions
 
     def _open_sessions(self) -> None:
-        """Open as many sessions as there are mails for, if one is due."""
+        """Open the sessions that the ready mails need, if a mail is due."""
         if not self.queue.ready or not self._rate.is_due() or not self._connect_backoff.is_due():
             return
         if self._open_session is None:
@@ -335,80 +339,81 @@ class BatchSender:
                 self.queue.fail(ConnectError("The session is closed.", remedy="Open another one."))
             return
         due = 1 if self._rate.has_rate else len(self.queue.ready)
-        waiting = len(self._sessions_for_mail())
-        while due > waiting + self._opening and len(self._sessions) + self._opening < self._rate.connections:
-            self._opening += 1
+        due -= len(self._sessions_for_mail())
+        while due > self._opening_count and len(self._sessions) + self._opening_count < self._rate.connections:
+            self._opening_count += 1
             self._background.run(self._try_open)
 
     def _try_open(self) -> Session | OnResult:
-        """Return a session, or what to do without it; runs in a thread."""
+        """Open a session; return it, or a callback for the failure. Runs in a background thread."""
         assert self._open_session is not None
         try:
             return self._open_session()
-        except Exception as error:  # noqa: BLE001 - raised in the thread of the sessions
+        except Exception as error:  # noqa: BLE001 - raised again in the event loop
             problem = error
         return lambda: self._on_open_failed(problem)
 
     def _on_open_failed(self, problem: Exception) -> None:
-        self._opening -= 1
+        self._opening_count -= 1
         if not isinstance(problem, MailError):
             raise problem
-        if self._sessions or self._opening:
-            # The others go on; a server that is short of connections is not asked for as many again for a while.
-            self._rate.limit_connections(len(self._sessions) + self._opening)
-            log.warning("Going on with %d connections: %s", self._rate.connections, problem)
+        if self._sessions or self._opening_count:
+            # The server may limit connections: use the open ones, and try more only after a while.
+            self._rate.limit_connections(len(self._sessions) + self._opening_count)
+            log.warning("Continuing with %d connection(s): %s", self._rate.connections, problem)
         elif self._connect_backoff.on_failure(problem):
             self.queue.fail(problem)
         elif self._connect_backoff.is_immediate and self.queue.ready:
             self.on_delivery(self.queue.ready.popleft().not_sent(problem))
 
-    def _add(self, opened: Session) -> None:
+    def _add_session(self, opened: Session) -> None:
         session = PipelinedSession(opened, self, can_requeue=self._open_session is not None)
-        number = session.fileno()
-        self._sessions[number] = session
-        self._poll.register(number, select.POLLIN)
+        fd = session.fileno()
+        self._sessions[fd] = session
+        self._poll.register(fd, select.POLLIN)
         session.send()
-        self._update_poll(number, session)
+        self._update_poll(fd, session)
 
     def _retire_sessions(self) -> None:
-        """Close idle sessions while there are more than the server is to have."""
-        for number, session in list(self._sessions.items()):
-            is_spare = len(self._sessions) > self._rate.connections and not session.is_busy
-            if is_spare and session.session is not self._given_session:
+        """Close idle sessions until no more than the allowed number are open."""
+        for fd, session in list(self._sessions.items()):
+            is_surplus = len(self._sessions) > self._rate.connections and not session.is_busy
+            if is_surplus and session.session is not self._given_session:
                 session.session.send_quit()
                 session.abort()
-                self._update_poll(number, session)
+                self._update_poll(fd, session)
 
     # --- Shutdown
 
     def _cancel(self) -> None:
-        """Begin nothing more, end what no one can have, and await the other final replies for a while."""
+        """Begin no further mail, end uncommitted ones, and wait up to 3 s for the final replies to the others."""
         now = time.monotonic()
         if not self.is_closing:
             self.is_closing = True
-            self._end_at = now + _CANCEL_SECONDS
+            self._drain_until = now + _CANCEL_SECONDS
             self.queue.close(self._cancellation.error())
-        for number, session in list(self._sessions.items()):
-            session.drain(self._cancellation.error(), is_out_of_time=now >= self._end_at)
-            self._update_poll(number, session)
+        for fd, session in list(self._sessions.items()):
+            session.drain(self._cancellation.error(), is_out_of_time=now >= self._drain_until)
+            self._update_poll(fd, session)
 
     def _finish_in_flight(self) -> None:
-        """Finish sending the messages that were begun, and await their final replies; no delivery is taken any more."""
+        """Finish the messages being sent and wait for their final replies, after the consumer closed the generator."""
         self.is_closing = True
-        until = time.monotonic() + min(self._manager.timeout, _DRAIN_SECONDS)
-        while (left := until - time.monotonic()) > 0:
-            for number, session in list(self._sessions.items()):
+        deadline = time.monotonic() + min(self._manager.timeout, _DRAIN_SECONDS)
+        while (remaining := deadline - time.monotonic()) > 0:
+            for fd, session in list(self._sessions.items()):
                 if session.is_busy and not session.is_past_envelope:
                     session.abort()
-                    self._update_poll(number, session)
+                    self._update_poll(fd, session)
             if not any(session.is_busy for session in self._sessions.values()):
                 return
-            self._wait(min(left, self._seconds_to_wait()))
+            self._wait(min(remaining, self._seconds_to_wait()))
 
     def _interrupt(self, interruption: BaseException) -> None:
-        """Add the delivery of each mail that was begun when an exception from elsewhere came, and close the sockets.
+        """Queue the delivery of each mail taken from the source, and close the sockets.
 
-        It may have come between any two steps, so a mail can be found in two places; the first one knows most.
+        The interruption may have come between any two steps, so a mail can be in two places; the first has the most
+        recent state.
         """
         sessions = list(self._sessions.items())
         known = {delivery.index for delivery in self._finished}
@@ -420,27 +425,27 @@ class BatchSender:
             if delivery.index not in known:
                 known.add(delivery.index)
                 self._finished.append(delivery)
-        for number, session in sessions:
+        for fd, session in sessions:
             session.abort()
-            self._update_poll(number, session)
+            self._update_poll(fd, session)
 
     def _close(self) -> None:
-        """Send QUIT on every connection at once, and await the replies, no longer than for one."""
-        sessions = [result for result in self._background.close() if not callable(result)]
-        sessions += [one.session for one in self._sessions.values() if one.session is not self._given_session]
-        for session in list(self._sessions.values()):
-            if session.is_busy:
-                session.abort()
-        for opened in sessions:
-            if self._cancellation.is_canceled and opened.is_open:
-                opened.transport.give_up_at = time.monotonic() + _CANCEL_QUIT_SECONDS
-            opened.send_quit()
-        for opened in sessions:
-            opened.close()
+        """Send QUIT on all connections, then wait for all replies together."""
+        opened = [result for result in self._background.close() if not callable(result)]
+        opened += [one.session for one in self._sessions.values() if one.session is not self._given_session]
+        for one in list(self._sessions.values()):
+            if one.is_busy:
+                one.abort()
+        for session in opened:
+            if self._cancellation.is_canceled and session.is_open:
+                session.transport.give_up_at = time.monotonic() + _CANCEL_QUIT_SECONDS
+            session.send_quit()
+        for session in opened:
+            session.close()
 
 
 def _discard(result: OnResult | Session) -> None:
-    """Close a session that was opened too late."""
+    """Close a session that was opened after the end of the batch."""
     if not callable(result):
         with contextlib.suppress(MailError):
             result.close()

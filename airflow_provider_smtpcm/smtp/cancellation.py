@@ -1,7 +1,8 @@
-"""Cancellation: ending a batch early, on request or by an exception, with a delivery for every mail. Pure: no sockets.
+"""Cancellation and interruption of a batch, with a delivery for every mail. Pure: no sockets.
 
-A time limit raises in the main thread at any moment; a machine that runs out of threads or memory raises where one is
-needed. A caller that sees such an exception alone would send again, although some recipients may have the mail.
+A batch is canceled through a `CancellationToken`. It is interrupted by an exception that has nothing to do with mail: a
+time limit raises in the main thread at any moment, and a worker can run out of memory or threads. The caller needs the
+deliveries even then, or it would send again what some recipients already have.
 """
 
 from __future__ import annotations
@@ -17,59 +18,59 @@ from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 
 
 class CancellationToken:
-    """Cancels one batch: nothing more is begun, and in-flight mails get a few seconds for their final reply.
+    """Cancels one batch: no further mail is begun, and in-flight mails get up to 3 s for their final reply.
 
-    `cancel` may be called from a signal handler, in any thread, and at any time.
+    `cancel` may be called in any thread, from a signal handler, and at any time.
 
     Args:
-        at: the moment (`time.monotonic`) from which it is canceled by itself; no thread and no timer waits for it.
-        why: the reason at that moment, for the errors of mails that were not sent.
+        at: when (`time.monotonic`) the batch is canceled without a call of `cancel`.
+        reason: why it is canceled then; a clause, for the errors of mails that were not sent.
     """
 
-    def __init__(self, *, at: float = math.inf, why: str = "the task was asked to end") -> None:
-        #: From when on (`time.monotonic`) it is canceled.
+    def __init__(self, *, at: float = math.inf, reason: str = "the task was asked to end") -> None:
+        #: When (`time.monotonic`) the batch is canceled.
         self.at = at
-        self._why = why
-        #: Wakes the thread that sends; must be safe in a signal handler.
+        self._reason = reason
+        #: Wakes the event loop; set by the batch, and safe in a signal handler.
         self.wake: Callable[[], None] | None = None
 
     @property
     def is_canceled(self) -> bool:
-        """Whether the batch is to end."""
+        """Whether the batch has been canceled."""
         return time.monotonic() >= self.at
 
-    def cancel(self, why: str = "the task was asked to end") -> None:
-        """Cancel the batch now."""
+    def cancel(self, reason: str = "the task was asked to end") -> None:
+        """Cancel the batch now; `reason` is a clause, for the errors of mails that were not sent."""
         if not self.is_canceled:
-            self._why, self.at = why, -math.inf
-        wake = self.wake  # another thread may take it away
+            self._reason, self.at = reason, -math.inf
+        wake = self.wake  # another thread may set it to None
         if wake is not None:
             wake()
 
     def error(self) -> StoppedError:
-        """Return the error of a mail that was not sent because of it."""
-        return StoppedError(f"It was not sent: {self._why}.", remedy="Run the task again.")
+        """Return the error for a mail that was not sent because of the cancellation."""
+        return StoppedError(f"It was not sent: {self._reason}.", remedy="Run the task again.")
 
 
 class InterruptedDeliveryError(OutcomeUnknownError):
-    """Sending was interrupted after a recipient was accepted, or may have been; `delivery` is what is known."""
+    """Sending was interrupted after a recipient was accepted, or may have been; see `delivery`."""
 
     delivery: Delivery
 
 
 def get_single_delivery(deliveries: Iterable[Delivery], found: list[Delivery] | None = None) -> Delivery | None:
-    """Return the delivery of a batch of one mail; None if the mail was not begun.
+    """Return the delivery of a batch of one mail; None if the batch has none.
 
     Args:
-        deliveries: of the batch.
-        found: receives the delivery even if this function raises.
+        deliveries: the batch's.
+        found: a list that receives the delivery even if this function raises.
 
     Raises:
         InterruptedDeliveryError: sending was interrupted after a recipient was accepted, or may have been.
     """
     found = [] if found is None else found
     try:
-        found.extend(deliveries)  # one call, so that no exception comes between two of its steps
+        found.extend(deliveries)  # one call: a signal handler cannot raise between two deliveries
     except (MailError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as interruption:
@@ -80,11 +81,11 @@ def get_single_delivery(deliveries: Iterable[Delivery], found: list[Delivery] | 
 
 
 def drain_deliveries(deliveries: Generator[Delivery, None, None], interruption: BaseException) -> Iterator[Delivery]:
-    """Yield what a batch still delivers once an exception from elsewhere has ended it.
+    """Interrupt a batch, and yield its remaining deliveries.
 
     Args:
-        deliveries: of the batch.
-        interruption: the exception, wherever it was raised; it is thrown into the batch.
+        deliveries: the batch's.
+        interruption: the exception to throw into the batch; it is not raised from here.
     """
     try:
         yield deliveries.throw(interruption)
@@ -95,22 +96,22 @@ def drain_deliveries(deliveries: Generator[Delivery, None, None], interruption: 
 
 
 def interruption_error(interruption: BaseException) -> StoppedError:
-    """Return the error of a mail that cannot have reached anyone when the exception came."""
+    """Return the error for a mail that cannot have been delivered when sending was interrupted."""
     error = StoppedError(f"It was not sent: {describe_interruption(interruption)}.", remedy="Run the task again.")
     error.__cause__ = interruption
     return error
 
 
 def describe_interruption(interruption: BaseException) -> str:
-    """Return the clause about the exception, for an error's message."""
+    """Return a clause about the interruption, for a message."""
     return f"the task was interrupted ({type(interruption).__name__}: {interruption})".replace(": )", ")")
 
 
 def release_fully(lock: threading.RLock | threading.Condition) -> None:
-    """Release a lock as often as this thread holds it, before it waits for other threads.
+    """Release a lock as often as this thread holds it, so that other threads do not wait for it.
 
-    A signal handler that raises may come between taking a lock and the block that would release it: with a Condition,
-    and from Python 3.14 on with any lock.
+    A signal handler may raise after a `with` statement has acquired the lock and before its block begins: with a
+    Condition, and from Python 3.14 on with any lock.
     """
     with suppress(RuntimeError):
         while True:

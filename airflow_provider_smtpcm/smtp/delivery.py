@@ -1,4 +1,4 @@
-"""Delivery reports: what became of one mail, and what its error says. Pure: no sockets."""
+"""Delivery reports: the outcome of one mail, and the errors that describe it. Pure: no sockets."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from airflow_provider_smtpcm.smtp.remedies import format_addresses, format_refus
 
 
 class Outcome(StrEnum):
-    """The five outcomes of a mail."""
+    """The possible outcomes of a mail."""
 
-    #: The server took responsibility for every recipient.
+    #: The server accepted the mail for every recipient.
     ACCEPTED = "accepted"
-    #: It did so for some recipients and refused the others.
+    #: The server accepted it for some recipients; the others were refused or not attempted.
     PARTIAL = "partial"
-    #: It answered, and took responsibility for no recipient.
+    #: The server refused it for every recipient.
     REFUSED = "refused"
-    #: The whole message was sent and no final reply came: it may have been delivered.
+    #: The whole message was sent, and no final reply came: it may have been delivered.
     UNKNOWN = "unknown"
-    #: The message was never sent in full, so no one received it.
+    #: The message was not sent, or not in full: it was not delivered.
     NOT_SENT = "not_sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What became of one mail.
+    """The delivery report of one mail.
 
     Args:
-        index: its place in the batch, from 0.
-        message_id: its Message-ID.
-        outcome: one of the five.
-        accepted: the addresses for which the server took responsibility.
-        refused: each refused address with the reply that refused it.
-        reply: the server's last reply about this mail.
-        error: why it is not `accepted`, with its phase, whether to retry, and the remedy.
+        index: the mail's number in the batch, from 0.
+        message_id: the mail's Message-ID.
+        outcome: see `Outcome`.
+        accepted: the addresses for which the server accepted the mail.
+        refused: each refused address with the server's reply.
+        reply: the server's last reply about the mail.
+        error: why the outcome is not `accepted`: phase, remedy, and whether a retry may help.
     """
 
     index: int = 0
@@ -50,44 +50,44 @@ class Delivery:
 
     @property
     def replies(self) -> list[Reply]:
-        """Every reply of the server about this mail, without repetitions."""
+        """The server's distinct replies about this mail."""
         replies = [reply for reply in (self.reply, *self.refused.values()) if reply is not None]
         return list(dict.fromkeys(replies))
 
     @property
     def was_accepted(self) -> bool:
-        """Whether the server accepted the message this time, for some recipients at least."""
+        """Whether the server accepted the message in this attempt, for at least one recipient."""
         return self.outcome in ("accepted", "partial") and self.reply is not None and self.reply.positive
 
     @property
     def may_have_arrived(self) -> bool:
-        """Whether a recipient has it, or may have it: sending all of it again could deliver it twice."""
+        """Whether a recipient has the mail or may have it, so that sending it again could deliver it twice."""
         return self.outcome in (Outcome.ACCEPTED, Outcome.PARTIAL, Outcome.UNKNOWN)
 
     def never_asked(self, recipients: Iterable[str]) -> tuple[str, ...]:
-        """Return those of the recipients that were neither accepted nor refused."""
+        """Return the given recipients that were neither accepted nor refused."""
         settled = {*self.accepted, *self.refused}
         return tuple(address for address in recipients if address not in settled)
 
     def to_dict(self) -> dict[str, object]:
-        """Return it as JSON: what the operator returns, and so the XCom."""
+        """Return the JSON form, which is the operator's XCom."""
         return {
             "index": self.index,
             "message_id": self.message_id,
             "outcome": str(self.outcome),
             "accepted": list(self.accepted),
-            "refused": {address: _reply_dict(reply) for address, reply in self.refused.items()},
-            "reply": _reply_dict(self.reply) if self.reply else None,
+            "refused": {address: _reply_to_dict(reply) for address, reply in self.refused.items()},
+            "reply": _reply_to_dict(self.reply) if self.reply else None,
             "error": str(self.error) if self.error else None,
         }
 
     def without_addresses(self) -> dict[str, object]:
-        """Return `to_dict` without anything that may name a recipient, which includes the server's replies."""
+        """Return `to_dict` without recipients; the server's replies are left out too, since they may name them."""
         return {**self.to_dict(), "accepted": [], "refused": {}, "reply": None, "error": None}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Delivery:
-        """Read what `to_dict` returned; its error keeps only the text."""
+        """Build a delivery from `to_dict`; of the error only the text is kept."""
         return cls(
             index=value["index"],
             message_id=value["message_id"],
@@ -99,7 +99,7 @@ class Delivery:
         )
 
 
-def _reply_dict(reply: Reply) -> dict[str, object]:
+def _reply_to_dict(reply: Reply) -> dict[str, object]:
     return {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
 
 
@@ -113,21 +113,21 @@ def refused_error(
     phase: Phase,
     retryable: bool,
 ) -> RefusedError:
-    """Return the error of a mail that the server accepted for no recipient.
+    """Return the error for a mail that the server refused for every recipient.
 
     Args:
-        peer: the server, as messages name it.
-        what: what it refused, such as `the message`.
-        reply: the reply that decided it.
-        refused: each recipient with its own reply; named where these differ.
+        peer: the server's name in messages (`host:port`).
+        what: what the server refused, such as `the message`.
+        reply: the decisive reply.
+        refused: the replies to the recipients; listed in the message if their codes differ.
         is_anonymous: whether the session had not signed in.
-        phase: how far the mail had come.
+        phase: how far the mail had got.
         retryable: whether another attempt may succeed.
     """
     differ = len({(reply.code, reply.enhanced) for reply in refused.values()}) > 1
     return RefusedError(
         f"{peer} refused {what} with '{reply}'{f' ({format_refusals(refused)})' if differ else ''}.",
-        remedy=remedy_for(reply, anonymous=is_anonymous),
+        remedy=remedy_for(reply, is_anonymous=is_anonymous),
         phase=phase,
         reply=reply,
         retryable=retryable,
@@ -135,9 +135,9 @@ def refused_error(
 
 
 def partial_error(peer: str, message_id: str, accepted: Sequence[str], refused: Mapping[str, Reply]) -> RefusedError:
-    """Return the error of a mail that the server accepted for some recipients, and refused for the others."""
+    """Return the error for a mail that the server accepted for some recipients and refused for others."""
     return RefusedError(
-        f"{peer} took {message_id} for {format_addresses(accepted)}, who do get it, and refused "
+        f"{peer} accepted {message_id} for {format_addresses(accepted)}, who will receive it, and refused "
         f"{format_refusals(refused)}.",
         remedy="Send it to the refused addresses alone once they are corrected.",
         phase=Phase.ENVELOPE,
@@ -147,22 +147,22 @@ def partial_error(peer: str, message_id: str, accepted: Sequence[str], refused: 
 
 
 def unknown_error(
-    message_id: str, why: str, *, committed: Sequence[str], accepted: Sequence[str], not_asked: Sequence[str]
+    message_id: str, why: str, *, committed: Sequence[str], accepted: Sequence[str], unattempted: Sequence[str]
 ) -> OutcomeUnknownError:
-    """Return the error of a mail whose final reply never came (RFC 5321 4.5.3.2.6, 6.1).
+    """Return the error for a mail that got no final reply (RFC 5321 4.5.3.2.6, 6.1).
 
     Args:
-        message_id: the mail's.
+        message_id: the mail's Message-ID.
         why: why there is no reply, as a sentence.
-        committed: the recipients that the server had agreed to take it for.
-        accepted: those that got it by an earlier transaction.
-        not_asked: those that a further transaction would have asked for.
+        committed: the recipients of the transaction without a final reply.
+        accepted: the recipients accepted by earlier transactions.
+        unattempted: the recipients left to further transactions.
     """
-    surely = f" {format_addresses(accepted)} did get it, by an earlier transaction." if accepted else ""
-    unsent = f" It was not sent to {format_addresses(not_asked)}." if not_asked else ""
+    delivered = f" It was accepted for {format_addresses(accepted)} by an earlier transaction." if accepted else ""
+    unsent = f" It was not sent to {format_addresses(unattempted)}." if unattempted else ""
     return OutcomeUnknownError(
-        f"The whole message {message_id} was handed to the server, and its answer never came: {why} "
-        f"It may have been delivered to {format_addresses(committed)}.{surely}{unsent}",
+        f"The whole message {message_id} was sent, and no final reply came: {why} "
+        f"It may have been delivered to {format_addresses(committed)}.{delivered}{unsent}",
         remedy="Look for this Message-ID in the server's log or message tracking before sending it again.",
     )
 
@@ -170,14 +170,14 @@ def unknown_error(
 def not_sent_error(
     message_id: str | None, accepted: Sequence[str], pending: Sequence[str], error: MailError
 ) -> MailError:
-    """Return the error of a mail that was not sent to the pending recipients.
+    """Return the error for a mail that was not sent to its pending recipients.
 
-    Where others have it already, retrying all of it is no remedy, so the error says who has it and who does not.
+    If the mail was accepted for others before, the error names both groups, since sending it to all would be wrong.
     """
     if not accepted:
         return error
     partial = RefusedError(
-        f"{message_id} was taken for {format_addresses(accepted)}, who do get it, and not sent to "
+        f"{message_id} was accepted for {format_addresses(accepted)}, who will receive it, and not sent to "
         f"{format_addresses(pending)}: {error.message}",
         remedy="Send it to these alone.",
         phase=error.phase,
@@ -200,10 +200,12 @@ def not_sent_delivery(
     """Return the delivery of a mail that is not sent to its pending recipients.
 
     Args:
-        index, message_id: the mail's.
-        accepted, refused: the recipients that were settled before.
-        pending: the others.
-        error: why it is not sent.
+        index: the mail's number in the batch.
+        message_id: the mail's Message-ID.
+        accepted: the recipients accepted before.
+        refused: the recipients refused before, with the server's replies.
+        pending: all other recipients.
+        error: why the mail is not sent.
     """
     return Delivery(
         index=index,

@@ -1,4 +1,4 @@
-"""The handshake of a session: connect, greeting, EHLO, STARTTLS, AUTH."""
+"""The handshake of an SMTP session: connect, greeting, EHLO, STARTTLS, AUTH."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from airflow_provider_smtpcm.errors import ConnectError, Phase, TlsError
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
-from airflow_provider_smtpcm.smtp.tls import tls_context
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 
 log = logging.getLogger(__name__)
 
-# Some servers write "AUTH=NTLM" beside "AUTH NTLM", for clients older than RFC 2554.
+# Some servers also write "AUTH=NTLM", for clients older than RFC 2554.
 _AUTH_WITH_EQUALS = re.compile(r"^AUTH=", re.IGNORECASE)
-_FULL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+")
+_FQDN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+")
 
 
 class Handshake:
-    """Opens one connection, up to where it is ready for mail.
+    """Opens a connection and makes it ready for MAIL.
 
     Args:
-        manager: the server and how to sign in to it.
-        context: a TLS context built before; None: one is built if it is needed.
-        authenticator: signs in where the connection asks for Windows Authentication.
-        give_up_at: a moment (`time.monotonic`) at which every operation fails; None: there is none.
+        manager: the server, and how to sign in to it.
+        context: a TLS context to reuse; None: one is built if needed.
+        authenticator: signs in if the connection uses Windows Authentication.
+        give_up_at: deadline (`time.monotonic`) for all operations; None: no deadline.
         trace: receives each step.
     """
 
@@ -50,26 +50,26 @@ class Handshake:
         self._authenticator = authenticator
         self._give_up_at = give_up_at
         self._trace = trace
-        #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
+        #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
-        #: How we signed in; None for an anonymous session.
+        #: How the session signed in; None: anonymous.
         self.authentication: Authentication | None = None
 
     def run(self) -> Transport:
-        """Connect, encrypt and sign in, as the connection manager says.
+        """Connect, encrypt and sign in as the connection manager says.
 
         Returns:
             The open transport; `extensions` and `authentication` are set.
 
         Raises:
-            MailError: nothing was sent, and the connection is closed again.
+            MailError: the handshake failed; the socket is closed.
         """
         manager = self._manager
         deadline = time.monotonic() + manager.timeout
         deadline = deadline if self._give_up_at is None else min(deadline, self._give_up_at)
         context = self._context
         if context is None and manager.ssl_mode is not SslMode.NONE:
-            context = tls_context(manager)
+            context = create_tls_context(manager)
         transport = Transport.connect(
             manager.host, manager.port, timeout=manager.timeout, give_up_at=deadline, trace=self._trace
         )
@@ -88,7 +88,7 @@ class Handshake:
                 self.authentication = self._authenticator.authenticate(transport, self.extensions, trace=self._trace)
         except BaseException:
             transport.close()
-            transport.replies.clear()  # keeps challenges, and tokens that the server repeated, from error collectors
+            transport.replies.clear()  # keeps challenges and echoed tokens out of error trackers
             raise
         return transport
 
@@ -96,48 +96,46 @@ class Handshake:
         transport.phase = Phase.CONNECT
         self._trace.begin(Step.GREETING)
         reply = transport.read_reply()
-        transport.awaiting_greeting = False
-        if reply.code != 220:  # RFC 5321 3.1: anything else means that the server takes no mail now
+        transport.is_awaiting_greeting = False
+        if reply.code != 220:  # RFC 5321 3.1: the server accepts no mail now
             raise ConnectError(
-                f"{transport.peer} greets with '{reply}'.",
-                remedy="The server takes no mail from this worker now; try again, or ask its administrator why.",
+                f"{transport.peer} greeted with '{reply}'.",
+                remedy="The server accepts no mail from this worker now; try again, or ask its administrator why.",
                 reply=reply,
                 retryable=not 500 <= reply.code <= 599,
             )
-        self._trace.tell(Step.GREETING, str(reply))
+        self._trace.info(Step.GREETING, str(reply))
 
     def _ehlo(self, transport: Transport, step: Step) -> None:
         self._trace.begin(step)
         name = self._manager.local_hostname or _ehlo_name(transport.local_address)
-        transport.command(f"EHLO {name}")
+        transport.send_command(f"EHLO {name}")
         reply = transport.read_reply()
-        before, self.extensions = self.extensions, {}
+        previous, self.extensions = self.extensions, {}
         if reply.positive:
             for line in reply.text.split("\n")[1:]:
                 keyword, _, parameters = _AUTH_WITH_EQUALS.sub("AUTH ", line).partition(" ")
                 known = self.extensions.get(keyword.upper())
                 self.extensions[keyword.upper()] = f"{known} {parameters}" if known else parameters
-            again = step is Step.HELLO_AFTER_TLS
-            offers = (
-                _format_changes(before, self.extensions)
-                if again
-                else f"it offers {_format_extensions(self.extensions)}"
-            )
-            self._trace.tell(step, f"said as {name}; {offers}")
+            if step is Step.HELLO_AFTER_TLS:
+                offers = _format_changes(previous, self.extensions)
+            else:
+                offers = f"the server offers {_format_extensions(self.extensions)}"
+            self._trace.info(step, f"sent as {name}; {offers}")
             return
-        if reply.code in (500, 502, 504, 550):  # RFC 5321 3.2: an old server knows HELO only
-            transport.command(f"HELO {name}")
+        if reply.code in (500, 502, 504, 550):  # RFC 5321 3.2: an old server may know only HELO
+            transport.send_command(f"HELO {name}")
             reply = transport.read_reply()
         if not reply.positive:
             raise ConnectError(
-                f"{transport.peer} refuses EHLO {name} with '{reply}'.",
-                remedy="Give the name that it expects of this worker as 'Local host name'."
+                f"{transport.peer} refused EHLO {name} with '{reply}'.",
+                remedy="Set 'Local host name' to the name that the server expects of this worker."
                 if reply.code in (501, 504, 550, 553)
-                else remedy_for(reply, anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS),
+                else remedy_for(reply, is_anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS),
                 reply=reply,
                 retryable=reply.transient,
             )
-        self._trace.tell(step, f"HELO said as {name}, since the server does not know EHLO; it offers no extension")
+        self._trace.info(step, f"the server does not know EHLO: HELO sent as {name}, no extensions")
 
     def _start_tls(self, transport: Transport, context: ssl.SSLContext) -> None:
         transport.phase = Phase.TLS
@@ -149,46 +147,46 @@ class Handshake:
                 "to 'None' if clear text is acceptable.",
             )
         if self._manager.auth_mode is AuthMode.WINDOWS:
-            log.info("%s offers before TLS: %s.", transport.peer, _format_extensions(self.extensions))
-        transport.command("STARTTLS")
+            log.info("%s offered before TLS: %s.", transport.peer, _format_extensions(self.extensions))
+        transport.send_command("STARTTLS")
         reply = transport.read_reply()
         if reply.code != 220:
             raise TlsError(
-                f"{transport.peer} offers STARTTLS, but answers it with '{reply}'.",
-                remedy="The server's administrator must look at its certificate and its log.",
+                f"{transport.peer} offers STARTTLS, but answered it with '{reply}'.",
+                remedy="The server's administrator must check its certificate and its log.",
                 reply=reply,
                 retryable=reply.transient,
             )
         self._encrypt(transport, context)
-        self._ehlo(transport, Step.HELLO_AFTER_TLS)  # RFC 3207 4.2: what was offered before TLS no longer counts
+        self._ehlo(transport, Step.HELLO_AFTER_TLS)  # RFC 3207 4.2: extensions offered before TLS no longer count
 
     def _encrypt(self, transport: Transport, context: ssl.SSLContext) -> None:
         implicit = self._manager.ssl_mode is SslMode.IMPLICIT
         transport.start_tls(context, self._manager.server_name, implicit=implicit)
         began = "from the start" if implicit else "after STARTTLS"
         verified = "" if self._manager.verify_certificate else "; the certificate was not verified"
-        self._trace.tell(Step.TLS, f"{transport.tls_version}, {transport.cipher}, {began}{verified}")
-        self._trace.encrypted(transport)
+        self._trace.info(Step.TLS, f"{transport.tls_version}, {transport.cipher}, {began}{verified}")
+        self._trace.on_encrypted(transport)
 
 
 def _format_extensions(extensions: Mapping[str, str]) -> str:
-    """Return the extensions in the server's order, for a message."""
+    """Format extensions in the server's order."""
     return ", ".join(f"{key} {value}".strip() for key, value in extensions.items()) or "no extension"
 
 
 def _format_changes(before: dict[str, str], after: dict[str, str]) -> str:
-    """Return which extensions an EHLO offers that the one before did not, and the other way round."""
+    """Format the difference between the extensions of two EHLO replies."""
     new, gone = (
-        [f"{key} {value}".strip() for key, value in mine.items() if other.get(key) != value]
-        for mine, other in ((after, before), (before, after))
+        [f"{key} {value}".strip() for key, value in these.items() if others.get(key) != value]
+        for these, others in ((after, before), (before, after))
     )
     changes = [f"{word}: {', '.join(offers)}" for word, offers in (("new", new), ("gone", gone)) if offers]
-    return "; ".join((*changes, "the rest as before" if changes else "it offers the same as before"))
+    return "; ".join((*changes, "otherwise the same" if changes else "the same extensions as before"))
 
 
 def _ehlo_name(local_address: str) -> str:
-    """Return the name for EHLO (RFC 5321 4.1.4): the full host name, else an address literal; without a DNS lookup."""
+    """Return the argument of EHLO (RFC 5321 4.1.4): the FQDN, or an address literal; without a DNS lookup."""
     name = socket.gethostname()
-    if _FULL_NAME.fullmatch(name):
+    if _FQDN.fullmatch(name):
         return name
     return f"[IPv6:{local_address}]" if ":" in local_address else f"[{local_address}]"

@@ -1,7 +1,7 @@
-"""A pipelined session: one connection with mails in flight, which sends what may be sent and never waits.
+"""A pipelined session: the non-blocking I/O of one session in a batch, with one or two mails in flight.
 
-Where the server offers PIPELINING (RFC 2920), an envelope is sent in one group, and the next mail's envelope right
-behind this mail's final dot: one round trip for each mail. Where it does not, each command waits for its reply.
+If the server offers PIPELINING (RFC 2920), an envelope is sent as a group of commands, right behind the final dot of
+the previous mail: one round trip per mail. Otherwise each command waits for its reply.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.smtp.transaction import (
     Transaction,
     stuff_dots,
 )
-from airflow_provider_smtpcm.smtp.transport import BLOCK
+from airflow_provider_smtpcm.smtp.transport import BLOCK_OCTETS
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.batch import BatchSender
@@ -35,32 +35,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Blocks of a long message in a row, before the other sessions are served.
-_BLOCKS_IN_A_ROW = 16
+# Blocks of a message sent in a row before other sessions are served.
+_MAX_CONSECUTIVE_BLOCKS = 16
 
 Content = Iterator[bytes] | ReadAhead
 
 
 class PipelinedSession:
-    """Sends the mails of a batch through one session, with one or two transactions in flight.
+    """Sends mails of a batch through one session.
 
     Args:
-        session: open.
-        batch: gives mails, and takes deliveries.
-        can_requeue: whether mails that were not committed when the connection broke may be sent through another one.
+        session: an open session.
+        batch: provides the mails, and receives their deliveries.
+        can_requeue: whether mails that were not committed when the connection broke may be sent through another.
     """
 
     def __init__(self, session: Session, batch: BatchSender, *, can_requeue: bool = True) -> None:
         self.session = session
-        #: Whether it has sent everything, and could not begin another mail when it last tried.
+        #: Whether everything is sent and, at the last attempt, the batch had no mail to begin.
         self.wants_mail = False
-        #: Whether it waits until the socket takes more.
+        #: Whether it waits for the socket to become writable.
         self.wants_write = False
-        #: Whether `poll` reports when the socket takes more.
+        #: Whether `poll` watches for that.
         self.polls_write = False
-        #: When (`time.monotonic`) the server has had its time.
+        #: When (`time.monotonic`) the server times out.
         self.deadline = math.inf
-        #: Whether the connection is gone.
+        #: Whether the connection is closed.
         self.is_closed = False
         self._batch = batch
         self._queue = batch.queue
@@ -78,15 +78,15 @@ class PipelinedSession:
         self._size_limit = session.size_limit
         self._recipient_limit = session.recipient_limit
         self._in_flight: deque[Transaction] = deque()
-        # What is to be sent; the octet in it with which the last mail is committed; and what follows it.
+        # The octets to send; the position in them of the one that commits the last mail; the message's further blocks.
         self._block: bytes | memoryview = b""
         self._commit_at: int | None = None
         self._content: Content | None = None
-        # Octets of a BDAT chunk that are still to be sent.
-        self._chunk_left = 0
-        # When the current span of at most one `BLOCK` began, which has one deadline, and the octets left of it.
-        self._block_since = 0.0
-        self._timed_octets = 0
+        # Octets of the BDAT chunk (RFC 3030) that are not in a block yet.
+        self._chunk_octets_left = 0
+        # Each span of `BLOCK_OCTETS` has its own deadline: when the current one began, and the octets left in it.
+        self._span_started_at = 0.0
+        self._span_octets_left = 0
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for `poll`."""
@@ -104,15 +104,15 @@ class PipelinedSession:
 
     @property
     def is_sending(self) -> bool:
-        """Whether it has something to send, or will have with the server's next reply."""
+        """Whether octets are to be sent now, or after the server's next reply."""
         return self.is_busy and (bool(self._block) or self._in_flight[-1].stage is not FINAL_REPLY)
 
     def interrupt(self, interruption: BaseException) -> list[Delivery]:
-        """Return what is known of each mail in flight when an exception from elsewhere ended the sending."""
+        """Return the delivery of each mail in flight when the batch is interrupted (see `cancellation`)."""
         return [transaction.interrupt(interruption) for transaction in self._in_flight]
 
     def receive(self) -> None:
-        """Take in what the server has sent, and send what may follow."""
+        """Process the replies that have arrived, and send whatever may follow."""
         try:
             self._transport.receive_some()
         except MailError as error:
@@ -125,46 +125,46 @@ class PipelinedSession:
     def send(self) -> None:
         """Send whatever may be sent now."""
         try:
-            blocks = _BLOCKS_IN_A_ROW
+            blocks = _MAX_CONSECUTIVE_BLOCKS
             while blocks and (self._block or self._next_block()):
                 if not self._send_block():
                     break
                 blocks -= 1
                 if self._in_flight and self._in_flight[-1].is_awaiting_reply:
-                    break  # until the server replies nothing more can be sent
+                    break  # nothing more may be sent before the reply
             self.wants_write = bool(self._block) or not blocks
         except MailError as error:
-            # What the server had sent before the connection broke, or the file could not be read, comes first.
+            # First process the replies that arrived before the connection broke, or the attachment could not be read.
             with contextlib.suppress(MailError):
                 self._transport.receive_some()
             if not self._process_replies():
                 self._fail(error)
 
     def check_deadline(self, now: float) -> None:
-        """Close the connection if the server has had its time."""
+        """Close the connection if the server's deadline has passed."""
         if now < self.deadline or self.is_closed:
             return
         self._transport.phase = self._in_flight[0].phase if self._in_flight else Phase.ENVELOPE
-        what = "did not take what we sent" if self.wants_write else "did not answer in full"
+        what = "did not read what was sent" if self.wants_write else "did not answer in full"
         self._fail(self._transport.deadline_error(what))
 
     def drain(self, error: MailError, *, is_out_of_time: bool) -> None:
-        """Begin nothing more, and end what no one can have, so that no one gets half a mail.
+        """End the uncommitted mail in flight, if that is possible now; no mail is delivered in part.
 
-        After 354 a command would be message text, and a final dot would deliver half of it, so the socket is closed.
-        Before DATA the session ends with RSET and QUIT. The final reply to a committed mail is awaited, and so is that
-        to a DATA that was pipelined.
+        Before DATA the transaction ends with RSET and QUIT. After 354 the socket is closed: a command would be message
+        text, and a final dot would deliver half a message. The replies to a committed mail, and to a pipelined DATA,
+        are awaited first.
 
         Args:
-            error: why the mails are not sent.
-            is_out_of_time: whether nothing more is awaited.
+            error: why the mail is not sent.
+            is_out_of_time: whether to close the connection without waiting for replies.
         """
         if not self._in_flight:
             return
         last = self._in_flight[-1]
         if last.stage is ENVELOPE and not last.is_awaiting_reply and not self._block:
             self._in_flight.pop()
-            self.session.needs_rset_before_quit = last.sent > 0
+            self.session.needs_rset_before_quit = last.lines_sent > 0
             self._batch.on_delivery(last.fail(error))
         elif is_out_of_time or (len(self._in_flight) == 1 and last.stage is not ENVELOPE and not last.committed):
             self._fail(error)
@@ -179,32 +179,32 @@ class PipelinedSession:
     # --- Sending
 
     def _next_block(self) -> bool:
-        """Fill the block with all that may be sent now; return whether there is anything."""
+        """Set the block to the octets that may be sent now; return whether there are any."""
         self.wants_mail = False
-        return self._fill([]) if self._content is None else self._next_content_block(self._content)
+        return self._fill_block([]) if self._content is None else self._next_content_block(self._content)
 
-    def _fill(self, parts: list[bytes]) -> bool:
-        """Add to these parts whatever may follow them, up to a message that is sent block by block."""
-        while self._add_next(parts):
+    def _fill_block(self, buffers: list[bytes]) -> bool:
+        """Set the block to these buffers and what may follow them, up to the content of a long message."""
+        while self._add_next(buffers):
             pass
-        if parts:
-            self._begin_block(parts[0] if len(parts) == 1 else b"".join(parts))
+        if buffers:
+            self._begin_block(buffers[0] if len(buffers) == 1 else b"".join(buffers))
             return True
         return self._content is not None and self._next_content_block(self._content)
 
     def _next_content_block(self, content: Content) -> bool:
         for block in content:
-            if block is None:  # it is still being read
+            if block is None:  # not read yet
                 self.deadline = math.inf
                 return False
             if block:
                 self._begin_block(block)
-                self._count_chunk(block)
+                self._count_chunk_octets(block)
                 return True
         return self._end_content()
 
-    def _add_next(self, parts: list[bytes]) -> bool:
-        """Add what comes next; return whether more may follow at once."""
+    def _add_next(self, buffers: list[bytes]) -> bool:
+        """Add the next command lines or message; return whether more may follow in the same block."""
         if self._batch.is_closing:
             return False
         if not self._in_flight:
@@ -212,17 +212,17 @@ class PipelinedSession:
         transaction = self._in_flight[-1]
         stage = transaction.stage
         if stage is ENVELOPE:
-            if transaction.sent < len(transaction.lines):
-                self._add_lines(transaction, parts)
+            if transaction.lines_sent < len(transaction.lines):
+                self._add_lines(transaction, buffers)
             return False
         if stage is FINAL_REPLY:
             return len(self._in_flight) == 1 and self._may_pipeline(transaction) and self._begin_transaction()
         if stage is EMPTY_DATA:
-            parts.append(FINAL_DOT)
-            self._commit_at = sum(map(len, parts)) - len(FINAL_DOT)
+            buffers.append(FINAL_DOT)
+            self._commit_at = sum(map(len, buffers)) - len(FINAL_DOT)
             transaction.stage = FINAL_REPLY
             return True
-        return stage is CONTENT and self._content is None and self._begin_content(transaction, parts)
+        return stage is CONTENT and self._content is None and self._begin_content(transaction, buffers)
 
     def _may_pipeline(self, transaction: Transaction) -> bool:
         return transaction.grouped and self._profile.pipelining and self._queue.is_fast
@@ -254,55 +254,55 @@ class PipelinedSession:
             grouped=self._offers_pipelining and self._profile.pipelining,
             pipelined=is_pipelined,
             reset=self.session.needs_rset_before_mail and not is_pipelined,
-            announced=self._recipient_limit,
+            announced_limit=self._recipient_limit,
             profile=self._profile,
         )
         self._in_flight.append(transaction)
         return True
 
-    def _add_lines(self, transaction: Transaction, parts: list[bytes]) -> None:
+    def _add_lines(self, transaction: Transaction, buffers: list[bytes]) -> None:
         lines = transaction.next_lines()
         if not lines:
             return
         if self._logs_commands:
             for line in lines:
                 log.debug("C: %s", line)
-        transaction.sent += len(lines)
-        parts.append(("\r\n".join(lines) + "\r\n").encode())
+        transaction.lines_sent += len(lines)
+        buffers.append(("\r\n".join(lines) + "\r\n").encode())
 
-    def _begin_content(self, transaction: Transaction, parts: list[bytes]) -> bool:
+    def _begin_content(self, transaction: Transaction, buffers: list[bytes]) -> bool:
         outgoing, is_chunked = transaction.outgoing, transaction.chunking
         if outgoing.data is not None and not is_chunked:
-            parts.append(outgoing.data)
-            self._commit_at = sum(map(len, parts)) - len(FINAL_DOT)
+            buffers.append(outgoing.data)
+            self._commit_at = sum(map(len, buffers)) - len(FINAL_DOT)
             transaction.stage = FINAL_REPLY
             return True
         if is_chunked:
-            self._chunk_left = transaction.rendering.size
-            parts.append(f"BDAT {self._chunk_left} LAST\r\n".encode())
+            self._chunk_octets_left = transaction.rendering.size
+            buffers.append(f"BDAT {self._chunk_octets_left} LAST\r\n".encode())
         content = iter(transaction.rendering) if is_chunked else stuff_dots(transaction.rendering.pieces)
         self._content = ReadAhead(content, self._batch.wake) if outgoing.mail.has_remote_files else content
         return False
 
-    def _count_chunk(self, block: bytes) -> None:
-        """After BDAT the server has the whole message with the last octet that was announced (RFC 3030 2)."""
+    def _count_chunk_octets(self, block: bytes) -> None:
+        """Count the octets of the BDAT chunk; its last one commits the mail (RFC 3030 2)."""
         transaction = self._in_flight[-1]
         if transaction.chunking:
-            self._chunk_left -= len(block)
-            if not self._chunk_left:
+            self._chunk_octets_left -= len(block)
+            if not self._chunk_octets_left:
                 transaction.stage = FINAL_REPLY
                 self._commit_at = len(block) - 1
                 self._close_content()
 
     def _end_content(self) -> bool:
-        """Send the final dot and what may follow it, unless the server has refused in the meantime."""
+        """Set the block to the final dot and what may follow it, unless the server has refused the message already."""
         self._content = None
         self._transport.receive_some()
         if self._process_replies():
             return False
         self._in_flight[-1].stage = FINAL_REPLY
         self._commit_at = 0
-        return self._fill([FINAL_DOT])
+        return self._fill_block([FINAL_DOT])
 
     def _close_content(self) -> None:
         if isinstance(self._content, ReadAhead):
@@ -311,51 +311,49 @@ class PipelinedSession:
 
     def _begin_block(self, block: bytes) -> None:
         self._block = block
-        self._block_since = time.monotonic()
-        self._timed_octets = BLOCK
+        self._span_started_at = time.monotonic()
+        self._span_octets_left = BLOCK_OCTETS
         self.wants_mail = False
 
     def _send_block(self) -> bool:
-        """Send the block, or as much of it as the socket takes; return whether more may follow at once."""
+        """Send as much of the block as the socket takes; return whether it may take more."""
         block = self._block
-        piece = block if len(block) <= self._timed_octets else memoryview(block)[: self._timed_octets]
-        sent = (
-            self._transport.send_some(piece) if self._commit_at is None else self._send_commit(piece, self._commit_at)
-        )
-        is_complete = sent == len(piece)
+        span = block if len(block) <= self._span_octets_left else memoryview(block)[: self._span_octets_left]
+        commit_at = self._commit_at
+        sent = self._transport.send_some(span) if commit_at is None else self._send_commit(span, commit_at)
+        is_complete = sent == len(span)
         self._block = b"" if sent == len(block) else memoryview(block)[sent:]
-        self._timed_octets -= sent
+        self._span_octets_left -= sent
         if is_complete and self._block:
-            self._block_since = time.monotonic()
-            self._timed_octets = BLOCK
+            self._span_started_at = time.monotonic()
+            self._span_octets_left = BLOCK_OCTETS
         self._set_deadline()
         return is_complete
 
-    def _send_commit(self, piece: bytes | memoryview, at: int) -> int:
-        """Send what leads up to the octet with which the mail is committed; return how many octets were sent.
+    def _send_commit(self, span: bytes | memoryview, commit_at: int) -> int:
+        """Send as `send_some`, and mark the mail as committed if the octet at `commit_at` was sent.
 
-        The mail counts as committed before it is, so that an interruption in between does not find one that no one can
-        have.
+        It is marked before the octet is sent, so that an interruption in between reports it as unknown.
         """
         transaction = self._in_flight[-1]
-        if transaction.stage is not FINAL_REPLY:  # the one behind it, whose envelope was pipelined
+        if transaction.stage is not FINAL_REPLY:  # the block also contains the next mail's pipelined envelope
             transaction = self._in_flight[-2]
-        transaction.committed = at < len(piece)
+        transaction.committed = commit_at < len(span)
         try:
-            sent = self._transport.send_some(piece)
+            sent = self._transport.send_some(span)
         except MailError:
             transaction.committed = False
             raise
-        transaction.committed = sent > at
-        self._commit_at = None if sent > at else at - sent
+        transaction.committed = sent > commit_at
+        self._commit_at = None if sent > commit_at else commit_at - sent
         return sent
 
     def _set_deadline(self) -> None:
         if self._in_flight and self._in_flight[0].committed:
-            # A server that is busy with this mail may take nothing more until it is done.
+            # The server may read nothing more before its final reply.
             self.deadline = time.monotonic() + self.session.manager.final_reply_timeout
         elif self._block:
-            self.deadline = self._block_since + self._transport.timeout
+            self.deadline = self._span_started_at + self._transport.timeout
         elif self._in_flight:
             self.deadline = time.monotonic() + self._transport.timeout
         else:
@@ -364,9 +362,9 @@ class PipelinedSession:
     # --- Receiving
 
     def _process_replies(self) -> bool:
-        """Take every whole reply; return whether the connection is closed."""
+        """Process all complete replies; return whether the connection is closed."""
         has_replies = False
-        next_reply, in_flight, phase = self._replies.next, self._in_flight, self._transport.phase
+        next_reply, in_flight, phase = self._replies.next_reply, self._in_flight, self._transport.phase
         while not self.is_closed:
             try:
                 reply = next_reply(phase)
@@ -380,7 +378,7 @@ class PipelinedSession:
                     continue
                 transaction = in_flight[0]
                 if reply.code == 421 and self._closes_session(transaction, reply):
-                    self._fail(self._closed_by(reply))
+                    self._fail(self._closed_error(reply))
                     continue
                 transaction.on_reply(reply)
                 if transaction.stage is DONE:
@@ -388,22 +386,22 @@ class PipelinedSession:
             except ProtocolError as error:
                 self._fail(error)
         if has_replies and not self.is_closed:
-            if self._block:  # the server may have been too busy to take it
-                self._block_since = time.monotonic()
+            if self._block:  # a server that replies is not dead, even if it has not read the block
+                self._span_started_at = time.monotonic()
             self._set_deadline()
         return self.is_closed
 
     def _closes_session(self, transaction: Transaction, reply: Reply) -> bool:
-        """Return whether 421 closes only the session, for its limit of mails, its idle time or too many recipients."""
-        has_reason = self.session.has_carried_mail or transaction.met_limit
+        """Return whether a 421 closes only the session: a limit on its mails, recipients or idle time."""
+        has_reason = self.session.has_processed_mail or transaction.has_met_limit
         return has_reason and self._can_requeue and transaction.is_session_closed_by(reply)
 
-    def _closed_by(self, reply: Reply) -> ConnectionLostError:
-        return ConnectionLostError(f"{self._transport.peer} said '{reply}'.", reply=reply)
+    def _closed_error(self, reply: Reply) -> ConnectionLostError:
+        return ConnectionLostError(f"{self._transport.peer} closed the session with '{reply}'.", reply=reply)
 
     def _settle(self, transaction: Transaction, reply: Reply) -> None:
-        """Deliver, or requeue, the mail of a transaction that is done."""
-        self.session.has_carried_mail = True
+        """Deliver or requeue the mail of a finished transaction."""
+        self.session.has_processed_mail = True
         self.session.needs_rset_before_mail = not transaction.committed
         if transaction.pipelined and not transaction.closes_connection:
             self._profile.pipelining_works = True
@@ -411,50 +409,54 @@ class PipelinedSession:
             self._batch.on_delivery(transaction.delivery)
         else:
             self._batch.requeue(transaction.outgoing, was_accepted=transaction.was_accepted)
-        self._in_flight.popleft()  # last, so that an interruption finds it in one place at least
+        self._in_flight.popleft()  # last, so that an interruption does not lose the mail
         if transaction.closes_connection:
-            self._fail(self._closed_by(reply))
+            self._fail(self._closed_error(reply))
 
     def _on_unsolicited(self, reply: Reply) -> None:
-        """Close on a reply to nothing: 421, or one reply too many, after which no reply could be trusted."""
-        log.info("%s said '%s' without being asked; the session is closed.", self._transport.peer, reply)
+        """Close the session on a reply without a command: 421, or one after which replies cannot be attributed."""
+        log.info("%s sent '%s' without a command; the session is closed.", self._transport.peer, reply)
         self.abort()
 
     def _fail(self, error: MailError) -> None:
-        """Close the connection; deliver the error for each mail in flight, or requeue it."""
+        """Close the connection; requeue each mail in flight, or deliver it with the error."""
         in_flight, self._in_flight = self._in_flight, deque()
         self.abort()
         if self._profile.pipelining and any(self._is_due_to_pipelining(one, error) for one in in_flight):
             log.warning(
-                "%s offers PIPELINING and does not do it well (%s); from here on each command waits for its reply.",
+                "%s offers PIPELINING, but does not support it (%s); from now on each command waits for its reply.",
                 self._transport.peer,
                 error.message,
             )
             self._profile.pipelining = False
         is_first = True
         for transaction in in_flight:
-            if not transaction.committed and self._can_requeue and self._may_requeue(transaction, error, is_first):
+            if (
+                not transaction.committed
+                and self._can_requeue
+                and self._may_requeue(transaction, error, is_first=is_first)
+            ):
                 self._batch.requeue(transaction.outgoing)
             else:
                 self._batch.on_delivery(transaction.fail(error))
             is_first = False
 
-    def _may_requeue(self, transaction: Transaction, error: MailError, is_first: bool) -> bool:  # noqa: FBT001
-        """Return whether the failure was not this mail's fault, and no one can have it."""
+    def _may_requeue(self, transaction: Transaction, error: MailError, *, is_first: bool) -> bool:
+        """Return whether the mail cannot have been delivered, and did not cause the failure."""
         if transaction.stage is not ENVELOPE:
             return False
         if not is_first or self._is_due_to_pipelining(transaction, error):
             return True
-        return (self.session.has_carried_mail or transaction.met_limit) and isinstance(error, ConnectionLostError)
+        return (self.session.has_processed_mail or transaction.has_met_limit) and isinstance(error, ConnectionLostError)
 
     def _is_due_to_pipelining(self, transaction: Transaction, error: MailError) -> bool:
-        """Return whether a server that got its commands one by one might not have failed."""
+        """Return whether the failure may be due to sending commands in groups."""
         if not (transaction.grouped and transaction.stage is ENVELOPE):
             return False
         has_begun = transaction.pipelined or transaction.has_reply
         if isinstance(error, ConnectionLostError):
-            # Any connection may break, above all an idle one; but a server that has not yet taken a group is likely to
-            # have hung up because of it.
-            is_untried = has_begun or not self.session.has_carried_mail
+            # Any connection may break, above all an idle one. But if the server has not yet replied to a group, it may
+            # have closed the connection because of it.
+            is_untried = has_begun or not self.session.has_processed_mail
             return error.reply is None and is_untried and not self._profile.pipelining_works
         return isinstance(error, ProtocolError | NoAnswerError) and has_begun

@@ -1,6 +1,6 @@
-"""The send queue: requests, and the mails of a batch completed and rendered a few ahead of their turn. No sockets.
+"""The send queue: requests, and the mails of a batch, completed and rendered a few ahead of being sent. No sockets.
 
-Remote files, which may take long to answer, are measured in threads.
+Remote files are measured in background threads, since their storage may be slow.
 """
 
 from __future__ import annotations
@@ -29,33 +29,31 @@ from airflow_provider_smtpcm.smtp.delivery import (
 )
 from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
 
-# The largest message that is held ready in one piece while its envelope is sent.
-_MAX_HELD_OCTETS = 65536
-# Seconds for which mails are prepared at a time, before the sessions are served again.
+# The largest message that is prepared for DATA in one buffer.
+_MAX_BUFFERED_OCTETS = 65536
+# Maximum seconds of preparing mails before the event loop serves the sessions again.
 _PREPARE_SECONDS = 0.002
-# Mails that are held ready at most, however many sessions there are.
+# Maximum prepared mails, however many sessions there are.
 _MAX_AHEAD = 256
-# A source is fast if it took fewer seconds than these for each of its last two mails. A slow one may take very long for
-# the next one; while it is asked no session is served, and a server that waits for a message gives up.
-_FAST_SECONDS, _FAST_IN_A_ROW = 0.05, 2
+# A source is fast if each of its last two mails took less than this. `next(source)` blocks the event loop: with a slow
+# source, a server that waits for a message could time out.
+_FAST_SECONDS, _FAST_MAILS = 0.05, 2
 
-#: Runs in the thread of the sessions, with the result of what ran in the background.
+#: A callback that applies the result of a background function; runs in the event loop.
 OnResult = Callable[[], None]
 
 
-@dataclass(slots=True)  # never changed by others; frozen, it would take twice as long to make
+@dataclass(slots=True)  # not frozen, which would double the time of its construction
 class SendRequest:
-    """A mail to send, with its place in the batch and the progress of its recipients.
-
-    Recipients that are neither in `accepted` nor in `refused` are still pending.
+    """A mail to send, with its number in the batch and the progress of its recipients.
 
     Args:
-        index: its number in the batch, which its delivery has too.
-        mail: complete (see `complete_mail`); its header names all recipients, those too that have it.
-        recipients: the addresses that are still to be asked; None: all.
-        accepted: the addresses that have it already.
-        refused: the addresses that were refused for good.
-        rendering: the mail's, where it was rendered already; None: it is rendered when its turn comes.
+        index: its number in the batch, which is its delivery's too.
+        mail: as returned by `complete_mail`; its header has all recipients, even if some have received it.
+        recipients: the pending addresses; None: all of the mail's.
+        accepted: the addresses that the mail was accepted for before.
+        refused: the addresses that were refused permanently before.
+        rendering: the rendered mail; None: the queue renders it.
     """
 
     index: int
@@ -67,11 +65,11 @@ class SendRequest:
 
     @property
     def pending(self) -> Sequence[str]:
-        """The addresses that are still to be asked."""
+        """The addresses that the mail is still to be sent to."""
         return self.recipients or [address.address for address in self.mail.recipients]
 
     def not_sent(self, error: MailError) -> Delivery:
-        """Return its delivery, where it is not sent; other recipients may have the mail already."""
+        """Return the delivery of a mail that is not sent to its pending recipients."""
         return not_sent_delivery(
             self.index,
             self.mail.message_id or "",
@@ -82,16 +80,15 @@ class SendRequest:
         )
 
 
-#: What a batch is made of: mails in their order, or requests; a number means that there is none before that moment
-#: (`time.monotonic`).
+#: The source of a batch: mails, or requests. A number means that there is none before that time (`time.monotonic`).
 Source = Iterator[Mail | SendRequest | float]
 
 
 def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
-    """Return the mail with the connection's From and Reply-To where it has none.
+    """Return the mail with the connection's From and Reply-To as defaults.
 
     Raises:
-        MessageError: neither has a From, or the connection's is not an address.
+        MessageError: neither has a From, or the connection's From is not an address.
     """
     sender, reply_to = _sender(mail, manager), _default_reply_to(mail, manager)
     if sender is mail.from_address and reply_to is None:
@@ -100,10 +97,10 @@ def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
 
 
 def complete_mail(mail: Mail, manager: SmtpConnectionManager) -> Mail:
-    """Return the mail as it is sent: with `apply_defaults`, and a Message-ID in the sender's domain if it has none.
+    """Return the mail with `apply_defaults`, and with a Message-ID in the sender's domain if it has none.
 
     Raises:
-        MessageError: as `apply_defaults`.
+        MessageError: see `apply_defaults`.
     """
     if mail.message_id is not None:
         return apply_defaults(mail, manager)
@@ -129,12 +126,12 @@ def _default_reply_to(mail: Mail, manager: SmtpConnectionManager) -> str | None:
 
 
 class OutgoingMail:
-    """A prepared mail on its way, through as many transactions as it takes, and the delivery in which it ends.
+    """A prepared mail, sent in one or more transactions; it builds the mail's delivery.
 
     Args:
-        request: with a complete mail.
-        rendering: what is sent.
-        manager: the connection that it is sent through.
+        request: a request with a complete mail.
+        rendering: the message to send.
+        manager: the connection manager that it is sent through.
     """
 
     __slots__ = (
@@ -158,19 +155,19 @@ class OutgoingMail:
         self.mail = mail
         self.message_id = mail.message_id or ""
         self.rendering = rendering
-        #: The same for a server that takes BINARYMIME (RFC 3030), where the connection asks for that.
+        #: The message for a server with BINARYMIME (RFC 3030), if the connection enables it.
         self.binary_rendering: Rendering | None = None
         self.manager = manager
         self.sender = mail.from_address.address
-        #: The recipients that the server is still to be asked for.
+        #: The recipients of this and further transactions.
         self.recipients = deque(request.pending)
         self.accepted: list[str] = [*request.accepted]
         self.refused: dict[str, Reply] = {**request.refused}
-        #: What DATA sends, dot-stuffed and with the final dot, where that is short enough to be held ready.
+        #: The message for DATA, dot-stuffed and with the final dot; None if it is too long for one buffer.
         self.data: bytes | None = None
 
     def accept(self, peer: str, reply: Reply) -> Delivery:
-        """Return its delivery, once the server has accepted it for every recipient in `accepted`."""
+        """Return the delivery after the last transaction was accepted."""
         if self.refused:
             return self._partial(peer, reply)
         return Delivery(
@@ -182,14 +179,14 @@ class OutgoingMail:
         )
 
     def refuse(self, peer: str, what: str, reply: Reply, *, phase: Phase, retryable: bool | None = None) -> Delivery:
-        """Return its delivery, when the server refused every recipient that it was still to be asked for.
+        """Return the delivery after the server refused all remaining recipients.
 
         Args:
-            peer: the server, as messages name it.
-            what: what it refused, such as `the message`.
-            reply: its reply, which holds for every recipient without a reply of its own.
-            phase: how far the mail had come.
-            retryable: whether another attempt may help; None: it follows from the reply.
+            peer: the server's name in messages (`host:port`).
+            what: what the server refused, such as `the message`.
+            reply: its reply; it applies to all remaining recipients that have no reply of their own.
+            phase: how far the mail had got.
+            retryable: whether another attempt may succeed; None: if the reply is transient.
         """
         for address in self.recipients:
             self.refused.setdefault(address, reply)
@@ -207,7 +204,7 @@ class OutgoingMail:
         return self._delivery(Outcome.REFUSED, error, reply)
 
     def not_sent(self, error: MailError) -> Delivery:
-        """Return its delivery, when no further recipient can have received it."""
+        """Return the delivery if the mail cannot have reached the remaining recipients."""
         pending = [address for address in self.recipients if address not in self.refused]
         return not_sent_delivery(
             self.index,
@@ -219,17 +216,19 @@ class OutgoingMail:
         )
 
     def unknown(
-        self, why: str, *, committed: Sequence[str], not_asked: Sequence[str], cause: MailError | None
+        self, why: str, *, committed: Sequence[str], unattempted: Sequence[str], cause: MailError | None
     ) -> Delivery:
-        """Return its delivery, when the whole message was sent and no final reply came.
+        """Return the delivery if the whole message was sent and no final reply came.
 
         Args:
-            why: why there is none.
-            committed: the recipients that the server had agreed to take it for.
-            not_asked: those that a further transaction would have asked for.
-            cause: the error that ended the session, if it was one.
+            why: why there is no reply, as a sentence.
+            committed: the recipients of the transaction without a final reply.
+            unattempted: the recipients left to further transactions.
+            cause: the error that ended the session; None: an interruption did.
         """
-        error = unknown_error(self.message_id, why, committed=committed, accepted=self.accepted, not_asked=not_asked)
+        error = unknown_error(
+            self.message_id, why, committed=committed, accepted=self.accepted, unattempted=unattempted
+        )
         error.__cause__ = cause
         return self._delivery(Outcome.UNKNOWN, error, cause.reply if cause else None)
 
@@ -250,16 +249,16 @@ class OutgoingMail:
 
 
 class PrefetchQueue:
-    """Prepares the mails of a batch a few ahead of their turn, so that a session never waits for the next one.
+    """Completes and renders the next mails of a batch, so that sessions do not wait for them.
 
     Args:
-        source: what the batch is made of. A number holds until then, or until `poll_now` is called. If the source
-            raises, what it gave before is sent first.
-        manager: completes bare mails; requests hold complete ones.
-        size: mails that are held ready, at most 256.
-        run_in_background: runs a function in a thread, and the result of that in the thread of the sessions.
-        on_delivery: called with the deliveries of mails that cannot be sent.
-        is_in_memory: whether the source has its mails already, so that asking it never waits.
+        source: mails or requests. A number means that there is none before that time (`time.monotonic`), or a call of
+            `poll_now`. If the source raises, the mails before are sent first.
+        manager: the defaults for mails; those of requests are complete.
+        size: number of mails to prepare ahead, at most 256.
+        run_in_background: runs a function in a background thread, and the callback that it returns in the event loop.
+        on_delivery: called with the delivery of each mail that cannot be sent.
+        is_in_memory: whether the source is a sequence, so that `next(source)` never blocks.
     """
 
     def __init__(
@@ -279,14 +278,14 @@ class PrefetchQueue:
         self._on_delivery = on_delivery
         self._renderer = BatchRenderer()
         self._binary_renderer = BatchRenderer(binary=True) if manager.binary_mime else None
-        #: Mails that can be sent, in their order.
+        #: Prepared mails, in their order.
         self.ready: deque[OutgoingMail] = deque()
-        # Requests whose files are being measured in a thread.
+        # Requests whose files are being measured in a background thread, by index.
         self._measuring: dict[int, SendRequest] = {}
-        self._mails_taken = 0
+        self._next_index = 0
         self._poll_at = -math.inf
-        self._fast_in_a_row = _FAST_IN_A_ROW if is_in_memory else 0
-        #: Whether the source has been fast lately, so that it can be asked while a server waits.
+        self._fast_count = _FAST_MAILS if is_in_memory else 0
+        #: Whether the source was fast lately, so that it may be read while a server waits for a message.
         self.is_fast = is_in_memory
         self._is_exhausted = False
         self._failure: MailError | None = None
@@ -295,46 +294,46 @@ class PrefetchQueue:
 
     @property
     def is_done(self) -> bool:
-        """Whether the queue is empty and stays so."""
+        """Whether the queue and its source are exhausted."""
         return self._is_exhausted and not self.ready and not self._measuring
 
     @property
     def poll_at(self) -> float | None:
-        """When (`time.monotonic`) the source is to be asked for more; None: not before a mail is taken."""
+        """When (`time.monotonic`) to call `fill`; None: not before a mail is removed from `ready`."""
         if self._is_exhausted or len(self.ready) + len(self._measuring) >= self._size:
             return None
         return self._poll_at
 
     def poll_now(self) -> None:
-        """Ask the source again, without waiting for the moment that it named."""
+        """Read the source again with the next `fill`, even before the time that it returned."""
         self._poll_at = -math.inf
 
     def fill(self) -> None:
-        """Prepare mails, for two milliseconds at most."""
-        room = self._size - len(self.ready) - len(self._measuring)
-        if self._is_exhausted or room <= 0:
+        """Prepare mails until the queue is full, for at most 2 ms."""
+        free_slots = self._size - len(self.ready) - len(self._measuring)
+        if self._is_exhausted or free_slots <= 0:
             return
         now = time.monotonic()
         if now < self._poll_at:
             return
-        until = now + _PREPARE_SECONDS
-        for _ in range(room):
+        deadline = now + _PREPARE_SECONDS
+        for _ in range(free_slots):
             try:
                 item = next(self._source, None)
-            except Exception as error:  # noqa: BLE001 - raised to the consumer once the mails before it are settled
+            except Exception as error:  # noqa: BLE001 - raised by the batch after the mails before are sent
                 self.source_error, item = error, None
             if item is None:
                 self._is_exhausted = True
                 return
             if isinstance(item, Mail):
-                request, is_complete = SendRequest(self._mails_taken, item), False
-                self._mails_taken += 1
+                request, is_complete = SendRequest(self._next_index, item), False
+                self._next_index += 1
             elif isinstance(item, SendRequest):
                 request, is_complete = item, True
             else:
                 self._poll_at = item
-                # A source that has no mail yet mostly returns at once, rather than wait.
-                self._measure_source(time.monotonic() - now, turns=_FAST_IN_A_ROW)
+                # A source that returns a number usually does so instead of blocking.
+                self._time_source(time.monotonic() - now, count=_FAST_MAILS)
                 return
             try:
                 self._prepare(request, is_complete=is_complete)
@@ -342,23 +341,23 @@ class PrefetchQueue:
                 self._on_delivery(request.not_sent(interruption_error(error)))
                 raise
             asked_at, now = now, time.monotonic()
-            self._measure_source(now - asked_at)
-            if now > until:
+            self._time_source(now - asked_at)
+            if now > deadline:
                 return
 
-    def _measure_source(self, seconds: float, turns: int = 1) -> None:
-        """Note how long the source took for one mail."""
-        self._fast_in_a_row = self._fast_in_a_row + turns if seconds < _FAST_SECONDS else 0
-        self.is_fast = self._fast_in_a_row >= _FAST_IN_A_ROW
+    def _time_source(self, seconds: float, count: int = 1) -> None:
+        """Update `is_fast` with the time that the source took for one mail."""
+        self._fast_count = self._fast_count + count if seconds < _FAST_SECONDS else 0
+        self.is_fast = self._fast_count >= _FAST_MAILS
 
     def fail(self, error: MailError) -> None:
-        """Send nothing any more: deliver the error for every mail, of those that are ready and of those to come."""
+        """Deliver the error for every prepared mail, and for every mail that the source still returns."""
         self._failure = error
         while self.ready:
             self._on_delivery(self.ready.popleft().not_sent(error))
 
     def close(self, error: MailError) -> None:
-        """Send nothing any more, and ask the source for no more mails; deliver the error for those that were taken."""
+        """Deliver the error for every mail in the queue, and stop reading the source."""
         self._is_exhausted = True
         for delivery in self.not_sent(error):
             self._on_delivery(delivery)
@@ -367,7 +366,7 @@ class PrefetchQueue:
         self._failure = error
 
     def not_sent(self, error: MailError) -> list[Delivery]:
-        """Return the deliveries of all mails that were taken from the source and not from here, if none is sent."""
+        """Return deliveries with the error for every mail in the queue; the queue does not change."""
         return [
             *(request.not_sent(error) for request in list(self._measuring.values())),
             *(outgoing.not_sent(error) for outgoing in self.ready),
@@ -385,13 +384,11 @@ class PrefetchQueue:
                 self._measuring[request.index] = request
                 self._run_in_background(lambda: self._prepare_remote(request))
                 return
-            rendering = request.rendering
-            if rendering is None:
-                rendering = self._renderer.render(mail)
+            rendering = request.rendering or self._renderer.render(mail)
             outgoing = OutgoingMail(request, rendering, self._manager)
             if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
                 outgoing.binary_rendering = self._binary_renderer.render(mail)
-            elif rendering.size <= _MAX_HELD_OCTETS:
+            elif rendering.size <= _MAX_BUFFERED_OCTETS:
                 outgoing.data = join_with_final_dot(rendering.pieces)
         except MailError as error:
             self._on_delivery(request.not_sent(error))
@@ -399,22 +396,23 @@ class PrefetchQueue:
         self.ready.append(outgoing)
 
     def _prepare_remote(self, request: SendRequest) -> OnResult:
-        """Measure files that may take long to answer; runs in a thread."""
+        """Measure and render a mail with remote files; runs in a background thread."""
         outgoing: OutgoingMail | MailError
-        mail, rendering = request.mail, request.rendering
         try:
-            outgoing = OutgoingMail(request, render(mail) if rendering is None else rendering, self._manager)
+            outgoing = OutgoingMail(request, request.rendering or render(request.mail), self._manager)
             if self._manager.binary_mime:
-                outgoing.binary_rendering = render(mail, binary=True)
+                outgoing.binary_rendering = render(request.mail, binary=True)
         except MailError as error:
             outgoing = error
-        except Exception as error:  # noqa: BLE001 - a storage's own library may raise anything
-            outgoing = MessageError(f"The message could not be measured: {error!r}.")
+        except Exception as error:  # noqa: BLE001 - a storage library may raise anything
+            outgoing = MessageError(
+                f"The message could not be measured: {error!r}.", remedy="Check the storage of its attachments."
+            )
             outgoing.__cause__ = error
 
         def on_result() -> None:
             if self._measuring.pop(request.index, None) is None:
-                return  # the queue was closed
+                return  # `close` has delivered it
             if isinstance(outgoing, MailError):
                 self._on_delivery(request.not_sent(outgoing))
             elif self._failure is not None:

@@ -1,4 +1,4 @@
-"""Remedies: what a server's refusal usually means, and what its reader can change. Pure: no sockets."""
+"""Remedies for refusals: what to change, by reply code, enhanced code and text. Pure: no sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from airflow_provider_smtpcm.errors import Reply
 
-# Addresses that a sentence names; the delivery holds all of them.
+# Maximum addresses in a message; the delivery has all of them.
 _MAX_NAMED = 10
 
 _SEND_AS = "The account may not send as this From address: use its own, or have 'Send As' granted on the server."
@@ -15,53 +15,53 @@ _SEND_AS_ANONYMOUSLY = (
     "An anonymous session may not send as this From address: set Authentication to 'Windows Authentication' and have "
     "'Send As' granted to the account, or have the server's receive connector allow it."
 )
-_TOO_MUCH = (
-    "The server limits how much it takes: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
+_THROTTLED = (
+    "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
     "once, or have the limit raised."
 )
-# Where the text says more than the code.
-_BY_WORDS = (
-    # Exchange's, whose code is 5.7.1 in older versions and 5.2.252 in the newest.
+# By text, where it is more specific than the code.
+_BY_TEXT = (
+    # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
     (re.compile(r"send as\b|SendAsDenied|send on behalf", re.IGNORECASE), _SEND_AS),
-    # A limit on everything that we send, not on one mailbox or one message.
+    # A limit on the client, not on one mailbox or one message.
     (
         re.compile(
             r"throttl|(?:submission|message) rate|rate limit|concurrent|too many (?:connections|messages|sessions)"
             r"|too fast",
             re.IGNORECASE,
         ),
-        _TOO_MUCH,
+        _THROTTLED,
     ),
 )
-_BY_ENHANCED = {
+_BY_ENHANCED_CODE = {
     "5.1.1": "Check the recipient's address: the server knows no such mailbox.",
     "5.1.2": "Check the domain behind the recipient's @.",
     "5.1.3": "Check how the recipient's address is written.",
     "5.1.8": "Check the From address: the server does not accept its domain.",
     "5.2.2": "The recipient's mailbox is full; it must be emptied.",
     "5.2.3": "The message is larger than this recipient may receive; send a link instead of the file.",
-    "5.3.4": "The message is larger than the server takes; send a link instead of the file.",
+    "5.3.4": "The message is larger than the server accepts; send a link instead of the file.",
     "5.7.60": _SEND_AS,
 }
 
 
-def remedy_for(reply: Reply, *, anonymous: bool) -> str:
-    """Return one sentence for the person who reads the log.
+def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
+    """Return the remedy for a refusal, as one sentence.
 
     Args:
         reply: the refusal.
-        anonymous: whether the session had not signed in.
+        is_anonymous: whether the session had not signed in.
     """
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
-    if wants_sign_in and anonymous:
-        return "The server takes no anonymous mail: set Authentication to 'Windows Authentication'."
-    by_words = next((remedy for pattern, remedy in _BY_WORDS if pattern.search(reply.text)), "")
-    if known := _BY_ENHANCED.get(reply.enhanced or "", by_words):
-        return _SEND_AS_ANONYMOUSLY if anonymous and known == _SEND_AS else known
+    if wants_sign_in and is_anonymous:
+        return "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
+    by_text = next((remedy for pattern, remedy in _BY_TEXT if pattern.search(reply.text)), "")
+    if known := _BY_ENHANCED_CODE.get(reply.enhanced or "", by_text):
+        return _SEND_AS_ANONYMOUSLY if is_anonymous and known == _SEND_AS else known
     if reply.transient:
         return "The server says that this is temporary; try again later."
     if reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7"):
-        hint = "set Authentication to 'Windows Authentication', or " if anonymous else ""
+        hint = "set Authentication to 'Windows Authentication', or " if is_anonymous else ""
         return f"The server does not relay this for us: {hint}have its administrator allow this worker or account."
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
@@ -69,13 +69,13 @@ def remedy_for(reply: Reply, *, anonymous: bool) -> str:
 
 
 def format_addresses(addresses: Sequence[str]) -> str:
-    """Return the first ten addresses, and how many more there are."""
+    """Format the first ten addresses, and the number of the others."""
     more = len(addresses) - _MAX_NAMED
     return ", ".join(addresses[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def format_refusals(refused: Mapping[str, Reply]) -> str:
-    """Return who was refused with what: one clause for each pair of codes, since texts often hold an id."""
+    """Format refused recipients and replies, grouped by code: the texts often contain a unique id."""
     groups: dict[tuple[int, str | None], tuple[Reply, list[str]]] = {}
     for address, reply in refused.items():
         groups.setdefault((reply.code, reply.enhanced), (reply, []))[1].append(address)

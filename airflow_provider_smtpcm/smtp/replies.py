@@ -1,4 +1,4 @@
-"""Parsing a server's replies out of the octets that arrive (RFC 5321 4.2). Pure: no sockets, no clock."""
+"""The parser of SMTP replies (RFC 5321 4.2). Pure: no sockets, no clock."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 from airflow_provider_smtpcm.errors import Phase, ProtocolError, Reply
 
-# RFC 5321 4.5.3.1.5 allows 512 octets a line, and RFC 4954 4 a challenge of 12288.
-LONGEST_LINE = 16384
-LONGEST_REPLY = 65536
-# A server answers MAIL, RCPT and DATA with the same lines for every mail: the first ones are parsed once and cached.
+# RFC 5321 4.5.3.1.5 allows 512 octets per line, and RFC 4954 4 challenges of 12288.
+MAX_LINE_OCTETS = 16384
+MAX_REPLY_OCTETS = 65536
+# Parsed replies kept: a server sends the same lines to MAIL, RCPT and DATA for every mail.
 _MAX_CACHED = 64
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
@@ -17,11 +17,11 @@ _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-class ReplyReader:
-    """Parses replies, in whatever pieces their octets arrive.
+class ReplyParser:
+    """Parses replies from octets that arrive in pieces of any size.
 
     Args:
-        peer: the server, as messages name it.
+        peer: the server's name in messages (`host:port`).
     """
 
     def __init__(self, peer: str) -> None:
@@ -29,49 +29,49 @@ class ReplyReader:
         self._octets = b""
         self._at = 0
         self._cached: dict[bytes, Reply] = {}
-        # Of the reply that is not complete yet: its code, the texts of its lines, their octets.
+        # The incomplete reply: its code, the texts of its lines, the octets of its lines.
         self._code: int | None = None
         self._texts: list[str] = []
         self._size = 0
 
     def feed(self, octets: bytes) -> None:
-        """Add octets that have arrived."""
+        """Add received octets."""
         self._octets = self._octets[self._at :] + octets if self._at < len(self._octets) else octets
         self._at = 0
 
     def clear(self) -> None:
-        """Discard what has arrived."""
+        """Discard the received octets that are not part of a returned reply."""
         self._octets, self._at = b"", 0
         self._reset()
 
     @property
     def pending(self) -> int:
-        """How many octets have arrived that are not part of a returned reply."""
+        """The number of received octets that are not part of a returned reply."""
         return len(self._octets) - self._at + self._size
 
-    def next(self, phase: Phase, *, secret: bool = False) -> Reply | None:
-        """Return the next whole reply, however many lines it has; None while it is not complete.
+    def next_reply(self, phase: Phase, *, secret: bool = False) -> Reply | None:
+        """Return the next complete reply, of one or more lines; None if more octets are needed.
 
         Args:
-            phase: the phase that an error bears.
-            secret: whether the text is kept out of errors, as a challenge must be.
+            phase: the phase that errors report.
+            secret: whether to keep the text out of errors, as for an AUTH challenge.
 
         Raises:
-            ProtocolError: these octets are not a reply, or are one without end.
+            ProtocolError: the octets are not a reply, or exceed the length limits.
         """
         octets = self._octets
         while True:
             at = self._at
             end = octets.find(b"\n", at)
             if end < 0:
-                if len(octets) - at > LONGEST_LINE:
+                if len(octets) - at > MAX_LINE_OCTETS:
                     raise self._too_long(phase)
                 return None
             line = octets[at:end]
             self._at = end + 1
             if self._code is None and (reply := self._cached.get(line)) is not None:
                 return reply
-            if len(line) > LONGEST_LINE or self._size > LONGEST_REPLY:
+            if len(line) > MAX_LINE_OCTETS or self._size > MAX_REPLY_OCTETS:
                 raise self._too_long(phase)
             if (reply := self._add(line.removesuffix(b"\r"), phase, secret=secret)) is not None:
                 if len(self._cached) < _MAX_CACHED and "\n" not in reply.text and not secret:
@@ -86,11 +86,11 @@ class ReplyReader:
         code = int(match[1])
         if self._code not in (None, code):
             raise ProtocolError(
-                f"{self._peer} changed from {self._code} to {code} within one reply.",
-                remedy="The server's administrator must look into it; a proxy in between may garble its replies.",
+                f"{self._peer} changed the code from {self._code} to {code} within one reply.",
+                remedy="The server's administrator must check why; a proxy in between may garble its replies.",
                 phase=phase,
             )
-        if self._size > LONGEST_REPLY:
+        if self._size > MAX_REPLY_OCTETS:
             raise self._too_long(phase)
         self._code = code
         self._texts.append(_UNPRINTABLE.sub("?", (match[3] or b"").decode("utf-8", "replace")).strip())
@@ -119,7 +119,7 @@ class ReplyReader:
 
     def _too_long(self, phase: Phase) -> ProtocolError:
         return ProtocolError(
-            f"{self._peer} sent a reply without end (above {LONGEST_LINE} octets a line or {LONGEST_REPLY} in all).",
+            f"{self._peer} sent an endless reply (over {MAX_LINE_OCTETS} octets a line or {MAX_REPLY_OCTETS} in all).",
             remedy="Check that 'Port' is the mail server's SMTP port.",
             phase=phase,
         )

@@ -1,8 +1,8 @@
-"""The retry queue: requests that were refused for now, or not sent, are sent again within a time. No sockets.
+"""The retry queue: sends requests again after transient failures, for a limited time. No sockets.
 
-Mail that reached no one (RFC 5321 4.2.1: 4yz; a server that is down; a connection that broke before the final dot) is
-retried after a wait that doubles, with jitter, so that a thousand tasks do not come back in step. If some recipients
-already have it, only the rest is asked again. Mail that may have been delivered is never retried here.
+Mail that reached no one (a 4yz reply, RFC 5321 4.2.1; a connection that broke before the final dot) is retried with
+exponential backoff, with jitter so that many tasks do not retry in step. If some recipients already have it, only the
+rest get it. Mail that may have been delivered is never retried.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Backoff, in seconds.
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-# While the server takes other mails, one that it is too busy for is retried for at most ten times `retry_for`.
+# A throttled mail is retried for at most this many times `retry_for`, if the server accepts other mails meanwhile.
 _THROTTLED_FACTOR = 10
-# Mails that may wait for their next attempt before no further ones are begun.
+# Mails waiting for a retry at which no further mails are begun.
 MAX_WAITING = 1000
 
 
 class Journal(Protocol):
-    """A durable record of what is about to be sent, and of what became of it."""
+    """A durable record of requests about to be sent, and of their results."""
 
     @property
     def in_doubt(self) -> Container[int]:
-        """The indexes of requests that were passed on, and have no result yet."""
+        """The indexes of admitted requests without a result."""
 
     def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
-        """Pass requests on once they are written down.
+        """Yield requests after recording them.
 
-        A number means that there is none before that moment (`time.monotonic`), unless a delivery comes or the wakeup
-        is called.
+        A number means that there is none before that time (`time.monotonic`), a delivery, or a call of the wakeup.
         """
 
     def set_wakeup(self, wake: Callable[[], None]) -> None:
-        """Set what to call, from any thread, when there may be requests to pass on again."""
+        """Set the function to call, from any thread, when further requests may be admitted."""
 
     def on_result(self, delivery: Delivery, pending: tuple[str, ...]) -> None:
-        """Write down what became of a request; `pending` are the recipients that another attempt may reach."""
+        """Record the result of a request; `pending` are the recipients to retry."""
 
     def annotate(self, delivery: Delivery) -> Delivery:
-        """Return the delivery adjusted for earlier attempts, which may have delivered the mail."""
+        """Return the delivery adjusted for earlier attempts of the task."""
 
 
 @dataclass(slots=True)
@@ -64,18 +64,19 @@ class _Entry:
     request: SendRequest
     first_attempt_at: float
     attempts: int = 0
-    # Of the last attempt.
+    # The last attempt's.
     delivery: Delivery | None = None
 
 
 class RetryQueue:
-    """Gives out requests, those of its source and those that are to be retried, until each is settled.
+    """Provides the requests of its source, and those to retry, until each has a final delivery.
 
     Args:
-        source: each index once; a number means that there is no request before that moment (`time.monotonic`).
-        retry_for: seconds from a mail's first attempt within which its last one begins; 0: one attempt. Where the
-            server is too busy, twice as long from when it last took a mail, since limits count by the minute.
-        journal: asked before anything is sent, and informed afterwards.
+        source: requests with distinct indexes; a number means that there is none before that time (`time.monotonic`).
+        retry_for: seconds after a mail's first attempt within which its last attempt begins; 0: one attempt. For
+            throttled mail: twice that, after the last mail that the server accepted, since its limits are usually per
+            minute.
+        journal: records requests before they are sent, and their results; None: no record.
     """
 
     def __init__(
@@ -86,15 +87,15 @@ class RetryQueue:
         self._journal = journal
         self._is_exhausted = False
         self._entries: dict[int, _Entry] = {}
-        # When the server last took a mail.
+        # When the server last accepted a mail.
         self._accepted_at = -math.inf
-        # When the next attempt is due, and the index.
+        # A heap of (when the retry is due, index).
         self._waiting: list[tuple[float, int]] = []
-        #: The requests that were given out, and have no result yet.
+        #: The indexes of requests that were yielded and have no result yet.
         self.in_flight: set[int] = set()
 
     def __iter__(self) -> Iterator[SendRequest | float]:
-        """Yield requests, and where there is none just now, the moment from which on there is one; or infinity."""
+        """Yield requests; if there is none now, the time when the next retry is due, or infinity."""
         while True:
             if self._waiting and self._waiting[0][0] <= time.monotonic():
                 index = self._waiting[0][1]
@@ -117,14 +118,14 @@ class RetryQueue:
                 return
 
     def admitted(self) -> Iterator[SendRequest | float]:
-        """Yield the requests that may be sent, once the journal has written them down."""
+        """Yield the requests that may be sent: with a journal, those that it admits."""
         return iter(self) if self._journal is None else self._journal.admit(iter(self))
 
     def deliveries(self, sender: BatchSender) -> Generator[Delivery, None, None]:
-        """Yield one delivery for each request of the source, once it is settled.
+        """Yield one final delivery for each request of the source.
 
         Args:
-            sender: of the requests that are `admitted`.
+            sender: the batch sender whose source is `admitted`.
         """
         journal = self._journal
         if journal is not None:
@@ -140,7 +141,7 @@ class RetryQueue:
                     final = self.settle(delivery, pending)
                     if final is not None:
                         final = self._annotated(final)
-                    # Signal handlers run after calls: with none from here to the consumer, no exception comes between.
+                    # Signal handlers run after calls. Without a call from here to `yield`, no exception can lose it.
                     unsettled = None
                     if final is not None:
                         yield final
@@ -151,7 +152,7 @@ class RetryQueue:
                 rest = self._interrupted(chain(known, drain_deliveries(deliveries, interruption)), interruption)
                 yield from map(self._annotated, rest)
                 raise
-        yield from map(self._annotated, self.abandon(self._unresolved))
+        yield from map(self._annotated, self.abandon(self._undelivered))
 
     @property
     def _next_at(self) -> float:
@@ -159,11 +160,11 @@ class RetryQueue:
         return self._waiting[0][0] if self._waiting else math.inf
 
     def pending_recipients(self, delivery: Delivery) -> tuple[str, ...]:
-        """Return the recipients that another attempt may reach, and cannot reach twice."""
+        """Return the recipients to retry; see the function of the same name."""
         return pending_recipients(delivery, self._entries[delivery.index].request)
 
     def settle(self, delivery: Delivery, pending: tuple[str, ...]) -> Delivery | None:
-        """Return the delivery if it is final; None if the pending recipients are asked again later."""
+        """Return the delivery if it is final; None if the mail will be retried for the pending recipients."""
         entry = self._entries[delivery.index]
         self.in_flight.discard(delivery.index)
         entry.attempts += 1
@@ -172,70 +173,70 @@ class RetryQueue:
             self._accepted_at = now
         wait = backoff(entry.attempts, FIRST_WAIT, LONGEST_WAIT)
         give_up_at = entry.first_attempt_at + self._retry_for
-        if is_throttled(delivery):  # which is hardly this mail's fault, unless it goes on and on
+        if is_throttled(delivery):  # hardly due to this mail, unless it goes on for very long
             last = max(entry.first_attempt_at, self._accepted_at) + 2 * self._retry_for
             give_up_at = min(last, entry.first_attempt_at + _THROTTLED_FACTOR * self._retry_for)
         if not pending or _ends_the_batch(delivery) or now + wait > give_up_at:
             del self._entries[delivery.index]
             return delivery
-        asked_again = set(pending)
-        log.info("Mail %d is tried again in %.1f seconds: %s", delivery.index, wait, delivery.error)
+        retried = set(pending)
+        log.info("Mail %d is retried in %.1f seconds: %s", delivery.index, wait, delivery.error)
         entry.request = SendRequest(
             delivery.index,
             entry.request.mail,
             pending,
             delivery.accepted,
-            {address: reply for address, reply in delivery.refused.items() if address not in asked_again},
+            {address: reply for address, reply in delivery.refused.items() if address not in retried},
         )
         entry.delivery = delivery
         heapq.heappush(self._waiting, (now + wait, delivery.index))
         return None
 
     def forget(self, delivery: Delivery) -> None:
-        """Settle a mail with this delivery, whatever `settle` returned for it."""
+        """Stop tracking a mail, whose delivery is final."""
         self._entries.pop(delivery.index, None)
         self.in_flight.discard(delivery.index)
 
-    def abandon(self, unresolved: Container[int]) -> list[Delivery]:
-        """Retry nothing any more; return the last deliveries of mails that were waiting, or not sent again after all.
+    def abandon(self, undelivered: Container[int]) -> list[Delivery]:
+        """Cancel all retries; return the last deliveries of the mails that were to be retried.
 
         Args:
-            unresolved: the requests that were sent, and whose deliveries will not come any more.
+            undelivered: the indexes of requests that were passed on again, so that their last delivery is outdated.
         """
         self._waiting.clear()
         known = {
             index: entry.delivery
             for index, entry in self._entries.items()
-            if entry.delivery is not None and index not in unresolved
+            if entry.delivery is not None and index not in undelivered
         }
         for index in known:
             del self._entries[index]
         return [known[index] for index in sorted(known)]
 
     @property
-    def _unresolved(self) -> Container[int]:
-        """The requests that were passed on for sending, and have no delivery."""
+    def _undelivered(self) -> Container[int]:
+        """The indexes of requests that were passed on for sending and have no delivery."""
         return self.in_flight if self._journal is None else self._journal.in_doubt
 
     def _annotated(self, delivery: Delivery) -> Delivery:
         return delivery if self._journal is None else self._journal.annotate(delivery)
 
     def _interrupted(self, known: Iterable[Delivery], interruption: BaseException) -> Iterator[Delivery]:
-        """Yield the deliveries of a batch that ends here: mails that were begun, then those that wait for a retry."""
-        for delivery in chain(known, self._lost(interruption)):
+        """Yield the final deliveries of an interrupted batch: the mails in flight, then those waiting for a retry."""
+        for delivery in chain(known, self._cut_off(interruption)):
             if self._journal is not None and delivery.index in self._journal.in_doubt:
                 self._journal.on_result(delivery, self.pending_recipients(delivery))
             self.forget(delivery)
             yield delivery
-        yield from self.abandon(self._unresolved)
+        yield from self.abandon(self._undelivered)
 
-    def _lost(self, interruption: BaseException) -> Iterator[Delivery]:
-        """Yield unknown outcomes for requests that were passed on, and whose delivery the exception cut off."""
-        unresolved = self._unresolved
-        for index, entry in [(index, entry) for index, entry in self._entries.items() if index in unresolved]:
+    def _cut_off(self, interruption: BaseException) -> Iterator[Delivery]:
+        """Yield unknown outcomes for the requests passed on for sending whose delivery the interruption cut off."""
+        undelivered = self._undelivered
+        for index, entry in [(index, entry) for index, entry in self._entries.items() if index in undelivered]:
             error = OutcomeUnknownError(
-                f"While this mail was on its way {describe_interruption(interruption)}.",
-                remedy="Look for its Message-ID in the server's log.",
+                f"While this mail was in flight, {describe_interruption(interruption)}.",
+                remedy="Look for its Message-ID in the server's log before sending it again.",
             )
             error.__cause__ = interruption
             yield Delivery(
@@ -249,7 +250,7 @@ class RetryQueue:
 
 
 def pending_recipients(delivery: Delivery, request: SendRequest) -> tuple[str, ...]:
-    """Return the recipients that another attempt may reach, and cannot reach twice."""
+    """Return the recipients to retry: those with a transient failure that cannot have received the mail."""
     if delivery.error is None or delivery.outcome is Outcome.UNKNOWN:
         return ()
     accepted = set(delivery.accepted)
@@ -264,7 +265,7 @@ def pending_recipients(delivery: Delivery, request: SendRequest) -> tuple[str, .
 
 
 def _ends_the_batch(delivery: Delivery) -> bool:
-    """Whether the server could not be reached or signed in to, which was retried already, or the task was stopped."""
+    """Return whether the task is stopping, or the handshake failed, which the batch sender has retried already."""
     error = delivery.error
     if isinstance(error, StoppedError):
         return True

@@ -1,4 +1,4 @@
-"""A session with a mail server: from the handshake, over any number of mails, to QUIT."""
+"""An SMTP session: the handshake, any number of mails, QUIT."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ from airflow_provider_smtpcm.smtp.transport import Transport
 
 log = logging.getLogger(__name__)
 
-# Seconds that the reply to QUIT is waited for: it changes nothing about the mails.
+# Seconds to wait for the reply to QUIT; no mail depends on it.
 QUIT_TIMEOUT = 5.0
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
+# RFC 9422 4: `LIMITS MAILMAX=20 RCPTMAX=100`
 _RCPTMAX = re.compile(r"(?<!\S)RCPTMAX=([1-9][0-9]{0,5})(?!\S)", re.IGNORECASE)
 
 
 class Session:
-    """A session with a mail server, open from `open()` on; also a context manager.
+    """An SMTP session. Call `open` before sending, or use it as a context manager.
 
     Args:
-        manager: the server and how to sign in to it.
-        context: a TLS context built before, since building one is slow; None: one is built when it is needed.
-        authenticator: signs in, and remembers the mechanism that worked; shared by the sessions of a hook.
-        give_up_at: a moment (`time.monotonic`) at which every operation fails, whatever the timeouts; None: no such.
-        trace: receives each step of `open`; the log by default.
+        manager: the server, and how to sign in to it.
+        context: a TLS context to reuse, since building one is slow; None: one is built on demand.
+        authenticator: signs in and remembers the mechanism that worked; share it between sessions. None: a new one.
+        give_up_at: deadline (`time.monotonic`) for all operations, whatever the timeouts; None: no deadline.
+        trace: receives each step of `open`; by default they are logged.
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class Session:
         trace: Trace = LOG,
     ) -> None:
         self.manager = manager
-        #: What the server offers: keyword in capitals to its parameters (RFC 5321 4.1.1.1).
+        #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
-        #: How the session signed in; None: it is anonymous.
+        #: How the session signed in; None: anonymous.
         self.authentication: Authentication | None = None
         self._authenticator = authenticator or WindowsAuthenticator(manager)
         self._context = context
@@ -67,22 +68,22 @@ class Session:
         self._transport: Transport | None = None
         self._profile = ServerProfile()
         self._quit_sent = False
-        #: Whether a mail was accepted or refused since it was opened.
-        self.has_carried_mail = False
-        #: Whether the last transaction was left unfinished, so that RSET precedes the next MAIL (RFC 5321 4.1.1.5).
+        #: Whether a mail was accepted or refused since `open`.
+        self.has_processed_mail = False
+        #: Whether the last transaction is unfinished, so that RSET must precede the next MAIL (RFC 5321 4.1.1.5).
         self.needs_rset_before_mail = False
-        #: Whether a transaction was broken off before its message, so that RSET precedes QUIT.
+        #: Whether a transaction was canceled before DATA, so that RSET precedes QUIT.
         self.needs_rset_before_quit = False
 
     def open(self) -> Self:
-        """Connect, encrypt and sign in, as the connection manager says; does nothing if it is open.
+        """Connect, encrypt and sign in as the connection manager says; do nothing if the session is open.
 
         Raises:
-            MailError: nothing was sent, and the connection is closed again.
+            MailError: the handshake failed; the socket is closed.
         """
         if self._transport is not None:
             return self
-        self._quit_sent = self.has_carried_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
+        self._quit_sent = self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
         handshake = Handshake(
             self.manager,
             context=self._context,
@@ -113,50 +114,50 @@ class Session:
 
     @property
     def tls_version(self) -> str | None:
-        """Such as `TLSv1.3`; None in clear text."""
+        """The TLS version, such as `TLSv1.3`; None in clear text."""
         return self._transport.tls_version if self._transport else None
 
     @property
     def size_limit(self) -> int | None:
-        """The largest message that the server takes, in octets (RFC 1870); None: it announces no limit."""
+        """The server's maximum message size in octets (RFC 1870); None: not announced."""
         text = self.extensions.get("SIZE", "")
         return int(text) or None if _SIZE.fullmatch(text) else None
 
     @property
     def recipient_limit(self) -> int | None:
-        """How many recipients of one transaction the server takes (RFC 9422 4); None: it announces no limit."""
+        """The server's maximum number of recipients per transaction (RFC 9422 4); None: not announced."""
         found = _RCPTMAX.search(self.extensions.get("LIMITS", ""))
         return int(found[1]) if found else None
 
     def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:
-        """Return the error of a mail that the server's EHLO rules out: it is too large, or needs SMTPUTF8 (RFC 6531).
+        """Return the error for a mail that is larger than the server's SIZE, or needs an SMTPUTF8 that it lacks.
 
         Args:
-            mail: complete.
-            rendering: what was to be sent of it.
+            mail: as returned by `complete_mail`.
+            rendering: the mail as it would be sent.
         """
         peer, limit = self.transport.peer, self.size_limit
         if limit is not None and rendering.size > limit:
             return MessageError(
-                f"The message has {rendering.size:,} octets, and {peer} takes {limit:,} at most (attachments grow by "
-                "a third on their way).",
+                f"The message has {rendering.size:,} octets, and {peer} accepts {limit:,} at most (base64 makes "
+                "attachments a third larger).",
                 remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
             )
         sender = (mail.from_address,) if mail.from_address else ()
         addresses = (*sender, *mail.reply_to, *mail.recipients)
         names = [address.address for address in addresses if address.needs_smtputf8]
         return MessageError(
-            f"{peer} does not take addresses with letters outside ASCII before the @ (SMTPUTF8): "
+            f"{peer} does not accept addresses with letters outside ASCII before the @ (SMTPUTF8): "
             f"{format_addresses(names)}.",
             remedy="Use an ASCII alias of that mailbox.",
         )
 
     def send(self, mail: Mail, *, index: int = 0) -> Delivery:
-        """Send one mail. It never raises for the mail or the server: look at the delivery's outcome.
+        """Send one mail. A mail that cannot be sent does not raise: see the delivery's outcome.
 
         Args:
-            mail: a From or Reply-To that it lacks is the connection's.
-            index: its place in a batch, for its delivery.
+            mail: From and Reply-To default to the connection's.
+            index: the delivery's index, for callers that send several mails.
 
         Raises:
             InterruptedDeliveryError: sending was interrupted (by a time limit, for example) after a recipient was
@@ -175,15 +176,15 @@ class Session:
         return delivery
 
     def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
-        """Send many mails, each envelope right behind the mail before where the server offers PIPELINING.
+        """Send many mails; with PIPELINING (RFC 2920), each envelope right behind the previous message.
 
-        The session is opened again where the server closes it, for its limit of messages or for idling. It stays open.
+        If the server closes the session (a message limit, idle time), it is opened again. It is left open at the end.
 
         Args:
-            mails: taken as they are needed, a few ahead of the deliveries.
+            mails: consumed lazily, a few ahead of the deliveries.
 
         Returns:
-            One delivery for every mail, as they finish; never raises for one mail.
+            One delivery per mail, in the order in which they finish; a mail that cannot be sent does not raise.
         """
         return BatchSender(iter(mails), self.manager, self.open, profile=self._profile, session=self).deliveries()
 
@@ -191,12 +192,12 @@ class Session:
         """Send NOOP (RFC 5321 4.1.1.9) and return the reply.
 
         Raises:
-            MailError: the session is closed or gone, or the server refuses.
+            MailError: the session is closed, the connection broke, or the server refused.
         """
         if self._transport is None:
             raise ConnectError("The session is closed.", remedy="Open another one.")
         try:
-            self._transport.command("NOOP")
+            self._transport.send_command("NOOP")
             reply = self._transport.read_reply()
         except MailError:
             self.abort()
@@ -204,14 +205,14 @@ class Session:
         if not reply.positive:
             raise ConnectError(
                 f"{self._transport.peer} answers NOOP with '{reply}'.",
-                remedy=remedy_for(reply, anonymous=self.authentication is None),
+                remedy=remedy_for(reply, is_anonymous=self.authentication is None),
                 reply=reply,
                 retryable=reply.transient,
             )
         return reply
 
     def close(self) -> None:
-        """Send QUIT, if that was not done, await the reply, and close. Never raises: no mail depends on it."""
+        """Send QUIT if `send_quit` has not, wait for the reply, and close the socket. Never raises."""
         self.send_quit()
         transport, self._transport = self._transport, None
         if transport is None:
@@ -223,23 +224,23 @@ class Session:
         transport.close()
 
     def send_quit(self) -> None:
-        """Send QUIT without waiting for the reply; `close` has to follow."""
+        """Send QUIT without waiting for the reply; `close` must follow."""
         transport = self._transport
         if transport is None or self._quit_sent:
             return
         self._quit_sent = True
-        # One deadline for all that follows, so that the sessions of a batch are waited for together.
-        until = time.monotonic() + min(QUIT_TIMEOUT, transport.timeout)
-        transport.give_up_at = until if transport.give_up_at is None else min(until, transport.give_up_at)
+        # One deadline for QUIT and its reply, so that closing all sessions of a batch takes no longer than one.
+        deadline = time.monotonic() + min(QUIT_TIMEOUT, transport.timeout)
+        transport.give_up_at = deadline if transport.give_up_at is None else min(deadline, transport.give_up_at)
         try:
             if self.needs_rset_before_quit:
-                transport.command("RSET")
-            transport.command("QUIT")
+                transport.send_command("RSET")
+            transport.send_command("QUIT")
         except MailError:
             self.abort()
 
     def abort(self) -> None:
-        """Close the socket without QUIT, where that would be taken for message text, or the connection is gone."""
+        """Close the socket without QUIT: the connection broke, or the server would read QUIT as message text."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None

@@ -1,4 +1,4 @@
-"""Threads beside the event loop: opening sessions, and reading remote files, while `poll` waits for sockets."""
+"""Threads of a batch: they open sessions and read remote files while the event loop waits in `poll`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
 _T = TypeVar("_T")
 
-# Blocks of a remote file that are read before they are needed.
+# Blocks of a remote file that are read ahead.
 _BLOCKS_AHEAD = 2
 
 
 class BackgroundTasks(Generic[_T]):
-    """Runs functions in threads of their own, and hands their results to the thread that polls.
+    """Runs each function in its own thread, and queues the results for the event loop.
 
     Args:
-        discard: called, in the worker thread, with each result that comes after `close`.
+        discard: called in the function's thread with a result that comes after `close`.
     """
 
     def __init__(self, discard: Callable[[_T], None]) -> None:
         self._discard = discard
         self._results: queue.SimpleQueue[_T] = queue.SimpleQueue()
-        # Reentrant, since a signal handler that wakes may have broken into a thread that holds it.
+        # Reentrant: a signal handler that calls `wake` may interrupt a thread that holds it.
         self._lock = threading.RLock()
         self._closed = False
         self._reader, self._writer = os.pipe()
@@ -36,11 +36,11 @@ class BackgroundTasks(Generic[_T]):
         os.set_blocking(self._writer, False)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable once there is a result, or `wake` was called."""
+        """Return a descriptor that becomes readable with each result and each call of `wake`."""
         return self._reader
 
     def run(self, function: Callable[[], _T]) -> None:
-        """Run a function in a thread; it must not raise."""
+        """Run a function in a thread. The function must not raise."""
 
         def work() -> None:
             result = function()
@@ -54,14 +54,14 @@ class BackgroundTasks(Generic[_T]):
 
         try:
             threading.Thread(target=work, name="smtpcm-background", daemon=True).start()
-        except RuntimeError:  # the system gives no further thread: then the sessions wait, and nothing is lost
+        except RuntimeError:  # no further thread can be started: the event loop waits meanwhile
             work()
 
     def wake(self) -> None:
-        """Wake the thread that polls, from any thread and from a signal handler.
+        """Wake the event loop. May be called in any thread and from a signal handler.
 
-        Under the lock, since after `close` the pipe's descriptor may belong to another file. The lock is not waited
-        for after `close`, which may have been interrupted with the lock held.
+        The lock is held, since after `close` the pipe's descriptor may belong to another file. After `close` the lock
+        is not acquired: `close` may have been interrupted while it held it.
         """
         if self._closed:
             return
@@ -70,7 +70,7 @@ class BackgroundTasks(Generic[_T]):
                 self._signal()
 
     def results(self) -> Iterator[_T]:
-        """Yield the results since the last call; one that is not taken stays for the next call."""
+        """Yield the queued results; those that the caller does not consume stay queued."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._reader, 4096):
                 pass
@@ -79,7 +79,7 @@ class BackgroundTasks(Generic[_T]):
                 yield self._results.get_nowait()
 
     def close(self) -> list[_T]:
-        """Take no further results; return those that have come and were not taken. Later ones are discarded."""
+        """Return the queued results; later ones are discarded."""
         self._closed = True  # first: a signal handler may call `wake` between any two of these lines
         release_fully(self._lock)
         with self._lock:
@@ -93,29 +93,29 @@ class BackgroundTasks(Generic[_T]):
 
 
 class ReadAhead(Iterator[bytes | None]):
-    """Iterates over content that a thread reads a few blocks ahead; yields None where the next block is not there yet.
+    """Iterates over content that a thread reads ahead; yields None while the next block is not available.
 
     Args:
-        content: what to read, in a thread of its own.
-        wake: called from that thread when the next block is there.
+        content: the blocks, read in a separate thread.
+        wake: called from that thread whenever a block has become available.
     """
 
     def __init__(self, content: Iterator[bytes], wake: Callable[[], None]) -> None:
         self._wake = wake
         self._blocks: queue.SimpleQueue[bytes | MailError | None] = queue.SimpleQueue()
-        # One entry for each block that may be read ahead; as a queue, since an interruption cannot leave it locked.
+        # A semaphore, one entry per block to read ahead. An interruption cannot leave a SimpleQueue locked.
         self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(_BLOCKS_AHEAD):
             self._slots.put(None)
         self._closed = False
-        # The thread alone has the content, so that an open file is closed with its end.
+        # Only the thread refers to the content, so that its files are closed when the thread ends.
         threading.Thread(target=self._read, args=(content,), name="smtpcm-read-ahead", daemon=True).start()
 
     def __next__(self) -> bytes | None:
-        """Return the next block, or None.
+        """Return the next block; None if it is not available yet.
 
         Raises:
-            MessageError: the file could not be read to its end.
+            MailError: the content could not be read.
         """
         try:
             block = self._blocks.get_nowait()
@@ -129,9 +129,9 @@ class ReadAhead(Iterator[bytes | None]):
         return block
 
     def close(self) -> None:
-        """Stop reading; the remaining content is not needed."""
+        """Stop reading."""
         self._closed = True
-        self._slots.put(None)  # the thread may wait for it
+        self._slots.put(None)  # the thread may be waiting for a slot
 
     def _read(self, content: Iterator[bytes]) -> None:
         try:
@@ -142,8 +142,12 @@ class ReadAhead(Iterator[bytes | None]):
             return
         except MailError as error:
             self._put_error(error)
-        except Exception as error:  # noqa: BLE001 - a storage's own library may raise anything
-            failure = MessageError(f"The message could not be read: {error!r}.", phase=Phase.DATA)
+        except Exception as error:  # noqa: BLE001 - a storage library may raise anything
+            failure = MessageError(
+                f"The message could not be read: {error!r}.",
+                remedy="Check the storage of its attachments.",
+                phase=Phase.DATA,
+            )
             failure.__cause__ = error
             self._put_error(failure)
 
@@ -162,4 +166,4 @@ class ReadAhead(Iterator[bytes | None]):
 
 
 class _ClosedError(Exception):
-    """The session broke, and its content is not needed any more."""
+    """`close` was called."""

@@ -1,4 +1,4 @@
-"""TLS: the context of a connection manager, and what a failed handshake means."""
+"""TLS: contexts for connection managers, and errors for failed TLS handshakes."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, TlsError
 
-_NOT_BY_RFC_5280 = (
-    "The certificate, or its authority's, does not follow RFC 5280, on which Python 3.13 and later insist: the "
-    "server's administrator must have it issued again, or this worker run Python 3.12."
+_RFC_5280_REMEDY = (
+    "The certificate, or its authority's, does not comply with RFC 5280, which Python 3.13 and later enforce: the "
+    "server's administrator must have it reissued, or this worker must run Python 3.12."
 )
-# OpenSSL's X509_V_ERR_... codes, and the remedy.
-_DISTRUSTED = (
+# OpenSSL's X509_V_ERR_* codes, and the remedy.
+_VERIFY_REMEDIES = (
     ((62, 64), "Set 'SMTP server' to a name that is in the certificate."),
     ((9, 10), "The server's administrator must renew it; check this worker's clock too."),
     ((18, 19), "Give that certificate, or its private authority, as 'CA certificate'."),
     ((2, 20, 21), "Give its private authority as 'CA certificate', or have the server send its whole chain."),
-    # It is for another purpose, or its key or its hash is too weak.
-    ((26, 66, 67, 68), "The server's administrator must have it issued again, as today's TLS demands."),
-    # Checked only under X509_V_FLAG_X509_STRICT, which Python's default context has from 3.13 on.
-    (range(80, 94), _NOT_BY_RFC_5280),
+    # Issued for another purpose, or its key or hash is too weak.
+    (
+        (26, 66, 67, 68),
+        "The server's administrator must have it reissued for TLS servers, with a current key size and hash.",
+    ),
+    # Checked only with X509_V_FLAG_X509_STRICT, which Python's default context sets from 3.13 on.
+    (range(80, 94), _RFC_5280_REMEDY),
 )
-# The first octets of every certificate of more than 255 octets.
-_DER = b"\x30\x82"
-_NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
+# A DER certificate is a SEQUENCE whose length, above 255, takes two octets.
+_DER_PREFIX = b"\x30\x82"
+# OpenSSL's reasons for octets that are not TLS.
+_NOT_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 
-def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
-    """Return a new TLS context; keep it, since loading the system's authorities takes tens of milliseconds.
+def create_tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
+    """Create a TLS context. Reuse it: loading the system's authorities takes tens of milliseconds.
 
     Raises:
         TlsError: the connection's CA certificate cannot be used.
@@ -42,7 +46,7 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
         elif authority.startswith("-----BEGIN"):
             context = ssl.create_default_context(cadata=authority)
         else:
-            context = _context_trusting(Path(authority))
+            context = _create_context_trusting(Path(authority))
     except (OSError, ValueError) as error:
         shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else describe_path(authority or "")
         why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
@@ -57,37 +61,41 @@ def tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
     return context
 
 
-def _context_trusting(authority: Path) -> ssl.SSLContext:
-    """Return a context that trusts the authorities in a file: PEM, or DER as Windows exports it into a `.cer` file."""
+def _create_context_trusting(authority: Path) -> ssl.SSLContext:
+    """Create a context that trusts the authorities in a file: PEM, or DER as in a `.cer` file exported by Windows."""
     with authority.open("rb") as file:
-        is_der = file.read(len(_DER)) == _DER
+        is_der = file.read(len(_DER_PREFIX)) == _DER_PREFIX
     if is_der:
         return ssl.create_default_context(cadata=authority.read_bytes())
     return ssl.create_default_context(cafile=authority)
 
 
 def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
-    """Return what a failed handshake means to the person who configured the connection.
+    """Return the error for a failed TLS handshake, with a remedy in terms of the connection form.
 
     Args:
-        error: what the handshake raised.
-        peer: the server, as messages name it.
-        implicit: whether TLS was spoken from the start, rather than after STARTTLS.
+        error: the exception that the handshake raised.
+        peer: the server's name in messages (`host:port`).
+        implicit: whether the connection begins with TLS, rather than with STARTTLS.
     """
-    wrong_mode = "If this port speaks plain SMTP first, set SSL to 'STARTTLS'; else look into the server's log."
-    remedy_for_silence = wrong_mode if implicit else "The server's administrator must look at its TLS settings and log."
+    if implicit:
+        server_remedy = (
+            "If this port speaks SMTP in clear text first, set SSL to 'STARTTLS'; else see the server's log."
+        )
+    else:
+        server_remedy = "The server's administrator must check its TLS settings and log."
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
-        remedies = (remedy for codes, remedy in _DISTRUSTED if code in codes)
+        remedies = (remedy for codes, remedy in _VERIFY_REMEDIES if code in codes)
         remedy = next(remedies, "Give the certificate's authority as 'CA certificate'.")
         return TlsError(f"The certificate of {peer} is not trusted: {error.verify_message.rstrip('.')}.", remedy=remedy)
     if isinstance(error, TimeoutError):
         return NoAnswerError(
             f"{peer} did not finish the TLS handshake before the deadline.",
-            remedy=remedy_for_silence,
+            remedy=server_remedy,
             phase=Phase.TLS,
         )
-    not_tls = isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS
+    not_tls = isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS_REASONS
     if not_tls and implicit:
         return TlsError(
             f"{peer} does not speak TLS from the start on this port.",
@@ -95,16 +103,16 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
         )
     if not_tls:
         return TlsError(
-            f"{peer} agreed to STARTTLS and then went on in clear text.",
-            remedy="A firewall or proxy in between may be tampering with SMTP; its administrator must let it through.",
+            f"{peer} agreed to STARTTLS and then continued in clear text.",
+            remedy="A firewall or proxy in between may be rewriting SMTP; its administrator must let STARTTLS pass.",
         )
     if isinstance(error, ssl.SSLError) and error.reason not in (None, "UNEXPECTED_EOF_WHILE_READING"):
         return TlsError(
             f"TLS with {peer} failed: {error.reason.replace('_', ' ').lower()}.",
-            remedy="The server's TLS version or ciphers do not meet this worker's; its administrator must update them.",
+            remedy="The server and this worker may have no TLS version or cipher in common; update the server.",
         )
     return ConnectionLostError(
-        f"{peer} hung up in the TLS handshake.",
-        remedy=remedy_for_silence,
+        f"{peer} closed the connection during the TLS handshake.",
+        remedy=server_remedy,
         phase=Phase.TLS,
     )

@@ -1,4 +1,4 @@
-"""The trace of a handshake, step by step: into the log, or onto the page of `check`. It holds no secret."""
+"""The trace of a handshake: its steps, written to the log or to the report of `check`. It contains no secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Step(StrEnum):
-    """The steps of a handshake, in the order in which they can happen."""
+    """The steps of a handshake, in their order."""
 
     NAME = "name resolution"
     TCP = "TCP"
@@ -28,34 +28,34 @@ class Step(StrEnum):
     SIGN_IN = "sign-in"
 
 
-class EncryptedLine(Protocol):
-    """An encrypted connection (`Transport`, which imports this module)."""
+class EncryptedConnection(Protocol):
+    """An encrypted connection: `Transport`, which this module cannot import."""
 
     @property
     def certificates(self) -> list[bytes]:
-        """The chain that the server sent, in DER."""
+        """The certificate chain that the server sent, in DER."""
 
 
 class Trace:
-    """Receives each step; this one writes into the log. Nothing that it receives holds a password or a token."""
+    """Receives the steps of a handshake, and logs them. No argument contains a password or a token."""
 
     def begin(self, step: Step) -> None:
-        """A step begins: what fails from here on has failed in it."""
+        """A step begins; an error raised before the next call belongs to it."""
 
-    def tell(self, step: Step, detail: str) -> None:
-        """Something was sent, received or found out in the step."""
+    def info(self, step: Step, detail: str) -> None:
+        """Something was sent, received or detected in the step."""
         log.debug("%s: %s", step, detail)
 
     def warn(self, step: Step, detail: str) -> None:
-        """The step failed, and the handshake goes on without it."""
+        """The step failed, and the handshake continues without it."""
         log.info("%s: %s", step, detail)
 
-    def encrypted(self, line: EncryptedLine) -> None:
-        """The connection is encrypted from here on; its certificates can be read now."""
+    def on_encrypted(self, connection: EncryptedConnection) -> None:
+        """The connection is encrypted from now on."""
 
-    def has_ticket(self, kerberos: KerberosClient) -> None:
-        """The KDC gave a ticket for the server, or the cache had one; it can be read now."""
+    def on_ticket(self, kerberos: KerberosClient) -> None:
+        """A service ticket was obtained from the KDC or the cache."""
 
 
-#: The trace of sessions that nothing else traces.
+#: The default trace.
 LOG = Trace()

@@ -1,12 +1,12 @@
-"""One transaction: MAIL, RCPT, DATA or BDAT, the message, the final reply (RFC 5321 3.3, 3030). No sockets, no clock.
+"""A mail transaction: MAIL, RCPT, DATA or BDAT, the message, the final reply (RFC 5321 3.3, RFC 3030). No sockets.
 
-It gives out the command lines and takes the replies in their order, whether the lines are sent one by one or in one
-group (RFC 2920).
+A state machine that provides the command lines and processes the replies in order, whether the lines are sent one by
+one or in groups (RFC 2920).
 
-A mail to more recipients than a server takes at once goes in further transactions, with the same octets. The limit is
-announced (RFC 9422 4), or is learned from the first 452 (RFC 5321 4.5.3.1.10): until then recipients are asked for in
-groups, each of which waits for the replies to the one before, so that no more than one group is too many. Every server
-takes 100 (4.5.3.1.8); Postfix takes 1,000, and closes the connection when 1,000 more were too many.
+A mail with more recipients than the server accepts in one transaction is sent in several, with the same octets. The
+limit is announced (RFC 9422 4), or learned from the first 452 (RFC 5321 4.5.3.1.10). Until it is known, RCPT commands
+are sent in groups, each after the replies to the previous one, so that at most one group exceeds it. Every server
+accepts 100 recipients (4.5.3.1.8); Postfix accepts 1,000, and closes the connection after 1,000 rejected ones.
 """
 
 from __future__ import annotations
@@ -27,64 +27,64 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.queue import OutgoingMail
     from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 
-#: The end of a message in DATA.
+#: Ends the message in DATA (RFC 5321 4.1.1.4).
 FINAL_DOT = b".\r\n"
 _DOT_AT_LINE_START = re.compile(rb"(?<=\r\n)\.")
-_DOT_AFTER_BREAK = re.compile(rb"\n\.")  # found in a third of the time that `in` takes
+_DOT_AFTER_BREAK = re.compile(rb"\n\.")  # three times as fast as `in`
 
 # RFC 5321 4.5.3.1.10: 452, and from old servers 552, for "too many recipients"; RFC 3463 calls that X.5.3.
 _TOO_MANY_CODES = (452, 552)
 _TOO_MANY = re.compile("too many", re.IGNORECASE)
-# Servers that reject commands in a group although they offered PIPELINING. Some replies repeat an address, and one such
-# as data-pipeline@ is not meant.
+# Replies of servers that offer PIPELINING and then reject a group of commands. Not just "pipeline": some replies repeat
+# an address, such as data-pipeline@corp.example.
 _NO_PIPELINING = re.compile(r"\bsynchroni[sz]ation error\b|\bpipelining\b", re.IGNORECASE)
 
 
 class Stage(Enum):
     """The stages of a transaction."""
 
-    #: Command lines are to be sent, or their replies are outstanding.
+    #: Command lines are still to be sent, or replies to them are outstanding.
     ENVELOPE = auto()
-    #: The server waits for the message, which is being sent or about to be.
+    #: The server waits for the message.
     CONTENT = auto()
-    #: The server waits for a message although it accepted no recipient: it gets the final dot alone (RFC 2920 3.1).
+    #: The server waits for a message although it accepted no recipient: only the final dot is sent (RFC 2920 3.1).
     EMPTY_DATA = auto()
-    #: The whole message was given to the socket.
+    #: The whole message is queued for the socket or sent.
     FINAL_REPLY = auto()
-    #: Nothing more is sent or expected.
+    #: The transaction is finished.
     DONE = auto()
 
 
-# Python 3.11 takes ten times longer to find a member of an enumeration than a name, and a mail looks up thirty.
+# In Python 3.11 `Stage.DONE` takes ten times as long as a global name, and each mail needs thirty.
 ENVELOPE, CONTENT, EMPTY_DATA, FINAL_REPLY, DONE = Stage
 
 
 class Transaction:
-    """One mail to (some of) its recipients on one connection.
+    """A transaction for one mail and its pending recipients, or as many as the server accepts at once.
 
     Args:
         outgoing: the mail.
-        rendering: what is sent.
-        peer: the server, as messages name it.
-        parameters: of MAIL, each with a blank before it.
-        chunking: whether the message is sent by BDAT.
-        grouped: whether the command lines are sent in groups (RFC 2920).
-        pipelined: whether they are sent right behind another message, before its final reply.
-        reset: whether the server has to forget an unfinished transaction first.
-        announced: how many recipients a transaction may have (LIMITS RCPTMAX, RFC 9422 4); None: not announced.
-        profile: what is known of the server; a limit that is learned is kept there.
+        rendering: the message to send.
+        peer: the server's name in messages (`host:port`).
+        parameters: the parameters of MAIL, each preceded by a space.
+        chunking: whether the message is sent by BDAT (RFC 3030).
+        grouped: whether command lines are sent in groups (RFC 2920).
+        pipelined: whether they are sent before the final reply to the previous mail.
+        reset: whether RSET is sent first, for an unfinished transaction.
+        announced_limit: maximum recipients per transaction (LIMITS RCPTMAX, RFC 9422 4); None: not announced.
+        profile: the server's known limits; a newly learned one is stored in it.
     """
 
     __slots__ = (
         "_accepted",
-        "_asked",
-        "_group",
+        "_group_size",
+        "_mail_index",
         "_peer",
         "_profile",
+        "_recipient_count",
         "_recipients",
         "_refused",
-        "_replied",
-        "_reset",
+        "_reply_count",
         "_sender_refused",
         "_too_many",
         "chunking",
@@ -93,12 +93,12 @@ class Transaction:
         "delivery",
         "empty_data",
         "grouped",
+        "has_met_limit",
         "lines",
-        "met_limit",
+        "lines_sent",
         "outgoing",
         "pipelined",
         "rendering",
-        "sent",
         "stage",
         "was_accepted",
     )
@@ -114,7 +114,7 @@ class Transaction:
         grouped: bool,
         pipelined: bool,
         reset: bool,
-        announced: int | None,
+        announced_limit: int | None,
         profile: ServerProfile,
     ) -> None:
         self.outgoing = outgoing
@@ -126,37 +126,37 @@ class Transaction:
         lines = ["RSET"] if reset else []
         lines.append(f"MAIL FROM:<{outgoing.sender}>{parameters}")
         limit = len(outgoing.recipients)
-        if announced and announced < limit:
-            limit = announced
+        if announced_limit and announced_limit < limit:
+            limit = announced_limit
         if profile.recipient_limit and profile.recipient_limit < limit:
             limit = profile.recipient_limit
         self._recipients = list(islice(outgoing.recipients, limit))
         lines += [f"RCPT TO:<{address}>" for address in self._recipients]
-        # How many of them this transaction asks for in all, and in one group.
-        self._asked = len(self._recipients)
-        self._group = max(announced or 0, profile.recipients_at_once)
+        # The number of RCPT commands in all, and per group.
+        self._recipient_count = len(self._recipients)
+        self._group_size = max(announced_limit or 0, profile.recipients_at_once)
         if not chunking:
             lines.append("DATA")
         #: Every command line of the envelope.
         self.lines = lines
-        #: How many of them were sent.
-        self.sent = 0
-        #: Whether the server may have the whole message: from here on only its reply tells what becomes of it.
+        #: The number of `lines` that were sent.
+        self.lines_sent = 0
+        #: Whether the server may have the whole message, so that only its final reply tells the outcome.
         self.committed = False
-        #: Whether the server wanted a message although it had accepted no recipient.
+        #: Whether the server replied 354 to DATA although it had accepted no recipient.
         self.empty_data = False
-        #: Whether the server has accepted the message for the recipients that it had accepted.
+        #: Whether the server accepted the message.
         self.was_accepted = False
-        #: Whether a limit of recipients was learned in this transaction, so that later ones ask for fewer.
-        self.met_limit = False
-        #: Whether the connection can carry no further mail.
+        #: Whether this transaction revealed a limit on recipients, so that later ones have fewer.
+        self.has_met_limit = False
+        #: Whether the connection cannot be used for further mails.
         self.closes_connection = False
-        #: What became of the mail; None where its other recipients are asked in a further transaction.
+        #: The mail's delivery; None if a further transaction is needed for other recipients.
         self.delivery: Delivery | None = None
         self._profile = profile
         self._peer = peer
-        self._reset = reset
-        self._replied = 0
+        self._mail_index = int(reset)  # of MAIL in `lines`
+        self._reply_count = 0
         self._sender_refused: Reply | None = None
         self._accepted: list[str] = []
         self._refused: dict[str, Reply] = {}
@@ -164,7 +164,7 @@ class Transaction:
 
     @property
     def phase(self) -> Phase:
-        """How far the mail has come, for errors."""
+        """How far the mail has got, for errors."""
         if self.committed:
             return Phase.FINAL_DOT
         return Phase.ENVELOPE if self.stage is ENVELOPE else Phase.DATA
@@ -172,69 +172,69 @@ class Transaction:
     @property
     def is_awaiting_reply(self) -> bool:
         """Whether a reply to a command line is outstanding."""
-        return self._replied < self.sent
+        return self._reply_count < self.lines_sent
 
     @property
     def has_reply(self) -> bool:
-        """Whether a command line was answered."""
-        return self._replied > 0
+        """Whether the server has replied to a command line."""
+        return self._reply_count > 0
 
     def next_lines(self) -> list[str]:
-        """Return the command lines that may be sent now."""
+        """Return the command lines that may be sent now: one, or a group."""
         if self.is_awaiting_reply:
             return []
-        end = self.sent + 1
+        end = self.lines_sent + 1
         if self.grouped:
-            end = max(self._reset + 1, self.sent) + self._group
-            if end >= self._reset + 1 + self._asked:
+            end = max(self._mail_index + 1, self.lines_sent) + self._group_size
+            if end >= self._mail_index + 1 + self._recipient_count:
                 end = len(self.lines)
-        return self.lines[self.sent : end]
+        return self.lines[self.lines_sent : end]
 
     def is_session_closed_by(self, reply: Reply) -> bool:
-        """Return whether a 421 is only about the session, so that the mail may be sent through another one."""
-        return self.stage is ENVELOPE and not self._is_against_groups(reply)
+        """Return whether a 421 concerns only the session, so that the mail may be sent through another one."""
+        return self.stage is ENVELOPE and not self._rejects_pipelining(reply)
 
     def on_reply(self, reply: Reply) -> None:
-        """Take the next reply.
+        """Process the next reply.
 
         Raises:
-            ProtocolError: it does not answer what was sent.
+            ProtocolError: the reply cannot belong to the command.
         """
         if self.stage is not ENVELOPE:
             self._on_final_reply(reply)
             return
-        at = self._replied - self._reset
-        self._replied += 1
+        position = self._reply_count - self._mail_index  # 0: MAIL, then RCPT commands, then DATA
+        self._reply_count += 1
         code = reply.code
-        if code >= 400 and self._is_against_groups(reply):
+        if code >= 400 and self._rejects_pipelining(reply):
             raise self._desynchronized(reply)
         if code == 421:
-            self._on_closing(reply)
-        elif at > self._asked:
+            self._on_421(reply)
+        elif position > self._recipient_count:
             self._on_data_reply(reply)
-        elif code // 100 == 3 or at < 0:
+        elif code // 100 == 3 or position < 0:
             if not reply.positive:
                 raise self._desynchronized(reply)
-        elif at > 0:
-            self._on_recipient_reply(self._recipients[at - 1], reply)
+        elif position > 0:
+            self._on_recipient_reply(self._recipients[position - 1], reply)
         elif code >= 400:
             self._on_sender_refused(reply)
 
     def fail(self, error: MailError) -> Delivery:
-        """Return what became of the mail when its connection broke.
+        """Return the mail's delivery after its connection failed.
 
         Args:
-            error: what broke it.
+            error: the connection's error.
         """
         if self.committed and not self.empty_data:
             return self._unknown(error.message, error)
         if self.empty_data and (refused := self._refuse_all()) is not None:
             return refused
-        # No one can have the mail: its final dot was not sent.
-        return self.outgoing.not_sent(_in_phase(error, self.phase))
+        # The final dot was not sent, so no recipient can have the mail.
+        return self.outgoing.not_sent(_with_phase(error, self.phase))
 
     def interrupt(self, interruption: BaseException) -> Delivery:
-        """Return what is known of the mail when an exception from elsewhere ended the sending."""
+        """Return the mail's delivery when sending is interrupted (see `cancellation`)."""
         if self.delivery is not None:
             return self.delivery
         if self.committed and not self.empty_data and self.stage is not DONE:
@@ -244,23 +244,23 @@ class Transaction:
     def _unknown(self, why: str, error: MailError | None) -> Delivery:
         self.outgoing.refused.update(self._refused)
         self.outgoing.refused.update(self._too_many)
-        return self.outgoing.unknown(why, committed=self._accepted, not_asked=self._not_asked(), cause=error)
+        return self.outgoing.unknown(why, committed=self._accepted, unattempted=self._unattempted(), cause=error)
 
     def _on_sender_refused(self, reply: Reply) -> None:
         self._sender_refused = reply
-        self._ask_no_more()
-        if not self._asked:
+        self._drop_unsent_recipients()
+        if not self._recipient_count:
             self._finish(self._refuse_all())
 
     def _on_recipient_reply(self, address: str, reply: Reply) -> None:
         if self._sender_refused is None:
             if reply.positive:
                 self._accepted.append(address)
-            elif self._accepted and is_too_many(reply):
+            elif self._accepted and exceeds_recipient_limit(reply):
                 self._on_too_many(address, reply)
             else:
                 self._refused[address] = reply
-        if self._replied - self._reset == self._asked + 1:
+        if self._reply_count - self._mail_index == self._recipient_count + 1:
             if self.chunking and self._accepted:
                 self.stage = CONTENT
             elif not self._accepted and not self.is_awaiting_reply:
@@ -268,15 +268,15 @@ class Transaction:
 
     def _on_too_many(self, address: str, reply: Reply) -> None:
         if not self._too_many:
-            self.met_limit = self._profile.on_limit(len(self._accepted) + len(self._refused))
-            self._ask_no_more()
+            self.has_met_limit = self._profile.on_limit(len(self._accepted) + len(self._refused))
+            self._drop_unsent_recipients()
         self._too_many[address] = reply
 
-    def _ask_no_more(self) -> None:
-        """Leave out the recipients that the server was not asked for yet."""
-        asked = min(max(0, self.sent - self._reset - 1), self._asked)
-        del self.lines[self._reset + 1 + asked : self._reset + 1 + self._asked]
-        self._asked = asked
+    def _drop_unsent_recipients(self) -> None:
+        """Leave the recipients whose RCPT was not sent to a further transaction."""
+        kept = min(max(0, self.lines_sent - self._mail_index - 1), self._recipient_count)
+        del self.lines[self._mail_index + 1 + kept : self._mail_index + 1 + self._recipient_count]
+        self._recipient_count = kept
 
     def _on_data_reply(self, reply: Reply) -> None:
         if reply.code == 354:
@@ -291,19 +291,19 @@ class Transaction:
 
     def _on_final_reply(self, reply: Reply) -> None:
         if self.empty_data:
-            # Whatever the reply is: no recipient was accepted, so no one gets the mail.
+            # Whatever the reply: no recipient was accepted, so the mail is not delivered.
             self.closes_connection = reply.code == 421 or not self.committed
             self._finish(self._refuse_all())
         elif not self.committed:
-            # The server discards a message without its final dot, or its last octet.
+            # The server discards a message that ends without its final dot, or last BDAT octet.
             self.closes_connection = True
             if reply.code < 400:
                 raise ProtocolError(
-                    f"{self._peer} said '{reply}' before it had the whole message.",
-                    remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
+                    f"{self._peer} answered '{reply}' before it had the whole message.",
+                    remedy="The server's administrator must check why its replies do not match the commands.",
                     phase=Phase.DATA,
                 )
-            self._finish(self._refuse("to take the rest", reply))
+            self._finish(self._refuse("the message before its end", reply))
         elif reply.code // 100 == 3:
             raise self._desynchronized(reply, "the end of the message")
         elif reply.positive:
@@ -316,37 +316,37 @@ class Transaction:
         outgoing = self.outgoing
         outgoing.accepted += self._accepted
         outgoing.refused.update(self._refused)
-        self._profile.on_accepted(self._asked - len(self._too_many))
+        self._profile.on_accepted(self._recipient_count - len(self._too_many))
         self.was_accepted = True
-        if not self._continue():
+        if not self._keep_remaining_recipients():
             self.delivery = outgoing.accept(self._peer, reply)
-        self.stage = DONE  # last, so that an interruption does not take it for a transaction that asks the rest
+        self.stage = DONE  # last: `interrupt` takes DONE without a delivery for a mail with further transactions
 
-    def _continue(self) -> bool:
-        """Leave the recipients that were not asked for to a further transaction; return whether there are any."""
+    def _keep_remaining_recipients(self) -> bool:
+        """Keep the recipients that are left to a further transaction; return whether there are any."""
         remaining = self.outgoing.recipients
-        for _ in range(self._asked):
+        for _ in range(self._recipient_count):
             remaining.popleft()
         remaining.extendleft(reversed(self._too_many))
         return bool(remaining)
 
-    def _not_asked(self) -> list[str]:
-        """Return the recipients that the server was not asked for, or that were too many for this transaction."""
-        return [*self._too_many, *islice(self.outgoing.recipients, self._asked, None)]
+    def _unattempted(self) -> list[str]:
+        """Return the recipients left to a further transaction."""
+        return [*self._too_many, *islice(self.outgoing.recipients, self._recipient_count, None)]
 
-    def _on_closing(self, reply: Reply) -> None:
-        """Take a 421: the server forgets the recipients that it had accepted."""
+    def _on_421(self, reply: Reply) -> None:
+        """Process a 421: the server closes the connection, and no recipient stays accepted."""
         self.closes_connection = True
-        self._finish(self._refuse("to go on", reply, retryable=True))
+        self._finish(self._refuse("to continue", reply, retryable=True))
 
     def _refuse_all(self) -> Delivery | None:
-        """Return the delivery if every recipient was refused; None if a further transaction asks for others."""
+        """Return the delivery if every recipient was refused; None if a further transaction is needed for others."""
         if self._sender_refused is not None:
             return self._refuse(f"the sender {self.outgoing.sender}", self._sender_refused, phase=Phase.ENVELOPE)
         outgoing, refused = self.outgoing, self._refused.values()
         outgoing.refused.update(self._refused)
-        reply = next((reply for reply in refused if is_too_many(reply)), None)
-        if reply is None and self._continue():
+        reply = next((reply for reply in refused if exceeds_recipient_limit(reply)), None)
+        if reply is None and self._keep_remaining_recipients():
             return None
         reply = reply or next(iter(refused))
         transient = any(reply.transient for reply in outgoing.refused.values())
@@ -362,21 +362,21 @@ class Transaction:
         self.stage = DONE
         self.delivery = delivery
 
-    def _is_against_groups(self, reply: Reply) -> bool:
+    def _rejects_pipelining(self, reply: Reply) -> bool:
         return self.grouped and _NO_PIPELINING.search(reply.text) is not None
 
-    def _desynchronized(self, reply: Reply, what: str | None = None) -> ProtocolError:
-        command = what or self.lines[self._replied - 1].partition(" ")[0]
+    def _desynchronized(self, reply: Reply, command: str | None = None) -> ProtocolError:
+        command = command or self.lines[self._reply_count - 1].partition(" ")[0]
         return ProtocolError(
-            f"{self._peer} answered {command} with '{reply}', which is no answer to it.",
-            remedy="The server's administrator must look at it: its answers do not belong to what they answer.",
+            f"{self._peer} answered {command} with '{reply}', which is no reply to it.",
+            remedy="The server's administrator must check why its replies do not match the commands.",
             phase=self.phase,
             reply=reply,
         )
 
 
-def _in_phase(error: MailError, phase: Phase) -> MailError:
-    """Return the error of the connection as that of a mail, which may have come less far than the one before it."""
+def _with_phase(error: MailError, phase: Phase) -> MailError:
+    """Return a connection's error with the phase of this mail, which may differ from that of the mail before it."""
     if error.phase is phase:
         return error
     copy = type(error)(error.message, remedy=error.remedy, phase=phase, reply=error.reply, retryable=error.retryable)
@@ -384,8 +384,8 @@ def _in_phase(error: MailError, phase: Phase) -> MailError:
     return copy
 
 
-def is_too_many(reply: Reply) -> bool:
-    """Return whether a recipient was refused only as too many for one transaction, so that a further one may do."""
+def exceeds_recipient_limit(reply: Reply) -> bool:
+    """Return whether a recipient was refused only because the transaction has too many."""
     if reply.code not in _TOO_MANY_CODES:
         return False
     if reply.enhanced is not None:
@@ -394,9 +394,13 @@ def is_too_many(reply: Reply) -> bool:
 
 
 def stuff_dots(pieces: Iterable[bytes | EncodedFile]) -> Iterator[bytes]:
-    """Double each dot that starts a line (RFC 5321 4.5.2), across the borders of chunks too, and end with a line break.
+    """Double each dot at the start of a line (RFC 5321 4.5.2), and end the message with a line break.
 
-    Files in which no line can begin with a dot are not searched: that would take longer than encoding them.
+    A line may begin in one chunk and its dot in the next. Files whose encoding has no dots (base64) are not searched:
+    that would take longer than encoding them.
+
+    Args:
+        pieces: the octets and files of a rendering.
     """
     tail = b"\r\n"
     for piece in pieces:
@@ -417,8 +421,8 @@ def stuff_dots(pieces: Iterable[bytes | EncodedFile]) -> Iterator[bytes]:
 
 
 def join_with_final_dot(pieces: Sequence[bytes | EncodedFile]) -> bytes:
-    """Return all that DATA sends of a message; most messages are one piece without a dot to double."""
+    """Return a message for DATA: dot-stuffed, with the final dot. Most are one piece without a dot to double."""
     first = pieces[0]
     if len(pieces) > 1 or not isinstance(first, bytes) or _DOT_AFTER_BREAK.search(first) or not first.endswith(b"\r\n"):
         return b"".join((*stuff_dots(pieces), FINAL_DOT))
-    return first + FINAL_DOT  # a message begins with a header field, so with no dot
+    return first + FINAL_DOT  # its first line is a header field, so it does not begin with a dot

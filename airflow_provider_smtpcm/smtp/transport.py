@@ -1,8 +1,8 @@
-"""The transport: octets to and from the server, over TCP and TLS, each operation within a deadline.
+"""The transport: a TCP or TLS connection, with a deadline for each operation.
 
-Not smtplib's: its reader restarts the clock with every octet that arrives, has no bound on a reply's length, and keeps
-what a server (or an attacker on the path) sent before TLS. Here a deadline covers a whole reply, and a whole block
-written. What AUTH sends is never logged.
+It replaces smtplib's, whose reader restarts its timeout with every octet, has no limit on a reply's length, and keeps
+what the server (or an attacker on the network path) sent before TLS. Here a deadline covers a whole reply, or a whole
+block written. AUTH data is never logged.
 """
 
 from __future__ import annotations
@@ -23,38 +23,37 @@ from airflow_provider_smtpcm.errors import (
     ProtocolError,
     Reply,
 )
-from airflow_provider_smtpcm.smtp.replies import ReplyReader
+from airflow_provider_smtpcm.smtp.replies import ReplyParser
 from airflow_provider_smtpcm.smtp.tls import handshake_error
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 
 log = logging.getLogger(__name__)
 
-_DER = 2  # OpenSSL's number for it, which Python's `ssl` hides before 3.13
-#: Octets of one write at most, so that its deadline means the same for a long text as for a file.
-BLOCK = 65536
+_DER = 2  # `_ssl.ENCODING_DER`; public methods return DER only from Python 3.13 on
+#: Maximum octets per write, so that one deadline covers the same amount of text and of attachment.
+BLOCK_OCTETS = 65536
 _TLS_RECORD = 16384  # RFC 8446 5.1
 
 
 class Transport:
-    """One connection to a server.
+    """A connection to a server.
 
     Args:
         sock: a connected socket.
-        peer: the server, as messages name it.
-        timeout: seconds for each whole reply and for each block written.
+        peer: the server's name in messages (`host:port`).
+        timeout: seconds for each whole reply, and for each block written.
     """
 
     def __init__(self, sock: socket.socket, *, peer: str, timeout: float) -> None:
         self._sock = sock
-        #: Parses what the server sends.
-        self.replies = ReplyReader(peer)
+        self.replies = ReplyParser(peer)
         self.peer = peer
         self.timeout = timeout
-        #: The phase that errors bear; the session sets it as it goes on.
+        #: The phase that errors report; set by the caller as the session proceeds.
         self.phase = Phase.CONNECT
-        #: Whether the server has sent nothing yet.
-        self.awaiting_greeting = True
-        #: A moment (`time.monotonic`) at which every operation fails, whatever its own timeout; None: there is none.
+        #: Whether the server's greeting (RFC 5321 3.1) has not been read yet.
+        self.is_awaiting_greeting = True
+        #: Deadline (`time.monotonic`) for all operations, whatever their timeouts; None: no deadline.
         self.give_up_at: float | None = None
 
     @classmethod
@@ -64,32 +63,34 @@ class Transport:
         """Connect to the first of the server's addresses that answers.
 
         Args:
-            host, port: the server's; a name is resolved.
-            timeout: seconds for all of this, and afterwards for each operation.
-            give_up_at: see the attribute.
-            trace: of the session.
+            host: a name or an IP address.
+            port: TCP port.
+            timeout: seconds for resolving and connecting together, and later for each operation.
+            give_up_at: deadline (`time.monotonic`) for all operations; None: no deadline.
+            trace: receives the steps.
 
         Raises:
-            ConnectError: the name is unknown, or no address answers.
+            ConnectError: the name cannot be resolved, or no address answers.
         """
         deadline = _earlier(time.monotonic() + timeout, give_up_at)
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         trace.begin(Step.NAME)
         addresses = resolve(host, port, deadline)
         found = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
-        trace.tell(Step.NAME, f"{host} is {'an address itself' if found == host else found}")
+        trace.info(Step.NAME, f"{host} is {'an IP address' if found == host else found}")
         trace.begin(Step.TCP)
         problems: list[str] = []
         cause: OSError | None = None
         for position, (family, address) in enumerate(addresses):
-            left = (deadline - time.monotonic()) / (len(addresses) - position)
-            if left <= 0:
+            # The remaining time is divided among the remaining addresses.
+            attempt_timeout = (deadline - time.monotonic()) / (len(addresses) - position)
+            if attempt_timeout <= 0:
                 problems.append("the deadline passed")
                 break
             sock = None
             try:
-                sock = socket.socket(family, socket.SOCK_STREAM)  # fails where the worker lacks the family
-                sock.settimeout(left)
+                sock = socket.socket(family, socket.SOCK_STREAM)  # fails if the worker does not support the family
+                sock.settimeout(attempt_timeout)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
@@ -100,27 +101,27 @@ class Transport:
                 continue
             transport = cls(sock, peer=peer, timeout=timeout)
             transport.give_up_at = give_up_at
-            trace.tell(Step.TCP, f"connected to {address[0]}, port {port}, from {transport.local_address}")
+            trace.info(Step.TCP, f"connected to {address[0]}, port {port}, from {transport.local_address}")
             return transport
         raise ConnectError(
             f"Cannot connect to {peer} ({'; '.join(dict.fromkeys(problems))}).",
-            remedy="Check 'SMTP server' and 'Port', that the server runs, and that a firewall lets this worker in.",
+            remedy="Check 'SMTP server' and 'Port', that the server runs, and that no firewall blocks this worker.",
         ) from cause
 
     def start_tls(self, context: ssl.SSLContext, host: str, *, implicit: bool = False) -> None:
-        """Encrypt the connection. Octets that arrived before the handshake are taken for an attack (RFC 3207 6).
+        """Encrypt the connection. Octets received before the handshake are rejected as an injection (RFC 3207 6).
 
         Args:
             context: how to verify the server.
-            host: its name.
-            implicit: whether the connection begins with TLS, rather than after STARTTLS.
+            host: the name that the certificate must match.
+            implicit: whether the connection begins with TLS, rather than with STARTTLS.
 
         Raises:
-            MailError: the server sent something before, is not trusted, or does not speak TLS.
+            MailError: the server sent clear text, is not trusted, or does not speak TLS.
         """
         if self.replies.pending:
             raise ProtocolError(
-                f"{self.peer} sent {self.replies.pending} octets in clear text after it had agreed to start TLS.",
+                f"{self.peer} sent {self.replies.pending} octets in clear text after it had agreed to STARTTLS.",
                 remedy="Someone on the network path may be injecting commands; the server's administrator must look "
                 "into it.",
                 phase=Phase.TLS,
@@ -134,7 +135,7 @@ class Transport:
 
     @property
     def tls_version(self) -> str | None:
-        """Such as `TLSv1.3`; None in clear text."""
+        """The TLS version, such as `TLSv1.3`; None in clear text."""
         return self._sock.version() if isinstance(self._sock, ssl.SSLSocket) else None
 
     @property
@@ -145,14 +146,14 @@ class Transport:
 
     @property
     def certificates(self) -> list[bytes]:
-        """The chain that the server sent, in DER, its own certificate first; empty in clear text."""
+        """The certificate chain that the server sent, in DER, its own first; empty in clear text."""
         if not isinstance(self._sock, ssl.SSLSocket):
             return []
         if hasattr(self._sock, "get_unverified_chain"):  # Python 3.13
             return list(self._sock.get_unverified_chain())
-        below: Any = getattr(self._sock, "_sslobj", None)
-        if hasattr(below, "get_unverified_chain"):
-            return [certificate.public_bytes(_DER) for certificate in below.get_unverified_chain() or ()]
+        ssl_object: Any = getattr(self._sock, "_sslobj", None)
+        if hasattr(ssl_object, "get_unverified_chain"):
+            return [certificate.public_bytes(_DER) for certificate in ssl_object.get_unverified_chain() or ()]
         return [self.server_certificate or b""]
 
     @property
@@ -162,36 +163,36 @@ class Transport:
 
     @property
     def tls_unique(self) -> bytes | None:
-        """The channel binding of RFC 5929 3; None in clear text."""
+        """The `tls-unique` channel binding (RFC 5929 3); None in clear text."""
         return self._sock.get_channel_binding("tls-unique") if isinstance(self._sock, ssl.SSLSocket) else None
 
     @property
     def local_address(self) -> str:
-        """The address that this end of the connection has."""
+        """The IP address of this end of the connection."""
         return str(self._sock.getsockname()[0])
 
-    def write(self, block: bytes) -> None:
-        """Send all of it, each block before a deadline of its own.
+    def write(self, octets: bytes) -> None:
+        """Send all octets, with one deadline for each block of at most `BLOCK_OCTETS`.
 
         Raises:
-            MailError: the server took too long, or hung up.
+            MailError: the deadline passed, or the connection broke.
         """
-        view = memoryview(block)
+        view = memoryview(octets)
         try:
-            for at in range(0, len(view), BLOCK):
+            for at in range(0, len(view), BLOCK_OCTETS):
                 self._sock.settimeout(self.seconds_left(self.timeout))
-                self._sock.sendall(view[at : at + BLOCK])
+                self._sock.sendall(view[at : at + BLOCK_OCTETS])
         except TimeoutError as error:
-            raise self.deadline_error("did not take what we sent") from error
+            raise self.deadline_error("did not read what was sent") from error
         except OSError as error:
             raise self.lost_error(error) from error
 
-    def command(self, line: str, *, secret: bool = False) -> None:
+    def send_command(self, line: str, *, secret: bool = False) -> None:
         """Send one command line.
 
         Args:
             line: without its line break.
-            secret: whether it is kept out of the log.
+            secret: whether to keep it out of the log.
         """
         if "\r" in line or "\n" in line:
             raise ValueError("a command is one line")
@@ -199,17 +200,17 @@ class Transport:
         self.write(line.encode() + b"\r\n")
 
     def read_reply(self, *, timeout: float | None = None, secret: bool = False) -> Reply:
-        """Read one whole reply, however many lines it has, before the deadline.
+        """Read one reply, of one or more lines.
 
         Args:
-            timeout: seconds; None: the transport's own.
-            secret: whether the text is kept out of the log and of errors, as a challenge must be.
+            timeout: seconds for the whole reply; None: the transport's.
+            secret: whether to keep the text out of the log and of errors, as for an AUTH challenge.
 
         Raises:
-            MailError: the server took too long, hung up, or sent something else.
+            MailError: the deadline passed, the connection broke, or the octets are not a reply.
         """
         deadline = time.monotonic() + self.seconds_left(self.timeout if timeout is None else timeout)
-        while (reply := self.replies.next(self.phase, secret=secret)) is None:
+        while (reply := self.replies.next_reply(self.phase, secret=secret)) is None:
             self._receive(deadline)
         log.debug("S: %s", f"{reply.code} (not shown)" if secret else reply)
         return reply
@@ -219,17 +220,17 @@ class Transport:
         return self._sock.fileno()
 
     def set_nonblocking(self) -> None:
-        """Prepare the socket for `send_some` and `receive_some`; any other operation makes it blocking again."""
+        """Make the socket non-blocking, for `send_some` and `receive_some`; all other operations make it blocking."""
         self._sock.settimeout(0)
 
     def send_some(self, octets: bytes | memoryview) -> int:
-        """Send as much as the socket takes without waiting; return how many octets that was.
+        """Send as much as the socket takes without blocking; return the number of octets sent.
 
-        What does not count as sent cannot have been read by the server. So TLS gets one record at a time: of a longer
-        block it would send some records and report none as sent until it is given the same block again.
+        Octets that are not counted cannot have reached the server. TLS is therefore given one record at a time: of a
+        longer block, OpenSSL may send some records and yet report nothing as sent until it is called again.
 
         Raises:
-            ConnectionLostError: nothing was sent, and the connection is gone.
+            ConnectionLostError: nothing was sent, and the connection broke.
         """
         sent = 0
         try:
@@ -245,15 +246,15 @@ class Transport:
         return sent
 
     def receive_some(self) -> None:
-        """Feed `replies` with what has arrived, without waiting for more.
+        """Feed the octets that have arrived to `replies`, without blocking.
 
         Raises:
-            ConnectionLostError: the connection is gone, or the server hung up.
+            ConnectionLostError: the connection broke, or the server closed it.
         """
         try:
-            self._take(self._sock.recv(BLOCK))
+            self._take(self._sock.recv(BLOCK_OCTETS))
             while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-                self._take(self._sock.recv(BLOCK))
+                self._take(self._sock.recv(BLOCK_OCTETS))
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
@@ -265,12 +266,12 @@ class Transport:
             self._sock.close()
 
     def _receive(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
+        seconds = deadline - time.monotonic()
         try:
-            if left <= 0:
+            if seconds <= 0:
                 raise TimeoutError
-            self._sock.settimeout(left)
-            self._take(self._sock.recv(BLOCK))
+            self._sock.settimeout(seconds)
+            self._take(self._sock.recv(BLOCK_OCTETS))
         except TimeoutError as error:
             raise self.deadline_error("did not answer in full") from error
         except OSError as error:
@@ -282,50 +283,51 @@ class Transport:
         self.replies.feed(received)
 
     def seconds_left(self, timeout: float) -> float:
-        """Return the timeout, or fewer seconds where `give_up_at` comes before.
+        """Return the seconds until the timeout or `give_up_at`, whichever comes first.
 
         Raises:
-            NoAnswerError: that moment has passed.
+            NoAnswerError: `give_up_at` has passed.
         """
         if self.give_up_at is None:
             return timeout
-        left = min(timeout, self.give_up_at - time.monotonic())
-        if left <= 0:
+        seconds = min(timeout, self.give_up_at - time.monotonic())
+        if seconds <= 0:
             raise self.deadline_error("was not done")
-        return left
+        return seconds
 
     def deadline_error(self, what: str) -> NoAnswerError:
-        """Return the error of a deadline that has passed.
+        """Return the error for a deadline that has passed.
 
         Args:
             what: what the server failed to do, such as `did not answer in full`.
         """
-        remedy = "Ask the server's administrator what holds it up, or raise 'Timeout'."
-        if self.awaiting_greeting and self.tls_version is None:
+        remedy = "Ask the server's administrator why it is slow, or raise 'Timeout'."
+        if self.is_awaiting_greeting and self.tls_version is None:
             remedy = "If this port speaks TLS from the start (465 usually does), set SSL to 'Implicit TLS'. " + remedy
         return NoAnswerError(f"{self.peer} {what} before the deadline.", remedy=remedy, phase=self.phase)
 
     def lost_error(self, error: OSError | None) -> ConnectionLostError:
-        """Return the error of a connection that broke; None: the server hung up."""
-        why = (error.strerror or type(error).__name__) if error else "it hung up"
+        """Return the error for a broken connection; `error` is None if the server closed it."""
+        why = (error.strerror or type(error).__name__) if error else "the server closed it"
         return ConnectionLostError(
             f"The connection to {self.peer} was lost ({why}).",
-            remedy="Try again; if it happens each time, look into the server's log for this worker's address.",
+            remedy="Try again; if it happens each time, search the server's log for this worker's address.",
             phase=self.phase,
         )
 
 
 def resolve(host: str, port: int, deadline: float) -> list[tuple[int, tuple[str, int]]]:
-    """Return the addresses of a name, each with its family.
+    """Resolve a host name; return each address with its family.
 
-    The system's resolver has no deadline, so it is waited for in a thread.
+    The system's resolver has no timeout, so it runs in a thread.
 
     Args:
-        host, port: the server's.
-        deadline: a moment (`time.monotonic`).
+        host: a name or an IP address.
+        port: TCP port.
+        deadline: in `time.monotonic` seconds.
 
     Raises:
-        ConnectError: the name service does not know the name, or does not answer.
+        ConnectError: the name cannot be resolved, or not before the deadline.
     """
     answer: list[tuple[int, tuple[str, int]]] = []
     problem = "no answer from the name service"

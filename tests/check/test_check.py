@@ -250,7 +250,7 @@ def test_a_connection_that_works_is_reported_from_the_settings_to_noop(check_it:
     assert set(found.statuses.values()) == {"ok"}
     assert r"login=CORP\alice, password=(set)" in found.details["settings"]
     assert found.details["TLS"].startswith("TLSv1.3, TLS_")
-    assert "new: AUTH NTLM; gone: STARTTLS; the rest as before" in found.details["EHLO after TLS"]
+    assert "new: AUTH NTLM; gone: STARTTLS; otherwise the same" in found.details["EHLO after TLS"]
     assert found.details["channel binding"] == "tls-server-end-point"
     assert found.details["identity"] == r"CORP\alice"
     assert found.details["size limit"] == "33,554,432 octets a message"

@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, STANDA
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, TlsError
 from airflow_provider_smtpcm.hooks.smtpcm import describe_failure
 from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
-from airflow_provider_smtpcm.smtp.tls import tls_context
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
 
 SECRETS = ("Hunter2x", "47114711", "hunter")
 
@@ -94,7 +94,11 @@ def test_only_an_absolute_path_is_repeated_if_the_file_is_missing(setting: str, 
     for given, shown in ((value, False), ("/nowhere/at/Hunter2x", True)):
         manager = SmtpConnectionManager(host="h", **account, **{setting: given})  # type: ignore[arg-type]
         with pytest.raises((AuthenticationError, TlsError)) as caught:
-            _ = tls_context(manager) if setting == "ca_certificate" else KerberosClient(manager)._find_credential()
+            _ = (
+                create_tls_context(manager)
+                if setting == "ca_certificate"
+                else KerberosClient(manager)._find_credential()
+            )
         assert ("Hunter2x" in str(caught.value)) is shown
         assert "cannot be used" in str(caught.value)
 

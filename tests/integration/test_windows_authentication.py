@@ -433,7 +433,7 @@ def test_the_log_says_what_was_offered_what_was_taken_and_why(
     with Session(manager(gssapi_postfix, "starttls_port", ccache=kerberos.ccache("alice"))):
         pass
     said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
-    assert any("offers before TLS: " in line and "STARTTLS" in line for line in said)
+    assert any("offered before TLS: " in line and "STARTTLS" in line for line in said)
     taken = "offers GSSAPI GSS-SPNEGO; signing in by GSSAPI (Kerberos) as alice@CORP.EXAMPLE (Kerberos is preferred)"
     assert any(taken in line for line in said)
 

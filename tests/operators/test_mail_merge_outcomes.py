@@ -161,7 +161,7 @@ def test_a_time_limit_among_the_mails_is_not_retried(behind: Callable[..., None]
     first, *others = lines(tmp_path / "report.jsonl")
     assert first["outcome"] == "accepted"
     assert [line["outcome"] for line in others] == ["unknown", "not_sent"]
-    assert "its answer never came: the task was interrupted" in others[0]["error"]
+    assert "no final reply came: the task was interrupted" in others[0]["error"]
     counts = surroundings["ti"].pushed["return_value"]["counts"]
     assert (counts["accepted"], counts["unknown"], counts["not_sent"]) == (1, 1, 1)
 

@@ -534,7 +534,7 @@ def test_a_task_that_is_told_to_end_before_it_asks_the_others_is_not_done(
         store.asks = False
         (line,) = lines(tmp_path / "report.jsonl")
         assert (line["outcome"], line["accepted"]) == ("partial", [JANE])
-        assert f"was taken for {JANE}, who do get it, and not sent to {JIM}" in line["error"]
+        assert f"was accepted for {JANE}, who will receive it, and not sent to {JIM}" in line["error"]
         assert attempt(merge(rows=rows), store)["counts"]["accepted"] == 1
         assert copies(server) == {JANE: 1, JIM: 1}
 

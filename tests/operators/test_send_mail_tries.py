@@ -339,7 +339,7 @@ def test_who_was_not_asked_was_not_refused_and_is_asked_by_the_next_try(on_refus
         assert retried(failure(send(), store))
         error = failure(send(on_refused=on_refused), store)
         assert retried(error)
-        assert f"was taken for {A}, who do get it, and not sent to {B}" in str(error)
+        assert f"was accepted for {A}, who will receive it, and not sent to {B}" in str(error)
         said.clear()
         assert attempt(send(on_refused=on_refused), store)["accepted"] == [A, B]
         assert [stored.recipients for stored in server.stored] == [(A,), (B,)]
@@ -356,7 +356,9 @@ def test_a_task_that_is_killed_before_it_asks_the_others_says_who_has_the_mail(o
         killed.on_kill()
         error = failure(killed, store)
         assert retried(error)
-        assert f"was taken for {A}, who do get it, and not sent to {B}: It was not sent: the task was" in str(error)
+        assert f"was accepted for {A}, who will receive it, and not sent to {B}: It was not sent: the task was" in str(
+            error
+        )
         assert attempt(send(), store)["accepted"] == [A, B]
         assert [stored.recipients for stored in server.stored] == [(A,), (B,)]
 
@@ -496,7 +498,7 @@ def test_an_error_after_one_recipient_was_accepted_is_not_retried_without_a_ledg
         behind(server)
         error = failure(send(retry_for=30, on_refused=on_refused), None)
         assert not retried(error)
-        assert f"for {A}, who do get it" in str(error)
+        assert f"for {A}, who will receive it" in str(error)
         assert "the task was interrupted (RuntimeError: can't start new thread)" in str(error)
         assert [stored.recipients for stored in server.stored] == [(A,)]
 

@@ -187,8 +187,8 @@ def test_what_was_slipped_in_before_tls_is_an_attack(manager_for: ManagerFor) ->
     ("after", "said"),
     [
         ("HANG", "did not finish the TLS handshake"),
-        ("PAUSE\nS: 250 what\nPAUSE", "went on in clear text"),
-        ("PAUSE\nRESET", "hung up in the TLS handshake"),
+        ("PAUSE\nS: 250 what\nPAUSE", "continued in clear text"),
+        ("PAUSE\nRESET", "closed the connection during the TLS handshake"),
     ],
 )
 def test_a_handshake_that_fails_after_starttls_does_not_recommend_starttls(

@@ -257,7 +257,7 @@ def test_a_mail_whose_group_a_server_makes_nothing_of_goes_again_one_by_one(
             2, manager_for, script(ENVELOPE, answers), f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}"
         )
     assert outcomes(deliveries) == ["accepted", "accepted"]
-    assert caplog.text.count("offers PIPELINING and does not do it well") == 1
+    assert caplog.text.count("offers PIPELINING, but does not support it") == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_who_may_not_send_as_this_sender_is_not_told_about_relaying(
     code: int, enhanced: str, text: str, anonymous: bool
 ) -> None:
     """Exchange says so with 5.7.1 too, by its version."""
-    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), anonymous=anonymous)
+    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), is_anonymous=anonymous)
     assert "'Send As' granted" in remedy
     # Who has not signed in has no account that could be given a right.
     assert ("'Windows Authentication'" in remedy) is anonymous
@@ -43,7 +43,7 @@ def test_who_may_not_send_as_this_sender_is_not_told_about_relaying(
 )
 def test_a_limit_of_the_server_names_what_to_turn_down(code: int, enhanced: str, text: str) -> None:
     """And not only that it may pass."""
-    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), anonymous=False)
+    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), is_anonymous=False)
     assert "'rate_limit'" in remedy
     assert "'connections'" in remedy
 
@@ -60,7 +60,7 @@ def test_a_limit_of_the_server_names_what_to_turn_down(code: int, enhanced: str,
 )
 def test_what_is_no_limit_of_that_kind_is_only_temporary(code: int, enhanced: str, text: str) -> None:
     """To send less would not help."""
-    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), anonymous=False)
+    remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), is_anonymous=False)
     assert "temporary" in remedy
     assert "rate_limit" not in remedy
 
@@ -68,5 +68,5 @@ def test_what_is_no_limit_of_that_kind_is_only_temporary(code: int, enhanced: st
 def test_a_relay_that_is_refused_is_told_as_one() -> None:
     """By the same code as a sender, with other words."""
     reply = Reply(code=550, enhanced="5.7.1", text="Unable to relay")
-    assert "does not relay" in remedy_for(reply, anonymous=False)
-    assert "'Windows Authentication'" in remedy_for(reply, anonymous=True)
+    assert "does not relay" in remedy_for(reply, is_anonymous=False)
+    assert "'Windows Authentication'" in remedy_for(reply, is_anonymous=True)

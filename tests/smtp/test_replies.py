@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.errors import Phase, ProtocolError, Reply
-from airflow_provider_smtpcm.smtp.replies import LONGEST_LINE, LONGEST_REPLY, ReplyReader
+from airflow_provider_smtpcm.smtp.replies import MAX_LINE_OCTETS, MAX_REPLY_OCTETS, ReplyParser
 
 TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)
 CODES = st.integers(200, 599)
@@ -23,12 +23,12 @@ def pieces_of(octets: bytes, cuts: list[int]) -> list[bytes]:
 
 def read(pieces: list[bytes]) -> tuple[list[Reply], str]:
     """Every reply that these pieces hold, and the fault that the reading ended in."""
-    reader = ReplyReader("mail.corp.example:25")
+    parser = ReplyParser("mail.corp.example:25")
     replies: list[Reply] = []
     for piece in pieces:
-        reader.feed(piece)
+        parser.feed(piece)
         try:
-            while (reply := reader.next(Phase.ENVELOPE)) is not None:
+            while (reply := parser.next_reply(Phase.ENVELOPE)) is not None:
                 replies.append(reply)
         except ProtocolError as error:
             return replies, str(error)
@@ -70,34 +70,34 @@ def test_a_tls_alert_is_told_apart() -> None:
 
 def test_a_reply_that_changes_its_code_is_none() -> None:
     """RFC 5321 4.2.1: every line has the same code."""
-    assert "changed from 250 to 550" in read([b"250-yes\r\n550 no\r\n"])[1]
+    assert "changed the code from 250 to 550" in read([b"250-yes\r\n550 no\r\n"])[1]
 
 
 @pytest.mark.parametrize(
     "pieces",
     [
-        [b"2" * 1000] * (LONGEST_LINE // 1000 + 1),
-        [b"250 " + b"x" * LONGEST_LINE + b"\r\n"],
-        [b"250-and so on\r\n"] * (LONGEST_REPLY // 10),
-        [b"250-\r\n"] * (LONGEST_REPLY + 1),
+        [b"2" * 1000] * (MAX_LINE_OCTETS // 1000 + 1),
+        [b"250 " + b"x" * MAX_LINE_OCTETS + b"\r\n"],
+        [b"250-and so on\r\n"] * (MAX_REPLY_OCTETS // 10),
+        [b"250-\r\n"] * (MAX_REPLY_OCTETS + 1),
     ],
 )
 def test_a_reply_without_end_is_given_up(pieces: list[bytes]) -> None:
     """Whether it is one line or many."""
-    assert "a reply without end" in read(pieces)[1]
+    assert "an endless reply" in read(pieces)[1]
 
 
 def test_a_secret_is_not_repeated() -> None:
     """A challenge that is no reply could be anything; and it is not remembered."""
-    reader = ReplyReader("mail.corp.example:25")
-    reader.feed(b"TlRMTVNTUAAC\r\n")
+    parser = ReplyParser("mail.corp.example:25")
+    parser.feed(b"TlRMTVNTUAAC\r\n")
     with pytest.raises(ProtocolError) as caught:
-        reader.next(Phase.AUTH, secret=True)
+        parser.next_reply(Phase.AUTH, secret=True)
     assert "TlRM" not in str(caught.value)
-    reader = ReplyReader("mail.corp.example:25")
-    reader.feed(b"334 TlRMTVNTUAAC\r\n")
-    assert reader.next(Phase.AUTH, secret=True)
-    assert reader._cached == {}
+    parser = ReplyParser("mail.corp.example:25")
+    parser.feed(b"334 TlRMTVNTUAAC\r\n")
+    assert parser.next_reply(Phase.AUTH, secret=True)
+    assert parser._cached == {}
 
 
 def test_controls_in_a_reply_do_not_reach_a_log() -> None:
@@ -108,15 +108,15 @@ def test_controls_in_a_reply_do_not_reach_a_log() -> None:
 
 def test_what_is_not_a_whole_reply_is_waited_for() -> None:
     """And what waits is counted, since before TLS it would be an attack (RFC 3207 6)."""
-    reader = ReplyReader("mail.corp.example:25")
-    assert reader.next(Phase.ENVELOPE) is None
-    assert reader.pending == 0
-    reader.feed(b"250-mail\r\n250 SI")
-    assert reader.next(Phase.ENVELOPE) is None
-    assert reader.pending > 0
-    reader.feed(b"ZE\r\n")
-    assert reader.next(Phase.ENVELOPE) == Reply(code=250, text="mail\nSIZE")
-    assert reader.pending == 0
+    parser = ReplyParser("mail.corp.example:25")
+    assert parser.next_reply(Phase.ENVELOPE) is None
+    assert parser.pending == 0
+    parser.feed(b"250-mail\r\n250 SI")
+    assert parser.next_reply(Phase.ENVELOPE) is None
+    assert parser.pending > 0
+    parser.feed(b"ZE\r\n")
+    assert parser.next_reply(Phase.ENVELOPE) == Reply(code=250, text="mail\nSIZE")
+    assert parser.pending == 0
 
 
 def test_an_enhanced_code_is_taken_out_of_every_line() -> None:

@@ -16,7 +16,12 @@ from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Ph
 from airflow_provider_smtpcm.smtp import retry as patience
 from airflow_provider_smtpcm.smtp import throttling as module
 from airflow_provider_smtpcm.smtp.queue import SendRequest
-from airflow_provider_smtpcm.smtp.throttling import MAX_CONNECT_FAILURES, ConnectBackoff, RateController, is_busy
+from airflow_provider_smtpcm.smtp.throttling import (
+    MAX_CONNECT_FAILURES,
+    ConnectBackoff,
+    RateController,
+    is_throttling_reply,
+)
 from tests.smtp.batch.batches import requests
 from tests.smtp.server import Server
 from tests.smtp.test_retried_batches import B, batch, letter, outcomes
@@ -51,7 +56,7 @@ def test_what_is_about_one_mail_or_one_mailbox_slows_nobody_down(
     code: int, enhanced: str | None, text: str, phase: Phase
 ) -> None:
     """The others may go on."""
-    assert not is_busy(Reply(code=code, enhanced=enhanced, text=text), phase)
+    assert not is_throttling_reply(Reply(code=code, enhanced=enhanced, text=text), phase)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_a_server_that_is_busy_is_known_by_its_code_or_its_words(
     code: int, enhanced: str | None, text: str, phase: Phase | None
 ) -> None:
     """Exchange's too."""
-    assert is_busy(Reply(code=code, enhanced=enhanced, text=text), phase)
+    assert is_throttling_reply(Reply(code=code, enhanced=enhanced, text=text), phase)
 
 
 # --- Slower, and faster again.
@@ -84,7 +89,7 @@ def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one
     """Up to a longest pause."""
     pace, waits, counts = RateController(8, None), [], []
     for _ in range(5):
-        wait = pace.on_busy()
+        wait = pace.on_throttled()
         assert wait is not None
         assert not pace.is_due()
         waits.append(wait)
@@ -98,8 +103,8 @@ def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one
 def test_complaints_about_what_went_before_the_pause_count_as_one() -> None:
     """Eight connections have eight mails in flight."""
     pace = RateController(8, None)
-    assert pace.on_busy() is not None
-    assert [pace.on_busy() for _ in range(7)] == [None] * 7
+    assert pace.on_throttled() is not None
+    assert [pace.on_throttled() for _ in range(7)] == [None] * 7
     assert pace.connections == 4
 
 
@@ -108,7 +113,7 @@ def test_a_complaint_does_not_make_a_limited_rate_any_faster() -> None:
     pace = RateController(1, 1)
     pace.on_begin()
     next_at = pace.next_at
-    pace.on_busy()
+    pace.on_throttled()
     assert pace.next_at >= next_at
 
 
@@ -137,7 +142,7 @@ def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -
     """A hundred thousand mails would take days."""
     pace = RateController(1, None)
     for _ in range(100):
-        wait = pace.on_busy()
+        wait = pace.on_throttled()
         assert wait is not None
         assert wait <= 0.02
         pace.next_at = pace._paused_until = time.monotonic()
@@ -149,11 +154,11 @@ def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
     """What happened in the night is forgotten in the morning."""
     pace = RateController(1, None)
     for _ in range(8):
-        pace.on_busy()
+        pace.on_throttled()
         pace.next_at = pace._paused_until = time.monotonic()
     for _ in range(100):
         pace.on_accepted()
-    wait = pace.on_busy()
+    wait = pace.on_throttled()
     assert wait is not None
     assert wait <= 0.02
 
@@ -186,7 +191,7 @@ class Clock:
             asked = [moment for moment in asked if moment > self.now - window]
             asked.append(self.now)
             if len(asked) > limit and self.now < until:
-                pace.on_busy()
+                pace.on_throttled()
             else:
                 taken.append(self.now)
                 pace.on_accepted()
@@ -306,7 +311,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
     """As Exchange's MessageRateLimit: so many in a while, what is refused counts too, and the line is closed."""
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.025)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
-    monkeypatch.setattr(module, "_SHORTEST_INTERVAL", 0.005)
+    monkeypatch.setattr(module, "_MIN_LEARNED_INTERVAL", 0.005)
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.05)
     monkeypatch.setattr(patience, "LONGEST_WAIT", 3.0)
     lock, asked = threading.Lock(), deque([-math.inf] * 3, maxlen=3)
@@ -328,7 +333,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
 
 def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where everybody's copy goes to an address that is gone, a complaint now and then does not end the batch."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_THROTTLED_SECONDS", 0.1)
     mails = 0
 
     def decide(about: str) -> str | None:

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import TlsError
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.tls import tls_context
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from tests.smtp.server import Server
 
 
@@ -55,7 +55,7 @@ def careless_authority(
     server.set_ciphers("DEFAULT@SECLEVEL=0")
     server.load_cert_chain(chain)
     pem = authority.public_bytes(Encoding.PEM).decode()
-    client = tls_context(SmtpConnectionManager(host="localhost", ca_certificate=pem))
+    client = create_tls_context(SmtpConnectionManager(host="localhost", ca_certificate=pem))
     client.verify_flags &= ~ssl.VERIFY_X509_STRICT  # so that all Pythons are alike
     return server, client
 
@@ -73,7 +73,7 @@ def test_a_file_without_a_certificate_is_called_that(octets: bytes, tmp_path: Pa
     file = tmp_path / "corp-ca.cer"
     file.write_bytes(octets)
     with pytest.raises(TlsError, match=r"corp-ca\.cer cannot be used \(no certificate found in it\)"):
-        tls_context(SmtpConnectionManager(host="localhost", ca_certificate=str(file)))
+        create_tls_context(SmtpConnectionManager(host="localhost", ca_certificate=str(file)))
 
 
 def test_an_authority_as_windows_exports_it_is_trusted(tmp_path: Path, authority: trustme.CA) -> None:
@@ -94,7 +94,7 @@ def test_a_certificate_that_newer_pythons_refuse_says_so(tmp_path: Path) -> None
     error = distrusted(server, client)
     assert "Missing Authority Key Identifier" in error.message
     assert "Python 3.13" in error.remedy
-    assert "issued again" in error.remedy
+    assert "reissued" in error.remedy
     assert "'CA certificate'" not in error.remedy
 
 
@@ -104,7 +104,7 @@ def test_a_certificate_with_a_weak_key_says_so(tmp_path: Path) -> None:
     client.set_ciphers("DEFAULT@SECLEVEL=2")
     error = distrusted(server, client)
     assert "too weak" in error.message
-    assert "issued again" in error.remedy
+    assert "reissued" in error.remedy
     assert "'CA certificate'" not in error.remedy
 
 
@@ -112,7 +112,7 @@ def test_a_certificate_for_another_purpose_says_so(tmp_path: Path) -> None:
     """One that was made for signing code, say."""
     error = distrusted(*careless_authority(tmp_path, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])))
     assert "purpose" in error.message
-    assert "issued again" in error.remedy
+    assert "reissued" in error.remedy
     assert "'CA certificate'" not in error.remedy
 
 

@@ -46,10 +46,10 @@ def begun(
         grouped=grouped,
         pipelined=False,
         reset=reset,
-        announced=announced,
+        announced_limit=announced,
         profile=profile or ServerProfile(),
     )
-    begun.sent = len(begun.next_lines())
+    begun.lines_sent = len(begun.next_lines())
     return begun
 
 
@@ -67,7 +67,7 @@ def hear(transaction: Transaction, *replies: str) -> Transaction:
         if transaction.stage in (Stage.CONTENT, Stage.EMPTY_DATA):
             transaction.stage, transaction.committed = Stage.FINAL_REPLY, True
         if transaction.stage is Stage.ENVELOPE:
-            transaction.sent += len(transaction.next_lines())
+            transaction.lines_sent += len(transaction.next_lines())
     return transaction
 
 
@@ -90,7 +90,7 @@ def test_a_reply_that_cannot_answer_the_command_shows_that_the_line_is_out_of_st
     replies: list[str], grouped: bool
 ) -> None:
     """Such as a 354 to RCPT, where one reply too few was given, or a 250 to DATA, where it was one too many."""
-    with pytest.raises(ProtocolError, match="which is no answer to it") as caught:
+    with pytest.raises(ProtocolError, match="which is no reply to it") as caught:
         hear(begun(grouped=grouped), *replies)
     assert caught.value.phase is Phase.ENVELOPE
 
@@ -241,7 +241,7 @@ def test_somebody_without_room_is_not_one_too_many(words: str) -> None:
     assert outcome(hear(begun(), "250", "250", words, "354", "250 queued")) is Outcome.PARTIAL
 
 
-def test_a_server_for_which_one_recipient_is_too_many_refuses_them() -> None:
+def test_a_server_for_which_one_recipient_exceeds_recipient_limit_refuses_them() -> None:
     """Nobody was accepted, so asking again would get no further."""
     replies = ["250", *["452 4.5.3 too many recipients"] * 2, "554 no valid recipients"]
     assert outcome(hear(begun(), *replies)) is Outcome.REFUSED
@@ -325,11 +325,13 @@ def test_recipients_are_named_in_groups_until_it_is_known_how_many_a_server_take
     """Each group waits for the replies to the one before; DATA goes with the last one, or once one was too many."""
     mail, profile = outgoing(*(f"r{number}@corp.example" for number in range(8))), ServerProfile(recipients_at_once=3)
     transaction = begun(mail, reset=True, profile=profile)
-    assert transaction.sent == 5
+    assert transaction.lines_sent == 5
     hear(transaction, "250", "250", "250", "250")
     assert transaction.next_lines() == []
     hear(transaction, "550 5.1.1 no")
-    assert transaction.lines[5 : transaction.sent] == [f"RCPT TO:<r{number}@corp.example>" for number in (3, 4, 5)]
+    assert transaction.lines[5 : transaction.lines_sent] == [
+        f"RCPT TO:<r{number}@corp.example>" for number in (3, 4, 5)
+    ]
     hear(transaction, "250", "452 4.5.3 too many", "452 4.5.3 too many")
     assert (transaction.lines[-2:], transaction.is_awaiting_reply) == (["RCPT TO:<r5@corp.example>", "DATA"], True)
     hear(transaction, "354", "250 queued")

@@ -26,7 +26,7 @@ from tests.torture.faulty_relay import TIMEOUT, Fault, FaultyRelay, loses_an_ans
 RETRIES = 2
 # The first wait of those that double, in seconds.
 _WAIT = 0.005
-_GOT_IT = re.compile(r" for (?P<who>[^:]*?), who do get it")
+_GOT_IT = re.compile(r" for (?P<who>[^:]*?), who will receive it")
 
 
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,15 +87,15 @@ def authenticate(
     trace.begin(Step.SIGN_IN)
     token = next(mechanism)
     token_lines: list[str] = []
-    trace.tell(Step.SIGN_IN, f"C: AUTH {name}")
-    transport.command(f"AUTH {name}")
+    trace.info(Step.SIGN_IN, f"C: AUTH {name}")
+    transport.send_command(f"AUTH {name}")
     reply = transport.read_reply(secret=True)
     while reply.code == 334:
         line = binascii.b2a_base64(token, newline=False).decode("ascii")
         token_lines.append(line)
-        trace.tell(Step.SIGN_IN, f"S: 334 ({len(reply.text)} octets, not shown)" if reply.text else "S: 334")
-        trace.tell(Step.SIGN_IN, f"C: a token of {len(token)} octets, not shown" if token else "C: an empty line")
-        transport.command(line, secret=True)
+        trace.info(Step.SIGN_IN, f"S: 334 ({len(reply.text)} octets, not shown)" if reply.text else "S: 334")
+        trace.info(Step.SIGN_IN, f"C: a token of {len(token)} octets, not shown" if token else "C: an empty line")
+        transport.send_command(line, secret=True)
         reply = transport.read_reply(secret=True)
         if reply.code != 334:
             break
@@ -111,7 +111,7 @@ def authenticate(
     # Some servers repeat what they did not understand; from an NTLM token the password can be guessed offline.
     if _repeats_token(reply.text, token_lines):
         reply = dataclasses.replace(reply, text="(text that repeats a token, not shown)")
-    trace.tell(Step.SIGN_IN, f"S: {reply}")
+    trace.info(Step.SIGN_IN, f"S: {reply}")
     if reply.code != 235:
         longest_line = max(map(len, token_lines), default=0)
         raise AuthenticationError(
@@ -149,7 +149,7 @@ def _decode_challenge(transport: Transport, name: str, reply: Reply) -> bytes:
 def _cancel(transport: Transport) -> None:
     """Cancel the exchange (RFC 4954 4), and ignore the server's 501."""
     with contextlib.suppress(MailError):
-        transport.command("*")
+        transport.send_command("*")
         transport.read_reply(secret=True)
 
 

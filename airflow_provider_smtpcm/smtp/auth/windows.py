@@ -113,14 +113,14 @@ class WindowsAuthenticator:
         offered = extensions.get("AUTH", "").upper().split()
         if not _NTLM_MECHANISMS.keys() & set(offered):
             raise _no_mechanism_error(transport, offered, extensions)
-        trace.tell(Step.MECHANISMS, ", ".join(offered))
+        trace.info(Step.MECHANISMS, ", ".join(offered))
         trace.begin(Step.BINDING)
         bindings = compute_channel_bindings(self._manager.channel_binding, transport)
         no_binding = "none, since there is no TLS to bind to"
-        trace.tell(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else no_binding)
+        trace.info(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else no_binding)
         trace.begin(Step.CHOICE)
         authentication, mechanism = self._choose_protocol(offered, bindings, transport, trace)
-        trace.tell(Step.CHOICE, f"{authentication}: {authentication.reason}")
+        trace.info(Step.CHOICE, f"{authentication}: {authentication.reason}")
         # The reason may be a sentence; its period does not belong in parentheses.
         reason = authentication.reason.removesuffix(".")
         log.info("%s offers %s; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
@@ -216,8 +216,8 @@ class WindowsAuthenticator:
             has_channel_binding=bindings is not None,
         )
         source = kerberos.credential_source.removeprefix("the ")
-        trace.tell(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, from the {source}")
-        trace.has_ticket(kerberos)
+        trace.info(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, from the {source}")
+        trace.on_ticket(kerberos)
         return authentication, _KERBEROS_MECHANISMS[name](context, token)
 
     def _prepare_ntlm(

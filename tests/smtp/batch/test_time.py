@@ -51,7 +51,7 @@ def test_a_server_that_stops_reading_is_left_at_the_deadline(manager_for: Manage
         found = list(send(manager_for(dialogue), [mail]))
         assert 0.9 < time.monotonic() - began < 10
     assert outcomes(found) == ["not_sent"]
-    assert "did not take what we sent" in str(found[0].error)
+    assert "did not read what was sent" in str(found[0].error)
 
 
 def test_waiting_takes_no_processor_time(manager_for: ManagerFor) -> None:
@@ -103,7 +103,7 @@ def test_what_makes_no_sense_is_refused_at_once(wrong: dict[str, int]) -> None:
 
 def test_a_server_that_is_busy_for_ever_is_left_to_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mails behind are told as not sent, and may be tried again; the batch ends."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_BUSY_SECONDS", 0.3)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_THROTTLED_SECONDS", 0.3)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", 0.05)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.LONGEST_PAUSE", 0.1)
 
@@ -116,4 +116,4 @@ def test_a_server_that_is_busy_for_ever_is_left_to_another_try(monkeypatch: pyte
     assert {str(delivery.outcome) for delivery in found} == {"refused", "not_sent"}
     last = found[-1].error
     assert last is not None and last.retryable
-    assert "has taken no mail for" in str(last)
+    assert "has accepted no mail for" in str(last)
