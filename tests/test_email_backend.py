@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFai
 from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from airflow_provider_smtpcm.testing import Relay
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
-from tests.smtp.test_batch import at_first
+from tests.smtp.test_retried_batches import at_first
 
 TO = ["oncall@corp.example"]
 # Airflow 3.2.0 to 3.3.0 send through their own SMTP provider, whatever the setting is.

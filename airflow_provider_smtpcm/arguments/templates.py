@@ -115,8 +115,8 @@ class FieldEnvironments:
         """Compile a template of a field, or of one item of a field that is a list or a mapping.
 
         Args:
-            name: of the field.
-            source: as the author of the DAG wrote it.
+            name: the name of the field.
+            source: the template as the author of the DAG wrote it.
             item: whether it is an item of a list or a mapping. An item is exactly one address or path, while a value
                 that is the entire field may contain several.
 
@@ -154,10 +154,10 @@ def render_field(
     """Render the templates of a field. The output of another task is resolved to its value, which is data.
 
     Args:
-        name: of the field.
+        name: the name of the field.
         value: as the author of the DAG wrote it: text, another task's output, or a collection of them.
-        environments: of the task.
-        variables: for the templates, including the globals of the environment.
+        environments: the environments of the task.
+        variables: the variables of the templates, including the globals of the environment.
         render_other: Airflow's rendering, for any other value.
         item: as in `FieldEnvironments.compile`.
     """
@@ -188,7 +188,7 @@ def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
     """Mark a value from another task, or from a template that is a single expression, as data.
 
     Args:
-        name: of the field.
+        name: the name of the field.
         value: marked if it is text for exactly one address or path; else returned unchanged.
         item: as in `FieldEnvironments.compile`.
     """
@@ -227,8 +227,8 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     Args:
         field: `text_file` or `html_file`; values are escaped in HTML.
         file: a path, or a name in one of the template folders of the environment.
-        encoding: of the file.
-        environments: of the task.
+        encoding: the encoding of the file.
+        environments: the environments of the task.
 
     Raises:
         MessageError: the file is missing, cannot be read in that encoding, or is not a valid template; or a value chose
@@ -364,7 +364,7 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
     or a number if it looks like one; here, text stays text.
 
     Args:
-        environment: of the task.
+        environment: the environment of the task.
         source: the template.
         collection: whether the field accepts other objects than text: lists, mappings, paths, a data frame.
     """

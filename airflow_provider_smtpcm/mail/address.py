@@ -66,7 +66,7 @@ class Address:
         address = f"{local_part}@{to_ascii_domain(self.domain)}"
         if len(address.encode()) > _MAX_ADDRESS_OCTETS:
             raise MessageError(
-                f"It is longer than {_MAX_ADDRESS_OCTETS} octets.", remedy="SMTP allows no longer address."
+                f"It is longer than {_MAX_ADDRESS_OCTETS} octets.", remedy="Use a shorter address: SMTP has this limit."
             )
         object.__setattr__(self, "address", address)
 
@@ -230,7 +230,7 @@ def _encode_local_part(local_part: str) -> str:
     if len(encoded.encode()) > _MAX_LOCAL_PART_OCTETS:
         raise MessageError(
             f"There are more than {_MAX_LOCAL_PART_OCTETS} octets before the '@'.",
-            remedy="SMTP allows no longer address.",
+            remedy="Use a shorter address: SMTP has this limit.",
         )
     return encoded
 
@@ -241,7 +241,7 @@ def _parse_mailboxes(text: str, separator: str | None, *, field: str) -> list[Ad
     A `TaintedStr` is split only at separators that the author wrote, whatever its values contain.
 
     Args:
-        separator: None: `;`, or `,` if the text has no `;`.
+        separator: None means `;`, or `,` if the text has no `;`.
     """
     if plain := _parse_plain_mailbox(text):
         return [plain]
@@ -293,18 +293,18 @@ def _parse_mailbox(text: str, *, field: str) -> Address:
         address, masked_address = text[opening + 1 : -1].strip(" "), masked[opening + 1 : -1].strip(" ")
     if "<" in masked_address or ">" in masked_address:
         raise _make_syntax_error(field, "the angle brackets do not match", text)
-    local_part, at, domain = masked_address.rpartition("@")
+    masked_local_part, at, _ = masked_address.rpartition("@")
     if not at:
         raise _make_syntax_error(field, "there is no '@'", text, "An address needs a domain: jane@corp.example.")
-    written, domain = address[: len(local_part)], address[len(local_part) + 1 :]
-    if _QUOTED.fullmatch(written):
-        written = _unquote(written)
-    elif "," in local_part or "@" in local_part:
+    local_part, domain = address[: len(masked_local_part)], address[len(masked_local_part) + 1 :]
+    if _QUOTED.fullmatch(local_part):
+        local_part = _unquote(local_part)
+    elif "," in masked_local_part or "@" in masked_local_part:
         raise _make_syntax_error(field, "there is more than one address", text, "Put ';' between addresses.")
-    elif written and not _DOT_ATOM.fullmatch(written):
-        raise _make_syntax_error(field, f"the part before the '@' needs quotation marks, {short_repr(written)},", text)
+    elif local_part and not _DOT_ATOM.fullmatch(local_part):
+        raise _make_syntax_error(field, f"the local part {short_repr(local_part)} needs quotation marks", text)
     try:
-        return Address(display_name=name, local_part=written, domain=domain)
+        return Address(display_name=name, local_part=local_part, domain=domain)
     except MessageError as error:
         message = f"{field}: {short_repr(text)} is not an address. {error.message}"
         raise MessageError(message, remedy=error.remedy) from error

@@ -237,7 +237,7 @@ def _split_items(value: Any, field: str) -> Iterable[Any]:
         return (value,)
     if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise MessageError(
-            f"{field} takes a list of paths, or one string of paths separated by '|', not {type(value).__name__}.",
+            f"{field}: expected a list of paths, or one string of paths separated by '|', not {type(value).__name__}.",
             remedy=_USAGE_REMEDY,
         )
     return value

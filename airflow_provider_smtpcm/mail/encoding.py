@@ -249,7 +249,7 @@ def _base64_encoder() -> Callable[[bytes], bytes]:
 
 @cache
 def _line_splitters() -> list[tuple[int, Callable[[bytes, int], tuple[bytes, ...]]]]:
-    """Return pairs of a size in octets and a function that splits so many octets into lines; the largest size first.
+    """Return pairs of a size in octets and a function that splits this many octets into lines; the largest size first.
 
     A `Struct` takes a fifth of the time of slicing. Its sizes are powers of two of lines, which add up to any number.
     """

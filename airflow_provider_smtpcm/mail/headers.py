@@ -48,7 +48,7 @@ def render_unstructured(name: str, value: str) -> bytes:
     ASCII before and after it stays unchanged, as the address in `Jürgen <j@corp.example>`.
 
     Args:
-        name: of the field.
+        name: the field name.
         value: one line.
     """
     if not value:
@@ -62,8 +62,8 @@ def render_unstructured(name: str, value: str) -> bytes:
         # One space separates an encoded word from the next word; further spaces are kept only inside an encoded word.
         text = "".join(tokens[unsafe[0] : unsafe[-1] + 1])[1 if before else 0 :]
         if after:
-            blanks = len(after[0]) - len(after[0].lstrip(" ")) - 1
-            text, after[0] = text + " " * blanks, after[0][blanks:]
+            spaces = len(after[0]) - len(after[0].lstrip(" ")) - 1
+            text, after[0] = text + " " * spaces, after[0][spaces:]
         column = len(name) + 2 + len("".join(before)) + (1 if before else 0)
         words = encode_words(text, first_length=_MAX_FOLDED_LINE - column)
         tokens = [*before, *(f" {word}" for word in words), *after]
@@ -210,7 +210,7 @@ def new_message_id(domain: str) -> str:
     """Make a random Message-ID.
 
     Args:
-        domain: of the sender, as in `Address.domain`.
+        domain: the domain of the sender, as in `Address.domain`.
     """
     # Random octets are requested once per process: once per mail would add a tenth to the time of sending it.
     return f"<{_process_token()}{next(_message_numbers):08x}@{to_ascii_domain(domain)}>"
@@ -220,7 +220,7 @@ def stable_message_id(domain: str, *parts: str | int) -> str:
     """Make a Message-ID from these parts: the same for every attempt of the same mail.
 
     Args:
-        domain: of the sender, as in `Address.domain`.
+        domain: the domain of the sender, as in `Address.domain`.
         parts: what identifies the mail, such as the DAG, the run, the task and the map index. Their order matters.
 
     Raises:

@@ -31,7 +31,7 @@ class FileState(NamedTuple):
     but not the content.
 
     Args:
-        size: in octets.
+        size: the size in octets.
         modified: the mtime, in nanoseconds if the file system reports them, else in seconds; None if it reports none.
         inode, device: identify the file; 0 in object storage.
         tag: the ETag in object storage; None if there is none.

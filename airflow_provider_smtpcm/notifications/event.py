@@ -147,7 +147,7 @@ def _read_task_event(reader: _ContextReader) -> Event:
     if map_index is not None and map_index < 0:
         map_index = None
     if kind is None and state in (None, "running") and (exception is not None or _get(ti, "start_date") is None):
-        # The task was killed, or this Airflow version does not pass the state. Airflow may still tell it.
+        # The task was killed, or this Airflow version does not pass the state. Airflow's API may still have it.
         current = state = _fetch_task_state(ti) or state
         has_tries = None if try_number is None or max_tries is None else try_number <= max_tries
         if current == "running" and has_tries is False:

@@ -331,7 +331,7 @@ class _RenderedFields:
     """A notifier's fields, rendered one by one, so that a broken template affects no other field.
 
     Args:
-        fields: as the DAG's author wrote them, by name.
+        fields: the fields by name, as the DAG's author wrote them.
         render: renders a field, given its name and value.
     """
 

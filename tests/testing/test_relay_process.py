@@ -237,14 +237,14 @@ def test_a_relay_can_be_stopped_twice_and_started_again() -> None:
 # --- What has arrived
 
 
-def test_waiting_in_vain_says_how_many_came() -> None:
+def test_waiting_in_vain_says_how_many_arrived() -> None:
     """After the timeout, and at once if the relay is stopped."""
     with Relay(ssl_mode="none") as relay:
         with connect(relay) as client:
             send(client)
         with pytest.raises(TimeoutError, match=r"Waited for 2 mails; 1 arrived within 0\.1 s"):
             relay.wait_for_messages(2, timeout=0.1)
-    with pytest.raises(TimeoutError, match="1 came and the relay is stopped"):
+    with pytest.raises(TimeoutError, match="1 arrived before the relay was stopped"):
         relay.wait_for_messages(2, timeout=60)
     assert len(relay.wait_for_messages(1)) == 1
 
