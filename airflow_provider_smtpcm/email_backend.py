@@ -248,7 +248,10 @@ def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
             if priority := _PRIORITIES[lowered].get(text.lower().partition(" ")[0]):
                 arguments["priority"] = priority
         elif lowered in _RESERVED_HEADERS or lowered.startswith("content-"):
-            log.warning("custom_headers cannot set %s: the mail is sent without that header.", name)
+            log.warning(
+                "custom_headers cannot set %s: the mail is sent without it. Use the argument for it, if there is one.",
+                name,
+            )
         else:
             other[name] = text
     return arguments | {"headers": other}

@@ -225,9 +225,11 @@ def _make_template_class() -> type[jinja2.Template]:
         @classmethod
         def from_code(cls, *args: Any, **kwargs: Any) -> TrackingTemplate:
             template = super().from_code(*args, **kwargs)
-            own = template.root_render_func.__globals__
-            own["str_join"] = own["markup_join"] = lambda values: join_tracked(map(str, values))
-            own["escape"], own["Markup"] = _skip_tracked(escape), _skip_tracked(Markup)
+            template_globals = template.root_render_func.__globals__
+            template_globals["str_join"] = template_globals["markup_join"] = lambda values: join_tracked(
+                map(str, values)
+            )
+            template_globals["escape"], template_globals["Markup"] = _skip_tracked(escape), _skip_tracked(Markup)
             return cast("TrackingTemplate", template)
 
     return TrackingTemplate
@@ -242,7 +244,7 @@ def _make_extension_class() -> type[Extension]:
         """Rewrites the text of a template as `{{ ("text" | track) }}`, and literals in it as `("text" | track)`."""
 
         def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
-            position = _Position()
+            position = _TokenPosition()
             for token in _join_literals(stream, Token):
                 if token.type == "data":
                     yield Token(token.lineno, "variable_begin", "")
@@ -258,7 +260,7 @@ def _make_extension_class() -> type[Extension]:
     return TrackingExtension
 
 
-class _Position:
+class _TokenPosition:
     """The position of a token in a template, to find out whether a literal there becomes part of the output.
 
     It does not if it names a template, is an argument of a function, or is a subscript.
@@ -298,26 +300,26 @@ class _Position:
         return name in self._macros or name in _OPERATORS
 
 
-def _track_literal(token: Token, new: type[Token]) -> Iterator[Token]:
+def _track_literal(token: Token, token_class: type[Token]) -> Iterator[Token]:
     line = token.lineno
-    yield new(line, "lparen", "(")
-    yield new(line, "string", token.value)
-    yield new(line, "pipe", "|")
-    yield new(line, "name", _TRACK_FILTER)
-    yield new(line, "rparen", ")")
+    yield token_class(line, "lparen", "(")
+    yield token_class(line, "string", token.value)
+    yield token_class(line, "pipe", "|")
+    yield token_class(line, "name", _TRACK_FILTER)
+    yield token_class(line, "rparen", ")")
 
 
-def _join_literals(stream: Iterable[Token], new: type[Token]) -> Iterator[Token]:
+def _join_literals(stream: Iterable[Token], token_class: type[Token]) -> Iterator[Token]:
     """Join adjacent literals, as Jinja's parser does later."""
-    held: Token | None = None
+    literal: Token | None = None
     for token in stream:
-        if held is not None and token.type == "string":
-            held = new(held.lineno, "string", held.value + token.value)
+        if literal is not None and token.type == "string":
+            literal = token_class(literal.lineno, "string", literal.value + token.value)
             continue
-        if held is not None:
-            yield held
-        held = token if token.type == "string" else None
-        if held is None:
+        if literal is not None:
+            yield literal
+        literal = token if token.type == "string" else None
+        if literal is None:
             yield token
-    if held is not None:
-        yield held
+    if literal is not None:
+        yield literal

@@ -124,8 +124,8 @@ class FieldEnvironments:
             jinja2.TemplateError: the source is not a valid template.
         """
         expression = _find_single_expression(self.text, source)
-        is_only_value = expression is not None and not _has_literal(expression)
-        if name in _TAINTED_FIELDS and not is_only_value:
+        is_bare_value = expression is not None and not _has_literal(expression)
+        if name in _TAINTED_FIELDS and not is_bare_value:
             if expression is not None and self.is_native:
                 return _compile_tainted_object(
                     _compile_object(self.tracking, source, collection=name in _COLLECTION_FIELDS), name, item=item
@@ -160,6 +160,10 @@ def render_field(
         variables: the variables of the templates, including the globals of the environment.
         render_other: Airflow's rendering, for any other value.
         item: as in `FieldEnvironments.compile`.
+
+    Raises:
+        MessageError: rendering has added a `..` to a path object.
+        jinja2.TemplateError: a template is invalid or cannot be rendered.
     """
     if isinstance(value, str):
         return environments.compile(name, value, item=item)(variables) if environments.is_template(value) else value

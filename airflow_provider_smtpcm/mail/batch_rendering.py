@@ -48,7 +48,7 @@ class BatchRenderer:
     """
 
     def __init__(self, *, binary: bool = False) -> None:
-        self._parts = PartRenderers(
+        self._renderers = PartRenderers(
             binary=binary,
             file=_FileCache(measure_binary_file if binary else measure_base64_file),
             date=_DateCache(),
@@ -71,7 +71,7 @@ class BatchRenderer:
         Raises:
             MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
         """
-        return compose(mail, date, self._parts)
+        return compose(mail, date, self._renderers)
 
 
 class CachedFile(EncodedFile):

@@ -55,7 +55,7 @@ _RESERVED_FIELDS = {
     "mime-version": _GENERATED,
     "return-path": "The receiving server writes it, from from_address: leave it out.",
     "received": "Every server on the way adds it: leave it out.",
-    "delivered-to": "The receiving server writes it, and would see a mail loop: leave it out.",
+    "delivered-to": "The receiving server writes it, and would report a mail loop: leave it out.",
 }
 # Only in an attribute or in CSS: "Account CID:4711" in the text of a report is no reference to an image. No two
 # adjacent quantifiers match whitespace, since that would take quadratic time.

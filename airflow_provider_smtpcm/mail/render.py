@@ -129,12 +129,12 @@ _BASE64 = PartRenderers(binary=False, file=measure_base64_file)
 _BINARY = PartRenderers(binary=True, file=measure_binary_file)
 
 
-def compose(mail: Mail, date: datetime | None, parts: PartRenderers) -> Rendering:
+def compose(mail: Mail, date: datetime | None, renderers: PartRenderers) -> Rendering:
     """Compose a message from its parts.
 
     Args:
         mail, date: as in `render`.
-        parts: the functions that render the parts.
+        renderers: the functions that render the parts.
 
     Raises:
         MessageError: as in `render`.
@@ -148,16 +148,16 @@ def compose(mail: Mail, date: datetime | None, parts: PartRenderers) -> Renderin
             "The mail has no Message-ID.",
             remedy="Add one: mail.with_identity(message_id=new_message_id(mail.from_address.domain)).",
         )
-    header = _render_header(mail, mail.from_address, mail.message_id, date, parts)
+    header = _render_header(mail, mail.from_address, mail.message_id, date, renderers)
     # Only addresses may be rendered in non-ASCII characters, and Bcc is not rendered.
     needs_smtputf8 = not header.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
     if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # most mails
-        body = _render_body(mail, parts)
+        body = _render_body(mail, renderers)
         message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
         return Rendering((message,), needs_smtputf8=needs_smtputf8)
-    files = _measure_files(mail, parts)
-    binary = parts.binary and bool(files)
-    segments: list[Segment] = [header, *_render_multipart(mail, mail.message_id, files, parts, binary=binary)]
+    files = _measure_files(mail, renderers)
+    binary = renderers.binary and bool(files)
+    segments: list[Segment] = [header, *_render_multipart(mail, mail.message_id, files, renderers, binary=binary)]
     last = segments[-1]
     if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
         segments.append(b"\r\n")
@@ -165,34 +165,34 @@ def compose(mail: Mail, date: datetime | None, parts: PartRenderers) -> Renderin
 
 
 def _render_header(
-    mail: Mail, from_address: Address, message_id: str, date: datetime | None, parts: PartRenderers
+    mail: Mail, from_address: Address, message_id: str, date: datetime | None, renderers: PartRenderers
 ) -> bytes:
     """Render all header fields but those of the content. None of them names Bcc (RFC 5322 3.6.3)."""
-    fields = [parts.date(date), parts.sender("From", (from_address,))]
+    fields = [renderers.date(date), renderers.sender("From", (from_address,))]
     if mail.to:
-        fields.append(parts.to("To", mail.to))
+        fields.append(renderers.to("To", mail.to))
     elif not mail.cc:
         # An empty group (RFC 5322 3.4): some servers add a header with every recipient to a mail without To and Cc.
         fields.append(b"To: undisclosed-recipients:;\r\n")
     if mail.cc:
-        fields.append(parts.cc("Cc", mail.cc))
+        fields.append(renderers.cc("Cc", mail.cc))
     if mail.reply_to:
-        fields.append(parts.reply_to("Reply-To", mail.reply_to))
+        fields.append(renderers.reply_to("Reply-To", mail.reply_to))
     fields += (
-        parts.subject("Subject", mail.subject),
+        renderers.subject("Subject", mail.subject),
         f"Message-ID: {message_id}\r\n".encode(),
-        parts.fixed_fields(mail.priority, mail.headers),
+        renderers.fixed_fields(mail.priority, mail.headers),
     )
     return b"".join(fields)
 
 
-def _render_body(mail: Mail, parts: PartRenderers) -> bytes:
+def _render_body(mail: Mail, renderers: PartRenderers) -> bytes:
     """Render the HTML body, or the text body if there is none."""
-    return parts.html("html", mail.html) if mail.html else parts.text("plain", mail.text or "")
+    return renderers.html("html", mail.html) if mail.html else renderers.text("plain", mail.text or "")
 
 
 def _render_multipart(
-    mail: Mail, message_id: str, files: list[EncodedFile], parts: PartRenderers, *, binary: bool
+    mail: Mail, message_id: str, files: list[EncodedFile], renderers: PartRenderers, *, binary: bool
 ) -> list[Segment]:
     """Render a multipart body: mixed ( alternative ( text, related ( html, images ) ), attachments ).
 
@@ -201,13 +201,13 @@ def _render_multipart(
     """
     boundary = _make_secret_boundary(message_id) if binary else _make_boundary(message_id)
     attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
-    body: list[Segment] = [_render_body(mail, parts)]
+    body: list[Segment] = [_render_body(mail, renderers)]
     if images:
         related = _render_file_parts("inline", mail.inline_images, images, binary=binary)
         # RFC 2387 3.1 requires the type of the root part.
         body = _join_parts('related; type="text/html"', f"{boundary}_3", [body, *related], binary=binary)
     if mail.text and mail.html:
-        texts: list[list[Segment]] = [[parts.text("plain", mail.text)], body]
+        texts: list[list[Segment]] = [[renderers.text("plain", mail.text)], body]
         body = _join_parts("alternative", f"{boundary}_2", texts, binary=binary and bool(images))
     if attached:
         attached_parts = _render_file_parts("attachment", mail.attachments, attached, binary=binary)
@@ -228,13 +228,13 @@ def _render_file_parts(
     ]
 
 
-def _measure_files(mail: Mail, parts: PartRenderers) -> list[EncodedFile]:
+def _measure_files(mail: Mail, renderers: PartRenderers) -> list[EncodedFile]:
     """Measure the files of a mail, attachments first; raise one error for all that cannot be measured."""
     files: list[EncodedFile] = []
     faults: list[MessageError] = []
     for attachment in (*mail.attachments, *mail.inline_images):
         try:
-            files.append(parts.file(attachment))
+            files.append(renderers.file(attachment))
         except MessageError as fault:
             faults.append(fault)
     if faults:

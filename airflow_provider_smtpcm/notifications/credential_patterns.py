@@ -252,7 +252,8 @@ _LONG_OPTION = re.compile(r"(?:^|[\s'\"=\[(,])--?[A-Za-z0-9][\w-]{0,60}\Z")
 
 # Between a name and its value: the end of a quoted or subscripted name, then a separator.
 _SEPARATOR = re.compile(
-    r"(?P<quoted>(?:\\{0,15}['\"]|&quot;|&#3[49];|%2[27])?\]?)\s{0,4}(?P<sign>=>|->|:=|==|!=|=|::?|%3[AaDd])[ \t]{0,8}"
+    r"(?P<quoted>(?:\\{0,15}['\"]|&quot;|&#3[49];|%2[27])?\]?)\s{0,4}"
+    r"(?P<operator>=>|->|:=|==|!=|=|::?|%3[AaDd])[ \t]{0,8}"
 )
 _TUPLE_COMMA = re.compile(r"\\{0,15}['\"][ \t]{0,4},[ \t]{0,4}(?=\\{0,15}['\"])")
 _BLANKS = re.compile(r"[ \t]{1,8}")
@@ -313,8 +314,8 @@ def _redact_named_values(text: str) -> str:
 
 def _find_value(text: str, name: re.Match[str]) -> tuple[int, int] | None:
     """Return the span of the value of a name; None if no value follows."""
-    if sign := _SEPARATOR.match(text, name.end()):
-        return _find_value_after_separator(text, name, sign)
+    if separator := _SEPARATOR.match(text, name.end()):
+        return _find_value_after_separator(text, name, separator)
     between = _TUPLE_COMMA.match(text, name.end()) or _BLANKS.match(text, name.end())
     if between and _LONG_OPTION.search(text, max(0, name.start() - 60), name.end()):
         return _find_option_value(text, between.end())
@@ -334,32 +335,32 @@ def _find_value_after_password(text: str, name: re.Match[str]) -> tuple[int, int
     return None
 
 
-def _find_value_after_separator(text: str, name: re.Match[str], sign: re.Match[str]) -> tuple[int, int] | None:
-    start, separator = sign.end(), sign["sign"]
-    is_colon = separator == ":" and not sign["quoted"]
-    if enclosed := _find_enclosed_value(text, start, sign, brackets=not is_colon):
+def _find_value_after_separator(text: str, name: re.Match[str], separator: re.Match[str]) -> tuple[int, int] | None:
+    start, operator = separator.end(), separator["operator"]
+    is_colon = operator == ":" and not separator["quoted"]
+    if enclosed := _find_enclosed_value(text, start, separator, brackets=not is_colon):
         return enclosed
-    if separator in ("==", "!=") and start > sign.end("sign"):  # a comparison in source code
+    if operator in ("==", "!=") and start > separator.end("operator"):  # a comparison in source code
         return None
     if (is_colon and name["signature"]) or (name[0].lower() == "pwd" and _is_folder(text, name, start)):
         return None
     return _find_value_after_colon(text, name, start) if is_colon else _find_assigned_value(text, name, start)
 
 
-def _find_enclosed_value(text: str, start: int, sign: re.Match[str], *, brackets: bool) -> tuple[int, int] | None:
+def _find_enclosed_value(text: str, start: int, separator: re.Match[str], *, brackets: bool) -> tuple[int, int] | None:
     """Return the span of a value in quotes of any kind; None if the value is not quoted.
 
     Args:
         brackets: whether lists, objects and ODBC's braces count as quotes.
     """
-    if sign["sign"].startswith("%"):
+    if separator["operator"].startswith("%"):
         encoded = _ENTITY_QUOTED.match(text, start) or _PERCENT_ENCODED.match(text, start)
         return encoded.span() if encoded else None
     if entity := _ENTITY_QUOTED.match(text, start):
         return entity.span()
     if _OPENING_QUOTE.match(text, start):
         return _find_quoted_value(text, start)
-    if brackets and sign["quoted"] and text.startswith(("{", "["), start):
+    if brackets and separator["quoted"] and text.startswith(("{", "["), start):
         return _find_bracketed_value(text, start)
     braced = _BRACED.match(text, start) if brackets else None
     return braced.span() if braced else None

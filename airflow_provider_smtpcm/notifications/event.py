@@ -50,7 +50,7 @@ _REASONS = {
     "timed_out": "the run took longer than its dagrun_timeout",
     "success": None,
 }
-_KILLED = "nothing was reported: the task's process was killed, or could no longer reach Airflow; its log may say more"
+_KILLED = "no error was reported: the task's process was killed, or lost contact with Airflow; its log may say more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
