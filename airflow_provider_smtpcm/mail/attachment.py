@@ -154,7 +154,12 @@ class Attachment:
         return reader
 
     def make_read_error(self, error: Exception, *, phase: Phase = Phase.MESSAGE) -> MessageError:
-        """Make a `MessageError` from an error of stat, open or read, retryable if it may be temporary."""
+        """Make a `MessageError` from an error of stat, open or read, retryable if it may be temporary.
+
+        Args:
+            error: the error.
+            phase: the phase in which it occurred.
+        """
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return MessageError(
             f"{self.describe()} cannot be read: {reason}.",
