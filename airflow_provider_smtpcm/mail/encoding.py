@@ -17,7 +17,7 @@ BOUNDARY_PREFIX = "=_smtpcm_"
 _BOUNDARY_PREFIX = BOUNDARY_PREFIX.encode()
 
 # RFC 5322 2.1.1 recommends 78 octets and allows 998, but some gateways break or cut long lines. A text with a longer
-# line is sent as quoted-printable.
+# line is encoded.
 _MAX_TEXT_LINE = 78
 _SAFE_OCTETS = bytes([0x09, 0x0A, *range(0x20, 0x7F)])
 

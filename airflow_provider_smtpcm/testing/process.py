@@ -30,8 +30,8 @@ START_TIMEOUT = 60.0
 PING_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
 
-# The folder of the package is the last entry of the child's `sys.path`, and the current folder is none (-P): a file
-# `email.py` in either of them cannot shadow the module of the standard library.
+# The folder of the package is last in the child's `sys.path`, and the current folder is not in it (-P), so that a file
+# `email.py` in either folder cannot shadow the module of the standard library.
 BOOTSTRAP = f"""\
 import runpy, sys
 sys.path.append(sys.argv.pop())
