@@ -6,7 +6,7 @@ the standard library: every Airflow process does it.
 
 __version__ = "0.1.0"
 
-# Not from `typing`, which would be imported. Type checkers take the name for true.
+# Defined here, since importing `typing` takes time. Type checkers treat any variable of this name as true.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -31,7 +31,7 @@ __all__ = [
     "SmtpConnectionManagerHook",
 ]
 
-# The module of each name.
+# The submodule that defines each name.
 _MODULES = {
     "Attachment": "mail",
     "Delivery": "smtp",
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value  # so that the next use does not call this again
+    globals()[name] = value  # later uses find it there and do not call this function
     return value
 
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What Airflow passes if `[email] email_conn_id` and `from_email` are not set.
-_UNSET_CONN_ID, _UNSET_FROM = "smtp_default", "airflow@airflow"
+# Airflow's defaults of `[email] email_conn_id` and `from_email`.
+_AIRFLOW_CONN_ID, _AIRFLOW_FROM = "smtp_default", "airflow@airflow"
 
-# Headers that `Mail` has arguments for.
+# Headers that are arguments of `Mail`.
 _HEADER_ARGUMENTS = {"reply-to": "reply_to", "message-id": "message_id"}
 _PRIORITIES = {
     "importance": {"high": "high", "low": "low"},
@@ -39,7 +39,7 @@ _PRIORITIES = {
     "x-priority": {"1": "high", "2": "high", "4": "low", "5": "low"},
     "x-msmail-priority": {"high": "high", "low": "low"},
 }
-# Headers that are written from arguments or by servers.
+# Headers that are generated, or added by servers.
 _RESERVED_HEADERS = (
     "from",
     "to",
@@ -55,10 +55,10 @@ _RESERVED_HEADERS = (
 # A comma, or a quoted name, which may contain commas.
 _COMMA_OR_QUOTED_NAME = re.compile(r'("(?:\\.|[^"\\])*")|,')
 #: Seconds during which a mail whose outcome is unknown is not sent again to the same recipients with the same subject.
-#: Airflow 3.1 calls a backend that raised once more, immediately, in the same process, and with another body.
-UNKNOWN_OUTCOME_FOR = 300.0
-# The mails whose outcome is unknown, by fingerprint: when that was, and the text of the error. Not the error itself,
-# whose traceback would keep its frames alive. The oldest are dropped first.
+#: If a backend raises, Airflow 3.1 immediately calls it again, in the same process and with another body.
+UNKNOWN_OUTCOME_TTL = 300.0
+# The mails whose outcome is unknown, by fingerprint: `time.monotonic()` of that outcome, and the text of the error; not
+# the error itself, whose traceback would keep its frames alive. The oldest are dropped first.
 _unknown_outcomes: dict[str, tuple[float, str]] = {}
 _MAX_UNKNOWN_OUTCOMES = 256
 
@@ -81,22 +81,21 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     """Send one mail, as Airflow's e-mail backend.
 
     Args:
-        to: the recipients: a list, or one string with `,` or `;` between them, or both, as Airflow's own backend takes
-            them.
-        subject: line breaks and control characters become spaces, and more than 500 characters are cut.
-        html_content: the HTML body, sent unchanged and without a plain body.
+        to: the recipients: a list, or a string separated by `,` or `;`, or a list of such strings, as for Airflow's own
+            backend.
+        subject: line breaks become spaces, and what exceeds 500 characters is cut.
+        html_content: the HTML body, sent unchanged and without a plain-text body.
         files: paths of attachments.
         dryrun: log what would be sent, and send nothing.
         cc: further recipients, as in `to`.
-        bcc: recipients whom the others do not see, as in `to`.
+        bcc: hidden recipients, as in `to`.
         mime_subtype: only `mixed` is supported; anything else is ignored with a warning.
         mime_charset: only `utf-8` is supported; anything else is ignored with a warning.
-        conn_id: a connection of type `smtpcm`. Default: `smtpcm_default`, also for Airflow's own default `smtp_default`
-            unless that connection is of type `smtpcm`.
-        from_email: the sender. Default: the connection's *From address*, also for Airflow's placeholder
-            `airflow@airflow`.
-        custom_headers: further headers. Those of priority, Reply-To and Message-ID set the mail's own.
-        kwargs: unknown arguments, which a later Airflow may add; ignored with a warning.
+        conn_id: a connection of type `smtpcm`. None, and Airflow's default `smtp_default` unless it is of that type,
+            mean `smtpcm_default`.
+        from_email: the sender. None, and Airflow's default `airflow@airflow`, mean the connection's *From address*.
+        custom_headers: further headers. Priority headers, Reply-To and Message-ID replace those of the mail.
+        kwargs: arguments that a later Airflow version may add; ignored with a warning.
 
     Raises:
         AirflowException: a retry may help.
@@ -107,14 +106,17 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     if kwargs:
         log.warning("send_email does not support %s: the mail is sent without it.", ", ".join(sorted(kwargs)))
     if mime_subtype != "mixed":
-        log.warning("mime_subtype is %r and is ignored: the mail's structure follows from its parts.", mime_subtype)
+        log.warning(
+            "mime_subtype is %r and is ignored: the structure of the mail follows from its bodies and files.",
+            mime_subtype,
+        )
     if mime_charset.lower() not in ("utf-8", "utf8", "utf_8"):
         log.warning("mime_charset is %r and is ignored: the mail is sent in UTF-8.", mime_charset)
     try:
         _send(
             _resolve_conn_id(conn_id),
             dryrun=dryrun,
-            from_address=None if from_email == _UNSET_FROM else from_email,
+            from_address=None if from_email == _AIRFLOW_FROM else from_email,
             to=_parse_recipients("To", to),
             cc=_parse_recipients("Cc", cc),
             bcc=_parse_recipients("Bcc", bcc),
@@ -125,14 +127,14 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         )
     except MailError as error:
         failure = airflow_error(error, retry_unknown=False)
-        failure.__suppress_context__ = True  # the message already has what the libraries below reported
+        failure.__suppress_context__ = True  # the message already quotes the errors of lower layers
         raise failure from None
 
 
 def _resolve_conn_id(conn_id: str | None) -> str:
-    """Return the given connection id, or our default in place of an unset one and of Airflow's own default."""
+    """Return the connection id, with `smtpcm_default` in place of None and of Airflow's default."""
     default = SmtpConnectionManagerHook.default_conn_name
-    if conn_id and conn_id != _UNSET_CONN_ID:
+    if conn_id and conn_id != _AIRFLOW_CONN_ID:
         return conn_id
     if conn_id:
         from airflow.sdk import BaseHook
@@ -151,7 +153,7 @@ def _resolve_conn_id(conn_id: str | None) -> str:
 
 
 def _parse_recipients(field: str, recipients: str | Iterable[str] | None) -> list[Address]:
-    """Return the addresses. Any comma outside a quoted name separates two of them."""
+    """Parse recipients. Unlike in `Mail`, every comma outside a quoted name separates two of them."""
     from airflow_provider_smtpcm.mail.address import parse_addresses
 
     addresses: list[Address] = []
@@ -168,7 +170,7 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     """Send the mail, or log it if `dryrun`.
 
     Args:
-        arguments: of `Mail`.
+        arguments: those of `Mail`.
 
     Raises:
         MailError: no recipient was accepted, or the outcome is unknown.
@@ -177,7 +179,7 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.headers import new_message_id
 
-    began = time.monotonic()
+    started_at = time.monotonic()
     hook = get_hook(conn_id)
     mail = hook.apply_defaults(Mail(**arguments))
     assert mail.from_address is not None
@@ -193,13 +195,13 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     fingerprint = _compute_fingerprint(conn_id, mail)
     if (error_text := _find_unknown_outcome(fingerprint)) is not None:
         log.warning(
-            "%r to %s was not sent again: the server did not confirm the first one, which may have been delivered. "
-            "Airflow 3.1 calls the e-mail backend a second time if it raises.",
+            "%r to %s was not sent again: the server did not confirm the first attempt, which may have delivered it. "
+            "Airflow 3.1 calls the e-mail backend a second time if it raises an error.",
             mail.subject,
             recipients,
         )
         raise OutcomeUnknownError(error_text)
-    delivery = send_alert(hook, mail, ALERT_RETRY_FOR, began=began, rendering=rendering)
+    delivery = send_alert(hook, mail, ALERT_RETRY_FOR, started_at=started_at, rendering=rendering)
     if delivery.error is not None:
         if delivery.outcome == "unknown":
             _add_unknown_outcome(fingerprint, str(delivery.error))
@@ -216,10 +218,10 @@ def _compute_fingerprint(conn_id: str, mail: Mail) -> str:
 
 
 def _find_unknown_outcome(fingerprint: str) -> str | None:
-    """Return the text of the error if this mail's outcome became unknown recently; drop entries that have expired."""
+    """Return the text of the error if this mail has a recent unknown outcome. Drops expired entries."""
     now = time.monotonic()
     for key, (since, _) in list(_unknown_outcomes.items()):
-        if now - since >= UNKNOWN_OUTCOME_FOR:
+        if now - since >= UNKNOWN_OUTCOME_TTL:
             _unknown_outcomes.pop(key, None)
     entry = _unknown_outcomes.get(fingerprint)
     return None if entry is None else entry[1]
@@ -232,7 +234,7 @@ def _add_unknown_outcome(fingerprint: str, error_text: str) -> None:
 
 
 def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `Mail` that the headers stand for: priority, Reply-To, Message-ID and `headers`."""
+    """Return arguments of `Mail` for the headers: `priority`, `reply_to`, `message_id` and `headers`."""
     arguments: dict[str, Any] = {}
     other: dict[str, str] = {}
     for name, value in headers.items():
@@ -246,7 +248,10 @@ def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
             if priority := _PRIORITIES[lowered].get(text.lower().partition(" ")[0]):
                 arguments["priority"] = priority
         elif lowered in _RESERVED_HEADERS or lowered.startswith("content-"):
-            log.warning("custom_headers cannot set %s: the mail is sent without it. Use the argument instead.", name)
+            log.warning(
+                "custom_headers cannot set %s: the mail is sent without it. Use the argument for it, if there is one.",
+                name,
+            )
         else:
             other[name] = text
     return arguments | {"headers": other}

@@ -91,7 +91,7 @@ def test_few_mails_of_unknown_outcome_are_kept_and_not_for_long(monkeypatch: pyt
         email_backend._add_unknown_outcome(str(number), "x")
     assert len(email_backend._unknown_outcomes) == email_backend._MAX_UNKNOWN_OUTCOMES
     assert email_backend._find_unknown_outcome("999") == "x"
-    monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_FOR", 0.0)
+    monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_TTL", 0.0)
     assert email_backend._find_unknown_outcome("999") is None
     assert email_backend._unknown_outcomes == {}
 
@@ -114,7 +114,7 @@ def test_a_mail_that_may_have_been_delivered_is_not_sent_again(
         assert any("was not sent again" in warning for warning in warnings(caplog))
         send_email("oncall@corp.example", "Another alert", "the exception")
         assert len(server.stored) == 2
-        monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_FOR", 0.0)
+        monkeypatch.setattr(email_backend, "UNKNOWN_OUTCOME_TTL", 0.0)
         send_email("oncall@corp.example", "Airflow alert", "once more")
         assert len(server.stored) == 3
 

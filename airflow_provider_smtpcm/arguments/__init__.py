@@ -1,1 +1,1 @@
-"""Arguments of the operators and the notifier: checked values, and templates that keep data from acting as syntax."""
+"""Arguments of operators and the notifier: validation, and templates whose values cannot act as syntax."""

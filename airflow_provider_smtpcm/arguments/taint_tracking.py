@@ -1,8 +1,8 @@
-"""Taint tracking in Jinja: templates that record which characters of their text the author wrote.
+"""Taint tracking in Jinja: templates that record which characters of their output the author wrote.
 
-Separators of addresses and paths count only where the author of the template wrote them. The record survives blocks,
-macros, includes, `~`, `+`, `%` and the filters that only join, strip or change the case. The result of any other filter
-is `MIXED`: it is one address or one path, whatever it contains. `| safe` turns text of the author into a value.
+A separator of addresses or paths has a meaning only where the author of the template wrote it. The record survives
+blocks, macros, includes, `~`, `+`, `%` and the filters that only join, strip or change the case. The result of any
+other filter is `MIXED`: one address or one path, whatever it contains. `| safe` turns text of the author into a value.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _TEXT_FILTERS = ("join", "default", "d")
 
 
 class TrackedText(str):
-    """Text of a template, with a record of which characters the author of the template wrote.
+    """Text of a template, with a mask that tells the author's characters from those of values.
 
     Args:
-        text: the whole text.
+        text: the text itself.
         mask: the same text with `DATA` in place of each character of a value; None: `MIXED` in place of all of it.
     """
 
@@ -47,7 +47,7 @@ class TrackedText(str):
         return new
 
     def __str__(self) -> str:
-        """Return itself, since a compiled template passes all its text through `str`."""
+        """Return the object itself, since a compiled template passes all its text through `str`."""
         return self
 
     def __add__(self, other: Any) -> str:
@@ -83,7 +83,7 @@ class TrackedText(str):
         return join_tracked(parts[1:])
 
     def strip(self, characters: str | None = None) -> str:
-        """Strip as `str.strip` does, and the mask likewise."""
+        """Strip as `str.strip` does."""
         return self._cut(str.strip(self, characters), len(self) - len(str.lstrip(self, characters)))
 
     def lstrip(self, characters: str | None = None) -> str:
@@ -99,7 +99,7 @@ class TrackedText(str):
 
     def _convert_case(self, convert: Callable[[str], str]) -> str:
         text, mask = convert(str.__str__(self)), convert(self.mask)
-        # A letter that becomes two in another case moves all that follow it.
+        # A letter that becomes two in another case moves all characters after it.
         keeps_positions = all(len(convert(letter)) == 1 for letter in self)
         return TrackedText(text, mask if keeps_positions else None)
 
@@ -113,7 +113,7 @@ class TrackedText(str):
 
 
 def _make_mixing_method(name: str) -> Callable[..., Any]:
-    """Make a method whose result is `MIXED`, from a method of `str` that may move or replace characters."""
+    """Wrap a method of `str` that may move or replace characters, so that its result is `MIXED`."""
     method = getattr(str, name)
 
     @wraps(method)
@@ -136,7 +136,7 @@ for _name in _MIXING_METHODS:
 
 
 def join_tracked(parts: Iterable[str]) -> str:
-    """Join parts, with the masks of those that are tracked."""
+    """Join parts and their masks. The result is tracked if any part is."""
     parts = list(parts)
     text = "".join(parts)
     if not any(type(part) is TrackedText for part in parts):
@@ -145,7 +145,7 @@ def join_tracked(parts: Iterable[str]) -> str:
 
 
 def get_mask(part: str) -> str:
-    """Return the mask of a text. Untracked text is a value."""
+    """Return the mask of a text. Untracked text is a value, so its mask is all `DATA`."""
     return part.mask if type(part) is TrackedText else DATA * len(part)
 
 
@@ -154,13 +154,13 @@ def _mask_value(value: Any) -> str:
 
 
 def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environment:
-    """Return the environment in a variant where the text of templates, and the literals in them, are `TrackedText`."""
+    """Return a variant of the environment in which the text and the literals of templates are `TrackedText`."""
     finalize: Any = environment.finalize
     tracking = environment.overlay(
         autoescape=False,
         finalize=_skip_tracked(finalize) if finalize else finalize,
         extensions=[_make_extension_class()],
-        bytecode_cache=None,  # its keys do not depend on how the code was compiled
+        bytecode_cache=None,  # its keys would not tell this variant's code from that of the original
     )
     tracking.filters = {name: _mix_lost_masks(function) for name, function in environment.filters.items()}
     tracking.filters |= {_TRACK_FILTER: _make_literal_tracker(), "safe": environment.filters["safe"]}
@@ -170,7 +170,7 @@ def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environ
 
 
 def _skip_tracked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function that changes values, so that it leaves the text of the author unchanged."""
+    """Wrap a function that changes values, so that it returns `TrackedText` unchanged."""
 
     @wraps(function)
     def call(*args: Any) -> Any:
@@ -203,7 +203,7 @@ def _has_tracked(value: Any) -> bool:
 
 @cache
 def _make_literal_tracker() -> Callable[[jinja2.runtime.Context, str], str]:
-    """Return the filter `_TRACK_FILTER`, which tracks a literal."""
+    """Make the filter `_TRACK_FILTER`, which converts a literal to `TrackedText`."""
     from jinja2 import pass_context
 
     # It takes the context only so that Jinja does not evaluate it at compile time, which would lose the mask.
@@ -220,14 +220,16 @@ def _make_template_class() -> type[jinja2.Template]:
     from markupsafe import Markup, escape
 
     class TrackingTemplate(Template):
-        """A template that keeps the masks where it joins or escapes text."""
+        """A template that keeps masks when it joins or escapes text."""
 
         @classmethod
         def from_code(cls, *args: Any, **kwargs: Any) -> TrackingTemplate:
             template = super().from_code(*args, **kwargs)
-            own = template.root_render_func.__globals__
-            own["str_join"] = own["markup_join"] = lambda values: join_tracked(map(str, values))
-            own["escape"], own["Markup"] = _skip_tracked(escape), _skip_tracked(Markup)
+            template_globals = template.root_render_func.__globals__
+            template_globals["str_join"] = template_globals["markup_join"] = lambda values: join_tracked(
+                map(str, values)
+            )
+            template_globals["escape"], template_globals["Markup"] = _skip_tracked(escape), _skip_tracked(Markup)
             return cast("TrackingTemplate", template)
 
     return TrackingTemplate
@@ -239,10 +241,10 @@ def _make_extension_class() -> type[Extension]:
     from jinja2.lexer import Token
 
     class TrackingExtension(Extension):
-        """Turns the text of a template into `{{ ("text" | track) }}`, and literals in it into `("text" | track)`."""
+        """Rewrites the text of a template as `{{ ("text" | track) }}`, and literals in it as `("text" | track)`."""
 
         def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
-            position = _Position()
+            position = _TokenPosition()
             for token in _join_literals(stream, Token):
                 if token.type == "data":
                     yield Token(token.lineno, "variable_begin", "")
@@ -258,14 +260,14 @@ def _make_extension_class() -> type[Extension]:
     return TrackingExtension
 
 
-class _Position:
-    """The position of a token in a template: whether a literal there becomes part of the text.
+class _TokenPosition:
+    """The position of a token in a template, to find out whether a literal there becomes part of the output.
 
     It does not if it names a template, is an argument of a function, or is a subscript.
     """
 
     def __init__(self) -> None:
-        self._brackets: list[bool] = []  # for each open bracket: whether a literal in it becomes part of the text
+        self._brackets: list[bool] = []  # for each open bracket: whether a literal in it becomes output
         self._macros: set[str] = set()
         self._statement = ""
         self._last, self._second_last = ("", ""), ("", "")
@@ -289,7 +291,7 @@ class _Position:
         self._last, self._second_last = (kind, token.value), self._last
 
     def _opens_value(self) -> bool:
-        """Whether the content of a bracket becomes text: in a list, and as arguments of a macro or of some filters."""
+        """Whether the content of a bracket becomes output: in a list, or as arguments of a macro or of some filters."""
         kind, name = self._last
         if kind != "name":
             return kind not in _VALUE_ENDS
@@ -298,26 +300,26 @@ class _Position:
         return name in self._macros or name in _OPERATORS
 
 
-def _track_literal(token: Token, new: type[Token]) -> Iterator[Token]:
+def _track_literal(token: Token, token_class: type[Token]) -> Iterator[Token]:
     line = token.lineno
-    yield new(line, "lparen", "(")
-    yield new(line, "string", token.value)
-    yield new(line, "pipe", "|")
-    yield new(line, "name", _TRACK_FILTER)
-    yield new(line, "rparen", ")")
+    yield token_class(line, "lparen", "(")
+    yield token_class(line, "string", token.value)
+    yield token_class(line, "pipe", "|")
+    yield token_class(line, "name", _TRACK_FILTER)
+    yield token_class(line, "rparen", ")")
 
 
-def _join_literals(stream: Iterable[Token], new: type[Token]) -> Iterator[Token]:
-    """Join adjacent literals, as Jinja itself does later."""
-    held: Token | None = None
+def _join_literals(stream: Iterable[Token], token_class: type[Token]) -> Iterator[Token]:
+    """Join adjacent literals, as Jinja's parser does later."""
+    literal: Token | None = None
     for token in stream:
-        if held is not None and token.type == "string":
-            held = new(held.lineno, "string", held.value + token.value)
+        if literal is not None and token.type == "string":
+            literal = token_class(literal.lineno, "string", literal.value + token.value)
             continue
-        if held is not None:
-            yield held
-        held = token if token.type == "string" else None
-        if held is None:
+        if literal is not None:
+            yield literal
+        literal = token if token.type == "string" else None
+        if literal is None:
             yield token
-    if held is not None:
-        yield held
+    if literal is not None:
+        yield literal

@@ -1,7 +1,7 @@
-"""Jinja templates for the fields of a mail and for body files, the same for operators, decorator and notifier.
+"""Jinja templates of the fields of a mail and of body files, for operators, decorator and notifier.
 
-What the author of the DAG wrote is the template. The values that it fills in are data: they are escaped in HTML, and
-marked in addresses and paths (`TaintedStr`), so that they cannot act as a separator or as a folder.
+The author of the DAG writes the template. The values that it inserts are data: they are escaped in HTML, and marked in
+addresses and paths (`TaintedStr`), so that they cannot act as a separator or a folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.mail.tainted import (
     TaintedStr,
     check_path,
     count_parent_steps,
-    path_escape_error,
+    make_path_escape_error,
 )
 from airflow_provider_smtpcm.mail.worker_files import (
     FILE_CHANGED_REMEDY,
@@ -63,7 +63,7 @@ _TAINTED_FIELDS = (
     "rows",
     "report_file",
 )
-# These files are compiled as templates, and so a value alone may not choose just any file.
+# These files are compiled as templates, so a value must not choose an arbitrary file.
 _BODY_FILE_FIELDS = ("text_file", "html_file")
 # These fields may be a list or a mapping if the DAG has `render_template_as_native_obj`.
 _COLLECTION_FIELDS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images", "headers", "rows")
@@ -71,7 +71,7 @@ _SPECIAL_IN_HTML = re.compile("[&<>\"']")
 
 
 class FieldEnvironments:
-    """The Jinja environment of a task, in one variant for each kind of field.
+    """The variants of a task's Jinja environment for the different kinds of fields.
 
     Args:
         environment: the task's own, with its macros, filters and loader.
@@ -88,13 +88,13 @@ class FieldEnvironments:
     def html(self) -> jinja2.Environment:
         """The variant that escapes values."""
         if self._html is None:
-            # Without the cache of compiled templates of the DAG, whose keys do not depend on `autoescape`.
+            # Without the DAG's cache of compiled templates, whose keys do not depend on `autoescape`.
             self._html = self.text.overlay(autoescape=True, bytecode_cache=None)
         return self._html
 
     @property
     def tracking(self) -> jinja2.Environment:
-        """The variant that records which characters the author of the template wrote."""
+        """The variant that records which characters the author of the template wrote (`taint_tracking`)."""
         if self._tracking is None:
             self._tracking = make_tracking_environment(self.text)
         return self._tracking
@@ -104,7 +104,7 @@ class FieldEnvironments:
         return self.html if name in _HTML_FIELDS else self.text
 
     def is_template(self, source: str) -> bool:
-        """Whether rendering may change a text."""
+        """Whether rendering the text may change it."""
         jinja = self.text
         delimiters = (jinja.variable_start_string, jinja.block_start_string, jinja.comment_start_string, "\r")
         has_line_syntax = bool(jinja.line_statement_prefix or jinja.line_comment_prefix)
@@ -112,20 +112,20 @@ class FieldEnvironments:
         return has_line_syntax or source.endswith("\n") or any(delimiter in source for delimiter in delimiters)
 
     def compile(self, name: str, source: str, *, item: bool = False) -> TemplateFunction:
-        """Compile a template for a field, or for one item of a field that is a list or a mapping.
+        """Compile a template of a field, or of one item of a field that is a list or a mapping.
 
         Args:
-            name: of the field.
-            source: as the author of the DAG wrote it.
-            item: whether it is one of several items. An item is exactly one address or path, while a value that is the
-                whole field may contain several.
+            name: the name of the field.
+            source: the template as the author of the DAG wrote it.
+            item: whether it is an item of a list or a mapping. An item is exactly one address or path, while a value
+                that is the entire field may contain several.
 
         Raises:
             jinja2.TemplateError: the source is not a valid template.
         """
-        expression = _find_only_expression(self.text, source)
-        is_value_alone = expression is not None and not _has_literal(expression)
-        if name in _TAINTED_FIELDS and not is_value_alone:
+        expression = _find_single_expression(self.text, source)
+        is_bare_value = expression is not None and not _has_literal(expression)
+        if name in _TAINTED_FIELDS and not is_bare_value:
             if expression is not None and self.is_native:
                 return _compile_tainted_object(
                     _compile_object(self.tracking, source, collection=name in _COLLECTION_FIELDS), name, item=item
@@ -151,19 +151,23 @@ def render_field(
     *,
     item: bool = False,
 ) -> Any:
-    """Render the templates of a field. The output of another task is replaced by its value, as data.
+    """Render the templates of a field. The output of another task is resolved to its value, which is data.
 
     Args:
-        name: of the field.
-        value: as the author of the DAG wrote it: text, another task's output, or a collection of these.
-        environments: of the task.
-        variables: for the templates, including the globals of the environment.
-        render_other: renders any other value, as Airflow does.
+        name: the name of the field.
+        value: as the author of the DAG wrote it: text, another task's output, or a collection of them.
+        environments: the environments of the task.
+        variables: the variables of the templates, including the globals of the environment.
+        render_other: Airflow's rendering, for any other value.
         item: as in `FieldEnvironments.compile`.
+
+    Raises:
+        MessageError: rendering has added a `..` to a path object.
+        jinja2.TemplateError: a template is invalid or cannot be rendered.
     """
     if isinstance(value, str):
         return environments.compile(name, value, item=item)(variables) if environments.is_template(value) else value
-    # An output of a task, or a parameter of the DAG: their common base class is not public, but this method is.
+    # The output of a task, or a parameter of the DAG. Their common base class is not public, but this method is.
     if hasattr(type(value), "iter_references"):
         return mark_as_data(name, value.resolve(variables), item=item)
     if isinstance(value, Mapping):
@@ -180,16 +184,16 @@ def render_field(
         and isinstance(value, os.PathLike | RemotePath)
         and count_parent_steps(rendered) > count_parent_steps(value)
     ):
-        raise path_escape_error(str(rendered), name)
+        raise make_path_escape_error(str(rendered), name)
     return rendered
 
 
 def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
-    """Mark a value from another task, or from a template that is one expression, as data.
+    """Mark a value from another task, or from a template that is a single expression, as data.
 
     Args:
-        name: of the field.
-        value: marked if it is text, and the field or the item is exactly one address or path; else returned unchanged.
+        name: the name of the field.
+        value: marked if it is text for exactly one address or path; else returned unchanged.
         item: as in `FieldEnvironments.compile`.
     """
     if name not in _TAINTED_FIELDS or not isinstance(value, str) or not (item or name in _BODY_FILE_FIELDS):
@@ -220,19 +224,19 @@ def render_body_file(field: str, file: str, encoding: str, environment: jinja2.E
 def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> TemplateFunction:
     """Compile a body file to a function that renders its text.
 
-    The file is a template if the author of the DAG chose it, or if a value chose it (`TaintedStr`) from a folder that
-    the author wrote or from a template folder of the environment. A value may also name any other file, whose text is
-    sent as it is.
+    The file is a template if the author of the DAG chose it, or if a value (`TaintedStr`) chose it from a folder that
+    the author wrote, or from a template folder of the environment. A value may also name any other file, whose text is
+    then sent unchanged.
 
     Args:
         field: `text_file` or `html_file`; values are escaped in HTML.
         file: a path, or a name in one of the template folders of the environment.
-        encoding: of the file.
-        environments: of the task.
+        encoding: the encoding of the file.
+        environments: the environments of the task.
 
     Raises:
         MessageError: the file is missing, cannot be read in that encoding, or is not a valid template; or a value chose
-            a file with template syntax outside of these folders.
+            a file outside these folders that contains template syntax.
     """
     from jinja2 import TemplateError
 
@@ -265,24 +269,24 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
 
 
 def _template_error(field: str, path: str, error: jinja2.TemplateError) -> MessageError:
-    """Make an error from Jinja's, with the line."""
+    """Make an error from one of Jinja's, with the line number."""
     line = getattr(error, "lineno", None)
     return MessageError(
         f"{field}: {str(path)!r} cannot be rendered ({error.message}{f', line {line}' if line else ''}).",
-        remedy="Correct the template; text that Jinja must leave alone goes between {% raw %} and {% endraw %}.",
+        remedy="Correct the template. Put text that Jinja must not interpret between {% raw %} and {% endraw %}.",
     )
 
 
 def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
-    """Return the path of a body file, and whether it may be run as a template."""
+    """Return the path of a body file, and whether it may be compiled as a template."""
     name = check_path(file, field)
     is_chosen_by_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith((DATA, MIXED))
     for folder in (*folders, Path()):
         if (folder / name).is_file():
             return folder / name, is_chosen_by_author or _is_inside(folders, folder / name)
-    places = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
+    searched = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
-        f"{field}: there is no file {quote_path(name)} (looked in {places}, and in the worker's working directory).",
+        f"{field}: there is no file {quote_path(name)} (looked in {searched}, and in the worker's working directory).",
         remedy=file_remedy(
             name,
             default="Give a path that exists on the worker, or add its folder to the DAG's template_searchpath.",
@@ -291,7 +295,7 @@ def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, b
 
 
 def _is_inside(folders: list[Path], path: Path) -> bool:
-    """Whether a path is inside of these folders, without a `..`."""
+    """Whether a path is in one of these folders and has no `..`."""
     return not count_parent_steps(path) and any(path.is_relative_to(folder) for folder in folders)
 
 
@@ -303,25 +307,25 @@ def is_native_environment(environment: jinja2.Environment) -> bool:
 
 
 def make_text_environment(environment: jinja2.Environment) -> jinja2.Environment:
-    """Return the environment in a variant for text; one for Python objects would turn `1e3` into a number."""
+    """Return a variant of the environment that renders text; a native one would turn `1e3` into a number."""
     if not is_native_environment(environment):
         return environment
     from jinja2.sandbox import SandboxedEnvironment
 
     text = SandboxedEnvironment()
-    vars(text).update(vars(environment))  # its loader, globals, filters, and all that the DAG set
-    return text.overlay()  # binds the extensions to it
+    vars(text).update(vars(environment))  # loader, globals, filters, and what the DAG has set
+    return text.overlay()  # binds the extensions to the new environment
 
 
 def _compile_text(template: jinja2.Template) -> TemplateFunction:
-    """Return `template.render` without the copy of all variables that it makes each time."""
-    # A compiled template only joins what it escapes. To mark that as safe took longer than all the rest.
+    """Return a faster `template.render`, which does not copy all variables each time."""
+    # A compiled template only joins what it escapes. Wrapping it in `Markup` took longer than everything else.
     template.root_render_func.__globals__["escape"] = _escape_html
-    pieces, join = _render_pieces(template), "".join
-    return lambda variables: join(pieces(variables))
+    stream, join = _make_stream_renderer(template), "".join
+    return lambda variables: join(stream(variables))
 
 
-def _render_pieces(template: jinja2.Template) -> Callable[[Variables], Iterator[str]]:
+def _make_stream_renderer(template: jinja2.Template) -> Callable[[Variables], Iterator[str]]:
     environment, name, blocks = template.environment, template.name, template.blocks
     run, context = template.root_render_func, environment.context_class
     return lambda variables: run(context(environment, variables, name, blocks))  # type: ignore[arg-type]
@@ -329,8 +333,8 @@ def _render_pieces(template: jinja2.Template) -> Callable[[Variables], Iterator[
 
 def _compile_tainted_text(template: jinja2.Template, name: str, *, item: bool) -> TemplateFunction:
     """Compile a tracking template to a `TaintedStr`, or to plain text if the author wrote all of it."""
-    pieces = _render_pieces(template)
-    return lambda variables: _to_tainted(list(pieces(variables)), name, item=item)
+    stream = _make_stream_renderer(template)
+    return lambda variables: _to_tainted(list(stream(variables)), name, item=item)
 
 
 def _compile_tainted_object(render: TemplateFunction, name: str, *, item: bool) -> TemplateFunction:
@@ -346,32 +350,32 @@ def _compile_tainted_object(render: TemplateFunction, name: str, *, item: bool) 
     return lambda variables: to_tainted(render(variables), item=item)
 
 
-def _to_tainted(pieces: list[str], name: str, *, item: bool) -> Any:
-    text = join_tracked(pieces)
+def _to_tainted(chunks: list[str], name: str, *, item: bool) -> Any:
+    text = join_tracked(chunks)
     if type(text) is TrackedText and text.mask == text:
-        return "".join(pieces)
+        return "".join(chunks)
     if type(text) is not TrackedText or not text.mask.strip(DATA + BLANKS):
-        values = [piece for piece in pieces if type(piece) is not TrackedText and piece]
+        values = [chunk for chunk in chunks if type(chunk) is not TrackedText and chunk]
         if len(values) == 1:
             return mark_as_data(name, values[0], item=item)
-    return TaintedStr("".join(pieces), get_mask(text))
+    return TaintedStr("".join(chunks), get_mask(text))
 
 
 def _compile_object(environment: jinja2.Environment, source: str, *, collection: bool) -> TemplateFunction:
-    """Compile a template that is one expression to a function that returns its value: text, or None.
+    """Compile a template that is a single expression to a function that returns the value of the expression.
 
-    A DAG with `render_template_as_native_obj` wants objects. Jinja's own way also turns text in data into a list or a
-    number if it looks like one; here, such text stays text.
+    For a DAG with `render_template_as_native_obj`. Jinja's native environment would also turn text in data into a list
+    or a number if it looks like one; here, text stays text.
 
     Args:
-        environment: of the task.
-        source: one expression.
-        collection: whether the field accepts objects too: lists, mappings, paths, a data frame.
+        environment: the environment of the task.
+        source: the template.
+        collection: whether the field accepts other objects than text: lists, mappings, paths, a data frame.
     """
     from jinja2 import Undefined, nodes
 
     tree = environment.parse(source)
-    expression = _find_only_expression(environment, source)
+    expression = _find_single_expression(environment, source)
     assert expression is not None
     tree.body = [nodes.Assign(nodes.Name("value", "store"), expression, lineno=1)]
     tree.set_environment(environment)
@@ -393,8 +397,8 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
     return render
 
 
-def _find_only_expression(environment: jinja2.Environment, source: str) -> jinja2.nodes.Expr | None:
-    """Return the expression of a template that has nothing else but blanks, or None."""
+def _find_single_expression(environment: jinja2.Environment, source: str) -> jinja2.nodes.Expr | None:
+    """Return the expression of a template that is nothing else but whitespace; None for any other template."""
     from jinja2 import nodes
 
     body = environment.parse(source).body
@@ -405,7 +409,7 @@ def _find_only_expression(environment: jinja2.Environment, source: str) -> jinja
 
 
 def _has_literal(expression: jinja2.nodes.Expr) -> bool:
-    """Whether the author wrote text in an expression, such as `"/srv/" ~ row.name`."""
+    """Whether an expression contains text, such as `"/srv/" ~ row.name`."""
     from jinja2 import nodes
 
     literals = [expression] if isinstance(expression, nodes.Const) else expression.find_all(nodes.Const)
@@ -413,7 +417,7 @@ def _has_literal(expression: jinja2.nodes.Expr) -> bool:
 
 
 def _escape_html(value: Any) -> str:
-    """Escape as `markupsafe.escape` does, but return plain text if nothing needs escaping."""
+    """Escape as `markupsafe.escape` does, but return a plain `str` if nothing needs escaping."""
     kind = type(value)
     if kind is int or (kind is str and _SPECIAL_IN_HTML.search(value) is None):
         return str(value)

@@ -1,4 +1,4 @@
-"""Values of arguments: checked, turned into text. Pure: no mail, no Airflow."""
+"""Validation and conversion of argument values. Pure: no Airflow."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: The default of `retry_for`: seconds for which a mail is retried within one attempt of the task.
+#: The default of `retry_for`: seconds during which a mail is retried within one attempt of the task.
 DEFAULT_RETRY_FOR = 60.0
 
-_LISTED = 10
+_MAX_LISTED = 10
 
 
 def as_text(value: object) -> str | None:
-    """Return a value as text, since native rendering turns text that looks like a number into one. None stays None."""
+    """Convert a value to text, since native rendering turns text that looks like a number into one. None stays None."""
     return value if value is None or isinstance(value, str) else str(value)
 
 
 def as_headers(value: Any) -> Any:
-    """Return headers with text as values. `Mail` checks whatever is not a mapping."""
+    """Convert the values of a mapping of headers to text. Anything else is returned unchanged, for `Mail` to check."""
     return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
 
 
-def shorten_list(words: Sequence[str]) -> str:
-    """List the first 10 words and how many more there are, for a log line. The XCom has all of them."""
-    more = len(words) - _LISTED
-    return ", ".join(words[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+def shorten_list(items: Sequence[str]) -> str:
+    """Join the first 10 items, and say how many more there are, for a log line."""
+    more = len(items) - _MAX_LISTED
+    return ", ".join(items[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -39,13 +39,13 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def check_positive_int(name: str, value: object) -> None:
-    """Check that an argument is a whole number from 1.
+    """Check that an argument is an integer of at least 1.
 
     Raises:
         ValueError: names the argument and its value.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; give a whole number from 1.")
+        raise ValueError(f"{name} is {value!r}; give an integer of at least 1.")
 
 
 def check_positive_or_none(name: str, value: object) -> None:
@@ -59,13 +59,13 @@ def check_positive_or_none(name: str, value: object) -> None:
 
 
 def check_not_negative(name: str, value: object) -> None:
-    """Check that an argument is a number from 0.
+    """Check that an argument is a number of at least 0.
 
     Raises:
         ValueError: names the argument and its value.
     """
     if not _to_float(value) >= 0:
-        raise ValueError(f"{name} is {value!r}; give a number from 0.")
+        raise ValueError(f"{name} is {value!r}; give a number of at least 0.")
 
 
 def _to_float(value: object) -> float:

@@ -1,4 +1,4 @@
-"""What is said: a mail, its addresses and its attachments. Pure but for reading attachments: no network, no Airflow."""
+"""Messages: `Mail`, its addresses and attachments, and their rendering as MIME. No network, no Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mailboxes and their domains: what a person writes, parsed once into `Address`. Pure: no network, no name lookups."""
+"""E-mail addresses (RFC 5321 and RFC 5322 mailboxes): parsing and validation. Pure: no DNS lookups."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from functools import lru_cache
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, find_forbidden_character, short_repr
 
-_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
-_ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path has 256 with its angle brackets
+_MAX_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
+_MAX_ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path has 256 with its angle brackets
 
+# RFC 5322 3.2.3.
 ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]"
-# RFC 6531 3.3 adds every non-ASCII character; `Address` refuses the invisible ones (blanks, zero-width characters).
+# RFC 6531 3.3 allows every non-ASCII character; `Address` refuses the invisible ones (spaces, zero-width characters).
 _DOT_ATOM = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?:\.(?:{ATEXT}|[^\x00-\x7f])+)*")
 _ATOMS = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-# The same, or an unclosed one up to the end: searching again after each `\"` in it would take quadratic time.
+# The same, or an unclosed one up to the end of the text: a search that restarts at each `\"` takes quadratic time.
 _QUOTED_OR_OPEN = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)')
 _QUOTED_PAIR = re.compile(r"\\(.)")
-# Nearly every local part matches this one, and then needs no further checks.
+# Nearly every local part matches this pattern and needs no further checks.
 _PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
-# RFC 5321 4.1.2, and the underscore, which internal host names often contain.
+# RFC 5321 4.1.2, plus the underscore, which internal host names often contain.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_CACHED_LENGTH = 1000  # a longer domain or text is parsed without the cache
+_MAX_CACHED_LENGTH = 1000  # longer text is parsed without the cache, to bound its memory
 
-_WRITE = "Write it as jane@corp.example or Jane Doe <jane@corp.example>."
-_QUOTE_NAME = 'Put the display name into quotation marks: "Doe, Jane" <jane@corp.example>.'
-_NOT_IN_A_NAME = ":@;"
+_ADDRESS_REMEDY = "Write it as jane@corp.example or Jane Doe <jane@corp.example>."
+_QUOTE_NAME_REMEDY = 'Put the display name into quotation marks: "Doe, Jane" <jane@corp.example>.'
+# Before the `<`, these characters are part of a display name only in quotation marks.
+_ADDRESS_SYNTAX = ":@;"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """One mailbox. Every instance is valid, also one that is made by hand.
+    """One mailbox. The constructor checks it, so every instance is valid.
 
     Args:
-        display_name: the name before the address, or "".
+        display_name: the name before the address; "" if there is none.
         local_part: the part before the `@`, without quotation marks.
         domain: the part after the `@`, as written: ASCII, internationalized, or a literal such as `[10.0.0.1]`.
 
     Raises:
-        MessageError: an SMTP server would refuse it, or it could end the command that it is part of.
+        MessageError: SMTP does not allow it, or a part of it could end the MAIL or RCPT command early.
     """
 
     display_name: str = ""
@@ -55,18 +57,22 @@ class Address:
     def __post_init__(self) -> None:
         for text in (self.display_name, self.local_part, self.domain):
             if not isinstance(text, str):
-                raise MessageError(f"An address consists of text, not of {type(text).__name__}.", remedy=_WRITE)
+                raise MessageError(
+                    f"An address consists of text, not of {type(text).__name__}.", remedy=_ADDRESS_REMEDY
+                )
             if character := find_forbidden_character(text):
                 raise MessageError(f"It contains the control character {character}.", remedy="Remove that character.")
         local_part = _encode_local_part(self.local_part)
         address = f"{local_part}@{to_ascii_domain(self.domain)}"
-        if len(address.encode()) > _ADDRESS_OCTETS:
-            raise MessageError(f"It is longer than {_ADDRESS_OCTETS} octets.", remedy="SMTP allows no more.")
+        if len(address.encode()) > _MAX_ADDRESS_OCTETS:
+            raise MessageError(
+                f"It is longer than {_MAX_ADDRESS_OCTETS} octets.", remedy="Use a shorter address: SMTP has this limit."
+            )
         object.__setattr__(self, "address", address)
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether only a server with SMTPUTF8 (RFC 6531) accepts it. A domain alone never needs that."""
+        """Whether it needs a server with SMTPUTF8 (RFC 6531). A non-ASCII domain does not: it is sent in A-labels."""
         return not self.local_part.isascii()
 
     def __str__(self) -> str:
@@ -76,9 +82,9 @@ class Address:
         return f"{format_phrase(self.display_name)} <{address}>"
 
 
-#: One mailbox: an address as text, with or without a display name.
+#: One mailbox: an `Address`, or text with or without a display name.
 AddressLike = str | Address
-#: Any number of mailboxes: one string with `;` or `,` between, or a collection.
+#: Any number of mailboxes: a string separated by `;` or `,`, or a collection.
 AddressesLike = AddressLike | Iterable[AddressLike]
 
 
@@ -95,11 +101,11 @@ def parse_address(value: AddressLike, *, field: str) -> Address:
     if isinstance(value, Address):
         return value
     if not isinstance(value, str):
-        raise MessageError(f"{field} takes an address as text, not {type(value).__name__}.", remedy=_WRITE)
+        raise MessageError(f"{field} takes an address as text, not {type(value).__name__}.", remedy=_ADDRESS_REMEDY)
     if isinstance(value, TaintedStr):
-        return _parse_tainted_mailbox(value.cut(0, len(value)), field=field)
-    # Cached, since all mails of a batch have the same sender.
-    parse = _parse_only_mailbox if len(value) <= _CACHED_LENGTH else _parse_only_mailbox.__wrapped__
+        return _parse_tainted_mailbox(value.strip_slice(0, len(value)), field=field)
+    # Cached, since the mails of a batch usually have the same sender.
+    parse = _parse_single_mailbox if len(value) <= _MAX_CACHED_LENGTH else _parse_single_mailbox.__wrapped__
     return parse(value, field)
 
 
@@ -107,9 +113,9 @@ def parse_addresses(value: AddressesLike | None, *, field: str) -> tuple[Address
     """Parse any number of mailboxes, in their order.
 
     Args:
-        value: one string with `;` (as in SSIS) or `,` between, or an iterable of strings and addresses; blanks and
-            superfluous separators are ignored. In a string with a `;`, and in every item of a list, a comma outside
-            quotation marks is part of the display name. In a `TaintedStr`, only what the author wrote separates.
+        value: one string separated by `;` (as in SSIS) or `,`, or an iterable of strings and addresses. Whitespace and
+            empty parts are ignored. In a string with a `;`, and in every item of an iterable, a comma outside quotation
+            marks is part of the display name. A `TaintedStr` is split only at separators that the author wrote.
         field: the name of the field for the error, such as "To".
 
     Raises:
@@ -121,13 +127,13 @@ def parse_addresses(value: AddressesLike | None, *, field: str) -> tuple[Address
         return (value,)
     if isinstance(value, str):
         return tuple(_parse_mailboxes(value, None, field=field))
-    # The two usual types first: to check for a mapping is slow.
+    # The usual types first, since `isinstance(value, Mapping)` is slow.
     if not isinstance(value, tuple | list) and (
         isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable)
     ):
         raise MessageError(
             f"{field} takes text or a list of addresses, not {type(value).__name__}.",
-            remedy="Pass one string with ';' between the addresses, or a list of strings.",
+            remedy="Pass one string with the addresses separated by ';', or a list of strings.",
         )
     addresses: list[Address] = []
     for item in value:
@@ -149,19 +155,19 @@ def quote_string(text: str) -> str:
 
 
 def to_ascii_domain(domain: str) -> str:
-    """Return a domain as SMTP needs it: ASCII as written, others in A-labels (IDNA 2008 with the mapping of UTS 46).
+    """Return a domain in ASCII, with U-labels converted to A-labels (IDNA 2008 with the mapping of UTS 46).
 
     Raises:
         MessageError: it is neither a domain nor an address literal.
     """
-    return _to_ascii_domain(domain) if len(domain) <= _CACHED_LENGTH else _to_ascii_domain.__wrapped__(domain)
+    return _to_ascii_domain(domain) if len(domain) <= _MAX_CACHED_LENGTH else _to_ascii_domain.__wrapped__(domain)
 
 
 @lru_cache(maxsize=1024)
 def _to_ascii_domain(domain: str) -> str:
     if domain.startswith("["):
         return _check_address_literal(domain)
-    written = domain
+    original = domain
     if not domain.isascii():
         import idna
 
@@ -170,20 +176,20 @@ def _to_ascii_domain(domain: str) -> str:
         except UnicodeError as error:
             raise MessageError(
                 # Shortened, since the error of idna repeats the whole domain.
-                f"The domain {short_repr(domain)} is not an internationalized domain ({error!s:.80}).",
-                remedy="Correct it.",
+                f"The domain {short_repr(domain)} is not a valid internationalized domain ({error!s:.80}).",
+                remedy="Correct the domain.",
             ) from error
     if not _DOMAIN.fullmatch(domain):
         raise MessageError(
-            f"{short_repr(written)} is not a domain." if written else "There is nothing after the '@'.",
-            remedy="A domain is letters, digits and hyphens with dots between, such as corp.example, or [10.0.0.1].",
+            f"{short_repr(original)} is not a domain." if original else "There is nothing after the '@'.",
+            remedy="A domain is letters, digits and hyphens separated by dots, such as corp.example, or [10.0.0.1].",
         )
     return domain
 
 
 @lru_cache(maxsize=1024)
 def _is_ascii_domain(domain: str) -> bool:
-    """Whether a domain is ASCII and valid as it is."""
+    """Whether a domain is valid and needs no conversion to A-labels."""
     return _DOMAIN.fullmatch(domain) is not None
 
 
@@ -208,55 +214,58 @@ def _check_address_literal(domain: str) -> str:
 
 def _encode_local_part(local_part: str) -> str:
     """Return the local part as an SMTP command contains it, in quotation marks if it needs them."""
-    if len(local_part) <= _LOCAL_PART_OCTETS and _PLAIN_LOCAL_PART.fullmatch(local_part):
+    if len(local_part) <= _MAX_LOCAL_PART_OCTETS and _PLAIN_LOCAL_PART.fullmatch(local_part):
         return local_part
     if not local_part:
-        raise MessageError("There is nothing before the '@'.", remedy=_WRITE)
-    # Legal in quotation marks, but a careless server would take it for the end of MAIL FROM:<...>.
+        raise MessageError("There is nothing before the '@'.", remedy=_ADDRESS_REMEDY)
+    # Legal in quotation marks, but some servers would end MAIL FROM:<...> at it.
     if "<" in local_part or ">" in local_part:
-        raise MessageError("There is an angle bracket before the '@'.", remedy=_WRITE)
-    # An address contains no encoded words (RFC 2047 5); a mail program that decodes one shows another address.
+        raise MessageError("There is an angle bracket before the '@'.", remedy=_ADDRESS_REMEDY)
+    # RFC 2047 5 forbids encoded words in an address. A mail client that decodes one anyway shows another address.
     if "=?" in local_part:
         raise MessageError("There is an encoded word before the '@'.", remedy="Write the address itself.")
     if not local_part.replace(" ", "x").isprintable():
         raise MessageError("There is an invisible character before the '@'.", remedy="Type the address again.")
     encoded = local_part if _DOT_ATOM.fullmatch(local_part) else quote_string(local_part)
-    if len(encoded.encode()) > _LOCAL_PART_OCTETS:
+    if len(encoded.encode()) > _MAX_LOCAL_PART_OCTETS:
         raise MessageError(
-            f"There are more than {_LOCAL_PART_OCTETS} octets before the '@'.", remedy="SMTP allows no more."
+            f"There are more than {_MAX_LOCAL_PART_OCTETS} octets before the '@'.",
+            remedy="Use a shorter address: SMTP has this limit.",
         )
     return encoded
 
 
 def _parse_mailboxes(text: str, separator: str | None, *, field: str) -> list[Address]:
-    """Parse all mailboxes of a text; without a separator it is `;`, or `,` if there is no `;`.
+    """Parse all mailboxes of a text.
 
-    A `TaintedStr` has one mailbox for each part between the separators that the author wrote, whatever its values
-    contain.
+    A `TaintedStr` is split only at separators that the author wrote, whatever its values contain.
+
+    Args:
+        separator: None means `;`, or `,` if the text has no `;`.
     """
     if plain := _parse_plain_mailbox(text):
         return [plain]
     if isinstance(text, TaintedStr):
         masked = _mask_quoted_strings(text, field=field)
-        pieces: Sequence[TaintedStr] = _split_tainted(text, masked, separator or _find_separator(masked), field=field)
-        return [_parse_tainted_mailbox(piece, field=field) for piece in pieces]
+        parts: Sequence[TaintedStr] = _split_tainted(text, masked, separator or _find_separator(masked), field=field)
+        return [_parse_tainted_mailbox(part, field=field) for part in parts]
     if separator is None:
         separator = _find_separator(_mask_quoted_strings(text, field=field))
-    return [_parse_mailbox(piece, field=field) for piece in _split(text, separator, field=field)]
+    return [_parse_mailbox(part, field=field) for part in _split(text, separator, field=field)]
 
 
 def _parse_plain_mailbox(text: str) -> Address | None:
-    """Parse `local@domain` of the simplest form, which nearly every address has; None for any other text."""
-    if len(text) > _ADDRESS_OCTETS:
+    """Parse an unquoted ASCII `local@domain`, as nearly every address is; return None for any other text."""
+    if len(text) > _MAX_ADDRESS_OCTETS:
         return None
     local_part, _, domain = text.partition("@")
     if (
-        len(local_part) > _LOCAL_PART_OCTETS
+        len(local_part) > _MAX_LOCAL_PART_OCTETS
         or not _PLAIN_LOCAL_PART.fullmatch(local_part)
         or not _is_ascii_domain(domain)
     ):
         return None
-    # All that `Address` checks has been checked, and this takes a third of the time.
+    # The patterns above imply the checks of `Address`, and skipping its constructor takes a third of the time.
     plain = object.__new__(Address)
     for name, value in (("display_name", ""), ("local_part", local_part), ("domain", domain), ("address", str(text))):
         object.__setattr__(plain, name, value)
@@ -264,69 +273,71 @@ def _parse_plain_mailbox(text: str) -> Address | None:
 
 
 @lru_cache(maxsize=256)
-def _parse_only_mailbox(value: str, field: str) -> Address:
-    pieces = _split(value, ";", field=field)
-    if len(pieces) != 1:
-        found = "no address" if not pieces else f"{len(pieces)} addresses"
-        raise MessageError(f"{field} takes exactly one address, not {found}: {short_repr(value)}.", remedy=_WRITE)
-    return _parse_mailbox(pieces[0], field=field)
+def _parse_single_mailbox(value: str, field: str) -> Address:
+    parts = _split(value, ";", field=field)
+    if len(parts) != 1:
+        found = "no address" if not parts else f"{len(parts)} addresses"
+        raise MessageError(
+            f"{field} takes exactly one address, not {found}: {short_repr(value)}.", remedy=_ADDRESS_REMEDY
+        )
+    return _parse_mailbox(parts[0], field=field)
 
 
 def _parse_mailbox(text: str, *, field: str) -> Address:
     """Parse one mailbox: `local@domain`, or a display name before `<local@domain>`."""
     masked = _mask_quoted_strings(text, field=field)
     name, address, masked_address = "", text, masked
-    opening = _find_opening_bracket(text, masked, field=field)
+    opening = _find_angle_bracket(text, masked, field=field)
     if opening is not None:
         name = _QUOTED.sub(lambda quoted: _unquote(quoted[0]), text[:opening].strip())
         address, masked_address = text[opening + 1 : -1].strip(" "), masked[opening + 1 : -1].strip(" ")
     if "<" in masked_address or ">" in masked_address:
-        raise _fault(field, "the angle brackets do not match", text)
-    local_part, at, domain = masked_address.rpartition("@")
+        raise _make_syntax_error(field, "the angle brackets do not match", text)
+    masked_local_part, at, _ = masked_address.rpartition("@")
     if not at:
-        raise _fault(field, "there is no '@'", text, "An address needs a domain: jane@corp.example.")
-    written, domain = address[: len(local_part)], address[len(local_part) + 1 :]
-    if _QUOTED.fullmatch(written):
-        written = _unquote(written)
-    elif "," in local_part or "@" in local_part:
-        raise _fault(field, "there is more than one address", text, "Put ';' between addresses.")
-    elif written and not _DOT_ATOM.fullmatch(written):
-        raise _fault(field, f"the part before the '@' needs quotation marks, {short_repr(written)},", text)
+        raise _make_syntax_error(field, "there is no '@'", text, "An address needs a domain: jane@corp.example.")
+    local_part, domain = address[: len(masked_local_part)], address[len(masked_local_part) + 1 :]
+    if _QUOTED.fullmatch(local_part):
+        local_part = _unquote(local_part)
+    elif "," in masked_local_part or "@" in masked_local_part:
+        raise _make_syntax_error(field, "there is more than one address", text, "Put ';' between addresses.")
+    elif local_part and not _DOT_ATOM.fullmatch(local_part):
+        raise _make_syntax_error(field, f"the local part {short_repr(local_part)} needs quotation marks", text)
     try:
-        return Address(display_name=name, local_part=written, domain=domain)
+        return Address(display_name=name, local_part=local_part, domain=domain)
     except MessageError as error:
         message = f"{field}: {short_repr(text)} is not an address. {error.message}"
         raise MessageError(message, remedy=error.remedy) from error
 
 
 def _parse_tainted_mailbox(text: TaintedStr, *, field: str) -> Address:
-    """Parse one mailbox, in which data may be the display name, the address, a part of either, or all of it."""
+    """Parse one mailbox. Data in it is part of the display name or of the address, whatever characters it contains."""
     plain = str(text)
-    if text.is_data_alone or MIXED in text.mask:
-        return _parse_only_mailbox.__wrapped__(plain, field)
+    if text.is_fully_tainted or MIXED in text.mask:
+        return _parse_single_mailbox.__wrapped__(plain, field)
     masked = _mask_quoted_strings(text, field=field)
     name, address = "", plain
-    opening = _find_opening_bracket(plain, masked, field=field)
+    opening = _find_angle_bracket(plain, masked, field=field)
     if opening is not None:
         name, address = _unquote_tainted(plain[:opening], text.mask[:opening]), plain[opening + 1 : -1].strip(" ")
     if "<" in address or ">" in address:
-        raise _fault(field, "the angle brackets do not match", plain)
+        raise _make_syntax_error(field, "the angle brackets do not match", plain)
     mailbox = _parse_mailbox(address, field=field)
     return Address(display_name=name, local_part=mailbox.local_part, domain=mailbox.domain) if name else mailbox
 
 
-def _find_opening_bracket(text: str, masked: str, *, field: str) -> int | None:
+def _find_angle_bracket(text: str, masked: str, *, field: str) -> int | None:
     """Return the position of `<` in `name <local@domain>`; None if the text has another form."""
     if not masked.endswith(">") or not masked.count("<") == masked.count(">") == 1:
         return None
     opening = masked.index("<")
-    if any(character in masked[:opening] for character in _NOT_IN_A_NAME):
-        raise _fault(field, "there is a ':', '@' or ';' before the '<'", text, _QUOTE_NAME)
+    if any(character in masked[:opening] for character in _ADDRESS_SYNTAX):
+        raise _make_syntax_error(field, "there is a ':', '@' or ';' before the '<'", text, _QUOTE_NAME_REMEDY)
     return opening
 
 
 def _split(text: str, separator: str, *, field: str) -> list[str]:
-    """Split at the separators outside quotation marks, without blanks and empty parts."""
+    """Split at the separators outside quotation marks; strip the parts and drop empty ones."""
     stripped = text.strip()
     if stripped[:1] in ("[", "(") and stripped[-1] in "])":
         raise MessageError(
@@ -334,57 +345,55 @@ def _split(text: str, separator: str, *, field: str) -> list[str]:
             remedy="Pass a list and give the DAG render_template_as_native_obj=True, or join the addresses with ';'.",
         )
     masked = _mask_quoted_strings(text, field=field)
-    pieces = [
-        piece for start, stop in _find_parts(masked, separator) if (piece := text[start:stop].strip().strip(", "))
-    ]
-    if separator == "," and len(pieces) > 1:
-        _check_commas(text, pieces, field=field)
-    return pieces
+    parts = [part for start, stop in _find_spans(masked, separator) if (part := text[start:stop].strip().strip(", "))]
+    if separator == "," and len(parts) > 1:
+        _check_commas(text, parts, field=field)
+    return parts
 
 
 def _split_tainted(text: TaintedStr, masked: str, separator: str, *, field: str) -> list[TaintedStr]:
-    """Split at the separators that the author wrote outside quotation marks, without blanks and empty parts."""
-    pieces = [piece for start, stop in _find_parts(masked, separator) if (piece := text.cut(start, stop))]
-    if separator == "," and len(pieces) > 1:
-        _check_commas(text, pieces, field=field)
-    return pieces
+    """Split at the separators outside quotation marks that the author wrote; strip the parts and drop empty ones."""
+    parts = [part for start, stop in _find_spans(masked, separator) if (part := text.strip_slice(start, stop))]
+    if separator == "," and len(parts) > 1:
+        _check_commas(text, parts, field=field)
+    return parts
 
 
 def _find_separator(masked: str) -> str:
     return ";" if ";" in masked else ","
 
 
-def _find_parts(masked: str, separator: str) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each part between the separators."""
+def _find_spans(masked: str, separator: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each part between separators."""
     start = 0
     for part in masked.split(separator):
         yield start, start + len(part)
         start += len(part) + 1
 
 
-def _check_commas(text: str, pieces: Sequence[str], *, field: str) -> None:
-    """Refuse commas between parts that are not addresses of their own."""
-    for piece in pieces:
-        if "@" not in (piece if isinstance(piece, TaintedStr) else _mask_quoted_strings(piece, field=field)):
+def _check_commas(text: str, parts: Sequence[str], *, field: str) -> None:
+    """Check that each part between commas is an address, since a comma may belong to a display name."""
+    for part in parts:
+        if "@" not in (part if isinstance(part, TaintedStr) else _mask_quoted_strings(part, field=field)):
             raise MessageError(
-                f"{field}: {short_repr(str(piece))} in {short_repr(str(text))} has no '@': does the comma belong to a "
+                f"{field}: {short_repr(str(part))} in {short_repr(str(text))} has no '@': does the comma belong to a "
                 "name?",
-                remedy=f"{_QUOTE_NAME} Or separate the addresses with ';'.",
+                remedy=f"{_QUOTE_NAME_REMEDY} Or separate the addresses with ';'.",
             )
 
 
 def _mask_quoted_strings(text: str, *, field: str) -> str:
-    """Overwrite every quoted string, and all data, at the same positions: the rest can be searched for syntax."""
+    """Return the text with quoted strings and data overwritten in place, so that a search in it finds only syntax."""
     if character := find_forbidden_character(text):
         raise MessageError(
             f"{field}: {short_repr(text)} contains the control character {character}.",
-            remedy="Remove it: an address is one line, and addresses have ';' between them.",
+            remedy="Remove it: an address is one line, and addresses are separated by ';'.",
         )
     masked = text.mask if isinstance(text, TaintedStr) else text
     if '"' in masked:
         masked = _QUOTED_OR_OPEN.sub(lambda quoted: DATA * len(quoted[0]) if quoted[1] == '"' else '"', masked)
     if '"' in masked:
-        raise MessageError(f"{field}: a quotation mark is not closed in {short_repr(text)}.", remedy=_QUOTE_NAME)
+        raise MessageError(f"{field}: a quotation mark is not closed in {short_repr(text)}.", remedy=_QUOTE_NAME_REMEDY)
     return masked
 
 
@@ -393,18 +402,18 @@ def _unquote(text: str) -> str:
 
 
 def _unquote_tainted(text: str, mask: str) -> str:
-    """Return a display name without the quotation marks and backslashes that the author wrote."""
-    pieces, end = [], 0
+    """Return a display name without the quotation marks and backslashes that the author wrote as syntax."""
+    parts, end = [], 0
     for found in _QUOTED.finditer(mask):
-        pieces.append(text[end : found.start()])
+        parts.append(text[end : found.start()])
         end = found.start() + 1
         for escape in _QUOTED_PAIR.finditer(mask, end, found.end() - 1):
-            pieces.append(text[end : escape.start()])
+            parts.append(text[end : escape.start()])
             end = escape.start() + 1
-        pieces.append(text[end : found.end() - 1])
+        parts.append(text[end : found.end() - 1])
         end = found.end()
-    return ("".join(pieces) + text[end:]).strip()
+    return ("".join(parts) + text[end:]).strip()
 
 
-def _fault(field: str, what: str, text: str, remedy: str = _WRITE) -> MessageError:
-    return MessageError(f"{field}: {what} in {short_repr(text)}.", remedy=remedy)
+def _make_syntax_error(field: str, problem: str, text: str, remedy: str = _ADDRESS_REMEDY) -> MessageError:
+    return MessageError(f"{field}: {problem} in {short_repr(text)}.", remedy=remedy)

@@ -1,4 +1,4 @@
-"""Attachments and inline images: where a file is, and its name, type and content id. Opens a file only on request."""
+"""Attachments and inline images: the path or content of a file, its name, media type and Content-ID."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from airflow_provider_smtpcm.mail.worker_files import (
 
 _TYPE_NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
 _CONTENT_TYPE = re.compile(rf'({_TYPE_NAME})/{_TYPE_NAME}(?: *; *{_TYPE_NAME}=(?:{_TYPE_NAME}|"[ !#-\[\]-~]*"))*')
-_CONTENT_TYPE_OCTETS = 200
-# In `Content-ID: <...>` and, percent-encoded, after `cid:` (RFC 2392); RFC 5322 allows far more than this.
+_MAX_CONTENT_TYPE_OCTETS = 200
+# In `Content-ID: <...>` and, percent-encoded, after `cid:` (RFC 2392). A subset of what RFC 5322 3.6.4 allows.
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+\-./=?^_`{|}~]+(?:@[A-Za-z0-9!#$%&'*+\-./=?^_`{|}~]+)?")
-_CONTENT_ID_OCTETS = 250
-_FILE_NAME_OCTETS = 1000
+_MAX_CONTENT_ID_OCTETS = 250
+_MAX_FILE_NAME_OCTETS = 1000
 _COMPRESSED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 _OCTET_STREAM = "application/octet-stream"
-# These errors would occur again. Any other error of reading a file (a network, a busy share) may be temporary.
+# Errors that a retry would not cure. Any other error of reading a file (a network, a busy share) may be temporary.
 _PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
-_REMEDY = "Pass a path, or Attachment(content=b'...', name='report.csv')."
+_USAGE_REMEDY = "Pass a path, or Attachment(content=b'...', name='report.csv')."
 
 
 class BinaryReader(Protocol):
-    """What reading an attachment needs; an open file has it."""
+    """The methods of an open file that reading an attachment needs."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -47,7 +47,7 @@ class BinaryReader(Protocol):
 
 @runtime_checkable
 class RemotePath(Protocol):
-    """A path that opens itself, such as Airflow's ObjectStoragePath."""
+    """A path object with its own `open` and `stat`, such as Airflow's ObjectStoragePath."""
 
     def open(self, mode: str, /) -> Any: ...
 
@@ -56,20 +56,19 @@ class RemotePath(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file, or its content, to send with a mail. Exactly one of `path` and `content` is given.
+    """A file to attach to a mail, given by either `path` or `content`.
 
     Args:
         path: a path on the worker, or an object with `open("rb")` and `stat().st_size` such as an ObjectStoragePath.
         content: the content as bytes.
         name: the file name that the recipient sees; default: the last component of the path.
         content_type: the media type; default: guessed from the name. An unknown type is sent as
-            application/octet-stream, and so are `message/*` and `multipart/*`, which must not be encoded
-            (RFC 2046 5.2.1).
-        content_id: the id by which the HTML body refers to it, `<img src="cid:...">`.
+            application/octet-stream, and so are `message/*` and `multipart/*`, which do not allow base64
+            (RFC 2045 6.4).
+        content_id: the id by which the HTML body refers to it: `<img src="cid:...">`.
 
     Raises:
-        MessageError: an argument is missing or cannot be used. The file itself is looked at only when the mail is
-            rendered.
+        MessageError: an argument is missing or invalid. The file itself is checked only when the mail is rendered.
     """
 
     path: str | os.PathLike[str] | RemotePath | None = None
@@ -81,16 +80,16 @@ class Attachment:
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.content is None):
-            raise MessageError("An attachment has either a path or a content.", remedy=_REMEDY)
+            raise MessageError("An attachment needs either a path or content, not both.", remedy=_USAGE_REMEDY)
         if self.content is None:
             name = _parse_name(self.name or _find_file_name(self.path))
         elif not isinstance(self.content, bytes | bytearray | memoryview):
             raise MessageError(
                 f"The content of an attachment is bytes, not {type(self.content).__name__}.",
-                remedy="Encode a text first: text.encode().",
+                remedy="Encode text first: text.encode().",
             )
         elif not self.name:
-            raise MessageError("An attachment with a content needs a name.", remedy=_REMEDY)
+            raise MessageError("An attachment with content needs a name.", remedy=_USAGE_REMEDY)
         else:
             name = _parse_name(self.name)
             object.__setattr__(self, "content", bytes(self.content))
@@ -101,7 +100,7 @@ class Attachment:
 
     @property
     def is_remote(self) -> bool:
-        """Whether its path opens itself, as an ObjectStoragePath does: reading it may take long."""
+        """Whether it is read through its path's own `open` (`RemotePath`), which may take long."""
         return self.path is not None and not _is_local(self.path)
 
     def size(self) -> int:
@@ -112,8 +111,8 @@ class Attachment:
         """Return the current size and version.
 
         Args:
-            reader: from `open`. For a file on the worker, the state is that of the file that was opened, even if its
-                path names another one by now. In object storage it is always that of the path.
+            reader: from `open`. For a file on the worker, the state is that of the open file, even if its path names
+                another file by now. In object storage it is always that of the path.
 
         Raises:
             MessageError: the file is missing, not readable, or not a regular file.
@@ -127,19 +126,19 @@ class Attachment:
         try:
             status = os.stat(path) if local else path.stat()  # noqa: PTH116  (Path.stat takes twice as long)
             mode = getattr(status, "st_mode", 0)
-            # Object storage may report no mode (0). Opening a FIFO would block until something writes to it.
+            # Object storage may report no mode (0). Opening a FIFO would block until another process writes to it.
             if mode and not stat.S_ISREG(mode):
                 raise MessageError(f"{self.describe()} is not a regular file.", remedy=file_remedy(str(path)))
             if local:
-                self.open().close()  # a missing permission is better found before a server is contacted
+                self.open().close()  # reports a missing permission before a server is contacted
             return FileState.from_stat(status)
         except MessageError:
             raise
-        except Exception as error:  # a storage's library may raise any class
-            raise self.read_error(error) from error
+        except Exception as error:  # an object storage library may raise any class
+            raise self.make_read_error(error) from error
 
     def open(self) -> BinaryReader:
-        """Open it for reading in blocks. The caller closes the reader.
+        """Open the file for reading in blocks. The caller must close the reader.
 
         Raises:
             MessageError: the file is missing or not readable.
@@ -148,14 +147,19 @@ class Attachment:
             return io.BytesIO(self.content)
         path: Any = self.path
         try:
-            # Unbuffered: a buffer would copy every block once more.
+            # Unbuffered, since a buffer would copy every block once more.
             reader: BinaryReader = io.FileIO(path) if _is_local(path) else path.open("rb")
         except Exception as error:  # as in `state`
-            raise self.read_error(error) from error
+            raise self.make_read_error(error) from error
         return reader
 
-    def read_error(self, error: Exception, *, phase: Phase = Phase.MESSAGE) -> MessageError:
-        """Make a `MessageError` from an error of stat, open or read."""
+    def make_read_error(self, error: Exception, *, phase: Phase = Phase.MESSAGE) -> MessageError:
+        """Make a `MessageError` from an error of stat, open or read, retryable if it may be temporary.
+
+        Args:
+            error: the error.
+            phase: the phase in which it occurred.
+        """
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return MessageError(
             f"{self.describe()} cannot be read: {reason}.",
@@ -165,7 +169,7 @@ class Attachment:
         )
 
     def describe(self) -> str:
-        """Return how errors refer to it: by its path, or by its name if it has no path."""
+        """Describe it in an error message: by its path, or by its name if it has no path."""
         path = self.path
         if path is None:
             return f"The attachment {short_repr(self.name)}"
@@ -175,21 +179,21 @@ class Attachment:
         return f"The attachment {quote_path(text)}{where}"
 
 
-#: One file: a path on the worker, a path that opens itself, or an attachment.
+#: One file: a path on the worker, a `RemotePath`, or an attachment.
 AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment
-#: Any number of files: one string with `|` between, or a collection.
+#: Any number of files: a string separated by `|`, or a collection.
 AttachmentsLike = AttachmentLike | Iterable[AttachmentLike]
 #: Images for the HTML body: a mapping of content id to file, or files.
 InlineImagesLike = Mapping[str, AttachmentLike] | AttachmentsLike
 
 
 def parse_attachments(value: AttachmentsLike | None) -> tuple[Attachment, ...]:
-    """Parse attachments: one string with `|` between the paths (as in SSIS), or a list of paths and attachments.
+    """Parse attachments: a string of paths separated by `|` (as in SSIS), or a list of paths and attachments.
 
-    In a `TaintedStr`, only a `|` that the author wrote separates, and no value can lead out of a folder.
+    A `TaintedStr` is split only at each `|` that the author wrote, and no value in it may leave the author's folder.
 
     Raises:
-        MessageError: a part of it is not a file.
+        MessageError: an item is not a path or an attachment.
     """
     return tuple([_parse_attachment(item, "Attachments") for item in _split_items(value, "Attachments")])
 
@@ -198,7 +202,7 @@ def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...
     """Parse inline images. The content id is the key of a mapping, else the attachment's own, else its file name.
 
     Raises:
-        MessageError: a part of it is not a file, or a content id cannot be used.
+        MessageError: an item is not a path or an attachment, or a content id is invalid.
     """
     if isinstance(value, tuple) and not value:
         return ()
@@ -209,9 +213,9 @@ def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...
 
 
 def _parse_content_id(value: object) -> str:
-    """Return a content id without the angle brackets that it may be written in."""
+    """Return a content id, without the angle brackets around it if it has them."""
     text = value[1:-1] if isinstance(value, str) and value[:1] == "<" and value[-1:] == ">" else value
-    if not isinstance(text, str) or not _CONTENT_ID.fullmatch(text) or len(text) > _CONTENT_ID_OCTETS:
+    if not isinstance(text, str) or not _CONTENT_ID.fullmatch(text) or len(text) > _MAX_CONTENT_ID_OCTETS:
         raise MessageError(
             f"{short_repr(value)} cannot be the content id of an image.",
             remedy="Choose a short one from ASCII letters, digits, '.', '-' and '_': inline_images={'logo': path}.",
@@ -222,10 +226,10 @@ def _parse_content_id(value: object) -> str:
 def _split_items(value: Any, field: str) -> Iterable[Any]:
     if value is None:
         return ()
-    if isinstance(value, tuple | list):  # first, since to check for a path is slow
+    if isinstance(value, tuple | list):  # first, since the check for a path is slow
         return value
     if isinstance(value, TaintedStr):
-        return value.split_written("|")
+        return value.split_untainted("|")
     if isinstance(value, str):
         text = value.strip()
         if text.startswith("[") and text.endswith("]"):
@@ -238,8 +242,8 @@ def _split_items(value: Any, field: str) -> Iterable[Any]:
         return (value,)
     if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise MessageError(
-            f"{field}: a list of paths or one string with '|' between is expected, not {type(value).__name__}.",
-            remedy=_REMEDY,
+            f"{field}: expected a list of paths, or one string of paths separated by '|', not {type(value).__name__}.",
+            remedy=_USAGE_REMEDY,
         )
     return value
 
@@ -255,7 +259,7 @@ def _parse_attachment(value: Any, field: str) -> Attachment:
 
 
 def _is_local(path: object) -> bool:
-    """Whether a path only names a file. Any other path opens itself, also one that looks like a `pathlib` path."""
+    """Whether a path names a local file. A subclass of `pathlib.Path` may not: see `is_pathlib_path`."""
     if isinstance(path, PurePath):
         return is_pathlib_path(path)
     return isinstance(path, str) or not isinstance(path, RemotePath)
@@ -263,7 +267,7 @@ def _is_local(path: object) -> bool:
 
 def _find_file_name(path: Any) -> str:
     if not isinstance(path, str | os.PathLike) and not isinstance(path, RemotePath):
-        raise MessageError(f"The path of an attachment is not text but {type(path).__name__}.", remedy=_REMEDY)
+        raise MessageError(f"The path of an attachment is not text but {type(path).__name__}.", remedy=_USAGE_REMEDY)
     name = getattr(path, "name", None)
     if not isinstance(name, str):
         text = os.fspath(path) if isinstance(path, str | os.PathLike) else str(path)
@@ -273,22 +277,22 @@ def _find_file_name(path: Any) -> str:
             )
         name = PurePath(text).name
     if not name:
-        raise MessageError(f"{short_repr(str(path))} is not the path of a file.", remedy=_REMEDY)
+        raise MessageError(f"{short_repr(str(path))} is not the path of a file.", remedy=_USAGE_REMEDY)
     return name
 
 
 def _parse_name(name: object) -> str:
     if not isinstance(name, str):
-        raise MessageError(f"The name of an attachment is text, not {type(name).__name__}.", remedy=_REMEDY)
+        raise MessageError(f"The name of an attachment is text, not {type(name).__name__}.", remedy=_USAGE_REMEDY)
     if character := find_forbidden_character(name):
         raise MessageError(
             f"The name of the attachment {short_repr(name)} contains the control character {character}.",
             remedy="Give it another one: Attachment(path, name='report.csv').",
         )
-    name = name.strip()  # mail programs drop the blanks around it, no-break spaces too
-    if not name or len(name.encode()) > _FILE_NAME_OCTETS:
-        what = "is too long" if name else "is blank"
-        raise MessageError(f"The name of the attachment {short_repr(name)} {what}.", remedy="Give it another name.")
+    name = name.strip()  # mail clients drop the whitespace around it, even no-break spaces
+    if not name or len(name.encode()) > _MAX_FILE_NAME_OCTETS:
+        problem = "is too long" if name else "is blank"
+        raise MessageError(f"The name of the attachment {short_repr(name)} {problem}.", remedy="Give it another name.")
     return name
 
 
@@ -296,7 +300,7 @@ def _parse_content_type(content_type: object, name: str) -> str:
     if not content_type:
         return _guess_content_type(name)
     found = _CONTENT_TYPE.fullmatch(content_type) if isinstance(content_type, str) else None
-    if not found or len(found[0]) > _CONTENT_TYPE_OCTETS:
+    if not found or len(found[0]) > _MAX_CONTENT_TYPE_OCTETS:
         raise MessageError(
             f"{short_repr(content_type)}, the content type of the attachment {short_repr(name)}, is not a media type.",
             remedy="Write it as 'text/csv' or 'text/csv; charset=utf-8', or leave it out: it is guessed from the name.",
@@ -307,7 +311,7 @@ def _parse_content_type(content_type: object, name: str) -> str:
 def _guess_content_type(name: str) -> str:
     import mimetypes
 
-    # The prefix keeps a name such as "data:text/html,x" from being taken for a URL that contains its own type.
+    # With the prefix, a name such as "data:text/html,x" is not parsed as a URL that contains its own type.
     guessed, encoding = mimetypes.guess_type(f"./{name}")
     if encoding:
         return _COMPRESSED_TYPES.get(encoding, _OCTET_STREAM)

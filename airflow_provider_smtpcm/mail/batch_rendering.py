@@ -1,4 +1,4 @@
-"""Batch rendering: the parts that the mails of a batch share are rendered once, with the same octets as `render`."""
+"""Rendering of a batch of mails: what they have in common is rendered once, with the same octets as `render`."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from airflow_provider_smtpcm.mail.render import (
 
 _A = TypeVarTuple("_A")
 
-# Octets, as they are in the message.
-_LARGEST_CACHED_FILE = 1024 * 1024
-_FILE_CACHE_SIZE = 8 * 1024 * 1024
-_LARGEST_CACHED_PART = 1024 * 1024
-_CACHE_ENTRY = 1024  # the cost of an entry, even of an empty file
+# In octets of the rendered message.
+_MAX_CACHED_FILE = 1024 * 1024
+_MAX_FILE_CACHE = 8 * 1024 * 1024
+_MAX_CACHED_PART = 1024 * 1024
+_CACHE_ENTRY_OVERHEAD = 1024  # approximate memory of an entry, even for an empty file
 
 
 class BatchRenderer:
-    """Renders one mail after the other, with the same octets as `render`, and caches what the next one may share.
+    """Renders mails one after another, with the same octets as `render`, and caches what the next one may share.
 
-    A header field or a text that is the same as in the mail before is not rendered again. A file of up to 1 MiB in the
-    message (8 MiB for all of them; the least recently used is dropped first) is measured, read and encoded once, when a
-    mail with it is first sent. Every further mail with the same path, or the same content, gets the content that was
-    read then, even if the file changed since. Larger files are measured and read for each mail. So the memory that a
-    batch needs does not depend on its number of mails.
+    A header field or a body that is the same as in the previous mail is not rendered again. A file of up to 1 MiB in
+    the message (8 MiB in total, least recently used dropped first) is measured, read and encoded once, when a mail with
+    it is first sent. Every further mail with the same path or content gets what was read then, even if the file has
+    changed since. Larger files are measured and read for each mail. The memory that a batch needs does not depend on
+    its number of mails.
 
     Thread-safe.
 
     Args:
-        binary: whether files have no encoding (BINARYMIME, RFC 3030 3) instead of base64.
+        binary: whether files are sent unencoded (BINARYMIME, RFC 3030 3) instead of in base64.
     """
 
     def __init__(self, *, binary: bool = False) -> None:
-        self._parts = PartRenderers(
+        self._renderers = PartRenderers(
             binary=binary,
             file=_FileCache(measure_binary_file if binary else measure_base64_file),
             date=_DateCache(),
@@ -71,18 +71,18 @@ class BatchRenderer:
         Raises:
             MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
         """
-        return compose(mail, date, self._parts)
+        return compose(mail, date, self._renderers)
 
 
 class CachedFile(EncodedFile):
-    """A file that is read once, on its first complete iteration."""
+    """A file whose encoded content is kept after its first complete iteration."""
 
     __slots__ = ("_blocks", "_file", "has_failed")
 
     def __init__(self, file: EncodedFile) -> None:
         self._file = file
         self._blocks: tuple[bytes, ...] | None = None
-        #: Whether reading it has failed, because it changed since it was measured or for another reason.
+        #: Whether reading it has failed, for example because it changed after it was measured.
         self.has_failed = False
 
     @property
@@ -120,7 +120,7 @@ class _FileCache:
     def __call__(self, attachment: Attachment) -> EncodedFile:
         content = attachment.content
         key: object = attachment.path if content is None else content
-        if content is not None and len(content) > _LARGEST_CACHED_FILE:
+        if content is not None and len(content) > _MAX_CACHED_FILE:
             return self._measure(attachment)
         try:
             with self._lock:
@@ -130,19 +130,19 @@ class _FileCache:
                 return cached
         except KeyError:
             pass
-        except TypeError:  # a path in object storage that has no hash
+        except TypeError:  # a `RemotePath` that is not hashable
             return self._measure(attachment)
         file = self._measure(attachment)
-        if len(file) > _LARGEST_CACHED_FILE:
+        if len(file) > _MAX_CACHED_FILE:
             return file
-        return self._add(key, file, len(file) + len(content or b"") + _CACHE_ENTRY)
+        return self._add(key, file, len(file) + len(content or b"") + _CACHE_ENTRY_OVERHEAD)
 
     def _add(self, key: object, file: EncodedFile, octets: int) -> CachedFile:
         cached = CachedFile(file)
         with self._lock:
             self._octets += octets - self._files.pop(key, (cached, 0))[1]
             self._files[key] = cached, octets
-            while self._octets > _FILE_CACHE_SIZE:
+            while self._octets > _MAX_FILE_CACHE:
                 self._octets -= self._files.popitem(last=False)[1][1]
         return cached
 
@@ -161,12 +161,12 @@ class _LastResultCache(Generic[*_A]):
         if last_arguments == arguments:
             return part
         part = self._render(*arguments)
-        self._last = (arguments, part) if len(part) <= _LARGEST_CACHED_PART else (None, b"")
+        self._last = (arguments, part) if len(part) <= _MAX_CACHED_PART else (None, b"")
         return part
 
 
 class _DateCache:
-    """Renders the Date field again only when a second has passed or another date is given."""
+    """Renders the Date field, at most once per second unless another date is given."""
 
     __slots__ = ("_last",)
 

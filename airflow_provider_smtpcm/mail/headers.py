@@ -1,4 +1,4 @@
-"""Header fields: folded, and 7-bit by RFC 2047 and RFC 2231; and Message-IDs (RFC 5322 3.6.4). Pure."""
+"""Header fields: folding, encoded words (RFC 2047), parameters (RFC 2231), and Message-IDs (RFC 5322 3.6.4)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from airflow_provider_smtpcm.mail.address import Address, format_phrase, to_asci
 
 _T = TypeVar("_T", str, bytes)
 
-_LINE = 78  # RFC 5322 2.1.1: no line should be longer
-_FOLDED_LINE = 76  # RFC 2047 2: no line with an encoded word may be longer
-_ENCODED_WORD = 75  # RFC 2047 2
-_ENCODED_WORD_FRAME = len("=?utf-8?q??=")
-_SHORTEST_ENCODED_WORD = 30  # with less space left on a line, the encoded word begins on the next one
-_LONGEST_TOKEN = 900  # a longer one is encoded, since encoded words can be split; a line has 998 octets at most
-_FIRST_NAME_WORD = _FOLDED_LINE - len("Reply-To: ")
+# Lengths in characters.
+_MAX_LINE = 78  # RFC 5322 2.1.1
+_MAX_FOLDED_LINE = 76  # RFC 2047 2, for a line with an encoded word
+_MAX_ENCODED_WORD = 75  # RFC 2047 2
+_ENCODED_WORD_OVERHEAD = len("=?utf-8?q??=")
+_MIN_FIRST_ENCODED_WORD = 30  # with less room left on a line, the encoded word begins on the next line
+_MAX_TOKEN = 900  # a longer one is encoded, since encoded words can be split; RFC 5322 2.1.1: a line has at most 998
+# Room for the first word of a display name after the longest name of an address field.
+_MAX_FIRST_PHRASE_WORD = _MAX_FOLDED_LINE - len("Reply-To: ")
 
 _TOKEN = re.compile(" *[^ ]+")
 _TYPE_PARAMETERS = re.compile(r'(?:"[^"]*"|[^";])+;?')
 
 _ALPHANUMERIC = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-# RFC 2047 5 (3): allowed in a Q word everywhere, also before an address; a blank is "_".
-_Q_PLAIN = _ALPHANUMERIC + b"!*+-/"
-_Q = ["_" if octet == 0x20 else chr(octet) if octet in _Q_PLAIN else f"={octet:02X}" for octet in range(256)]
-# RFC 5987 3.2.1, which leaves out a few characters of RFC 2231 7 (attribute-char).
-_PARAMETER_PLAIN = _ALPHANUMERIC + b"!#$&+-.^_`|~"
-_PERCENT = [chr(octet) if octet in _PARAMETER_PLAIN else f"%{octet:02X}" for octet in range(256)]
+# RFC 2047 5 (3): these need no escape in a Q word, not even in a display name; a space is "_".
+_Q_UNESCAPED = _ALPHANUMERIC + b"!*+-/"
+_Q_TABLE = ["_" if octet == 0x20 else chr(octet) if octet in _Q_UNESCAPED else f"={octet:02X}" for octet in range(256)]
+# RFC 5987 3.2.1 (attr-char), a subset of RFC 2231 7 (attribute-char).
+_PARAMETER_UNESCAPED = _ALPHANUMERIC + b"!#$&+-.^_`|~"
+_PERCENT_TABLE = [chr(octet) if octet in _PARAMETER_UNESCAPED else f"%{octet:02X}" for octet in range(256)]
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -42,28 +44,28 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def render_unstructured(name: str, value: str) -> bytes:
     """Render a field of free text, such as Subject.
 
-    From the first to the last word that is not ASCII, or looks encoded, the text becomes encoded words. ASCII before
-    and after them stays as it is, as the address does in `Jürgen <j@corp.example>`.
+    The text from the first to the last word that is not ASCII, or looks like an encoded word, becomes encoded words.
+    ASCII before and after it stays unchanged, as the address in `Jürgen <j@corp.example>`.
 
     Args:
-        name: of the field.
+        name: the field name.
         value: one line.
     """
     if not value:
         return f"{name}:\r\n".encode()
-    if value.isascii() and len(name) + 2 + len(value) <= _LINE and "=?" not in value:
+    if value.isascii() and len(name) + 2 + len(value) <= _MAX_LINE and "=?" not in value:
         return f"{name}: {value}\r\n".encode()
     tokens = _TOKEN.findall(value)
     unsafe = [index for index, token in enumerate(tokens) if _needs_encoding(token)]
     if unsafe:
         before, after = tokens[: unsafe[0]], tokens[unsafe[-1] + 1 :]
-        # One blank separates an encoded word from the next word; further blanks are kept only inside an encoded word.
+        # One space separates an encoded word from the next word; further spaces are kept only inside an encoded word.
         text = "".join(tokens[unsafe[0] : unsafe[-1] + 1])[1 if before else 0 :]
         if after:
-            blanks = len(after[0]) - len(after[0].lstrip(" ")) - 1
-            text, after[0] = text + " " * blanks, after[0][blanks:]
+            spaces = len(after[0]) - len(after[0].lstrip(" ")) - 1
+            text, after[0] = text + " " * spaces, after[0][spaces:]
         column = len(name) + 2 + len("".join(before)) + (1 if before else 0)
-        words = encode_words(text, first=_FOLDED_LINE - column)
+        words = encode_words(text, first_length=_MAX_FOLDED_LINE - column)
         tokens = [*before, *(f" {word}" for word in words), *after]
     return _fold(name, [f" {tokens[0].lstrip(' ')}", *tokens[1:]])
 
@@ -74,12 +76,12 @@ def render_mailboxes(name: str, addresses: Sequence[Address]) -> bytes:
     for address in addresses:
         if tokens:
             tokens[-1] += ","
-        tokens += _mailbox_tokens(address)
+        tokens += _make_mailbox_tokens(address)
     return _fold(name, tokens)
 
 
 def render_content_type(value: str) -> bytes:
-    """Render the Content-Type field from a checked media type with its parameters."""
+    """Render the Content-Type field from a valid media type with its parameters."""
     return _fold("Content-Type", [f" {token.strip(' ')}" for token in _TYPE_PARAMETERS.findall(value)])
 
 
@@ -105,77 +107,78 @@ def render_date(date: datetime | None) -> bytes:
         raise MessageError("The date of a mail has no time zone.", remedy="Give it one: datetime.now(UTC).")
     else:
         date = date.astimezone(UTC)
-    # Not strftime, whose names depend on the locale.
+    # Not strftime, whose names of days and months depend on the locale.
     return (
         f"Date: {_DAYS[date.weekday()]}, {date.day:02d} {_MONTHS[date.month - 1]} {date.year:04d} "
         f"{date.hour:02d}:{date.minute:02d}:{date.second:02d} +0000\r\n"
     ).encode()
 
 
-def encode_words(text: str, *, first: int = _ENCODED_WORD) -> list[str]:
-    """Encode text as RFC 2047 encoded words in UTF-8, by Q or B, whichever is shorter. No character is split (5 (3)).
+def encode_words(text: str, *, first_length: int = _MAX_ENCODED_WORD) -> list[str]:
+    """Encode text as encoded words in UTF-8, by Q or B, whichever is shorter. No character is split (RFC 2047 5 (3)).
 
     Args:
         text: one line.
-        first: the maximum length of the first word. If it is below 30, the first word is as long as the others.
+        first_length: the maximum length of the first word. Below 30 it is ignored: the first word begins a new line.
     """
     octets = text.encode()
-    plain = len(octets) - len(octets.translate(None, _Q_PLAIN + b" "))
-    by_q = 3 * len(octets) - 2 * plain <= 4 * -(-len(octets) // 3)
-    longest_first = min(first, _ENCODED_WORD) if first >= _SHORTEST_ENCODED_WORD else _ENCODED_WORD
-    payload = longest_first - _ENCODED_WORD_FRAME
-    following = _ENCODED_WORD - _ENCODED_WORD_FRAME
-    if by_q:
-        characters = ["".join([_Q[octet] for octet in character.encode()]) for character in text]
-        return [f"=?utf-8?q?{''.join(part)}?=" for part in _group(characters, payload, following)]
-    characters_octets = [character.encode() for character in text]
+    unescaped = len(octets) - len(octets.translate(None, _Q_UNESCAPED + b" "))
+    is_q_shorter = 3 * len(octets) - 2 * unescaped <= 4 * -(-len(octets) // 3)
+    if first_length < _MIN_FIRST_ENCODED_WORD:
+        first_length = _MAX_ENCODED_WORD
+    first_payload = min(first_length, _MAX_ENCODED_WORD) - _ENCODED_WORD_OVERHEAD
+    next_payload = _MAX_ENCODED_WORD - _ENCODED_WORD_OVERHEAD
+    if is_q_shorter:
+        characters = ["".join([_Q_TABLE[octet] for octet in character.encode()]) for character in text]
+        return [f"=?utf-8?q?{''.join(part)}?=" for part in _group_by_length(characters, first_payload, next_payload)]
+    encoded_characters = [character.encode() for character in text]
     return [
         f"=?utf-8?b?{b2a_base64(b''.join(part), newline=False).decode()}?="
-        for part in _group(characters_octets, payload // 4 * 3, following // 4 * 3)
+        for part in _group_by_length(encoded_characters, first_payload // 4 * 3, next_payload // 4 * 3)
     ]
 
 
 def render_parameter(name: str, value: str) -> list[str]:
-    """Render a parameter as one token, or as several if it is long (RFC 2231 3). Each begins with a blank."""
+    """Render a parameter as one token, or as several if it is long (RFC 2231 3). Each begins with a space."""
     if value.isascii() and not any(special in value for special in ('"', "\\", "=?")):
-        whole, numbered, end = f' {name}="', ' {}*{}="', '"'
+        prefix, numbered_prefix, suffix = f' {name}="', ' {}*{}="', '"'
         characters = list(value)
     else:
-        # RFC 2231 4. Quotation marks would be legal in a quoted string, but many mail programs show them wrong.
-        whole, numbered, end = f" {name}*=utf-8''", " {}*{}*=", ""
-        characters = ["".join([_PERCENT[octet] for octet in character.encode()]) for character in value]
-    token = f"{whole}{''.join(characters)}{end}"
-    if len(token) < _FOLDED_LINE:
+        # RFC 2231 4. A quoted string may contain escaped quotation marks, but many mail clients show them wrong.
+        prefix, numbered_prefix, suffix = f" {name}*=utf-8''", " {}*{}*=", ""
+        characters = ["".join([_PERCENT_TABLE[octet] for octet in character.encode()]) for character in value]
+    token = f"{prefix}{''.join(characters)}{suffix}"
+    if len(token) < _MAX_FOLDED_LINE:
         return [token]
-    longest = _FOLDED_LINE - len(numbered.format(name, 100)) - len(end) - 1
-    charset = "" if end else "utf-8''"
-    parts = _group(characters, longest - len(charset), longest)
+    max_length = _MAX_FOLDED_LINE - len(numbered_prefix.format(name, 100)) - len(suffix) - 1
+    charset = "" if suffix else "utf-8''"
+    parts = _group_by_length(characters, max_length - len(charset), max_length)
     texts = [charset + "".join(parts[0]), *map("".join, parts[1:])]
-    return [f"{numbered.format(name, index)}{text}{end}" for index, text in enumerate(texts)]
+    return [f"{numbered_prefix.format(name, index)}{text}{suffix}" for index, text in enumerate(texts)]
 
 
-def _mailbox_tokens(address: Address) -> list[str]:
-    """Return one mailbox as tokens, each with the blank before it."""
+def _make_mailbox_tokens(address: Address) -> list[str]:
+    """Return one mailbox as tokens, each with a leading space."""
     name = address.display_name
     if not name:
         return [f" {address.address}"]
     if name.isascii() and "=?" not in name:
         written = format_phrase(name)
-        if written != name and len(written) < _FIRST_NAME_WORD:
+        if written != name and len(written) < _MAX_FIRST_PHRASE_WORD:
             return [f" {written}", f" <{address.address}>"]
-        if written == name and len(name) < _LONGEST_TOKEN:
+        if written == name and len(name) < _MAX_TOKEN:
             return [*(f" {word}" for word in name.split(" ")), f" <{address.address}>"]
-    words = encode_words(name, first=_FIRST_NAME_WORD)
+    words = encode_words(name, first_length=_MAX_FIRST_PHRASE_WORD)
     return [*(f" {word}" for word in words), f" <{address.address}>"]
 
 
 def _fold(name: str, tokens: Iterable[str]) -> bytes:
-    """Join the tokens of a field, with line breaks before tokens that would make a line too long (RFC 5322 2.2.3)."""
+    """Join the tokens of a field, with a line break before each that would make its line too long (RFC 5322 2.2.3)."""
     lines: list[str] = []
     line = f"{name}:"
     for token in tokens:
-        # A first token that is too long even for a line of its own stays next to the name: no line is blank.
-        if len(line) + len(token) > _FOLDED_LINE and (" " in line or len(token) <= _FOLDED_LINE):
+        # A first token that is too long even for a line of its own stays next to the name, so that no line is blank.
+        if len(line) + len(token) > _MAX_FOLDED_LINE and (" " in line or len(token) <= _MAX_FOLDED_LINE):
             lines.append(line)
             line = token
         else:
@@ -184,19 +187,19 @@ def _fold(name: str, tokens: Iterable[str]) -> bytes:
 
 
 def _needs_encoding(token: str) -> bool:
-    return not token.isascii() or "=?" in token or len(token) > _LONGEST_TOKEN
+    return not token.isascii() or "=?" in token or len(token) > _MAX_TOKEN
 
 
-def _group(items: Sequence[_T], first: int, following: int) -> list[list[_T]]:
-    """Group items so that no group is longer than `first`, or `following` after the first group."""
+def _group_by_length(items: Sequence[_T], first_length: int, next_length: int) -> list[list[_T]]:
+    """Group items so that the first group has at most `first_length` characters, and the others `next_length`."""
     groups: list[list[_T]] = [[]]
-    left = first
+    remaining = first_length
     for item in items:
-        if len(item) > left:
+        if len(item) > remaining:
             groups.append([])
-            left = following
+            remaining = next_length
         groups[-1].append(item)
-        left -= len(item)
+        remaining -= len(item)
     return groups
 
 
@@ -207,17 +210,17 @@ def new_message_id(domain: str) -> str:
     """Make a random Message-ID.
 
     Args:
-        domain: of the sender, as in `Address.domain`.
+        domain: the domain of the sender, as in `Address.domain`.
     """
-    # One request for random octets for each process: one for each mail would cost a tenth of the time to send it.
+    # Random octets are requested once per process: once per mail would add a tenth to the time of sending it.
     return f"<{_process_token()}{next(_message_numbers):08x}@{to_ascii_domain(domain)}>"
 
 
 def stable_message_id(domain: str, *parts: str | int) -> str:
-    """Make the Message-ID of these parts: the same for every attempt of the same mail.
+    """Make a Message-ID from these parts: the same for every attempt of the same mail.
 
     Args:
-        domain: of the sender, as in `Address.domain`.
+        domain: the domain of the sender, as in `Address.domain`.
         parts: what identifies the mail, such as the DAG, the run, the task and the map index. Their order matters.
 
     Raises:
@@ -228,7 +231,7 @@ def stable_message_id(domain: str, *parts: str | int) -> str:
     if not parts:
         raise ValueError("Without parts, every mail would have the same Message-ID.")
     octets = [str(part).encode("utf-8", "surrogatepass") for part in parts]
-    # Each with its length, so that ("a", "bc") and ("ab", "c") differ.
+    # Each part with its length, so that ("a", "bc") and ("ab", "c") differ.
     digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in octets]))
     return f"<{digest.hexdigest()[:32]}@{to_ascii_domain(domain)}>"
 

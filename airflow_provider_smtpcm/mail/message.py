@@ -1,4 +1,4 @@
-"""`Mail`: the content of one mail, checked when it is made. Pure: files are not opened."""
+"""`Mail`: the addresses, header fields, bodies and files of one mail, checked on construction. Opens no files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_
 
 __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
-_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 3.6.8; at most 76, so that a line can be folded after it
-_VALUE_OCTETS = 100_000
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 3.6.8; at most 76, so that its line can be folded
+_MAX_VALUE_LENGTH = 100_000
 _MESSAGE_ID = re.compile(rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>")
-_MESSAGE_ID_OCTETS = 900  # its line cannot be folded, and has at most 998 (RFC 5322 2.1.1)
+_MAX_MESSAGE_ID_OCTETS = 900  # its line cannot be folded, and may have 998 (RFC 5322 2.1.1)
+# Fields that a mail may have only once.
 _SINGLE_FIELDS = ("auto-submitted", "in-reply-to", "references", "sender")  # RFC 5322 3.6, RFC 3834 5
-_WRITTEN_BY_US = "The package writes it: leave it out."
+_GENERATED = "It is generated: leave it out."
+# The remedy for each field that `headers` cannot set.
 _RESERVED_FIELDS = {
     "from": "Use from_address.",
     "to": "Use to.",
@@ -49,21 +51,21 @@ _RESERVED_FIELDS = {
     "priority": "Use priority.",
     "x-priority": "Use priority.",
     "x-msmail-priority": "Use priority.",
-    "date": _WRITTEN_BY_US,
-    "mime-version": _WRITTEN_BY_US,
+    "date": _GENERATED,
+    "mime-version": _GENERATED,
     "return-path": "The receiving server writes it, from from_address: leave it out.",
     "received": "Every server on the way adds it: leave it out.",
-    "delivered-to": "The receiving server writes it, and would see a mail loop: leave it out.",
+    "delivered-to": "The receiving server writes it, and would report a mail loop: leave it out.",
 }
-# Only in an attribute or in CSS: "Account CID:4711" in the text of a report is no reference to an image.
-# No two quantifiers in a row match blanks, which would take quadratic time on many blanks.
+# Only in an attribute or in CSS: "Account CID:4711" in the text of a report is no reference to an image. No two
+# adjacent quantifiers match whitespace, since that would take quadratic time.
 _CID_REFERENCE = re.compile(
     r"""(?:=\s*(?:["']\s*)?|url\(\s*(?:(?:["']|&quot;|&\#0*3[49];)\s*)?)cid:([^"'\s<>)]+)""", re.IGNORECASE
 )
 
 
 class Priority(StrEnum):
-    """How urgent a mail is, in the terms of SSIS. Any case of letters is accepted."""
+    """The priority of a mail, as in SSIS. Values are parsed without regard to case."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -75,17 +77,17 @@ class Priority(StrEnum):
         return next((priority for priority in cls if priority == text), None)
 
 
-#: Further header fields of a `Mail`: text by name, or pairs.
+#: Further header fields of a `Mail`: a mapping of names to text, or pairs.
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
-#: Further header fields where a template may fill them in: every value is turned into text.
+#: Further header fields of operators and notifiers, whose values may come from templates: each is converted to text.
 HeaderValues = Mapping[str, object]
 
-_set = object.__setattr__  # for this module alone, since a mail is frozen
+_set = object.__setattr__  # sets a field of a mail before it leaves this module, since a mail is frozen
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Mail:
-    """One mail. Every address, header and name in it has been checked; its files have not been opened yet."""
+    """One mail. Its addresses, headers and file names are valid; its files have not been opened."""
 
     from_address: Address | None
     to: tuple[Address, ...]
@@ -101,7 +103,7 @@ class Mail:
     headers: tuple[tuple[str, str], ...]
     message_id: str | None
 
-    # Written by hand, since it accepts more types than the fields have. `dataclasses.replace` works as usual.
+    # Not generated, since it accepts more types than those of the fields. `dataclasses.replace` works as usual.
     def __init__(
         self,
         *,
@@ -123,37 +125,37 @@ class Mail:
 
         Args:
             from_address: one address; None or blank: the *From address* of the connection.
-            to, cc, bcc, reply_to: one string with `;` or `,` between the addresses, or a list.
-            subject: one line; blanks around it are removed.
-            text, html: the body. With both, the mail program of the reader chooses one. None and "" mean no body.
-            attachments: one string with `|` between the paths, or a list of paths and attachments.
+            to, cc, bcc, reply_to: one string with the addresses separated by `;` or `,`, or a list.
+            subject: one line; spaces around it are removed.
+            text, html: the body. With both, the mail client of the reader chooses one. None and "" mean no body.
+            attachments: one string with the paths separated by `|`, or a list of paths and attachments.
             inline_images: a mapping of content id to path or attachment; or a list of paths and attachments, where
                 the file name is the content id of those that have none.
             priority: "high", "normal" or "low".
-            headers: further header fields, as a mapping or pairs of text. The fields that the package itself writes
-                are refused.
+            headers: further header fields, as a mapping or pairs of text. Fields with an argument of their own, and
+                generated ones such as Date, are refused.
             message_id: `<left@right>`; None: generated when the mail is sent.
 
         Raises:
-            MessageError: names every fault of the mail.
+            MessageError: lists every fault of the mail.
         """
         faults: dict[str, MessageError] = {}
         addresses = to, cc, bcc, from_address, reply_to
         given = (*addresses, subject, text, html, attachments, inline_images, priority, headers, message_id)
-        for (name, parse, default), write, value in zip(_FIELDS, _WRITE_PARSED, given, strict=True):
+        for (name, parse, default), set_field, value in zip(_FIELDS, _PARSED_SETTERS, given, strict=True):
             parsed = default
-            if value is not default:  # most fields of most mails have their default
+            if value is not default:  # most fields of most mails have their defaults
                 try:
                     parsed = parse(value)
                 except MessageError as fault:
                     faults[name] = fault
-            write(self, parsed)
+            set_field(self, parsed)
         if not (self.to or self.cc or self.bcc or faults.keys() & {"to", "cc", "bcc"}):
             no_recipient = MessageError("The mail has no recipient.", remedy="Fill in To, Cc or Bcc.")
             faults = {"recipients": no_recipient, **faults}
         if faults:
             raise combine_faults(list(faults.values()))
-        # These checks compare fields, and so need fields without faults.
+        # These checks compare fields, and so require valid ones.
         if self.html or self.inline_images or self.attachments:
             image_faults = list(_find_image_faults(self.html, self.inline_images, self.attachments))
             if image_faults:
@@ -161,7 +163,7 @@ class Mail:
 
     @property
     def has_remote_files(self) -> bool:
-        """Whether any of its files is remote (`Attachment.is_remote`): measuring and reading it may take long."""
+        """Whether any of its files is remote (`Attachment.is_remote`), so that rendering the mail may take long."""
         files = self.attachments + self.inline_images
         return bool(files) and any(file.is_remote for file in files)
 
@@ -180,11 +182,11 @@ class Mail:
             from_address, reply_to, message_id: as in `Mail`; None: unchanged.
 
         Raises:
-            MessageError: names the first fault.
+            MessageError: describes the first fault.
         """
         mail = object.__new__(Mail)
-        for write, value in zip(_WRITE, _READ(self), strict=True):
-            write(mail, value)
+        for set_field, value in zip(_SETTERS, _get_fields(self), strict=True):
+            set_field(mail, value)
         if from_address is not None:
             _set(mail, "from_address", _parse_sender(from_address))
         if reply_to is not None:
@@ -195,18 +197,18 @@ class Mail:
 
     @property
     def recipients(self) -> tuple[Address, ...]:
-        """The recipients of the envelope: To, Cc and Bcc in this order, each mailbox once."""
+        """The envelope recipients: To, Cc and Bcc in this order, without duplicates."""
         if len(self.to) == 1 and not self.cc and not self.bcc:
             return self.to
         unique: dict[tuple[str, str], Address] = {}
         for address in (*self.to, *self.cc, *self.bcc):
-            # RFC 5321 2.4: only the domain ignores the case of letters.
+            # RFC 5321 2.4: domains are case-insensitive, local parts are not.
             unique.setdefault((address.local_part, address.address.rpartition("@")[2].lower()), address)
         return tuple(unique.values())
 
 
 def combine_faults(faults: list[MessageError]) -> MessageError:
-    """Combine all faults of one mail in one error, which is retryable only if all of them are."""
+    """Combine the faults of a mail in one error, which is retryable only if each of them is."""
     if len(faults) == 1:
         return faults[0]
     return MessageError(
@@ -229,8 +231,8 @@ def _parse_header_text(name: str, value: object) -> str:
             f"{name}: {short_repr(value)} contains the control character {character}.",
             remedy="Remove it: a header is one line, and a line break in it would begin another header.",
         )
-    if len(value) > _VALUE_OCTETS:
-        raise MessageError(f"{name} has {len(value):,} characters.", remedy=f"Shorten it to {_VALUE_OCTETS:,}.")
+    if len(value) > _MAX_VALUE_LENGTH:
+        raise MessageError(f"{name} has {len(value):,} characters.", remedy=f"Shorten it to {_MAX_VALUE_LENGTH:,}.")
     return value.strip(" ")
 
 
@@ -272,12 +274,12 @@ def _parse_headers(value: object) -> tuple[tuple[str, str], ...]:
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
             raise MessageError(
                 f"{short_repr(name)} cannot be the name of a header.",
-                remedy="A name is at most 76 ASCII characters without blanks and colons, such as X-Report.",
+                remedy="A name has at most 76 ASCII characters, without spaces and colons, such as X-Report.",
             )
         lowered = name.lower()
-        remedy = _RESERVED_FIELDS.get(lowered) or (_WRITTEN_BY_US if lowered.startswith("content-") else None)
+        remedy = _RESERVED_FIELDS.get(lowered) or (_GENERATED if lowered.startswith("content-") else None)
         if remedy:
-            raise MessageError(f"The header {name} cannot be given among headers.", remedy=remedy)
+            raise MessageError(f"'headers' cannot set {name}.", remedy=remedy)
         if lowered in _SINGLE_FIELDS and lowered in seen:
             raise MessageError(f"The header {name} is given twice.", remedy="A mail may have only one: leave one out.")
         seen.add(lowered)
@@ -295,7 +297,7 @@ def _headers_type_error(value: object) -> MessageError:
 def _parse_message_id(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _MESSAGE_ID_OCTETS or not _MESSAGE_ID.fullmatch(value):
+    if not isinstance(value, str) or len(value) > _MAX_MESSAGE_ID_OCTETS or not _MESSAGE_ID.fullmatch(value):
         raise MessageError(
             f"The message id {short_repr(value)} does not have the form <left@right>.",
             remedy="Write it as <20240131.4711@corp.example>, or leave it out: one is generated.",
@@ -306,16 +308,16 @@ def _parse_message_id(value: object) -> str | None:
 def _find_image_faults(
     html_text: str | None, images: tuple[Attachment, ...], files: tuple[Attachment, ...]
 ) -> Iterable[MessageError]:
-    """Find images without HTML, content ids that are used twice, and references to images that are missing."""
+    """Yield faults: images without HTML, duplicate content ids, and references to missing images."""
     if images and not html_text:
         yield MessageError(
-            "There are inline images but no html to show them.", remedy="Fill in html, or pass them as attachments."
+            "There are inline images but no HTML to show them.", remedy="Fill in html, or pass them as attachments."
         )
     inline = [image.content_id for image in images]
     all_ids = inline + [file.content_id for file in files if file.content_id]
     for content_id in sorted({cid for cid in all_ids if cid and all_ids.count(cid) > 1}):
         yield MessageError(
-            f"Two images have the content id {content_id!r}.",
+            f"Two files have the content id {content_id!r}.",
             remedy="Give each its own: inline_images={'logo': path}.",
         )
     if html_text and "cid:" in html_text.lower():
@@ -326,7 +328,7 @@ def _find_image_faults(
         for content_id in dict.fromkeys(references):
             if content_id not in inline:
                 yield MessageError(
-                    f"The html refers to {short_repr(f'cid:{content_id}')}, which is not among the inline images.",
+                    f"The HTML refers to {short_repr(f'cid:{content_id}')}, which is not among the inline images.",
                     remedy=f"Add it: inline_images={{{short_repr(content_id)}: path}}.",
                 )
 
@@ -347,8 +349,8 @@ _FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
     ("headers", _parse_headers, ()),
     ("message_id", _parse_message_id, None),
 )
-# These read and write all fields at once, in half the time that it takes by name.
-_NAMES = tuple(field.name for field in dataclasses.fields(Mail))
-_READ = attrgetter(*_NAMES)
-_WRITE = tuple(getattr(Mail, name).__set__ for name in _NAMES)
-_WRITE_PARSED = tuple(getattr(Mail, name).__set__ for name, _, _ in _FIELDS)
+# Access to all fields at once, in half the time of access by name.
+_FIELD_NAMES = tuple(field.name for field in dataclasses.fields(Mail))
+_get_fields = attrgetter(*_FIELD_NAMES)
+_SETTERS = tuple(getattr(Mail, name).__set__ for name in _FIELD_NAMES)
+_PARSED_SETTERS = tuple(getattr(Mail, name).__set__ for name, _, _ in _FIELDS)

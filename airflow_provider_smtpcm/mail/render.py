@@ -1,4 +1,4 @@
-"""A mail rendered as RFC 5322 and MIME: its size first, then its octets in chunks, without dot-stuffing."""
+"""Rendering of a mail as an RFC 5322 and MIME message: its size beforehand, then its octets in chunks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.mail.message import Mail, Priority, combine_faults
 
 __all__ = ["Rendering", "render"]
 
-Piece = bytes | EncodedFile
+Segment = bytes | EncodedFile
 
 _PRIORITY = {
     Priority.HIGH: b"Importance: high\r\nX-Priority: 1\r\nPriority: urgent\r\n",
@@ -33,32 +33,31 @@ _PRIORITY = {
 
 
 class Rendering:
-    """A message with CRLF line ends, no line over 998 octets, and no dot-stuffing.
+    """A message with CRLF line ends, no line over 998 octets (except in files of a `binary` one), and no dot-stuffing.
 
-    An iteration yields its octets in chunks, the same every time, and reads the attachments meanwhile. The files of a
-    `binary` message are not made of such lines.
+    Every iteration yields the same octets, in chunks, and reads the attachments while it does.
 
     Args:
-        pieces: octets and files, in their order. Any line in the octets may begin with a dot.
-        needs_smtputf8: whether an address in it needs a server with SMTPUTF8. All else is 7-bit.
-        binary: whether it contains files without an encoding, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
+        segments: octets and files, in their order. Any line in the octets may begin with a dot.
+        needs_smtputf8: whether an address in it needs a server with SMTPUTF8 (RFC 6531). Everything else is 7-bit.
+        binary: whether it contains unencoded files, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
     """
 
-    __slots__ = ("binary", "needs_smtputf8", "pieces", "size")
+    __slots__ = ("binary", "needs_smtputf8", "segments", "size")
 
-    def __init__(self, pieces: tuple[Piece, ...], *, needs_smtputf8: bool, binary: bool = False) -> None:
-        self.pieces = pieces
+    def __init__(self, segments: tuple[Segment, ...], *, needs_smtputf8: bool, binary: bool = False) -> None:
+        self.segments = segments
         #: The exact number of octets that an iteration yields, for SIZE (RFC 1870).
-        self.size = sum(map(len, pieces))
+        self.size = sum(map(len, segments))
         self.needs_smtputf8 = needs_smtputf8
         self.binary = binary
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self.pieces:
-            if isinstance(piece, bytes):
-                yield piece
+        for segment in self.segments:
+            if isinstance(segment, bytes):
+                yield segment
             else:
-                yield from piece
+                yield from segment
 
     def __repr__(self) -> str:
         return f"<Rendering of {self.size} octets>"
@@ -70,7 +69,7 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
     Args:
         mail: must have a sender and a Message-ID.
         date: for the Date field, with a time zone; default: now.
-        binary: whether files have no encoding (BINARYMIME, RFC 3030 3) instead of base64.
+        binary: whether files are sent unencoded (BINARYMIME, RFC 3030 3) instead of in base64.
 
     Raises:
         MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
@@ -79,7 +78,7 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
 
 
 def render_fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Render the header fields after the Message-ID, but for those of the content."""
+    """Render the header fields between Message-ID and Content-Type."""
     fields = [_PRIORITY[priority], *(render_unstructured(name, value) for name, value in headers)]
     if not any(name.lower() == "auto-submitted" for name, _ in headers):
         fields.insert(0, b"Auto-Submitted: auto-generated\r\n")  # RFC 3834 5: prevents out-of-office replies
@@ -88,7 +87,7 @@ def render_fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]
 
 @lru_cache(maxsize=128)
 def _render_file_fields(disposition: str, name: str, media_type: str, content_id: str | None, encoding: str) -> bytes:
-    """Render the header fields of a file's part, and the empty line after them."""
+    """Render the header fields of the body part of a file, and the empty line after them."""
     fields = [
         render_content_type(media_type),
         f"Content-Transfer-Encoding: {encoding}\r\n".encode(),
@@ -100,18 +99,18 @@ def _render_file_fields(disposition: str, name: str, media_type: str, content_id
 
 
 def measure_base64_file(attachment: Attachment) -> Base64File:
-    """Measure a file that will be encoded in base64."""
+    """Measure a file that will be sent in base64."""
     return Base64File(attachment, attachment.state())
 
 
 def measure_binary_file(attachment: Attachment) -> BinaryFile:
-    """Measure a file that will not be encoded."""
+    """Measure a file that will be sent unencoded."""
     return BinaryFile(attachment, attachment.state())
 
 
 @dataclass(slots=True, kw_only=True)
 class PartRenderers:
-    """The functions that render the parts of a message; `BatchRenderer` replaces them by functions with a cache."""
+    """The functions that render the parts of a message. `BatchRenderer` uses variants with a cache."""
 
     binary: bool
     file: Callable[[Attachment], EncodedFile]
@@ -130,12 +129,12 @@ _BASE64 = PartRenderers(binary=False, file=measure_base64_file)
 _BINARY = PartRenderers(binary=True, file=measure_binary_file)
 
 
-def compose(mail: Mail, date: datetime | None, parts: PartRenderers) -> Rendering:
+def compose(mail: Mail, date: datetime | None, renderers: PartRenderers) -> Rendering:
     """Compose a message from its parts.
 
     Args:
         mail, date: as in `render`.
-        parts: render the parts.
+        renderers: the functions that render the parts.
 
     Raises:
         MessageError: as in `render`.
@@ -147,68 +146,68 @@ def compose(mail: Mail, date: datetime | None, parts: PartRenderers) -> Renderin
     if mail.message_id is None:
         raise MessageError(
             "The mail has no Message-ID.",
-            remedy="Fill it in: mail.with_identity(message_id=new_message_id(mail.from_address.domain)).",
+            remedy="Add one: mail.with_identity(message_id=new_message_id(mail.from_address.domain)).",
         )
-    header = _render_header(mail, mail.from_address, mail.message_id, date, parts)
-    # Only addresses are ever rendered in more than ASCII, and Bcc is not rendered at all.
+    header = _render_header(mail, mail.from_address, mail.message_id, date, renderers)
+    # Only addresses may be rendered in non-ASCII characters, and Bcc is not rendered.
     needs_smtputf8 = not header.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
     if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # most mails
-        body = _render_body(mail, parts)
+        body = _render_body(mail, renderers)
         message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
         return Rendering((message,), needs_smtputf8=needs_smtputf8)
-    files = _measure_files(mail, parts)
-    binary = parts.binary and bool(files)
-    pieces: list[Piece] = [header, *_render_multipart(mail, mail.message_id, files, parts, binary=binary)]
-    last = pieces[-1]
+    files = _measure_files(mail, renderers)
+    binary = renderers.binary and bool(files)
+    segments: list[Segment] = [header, *_render_multipart(mail, mail.message_id, files, renderers, binary=binary)]
+    last = segments[-1]
     if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
-        pieces.append(b"\r\n")
-    return Rendering(_join_octets(pieces), needs_smtputf8=needs_smtputf8, binary=binary)
+        segments.append(b"\r\n")
+    return Rendering(_join_adjacent_octets(segments), needs_smtputf8=needs_smtputf8, binary=binary)
 
 
 def _render_header(
-    mail: Mail, from_address: Address, message_id: str, date: datetime | None, parts: PartRenderers
+    mail: Mail, from_address: Address, message_id: str, date: datetime | None, renderers: PartRenderers
 ) -> bytes:
     """Render all header fields but those of the content. None of them names Bcc (RFC 5322 3.6.3)."""
-    fields = [parts.date(date), parts.sender("From", (from_address,))]
+    fields = [renderers.date(date), renderers.sender("From", (from_address,))]
     if mail.to:
-        fields.append(parts.to("To", mail.to))
+        fields.append(renderers.to("To", mail.to))
     elif not mail.cc:
         # An empty group (RFC 5322 3.4): some servers add a header with every recipient to a mail without To and Cc.
         fields.append(b"To: undisclosed-recipients:;\r\n")
     if mail.cc:
-        fields.append(parts.cc("Cc", mail.cc))
+        fields.append(renderers.cc("Cc", mail.cc))
     if mail.reply_to:
-        fields.append(parts.reply_to("Reply-To", mail.reply_to))
+        fields.append(renderers.reply_to("Reply-To", mail.reply_to))
     fields += (
-        parts.subject("Subject", mail.subject),
+        renderers.subject("Subject", mail.subject),
         f"Message-ID: {message_id}\r\n".encode(),
-        parts.fixed_fields(mail.priority, mail.headers),
+        renderers.fixed_fields(mail.priority, mail.headers),
     )
     return b"".join(fields)
 
 
-def _render_body(mail: Mail, parts: PartRenderers) -> bytes:
-    """Render the HTML, or else the text."""
-    return parts.html("html", mail.html) if mail.html else parts.text("plain", mail.text or "")
+def _render_body(mail: Mail, renderers: PartRenderers) -> bytes:
+    """Render the HTML body, or the text body if there is none."""
+    return renderers.html("html", mail.html) if mail.html else renderers.text("plain", mail.text or "")
 
 
 def _render_multipart(
-    mail: Mail, message_id: str, files: list[EncodedFile], parts: PartRenderers, *, binary: bool
-) -> list[Piece]:
-    """Render a message of several parts: mixed ( alternative ( text, related ( html, images ) ), attachments ).
+    mail: Mail, message_id: str, files: list[EncodedFile], renderers: PartRenderers, *, binary: bool
+) -> list[Segment]:
+    """Render a multipart body: mixed ( alternative ( text, related ( html, images ) ), attachments ).
 
     Args:
-        files: those of the attachments, then those of the inline images.
+        files: the attachments, then the inline images.
     """
     boundary = _make_secret_boundary(message_id) if binary else _make_boundary(message_id)
     attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
-    body: list[Piece] = [_render_body(mail, parts)]
+    body: list[Segment] = [_render_body(mail, renderers)]
     if images:
         related = _render_file_parts("inline", mail.inline_images, images, binary=binary)
-        # RFC 2387 3.1 requires the type of the root.
+        # RFC 2387 3.1 requires the type of the root part.
         body = _join_parts('related; type="text/html"', f"{boundary}_3", [body, *related], binary=binary)
     if mail.text and mail.html:
-        texts: list[list[Piece]] = [[parts.text("plain", mail.text)], body]
+        texts: list[list[Segment]] = [[renderers.text("plain", mail.text)], body]
         body = _join_parts("alternative", f"{boundary}_2", texts, binary=binary and bool(images))
     if attached:
         attached_parts = _render_file_parts("attachment", mail.attachments, attached, binary=binary)
@@ -218,7 +217,7 @@ def _render_multipart(
 
 def _render_file_parts(
     disposition: str, attachments: tuple[Attachment, ...], files: list[EncodedFile], *, binary: bool
-) -> list[list[Piece]]:
+) -> list[list[Segment]]:
     encoding = "binary" if binary else "base64"
     return [
         [
@@ -229,13 +228,13 @@ def _render_file_parts(
     ]
 
 
-def _measure_files(mail: Mail, parts: PartRenderers) -> list[EncodedFile]:
-    """Measure the files of a mail, attachments first. One error names all that cannot be measured."""
+def _measure_files(mail: Mail, renderers: PartRenderers) -> list[EncodedFile]:
+    """Measure the files of a mail, attachments first; raise one error for all that cannot be measured."""
     files: list[EncodedFile] = []
     faults: list[MessageError] = []
     for attachment in (*mail.attachments, *mail.inline_images):
         try:
-            files.append(parts.file(attachment))
+            files.append(renderers.file(attachment))
         except MessageError as fault:
             faults.append(fault)
     if faults:
@@ -243,21 +242,21 @@ def _measure_files(mail: Mail, parts: PartRenderers) -> list[EncodedFile]:
     return files
 
 
-def _join_parts(subtype: str, boundary: str, parts: Iterable[list[Piece]], *, binary: bool) -> list[Piece]:
-    """Join parts by delimiters. The line break before a delimiter is part of it (RFC 2046 5.1.1)."""
+def _join_parts(subtype: str, boundary: str, parts: Iterable[list[Segment]], *, binary: bool) -> list[Segment]:
+    """Join body parts with delimiters, each with the line break before it (RFC 2046 5.1.1)."""
     # RFC 2045 6.4: a multipart with a binary part is binary too.
     encoding = "Content-Transfer-Encoding: binary\r\n" if binary else ""
-    pieces: list[Piece] = [f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n{encoding}'.encode()]
+    segments: list[Segment] = [f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n{encoding}'.encode()]
     delimiter = f"\r\n--{boundary}\r\n".encode()
     for part in parts:
-        pieces.append(delimiter)
-        pieces += part
-    pieces.append(f"\r\n--{boundary}--\r\n".encode())
-    return pieces
+        segments.append(delimiter)
+        segments += part
+    segments.append(f"\r\n--{boundary}--\r\n".encode())
+    return segments
 
 
 def _make_boundary(message_id: str) -> str:
-    """Make a boundary, the same for every rendering of a mail. No part can contain it, since all are encoded."""
+    """Make a boundary, the same for every rendering of a mail. No part contains it: see `BOUNDARY_PREFIX`."""
     import hashlib
 
     return BOUNDARY_PREFIX + hashlib.sha256(message_id.encode()).hexdigest()[:24]
@@ -266,9 +265,9 @@ def _make_boundary(message_id: str) -> str:
 def _make_secret_boundary(message_id: str) -> str:
     """Make a boundary for a mail with unencoded files, the same for every rendering of the mail by this process.
 
-    A file could contain the boundary, which only reading it beforehand could rule out. 192 bits do not occur by chance.
-    Since a Message-ID may be predictable (`stable_message_id`), a secret of the process is part of the boundary:
-    otherwise the author of a file could put the boundary into it, and so add parts to the mail.
+    An unencoded file may contain any octets, but 192 bits do not occur by chance. Since a Message-ID may be predictable
+    (`stable_message_id`), the boundary depends on a secret of the process: otherwise, the author of a file could write
+    the boundary into it and so add parts to the mail.
     """
     import hashlib
 
@@ -281,15 +280,15 @@ def _boundary_key() -> bytes:
     return os.urandom(32)
 
 
-def _join_octets(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+def _join_adjacent_octets(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     """Join adjacent octets, so that a mail without attachments is one chunk."""
-    joined: list[Piece] = []
+    joined: list[Segment] = []
     adjacent: list[bytes] = []
-    for piece in pieces:
-        if isinstance(piece, bytes):
-            adjacent.append(piece)
+    for segment in segments:
+        if isinstance(segment, bytes):
+            adjacent.append(segment)
         else:
-            joined += (b"".join(adjacent), piece)
+            joined += (b"".join(adjacent), segment)
             adjacent = []
     joined.append(b"".join(adjacent))
     return tuple(joined)

@@ -1,4 +1,4 @@
-"""Files on the worker: whether one changed while it was read, and how errors name a path."""
+"""Files on the worker: detection of changes during reading, and paths in error messages."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any, NamedTuple, Self
 
 #: The remedy for a file that changes while it is read.
 FILE_CHANGED_REMEDY = (
-    "Send it once the program that writes it is done: let that program write to another name and rename the file at "
-    "the end."
+    "Send it after the program that writes it has finished: let that program write to another name and rename the file "
+    "at the end."
 )
 
-# `\\server\share` and `D:\folder`. `D:/folder` is a path on Windows too; `//server/share` is also one elsewhere.
+# `\\server\share`, `D:\folder` or `D:/folder`. Not `//server/share`, which is also a POSIX path.
 _WINDOWS_PATH = re.compile(r"\\\\|[A-Za-z]:[\\/]")
 _ON_WINDOWS = os.name == "nt"
-_CHECK_ON_WORKER = "The file is looked for on the worker that runs the task: check the path and its permissions there."
+_CHECK_ON_WORKER = "The file must be on the worker that runs the task: check the path and its permissions there."
 _MOUNT_SHARE = (
     "That is a path on Windows, and this worker does not run Windows: mount the share or copy the file there, and "
-    "give the path that it has on the worker, such as /mnt/loads/rows.csv."
+    "give its path on the worker, such as /mnt/loads/rows.csv."
 )
 
 
 class FileState(NamedTuple):
-    """The size and the version of a file. Equal states mean, as far as the file system can tell, the same content.
+    """The size and version of a file. Equal states mean equal content, as far as the file system can tell.
 
-    The time of the last status change (ctime) is left out: a backup that links the file, or a clean-up that unlinks it
-    while it is read, changes the ctime and not the content.
+    The ctime is not part of it: hard-linking the file (a backup) or unlinking it while it is read changes the ctime,
+    but not the content.
 
     Args:
-        size: in octets.
-        modified: time of the last modification, as precisely as the file system reports it; None if it reports none.
+        size: the size in octets.
+        modified: the mtime, in nanoseconds if the file system reports them, else in seconds; None if it reports none.
         inode, device: identify the file; 0 in object storage.
-        tag: the version in object storage (ETag), if there is one.
+        tag: the ETag in object storage; None if there is none.
     """
 
     size: int
@@ -45,7 +45,7 @@ class FileState(NamedTuple):
 
     @classmethod
     def from_stat(cls, status: Any) -> Self:
-        """Make a state from the result of `stat` or `fstat`, or from what an object storage returns instead.
+        """Make a state from the result of `stat` or `fstat`, or from an object storage's counterpart of it.
 
         Args:
             status: must have `st_size`; everything else is optional.
@@ -58,14 +58,14 @@ class FileState(NamedTuple):
 
 
 class FileChangedError(OSError):
-    """The file was written to while it was read."""
+    """The file was modified while it was read."""
 
     def __init__(self) -> None:
         super().__init__("it was written to while it was read")
 
 
 class UnchangedFile(io.FileIO):
-    """A local file, open for reading, that returns nothing written after it was opened."""
+    """A local file, open for reading, that raises instead of returning content written after it was opened."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -75,7 +75,7 @@ class UnchangedFile(io.FileIO):
         """Read as `io.RawIOBase.readinto` does.
 
         Raises:
-            FileChangedError: the file was written to.
+            FileChangedError: the file was modified after it was opened.
         """
         octets = super().readinto(buffer)
         self._check()
@@ -93,15 +93,15 @@ class UnchangedFile(io.FileIO):
 
 
 def is_pathlib_path(path: object) -> bool:
-    """Whether a path is one of `pathlib`'s own types, and so names a local file.
+    """Whether a path is of one of `pathlib`'s own types, and so names a local file.
 
-    A subclass may be anything: in some versions of Airflow, `ObjectStoragePath` is one.
+    A subclass may not: in some versions of Airflow, `ObjectStoragePath` is one.
     """
     return type(path).__module__.partition(".")[0] == "pathlib"
 
 
 def is_windows_path(path: str) -> bool:
-    """Whether a path only makes sense on Windows, while this machine does not run Windows."""
+    """Whether a path is a Windows path, and this machine does not run Windows."""
     return not _ON_WINDOWS and _WINDOWS_PATH.match(path.strip()) is not None
 
 
@@ -111,7 +111,7 @@ def quote_path(path: str) -> str:
 
 
 def file_remedy(path: str, *, default: str = _CHECK_ON_WORKER) -> str:
-    """Return the remedy for a file that is missing or cannot be read.
+    """Return the remedy for a missing or unreadable file.
 
     Args:
         path: as the user wrote it.

@@ -1,1 +1,1 @@
-"""Alerts by mail for Airflow's callbacks and Deadline Alerts."""
+"""The notifier: alerts by mail for Airflow's callbacks and Deadline Alerts."""

@@ -1,11 +1,11 @@
-"""Credentials in text, recognized by how they are written, whether or not Airflow's secrets masker has been given them.
+"""Redaction of credentials in text by their form, also of those that Airflow's secrets masker does not know.
 
-A mail goes further than a log. What is redacted is what drivers, clients, shells and configuration files show in
-errors: URLs with a password, headers, `name=value` and `name: value` in every notation, command lines, and keys and
-tokens of well-known forms. Words of a sentence stay (`password: authentication failed`, `the token expired`), since
-the reason is what an alert is for. So does the shell's `PWD=/home/etl`.
+A mail reaches more readers than a log. Redacted is what drivers, clients, shells and configuration files show in
+errors: passwords in URLs, headers, `name=value` and `name: value` in every notation, command lines, and keys and tokens
+of well-known forms. Sentences stay (`password: authentication failed`, `the token expired`), since an alert must tell
+the reason, and so does the shell's `PWD=/home/etl`.
 
-The text may be megabytes of anything. So every pattern has bounded repetitions or a single way to match, and every
+The text may be megabytes of any content. So every pattern has bounded repetitions or a single way to match, and every
 value is read once.
 """
 
@@ -17,7 +17,7 @@ import re
 # Replaces a credential.
 _REDACTED = "***"
 
-# --- Names of credentials. `token_count`, `password_file` and `primary_key` end in another word, and are not matched.
+# --- Names of credentials. `token_count`, `password_file` and `primary_key` end in another word and do not match.
 
 _NAMES_OF_PASSWORDS = (
     r"pass(?:word|wd|phrase|code)s?|pwd|(?<![A-Za-z])pass|(?<=[a-z])(?-i:Pass)"
@@ -33,21 +33,21 @@ _NAME_SUFFIX = r"(?:[_-]?(?:value|text|hash|b64|base64|plain|plaintext|encoded|e
 
 
 def redact_credentials(text: str) -> str:
-    """Return the text with `***` for every credential. Servers, users and everything else stay."""
+    """Return the text with `***` in place of every credential. Servers, users and everything else stay."""
     return _redact_named_values(_redact_known_forms(text))
 
 
 def _redact_known_forms(text: str) -> str:
     """Redact keys and tokens of well-known forms, headers, XML elements, URLs and command lines."""
-    for pattern, shown in _KNOWN_FORMS:
-        text = pattern.sub(shown, text)
+    for pattern, replacement in _KNOWN_FORMS:
+        text = pattern.sub(replacement, text)
     text = _BASIC_AUTH.sub(_redact_basic_auth, text)
     if "//" in text and "@" in text:
         text = _NON_BLANKS.sub(_redact_userinfo, text)
     return _redact_command_options(text)
 
 
-# --- Credentials that are recognized by their form, whatever precedes them.
+# --- Credentials that are recognized by their own form, not by a name before them
 
 _AUTH_SCHEMES = "basic|bearer|negotiate|ntlm|token|apikey|api-key|aws4-hmac-sha256|sharedkey|sharedaccesssignature"
 _HEADER_SEPARATOR = r"\\{0,15}['\"]?\s{0,3}[:=,]\s{0,3}b?\\{0,15}['\"]?"
@@ -152,7 +152,7 @@ _BASIC_AUTH = re.compile(
 
 
 def _redact_basic_auth(found: re.Match[str]) -> str:
-    """Redact `Basic` credentials, which decode to `user:password`; other words that follow `Basic` stay."""
+    """Redact `Basic` credentials, which decode to `user:password`; any other word after `Basic` stays."""
     text = found[2]
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -172,17 +172,18 @@ _PORT_OR_PATH = re.compile(r"\d{1,5}[/?#'\",;]")
 def _redact_userinfo(found: re.Match[str]) -> str:
     """Redact the password of `scheme://user:password@host`, which ends at the last @ of the URL.
 
-    An @ further on, as in `scheme://host:8443/path?to=user@host`, is left alone.
+    An @ in the path or the query, as in `scheme://host:8443/path?to=user@host`, does not count.
     """
-    run = found[0]
-    if "@" not in run or "//" not in run:
-        return run
-    return "//".join((run[: (first := run.index("//"))], *map(_redact_url_password, run[first + 2 :].split("//"))))
+    word = found[0]
+    if "@" not in word or "//" not in word:
+        return word
+    scheme, *addresses = word.split("//")
+    return "//".join((scheme, *map(_redact_url_password, addresses)))
 
 
 def _redact_url_password(address: str) -> str:
-    ends = _URL_END.search(address)
-    at = address.rfind("@", 0, ends.start() if ends else len(address))
+    end = _URL_END.search(address)
+    at = address.rfind("@", 0, end.start() if end else len(address))
     user, colon, password = address[: max(at, 0)].partition(":")
     if not colon:
         is_token = len(user) >= 20 and "/" not in user and _DIGIT.search(user) and _LETTER.search(user)
@@ -194,7 +195,7 @@ def _redact_url_password(address: str) -> str:
 
 # --- Command lines, where the meaning of a short option depends on the tool
 
-# Between an option and its value: nothing, blanks, an equals sign, or the quotes and comma of an argument list.
+# Between an option and its value: nothing, spaces, an equals sign, or the quotes and comma of an argument list.
 _OPTION_GAP = r"(?:['\"],)?[ \t=]{0,3}"
 _OPTION_BLANKS = r"(?:['\"],[ \t]{0,3}|[ \t]{1,3})"
 _OPTION_START = r"(?<![\w-])"
@@ -221,7 +222,7 @@ _TOOL_OPTIONS: tuple[tuple[str, str], ...] = (
     (r"openssl", rf"({_OPTION_START}-(?:k|K|passwd){_OPTION_BLANKS}){_OPTION_VALUE}"),
 )
 _TOOLS = tuple(
-    (re.compile(rf"(?<![\w.-])(?:{tools})(?:\.exe)?(?=[\s'\"])"), re.compile(rule)) for tools, rule in _TOOL_OPTIONS
+    (re.compile(rf"(?<![\w.-])(?:{tools})(?:\.exe)?(?=[\s'\"])"), re.compile(option)) for tools, option in _TOOL_OPTIONS
 )
 
 
@@ -232,9 +233,9 @@ def _redact_command_options(text: str) -> str:
 
 
 def _redact_command_line(line: str) -> str:
-    for tool, rule in _TOOLS:
+    for tool, option in _TOOLS:
         if found := tool.search(line):
-            line = line[: found.end()] + rule.sub(r"\1***", line[found.end() :])
+            line = line[: found.end()] + option.sub(r"\1***", line[found.end() :])
     return line
 
 
@@ -251,20 +252,21 @@ _LONG_OPTION = re.compile(r"(?:^|[\s'\"=\[(,])--?[A-Za-z0-9][\w-]{0,60}\Z")
 
 # Between a name and its value: the end of a quoted or subscripted name, then a separator.
 _SEPARATOR = re.compile(
-    r"(?P<quoted>(?:\\{0,15}['\"]|&quot;|&#3[49];|%2[27])?\]?)\s{0,4}(?P<sign>=>|->|:=|==|!=|=|::?|%3[AaDd])[ \t]{0,8}"
+    r"(?P<quoted>(?:\\{0,15}['\"]|&quot;|&#3[49];|%2[27])?\]?)\s{0,4}"
+    r"(?P<operator>=>|->|:=|==|!=|=|::?|%3[AaDd])[ \t]{0,8}"
 )
 _TUPLE_COMMA = re.compile(r"\\{0,15}['\"][ \t]{0,4},[ \t]{0,4}(?=\\{0,15}['\"])")
 _BLANKS = re.compile(r"[ \t]{1,8}")
 _IS_OR_WAS = re.compile(r"[ \t]{1,4}(?:is|was)[ \t]{1,4}", re.IGNORECASE)
 
-# How a value is written.
+# The notations of a value.
 _OPENING_QUOTE = re.compile(r"(?:[bBrRuUfF]{1,2}(?=['\"]))?(\\{0,15})(\"\"\"|'''|\"|'|`)")
 _ENTITY_QUOTED = re.compile(
     r"(&quot;|&#3[49];)[^\n]{0,2000}?(?:\1|$)|%2[27][^\s&%]*(?:%(?!2[267])[^\s&%]*)*", re.MULTILINE
 )
 _PERCENT_ENCODED = re.compile(r"[^\s&'\"<>%]*(?:%(?!2[2367])[^\s&'\"<>%]*)*")
 _BRACED = re.compile(r"\{(?:[^}\n]|\}\})*\}?")
-# An unquoted value ends at a blank, a quote, or a sign that another name or a closing sign follows.
+# An unquoted value ends at whitespace, a quote, or punctuation before another name or a closing bracket.
 _VALUE_END = r"[\s'\"<>)\]},;|]|$|[\w.-]{1,60}\s?[=:]"
 _UNQUOTED_VALUE = re.compile(
     rf"(?:[^\s'\"<>&;,|)\]}}]|[&,|)\]}}](?!{_VALUE_END})|['\"](?=\w)|[<>](?![/A-Za-z!])(?=\S))+"
@@ -278,20 +280,20 @@ _IDENTIFIER_TAIL = re.compile(r"[\w-]*\Z")
 _COMPOUND_NAME = re.compile(r"\w[_-]\w|[a-z][A-Z]")
 _WORD = re.compile(r"[^\s,;)\]}]+")
 
-# Precedes the password in a .netrc file.
+# What precedes the password in a .netrc file.
 _NETRC_LOGIN = re.compile(r"\blogin\s{1,4}\S{1,100}\s{1,4}\Z")
 # In characters.
 _MAX_VALUE_LENGTH = 10_000
 
 _EMPTY_VALUES = {"none", "null", "nil", "undefined", "true", "false", "nan", "...", "…"}
-# Words that follow a name and a colon, or an option, in a sentence.
+# Words that follow a name and a colon, or an option, in a sentence, and so are no values.
 _SENTENCE_WORDS = _EMPTY_VALUES | set(
     """
     accepted and are argument blank cannot changed denied disabled does empty enabled expected expired failed failure
     flag for given has hidden in incorrect instead invalid is leave locked may mismatch missing must needs no not of ok
     on option or rejected required requires reset revoked set should since so the to unchanged unknown unset unused
     valid was when which will with without wrong yes
-    """.split()  # noqa: SIM905 - one word a line would be sixty lines
+    """.split()  # noqa: SIM905 - a list with one word per line would have ninety lines
 )
 _INNER_PUNCTUATION = re.compile(r"[!@#$%^&*+=?~|\\/].")
 
@@ -312,8 +314,8 @@ def _redact_named_values(text: str) -> str:
 
 def _find_value(text: str, name: re.Match[str]) -> tuple[int, int] | None:
     """Return the span of the value of a name; None if no value follows."""
-    if sign := _SEPARATOR.match(text, name.end()):
-        return _find_value_after_separator(text, name, sign)
+    if separator := _SEPARATOR.match(text, name.end()):
+        return _find_value_after_separator(text, name, separator)
     between = _TUPLE_COMMA.match(text, name.end()) or _BLANKS.match(text, name.end())
     if between and _LONG_OPTION.search(text, max(0, name.start() - 60), name.end()):
         return _find_option_value(text, between.end())
@@ -333,32 +335,32 @@ def _find_value_after_password(text: str, name: re.Match[str]) -> tuple[int, int
     return None
 
 
-def _find_value_after_separator(text: str, name: re.Match[str], sign: re.Match[str]) -> tuple[int, int] | None:
-    start, mark = sign.end(), sign["sign"]
-    is_colon = mark == ":" and not sign["quoted"]
-    if enclosed := _find_enclosed_value(text, start, sign, brackets=not is_colon):
+def _find_value_after_separator(text: str, name: re.Match[str], separator: re.Match[str]) -> tuple[int, int] | None:
+    start, operator = separator.end(), separator["operator"]
+    is_colon = operator == ":" and not separator["quoted"]
+    if enclosed := _find_enclosed_value(text, start, separator, brackets=not is_colon):
         return enclosed
-    if mark in ("==", "!=") and start > sign.end("sign"):  # a comparison in source code
+    if operator in ("==", "!=") and start > separator.end("operator"):  # a comparison in source code
         return None
     if (is_colon and name["signature"]) or (name[0].lower() == "pwd" and _is_folder(text, name, start)):
         return None
     return _find_value_after_colon(text, name, start) if is_colon else _find_assigned_value(text, name, start)
 
 
-def _find_enclosed_value(text: str, start: int, sign: re.Match[str], *, brackets: bool) -> tuple[int, int] | None:
-    """Return the span of a value in quotes of any kind.
+def _find_enclosed_value(text: str, start: int, separator: re.Match[str], *, brackets: bool) -> tuple[int, int] | None:
+    """Return the span of a value in quotes of any kind; None if the value is not quoted.
 
     Args:
-        brackets: whether lists, objects and ODBC's braces count too.
+        brackets: whether lists, objects and ODBC's braces count as quotes.
     """
-    if sign["sign"].startswith("%"):
+    if separator["operator"].startswith("%"):
         encoded = _ENTITY_QUOTED.match(text, start) or _PERCENT_ENCODED.match(text, start)
         return encoded.span() if encoded else None
     if entity := _ENTITY_QUOTED.match(text, start):
         return entity.span()
     if _OPENING_QUOTE.match(text, start):
         return _find_quoted_value(text, start)
-    if brackets and sign["quoted"] and text.startswith(("{", "["), start):
+    if brackets and separator["quoted"] and text.startswith(("{", "["), start):
         return _find_bracketed_value(text, start)
     braced = _BRACED.match(text, start) if brackets else None
     return braced.span() if braced else None
@@ -374,7 +376,7 @@ def _find_assigned_value(text: str, name: re.Match[str], start: int) -> tuple[in
 
 
 def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple[int, int] | None:
-    """Return the span of a value in YAML or a header: a single word is a value, several are a sentence."""
+    """Return the span of a value in YAML or a header. A single word is a value; several words are a sentence."""
     if _YAML_BLOCK.match(text, start):
         return _find_yaml_block(text, name, start)
     end = text.find("\n", start, start + 2000)
@@ -384,10 +386,10 @@ def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple
         return None
     if annotated := _TYPE_ANNOTATION.match(line):  # password: str = 'x'
         return _find_quoted_value(text, start + annotated.end())
-    rest = line[word.end() :]
-    is_alone = not rest.strip(" \t\r,;})]") or _AFTER_VALUE.match(rest) is not None or text[start - 1] == ":"
+    after = line[word.end() :]
+    is_single = not after.strip(" \t\r,;})]") or _AFTER_VALUE.match(after) is not None or text[start - 1] == ":"
     is_plain = not _looks_generated(word[0]) or (name["token"] is not None and len(word[0]) < 6)
-    if is_plain and not (is_alone and (name["password"] is not None or _is_setting(text, name))):
+    if is_plain and not (is_single and (name["password"] is not None or _is_setting(text, name))):
         return None
     if name[0].lower() == "pass" and word[0].isdigit():
         return None
@@ -395,11 +397,11 @@ def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple
 
 
 def _is_setting(text: str, name: re.Match[str]) -> bool:
-    """Return whether a name is a key of a file, a header or an option, not a word of a sentence."""
+    """Whether a name is a key of a file, a header or an option, not a word of a sentence."""
     before = text[max(0, name.start() - 60) : name.start()]
     line = before.rpartition("\n")[2]
-    whole = (_IDENTIFIER_TAIL.search(before) or [""])[0] + name[0]
-    return not line.strip(" \t-") or before.endswith("/") or _COMPOUND_NAME.search(whole) is not None
+    identifier = (_IDENTIFIER_TAIL.search(before) or [""])[0] + name[0]
+    return not line.strip(" \t-") or before.endswith("/") or _COMPOUND_NAME.search(identifier) is not None
 
 
 def _find_option_value(text: str, start: int) -> tuple[int, int] | None:
@@ -413,17 +415,17 @@ def _find_option_value(text: str, start: int) -> tuple[int, int] | None:
 
 
 def _find_quoted_value(text: str, start: int) -> tuple[int, int]:
-    r"""Return the span of a quoted value with its quotes, or up to the end of the line if the text was cut.
+    r"""Return the span of a quoted value with its quotes, or up to the end of the line if the closing quote is missing.
 
-    A quote inside the value is doubled, or has more backslashes before it than the opening one: JSON in JSON has `\"`
-    around its strings and `\\\"` in them.
+    A quote inside the value is doubled, or has more backslashes before it than the opening one: JSON inside JSON has
+    `\"` around its strings and `\\\"` in them.
     """
     opening = _OPENING_QUOTE.match(text, start)
     assert opening is not None
     escape, quote = opening[1], opening[2]
-    most = min(len(text), opening.end() + _MAX_VALUE_LENGTH)
-    line_end = text.find("\n", opening.end(), most)
-    line_end = most if line_end < 0 else line_end
+    limit = min(len(text), opening.end() + _MAX_VALUE_LENGTH)
+    line_end = text.find("\n", opening.end(), limit)
+    line_end = limit if line_end < 0 else line_end
     at = opening.end()
     while (at := text.find(quote, at, line_end)) >= 0:
         before = at
@@ -439,7 +441,7 @@ def _find_quoted_value(text: str, start: int) -> tuple[int, int]:
 
 
 def _find_unquoted_value(text: str, start: int) -> tuple[int, int] | None:
-    """Return the span of an unquoted value. Between semicolons, as in ODBC, it may contain blanks."""
+    """Return the span of an unquoted value. Between semicolons, as in ODBC, it may contain spaces."""
     found = _UNQUOTED_VALUE.match(text, start)
     if found is None:
         return None
@@ -451,7 +453,7 @@ def _find_unquoted_value(text: str, start: int) -> tuple[int, int] | None:
 
 
 def _find_bracketed_value(text: str, start: int) -> tuple[int, int]:
-    """Return the span of a list or an object, up to its closing bracket or the end of the line."""
+    """Return the span of a list or an object, up to its closing bracket or the end of its line."""
     depth = 0
     for bracket in re.compile(r"[\[\]{}\n]").finditer(text, start, start + _MAX_VALUE_LENGTH):
         if bracket[0] == "\n":
@@ -463,12 +465,12 @@ def _find_bracketed_value(text: str, start: int) -> tuple[int, int]:
 
 
 def _find_yaml_block(text: str, name: re.Match[str], start: int) -> tuple[int, int]:
-    """Return the span of a YAML block: the following lines that are indented more than the name's."""
+    """Return the span of a YAML block: the following lines with more indentation than the line of the name."""
     line = text.rfind("\n", max(0, name.start() - 300), name.start()) + 1
-    own = len(text[line : name.start()]) - len(text[line : name.start()].lstrip(" -\t"))
+    indentation = len(text[line : name.start()]) - len(text[line : name.start()].lstrip(" -\t"))
     end = text.find("\n", start)
     while end >= 0:
-        following = re.compile(rf"\n(?: {{{own + 1},200}}\S[^\n]*|[ \t]*(?=\n))").match(text, end)
+        following = re.compile(rf"\n(?: {{{indentation + 1},200}}\S[^\n]*|[ \t]*(?=\n))").match(text, end)
         if following is None:
             return start, end
         end = following.end()
@@ -478,7 +480,7 @@ def _find_yaml_block(text: str, name: re.Match[str], start: int) -> tuple[int, i
 
 
 def _is_folder(text: str, name: re.Match[str], start: int) -> bool:
-    """Return whether `PWD` is the shell's working directory, not ODBC's password."""
+    """Whether the value of `PWD` is the shell's working directory, not ODBC's password."""
     return _FOLDER.match(text, start) is not None and text[name.start() - 1 : name.start()] in (
         "",
         " ",
@@ -489,7 +491,7 @@ def _is_folder(text: str, name: re.Match[str], start: int) -> bool:
 
 
 def _looks_generated(word: str) -> bool:
-    """Return whether a word looks like a generated password: letters mixed with digits or punctuation."""
+    """Whether a word looks like a generated password: letters mixed with digits or punctuation."""
     word = word.rstrip(".,:!?")
     letters = _LETTER.search(word)
     if letters is None or word.startswith(("http://", "https://")):

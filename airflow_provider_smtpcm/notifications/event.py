@@ -1,8 +1,9 @@
-"""What happened to a task or a run, read from the context of any Airflow callback. Never raises.
+"""`Event`: the success, failure or deadline that an alert reports, read from the context of any Airflow callback.
 
-The contexts differ. A task's own process gives nearly everything. The DAG processor, which runs the callbacks of DAGs
-and of killed tasks, gives no exception, no state and no start date. A Deadline Alert gives the deadline and the run as
-JSON, and neither a DAG nor a task. So each value is read by itself and may be None.
+The contexts differ. That of a task's own process has nearly everything. That of the DAG processor, which runs the
+callbacks of DAGs and of killed tasks, has no exception, no state and no start date. That of a Deadline Alert has the
+deadline and the run as JSON, and neither a DAG nor a task. So each value is read separately and may be None; reading
+never raises.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from airflow_provider_smtpcm.notifications.redaction import (
     to_single_line,
 )
 
-_MAX_FAILED_TASKS = 20  # named; a run may have thousands
+_MAX_FAILED_TASKS = 20  # listed by name; a run may have thousands
 _MAX_NAME_LENGTH = 300  # characters; Airflow's own limit for its ids is 250
 
 
@@ -45,43 +46,43 @@ _KIND_BY_STATE = {
 _RETRY_STATES = ("up_for_retry", "scheduled", "queued", "running")
 _REASONS = {
     "task_failure": "a task failed",
-    "all_tasks_deadlocked": "no task can run: each waits for another that will not",
+    "all_tasks_deadlocked": "no task can run: each waits for another that cannot run",
     "timed_out": "the run took longer than its dagrun_timeout",
     "success": None,
 }
-_KILLED = "nothing was reported: the task's process was killed, or could no longer reach Airflow; its log may say more"
+_KILLED = "no error was reported: the task's process was killed, or lost contact with Airflow; its log may say more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What templates know as `alert`. A value that the context does not have is None or empty.
+    """An event, available in templates as `alert`. A value that the context does not have is None or empty.
 
     Args:
-        kind: failure, retry, success, deadline, or other (a task that was skipped, or that starts).
-        state: Airflow's, such as `up_for_retry`.
+        kind: failure, retry, success, deadline, or other (such as a skipped or a starting task).
+        state: Airflow's state of the task or the run, such as `up_for_retry`.
         of_dag: whether the event is about a whole run.
         dag_id: the DAG.
         task_id: the task; None for a whole run.
-        map_index: of a mapped task.
-        map_label: of a mapped task, rendered from its `map_index_template`.
+        map_index: the map index of a mapped task.
+        map_label: the label of a mapped task, rendered from its `map_index_template`.
         run_id: the run.
-        logical_date: of the run; a run that was triggered by hand may have none.
+        logical_date: the logical date of the run; a manually triggered run may have none.
         run_after: the earliest date at which Airflow could start the run.
-        started: when the task, or the whole run, started.
-        ended: when it ended.
-        seconds: from start to end; for a missed deadline up to now.
-        try_number: of the task, from 1.
+        started: the start of the task, or of the whole run.
+        ended: its end.
+        seconds: from start to end; for a missed deadline of a running run, until now.
+        try_number: the number of the task's try, from 1.
         tries: the task's maximum number of tries.
         host: the worker.
-        owner: of the task or of the DAG.
-        exception: its type, message and last lines of traceback, redacted.
-        reason: why a run failed; for a task, set if nothing is known of its failure.
-        failed: for a whole run, the first 20 failed tasks by name.
+        owner: the owner of the task or of the DAG.
+        exception: the type, the message and the last lines of the traceback, redacted.
+        reason: why a run failed; for a task, set if its process was killed, so that there is no exception.
+        failed: for a whole run, the ids of the first 20 failed tasks.
         failed_count: for a whole run, the number of failed tasks.
         deadline: the deadline that was missed.
-        url: the task's log; for a whole run its page.
-        run_url: the page of the run.
-        key: identifies the event, however often Airflow reports it.
+        url: the URL of the task's log; for a whole run, of its page.
+        run_url: the URL of the run's page.
+        key: identifies the event: the same if Airflow reports it again.
     """
 
     kind: EventKind
@@ -125,10 +126,10 @@ class Event:
 
 
 def read_event(context: Mapping[str, Any]) -> Event:
-    """Return the event that a callback's context is about.
+    """Read the event from a callback's context.
 
     Args:
-        context: of any callback; every key may be missing.
+        context: the context of any callback; every key may be missing.
     """
     reader = _ContextReader(context)
     if reader.get("deadline") is not None:
@@ -146,18 +147,18 @@ def _read_task_event(reader: _ContextReader) -> Event:
     if map_index is not None and map_index < 0:
         map_index = None
     if kind is None and state in (None, "running") and (exception is not None or _get(ti, "start_date") is None):
-        # The task was killed, or this Airflow version leaves the state out. The database has it, if it can be asked.
+        # The task was killed, or this Airflow version does not pass the state. Airflow's API may still have it.
         current = state = _fetch_task_state(ti) or state
         has_tries = None if try_number is None or max_tries is None else try_number <= max_tries
         if current == "running" and has_tries is False:
-            # The last try. Airflow 3.1 runs the callback before its database has the final state.
+            # The last try: Airflow 3.1 runs the callback before its database has the final state.
             kind, state = EventKind.FAILURE, "failed"
         elif current in _RETRY_STATES:
             kind, state = EventKind.RETRY, "up_for_retry"
         else:
             kind = EventKind.RETRY if current is None and has_tries else EventKind.FAILURE
     started, ended = _read_date(_get(ti, "start_date")), _read_date(_get(ti, "end_date"))
-    map_label = _read_name(_get(ti, "rendered_map_index"))  # rendered from data, by a template
+    map_label = _read_name(_get(ti, "rendered_map_index"))
     dag_id, task_id = _read_name(_get(ti, "dag_id")), _read_name(_get(ti, "task_id"))
     is_killed = exception is None and started is None and kind in (EventKind.FAILURE, EventKind.RETRY)
     key = (kind or state or "", dag_id or "", reader.run_id or "", task_id or "", str(map_index), str(try_number))
@@ -192,7 +193,7 @@ def _read_run_event(reader: _ContextReader) -> Event:
     state = _read_state(_get(run, "state"))
     kind = _KIND_BY_STATE.get(state or "") or (EventKind.SUCCESS if code == "success" else EventKind.FAILURE)
     reason = _REASONS.get(code, code) if code else None
-    # The task instance in the context is one of the run, and not always one that failed: so Airflow is asked for them.
+    # The task instance in the context may be any of the run, so the failed ones are fetched.
     failed = sorted(name for name, state in _fetch_task_states(ti).items() if state == "failed")
     started, ended = _read_date(_get(run, "start_date")), _read_date(_get(run, "end_date"))
     run_fields = reader.read_run_fields()
@@ -211,7 +212,7 @@ def _read_run_event(reader: _ContextReader) -> Event:
         failed_count=len(failed) if kind is EventKind.FAILURE else 0,
         deadline=None,
         url=run_fields["run_url"],
-        # With the end date: a run that was cleared ends again, and that is another event.
+        # With the end date, since a run that is cleared ends again, which is another event.
         key=("run", kind, run_fields["dag_id"] or "", reader.run_id or "", str(ended)),
     )
 
@@ -252,11 +253,7 @@ _NO_TASK_FIELDS: dict[str, Any] = {
 
 
 class _ContextReader:
-    """A callback's context, whose entries and attributes may be missing or raise.
-
-    Args:
-        context: of any callback.
-    """
+    """A callback's context, whose entries and attributes may be missing or raise."""
 
     def __init__(self, context: Mapping[str, Any]) -> None:
         self._context = context
@@ -267,20 +264,20 @@ class _ContextReader:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id, from the first place that has it."""
+        """The run's id, from the first entry that has it."""
         run = self.get("dag_run")
-        places = (self.get("run_id"), _get(self.get("ti"), "run_id"), _get(run, "run_id"), _get(run, "dag_run_id"))
-        return next((name for place in places if (name := _read_name(place))), None)
+        candidates = (self.get("run_id"), _get(self.get("ti"), "run_id"), _get(run, "run_id"), _get(run, "dag_run_id"))
+        return next((name for candidate in candidates if (name := _read_name(candidate))), None)
 
     def read_run_fields(self, *, dag_id: str | None = None) -> dict[str, Any]:
         """Return the fields of an event that describe its run.
 
         Args:
-            dag_id: preferred over what the context has.
+            dag_id: used instead of that of the context; None: read from the context.
         """
         run = self.get("dag_run")
-        places = (dag_id, _get(self.get("dag"), "dag_id"), _get(run, "dag_id"), _get(self.get("ti"), "dag_id"))
-        dag_id = next((name for place in places if (name := _read_name(place))), None)
+        candidates = (dag_id, _get(self.get("dag"), "dag_id"), _get(run, "dag_id"), _get(self.get("ti"), "dag_id"))
+        dag_id = next((name for candidate in candidates if (name := _read_name(candidate))), None)
         return {
             "dag_id": dag_id,
             "run_id": self.run_id,
@@ -296,12 +293,12 @@ def _get(container: object, name: str) -> Any:
         return None
     try:
         return container.get(name) if isinstance(container, Mapping) else getattr(container, name, None)
-    except Exception:  # noqa: BLE001 - properties and proxies ask Airflow's servers, and can fail in any way
+    except Exception:  # noqa: BLE001 - properties and lazy proxies call Airflow's API, and may raise anything
         return None
 
 
 def _read_name(value: object) -> str | None:
-    """Return a name on one line, of bounded length and without credentials: a run may be given any name."""
+    """Return a name on one line, shortened and without credentials, since a user may give a run any name."""
     if value is None:
         return None
     from airflow_provider_smtpcm.notifications.credential_patterns import redact_credentials  # compiling takes 15 ms
@@ -313,7 +310,7 @@ def _read_name(value: object) -> str | None:
 
 
 def _read_state(value: object) -> str | None:
-    """Return a state, which is text or a member of an enumeration."""
+    """Return a state, which is text or an enum member."""
     member_value = _get(value, "value")
     return _read_name(value if member_value is None else member_value)
 
@@ -323,18 +320,18 @@ def _read_int(value: object) -> int | None:
 
 
 def _read_date(value: object) -> datetime | None:
-    """Return a date in UTC. In JSON it is ISO 8601 text."""
+    """Return a date in UTC, from a datetime or from ISO 8601 text, as in JSON."""
     try:
         date = datetime.fromisoformat(value) if isinstance(value, str) else value
         if not isinstance(date, datetime):
             return None
         return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-    except Exception:  # noqa: BLE001 - a lazy proxy of Airflow's is a datetime only once it can be fetched
+    except Exception:  # noqa: BLE001 - a lazy proxy of Airflow's may fail to fetch the date
         return None
 
 
 def _read_url(value: object) -> str | None:
-    """Return a web address; None for any other scheme, which a mail program might run."""
+    """Return an http(s) URL; None for any other scheme, which a mail client might execute."""
     return value if isinstance(value, str) and value.startswith(("https://", "http://")) else None
 
 
@@ -344,20 +341,21 @@ def _measure_seconds(started: datetime | None, ended: datetime | None) -> float 
 
 def format_duration(seconds: float) -> str:
     """Return a duration in its two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
-    if round(seconds, 1) < 60:  # rounded as it is written, so that there is no "60.0 s"
+    if round(seconds, 1) < 60:  # rounded as in the result, so that there is no "60.0 s"
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, whole_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    units = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    units = ((days, "d"), (hours, "h"), (minutes, "min"), (whole_seconds, "s"))
     first = next(index for index, (number, _) in enumerate(units) if number)
     return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number)
 
 
 def _fetch_task_states(ti: object) -> dict[str, str]:
-    """Ask Airflow for the current state of every task of the run; empty if it cannot be asked.
+    """Fetch the current states of all tasks of the run from Airflow; empty if that fails.
 
-    A mapped task's name ends in an underscore and its index: `load_3`.
+    Returns:
+        The states by task id; for a mapped task, with an underscore and its index: `load_3`.
     """
     get_task_states, run_id = _get(ti, "get_task_states"), _get(ti, "run_id")
     if not callable(get_task_states):
@@ -370,7 +368,7 @@ def _fetch_task_states(ti: object) -> dict[str, str]:
 
 
 def _fetch_task_state(ti: object) -> str | None:
-    """Ask Airflow for the current state of the task."""
+    """Fetch the current state of the task from Airflow; None if that fails."""
     index = _read_int(_get(ti, "map_index"))
     name = _read_name(_get(ti, "task_id")) or ""
     states = _fetch_task_states(ti)
@@ -378,7 +376,7 @@ def _fetch_task_state(ti: object) -> str | None:
 
 
 def _build_run_url(dag_id: str | None, run_id: str | None) -> str | None:
-    """Return the address of the run's page, which no context has."""
+    """Build the URL of the run's page, which no context has."""
     if not dag_id or not run_id:
         return None
     try:

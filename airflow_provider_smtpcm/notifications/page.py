@@ -1,4 +1,4 @@
-"""The default mail of an alert: subject, text and HTML of an event. Pure: no Airflow."""
+"""The default page of an alert: the subject, text and HTML of an event. Pure: no Airflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLORS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertPage:
-    """The default mail of an alert, rendered."""
+    """The rendered default page of an alert."""
 
     subject: str
     text: str
@@ -42,11 +42,11 @@ class AlertPage:
 
 
 def render_page(event: Event, notices: Sequence[str] = ()) -> AlertPage:
-    """Return the default mail of an event.
+    """Render the default page of an event.
 
     Args:
         event: what happened.
-        notices: shown above everything else: why this is not the mail that the DAG's author wrote.
+        notices: shown at the top: why this is not the mail that the DAG's author wrote.
     """
     color, dark_color = _COLORS[event.kind]
     variables = {
@@ -67,7 +67,7 @@ def render_page(event: Event, notices: Sequence[str] = ()) -> AlertPage:
 
 
 def _build_rows(event: Event) -> list[tuple[str, str]]:
-    """Return label and value of everything that is known, the most important first."""
+    """Return labels and values of all that is known of an event, the most important first."""
     rows: list[tuple[str, str | None]] = [
         ("DAG", event.dag_id),
         ("Task", event.task_id),
@@ -107,9 +107,9 @@ def _format_date(date: datetime | None) -> str | None:
 
 
 def _split_indentation(text: str) -> list[tuple[str, str]]:
-    """Return each line as its indentation, in no-break spaces, and the rest.
+    """Return for each line its indentation, as no-break spaces, and its text.
 
-    HTML drops spaces at the start of a line, and Outlook does not support CSS `white-space`.
+    HTML collapses spaces at the start of a line, and Outlook does not support CSS `white-space`.
     """
     lines = text.expandtabs(4).split("\n")
     return [("\u00a0" * (len(line) - len(line.lstrip(" "))), line.lstrip(" ")) for line in lines]

@@ -1,6 +1,6 @@
-"""Text that is safe to mail: secrets redacted, control characters removed, length bounded; and exceptions as such text.
+"""Redaction of text for mails: secrets, control characters and excess length are removed; summaries of exceptions.
 
-Text from an exception may be anything: secrets, megabytes, line breaks, lone surrogates.
+The text of an exception may contain anything: secrets, megabytes, line breaks, lone surrogates.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: Characters of a subject that may hold the text of an exception.
+#: In characters, for a subject that may contain the text of an exception.
 MAX_SUBJECT_LENGTH = 500
-#: Characters of an error that a log line or a notice quotes.
+#: In characters, for an error in a log line or a notice.
 MAX_QUOTE_LENGTH = 500
 _MAX_MESSAGE_LENGTH = 1000
 _MAX_LINES, _MAX_LINE_LENGTH, _MAX_TRACEBACK_LENGTH = 25, 300, 6000
-# Characters that are redacted at all: far more than are shown, and few enough to be cheap.
+# In characters. Text beyond this is dropped before redaction: far more than is shown, and cheap to redact.
 _MAX_REDACTED_LENGTH = 100_000
 _MAX_SECRET_LENGTH = 5000
 _WITHHELD = "(withheld: Airflow's secrets masker could not be asked)"
-# Terminal colors (CSI) and links (OSC): ECMA-48 5.4, 8.3.89.
+# Terminal colors (CSI) and links (OSC): ECMA-48 5.4 and 8.3.89.
 _TERMINAL_SEQUENCE = re.compile("\x1b\\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\\\)")
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -28,9 +28,9 @@ class ExceptionSummary:
     """An exception as text, redacted.
 
     Args:
-        type: the name of its class, with the module unless that is Python's `builtins`.
+        type: the name of its class, with the module unless that is `builtins` or `__main__`.
         message: at most 1000 characters.
-        traceback: its last lines, of which the last one repeats type and message; empty if there is no traceback.
+        traceback: the last lines of it, of which the last one repeats type and message; empty if there is none.
     """
 
     type: str
@@ -39,10 +39,10 @@ class ExceptionSummary:
 
 
 def summarize_exception(exception: object) -> ExceptionSummary | None:
-    """Return an exception as text.
+    """Summarize an exception as redacted text.
 
     Args:
-        exception: an exception, or its text, which some callbacks have instead. None gives None.
+        exception: an exception, or its text, which some callbacks have instead; None returns None.
     """
     if exception is None:
         return None
@@ -59,14 +59,14 @@ def summarize_exception(exception: object) -> ExceptionSummary | None:
 
 
 def redact_text(text: str, *, is_name: bool = False) -> str:
-    """Return text without the secrets that Airflow's masker knows in this process, and without credentials.
+    """Redact the secrets that Airflow's masker knows in this process, and credentials of known forms.
 
-    Control characters are removed as in `strip_control_characters`.
+    Control characters are removed as by `strip_control_characters`.
 
     Args:
-        text: of any length; what is beyond 100,000 characters is dropped.
-        is_name: True for the name of a task or a run, which is shown even if Airflow's masker cannot be used. Any other
-            text is withheld then.
+        text: of any length; everything after 100,000 characters is dropped.
+        is_name: whether it is the name of a task or a run, which is shown even if Airflow's masker cannot be used. Any
+            other text is then withheld.
     """
     from airflow_provider_smtpcm.notifications.credential_patterns import redact_credentials  # compiling takes 15 ms
 
@@ -93,9 +93,9 @@ def find_masker_error() -> str | None:
 
 
 def strip_control_characters(text: str) -> str:
-    """Remove what a mail cannot carry: terminal colors, control characters, lone surrogates.
+    """Remove terminal sequences, and replace control characters and lone surrogates, which a mail cannot contain.
 
-    Tabs and line breaks stay; every kind of line break becomes a newline.
+    Tabs stay, and CRLF and CR become LF.
     """
     text = _TERMINAL_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL_CHARACTER.sub("\ufffd", text)
@@ -105,7 +105,7 @@ def to_single_line(text: str, max_length: int) -> str:
     """Return text on one line, for a header or a log line.
 
     Args:
-        text: of any length; each run of white space becomes a single space.
+        text: of any length; consecutive whitespace becomes a single space.
         max_length: in characters; longer text ends in an ellipsis.
     """
     line = " ".join(strip_control_characters(text[: max_length * 20]).split())
@@ -134,8 +134,8 @@ def _format_traceback(exception: BaseException) -> str:
         text = "".join(traceback.format_exception(exception, limit=-_MAX_LINES))
     except Exception:  # noqa: BLE001 - as in `_read_text`
         return ""
-    # The end matters most. Cutting may halve a secret, and the masker does not recognize half of one: so the first
-    # characters after the cut, as many as the longest secret has, are dropped as well.
+    # The end matters most. Cutting may leave a part of a secret, which the masker does not recognize, so the first
+    # characters after the cut, as many as in the longest secret, are dropped as well.
     end = redact_text(text[-_MAX_REDACTED_LENGTH:])[_MAX_SECRET_LENGTH if len(text) > _MAX_REDACTED_LENGTH else 0 :]
     lines = end.rstrip("\n").split("\n")
     shown = [_truncate(line, _MAX_LINE_LENGTH) for line in lines[-_MAX_LINES:]]

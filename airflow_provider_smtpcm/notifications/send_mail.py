@@ -1,4 +1,4 @@
-"""`SendMailNotifier`: mails what happened to a task or a run, from any Airflow callback."""
+"""`SendMailNotifier`: alerts by mail about a task or a run, from any Airflow callback."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Headers of every alert, unless `headers` has others: Exchange's request for no automatic replies. The one of RFC 3834
-#: (`Auto-Submitted: auto-generated`) is in every mail of this package.
+#: Headers of every alert unless `headers` replaces them. This one asks Exchange for no automatic replies; the
+#: `Auto-Submitted` of RFC 3834 is in every mail of this package.
 DEFAULT_HEADERS: Mapping[str, str] = {"X-Auto-Response-Suppress": "All"}
 
 _FILE_FIELDS = ("attachments", "inline_images")
 _TEXT_FIELDS = ("subject", "priority", "headers")
-# What is left out, attempt by attempt, if the mail cannot be built or is refused permanently. The default page is
-# always sent.
+# The fields that are left out in each attempt, as long as the mail cannot be built or is refused permanently. The
+# default page needs none of them.
 _OMISSIONS: tuple[tuple[str, ...], ...] = (
     (),
     _FILE_FIELDS,
@@ -59,47 +59,48 @@ _OMISSIONS: tuple[tuple[str, ...], ...] = (
 
 
 class SendMailNotifier(BaseNotifier):
-    """Mail what happened to a task or a run.
+    """Send an alert by mail about a task or a run.
 
     For `on_failure_callback`, `on_success_callback` and `on_retry_callback`, of tasks and of DAGs, and for Deadline
-    Alerts. Without `subject`, `text` and `html` the mail is a page that says what failed, when, on which try, where,
-    why, and where the log is.
+    Alerts. Without `subject`, `text` and `html`, the mail is a default page that says what failed, when, on which
+    try, where and why, with a link to the log.
 
     An alert never changes the state of a task: every error is logged, and none is raised. If a template is broken, the
     default page is sent and says so. If an attachment is missing or refused, the mail is sent without it.
 
     In the default page, and in `alert`, the exception's text and the reason are redacted by Airflow's secrets masker,
-    as the task's log is: it has the secrets of connections, of variables and of `mask_secret` in the process that runs
-    the callback. Credentials of a known form (`user:password@host`, `Bearer ...`, `password=...`) are redacted too.
+    as the task's log is: it knows the secrets of connections, variables and `mask_secret` in the process that runs the
+    callback. Credentials of a known form (`user:password@host`, `Bearer ...`, `password=...`) are redacted too.
     Anything else that a template of your own fills in, such as `{{ exception }}`, is sent unchanged.
 
     Args:
-        to: the recipients: a list, or one string with `;` or `,` between them. Templated, as is every field below but
-            `encoding`, `retry_for` and `context`. Templates have everything in the callback's context, which is little
-            in a Deadline Alert, and `alert` (`airflow_provider_smtpcm.notifications.event.Event`).
+        to: the recipients: a list, or one string separated by `;` or `,`. Templated, as all arguments are except
+            `encoding`, `retry_for` and `context`. Templates can use everything in the callback's context, which is
+            little in a Deadline Alert, and `alert` (`airflow_provider_smtpcm.notifications.event.Event`).
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address: the sender. Default: the connection's *From address*.
         cc: further recipients, as in `to`.
-        bcc: recipients whom the others do not see, as in `to`.
+        bcc: hidden recipients, as in `to`.
         reply_to: where replies go, as in `to`. Default: the connection's *Reply-To*.
-        subject: line breaks become spaces, and more than 500 characters are cut. Default: what happened to which task,
-            and why.
-        text: the plain body. Default, without `html` too: the default page.
-        html: the HTML body. Values that its template fills in are escaped, unless `| safe` follows.
-        text_file: a template file for the plain body, instead of `text`: a path, or a name in `template_searchpath`.
-        html_file: a template file for the HTML body, instead of `html`.
-        attachments: files, as paths where the callback runs, or `Attachment`; one string with `|` between, or a list.
-        inline_images: images that the HTML shows as `<img src="cid:...">`, a mapping of that id to a path.
+        subject: line breaks become spaces, and what exceeds 500 characters is cut. Default: what happened to which
+            task, and why.
+        text: the plain-text body. Default, if `html` is empty too: the default page.
+        html: the HTML body. Values that its template inserts are escaped, unless `| safe` follows.
+        text_file: a template file for the plain-text body instead of `text`: a path or a name in `template_searchpath`.
+        html_file: a template file for the HTML body instead of `html`.
+        attachments: paths on the machine where the callback runs, or `Attachment`s: a list, or a string separated by
+            `|`.
+        inline_images: images that the HTML shows as `<img src="cid:...">`: a mapping of content id to path.
         priority: `high`, `normal` or `low`.
-        headers: further headers. None or "" removes one of `DEFAULT_HEADERS`.
-        encoding: of `text_file` and `html_file`.
+        headers: further headers. The value None or "" removes one of `DEFAULT_HEADERS`.
+        encoding: the encoding of `text_file` and `html_file`.
         retry_for: seconds (default: 20) during which the mail is retried if the server cannot be reached or refuses it
-            temporarily. It then gets at most 15 seconds more: a task waits for it, or the DAG processor, which Airflow
-            kills after 50 seconds.
-        context: Airflow's, for `await`.
+            temporarily. The last attempt may take 15 seconds more. Meanwhile a task waits, or the DAG processor, which
+            Airflow kills after 50 seconds.
+        context: Airflow's context, for `await`.
 
     Raises:
-        ValueError: `to` is empty, or `retry_for` is no number from 0.
+        ValueError: `to` is empty, or `retry_for` is negative or not a number.
     """
 
     template_fields: Sequence[str] = (
@@ -166,28 +167,28 @@ class SendMailNotifier(BaseNotifier):
         self.retry_for = retry_for
 
     # BaseNotifier's `__call__` and `__await__` render the fields in place: a broken template would raise, and a
-    # notifier that several tasks share, or that is called twice, would report the first event every time.
+    # notifier that is called again, or shared by several tasks, would report the first event every time.
 
     def __call__(self, *args: Any) -> None:
-        """Mail the alert; Airflow passes the context."""
+        """Send the alert; Airflow passes the context."""
         self.notify(args[0])
 
     def __await__(self) -> Generator[Any, None, None]:
-        """Mail the alert; the context is the constructor's."""
+        """Send the alert about the context that was passed to the constructor."""
         return self.async_notify(self.context).__await__()
 
     async def async_notify(self, context: Context) -> None:
-        """Mail the alert from the triggerer, without blocking its event loop."""
+        """Send the alert from the triggerer, without blocking its event loop."""
         import asyncio
 
         await asyncio.to_thread(self._notify, context, asyncio.get_running_loop())
 
     def notify(self, context: Context) -> None:
-        """Mail the alert. Errors are logged, not raised: the task's state has been decided."""
+        """Send the alert. Errors are logged, not raised: the state of the task is already final."""
         self._notify(context, None)
 
     def _notify(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Mail the alert, as `notify`.
+        """Send the alert as `notify` does.
 
         Args:
             loop: the triggerer's event loop, if this is one of its other threads.
@@ -195,7 +196,7 @@ class SendMailNotifier(BaseNotifier):
         try:
             delivery = self._send(context or {}, loop)
         except MailError as error:
-            log.error("The alert was not sent: %s", error)  # noqa: TRY400 - the error has everything
+            log.error("The alert was not sent: %s", error)  # noqa: TRY400 - the error needs no traceback
         except Exception:
             log.exception("The alert was not sent, because of an error in the notifier itself.")
         else:
@@ -205,8 +206,8 @@ class SendMailNotifier(BaseNotifier):
                 log.info("The alert %s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
 
     def _send(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery:
-        """Send the mail, with less of what the DAG's author wrote each time that it cannot be sent."""
-        began = time.monotonic()
+        """Send the mail; as long as it cannot be sent, leave out more of what the DAG's author wrote."""
+        started_at = time.monotonic()
         event = read_event(context)
         if error := find_masker_error():
             log.warning(
@@ -233,7 +234,7 @@ class SendMailNotifier(BaseNotifier):
                     raise
                 fields.add_omission("What cannot be sent was", fault)
                 continue
-            delivery = send_alert(hook, mail, self.retry_for, began=began, rendering=rendering)
+            delivery = send_alert(hook, mail, self.retry_for, started_at=started_at, rendering=rendering)
             refusal = _get_permanent_refusal(delivery)
             if refusal is None or omitted or not (mail.attachments or mail.inline_images):
                 return delivery
@@ -241,7 +242,7 @@ class SendMailNotifier(BaseNotifier):
         raise AssertionError  # the last attempt returns or raises
 
     def _render_fields(self, context: Context, event: Event) -> tuple[_RenderedFields, str | None, str | None]:
-        """Return the rendered fields, and the text and HTML bodies. A body is None if it is empty or broken."""
+        """Return the rendered fields, and the text and HTML bodies: None if empty, or if they cannot be rendered."""
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, render_field
 
         alert_context: Any = {**context, "alert": event}
@@ -274,7 +275,7 @@ class SendMailNotifier(BaseNotifier):
         bodies: tuple[str | None, str | None],
         omitted: tuple[str, ...],
     ) -> tuple[Mail, Rendering]:
-        """Return the mail, with From and Message-ID, and its rendering.
+        """Build the mail, with From and Message-ID, and render it.
 
         Args:
             bodies: text and HTML.
@@ -302,8 +303,8 @@ class SendMailNotifier(BaseNotifier):
             )
         )
         assert mail.from_address is not None
-        # Airflow may report one event twice: by the Message-ID Exchange drops the duplicate. It depends on the
-        # recipients, so that two notifiers of one event do not suppress each other.
+        # Airflow may report an event twice; Exchange drops a duplicate with the same Message-ID. The Message-ID depends
+        # on the recipients, so that two notifiers of one event do not suppress each other.
         recipients = sorted(address.address for address in mail.recipients)
         message_id = stable_message_id(mail.from_address.domain, "notification", *event.key, *recipients)
         mail = mail.with_identity(message_id=message_id)
@@ -311,7 +312,7 @@ class SendMailNotifier(BaseNotifier):
 
 
 def _get_permanent_refusal(delivery: Delivery) -> MailError | None:
-    """Return why the mail reached no recipient, if its files may be the cause: too large, or of a forbidden type."""
+    """Return the error if the mail reached no recipient, and its files may be the cause: too large, or forbidden."""
     error = delivery.error
     if error is None or error.retryable or delivery.outcome not in ("refused", "not_sent"):
         return None
@@ -319,7 +320,7 @@ def _get_permanent_refusal(delivery: Delivery) -> MailError | None:
 
 
 def _merge_headers(headers: Mapping[str, object] | None) -> dict[str, str]:
-    """Return `headers` and the defaults that they neither replace nor, by an empty value, remove."""
+    """Return `headers`, and the defaults that they do not replace. An empty value removes a default."""
     headers = headers or {}
     names = {name.lower() for name in headers}
     merged = {name: value for name, value in DEFAULT_HEADERS.items() if name.lower() not in names}
@@ -327,10 +328,10 @@ def _merge_headers(headers: Mapping[str, object] | None) -> dict[str, str]:
 
 
 class _RenderedFields:
-    """A notifier's fields, rendered one by one: a broken one is reported and leaves the others intact.
+    """A notifier's fields, rendered one by one, so that a broken template affects no other field.
 
     Args:
-        fields: as the DAG's author wrote them, by name.
+        fields: the fields by name, as the DAG's author wrote them.
         render: renders a field, given its name and value.
     """
 
@@ -343,18 +344,18 @@ class _RenderedFields:
                 self.values[name] = render(name, value) if value else value
             except Exception as error:  # noqa: BLE001 - a template can raise anything
                 if isinstance(value, str) and "{" not in value:
-                    self.values[name] = value  # not a template: something else failed, and the value is known
+                    self.values[name] = value  # not a template: the value needs no rendering
                 self._add_failure(name, error)
 
     def __getitem__(self, name: str) -> Any:
         return self.values.get(name)
 
     def render_body(self, name: str, encoding: str, environment: jinja2.Environment, context: Any) -> str | None:
-        """Return a body from its field or its file; None if it is empty or broken.
+        """Return a body from its field or its file; None if it is empty or cannot be rendered.
 
         Args:
             name: `text` or `html`.
-            encoding: of the file.
+            encoding: the encoding of the file.
         """
         value, file = self[name], self[f"{name}_file"]
         try:
@@ -376,8 +377,8 @@ class _RenderedFields:
         """Add a notice that something was left out of the mail.
 
         Args:
-            omitted: subject and verb of the notice.
-            error: why.
+            omitted: the beginning of the notice, such as "The files were".
+            error: the reason.
         """
         notice = f"{omitted} left out of this mail: {quote_error(error)}"
         if notice not in self.notices:
@@ -385,7 +386,7 @@ class _RenderedFields:
             log.warning("SendMailNotifier: %s", notice)
 
     def find_missing(self, names: Sequence[str]) -> str:
-        """Return those of these fields that have no value, quoted, for an error; empty if all have one."""
+        """Return the quoted names of those fields that could not be rendered; empty if all could."""
         return ", ".join(f"'{name}'" for name in names if name not in self.values)
 
     def _add_failure(self, name: str, error: Exception) -> None:

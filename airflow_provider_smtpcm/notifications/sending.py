@@ -1,4 +1,4 @@
-"""Sending an alert within a time limit, whatever the connection's own timeouts are."""
+"""Sending of alerts within a time limit, independent of the connection's timeouts."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Default of `retry_for` for an alert, in seconds. A task waits for it, or the DAG processor, which Airflow kills after
-#: 50 seconds (`[dag_processor] dag_file_processor_timeout`).
+#: The default of `retry_for` for an alert, in seconds. Meanwhile a task waits, or the DAG processor, which Airflow
+#: kills after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
 ALERT_RETRY_FOR = 20.0
 #: Seconds that the last attempt may take after `retry_for` is over.
 LAST_ATTEMPT_SECONDS = 15.0
-#: Seconds for the single attempt at a server that could not be reached a moment ago. Without this limit, several alerts
-#: of one DAG file would together exceed the time that Airflow gives its DAG processor.
+#: Seconds for the single attempt at a server that recently could not be reached. Without this limit, several alerts of
+#: one DAG file could together exceed the timeout of the DAG processor.
 SHORT_ATTEMPT_SECONDS = 3.0
-#: Seconds for which an unreachable server counts as unreachable.
-UNREACHABLE_FOR = 60.0
+#: Seconds after a failure to reach a server during which further alerts get a single short attempt.
+UNREACHABLE_TTL = 60.0
 # When this process last failed to reach a server, by host and port (`time.monotonic`).
 _unreachable_since: dict[tuple[str, int], float] = {}
 
 
 class _EventLoopHook(SmtpConnectionManagerHook):
-    """A hook for a thread of the triggerer: its connection is looked up in the triggerer's event loop.
+    """A hook for a thread of the triggerer, which gets its connection through the triggerer's event loop.
 
-    In Airflow 3.1 a thread that asks for a connection reads the answers meant for others, and that ends all triggers.
+    In Airflow 3.1, a thread that requests a connection may read responses to other requests, which ends all triggers.
     """
 
     def __init__(self, conn_id: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -47,18 +47,18 @@ class _EventLoopHook(SmtpConnectionManagerHook):
         self._loop = loop
 
     def get_connection(self, conn_id: str) -> Connection:  # type: ignore[override]
-        """Return the connection; blocks until the event loop has it."""
+        """Return the connection; block until the event loop has fetched it."""
         import asyncio
 
         return asyncio.run_coroutine_threadsafe(self.aget_connection(conn_id), self._loop).result()
 
 
 def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> SmtpConnectionManagerHook:
-    """Return the hook of a connection, which has been looked up and parsed.
+    """Return a hook whose connection has been fetched and parsed.
 
     Args:
-        conn_id: the Airflow connection.
-        loop: the triggerer's event loop, if this is one of its other threads.
+        conn_id: the id of the Airflow connection.
+        loop: the triggerer's event loop, if this is another thread of the triggerer.
 
     Raises:
         ConnectionSettingsError: there is no such connection, or its settings are invalid.
@@ -68,7 +68,7 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
         _ = hook.connection_manager
     except MailError:
         raise
-    except Exception as error:  # each Airflow version and each of its components raises an error of its own
+    except Exception as error:  # Airflow's versions and components raise different errors
         fault = (
             f"Airflow does not give it to this process ({type(error).__name__}: {quote_error(error)}). Define it "
             "wherever callbacks run: for the workers, the DAG processor and the triggerer. A SyncCallback of a "
@@ -79,21 +79,26 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
 
 
 def send_alert(
-    hook: SmtpConnectionManagerHook, mail: Mail, retry_for: float, *, began: float, rendering: Rendering | None = None
+    hook: SmtpConnectionManagerHook,
+    mail: Mail,
+    retry_for: float,
+    *,
+    started_at: float,
+    rendering: Rendering | None = None,
 ) -> Delivery:
     """Send a mail, retry it while it is refused temporarily, and return within `retry_for` + 15 seconds.
 
-    A server that this process could not reach within the last minute gets a single attempt of 3 seconds.
+    A server that this process failed to reach within the last minute gets a single attempt of 3 seconds.
 
     Args:
-        hook: of the connection.
-        mail: with From and Message-ID.
+        hook: the hook of the connection.
+        mail: must have a sender and a Message-ID.
         retry_for: seconds during which the mail is retried if the server cannot be reached or refuses it temporarily.
-        began: when these seconds began (`time.monotonic`).
-        rendering: of the mail, if it was rendered already.
+        started_at: the `time.monotonic()` from which these seconds count.
+        rendering: the rendering of the mail, if it has been rendered.
 
     Raises:
-        StoppedError: the time was over before the mail was sent.
+        StoppedError: the time ran out before the mail was sent.
     """
     from airflow_provider_smtpcm.smtp.cancellation import (
         CancellationToken,
@@ -102,39 +107,40 @@ def send_alert(
     )
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
-    passed = time.monotonic() - began
-    time_left = retry_for + LAST_ATTEMPT_SECONDS - passed
+    elapsed = time.monotonic() - started_at
+    time_left = retry_for + LAST_ATTEMPT_SECONDS - elapsed
     why = f"the {retry_for:.12g} seconds of 'retry_for' were over, and so was the last attempt"
     if time_left <= 0:
         raise CancellationToken(reason=why).error()
     server = hook.connection_manager.host, hook.connection_manager.port
-    is_short = time.monotonic() - _unreachable_since.get(server, -UNREACHABLE_FOR) < UNREACHABLE_FOR
+    is_short = time.monotonic() - _unreachable_since.get(server, -UNREACHABLE_TTL) < UNREACHABLE_TTL
     if is_short:
         log.warning(
-            "%s:%d could not be reached a moment ago, or did not answer: this alert is tried once, for at most %g "
+            "%s:%d recently could not be reached or did not answer: this alert gets a single attempt of at most %g "
             "seconds.",
             *server,
             SHORT_ATTEMPT_SECONDS,
         )
-        why = f"the server could not be reached a moment ago, nor now within {SHORT_ATTEMPT_SECONDS:g} seconds"
+        why = f"the server recently could not be reached, and again not within {SHORT_ATTEMPT_SECONDS:g} seconds"
         retry_for, time_left = 0.0, min(time_left, SHORT_ATTEMPT_SECONDS)
     cancellation = CancellationToken(at=time.monotonic() + time_left, reason=why)
     try:
         delivery = get_single_delivery(
             hook.send_requests(
                 iter((SendRequest(0, mail, rendering=rendering),)),
-                retry_for=max(0.0, retry_for - passed),
+                retry_for=max(0.0, retry_for - elapsed),
                 cancellation=cancellation,
             )
         )
     except InterruptedDeliveryError as interrupted:
         log.warning("%s", interrupted)
-        known = interrupted.delivery
-        delivery = known if known.error is None else replace(known, error=interrupted)
+        delivery = interrupted.delivery
+        if delivery.error is not None:
+            delivery = replace(delivery, error=interrupted)
     error = cancellation.error() if delivery is None else delivery.error
     if error is None or not error.retryable or (delivery is not None and delivery.outcome != "not_sent"):
         _unreachable_since.pop(server, None)
-    elif not is_short:  # a short attempt proves little: it does not extend the minute
+    elif not is_short:  # a short attempt proves little, so it does not extend the period
         _unreachable_since[server] = time.monotonic()
     if delivery is None:
         raise cancellation.error()

@@ -351,7 +351,7 @@ class Cancelable:
         if self.execution_timeout is not None:
             seconds = self.execution_timeout.total_seconds()
             stop_at = time.monotonic() + max(seconds * 0.9, seconds - _STOP_BEFORE_TIMEOUT)
-        self._cancellation = token = CancellationToken(at=stop_at, why="its execution_timeout is nearly over")
+        self._cancellation = token = CancellationToken(at=stop_at, reason="its execution_timeout is nearly over")
         if self._was_killed_before_run:
             self._was_killed_before_run = False
             token.cancel()

@@ -280,7 +280,7 @@ class PipelinedSession:
         if is_chunked:
             self._chunk_octets_left = transaction.rendering.size
             buffers.append(f"BDAT {self._chunk_octets_left} LAST\r\n".encode())
-        content = iter(transaction.rendering) if is_chunked else stuff_dots(transaction.rendering.pieces)
+        content = iter(transaction.rendering) if is_chunked else stuff_dots(transaction.rendering.segments)
         self._content = ReadAhead(content, self._batch.wake) if outgoing.mail.has_remote_files else content
         return False
 

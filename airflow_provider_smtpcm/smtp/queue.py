@@ -389,7 +389,7 @@ class PrefetchQueue:
             if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
                 outgoing.binary_rendering = self._binary_renderer.render(mail)
             elif rendering.size <= _MAX_BUFFERED_OCTETS:
-                outgoing.data = join_with_final_dot(rendering.pieces)
+                outgoing.data = join_with_final_dot(rendering.segments)
         except MailError as error:
             self._on_delivery(request.not_sent(error))
             return

@@ -1,8 +1,8 @@
-r"""An SMTP server for demos and for tests of your own DAGs. Needs the `testing` extra, but not Airflow.
+r"""`Relay`: an embedded SMTP server for demos and for tests of your own DAGs. Needs the `testing` extra, not Airflow.
 
 >>> with Relay(users={r"CORP\alice": "secret"}) as relay:          # doctest: +SKIP
 ...     connection = relay.airflow_connection()
-...     ...                                                        # send something through it
+...     ...                                                        # send a mail through it
 ...     [mail] = relay.messages
 ...     assert mail.authenticated_as == r"CORP\alice"
 """

@@ -1,4 +1,4 @@
-"""The command `relay`: runs a relay until Ctrl-C and prints each mail that arrives."""
+"""The `relay` command: runs an embedded relay until Ctrl-C and prints each mail that arrives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two checks for Ctrl-C.
 POLL_INTERVAL = 0.2
-#: Replaced by the environment variable with the password, which the shell expands.
+#: Replaced by a reference to the environment variable with the password, which the shell expands.
 PLACEHOLDER = "smtpcm-password-from-the-environment"
 
 
@@ -32,14 +32,14 @@ def run_relay(*, port: int, ssl_mode: SslMode, user: str | None, password_env: s
     """Run a relay until SIGINT or SIGTERM.
 
     Args:
-        port: 0 means any free one.
+        port: the port to listen on; 0: any free one.
         ssl_mode: as in `Relay`.
-        user: the user that may log in; None: an anonymous relay.
+        user: the only user that may log in; None: an anonymous relay.
         password_env: the environment variable with the user's password; None: a random password.
-        save: the folder in which each mail is saved as an `.eml` file.
+        save: the folder in which each mail is saved as an `.eml` file; None: mails are not saved.
 
     Returns:
-        The exit status.
+        The exit status: 0 after a signal, 1 if the relay failed.
     """
     with handle_stop_signals() as stop:
         try:
@@ -60,14 +60,14 @@ def run_relay(*, port: int, ssl_mode: SslMode, user: str | None, password_env: s
 
 @contextmanager
 def handle_stop_signals() -> Iterator[threading.Event]:
-    """Make SIGINT and SIGTERM set an event, so that the report of a mail is not interrupted."""
+    """Make SIGINT and SIGTERM set an event, so that they do not interrupt the report of a mail."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    previous = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
         yield stop
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)
 
 
@@ -91,7 +91,7 @@ def find_password(password_env: str | None) -> str:
 
 
 def take_mails(relay: Relay) -> list[ReceivedMail]:
-    """Wait up to `POLL_INTERVAL` for mails and take them."""
+    """Wait up to `POLL_INTERVAL` for mails, and remove them from the relay."""
     try:
         relay.wait_for_messages(1, timeout=POLL_INTERVAL)
     except TimeoutError:
@@ -100,17 +100,17 @@ def take_mails(relay: Relay) -> list[ReceivedMail]:
 
 
 def report_mails(mails: list[ReceivedMail], folder: Path | None) -> None:
-    """Print each mail, and save it if there is a folder."""
+    """Print a report of each mail, and save the mail if there is a folder."""
     for mail in mails:
         print_text(format_report(mail, None if folder is None else save_mail(mail, folder)))
 
 
 def format_introduction(relay: Relay, user: str | None, password_env: str | None) -> str:
-    """Describe the relay and how to add its connection. A password from the environment is not printed."""
+    """Describe the relay and how to add its connection. A password from the environment is not shown."""
     connection = relay.airflow_connection()
     ssl_mode = connection["extra"]["ssl_mode"]
-    who = "anonymous" if user is None else f"Windows Authentication as {user}"
-    lines = [f"The relay listens on {relay.host}, port {relay.port}: ssl_mode={ssl_mode}, {who}."]
+    authentication = "anonymous" if user is None else f"Windows Authentication as {user}"
+    lines = [f"The relay listens on {relay.host}, port {relay.port}: ssl_mode={ssl_mode}, {authentication}."]
     if user is not None and password_env is None:
         lines.append(f"Password: {connection['password']}")
     lines += ["", format_add_command(connection, password_env), "", "Stop it with Ctrl-C."]
@@ -130,23 +130,23 @@ def format_add_command(connection: dict[str, Any], password_env: str | None) -> 
 
 def format_report(mail: ReceivedMail, saved: Path | None) -> str:
     """Describe one mail."""
-    who = f"authenticated as {mail.authenticated_as} by {mail.mechanism}" if mail.authenticated_as else "anonymous"
+    sender = f"authenticated as {mail.authenticated_as} by {mail.mechanism}" if mail.authenticated_as else "anonymous"
     lines = [
         f"Mail from {mail.mail_from or '<>'} to {', '.join(mail.recipients)}",
         f"  Subject: {mail.message['Subject'] or ''}",
-        f"  {who}, {mail.tls_version or 'no TLS'}, {len(mail.content):,} octets",
+        f"  {sender}, {mail.tls_version or 'no TLS'}, {len(mail.content):,} octets",
         *([] if saved is None else [f"  saved as {saved}"]),
     ]
     return "\n".join(to_printable(line) for line in lines)
 
 
 def to_printable(text: str) -> str:
-    """Replace control characters, by which a mail could control the terminal."""
+    """Replace control characters, which could control the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def save_mail(mail: ReceivedMail, folder: Path) -> Path:
-    """Save a mail under the first free number, without overwriting a file."""
+    """Save a mail as the first free of `0001.eml`, `0002.eml`, ..."""
     number = 1
     while True:
         path = folder / f"{number:04}.eml"

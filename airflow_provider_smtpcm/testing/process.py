@@ -1,8 +1,8 @@
-"""The process of the relay's server, from the side of the process that started it: commands to it, events from it.
+"""The relay's subprocess as its parent sees it: start, stop, commands to it and events from it.
 
-The server has its own process because pyspnego's NTLM acceptor reads its users from the file that the environment
-variable `NTLM_USER_FILE` names. A client takes *its own* identity from the same variable, so a relay in the process of
-the test would let a client in without a password. The environment of this process is never changed.
+The server has a process of its own because pyspnego's NTLM acceptor reads its users from the file in the environment
+variable `NTLM_USER_FILE`. A client takes *its own* identity from the same variable, so a relay in the process of the
+test would let a client in without a password. The environment of the parent is never changed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.testing.settings import RelaySettings
 
-# Seconds.
+# In seconds.
 START_TIMEOUT = 60.0
 PING_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
 
-# The folder of the package is last in the child's path, and the current folder (-P) is not in it: a file `email.py`
-# next to the package, or in the current folder, cannot hide the module of the standard library.
+# The folder of the package is last in the child's `sys.path`, and the current folder is not in it (-P), so that a file
+# `email.py` in either folder cannot shadow the module of the standard library.
 BOOTSTRAP = f"""\
 import runpy, sys
 sys.path.append(sys.argv.pop())
@@ -40,7 +40,7 @@ runpy.run_module({f"{__package__}.server"!r}, run_name="__main__")
 
 
 class RelayError(RuntimeError):
-    """The relay could not start, has ended by itself, or is not running."""
+    """The relay could not start, has ended unexpectedly, or is not running."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class ReceivedMail:
         authenticated_as: the user as in the relay's `users`, such as `CORP\alice`; None without authentication.
         mechanism: `NTLM`, or None without authentication.
         tls_version: such as `TLSv1.3`; None without TLS.
-        helo_name: the name of the client in EHLO or HELO.
+        helo_name: the argument of EHLO or HELO.
     """
 
     mail_from: str
@@ -67,17 +67,17 @@ class ReceivedMail:
 
     @property
     def message(self) -> EmailMessage:
-        """The content, parsed again at each call: `mail.message["Subject"]`, `mail.message.get_body()`."""
+        """The content, parsed on each access: `mail.message["Subject"]`, `mail.message.get_body()`."""
         from email import message_from_bytes, policy
 
         return message_from_bytes(self.content, policy=policy.default)
 
 
 class ServerProcess:
-    """The process of a server, from its start to its end. Hold `changed` while using `messages`.
+    """The server's process, which the constructor starts. Hold `changed` while using `messages`.
 
     Raises:
-        RelayError: it does not listen; the message says why.
+        RelayError: the server does not listen; the message says why.
     """
 
     def __init__(self, settings: RelaySettings) -> None:
@@ -93,7 +93,7 @@ class ServerProcess:
             [sys.executable, "-P", "-c", BOOTSTRAP, str(Path(__file__).parents[2])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in a terminal must reach only the owner of the relay, which then stops it
+            start_new_session=True,  # Ctrl-C in a terminal must reach only the parent, which then stops the relay
         )
         self._commands = cast("IO[bytes]", self._process.stdin)
         self._events = cast("IO[bytes]", self._process.stdout)
@@ -113,16 +113,16 @@ class ServerProcess:
 
     @property
     def ca_certificate(self) -> str:
-        """The certificate of the authority as PEM; empty without TLS."""
+        """The CA certificate of the server as PEM; empty without TLS."""
         return str((self._ready_event or {})["ca_certificate"])
 
     def stop(self) -> None:
-        """End the process. Does nothing if it is stopped, or in a fork of the process that started it."""
+        """End the process. Does nothing if it has been stopped, or in a fork of the parent."""
         if self.stopped or self._owner_pid != os.getpid():
             return
         self.stopped = True
         with suppress(OSError):
-            self._send_line("stop")  # to close the pipe may not be enough: a fork may have its end open
+            self._send_line("stop")  # closing the pipe may not suffice: a fork of the parent may hold it open
         with suppress(OSError):
             self._commands.close()
         try:
@@ -133,7 +133,7 @@ class ServerProcess:
         self._reader.join()
         self._events.close()
         folder = (self._ready_event or {}).get("folder")
-        if folder is not None and Path(folder).exists():  # the process was killed before it could remove it
+        if folder is not None and Path(folder).exists():  # the process was killed before it removed it
             import shutil
 
             shutil.rmtree(folder, ignore_errors=True)
@@ -143,10 +143,10 @@ class ServerProcess:
 
         Args:
             reached: called after each event, with `changed` held.
-            timeout: seconds.
+            timeout: in seconds.
 
         Returns:
-            Whether `reached` is true.
+            The last result of `reached`.
         """
         with self.changed:
             self.changed.wait_for(lambda: reached() or self._ended, min(timeout, threading.TIMEOUT_MAX))
@@ -155,7 +155,7 @@ class ServerProcess:
     def synchronize(self) -> None:
         """Wait until every mail that the server has accepted is in `messages`.
 
-        The server answers a ping after the events of all mails that it accepted before.
+        The server answers a ping after it has written the events of all mails that it accepted before.
 
         Raises:
             RelayError: the process has ended, does not answer, or belongs to another process.
@@ -163,8 +163,9 @@ class ServerProcess:
         if self.stopped:
             return
         if self._owner_pid != os.getpid():
-            message = f"The relay belongs to process {self._owner_pid}, from which this one was forked. Use it there."
-            raise RelayError(message)
+            raise RelayError(
+                f"The relay belongs to process {self._owner_pid}, of which this one is a fork. Use the relay there."
+            )
         with self.changed:
             self._pings += 1
             number = self._pings
@@ -172,7 +173,7 @@ class ServerProcess:
             self._wait(lambda: self._pongs >= number, PING_TIMEOUT)
 
     def _send_line(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # the reader notices the end too, and its cause
+        with suppress(BrokenPipeError):  # the thread that reads events notices the end, and its cause
             self._commands.write(line.encode() + b"\n")
             self._commands.flush()
 
@@ -183,7 +184,9 @@ class ServerProcess:
             raise RelayError(self._failure)
         if self._ended:
             status = self._process.wait()
-            raise RelayError(f"The relay's process has ended by itself, with exit status {status}. Start it again.")
+            raise RelayError(
+                f"The relay's process has ended unexpectedly, with exit status {status}. Start the relay again."
+            )
         raise RelayError(f"The relay's process, {self._process.pid}, has not answered for {timeout:g} s.")
 
     def _read_events(self) -> None:
@@ -213,13 +216,13 @@ class ServerProcess:
 
 
 def require_extra(*, tls: bool) -> None:
-    """Check that the packages of the server are installed.
+    """Check that the packages that the server needs are installed.
 
     Args:
         tls: whether the server offers TLS.
 
     Raises:
-        ModuleNotFoundError: one is missing; says how to install it.
+        ModuleNotFoundError: a package is missing; the message says how to install it.
     """
     missing = [name for name in ("aiosmtpd", *(["trustme"] * tls)) if find_spec(name) is None]
     if missing:

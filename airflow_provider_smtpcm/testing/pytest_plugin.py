@@ -1,4 +1,4 @@
-r"""Fixtures for tests of your own DAGs. A connection is passed to Airflow in the environment.
+r"""Pytest fixtures for tests of your own DAGs: an embedded relay, and an Airflow connection to it in the environment.
 
 In your `conftest.py`:
 
@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.testing import Relay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The user of `smtpcm_relay`, and its password.
+#: The user of `smtpcm_relay`, and the user's password.
 RELAY_USER = r"CORP\alice"
 RELAY_PASSWORD = "correct horse battery staple"  # noqa: S105  (of a relay that runs during one test)
 

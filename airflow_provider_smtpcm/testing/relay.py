@@ -1,4 +1,4 @@
-"""`Relay`, the SMTP server for tests and demos. The server itself runs in its own process."""
+"""`Relay`, the embedded SMTP server for tests and demos, which runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.testing.process import ReceivedMail
     from airflow_provider_smtpcm.testing.settings import SslMode
 
-#: In octets; near the usual limit of an Exchange receive connector.
+#: In octets; close to the default limit of an Exchange receive connector.
 DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024
 
 
@@ -27,7 +27,7 @@ class Relay:
             Authentication (AUTH NTLM, with `starttls` offered only after TLS); without, it is anonymous and offers no
             AUTH. Names are compared without regard to case.
         host: the loopback address to listen on.
-        port: 0 means any free one.
+        port: the port to listen on; 0: any free one.
         size_limit: the maximum size of a message, in octets.
         refuse: refused recipients, each with the whole reply line: `{"no@corp.example": "550 5.1.1 No"}`.
         smtputf8: whether non-ASCII addresses are accepted.
@@ -36,7 +36,7 @@ class Relay:
         certificate_expired: whether the certificate expired yesterday.
 
     Raises:
-        ValueError: names every fault of the arguments.
+        ValueError: lists every fault of the arguments.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Relay:
         """Start the server and wait until it listens. A stopped relay can be started again; its messages are dropped.
 
         Raises:
-            RelayError: the port is taken, or the relay is running already.
+            RelayError: the port is in use, or the relay is already running.
             ModuleNotFoundError: the `testing` extra is not installed.
         """
         if self._server is not None and not self._server.stopped:
-            raise RelayError(f"{self!r} is running already. Call stop() first.")
+            raise RelayError(f"{self!r} is already running. Call stop() first.")
         require_extra(tls=self._settings.ssl_mode != "none")
         self._server = ServerProcess(self._settings)
         return self
@@ -107,12 +107,12 @@ class Relay:
     @property
     def port(self) -> int:
         """The port that it listens on, or listened on before `stop()`."""
-        return self._started().port
+        return self._get_server().port
 
     @property
     def ca_certificate(self) -> str:
-        """The certificate of the authority of the server's certificate, as PEM; empty with `ssl_mode="none"`."""
-        return self._started().ca_certificate
+        """The CA certificate that issued the server's certificate, as PEM; empty with `ssl_mode="none"`."""
+        return self._get_server().ca_certificate
 
     def airflow_connection(
         self, login: str | None = None, password: str | None = None, **extra: object
@@ -120,9 +120,9 @@ class Relay:
         """Return a connection to this relay in Airflow's JSON form, as in `AIRFLOW_CONN_...`.
 
         Args:
-            login: default: the first user; an empty string leaves out login and password.
-            password: default: the user's own.
-            extra: settings that are added, or replace those of this relay; None removes a setting.
+            login: None: the first user; "": the connection has no login and no password.
+            password: None: the password of that user.
+            extra: extras of the connection to add or replace; None removes one.
         """
         users = self._settings.users or {}
         if login is None:
@@ -148,8 +148,8 @@ class Relay:
 
     @property
     def messages(self) -> list[ReceivedMail]:
-        """All mails so far: every mail that the server has accepted with 250."""
-        server = self._started()
+        """All mails that the server has accepted with 250 so far."""
+        server = self._get_server()
         with server.changed:
             server.synchronize()
             return list(server.messages)
@@ -159,29 +159,30 @@ class Relay:
 
         Args:
             count: the number of mails to wait for.
-            timeout: seconds.
+            timeout: in seconds.
 
         Raises:
-            TimeoutError: there were fewer after the timeout, or when the relay was stopped.
+            TimeoutError: there are fewer after the timeout, or the relay was stopped.
         """
-        server = self._started()
+        server = self._get_server()
         with server.changed:
             server.wait_for(lambda: len(server.messages) >= count, timeout)
             server.synchronize()
             if len(server.messages) < count:
-                end = "and the relay is stopped" if server.stopped else f"after {timeout:g} s"
-                raise TimeoutError(f"Waited for {count} mails, {len(server.messages)} came {end}.")
+                end = "before the relay was stopped" if server.stopped else f"within {timeout:g} s"
+                plural = "" if count == 1 else "s"
+                raise TimeoutError(f"Waited for {count} mail{plural}; {len(server.messages)} arrived {end}.")
             return list(server.messages)
 
     def clear(self) -> list[ReceivedMail]:
-        """Remove all mails so far and return them, in one step: no mail can arrive in between and be lost."""
-        server = self._started()
+        """Remove and return all mails so far, in one step, so that no mail can arrive in between and be lost."""
+        server = self._get_server()
         with server.changed:
             server.synchronize()
-            taken, server.messages = server.messages, []
-            return taken
+            removed, server.messages = server.messages, []
+            return removed
 
-    def _started(self) -> ServerProcess:
+    def _get_server(self) -> ServerProcess:
         if self._server is None:
             raise RelayError("The relay has not been started. Use it in a `with` statement, or call start() first.")
         return self._server

@@ -1,10 +1,10 @@
-"""The relay's own process: commands on standard input, events on standard output.
+"""The main program of the relay's process: commands on standard input, events on standard output.
 
-Input, one line each: the settings as JSON, then any number of `ping <number>`. `stop`, or the end of the input (the
-process that started this one is gone), ends it. Output, one JSON object on each line: `ready` or `failed`, then each
-`mail`, written before the client gets its 250, and each `pong`.
+Input, one line each: the settings as JSON, then any number of `ping <number>`, and finally `stop`. The end of the
+input, which means that the parent has ended, is like `stop`. Output, one JSON object on each line: `ready` or `failed`,
+then each `mail`, written before the client gets its 250, and each `pong`.
 
-Needs the `testing` extra: only the relay's own process imports this module.
+Needs the `testing` extra, so only the relay's process imports this module.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 EventWriter = Callable[[dict[str, Any]], None]
 
-#: The longest line of input, in octets, for a large table of users.
+#: The maximum length of a line of input, in octets; the settings may contain many users.
 INPUT_LIMIT = 16 * 1024 * 1024
 
 
 def main() -> None:
     """Serve until the input ends."""
     write_event = make_event_writer()
-    # aiosmtpd logs each client that does not trust our certificate; the error of the client is more useful.
+    # aiosmtpd logs each client that does not trust the certificate; the error in that client is more useful.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)
-    with suppress(BrokenPipeError):  # the reader of the events is gone
+    with suppress(BrokenPipeError):  # the parent has ended
         asyncio.run(serve(write_event))
 
 
@@ -62,7 +62,7 @@ def make_event_writer() -> EventWriter:
 
 
 async def serve(write_event: EventWriter) -> None:
-    """Read commands and execute them until the input ends or a signal comes."""
+    """Read and execute commands until `stop`, the end of the input, or a signal."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(ignore_lost_clients)
     commands = asyncio.StreamReader(limit=INPUT_LIMIT)
@@ -81,8 +81,8 @@ async def run_server(commands: asyncio.StreamReader, write_event: EventWriter) -
     if not line.endswith(b"\n"):
         return
     settings = RelaySettings.from_json(line)
-    context, ca_certificate = (None, "") if settings.ssl_mode == "none" else make_tls(settings)
-    with user_file(settings.users) as folder:
+    context, ca_certificate = (None, "") if settings.ssl_mode == "none" else make_tls_context(settings)
+    with ntlm_user_file(settings.users) as folder:
         try:
             server = await listen(settings, context, write_event)
         except OSError as error:
@@ -103,7 +103,11 @@ async def run_server(commands: asyncio.StreamReader, write_event: EventWriter) -
 
 
 async def listen(settings: RelaySettings, context: ssl.SSLContext | None, write_event: EventWriter) -> asyncio.Server:
-    """Return the listening server."""
+    """Start the SMTP server.
+
+    Raises:
+        OSError: it cannot listen on the address.
+    """
     users = settings.users
     policy = Policy(
         users=None if users is None else {user.removeprefix("\\").upper(): user for user in users},
@@ -112,7 +116,7 @@ async def listen(settings: RelaySettings, context: ssl.SSLContext | None, write_
     )
     handler = Handler(policy)
     if users is not None:
-        import spnego  # noqa: F401  (now rather than while the first client waits)
+        import spnego  # noqa: F401  (imported now, so that the first client does not wait for it)
 
     def make_session() -> RelaySmtp:
         return RelaySmtp(
@@ -134,12 +138,16 @@ def make_mail_event(mail: ReceivedMail) -> dict[str, Any]:
 
 
 @contextmanager
-def user_file(users: Mapping[str, str] | None) -> Iterator[str | None]:
-    """Make these the users of pyspnego's acceptor in this process; yields the folder with their file."""
+def ntlm_user_file(users: Mapping[str, str] | None) -> Iterator[str | None]:
+    """Configure the users of pyspnego's NTLM acceptor in this process; yield the folder of their file.
+
+    Args:
+        users: passwords by user; None: no authentication, and no file.
+    """
     if users is None:
         yield None
         return
-    # NTLMv2 only, as in hardened domains, whatever the environment sets for clients.
+    # Accept NTLMv2 only, as hardened domains do, whatever the environment sets for clients.
     os.environ["LM_COMPAT_LEVEL"] = "5"
     with tempfile.TemporaryDirectory(prefix="smtpcm-relay-") as folder:
         path = Path(folder, "users")
@@ -150,13 +158,13 @@ def user_file(users: Mapping[str, str] | None) -> Iterator[str | None]:
 
 
 def format_user(user: str, password: str) -> str:
-    """Return the line `DOMAIN:user:password`. The domain of `alice` and of `alice@corp.example` is empty."""
+    """Return a line `DOMAIN:user:password` of the user file. `alice` and `alice@corp.example` have an empty domain."""
     domain, _, name = user.rpartition("\\")
     return f"{domain}:{name}:{password}\n"
 
 
-def make_tls(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
-    """Return the server's TLS context, and the certificate of its authority as PEM."""
+def make_tls_context(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
+    """Make the server's TLS context; return it and the CA certificate as PEM."""
     import trustme
 
     authority = trustme.CA()
@@ -169,7 +177,7 @@ def make_tls(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
 
 
 def ignore_lost_clients(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log no error for a client that breaks the connection or does not trust the certificate."""
+    """Handle exceptions of the event loop: ignore a client that disconnects or does not trust the certificate."""
     if not isinstance(context.get("exception"), OSError):  # ssl.SSLError is one
         loop.default_exception_handler(context)
 

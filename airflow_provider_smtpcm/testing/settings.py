@@ -1,4 +1,4 @@
-"""The settings of a relay: checked once, and sent to its process as JSON."""
+"""The settings of a relay: validation, and their JSON form for its process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 SslMode = Literal["starttls", "none", "implicit"]
 
 HIGHEST_PORT = 65535
-#: A whole reply line with a negative reply (RFC 5321 4.2): 4yz or 5yz, a blank, printable ASCII.
+#: A line with a negative reply (RFC 5321 4.2): 4yz or 5yz, a space, printable ASCII.
 REFUSAL = re.compile(r"[45][0-5]\d [\x20-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySettings:
-    """The settings of a relay; `Relay` explains each of them.
+    """The settings of a relay, which are the arguments of `Relay`.
 
     Raises:
-        ValueError: names every fault.
+        ValueError: lists every fault.
     """
 
     ssl_mode: SslMode
@@ -38,8 +38,8 @@ class RelaySettings:
     def __post_init__(self) -> None:
         faults = [*self._find_network_faults(), *self._find_user_faults()]
         faults += [
-            f"refuse: the reply for recipient {number} is not a refusal; write a whole line such as '550 5.1.1 No such "
-            "user'"
+            f"refuse: the reply for recipient {number} is not a refusal; write a complete line such as "
+            "'550 5.1.1 No such user'"
             for number, reply in enumerate(self.refuse.values(), start=1)
             if not REFUSAL.fullmatch(reply)
         ]
@@ -50,14 +50,14 @@ class RelaySettings:
     def _find_network_faults(self) -> list[str]:
         faults = []
         if self.ssl_mode not in get_args(SslMode):
-            faults.append(f"ssl_mode: it is none of {', '.join(get_args(SslMode))}")
+            faults.append(f"ssl_mode: it must be one of {', '.join(get_args(SslMode))}")
         if not is_loopback(self.host):
             faults.append(
                 "host: other machines can reach it; a relay for tests listens on the loopback interface only, "
                 "such as '127.0.0.1'"
             )
         if not 0 <= self.port <= HIGHEST_PORT:
-            faults.append(f"port: it is not between 0 (any free one) and {HIGHEST_PORT}")
+            faults.append(f"port: it must be between 0 (any free one) and {HIGHEST_PORT}")
         if self.size_limit < 1:
             faults.append(f"size_limit: {self.size_limit} octets are too few for a message")
         if not self.certificate_names:
@@ -68,13 +68,13 @@ class RelaySettings:
         if self.users is None:
             return []
         if not self.users:
-            return ["users: nobody could log in; name a user, or pass None for an anonymous relay"]
+            return ["users: it is empty, so no client could log in; add a user, or pass None for an anonymous relay"]
         faults = []
-        # By number, since a name may be `user:password`, or a password by mistake.
+        # By number: a user name may contain a password by mistake, such as `user:password`.
         for number, (user, password) in enumerate(self.users.items(), start=1):
             if user.count("\\") > 1 or not user.rpartition("\\")[2]:
                 faults.append(f"users: name {number} is neither a user name nor a domain, a backslash and a user name")
-            # NTLM's user file has lines with colons between the columns, and no escapes.
+            # The lines of pyspnego's user file are columns separated by colons, without escapes.
             if not is_storable(user):
                 faults.append(f"users: name {number} contains a colon or a line break, which the relay cannot store")
             if not is_storable(password):
@@ -89,13 +89,13 @@ class RelaySettings:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` returned."""
+        """Make settings from the result of `to_json`."""
         values = json.loads(text)
         return cls(**values | {"certificate_names": tuple(values["certificate_names"])})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`, an IP address. A name is refused, since it could mean any address."""
+    """Whether `host` is a loopback IP address. A host name is not, since it could resolve to any address."""
     from ipaddress import ip_address
 
     try:
@@ -105,7 +105,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Whether text fits into a column of the user file, which is read as UTF-8 with `str.splitlines`."""
+    """Whether text can be a column of the user file, which is read as UTF-8 with `str.splitlines`."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
 """The SMTP server of the relay: aiosmtpd with AUTH NTLM (MS-SMTPNTLM) and the replies of an Exchange server.
 
-Needs the `testing` extra: only the relay's own process imports this module.
+Needs the `testing` extra, so only the relay's process imports this module.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from spnego import ContextProxy
 
-#: RFC 4954 4: "12288 octets is considered to be sufficient" for a line of base64 in an AUTH exchange, and its CRLF.
+#: In octets. RFC 4954 4: 12288 for a line of base64 in an AUTH exchange, and its CRLF.
 TOKEN_LINE_LIMIT = 12288 + 2
-#: RFC 5321 4.5.3.1.6: a line of the message, its CRLF, and the dot that may precede it.
+#: In octets. RFC 5321 4.5.3.1.6: a line of the message with its CRLF, and the dot that may precede it.
 TEXT_LINE_LIMIT = 1001
-#: RFC 5321 4.5.3.1.4, without the CRLF; an initial response has to fit as well (RFC 4954 4).
+#: In octets, without CRLF. RFC 5321 4.5.3.1.4; RFC 4954 4: it includes the initial response of AUTH.
 COMMAND_LIMIT = 510
-#: The enhanced status code (RFC 3463) of the replies that aiosmtpd makes without one.
-ENHANCED = {
+#: Enhanced status codes (RFC 3463) for the replies that aiosmtpd sends without one.
+ENHANCED_CODES = {
     "220": "2.0.0",
     "221": "2.0.0",
     "250": "2.0.0",
@@ -45,15 +45,16 @@ ENHANCED = {
     "553": "5.1.3",
     "555": "5.5.4",
 }
+#: A reply without an enhanced status code.
 BARE_REPLY = re.compile(r"([245]\d\d) (?![245]\.\d+\.\d+(?: |$))(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The settings of the server for all its sessions.
+    """What all sessions of the server share.
 
     Args:
-        users: the users that may log in, by upper-cased name; None: no authentication.
+        users: the users that may log in, by name in upper case; None: no authentication.
         refuse: the reply to each refused recipient, by address in lower case.
         deliver: called with each accepted mail.
     """
@@ -64,13 +65,13 @@ class Policy:
 
 
 class RelaySession(Session):
-    """The state of a session, which begins again with STARTTLS."""
+    """The state of a session, which aiosmtpd replaces after STARTTLS (RFC 3207 4.2)."""
 
     user: str | None = None
 
 
 class Handler:
-    """aiosmtpd's handlers of senders, recipients and messages."""
+    """The handler that aiosmtpd calls for senders, recipients and messages."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -111,7 +112,7 @@ class Handler:
     async def handle_exception(self, error: Exception) -> str:
         if not isinstance(error, (TLSSetupException, OSError)):  # the client does not trust the certificate, or is gone
             asyncio.get_running_loop().call_exception_handler({"message": "SMTP session failed", "exception": error})
-        return "451 4.3.0 The relay has failed; its error output says why"
+        return "451 4.3.0 The relay has failed; its standard error output says why"
 
 
 class RelaySmtp(SMTP):
@@ -121,7 +122,7 @@ class RelaySmtp(SMTP):
     session: RelaySession
     envelope: Envelope
 
-    # asyncio's reader takes this limit from the class when the session begins, and it must allow for a token.
+    # asyncio's StreamReader takes its limit from the class when the session begins, and must have room for a token.
     line_length_limit = TOKEN_LINE_LIMIT
 
     def __init__(
@@ -133,7 +134,7 @@ class RelaySmtp(SMTP):
         smtputf8: bool,
         starttls: ssl.SSLContext | None,
     ) -> None:
-        # One dictionary for each session: aiosmtpd's own is shared by all of them, and changed.
+        # Per session, since aiosmtpd's own dictionary is shared by all sessions, and changed.
         self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT)
         super().__init__(
             handler,
@@ -153,8 +154,8 @@ class RelaySmtp(SMTP):
     @property
     def tls_version(self) -> str | None:
         """The TLS version of the session, or None."""
-        channel = self.transport and self.transport.get_extra_info("ssl_object")
-        return channel.version() if channel else None
+        ssl_object = self.transport and self.transport.get_extra_info("ssl_object")
+        return ssl_object.version() if ssl_object else None
 
     @property
     def offers_starttls(self) -> bool:
@@ -167,10 +168,10 @@ class RelaySmtp(SMTP):
     async def push(self, status: str | bytes) -> None:
         """Send a reply; after EHLO, with an enhanced status code (RFC 2034 4)."""
         text = status.decode() if isinstance(status, bytes) else status
-        bare = BARE_REPLY.fullmatch(text)
-        if bare and self.session.extended_smtp:
-            code, sentence = bare.groups()
-            text = f"{code} {ENHANCED.get(code, f'{code[0]}.0.0')} {sentence}"
+        bare_reply = BARE_REPLY.fullmatch(text)
+        if bare_reply and self.session.extended_smtp:
+            code, message = bare_reply.groups()
+            text = f"{code} {ENHANCED_CODES.get(code, f'{code[0]}.0.0')} {message}"
         await super().push(text)
 
     async def smtp_EHLO(self, hostname: str) -> None:
@@ -185,7 +186,7 @@ class RelaySmtp(SMTP):
         lines = [f"{self.hostname} Hello", f"SIZE {self.data_size_limit}", "PIPELINING", "ENHANCEDSTATUSCODES"]
         lines += ["STARTTLS"] * self.offers_starttls + ["AUTH NTLM"] * self.offers_auth
         lines += ["8BITMIME"] + ["SMTPUTF8"] * self.enable_SMTPUTF8
-        # Without `push`, since the reply to EHLO has no enhanced status code (RFC 2034 4).
+        # Not by our `push`, since the reply to EHLO has no enhanced status code (RFC 2034 4).
         await super().push("\r\n".join([*(f"250-{line}" for line in lines[:-1]), f"250 {lines[-1]}"]))
 
     async def check_auth_needed(self, caller_method: str) -> bool:
@@ -232,7 +233,7 @@ class RelaySmtp(SMTP):
                 raise AuthError("501 5.5.4 Syntax: AUTH mechanism [initial-response]")
 
     async def _authenticate_by_ntlm(self, initial_response: str | None = None) -> str:
-        """Authenticate by NTLM; returns the user's name as in the settings."""
+        """Authenticate by NTLM; return the user's name as in the settings."""
         exchange = accept_ntlm(self.policy.users or {})
         next(exchange)
         if initial_response is None:
@@ -276,12 +277,12 @@ class AuthError(Exception):
 
 
 def accept_ntlm(users: Mapping[str, str]) -> Generator[bytes | None, bytes, str]:
-    """Authenticate a client by NTLM, against the users in the file that `NTLM_USER_FILE` names.
+    """Authenticate a client by NTLM, with the passwords in the file that `NTLM_USER_FILE` names.
 
-    A generator: it yields None and then the challenge, receives the tokens of the client, and returns the user.
+    A generator: it yields None and then the challenge, receives the client's tokens, and returns the user.
 
     Args:
-        users: the users that may log in, by upper-cased name.
+        users: the users that may log in, by name in upper case.
 
     Raises:
         AuthError: wrong password, unknown user, or not an NTLM token.
@@ -302,7 +303,7 @@ def _step(acceptor: ContextProxy, token: bytes) -> bytes:
     """Pass a token to the acceptor and return its answer."""
     try:
         return acceptor.step(token) or b""
-    except Exception:  # noqa: BLE001  (wrong password, unknown user, or any error of its parser for a malformed token)
+    except Exception:  # noqa: BLE001  (wrong password, unknown user, or any error of the parser for a malformed token)
         raise AuthError("535 5.7.3 Authentication unsuccessful") from None
 
 

@@ -12,7 +12,7 @@ from airflow_provider_smtpcm.arguments.values import check_not_negative, check_p
 @pytest.mark.parametrize("value", [math.nan, -1, -math.inf, True, "60", None, 10**400])
 def test_what_is_no_number_from_0_is_refused(value: object) -> None:
     """The error has the name and the value."""
-    with pytest.raises(ValueError, match=r"retry_for is .*; give a number from 0\."):
+    with pytest.raises(ValueError, match=r"retry_for is .*; give a number of at least 0\."):
         check_not_negative("retry_for", value)
 
 

@@ -144,7 +144,7 @@ def test_each_alert_arrives_signed_in_and_from_the_connection_s_address(alerts: 
         ("failed-run", r"Failed: failing – 1 task: load_0"),
         ("success", r"Succeeded: succeeding\.fine"),
         ("succeeded-run", r"Succeeded: succeeding"),
-        ("killed", r"Failed: killed\.be_killed, try 1 of 1 – nothing was reported"),
+        ("killed", r"Failed: killed\.be_killed, try 1 of 1 – no error was reported"),
         ("killed-run", r"Failed: killed – 1 task: be_killed"),
         ("deadline", r"Deadline missed: late, due \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"),
     ],

@@ -41,7 +41,7 @@ def octets_of(rendering: Rendering) -> bytes:
 
 
 def files_of(rendering: Rendering) -> list[EncodedFile]:
-    return [piece for piece in rendering.pieces if not isinstance(piece, bytes)]
+    return [piece for piece in rendering.segments if not isinstance(piece, bytes)]
 
 
 class Stored:
@@ -137,7 +137,7 @@ def test_every_mail_of_a_batch_is_what_render_makes_of_it(batch: Sequence[tuple[
         ours, plain = renderer.render(item, date=date), render(item, date=date, binary=binary)
         assert octets_of(ours) == octets_of(plain)
         assert (ours.needs_smtputf8, ours.binary) == (plain.needs_smtputf8, plain.binary)
-        assert [len(piece) for piece in ours.pieces] == [len(piece) for piece in plain.pieces]
+        assert [len(piece) for piece in ours.segments] == [len(piece) for piece in plain.segments]
         assert [file.is_dot_free for file in files_of(ours)] == [file.is_dot_free for file in files_of(plain)]
         if not binary:
             assert all(len(line) <= 998 for line in octets_of(ours).split(b"\r\n"))

@@ -57,5 +57,5 @@ def test_lines_are_those_of_the_standard_library(encoder: str, length: int) -> N
     expected = base64.encodebytes(octets).removesuffix(b"\n").replace(b"\n", b"\r\n")
 
     assert encode_base64(octets) == expected
-    assert encode_base64(octets, following=True) == (b"\r\n" + expected if octets else b"")
+    assert encode_base64(octets, leading_crlf=True) == (b"\r\n" + expected if octets else b"")
     assert base64_length(length) == len(expected)

@@ -110,7 +110,7 @@ def test_q_or_b_whichever_is_shorter() -> None:
 @pytest.mark.parametrize("first", [75, 60, 30, 5, -20])
 def test_no_encoded_word_is_too_long_or_splits_a_character(text: str, first: int) -> None:
     """RFC 2047 2 and 5 (3): each can be decoded alone."""
-    words = encode_words(text, first=first)
+    words = encode_words(text, first_length=first)
 
     assert all(len(word) <= 75 for word in words)
     assert len(words[0]) <= first or first < 30

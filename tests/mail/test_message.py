@@ -141,8 +141,8 @@ def test_half_a_character_in_a_body_is_refused() -> None:
 
 def test_images_need_an_html_that_shows_them() -> None:
     """Without html, nothing refers to them."""
-    assert "no html" in fault(inline_images={"logo": "logo.png"})
-    assert "no html" in fault(inline_images={"logo": "logo.png"}, html="", text="x")
+    assert "no HTML" in fault(inline_images={"logo": "logo.png"})
+    assert "no HTML" in fault(inline_images={"logo": "logo.png"}, html="", text="x")
 
 
 @pytest.mark.parametrize(

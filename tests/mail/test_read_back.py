@@ -232,7 +232,7 @@ def test_binary_attachments_read_back(files: list[tuple[str, bytes]], text: str)
     rendering = render(mail(text=text, attachments=attachments), date=datetime(2024, 1, 31, tzinfo=UTC), binary=True)
     octets = b"".join(rendering)
     assert rendering.binary and len(octets) == rendering.size
-    for piece in rendering.pieces:
+    for piece in rendering.segments:
         if isinstance(piece, bytes):
             assert piece.isascii() and piece.count(b"\r") == piece.count(b"\n") == piece.count(b"\r\n")
             assert max(map(len, piece.split(b"\r\n"))) <= 998

@@ -536,9 +536,9 @@ def test_the_pieces_show_where_a_line_can_begin_with_a_dot() -> None:
     file = Attachment(content=b"\n.\r\n." * 100_000, name="x")
     for binary in (False, True):
         rendering = render(mail(text=".\n", attachments=[file]), binary=binary)
-        before, encoded, after = rendering.pieces
+        before, encoded, after = rendering.segments
         assert isinstance(before, bytes) and b"\r\n." in before and isinstance(after, bytes)
         assert isinstance(encoded, EncodedFile) and encoded.is_dot_free is not binary
         assert (b"\r\n." in b"".join(encoded)) is binary
-        assert rendering.size == sum(map(len, rendering.pieces)) == len(b"".join(rendering))
+        assert rendering.size == sum(map(len, rendering.segments)) == len(b"".join(rendering))
         assert max(map(len, rendering)) <= 128 * 1024

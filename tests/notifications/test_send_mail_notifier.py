@@ -119,12 +119,12 @@ def test_several_alerts_to_a_silent_server_wait_for_it_once(
     monkeypatch.setattr(sending, "SHORT_ATTEMPT_SECONDS", 0.2)
     monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 0.5)
     notifier()(dict(FAILED))
-    assert "tried once" not in caplog.text
+    assert "single attempt" not in caplog.text
     monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 3600)  # longer than the test's own timeout
     for _ in range(2):
         notifier(retry_for=3600)(dict(FAILED))
-    assert caplog.text.count("this alert is tried once, for at most 0.2 seconds") == 2
-    assert caplog.text.count("the server could not be reached a moment ago, nor now within 0.2 seconds") == 2
+    assert caplog.text.count("this alert gets a single attempt of at most 0.2 seconds") == 2
+    assert caplog.text.count("the server recently could not be reached, and again not within 0.2 seconds") == 2
 
 
 def test_a_server_that_is_reachable_again_has_its_full_time_again(
@@ -136,7 +136,7 @@ def test_a_server_that_is_reachable_again_has_its_full_time_again(
     for _ in range(2):
         notifier()(dict(FAILED))
     assert len(relay.messages) == 2
-    assert caplog.text.count("this alert is tried once") == 1
+    assert caplog.text.count("this alert gets a single attempt") == 1
 
 
 def test_a_server_is_not_considered_unreachable_for_long(
@@ -145,13 +145,13 @@ def test_a_server_is_not_considered_unreachable_for_long(
     """A triggerer runs for weeks; short attempts do not extend the time."""
     notifier()(dict(FAILED))
     (server,) = sending._unreachable_since
-    almost = time.monotonic() - sending.UNREACHABLE_FOR + 5
+    almost = time.monotonic() - sending.UNREACHABLE_TTL + 5
     monkeypatch.setitem(sending._unreachable_since, server, almost)
     notifier()(dict(FAILED))
     assert sending._unreachable_since == {server: almost}
     monkeypatch.setitem(sending._unreachable_since, server, almost - 5)
     notifier()(dict(FAILED))
-    assert caplog.text.count("this alert is tried once") == 1
+    assert caplog.text.count("this alert gets a single attempt") == 1
 
 
 def test_the_longest_wait_is_shorter_than_the_dag_processor_s_timeout() -> None:
@@ -166,7 +166,7 @@ def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(si
     """Both share the time of one alert, which is over here; the connection's timeout is an hour."""
     mail = Mail(from_address="airflow@corp.example", to=TO, message_id="<1@corp.example>")
     with pytest.raises(StoppedError, match="'retry_for' were over"):
-        sending.send_alert(sending.get_hook("smtpcm_default"), mail, 30, began=time.monotonic() - 3600)
+        sending.send_alert(sending.get_hook("smtpcm_default"), mail, 30, started_at=time.monotonic() - 3600)
 
 
 @pytest.mark.parametrize(

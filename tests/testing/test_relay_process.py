@@ -177,7 +177,7 @@ def test_a_signal_ends_the_process_cleanly(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Relay(users=USERS) as relay:
         os.kill(pid_of(relay), number)
-        with pytest.raises(RelayError, match="ended by itself, with exit status 0"):
+        with pytest.raises(RelayError, match="ended unexpectedly, with exit status 0"):
             eventually(lambda: relay.messages != [])
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().err == ""
@@ -212,7 +212,7 @@ def test_a_relay_is_started_before_it_is_used_and_once() -> None:
     with pytest.raises(RelayError, match="has not been started"):
         relay.wait_for_messages(1)
     relay.stop()
-    with relay, pytest.raises(RelayError, match="running already"):
+    with relay, pytest.raises(RelayError, match="already running"):
         relay.start()
 
 
@@ -237,14 +237,14 @@ def test_a_relay_can_be_stopped_twice_and_started_again() -> None:
 # --- What has arrived
 
 
-def test_waiting_in_vain_says_how_many_came() -> None:
+def test_waiting_in_vain_says_how_many_arrived() -> None:
     """After the timeout, and at once if the relay is stopped."""
     with Relay(ssl_mode="none") as relay:
         with connect(relay) as client:
             send(client)
-        with pytest.raises(TimeoutError, match=r"Waited for 2 mails, 1 came after 0\.1 s"):
+        with pytest.raises(TimeoutError, match=r"Waited for 2 mails; 1 arrived within 0\.1 s"):
             relay.wait_for_messages(2, timeout=0.1)
-    with pytest.raises(TimeoutError, match="1 came and the relay is stopped"):
+    with pytest.raises(TimeoutError, match="1 arrived before the relay was stopped"):
         relay.wait_for_messages(2, timeout=60)
     assert len(relay.wait_for_messages(1)) == 1
 

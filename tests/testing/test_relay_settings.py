@@ -22,8 +22,8 @@ def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        ({"ssl_mode": "tls"}, "it is none of starttls, none, implicit"),
-        ({"port": 65536}, "it is not between 0"),
+        ({"ssl_mode": "tls"}, "it must be one of starttls, none, implicit"),
+        ({"port": 65536}, "it must be between 0"),
         ({"size_limit": 0}, "too few for a message"),
         ({"certificate_names": ()}, "needs at least one name"),
         ({"users": {}}, "pass None for an anonymous relay"),
