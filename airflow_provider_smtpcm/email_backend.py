@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
 from airflow_provider_smtpcm.notifications.redaction import MAX_SUBJECT_LENGTH, to_single_line
-from airflow_provider_smtpcm.notifications.sending import ALERT_RETRY_FOR, get_hook, send_alert
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Address, Mail

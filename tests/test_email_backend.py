@@ -13,9 +13,9 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_smtpcm import email_backend
 from airflow_provider_smtpcm.email_backend import send_email
-from airflow_provider_smtpcm.notifications import sending
+from airflow_provider_smtpcm.notifications import alert_delivery
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
+from airflow_provider_smtpcm.smtp.background_tasks import BackgroundTasks
 from airflow_provider_smtpcm.testing import Relay
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_retried_batches import at_first
@@ -38,7 +38,7 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 @pytest.fixture(autouse=True)
 def _nothing_was_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(email_backend, "_unknown_outcomes", {})
-    monkeypatch.setattr(sending, "_unreachable_since", {})
+    monkeypatch.setattr(alert_delivery, "_unreachable_since", {})
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
-    from airflow_provider_smtpcm.smtp.batch import BatchSender
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+    from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
     from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
     from airflow_provider_smtpcm.smtp.retry import Journal
@@ -251,7 +251,7 @@ class SmtpConnectionManagerHook(BaseHook):
         Args:
             source, options: as in `BatchSender`.
         """
-        from airflow_provider_smtpcm.smtp.batch import BatchSender
+        from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 
         # Created here: errors in the settings are raised before the sender starts its threads.
         _ = self._tls_context, self._authenticator

@@ -12,15 +12,15 @@ from airflow.sdk import BaseNotifier
 from airflow_provider_smtpcm.arguments.values import as_text, check_not_negative, shorten_list
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
 from airflow_provider_smtpcm.notifications.event import Event, read_event
-from airflow_provider_smtpcm.notifications.page import render_page
+from airflow_provider_smtpcm.notifications.html_page import render_page
 from airflow_provider_smtpcm.notifications.redaction import (
     MAX_SUBJECT_LENGTH,
     find_masker_error,
     quote_error,
     to_single_line,
 )
-from airflow_provider_smtpcm.notifications.sending import ALERT_RETRY_FOR, get_hook, send_alert
 
 if TYPE_CHECKING:
     import asyncio

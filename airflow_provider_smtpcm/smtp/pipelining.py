@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
-from airflow_provider_smtpcm.smtp.threads import ReadAhead
+from airflow_provider_smtpcm.smtp.background_tasks import ReadAhead
 from airflow_provider_smtpcm.smtp.transaction import (
     CONTENT,
     DONE,
@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.smtp.transaction import (
 from airflow_provider_smtpcm.smtp.transport import BLOCK_OCTETS
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.batch import BatchSender
+    from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
     from airflow_provider_smtpcm.smtp.delivery import Delivery
     from airflow_provider_smtpcm.smtp.session import Session
 

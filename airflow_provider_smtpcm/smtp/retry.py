@@ -24,7 +24,7 @@ from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.throttling import backoff, is_throttled
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.batch import BatchSender
+    from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_smtpcm.notifications.event import read_event
-from airflow_provider_smtpcm.notifications.page import render_page
+from airflow_provider_smtpcm.notifications.html_page import render_page
 from tests.integration.system_packages import skip_for_want_of
 from tests.notifications.shapes import BASE, SHAPES, task_failed
 

@@ -22,7 +22,7 @@ from demo.processes import LOOPBACK
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
-from tests.smtp.batch.batches import send_many
+from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.frames import secrets_in
 from tests.smtp.server import Server
 

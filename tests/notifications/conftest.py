@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_smtpcm.notifications import sending
+from airflow_provider_smtpcm.notifications import alert_delivery
 from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import BASE
 
@@ -29,4 +29,4 @@ def airflow_at_corp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_server_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_unreachable_since", {})
+    monkeypatch.setattr(alert_delivery, "_unreachable_since", {})

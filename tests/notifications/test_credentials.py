@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_smtpcm.notifications.credential_patterns import redact_credentials
 from airflow_provider_smtpcm.notifications.event import read_event
-from airflow_provider_smtpcm.notifications.page import render_page
+from airflow_provider_smtpcm.notifications.html_page import render_page
 from tests.notifications.shapes import raised, run_failed, task_failed
 
 SECRET = "T0p-s3cret!"

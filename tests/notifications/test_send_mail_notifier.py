@@ -23,9 +23,9 @@ from airflow.sdk import DAG, BaseHook, task
 
 from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.notifications import send_mail, sending
+from airflow_provider_smtpcm.notifications import alert_delivery, send_mail
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
-from airflow_provider_smtpcm.smtp import batch
+from airflow_provider_smtpcm.smtp import connection_pool
 from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 
@@ -107,7 +107,7 @@ def test_a_silent_server_does_not_block_the_alert(
     silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the connection's own timeout is: here it is an hour, longer than the test's."""
-    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr(alert_delivery, "LAST_ATTEMPT_SECONDS", 0.5)
     notifier()(dict(FAILED))
     assert "'retry_for' were over" in caplog.text
 
@@ -116,11 +116,11 @@ def test_several_alerts_to_a_silent_server_wait_for_it_once(
     silent_server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The DAG processor runs the callbacks of all DAGs of a file, and is killed if they take too long together."""
-    monkeypatch.setattr(sending, "SHORT_ATTEMPT_SECONDS", 0.2)
-    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr(alert_delivery, "SHORT_ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(alert_delivery, "LAST_ATTEMPT_SECONDS", 0.5)
     notifier()(dict(FAILED))
     assert "single attempt" not in caplog.text
-    monkeypatch.setattr(sending, "LAST_ATTEMPT_SECONDS", 3600)  # longer than the test's own timeout
+    monkeypatch.setattr(alert_delivery, "LAST_ATTEMPT_SECONDS", 3600)  # longer than the test's own timeout
     for _ in range(2):
         notifier(retry_for=3600)(dict(FAILED))
     assert caplog.text.count("this alert gets a single attempt of at most 0.2 seconds") == 2
@@ -131,8 +131,8 @@ def test_a_server_that_is_reachable_again_has_its_full_time_again(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The next alert is sent immediately, and clears the record."""
-    manager = sending.get_hook("smtpcm_default").connection_manager
-    sending._unreachable_since[manager.host, manager.port] = time.monotonic()
+    manager = alert_delivery.get_hook("smtpcm_default").connection_manager
+    alert_delivery._unreachable_since[manager.host, manager.port] = time.monotonic()
     for _ in range(2):
         notifier()(dict(FAILED))
     assert len(relay.messages) == 2
@@ -144,12 +144,12 @@ def test_a_server_is_not_considered_unreachable_for_long(
 ) -> None:
     """A triggerer runs for weeks; short attempts do not extend the time."""
     notifier()(dict(FAILED))
-    (server,) = sending._unreachable_since
-    almost = time.monotonic() - sending.UNREACHABLE_TTL + 5
-    monkeypatch.setitem(sending._unreachable_since, server, almost)
+    (server,) = alert_delivery._unreachable_since
+    almost = time.monotonic() - alert_delivery.UNREACHABLE_TTL + 5
+    monkeypatch.setitem(alert_delivery._unreachable_since, server, almost)
     notifier()(dict(FAILED))
-    assert sending._unreachable_since == {server: almost}
-    monkeypatch.setitem(sending._unreachable_since, server, almost - 5)
+    assert alert_delivery._unreachable_since == {server: almost}
+    monkeypatch.setitem(alert_delivery._unreachable_since, server, almost - 5)
     notifier()(dict(FAILED))
     assert caplog.text.count("this alert gets a single attempt") == 1
 
@@ -157,16 +157,18 @@ def test_a_server_is_not_considered_unreachable_for_long(
 def test_the_longest_wait_is_shorter_than_the_dag_processor_s_timeout() -> None:
     """Airflow kills the process that parses a DAG file and runs its callbacks, and the alert with it."""
     patience = conf.getint("dag_processor", "dag_file_processor_timeout")
-    longest = sending.ALERT_RETRY_FOR + sending.LAST_ATTEMPT_SECONDS + batch._CANCEL_SECONDS
+    longest = alert_delivery.ALERT_RETRY_FOR + alert_delivery.LAST_ATTEMPT_SECONDS + connection_pool._CANCEL_SECONDS
     assert patience - 10 >= longest
-    assert patience >= longest + 3 * sending.SHORT_ATTEMPT_SECONDS  # four alerts of one file
+    assert patience >= longest + 3 * alert_delivery.SHORT_ATTEMPT_SECONDS  # four alerts of one file
 
 
 def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(silent_server: None) -> None:
     """Both share the time of one alert, which is over here; the connection's timeout is an hour."""
     mail = Mail(from_address="airflow@corp.example", to=TO, message_id="<1@corp.example>")
     with pytest.raises(StoppedError, match="'retry_for' were over"):
-        sending.send_alert(sending.get_hook("smtpcm_default"), mail, 30, started_at=time.monotonic() - 3600)
+        alert_delivery.send_alert(
+            alert_delivery.get_hook("smtpcm_default"), mail, 30, started_at=time.monotonic() - 3600
+        )
 
 
 @pytest.mark.parametrize(

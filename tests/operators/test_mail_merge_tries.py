@@ -25,9 +25,7 @@ from airflow_provider_smtpcm.ledger import record
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
 from airflow_provider_smtpcm.merge.messages import compute_digest
 from airflow_provider_smtpcm.operators._task import AirflowException
-from airflow_provider_smtpcm.smtp import batch as many
-from airflow_provider_smtpcm.smtp import retry as patience
-from airflow_provider_smtpcm.smtp import throttling as pace
+from airflow_provider_smtpcm.smtp import connection_pool, retry, throttling
 from tests.merge.test_report import lines
 from tests.operators.merges import ROWS, merge
 from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until
@@ -73,9 +71,9 @@ def of_an_older_release(store: Kept) -> None:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01,))
-    monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(throttling, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.5)
 
 
 # --- Rows that are not what they were.

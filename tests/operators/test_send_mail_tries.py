@@ -15,10 +15,8 @@ from airflow_provider_smtpcm.ledger import record
 from airflow_provider_smtpcm.ledger.ledger import RESULT_RETENTION
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
-from airflow_provider_smtpcm.smtp import batch as many
-from airflow_provider_smtpcm.smtp import retry as patience
-from airflow_provider_smtpcm.smtp import throttling as pace
-from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
+from airflow_provider_smtpcm.smtp import connection_pool, retry, throttling
+from airflow_provider_smtpcm.smtp.background_tasks import BackgroundTasks
 from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
@@ -76,9 +74,9 @@ def until(now: list[bool], answer: str, about: str) -> Decide:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01,))
-    monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.3)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(throttling, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.3)
 
 
 # --- Not known.

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
+from airflow_provider_smtpcm.smtp.background_tasks import BackgroundTasks
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
-from airflow_provider_smtpcm.smtp.threads import BackgroundTasks
 from tests.interruptions import Moments, TimeLimit, watched
 
 

@@ -17,12 +17,10 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import RefusedError, StoppedError
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp import batch as many
-from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import Delivery, Outcome, connection_pool, retry
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.queue import SendRequest
-from tests.smtp.batch.batches import requests
+from tests.smtp.connection_pool.batches import requests
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_pipelining import BYE, HELLO, QUEUED, WANTED
@@ -85,8 +83,8 @@ def assert_stopped(delivery: Delivery) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "_CANCEL_SECONDS", 0.6)
-    monkeypatch.setattr(patience, "FIRST_WAIT", 5.0)
+    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.6)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 5.0)
 
 
 # --- Before anything was said.
@@ -154,7 +152,7 @@ def test_good_byes_that_are_not_answered_are_not_waited_for(
     manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow kills a task soon after it asked it to end, and there are things to write down."""
-    monkeypatch.setattr(many, "_CANCEL_QUIT_SECONDS", 0.2)
+    monkeypatch.setattr(connection_pool, "_CANCEL_QUIT_SECONDS", 0.2)
     with Dialogue(script(PLAIN, *STEPS[:1], "PAUSE", STEPS[1], "C: RSET", "HANG")) as dialogue:
         began = time.monotonic()
         found = stopped(dialogue, manager_for(dialogue, timeout=30), [letter(0)], heard("MAIL"))

@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Ph
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.batch.batches import send_many
+from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.dialogue import Dialogues
 from tests.smtp.files import Changing
 from tests.smtp.server import Server

@@ -9,13 +9,13 @@ import pytest
 from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp.batch import BatchSender
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import pending_recipients
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
-from tests.smtp.batch.batches import requests, send_many
+from tests.smtp.connection_pool.batches import requests, send_many
 from tests.smtp.limits import Limit
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_retried_batches import batch

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.batch.batches import send_many
+from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.server import Server
 
 DATE = re.compile(rb"^Date: (.*)\r\n")

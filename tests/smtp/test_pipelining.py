@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.smtp.auth.test_sasl import CHALLENGE
-from tests.smtp.batch.batches import send_many
+from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.dialogue import Dialogue, Dialogues, Pace
 from tests.smtp.files import Changing
 from tests.smtp.server import Habit, Server

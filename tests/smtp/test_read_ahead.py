@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
-from airflow_provider_smtpcm.smtp.threads import ReadAhead
+from airflow_provider_smtpcm.smtp.background_tasks import ReadAhead
 
 
 class Content:

@@ -16,15 +16,13 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp import retry as patience
-from airflow_provider_smtpcm.smtp import throttling as pace
-from airflow_provider_smtpcm.smtp.batch import BatchSender
+from airflow_provider_smtpcm.smtp import Delivery, Outcome, retry, throttling
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import Journal, RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.batch.batches import requests
+from tests.smtp.connection_pool.batches import requests
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
 
 A, B = "a@corp.example", "b@corp.example"
@@ -110,8 +108,8 @@ class Diary:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(pace, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(throttling, "FIRST_PAUSE", 0.02)
 
 
 # --- What is not tried again, or no more.
@@ -279,7 +277,7 @@ def test_who_stops_listening_stops_the_sending() -> None:
 
 def test_waiting_for_a_turn_takes_little_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch may wait for a minute."""
-    monkeypatch.setattr(patience, "FIRST_WAIT", 2.0)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 2.0)
     with Server(at_first(1, "450 4.2.0 later", "RCPT")) as server:
         sending = batch(server.manager(), [letter(0, A)])
         used = time.process_time()
@@ -295,8 +293,8 @@ def test_of_many_mails_to_a_moody_server_each_ends_once_and_nobody_gets_it_twice
     connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It refuses, forgets and hangs up as it pleases."""
-    monkeypatch.setattr(pace, "LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(patience, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(throttling, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "LONGEST_WAIT", 0.05)
     moods = [None] * 60 + ["451 4.2.0 later", "450 grey-listed", HANG_UP, "452 4.3.1 no room", "421 enough"]
     lock, dice = threading.Lock(), random.Random(7)  # noqa: S311 - no secret
 

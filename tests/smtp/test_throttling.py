@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Phase, Reply
-from airflow_provider_smtpcm.smtp import retry as patience
+from airflow_provider_smtpcm.smtp import retry
 from airflow_provider_smtpcm.smtp import throttling as module
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.throttling import (
@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.smtp.throttling import (
     RateController,
     is_throttling_reply,
 )
-from tests.smtp.batch.batches import requests
+from tests.smtp.connection_pool.batches import requests
 from tests.smtp.server import Server
 from tests.smtp.test_retried_batches import B, batch, letter, outcomes
 
@@ -312,8 +312,8 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.025)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
     monkeypatch.setattr(module, "_MIN_LEARNED_INTERVAL", 0.005)
-    monkeypatch.setattr(patience, "FIRST_WAIT", 0.05)
-    monkeypatch.setattr(patience, "LONGEST_WAIT", 3.0)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(retry, "LONGEST_WAIT", 3.0)
     lock, asked = threading.Lock(), deque([-math.inf] * 3, maxlen=3)
 
     def decide(about: str) -> str | None:
@@ -333,7 +333,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
 
 def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where everybody's copy goes to an address that is gone, a complaint now and then does not end the batch."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_THROTTLED_SECONDS", 0.1)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.connection_pool._MAX_THROTTLED_SECONDS", 0.1)
     mails = 0
 
     def decide(about: str) -> str | None:

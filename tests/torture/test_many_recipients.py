@@ -14,13 +14,11 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.smtp import Delivery, Outcome
-from airflow_provider_smtpcm.smtp import retry as patience
-from airflow_provider_smtpcm.smtp import throttling as pace
+from airflow_provider_smtpcm.smtp import Delivery, Outcome, retry, throttling
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.integration.loopback_postfix import ANONYMOUS
-from tests.smtp.batch.batches import send_many
+from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_retried_batches import batch
 from tests.torture.anonymous_postfix import AnonymousPostfix
@@ -123,7 +121,7 @@ def run(number: int) -> list[tuple[str, str]]:
 
 def test_whatever_is_answered_each_recipient_has_a_mail_once_or_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of one to ten thousand, refusals, a line that breaks, in groups or not, over one connection or three."""
-    for module, name in ((pace, "FIRST_PAUSE"), (pace, "LONGEST_PAUSE"), (patience, "FIRST_WAIT")):
+    for module, name in ((throttling, "FIRST_PAUSE"), (throttling, "LONGEST_PAUSE"), (retry, "FIRST_WAIT")):
         monkeypatch.setattr(module, name, 0.02)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(zip(itertools.count(), pool.map(run, range(SCHEDULES)), strict=False))

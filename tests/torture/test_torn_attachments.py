@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.mail.encoding import BLOCK_SIZE
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.batch.batches import send_many
+from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.files import overwrite, replace
 from tests.smtp.server import Server, Stored
 from tests.torture.tally import TALLY

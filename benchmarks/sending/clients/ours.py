@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.merge import messages, sending
 from airflow_provider_smtpcm.operators._lineage import Lineage
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
-from airflow_provider_smtpcm.smtp import batch, retry, session, tls
+from airflow_provider_smtpcm.smtp import connection_pool, retry, session, tls
 from benchmarks.sending.clients import first_use
 from benchmarks.sending.clients.order import (
     CONNECTION_ID,
@@ -34,7 +34,7 @@ from benchmarks.sending.clients.order import (
 )
 
 # Otherwise loaded on first use.
-LOADED_BEFOREHAND = (batch, messages, retry, sending, session, tls, first_use)
+LOADED_BEFOREHAND = (connection_pool, messages, retry, sending, session, tls, first_use)
 # Airflow loads its plugins when lineage is first asked for; a task runner has done so before the task.
 Lineage(SmtpConnectionManagerHook()).add_input("rows.csv")
 

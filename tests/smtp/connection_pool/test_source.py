@@ -12,7 +12,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.batch.batches import NO_FROM, letter, outcomes, send
+from tests.smtp.connection_pool.batches import NO_FROM, letter, outcomes, send
 from tests.smtp.dialogue import Dialogues, hang_up
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_pipelining import BYE, ENVELOPE, HELLO, QUEUED, WANTED

@@ -13,14 +13,12 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp import batch as many
-from airflow_provider_smtpcm.smtp import retry as patience
-from airflow_provider_smtpcm.smtp import session
-from airflow_provider_smtpcm.smtp.batch import BatchSender
+from airflow_provider_smtpcm.smtp import connection_pool, retry, session
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.queue import SendRequest
-from tests.smtp.batch.batches import letter, outcomes, requests, send
+from tests.smtp.connection_pool.batches import letter, outcomes, requests, send
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_retried_batches import at_first, batch
 
@@ -44,7 +42,7 @@ def test_a_mail_that_waits_for_its_next_turn_wakes_nobody(
     wakes: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until it is due."""
-    monkeypatch.setattr(patience, "FIRST_WAIT", 2.0)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 2.0)
     with Server(at_first(1, "450 4.2.0 later", "RCPT")) as server:
         assert outcomes(list(batch(server.manager(), [letter(0, "a@corp.example")]))) == ["accepted"]
     assert wakes() < 30
@@ -131,7 +129,7 @@ def test_any_time_can_be_waited_for(seconds: float) -> None:
     with ours, theirs:
         mailing._poll.register(ours, 1)
         theirs.send(b"!")
-        mailing._background = many.BackgroundTasks(many._discard)
+        mailing._background = connection_pool.BackgroundTasks(connection_pool._discard)
         mailing._wait(seconds)
         mailing._background.close()
 
@@ -191,7 +189,7 @@ def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
     with Server(silent_at_the_end) as server:
         opened = [session.Session(server.manager()).open() for _ in range(6)]
         mailing = BatchSender(iter(()), server.manager(), None)
-        mailing._background = many.BackgroundTasks(many._discard)
+        mailing._background = connection_pool.BackgroundTasks(connection_pool._discard)
         for one in opened:
             mailing._background.run(lambda one=one: one)  # type: ignore[misc]
         while mailing._background._results.qsize() < 6:

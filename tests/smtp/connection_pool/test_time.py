@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.throttling import RateController
-from tests.smtp.batch.batches import letter, outcomes, send, send_through_a_strait
+from tests.smtp.connection_pool.batches import letter, outcomes, send, send_through_a_strait
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_pipelining import BYE, ENVELOPE, HELLO, QUEUED, WANTED
@@ -103,7 +103,7 @@ def test_what_makes_no_sense_is_refused_at_once(wrong: dict[str, int]) -> None:
 
 def test_a_server_that_is_busy_for_ever_is_left_to_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mails behind are told as not sent, and may be tried again; the batch ends."""
-    monkeypatch.setattr("airflow_provider_smtpcm.smtp.batch._MAX_THROTTLED_SECONDS", 0.3)
+    monkeypatch.setattr("airflow_provider_smtpcm.smtp.connection_pool._MAX_THROTTLED_SECONDS", 0.3)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", 0.05)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.LONGEST_PAUSE", 0.1)
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.notifications.event import read_event
-from airflow_provider_smtpcm.notifications.page import AlertPage, render_page
+from airflow_provider_smtpcm.notifications.html_page import AlertPage, render_page
 from tests.notifications.shapes import (
     RUN_ID,
     SHAPES,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.smtp.batch.batches import NO_FROM, letter, outcomes, send, send_through_a_strait
+from tests.smtp.connection_pool.batches import NO_FROM, letter, outcomes, send, send_through_a_strait
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 
 

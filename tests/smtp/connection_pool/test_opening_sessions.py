@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import MAX_CONNECT_FAILURES
-from tests.smtp.batch.batches import letter, outcomes, send, send_many
+from tests.smtp.connection_pool.batches import letter, outcomes, send, send_many
 from tests.smtp.server import Limit, Server
 
 

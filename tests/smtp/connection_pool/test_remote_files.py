@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.errors import (
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.batch.batches import letter, outcomes, send
+from tests.smtp.connection_pool.batches import letter, outcomes, send
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import Server
 from tests.smtp.test_pipelining import HELLO

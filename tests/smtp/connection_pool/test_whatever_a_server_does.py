@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.smtp import Outcome
-from airflow_provider_smtpcm.smtp import throttling as pace
-from tests.smtp.batch.batches import letter, outcomes, send
+from airflow_provider_smtpcm.smtp import Outcome, throttling
+from tests.smtp.connection_pool.batches import letter, outcomes, send
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Habit, Limit, Server
 
 
@@ -88,8 +87,8 @@ def test_whatever_a_server_answers_each_mail_has_one_delivery_and_each_recipient
         Server(decide, offers=offers, habit=habit, per_connection=per_connection, limit=limit) as server,
     ):
         # Four times 421 are more than five seconds of pauses otherwise.
-        patch.setattr(pace, "FIRST_PAUSE", 0.01)
-        patch.setattr(pace, "LONGEST_PAUSE", 0.02)
+        patch.setattr(throttling, "FIRST_PAUSE", 0.01)
+        patch.setattr(throttling, "LONGEST_PAUSE", 0.02)
         manager = server.manager(binary_mime=True)
         began = time.monotonic()
         found = list(send(manager, iter(batch), connections=connections))

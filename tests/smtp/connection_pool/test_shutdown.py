@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, 
 from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
 from airflow_provider_smtpcm.smtp.transport import Transport
 from tests.interruptions import Moments, TimeLimit, watched
-from tests.smtp.batch.batches import NO_FROM, interrupted, letter, send, silent_server
+from tests.smtp.connection_pool.batches import NO_FROM, interrupted, letter, send, silent_server
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import Server
 from tests.smtp.test_pipelining import ENVELOPE, HELLO, QUEUED, WANTED
