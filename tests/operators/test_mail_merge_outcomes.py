@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.timeout import AirflowTaskTimeout, timeout
 
-from airflow_provider_smtpcm.merge import result
+from airflow_provider_smtpcm.merge import result as result_module
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.testing import Relay
 from tests.merge.test_report import lines
@@ -209,7 +209,7 @@ def test_it_logs_as_ssis_does_and_how_far_it_has_come(
 ) -> None:
     """Begin, progress and end."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(result, "PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(result_module, "PROGRESS_SECONDS", 0)
     merge().execute(context())
     told = [record.getMessage() for record in caplog.records if "MailMergeTask" in record.getMessage()]
     assert [line.split(":")[0] for line in told] == [
