@@ -1,4 +1,4 @@
-"""The house keeps its floors: an import only ever points down, and importing it stays cheap."""
+"""The package keeps its layers: an import only ever points down, and importing it stays cheap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 PACKAGE = "airflow_provider_smtpcm"
 ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
-# Each room with the rooms that it may import; what Airflow is allowed in stands below.
+# Each package with those that it may import.
 FLOORS = {
     "errors": set(),
     "connection_manager": {"errors"},
@@ -40,6 +40,8 @@ FLOORS = {
 KNOWS_AIRFLOW = {"hooks", "operators", "decorators", "cli", "check", "notifications", "email_backend"}
 LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
 OPERATOR = f"{PACKAGE}.operators.send_mail"
+# Columns of the picture in contributing.md that hold names; what they are follows.
+_NAMES_WIDTH = 48
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -71,17 +73,17 @@ def imports(path: Path, *, on_import_only: bool = False) -> set[str]:
     return found
 
 
-def room(module: str) -> str | None:
-    """The room that a module of ours stands in."""
+def top_level(module: str) -> str | None:
+    """Return the top-level package or module that a module of ours belongs to."""
     parts = module.split(".")
     return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
 
 
 @pytest.mark.parametrize(("name", "path"), [pytest.param(*item, id=item[0]) for item in modules()])
 def test_no_arrow_points_up(name: str, path: Path) -> None:
-    """A module imports only its own room and the rooms below."""
-    mine = room(name) or "__init__"
-    used = {other for other in map(room, imports(path)) if other} - {mine}
+    """A module imports only its own package and those below."""
+    mine = top_level(name) or "__init__"
+    used = {other for other in map(top_level, imports(path)) if other} - {mine}
     assert used <= FLOORS[mine], f"{name} imports {sorted(used - FLOORS[mine])}"
 
 
@@ -89,12 +91,12 @@ def test_no_arrow_points_up(name: str, path: Path) -> None:
 def test_only_airflows_faces_know_airflow(name: str, path: Path) -> None:
     """The core runs, and is tested, without it."""
     knows = any(module.split(".")[0] == "airflow" for module in imports(path))
-    assert not knows or room(name) in KNOWS_AIRFLOW
+    assert not knows or top_level(name) in KNOWS_AIRFLOW
 
 
-def test_every_room_has_its_floor() -> None:
-    """A new room is given its place here first."""
-    assert {room(name) or "__init__" for name, _ in modules()} <= set(FLOORS)
+def test_every_package_has_its_floor() -> None:
+    """A new package is given its place here first."""
+    assert {top_level(name) or "__init__" for name, _ in modules()} <= set(FLOORS)
 
 
 def test_nothing_heavy_is_imported_on_the_way_to_the_operator() -> None:
@@ -137,3 +139,23 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 def test_what_every_airflow_process_loads_imports_nothing(module: str) -> None:
     """Not even from the standard library."""
     assert imports(ROOT / f"{module}.py", on_import_only=True) == set()
+
+
+def test_the_picture_in_contributing_names_every_module() -> None:
+    """And no other: each by its folder, the folders one below the other as they are nested."""
+    page = (ROOT.parent / "docs" / "contributing.md").read_text(encoding="utf-8")
+    _, _, picture = page.partition('```text title="The floors"\n')
+    drawn: set[str] = set()
+    folders: list[tuple[int, str]] = []
+    for line in picture.partition("```")[0].splitlines():
+        indent = len(line) - len(line.lstrip())
+        names = line[:_NAMES_WIDTH].split()
+        if names[0].endswith("/") or indent == 0:
+            folders = [(depth, folder) for depth, folder in folders if depth < indent]
+        for name in names:
+            if name.endswith("/"):
+                folders.append((indent, name.removesuffix("/")))
+            else:
+                drawn.add(".".join([*(folder for _, folder in folders), name]))
+    packages = {name for name, path in modules() if path.name == "__init__.py"}
+    assert drawn == {name.removeprefix(f"{PACKAGE}.") for name, _ in modules() if name not in packages} - {"__main__"}
