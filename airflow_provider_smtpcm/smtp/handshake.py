@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
-from airflow_provider_smtpcm.errors import ConnectError, Phase, TlsError
+from airflow_provider_smtpcm.errors import ConnectError, Phase, ProtocolError, TlsError
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
@@ -156,6 +156,14 @@ class Handshake:
                 remedy="The server's administrator must check its certificate and its log.",
                 reply=reply,
                 retryable=reply.transient,
+            )
+        if transport.replies.pending:  # RFC 3207 6: sent before TLS, perhaps not by the server
+            raise ProtocolError(
+                f"{transport.peer} sent {transport.replies.pending} octets in clear text after it had agreed to "
+                "STARTTLS.",
+                remedy="Someone on the network path may be injecting commands; the server's administrator must look "
+                "into it.",
+                phase=Phase.TLS,
             )
         self._encrypt(transport, context)
         self._ehlo(transport, Step.HELLO_AFTER_TLS)  # RFC 3207 4.2: extensions offered before TLS no longer count

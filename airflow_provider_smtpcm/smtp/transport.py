@@ -20,7 +20,6 @@ from airflow_provider_smtpcm.errors import (
     ConnectionLostError,
     NoAnswerError,
     Phase,
-    ProtocolError,
     Reply,
 )
 from airflow_provider_smtpcm.smtp.replies import ReplyParser
@@ -109,7 +108,7 @@ class Transport:
         ) from cause
 
     def start_tls(self, context: ssl.SSLContext, host: str, *, implicit: bool = False) -> None:
-        """Encrypt the connection. Octets received before the handshake are rejected as an injection (RFC 3207 6).
+        """Encrypt the connection. The caller checks that nothing was received before (`replies.pending`).
 
         Args:
             context: how to verify the server.
@@ -117,15 +116,8 @@ class Transport:
             implicit: whether the connection begins with TLS, rather than with STARTTLS.
 
         Raises:
-            MailError: the server sent clear text, is not trusted, or does not speak TLS.
+            MailError: the server is not trusted, or does not speak TLS.
         """
-        if self.replies.pending:
-            raise ProtocolError(
-                f"{self.peer} sent {self.replies.pending} octets in clear text after it had agreed to STARTTLS.",
-                remedy="Someone on the network path may be injecting commands; the server's administrator must look "
-                "into it.",
-                phase=Phase.TLS,
-            )
         try:
             self._sock.settimeout(self.seconds_left(self.timeout))
             self._sock = context.wrap_socket(self._sock, server_hostname=host)
