@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
     from airflow_provider_smtpcm.smtp.retry import Journal
     from airflow_provider_smtpcm.smtp.session import Session

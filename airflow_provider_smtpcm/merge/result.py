@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnkno
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.merge.rows import Rows
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
 

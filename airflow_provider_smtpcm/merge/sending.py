@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
     # Sends requests, recorded in a journal, and yields a delivery for each.

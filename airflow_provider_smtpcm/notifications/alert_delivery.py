@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.render import Rendering
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
 

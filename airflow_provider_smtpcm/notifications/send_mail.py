@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         Priority,
     )
     from airflow_provider_smtpcm.mail.render import Rendering
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
 

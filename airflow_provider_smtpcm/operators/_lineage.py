@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.ledger.record import RunState
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 __all__ = ["AirflowException", "AirflowFailException", "Attempt", "airflow_error", "at_most_once"]
 

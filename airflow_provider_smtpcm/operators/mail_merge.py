@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         TextArgument,
     )
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         TextArgument,
     )
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
     ) -> Delivery | None:
         """Return the delivery of this attempt or an earlier one; None: `attempt.failure` is set."""
         from airflow_provider_smtpcm.ledger.journal import PriorDelivery
-        from airflow_provider_smtpcm.smtp.delivery import Delivery
+        from airflow_provider_smtpcm.smtp.outcome import Delivery
 
         if ledger is not None and ledger.finished_result is not None:
             return Delivery.from_dict(ledger.finished_result)

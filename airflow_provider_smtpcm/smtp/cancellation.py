@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, StoppedError
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 
 
 class CancellationToken:

@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.errors import ConnectError, MailError
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.background_tasks import BackgroundTasks
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken, interruption_error
-from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.outcome import Delivery
 from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
 from airflow_provider_smtpcm.smtp.queue import OnResult, OutgoingMail, PrefetchQueue, SendRequest
 from airflow_provider_smtpcm.smtp.throttling import ConnectBackoff, RateController, ServerProfile, is_throttled

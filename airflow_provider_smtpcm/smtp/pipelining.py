@@ -30,7 +30,7 @@ from airflow_provider_smtpcm.smtp.transport import BLOCK_OCTETS
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.session import Session
 
 log = logging.getLogger(__name__)

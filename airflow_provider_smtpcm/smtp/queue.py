@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.mail.render import Rendering, render
 from airflow_provider_smtpcm.smtp.cancellation import interruption_error
-from airflow_provider_smtpcm.smtp.delivery import (
+from airflow_provider_smtpcm.smtp.outcome import (
     Delivery,
     Outcome,
     not_sent_delivery,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_smtpcm.errors import OutcomeUnknownError, Phase, StoppedError
 from airflow_provider_smtpcm.smtp.cancellation import describe_interruption, drain_deliveries
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.throttling import backoff, is_throttled
 

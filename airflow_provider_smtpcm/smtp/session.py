@@ -19,8 +19,8 @@ from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
-from airflow_provider_smtpcm.smtp.delivery import Delivery
 from airflow_provider_smtpcm.smtp.handshake import Handshake
+from airflow_provider_smtpcm.smtp.outcome import Delivery
 from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
 from airflow_provider_smtpcm.smtp.remedies import format_addresses, remedy_for
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import MailError, Phase, Reply
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from airflow_provider_smtpcm.smtp.cancellation import describe_interruption, int
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail.encoding import EncodedFile
     from airflow_provider_smtpcm.mail.render import Rendering
-    from airflow_provider_smtpcm.smtp.delivery import Delivery
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import OutgoingMail
     from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 

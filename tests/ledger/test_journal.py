@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.ledger.journal import LedgerJournal, not_begun_deli
 from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Progress, RowState, RunState
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import pending_recipients
 from tests.ledger.stores import Memory

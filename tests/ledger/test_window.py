@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.ledger.ledger import Ledger
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Block, RowState, RunState
 from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from tests.ledger.stores import Memory
 

@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import retry as module
-from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import RetryQueue, pending_recipients
 

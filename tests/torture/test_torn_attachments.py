@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.encoding import BLOCK_SIZE
 from airflow_provider_smtpcm.smtp import Outcome
-from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.outcome import Delivery
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.files import overwrite, replace

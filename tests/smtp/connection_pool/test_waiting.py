@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import connection_pool, retry, session
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
-from airflow_provider_smtpcm.smtp.delivery import Delivery
+from airflow_provider_smtpcm.smtp.outcome import Delivery
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from tests.smtp.connection_pool.batches import letter, outcomes, requests, send
 from tests.smtp.server import MESSAGE, Server
