@@ -1,7 +1,7 @@
 """The errors of this package: what failed, what the server replied, and what to do. No network, no Airflow.
 
-The classes tell apart where the cause is: the connection's settings, the mail, the network, or the server's reply. A
-message states what was tried and what the other side answered; the remedy is its last sentence.
+The classes distinguish where the cause lies: in the connection's settings, the mail, the network, or the server's
+reply. A message states what was tried and what the other side answered; the remedy is its last sentence.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Characters of a reply's text that a message shows; a server may send 64 KiB.
+# Maximum characters of a reply's text in an error message; a server may send 64 KiB.
 _MAX_TEXT_LENGTH = 500
 
 
 class Phase(StrEnum):
-    """The stage at which sending failed. After the final dot the server may have the mail: it is not resent blindly."""
+    """The stage at which sending failed. From FINAL_DOT on the server may have the mail, so it is not simply resent."""
 
     SETTINGS = "settings"
     MESSAGE = "message"
@@ -67,9 +67,9 @@ class MailError(Exception):
     Args:
         message: what was tried and what the other side answered.
         remedy: what the reader can do about it; the last sentence of `str(error)`.
-        phase: the stage that failed; by default the usual phase of the class.
+        phase: the stage that failed; None: the class's `default_phase`.
         reply: the server's reply, if the error is due to one.
-        retryable: whether the same attempt may succeed later, unchanged; by default as usual for the class.
+        retryable: whether the same attempt may succeed later; None: the class's `default_retryable`.
     """
 
     default_phase: Phase | None = None
@@ -99,8 +99,8 @@ class ConnectionSettingsError(MailError):
     """The connection's settings cannot be used.
 
     Args:
-        faults: one sentence for each fault, by form label.
-        conn_id: the Airflow connection; None without one.
+        faults: one sentence for each fault; it names the setting by its label in the form.
+        conn_id: the id of the Airflow connection; None: the settings are from elsewhere.
     """
 
     default_phase = Phase.SETTINGS
@@ -127,14 +127,14 @@ class MessageError(MailError):
 
 
 class ConnectError(MailError):
-    """The server could not be reached, or did not greet."""
+    """The server could not be reached, or sent no greeting."""
 
     default_phase = Phase.CONNECT
     default_retryable = True
 
 
 class TlsError(MailError):
-    """No trustworthy encryption: not offered, not verified, or not spoken on this port."""
+    """No trustworthy encryption: no STARTTLS, an untrusted certificate, or a port that does not speak TLS."""
 
     default_phase = Phase.TLS
 
@@ -191,14 +191,14 @@ class PackageError(MailError):
 
 
 def clear_frames(error: BaseException, handled: BaseException | None) -> None:
-    """Clear the local variables of all frames that an error has left, and those of the errors that led to it.
+    """Clear the local variables of all frames in the traceback of an error, and of the errors that caused it.
 
     Error trackers record the variables of every frame in a traceback, generators included. During a sign-in these hold
     the password, its hash, and tokens from which it can be guessed offline. For the same reason a cause is kept only if
     it is an `OSError` or a `MailError`: errors of other libraries hold the text or token that they could not process.
 
     Args:
-        error: the error that has left the frames.
+        error: the error, after it has propagated out of these frames.
         handled: the exception that was being handled before (`sys.exception()`), whose frames belong to the caller.
     """
     chain: list[BaseException | None] = [error]

@@ -1,4 +1,4 @@
-"""Faults in a connection's settings, as data, and the sentences for them, which repeat no value.
+"""Faults in a connection's settings, as data, and their sentences, which never quote a value.
 
 Any value may be a password that was typed into the wrong field. So a sentence contains only words from a closed
 vocabulary (labels, keys, choices, property names), numbers computed by this package, and the type and length of a value
@@ -100,16 +100,15 @@ _TEXTS: Mapping[FaultCode, str] = {
     "<etl@...>.",
     FaultCode.NOT_AN_EHLO_NAME: "{title} is neither a host name nor an address in brackets; write "
     "worker1.corp.example or [192.0.2.1].",
-    FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: given, but {auth_mode} is 'anonymous', which means no sign-in; for "
-    f"an anonymous server, leave all fields of an account empty. {BASIC_REFUSED}",
+    FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: set, but {auth_mode} is 'anonymous', which means no sign-in; for "
+    f"an anonymous server, leave all account fields empty. {BASIC_REFUSED}",
     FaultCode.TWO_CREDENTIALS: "{given}: each is a credential of its own; keep one of them.",
     FaultCode.NO_LOGIN: "{title} is given without a user name; enter the Windows account too.",
-    FaultCode.NO_PASSWORD: "{title} is empty, and there is a user name; enter its password, or a keytab or credential "
-    "cache, or leave the user name empty too to use the worker's own identity.",
+    FaultCode.NO_PASSWORD: "{title} is empty, but there is a user name; enter its password, a keytab or a credential "
+    "cache, or clear the user name to use the worker's own identity.",
     FaultCode.KERBEROS_ONLY: "{title} is for Kerberos, but {windows_protocol} is 'ntlm'; leave it empty or choose "
     "'kerberos'.",
-    FaultCode.DOMAIN_WITHOUT_LOGIN: "{title} is given, but there is no user name; enter one, or leave the domain empty "
-    "too.",
+    FaultCode.DOMAIN_WITHOUT_LOGIN: "{title} is given, but there is no user name; enter one, or clear the domain.",
     FaultCode.TWO_DOMAINS: "{title} differs from the domain in the user name; name the domain once.",
     FaultCode.NO_TLS_TO_BIND_TO: "{title} is 'tls-unique', but there is no TLS to bind to; leave it empty, or set "
     "{ssl_mode} to 'starttls' or 'implicit'.",
@@ -128,7 +127,7 @@ _TEXTS: Mapping[FaultCode, str] = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong; `str()` is the sentence.
+    """One thing that is wrong. `str(fault)` is its sentence.
 
     Args:
         field: the key of the setting that is wrong, or that was probably meant; or `EXTRA`.
@@ -161,7 +160,7 @@ class Faults:
         self._faults += faults
 
     def unreadable_settings(self) -> frozenset[str]:
-        """Return the keys whose value is unknown because of a fault: no other fault may be derived from it."""
+        """Return the keys of settings whose value is unknown because of a fault; no other fault may depend on them."""
         unreadable = {fault.field for fault in self._faults}
         if EXTRA in unreadable:
             unreadable |= {setting.name for setting in FIELDS}
@@ -189,6 +188,6 @@ def describe_value(value: object) -> str:
 
 
 def describe_path(path: str) -> str:
-    """Return a path for a message; only described unless it is a file's absolute path, since it may be a password."""
+    """Return an absolute path for a message. Any other text may be a password, and is only described."""
     bare = path.removeprefix("FILE:").removeprefix("DIR:")
     return path if bare.startswith("/") and bare.isprintable() and bare.count("/") > 1 else f"({describe_value(path)})"

@@ -31,8 +31,8 @@ class SmtpConnectionManager:
         host: like all arguments that are not listed here, see its entry in `STANDARD_FIELDS` or `FIELDS`.
         port: 0 becomes 25, or 465 with implicit TLS. `dataclasses.replace` keeps the port, so pass `port=0` with
             another `ssl_mode`.
-        timeout: in seconds, from 1 to 3600.
-        final_reply_timeout: in seconds, from 1 to 3600.
+        timeout: seconds, from 1 to 3600.
+        final_reply_timeout: seconds, from 1 to 3600.
         unknown_properties: pairs of an SSIS connection string that SSIS does not define.
         notes: warnings from parsing; ignored in comparisons.
 

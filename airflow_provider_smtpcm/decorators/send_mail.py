@@ -42,7 +42,7 @@ RETURNED_FIELDS = (
     "headers",
     "message_id",
 )
-# These have to be text. Rendered numbers are converted to text (`as_text`), returned ones are an error.
+# These have to be text. Numbers from a template are converted (`as_text`); numbers that are returned are an error.
 _TEXT_FIELDS = ("subject", "text", "html")
 _REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, or a Mail."
 
@@ -95,7 +95,7 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         unknown = [repr(name) for name in returned if name not in RETURNED_FIELDS]
         if unknown:
             raise MessageError(
-                f"{self._function_name} returned a dict with {', '.join(unknown)}.",
+                f"{self._function_name} returned a dict with fields that it cannot set: {', '.join(unknown)}.",
                 remedy=f"The fields of a mail are {', '.join(RETURNED_FIELDS)}; anything else goes in "
                 "@task.send_mail(...).",
             )

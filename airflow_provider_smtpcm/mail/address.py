@@ -57,9 +57,7 @@ class Address:
     def __post_init__(self) -> None:
         for text in (self.display_name, self.local_part, self.domain):
             if not isinstance(text, str):
-                raise MessageError(
-                    f"An address consists of text, not of {type(text).__name__}.", remedy=_ADDRESS_REMEDY
-                )
+                raise MessageError(f"An address must be text, not {type(text).__name__}.", remedy=_ADDRESS_REMEDY)
             if character := find_forbidden_character(text):
                 raise MessageError(f"It contains the control character {character}.", remedy="Remove that character.")
         local_part = _encode_local_part(self.local_part)

@@ -85,7 +85,7 @@ class Attachment:
             name = _parse_name(self.name or _find_file_name(self.path))
         elif not isinstance(self.content, bytes | bytearray | memoryview):
             raise MessageError(
-                f"The content of an attachment is bytes, not {type(self.content).__name__}.",
+                f"The content of an attachment must be bytes, not {type(self.content).__name__}.",
                 remedy="Encode text first: text.encode().",
             )
         elif not self.name:
@@ -111,8 +111,8 @@ class Attachment:
         """Return the current size and version.
 
         Args:
-            reader: from `open`. For a file on the worker, the state is that of the open file, even if its path names
-                another file by now. In object storage it is always that of the path.
+            reader: the result of `open`. For a file on the worker, the state is that of the open file, even if its path
+                names another file by now. In object storage it is always that of the path.
 
         Raises:
             MessageError: the file is missing, not readable, or not a regular file.
@@ -283,7 +283,7 @@ def _find_file_name(path: Any) -> str:
 
 def _parse_name(name: object) -> str:
     if not isinstance(name, str):
-        raise MessageError(f"The name of an attachment is text, not {type(name).__name__}.", remedy=_USAGE_REMEDY)
+        raise MessageError(f"The name of an attachment must be text, not {type(name).__name__}.", remedy=_USAGE_REMEDY)
     if character := find_forbidden_character(name):
         raise MessageError(
             f"The name of the attachment {short_repr(name)} contains the control character {character}.",

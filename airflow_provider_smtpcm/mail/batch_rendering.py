@@ -1,4 +1,4 @@
-"""Rendering of a batch of mails: what they have in common is rendered once, with the same octets as `render`."""
+"""Rendering of a batch of mails: the octets are those of `render`, but what mails have in common is rendered once."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _CACHE_ENTRY_OVERHEAD = 1024  # approximate memory of an entry, even for an empt
 class BatchRenderer:
     """Renders mails one after another, with the same octets as `render`, and caches what the next one may share.
 
-    A header field or a body that is the same as in the previous mail is not rendered again. A file of up to 1 MiB in
-    the message (8 MiB in total, least recently used dropped first) is measured, read and encoded once, when a mail with
-    it is first sent. Every further mail with the same path or content gets what was read then, even if the file has
-    changed since. Larger files are measured and read for each mail. The memory that a batch needs does not depend on
-    its number of mails.
+    A header field or a body that is the same as in the previous mail is not rendered again. A file that takes up to
+    1 MiB of the message is measured, read and encoded once, when a mail with it is first sent. Every further mail with
+    the same path or content gets what was read then, even if the file has changed since. The cache has 8 MiB, and drops
+    the least recently used file first. Larger files are measured and read for each mail. The memory that a batch needs
+    does not depend on its number of mails.
 
     Thread-safe.
 
@@ -166,7 +166,7 @@ class _LastResultCache(Generic[*_A]):
 
 
 class _DateCache:
-    """Renders the Date field, at most once per second unless another date is given."""
+    """Renders the Date field, and caches it for the current second, or for the date that was given last."""
 
     __slots__ = ("_last",)
 

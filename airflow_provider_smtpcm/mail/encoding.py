@@ -35,7 +35,7 @@ def render_text_part(subtype: str, text: str) -> bytes:
 
     Args:
         subtype: `plain` or `html`.
-        text: with any of CRLF, LF and CR as line breaks.
+        text: the text, with any of CRLF, LF and CR as line breaks.
     """
     encoding, charset, body = _encode_text(text)
     return _render_text_fields(subtype, encoding, charset) + body
@@ -119,7 +119,7 @@ class _StreamedFile(EncodedFile):
         except MessageError as error:
             raise _move_to_data_phase(error) from error
         try:
-            if not self.attachment.is_remote:  # there it would cost another request
+            if not self.attachment.is_remote:  # in object storage the check would cost another request
                 self._check_unchanged(reader)
             remaining = self.state.size
             while remaining:
@@ -152,7 +152,7 @@ class _StreamedFile(EncodedFile):
         return block
 
     def _check_unchanged(self, reader: BinaryReader) -> None:
-        """Raise if the state of the file is not that of when the message was rendered."""
+        """Raise if the file has changed since the message was rendered."""
         try:
             now = self.attachment.state(reader)
         except MessageError as error:

@@ -45,7 +45,7 @@ def render_unstructured(name: str, value: str) -> bytes:
     """Render a field of free text, such as Subject.
 
     The text from the first to the last word that is not ASCII, or looks like an encoded word, becomes encoded words.
-    ASCII before and after it stays unchanged, as the address in `Jürgen <j@corp.example>`.
+    ASCII before and after it stays unchanged, like the address in `Jürgen <j@corp.example>`.
 
     Args:
         name: the field name.
@@ -96,7 +96,7 @@ def render_date(date: datetime | None) -> bytes:
     """Render the Date field (RFC 5322 3.3) in UTC.
 
     Args:
-        date: with a time zone; None: now.
+        date: a date with a time zone; None: now.
 
     Raises:
         MessageError: the date has no time zone.

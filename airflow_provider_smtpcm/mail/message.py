@@ -30,10 +30,10 @@ from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_
 
 __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
-_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 3.6.8; at most 76, so that its line can be folded
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
 _MAX_VALUE_LENGTH = 100_000
 _MESSAGE_ID = re.compile(rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>")
-_MAX_MESSAGE_ID_OCTETS = 900  # its line cannot be folded, and may have 998 (RFC 5322 2.1.1)
+_MAX_MESSAGE_ID_OCTETS = 900  # it cannot be folded, and a line has at most 998 (RFC 5322 2.1.1)
 # Fields that a mail may have only once.
 _SINGLE_FIELDS = ("auto-submitted", "in-reply-to", "references", "sender")  # RFC 5322 3.6, RFC 3834 5
 _GENERATED = "It is generated: leave it out."
@@ -53,12 +53,12 @@ _RESERVED_FIELDS = {
     "x-msmail-priority": "Use priority.",
     "date": _GENERATED,
     "mime-version": _GENERATED,
-    "return-path": "The receiving server writes it, from from_address: leave it out.",
+    "return-path": "The receiving server fills it with from_address: leave it out.",
     "received": "Every server on the way adds it: leave it out.",
     "delivered-to": "The receiving server writes it, and would report a mail loop: leave it out.",
 }
-# Only in an attribute or in CSS: "Account CID:4711" in the text of a report is no reference to an image. No two
-# adjacent quantifiers match whitespace, since that would take quadratic time.
+# Only in an attribute or in CSS: "Account CID:4711" in the text of a report is not a reference to an image. No
+# two adjacent quantifiers match whitespace, since that would take quadratic time.
 _CID_REFERENCE = re.compile(
     r"""(?:=\s*(?:["']\s*)?|url\(\s*(?:(?:["']|&quot;|&\#0*3[49];)\s*)?)cid:([^"'\s<>)]+)""", re.IGNORECASE
 )
@@ -82,7 +82,7 @@ HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 #: Further header fields of operators and notifiers, whose values may come from templates: each is converted to text.
 HeaderValues = Mapping[str, object]
 
-_set = object.__setattr__  # sets a field of a mail before it leaves this module, since a mail is frozen
+_set = object.__setattr__  # for mails under construction, although the class is frozen
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -103,7 +103,7 @@ class Mail:
     headers: tuple[tuple[str, str], ...]
     message_id: str | None
 
-    # Not generated, since it accepts more types than those of the fields. `dataclasses.replace` works as usual.
+    # Not generated, since it accepts more types than the fields have. `dataclasses.replace` works as usual.
     def __init__(
         self,
         *,
@@ -129,8 +129,8 @@ class Mail:
             subject: one line; spaces around it are removed.
             text, html: the body. With both, the mail client of the reader chooses one. None and "" mean no body.
             attachments: one string with the paths separated by `|`, or a list of paths and attachments.
-            inline_images: a mapping of content id to path or attachment; or a list of paths and attachments, where
-                the file name is the content id of those that have none.
+            inline_images: a mapping of content id to path or attachment; or a list of paths and attachments, whose
+                content id is by default the file name.
             priority: "high", "normal" or "low".
             headers: further header fields, as a mapping or pairs of text. Fields with an argument of their own, and
                 generated ones such as Date, are refused.
@@ -225,7 +225,7 @@ def _parse_sender(value: AddressLike | None) -> Address | None:
 
 def _parse_header_text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise MessageError(f"{name} is text, not {type(value).__name__}.", remedy="Pass a string.")
+        raise MessageError(f"{name} must be text, not {type(value).__name__}.", remedy="Pass a string.")
     if character := find_forbidden_character(value):
         raise MessageError(
             f"{name}: {short_repr(value)} contains the control character {character}.",
@@ -240,7 +240,9 @@ def _parse_body(name: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise MessageError(f"{name} is text, not {type(value).__name__}.", remedy="Pass a string; decode bytes first.")
+        raise MessageError(
+            f"{name} must be text, not {type(value).__name__}.", remedy="Pass a string; decode bytes first."
+        )
     if character := find_lone_surrogate(value):
         raise MessageError(
             f"{name} contains {character}, half of a character, which cannot be encoded.",
@@ -289,7 +291,7 @@ def _parse_headers(value: object) -> tuple[tuple[str, str], ...]:
 
 def _headers_type_error(value: object) -> MessageError:
     return MessageError(
-        f"Headers are a mapping or pairs of name and value, not {type(value).__name__}.",
+        f"Headers must be a mapping or pairs of name and value, not {type(value).__name__}.",
         remedy="Pass a dict: headers={'X-Report': 'daily'}.",
     )
 

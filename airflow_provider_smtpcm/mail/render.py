@@ -33,7 +33,7 @@ _PRIORITY = {
 
 
 class Rendering:
-    """A message with CRLF line ends, no line over 998 octets (except in files of a `binary` one), and no dot-stuffing.
+    """A message with CRLF line ends, no line over 998 octets (except in files, if `binary`), and no dot-stuffing.
 
     Every iteration yields the same octets, in chunks, and reads the attachments while it does.
 

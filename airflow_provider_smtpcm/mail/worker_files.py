@@ -114,7 +114,7 @@ def file_remedy(path: str, *, default: str = _CHECK_ON_WORKER) -> str:
     """Return the remedy for a missing or unreadable file.
 
     Args:
-        path: as the user wrote it.
+        path: the path as the user wrote it.
         default: the remedy for a path that is not a Windows path.
     """
     return _MOUNT_SHARE if is_windows_path(path) else default

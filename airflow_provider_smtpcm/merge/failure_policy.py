@@ -46,7 +46,7 @@ class FailurePolicy:
         tolerated = {
             "failed": self.allow_failed and delivered > 0,
             "refused": allow_refused,
-            "partial": allow_refused and not result.never_asked,  # never asked is not refused
+            "partial": allow_refused and not result.never_asked,  # a recipient who was never asked was not refused
         }
         problems = [outcome for outcome in _PROBLEMS if result[outcome]]
         failures = [outcome for outcome in problems if not tolerated.get(outcome)]

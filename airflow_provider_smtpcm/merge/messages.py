@@ -55,9 +55,9 @@ class InFlightRow:
     """A row whose mail is being sent and has no delivery yet.
 
     Args:
-        number: of the row, from 1.
+        number: the row's number, from 1.
         key: identifies the row in every attempt.
-        mail: rendered from the row.
+        mail: the mail rendered from the row.
         fingerprint: the first octets of a digest of the key.
         prior: what earlier attempts recorded for the row.
     """
@@ -236,7 +236,7 @@ class PriorAttempts:
     """Resumes a merge: decides which rows are still pending after its earlier attempts.
 
     Args:
-        ledger: of the task.
+        ledger: the task's ledger.
         result: receives the rows that are settled.
         retry_unknown: whether a mail that may have been delivered is sent again, with the same Message-ID.
     """
@@ -255,9 +255,9 @@ class PriorAttempts:
         """Return what earlier attempts recorded for a pending row; None: it is settled, and was added to the result.
 
         Args:
-            number: of the row, from 1.
-            key: of the row; None: it has none.
-            fingerprint: of the row.
+            number: the row's number, from 1.
+            key: the row's key; None: it has none.
+            fingerprint: the row's fingerprint.
             message_id: returns the Message-ID of its mail.
 
         Raises:
@@ -305,7 +305,7 @@ class PriorAttempts:
         """Check that there are at least as many rows as in earlier attempts.
 
         Args:
-            number: of the last row; 0: there is none.
+            number: the number of the last row; 0: there is none.
 
         Raises:
             LedgerError: there are fewer.

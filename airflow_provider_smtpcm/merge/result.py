@@ -188,10 +188,10 @@ class MergeResult:
         """Add a row that could not be turned into a mail.
 
         Args:
-            number: of the row, from 1.
+            number: the row's number, from 1.
             key: its key; None: it has none.
             error: the reason.
-            delivery: of its mail, if the error was found only while sending it.
+            delivery: the delivery of its mail, if the error was found only while sending it.
             accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("failed", number, error, self._failed, {"row": number, "key": key, "reason": str(error)})
@@ -202,7 +202,7 @@ class MergeResult:
         """Add the delivery of a row's mail. If an exception interrupts the call, it may be repeated.
 
         Args:
-            number: of the row, from 1.
+            number: the row's number, from 1.
             key: its key.
             mail: what was sent.
             delivery: the result.
@@ -238,9 +238,9 @@ class MergeResult:
         """Add a row that an earlier attempt has reserved, without a result.
 
         Args:
-            number: of the row in that attempt, from 1.
+            number: the row's number in that attempt, from 1.
             key: its key; None: not known.
-            message_id: of its mail; None: not known.
+            message_id: the Message-ID of its mail; None: not known.
             has_moved: whether the rows have changed, so that the error has to name the key too.
         """
         self._counts["unknown"] += 1
@@ -257,10 +257,10 @@ class MergeResult:
         """Add a row whose mail was in flight when this attempt, or an earlier one, was interrupted.
 
         Args:
-            number: of the row, from 1.
+            number: the row's number, from 1.
             key: its key; None: it has none.
             error: the reason.
-            message_id: of the mail; None: not known.
+            message_id: the Message-ID of the mail; None: not known.
             accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("unknown", number, error)

@@ -72,8 +72,8 @@ def open_rows(rows: Any, *, encoding: str, delimiter: str | None = None, to_path
     Args:
         rows: a list or another iterable of mappings; the path of a file, as text or as an object with `open`; or a
             pandas DataFrame, whose missing values become None.
-        encoding: of a CSV or JSON Lines file.
-        delimiter: between the cells of a CSV file; None: a comma, or a tab if the name ends in .tsv.
+        encoding: the encoding of a CSV or JSON Lines file.
+        delimiter: what separates the cells of a CSV file; None: a comma, or a tab if the name ends in .tsv.
         to_path: turns the text of a path or URL into an object with `open`.
 
     Raises:

@@ -37,10 +37,10 @@ def send_rows(
     Args:
         mails: the mails of the rows.
         result: receives the outcome of each row.
-        ledger: of the task; None: before Airflow 3.3.
+        ledger: the task's ledger; None: before Airflow 3.3.
         send: sends the requests.
         on_delivery: called with each mail and its delivery, once the result has it.
-        cancellation: of the task; the reason why rows were not sent.
+        cancellation: the task's token, with the reason why rows were not sent.
 
     Returns:
         The error with which the task fails if an exception interrupted sending (a time limit), which is its cause;

@@ -23,9 +23,9 @@ Variables = dict[str, Any]
 
 _BODIES = ("text", "html")
 _KEY = "row_key"
-# How many compiled body files are cached; their name may depend on the row, such as one for each language.
+# How many compiled body files are cached: their name may depend on the row, for example on its language.
 _CACHED_BODY_FILES = 64
-# How many compiled templates are cached that others include or extend.
+# How many compiled templates that others include or extend are cached.
 _CACHED_TEMPLATES = 64
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -38,14 +38,14 @@ class DeferredTemplate:
     """A value from the DAG file, wrapped so that Airflow does not render the templates in it.
 
     Airflow renders template fields before there is a row. The fields of a merge are template fields nevertheless, so
-    that the output of another task may be passed for each: Airflow then sets the dependency and replaces the output by
-    its value, which is data and never compiled.
+    that each accepts the output of another task: Airflow then sets the dependency and replaces the output with its
+    value, which is data and never compiled.
     """
 
     value: Any
 
     def __repr__(self) -> str:
-        """Return what the UI shows, without memory addresses: Airflow stores a new DAG version for each change."""
+        """Return what the UI shows. It has no memory addresses, since Airflow stores a DAG version for each change."""
         return _MEMORY_ADDRESS.sub("", str(self.value))
 
 
@@ -72,7 +72,7 @@ def undefer_templates(value: Any) -> Any:
 
 
 def _is_reference(value: Any) -> bool:
-    """Whether Airflow resolves the value: a task's output, a DAG parameter, a task group's argument, a literal.
+    """Whether Airflow resolves the value: a task's output, a DAG parameter, a task group's argument, a `literal()`.
 
     Their common base class is not public; its abstract method is.
     """
@@ -109,7 +109,7 @@ class RowTemplates:
         fields: the values by field name; a `DeferredTemplate` contains templates, any other value is data.
         environment: the task's Jinja environment, with its macros and filters.
         context: the variables of the templates besides `row` and `row_number`.
-        encoding: of the files that `text_file` and `html_file` name.
+        encoding: the encoding of the files that `text_file` and `html_file` name.
 
     Raises:
         MessageError: a template cannot be compiled or rendered, or a file cannot be read.
@@ -128,7 +128,7 @@ class RowTemplates:
         self._cached_body_file = lru_cache(maxsize=_CACHED_BODY_FILES)(self._compile_body_file)
         #: The values of the fields that are the same for every row.
         self.constants: dict[str, Any] = {}
-        #: In fields that differ by row: the items that are the same for every row.
+        #: For each field that differs by row: those of its items that are the same for every row.
         self.constant_items: dict[str, list[Any]] = {}
         self._templates: list[tuple[str, TemplateFunction]] = []
         self._key: TemplateFunction | None = None
@@ -158,7 +158,7 @@ class RowTemplates:
 
         Args:
             row: the row.
-            number: of the row, from 1.
+            number: the row's number, from 1.
 
         Raises:
             MessageError: a field cannot be rendered, for example because the row lacks a column.
@@ -186,7 +186,7 @@ class RowTemplates:
 
     def _get_body_file(self, body: str, file: object, body_value: object) -> TemplateFunction:
         if body_value:
-            raise MessageError(f"'{body}' and '{body}_file' are both set.", remedy="Set one of them only.")
+            raise MessageError(f"'{body}' and '{body}_file' are both set.", remedy="Set only one of them.")
         return self._cached_body_file(body, str(file), getattr(file, "mask", None))
 
     def _compile_body_file(self, body: str, file: str, mask: str | None) -> TemplateFunction:
@@ -202,7 +202,7 @@ class RowTemplates:
         """Compile a field, or a part of one.
 
         Args:
-            name: of the field.
+            name: the name of the field.
             value: the field or a part of it.
             is_authored: whether the value is from the DAG file, so that text in it is a template.
             item: whether it is one of several items; see `FieldEnvironments.compile`.
@@ -256,7 +256,7 @@ class RowTemplates:
 
 
 def _varies_by_row(tree: jinja2.nodes.Template) -> bool:
-    """Whether a template may differ by row; one that includes another may, since only this one is analyzed."""
+    """Whether the result may differ by row. It may if the template includes another, which is not analyzed."""
     from jinja2 import meta
 
     if any(True for _ in meta.find_referenced_templates(tree)):
@@ -288,7 +288,7 @@ def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
         autoescape=False,
         undefined=_missing_column(),
         finalize=environment.finalize or _none_as_empty,
-        cache_size=_CACHED_TEMPLATES,  # Airflow's own is 0: an included template would be compiled for each row
+        cache_size=_CACHED_TEMPLATES,  # with Airflow's 0, an included template would be compiled for each row
     )
     get_attribute, get_item, undefined = result.getattr, result.getitem, result.undefined
 
@@ -302,7 +302,7 @@ def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
             return get_item(value, name)
         return value[name] if name in value else undefined(obj=value, name=name)
 
-    # Compiled templates look up attributes by these methods. Only this overlay is changed.
+    # Compiled templates look up attributes through these methods. Only this overlay is changed.
     result.getattr = attribute_or_column  # type: ignore[method-assign,assignment]
     result.getitem = item_or_column  # type: ignore[method-assign,assignment]
     return result
@@ -314,7 +314,7 @@ def _none_as_empty(value: Any) -> Any:
 
 @cache
 def _missing_column() -> type[jinja2.Undefined]:
-    """Return the class of undefined values, for which a missing column is an error whatever the DAG's `undefined`."""
+    """Return a class for Jinja's `undefined`: a missing column is an error, whatever class the DAG has set."""
     from jinja2 import StrictUndefined
 
     from airflow_provider_smtpcm.arguments.values import shorten_list
@@ -326,7 +326,7 @@ def _missing_column() -> type[jinja2.Undefined]:
         def _undefined_message(self) -> str:
             if type(self._undefined_obj) is not Row:
                 return super()._undefined_message
-            columns = shorten_list([repr(column) for column in self._undefined_obj]) or "none at all"
+            columns = shorten_list([repr(column) for column in self._undefined_obj]) or "(none)"
             return f"the row has no column {self._undefined_name!r}; its columns are {columns}"
 
     return MissingColumn

@@ -1,12 +1,12 @@
-"""Redaction of credentials in text by their form, also of those that Airflow's secrets masker does not know.
+"""Redaction of credentials in text by their form, including those that Airflow's secrets masker does not know.
 
-A mail reaches more readers than a log. Redacted is what drivers, clients, shells and configuration files show in
-errors: passwords in URLs, headers, `name=value` and `name: value` in every notation, command lines, and keys and tokens
-of well-known forms. Sentences stay (`password: authentication failed`, `the token expired`), since an alert must tell
-the reason, and so does the shell's `PWD=/home/etl`.
+A mail reaches more readers than a log. What drivers, clients, shells and configuration files show in errors is
+redacted: passwords in URLs, headers, `name=value` and `name: value` in every notation, command lines, and keys and
+tokens of well-known forms. Sentences are kept (`password: authentication failed`, `the token expired`), since an alert
+must give the reason. The shell's `PWD=/home/etl` is kept too.
 
-The text may be megabytes of any content. So every pattern has bounded repetitions or a single way to match, and every
-value is read once.
+The text may be megabytes of arbitrary content. So every pattern has bounded repetitions or a single way to match, and
+every value is read once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAME_SUFFIX = r"(?:[_-]?(?:value|text|hash|b64|base64|plain|plaintext|encoded|e
 
 
 def redact_credentials(text: str) -> str:
-    """Return the text with `***` in place of every credential. Servers, users and everything else stay."""
+    """Return the text with `***` in place of every credential. Servers, users and everything else are kept."""
     return _redact_named_values(_redact_known_forms(text))
 
 
@@ -125,7 +125,7 @@ _KNOWN_FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         r"\1***",
     ),
-    # The second of a pair: auth=('user', 'x'), HTTPBasicAuth('user', 'x'), ('password', 'x')
+    # The second item of a pair: auth=('user', 'x'), HTTPBasicAuth('user', 'x'), ('password', 'x')
     (
         re.compile(
             r"(?i)(auth\w{0,20}\s{0,2}=?\s{0,2}\(\s{0,4}['\"][^'\"\n]{0,200}['\"]\s{0,4},\s{0,4})['\"][^'\"\n]{0,1000}['\"]"
@@ -152,7 +152,7 @@ _BASIC_AUTH = re.compile(
 
 
 def _redact_basic_auth(found: re.Match[str]) -> str:
-    """Redact `Basic` credentials, which decode to `user:password`; any other word after `Basic` stays."""
+    """Redact `Basic` credentials, which decode to `user:password`; any other word after `Basic` is kept."""
     text = found[2]
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -286,7 +286,7 @@ _NETRC_LOGIN = re.compile(r"\blogin\s{1,4}\S{1,100}\s{1,4}\Z")
 _MAX_VALUE_LENGTH = 10_000
 
 _EMPTY_VALUES = {"none", "null", "nil", "undefined", "true", "false", "nan", "...", "…"}
-# Words that follow a name and a colon, or an option, in a sentence, and so are no values.
+# Words that may follow a name and a colon, or an option, in a sentence: they are not values.
 _SENTENCE_WORDS = _EMPTY_VALUES | set(
     """
     accepted and are argument blank cannot changed denied disabled does empty enabled expected expired failed failure
@@ -397,7 +397,7 @@ def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple
 
 
 def _is_setting(text: str, name: re.Match[str]) -> bool:
-    """Whether a name is a key of a file, a header or an option, not a word of a sentence."""
+    """Whether a name is a key of a file, a header or an option, rather than a word of a sentence."""
     before = text[max(0, name.start() - 60) : name.start()]
     line = before.rpartition("\n")[2]
     identifier = (_IDENTIFIER_TAIL.search(before) or [""])[0] + name[0]

@@ -70,7 +70,7 @@ class Event:
         run_after: the earliest date at which Airflow could start the run.
         started: the start of the task, or of the whole run.
         ended: its end.
-        seconds: from start to end; for a missed deadline of a running run, until now.
+        seconds: the time from start to end; for a missed deadline of a running run, until now.
         try_number: the number of the task's try, from 1.
         tries: the task's maximum number of tries.
         host: the worker.

@@ -17,7 +17,7 @@ _MAX_LINES, _MAX_LINE_LENGTH, _MAX_TRACEBACK_LENGTH = 25, 300, 6000
 # In characters. Text beyond this is dropped before redaction: far more than is shown, and cheap to redact.
 _MAX_REDACTED_LENGTH = 100_000
 _MAX_SECRET_LENGTH = 5000
-_WITHHELD = "(withheld: Airflow's secrets masker could not be asked)"
+_WITHHELD = "(withheld: Airflow's secrets masker could not be used)"
 # Terminal colors (CSI) and links (OSC): ECMA-48 5.4 and 8.3.89.
 _TERMINAL_SEQUENCE = re.compile("\x1b\\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\\\)")
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -64,7 +64,7 @@ def redact_text(text: str, *, is_name: bool = False) -> str:
     Control characters are removed as by `strip_control_characters`.
 
     Args:
-        text: of any length; everything after 100,000 characters is dropped.
+        text: text of any length; everything after 100,000 characters is dropped.
         is_name: whether it is the name of a task or a run, which is shown even if Airflow's masker cannot be used. Any
             other text is then withheld.
     """
@@ -95,7 +95,7 @@ def find_masker_error() -> str | None:
 def strip_control_characters(text: str) -> str:
     """Remove terminal sequences, and replace control characters and lone surrogates, which a mail cannot contain.
 
-    Tabs stay, and CRLF and CR become LF.
+    Tabs are kept, and CRLF and CR become LF.
     """
     text = _TERMINAL_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL_CHARACTER.sub("\ufffd", text)
@@ -105,8 +105,8 @@ def to_single_line(text: str, max_length: int) -> str:
     """Return text on one line, for a header or a log line.
 
     Args:
-        text: of any length; consecutive whitespace becomes a single space.
-        max_length: in characters; longer text ends in an ellipsis.
+        text: text of any length; consecutive whitespace becomes a single space.
+        max_length: the maximum length in characters; longer text ends in an ellipsis.
     """
     line = " ".join(strip_control_characters(text[: max_length * 20]).split())
     return line if len(line) <= max_length else f"{line[: max_length - 1].rstrip()}…"

@@ -353,7 +353,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if not file:
             return as_text(value)
         if value:
-            raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set one of them only.")
+            raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
         from airflow_provider_smtpcm.arguments.templates import render_body_file
 
         return render_body_file(f"{name}_file", file, self.encoding, self.get_template_env(), context)

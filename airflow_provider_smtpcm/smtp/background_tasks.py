@@ -1,4 +1,4 @@
-"""Threads of a batch: they open sessions and read remote files while the event loop waits in `poll`."""
+"""The background threads of a batch: they open sessions and read remote files while the event loop is in `poll`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
 _T = TypeVar("_T")
 
-# Blocks of a remote file that are read ahead.
+# Maximum blocks of a remote file that are read ahead.
 _BLOCKS_AHEAD = 2
 
 
@@ -54,14 +54,14 @@ class BackgroundTasks(Generic[_T]):
 
         try:
             threading.Thread(target=work, name="smtpcm-background", daemon=True).start()
-        except RuntimeError:  # no further thread can be started: the event loop waits meanwhile
+        except RuntimeError:  # too many threads: run it here, which blocks the event loop
             work()
 
     def wake(self) -> None:
         """Wake the event loop. May be called in any thread and from a signal handler.
 
-        The lock is held, since after `close` the pipe's descriptor may belong to another file. After `close` the lock
-        is not acquired: `close` may have been interrupted while it held it.
+        It writes only with the lock held, since once `close` has closed the pipe, its descriptor may belong to another
+        file. Once `close` has begun, it no longer acquires the lock, which an interrupted `close` may never release.
         """
         if self._closed:
             return
@@ -88,7 +88,7 @@ class BackgroundTasks(Generic[_T]):
         return [self._results.get_nowait() for _ in range(self._results.qsize())]
 
     def _signal(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the pipe is full: it is readable already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, and so already readable
             os.write(self._writer, b"!")
 
 
@@ -103,12 +103,12 @@ class ReadAhead(Iterator[bytes | None]):
     def __init__(self, content: Iterator[bytes], wake: Callable[[], None]) -> None:
         self._wake = wake
         self._blocks: queue.SimpleQueue[bytes | MailError | None] = queue.SimpleQueue()
-        # A semaphore, one entry per block to read ahead. An interruption cannot leave a SimpleQueue locked.
+        # A semaphore, with an entry for each block that may be read. Unlike threading's, it cannot be left locked.
         self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(_BLOCKS_AHEAD):
             self._slots.put(None)
         self._closed = False
-        # Only the thread refers to the content, so that its files are closed when the thread ends.
+        # Only the thread holds a reference to the content, so that its files are closed when the thread ends.
         threading.Thread(target=self._read, args=(content,), name="smtpcm-read-ahead", daemon=True).start()
 
     def __next__(self) -> bytes | None:

@@ -62,7 +62,7 @@ def get_single_delivery(deliveries: Iterable[Delivery], found: list[Delivery] | 
     """Return the delivery of a batch of one mail; None if the batch has none.
 
     Args:
-        deliveries: the batch's.
+        deliveries: the deliveries of the batch.
         found: a list that receives the delivery even if this function raises.
 
     Raises:
@@ -84,7 +84,7 @@ def drain_deliveries(deliveries: Generator[Delivery, None, None], interruption: 
     """Interrupt a batch, and yield its remaining deliveries.
 
     Args:
-        deliveries: the batch's.
+        deliveries: the deliveries of the batch.
         interruption: the exception to throw into the batch; it is not raised from here.
     """
     try:

@@ -48,9 +48,9 @@ class BatchSender:
     """Sends one batch.
 
     Args:
-        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A number means
-            that there is none before that time (`time.monotonic`), a delivery, or a call of `wake`. If the source
-            raises, the mails before are sent first.
+        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A number is a
+            time (`time.monotonic`): there is no mail before it, unless a delivery or a call of `wake` comes first. If
+            the source raises, the mails before are sent first.
         manager: the server, and the defaults for From and Reply-To.
         open_session: returns an open session or raises MailError; called in other threads. None: only `session` sends.
         connections: maximum number of sessions.
@@ -78,7 +78,7 @@ class BatchSender:
         session: Session | None = None,
     ) -> None:
         if connections < 1:
-            raise ValueError(f"connections is {connections}; give a number from 1")
+            raise ValueError(f"connections is {connections}; give a number of at least 1")
         if rate_limit is not None and not rate_limit > 0:
             raise ValueError(f"rate_limit is {rate_limit}; give messages per minute, or None for no limit")
         self.profile = profile or ServerProfile()
@@ -186,7 +186,7 @@ class BatchSender:
 
     def _take_finished(self) -> Iterator[Delivery]:
         while self._finished:
-            # Signal handlers run after calls. Without a call between these lines, no exception can lose the delivery.
+            # CPython runs signal handlers after calls. These lines contain none, so no handler can lose the delivery.
             delivery = self._finished[0]
             del self._finished[0]
             yield delivery
@@ -213,7 +213,7 @@ class BatchSender:
         return [fd for fd in fds if not self._sessions[fd].is_busy]
 
     def _has_surplus_mails(self) -> bool:
-        """Return whether more mails are ready than sessions are idle or not open yet.
+        """Return whether there are more ready mails than sessions that are idle or can still be opened.
 
         Only the surplus is pipelined: a mail gets its final reply sooner on an idle session. Few mails are ready when
         the ledger admits only one mail per connection, as it does for a slow server.
@@ -252,7 +252,7 @@ class BatchSender:
 
     def _wait(self, seconds: float) -> None:
         """Wait for sockets and background results, and process them; then check the deadlines."""
-        # Rounded up, so that a deadline that ends the wait has passed.
+        # Rounded up, so that a deadline has passed when the wait for it ends.
         events = self._poll.poll(None if seconds == math.inf else math.ceil(min(seconds, _MAX_POLL_SECONDS) * 1000))
         for fd, event in events:
             session = self._sessions.get(fd)

@@ -331,7 +331,7 @@ class PipelinedSession:
         return is_complete
 
     def _send_commit(self, span: bytes | memoryview, commit_at: int) -> int:
-        """Send as `send_some`, and mark the mail as committed if the octet at `commit_at` was sent.
+        """Send like `send_some`, and mark the mail as committed if the octet at `commit_at` was sent.
 
         It is marked before the octet is sent, so that an interruption in between reports it as unknown.
         """

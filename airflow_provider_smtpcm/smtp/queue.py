@@ -48,9 +48,9 @@ class SendRequest:
     """A mail to send, with its number in the batch and the progress of its recipients.
 
     Args:
-        index: its number in the batch, which is its delivery's too.
-        mail: as returned by `complete_mail`; its header has all recipients, even if some have received it.
-        recipients: the pending addresses; None: all of the mail's.
+        index: its number in the batch, which is also the index of its delivery.
+        mail: the mail from `complete_mail`; its header has all recipients, even if some have received it.
+        recipients: the pending addresses; None: all recipients of the mail.
         accepted: the addresses that the mail was accepted for before.
         refused: the addresses that were refused permanently before.
         rendering: the rendered mail; None: the queue renders it.
@@ -80,7 +80,7 @@ class SendRequest:
         )
 
 
-#: The source of a batch: mails, or requests. A number means that there is none before that time (`time.monotonic`).
+#: The source of a batch: mails, or requests. A number is a time (`time.monotonic`) before which there is none.
 Source = Iterator[Mail | SendRequest | float]
 
 
@@ -252,8 +252,8 @@ class PrefetchQueue:
     """Completes and renders the next mails of a batch, so that sessions do not wait for them.
 
     Args:
-        source: mails or requests. A number means that there is none before that time (`time.monotonic`), or a call of
-            `poll_now`. If the source raises, the mails before are sent first.
+        source: mails or requests. A number is a time (`time.monotonic`): there is none before it, unless a call of
+            `poll_now` comes first. If the source raises, the mails before are sent first.
         manager: the defaults for mails; those of requests are complete.
         size: number of mails to prepare ahead, at most 256.
         run_in_background: runs a function in a background thread, and the callback that it returns in the event loop.

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 # A throttled mail is retried for at most this many times `retry_for`, if the server accepts other mails meanwhile.
 _THROTTLED_FACTOR = 10
-# Mails waiting for a retry at which no further mails are begun.
+# When this many mails wait for a retry, no further mails are taken from the source.
 MAX_WAITING = 1000
 
 
@@ -46,7 +46,7 @@ class Journal(Protocol):
     def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
         """Yield requests after recording them.
 
-        A number means that there is none before that time (`time.monotonic`), a delivery, or a call of the wakeup.
+        A number is a time (`time.monotonic`): there is no request before it, unless a delivery or a wakeup comes first.
         """
 
     def set_wakeup(self, wake: Callable[[], None]) -> None:
@@ -64,7 +64,7 @@ class _Entry:
     request: SendRequest
     first_attempt_at: float
     attempts: int = 0
-    # The last attempt's.
+    # The result of the last attempt.
     delivery: Delivery | None = None
 
 
@@ -72,9 +72,9 @@ class RetryQueue:
     """Provides the requests of its source, and those to retry, until each has a final delivery.
 
     Args:
-        source: requests with distinct indexes; a number means that there is none before that time (`time.monotonic`).
-        retry_for: seconds after a mail's first attempt within which its last attempt begins; 0: one attempt. For
-            throttled mail: twice that, after the last mail that the server accepted, since its limits are usually per
+        source: requests with distinct indexes. A number is a time (`time.monotonic`) before which there is none.
+        retry_for: seconds after a mail's first attempt during which it may be retried; 0: no retries. Throttled mail
+            has twice as long, counted from the last mail that the server accepted, since rate limits are usually per
             minute.
         journal: records requests before they are sent, and their results; None: no record.
     """
@@ -95,7 +95,7 @@ class RetryQueue:
         self.in_flight: set[int] = set()
 
     def __iter__(self) -> Iterator[SendRequest | float]:
-        """Yield requests; if there is none now, the time when the next retry is due, or infinity."""
+        """Yield requests; if there is none now, the time when the next retry is due (infinity if there is none)."""
         while True:
             if self._waiting and self._waiting[0][0] <= time.monotonic():
                 index = self._waiting[0][1]
@@ -141,7 +141,7 @@ class RetryQueue:
                     final = self.settle(delivery, pending)
                     if final is not None:
                         final = self._annotated(final)
-                    # Signal handlers run after calls. Without a call from here to `yield`, no exception can lose it.
+                    # CPython runs signal handlers after calls. No call follows before `yield`, so none can lose it.
                     unsettled = None
                     if final is not None:
                         yield final
@@ -160,7 +160,7 @@ class RetryQueue:
         return self._waiting[0][0] if self._waiting else math.inf
 
     def pending_recipients(self, delivery: Delivery) -> tuple[str, ...]:
-        """Return the recipients to retry; see the function of the same name."""
+        """Return the recipients to retry; see the module's `pending_recipients`."""
         return pending_recipients(delivery, self._entries[delivery.index].request)
 
     def settle(self, delivery: Delivery, pending: tuple[str, ...]) -> Delivery | None:
@@ -173,14 +173,14 @@ class RetryQueue:
             self._accepted_at = now
         wait = backoff(entry.attempts, FIRST_WAIT, LONGEST_WAIT)
         give_up_at = entry.first_attempt_at + self._retry_for
-        if is_throttled(delivery):  # hardly due to this mail, unless it goes on for very long
+        if is_throttled(delivery):  # probably not because of this mail, unless it lasts very long
             last = max(entry.first_attempt_at, self._accepted_at) + 2 * self._retry_for
             give_up_at = min(last, entry.first_attempt_at + _THROTTLED_FACTOR * self._retry_for)
         if not pending or _ends_the_batch(delivery) or now + wait > give_up_at:
             del self._entries[delivery.index]
             return delivery
         retried = set(pending)
-        log.info("Mail %d is retried in %.1f seconds: %s", delivery.index, wait, delivery.error)
+        log.info("Retrying mail %d in %.1f seconds: %s", delivery.index, wait, delivery.error)
         entry.request = SendRequest(
             delivery.index,
             entry.request.mail,
@@ -201,7 +201,7 @@ class RetryQueue:
         """Cancel all retries; return the last deliveries of the mails that were to be retried.
 
         Args:
-            undelivered: the indexes of requests that were passed on again, so that their last delivery is outdated.
+            undelivered: the indexes of requests that have since been sent again; their last delivery is outdated.
         """
         self._waiting.clear()
         known = {
@@ -231,7 +231,7 @@ class RetryQueue:
         yield from self.abandon(self._undelivered)
 
     def _cut_off(self, interruption: BaseException) -> Iterator[Delivery]:
-        """Yield unknown outcomes for the requests passed on for sending whose delivery the interruption cut off."""
+        """Yield an unknown outcome for each request in flight that the interruption left without a delivery."""
         undelivered = self._undelivered
         for index, entry in [(index, entry) for index, entry in self._entries.items() if index in undelivered]:
             error = OutcomeUnknownError(
@@ -250,7 +250,7 @@ class RetryQueue:
 
 
 def pending_recipients(delivery: Delivery, request: SendRequest) -> tuple[str, ...]:
-    """Return the recipients to retry: those with a transient failure that cannot have received the mail."""
+    """Return the recipients to retry: those who failed transiently and cannot have received the mail."""
     if delivery.error is None or delivery.outcome is Outcome.UNKNOWN:
         return ()
     accepted = set(delivery.accepted)

@@ -130,10 +130,10 @@ class Session:
         return int(found[1]) if found else None
 
     def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:
-        """Return the error for a mail that is larger than the server's SIZE, or needs an SMTPUTF8 that it lacks.
+        """Return the error for a mail that is larger than the server's SIZE, or needs SMTPUTF8, which it lacks.
 
         Args:
-            mail: as returned by `complete_mail`.
+            mail: the mail from `complete_mail`.
             rendering: the mail as it would be sent.
         """
         peer, limit = self.transport.peer, self.size_limit

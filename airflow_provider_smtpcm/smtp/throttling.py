@@ -23,7 +23,7 @@ MAX_CONNECT_FAILURES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 # Accepted mails per connection after which one more connection is allowed; doubled each time the server throttles.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
-# No rate is learned below these seconds per mail.
+# No rate is learned that is faster than one mail in this many seconds.
 _MIN_LEARNED_INTERVAL = 0.05
 # Minimum mails for learning a rate; and the maximum seconds of throttling that count, since limits are per minute.
 _MIN_SAMPLE, _MAX_SILENCE = 3, 60.0
@@ -45,7 +45,7 @@ _THROTTLING_TEXT = re.compile(
 
 
 def is_throttling_reply(reply: Reply, phase: Phase | None) -> bool:
-    """Return whether a reply throttles the client, rather than refuse one mail or recipient.
+    """Return whether a reply throttles the client, rather than refusing one mail or recipient.
 
     Args:
         reply: the server's reply.
@@ -240,7 +240,7 @@ class ConnectBackoff:
         wait = backoff(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
         if now + wait - self._first_failure_at > self._retry_for:
             return True
-        log.info("Connecting is retried in %.1f seconds: %s", wait, error)
+        log.info("Retrying to connect in %.1f seconds: %s", wait, error)
         self.next_at = now + wait
         return False
 
@@ -253,7 +253,7 @@ class ServerProfile:
     pipelining: bool = True
     #: Whether that has worked: the server has replied to an envelope sent before the previous mail's final reply.
     pipelining_works: bool = False
-    #: Maximum recipients per transaction, as learned from refusals; None: no limit was met.
+    #: Maximum recipients per transaction, as learned from refusals; None: none is known.
     recipient_limit: int | None = None
     #: RCPT commands per group; raised to the most recipients accepted at once. Two groups of the initial size slightly
     #: exceed Postfix's limit of 1,000, so that it refuses few.

@@ -155,7 +155,7 @@ class Transaction:
         self.delivery: Delivery | None = None
         self._profile = profile
         self._peer = peer
-        self._mail_index = int(reset)  # of MAIL in `lines`
+        self._mail_index = int(reset)  # the index of MAIL in `lines`
         self._reply_count = 0
         self._sender_refused: Reply | None = None
         self._accepted: list[str] = []
@@ -320,7 +320,7 @@ class Transaction:
         self.was_accepted = True
         if not self._keep_remaining_recipients():
             self.delivery = outgoing.accept(self._peer, reply)
-        self.stage = DONE  # last: `interrupt` takes DONE without a delivery for a mail with further transactions
+        self.stage = DONE  # last: to `interrupt`, DONE without a delivery means further transactions
 
     def _keep_remaining_recipients(self) -> bool:
         """Keep the recipients that are left to a further transaction; return whether there are any."""
@@ -368,7 +368,7 @@ class Transaction:
     def _desynchronized(self, reply: Reply, command: str | None = None) -> ProtocolError:
         command = command or self.lines[self._reply_count - 1].partition(" ")[0]
         return ProtocolError(
-            f"{self._peer} answered {command} with '{reply}', which is no reply to it.",
+            f"{self._peer} answered {command} with '{reply}', which is not a reply to it.",
             remedy="The server's administrator must check why its replies do not match the commands.",
             phase=self.phase,
             reply=reply,

@@ -316,7 +316,7 @@ def resolve(host: str, port: int, deadline: float) -> list[tuple[int, tuple[str,
     Args:
         host: a name or an IP address.
         port: TCP port.
-        deadline: in `time.monotonic` seconds.
+        deadline: a time (`time.monotonic`).
 
     Raises:
         ConnectError: the name cannot be resolved, or not before the deadline.

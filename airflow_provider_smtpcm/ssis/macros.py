@@ -57,7 +57,7 @@ def text(value: object, length: int | None = None) -> Result:
     """Cast a value to a string: `text(x, 30)` is `(DT_WSTR,30)x`.
 
     Args:
-        value: of any type.
+        value: a value of any type.
         length: maximum number of characters, to which the string is truncated; None: no limit.
     """
     return _to_result(_cast(_to_value(value), TypeSpec(DataType.WSTR, () if length is None else (length,))))

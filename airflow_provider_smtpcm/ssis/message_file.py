@@ -1,4 +1,4 @@
-"""Reads the file with the text of a mail, as SSIS does for the message source FileConnection."""
+"""Reads the file with the text of a mail, as SSIS does if MessageSourceType is FileConnection."""
 
 from __future__ import annotations
 

@@ -177,8 +177,8 @@ class SmtpConnection:
     """An SMTP connection manager, with its connection string unparsed.
 
     Args:
-        connection_string: with package configurations and project parameters applied. It may contain credentials,
-            although SSIS has no property for them.
+        connection_string: the connection string, with package configurations and project parameters applied. It may
+            contain credentials, although SSIS has no property for them.
         expressions: by property name, such as `SmtpServer`; they take precedence over the connection string.
         scope: `package` or `project`.
         source: the file that defines it.

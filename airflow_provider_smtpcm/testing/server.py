@@ -1,8 +1,8 @@
 """The main program of the relay's process: commands on standard input, events on standard output.
 
 Input, one line each: the settings as JSON, then any number of `ping <number>`, and finally `stop`. The end of the
-input, which means that the parent has ended, is like `stop`. Output, one JSON object on each line: `ready` or `failed`,
-then each `mail`, written before the client gets its 250, and each `pong`.
+input means that the parent has ended, and has the effect of `stop`. Output, one JSON object on each line: `ready` or
+`failed`, then each `mail`, written before the client gets its 250, and each `pong`.
 
 Needs the `testing` extra, so only the relay's process imports this module.
 """
@@ -76,7 +76,7 @@ async def serve(write_event: EventWriter) -> None:
 
 
 async def run_server(commands: asyncio.StreamReader, write_event: EventWriter) -> None:
-    """Read the settings, listen, and answer pings until the command to stop."""
+    """Read the settings, listen, and answer pings until `stop`."""
     line = await commands.readline()
     if not line.endswith(b"\n"):
         return
@@ -178,7 +178,7 @@ def make_tls_context(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
 
 def ignore_lost_clients(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Handle exceptions of the event loop: ignore a client that disconnects or does not trust the certificate."""
-    if not isinstance(context.get("exception"), OSError):  # ssl.SSLError is one
+    if not isinstance(context.get("exception"), OSError):  # its subclasses include ssl.SSLError
         loop.default_exception_handler(context)
 
 

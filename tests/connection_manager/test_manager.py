@@ -256,7 +256,7 @@ def test_a_thousand_unknown_keys_are_one_warning() -> None:
 def test_no_other_fault_hides_that_a_password_has_no_effect(other: dict[str, object], fault: str | None) -> None:
     """In whichever words."""
     faults = faults_of(password="hunter2-x", **other)
-    assert [fault for fault in faults if "Password (password): given, but Authentication" in fault]
+    assert [fault for fault in faults if "Password (password): set, but Authentication" in fault]
     assert len(faults) == 1 + (fault is not None)
     assert fault is None or fault in "".join(faults)
 

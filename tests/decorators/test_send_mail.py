@@ -87,7 +87,7 @@ def test_what_is_no_mail_is_an_error_that_names_the_function_the_type_and_the_re
 def test_a_dict_holds_the_fields_of_a_mail_and_nothing_else(name: str, relay: Relay) -> None:
     """A file that it named would be a template, and what a function returns is data."""
     said = complaint({name: "x"})
-    assert f"report() returned a dict with '{name}'." in said
+    assert f"report() returned a dict with fields that it cannot set: '{name}'." in said
     assert "from_address, to, cc" in said
     assert relay.messages == []
 

@@ -130,7 +130,7 @@ def test_a_message_id_has_a_form(message_id: str) -> None:
 @pytest.mark.parametrize("value", [7, b"text", ["text"]])
 def test_text_is_text(name: str, value: object) -> None:
     """The encoding of bytes is unknown."""
-    assert "is text, not" in fault(**{name: value})
+    assert "must be text, not" in fault(**{name: value})
 
 
 def test_half_a_character_in_a_body_is_refused() -> None:

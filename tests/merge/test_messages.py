@@ -83,7 +83,7 @@ class Merge:
         ({"subject": "Hi\nBcc: x@corp.example"}, "control character"),
         ({"priority": "urgent"}, "Priority"),
         ({"headers": {"Bcc": "x@corp.example"}}, "Use bcc"),
-        ({"headers": "X-Id: 1"}, "Headers are a mapping"),
+        ({"headers": "X-Id: 1"}, "Headers must be a mapping"),
         ({"row_key": "4711"}, "'row_key' is the same for every row"),
         ({"attachments": "/nowhere/terms.pdf"}, "/nowhere/terms.pdf"),
         ({"attachments": ["/nowhere/terms.pdf", "{{ row.file }}"]}, "/nowhere/terms.pdf"),

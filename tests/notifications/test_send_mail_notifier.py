@@ -221,7 +221,7 @@ def test_without_airflows_masker_an_alert_withholds_only_what_would_be_masked(
     assert masked.message["Subject"] == withheld.message["Subject"] == "load_orders"
     assert [part.get_filename() for part in withheld.message.iter_attachments()] == [Path(__file__).name]
     said, facts = str(FAILED["exception"]), texts(masked)[0].partition("Traceback")[0]
-    told = facts.replace(said, "(withheld: Airflow's secrets masker could not be asked)")
+    told = facts.replace(said, "(withheld: Airflow's secrets masker could not be used)")
     assert texts(withheld)[0].startswith(told.rstrip())
     assert said not in "".join(texts(withheld))
     (record,) = [record for record in caplog.records if record.levelname == "WARNING" and "smtpcm" in record.name]

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds before its end at which a ticket is renewed.
+# A ticket is renewed this many seconds before it ends.
 _RENEW_BEFORE_END = 120
-#: Seconds after which a call that still runs no longer blocks the next: a silent KDC would have timed out before.
+#: Seconds after which a call that still runs no longer blocks the next: it would have noticed a silent KDC by then.
 STUCK_SECONDS = 90.0
 
 T = TypeVar("T")

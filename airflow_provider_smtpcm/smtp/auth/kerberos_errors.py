@@ -15,7 +15,7 @@ NO_SUCH_TICKET = _BASE + 141
 
 
 class AccountRefusedError(AuthenticationError):
-    """The KDC rejected the account. Trying the same password by NTLM would only bring a lockout closer."""
+    """The KDC rejected the account. Trying the same password with NTLM would only bring a lockout closer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +37,18 @@ class _Explanation:
 
 _WRONG_PASSWORD = _Explanation(
     problem="the password is wrong",
-    remedy="Check 'User name' and 'Password'. Nothing weaker was tried, to spare the account a lockout.",
+    remedy="Check 'User name' and 'Password'. No weaker protocol was tried, to avoid locking the account.",
     account_refused=True,
 )
 # What the same codes mean if the ticket was requested with a keytab.
 _STALE_KEYTAB = _Explanation(
     problem="the key in the keytab is no longer the account's",
-    remedy="The account's password has been changed since: export the keytab again. Nothing weaker was tried.",
+    remedy="The account's password has been changed since: export the keytab again. No weaker protocol was tried.",
     account_refused=True,
 )
 _NO_TICKET = (
-    "Run kinit for the worker's user, set KRB5_CLIENT_KTNAME for the worker, or name a keytab, a credential cache, or "
-    "user name and password in the connection."
+    "Run kinit for the worker's user, set KRB5_CLIENT_KTNAME for the worker, or enter a keytab, a credential cache, or "
+    "a user name and password in the connection."
 )
 _INSPECT = (
     "Check krb5.conf on the worker, and the keytab (klist -k) or the credential cache (klist); a cache holds the "
@@ -74,7 +74,7 @@ _EXPLANATIONS = {
     ),
     18: _Explanation(
         problem="the account is locked or disabled",
-        remedy="Have it unlocked. Nothing weaker was tried.",
+        remedy="Have it unlocked. No weaker protocol was tried.",
         account_refused=True,
     ),
     23: _Explanation(problem="the password has expired", remedy="Set a new one for the account.", account_refused=True),

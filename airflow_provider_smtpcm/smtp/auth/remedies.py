@@ -58,7 +58,7 @@ def _is_account_unusable(reply: Reply) -> bool:
 def _get_remedy_for_535(reply: Reply, authentication: Authentication) -> str:
     # Only the most likely causes; docs/troubleshooting.md lists the others.
     if _is_account_unusable(reply):
-        return "Have the account unlocked or renewed. Nothing weaker was tried."
+        return "Have the account unlocked or renewed. No weaker protocol was tried."
     if authentication.protocol == "Kerberos":
         remedy = (
             f"The KDC accepted {authentication.identity}, so the cause is on the server: its key in the keytab "
@@ -68,7 +68,7 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication) -> str:
     else:
         remedy = (
             r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
-            "locked nor barred from this server; nothing weaker was tried, to spare the account a lockout."
+            "locked nor barred from this server; no weaker protocol was tried, to avoid locking the account."
         )
     if authentication.has_channel_binding:
         remedy += (

@@ -32,7 +32,7 @@ Mechanism = Generator[bytes, bytes | None, None]
 _NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet means that no security layer is acceptable
 _ASK_ADMINISTRATOR = "Ask the server's administrator whether it really offers this mechanism."
 _UNTRUSTED = "Do not trust this server; ask its administrator what answers on this port."
-# This many consecutive characters that equal a part of a token are no coincidence.
+# This many consecutive characters that equal a part of a token are not a coincidence.
 _MIN_REPEATED_LENGTH = 16
 _TOKEN_LIKE = re.compile(r"[A-Za-z0-9+/=]{40,}")
 

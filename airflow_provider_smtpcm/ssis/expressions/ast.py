@@ -1,7 +1,7 @@
 """Syntax tree of an SSIS expression, with functions to search, transform and unparse it.
 
 A chain of operators of one precedence level, or of `?:`, is one flat node: the expression for the text of a mail may
-concatenate hundreds of parts, which would nest too deep for recursion.
+concatenate hundreds of parts, which would nest too deeply for recursion.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def call_function(name: str, arguments: tuple[Value, ...]) -> Value:
     """Call a function.
 
     Args:
-        name: in upper case.
+        name: the name in upper case.
         arguments: exactly as many as the function takes.
 
     Raises:

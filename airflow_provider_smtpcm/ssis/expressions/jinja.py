@@ -31,11 +31,11 @@ _STRING_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 
 
 def escape_template(text: str, *, ends: bool = True) -> str:
-    """Return a template that renders to the text.
+    """Return a template that renders as the text.
 
     Args:
         text: any text.
-        ends: whether the template ends with it, so that its last newline has to be protected.
+        ends: whether the text is the end of the template, where Jinja would drop a newline.
     """
     text = _NEEDS_ESCAPE.sub(lambda match: f"{{{{ {quote_string(match[0])} }}}}", text).replace("\r\n", "\n")
     if ends and text.endswith("\n"):
@@ -98,7 +98,7 @@ class JinjaName:
         code: the expression without braces, such as `params['Recipients']`.
         type: the SSIS type of the variable; None: unknown, which makes the template more complex.
         nullable: whether the value may be None.
-        note: a difference from SSIS for the comments of the DAG.
+        note: a difference from SSIS, for a comment in the DAG.
     """
 
     code: str
@@ -154,7 +154,7 @@ class JinjaExpression:
         """Raise if Jinja cannot compile the expression.
 
         Raises:
-            NotTranslatable: the expression is nested too deep.
+            NotTranslatable: the expression is nested too deeply.
         """
         if self.depth > MAX_DEPTH:
             raise NotTranslatable(
@@ -178,7 +178,7 @@ def read_variable(name: JinjaName) -> JinjaExpression:
     if name.type is None or type_ in {JinjaType.STRING, JinjaType.BOOL, JinjaType.INTEGER}:
         primary = _PRIMARY.fullmatch(name.code) is not None
         return JinjaExpression(code=name.code, type=type_, nullable=name.nullable, primary=primary)
-    # Airflow holds any other type as something else, such as a date in a param as a string.
+    # Airflow stores any other type differently: a date in a param, for example, is a string.
     scale = {DataType.NUMERIC: ", 38, 10", DataType.DECIMAL: ", 10"}.get(name.type, "")
     code = f"ssis.cast({name.code}, '{name.type}'{scale})"
     return JinjaExpression(code=code, type=type_, nullable=name.nullable, native=False)
@@ -225,16 +225,16 @@ class TemplateBuilder:
         self._parts.append((False, text))
 
     def add_expression(self, expression: JinjaExpression) -> None:
-        """Add an expression. A null renders to nothing.
+        """Add an expression. A null renders as nothing.
 
         Raises:
-            NotTranslatable: the expression is nested too deep.
+            NotTranslatable: the expression is nested too deeply.
         """
         if expression.constant is not None:
             self.add_text(expression.constant)
             return
         expression.check_depth()
-        # Jinja renders None as "None". The null of a macro is a `Value`, which renders to nothing.
+        # Jinja renders None as "None". The null of a macro is a `Value`, which renders as nothing.
         is_none_possible = expression.nullable and expression.native and not expression.code.startswith("ssis.")
         code = f"ssis.text({expression.code})" if is_none_possible else expression.code
         self._add_code(f"{{{{ {code} }}}}")
@@ -248,7 +248,7 @@ class TemplateBuilder:
         self._parts.append((True, code))
 
     def get_literal_text(self) -> str:
-        """Return the text outside of the braces and the string literals inside, concatenated."""
+        """Return the text outside the braces and the string literals inside them, concatenated."""
         return "".join("".join(_STRING_LITERAL.findall(part)) if is_code else part for is_code, part in self._parts)
 
     def build(self) -> tuple[str, bool]:

@@ -3,7 +3,7 @@
 Literals become text, operations become plain Jinja where its semantics are the same, and macros where they are not:
 `"Failed: " + @[System::PackageName] + " at " + (DT_WSTR,30)GETDATE()` becomes
 `Failed: {{ dag.dag_id }} at {{ ssis.text(ssis.getdate(), 30) }}`, where `ssis` is the module `ssis.macros`. A template
-renders to the value that `evaluate` returns, and to nothing for a null.
+renders as the value that `evaluate` returns, and as nothing for a null.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Translation:
     Args:
         template: the Jinja template.
         is_template: whether Jinja has anything to render; False: `template` is plain text.
-        literal_text: the text outside of braces and the string literals inside, concatenated.
+        literal_text: the text outside the braces and the string literals inside them, concatenated.
         uses_macros: whether the DAG needs `user_defined_macros={"ssis": macros}`.
         notes: differences from SSIS, one or two sentences each.
     """

@@ -141,7 +141,7 @@ def _read_dtsconfig(path: Path, display_name: str, _modified: int, _size: int) -
     root = read_file(path, display_name).root
     if root.tag != "DTSConfiguration":
         raise PackageError(
-            f"{display_name} is no package configuration: its root is <{root.tag}>, not <DTSConfiguration>.",
+            f"{display_name} is not a package configuration: its root is <{root.tag}>, not <DTSConfiguration>.",
             remedy="Pass the .dtsConfig file that SSIS wrote.",
         )
     configurations = []

@@ -43,7 +43,7 @@ def apply_manifest(
     """Return a connection manager with the values from the project's manifest.
 
     Args:
-        connection: as its file defines it.
+        connection: the connection manager as its file defines it.
         manifest: the manifest of its project.
         package: the file name of its package; empty for a connection manager of the project.
     """

@@ -123,7 +123,7 @@ FAULTS = {
         server="implicit", said=("set SSL to 'Implicit TLS'",), extra={"ssl_mode": "starttls", "timeout": 2}
     ),
     "an account at an anonymous server": Fault(
-        said=("This connection cannot be used: ", "User name (login)", "leave all fields of an account empty"),
+        said=("This connection cannot be used: ", "User name (login)", "leave all account fields empty"),
         extra={"auth_mode": "anonymous"},
     ),
     "several settings wrong": Fault(
