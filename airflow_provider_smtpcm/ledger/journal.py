@@ -51,8 +51,8 @@ class LedgerJournal:
         """Pass requests on once they are recorded; the next ones are recorded while these are sent.
 
         Args:
-            requests: the requests. A number in their place means that there is none before that time
-                (`time.monotonic`), unless a result arrives.
+            requests: the requests. A number is a time: there is no request before it
+                (`time.monotonic`), unless a result arrives first.
 
         Yields:
             Requests, and numbers with the same meaning.
@@ -190,7 +190,7 @@ class PriorDelivery:
     """What earlier attempts of a task that sends one mail have recorded.
 
     Args:
-        ledger: of the task; None: before Airflow 3.3.
+        ledger: the task's ledger; None: before Airflow 3.3.
     """
 
     # One for any text: a date in it may change with every attempt, and it is still the task's one mail.

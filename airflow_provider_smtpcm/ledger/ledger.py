@@ -190,7 +190,7 @@ class Ledger:
 
         Args:
             row: its index, from 0.
-            fingerprint: of the row that has this index now.
+            fingerprint: the fingerprint of the row that has this index now.
 
         Raises:
             LedgerError: an earlier attempt had a different row at this index.
@@ -300,7 +300,7 @@ class Ledger:
             row: its index, from 0.
             state: the result.
             progress: the recipient progress, if some recipients lack the mail.
-            fingerprint: of the row; None: it was stored when the row was reserved.
+            fingerprint: the row's fingerprint; None: it was stored when the row was reserved.
         """
         with self._changed:
             is_first = not self._results

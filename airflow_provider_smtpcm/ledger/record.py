@@ -121,7 +121,7 @@ class Block:
         """Write one row; positions that are skipped become `UNSEEN`.
 
         Args:
-            position: of the row in this block, from 0.
+            position: the row's place in this block, from 0.
             fingerprint: at least `width` octets; the first `width` are stored.
             state: the new state.
             progress: replaces the progress of the row.

@@ -86,8 +86,8 @@ def annotate_outlet_events(context: Context, outlets: Sequence[Any], extra: Mapp
     """Add the result of the task to the events of its outlets, for the DAGs that these trigger.
 
     Args:
-        context: of the task.
-        outlets: of the task.
+        context: the task's context.
+        outlets: the task's outlets.
         extra: the result, without addresses. A key that the DAG has set itself is not replaced.
     """
     if not outlets:

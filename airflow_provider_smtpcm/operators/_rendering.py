@@ -109,8 +109,8 @@ class AuthoredArguments:
 
     Args:
         task: the task, unmapped.
-        context: of the task.
-        environments: of the task; they know which text may be a template.
+        context: the task's context.
+        environments: the task's environments, which distinguish templates from data.
     """
 
     def __init__(self, task: BaseOperator, context: Context, environments: FieldEnvironments) -> None:

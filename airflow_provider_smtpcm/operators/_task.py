@@ -41,7 +41,7 @@ class Attempt:
     """One attempt of a task: its ledger, its deliveries so far, and how it ends.
 
     Args:
-        context: of the task.
+        context: the task's context.
     """
 
     def __init__(self, context: Context) -> None:
@@ -155,8 +155,8 @@ def retry_budget(retry_for: float, execution_timeout: timedelta | None) -> float
     """Return the seconds for which a mail may be retried within an attempt: at most half of the task's time limit.
 
     Args:
-        retry_for: of the operator, in seconds.
-        execution_timeout: of the task; None: no limit.
+        retry_for: the operator's, in seconds.
+        execution_timeout: the task's; None: no limit.
     """
     return retry_for if execution_timeout is None else min(retry_for, execution_timeout.total_seconds() / 2)
 
@@ -185,7 +185,7 @@ def at_most_once(context: Context) -> Iterator[Attempt]:
     does after `execute`: `post_execute`, XCom, asset events.
 
     Args:
-        context: of the task.
+        context: the task's context.
 
     Yields:
         The attempt. Its `failure` is raised at the end.

@@ -102,8 +102,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         rate_limit: the maximum number of mails per minute over all connections, counted like Exchange's
             `MessageRateLimit`; None: no limit.
         report_file: the path or URL of a file that receives a line of JSON for each row as it finishes.
-        encoding: of all files that are read as text.
-        rows_encoding: of the file of rows; None: `encoding`.
+        encoding: the encoding of all files that are read as text.
+        rows_encoding: the encoding of the file of rows; None: `encoding`.
         delimiter: between the cells of a CSV file; None: a comma, or a tab in a .tsv file.
         retry_for: seconds for which a mail is retried within this attempt if it was temporarily refused or not sent, or
             the server could not be reached; 0: no retry.

@@ -74,7 +74,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         priority: `high`, `normal` or `low`.
         headers: further header fields.
         message_id: `<left@right>`; None: one that is the same in every attempt.
-        encoding: of `text_file` and `html_file`.
+        encoding: the encoding of `text_file` and `html_file`.
         on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
         on_unknown: what happens if no reply came after the whole message was sent: `fail` without a retry, or `retry`
@@ -299,7 +299,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             mail: the mail that was sent.
             delivery: its delivery.
             is_durable: whether there is a ledger, so that a retry goes only to the recipients who lack the mail.
-            cancellation: of the task.
+            cancellation: the task's cancellation token.
         """
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError
 
