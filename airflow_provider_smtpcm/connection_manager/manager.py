@@ -112,10 +112,12 @@ class SmtpConnectionManager:
 
     @classmethod
     def _from_settings(cls, settings: Settings, faults: Faults, conn_id: str | None = None) -> Self:
-        """Create a manager from parsed settings, without `__init__`, which would parse them again."""
+        """Create a manager from parsed settings; `__init__` would parse them again."""
         if faults:
             settings.clear()  # as in `__post_init__`: the caller has this dict too
             raise ConnectionSettingsError([str(fault) for fault in faults], conn_id=conn_id)
+        if cls is not SmtpConnectionManager:
+            return cls(**settings)  # a subclass may check more
         manager = object.__new__(cls)
         _set_fields(manager, settings)
         return manager

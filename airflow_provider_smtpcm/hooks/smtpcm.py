@@ -161,21 +161,23 @@ class SmtpConnectionManagerHook(BaseHook):
 
         self.render(complete_mail(mail, self.connection_manager))
 
-    def render(self, mail: Mail) -> Rendering:
-        """Render a complete mail, so that a missing file is found before connecting.
+    def render(self, mail: Mail) -> Rendering | None:
+        """Render a complete mail, so that a missing file is found before a server is asked.
 
         Args:
-            mail: with a sender and a Message-ID.
+            mail: with sender and Message-ID.
 
         Returns:
-            The rendering, for its `SendRequest`.
+            The rendering, for its `SendRequest`; None if the mail has files: they may change until its turn comes, and
+            are measured again then.
 
         Raises:
             MailError: the mail cannot be rendered.
         """
-        from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
+        from airflow_provider_smtpcm.mail.render import render
 
-        return BatchRenderer().render(mail)
+        rendering = render(mail)
+        return None if mail.has_files else rendering
 
     def send(self, mail: Mail) -> Delivery:
         """Send one mail over a session of its own.

@@ -162,6 +162,12 @@ class Mail:
                 raise combine_faults(image_faults)
 
     @property
+    def has_files(self) -> bool:
+        """Whether it sends files, which may change until they are read."""
+        files = self.attachments + self.inline_images
+        return bool(files) and any(file.path is not None for file in files)
+
+    @property
     def has_remote_files(self) -> bool:
         """Whether any of its files is remote (`Attachment.is_remote`), so that rendering the mail may take long."""
         files = self.attachments + self.inline_images

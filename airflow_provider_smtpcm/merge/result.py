@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow_provider_smtpcm.arguments.values import shorten_list
@@ -56,7 +55,7 @@ class MergeReport:
         MessageError: the file cannot be opened.
     """
 
-    def __init__(self, file: Any, *, try_number: int, to_path: Callable[[str], Any] = Path) -> None:
+    def __init__(self, file: Any, *, try_number: int, to_path: Callable[[str], Any]) -> None:
         self.file = file
         self._try_number = try_number
         self._out: IO[str] | None = None

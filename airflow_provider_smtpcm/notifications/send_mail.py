@@ -274,7 +274,7 @@ class SendMailNotifier(BaseNotifier):
         default_subject: str,
         bodies: tuple[str | None, str | None],
         omitted: tuple[str, ...],
-    ) -> tuple[Mail, Rendering]:
+    ) -> tuple[Mail, Rendering | None]:
         """Build the mail, with From and Message-ID, and render it.
 
         Args:

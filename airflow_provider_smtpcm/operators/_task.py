@@ -53,10 +53,13 @@ class Attempt:
         self.summary: Mapping[str, object] = {}
         #: The exception with which the task fails; None: it succeeds.
         self.failure: AirflowException | None = None
-        #: Returns whether this attempt delivered mail to a recipient, or may have.
-        self.may_have_arrived: Callable[[], bool] = self._may_have_delivered
+        #: Answers `may_have_arrived` for a task that sends many mails; None: `deliveries` do.
+        self.has_delivered: Callable[[], bool] | None = None
 
-    def _may_have_delivered(self) -> bool:
+    def may_have_arrived(self) -> bool:
+        """Return whether this attempt delivered mail to a recipient, or may have."""
+        if self.has_delivered is not None:
+            return self.has_delivered()
         return any(delivery.may_have_arrived for delivery in self.deliveries)
 
     @contextmanager

@@ -279,7 +279,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             if is_path(self.rows):
                 lineage.add_input(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             result = MergeResult(rows=rows, report=report)
-            attempt.may_have_arrived = result.may_have_arrived
+            attempt.has_delivered = result.may_have_arrived
             with attempt.open_ledger(
                 on_clear=self.on_clear, window=self.ledger_window, connections=self.connections
             ) as ledger:

@@ -39,6 +39,9 @@ _MAX_AHEAD = 256
 # source, a server that waits for a message could time out.
 _FAST_SECONDS, _FAST_MAILS = 0.05, 2
 
+# What `next` returns at the end of a source.
+_END = object()
+
 #: A callback that applies the result of a background function; runs in the event loop.
 OnResult = Callable[[], None]
 
@@ -318,10 +321,7 @@ class PrefetchQueue:
             return
         deadline = now + _PREPARE_SECONDS
         for _ in range(free_slots):
-            try:
-                item = next(self._source, None)
-            except Exception as error:  # noqa: BLE001 - raised by the batch after the mails before are sent
-                self.source_error, item = error, None
+            item = self._next_item()
             if item is None:
                 self._is_exhausted = True
                 return
@@ -344,6 +344,23 @@ class PrefetchQueue:
             self._time_source(now - asked_at)
             if now > deadline:
                 return
+
+    def _next_item(self) -> Mail | SendRequest | float | None:
+        """Return what the source has next; None: it has ended, or `source_error` is set.
+
+        The batch raises the error after it has sent the mails before.
+        """
+        try:
+            item: object = next(self._source, _END)
+        except Exception as error:  # noqa: BLE001 - of the source, whatever it is
+            self.source_error = error
+            return None
+        if item is _END:
+            return None
+        if isinstance(item, Mail | SendRequest) or (isinstance(item, float) and not self._next_index):
+            return item
+        self.source_error = TypeError(f"Only mails can be sent, not {type(item).__name__}.")
+        return None
 
     def _time_source(self, seconds: float, count: int = 1) -> None:
         """Update `is_fast` with the time that the source took for one mail."""

@@ -102,10 +102,13 @@ class Transport:
             transport.give_up_at = give_up_at
             trace.info(Step.TCP, f"connected to {address[0]}, port {port}, from {transport.local_address}")
             return transport
-        raise ConnectError(
-            f"Cannot connect to {peer} ({'; '.join(dict.fromkeys(problems))}).",
-            remedy="Check 'SMTP server' and 'Port', that the server runs, and that no firewall blocks this worker.",
-        ) from cause
+        try:
+            raise ConnectError(
+                f"Cannot connect to {peer} ({'; '.join(dict.fromkeys(problems))}).",
+                remedy="Check 'SMTP server' and 'Port', that the server runs, and that no firewall blocks this worker.",
+            ) from cause
+        finally:
+            del cause  # its traceback has this frame: a reference cycle
 
     def start_tls(self, context: ssl.SSLContext, host: str, *, implicit: bool = False) -> None:
         """Encrypt the connection. The caller checks that nothing was received before (`replies.pending`).
@@ -338,10 +341,13 @@ def resolve(host: str, port: int, deadline: float) -> list[tuple[int, tuple[str,
     resolver.start()
     resolver.join(max(0.0, deadline - time.monotonic()))
     if not answer:
-        raise ConnectError(
-            f"The name {host!r} cannot be resolved ({problem}).",
-            remedy="Check 'SMTP server', and that this worker's name service knows it.",
-        ) from cause
+        try:
+            raise ConnectError(
+                f"The name {host!r} cannot be resolved ({problem}).",
+                remedy="Check 'SMTP server', and that this worker's name service knows it.",
+            ) from cause
+        finally:
+            cause = None  # its traceback has a frame that refers to it: a reference cycle
     return list(answer)
 
 

@@ -101,7 +101,7 @@ def test_every_result_in_json_has_the_keys_of_the_real_one(block: Block) -> None
         assert list(shown) == list(Delivery(message_id="<a@b>", outcome=Outcome.ACCEPTED).to_dict())
         assert Delivery.from_dict(shown).to_dict() == shown
         return
-    real = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1)).to_dict()
+    real = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1, to_path=Path)).to_dict()
     assert list(shown) == list(real)
     assert list(shown["counts"]) == list(real["counts"])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, Reply
@@ -18,7 +20,7 @@ GONE = MessageError("The share is gone.", retryable=True)
 
 def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance: bool) -> tuple[str, str]:
     """What becomes of a task whose mails ended so; a `*` marks a failure that may pass by itself."""
-    result = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1))
+    result = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1, to_path=Path))
     for number, outcome in enumerate(outcomes, 1):
         error = None if outcome == "accepted" else MailError(f"No {number}.", retryable=outcome.endswith("*"))
         if outcome.startswith("failed"):

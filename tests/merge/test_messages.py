@@ -47,7 +47,7 @@ class Merge:
 
     def __init__(self, rows: Any = ROWS, *, run: str = "r", **fields: Any) -> None:
         source = open_rows(rows, encoding="utf-8")
-        self.result = MergeResult(rows=source, report=MergeReport(None, try_number=1))
+        self.result = MergeResult(rows=source, report=MergeReport(None, try_number=1, to_path=Path))
         self.mails = RowMails(
             source,
             templates(**{**FIELDS, **fields}),

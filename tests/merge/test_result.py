@@ -29,7 +29,7 @@ NO_SUCH_USER = Reply(code=550, enhanced="5.1.1", text="No such user")
 
 
 def result_of(report: MergeReport | None = None, **source: Any) -> MergeResult:
-    return MergeResult(rows=Rows(iter(()), **source), report=report or MergeReport(None, try_number=1))
+    return MergeResult(rows=Rows(iter(()), **source), report=report or MergeReport(None, try_number=1, to_path=Path))
 
 
 def delivery(outcome: Outcome = Outcome.ACCEPTED, error: MailError | None = None, **parts: Any) -> Delivery:
@@ -43,7 +43,7 @@ def refused() -> Delivery:
 
 def test_a_mail_that_could_not_be_made_after_all_is_a_row_that_failed(tmp_path: Path) -> None:
     """Its file is looked for when its turn comes; a server that cannot be reached is another thing."""
-    report = MergeReport(tmp_path / "report.jsonl", try_number=1)
+    report = MergeReport(tmp_path / "report.jsonl", try_number=1, to_path=Path)
     result = result_of(report)
     result.add_delivery(1, "a", MAIL, delivery(Outcome.NOT_SENT, MessageError("/nowhere/a.pdf cannot be read.")))
     result.add_delivery(2, "b", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
@@ -56,7 +56,7 @@ def test_a_mail_that_could_not_be_made_after_all_is_a_row_that_failed(tmp_path: 
 
 def test_every_row_has_its_line_in_the_report(tmp_path: Path) -> None:
     """Whatever became of it."""
-    report = MergeReport(tmp_path / "report.jsonl", try_number=2)
+    report = MergeReport(tmp_path / "report.jsonl", try_number=2, to_path=Path)
     result = result_of(report)
     result.add_delivery(1, "a", MAIL, delivery(accepted=("jane@corp.example", "jim@corp.example")))
     result.add_delivery(2, "b", MAIL, refused())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -564,3 +566,43 @@ def test_whatever_is_raised_once_the_mail_was_accepted_is_not_retried_without_a_
         assert not retried(error)
         assert "after mail was accepted" in str(error)
         assert len(server.stored) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [Path.unlink, lambda file: file.write_bytes(b"NEW!")], ids=["deleted", "overwritten"]
+)
+def test_a_retry_within_an_attempt_sends_the_same_file(
+    change: Callable[[Path], object], behind: Behind, tmp_path: Path
+) -> None:
+    """Recipients of one mail do not get different files under one Message-ID."""
+    file = tmp_path / "report.csv"
+    file.write_bytes(b"OLD!")
+
+    def decide(said: str) -> str | None:
+        if said.startswith(f"RCPT TO:<{B}>") and not server.stored and file.exists() and file.read_bytes() == b"OLD!":
+            return "451 4.7.1 greylisted"
+        if said == MESSAGE and not server.stored:
+            change(file)
+        return None
+
+    with Server(decide) as server:
+        behind(server)
+        attempt(send(attachments=[str(file)], retry_for=30), Memory())
+    assert sorted(address for stored in server.stored for address in stored.recipients) == [A, B]
+    assert [b64encode(b"OLD!") in stored.message for stored in server.stored] == [True, True]
+
+
+def test_a_file_is_measured_when_its_mail_has_its_turn(behind: Behind, tmp_path: Path) -> None:
+    """It may change while the ledger is written, after it was checked that it can be read."""
+    file = tmp_path / "report.csv"
+    file.write_bytes(b"OLD!")
+
+    class Slow(Memory):
+        def set(self, key: str, value: Any, **options: Any) -> None:
+            file.write_bytes(b"longer than before")
+            super().set(key, value, **options)
+
+    with Server() as server:
+        behind(server)
+        attempt(send(attachments=[str(file)]), Slow())
+    assert b64encode(b"longer than before") in server.stored[0].message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,16 @@ def test_a_source_that_raises_is_heard_of_when_what_it_gave_is_settled() -> None
         found.extend(send(server.manager(), source(), connections=2))
     assert outcomes(found) == ["accepted", "accepted"]
     assert len(server.stored) == 2
+
+
+@pytest.mark.parametrize("item", [None, "a mail", 5.0, {}], ids=repr)
+def test_what_is_not_a_mail_is_an_error_once_the_mails_before_it_are_sent(item: Any) -> None:
+    """It does not end the batch in silence, and takes no mail's number."""
+    found: list[Delivery] = []
+    with Server() as server, pytest.raises(TypeError, match=f"not {type(item).__name__}"):
+        found.extend(send(server.manager(), iter([letter(0), item, letter(1)])))
+    assert outcomes(found) == ["accepted"]
+    assert len(server.stored) == 1
 
 
 def test_a_source_is_asked_for_no_more_than_is_needed() -> None:
