@@ -191,7 +191,7 @@ class PackageError(MailError):
 
 
 def clear_frames(error: BaseException, handled: BaseException | None) -> None:
-    """Clear the local variables of all frames that an error has left, and those of the errors that led to it.
+    """Clear the local variables of all frames that an error, or an error that led to it, has left.
 
     Error trackers record the variables of every frame in a traceback, generators included. During a sign-in these hold
     the password, its hash, and tokens from which it can be guessed offline. For the same reason a cause is kept only if

@@ -111,8 +111,8 @@ class Attachment:
         """Return the current size and version.
 
         Args:
-            reader: from `open`. For a file on the worker, the state is that of the open file, even if its path names
-                another file by now. In object storage it is always that of the path.
+            reader: the reader that `open` returned. The result is then the state of that open file, even if its path
+                names another file by now; in object storage, always the state at the path.
 
         Raises:
             MessageError: the file is missing, not readable, or not a regular file.

@@ -152,7 +152,7 @@ class _StreamedFile(EncodedFile):
         return block
 
     def _check_unchanged(self, reader: BinaryReader) -> None:
-        """Raise if the state of the file is not that of when the message was rendered."""
+        """Raise if the file has changed since the message was rendered."""
         try:
             now = self.attachment.state(reader)
         except MessageError as error:

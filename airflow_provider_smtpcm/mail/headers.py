@@ -96,7 +96,7 @@ def render_date(date: datetime | None) -> bytes:
     """Render the Date field (RFC 5322 3.3) in UTC.
 
     Args:
-        date: with a time zone; None: now.
+        date: a date with a time zone; None: now.
 
     Raises:
         MessageError: the date has no time zone.

@@ -62,7 +62,7 @@ class MergeReport:
         self._out: IO[str] | None = None
         # The length and the row of the last line.
         self._last_line: deque[tuple[int, int]] = deque(maxlen=1)
-        #: Why the report is incomplete; None: it is complete.
+        #: Why the report is incomplete; None if it is complete.
         self.error: MessageError | None = None
         if not file:
             return
@@ -135,7 +135,7 @@ class MergeResult:
     """Counts the outcomes of a merge, logs its problems and its progress, and writes its report.
 
     Args:
-        rows: for the progress.
+        rows: the rows, of which the progress is logged.
         report: receives a line for each row.
     """
 
@@ -145,7 +145,7 @@ class MergeResult:
         self._began = self._progress_logged_at = time.monotonic()
         # How many problems were logged, by whether the outcome is unknown.
         self._logged: Counter[bool] = Counter()
-        # For each outcome and error that was logged: the first rows that have it, and how many there are but the first.
+        # For each outcome and error that was logged: the first rows that have it, and how often it was repeated.
         self._logged_rows: dict[tuple[str, str], list[int]] = {}
         self._repetitions: Counter[tuple[str, str]] = Counter()
         # With all keys: for a missing one a Counter calls `__missing__`, and a signal handler may raise after any call.
@@ -188,10 +188,10 @@ class MergeResult:
         """Add a row that could not be turned into a mail.
 
         Args:
-            number: of the row, from 1.
-            key: its key; None: it has none.
+            number: the row's number, from 1.
+            key: its key; None if it has none.
             error: the reason.
-            delivery: of its mail, if the error was found only while sending it.
+            delivery: the delivery of its mail, if the error was found only while sending it.
             accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("failed", number, error, self._failed, {"row": number, "key": key, "reason": str(error)})
@@ -202,9 +202,9 @@ class MergeResult:
         """Add the delivery of a row's mail. If an exception interrupts the call, it may be repeated.
 
         Args:
-            number: of the row, from 1.
+            number: the row's number, from 1.
             key: its key.
-            mail: what was sent.
+            mail: the mail that was sent.
             delivery: the result.
         """
         outcome, error = str(delivery.outcome), delivery.error
@@ -238,9 +238,9 @@ class MergeResult:
         """Add a row that an earlier attempt has reserved, without a result.
 
         Args:
-            number: of the row in that attempt, from 1.
-            key: its key; None: not known.
-            message_id: of its mail; None: not known.
+            number: the row's number in that attempt, from 1.
+            key: its key; None if it is not known.
+            message_id: the Message-ID of its mail; None if it is not known.
             has_moved: whether the rows have changed, so that the error has to name the key too.
         """
         self._counts["unknown"] += 1
@@ -257,10 +257,10 @@ class MergeResult:
         """Add a row whose mail was in flight when this attempt, or an earlier one, was interrupted.
 
         Args:
-            number: of the row, from 1.
-            key: its key; None: it has none.
+            number: the row's number, from 1.
+            key: its key; None if it has none.
             error: the reason.
-            message_id: of the mail; None: not known.
+            message_id: the mail's Message-ID; None if it is not known.
             accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("unknown", number, error)

@@ -37,10 +37,10 @@ def send_rows(
     Args:
         mails: the mails of the rows.
         result: receives the outcome of each row.
-        ledger: of the task; None: before Airflow 3.3.
+        ledger: the task's ledger; None before Airflow 3.3.
         send: sends the requests.
         on_delivery: called with each mail and its delivery, once the result has it.
-        cancellation: of the task; the reason why rows were not sent.
+        cancellation: the task's cancellation token, which has the reason why rows were not sent.
 
     Returns:
         The error with which the task fails if an exception interrupted sending (a time limit), which is its cause;
@@ -91,7 +91,7 @@ def send_rows(
 def _account_for_unfinished(
     mails: RowMails, result: MergeResult, journal: LedgerJournal | None, cause: BaseException
 ) -> None:
-    """Add the rows still in flight to the result: not sent if their mail was not begun, else unknown."""
+    """Add the rows still in flight to the result: as not sent if their mail was not started, otherwise as unknown."""
     not_begun = StoppedError(f"It was not sent: {_describe_cause(cause)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
         was_begun = not isinstance(cause, StoppedError) if journal is None else index in journal.in_doubt

@@ -109,7 +109,7 @@ class RowTemplates:
         fields: the values by field name; a `DeferredTemplate` contains templates, any other value is data.
         environment: the task's Jinja environment, with its macros and filters.
         context: the variables of the templates besides `row` and `row_number`.
-        encoding: of the files that `text_file` and `html_file` name.
+        encoding: the encoding of the files that `text_file` and `html_file` name.
 
     Raises:
         MessageError: a template cannot be compiled or rendered, or a file cannot be read.
@@ -145,7 +145,7 @@ class RowTemplates:
                 self._get_body_file(body, file, self.constants.get(body))
 
     def render_key(self, row: Row, number: int) -> str | None:
-        """Return the rendered `row_key`; None: the merge has none. For arguments and errors see `render`."""
+        """Return the rendered `row_key`, or None if the merge has none. For arguments and errors see `render`."""
         if self._key is None:
             return None
         try:
@@ -158,7 +158,7 @@ class RowTemplates:
 
         Args:
             row: the row.
-            number: of the row, from 1.
+            number: the row's number, from 1.
 
         Raises:
             MessageError: a field cannot be rendered, for example because the row lacks a column.
@@ -202,7 +202,7 @@ class RowTemplates:
         """Compile a field, or a part of one.
 
         Args:
-            name: of the field.
+            name: the field's name.
             value: the field or a part of it.
             is_authored: whether the value is from the DAG file, so that text in it is a template.
             item: whether it is one of several items; see `FieldEnvironments.compile`.

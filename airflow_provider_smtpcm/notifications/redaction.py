@@ -17,7 +17,7 @@ _MAX_LINES, _MAX_LINE_LENGTH, _MAX_TRACEBACK_LENGTH = 25, 300, 6000
 # In characters. Text beyond this is dropped before redaction: far more than is shown, and cheap to redact.
 _MAX_REDACTED_LENGTH = 100_000
 _MAX_SECRET_LENGTH = 5000
-_WITHHELD = "(withheld: Airflow's secrets masker could not be asked)"
+_WITHHELD = "(withheld: Airflow's secrets masker is not available)"
 # Terminal colors (CSI) and links (OSC): ECMA-48 5.4 and 8.3.89.
 _TERMINAL_SEQUENCE = re.compile("\x1b\\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\\\)")
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

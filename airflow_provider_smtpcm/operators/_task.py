@@ -41,7 +41,7 @@ class Attempt:
     """One attempt of a task: its ledger, its deliveries so far, and how it ends.
 
     Args:
-        context: of the task.
+        context: the task's context.
     """
 
     def __init__(self, context: Context) -> None:
@@ -51,7 +51,7 @@ class Attempt:
         #: The task's result, and the same without addresses; empty until the task succeeds.
         self.result: Mapping[str, object] = {}
         self.summary: Mapping[str, object] = {}
-        #: The exception with which the task fails; None: it succeeds.
+        #: The exception with which the task fails; None if it succeeds.
         self.failure: AirflowException | None = None
         #: Returns whether this attempt delivered mail to a recipient, or may have.
         self.may_have_arrived: Callable[[], bool] = self._may_have_delivered
@@ -123,8 +123,8 @@ class Attempt:
         """Return the parts of a Message-ID that is the same in every attempt; see `mail.headers.stable_message_id`.
 
         Args:
-            ledger: for its generation: a mail that is deliberately sent again needs a new Message-ID, or a server may
-                drop it as a duplicate.
+            ledger: provides the generation: a mail that is deliberately sent again needs a new Message-ID, or a server
+                may drop it as a duplicate.
             parts: distinguish the mails of the task from each other.
         """
         ti = self._context["ti"]
@@ -155,8 +155,8 @@ def retry_budget(retry_for: float, execution_timeout: timedelta | None) -> float
     """Return the seconds for which a mail may be retried within an attempt: at most half of the task's time limit.
 
     Args:
-        retry_for: of the operator, in seconds.
-        execution_timeout: of the task; None: no limit.
+        retry_for: the operator's `retry_for`, in seconds.
+        execution_timeout: the task's time limit; None: no limit.
     """
     return retry_for if execution_timeout is None else min(retry_for, execution_timeout.total_seconds() / 2)
 
@@ -185,7 +185,7 @@ def at_most_once(context: Context) -> Iterator[Attempt]:
     does after `execute`: `post_execute`, XCom, asset events.
 
     Args:
-        context: of the task.
+        context: the task's context.
 
     Yields:
         The attempt. Its `failure` is raised at the end.
@@ -301,7 +301,7 @@ class TaskStateStore:
         return None if accessor is None else cls(accessor)
 
     def get(self, key: str) -> Any:
-        """Return a value; None: there is none."""
+        """Return a value, or None if there is none."""
         with supervisor_lock:
             return self._accessor.get(key)
 

@@ -102,9 +102,9 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         rate_limit: the maximum number of mails per minute over all connections, counted like Exchange's
             `MessageRateLimit`; None: no limit.
         report_file: the path or URL of a file that receives a line of JSON for each row as it finishes.
-        encoding: of all files that are read as text.
-        rows_encoding: of the file of rows; None: `encoding`.
-        delimiter: between the cells of a CSV file; None: a comma, or a tab in a .tsv file.
+        encoding: the encoding of all files that are read as text.
+        rows_encoding: the encoding of the file of rows; None: `encoding`.
+        delimiter: separates the cells of a CSV file; None: a comma, or a tab in a .tsv file.
         retry_for: seconds for which a mail is retried within this attempt if it was temporarily refused or not sent, or
             the server could not be reached; 0: no retry.
         on_clear: what happens if the task is cleared after it failed for good: it sends the pending rows
@@ -117,7 +117,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         The task's XCom, also if it fails: `counts`, the first hundred rows that were `refused` and that `failed`,
         `elapsed` (seconds) and `mails_per_second`.
 
-    From Airflow 3.3 on, a ledger is kept in the task state store, by which a further attempt sends only pending rows.
+    From Airflow 3.3 on, a ledger is kept in the task state store, so that a further attempt sends only pending rows.
 
     Raises:
         AirflowException: a retry may help and sends nothing twice.

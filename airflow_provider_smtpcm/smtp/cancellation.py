@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.smtp.delivery import Delivery, Outcome
 
 
 class CancellationToken:
-    """Cancels one batch: no further mail is begun, and in-flight mails get up to 3 s for their final reply.
+    """Cancels one batch: no further mail is started, and in-flight mails get up to 3 s for their final reply.
 
     `cancel` may be called in any thread, from a signal handler, and at any time.
 
@@ -62,7 +62,7 @@ def get_single_delivery(deliveries: Iterable[Delivery], found: list[Delivery] | 
     """Return the delivery of a batch of one mail; None if the batch has none.
 
     Args:
-        deliveries: the batch's.
+        deliveries: the batch's deliveries.
         found: a list that receives the delivery even if this function raises.
 
     Raises:
@@ -84,7 +84,7 @@ def drain_deliveries(deliveries: Generator[Delivery, None, None], interruption: 
     """Interrupt a batch, and yield its remaining deliveries.
 
     Args:
-        deliveries: the batch's.
+        deliveries: the batch's deliveries.
         interruption: the exception to throw into the batch; it is not raised from here.
     """
     try:

@@ -48,9 +48,9 @@ class SendRequest:
     """A mail to send, with its number in the batch and the progress of its recipients.
 
     Args:
-        index: its number in the batch, which is its delivery's too.
+        index: the number of the mail, and of its delivery, in the batch.
         mail: as returned by `complete_mail`; its header has all recipients, even if some have received it.
-        recipients: the pending addresses; None: all of the mail's.
+        recipients: the pending addresses; None: all addresses of the mail.
         accepted: the addresses that the mail was accepted for before.
         refused: the addresses that were refused permanently before.
         rendering: the rendered mail; None: the queue renders it.
@@ -224,7 +224,7 @@ class OutgoingMail:
             why: why there is no reply, as a sentence.
             committed: the recipients of the transaction without a final reply.
             unattempted: the recipients left to further transactions.
-            cause: the error that ended the session; None: an interruption did.
+            cause: the error that ended the session; None if it was interrupted.
         """
         error = unknown_error(
             self.message_id, why, committed=committed, accepted=self.accepted, unattempted=unattempted
@@ -254,7 +254,7 @@ class PrefetchQueue:
     Args:
         source: mails or requests. A number means that there is none before that time (`time.monotonic`), or a call of
             `poll_now`. If the source raises, the mails before are sent first.
-        manager: the defaults for mails; those of requests are complete.
+        manager: the defaults for mails; the mails in requests are complete.
         size: number of mails to prepare ahead, at most 256.
         run_in_background: runs a function in a background thread, and the callback that it returns in the event loop.
         on_delivery: called with the delivery of each mail that cannot be sent.
@@ -299,7 +299,7 @@ class PrefetchQueue:
 
     @property
     def poll_at(self) -> float | None:
-        """When (`time.monotonic`) to call `fill`; None: not before a mail is removed from `ready`."""
+        """When (`time.monotonic`) to call `fill`; None if a mail must be removed from `ready` first."""
         if self._is_exhausted or len(self.ready) + len(self._measuring) >= self._size:
             return None
         return self._poll_at

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 # A throttled mail is retried for at most this many times `retry_for`, if the server accepts other mails meanwhile.
 _THROTTLED_FACTOR = 10
-# Mails waiting for a retry at which no further mails are begun.
+# If this many mails wait for a retry, no further mails are started.
 MAX_WAITING = 1000
 
 
@@ -64,7 +64,7 @@ class _Entry:
     request: SendRequest
     first_attempt_at: float
     attempts: int = 0
-    # The last attempt's.
+    # The delivery of the last attempt.
     delivery: Delivery | None = None
 
 
@@ -73,9 +73,9 @@ class RetryQueue:
 
     Args:
         source: requests with distinct indexes; a number means that there is none before that time (`time.monotonic`).
-        retry_for: seconds after a mail's first attempt within which its last attempt begins; 0: one attempt. For
-            throttled mail: twice that, after the last mail that the server accepted, since its limits are usually per
-            minute.
+        retry_for: the last attempt at a mail begins at most this many seconds after the first; 0: one attempt. For
+            throttled mail, twice as many seconds after the last mail that the server accepted, since its limits are
+            usually per minute.
         journal: records requests before they are sent, and their results; None: no record.
     """
 
@@ -265,7 +265,7 @@ def pending_recipients(delivery: Delivery, request: SendRequest) -> tuple[str, .
 
 
 def _ends_the_batch(delivery: Delivery) -> bool:
-    """Return whether the task is stopping, or the handshake failed, which the batch sender has retried already."""
+    """Return whether the task is stopping, or the handshake failed, which the batch sender has already retried."""
     error = delivery.error
     if isinstance(error, StoppedError):
         return True

@@ -55,7 +55,7 @@ class Stage(Enum):
     DONE = auto()
 
 
-# In Python 3.11 `Stage.DONE` takes ten times as long as a global name, and each mail needs thirty.
+# In Python 3.11 `Stage.DONE` takes ten times as long as a global name, and each mail takes thirty such look-ups.
 ENVELOPE, CONTENT, EMPTY_DATA, FINAL_REPLY, DONE = Stage
 
 
@@ -368,7 +368,7 @@ class Transaction:
     def _desynchronized(self, reply: Reply, command: str | None = None) -> ProtocolError:
         command = command or self.lines[self._reply_count - 1].partition(" ")[0]
         return ProtocolError(
-            f"{self._peer} answered {command} with '{reply}', which is no reply to it.",
+            f"{self._peer} answered {command} with '{reply}', which is not a valid reply to it.",
             remedy="The server's administrator must check why its replies do not match the commands.",
             phase=self.phase,
             reply=reply,

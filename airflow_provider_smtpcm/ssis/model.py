@@ -177,9 +177,9 @@ class SmtpConnection:
     """An SMTP connection manager, with its connection string unparsed.
 
     Args:
-        connection_string: with package configurations and project parameters applied. It may contain credentials,
-            although SSIS has no property for them.
-        expressions: by property name, such as `SmtpServer`; they take precedence over the connection string.
+        connection_string: includes the values of package configurations and project parameters. It may contain
+            credentials, although SSIS has no property for them.
+        expressions: the expression by property, such as `SmtpServer`; takes precedence over the connection string.
         scope: `package` or `project`.
         source: the file that defines it.
         set_by: the properties in `connection_string` that project parameters set.
@@ -222,7 +222,7 @@ class PrecedenceConstraint:
     Args:
         before: the id of the preceding executable.
         after: the id of the constrained executable.
-        logical_and: True: all constraints on `after` must be met; False: one is enough.
+        logical_and: whether all constraints on `after` must be met; otherwise one is enough.
     """
 
     before: str
@@ -265,7 +265,7 @@ class SendMailTask:
         message_file: the File connection manager, if `message_source_type` is FileConnection and it was found.
         priority: `High`, `Normal`, `Low` or a number, as in the file.
         file_attachments: paths separated by `|`, as in the file.
-        expressions: by SSIS's property name: FromLine, ToLine, CCLine, BCCLine, Subject, MessageSource, ...
+        expressions: the expression by property: FromLine, ToLine, CCLine, BCCLine, Subject, MessageSource, ...
         disabled: whether the task or an executable that contains it is disabled. An expression for `Disable` takes
             precedence over the property, but is used only if it is a literal.
         disabled_because: the path of the outermost disabled executable, if `disabled`.

@@ -90,7 +90,7 @@ def test_a_reply_that_cannot_answer_the_command_shows_that_the_line_is_out_of_st
     replies: list[str], grouped: bool
 ) -> None:
     """Such as a 354 to RCPT, where one reply too few was given, or a 250 to DATA, where it was one too many."""
-    with pytest.raises(ProtocolError, match="which is no reply to it") as caught:
+    with pytest.raises(ProtocolError, match="which is not a valid reply to it") as caught:
         hear(begun(grouped=grouped), *replies)
     assert caught.value.phase is Phase.ENVELOPE
 
