@@ -313,7 +313,7 @@ class LedgerStore:
         """Delete the blocks of a generation; if the store fails, they remain until they expire.
 
         Args:
-            generation: the generation.
+            generation: the number of the generation.
             blocks: the number of its blocks.
         """
         with suppress(LedgerError):

@@ -121,7 +121,10 @@ def send_alert(
             *server,
             SHORT_ATTEMPT_SECONDS,
         )
-        why = f"the server recently could not be reached, nor within {SHORT_ATTEMPT_SECONDS:g} seconds this time"
+        why = (
+            f"the time for a single attempt ran out ({SHORT_ATTEMPT_SECONDS:g} seconds, as the server recently could "
+            "not be reached)"
+        )
         retry_for, time_left = 0.0, min(time_left, SHORT_ATTEMPT_SECONDS)
     cancellation = CancellationToken(at=time.monotonic() + time_left, reason=why)
     try:

@@ -134,7 +134,7 @@ def _connection_entry(connection: ConvertedConnection, packages: int) -> Connect
 
 
 class ReportBuffer:
-    """Buffers the packages' parts of both reports in temporary files: a report begins with counts, which come last."""
+    """Buffers the packages' parts of both reports in temporary files, since a report begins with the final counts."""
 
     _lines: IO[str]
     _sections: IO[str]
