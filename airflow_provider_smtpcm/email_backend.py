@@ -54,8 +54,8 @@ _RESERVED_HEADERS = (
 )
 # A comma, or a quoted name, which may contain commas.
 _COMMA_OR_QUOTED_NAME = re.compile(r'("(?:\\.|[^"\\])*")|,')
-#: Seconds during which a mail whose outcome is unknown is not sent again to the same recipients with the same subject.
-#: If a backend raises, Airflow 3.1 immediately calls it again, in the same process and with another body.
+#: For this many seconds, a mail of unknown outcome is not sent again to the same recipients with the same subject. If
+#: a backend raises, Airflow 3.1 immediately calls it again, in the same process and with another body.
 UNKNOWN_OUTCOME_TTL = 300.0
 # The mails whose outcome is unknown, by fingerprint: `time.monotonic()` of that outcome, and the text of the error; not
 # the error itself, whose traceback would keep its frames alive. The oldest are dropped first.
@@ -81,9 +81,9 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     """Send one mail, as Airflow's e-mail backend.
 
     Args:
-        to: the recipients: a list, or a string separated by `,` or `;`, or a list of such strings, as for Airflow's own
-            backend.
-        subject: line breaks become spaces, and what exceeds 500 characters is cut.
+        to: the recipients, as for Airflow's own backend: a string of addresses separated by `,` or `;`, or a list of
+            such strings.
+        subject: line breaks become spaces, and longer text is cut to 500 characters.
         html_content: the HTML body, sent unchanged and without a plain-text body.
         files: paths of attachments.
         dryrun: log what would be sent, and send nothing.
@@ -91,9 +91,10 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         bcc: hidden recipients, as in `to`.
         mime_subtype: only `mixed` is supported; anything else is ignored with a warning.
         mime_charset: only `utf-8` is supported; anything else is ignored with a warning.
-        conn_id: a connection of type `smtpcm`. None, and Airflow's default `smtp_default` unless it is of that type,
-            mean `smtpcm_default`.
-        from_email: the sender. None, and Airflow's default `airflow@airflow`, mean the connection's *From address*.
+        conn_id: a connection of type `smtpcm`. `smtpcm_default` is used if this is None, or if it is Airflow's default
+            `smtp_default` and that is of another type.
+        from_email: the sender. The connection's *From address* is used if this is None or Airflow's default
+            `airflow@airflow`.
         custom_headers: further headers. Priority headers, Reply-To and Message-ID replace those of the mail.
         kwargs: arguments that a later Airflow version may add; ignored with a warning.
 
@@ -153,7 +154,7 @@ def _resolve_conn_id(conn_id: str | None) -> str:
 
 
 def _parse_recipients(field: str, recipients: str | Iterable[str] | None) -> list[Address]:
-    """Parse recipients. Unlike in `Mail`, every comma outside a quoted name separates two of them."""
+    """Parse recipients. Unlike in `Mail`, every comma outside a quoted name separates two recipients."""
     from airflow_provider_smtpcm.mail.address import parse_addresses
 
     addresses: list[Address] = []

@@ -193,7 +193,7 @@ def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
 
     Args:
         name: the name of the field.
-        value: marked if it is text for exactly one address or path; else returned unchanged.
+        value: marked if it is text for exactly one address or path; otherwise returned unchanged.
         item: as in `FieldEnvironments.compile`.
     """
     if name not in _TAINTED_FIELDS or not isinstance(value, str) or not (item or name in _BODY_FILE_FIELDS):

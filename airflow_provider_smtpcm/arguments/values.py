@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: The default of `retry_for`: seconds during which a mail is retried within one attempt of the task.
+#: The default of `retry_for`: how long (s) a mail is retried within one attempt of the task.
 DEFAULT_RETRY_FOR = 60.0
 
 _MAX_LISTED = 10

@@ -181,7 +181,7 @@ class StepRecorder(Trace):
             self.warn(CheckStep.CERTIFICATE, problem)
 
     def on_ticket(self, kerberos: KerberosClient) -> None:
-        """Report the service ticket and its end."""
+        """Report the service ticket and when it expires."""
         ticket = kerberos.service_ticket
         if ticket is not None:
             name, end = ticket

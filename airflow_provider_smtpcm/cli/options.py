@@ -295,13 +295,13 @@ IMPORT_SSIS = Command(
         ),
         Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you have edited"}),
         # `dest` as in `check`.
-        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object for programs"}),
+        Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print JSON instead of text"}),
     ),
     epilog=(
         "files in DIR:\n"
         "  connections.json  for 'airflow connections import'\n"
         "  dags/*.py         a DAG for each package with a Send Mail task\n"
-        "  report.html       what became of every property; report.json is the same for programs\n"
+        "  report.html       what became of every property; report.json is the same in machine-readable form\n"
         "\n"
         "A file in DIR that you have edited is kept, and the new text is written next to it, as NAME.new.\n"
         "\n"

@@ -70,7 +70,7 @@ class Field:
         ssis: the SSIS property to which it corresponds.
         in_ssis_properties: whether an SSIS connection string can fill it.
         advanced: whether the form shows it in the *Advanced* section.
-        placeholder: what the empty box of a standard field shows.
+        placeholder: what a standard field shows while it is empty.
     """
 
     name: str

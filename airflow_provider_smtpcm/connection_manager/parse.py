@@ -1,7 +1,7 @@
 """Parses a connection's fields and extra into typed settings: coerces, merges, applies defaults, collects all faults.
 
-Airflow's form writes an explicit null for an empty field, a URI brings every value as text ("false" is false here), and
-some Airflow versions turn digits into numbers.
+Airflow's form writes an explicit null for an empty field. In a URI every value is text, so "false" is read as false.
+Some Airflow versions convert text that consists of digits to a number.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Settings = dict[str, object]
 
 # --- The keys of the extra.
 
-# Keys of SSIS and of Airflow's own SMTP provider, and what to use instead, in the words of the fault.
+# Keys of SSIS and of Airflow's own SMTP provider, and what to use instead, as worded in the fault.
 _FOREIGN_KEYS = {
-    "connection_string": "ssis_properties (Airflow masks an extra of that name, so that it could never be read again)",
+    "connection_string": "ssis_properties (Airflow masks an extra of that name, so it could not be read back)",
     "connectionstring": "ssis_properties",
     "enablessl": "ssl_mode",
     "enable_ssl": "ssl_mode",
@@ -57,8 +57,8 @@ _EXTRA_KEYS = {field.name: "".join(sorted(field.name.split("_"))) for field in F
 def parse_extra(extra: object, faults: Faults) -> Settings:
     """Return the known settings in the extra of an Airflow connection.
 
-    A key that looks like a known one is a fault. Other unknown keys only make a note: they may be settings of a newer
-    version of this package, to which some workers are not updated yet.
+    A key that looks like a known one is a fault. Other unknown keys only add a note: they may be settings of a newer
+    version of this package that this worker does not have yet.
 
     Args:
         extra: JSON text, a mapping, or None.
@@ -97,16 +97,16 @@ def parse_extra(extra: object, faults: Faults) -> Settings:
         more = f" and {len(unknown) - _MAX_SHOWN_KEYS} more" if len(unknown) > _MAX_SHOWN_KEYS else ""
         note = (
             f"Unknown settings, which have no effect here: {', '.join(unknown[:_MAX_SHOWN_KEYS])}{more}. If a newer "
-            "version of this package has them, update it on this worker; else remove them."
+            "version of this package has them, update it on this worker; otherwise remove them."
         )
         values["notes"] = (note,)
     return values
 
 
 def _find_similar_key(key: str) -> str | None:
-    """Return the known key of which a lower-case key is a misspelling; None if it is another word.
+    """Return the known key that a lower-case key misspells; None if it resembles none.
 
-    A misspelling has other separators, another order of the words, or one or two typos. difflib is too tolerant: it
+    A misspelling has different separators, words in a different order, or one or two typos. difflib is too tolerant: it
     rates `client_certificate` and `ca_certificate` as 80% similar.
     """
     words = _WORD_SEPARATOR.split(key)
@@ -264,8 +264,8 @@ def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
 def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
     """Return a path, or the certificates in PEM text, reformatted and without anything around them.
 
-    People paste openssl's output with all its other lines, one-line boxes drop line breaks, and some paste private keys
-    too: so no fault repeats the text.
+    Users paste the whole output of openssl, and single-line inputs drop its line breaks. Some also paste private keys,
+    so no fault repeats the text.
     """
     if "-----BEGIN" not in text:
         if not _CONTROL.search(text):
@@ -286,10 +286,10 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
 _HOST = re.compile(r"[\w.\-]+")
 _HOST_AND_PORT = re.compile(r"(?:[^:]*|\[.*\]):\d+(?::.*)?")
 _EHLO_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]")
-# One address, with or without a display name. Quoted parts are left to the parser of the mail.
+# One address, with or without a display name. Quoted parts are checked only when a mail uses the address.
 _ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
 _LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+")
-# Any characters but those that neither a DNS name nor a NetBIOS name may have.
+# Excludes the characters that are allowed in neither DNS names nor NetBIOS names.
 _DOMAIN = re.compile(r"[^\\/:*?\"<>|@,;=\s]+")
 _SPN = re.compile(r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+")
 _SCHEMES = ("smtp", "smtps", "smtpcm", "http", "https")
@@ -298,7 +298,7 @@ _SCHEMES = ("smtp", "smtps", "smtpcm", "http", "https")
 def _check_combinations(settings: Settings, faults: Faults) -> None:
     """Add a fault for each setting, or combination of settings, that cannot work.
 
-    A setting that could not be read has its default in `settings`, from which no further fault is derived.
+    A setting that could not be read has its default in `settings`, which must not cause a second fault.
     """
     unreadable = faults.unreadable_settings()
     _check_host(settings, unreadable, faults)
@@ -315,7 +315,7 @@ def _check_host(settings: Settings, unreadable: frozenset[str], faults: Faults) 
             faults.add("host", FaultCode.NO_HOST)
         return
     settings["host"] = bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if _is_ipv6_address(bare):  # before the port is looked for: the last group may look like one
+    if _is_ipv6_address(bare):  # checked before the port, since the last group may look like one
         return
     if "@" in host:
         faults.add("host", FaultCode.HOST_WITH_ACCOUNT)

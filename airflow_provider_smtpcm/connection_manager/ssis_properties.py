@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.connection_manager.faults import Fault, FaultCode, describe_value
 
-# A Timeout below this is taken as seconds: SSIS means milliseconds, and people wrote 20, 22 and 30.
+# A Timeout below this is read as seconds: SSIS means milliseconds, but packages contain 20, 22 and 30.
 _MIN_MILLISECONDS = 1000
 # A number with more digits may not fit into a float, and `int` refuses more than 4,300.
 _MAX_DIGITS = 300

@@ -163,8 +163,8 @@ def send_mail_task(
 
     Args:
         python_callable: the function; it cannot be asynchronous.
-        multiple_outputs: whether each part of the delivery (`message_id`, `outcome`, ...) also becomes an XCom of its
-            own; None: no. The function's return annotation is ignored, since the task returns the delivery.
+        multiple_outputs: whether each part of the delivery (`message_id`, `outcome`, ...) also becomes a separate
+            XCom; None means no. The function's return annotation is ignored, since the task returns the delivery.
         kwargs: the arguments of `SendMailOperator`.
 
     Raises:

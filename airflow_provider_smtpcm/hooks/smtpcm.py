@@ -152,7 +152,7 @@ class SmtpConnectionManagerHook(BaseHook):
         return apply_defaults(mail, self.connection_manager)
 
     def check(self, mail: Mail) -> None:
-        """Check without a server that a mail has a sender and that its files can be read.
+        """Check, without connecting, that a mail has a sender and that its files can be read.
 
         Raises:
             MailError: the mail cannot be sent as it is.
@@ -228,10 +228,10 @@ class SmtpConnectionManagerHook(BaseHook):
         """Send requests, and retry transient refusals and unsent mails for a while; yields one delivery for each.
 
         Args:
-            requests: complete mails, each with an index of its own; a number instead means that no request is ready
-                before that moment (`time.monotonic`).
+            requests: complete mails, each with a unique index; a number in place of a request means that none is ready
+                before that time (`time.monotonic`).
             connections, rate_limit: as in `send_many`.
-            retry_for: seconds for which a mail, or connecting to a server that cannot be reached, is retried.
+            retry_for: how long (s) a mail is retried, or connecting if the server cannot be reached.
             journal: records each request before it is sent, and its result afterwards.
             cancellation: cancels the sending.
         """

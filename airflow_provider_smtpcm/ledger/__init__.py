@@ -1,4 +1,4 @@
-"""The ledger: a durable record of what a task has sent, by which its next attempt sends nothing twice.
+"""The ledger: a durable record of what a task has sent, so that its next attempt sends nothing twice.
 
 Pure: no Airflow, no sockets. The operators pass in Airflow's task state store.
 """

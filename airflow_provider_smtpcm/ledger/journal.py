@@ -31,7 +31,7 @@ class LedgerJournal:
     """Records requests in a ledger before they are sent, and their results afterwards; see `smtp.retry.Journal`.
 
     Args:
-        ledger: open.
+        ledger: an open ledger.
         fingerprint: returns the fingerprint of a row by its index.
     """
 
@@ -187,13 +187,13 @@ def _get_recipients(request: SendRequest) -> tuple[str, ...]:
 
 
 class PriorDelivery:
-    """What earlier attempts of a task that sends one mail have recorded.
+    """What earlier attempts have recorded, for a task that sends one mail.
 
     Args:
         ledger: the task's ledger; None: before Airflow 3.3.
     """
 
-    # One for any text: a date in it may change with every attempt, and it is still the task's one mail.
+    # The same for any mail: its text may have a date that changes with every attempt, but the task sends only one mail.
     _FINGERPRINT = bytes(FINGERPRINT_OCTETS)
 
     def __init__(self, ledger: Ledger | None) -> None:
@@ -203,7 +203,7 @@ class PriorDelivery:
         self.journal = None if ledger is None else LedgerJournal(ledger, lambda _: self._FINGERPRINT)
 
     def accepted(self) -> Delivery | None:
-        """Return the delivery if every recipient has the mail, else None; it does not need the mail, costly to make."""
+        """Return the delivery if every recipient has the mail, else None. Avoids making the mail, which is costly."""
         if self._ledger is None or self._row is None or self._row.state is not RowState.ACCEPTED:
             return None
         stored = self._ledger.stored_result()
@@ -239,7 +239,7 @@ class PriorDelivery:
         return None
 
     def pending_request(self, mail: Mail) -> SendRequest | None:
-        """Return the request for the pending recipients; None: there are none."""
+        """Return the request for the pending recipients, or None if there are none."""
         return pending_request(0, mail, self._row or UNSEEN)
 
     def not_begun(self, mail: Mail, error: MailError) -> Delivery:
@@ -247,7 +247,7 @@ class PriorDelivery:
         return not_begun_delivery(0, mail, self._row or UNSEEN, error)
 
     def annotate_error(self, error: MailError) -> MailError:
-        """Return the error; if an earlier attempt may have delivered the mail, as one that says so."""
+        """Return the error; if an earlier attempt may have delivered the mail, one that says so."""
         if self._row is None or not self._row.is_in_doubt:
             return error
         return in_doubt_error("The mail may have been delivered", error)
@@ -263,7 +263,7 @@ class PriorDelivery:
             self.journal.close()
 
     def _stored_delivery(self, mail: Mail, outcome: Outcome) -> Delivery:
-        """Return the stored delivery; if the attempt ended before `store`, one made of the row's progress."""
+        """Return the stored delivery; if the attempt ended before `store`, one made from the row's progress."""
         assert self._ledger is not None
         assert self._row is not None
         stored = self._ledger.stored_result()
@@ -281,7 +281,7 @@ class PriorDelivery:
 
 
 def pending_request(index: int, mail: Mail, row: PriorRow) -> SendRequest | None:
-    """Return the request for the recipients who do not have a mail; None: all have it.
+    """Return the request for the recipients who do not have the mail, or None if all have it.
 
     If all of these were refused by earlier attempts, they are asked again.
 
@@ -357,5 +357,5 @@ def in_doubt_error(statement: str, error: MailError) -> OutcomeUnknownError:
 
 
 def _parse_reply(text: str) -> Reply:
-    """Read a reply as `Progress.rejected` holds it: `str(reply)`."""
+    """Parse a reply in the form that `Progress.rejected` holds: `str(reply)`."""
     return Reply(code=int(text[:3]), text=text[4:])

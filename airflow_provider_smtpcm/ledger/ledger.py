@@ -95,7 +95,7 @@ class Ledger:
 
     Args:
         store: Airflow's task state store.
-        send_again: whether a task that was cleared after it failed for good sends all rows again; else only the pending
+        send_again: whether a task that was cleared after it failed for good sends all rows again, or only the pending
             ones.
         window: how many rows may be in doubt after a crash; None: see `Window`.
         connections: how many mails are in flight at once; the window is never smaller.
@@ -186,7 +186,7 @@ class Ledger:
         return sum(block.states.count(state) for block in self._blocks.values() for state in states)
 
     def prior(self, row: int, fingerprint: bytes) -> PriorRow | None:
-        """Return what an earlier attempt recorded for a row; None: nothing.
+        """Return what an earlier attempt recorded for a row; None if it recorded nothing.
 
         Args:
             row: its index, from 0.
@@ -206,7 +206,7 @@ class Ledger:
         return PriorRow(state, block.progress.get(position, NO_PROGRESS))
 
     def fingerprint(self, row: int) -> bytes | None:
-        """Return the fingerprint of a row that an earlier attempt reached; None: format 1 stored a shorter one."""
+        """Return the fingerprint of a row that an earlier attempt reached; None if it is a shorter one of format 1."""
         block = self._blocks[row // BLOCK_ROWS]
         return block.fingerprint(row % BLOCK_ROWS) if block.width == FINGERPRINT_OCTETS else None
 
@@ -229,7 +229,7 @@ class Ledger:
         return fingerprints
 
     def stored_result(self) -> Any:
-        """Return the result that `store_result` stored in this generation; None: there is none, or it has expired."""
+        """Return the result that `store_result` stored in this generation; None if there is none, or it has expired."""
         return self._store.get(_RESULT)
 
     # --- This attempt

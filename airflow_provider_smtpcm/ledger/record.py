@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.errors import LedgerError
 
 #: Rows stored under one key: few enough to rewrite a block for each window, many enough to need few keys.
 BLOCK_ROWS = 1024
-#: Octets of a row's digest that are stored. Two of a million rows share them with a probability of 1 in 37 million.
+#: Octets of a row's digest that are stored. The probability that two rows in a million share them is 1 in 37 million.
 FINGERPRINT_OCTETS = 8
 # Format 1 stored only three octets. Its blocks keep that width, since the other octets are lost.
 _FORMAT_1_FINGERPRINT_OCTETS = 3
@@ -282,9 +282,9 @@ class LedgerStore:
                 ) from error
         if len(blocks) < expected:
             raise LedgerError(
-                "A part of the ledger of this task has expired ([state_store] default_retention_days): it is not known "
+                "Part of the ledger of this task has expired ([state_store] default_retention_days): it is not known "
                 "which recipients already have the mail.",
-                remedy="Look in the report of the merge, or in the server's log, and start a new run for the other "
+                remedy="Check the report of the merge or the server's log, and start a new run for the other "
                 "recipients.",
             )
         return blocks
@@ -313,8 +313,8 @@ class LedgerStore:
         """Delete the blocks of a generation; if the store fails, they remain until they expire.
 
         Args:
-            generation: whose blocks.
-            blocks: how many there are.
+            generation: the number of the generation.
+            blocks: the number of its blocks.
         """
         with suppress(LedgerError):
             for number in range(blocks):
@@ -331,13 +331,13 @@ class LedgerStore:
                 if delay is None:
                     raise LedgerError(
                         f"Airflow's task state store does not answer ({type(error).__name__}: {error}).",
-                        remedy="Look in the API server's log. No mail is sent that cannot be recorded.",
+                        remedy="See the API server's log. No mail is sent that cannot be recorded.",
                         retryable=True,
                     ) from error
                 time.sleep(delay)
 
 
-# Many small tables: a table that grows is filled again, while mails wait.
+# Many small tables rather than a large one: mails wait while a table grows and all its digests are inserted again.
 _TABLES = 64
 _INITIAL_SLOTS = 8
 _DIGEST_FORMAT = Struct(">QI")
@@ -346,10 +346,10 @@ DIGEST_OCTETS = _DIGEST_FORMAT.size
 
 
 class DigestSet:
-    """A set of digests that takes 18 to 27 octets for each; a `set` takes about 100.
+    """A set of digests that takes 18 to 27 octets per digest; a `set` takes about 100.
 
-    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared: two of a million rows
-    share them with a probability of 1 in 10^17, two of a hundred million with 1 in 10^13.
+    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability
+    that two rows share them is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
     """
 
     def __init__(self) -> None:
@@ -380,7 +380,7 @@ class _DigestTable:
     def _allocate(self, slots: int) -> None:
         self._slots = slots
         self._free = 2 * slots // 3
-        # Two zeros are an empty slot.
+        # A slot that holds two zeros is empty.
         self._high = array("Q", bytes(8 * slots))
         self._low = array("I", bytes(4 * slots))
 
@@ -420,4 +420,4 @@ class _DigestTable:
 
 def _split_digest(digest: bytes) -> tuple[int, int]:
     high, low = _DIGEST_FORMAT.unpack_from(digest)
-    return (high, low) if high or low else (1, 0)  # two zeros are an empty slot
+    return (high, low) if high or low else (1, 0)  # a slot that holds two zeros is empty

@@ -7,7 +7,7 @@ from time import monotonic
 
 #: The window is the number of rows that are sent in `WINDOW_SECONDS`, and at most `LARGEST_WINDOW`.
 LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
-# Time constant of the measured rate: a result that is this many seconds of sending old has a weight of 1/e.
+# Time constant (s) of the measured rate: after this much time spent sending, a result has a weight of 1/e.
 _DECAY_SECONDS = 1.0
 
 
@@ -19,7 +19,7 @@ class Window:
 
     Args:
         fixed: a fixed number of rows; None: adapted to the rate.
-        connections: how many mails are in flight at once. The window is never smaller, and begins with this size.
+        connections: how many mails are in flight at once. The window starts at this size and is never smaller.
     """
 
     def __init__(self, fixed: int | None, connections: int) -> None:
@@ -28,9 +28,9 @@ class Window:
         #: How many rows may be open.
         self.rows = max(fixed or 1, connections)
         self._open = 0
-        # When the sending time that is not in `_seconds` yet began.
+        # The start (`time.monotonic`) of the sending time that is not yet included in `_seconds`.
         self._since = 0.0
-        # Whether there was a result. The time before it does not count, since it includes opening the sessions.
+        # Whether a result has arrived. The time before the first one does not count: it includes opening the sessions.
         self._has_result = False
         # Results and seconds of sending since the last measurement, and their weighted totals before it.
         self._results, self._seconds = 0, 0.0
@@ -66,7 +66,7 @@ class Window:
         # Capped: a long pause of the server lowers the rate for no longer than `_DECAY_SECONDS`.
         self._recent_seconds = decay * self._recent_seconds + min(self._seconds, _DECAY_SECONDS)
         self._results, self._seconds = 0, 0.0
-        # Results come in bursts of one for each connection. Without the last burst, the rate is not overestimated.
+        # Results arrive in bursts, one per connection; counting the last burst would overestimate the rate.
         results = self._recent_results - self._connections
         rows = results * WINDOW_SECONDS / max(self._recent_seconds, 0.001)
         self.rows = max(self._connections, min(LARGEST_WINDOW, int(rows)))

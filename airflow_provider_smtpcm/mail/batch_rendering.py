@@ -66,7 +66,7 @@ class BatchRenderer:
 
         Args:
             mail: must have a sender and a Message-ID.
-            date: for the Date field, with a time zone; default: now.
+            date: the date of the mail, with a time zone; default: now.
 
         Raises:
             MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.

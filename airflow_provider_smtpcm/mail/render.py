@@ -68,7 +68,7 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
 
     Args:
         mail: must have a sender and a Message-ID.
-        date: for the Date field, with a time zone; default: now.
+        date: the date of the mail, with a time zone; default: now.
         binary: whether files are sent unencoded (BINARYMIME, RFC 3030 3) instead of in base64.
 
     Raises:
@@ -167,7 +167,7 @@ def compose(mail: Mail, date: datetime | None, renderers: PartRenderers) -> Rend
 def _render_header(
     mail: Mail, from_address: Address, message_id: str, date: datetime | None, renderers: PartRenderers
 ) -> bytes:
-    """Render all header fields but those of the content. None of them names Bcc (RFC 5322 3.6.3)."""
+    """Render all header fields except those of the content. None of them names Bcc (RFC 5322 3.6.3)."""
     fields = [renderers.date(date), renderers.sender("From", (from_address,))]
     if mail.to:
         fields.append(renderers.to("To", mail.to))

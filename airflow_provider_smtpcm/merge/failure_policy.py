@@ -31,11 +31,11 @@ class FailurePolicy:
     def find_failure(
         self, result: MergeResult, errors: Sequence[MailError] = (), *, is_durable: bool = False
     ) -> MailError | None:
-        """Return the error with which the task fails; None: it succeeds. Tolerated outcomes are logged as warnings.
+        """Return the error with which the task fails, or None if it succeeds; log tolerated outcomes as warnings.
 
         Args:
             result: the outcomes of all rows.
-            errors: errors of the merge as a whole: rows that ended early, an incomplete report.
+            errors: errors of the merge as a whole (the source of the rows failed, the report is incomplete).
             is_durable: whether there is a ledger, so that another attempt delivers nothing twice.
 
         Returns:
@@ -91,9 +91,9 @@ def _describe_retry(
         )
     if delivered or in_doubt:
         return (
-            f"Airflow does not retry this, since a new attempt sends all rows, and what arrived ({delivered} accepted"
-            f"{f', {in_doubt} in doubt' if in_doubt else ''}) would arrive twice. Fix the cause, and send the missing "
-            "rows (see 'report_file') in a run of their own."
+            f"Airflow does not retry this, since a new attempt sends all rows, and mail that arrived ({delivered} "
+            f"accepted{f', {in_doubt} in doubt' if in_doubt else ''}) would arrive twice. Fix the cause, and send the "
+            "missing rows (see 'report_file') in a separate run."
         )
     if result["unknown"]:
         return (

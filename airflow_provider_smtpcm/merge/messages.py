@@ -52,7 +52,7 @@ _KeyedRow = tuple[int, Row | MessageError, str | None, MailError | None, bytes]
 
 @dataclass(frozen=True, slots=True)
 class InFlightRow:
-    """A row whose mail is being sent and has no delivery yet.
+    """A row whose mail is in flight: it has no result yet.
 
     Args:
         number: the row's number, from 1.
@@ -79,7 +79,7 @@ class RowMails:
             earlier attempt has settled.
         apply_defaults: returns a mail with the connection's From and Reply-To if it has none.
         identity: returns the parts of a row's Message-ID, given the row's key; see `stable_message_id`.
-        prior: the earlier attempts; None: before Airflow 3.3.
+        prior: the earlier attempts; None before Airflow 3.3, which introduced the task state store.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RowMails:
         self._keys = RowKeys()
         #: The rows whose mails are in flight, by their index.
         self.in_flight: dict[int, InFlightRow] = {}
-        #: Why the rows ended early; None: they did not.
+        #: Why not all rows were read; None if there was no error.
         self.failure: MailError | None = None
         #: Whether the last row was read, or reading failed.
         self.is_exhausted = False
@@ -200,7 +200,7 @@ class RowMails:
     def _make_mail(
         self, row: Row | MessageError, number: int, key: str | None, key_error: MailError | None, prior: PriorRow
     ) -> Mail | None:
-        """Return the mail of a row; None: it cannot be made, and the error was added to the result."""
+        """Return the mail of a row, or None if it cannot be made; the error is then added to the result."""
         try:
             if key is None or isinstance(row, MessageError):
                 assert key_error is not None
@@ -216,7 +216,7 @@ class RowMails:
             return None
 
     def _message_id(self, row: Row | MessageError, number: int, key: str | None) -> str | None:
-        """Return the Message-ID of a row's mail; None: the mail can no longer be made."""
+        """Return the Message-ID of a row's mail, or None if the mail can no longer be made."""
         if key is None or isinstance(row, MessageError):
             return None
         try:
@@ -252,7 +252,7 @@ class PriorAttempts:
     def resume(
         self, number: int, key: str | None, fingerprint: bytes, message_id: Callable[[], str | None]
     ) -> PriorRow | None:
-        """Return what earlier attempts recorded for a pending row; None: it is settled, and was added to the result.
+        """Return what earlier attempts recorded for a pending row. A settled row is added to the result: returns None.
 
         Args:
             number: the row's number, from 1.
@@ -275,7 +275,7 @@ class PriorAttempts:
             self._result.add_settled(number, _SETTLED_OUTCOMES[row.state])
             return None
         self._result.add_left_in_doubt(number, key, message_id())
-        # Last: if this attempt is interrupted before, the next one adds the row to its report.
+        # Recorded last: if this attempt is interrupted before that, the next one adds the row to its report.
         self._ledger.record(number - 1, RowState.UNKNOWN, row.progress)
         return None
 
@@ -283,7 +283,7 @@ class PriorAttempts:
         """Return the rows in doubt that this attempt did not reach: their numbers, with fingerprints if known.
 
         Args:
-            include_reported: whether to return also those that an earlier attempt has reported.
+            include_reported: whether to include those that an earlier attempt has already reported.
         """
         return {
             row + 1: self._ledger.fingerprint(row)
@@ -324,8 +324,8 @@ class RowKeys:
         """Return the key of a row, and reserve it for this row.
 
         Args:
-            key: the rendered `row_key`; None: the key is a digest of the row, and the number of the copy if equal rows
-                precede it.
+            key: the rendered `row_key`; None: the key is a digest of the row, followed by a number if an earlier row is
+                equal.
             row: the row.
 
         Raises:
@@ -339,7 +339,7 @@ class RowKeys:
             raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
         if not self._seen.add(compute_digest(key)):
             raise MessageError(
-                f"Another row has the row_key {key!r} already.",
+                f"Another row already has the row_key {key!r}.",
                 remedy="Choose columns whose values together are unique.",
             )
         return key

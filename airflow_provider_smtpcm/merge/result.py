@@ -61,7 +61,7 @@ class MergeReport:
         self._out: IO[str] | None = None
         # The length and the row of the last line.
         self._last_line: deque[tuple[int, int]] = deque(maxlen=1)
-        #: Why the report is incomplete; None: it is complete.
+        #: Why the report is incomplete; None if it is complete.
         self.error: MessageError | None = None
         if not file:
             return
@@ -134,7 +134,7 @@ class MergeResult:
     """Counts the outcomes of a merge, logs its problems and its progress, and writes its report.
 
     Args:
-        rows: for the progress.
+        rows: the rows, of which the progress is logged.
         report: receives a line for each row.
     """
 
@@ -144,7 +144,7 @@ class MergeResult:
         self._began = self._progress_logged_at = time.monotonic()
         # How many problems were logged, by whether the outcome is unknown.
         self._logged: Counter[bool] = Counter()
-        # For each outcome and error that was logged: the first rows that have it, and how many there are but the first.
+        # For each outcome and error that was logged: the first rows that have it, and how often it was repeated.
         self._logged_rows: dict[tuple[str, str], list[int]] = {}
         self._repetitions: Counter[tuple[str, str]] = Counter()
         # With all keys: for a missing one a Counter calls `__missing__`, and a signal handler may raise after any call.
@@ -203,7 +203,7 @@ class MergeResult:
         Args:
             number: the row's number, from 1.
             key: its key.
-            mail: what was sent.
+            mail: the mail that was sent.
             delivery: the result.
         """
         outcome, error = str(delivery.outcome), delivery.error

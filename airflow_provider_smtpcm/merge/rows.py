@@ -47,8 +47,9 @@ class Rows:
 
     Args:
         items: the rows; they can be iterated once.
-        total: how many there are; None: not known.
-        fraction_read: returns how much of the file was read, from 0 to 1; None: it is not a file of known size.
+        total: how many there are; None if that is not known.
+        fraction_read: returns how much of the file was read, from 0 to 1; None if there is no file, or its size is not
+            known.
     """
 
     items: Iterator[Row | MessageError]
@@ -56,7 +57,7 @@ class Rows:
     fraction_read: Callable[[], float] | None = None
 
     def fraction_done(self, done: int) -> float | None:
-        """Return approximately which fraction of the rows is done, from 0 to 1; None: not known.
+        """Return the approximate fraction of the rows that is done, from 0 to 1; None if it is not known.
 
         Args:
             done: how many rows are done.
@@ -77,7 +78,7 @@ def open_rows(rows: Any, *, encoding: str, delimiter: str | None = None, to_path
         to_path: turns the text of a path or URL into an object with `open`.
 
     Raises:
-        MessageError: they cannot be opened, or a column has no name or that of another one.
+        MessageError: they cannot be opened, or a column has no name or the name of another column.
     """
     if is_path(rows):
         return _open_file(_resolve_file(rows, to_path), encoding, delimiter)
@@ -209,7 +210,7 @@ def _open_text(path: Any, encoding: str) -> tuple[IO[str], Callable[[], float] |
     """Open a file.
 
     Returns:
-        The file, and a function that returns the fraction of it that was read; None: its size is not known.
+        The file, and a function that returns the fraction of it that was read, or None if its size is not known.
     """
     file = _open_binary(path)
     try:

@@ -91,7 +91,7 @@ def send_rows(
 def _account_for_unfinished(
     mails: RowMails, result: MergeResult, journal: LedgerJournal | None, cause: BaseException
 ) -> None:
-    """Add the rows still in flight to the result: not sent if their mail was not begun, else unknown."""
+    """Add the rows still in flight to the result: as not sent if their mail was not started, otherwise as unknown."""
     not_begun = StoppedError(f"It was not sent: {_describe_cause(cause)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
         was_begun = not isinstance(cause, StoppedError) if journal is None else index in journal.in_doubt

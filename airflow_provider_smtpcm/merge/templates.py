@@ -145,7 +145,7 @@ class RowTemplates:
                 self._get_body_file(body, file, self.constants.get(body))
 
     def render_key(self, row: Row, number: int) -> str | None:
-        """Return the rendered `row_key`; None: the merge has none. For arguments and errors see `render`."""
+        """Return the rendered `row_key`, or None if the merge has none. For arguments and errors see `render`."""
         if self._key is None:
             return None
         try:

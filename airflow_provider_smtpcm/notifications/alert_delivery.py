@@ -30,7 +30,7 @@ LAST_ATTEMPT_SECONDS = 15.0
 #: Seconds for the single attempt at a server that recently could not be reached. Without this limit, several alerts of
 #: one DAG file could together exceed the timeout of the DAG processor.
 SHORT_ATTEMPT_SECONDS = 3.0
-#: Seconds after a failure to reach a server during which further alerts get a single short attempt.
+#: For this many seconds after a failure to reach a server, further alerts get a single short attempt.
 UNREACHABLE_TTL = 60.0
 # When this process last failed to reach a server, by host and port (`time.monotonic`).
 _unreachable_since: dict[tuple[str, int], float] = {}
@@ -93,7 +93,7 @@ def send_alert(
     Args:
         hook: the hook of the connection.
         mail: must have a sender and a Message-ID.
-        retry_for: seconds during which the mail is retried if the server cannot be reached or refuses it temporarily.
+        retry_for: how long (s) the mail is retried if the server cannot be reached or refuses it temporarily.
         started_at: the `time.monotonic()` from which these seconds count.
         rendering: the rendering of the mail, if it has been rendered.
 
@@ -109,7 +109,7 @@ def send_alert(
 
     elapsed = time.monotonic() - started_at
     time_left = retry_for + LAST_ATTEMPT_SECONDS - elapsed
-    why = f"the {retry_for:.12g} seconds of 'retry_for' were over, and so was the last attempt"
+    why = f"'retry_for' ({retry_for:.12g} seconds) and the time for a last attempt ran out"
     if time_left <= 0:
         raise CancellationToken(reason=why).error()
     server = hook.connection_manager.host, hook.connection_manager.port
@@ -121,7 +121,10 @@ def send_alert(
             *server,
             SHORT_ATTEMPT_SECONDS,
         )
-        why = f"the server recently could not be reached, and again not within {SHORT_ATTEMPT_SECONDS:g} seconds"
+        why = (
+            f"the time for a single attempt ran out ({SHORT_ATTEMPT_SECONDS:g} seconds, as the server recently could "
+            "not be reached)"
+        )
         retry_for, time_left = 0.0, min(time_left, SHORT_ATTEMPT_SECONDS)
     cancellation = CancellationToken(at=time.monotonic() + time_left, reason=why)
     try:

@@ -1,8 +1,8 @@
 """`Event`: the success, failure or deadline that an alert reports, read from the context of any Airflow callback.
 
-The contexts differ. That of a task's own process has nearly everything. That of the DAG processor, which runs the
-callbacks of DAGs and of killed tasks, has no exception, no state and no start date. That of a Deadline Alert has the
-deadline and the run as JSON, and neither a DAG nor a task. So each value is read separately and may be None; reading
+The contexts differ. In a task's own process, a callback gets nearly everything. In the DAG processor, which runs the
+callbacks of DAGs and of killed tasks, it gets no exception, no state and no start date. A Deadline Alert gets the
+deadline and the run as JSON, but neither a DAG nor a task. So each value is read separately and may be None; reading
 never raises.
 """
 
@@ -76,7 +76,7 @@ class Event:
         host: the worker.
         owner: the owner of the task or of the DAG.
         exception: the type, the message and the last lines of the traceback, redacted.
-        reason: why a run failed; for a task, set if its process was killed, so that there is no exception.
+        reason: why a run failed. For a task, set only if its process was killed, which leaves no exception.
         failed: for a whole run, the ids of the first 20 failed tasks.
         failed_count: for a whole run, the number of failed tasks.
         deadline: the deadline that was missed.
@@ -193,7 +193,7 @@ def _read_run_event(reader: _ContextReader) -> Event:
     state = _read_state(_get(run, "state"))
     kind = _KIND_BY_STATE.get(state or "") or (EventKind.SUCCESS if code == "success" else EventKind.FAILURE)
     reason = _REASONS.get(code, code) if code else None
-    # The task instance in the context may be any of the run, so the failed ones are fetched.
+    # The context has an arbitrary task instance of the run, so the failed ones are fetched.
     failed = sorted(name for name, state in _fetch_task_states(ti).items() if state == "failed")
     started, ended = _read_date(_get(run, "start_date")), _read_date(_get(run, "end_date"))
     run_fields = reader.read_run_fields()
@@ -273,7 +273,7 @@ class _ContextReader:
         """Return the fields of an event that describe its run.
 
         Args:
-            dag_id: used instead of that of the context; None: read from the context.
+            dag_id: the DAG id, if it is known; None: it is read from the context.
         """
         run = self.get("dag_run")
         candidates = (dag_id, _get(self.get("dag"), "dag_id"), _get(run, "dag_id"), _get(self.get("ti"), "dag_id"))

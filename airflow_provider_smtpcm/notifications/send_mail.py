@@ -82,7 +82,7 @@ class SendMailNotifier(BaseNotifier):
         cc: further recipients, as in `to`.
         bcc: hidden recipients, as in `to`.
         reply_to: where replies go, as in `to`. Default: the connection's *Reply-To*.
-        subject: line breaks become spaces, and what exceeds 500 characters is cut. Default: what happened to which
+        subject: line breaks become spaces, and longer text is cut to 500 characters. Default: what happened to which
             task, and why.
         text: the plain-text body. Default, if `html` is empty too: the default page.
         html: the HTML body. Values that its template inserts are escaped, unless `| safe` follows.

@@ -58,7 +58,7 @@ class Lineage:
 
     @cached_property
     def _collector(self) -> Any:
-        """Airflow's collector of lineage; None: nothing reads it. Looked up for the first file: it costs an import."""
+        """Airflow's collector of lineage; None if nothing reads it. Looked up only for a file: that costs an import."""
         try:
             return _find_collector()
         except Exception as error:  # noqa: BLE001 - see _INCOMPLETE
@@ -118,7 +118,7 @@ def _find_collector() -> Any:
 
 
 def _make_uri(path: object) -> str | None:
-    """Return the URI of a file as Airflow writes it in `file` assets and ObjectStoragePath; None: it has none."""
+    """Return the URI of a file as Airflow writes it in `file` assets and ObjectStoragePath; None if it has none."""
     text = str(path)
     scheme, separator, location = text.partition("://")
     if separator:  # without what precedes an `@`: ObjectStoragePath has the connection id there

@@ -169,7 +169,7 @@ class AuthoredArguments:
 def _find_mapped_arguments(expansion: Any, context: Context) -> Mapping[str, bool] | None:
     """Return the arguments that a task is mapped over, each with whether its values are in the DAG file.
 
-    None: another task computed the names of the arguments too.
+    Returns None if another task computed the names of the arguments too.
     """
     expanded_values = expansion.value
     if isinstance(expanded_values, Mapping):

@@ -51,7 +51,7 @@ class Attempt:
         #: The task's result, and the same without addresses; empty until the task succeeds.
         self.result: Mapping[str, object] = {}
         self.summary: Mapping[str, object] = {}
-        #: The exception with which the task fails; None: it succeeds.
+        #: The exception with which the task fails; None if it succeeds.
         self.failure: AirflowException | None = None
         #: Answers `may_have_arrived` for a task that sends many mails; None: `deliveries` do.
         self.has_delivered: Callable[[], bool] | None = None
@@ -126,8 +126,8 @@ class Attempt:
         """Return the parts of a Message-ID that is the same in every attempt; see `mail.headers.stable_message_id`.
 
         Args:
-            ledger: for its generation: a mail that is deliberately sent again needs a new Message-ID, or a server may
-                drop it as a duplicate.
+            ledger: provides the generation: a mail that is deliberately sent again needs a new Message-ID, or a server
+                may drop it as a duplicate.
             parts: distinguish the mails of the task from each other.
         """
         ti = self._context["ti"]
@@ -304,7 +304,7 @@ class TaskStateStore:
         return None if accessor is None else cls(accessor)
 
     def get(self, key: str) -> Any:
-        """Return a value; None: there is none."""
+        """Return a value, or None if there is none."""
         with supervisor_lock:
             return self._accessor.get(key)
 

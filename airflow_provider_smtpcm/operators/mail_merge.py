@@ -117,7 +117,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         The task's XCom, also if it fails: `counts`, the first hundred rows that were `refused` and that `failed`,
         `elapsed` (seconds) and `mails_per_second`.
 
-    From Airflow 3.3 on, a ledger is kept in the task state store, by which a further attempt sends only pending rows.
+    From Airflow 3.3 on, a ledger is kept in the task state store, so that a further attempt sends only pending rows.
 
     Raises:
         AirflowException: a retry may help and sends nothing twice.

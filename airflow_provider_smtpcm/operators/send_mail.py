@@ -183,7 +183,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         return delivery.to_dict()
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
-        """Send the mail; None: the attempt has a failure."""
+        """Send the mail; return its delivery, or None if the attempt has a failure."""
         rendered: Any = self
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
@@ -219,7 +219,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         attempt: Attempt,
         cancellation: CancellationToken,
     ) -> Delivery | None:
-        """Return the delivery of this attempt or an earlier one; None: `attempt.failure` is set."""
+        """Return the delivery of this attempt or an earlier one, or None if `attempt.failure` is set."""
         from airflow_provider_smtpcm.ledger.journal import PriorDelivery
         from airflow_provider_smtpcm.smtp.outcome import Delivery
 
@@ -284,7 +284,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             delivery = error.delivery
         finally:
             prior.close()
-        if delivery is None:  # canceled before it was begun
+        if delivery is None:  # canceled before it was started
             return prior.not_begun(mail, cancellation.error())
         prior.store(delivery)
         Lineage(hook).add_mail(mail, delivery)
@@ -293,7 +293,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
     def _failure_of(
         self, mail: Mail, delivery: Delivery, *, is_durable: bool, cancellation: CancellationToken
     ) -> AirflowException | None:
-        """Return the exception with which the task fails; None: it succeeds, or `on_refused` tolerates the refusals.
+        """Return the exception with which the task fails; None if it succeeds, or `on_refused` tolerates the refusals.
 
         Args:
             mail: the mail that was sent.

@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 
 
 class CancellationToken:
-    """Cancels one batch: no further mail is begun, and in-flight mails get up to 3 s for their final reply.
+    """Cancels one batch: no further mail is started, and in-flight mails get up to 3 s for their final reply.
 
     `cancel` may be called in any thread, from a signal handler, and at any time.
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 # Maximum seconds for in-flight mails after the consumer closes the generator, if 'Timeout' is not shorter.
 _DRAIN_SECONDS = 30.0
-# Seconds of throttling without an accepted mail after which the batch fails; see `_on_throttled`.
+# After this many seconds of throttling without an accepted mail, the batch fails; see `_on_throttled`.
 _MAX_THROTTLED_SECONDS = 60.0
 # Minimum seconds between checks of the deadlines while `poll` always returns events.
 _DEADLINE_INTERVAL = 0.05
@@ -82,7 +82,7 @@ class BatchSender:
         if rate_limit is not None and not rate_limit > 0:
             raise ValueError(f"rate_limit is {rate_limit}; give messages per minute, or None for no limit")
         self.profile = profile or ServerProfile()
-        #: Whether no further mail is begun.
+        #: Whether no further mail is started.
         self.is_closing = False
         self.queue = PrefetchQueue(
             iter(source),

@@ -295,7 +295,7 @@ class PipelinedSession:
                 self._close_content()
 
     def _end_content(self) -> bool:
-        """Set the block to the final dot and what may follow it, unless the server has refused the message already."""
+        """Set the block to the final dot and what may follow it, unless the server has already refused the message."""
         self._content = None
         self._transport.receive_some()
         if self._process_replies():

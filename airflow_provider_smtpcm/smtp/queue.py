@@ -227,7 +227,7 @@ class OutgoingMail:
             why: why there is no reply, as a sentence.
             committed: the recipients of the transaction without a final reply.
             unattempted: the recipients left to further transactions.
-            cause: the error that ended the session; None: an interruption did.
+            cause: the error that ended the session; None if it was interrupted.
         """
         error = unknown_error(
             self.message_id, why, committed=committed, accepted=self.accepted, unattempted=unattempted
@@ -302,7 +302,7 @@ class PrefetchQueue:
 
     @property
     def poll_at(self) -> float | None:
-        """When (`time.monotonic`) to call `fill`; None: not before a mail is removed from `ready`."""
+        """When (`time.monotonic`) to call `fill`; None if a mail must be removed from `ready` first."""
         if self._is_exhausted or len(self.ready) + len(self._measuring) >= self._size:
             return None
         return self._poll_at

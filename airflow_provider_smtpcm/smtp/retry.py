@@ -265,7 +265,7 @@ def pending_recipients(delivery: Delivery, request: SendRequest) -> tuple[str, .
 
 
 def _ends_the_batch(delivery: Delivery) -> bool:
-    """Return whether the task is stopping, or the handshake failed, which the batch sender has retried already."""
+    """Return whether the task is stopping, or the handshake failed, which the batch sender has already retried."""
     error = delivery.error
     if isinstance(error, StoppedError):
         return True

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Consecutive failures to connect after which the batch fails, if connecting is not retried for a time.
+#: After this many consecutive failures to connect, the batch fails if connecting is not retried for a time.
 MAX_CONNECT_FAILURES = 3
 # Backoff, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-# Accepted mails per connection after which one more connection is allowed; doubled each time the server throttles.
+# After this many accepted mails per connection, one more is allowed; doubled each time the server throttles.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
 # No rate is learned that is faster than one mail in this many seconds.
 _MIN_LEARNED_INTERVAL = 0.05
@@ -81,7 +81,7 @@ def backoff(failures: int, first: float, longest: float) -> float:
 
 
 class RateController:
-    """Decides when the next mail may be begun, and how many connections may be open.
+    """Decides when the next mail may be started, and how many connections may be open.
 
     When the server throttles, sending pauses, longer each time. A server that accepts some mails in between has a rate
     limit (Exchange's MessageRateLimit is per minute): mails are then sent one by one at the rate measured, which is
@@ -99,7 +99,7 @@ class RateController:
         self._min_interval = 60 / rate_limit if rate_limit else 0.0
         # Seconds between the beginnings of two mails.
         self._interval = self._min_interval
-        #: When (`time.monotonic`) the next mail may be begun.
+        #: When (`time.monotonic`) the next mail may be started.
         self.next_at = -math.inf
         self._pause = FIRST_PAUSE
         self._paused_until = -math.inf
@@ -112,7 +112,7 @@ class RateController:
         self._rates_learned = 0
 
     def is_due(self) -> bool:
-        """Return whether a mail may be begun."""
+        """Return whether a mail may be started."""
         return self.next_at == -math.inf or time.monotonic() >= self.next_at
 
     @property
@@ -122,11 +122,11 @@ class RateController:
 
     @property
     def throttled_for(self) -> float:
-        """Seconds since the server began to throttle without accepting a mail; 0: it does not."""
+        """Seconds since the server began to throttle without accepting a mail; 0 if it does not throttle."""
         return 0.0 if self._throttled_since is None else time.monotonic() - self._throttled_since
 
     def on_begin(self) -> None:
-        """Record that a mail is begun."""
+        """Record that a mail is started."""
         if self._interval:
             self.next_at = time.monotonic() + self._interval
         if self._sample_since is None:
@@ -136,7 +136,8 @@ class RateController:
         """Record that the server throttles.
 
         Returns:
-            Seconds until the next mail is begun; None during a pause, when the reply is to a mail begun before it.
+            Seconds until the next mail is started; None if the reply is to a mail that was started before the current
+            pause.
         """
         now = time.monotonic()
         self._throttled_since = now if self._throttled_since is None else self._throttled_since
@@ -256,7 +257,7 @@ class ServerProfile:
     #: Maximum recipients per transaction, as learned from refusals; None: none is known.
     recipient_limit: int | None = None
     #: RCPT commands per group; raised to the most recipients accepted at once. Two groups of the initial size slightly
-    #: exceed Postfix's limit of 1,000, so that it refuses few.
+    #: exceed Postfix's limit of 1,000, so that it refuses only a few.
     recipients_at_once: int = 550
     # A limit below the guaranteed 100 that was met once.
     _unconfirmed_limit: int | None = None

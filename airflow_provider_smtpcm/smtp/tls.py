@@ -27,7 +27,7 @@ _VERIFY_REMEDIES = (
     # Checked only with X509_V_FLAG_X509_STRICT, which Python's default context sets from 3.13 on.
     (range(80, 94), _RFC_5280_REMEDY),
 )
-# A DER certificate is a SEQUENCE whose length, above 255, takes two octets.
+# A DER certificate is a SEQUENCE; if it is longer than 255 octets, its length takes two.
 _DER_PREFIX = b"\x30\x82"
 # OpenSSL's reasons for octets that are not TLS.
 _NOT_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
@@ -76,11 +76,11 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
     Args:
         error: the exception that the handshake raised.
         peer: the server's name in messages (`host:port`).
-        implicit: whether the connection begins with TLS, rather than with STARTTLS.
+        implicit: whether TLS starts with the connection (implicit TLS) rather than with STARTTLS.
     """
     if implicit:
         server_remedy = (
-            "If this port speaks SMTP in clear text first, set SSL to 'STARTTLS'; else see the server's log."
+            "If this port speaks SMTP in clear text first, set SSL to 'STARTTLS'; otherwise see the server's log."
         )
     else:
         server_remedy = "The server's administrator must check its TLS settings and log."

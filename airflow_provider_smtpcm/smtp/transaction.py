@@ -55,7 +55,7 @@ class Stage(Enum):
     DONE = auto()
 
 
-# In Python 3.11 `Stage.DONE` takes ten times as long as a global name, and each mail needs thirty.
+# In Python 3.11 `Stage.DONE` takes ten times as long as a global name, and each mail takes thirty such look-ups.
 ENVELOPE, CONTENT, EMPTY_DATA, FINAL_REPLY, DONE = Stage
 
 

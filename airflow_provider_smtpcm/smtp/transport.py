@@ -116,7 +116,7 @@ class Transport:
         Args:
             context: how to verify the server.
             host: the name that the certificate must match.
-            implicit: whether the connection begins with TLS, rather than with STARTTLS.
+            implicit: whether TLS starts with the connection (implicit TLS) rather than with STARTTLS.
 
         Raises:
             MailError: the server is not trusted, or does not speak TLS.
@@ -186,7 +186,7 @@ class Transport:
         """Send one command line.
 
         Args:
-            line: without its line break.
+            line: the line, without its line break.
             secret: whether to keep it out of the log.
         """
         if "\r" in line or "\n" in line:

@@ -58,14 +58,14 @@ def run_import(
     Args:
         paths: files and folders.
         out: the output folder.
-        windows_auth: pairs of `keep` or `anonymous` and the name of a connection manager, or None for all others. The
-            last pair for a name counts.
+        windows_auth: pairs of a mode (`keep` or `anonymous`) and the name of a connection manager; None instead of a
+            name stands for all others. The last pair for a name takes precedence.
         map_path: pairs of a Windows path prefix and the path on a worker.
-        force: whether to overwrite files that a person has edited.
+        force: whether to overwrite files that were edited after an import.
         as_json: whether to print one JSON object instead of text.
 
     Returns:
-        0: everything was converted. 2: nothing could be read, or `out` cannot be written. 3: a person has something to
+        0: everything was converted. 2: nothing could be read, or `out` cannot be written. 3: there is something to
         decide, or something could not be read. 130: interrupted by Ctrl-C. 141: standard output is a closed pipe.
     """
     modes = {name: WindowsAuth(mode) for mode, name in windows_auth}
@@ -198,10 +198,10 @@ def _and_more(count: int, shown: int) -> list[str]:
 def _next_steps(totals: Totals, out: Path) -> list[str]:
     if totals.interrupted:
         return [
-            f"Stopped before the end. The files written until then are complete; see {out / 'report.html'}.",
+            f"Stopped before the end. The files written so far are complete; see {out / 'report.html'}.",
             "Run the same command again to import everything.",
         ]
-    lines = [f"Report: {out / 'report.html'}, and for programs {out / 'report.json'}."]
+    lines = [f"Report: {out / 'report.html'}; machine-readable: {out / 'report.json'}."]
     if totals.connections:
         lines.append(f"Connections: airflow connections import {out / CONNECTIONS}")
     if totals.dags:
@@ -224,7 +224,7 @@ class _ProgressLine:
             return
         self._updated = now
         text = f"{count_noun(totals.packages, 'package')}, {totals.with_mail:,} with mail: "
-        # Only the end of the path, which differs: a line that wraps could not be overwritten.
+        # A line that wraps could not be overwritten, so a long path is cut; its end distinguishes the files.
         text += sanitize_line(source)[-max(shutil.get_terminal_size().columns - len(text) - 1, 1) :]
         encoding = sys.stderr.encoding or "utf-8"
         text = text.encode(encoding, "replace").decode(encoding)
@@ -250,7 +250,7 @@ def _handle_interrupts() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        # Not print: the signal may have interrupted one, and its buffer is not reentrant.
+        # Not with `print`: the signal may have interrupted a `print`, whose buffer is not reentrant.
         os.write(2, b"\nStopping after this package; press Ctrl-C again to stop at once.\n")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""An import: converts the packages that were read to DAGs, connections and reports, one package at a time.
+"""An import: converts SSIS packages into DAGs, connections and reports, one package at a time.
 
 An unexpected error in one package does not stop the import: it becomes a finding of that package.
 """
@@ -42,9 +42,9 @@ from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_packag
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 
 CONNECTIONS = "connections.json"
-# The codes that are reported for a package without a Send Mail task and without an SMTP connection manager.
+# Findings with other codes are not reported for a package with neither a Send Mail task nor an SMTP connection manager.
 _CODES_WITHOUT_MAIL = {"other-mail-task"}
-# The codes that are not reported for a connection: the reports list its sources instead.
+# Findings with these codes are not reported for a connection: the reports list its sources instead.
 _UNREPORTED_CODES = {"connection-manager-became"}
 
 
@@ -53,7 +53,7 @@ class ConvertedPackage:
     """A converted package.
 
     Args:
-        entry: for the reports.
+        entry: what the reports say about the package.
         file: the name of the DAG file, relative to the output folder; empty if there is no DAG.
         source: the text of that file.
     """
@@ -134,7 +134,7 @@ def _connection_entry(connection: ConvertedConnection, packages: int) -> Connect
 
 
 class ReportBuffer:
-    """Holds the packages' parts of both reports in temporary files until the counts before them are known."""
+    """Buffers the packages' parts of both reports in temporary files, since a report begins with the final counts."""
 
     _lines: IO[str]
     _sections: IO[str]
@@ -181,7 +181,7 @@ def import_packages(
 
     Args:
         results: the output of `reading.read_paths`.
-        output: after `OutputFolder.open`.
+        output: the output folder, already open.
         on_progress: called after each result, with the counts so far and the source of the result.
         is_stopped: called after each result; if it returns True, the import stops, and the reports are marked as
             interrupted.
@@ -294,8 +294,8 @@ def _edited_file_kept(file: str, where: str) -> Finding:
         code="edited-file-kept",
         severity=Severity.DECISION,
         where=where,
-        text=f"{file} has been edited since an import wrote it, or no import wrote it. It was kept, and the new text "
-        f"is in {file}{NEW_SUFFIX}.",
+        text=f"{file} was not written by an import, or was edited afterwards. It was kept, and the new text is in "
+        f"{file}{NEW_SUFFIX}.",
         remedy="Copy what you need from the new file and delete it, or overwrite yours with --force.",
     )
 

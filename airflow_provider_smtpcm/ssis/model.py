@@ -222,7 +222,7 @@ class PrecedenceConstraint:
     Args:
         before: the id of the preceding executable.
         after: the id of the constrained executable.
-        logical_and: True: all constraints on `after` must be met; False: one is enough.
+        logical_and: whether all constraints on `after` must be met; otherwise one is enough.
     """
 
     before: str
@@ -265,7 +265,7 @@ class SendMailTask:
         message_file: the File connection manager, if `message_source_type` is FileConnection and it was found.
         priority: `High`, `Normal`, `Low` or a number, as in the file.
         file_attachments: paths separated by `|`, as in the file.
-        expressions: by SSIS's property name: FromLine, ToLine, CCLine, BCCLine, Subject, MessageSource, ...
+        expressions: the expression by property: FromLine, ToLine, CCLine, BCCLine, Subject, MessageSource, ...
         disabled: whether the task or an executable that contains it is disabled. An expression for `Disable` takes
             precedence over the property, but is used only if it is a literal.
         disabled_because: the path of the outermost disabled executable, if `disabled`.

@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.errors import MailError
 
 #: The name of the manifest.
 MANIFEST = ".import-ssis.json"
-#: The end of the name of a file that was written next to an edited one.
+#: The suffix of a file that is written next to an edited one.
 NEW_SUFFIX = ".new"
 _REPORTS = ("report.html", "report.json")
 _FILE_NAME = re.compile(r"(?:dags/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -47,13 +47,13 @@ class OutputFolder:
         force: whether to overwrite edited files.
 
     Raises:
-        OutputError: by every method, if the folder cannot be written; incomplete files are removed.
+        OutputError: raised by every method if the folder cannot be written; incomplete files are removed.
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
         self._force = force
-        # Digests by file name: as the manifest of the last import has them, and for the manifest of this one.
+        # Digests by file name: those from the manifest of the last import, and those for the manifest of this one.
         self._old_digests: dict[str, str] = {}
         self._new_digests: dict[str, str] = {}
         self._written_names: set[str] = set()  # including files that were unchanged or kept
@@ -79,7 +79,7 @@ class OutputFolder:
             self._replace(MANIFEST, lambda file: file.write(_manifest_json(self._old_digests)))
 
     def write(self, name: str, text: str) -> WriteResult:
-        """Write a file, unless a person has edited it.
+        """Write a file, unless it was edited after an import.
 
         Args:
             name: the file name, or `dags/` and the file name.
@@ -106,7 +106,7 @@ class OutputFolder:
             return WriteResult.KEPT
 
     def write_report(self, name: str, write_to: Callable[[IO[str]], object]) -> None:
-        """Write a report, over an earlier one even if that was edited.
+        """Write a report; an earlier one is replaced even if it was edited.
 
         Args:
             name: the file name.

@@ -120,8 +120,8 @@ class Relay:
         """Return a connection to this relay in Airflow's JSON form, as in `AIRFLOW_CONN_...`.
 
         Args:
-            login: None: the first user; "": the connection has no login and no password.
-            password: None: the password of that user.
+            login: None means the first user; "" means no login and no password.
+            password: None means the password of that user.
             extra: extras of the connection to add or replace; None removes one.
         """
         users = self._settings.users or {}

@@ -111,7 +111,7 @@ def test_a_login_with_another_syntax_is_refused(login: str) -> None:
         ({"auth_mode": "anonymous", "domain": "CORP"}, "Windows domain"),
         ({"auth_mode": "anonymous", "keytab": "/x"}, "Keytab"),
         ({"auth_mode": "windows", "domain": "CORP"}, "no user name"),
-        ({"auth_mode": "windows", "keytab": "/x", "ccache": "/y"}, "each is a credential of its own"),
+        ({"auth_mode": "windows", "keytab": "/x", "ccache": "/y"}, "only one credential can be used"),
         ({"auth_mode": "windows", "keytab": "/x", "windows_protocol": "ntlm"}, "for Kerberos"),
         ({"auth_mode": "windows", "spn": "smtp/x", "windows_protocol": "ntlm"}, "for Kerberos"),
         ({"auth_mode": "windows", "spn": "smtp/x@REALM"}, "without a realm"),
@@ -128,7 +128,7 @@ def test_a_setting_that_could_have_no_effect_is_refused(extra: dict[str, str], m
 def test_a_password_beside_a_file_is_refused(credential: str) -> None:
     """Which one is meant cannot be known."""
     faults = faults_of(login="etl", password="hunter2-x", extra={"auth_mode": "windows", credential: "/x"})
-    assert ["each is a credential of its own" in fault for fault in faults] == [True]
+    assert ["only one credential can be used" in fault for fault in faults] == [True]
 
 
 @pytest.mark.parametrize("login", [r"CORP\etl", "etl@corp.example"])

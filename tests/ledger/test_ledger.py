@@ -355,7 +355,7 @@ def test_a_ledger_of_which_a_part_has_expired_sends_nothing() -> None:
     ledger.record(0, RowState.RETRY)
     ledger.end(RunState.UNFINISHED)
     store.delete("smtpcm/0/0")
-    with pytest.raises(LedgerError, match=r"A part of the ledger of this task has expired \(\[state_store\]") as caught:
+    with pytest.raises(LedgerError, match=r"Part of the ledger of this task has expired \(\[state_store\]") as caught:
         Ledger(store)
     assert not caught.value.retryable
 

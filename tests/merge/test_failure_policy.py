@@ -117,8 +117,8 @@ def test_the_error_says_what_happened_to_how_many_and_what_to_do() -> None:
         "  - 1 row got no reply after the whole message was sent, and may have been delivered; the first is "
         "row 6: No 6.\n"
         "  - The share is gone.\n"
-        "Airflow does not retry this, since a new attempt sends all rows, and what arrived (2 accepted, 1 in doubt) "
-        "would arrive twice. Fix the cause, and send the missing rows (see 'report_file') in a run of their own."
+        "Airflow does not retry this, since a new attempt sends all rows, and mail that arrived (2 accepted, 1 in "
+        "doubt) would arrive twice. Fix the cause, and send the missing rows (see 'report_file') in a separate run."
     )
     assert end(["not_sent*"])[1].endswith("Airflow retries this if 'retries' are left.")
     assert end(["unknown"], retry_unknown=True)[1].endswith("each mail keeps its Message-ID.")

@@ -205,7 +205,7 @@ def test_all_parts_of_a_mail_come_from_its_row() -> None:
 # --- Keys.
 
 
-@pytest.mark.parametrize(("key", "said"), [("", "blank"), (" \n", "blank"), ("a", "has the row_key 'a' already")])
+@pytest.mark.parametrize(("key", "said"), [("", "blank"), (" \n", "blank"), ("a", "already has the row_key 'a'")])
 def test_a_key_that_tells_no_row_apart_makes_no_mail(key: str, said: str) -> None:
     """Two mails with the same Message-ID could be taken for one."""
     keys = RowKeys()
@@ -229,7 +229,7 @@ def test_of_rows_with_the_same_key_only_the_first_makes_a_mail() -> None:
     merge = Merge([*ROWS, ROWS[1]], row_key="{{ row.email }}")
     assert len(merge.all()) == 3
     assert [number for number, _ in merge.failed] == [4]
-    assert "row_key 'jim@corp.example' already" in merge.failed[0][1]
+    assert "already has the row_key 'jim@corp.example'" in merge.failed[0][1]
 
 
 def test_every_try_gives_a_mail_the_same_message_id_and_no_two_mails_share_one() -> None:

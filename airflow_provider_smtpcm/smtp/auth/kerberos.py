@@ -1,4 +1,4 @@
-"""Kerberos: tickets from a password, a keytab, a credential cache or the worker's own identity, and security contexts.
+"""Kerberos tickets (from a password, a keytab, a credential cache or the worker's identity) and security contexts.
 
 Tickets requested here go into an in-memory cache (type MEMORY), which needs no KRB5CCNAME: changing the environment
 would affect every thread of the process.
@@ -52,7 +52,7 @@ class _Ticket(NamedTuple):
     krb5_context: Any
     cache: Any
     cache_name: str
-    #: Its end, in seconds since 1970.
+    #: When it expires, in seconds since 1970.
     end: float
 
 
@@ -68,7 +68,7 @@ class KerberosClient:
         self._calls = TimedCalls(self.credential_source)
         self._lock = threading.Lock()
         self._ticket: _Ticket | None = None
-        # The request in progress, shared by all threads that need its ticket, and its start (`time.monotonic`).
+        # The request in progress, shared by all threads that need its ticket, and when it started (`time.monotonic`).
         self._request: tuple[Future[_Ticket], float] | None = None
         #: The SPN for which the KDC issued a ticket; None until then.
         self.spn: str | None = None
@@ -85,7 +85,7 @@ class KerberosClient:
 
     @property
     def identity(self) -> str:
-        """The principal, as far as the client knows it."""
+        """The principal of the credential cache; if that cannot be read, the login."""
         with contextlib.suppress(Exception):
             import krb5
 
@@ -97,7 +97,7 @@ class KerberosClient:
 
     @property
     def service_ticket(self) -> tuple[str, float] | None:
-        """The server's principal, and the end of its ticket in seconds since 1970; None without a ticket."""
+        """The server's principal, and when its ticket expires (seconds since 1970); None without a ticket."""
         with contextlib.suppress(Exception):
             import krb5
 
@@ -123,14 +123,14 @@ class KerberosClient:
         return krb5.cc_default(krb5_context)
 
     def _get_ccache_name(self) -> str:
-        """Return the connection's credential cache with its type, which defaults to FILE."""
+        """Return the name of the connection's credential cache with a type prefix: `FILE:` if it has none."""
         name = self._manager.ccache or ""
         return name if re.match(r"[A-Z]{2,}:", name) else f"FILE:{name}"
 
     def create_context(
         self, bindings: GssChannelBindings | None, *, in_spnego: bool, timeout: float
     ) -> tuple[ContextProxy, bytes]:
-        """Return a security context for the server, after its first step, and the token of that step.
+        """Create a security context for the server and take its first step; return the context and the token.
 
         Args:
             bindings: the channel binding.
@@ -162,7 +162,7 @@ class KerberosClient:
         return context, token
 
     def _try_service_names(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
-        """Return a context for the first SPN that the KDC knows, after its first step, and the token of that step."""
+        """Create a context for the first SPN that the KDC knows and take its first step; return both results."""
         names = [self.spn] if self.spn else list_service_names(self._manager)
         for name in names:
             try:
@@ -211,7 +211,7 @@ class KerberosClient:
         return spnego.KerberosCCache(ticket.cache_name)
 
     def _renew_ticket(self, stale: _Ticket | None) -> _Ticket:
-        """Request a ticket, or wait for the one that another thread requests.
+        """Request a ticket, or wait for the one that another thread is requesting.
 
         No lock is held during the request: a thread that hangs in the Kerberos library would never release it.
 
@@ -315,7 +315,7 @@ class TimedCalls:
 
     def __init__(self, credential_source: str) -> None:
         self._credential_source = credential_source
-        # The thread of the last call that timed out, and the call's start (`time.monotonic`).
+        # The thread of the last call that timed out, and when the call started (`time.monotonic`).
         self._timed_out: tuple[threading.Thread, float] | None = None
 
     def run(self, function: Callable[[], T], *, timeout: float) -> T:
@@ -325,8 +325,8 @@ class TimedCalls:
         sessions of a batch wait for a silent KDC once, not one after another.
 
         Args:
-            function: the call.
-            timeout: in seconds.
+            function: makes the call.
+            timeout: how long to wait, in seconds.
 
         Raises:
             AuthenticationError: it timed out. An error of the call itself is raised unchanged.

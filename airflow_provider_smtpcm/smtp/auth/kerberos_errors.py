@@ -127,7 +127,7 @@ def explain_kerberos_error(
     """Convert an error of the Kerberos libraries into an `AuthenticationError` with a remedy.
 
     Args:
-        error: from python-krb5, python-gssapi or pyspnego; an `AuthenticationError` is returned unchanged.
+        error: an error of python-krb5, python-gssapi or pyspnego; an `AuthenticationError` is returned unchanged.
         credential_source: the source of the ticket, for the message.
         spn: the server's SPN; or several, joined by " or ".
         by_password: whether the ticket was requested with a password.
@@ -143,7 +143,7 @@ def explain_kerberos_error(
     code = get_error_code(error)
     explanation = _EXPLANATIONS.get(code - _BASE) if code is not None else None
     if explanation is None:
-        # Messages of python-krb5 and python-gssapi contain no secret; those of pyspnego may.
+        # Messages of python-krb5 and python-gssapi contain no secrets; messages of pyspnego may.
         is_kerberos = code is not None and not getattr(error, "base_error", None)
         problem = str(error) if is_kerberos else describe_library_error(error)
         remedy = _NO_TICKET if "redential" in type(error).__name__ or "redential" in problem else _INSPECT

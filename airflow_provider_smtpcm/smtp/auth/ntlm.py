@@ -96,7 +96,7 @@ def create_ntlm_context(
     *,
     mechanism: str,
 ) -> tuple[ContextProxy, bytes]:
-    """Return a security context after its first step, and the token of that step.
+    """Create a security context and take its first step; return the context and the token.
 
     Args:
         manager: the server.

@@ -75,7 +75,7 @@ def authenticate(
     no token, and its text is for humans (MS-SMTPNTLM 2.2.1.2).
 
     Args:
-        transport: after EHLO.
+        transport: a transport after EHLO.
         mechanism: a new generator.
         authentication: the name of the mechanism, and what the remedy of a refusal depends on.
         trace: receives each step, without tokens.
@@ -206,7 +206,7 @@ def ntlm_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     """AUTH NTLM (MS-SMTPNTLM 3.1.5; the three messages of MS-NLMP).
 
     Args:
-        context: after its first step.
+        context: a context that has taken its first step.
         token: the result of that step, the NEGOTIATE_MESSAGE.
 
     Raises:
@@ -225,7 +225,7 @@ def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     that choose it, without an authorization identity.
 
     Args:
-        context: after its first step.
+        context: a context that has taken its first step.
         token: the result of that step.
 
     Raises:
@@ -244,7 +244,7 @@ def gss_spnego_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     the server does not prove its identity: that takes verified TLS.
 
     Args:
-        context: after its first step.
+        context: a context that has taken its first step.
         token: the result of that step, a NegTokenInit.
 
     Raises:
@@ -267,12 +267,12 @@ def _establish(
 
     Args:
         name: the SASL mechanism.
-        context: after its first step.
+        context: a context that has taken its first step.
         token: the result of that step.
         may_succeed: whether the server may reply with success right away, without a security layer.
 
     Returns:
-        The first challenge after that; None for the server's success.
+        The first challenge after that; None if the server replied with success.
     """
     protocol = context.negotiated_protocol or "ntlm"
     tokens_sent = 0

@@ -73,7 +73,7 @@ class WindowsAuthenticator:
         """Sign in over this connection.
 
         Args:
-            transport: after EHLO, and after TLS unless clear text is allowed.
+            transport: a transport after EHLO, and with TLS unless clear text is allowed.
             extensions: what the server offers now.
             trace: receives each step.
 
@@ -249,6 +249,6 @@ def _no_mechanism_error(transport: Transport, offered: list[str], extensions: Ma
     tls_hint = "" if transport.tls_version else " Many servers offer it only after TLS: set SSL to 'STARTTLS'."
     return AuthenticationError(
         f"{transport.peer} offers no authentication at all (it offers {extension_names}).",
-        remedy="If it accepts mail from this worker without a sign-in, set Authentication to 'Anonymous'; else have "
-        f"Windows Authentication enabled on the server.{tls_hint}",
+        remedy="If it accepts mail from this worker without a sign-in, set Authentication to 'Anonymous'; otherwise "
+        f"have Windows Authentication enabled on the server.{tls_hint}",
     )

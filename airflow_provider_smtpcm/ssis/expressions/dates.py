@@ -40,7 +40,7 @@ def now(*, utc: bool = False) -> dt.datetime:
     """Return the current time as a naive datetime with milliseconds.
 
     Args:
-        utc: True: in UTC (GETUTCDATE); False: in this machine's time zone (GETDATE).
+        utc: whether to return UTC (GETUTCDATE) instead of this machine's time (GETDATE).
     """
     moment = dt.datetime.now(tz=dt.UTC)
     moment = (moment if utc else moment.astimezone()).replace(tzinfo=None)
@@ -175,8 +175,8 @@ def date_diff(part: str, start: dt.datetime, end: dt.datetime) -> int:  # noqa: 
 
     Args:
         part: full name of a datepart, from `resolve_datepart`.
-        start: the earlier date of a positive result.
-        end: the later date of a positive result.
+        start: the first date; the result is positive if it is before `end`.
+        end: the second date.
     """
     if part == "year":
         return end.year - start.year

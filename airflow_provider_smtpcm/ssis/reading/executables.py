@@ -130,7 +130,7 @@ class ReadContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """The path of an executable, and the path of the outermost disabled executable around it, if any."""
+    """The path of an executable; if it is disabled, also the path of the outermost executable that disables it."""
 
     path: tuple[str, ...]
     disabled_because: str | None = None
@@ -140,7 +140,7 @@ class Location:
         return self._at((*self.path, name), element)
 
     def enter_handler(self, event_name: str, element: Element) -> Location:
-        """Return the location of an event handler of this executable, in the form that refIds have."""
+        """Return the location of an event handler of this executable, in the form of a refId."""
         return self._at((*self.path[:-1], f"{self.path[-1]}.EventHandlers[{event_name}]"), element)
 
     def _at(self, path: tuple[str, ...], element: Element) -> Location:
@@ -334,7 +334,7 @@ def _read_constraints(
             )
             continue
         expression = get_text(constraint, "Expression")
-        # Formats that omit defaults omit LogicalAnd only where it is False.
+        # A missing LogicalAnd means False in formats that omit default values, and True in older ones.
         default = context.format_version < _FIRST_FORMAT_WITHOUT_DEFAULTS
         constraints.append(
             PrecedenceConstraint(

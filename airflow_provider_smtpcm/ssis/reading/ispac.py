@@ -46,7 +46,7 @@ _ZIP_ERRORS = (
     ValueError,
 )
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-_CHECK_SOURCE = "Look at where the file comes from; if it is yours, build the project again."
+_CHECK_SOURCE = "Check where the file comes from; if it is yours, build the project again."
 
 
 class Ispac:

@@ -173,7 +173,7 @@ def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> 
     except DefusedXmlException as error:
         raise PackageError(
             f"{name} declares a DOCTYPE or an entity, which no SSIS package does; it was not read further.",
-            remedy="Look at where the file comes from; if it is yours, remove the declaration.",
+            remedy="Check where the file comes from; if it is yours, remove the declaration.",
         ) from error
     except ParseError as error:
         raise _not_well_formed_error(name, error) from error
@@ -204,8 +204,8 @@ def _list_files(folder: Path, _modified: int) -> tuple[Path, ...]:
 def too_large_error(name: str, limit: int) -> PackageError:
     """Return the error for a file larger than `limit` octets."""
     return PackageError(
-        f"{name} is larger than the {limit // 1024 // 1024} MiB that are read of a file.",
-        remedy="No SSIS package is that large: look at what the file is.",
+        f"{name} is larger than {limit // 1024 // 1024} MiB, the limit for a file.",
+        remedy="No SSIS package is that large: check what the file is.",
     )
 
 
@@ -262,7 +262,7 @@ class _TreeBuilder:
             raise PackageError(
                 f"{self._name} nests its elements deeper than {MAX_DEPTH} levels, or has more than {MAX_ELEMENTS:,} of "
                 "them; it was not read further.",
-                remedy="No SSIS package is like that: look at what the file is.",
+                remedy="No SSIS package is like that: check what the file is.",
             )
         local_attributes = {name.rpartition("}")[2]: value for name, value in attributes.items()}
         element = Element(tag=local, namespace=namespace.lstrip("{"), attributes=local_attributes)

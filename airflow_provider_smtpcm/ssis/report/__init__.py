@@ -1,1 +1,1 @@
-"""The reports of an import: `report.html` for people and `report.json` for programs."""
+"""The reports of an import: `report.html` for people, and `report.json` in machine-readable form."""

@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
 #: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
-#: A table names as many packages or sources; it counts the others.
+#: A table names at most this many packages or sources, and counts the others.
 MAX_NAMED = 3
 
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
@@ -27,9 +27,9 @@ FINDING_MEANINGS = {
     "configuration-switched-off": "The package has a configuration, but package configurations are switched off.",
     "configuration-unreadable": "A .dtsConfig file cannot be read.",
     "connection-manager-not-smtp": "The task refers to a connection manager of another type; SSIS fails here, too.",
-    "dangling-connection-manager": "The task refers to a connection manager that neither package nor project has.",
-    "dangling-file-connection": "The text comes from a File connection manager that neither package nor project has.",
-    "dangling-precedence-constraint": "A precedence constraint leads to or from something that does not exist.",
+    "dangling-connection-manager": "The connection manager of the task is in neither the package nor the project.",
+    "dangling-file-connection": "The File connection manager of the text is in neither the package nor the project.",
+    "dangling-precedence-constraint": "A precedence constraint refers to an executable that does not exist.",
     "no-connection-manager": "The task names no connection manager; SSIS fails here, too.",
     "other-mail-task": "A mail task of another vendor, which is not converted.",
     "unknown-format-version": "The package has an unknown format version; it was read as the nearest known one.",
@@ -66,7 +66,7 @@ FINDING_MEANINGS = {
     # the order of the tasks, and event handlers
     "alert-without-to": "The mail of an event handler has no To, which an alert needs.",
     "callback-without-place": "Airflow has no callback for the event there; the notifier in the DAG is never called.",
-    "condition-in-handler": "A condition in an event handler decides on the mail; the alert is always sent.",
+    "condition-in-handler": "In an event handler, the mail depends on a condition; the alert is always sent.",
     "condition-on-variables": "A condition depends on variables; the DAG uses its params instead.",
     "condition-to-complete": "A condition cannot be translated; its task fails until you write it.",
     "disable-expression": "An expression decides whether the mail of an event handler is sent; it is always sent.",
@@ -85,7 +85,7 @@ class PackageStatus(StrEnum):
     """What became of a package."""
 
     CONVERTED = "converted"  # completely
-    DECIDE = "decide"  # a person must decide or complete something
+    DECIDE = "decide"  # there is something to decide or complete
     FAILED = "failed"  # the package, or a part of it, could not be read or written
     NO_MAIL = "no mail"  # the package sends no mail
 
@@ -239,7 +239,7 @@ class ImportResult:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether a person has to decide or complete something, or something could not be read."""
+        """Whether there is something to decide or complete, or something could not be read."""
         findings = self.totals.findings
         return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
 

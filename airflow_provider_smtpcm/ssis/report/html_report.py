@@ -1,6 +1,7 @@
 """`report.html`: the result of an import for people, on one page without external resources.
 
-The section of a package is created when it was converted; the page is put together at the end of the import.
+The section of a package is created once the package has been converted; the page is put together at the end of the
+import.
 """
 
 from __future__ import annotations

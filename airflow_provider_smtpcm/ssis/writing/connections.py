@@ -4,7 +4,7 @@ The id of a connection depends on its settings alone (`smtp_mail_corp_example_wi
 packages is one connection, whatever its name in each package and in whatever order they are read.
 
 An expression takes precedence over the connection string, whose value is the one that the developer's machine
-evaluated last. So it is not used either if the files do not contain the value of the expression.
+evaluated last. So the connection string is also ignored if the files do not contain the value of the expression.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class _ConnectionConverter:
         }
         if properties.timeout is not None:
             settings["timeout"] = properties.timeout
-        # If the settings are invalid, usually because of the server, once more without it.
+        # Invalid settings are usually due to the server, so they are tried again without it.
         for candidate in ({"host": host, **settings}, {"host": UNKNOWN_HOST, **settings, "port": _SMTP_PORT}):
             try:
                 return SmtpConnectionManager(**candidate)  # type: ignore[arg-type]

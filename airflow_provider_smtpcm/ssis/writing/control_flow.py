@@ -47,7 +47,7 @@ class ControlFlowWriter(TaskFactory):
 
     Args:
         context: the package's context.
-        variable_names: the names that are free for the variables of the module.
+        variable_names: allocates the names of the module's variables.
         handlers: converts the event handlers.
 
     Attributes:

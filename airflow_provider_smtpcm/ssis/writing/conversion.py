@@ -23,7 +23,7 @@ class ConversionOptions:
     Args:
         windows_auth: for every connection manager that `windows_auth_by_name` does not list; None keeps it, and a
             finding asks for the decision.
-        windows_auth_by_name: by the name of the connection manager, in any case.
+        windows_auth_by_name: the same by the name of the connection manager, regardless of case.
         path_map: pairs of a Windows path prefix and the path on a worker: `((r"\\srv\share", "/mnt/share"),)`.
     """
 
@@ -117,7 +117,7 @@ class Findings:
         self._add(code, Severity.NOTE, where, text, remedy)
 
     def decision(self, code: str, where: str, text: str, remedy: str) -> None:
-        """Add a finding about which a person must decide or complete something."""
+        """Add a finding that requires a decision or a change by hand."""
         self._add(code, Severity.DECISION, where, text, remedy)
 
     def _add(self, code: str, severity: Severity, where: str, text: str, remedy: str) -> None:

@@ -36,7 +36,7 @@ _PROVIDER_IMPORTS = {
     "ssis": f"from {_PROVIDER}.ssis import macros",
     "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
-# The docstring names as many decisions, and as many places for each; the report has all of them.
+# The docstring names at most this many decisions, and places for each; the report has all of them.
 _MAX_DECISIONS = 60
 _MAX_PLACES = 4
 # A DAG file of this name would shadow the real module for every script in the DAGs folder.
@@ -264,7 +264,7 @@ def _write_group(source: Source, node: DagNode, used: set[str], depth: int) -> N
 
 
 def _in_package_order(mails: Sequence[MailRecord], package: Package) -> tuple[MailRecord, ...]:
-    """Return a record of every mail of the package, also of those that are not in the DAG."""
+    """Return a record of every mail of the package, including those that are not in the DAG."""
     known = {(mail.where, mail.event): mail for mail in mails}
     ordered = []
     for task, handler in package.walk_mail_tasks():

@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, WritingContext
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
-# The callback arguments for an event: of every task in the owner, or of the owner alone.
+# The callback arguments that an event becomes: those of every task in the owner, or only the owner's.
 _CALLBACKS_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
 _CALLBACKS_OF_OWNER = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
 
@@ -45,8 +45,8 @@ class Callbacks:
     """The names of the notifiers of a package, a container or a task, by callback argument.
 
     Args:
-        inherited: for every task in it, such as `{"on_failure_callback": ["on_error_alert"]}`.
-        own: for the package, container or task itself.
+        inherited: notifiers that every task inside gets too, such as `{"on_failure_callback": ["on_error_alert"]}`.
+        own: notifiers for the package, container or task itself.
     """
 
     inherited: dict[str, list[str]] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Callbacks:
     def as_arguments(self) -> list[KeywordArgument]:
         """Return the callback arguments of a task.
 
-        They replace those of `default_args`, so the inherited notifiers are repeated after its own.
+        They replace those of `default_args`, so the task's own notifiers are followed by the inherited ones.
         """
         merged = {name: list(notifiers) for name, notifiers in self.inherited.items()} if self.own else {}
         for name, notifiers in self.own.items():
@@ -77,7 +77,7 @@ class EventHandlerWriter:
 
     Args:
         context: the package's context.
-        variable_names: the names that are free for the variables of the module.
+        variable_names: allocates the names of the module's variables.
 
     Attributes:
         notifiers: the definitions so far.

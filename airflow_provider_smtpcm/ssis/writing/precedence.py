@@ -94,7 +94,7 @@ class PrecedenceGraph:
     Attributes:
         incoming: the constraints on an executable, by its id.
         with_downstream: the ids of the executables that precede another one.
-        followed_on_failure: the ids of the executables after which another one may run although they failed. If one
+        followed_on_failure: the ids of the executables that may be followed by another one even if they fail. If one
             of them is a container, the DAG needs a task that shows whether it succeeded as a whole.
         needs_ready_task: the ids of the executables for which a constraint must tell "failed" from "never ran".
     """
@@ -194,7 +194,7 @@ class TaskFactory:
 
     Args:
         context: the package's context.
-        variable_names: the names that are free for the variables of the module.
+        variable_names: allocates the names of the module's variables.
 
     Attributes:
         operators: the class names of the operators that the DAG uses.

@@ -54,12 +54,12 @@ _TYPES = {
     21: DataType.UI8,
 }
 _BOOL, _FLOATS, _INTEGERS = 11, {4, 5}, {2, 3, 16, 17, 18, 19, 20, 21}
-# Matches `SmtpPass` and `MAIL_PW`, and neither `Passed` nor `Bypass`.
+# Matches `SmtpPass` and `MAIL_PW`, but neither `Passed` nor `Bypass`.
 _SECRET_NAME = re.compile(
     r"(?i:passw|pwd|secret|token|credential|apikey|kennwort)|(?:^(?i:pass|pw)|Pass|Pw|PW|_(?i:pass|pw))$"
 )
 _MAX_INLINE_DEPTH = 20
-# Per expression. If each variable uses another one twice, their number doubles with each level.
+# Variables inlined per expression. If each of them uses another one twice, their number doubles with each level.
 _MAX_INLINED = 1000
 
 Symbol = Variable | Parameter
@@ -99,7 +99,7 @@ def is_secret(symbol: Symbol) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class DagParams:
-    """The `params` of a DAG, as far as its templates have used them.
+    """The `params` of a DAG: those that its templates have used so far.
 
     Args:
         project: the name of the package's project; empty if it has none.

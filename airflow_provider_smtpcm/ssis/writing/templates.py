@@ -46,7 +46,7 @@ COMPLETE_ME = "complete_me"
 # yield several.
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
-# A placeholder for a value that is computed at run time: it ends a value in a connection string, and is none itself.
+# A placeholder for a value that is computed at run time. In a connection string it only ends the value before it.
 _COMPUTED = ";"
 _MAX_PREFIX = 200  # characters before a value that are searched for `Password=`
 _PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*[\"']?\Z", re.IGNORECASE)
@@ -59,7 +59,7 @@ class PathMap:
     `\\srv\share` is not a prefix of `\\srv\share2`.
 
     Args:
-        pairs: of a Windows path prefix and the path on a worker.
+        pairs: pairs of a Windows path prefix and the path on a worker.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:

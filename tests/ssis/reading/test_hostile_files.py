@@ -58,7 +58,7 @@ def test_a_file_beyond_the_limit_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "huge.dtsx"
     with path.open("wb") as file:
         file.truncate(xml.MAX_OCTETS + 1)
-    with pytest.raises(PackageError, match="larger than the 64 MiB"):
+    with pytest.raises(PackageError, match="larger than 64 MiB"):
         read_package(path)
 
 
