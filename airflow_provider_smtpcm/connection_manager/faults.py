@@ -102,7 +102,7 @@ _TEXTS: Mapping[FaultCode, str] = {
     "worker1.corp.example or [192.0.2.1].",
     FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: set, but {auth_mode} is 'anonymous', which means no sign-in; for "
     f"an anonymous server, leave all account fields empty. {BASIC_REFUSED}",
-    FaultCode.TWO_CREDENTIALS: "{given}: each is a credential of its own; keep one of them.",
+    FaultCode.TWO_CREDENTIALS: "{given}: only one credential can be used; keep one of them.",
     FaultCode.NO_LOGIN: "{title} is given without a user name; enter the Windows account too.",
     FaultCode.NO_PASSWORD: "{title} is empty, but there is a user name; enter its password, a keytab or a credential "
     "cache, or clear the user name to use the worker's own identity.",

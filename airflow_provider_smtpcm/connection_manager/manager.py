@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from airflow_provider_smtpcm.connection_manager.faults import Faults
 from airflow_provider_smtpcm.connection_manager.fields import (
@@ -117,7 +117,8 @@ class SmtpConnectionManager:
             settings.clear()  # as in `__post_init__`: the caller has this dict too
             raise ConnectionSettingsError([str(fault) for fault in faults], conn_id=conn_id)
         if cls is not SmtpConnectionManager:
-            return cls(**settings)  # a subclass may check more
+            values: dict[str, Any] = dict(settings)
+            return cls(**values)  # a subclass may check more
         manager = object.__new__(cls)
         _set_fields(manager, settings)
         return manager

@@ -479,3 +479,18 @@ def test_to_airflow_and_from_airflow_round_trip(manager: SmtpConnectionManager, 
     if as_text:
         written["extra"] = json.dumps(written["extra"])
     assert SmtpConnectionManager.from_airflow(SimpleNamespace(**written)) == manager
+
+
+def test_a_subclass_checks_a_connection_too() -> None:
+    """Where it comes from Airflow or from a connection string, as where it is constructed."""
+
+    class Internal(SmtpConnectionManager):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.host.endswith(".corp.example"):
+                raise ValueError(self.host)
+
+    with pytest.raises(ValueError, match=r"mail\.example"):
+        Internal.from_connection_string("SmtpServer=mail.example")
+    internal = Internal.from_connection_string("SmtpServer=mail.corp.example")
+    assert (internal.host, type(internal)) == ("mail.corp.example", Internal)
