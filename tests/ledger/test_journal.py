@@ -45,7 +45,7 @@ def mail(*to: str) -> Mail:
     return Mail(from_address="etl@corp.example", to=to or (A, B, C), message_id="<1@corp.example>")
 
 
-def errands(number: int) -> list[SendRequest]:
+def send_requests(number: int) -> list[SendRequest]:
     """So many."""
     return [SendRequest(index, mail()) for index in range(number)]
 
@@ -65,21 +65,21 @@ def became(
 def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 5) -> SendRequest:
     """The next one that may be sent."""
     until = time.monotonic() + seconds
-    for errand in admitted:
-        if isinstance(errand, SendRequest):
-            return errand
+    for send_request in admitted:
+        if isinstance(send_request, SendRequest):
+            return send_request
         assert time.monotonic() < until
         time.sleep(0.001)
     raise AssertionError("nothing is passed on any more")
 
 
-def known_after(errand: SendRequest, delivery: Delivery) -> PriorRow | None:
+def known_after(send_request: SendRequest, delivery: Delivery) -> PriorRow | None:
     """What the next try knows when this became of it."""
     store = Memory()
     ledger = Ledger(store)
     journal = LedgerJournal(ledger, fingerprint)
-    passed_on(journal.admit(iter((errand,))))
-    journal.on_result(delivery, pending_recipients(delivery, errand))
+    passed_on(journal.admit(iter((send_request,))))
+    journal.on_result(delivery, pending_recipients(delivery, send_request))
     journal.close()
     ledger.end(RunState.UNFINISHED)
     return Ledger(store).prior(0, fingerprint(0))
@@ -114,7 +114,7 @@ def test_nothing_is_passed_on_when_it_cannot_be_written_down() -> None:
     journal = LedgerJournal(Ledger(store), fingerprint)
     store.failures = 99
     with pytest.raises(LedgerError, match="does not answer"):
-        passed_on(journal.admit(iter(errands(3))))
+        passed_on(journal.admit(iter(send_requests(3))))
     assert journal.in_doubt == {}
 
 
@@ -127,16 +127,16 @@ def test_a_fault_of_our_own_in_the_writer_is_said_too(monkeypatch: pytest.Monkey
     ledger = Ledger(Memory())
     monkeypatch.setattr(ledger, "_put", break_down)
     with pytest.raises(LedgerError, match="ZeroDivisionError"):
-        passed_on(LedgerJournal(ledger, fingerprint).admit(iter(errands(3))))
+        passed_on(LedgerJournal(ledger, fingerprint).admit(iter(send_requests(3))))
 
 
 def test_what_is_passed_on_is_written_down_as_open() -> None:
     """A process that is killed at any moment leaves nothing unsaid."""
     store = Memory()
-    admitted = LedgerJournal(Ledger(store, window=4), fingerprint).admit(iter(errands(10)))
+    admitted = LedgerJournal(Ledger(store, window=4), fingerprint).admit(iter(send_requests(10)))
     for _ in range(4):
-        errand = passed_on(admitted)
-        known = Ledger(store).prior(errand.index, fingerprint(errand.index))
+        send_request = passed_on(admitted)
+        known = Ledger(store).prior(send_request.index, fingerprint(send_request.index))
         assert known == PriorRow(RowState.OPEN)
     with pytest.raises(AssertionError):  # the window is full, and nothing was heard
         passed_on(admitted, 0.1)
@@ -148,12 +148,12 @@ def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
     ledger = Ledger(Memory(), window=window)
     journal = LedgerJournal(ledger, fingerprint)
     done: list[int] = []
-    for errand in journal.admit(iter(errands(50))):
-        if isinstance(errand, float):
+    for send_request in journal.admit(iter(send_requests(50))):
+        if isinstance(send_request, float):
             time.sleep(0.0005)
             continue
-        done.append(errand.index)
-        journal.on_result(became(Outcome.ACCEPTED, index=errand.index, accepted=(A, B, C)), ())
+        done.append(send_request.index)
+        journal.on_result(became(Outcome.ACCEPTED, index=send_request.index, accepted=(A, B, C)), ())
     assert done == list(range(50))
     ledger.end(RunState.SUCCEEDED)
 
@@ -161,7 +161,7 @@ def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
 def test_who_has_nothing_just_now_is_not_waited_for() -> None:
     """What was gathered before goes."""
     ledger = Ledger(Memory(), window=100)
-    (one,) = errands(1)
+    (one,) = send_requests(1)
     admitted = LedgerJournal(ledger, fingerprint).admit(itertools.chain((-math.inf, one), itertools.repeat(-math.inf)))
     assert isinstance(next(admitted), float)
     assert passed_on(admitted) is one
@@ -174,7 +174,7 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     woken = threading.Event()
     journal.set_wakeup(woken.set)
     store.go_on.clear()
-    admitted = journal.admit(iter(errands(1)))
+    admitted = journal.admit(iter(send_requests(1)))
     assert next(admitted) == math.inf
     assert not woken.is_set()
     store.go_on.set()
@@ -182,7 +182,7 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     assert isinstance(next(admitted), SendRequest)
     woken.clear()
     store.failures = 99
-    admitted = journal.admit(iter(errands(1)))
+    admitted = journal.admit(iter(send_requests(1)))
     assert next(admitted) == math.inf
     assert woken.wait(5)
     with pytest.raises(LedgerError):
@@ -194,7 +194,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
     store = Memory()
     ledger = Ledger(store, window=64)
     journal = LedgerJournal(ledger, fingerprint)
-    admitted = journal.admit(iter(errands(100)))
+    admitted = journal.admit(iter(send_requests(100)))
     flying = [passed_on(admitted).index for _ in range(64)]
     while journal._reservation is None:  # the next ones wait for room
         next(admitted)
@@ -218,7 +218,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
 
     began = time.monotonic()
     ledger = Ledger(Memory(), window=256)
-    assert passed_on(LedgerJournal(ledger, fingerprint).admit(slowly(errands(100)))).index == 0
+    assert passed_on(LedgerJournal(ledger, fingerprint).admit(slowly(send_requests(100)))).index == 0
     assert time.monotonic() - began < 4
 
 
@@ -339,7 +339,7 @@ def test_what_was_to_be_sent_in_spite_of_a_doubt_and_was_not_stays_in_doubt() ->
     ledger = in_doubt(store)
     ledger.rows_in_doubt[1] = Progress()
     journal = LedgerJournal(ledger, fingerprint)
-    passed_on(journal.admit(iter(errands(2))))
+    passed_on(journal.admit(iter(send_requests(2))))
     journal.close()
     ledger.end(RunState.UNFINISHED)
     known = Ledger(store).prior(1, fingerprint(1))
@@ -369,7 +369,7 @@ def test_what_was_written_down_and_not_passed_on_is_not_in_doubt() -> None:
     store = Memory()
     ledger = Ledger(store, window=8)
     journal = LedgerJournal(ledger, fingerprint)
-    first = passed_on(journal.admit(iter(errands(8))))
+    first = passed_on(journal.admit(iter(send_requests(8))))
     journal.close()
     ledger.end(RunState.UNFINISHED)
     again = Ledger(store)
@@ -386,7 +386,7 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
     journal = LedgerJournal(ledger, fingerprint)
     store.reached.clear()
     store.go_on.clear()
-    admitted = journal.admit(itertools.chain(errands(4), itertools.repeat(None)))
+    admitted = journal.admit(itertools.chain(send_requests(4), itertools.repeat(None)))
     while not store.reached.is_set():
         assert isinstance(next(admitted), float)
         time.sleep(0.001)
@@ -418,17 +418,21 @@ def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
 def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it() -> None:
     """Somebody has looked at the refusal."""
     known = PriorRow(RowState.RETRY, Progress((A,), {C: "550 5.1.1 no"}))
-    errand = pending_request(0, mail(A, B, "mended@corp.example"), known)
-    assert errand is not None
-    assert (errand.recipients, errand.accepted, errand.refused) == ((B, "mended@corp.example"), (A,), {})
+    send_request = pending_request(0, mail(A, B, "new@corp.example"), known)
+    assert send_request is not None
+    assert (send_request.recipients, send_request.accepted, send_request.refused) == (
+        (B, "new@corp.example"),
+        (A,),
+        {},
+    )
 
 
 def test_who_was_refused_for_good_is_not_asked_by_airflow_s_own_retry() -> None:
     """As long as there is somebody else."""
     known = PriorRow(RowState.RETRY, Progress((A,), {C: "550 5.1.1 no"}))
-    errand = pending_request(0, mail(), known)
-    assert errand is not None
-    assert (errand.recipients, set(errand.refused)) == ((B,), {C})
+    send_request = pending_request(0, mail(), known)
+    assert send_request is not None
+    assert (send_request.recipients, set(send_request.refused)) == ((B,), {C})
     only = pending_request(0, mail(A, C), known)
     assert only is not None
     assert (only.recipients, only.refused) == ((C,), {})

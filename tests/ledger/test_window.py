@@ -171,8 +171,8 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
     while in_flight := list(itertools.islice(until_the_ledger_waits(admitted, ledger), 4)):
         most = max(most, open_in(store))
         clock.now += 0.2
-        for errand in in_flight:
-            accepted = Delivery(index=errand.index, message_id="", outcome=Outcome.ACCEPTED)
+        for send_request in in_flight:
+            accepted = Delivery(index=send_request.index, message_id="", outcome=Outcome.ACCEPTED)
             journal.on_result(accepted, ())
         answered += len(in_flight)
     ledger.end(RunState.SUCCEEDED)
@@ -182,9 +182,9 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
 
 def until_the_ledger_waits(admitted: Iterator[SendRequest | float], ledger: Ledger) -> Iterator[SendRequest]:
     """What may be sent, until what is left waits for an answer."""
-    for errand in admitted:
-        if isinstance(errand, SendRequest):
-            yield errand
+    for send_request in admitted:
+        if isinstance(send_request, SendRequest):
+            yield send_request
             continue
         with ledger._changed:
             if ledger._open and ledger._reservation is not None and not ledger._is_due():

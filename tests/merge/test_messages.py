@@ -57,10 +57,10 @@ class Merge:
         )
 
     def all(self) -> list[Mail]:
-        return [errand.mail for errand in self.mails]
+        return [send_request.mail for send_request in self.mails]
 
     def ids(self) -> list[str | None]:
-        return [errand.mail.message_id for errand in self.mails]
+        return [send_request.mail.message_id for send_request in self.mails]
 
     @property
     def failed(self) -> list[tuple[object, str]]:

@@ -156,10 +156,10 @@ def test_a_server_is_not_considered_unreachable_for_long(
 
 def test_the_longest_wait_is_shorter_than_the_dag_processor_s_timeout() -> None:
     """Airflow kills the process that parses a DAG file and runs its callbacks, and the alert with it."""
-    patience = conf.getint("dag_processor", "dag_file_processor_timeout")
+    timeout = conf.getint("dag_processor", "dag_file_processor_timeout")
     longest = alert_delivery.ALERT_RETRY_FOR + alert_delivery.LAST_ATTEMPT_SECONDS + connection_pool._CANCEL_SECONDS
-    assert patience - 10 >= longest
-    assert patience >= longest + 3 * alert_delivery.SHORT_ATTEMPT_SECONDS  # four alerts of one file
+    assert timeout - 10 >= longest
+    assert timeout >= longest + 3 * alert_delivery.SHORT_ATTEMPT_SECONDS  # four alerts of one file
 
 
 def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(silent_server: None) -> None:

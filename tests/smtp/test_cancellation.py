@@ -112,10 +112,10 @@ def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) ->
 
 def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor) -> None:
     """While the next mail is waited for."""
-    errands: list[SendRequest | float] = [SendRequest(0, letter(0)), math.inf]
+    send_requests: list[SendRequest | float] = [SendRequest(0, letter(0)), math.inf]
     stop = CancellationToken()
     with Dialogue(script(HELLO, GROUP, WANTED, "MESSAGE", QUEUED, BYE)) as dialogue:
-        sending = batch(manager_for(dialogue), iter(errands), stop=stop)
+        sending = batch(manager_for(dialogue), iter(send_requests), stop=stop)
         assert next(sending).outcome == "accepted"
         threading.Timer(0.1, stop.cancel).start()
         began = time.monotonic()

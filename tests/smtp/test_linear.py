@@ -43,11 +43,11 @@ DELIVERY = Delivery(
 )
 
 
-def resolve_constants() -> object:
+def settle() -> object:
     """Another turn for those who lack it."""
-    patience = RetryQueue(iter((SendRequest(0, MAIL, EVERYBODY),)), 60)
-    next(iter(patience))
-    return patience.settle(DELIVERY, patience.pending_recipients(DELIVERY))
+    retry_queue = RetryQueue(iter((SendRequest(0, MAIL, EVERYBODY),)), 60)
+    next(iter(retry_queue))
+    return retry_queue.settle(DELIVERY, retry_queue.pending_recipients(DELIVERY))
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def resolve_constants() -> object:
     [
         lambda: DELIVERY.never_asked(EVERYBODY),
         lambda: pending_recipients(DELIVERY, SendRequest(0, MAIL, EVERYBODY)),
-        resolve_constants,
+        settle,
         lambda: pending_request(0, MAIL, PriorRow(RowState.RETRY, Progress(HAVE_IT, dict.fromkeys(REFUSED, "550 no")))),
     ],
-    ids=["never asked", "who is left", "resolve_constants", "from the ledger"],
+    ids=["never asked", "who is left", "settle", "from the ledger"],
 )
 def test_each_recipient_is_compared_a_few_times(ask: Callable[[], object]) -> None:
     """And not with every other one."""

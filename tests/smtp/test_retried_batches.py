@@ -84,13 +84,13 @@ class Diary:
         self.left: list[tuple[str, ...]] = []
         self.in_doubt: set[int] = set()
 
-    def admit(self, errands: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
+    def admit(self, send_requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
         """Whatever comes."""
-        for errand in errands:
-            if isinstance(errand, SendRequest):
-                self.pages.append(("admitted", errand.index))
-                self.in_doubt.add(errand.index)
-            yield errand
+        for send_request in send_requests:
+            if isinstance(send_request, SendRequest):
+                self.pages.append(("admitted", send_request.index))
+                self.in_doubt.add(send_request.index)
+            yield send_request
 
     def set_wakeup(self, wake: Callable[[], None]) -> None:
         """It never waits."""
@@ -224,11 +224,11 @@ def test_what_cannot_be_written_down_any_more_is_not_sent_and_the_rest_is_told()
     """Also a mail that waits for its next turn: it is known how it stands."""
 
     class Full(Diary):
-        def admit(self, errands: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
-            for number, errand in enumerate(super().admit(errands)):
+        def admit(self, send_requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
+            for number, send_request in enumerate(super().admit(send_requests)):
                 if number == 2:
                     raise LedgerError("full")
-                yield errand
+                yield send_request
 
     found: list[Delivery] = []
     with Server(at_first(99, "450 4.2.0 later", f"RCPT TO:<{B}>")) as server, pytest.raises(LedgerError, match="full"):
@@ -240,7 +240,7 @@ def test_a_mail_that_waits_is_told_when_something_breaks() -> None:
     """As it stood."""
     found: list[Delivery] = []
 
-    def errands() -> Iterator[SendRequest | float]:
+    def send_requests() -> Iterator[SendRequest | float]:
         yield SendRequest(0, letter(0))
         yield SendRequest(1, letter(1, A))
         time.sleep(0.1)
@@ -248,7 +248,7 @@ def test_a_mail_that_waits_is_told_when_something_breaks() -> None:
 
     refuse = at_first(99, "450 4.2.0 later", f"RCPT TO:<{B}>")
     with Server(refuse) as server, pytest.raises(LookupError, match="no such column"):
-        found.extend(batch(server.manager(), errands()))
+        found.extend(batch(server.manager(), send_requests()))
     assert outcomes(found) == ["partial", "accepted"]
     assert len(server.stored) == 2
 

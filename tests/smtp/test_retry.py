@@ -35,7 +35,7 @@ LATER, NEVER = Reply(code=451, text="later"), Reply(code=550, text="no")
 BUSY = RefusedError("refused", phase=Phase.ENVELOPE, reply=LATER, retryable=True)
 
 
-def errand(index: int = 0, *to: str) -> SendRequest:
+def send_request(index: int = 0, *to: str) -> SendRequest:
     """A mail in its place."""
     return SendRequest(
         index, Mail(from_address="etl@corp.example", to=to or (A,), message_id=f"<{index}@corp.example>")
@@ -66,9 +66,9 @@ def refused(index: int = 0) -> Delivery:
     return became(Outcome.REFUSED, index=index, refused={A: LATER})
 
 
-def settled(patience: RetryQueue, delivery: Delivery) -> Delivery | None:
+def settled(retry_queue: RetryQueue, delivery: Delivery) -> Delivery | None:
     """What comes out when this comes in."""
-    return patience.settle(delivery, patience.pending_recipients(delivery))
+    return retry_queue.settle(delivery, retry_queue.pending_recipients(delivery))
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +93,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_may_have_been_delivered_or_was_refused_for_good_has_no_further_turn(delivery: Delivery) -> None:
     """Whatever time is left."""
-    patience = RetryQueue(iter((errand(0, A, B),)), 60)
-    turns = iter(patience)
+    retry_queue = RetryQueue(iter((send_request(0, A, B),)), 60)
+    turns = iter(retry_queue)
     next(turns)
-    assert patience.pending_recipients(delivery) == ()
-    assert settled(patience, delivery) is delivery
+    assert retry_queue.pending_recipients(delivery) == ()
+    assert settled(retry_queue, delivery) is delivery
     assert list(turns) == []
 
 
@@ -114,31 +114,31 @@ def test_what_may_have_been_delivered_or_was_refused_for_good_has_no_further_tur
 )
 def test_a_server_that_was_tried_for_long_enough_is_the_end(error: MailError) -> None:
     """Opening a session has a patience of its own; and who is asked to end does not try again."""
-    patience = RetryQueue(iter((errand(),)), 60)
-    next(iter(patience))
+    retry_queue = RetryQueue(iter((send_request(),)), 60)
+    next(iter(retry_queue))
     delivery = became(Outcome.NOT_SENT, error)
-    assert settled(patience, delivery) is delivery
+    assert settled(retry_queue, delivery) is delivery
 
 
 def test_without_time_there_is_one_turn() -> None:
     """`retry_for=0`."""
-    patience = RetryQueue(iter((errand(),)), 0)
-    next(iter(patience))
+    retry_queue = RetryQueue(iter((send_request(),)), 0)
+    next(iter(retry_queue))
     delivery = refused()
-    assert settled(patience, delivery) is delivery
+    assert settled(retry_queue, delivery) is delivery
 
 
 def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts from the first turn, and the wait before the next one counts too."""
     monkeypatch.setattr(module, "FIRST_WAIT", 0.05)
-    patience = RetryQueue(iter((errand(),)), 0.3)
+    retry_queue = RetryQueue(iter((send_request(),)), 0.3)
     began, turns, last = time.monotonic(), 0, 0.0
-    for each in patience:
+    for each in retry_queue:
         if isinstance(each, float):
             time.sleep(0.002)
             continue
         turns, last = turns + 1, time.monotonic() - began
-        settled(patience, refused())
+        settled(retry_queue, refused())
     assert 2 <= turns <= 5
     assert last < 0.35
 
@@ -161,20 +161,20 @@ def test_those_are_left_whom_another_try_may_reach_and_cannot_reach_twice(
     delivery: Delivery, left: tuple[str, ...]
 ) -> None:
     """Whoever has it, and whoever was refused for good, is not among them."""
-    assert pending_recipients(delivery, errand(0, A, B, C)) == left
+    assert pending_recipients(delivery, send_request(0, A, B, C)) == left
 
 
 def test_of_a_mail_that_some_have_the_others_alone_are_asked() -> None:
     """With what is known of the rest."""
-    patience = RetryQueue(iter((errand(0, A, B, C),)), 60)
-    turns = (each for each in patience if isinstance(each, SendRequest))
+    retry_queue = RetryQueue(iter((send_request(0, A, B, C),)), 60)
+    turns = (each for each in retry_queue if isinstance(each, SendRequest))
     first = next(turns)
-    assert settled(patience, became(Outcome.PARTIAL, accepted=(A,), refused={B: LATER, C: NEVER})) is None
+    assert settled(retry_queue, became(Outcome.PARTIAL, accepted=(A,), refused={B: LATER, C: NEVER})) is None
     again = next(turns)
     assert again == SendRequest(0, first.mail, (B,), (A,), {C: NEVER})
     assert again.mail is first.mail  # and with it the Message-ID
     done = became(Outcome.PARTIAL, accepted=(A, B), refused={C: NEVER})
-    assert settled(patience, done) is done
+    assert settled(retry_queue, done) is done
     assert list(turns) == []
 
 
@@ -185,14 +185,14 @@ def test_each_wait_is_twice_the_one_before_up_to_a_longest_and_never_quite_the_s
     monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
     firsts, waits = set(), []
     for _ in range(20):
-        patience = RetryQueue(iter((errand(),)), 1e6)
-        next(iter(patience))
+        retry_queue = RetryQueue(iter((send_request(),)), 1e6)
+        next(iter(retry_queue))
         waits = []
         for _ in range(9):
             now = time.monotonic()
-            assert settled(patience, refused()) is None
-            ((at, _),) = patience._waiting
-            patience._waiting.clear()
+            assert settled(retry_queue, refused()) is None
+            ((at, _),) = retry_queue._waiting
+            retry_queue._waiting.clear()
             waits.append(at - now)
         firsts.add(round(waits[0], 4))
     for number, wait in enumerate(waits):
@@ -205,11 +205,11 @@ def test_no_mail_is_begun_while_very_many_wait(monkeypatch: pytest.MonkeyPatch) 
     """Memory does not grow with the number of mails that a server refuses."""
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     monkeypatch.setattr(module, "FIRST_WAIT", 0.2)
-    patience = RetryQueue(map(errand, range(5)), 60)
-    turns = iter(patience)
+    retry_queue = RetryQueue(map(send_request, range(5)), 60)
+    turns = iter(retry_queue)
     for index in range(3):
         assert isinstance(next(turns), SendRequest)
-        assert settled(patience, refused(index)) is None
+        assert settled(retry_queue, refused(index)) is None
     assert isinstance(next(turns), float)
     time.sleep(0.21)
     again = next(turns)
@@ -222,21 +222,21 @@ def test_nothing_to_do_just_now_is_said_and_not_waited_for() -> None:
 
     def source() -> Iterator[SendRequest | float]:
         yield 7.0
-        yield errand()
+        yield send_request()
 
-    patience = RetryQueue(source(), 60)
-    turns = iter(patience)
+    retry_queue = RetryQueue(source(), 60)
+    turns = iter(retry_queue)
     assert next(turns) == 7.0
     assert isinstance(next(turns), SendRequest)
     assert next(turns) == math.inf
     began = time.monotonic()
-    settled(patience, refused())
+    settled(retry_queue, refused())
     due = next(turns)
     assert isinstance(due, float)
     assert 0.01 <= due - began < 5
     time.sleep(0.03)
     assert isinstance(next(turns), SendRequest)
-    settled(patience, became(Outcome.ACCEPTED, None, accepted=(A,)))
+    settled(retry_queue, became(Outcome.ACCEPTED, None, accepted=(A,)))
     assert list(turns) == []
 
 
@@ -248,15 +248,15 @@ def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
     busy, yes = Reply(code=421, text="busy"), Reply(code=250, text="queued")
-    patience = RetryQueue(iter((errand(0, A, B),)), 60)
-    turns = iter(patience)
+    retry_queue = RetryQueue(iter((send_request(0, A, B),)), 60)
+    turns = iter(retry_queue)
     assert next(turns)
     taken = replace(became(Outcome.PARTIAL, accepted=(A,), refused={B: busy}), reply=yes)
-    assert settled(patience, taken) is None
+    assert settled(retry_queue, taken) is None
     again = replace(taken, reply=busy)
     while True:
         now += 1
-        if isinstance(next(turns), SendRequest) and settled(patience, again) is not None:
+        if isinstance(next(turns), SendRequest) and settled(retry_queue, again) is not None:
             break
     assert now - 100 <= 2 * 60
 
@@ -264,41 +264,41 @@ def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
 @pytest.mark.parametrize("seconds", [1e6, math.inf, float("1.7e308")])
 def test_a_mail_that_is_tried_for_days_waits_as_long_before_each_turn(seconds: float) -> None:
     """A power of two of so many turns is more than a number holds."""
-    patience = RetryQueue(iter((errand(),)), seconds)
-    next(iter(patience))
+    retry_queue = RetryQueue(iter((send_request(),)), seconds)
+    next(iter(retry_queue))
     for _ in range(1100):
         now = time.monotonic()
-        assert settled(patience, refused()) is None
-        ((at, _),) = patience._waiting
-        patience._waiting.clear()
+        assert settled(retry_queue, refused()) is None
+        ((at, _),) = retry_queue._waiting
+        retry_queue._waiting.clear()
         assert at - now <= module.LONGEST_WAIT + 1
 
 
 def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
     """In the order of the mails."""
-    patience = RetryQueue(map(errand, range(3)), 60)
-    turns = iter(patience)
+    retry_queue = RetryQueue(map(send_request, range(3)), 60)
+    turns = iter(retry_queue)
     for _ in range(3):
         next(turns)
     waiting = [refused(index) for index in (2, 0)]
-    assert [settled(patience, delivery) for delivery in waiting] == [None, None]
-    assert patience.abandon(()) == [waiting[1], waiting[0]]
-    assert patience.abandon(()) == []
+    assert [settled(retry_queue, delivery) for delivery in waiting] == [None, None]
+    assert retry_queue.abandon(()) == [waiting[1], waiting[0]]
+    assert retry_queue.abandon(()) == []
 
 
 def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was to pass it on broke down; of one that did get away the old word does not hold any more."""
     monkeypatch.setattr(module, "FIRST_WAIT", 0.0)
-    patience = RetryQueue(map(errand, range(2)), 60)
-    turns = iter(patience)
+    retry_queue = RetryQueue(map(send_request, range(2)), 60)
+    turns = iter(retry_queue)
     for _ in range(2):
         next(turns)
     for index in range(2):
-        settled(patience, refused(index))
+        settled(retry_queue, refused(index))
     assert (
         {turn.index for turn in (next(turns), next(turns)) if isinstance(turn, SendRequest)}
-        == patience.in_flight
+        == retry_queue.in_flight
         == {0, 1}
     )
-    assert patience.abandon(patience.in_flight) == []
-    assert [delivery.index for delivery in patience.abandon({0})] == [1]
+    assert retry_queue.abandon(retry_queue.in_flight) == []
+    assert [delivery.index for delivery in retry_queue.abandon({0})] == [1]

@@ -344,9 +344,9 @@ def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatc
         return "550 5.1.1 no such mailbox" if about.startswith(f"RCPT TO:<{B}>") else None
 
     def slowly() -> Iterator[SendRequest]:
-        for errand in requests([letter(number) for number in range(100)]):
+        for send_request in requests([letter(number) for number in range(100)]):
             time.sleep(0.005)
-            yield errand
+            yield send_request
 
     with Server(decide, offers=()) as server:
         found = outcomes(list(batch(server.manager(), slowly(), retry_for=0)))
