@@ -98,7 +98,7 @@ docs: $(READY) ## Build the documents as a site into site/; a warning is an erro
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .PHONY: format
-format: $(READY) ## Let ruff mend what it can
+format: $(READY) ## Fix what ruff can fix
 	@$(BIN)/ruff check --fix --exit-zero --quiet
 	@$(BIN)/ruff format
 

@@ -361,7 +361,7 @@ def test_a_ledger_of_which_a_part_has_expired_sends_nothing() -> None:
 
 
 def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
-    """Airflow's retention begins anew with each write; the head comes first, so that it is not the last to expire."""
+    """Airflow's retention begins again with each write; the head comes first, so that it is not the last to expire."""
     store = Memory()
     ledger = Ledger(store, window=4)
     rows = [0, BLOCK_ROWS, 2 * BLOCK_ROWS]

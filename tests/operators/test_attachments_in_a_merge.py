@@ -46,14 +46,14 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "report-700.csv"
-        self.mend()
+        self.repair()
         (folder / "terms.txt").write_text("As always.")
         other = str(folder / "terms.txt")
         self.rows = [
             {"email": f"r{at}@corp.example", "file": str(self.file) if at == ROW else other} for at in range(1, 1001)
         ]
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """The file is what it should be."""
         if self.file.is_symlink():
             self.file.unlink()
@@ -116,7 +116,7 @@ def test_the_file_of_one_row_in_a_thousand_fails_that_row(
         assert said in told["error"]
         assert len(lines(report)) == 1000
         if on_error == "fail":
-            folder.mend()
+            folder.repair()
             result = attempt(task, store)
             assert (result["counts"]["accepted"], result["settled_earlier"]) == (1000, 999)
             assert set(copies(server).values()) == {1}

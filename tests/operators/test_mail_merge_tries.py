@@ -697,7 +697,7 @@ def test_rows_that_break_are_retried_from_where_they_broke(behind: Behind) -> No
 
 
 def test_airflow_s_own_store_keeps_the_ledger_from_try_to_try(behind: Behind, run_dag: Callable[[DAG], Any]) -> None:
-    """The second try sends the rest alone; and when somebody clears the task after that, all is sent anew."""
+    """The second try sends the rest alone; and when somebody clears the task after that, all is sent again."""
     with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
         with DAG("merge_tries", schedule=None) as dag:

@@ -207,7 +207,7 @@ def test_a_data_that_was_pipelined_has_its_reply_read_first(manager_for: Manager
 
 
 def test_a_refusal_that_was_on_its_way_is_heard(manager_for: ManagerFor) -> None:
-    """It is what became of the mail, and the session can say good-bye."""
+    """It is what became of the mail, and the session can say QUIT."""
     no = "S: 250 ok\nS: 550 5.1.1 no\nS: 550 5.1.1 no\nS: 554 nobody"
     with Dialogue(script(HELLO, GROUP, "PAUSE", no, BYE)) as dialogue:
         found = stopped(dialogue, manager_for(dialogue), [letter(0)], heard("DATA"))

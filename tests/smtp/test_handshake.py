@@ -249,7 +249,7 @@ def test_a_size_limit_of_any_length_is_read_or_ignored(manager_for: ManagerFor) 
 
 @pytest.mark.parametrize("answer", ["S: 421 bye", "S: 530 5.7.1 Authentication required", "HANG"])
 def test_a_server_that_wants_something_before_noop_says_so(answer: str, manager_for: ManagerFor) -> None:
-    """Nobody waits for its good-bye after that."""
+    """Nobody waits for its QUIT after that."""
     script = f"{GREETING}\nS: 250 hello\nC: NOOP\n{answer}" + (
         "\nC: QUIT\nS: 221 bye" if answer.startswith("S") else ""
     )

@@ -254,7 +254,7 @@ def test_a_mail_that_waits_is_told_when_something_breaks() -> None:
 
 
 def test_nothing_is_sent_before_it_is_admitted_and_everything_is_heard_of() -> None:
-    """Each turn anew."""
+    """In each turn."""
     diary = Diary()
     with Server(at_first(2, "451 later", MESSAGE)) as server:
         found = list(batch(server.manager(), [letter(number) for number in range(3)], journal=diary, connections=2))

@@ -255,7 +255,7 @@ def test_where_nobody_waits_a_few_openings_are_enough() -> None:
 def test_a_server_that_is_away_is_tried_for_so_many_seconds_after_waits_that_double(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the first failure in a row; who was reached in between begins anew."""
+    """From the first failure in a row; who was reached in between begins again."""
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     openings = ConnectBackoff(0.3)

@@ -143,7 +143,7 @@ class FaultyRelay(Listening):
                     return planned.fault
         return None
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """From now on nothing goes wrong."""
         with self._lock:
             self._schedule = ()
@@ -190,7 +190,7 @@ class _Conversation:
         self._recipients: list[str] = []
         #: Whether a fault has happened on it.
         self.amiss = False
-        #: Whether the client said good-bye.
+        #: Whether the client said QUIT.
         self.quit = False
 
     def hold(self) -> None:

@@ -1,4 +1,4 @@
-"""A message as octets, read anew: by the RFCs' plain words and by none of the code that wrote it.
+"""A message as octets, parsed: by the RFCs' plain words and by none of the code that wrote it.
 
 It takes nothing that is not asked for: what is unusual is an error, and every text comes out character by character.
 """

@@ -41,7 +41,7 @@ def schedules(step: Step, *, single: bool) -> Iterator[Planned]:
 
 
 def run(planned: Planned, kind: str, folder: Path, *, ledger: bool, long: bool = False) -> list[str]:
-    """Try a task as often as Airflow would, and then, with a ledger, mend the relay and clear it; what is wrong."""
+    """Try a task as often as Airflow would, and then, with a ledger, repair the relay and clear it; what is wrong."""
     chance = random.Random(f"{SEED} {planned} {kind} {ledger}")  # noqa: S311 - no secret
     store = Accessor() if ledger else None
     relay = FaultyRelay([planned], pipelining=chance.random() < 0.5, small_buffers=long)
@@ -57,7 +57,7 @@ def run(planned: Planned, kind: str, folder: Path, *, ledger: bool, long: bool =
         job.run()
         wrong = broken_promises(job)
         if ledger and job.last.ended is not Ended.SUCCESS:
-            relay.mend()
+            relay.repair()
             job.run()
             wrong += not_mended(job)
     wrong += broken_promises(job) + without_reason(job)

@@ -25,7 +25,7 @@ from tests.operators.test_send_mail_tries import Kept
 from tests.smtp.server import Server
 from tests.torture.tally import TALLY
 
-# A session whose good-bye was interrupted is closed when it is forgotten.
+# A session whose QUIT was interrupted is closed when it is forgotten.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 Behind = Callable[..., None]

@@ -88,7 +88,7 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(schedule: Schedule, folder: Path) -> list[str]:
-    """Try it as often as Airflow would, then mend the relay and clear the task; what is wrong."""
+    """Try it as often as Airflow would, then repair the relay and clear the task; what is wrong."""
     job = Job(
         relay=FaultyRelay(
             schedule.faults, pipelining=schedule.pipelining, wants_any_message=schedule.wants_any_message
@@ -106,7 +106,7 @@ def run(schedule: Schedule, folder: Path) -> list[str]:
         job.run()
         wrong = broken_promises(job)
         if schedule.ledger and job.last.ended is not Ended.SUCCESS:
-            job.relay.mend()
+            job.relay.repair()
             job.run()
             wrong += not_mended(job)
     wrong += broken_promises(job) + without_reason(job)

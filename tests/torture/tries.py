@@ -152,7 +152,7 @@ class Job:
         return [[f"{chr(97 + at)}{number}@corp.example" for at in range(self.recipients)] for number in numbers]
 
     def operator(self) -> SendMailOperator | MailMergeOperator:
-        """The task as a process of Airflow's builds it: anew for each try."""
+        """The task as a process of Airflow's builds it: a new one for each attempt."""
         shared: dict[str, Any] = {
             "task_id": "send",
             "smtpcm_conn_id": self._conn_id,

@@ -28,7 +28,7 @@ ManagerFor = Callable[..., SmtpConnectionManager]
 
 
 def test_who_stops_listening_stops_the_sending() -> None:
-    """What was begun is brought to an end, nothing more is begun, and every session says good-bye."""
+    """What was begun is brought to an end, nothing more is begun, and every session says QUIT."""
     taken = 0
 
     def source() -> Iterator[Mail]:
@@ -129,7 +129,7 @@ def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(mon
     assert [(delivery.index, delivery.outcome) for delivery in _told_to_the_end()] == [(0, "accepted")]
 
 
-# A session whose good-bye was interrupted is closed when it is forgotten.
+# A session whose QUIT was interrupted is closed when it is forgotten.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_anywhere_loses_no_delivery() -> None:
     """Not between the moment when a delivery is taken from those that are ready, and the one when it is handed out."""

@@ -18,7 +18,7 @@ from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Habit, Limit,
 @pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("pipelining", [True, False])
 def test_every_mail_has_its_delivery_and_every_recipient_the_mail(connections: int, pipelining: bool) -> None:
-    """Over no more sessions than allowed, and each that was of use says good-bye."""
+    """Over no more sessions than allowed, and each that was of use says QUIT."""
     batch = [letter(number) for number in range(50)]
     with Server(offers=("PIPELINING",) if pipelining else ()) as server:
         found = list(send(server.manager(), batch, connections=connections))
