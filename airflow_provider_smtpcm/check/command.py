@@ -117,8 +117,8 @@ def _read_standard_input() -> str:
 def find_connection(conn_id: str) -> object:
     """Return an Airflow connection, found as a task would find it, or else in Airflow's database.
 
-    Outside a task, the SDK searches the environment and the secrets backends, but not the database; so Airflow's own
-    `connections test` reads the database in the same way as this function.
+    Outside a task, the SDK searches the environment and the secrets backends, but not the database. This function reads
+    the database in the same way as Airflow's own `connections test`.
 
     Raises:
         NoConnectionError: there is no connection with that id.
@@ -166,10 +166,10 @@ def parse_connection(text: str, source: str) -> object:
 
     try:
         if text.startswith("{"):
-            return Connection.from_json(text)  # noqa: AIR311 - as above, and the SDK's differs between versions
+            return Connection.from_json(text)  # noqa: AIR311 - the SDK's differs between versions
         if "://" not in text:
             raise _unreadable_error(source)
-        return Connection(uri=text)  # noqa: AIR311 - as above
+        return Connection(uri=text)  # noqa: AIR311 - as for JSON
     except ConnectionSettingsError:
         raise
     except Exception:  # noqa: BLE001 - Airflow's errors for this have no common base class, and repeat the text

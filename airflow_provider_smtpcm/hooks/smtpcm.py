@@ -162,14 +162,14 @@ class SmtpConnectionManagerHook(BaseHook):
         self.render(complete_mail(mail, self.connection_manager))
 
     def render(self, mail: Mail) -> Rendering | None:
-        """Render a complete mail, so that a missing file is found before a server is asked.
+        """Render a complete mail, so that a missing file is found before connecting.
 
         Args:
             mail: with sender and Message-ID.
 
         Returns:
-            The rendering, for its `SendRequest`; None if the mail has files: they may change until its turn comes, and
-            are measured again then.
+            The rendering, to be passed in the mail's `SendRequest`; None if the mail has files, which may change until
+            it is sent and are measured again then.
 
         Raises:
             MailError: the mail cannot be rendered.
@@ -231,7 +231,7 @@ class SmtpConnectionManagerHook(BaseHook):
             requests: complete mails, each with a unique index; a number in place of a request means that none is ready
                 before that time (`time.monotonic`).
             connections, rate_limit: as in `send_many`.
-            retry_for: how long (s) a mail is retried, or connecting if the server cannot be reached.
+            retry_for: seconds for which a mail is retried, and also connecting, if the server cannot be reached.
             journal: records each request before it is sent, and its result afterwards.
             cancellation: cancels the sending.
         """

@@ -31,7 +31,7 @@ class Lineage:
     """The input and output files of one task.
 
     Args:
-        hook: reported as what reads and writes the files.
+        hook: reported as the reader or writer of the files.
     """
 
     def __init__(self, hook: SmtpConnectionManagerHook) -> None:
@@ -58,10 +58,10 @@ class Lineage:
 
     @cached_property
     def _collector(self) -> Any:
-        """Airflow's collector of lineage; None if nothing reads it. Looked up only for a file: that costs an import."""
+        """Airflow's lineage collector; None if nothing reads it. Read only if there is a file: it costs an import."""
         try:
             return _find_collector()
-        except Exception as error:  # noqa: BLE001 - see _INCOMPLETE
+        except Exception as error:  # noqa: BLE001 - see _INCOMPLETE_WARNING
             log.warning(_INCOMPLETE_WARNING, type(error).__name__, error)
             return None
 
@@ -76,9 +76,10 @@ class Lineage:
             add: Callable[..., None] = (
                 self._collector.add_output_asset if is_output else self._collector.add_input_asset
             )
-            # An ObjectStoragePath may have reported itself, with itself as the context.
+            # An ObjectStoragePath may have reported itself, with itself as the context: the same file with the same
+            # context is one entry.
             add(context=path if type(path).__module__.startswith("airflow.") else self._hook, uri=uri)
-        except Exception as error:  # noqa: BLE001 - see _INCOMPLETE
+        except Exception as error:  # noqa: BLE001 - see _INCOMPLETE_WARNING
             log.warning(_INCOMPLETE_WARNING, type(error).__name__, error)
 
 

@@ -47,7 +47,7 @@ class RenderedOperator(BaseOperator):
     template in the data. Here a value that another task computed is never rendered.
     """
 
-    #: Template fields that the operator renders itself in `execute`; Airflow only resolves outputs in them.
+    #: Template fields that the operator renders itself in `execute`; before, only outputs of other tasks are resolved.
     rendered_later: Sequence[str] = ()
 
     def _do_render_template_fields(
@@ -110,7 +110,7 @@ class AuthoredArguments:
     Args:
         task: the task, unmapped.
         context: the task's context.
-        environments: the task's environments, which distinguish templates from data.
+        environments: the task's Jinja environments, which distinguish templates from data.
     """
 
     def __init__(self, task: BaseOperator, context: Context, environments: FieldEnvironments) -> None:
@@ -119,7 +119,8 @@ class AuthoredArguments:
         definition: Any = None if dag is None else dag.task_dict.get(task.task_id)
         partial = getattr(definition, "partial_kwargs", None)
         self._task = task
-        # See `_find_mapped_arguments`: the mapped arguments of the operator, and of a decorated function.
+        # The mapped arguments of the operator and of a decorated function, each with whether the author wrote it. None:
+        # not known; then only a value found in `_author_sources` counts as authored.
         self._mapped_arguments: Mapping[str, bool] | None = {}
         self._mapped_function_arguments: Mapping[str, bool] | None = {}
         if partial is None:
@@ -136,9 +137,9 @@ class AuthoredArguments:
         self._author_sources = [partial, *(given for given in (*defaults, partial.get("default_args")) if given)]
 
     def _check_constructor(self, expansion: Any, context: Context, environments: FieldEnvironments) -> None:
-        """Trust only `partial` and `default_args` if the constructor may have copied a computed argument to another.
+        """Trust only `partial` and `default_args` if the constructor may have built an argument from a computed one.
 
-        The constructor of a subclass may do that: `subject=f"Report of {month}"`.
+        The constructor of a subclass may do that: `subject=f"Report of {month}"`, where another task computed `month`.
         """
         assert self._mapped_arguments is not None
         has_computed_defaults = not self._mapped_arguments.get("default_args", True)
@@ -150,7 +151,7 @@ class AuthoredArguments:
                 self._mapped_arguments = None
 
     def is_authored(self, name: str) -> bool:
-        """Whether the author wrote an argument or left it out, so that no other task computed it."""
+        """Whether an argument is the author's (written in the DAG file, or left out), not computed by another task."""
         if self._mapped_arguments is not None:
             return self._mapped_arguments.get(name, True)
         from airflow_provider_smtpcm.merge.templates import undefer_templates
@@ -193,6 +194,6 @@ def _find_texts(value: object) -> Iterator[str]:
 
 
 def _is_same(authored: object, value: object) -> bool:
-    if isinstance(authored, tuple) and isinstance(value, list):  # `defer_templates` makes lists of tuples
+    if isinstance(authored, tuple) and isinstance(value, list):  # `defer_templates` turns tuples into lists
         authored = list(authored)
     return authored is value or (isinstance(authored, str | list | tuple | dict) and authored == value)

@@ -30,7 +30,8 @@ __all__ = ["AirflowException", "AirflowFailException", "Attempt", "airflow_error
 
 log = logging.getLogger(__name__)
 
-# A task is canceled this many seconds before its execution_timeout, so that it can still record its results.
+# A task is canceled this many seconds before its execution_timeout (or after nine tenths of it, if that is later), so
+# that it can still record its results.
 _STOP_BEFORE_TIMEOUT = 5.0
 
 
@@ -53,7 +54,7 @@ class Attempt:
         self.summary: Mapping[str, object] = {}
         #: The exception with which the task fails; None if it succeeds.
         self.failure: AirflowException | None = None
-        #: Answers `may_have_arrived` for a task that sends many mails; None: `deliveries` do.
+        #: For a task that sends many mails: what `may_have_arrived` returns. None: it looks at `deliveries`.
         self.has_delivered: Callable[[], bool] | None = None
 
     def may_have_arrived(self) -> bool:
@@ -171,7 +172,7 @@ def airflow_error(error: MailError, *, retry_unknown: bool = False) -> AirflowEx
     """Return an `AirflowException` if a retry may succeed and delivers nothing twice, else an `AirflowFailException`.
 
     Args:
-        error: the error of an attempt in which no recipient was accepted, or which has a ledger.
+        error: the error of the attempt. If there is no ledger, the attempt must not have any accepted recipient.
         retry_unknown: whether to retry even if the mail may have been delivered.
     """
     is_retried = error.retryable or (retry_unknown and isinstance(error, OutcomeUnknownError))
@@ -225,9 +226,9 @@ def at_most_once(context: Context) -> Iterator[Attempt]:
 class _Retries:
     """Forbids or allows Airflow to retry this attempt, whatever exception it raises.
 
-    This sets `should_retry` in the API server's response to the start of the attempt, a private attribute of the task
-    instance. In a version of Airflow without it, only an `AirflowFailException` prevents a retry, and none is raised
-    after `execute`.
+    The API server decides at the start of the attempt whether it may be retried, and the task instance keeps that
+    response in a private attribute; this class changes `should_retry` in it. In a version of Airflow without the
+    attribute, only an `AirflowFailException` prevents a retry, so a failure after `execute` is retried.
     """
 
     def __init__(self, context: Context) -> None:
@@ -335,7 +336,7 @@ class Cancelable:
     """
 
     execution_timeout: timedelta | None
-    # Of the latest run. On the class, so that an operator that has not run has no token that Airflow would copy.
+    # The token of the latest run. Not created in `__init__`, since Airflow copies operators before they run.
     _cancellation: CancellationToken | None = None
     _was_killed_before_run = False
 

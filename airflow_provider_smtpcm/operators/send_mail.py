@@ -52,9 +52,9 @@ log = logging.getLogger(__name__)
 class SendMailOperator(Cancelable, RenderedOperator):
     """Send one mail through an SMTP connection manager, as SSIS's Send Mail task does, and return its delivery.
 
-    All fields are templates. The values that a template fills in and the outputs of other tasks are data. Addresses are
-    a list, or one string with `;` or `,` between them; attachments are a list of paths, or one string with `|` between
-    them.
+    All fields are templates. The values that a template fills in and the outputs of other tasks are never rendered as
+    templates themselves. Addresses are a list, or one string with `;` or `,` between them; attachments are a list of
+    paths, or one string with `|` between them.
 
     Args:
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
@@ -110,7 +110,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         "headers",
         "message_id",
     )
-    # Empty: Airflow would read any value with such an ending, even a subject or an attachment, as a template file.
+    # Empty: Airflow would read any value with one of these extensions, even a subject, as a template file.
     template_ext: Sequence[str] = ()
     template_fields_renderers = {  # noqa: RUF012
         "text": "text",
@@ -183,7 +183,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         return delivery.to_dict()
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
-        """Send the mail; return its delivery, or None if the attempt has a failure."""
+        """Send the mail; return its delivery, or None if `attempt.failure` is set."""
         rendered: Any = self
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:

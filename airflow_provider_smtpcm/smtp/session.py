@@ -176,9 +176,10 @@ class Session:
         return delivery
 
     def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
-        """Send many mails; with PIPELINING (RFC 2920), each envelope right behind the previous message.
+        """Send many mails.
 
-        If the server closes the session (a message limit, idle time), it is opened again. It is left open at the end.
+        With PIPELINING (RFC 2920), each envelope is sent directly after the previous message, before its reply. If
+        the server closes the session (a message limit, idle time), it is opened again. It is left open at the end.
 
         Args:
             mails: consumed lazily, a few ahead of the deliveries.

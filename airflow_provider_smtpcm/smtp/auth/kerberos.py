@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 # A ticket is renewed this many seconds before it ends.
 _RENEW_BEFORE_END = 120
-#: Seconds after which a call that still runs no longer blocks the next: it would have noticed a silent KDC by then.
+#: Seconds after which a call that is still running no longer holds up the next one: whatever it waits for, it is not a
+#: silent KDC, on which the library would have given up earlier.
 STUCK_SECONDS = 90.0
 
 T = TypeVar("T")
@@ -162,7 +163,7 @@ class KerberosClient:
         return context, token
 
     def _try_service_names(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
-        """Create a context for the first SPN that the KDC knows and take its first step; return both results."""
+        """Create a context for the first SPN that the KDC knows and take its first step; return context and token."""
         names = [self.spn] if self.spn else list_service_names(self._manager)
         for name in names:
             try:

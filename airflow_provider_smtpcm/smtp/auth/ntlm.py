@@ -34,7 +34,8 @@ class NtlmIdentity:
         """Return pyspnego's credential object.
 
         In SPNEGO it is always the NT hash: with a password pyspnego would ask a KDC first, and let the server choose
-        Kerberos. Otherwise `Password` is explicit, since pyspnego reads a bare string such as hash:hash as hashes.
+        Kerberos. Otherwise a password becomes a `Password` object, since pyspnego reads a string such as `hash:hash` as
+        hashes.
 
         Args:
             in_spnego: whether the tokens are wrapped in SPNEGO.

@@ -1,8 +1,9 @@
 """SASL: the mechanisms as generators of bytes, and their exchange with the server (RFC 4954, MS-SMTPNTLM).
 
-A mechanism yields a token, receives the server's, and returns when it is complete; it uses no socket. Send it the
-server's decoded challenge, or `None` for the server's success (235), which is an error if the mechanism is incomplete.
-Its first token is an argument, since it must exist before AUTH is sent. `b""` is a token too, sent as an empty line.
+A mechanism yields the client's tokens and uses no socket. After each token, send it the server's decoded challenge, or
+`None` if the server replied with success (235). It returns when the exchange is complete, and raises if the success
+came too early. Its first token is passed to it, since it must exist before AUTH is sent. `b""` is a token too, sent as
+an empty line.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Mechanism = Generator[bytes, bytes | None, None]
 _NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet means that no security layer is acceptable
 _ASK_ADMINISTRATOR = "Ask the server's administrator whether it really offers this mechanism."
 _UNTRUSTED = "Do not trust this server; ask its administrator what answers on this port."
-# This many consecutive characters that equal a part of a token are not a coincidence.
+# A reply repeats a token if it has at least this many consecutive characters of it; fewer may be a coincidence.
 _MIN_REPEATED_LENGTH = 16
 _TOKEN_LIKE = re.compile(r"[A-Za-z0-9+/=]{40,}")
 
@@ -77,7 +78,7 @@ def authenticate(
     Args:
         transport: a transport after EHLO.
         mechanism: a new generator.
-        authentication: the name of the mechanism, and what the remedy of a refusal depends on.
+        authentication: names the mechanism; if the server refuses, the remedy depends on the other fields.
         trace: receives each step, without tokens.
 
     Raises:
@@ -232,7 +233,7 @@ def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
         AuthenticationError: the server's tokens cannot be read, it requires a layer, or its success came too early.
     """
     challenge = yield from _establish("GSSAPI", context, token)
-    if challenge == b"":  # the reply to the client's last token if none is needed (RFC 4752 3.1)
+    if challenge == b"":  # the server has no token left; its layer offer follows (RFC 4752 3.1)
         challenge = yield b""
     yield from _choose_no_layer("GSSAPI", context, challenge)
 
@@ -254,7 +255,7 @@ def gss_spnego_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     if challenge == b"":
         challenge = yield b""
     if challenge is None:
-        # A server may declare SPNEGO complete without proving itself in Kerberos: then there is no key to wrap with.
+        # A server may declare SPNEGO complete without proving itself in Kerberos. Then no key exists and this raises.
         _wrap("GSS-SPNEGO", context, b"")
         return
     yield from _choose_no_layer("GSS-SPNEGO", context, challenge)

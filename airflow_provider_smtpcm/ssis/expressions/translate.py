@@ -145,7 +145,7 @@ class _Translator:
         self.notes: list[str] = []
 
     def write(self, node: Expression, builder: TemplateBuilder) -> None:
-        """Add a node to a template: strings and concatenations as text, `?:` between them as `{% if %}`."""
+        """Add a node to a template: constants and concatenations as text, a long `?:` as `{% if %}` statements."""
         if (value := _fold_constant(node)) is not None:
             builder.add_text(str(value))
             return
@@ -180,13 +180,13 @@ class _Translator:
         # The result of `?:` with a null test is null, which {% if %} cannot express.
         return [] if any(test.nullable for test in tests) else [test.to_bool().code for test in tests]
 
-    def translate(self, node: Expression) -> JinjaExpression:  # noqa: PLR0911 - one for each node
+    def translate(self, node: Expression) -> JinjaExpression:  # noqa: PLR0911 - one return for each node type
         """Translate a node to a Jinja expression."""
         if (constant := _fold_plain_constant(node)) is not None:
             return make_literal(constant)
         match node:
             case Literal():
-                # Only numbers other than DT_I4: `make_literal` has the others.
+                # Only numbers other than DT_I4: all other literals are plain constants, handled above.
                 arguments = [f"'{node.value}'", *quote_type(node.type)]
                 return call_macro("cast", *arguments, type_=JinjaType.NUMBER, nullable=False, native=False)
             case Null():
@@ -272,7 +272,7 @@ class _Translator:
             depth = 1 + max(test.depth, chosen.depth, result.depth)
             code = f"{chosen.operand} if {test.to_bool().operand} else {result.operand}"
             if test.nullable:
-                # The code below contains both twice, which at a great depth would grow exponentially.
+                # The code below contains test and chosen value twice, so deep nesting would make it grow exponentially.
                 test.check_depth()
                 chosen.check_depth()
                 code = f"ssis.null({chosen.code}) if ssis.isnull({test.code}) else ({code})"
@@ -344,7 +344,7 @@ def _is_long(node: Expression) -> bool:
 
 
 def _is_concatenation(operands: Sequence[JinjaExpression]) -> bool:
-    """Whether `+` concatenates these operands, none of which can be null.
+    """Whether `+` concatenates these operands and none of them can be null.
 
     Raises:
         NotTranslatable: it concatenates, but one of them is a number or a Boolean, which needs a cast.
@@ -402,13 +402,16 @@ def _translate_logical(operator: str, operands: Sequence[JinjaExpression]) -> Ji
         decisive = "false" if operator == "&&" else "true"
         code = f"({decisive} if ssis.is_{decisive}({operand.code}) else {rest.code})"
         result = JinjaExpression(code=code, type=JinjaType.BOOL, nullable=True, depth=rest.depth + 1)
-        # Each operand contains this code again, which at a great depth would grow exponentially.
+        # The code contains the left operand twice, so deep nesting would make it grow exponentially.
         result.check_depth()
     return result
 
 
 def _translate_plain_call(node: Call, arguments: list[JinjaExpression]) -> JinjaExpression | None:
-    """Translate a function of strings that are never null to plain Jinja; return None if the result could differ."""
+    """Translate ISNULL, or a function of a string that is never null, to plain Jinja.
+
+    Returns None if the result could differ from SSIS's.
+    """
     if not arguments:
         return None
     first = arguments[0]

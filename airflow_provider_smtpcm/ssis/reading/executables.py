@@ -236,7 +236,10 @@ def _read_executable(element: Element, parent: Location, context: ReadContext) -
 
 
 def _read_kind(element: Element) -> str:
-    """Return the CreationName or the ExecutableType; SSIS 2005 and 2008 write the latter as a .NET type name."""
+    """Return the CreationName or the ExecutableType: a Send Mail task or container if either names one.
+
+    SSIS 2005 and 2008 write the ExecutableType as a .NET type name.
+    """
     names = [
         get_text(element, "CreationName").strip(),
         get_text(element, "ExecutableType").partition(",")[0].strip(),

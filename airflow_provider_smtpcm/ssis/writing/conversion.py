@@ -21,8 +21,9 @@ class ConversionOptions:
     r"""The decisions of the user who runs the import.
 
     Args:
-        windows_auth: for every connection manager that `windows_auth_by_name` does not list; None keeps it, and a
-            finding asks for the decision.
+        windows_auth: what to do with UseWindowsAuthentication=True, for every connection manager that
+            `windows_auth_by_name` does not list; None: Windows Authentication is kept, and a finding asks for the
+            decision.
         windows_auth_by_name: the same by the name of the connection manager, regardless of case.
         path_map: pairs of a Windows path prefix and the path on a worker: `((r"\\srv\share", "/mnt/share"),)`.
     """
