@@ -224,9 +224,9 @@ def render_body_file(field: str, file: str, encoding: str, environment: jinja2.E
 def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> TemplateFunction:
     """Compile a body file to a function that renders its text.
 
-    The file is a template if the author of the DAG chose it, or if a value (`TaintedStr`) chose it from a folder that
-    the author wrote, or from a template folder of the environment. A value may also name any other file, whose text is
-    then sent unchanged.
+    The file is compiled as a template if one of these is true: the author of the DAG chose it; a value (`TaintedStr`)
+    chose it from a folder that the author wrote; it is in a template folder of the environment. Any other file is sent
+    unchanged, and must not contain template syntax.
 
     Args:
         field: `text_file` or `html_file`; values are escaped in HTML.
@@ -235,8 +235,8 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
         environments: the environments of the task.
 
     Raises:
-        MessageError: the file is missing, cannot be read in that encoding, or is not a valid template; or a value chose
-            a file outside these folders that contains template syntax.
+        MessageError: the file is missing, cannot be read in that encoding, or is not a valid template; or it
+            contains template syntax but is not compiled.
     """
     from jinja2 import TemplateError
 
@@ -319,7 +319,8 @@ def make_text_environment(environment: jinja2.Environment) -> jinja2.Environment
 
 def _compile_text(template: jinja2.Template) -> TemplateFunction:
     """Return a faster `template.render`, which does not copy all variables each time."""
-    # A compiled template only joins what it escapes. Wrapping it in `Markup` took longer than everything else.
+    # A compiled template only joins the escaped values, so a plain `str` suffices. Making a `Markup` of each took
+    # longer than everything else.
     template.root_render_func.__globals__["escape"] = _escape_html
     stream, join = _make_stream_renderer(template), "".join
     return lambda variables: join(stream(variables))
@@ -370,7 +371,7 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
     Args:
         environment: the environment of the task.
         source: the template.
-        collection: whether the field accepts other objects than text: lists, mappings, paths, a data frame.
+        collection: whether the field accepts objects other than text: lists, mappings, paths, a data frame.
     """
     from jinja2 import Undefined, nodes
 
@@ -398,7 +399,7 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
 
 
 def _find_single_expression(environment: jinja2.Environment, source: str) -> jinja2.nodes.Expr | None:
-    """Return the expression of a template that is nothing else but whitespace; None for any other template."""
+    """Return the expression of a template that consists of one expression and whitespace; None for any other."""
     from jinja2 import nodes
 
     body = environment.parse(source).body
@@ -409,7 +410,7 @@ def _find_single_expression(environment: jinja2.Environment, source: str) -> jin
 
 
 def _has_literal(expression: jinja2.nodes.Expr) -> bool:
-    """Whether an expression contains text, such as `"/srv/" ~ row.name`."""
+    """Whether an expression contains a string literal, as in `"/srv/" ~ row.name`."""
     from jinja2 import nodes
 
     literals = [expression] if isinstance(expression, nodes.Const) else expression.find_all(nodes.Const)

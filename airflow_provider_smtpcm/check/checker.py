@@ -46,8 +46,8 @@ def check(
         manager: the connection.
         subject: its name in the report.
         on_step: called with each step when it ends.
-        every_binding: whether to sign in with each channel binding; the others are not tried if the first sign-in fails
-            with anything but 535.
+        every_binding: whether to sign in with each channel binding, the connection's own first; the others are not
+            tried if that sign-in fails with anything but 535.
     """
     return _Check(manager, subject, on_step, every_binding=every_binding).run()
 
@@ -225,7 +225,7 @@ class _Check:
         return remedy
 
     def _find_obstacle_to_bindings(self, failure: MailError | None) -> str | None:
-        """Return why no other binding can be tried; None if it can."""
+        """Return why no other binding can be tried; None if nothing prevents it."""
         if self._manager.auth_mode is not AuthMode.WINDOWS:
             return "an anonymous connection has no sign-in to bind"
         if self._manager.ssl_mode is SslMode.NONE:

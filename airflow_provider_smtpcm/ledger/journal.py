@@ -51,8 +51,8 @@ class LedgerJournal:
         """Pass requests on once they are recorded; the next ones are recorded while these are sent.
 
         Args:
-            requests: the requests. A number is a time: there is no request before it
-                (`time.monotonic`), unless a result arrives first.
+            requests: the requests. A number in place of a request is a time (`time.monotonic`): the next request comes
+                no earlier, unless a result arrives first.
 
         Yields:
             Requests, and numbers with the same meaning.
@@ -193,7 +193,7 @@ class PriorDelivery:
         ledger: the task's ledger; None: before Airflow 3.3.
     """
 
-    # The same for any mail: its text may have a date that changes with every attempt, but the task sends only one mail.
+    # The same for any mail: the task sends only one, and its text may have a date that changes with every attempt.
     _FINGERPRINT = bytes(FINGERPRINT_OCTETS)
 
     def __init__(self, ledger: Ledger | None) -> None:
@@ -203,7 +203,7 @@ class PriorDelivery:
         self.journal = None if ledger is None else LedgerJournal(ledger, lambda _: self._FINGERPRINT)
 
     def accepted(self) -> Delivery | None:
-        """Return the delivery if every recipient has the mail, else None. Avoids making the mail, which is costly."""
+        """Return the delivery if every recipient has the mail, else None. Needs no `Mail`: building one is costly."""
         if self._ledger is None or self._row is None or self._row.state is not RowState.ACCEPTED:
             return None
         stored = self._ledger.stored_result()
@@ -243,11 +243,11 @@ class PriorDelivery:
         return pending_request(0, mail, self._row or UNSEEN)
 
     def not_begun(self, mail: Mail, error: MailError) -> Delivery:
-        """Return the delivery of the mail where this attempt did not begin to send it; see `not_begun_delivery`."""
+        """Return the delivery for a mail that this attempt did not begin to send; see `not_begun_delivery`."""
         return not_begun_delivery(0, mail, self._row or UNSEEN, error)
 
     def annotate_error(self, error: MailError) -> MailError:
-        """Return the error; if an earlier attempt may have delivered the mail, one that says so."""
+        """Return the error; if an earlier attempt may have delivered the mail, replace it with one that says so."""
         if self._row is None or not self._row.is_in_doubt:
             return error
         return in_doubt_error("The mail may have been delivered", error)

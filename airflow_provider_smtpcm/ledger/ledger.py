@@ -91,7 +91,7 @@ class _RowResult:
 
 
 class Ledger:
-    """The ledger of one task. `end` or `complete` writes what is left and ends its thread.
+    """The ledger of one task. `end` or `complete` writes the remaining results and stops the writing thread.
 
     Args:
         store: Airflow's task state store.
@@ -101,7 +101,7 @@ class Ledger:
         connections: how many mails are in flight at once; the window is never smaller.
         max_tries: the task instance's `max_tries`, which Airflow increases only when the task is cleared; None: not
             known.
-        times_cleared: how often the task was cleared; the first generation of a ledger that is new or has expired.
+        times_cleared: how often the task was cleared; a ledger that is new or has expired starts with this generation.
 
     Raises:
         LedgerError: the store fails, or the ledger cannot be read.
@@ -138,7 +138,8 @@ class Ledger:
         #: How often everything was deliberately sent again. Part of the Message-IDs, since a server may drop mail whose
         #: Message-ID it knows.
         self.generation: int = head.get("generation", times_cleared)
-        #: The result of an earlier attempt that succeeded but ended before Airflow recorded it; then nothing is sent.
+        #: The result of an earlier attempt that succeeded, if it ended before Airflow recorded the success; then
+        #: nothing is sent.
         self.finished_result: dict[str, Any] | None = None
         self._result: Mapping[str, Any] | None = None
         self._rewritten_at = time.monotonic()
@@ -199,14 +200,15 @@ class Ledger:
         if block is None or position >= len(block) or block.state(position) is RowState.UNSEEN:
             return None
         state = block.state(position)
-        # A row that reached no one may have been fixed; if it was seen at another index, the rows have moved instead.
+        # A row whose mail reached no one may differ, since it may have been fixed; but if the new content was seen at
+        # another index, the rows have moved.
         is_same = block.fingerprint(position) == fingerprint[: block.width]
         if not is_same and (state is not RowState.FAILED or self._was_seen(fingerprint)):
             raise rows_changed_error(f"row {row + 1} is a different one")
         return PriorRow(state, block.progress.get(position, NO_PROGRESS))
 
     def fingerprint(self, row: int) -> bytes | None:
-        """Return the fingerprint of a row that an earlier attempt reached; None if it is a shorter one of format 1."""
+        """Return the fingerprint of a row that an earlier attempt reached; None if it has a short one (format 1)."""
         block = self._blocks[row // BLOCK_ROWS]
         return block.fingerprint(row % BLOCK_ROWS) if block.width == FINGERPRINT_OCTETS else None
 
@@ -423,7 +425,8 @@ class Ledger:
     def _rewrite(self) -> None:
         """Write everything again to postpone its expiry: no part may expire while an attempt runs.
 
-        The head record is written first, so that it expires first: alone it would look like a ledger without rows.
+        The head record is written first, so that it expires first: if it outlived the blocks, it would look like a
+        ledger without rows.
         """
         self._store.write_head(RunState.UNFINISHED, self._max_tries, len(self._blocks))
         for number, block in self._blocks.items():

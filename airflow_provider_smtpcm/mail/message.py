@@ -57,8 +57,8 @@ _RESERVED_FIELDS = {
     "received": "Every server on the way adds it: leave it out.",
     "delivered-to": "The receiving server writes it, and would report a mail loop: leave it out.",
 }
-# Only in an attribute or in CSS: "Account CID:4711" in the text of a report is not a reference to an image. No
-# two adjacent quantifiers match whitespace, since that would take quadratic time.
+# A reference to an image; only in an attribute or in CSS, since "Account CID:4711" in the text of a report is not one.
+# No two adjacent quantifiers match whitespace, since that would take quadratic time.
 _CID_REFERENCE = re.compile(
     r"""(?:=\s*(?:["']\s*)?|url\(\s*(?:(?:["']|&quot;|&\#0*3[49];)\s*)?)cid:([^"'\s<>)]+)""", re.IGNORECASE
 )
@@ -163,7 +163,7 @@ class Mail:
 
     @property
     def has_files(self) -> bool:
-        """Whether it sends files, which may change until they are read."""
+        """Whether any of its files is read from a path, and so may still change before the mail is rendered."""
         files = self.attachments + self.inline_images
         return bool(files) and any(file.path is not None for file in files)
 

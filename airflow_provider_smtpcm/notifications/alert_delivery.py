@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The default of `retry_for` for an alert, in seconds. Meanwhile a task waits, or the DAG processor, which Airflow
-#: kills after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
+#: The default of `retry_for` for an alert, in seconds. Meanwhile the task or the DAG processor waits; Airflow
+#: kills a DAG processor after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
 ALERT_RETRY_FOR = 20.0
 #: Seconds that the last attempt may take after `retry_for` is over.
 LAST_ATTEMPT_SECONDS = 15.0

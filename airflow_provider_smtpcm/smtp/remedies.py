@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from airflow_provider_smtpcm.errors import Reply
 
-# Maximum addresses in a message; the delivery has all of them.
+# Maximum number of addresses in an error message; the delivery has all of them.
 _MAX_NAMED = 10
 
 _SEND_AS = "The account may not send as this From address: use its own, or have 'Send As' granted on the server."
@@ -19,7 +19,7 @@ _THROTTLED = (
     "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
     "once, or have the limit raised."
 )
-# By text, where it is more specific than the code.
+# By the reply's text, for a reply whose enhanced code has no remedy of its own below.
 _BY_TEXT = (
     # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
     (re.compile(r"send as\b|SendAsDenied|send on behalf", re.IGNORECASE), _SEND_AS),

@@ -6,10 +6,10 @@ import re
 
 from airflow_provider_smtpcm.errors import Phase, ProtocolError, Reply
 
-# RFC 5321 4.5.3.1.5 allows 512 octets per line, and RFC 4954 4 challenges of 12288.
+# RFC 5321 4.5.3.1.5 allows 512 octets per line; RFC 4954 4 allows challenges of 12288 octets.
 MAX_LINE_OCTETS = 16384
 MAX_REPLY_OCTETS = 65536
-# Parsed replies kept: a server sends the same lines to MAIL, RCPT and DATA for every mail.
+# Size of the cache of parsed replies: a server answers MAIL, RCPT and DATA with the same lines for every mail.
 _MAX_CACHED = 64
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
@@ -53,7 +53,7 @@ class ReplyParser:
         """Return the next complete reply, of one or more lines; None if more octets are needed.
 
         Args:
-            phase: the phase that errors report.
+            phase: the phase to report in errors.
             secret: whether to keep the text out of errors, as for an AUTH challenge.
 
         Raises:

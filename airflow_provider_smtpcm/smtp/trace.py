@@ -29,7 +29,7 @@ class Step(StrEnum):
 
 
 class EncryptedConnection(Protocol):
-    """An encrypted connection: `Transport`, which this module cannot import."""
+    """An encrypted connection: `Transport`, which cannot be imported here, since it imports this module."""
 
     @property
     def certificates(self) -> list[bytes]:

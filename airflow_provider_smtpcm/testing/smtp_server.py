@@ -122,7 +122,8 @@ class RelaySmtp(SMTP):
     session: RelaySession
     envelope: Envelope
 
-    # asyncio's StreamReader takes its limit from the class when the session begins, and must have room for a token.
+    # `super().__init__` reads this as the limit of asyncio's StreamReader, which must have room for a token. Later, the
+    # instance's own value limits the lines of a message.
     line_length_limit = TOKEN_LINE_LIMIT
 
     def __init__(
@@ -134,7 +135,7 @@ class RelaySmtp(SMTP):
         smtputf8: bool,
         starttls: ssl.SSLContext | None,
     ) -> None:
-        # Per session, since aiosmtpd's own dictionary is shared by all sessions, and changed.
+        # Per session, since aiosmtpd's own dictionary is shared by all sessions, and they modify it.
         self.command_size_limits = defaultdict(lambda: COMMAND_LIMIT)
         super().__init__(
             handler,

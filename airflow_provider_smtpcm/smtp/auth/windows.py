@@ -1,8 +1,8 @@
 """Windows Authentication: chooses the SASL mechanism and the protocol, and signs sessions in.
 
-Exchange offers GSSAPI and NTLM; other servers offer GSS-SPNEGO. Kerberos is used in GSSAPI or GSS-SPNEGO; NTLM in NTLM,
-GSS-SPNEGO or (as Exchange and .NET do) GSSAPI. The choice is made once and nothing weaker is tried afterwards.
-pyspnego's own negotiation is not used, since it falls back to NTLM silently.
+Exchange offers the mechanisms GSSAPI and NTLM; other servers offer GSS-SPNEGO. The Kerberos protocol needs GSSAPI or
+GSS-SPNEGO; the NTLM protocol needs NTLM, GSS-SPNEGO or (as Exchange and .NET use it) GSSAPI. The choice is made once
+and nothing weaker is tried afterwards. pyspnego's own negotiation is not used, since it falls back to NTLM silently.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class WindowsAuthenticator:
 
         Args:
             transport: a transport after EHLO, and with TLS unless clear text is allowed.
-            extensions: what the server offers now.
+            extensions: the extensions in the server's latest reply to EHLO.
             trace: receives each step.
 
         Raises:
@@ -91,7 +91,7 @@ class WindowsAuthenticator:
             raise
 
     def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
-        # Every session ahead may take its whole deadline; waiting for all of them would exceed this session's.
+        # Each session ahead in the queue may run until its own deadline; waiting for all could exceed this session's.
         if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
             raise transport.deadline_error("did not finish the sign-in of another session, for which this one waited,")
         try:
@@ -173,7 +173,7 @@ class WindowsAuthenticator:
         return self._prepare_ntlm(offered, bindings, kerberos_problem)
 
     def _find_kerberos_obstacle(self, offered: list[str]) -> AuthenticationError | None:
-        """Return why `negotiate` skips Kerberos without asking a KDC; None if it does not."""
+        """Return the reason for `negotiate` to skip Kerberos that is known without a KDC; None if there is none."""
         manager = self._manager
         if not _KERBEROS_MECHANISMS.keys() & set(offered):
             remedy = "Have Kerberos (GSSAPI) enabled on the server, or enter 'User name' and 'Password' for NTLM."

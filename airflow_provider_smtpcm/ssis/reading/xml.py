@@ -43,7 +43,7 @@ _IGNORED_ELEMENTS = {
 }
 # A manifest has about twenty parameters for each connection manager; only these are read.
 _READ_PARAMETERS = {"ConnectionString", "EnableSsl", "SmtpServer", "Timeout", "UseWindowsAuthentication"}
-# The children of ObjectData that are read. Another one is the data flow, which can have several megabytes.
+# The children of ObjectData that are read. All others are ignored: the data flow can have several megabytes.
 _READ_OBJECT_DATA = {"ConnectionManager", "EncryptedData", "SendMailTaskData", "SmtpConnectionManager"}
 
 _GUID = re.compile(r"\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?(?::\w+)?")
@@ -63,7 +63,7 @@ class Element:
     Args:
         tag: the local name.
         namespace: the namespace URI.
-        attributes: values by local name, since the dialects differ in which names they qualify.
+        attributes: values by local name, since the dialects differ in which names have a namespace.
         children: the child elements, without ignored ones.
         text: the text; empty if the element has children.
     """
@@ -225,7 +225,10 @@ def _not_well_formed_error(name: str, error: Exception) -> PackageError:
 
 
 def _detect_encoding(head: bytes) -> str | None:
-    """Return the encoding if the declaration may be wrong: UTF-8 exports from msdb and PowerShell declare UTF-16."""
+    """Return the encoding that overrides the declaration, or None to trust it.
+
+    UTF-8 exports from msdb and PowerShell declare UTF-16.
+    """
     if head.startswith(_UTF8_BOM):
         return "utf-8"
     if head.startswith(_UTF16_BOMS):
@@ -375,11 +378,11 @@ def normalize_id(value: str) -> str:
 
 
 def read_ids(element: Element) -> tuple[str, ...]:
-    """Return the ids of an element that references may use: its GUID, then its refId."""
+    """Return the ids by which other elements may refer to this one: its GUID, then its refId."""
     return tuple(normalize_id(value) for name in ("DTSID", "refId") if (value := get_text(element, name)).strip())
 
 
 def find_object_data(element: Element, tag: str) -> Element | None:
-    """Return the child of a task's or connection manager's ObjectData with a tag, or None."""
+    """Return the child with this tag in the ObjectData of a task or connection manager, or None."""
     data = element.find("ObjectData")
     return None if data is None else data.find(tag)

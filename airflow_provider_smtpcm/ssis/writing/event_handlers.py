@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, WritingContext
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
-# The callback arguments that an event becomes: those of every task in the owner, or only the owner's.
+# The callback arguments for each event: set on every task in the handler's owner, or only on the owner itself.
 _CALLBACKS_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
 _CALLBACKS_OF_OWNER = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
 
@@ -192,7 +192,7 @@ class EventHandlerWriter:
         return name
 
     def _report_frequency(self, handler: EventHandler, owner: Executable) -> None:
-        """Report how often the callback is called where SSIS raises the event more often."""
+        """Report that SSIS may raise the event more often than Airflow calls the callback."""
         where = "\\".join(owner.path)
         event = handler.event_name.lower()
         if event == "onerror":

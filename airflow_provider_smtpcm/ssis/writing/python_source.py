@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 
-_MAX_NAME = 60  # characters, of a task id
+_MAX_NAME = 60  # characters in a task id
 _MAX_VARIABLE = 32
 _TRANSLITERATION = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "þ": "th"}
@@ -82,7 +82,7 @@ class UniqueNames:
 
     @classmethod
     def for_variables(cls) -> UniqueNames:
-        """Return the names for the variables of a DAG module, without keywords, builtins and the names it imports."""
+        """Return an allocator for the variables of a DAG module; keywords, builtins and imported names are taken."""
         return cls({*keyword.kwlist, *dir(builtins), *_MODULE_GLOBALS})
 
     def is_free(self, name: str) -> bool:
