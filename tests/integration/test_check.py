@@ -84,7 +84,7 @@ def test_a_password_that_the_kdc_refuses_is_not_tried_again(
     server = binding_server()
     manager = manager_of(server, login="alice@corp.example", password="wrong-Password-1")
     found = check_it(manager, every_binding=True)
-    found.assert_failed_at("Kerberos ticket", "to spare the account a lockout")
+    found.assert_failed_at("Kerberos ticket", "to avoid locking the account")
     assert found.statuses["every binding"] == "skipped"
     assert server.attempts() == []
 
