@@ -150,7 +150,7 @@ def test_a_clock_that_differs_says_so(
         second_best = failure(manager(gssapi_postfix, "starttls_port", **settings))
     assert "clock" in str(error)
     assert "NTP" in error.remedy
-    # NTLM was tried instead, and whoever reads of its failure also has to know why it was not Kerberos.
+    # NTLM was tried instead, and its failure must also say why Kerberos was not used.
     assert "535" in str(second_best)
     assert "clock" in str(second_best)
 

@@ -162,7 +162,7 @@ def open_in(store: Memory) -> int:
 
 
 def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(clock: Clock) -> None:
-    """As a merge sends them: whoever kills it leaves few in doubt."""
+    """As a merge sends them: killing it leaves few in doubt."""
     store, mail = Memory(), Mail(from_address="etl@corp.example", to="a@corp.example")
     ledger = Ledger(store, connections=4)
     journal = LedgerJournal(ledger, lambda index: index.to_bytes(FINGERPRINT_OCTETS, "big"))

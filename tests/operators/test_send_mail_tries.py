@@ -1,4 +1,4 @@
-"""One mail over several tries of its task: nobody gets it twice, whoever lacks it does, and doubts are named."""
+"""One mail over several attempts of its task: each recipient gets it once, and what is in doubt is named."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_whatever_a_store_raises_is_an_error_of_the_mail() -> None:
 
 
 def test_a_block_that_is_not_there_yet_is_not_waited_for() -> None:
-    """And whoever asked is woken when it comes."""
+    """And the caller is woken when it comes."""
     arrives, woken = threading.Event(), threading.Event()
 
     def slow() -> Iterator[bytes]:

@@ -160,7 +160,7 @@ def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) 
 def test_those_are_left_whom_another_try_may_reach_and_cannot_reach_twice(
     delivery: Delivery, left: tuple[str, ...]
 ) -> None:
-    """Whoever has it, and whoever was refused for good, is not among them."""
+    """Recipients that were accepted, or refused for good, are not among them."""
     assert pending_recipients(delivery, send_request(0, A, B, C)) == left
 
 

@@ -288,7 +288,7 @@ class _Maker:
         self._add(mail, Box("", "jane", domain, self._random.choice(("parts", "raw"))))
 
     def _raw_address(self, mail: Hostile) -> None:
-        """Without what separates addresses, so that whoever finds two was tricked."""
+        """Without separators of addresses, so that a parser that finds two was tricked."""
         name, local, domain = "Jane", f"jane{mail.number}", "corp.example"
         text = re.sub(f"[,;]|{re.escape(EVE)}", "", self._line())[:1500]
         where = self._random.randrange(3)

@@ -23,7 +23,7 @@ def test_the_seed_is_given_or_always_the_same(given: str | None, seed: int, monk
 
 
 def test_a_fresh_seed_is_another_one_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For whoever looks for new failures."""
+    """For a search for new failures."""
     monkeypatch.setenv("TORTURE_SEED", "fresh")
     assert tally._seed() != tally._seed()
 

@@ -267,7 +267,7 @@ def not_mended(job: Job) -> list[str]:
 
 
 def counts(job: Job, wrong: Sequence[str]) -> dict[str, int]:
-    """What the tally is told of it; a copy that somebody asked for by `on_unknown` is none too many."""
+    """What the tally counts; a copy that `on_unknown` asked for is not one too many."""
     copies = [job.relay.copies(to) for recipients in job.mails for to in recipients]
     return {
         "schedules run": 1,
