@@ -36,7 +36,7 @@ def get_provider_info() -> dict[str, object]:
         "notifications": ["airflow_provider_smtpcm.notifications.send_mail.SendMailNotifier"],
         "email-backends": ["airflow_provider_smtpcm.email_backend.send_email"],
         # Airflow 3.1 ignores this key.
-        "cli": ["airflow_provider_smtpcm.cli.airflow.get_commands"],
+        "cli": ["airflow_provider_smtpcm.cli.get_commands"],
         "connection-types": [
             {
                 "connection-type": "smtpcm",

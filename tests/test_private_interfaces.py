@@ -276,7 +276,7 @@ def _connection() -> None:
 def _cli_config() -> None:
     import argparse
 
-    from airflow_provider_smtpcm.cli.airflow import get_commands
+    from airflow_provider_smtpcm.cli import get_commands
 
     (group,) = get_commands()
     assert group.name == "smtpcm"

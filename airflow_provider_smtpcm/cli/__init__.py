@@ -1,12 +1,14 @@
-"""The command line: `python -m airflow_provider_smtpcm <command>`.
+"""The command line: `python -m airflow_provider_smtpcm <command>`, and `airflow smtpcm <command>` from Airflow 3.2 on.
 
-`COMMANDS` lists the commands, which `cli.airflow` adds to Airflow's command line too.
+Airflow imports this module whenever its own command line starts, so it imports only argparse and the table of commands.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from airflow_provider_smtpcm.cli.options import CHECK, IMPORT_SSIS, RELAY, Argument, Command, UsageError
 
@@ -57,3 +59,43 @@ def build_parser() -> argparse.ArgumentParser:
             subparser.add_argument(*argument.flags, **argument.options)
         subparser.set_defaults(run=command.run, fail=subparser.error)
     return parser
+
+
+def get_commands() -> list[Any]:
+    """Return the group of commands for `cli` in the provider info."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # Airflow has loaded it already
+
+    return [
+        GroupCommand(
+            name="smtpcm",
+            help="Check and try SMTP connection managers, and import them from SSIS",
+            subcommands=[
+                ActionCommand(
+                    name=command.name,
+                    help=command.help,
+                    description=command.description,
+                    epilog=command.epilog or None,
+                    func=_create_runner(command),
+                    args=[
+                        Arg(argument.flags, **argument.options)  # type: ignore[no-untyped-call]
+                        for argument in command.arguments
+                    ],
+                )
+                for command in COMMANDS
+            ],
+        )
+    ]
+
+
+def _create_runner(command: Command) -> Callable[[argparse.Namespace], None]:
+    """Return a function that exits with the command's status, since Airflow ignores what a command returns."""
+
+    def run(arguments: argparse.Namespace) -> None:
+        try:
+            status = command.run(arguments)
+        except UsageError as error:
+            print(f"airflow smtpcm {command.name}: error: {error}", file=sys.stderr)
+            status = 2
+        sys.exit(status)
+
+    return run

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, SslMode
+from airflow_provider_smtpcm.connection_manager import FIELDS, Field, SmtpConnectionManager, SslMode, fields
+from airflow_provider_smtpcm.connection_manager.fields import FieldType
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 
 if TYPE_CHECKING:
@@ -284,15 +285,11 @@ class SmtpConnectionManagerHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form for Airflow 3.1; later versions take it from `get_provider_info`."""
-        from airflow_provider_smtpcm.hooks.legacy_form import build_connection_form_widgets
-
         return build_connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return labels and placeholders for Airflow 3.1; later versions take them from `get_provider_info`."""
-        from airflow_provider_smtpcm.hooks.legacy_form import build_ui_field_behaviour
-
         return build_ui_field_behaviour()
 
 
@@ -331,3 +328,39 @@ def describe_failure(error: MailError, *, limit: float | None) -> str:
         return f"This connection cannot be used, for {len(error.faults)} reasons: {numbered}"
     exceeded = "" if limit is None else f" A test takes {limit:g} seconds at most, whatever 'Timeout' says."
     return f"{error}{exceeded} (Tested on {socket.gethostname()}.)"
+
+
+# --- The connection form of Airflow 3.1. wtforms is imported only when the form is built: Airflow 3.1 then provides a
+# --- stand-in for it, and otherwise it need not be installed.
+
+
+def build_connection_form_widgets() -> dict[str, Any]:
+    """Return one widget for each extra."""
+    return {field.name: _create_widget(field) for field in FIELDS}
+
+
+def build_ui_field_behaviour() -> dict[str, Any]:
+    """Return `fields.build_ui_field_behaviour()` with underscores in the keys, as Airflow 3.1 spells them."""
+    return {key.replace("-", "_"): value for key, value in fields.build_ui_field_behaviour().items()}
+
+
+def _create_widget(field: Field) -> Any:
+    from wtforms import BooleanField, IntegerField, PasswordField, StringField
+    from wtforms.validators import any_of
+
+    widgets = {FieldType.BOOLEAN: BooleanField, FieldType.NUMBER: IntegerField, FieldType.SECRET: PasswordField}
+    default = None if field.in_ssis_properties else field.default
+    if field.type is FieldType.NUMBER and default is not None:
+        default = int(default)
+    elif isinstance(default, str):
+        default = str(default)
+    validators = [any_of([str(value) for value in field.choices])] if field.type is FieldType.CHOICE else []
+    widget = widgets.get(field.type, StringField)(
+        field.label, description=fields.get_plain_help(field), default=default, validators=validators
+    )
+    # Airflow's stand-in keeps the browser's schema in this attribute, which wtforms itself does not have. The schema
+    # also has labels of choices, maxima, sections and multiline boxes.
+    param = getattr(widget, "param", None)
+    if param is not None:
+        param.schema |= fields.build_form_schema(field)
+    return widget

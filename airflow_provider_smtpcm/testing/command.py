@@ -19,8 +19,7 @@ from airflow_provider_smtpcm.testing.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_smtpcm.testing.process import ReceivedMail
-    from airflow_provider_smtpcm.testing.settings import SslMode
+    from airflow_provider_smtpcm.testing.process import ReceivedMail, SslMode
 
 #: Seconds between two checks for Ctrl-C.
 POLL_INTERVAL = 0.2

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_provider_smtpcm.testing.process import RelayError, ServerProcess, require_extra
-from airflow_provider_smtpcm.testing.settings import RelaySettings
+from airflow_provider_smtpcm.testing.process import RelayError, RelaySettings, ServerProcess, require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from airflow_provider_smtpcm.testing.process import ReceivedMail
-    from airflow_provider_smtpcm.testing.settings import SslMode
+    from airflow_provider_smtpcm.testing.process import ReceivedMail, SslMode
 
 #: In octets; close to the default limit of an Exchange receive connector.
 DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024

@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.testing.settings import RelaySettings
+from airflow_provider_smtpcm.testing.process import RelaySettings
 from airflow_provider_smtpcm.testing.smtp_server import Handler, Policy, RelaySmtp
 
 if TYPE_CHECKING:

@@ -294,7 +294,7 @@ parser.get_parser()
 heavy = [name for name in sys.modules if name.split(".")[0] == "spnego"]
 heavy += [name for name in sys.modules if name.startswith("airflow_provider_smtpcm.")]
 assert set(heavy) <= {
-    "airflow_provider_smtpcm.cli.airflow", "airflow_provider_smtpcm.get_provider_info",
+    "airflow_provider_smtpcm.cli", "airflow_provider_smtpcm.get_provider_info",
     *(name for name in heavy if name.split(".")[1:2] in (["cli"], ["connection_manager"])),
     "airflow_provider_smtpcm.errors",
 }, heavy

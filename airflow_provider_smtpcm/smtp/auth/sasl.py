@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError, Reply
-from airflow_provider_smtpcm.smtp.auth.remedies import get_authentication_remedy
+from airflow_provider_smtpcm.smtp.remedies import get_authentication_remedy
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 

@@ -1,24 +1,34 @@
-r"""Package configurations: values that SSIS assigns to properties when it loads a package.
+r"""Values that SSIS assigns from outside a package: package configurations and project manifests.
 
-Only those in `.dtsConfig` files are applied. A case-insensitive path identifies the property:
+Of the package configurations, only those in `.dtsConfig` files are applied. A case-insensitive path identifies the
+property:
 `\Package.Variables[User::To].Properties[Value]`, `\Package.Connections[SMTP].Properties[SmtpServer]` or
 `\Package\Sequence\Send Mail.Properties[ToLine]`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import overload
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.model import Configuration
+from airflow_provider_smtpcm.ssis.model import (
+    Configuration,
+    FileConnection,
+    Manifest,
+    Parameter,
+    ProjectSetting,
+    SmtpConnection,
+)
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Element,
     find_members,
+    get_flag,
     get_text,
+    is_sensitive,
     list_files,
     parse_integer,
     read_file,
@@ -172,3 +182,209 @@ def find_dtsconfig(source: str, folder: Path | None, passed: Iterable[Path] = ()
             return path
     siblings = list_files(folder) if folder is not None else ()
     return next((path for path in siblings if path.name.lower() == name and path.is_file()), None)
+
+
+# --- Project manifests: `@Project.manifest` in an `.ispac`, or part of a `.dtproj`. A manifest has a parameter
+# --- `CM.<name>.<property>` for each property of each connection manager, in one list for the project and one for each
+# --- package. A deployed project uses these values. A `.dtproj` also has configurations (`Development`, `Production`)
+# --- with other values of parameters. These are reported but not applied, since no file says which was deployed.
+
+# The properties in an SMTP connection string; a parameter can set each one separately.
+CONNECTION_PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
+_CONNECTION_STRING = "ConnectionString"
+_PREFIX = "cm."
+
+
+def read_manifest(root: Element, source: str) -> Manifest | None:
+    """Return the manifest of an `.ispac` or a `.dtproj`; None if it has no values for connection managers.
+
+    Args:
+        root: the root element of the manifest or of the `.dtproj`.
+        source: the file.
+    """
+    is_dtproj = not root.namespace
+    project = _find_path(root, "DeploymentModelSpecificContent", "Manifest", "Project") if is_dtproj else root
+    values = {}
+    for parameters, package in _find_parameter_lists(_find_path(project, "DeploymentInfo")):
+        if package_values := dict(_read_connection_values(parameters)):
+            values[package] = package_values
+    configurations = _read_configurations(root)
+    return Manifest(source=source, values=values, configurations=configurations) if values or configurations else None
+
+
+def apply_manifest(
+    connection: SmtpConnection | FileConnection, manifest: Manifest | None, package: str = ""
+) -> SmtpConnection | FileConnection:
+    """Return a connection manager with the values from the project's manifest.
+
+    Args:
+        connection: the connection manager as its file defines it.
+        manifest: the manifest of its project.
+        package: the file name of its package; empty for a connection manager of the project.
+    """
+    if manifest is None:
+        return connection
+    name, scope = connection.name.lower(), _normalize_package(package)
+    values = manifest.values.get(scope, {})
+    properties = (_CONNECTION_STRING, *CONNECTION_PROPERTIES)
+    overrides = {key: values[path] for key in properties if (path := f"{name}.{key.lower()}") in values}
+    if isinstance(connection, FileConnection):
+        return _apply_to_file_connection(connection, overrides, manifest)
+    string = connection.connection_string
+    changed = [
+        key for key in overrides if not _is_same_value(key, overrides[key], _get_connection_property(string, key))
+    ]
+    replaces_string = _CONNECTION_STRING in changed
+    if replaces_string:
+        string = overrides[_CONNECTION_STRING]
+    set_by = []
+    for key in changed:
+        # Differs from the connection string, which the manifest may have replaced.
+        differs = key != _CONNECTION_STRING and not _is_same_value(
+            key, overrides[key], _get_connection_property(string, key)
+        )
+        if differs:
+            string = set_connection_property(string, key, overrides[key])
+        set_by.append(
+            ProjectSetting(
+                property=key,
+                by=f"CM.{connection.name}.{key}",
+                source=manifest.source,
+                contradicted=differs and replaces_string,
+            )
+        )
+    configured = []
+    for key in properties:
+        settings = manifest.configurations.get(scope, {}).get(f"{_PREFIX}{name}.{key.lower()}", {})
+        current = _get_connection_property(string, key)
+        names = [repr(each) for each, value in settings.items() if not _is_same_value(key, value, current)]
+        if names:
+            configured.append(ProjectSetting(property=key, by=", ".join(names), source=manifest.source))
+    return replace(connection, connection_string=string, set_by=tuple(set_by), configured=tuple(configured))
+
+
+def _apply_to_file_connection(
+    connection: FileConnection, overrides: Mapping[str, str], manifest: Manifest
+) -> FileConnection:
+    path = overrides.get(_CONNECTION_STRING, connection.connection_string)
+    if path.strip() == connection.connection_string.strip():
+        return connection
+    parameter = f"CM.{connection.name}.{_CONNECTION_STRING}"
+    setting = ProjectSetting(property=_CONNECTION_STRING, by=parameter, source=manifest.source)
+    return replace(connection, connection_string=path, set_by=(setting,))
+
+
+def add_configured_values(
+    parameters: Iterable[Parameter], manifest: Manifest | None, package: str = ""
+) -> tuple[Parameter, ...]:
+    """Return parameters with their `configured_in`: the project configurations in which they have another value.
+
+    Args:
+        parameters: the parameters of a package or of the project.
+        manifest: the manifest of the project.
+        package: the file name of the package; empty for parameters of the project.
+    """
+    if manifest is None:
+        return tuple(parameters)
+    settings = manifest.configurations.get(_normalize_package(package), {})
+    configured = []
+    for parameter in parameters:
+        values = {} if parameter.sensitive else settings.get(parameter.name.lower(), {})
+        names = tuple(name for name, value in values.items() if value != parameter.value)
+        configured.append(replace(parameter, configured_in=names))
+    return tuple(configured)
+
+
+def set_connection_property(connection_string: str, name: str, value: str) -> str:
+    """Return a connection string with one property set."""
+    others = [
+        part
+        for part in _split_connection_string(connection_string)
+        if part.partition("=")[0].strip().lower() != name.lower()
+    ]
+    return "".join(f"{part};" for part in (f"{name}={value}", *others))
+
+
+def _get_connection_property(connection_string: str, name: str) -> str:
+    """Return a property of a connection string, or an empty string; all of it for the name ConnectionString."""
+    if name == _CONNECTION_STRING:
+        return connection_string
+    pairs = (part.partition("=") for part in _split_connection_string(connection_string))
+    return next((value.strip() for key, _, value in pairs if key.strip().lower() == name.lower()), "")
+
+
+def _split_connection_string(connection_string: str) -> list[str]:
+    parts = [part for part in connection_string.split(";") if part.strip()]
+    is_bare_host = len(parts) == 1 and "=" not in parts[0]
+    return [f"SmtpServer={parts[0].strip()}"] if is_bare_host else parts
+
+
+def _is_same_value(name: str, left: str, right: str) -> bool:
+    """Whether two values of a property are equivalent.
+
+    An empty flag is False, and the order of the properties in a connection string does not matter.
+    """
+    if name == _CONNECTION_STRING:
+        names = {part.partition("=")[0].strip() for text in (left, right) for part in _split_connection_string(text)}
+        return all(
+            _is_same_value(key, _get_connection_property(left, key), _get_connection_property(right, key))
+            for key in names
+        )
+    left, right = left.strip().lower(), right.strip().lower()
+    if name.lower() in {"usewindowsauthentication", "enablessl"}:
+        return (left or "false") == (right or "false")
+    return left == right
+
+
+def _find_path(element: Element | None, *tags: str) -> Element | None:
+    for tag in tags:
+        element = None if element is None else element.find(tag)
+    return element
+
+
+def _find_parameter_lists(info: Element | None) -> Iterator[tuple[Element, str]]:
+    """Yield the lists of parameters with their package keys; the project's key is empty."""
+    if project_parameters := _find_path(info, "ProjectConnectionParameters"):
+        yield project_parameters, ""
+    packages = _find_path(info, "PackageInfo")
+    for package in packages.find_all("PackageMetaData") if packages else ():
+        parameters = package.find("Parameters")
+        if parameters is not None and package.attributes.get("Name"):
+            yield parameters, _normalize_package(package.attributes["Name"])
+
+
+def _read_connection_values(parameters: Element) -> Iterator[tuple[str, str]]:
+    """Yield pairs of `name.property` and value of connection managers, without sensitive and empty values."""
+    for parameter in parameters.find_all("Parameter"):
+        name = parameter.attributes.get("Name", "").lower()
+        properties = parameter.find("Properties")
+        if not name.startswith(_PREFIX) or properties is None or get_flag(properties, "Sensitive"):
+            continue
+        value = next(
+            (child for child in properties.find_all("Property") if child.attributes.get("Name") == "Value"), None
+        )
+        if value is not None and not is_sensitive(value) and value.text.strip():
+            yield name.removeprefix(_PREFIX), value.text
+
+
+def _read_configurations(root: Element) -> dict[str, dict[str, dict[str, str]]]:
+    """Return the values of project configurations, by package, parameter and configuration."""
+    values_by_package: dict[str, dict[str, dict[str, str]]] = {}
+    configurations = root.find("Configurations")
+    for configuration in configurations.find_all("Configuration") if configurations else ():
+        name = configuration.find("Name")
+        settings = _find_path(configuration, "Options", "ParameterConfigurationValues")
+        for setting in settings.find_all("ConfigurationSetting") if settings else ():
+            target, value = setting.find("Name"), setting.find("Value")
+            scope, colons, parameter = (target.text if target else "").strip().partition("::")
+            if name is None or value is None or not colons or is_sensitive(value):
+                continue
+            package = "" if scope.lower() == "project" else _normalize_package(scope)
+            values = values_by_package.setdefault(package, {}).setdefault(parameter.lower(), {})
+            values[name.text.strip()] = value.text
+    return values_by_package
+
+
+def _normalize_package(package: str) -> str:
+    """Return the key of a package, given its name with or without `.dtsx`."""
+    return package.lower().removesuffix(".dtsx")

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.model import FileConnection, Manifest, SmtpConnection
-from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
-from airflow_provider_smtpcm.ssis.reading.manifest import (
+from airflow_provider_smtpcm.ssis.reading.configurations import (
     CONNECTION_PROPERTIES,
+    PropertyOverrides,
     apply_manifest,
     set_connection_property,
 )

@@ -20,9 +20,12 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.reading.configurations import (
     PropertyOverrides,
+    add_configured_values,
+    apply_manifest,
     find_dtsconfig,
     read_configurations,
     read_dtsconfig,
+    read_manifest,
 )
 from airflow_provider_smtpcm.ssis.reading.connection_managers import (
     ConnectionManager,
@@ -32,7 +35,6 @@ from airflow_provider_smtpcm.ssis.reading.connection_managers import (
 )
 from airflow_provider_smtpcm.ssis.reading.executables import ROOT, ReadContext, read_root
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
-from airflow_provider_smtpcm.ssis.reading.manifest import add_configured_values, apply_manifest, read_manifest
 from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Document,
