@@ -216,7 +216,6 @@ def test_the_command_line_loads_what_a_command_needs_only_for_that_command() -> 
     heavy = ("airflow", "spnego", "ssl", "smtplib", "email", "asyncio", "airflow_provider_smtpcm.testing")
     program = f"""
 import sys
-from airflow_provider_smtpcm.cli import airflow
 from airflow_provider_smtpcm.cli import build_parser
 build_parser().format_help()
 assert not [name for name in {heavy!r} if name in sys.modules], sys.modules
