@@ -23,7 +23,7 @@ _TRACK_FILTER = "_written_by_the_author"
 _TEMPLATE_STATEMENTS = ("include", "extends", "import", "from")
 # In these statements, names are macros, which are called like functions.
 _MACRO_STATEMENTS = ("macro", "from")
-# After one of these tokens, `[` is a subscript and `(` is a call, unless the name is an operator.
+# After one of these tokens, `[` is a subscript and `(` is a call, unless it is a name that is an operator.
 _VALUE_ENDS = ("name", "string", "rparen", "rbracket")
 _OPERATORS = ("if", "elif", "else", "in", "not", "and", "or", "is", "for", "recursive", "call", "set", "do", "with")
 # These filters add their arguments to the text.
@@ -69,11 +69,11 @@ class TrackedText(str):
             return TrackedText(text)
         return TrackedText(text, mask if len(mask) == len(text) else None)
 
-    def __getitem__(self, at: SupportsIndex | slice) -> str:
-        return TrackedText(str.__getitem__(self, at), str.__getitem__(self.mask, at))
+    def __getitem__(self, key: SupportsIndex | slice) -> str:
+        return TrackedText(str.__getitem__(self, key), str.__getitem__(self.mask, key))
 
     def __iter__(self) -> Iterator[str]:
-        return (self[at] for at in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
     def join(self, items: Iterable[str]) -> str:
         """Join as `str.join` does, with the masks of all parts."""
@@ -181,12 +181,17 @@ def _skip_tracked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _mix_lost_masks(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a filter, so that its result is `MIXED` if it loses the mask of its input."""
-    at = 1 if hasattr(function, "jinja_pass_arg") else 0
+    input_index = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        if isinstance(result, str) and type(result) is not TrackedText and len(args) > at and _has_tracked(args[at]):
+        if (
+            isinstance(result, str)
+            and type(result) is not TrackedText
+            and len(args) > input_index
+            and _has_tracked(args[input_index])
+        ):
             return TrackedText(str.__str__(result))
         return result
 
@@ -241,7 +246,7 @@ def _make_extension_class() -> type[Extension]:
     from jinja2.lexer import Token
 
     class TrackingExtension(Extension):
-        """Rewrites the text of a template as `{{ ("text" | track) }}`, and literals in it as `("text" | track)`."""
+        """Rewrites a template: text as `{{ ("text" | track) }}`, and literals in expressions as `("text" | track)`."""
 
         def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
             position = _TokenPosition()
@@ -252,7 +257,7 @@ def _make_extension_class() -> type[Extension]:
                     yield Token(token.lineno, "variable_end", "")
                     continue
                 position.move_to(token)
-                if token.type == "string" and position.is_in_text:
+                if token.type == "string" and position.is_output:
                     yield from _track_literal(token, Token)
                 else:
                     yield token
@@ -273,7 +278,7 @@ class _TokenPosition:
         self._last, self._second_last = ("", ""), ("", "")
 
     @property
-    def is_in_text(self) -> bool:
+    def is_output(self) -> bool:
         return all(self._brackets[-1:]) and self._statement not in _TEMPLATE_STATEMENTS
 
     def move_to(self, token: Token) -> None:
@@ -285,12 +290,12 @@ class _TokenPosition:
         elif kind == "name" and self._statement in _MACRO_STATEMENTS:
             self._macros.add(token.value)
         elif kind in ("lparen", "lbracket", "lbrace"):
-            self._brackets.append(self.is_in_text and (kind == "lbrace" or self._opens_value()))
+            self._brackets.append(self.is_output and (kind == "lbrace" or self._opens_output()))
         elif kind in ("rparen", "rbracket", "rbrace") and self._brackets:
             self._brackets.pop()
         self._last, self._second_last = (kind, token.value), self._last
 
-    def _opens_value(self) -> bool:
+    def _opens_output(self) -> bool:
         """Whether the content of a bracket becomes output: in a list, or as arguments of a macro or of some filters."""
         kind, name = self._last
         if kind != "name":

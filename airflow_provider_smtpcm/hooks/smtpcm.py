@@ -240,7 +240,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
         retries = RetryQueue(requests, retry_for, journal=journal)
         sender = self._sender(
-            retries.admitted(),
+            retries.admit_requests(),
             connections=connections,
             rate_limit=rate_limit,
             retry_connect_for=retry_for,

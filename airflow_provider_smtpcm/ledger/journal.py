@@ -44,7 +44,7 @@ class LedgerJournal:
         self._ready: deque[SendRequest] = deque()
         #: The requests that were passed on and have no result yet, by their index.
         self.in_doubt: dict[int, SendRequest] = {}
-        # By the index of a request: the recipients who may have the mail from an earlier attempt.
+        # The recipients who may have the mail from an earlier attempt, by the index of the request.
         self._maybe_delivered: dict[int, tuple[str, ...]] = {}
 
     def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
@@ -202,7 +202,7 @@ class PriorDelivery:
         #: The journal for sending the mail.
         self.journal = None if ledger is None else LedgerJournal(ledger, lambda _: self._FINGERPRINT)
 
-    def accepted(self) -> Delivery | None:
+    def find_accepted(self) -> Delivery | None:
         """Return the delivery if every recipient has the mail, else None. Needs no `Mail`: building one is costly."""
         if self._ledger is None or self._row is None or self._row.state is not RowState.ACCEPTED:
             return None

@@ -37,8 +37,8 @@ from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
 # The key of the task's full result.
 _RESULT = "result"
-#: How long the full result is stored, since it contains addresses. An attempt that finds the task finished returns it;
-#: once it has expired, such an attempt returns the summary in the head record, which has no addresses.
+#: How long the full result is stored: not long, since it contains addresses. An attempt that finds the task finished
+#: returns it; or, once it has expired, the summary in the head record, which has no addresses.
 RESULT_RETENTION = timedelta(days=1)
 # Seconds between rewrites of the whole ledger; Airflow's retention counts in days.
 _REWRITE_INTERVAL = 6 * 3600.0
@@ -66,7 +66,7 @@ UNSEEN = PriorRow(RowState.UNSEEN)
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """Rows to write as open, in this order; each may be sent once it is written."""
+    """Rows to record as `RowState.OPEN`, in this order; each may be sent once that is written."""
 
     #: The index of each row, with its fingerprint.
     rows: Sequence[tuple[int, bytes]]
@@ -170,7 +170,7 @@ class Ledger:
         if head and not self.is_resumed:
             self._store.delete_blocks(head["generation"], head.get("blocks", 0))
         # Last: an exception in the constructor would leave a thread that the caller cannot end.
-        self._writer = threading.Thread(target=self._write, name="smtpcm-ledger", daemon=True)
+        self._writer = threading.Thread(target=self._run_writer, name="smtpcm-ledger", daemon=True)
         self._writer.start()
 
     # --- Earlier attempts
@@ -310,7 +310,7 @@ class Ledger:
                 self._first_result_at = time.monotonic()
             if row in self._open and row not in self._results:
                 self._open_with_result += 1
-                self._window.closed()
+                self._window.on_row_closed()
             self._results[row] = _RowResult(state, progress, fingerprint)
             if is_first or self._has_room():  # waking the thread for each row would cost more than sending it
                 self._changed.notify_all()
@@ -355,7 +355,7 @@ class Ledger:
 
     # --- The writing thread
 
-    def _write(self) -> None:
+    def _run_writer(self) -> None:
         try:
             while True:
                 with self._changed:
@@ -378,13 +378,13 @@ class Ledger:
                 if reservation is not None:
                     with self._changed:
                         reservation.written += len(rows)
-                        self._window.opened(len(rows))
+                        self._window.on_rows_opened(len(rows))
                 self.on_write()
                 if is_stopping:
                     return
         except LedgerError as error:
             self._failure = error
-        except Exception as error:  # noqa: BLE001 - the sending thread would wait forever
+        except Exception as error:  # noqa: BLE001 - otherwise the sending thread would wait forever
             self._failure = LedgerError(f"The ledger of this task cannot be written ({type(error).__name__}: {error}).")
         self.on_write()
 
@@ -409,15 +409,15 @@ class Ledger:
         self, results: Mapping[int, _RowResult], rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress]
     ) -> None:
         """Write the results before the reservations: if only the first write succeeds, the window is not exceeded."""
-        recorded: set[int] = set()
+        recorded_blocks: set[int] = set()
         for row, result in results.items():
             self._put(row, result.fingerprint, result.state, result.progress)
-            recorded.add(row // BLOCK_ROWS)
-        reserved: set[int] = set()
+            recorded_blocks.add(row // BLOCK_ROWS)
+        reserved_blocks: set[int] = set()
         for row, fingerprint in rows:
             self._put(row, fingerprint, RowState.OPEN, progress.get(row, NO_PROGRESS))
-            reserved.add(row // BLOCK_ROWS)
-        for number in (*sorted(recorded - reserved), *sorted(reserved)):
+            reserved_blocks.add(row // BLOCK_ROWS)
+        for number in (*sorted(recorded_blocks - reserved_blocks), *sorted(reserved_blocks)):
             self._store.write_block(number, self._blocks[number])
         if time.monotonic() - self._rewritten_at > _REWRITE_INTERVAL:
             self._rewrite()
@@ -449,6 +449,7 @@ class Ledger:
 
 
 def _pad(fingerprint: bytes) -> bytes:
+    """Pad a fingerprint to the length that a `DigestSet` takes."""
     return fingerprint.ljust(DIGEST_OCTETS, b"\0")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from time import monotonic
 
-#: The window is the number of rows that are sent in `WINDOW_SECONDS`, and at most `LARGEST_WINDOW`.
+#: The window is the number of rows that are sent in `WINDOW_SECONDS`, but at most `LARGEST_WINDOW` rows.
 LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
 # Time constant (s) of the measured rate: after this much time spent sending, a result has a weight of 1/e.
 _DECAY_SECONDS = 1.0
@@ -32,17 +32,18 @@ class Window:
         self._since = 0.0
         # Whether a result has arrived. The time before the first one does not count: it includes opening the sessions.
         self._has_result = False
-        # Results and seconds of sending since the last measurement, and their weighted totals before it.
+        # Results, and seconds of sending, since the last measurement.
         self._results, self._seconds = 0, 0.0
+        # Their weighted totals before the last measurement.
         self._recent_results, self._recent_seconds = 0.0, 0.0
 
-    def opened(self, rows: int) -> None:
+    def on_rows_opened(self, rows: int) -> None:
         """Count rows that are recorded as open, and may be sent."""
         if not self._open:
             self._since = monotonic()
         self._open += rows
 
-    def closed(self) -> None:
+    def on_row_closed(self) -> None:
         """Count the result of one open row."""
         self._open -= 1
         if not self._has_result:

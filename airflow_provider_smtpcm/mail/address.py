@@ -402,14 +402,14 @@ def _unquote(text: str) -> str:
 def _unquote_tainted(text: str, mask: str) -> str:
     """Return a display name without the quotation marks and backslashes that the author wrote as syntax."""
     parts, end = [], 0
-    for found in _QUOTED.finditer(mask):
-        parts.append(text[end : found.start()])
-        end = found.start() + 1
-        for escape in _QUOTED_PAIR.finditer(mask, end, found.end() - 1):
+    for quoted in _QUOTED.finditer(mask):
+        parts.append(text[end : quoted.start()])
+        end = quoted.start() + 1
+        for escape in _QUOTED_PAIR.finditer(mask, end, quoted.end() - 1):
             parts.append(text[end : escape.start()])
             end = escape.start() + 1
-        parts.append(text[end : found.end() - 1])
-        end = found.end()
+        parts.append(text[end : quoted.end() - 1])
+        end = quoted.end()
     return ("".join(parts) + text[end:]).strip()
 
 

@@ -299,13 +299,13 @@ def _parse_name(name: object) -> str:
 def _parse_content_type(content_type: object, name: str) -> str:
     if not content_type:
         return _guess_content_type(name)
-    found = _CONTENT_TYPE.fullmatch(content_type) if isinstance(content_type, str) else None
-    if not found or len(found[0]) > _MAX_CONTENT_TYPE_OCTETS:
+    match = _CONTENT_TYPE.fullmatch(content_type) if isinstance(content_type, str) else None
+    if not match or len(match[0]) > _MAX_CONTENT_TYPE_OCTETS:
         raise MessageError(
             f"{short_repr(content_type)}, the content type of the attachment {short_repr(name)}, is not a media type.",
             remedy="Write it as 'text/csv' or 'text/csv; charset=utf-8', or leave it out: it is guessed from the name.",
         )
-    return _OCTET_STREAM if found[1].lower() in ("message", "multipart") else found[0]
+    return _OCTET_STREAM if match[1].lower() in ("message", "multipart") else match[0]
 
 
 def _guess_content_type(name: str) -> str:
@@ -315,5 +315,5 @@ def _guess_content_type(name: str) -> str:
     guessed, encoding = mimetypes.guess_type(f"./{name}")
     if encoding:
         return _COMPRESSED_TYPES.get(encoding, _OCTET_STREAM)
-    found = _CONTENT_TYPE.fullmatch(guessed or "")
-    return _OCTET_STREAM if not found or found[1].lower() in ("message", "multipart") else found[0]
+    match = _CONTENT_TYPE.fullmatch(guessed or "")
+    return _OCTET_STREAM if not match or match[1].lower() in ("message", "multipart") else match[0]

@@ -225,13 +225,13 @@ def encode_base64(octets: bytes, *, leading_crlf: bool = False) -> bytes:
     """
     encoded = _base64_encoder()(octets)
     lines = [b""] if leading_crlf else []
-    at = 0
+    position = 0
     for size, split in _line_splitters():
-        while len(encoded) - at >= size:
-            lines += split(encoded, at)
-            at += size
-    if at < len(encoded):
-        lines.append(encoded[at:])
+        while len(encoded) - position >= size:
+            lines += split(encoded, position)
+            position += size
+    if position < len(encoded):
+        lines.append(encoded[position:])
     return b"\r\n".join(lines)
 
 

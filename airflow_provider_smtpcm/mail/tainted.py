@@ -110,7 +110,7 @@ def count_parent_steps(path: object) -> int:
 def _split_path(path: TaintedStr) -> Iterable[tuple[str, bool]]:
     """Yield each component of a path, and whether it or a separator next to it is tainted."""
     text, mask = str.__str__(path), path.mask
-    edges = [-1, *(found.start() for found in _SEPARATOR.finditer(text)), len(text)]
+    edges = [-1, *(match.start() for match in _SEPARATOR.finditer(text)), len(text)]
     for left, right in pairwise(edges):
         around = mask[max(left, 0) : right + 1]
         yield text[left + 1 : right].strip(), DATA in around or MIXED in around
@@ -134,5 +134,5 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _REPR_LENGTH else f"{text[: _REPR_LENGTH - 1]}…"
 
 
-def _code_point(found: re.Match[str] | None) -> str | None:
-    return f"U+{ord(found[0]):04X}" if found else None
+def _code_point(match: re.Match[str] | None) -> str | None:
+    return f"U+{ord(match[0]):04X}" if match else None

@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 OUTCOMES = ("accepted", "partial", "refused", "unknown", "not_sent", "failed")
 #: Seconds between two log lines with the progress.
 PROGRESS_SECONDS = 5.0
-#: How many problems are logged one by one: failures, and rows of unknown outcome, each of which has to be looked for in
-#: the server's log.
-LOGGED_FAILURES, LOGGED_UNKNOWN = 20, 500
+#: How many failed rows are logged one by one.
+LOGGED_FAILURES = 20
+#: How many rows of unknown outcome are logged one by one: each has to be looked for in the server's log.
+LOGGED_UNKNOWN = 500
 # How many rows with the same error as an earlier one are logged by number.
 _NUMBERED_ROWS = 5
 #: How many rows each list in the result (the XCom) names; the report names all of them.

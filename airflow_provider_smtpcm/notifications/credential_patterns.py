@@ -1,12 +1,12 @@
-"""Redaction of credentials in text by their form, including those that Airflow's secrets masker does not know.
+"""Redacts credentials in text by their form, even those that Airflow's secrets masker does not know.
 
 A mail reaches more readers than a log. What drivers, clients, shells and configuration files show in errors is
 redacted: passwords in URLs, headers, `name=value` and `name: value` in every notation, command lines, and keys and
 tokens of well-known forms. Sentences are kept (`password: authentication failed`, `the token expired`), since an alert
 must give the reason. The shell's `PWD=/home/etl` is kept too.
 
-The text may be megabytes of arbitrary content. So every pattern has bounded repetitions or a single way to match, and
-every value is read once.
+The text may be megabytes of arbitrary content. So no pattern can backtrack without bound: its repetitions are limited,
+or can match in one way only. A value that was redacted is not searched again.
 """
 
 from __future__ import annotations
@@ -151,14 +151,14 @@ _BASIC_AUTH = re.compile(
 )
 
 
-def _redact_basic_auth(found: re.Match[str]) -> str:
+def _redact_basic_auth(match: re.Match[str]) -> str:
     """Redact `Basic` credentials, which decode to `user:password`; any other word after `Basic` is kept."""
-    text = found[2]
+    text = match[2]
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
-        return found[0]
-    return f"{found[1]}{_REDACTED}" if b":" in decoded else found[0]
+        return match[0]
+    return f"{match[1]}{_REDACTED}" if b":" in decoded else match[0]
 
 
 # --- URLs
@@ -169,12 +169,12 @@ _URL_END = re.compile(r"['\"](?:[,;)\]}:]|\Z)")
 _PORT_OR_PATH = re.compile(r"\d{1,5}[/?#'\",;]")
 
 
-def _redact_userinfo(found: re.Match[str]) -> str:
+def _redact_userinfo(match: re.Match[str]) -> str:
     """Redact the password of `scheme://user:password@host`, which ends at the last @ of the URL.
 
     An @ in the path or the query, as in `scheme://host:8443/path?to=user@host`, does not count.
     """
-    word = found[0]
+    word = match[0]
     if "@" not in word or "//" not in word:
         return word
     scheme, *addresses = word.split("//")
@@ -234,8 +234,8 @@ def _redact_command_options(text: str) -> str:
 
 def _redact_command_line(line: str) -> str:
     for tool, option in _TOOLS:
-        if found := tool.search(line):
-            line = line[: found.end()] + option.sub(r"\1***", line[found.end() :])
+        if match := tool.search(line):
+            line = line[: match.end()] + option.sub(r"\1***", line[match.end() :])
     return line
 
 
@@ -301,15 +301,15 @@ _INNER_PUNCTUATION = re.compile(r"[!@#$%^&*+=?~|\\/].")
 def _redact_named_values(text: str) -> str:
     """Redact the values that follow the name of a credential."""
     parts: list[str] = []
-    at = 0
+    position = 0
     for name in _NAME.finditer(text):
-        if name.start() < at:
+        if name.start() < position:
             continue
-        found = _find_value(text, name)
-        if found is not None and found[0] < found[1] and not _REDACTED_VALUE.match(text, found[0]):
-            parts += (text[at : found[0]], _REDACTED)
-            at = found[1]
-    return "".join((*parts, text[at:]))
+        span = _find_value(text, name)
+        if span is not None and span[0] < span[1] and not _REDACTED_VALUE.match(text, span[0]):
+            parts += (text[position : span[0]], _REDACTED)
+            position = span[1]
+    return "".join((*parts, text[position:]))
 
 
 def _find_value(text: str, name: re.Match[str]) -> tuple[int, int] | None:
@@ -367,12 +367,13 @@ def _find_enclosed_value(text: str, start: int, separator: re.Match[str], *, bra
 
 
 def _find_assigned_value(text: str, name: re.Match[str], start: int) -> tuple[int, int] | None:
-    found = _find_unquoted_value(text, start)
-    if found is None:
+    span = _find_unquoted_value(text, start)
+    if span is None:
         return None
-    value = text[found[0] : found[1]].lower()
+    value = text[span[0] : span[1]].lower()
+    # `pass=12` counts tests that passed.
     is_count = name[0].lower() == "pass" and value.isdigit() and len(value) < 6
-    return None if value in _EMPTY_VALUES or is_count else found
+    return None if value in _EMPTY_VALUES or is_count else span
 
 
 def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple[int, int] | None:
@@ -387,6 +388,7 @@ def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple
     if annotated := _TYPE_ANNOTATION.match(line):  # password: str = 'x'
         return _find_quoted_value(text, start + annotated.end())
     after = line[word.end() :]
+    # `password:x`, without a blank, is a setting whatever follows.
     is_single = not after.strip(" \t\r,;})]") or _AFTER_VALUE.match(after) is not None or text[start - 1] == ":"
     is_plain = not _looks_generated(word[0]) or (name["token"] is not None and len(word[0]) < 6)
     if is_plain and not (is_single and (name["password"] is not None or _is_setting(text, name))):
@@ -397,7 +399,7 @@ def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple
 
 
 def _is_setting(text: str, name: re.Match[str]) -> bool:
-    """Whether a name is a key of a file, a header or an option, rather than a word of a sentence."""
+    """Whether a name is a key in a file, a header's name or an option; otherwise it is a word in a sentence."""
     before = text[max(0, name.start() - 60) : name.start()]
     line = before.rpartition("\n")[2]
     identifier = (_IDENTIFIER_TAIL.search(before) or [""])[0] + name[0]
@@ -408,10 +410,10 @@ def _find_option_value(text: str, start: int) -> tuple[int, int] | None:
     """Return the span of x in `--password x`; None if another option or a word of a sentence follows."""
     if _OPENING_QUOTE.match(text, start):
         return _find_quoted_value(text, start)
-    found = _find_unquoted_value(text, start)
-    if found is None or text[start] == "-" or text[found[0] : found[1]].lower() in _SENTENCE_WORDS:
+    span = _find_unquoted_value(text, start)
+    if span is None or text[start] == "-" or text[span[0] : span[1]].lower() in _SENTENCE_WORDS:
         return None
-    return found
+    return span
 
 
 def _find_quoted_value(text: str, start: int) -> tuple[int, int]:
@@ -426,26 +428,26 @@ def _find_quoted_value(text: str, start: int) -> tuple[int, int]:
     limit = min(len(text), opening.end() + _MAX_VALUE_LENGTH)
     line_end = text.find("\n", opening.end(), limit)
     line_end = limit if line_end < 0 else line_end
-    at = opening.end()
-    while (at := text.find(quote, at, line_end)) >= 0:
-        before = at
+    position = opening.end()
+    while (position := text.find(quote, position, line_end)) >= 0:
+        before = position
         while before > opening.end() and text[before - 1] == "\\":
             before -= 1
-        backslashes, at = at - before, at + len(quote)
+        backslashes, position = position - before, position + len(quote)
         ends = backslashes <= len(escape) if escape else backslashes % 2 == 0
-        if ends and len(quote) == 1 and not escape and text.startswith(quote, at):
-            at += 1  # doubled
+        if ends and len(quote) == 1 and not escape and text.startswith(quote, position):
+            position += 1  # doubled
         elif ends:
-            return start, at
+            return start, position
     return start, line_end
 
 
 def _find_unquoted_value(text: str, start: int) -> tuple[int, int] | None:
     """Return the span of an unquoted value. Between semicolons, as in ODBC, it may contain spaces."""
-    found = _UNQUOTED_VALUE.match(text, start)
-    if found is None:
+    match = _UNQUOTED_VALUE.match(text, start)
+    if match is None:
         return None
-    end = start + len(found[0].rstrip(".,:")) or found.end()
+    end = start + len(match[0].rstrip(".,:")) or match.end()
     line = text.rfind("\n", max(0, start - 300), start) + 1
     if ";" in text[max(line, start - 300) : start] and (longer := _UP_TO_SEMICOLON.match(text, start)):
         end = max(end, longer.end())

@@ -48,8 +48,8 @@ DEFAULT_HEADERS: Mapping[str, str] = {"X-Auto-Response-Suppress": "All"}
 
 _FILE_FIELDS = ("attachments", "inline_images")
 _TEXT_FIELDS = ("subject", "priority", "headers")
-# The fields that are left out in each attempt, as long as the mail cannot be built or is refused permanently. The
-# default page needs none of them.
+# The fields to leave out, attempt by attempt, until the mail can be built and is not refused permanently. The default
+# page needs none of them.
 _OMISSIONS: tuple[tuple[str, ...], ...] = (
     (),
     _FILE_FIELDS,
@@ -95,8 +95,8 @@ class SendMailNotifier(BaseNotifier):
         headers: further headers. The value None or "" removes one of `DEFAULT_HEADERS`.
         encoding: the encoding of `text_file` and `html_file`.
         retry_for: seconds (default: 20) during which the mail is retried if the server cannot be reached or refuses it
-            temporarily. The last attempt may take 15 seconds more. Meanwhile a task waits, or the DAG processor, which
-            Airflow kills after 50 seconds.
+            temporarily. The last attempt may take 15 seconds more. Meanwhile the task waits. For a callback of a DAG,
+            the DAG processor waits, and Airflow kills it after 50 seconds.
         context: Airflow's context, for `await`.
 
     Raises:
@@ -191,7 +191,7 @@ class SendMailNotifier(BaseNotifier):
         """Send the alert as `notify` does.
 
         Args:
-            loop: the triggerer's event loop, if this is one of its other threads.
+            loop: the triggerer's event loop, if this runs in another thread of the triggerer; else None.
         """
         try:
             delivery = self._send(context or {}, loop)
@@ -206,7 +206,7 @@ class SendMailNotifier(BaseNotifier):
                 log.info("The alert %s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
 
     def _send(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery:
-        """Send the mail; as long as it cannot be sent, leave out more of what the DAG's author wrote."""
+        """Send the mail; while it cannot be sent, leave out more of the author's fields (see `_OMISSIONS`)."""
         started_at = time.monotonic()
         event = read_event(context)
         if error := find_masker_error():
@@ -222,17 +222,17 @@ class SendMailNotifier(BaseNotifier):
             )
         hook = get_hook(str(fields["smtpcm_conn_id"]), loop)
         for omitted in _OMISSIONS:
-            is_own = not (fields.notices or omitted)
+            uses_own_bodies = not (fields.notices or omitted)
             try:
                 page = render_page(event, fields.notices)
-                bodies = (text, html) if is_own and (text or html) else (page.text, page.html)
+                bodies = (text, html) if uses_own_bodies and (text or html) else (page.text, page.html)
                 mail, rendering = self._build_mail(
                     hook, fields, event, default_subject=page.subject, bodies=bodies, omitted=omitted
                 )
             except MessageError as fault:
                 if omitted == _OMISSIONS[-1]:
                     raise
-                fields.add_omission("What cannot be sent was", fault)
+                fields.add_omission("Invalid fields were", fault)
                 continue
             delivery = send_alert(hook, mail, self.retry_for, started_at=started_at, rendering=rendering)
             refusal = _get_permanent_refusal(delivery)
@@ -395,7 +395,7 @@ class _RenderedFields:
         where = f", line {line}" if line else ""
         self.notices.append(f"The notifier's '{name}' could not be rendered ({type(error).__name__}{where}: {quoted}).")
         log.warning(
-            "SendMailNotifier: '%s' could not be rendered (%s%s: %s); the default mail is sent without it. Fix the "
+            "SendMailNotifier: '%s' could not be rendered (%s%s: %s); the default page is sent instead. Fix the "
             "template in the DAG; `| default('')` keeps it from failing if an attribute is missing.",
             name,
             type(error).__name__,

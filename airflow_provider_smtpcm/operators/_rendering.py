@@ -119,9 +119,10 @@ class AuthoredArguments:
         definition: Any = None if dag is None else dag.task_dict.get(task.task_id)
         partial = getattr(definition, "partial_kwargs", None)
         self._task = task
-        # The mapped arguments of the operator and of a decorated function, each with whether the author wrote it. None:
-        # not known; then only a value found in `_author_sources` counts as authored.
+        # The mapped arguments of the operator, each with whether the author wrote it. None: not known; then a value
+        # counts as authored only if it is found in `_author_sources`.
         self._mapped_arguments: Mapping[str, bool] | None = {}
+        # The same for the arguments of a decorated function.
         self._mapped_function_arguments: Mapping[str, bool] | None = {}
         if partial is None:
             return

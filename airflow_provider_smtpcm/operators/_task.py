@@ -49,18 +49,19 @@ class Attempt:
         self._context = context
         #: The deliveries of this attempt, if the task sends one mail.
         self.deliveries: list[Delivery] = []
-        #: The task's result, and the same without addresses; empty until the task succeeds.
+        #: The task's result; empty until the task succeeds.
         self.result: Mapping[str, object] = {}
+        #: The result without addresses.
         self.summary: Mapping[str, object] = {}
         #: The exception with which the task fails; None if it succeeds.
         self.failure: AirflowException | None = None
-        #: For a task that sends many mails: what `may_have_arrived` returns. None: it looks at `deliveries`.
-        self.has_delivered: Callable[[], bool] | None = None
+        #: Replaces the check of `deliveries` in `may_have_arrived`, for a task that sends many mails.
+        self.arrival_check: Callable[[], bool] | None = None
 
     def may_have_arrived(self) -> bool:
         """Return whether this attempt delivered mail to a recipient, or may have."""
-        if self.has_delivered is not None:
-            return self.has_delivered()
+        if self.arrival_check is not None:
+            return self.arrival_check()
         return any(delivery.may_have_arrived for delivery in self.deliveries)
 
     @contextmanager
@@ -84,7 +85,8 @@ class Attempt:
         store = TaskStateStore.of(self._context)
         if store is None:
             log.info(
-                "This Airflow has no task state store (3.3 and newer): once mail was accepted, the task is not retried."
+                "Airflow has a task state store only from 3.3 on: without it, the task is not retried once mail was "
+                "accepted."
             )
             yield None
             return
@@ -159,8 +161,8 @@ def retry_budget(retry_for: float, execution_timeout: timedelta | None) -> float
     """Return the seconds for which a mail may be retried within an attempt: at most half of the task's time limit.
 
     Args:
-        retry_for: the operator's, in seconds.
-        execution_timeout: the task's; None: no limit.
+        retry_for: the operator's `retry_for`, in seconds.
+        execution_timeout: the task's time limit; None: no limit.
     """
     return retry_for if execution_timeout is None else min(retry_for, execution_timeout.total_seconds() / 2)
 
@@ -172,7 +174,7 @@ def airflow_error(error: MailError, *, retry_unknown: bool = False) -> AirflowEx
     """Return an `AirflowException` if a retry may succeed and delivers nothing twice, else an `AirflowFailException`.
 
     Args:
-        error: the error of the attempt. If there is no ledger, the attempt must not have any accepted recipient.
+        error: the error of the attempt. If there is no ledger, no recipient may have been accepted.
         retry_unknown: whether to retry even if the mail may have been delivered.
     """
     is_retried = error.retryable or (retry_unknown and isinstance(error, OutcomeUnknownError))
@@ -252,13 +254,14 @@ class _Retries:
 supervisor_lock = threading.RLock()
 
 
-def lock_fetching(items: Any) -> Any:
+def fetch_under_lock(items: Any) -> Any:
     """Return an iterable that holds `supervisor_lock` while it fetches an item, if Airflow fetches the items.
 
     Args:
         items: any value. If it is not one of Airflow's iterables (outputs of mapped tasks), it is returned unchanged.
     """
     is_from_airflow = type(items).__module__.startswith("airflow.") and isinstance(items, Iterable)
+    # A class that has `open` is that of a path.
     if not is_from_airflow or isinstance(items, Mapping) or hasattr(type(items), "open"):
         return items
     return (_LockedSequence if isinstance(items, Sized) else _LockedIterable)(items)

@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.operators._task import (
     Cancelable,
     airflow_error,
     at_most_once,
-    lock_fetching,
+    fetch_under_lock,
     retry_budget,
 )
 
@@ -204,7 +204,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self.retry_for = retry_for
         self.on_clear = on_clear
         self.ledger_window = ledger_window
-        # `defer_templates` returns a list only for rows in the DAG file that contain outputs of other tasks.
+        # It is a list only if the rows are written in the DAG file, and contain outputs of other tasks.
         self._has_outputs_in_rows = isinstance(self.rows, list)
         check_choice("on_error", on_error, ("fail", "continue"))
         check_choice("on_refused", on_refused, ("fail", "warn"))
@@ -227,7 +227,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> dict[str, object]:
         from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
 
-        rendered: Any = self
+        rendered: Any = self  # Airflow has rendered the fields
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
             result = self._merge(context, hook, attempt, cancellation)
@@ -279,7 +279,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             if is_path(self.rows):
                 lineage.add_input(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             result = MergeResult(rows=rows, report=report)
-            attempt.has_delivered = result.may_have_arrived
+            attempt.arrival_check = result.may_have_arrived
             with attempt.open_ledger(
                 on_clear=self.on_clear, window=self.ledger_window, connections=self.connections
             ) as ledger:
@@ -335,9 +335,10 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         )
 
     def _get_rows(self) -> Any:
-        """Return the rows as they were passed. A list that another task returned is not deferred, and may be long."""
+        """Return the rows without the wrappers of `defer_templates`."""
+        # A list that another task returned has no wrappers, and may be long.
         is_output = isinstance(self.rows, list) and not self._has_outputs_in_rows
-        return lock_fetching(self.rows if is_output else undefer_templates(self.rows))
+        return fetch_under_lock(self.rows if is_output else undefer_templates(self.rows))
 
 
 def to_storage_path(text: str) -> Any:

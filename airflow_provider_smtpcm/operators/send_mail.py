@@ -184,7 +184,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
         """Send the mail; return its delivery, or None if `attempt.failure` is set."""
-        rendered: Any = self
+        rendered: Any = self  # Airflow has rendered the fields
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
             with attempt.open_ledger(on_clear=self.on_clear) as ledger:
@@ -227,7 +227,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             return Delivery.from_dict(ledger.finished_result)
         prior = PriorDelivery(ledger)
         try:
-            delivery = prior.accepted()
+            delivery = prior.find_accepted()
             if delivery is None:
                 mail = self._make_mail(context, hook, attempt, ledger)
                 delivery = prior.find_settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(

@@ -52,11 +52,11 @@ class PipelinedSession:
 
     def __init__(self, session: Session, batch: BatchSender, *, can_requeue: bool = True) -> None:
         self.session = session
-        #: Whether everything is sent and, at the last attempt, the batch had no mail to begin.
+        #: Whether it has sent everything, and the batch had no mail for it when it last asked.
         self.wants_mail = False
         #: Whether it waits for the socket to become writable.
         self.wants_write = False
-        #: Whether `poll` watches for that.
+        #: Whether `poll` watches the socket for writability.
         self.polls_write = False
         #: When (`time.monotonic`) the server times out.
         self.deadline = math.inf
@@ -78,14 +78,17 @@ class PipelinedSession:
         self._size_limit = session.size_limit
         self._recipient_limit = session.recipient_limit
         self._in_flight: deque[Transaction] = deque()
-        # The octets to send; the position in them of the one that commits the last mail; the message's further blocks.
+        # The octets to send.
         self._block: bytes | memoryview = b""
+        # The position in `_block` of the octet that commits the last mail; None: it is not in the block.
         self._commit_at: int | None = None
+        # The blocks of the message that are not in `_block` yet.
         self._content: Content | None = None
         # Octets of the BDAT chunk (RFC 3030) that are not in a block yet.
         self._chunk_octets_left = 0
-        # Each span of `BLOCK_OCTETS` has its own deadline: when the current one began, and the octets left in it.
+        # A block is sent in spans of `BLOCK_OCTETS`. Each has its own deadline, counted from here (`time.monotonic`).
         self._span_started_at = 0.0
+        # Octets of the current span that are not sent yet.
         self._span_octets_left = 0
 
     def fileno(self) -> int:
@@ -134,7 +137,7 @@ class PipelinedSession:
                     break  # nothing more may be sent before the reply
             self.wants_write = bool(self._block) or not blocks
         except MailError as error:
-            # First process the replies that arrived before the connection broke, or the attachment could not be read.
+            # The connection broke, or an attachment could not be read. First process the replies that have arrived.
             with contextlib.suppress(MailError):
                 self._transport.receive_some()
             if not self._process_replies():
@@ -392,7 +395,7 @@ class PipelinedSession:
         return self.is_closed
 
     def _closes_session(self, transaction: Transaction, reply: Reply) -> bool:
-        """Return whether a 421 closes only the session: a limit on its mails, recipients or idle time."""
+        """Return whether a 421 ends the session (a limit on its mails, recipients or idle time) and refuses no mail."""
         has_reason = self.session.has_processed_mail or transaction.has_met_limit
         return has_reason and self._can_requeue and transaction.is_session_closed_by(reply)
 
@@ -453,10 +456,10 @@ class PipelinedSession:
         """Return whether the failure may be due to sending commands in groups."""
         if not (transaction.grouped and transaction.stage is ENVELOPE):
             return False
-        has_begun = transaction.pipelined or transaction.has_reply
+        is_underway = transaction.pipelined or transaction.has_reply
         if isinstance(error, ConnectionLostError):
-            # Any connection may break, above all an idle one. But if the server has not yet replied to a group, it may
-            # have closed the connection because of it.
-            is_untried = has_begun or not self.session.has_processed_mail
-            return error.reply is None and is_untried and not self._profile.pipelining_works
-        return isinstance(error, ProtocolError | NoAnswerError) and has_begun
+            # A server may close an idle session at any time. But if the session was active, and pipelining has not
+            # worked yet, the server may have closed the connection because of the group.
+            was_active = is_underway or not self.session.has_processed_mail
+            return error.reply is None and was_active and not self._profile.pipelining_works
+        return isinstance(error, ProtocolError | NoAnswerError) and is_underway

@@ -24,7 +24,7 @@ _THROTTLED = (
     "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
     "once, or have the limit raised."
 )
-# By the reply's text, for a reply whose enhanced code has no remedy of its own below.
+# Remedies by the reply's text, for a reply whose enhanced code has no remedy of its own below.
 _BY_TEXT = (
     # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
     (re.compile(r"send as\b|SendAsDenied|send on behalf", re.IGNORECASE), _SEND_AS),

@@ -27,27 +27,28 @@ class ReplyParser:
     def __init__(self, peer: str) -> None:
         self._peer = peer
         self._octets = b""
-        self._at = 0
+        self._position = 0
         self._cached: dict[bytes, Reply] = {}
-        # The incomplete reply: its code, the texts of its lines, the octets of its lines.
+        # The incomplete reply: its code and the texts of its lines.
         self._code: int | None = None
         self._texts: list[str] = []
+        # Octets of those lines.
         self._size = 0
 
     def feed(self, octets: bytes) -> None:
         """Add received octets."""
-        self._octets = self._octets[self._at :] + octets if self._at < len(self._octets) else octets
-        self._at = 0
+        self._octets = self._octets[self._position :] + octets if self._position < len(self._octets) else octets
+        self._position = 0
 
     def clear(self) -> None:
         """Discard the received octets that are not part of a returned reply."""
-        self._octets, self._at = b"", 0
+        self._octets, self._position = b"", 0
         self._reset()
 
     @property
     def pending(self) -> int:
         """The number of received octets that are not part of a returned reply."""
-        return len(self._octets) - self._at + self._size
+        return len(self._octets) - self._position + self._size
 
     def next_reply(self, phase: Phase, *, secret: bool = False) -> Reply | None:
         """Return the next complete reply, of one or more lines; None if more octets are needed.
@@ -61,14 +62,14 @@ class ReplyParser:
         """
         octets = self._octets
         while True:
-            at = self._at
-            end = octets.find(b"\n", at)
+            start = self._position
+            end = octets.find(b"\n", start)
             if end < 0:
-                if len(octets) - at > MAX_LINE_OCTETS:
+                if len(octets) - start > MAX_LINE_OCTETS:
                     raise self._too_long(phase)
                 return None
-            line = octets[at:end]
-            self._at = end + 1
+            line = octets[start:end]
+            self._position = end + 1
             if self._code is None and (reply := self._cached.get(line)) is not None:
                 return reply
             if len(line) > MAX_LINE_OCTETS or self._size > MAX_REPLY_OCTETS:

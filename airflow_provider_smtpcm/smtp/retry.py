@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Backoff, in seconds.
+# The first and the longest wait of the backoff, in seconds.
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 # A throttled mail is retried for at most this many times `retry_for`, if the server accepts other mails meanwhile.
 _THROTTLED_FACTOR = 10
@@ -117,7 +117,7 @@ class RetryQueue:
             else:
                 return
 
-    def admitted(self) -> Iterator[SendRequest | float]:
+    def admit_requests(self) -> Iterator[SendRequest | float]:
         """Yield the requests that may be sent: with a journal, those that it admits."""
         return iter(self) if self._journal is None else self._journal.admit(iter(self))
 
@@ -125,7 +125,7 @@ class RetryQueue:
         """Yield one final delivery for each request of the source.
 
         Args:
-            sender: the batch sender whose source is `admitted`.
+            sender: the batch sender whose source is `admit_requests`.
         """
         journal = self._journal
         if journal is not None:
@@ -140,7 +140,7 @@ class RetryQueue:
                         journal.on_result(delivery, pending)
                     final = self.settle(delivery, pending)
                     if final is not None:
-                        final = self._annotated(final)
+                        final = self._annotate(final)
                     # CPython runs signal handlers after calls. No call follows before `yield`, so none can lose it.
                     unsettled = None
                     if final is not None:
@@ -149,10 +149,10 @@ class RetryQueue:
                 raise
             except BaseException as interruption:
                 known = [] if unsettled is None else [unsettled]
-                rest = self._interrupted(chain(known, drain_deliveries(deliveries, interruption)), interruption)
-                yield from map(self._annotated, rest)
+                rest = self._finish_interrupted(chain(known, drain_deliveries(deliveries, interruption)), interruption)
+                yield from map(self._annotate, rest)
                 raise
-        yield from map(self._annotated, self.abandon(self._undelivered))
+        yield from map(self._annotate, self.abandon(self._undelivered))
 
     @property
     def _next_at(self) -> float:
@@ -218,10 +218,10 @@ class RetryQueue:
         """The indexes of requests that were passed on for sending and have no delivery."""
         return self.in_flight if self._journal is None else self._journal.in_doubt
 
-    def _annotated(self, delivery: Delivery) -> Delivery:
+    def _annotate(self, delivery: Delivery) -> Delivery:
         return delivery if self._journal is None else self._journal.annotate(delivery)
 
-    def _interrupted(self, known: Iterable[Delivery], interruption: BaseException) -> Iterator[Delivery]:
+    def _finish_interrupted(self, known: Iterable[Delivery], interruption: BaseException) -> Iterator[Delivery]:
         """Yield the final deliveries of an interrupted batch: the mails in flight, then those waiting for a retry."""
         for delivery in chain(known, self._cut_off(interruption)):
             if self._journal is not None and delivery.index in self._journal.in_doubt:

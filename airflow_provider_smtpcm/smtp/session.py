@@ -126,11 +126,11 @@ class Session:
     @property
     def recipient_limit(self) -> int | None:
         """The server's maximum number of recipients per transaction (RFC 9422 4); None: not announced."""
-        found = _RCPTMAX.search(self.extensions.get("LIMITS", ""))
-        return int(found[1]) if found else None
+        match = _RCPTMAX.search(self.extensions.get("LIMITS", ""))
+        return int(match[1]) if match else None
 
     def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:
-        """Return the error for a mail that is larger than the server's SIZE, or needs SMTPUTF8, which it lacks.
+        """Return the error for a mail that is larger than the server's SIZE, or needs SMTPUTF8 but the server lacks it.
 
         Args:
             mail: the mail from `complete_mail`.
@@ -153,7 +153,7 @@ class Session:
         )
 
     def send(self, mail: Mail, *, index: int = 0) -> Delivery:
-        """Send one mail. A mail that cannot be sent does not raise: see the delivery's outcome.
+        """Send one mail. If it cannot be sent, nothing is raised: the delivery has the error.
 
         Args:
             mail: From and Reply-To default to the connection's.
@@ -185,7 +185,7 @@ class Session:
             mails: consumed lazily, a few ahead of the deliveries.
 
         Returns:
-            One delivery per mail, in the order in which they finish; a mail that cannot be sent does not raise.
+            One delivery per mail, in the order in which they finish; that of a mail that cannot be sent has the error.
         """
         return BatchSender(iter(mails), self.manager, self.open, profile=self._profile, session=self).deliveries()
 
@@ -205,7 +205,7 @@ class Session:
             raise
         if not reply.positive:
             raise ConnectError(
-                f"{self._transport.peer} answers NOOP with '{reply}'.",
+                f"{self._transport.peer} answered NOOP with '{reply}'.",
                 remedy=remedy_for(reply, is_anonymous=self.authentication is None),
                 reply=reply,
                 retryable=reply.transient,

@@ -19,14 +19,16 @@ log = logging.getLogger(__name__)
 
 #: After this many consecutive failures to connect, the batch fails if connecting is not retried for a time.
 MAX_CONNECT_FAILURES = 3
-# Backoff, in seconds.
+# The first and the longest pause of the backoff, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 # After this many accepted mails per connection, one more is allowed; doubled each time the server throttles.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
 # No rate is learned that is faster than one mail in this many seconds.
 _MIN_LEARNED_INTERVAL = 0.05
-# Minimum mails for learning a rate; and the maximum seconds of throttling that count, since limits are per minute.
-_MIN_SAMPLE, _MAX_SILENCE = 3, 60.0
+# Minimum mails for learning a rate.
+_MIN_SAMPLE = 3
+# Maximum seconds of throttling that count when a rate is learned: servers limit the mails per minute.
+_MAX_SILENCE = 60.0
 # Every server accepts this many recipients per transaction (RFC 5321 4.5.3.1.8).
 _RECIPIENTS_GUARANTEED = 100
 
@@ -106,7 +108,7 @@ class RateController:
         self._accepted_count = 0
         self._recovery = _RECOVERY
         self._throttled_since: float | None = None
-        # The sample for the rate: when it began, and the mails accepted since; and the number of rates learned.
+        # The sample for the rate: when it began (`time.monotonic`), and the mails accepted since.
         self._sample_since: float | None = None
         self._sample_size = 0
         self._rates_learned = 0

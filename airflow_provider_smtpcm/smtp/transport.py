@@ -198,7 +198,7 @@ class Transport:
         """Read one reply, of one or more lines.
 
         Args:
-            timeout: seconds for the whole reply; None: the transport's.
+            timeout: seconds for the whole reply; None: the transport's timeout.
             secret: whether to keep the text out of the log and of errors, as for an AUTH challenge.
 
         Raises:

@@ -63,13 +63,13 @@ class Sending:
             if not self.open:
                 self._clock.now += self._writes_in
             if (room := self.window.rows - self.open) > 0:
-                self.window.opened(room)
+                self.window.on_rows_opened(room)
                 self.open += room
             were_open.append(self.open)
             self._clock.now += self.answers_after
             for _ in range(min(self._connections, self.open)):
                 self._clock.now += 0.000_001
-                self.window.closed()
+                self.window.on_row_closed()
                 self.open -= 1
                 self.window.measure()
         return were_open
@@ -81,7 +81,7 @@ def test_before_the_first_answer_as_many_rows_are_open_as_mails_can_be_in_flight
 ) -> None:
     """Nothing is known of the server."""
     window = Window(None, connections)
-    window.opened(connections)
+    window.on_rows_opened(connections)
     clock.now += 60
     window.measure()
     assert window.rows == connections
@@ -125,7 +125,7 @@ def test_a_pause_of_whoever_gives_the_rows_is_no_pause_of_the_server(clock: Cloc
     sending.sent(1000)
     before = sending.window.rows
     while sending.open:
-        sending.window.closed()
+        sending.window.on_row_closed()
         sending.open -= 1
     clock.now += 600
     sending.window.measure()

@@ -1,4 +1,4 @@
-"""The default mail: readable for every event, whatever an exception contains."""
+"""The default page: readable for every event, whatever an exception contains."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_some_refused_recipients_are_logged_and_the_others_get_it(
     assert "bad@corp.example" in caplog.text
 
 
-# --- A broken template or a missing part: the default mail is sent, and says so.
+# --- A broken template or a missing part: the default page is sent, and says so.
 
 
 @pytest.mark.parametrize("field", ["subject", "text", "html"])

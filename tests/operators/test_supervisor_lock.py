@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, RowState
 from airflow_provider_smtpcm.merge.rows import open_rows
-from airflow_provider_smtpcm.operators._task import Attempt, TaskStateStore, lock_fetching, supervisor_lock
+from airflow_provider_smtpcm.operators._task import Attempt, TaskStateStore, fetch_under_lock, supervisor_lock
 from tests.interruptions import TimeLimit, within
 from tests.operators.tasks import context
 from tests.operators.test_send_mail_tries import Kept
@@ -53,7 +53,7 @@ def test_the_ledger_waits_while_airflow_fetches_a_row() -> None:
     accessor = Accessor()
     sequence = LazySequence(accessor)
 
-    rows = list(open_rows(lock_fetching(sequence), encoding="utf-8").items)
+    rows = list(open_rows(fetch_under_lock(sequence), encoding="utf-8").items)
     sequence.writer.join()
 
     assert rows == [{"email": "jane@corp.example"}]
@@ -72,7 +72,7 @@ def test_the_ledger_does_not_wait_for_rows_that_are_no_business_of_airflow_s() -
         assert accessor.told == ["row=1"]
         yield {"email": "jane@corp.example"}
 
-    assert len(list(open_rows(lock_fetching(rows()), encoding="utf-8").items)) == 1
+    assert len(list(open_rows(fetch_under_lock(rows()), encoding="utf-8").items)) == 1
 
 
 def test_a_task_that_is_interrupted_as_it_asks_airflow_comes_to_its_end() -> None:

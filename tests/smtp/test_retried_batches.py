@@ -54,7 +54,7 @@ def batch(
     given = requests(mails) if isinstance(mails, list) else mails
     retries = RetryQueue(given, retry_for, journal=journal)  # type: ignore[arg-type]
     sender = BatchSender(
-        retries.admitted(),
+        retries.admit_requests(),
         manager,
         lambda: Session(manager).open(),
         connections=connections,

@@ -46,11 +46,11 @@ _STALE_KEYTAB = _Explanation(
     remedy="The account's password has been changed since: export the keytab again. No weaker protocol was tried.",
     account_refused=True,
 )
-_NO_TICKET = (
+_NO_TICKET_REMEDY = (
     "Run kinit for the worker's user, set KRB5_CLIENT_KTNAME for the worker, or enter a keytab, a credential cache, or "
     "a user name and password in the connection."
 )
-_INSPECT = (
+_DEFAULT_REMEDY = (
     "Check krb5.conf on the worker, and the keytab (klist -k) or the credential cache (klist); a cache holds the "
     "tickets of one principal, which must be the 'User name' unless that is empty."
 )
@@ -66,7 +66,7 @@ _EXPLANATIONS = {
         remedy="Register that name for the server's account (setspn -S {spn} SERVER), or set 'SPN' to the right one.",
     ),
     12: _Explanation(
-        problem="the KDC's policy forbids it", remedy="Ask the KDC's administrator.", account_refused=True
+        problem="the KDC's policy forbids this sign-in", remedy="Ask the KDC's administrator.", account_refused=True
     ),
     14: _Explanation(
         problem="the KDC and this worker have no encryption type in common",
@@ -89,7 +89,7 @@ _EXPLANATIONS = {
         retryable=True,
     ),
     134: _Explanation(problem="the account's name is malformed", remedy="Write it as user@corp.example."),
-    141: _Explanation(problem="the cache has no ticket for that account", remedy=_NO_TICKET),
+    141: _Explanation(problem="the cache has no ticket for that account", remedy=_NO_TICKET_REMEDY),
     154: _Explanation(
         problem="no KDC is known for the realm",
         remedy="Add the realm to krb5.conf on the worker ([realms]), or check its spelling.",
@@ -103,7 +103,7 @@ _EXPLANATIONS = {
         problem="the keytab has no key for that account",
         remedy="Inspect it with klist -k, and export it again if necessary.",
     ),
-    195: _Explanation(problem="there is no ticket", remedy=_NO_TICKET),
+    195: _Explanation(problem="there is no ticket", remedy=_NO_TICKET_REMEDY),
     210: _WRONG_PASSWORD,
     224: _Explanation(
         problem="krb5.conf names no default realm", remedy="Write the user name with its realm: user@corp.example."
@@ -146,7 +146,7 @@ def explain_kerberos_error(
         # Messages of python-krb5 and python-gssapi contain no secrets; messages of pyspnego may.
         is_kerberos = code is not None and not getattr(error, "base_error", None)
         problem = str(error) if is_kerberos else describe_library_error(error)
-        remedy = _NO_TICKET if "redential" in type(error).__name__ or "redential" in problem else _INSPECT
+        remedy = _NO_TICKET_REMEDY if "redential" in type(error).__name__ or "redential" in problem else _DEFAULT_REMEDY
         explanation = _Explanation(problem=problem.replace("{", "(").replace("}", ")"), remedy=remedy)
     if explanation is _WRONG_PASSWORD and not by_password:
         explanation = _STALE_KEYTAB

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Mechanism = Generator[bytes, bytes | None, None]
 
 _NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet means that no security layer is acceptable
-_ASK_ADMINISTRATOR = "Ask the server's administrator whether it really offers this mechanism."
-_UNTRUSTED = "Do not trust this server; ask its administrator what answers on this port."
+_ASK_ADMINISTRATOR_REMEDY = "Ask the server's administrator whether it really offers this mechanism."
+_UNTRUSTED_REMEDY = "Do not trust this server; ask its administrator what answers on this port."
 # A reply repeats a token if it has at least this many consecutive characters of it; fewer may be a coincidence.
 _MIN_REPEATED_LENGTH = 16
 _TOKEN_LIKE = re.compile(r"[A-Za-z0-9+/=]{40,}")
@@ -301,7 +301,7 @@ def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> M
     except _token_errors() as error:
         raise AuthenticationError(
             f"{name}: the server's offer of a security layer cannot be unwrapped ({type(error).__name__}).",
-            remedy=_ASK_ADMINISTRATOR,
+            remedy=_ASK_ADMINISTRATOR_REMEDY,
         ) from None
     if len(layers) != 4 or not layers[0] & _NO_LAYER:
         raise AuthenticationError(
@@ -333,7 +333,7 @@ def _wrap(name: str, context: ContextProxy, data: bytes) -> bytes:
     except _token_errors():
         raise AuthenticationError(
             f"{name}: the server accepted the sign-in, but never proved its own identity.",
-            remedy=_UNTRUSTED,
+            remedy=_UNTRUSTED_REMEDY,
         ) from None
 
 
@@ -357,11 +357,11 @@ def describe_library_error(error: Exception) -> str:
 
 def _premature_success(name: str) -> AuthenticationError:
     return AuthenticationError(
-        f"{name}: the server accepted the sign-in before the exchange was complete.", remedy=_UNTRUSTED
+        f"{name}: the server accepted the sign-in before the exchange was complete.", remedy=_UNTRUSTED_REMEDY
     )
 
 
 def _unexpected_challenge(name: str, *, server: str = "the server") -> AuthenticationError:
     return AuthenticationError(
-        f"{name}: {server} asked for more after the exchange was complete.", remedy=_ASK_ADMINISTRATOR
+        f"{name}: {server} asked for more after the exchange was complete.", remedy=_ASK_ADMINISTRATOR_REMEDY
     )

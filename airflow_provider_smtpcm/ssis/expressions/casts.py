@@ -1,7 +1,7 @@
 """Values with their SSIS types, and their casts: from Python, from type to type, and to strings.
 
-Microsoft: "Integration Services Data Types", "Cast (SSIS Expression)", "Data Truncation (SSIS)". This implementation
-differs in three points:
+See Microsoft's pages "Integration Services Data Types", "Cast (SSIS Expression)" and "Data Truncation (SSIS)". This
+implementation differs in three points:
 
 * A DT_DBTIMESTAMP has nine fractional digits, or none if they are zero, which is what SSIS writes; Microsoft documents
   `[.fff]`.

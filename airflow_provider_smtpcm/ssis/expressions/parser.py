@@ -1,7 +1,7 @@
 """Tokenizer and parser of SSIS expressions.
 
-Microsoft: "Numeric, string, and Boolean literals", "Identifiers", "Operator Precedence and Associativity",
-"Syntax (SSIS)".
+See Microsoft's pages "Numeric, string, and Boolean literals", "Identifiers", "Operator Precedence and
+Associativity" and "Syntax (SSIS)".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Jinja expressions of SSIS's System variables, in a task and in a callback.
 
-Microsoft: "System Variables". In a callback, the templates of `SendMailNotifier` have `alert`, an `Event`. Its
-attributes may be None but always exist, so these expressions never fail with an undefined name.
+See Microsoft's page "System Variables". In a callback, the templates of `SendMailNotifier` have `alert`, an `Event`.
+Its attributes may be None but always exist, so these expressions never fail with an undefined name.
 """
 
 from __future__ import annotations

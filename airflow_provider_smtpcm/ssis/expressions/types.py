@@ -1,6 +1,6 @@
 """Data types of the SSIS expression language, and the exceptions that its expressions raise.
 
-Microsoft: "Integration Services Data Types" and "Cast (SSIS Expression)".
+See Microsoft's pages "Integration Services Data Types" and "Cast (SSIS Expression)".
 """
 
 from __future__ import annotations

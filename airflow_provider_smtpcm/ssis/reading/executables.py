@@ -309,7 +309,7 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
     )
 
 
-# --- Precedence constraints: by refId in attributes, or by GUID in two child elements (2005, 2008)
+# --- Precedence constraints. Their ends are refIds in attributes, or GUIDs in two child elements (2005, 2008)
 
 
 def _read_constraints(

@@ -90,16 +90,16 @@ def summary_json(result: ImportResult, *, exit_status: int, report: str) -> str:
 
 
 def _dump(value: object) -> str:
-    return json.dumps(_sanitized(value), ensure_ascii=False)
+    return json.dumps(_sanitize_strings(value), ensure_ascii=False)
 
 
-def _sanitized(value: object) -> object:
+def _sanitize_strings(value: object) -> object:
     if isinstance(value, str):
         return sanitize(value)
     if isinstance(value, Mapping):
-        return {key: _sanitized(inner) for key, inner in value.items()}
+        return {key: _sanitize_strings(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_sanitized(inner) for inner in value]
+        return [_sanitize_strings(inner) for inner in value]
     return value
 
 

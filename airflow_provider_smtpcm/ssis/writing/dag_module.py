@@ -28,7 +28,7 @@ from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingConte
 
 _PROVIDER = "airflow_provider_smtpcm"
 _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import EmptyOperator"
-# By the name in the DAG module.
+# The import statement of each name that a DAG module may use.
 _PROVIDER_IMPORTS = {
     "SendMailNotifier": f"from {_PROVIDER}.notifications.send_mail import SendMailNotifier",
     "OnlyIfOperator": f"from {_PROVIDER}.operators.only_if import OnlyIfOperator",
@@ -36,8 +36,9 @@ _PROVIDER_IMPORTS = {
     "ssis": f"from {_PROVIDER}.ssis import macros",
     "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
-# The docstring names at most this many decisions, and places for each; the report has all of them.
+# Maximum decisions in the docstring; the report has all of them.
 _MAX_DECISIONS = 60
+# Maximum places that are named for each decision.
 _MAX_PLACES = 4
 # A DAG file of this name would shadow the real module for every script in the DAGs folder.
 _RESERVED_MODULE_NAMES = {*sys.stdlib_module_names, "airflow", _PROVIDER}
@@ -54,7 +55,7 @@ class DagIds:
         self._file_stems = UniqueNames({_file_stem(name) for name in _RESERVED_MODULE_NAMES})
 
     def allocate(self, package: Package, project: Project | None = None) -> str:
-        """Return the DAG id of a package: its name, prefixed with the project or numbered where that is taken."""
+        """Return the DAG id of a package: its name; if that is taken, prefixed with the project, or numbered."""
         dag_id = dag_id_of(package.name)
         if project is None or self._file_stems.is_free(dag_id):
             return self._file_stems.allocate(dag_id)
@@ -247,7 +248,7 @@ def _write_nodes(source: Source, nodes: Sequence[DagNode], used: set[str], depth
 
 
 def _write_group(source: Source, node: DagNode, used: set[str], depth: int) -> None:
-    """Write a group as a `with` statement, which also opens the group inside while that is the only node."""
+    """Write a group as a `with` statement. If its only node is another group, the same statement opens that too."""
     chain = [node]
     while (children := chain[-1].children) and len(children) == 1 and children[0].children is not None:
         chain += children
@@ -264,11 +265,13 @@ def _write_group(source: Source, node: DagNode, used: set[str], depth: int) -> N
 
 
 def _in_package_order(mails: Sequence[MailRecord], package: Package) -> tuple[MailRecord, ...]:
-    """Return a record of every mail of the package, including those that are not in the DAG."""
+    """Return a record of every mail, in the order of the package, including those that are not in the DAG."""
     known = {(mail.where, mail.event): mail for mail in mails}
     ordered = []
     for task, handler in package.walk_mail_tasks():
         where, event = "\\".join(task.path), "" if handler is None else handler.event_name
-        because = task.disabled_because or (where if task.disabled else "")
-        ordered.append(known.get((where, event)) or MailRecord(where=where, event=event, disabled_because=because))
+        disabled_because = task.disabled_because or (where if task.disabled else "")
+        ordered.append(
+            known.get((where, event)) or MailRecord(where=where, event=event, disabled_because=disabled_because)
+        )
     return tuple(ordered)

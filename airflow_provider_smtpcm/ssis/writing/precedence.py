@@ -248,14 +248,16 @@ class ContainerConditions:
         self._graph = PrecedenceGraph(container, included, may_be_skipped=may_be_skipped)
         factory.runs_after_failures |= bool(self._graph.followed_on_failure)
         self._free_task_ids = UniqueNames()
-        # Both by the id of an executable.
+        # The task id of each executable, by the executable's id.
         self._task_ids = {
             key: self._free_task_ids.allocate(slug(child.name, "task")) for key, child in included.items()
         }
+        # The variable of its task, by the executable's id.
         self._variables = {key: factory.variable_names.allocate(variable_name(self._task_ids[key])) for key in included}
         self._task_id_by_variable = {self._variables[key]: task_id for key, task_id in self._task_ids.items()}
-        # By the id of an executable: the variables of its `_ready` task, and of the task that shows its outcome.
+        # The variable of an executable's `_ready` task, by the id of the executable.
         self._ready_tasks: dict[str, str] = {}
+        # The variable of the task that shows the outcome of an executable, by the id of the executable.
         self._end_tasks: dict[str, str] = dict(self._variables)
         self._gates: dict[TriggerCondition, str] = {}
 

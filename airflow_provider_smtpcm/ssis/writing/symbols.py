@@ -35,7 +35,7 @@ from airflow_provider_smtpcm.ssis.writing.conversion import Findings
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, dag_id_of, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 
-# By the number in the package file, which is a VARENUM of OLE Automation.
+# The types by their number in the package file, which is a VARENUM of OLE Automation.
 _TYPES = {
     2: DataType.I2,
     3: DataType.I4,

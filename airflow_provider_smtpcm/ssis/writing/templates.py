@@ -41,9 +41,9 @@ from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTa
 
 #: A name that no template defines: reading an attribute of it fails, so the mail is not sent.
 COMPLETE_ME = "complete_me"
-# By argument. SSIS splits the value of the whole expression. An operator splits the template and then renders each
-# part, so that a value stays one address or one file; only a template that is a single value, or ends in `| safe`, may
-# yield several.
+# The separators by argument. SSIS splits the value of the whole expression. An operator splits the template and then
+# renders each part, so that a value stays one address or one file; only a template that is a single value, or ends in
+# `| safe`, may yield several.
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
 # A placeholder for a value that is computed at run time. In a connection string it only ends the value before it.
@@ -254,7 +254,7 @@ def _joined_literals(tree: Expression) -> list[str]:
     while remaining:
         node = remaining.pop()
         if isinstance(node, Literal | Cast | Operation):
-            operands = _concatenated(node)
+            operands = _get_operands(node)
             text = "".join(map(_text_of, operands))
             texts += [text] if text.strip(_COMPUTED) else []
             # Each branch of a conditional is checked by itself, after the text before it.
@@ -291,18 +291,18 @@ def _names_behind_password_key(tree: Expression) -> Iterator[str]:
         if not isinstance(node, Operation):
             continue
         before = ""
-        for operand in _concatenated(node):
+        for operand in _get_operands(node):
             if isinstance(operand, Name) and _PASSWORD_KEY.search(before[-_MAX_PREFIX:]):
                 yield operand.name
             before += _text_of(operand)
 
 
-def _concatenated(node: Expression) -> list[Expression]:
+def _get_operands(node: Expression) -> list[Expression]:
     """Return the operands of a `+` in order, also those inside casts; for any other node, the node itself."""
     if isinstance(node, Cast):
-        return _concatenated(node.operand)
+        return _get_operands(node.operand)
     if isinstance(node, Operation) and node.is_sum:
-        return [inner for operand in node.operands for inner in _concatenated(operand)]
+        return [inner for operand in node.operands for inner in _get_operands(operand)]
     return [node]
 
 
