@@ -225,13 +225,13 @@ def encode_base64(octets: bytes, *, leading_crlf: bool = False) -> bytes:
     """
     encoded = _base64_encoder()(octets)
     lines = [b""] if leading_crlf else []
-    at = 0
+    offset = 0
     for size, split in _line_splitters():
-        while len(encoded) - at >= size:
-            lines += split(encoded, at)
-            at += size
-    if at < len(encoded):
-        lines.append(encoded[at:])
+        while len(encoded) - offset >= size:
+            lines += split(encoded, offset)
+            offset += size
+    if offset < len(encoded):
+        lines.append(encoded[offset:])
     return b"\r\n".join(lines)
 
 

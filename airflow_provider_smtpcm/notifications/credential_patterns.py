@@ -301,15 +301,15 @@ _INNER_PUNCTUATION = re.compile(r"[!@#$%^&*+=?~|\\/].")
 def _redact_named_values(text: str) -> str:
     """Redact the values that follow the name of a credential."""
     parts: list[str] = []
-    at = 0
+    end = 0  # of the last redacted value
     for name in _NAME.finditer(text):
-        if name.start() < at:
+        if name.start() < end:
             continue
         found = _find_value(text, name)
         if found is not None and found[0] < found[1] and not _REDACTED_VALUE.match(text, found[0]):
-            parts += (text[at : found[0]], _REDACTED)
-            at = found[1]
-    return "".join((*parts, text[at:]))
+            parts += (text[end : found[0]], _REDACTED)
+            end = found[1]
+    return "".join((*parts, text[end:]))
 
 
 def _find_value(text: str, name: re.Match[str]) -> tuple[int, int] | None:

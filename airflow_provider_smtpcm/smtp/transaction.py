@@ -207,14 +207,14 @@ class Transaction:
         self._reply_count += 1
         code = reply.code
         if code >= 400 and self._rejects_pipelining(reply):
-            raise self._desynchronized(reply)
+            raise self._desynchronized_error(reply)
         if code == 421:
             self._on_421(reply)
         elif position > self._recipient_count:
             self._on_data_reply(reply)
         elif code // 100 == 3 or position < 0:
             if not reply.positive:
-                raise self._desynchronized(reply)
+                raise self._desynchronized_error(reply)
         elif position > 0:
             self._on_recipient_reply(self._recipients[position - 1], reply)
         elif code >= 400:
@@ -283,7 +283,7 @@ class Transaction:
             self.stage = CONTENT if self._accepted else EMPTY_DATA
             self.empty_data = not self._accepted
         elif reply.code < 400:
-            raise self._desynchronized(reply)
+            raise self._desynchronized_error(reply)
         elif self._accepted:
             self._finish(self._refuse("the message (DATA)", reply))
         else:
@@ -305,7 +305,7 @@ class Transaction:
                 )
             self._finish(self._refuse("the message before its end", reply))
         elif reply.code // 100 == 3:
-            raise self._desynchronized(reply, "the end of the message")
+            raise self._desynchronized_error(reply, "the end of the message")
         elif reply.positive:
             self._on_accepted(reply)
         else:
@@ -365,7 +365,7 @@ class Transaction:
     def _rejects_pipelining(self, reply: Reply) -> bool:
         return self.grouped and _NO_PIPELINING.search(reply.text) is not None
 
-    def _desynchronized(self, reply: Reply, command: str | None = None) -> ProtocolError:
+    def _desynchronized_error(self, reply: Reply, command: str | None = None) -> ProtocolError:
         command = command or self.lines[self._reply_count - 1].partition(" ")[0]
         return ProtocolError(
             f"{self._peer} answered {command} with '{reply}', which is not a reply to it.",
