@@ -56,7 +56,7 @@ class PipelinedSession:
         self.wants_mail = False
         #: Whether it waits for the socket to become writable.
         self.wants_write = False
-        #: Whether `poll` watches for that.
+        #: Whether `poll` watches the socket for writability.
         self.polls_write = False
         #: When (`time.monotonic`) the server times out.
         self.deadline = math.inf
@@ -78,9 +78,11 @@ class PipelinedSession:
         self._size_limit = session.size_limit
         self._recipient_limit = session.recipient_limit
         self._in_flight: deque[Transaction] = deque()
-        # The octets to send; the position in them of the one that commits the last mail; the message's further blocks.
+        # The octets to send.
         self._block: bytes | memoryview = b""
+        # The position in the block of the octet that commits its last mail: the final dot's, or the BDAT chunk's last.
         self._commit_at: int | None = None
+        # The further blocks of the message.
         self._content: Content | None = None
         # Octets of the BDAT chunk (RFC 3030) that are not in a block yet.
         self._chunk_octets_left = 0
