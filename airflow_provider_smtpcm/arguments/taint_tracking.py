@@ -160,7 +160,7 @@ def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environ
         autoescape=False,
         finalize=_skip_tracked(finalize) if finalize else finalize,
         extensions=[_make_extension_class()],
-        bytecode_cache=None,  # its keys would not tell this variant's code from that of the original
+        bytecode_cache=None,  # its keys are the same in both variants, and their code differs
     )
     tracking.filters = {name: _mix_lost_masks(function) for name, function in environment.filters.items()}
     tracking.filters |= {_TRACK_FILTER: _make_literal_tracker(), "safe": environment.filters["safe"]}

@@ -55,7 +55,7 @@ def check(
 def report_unusable(
     error: MailError, *, subject: str, recorder: StepRecorder, where: str = "where the connection is defined"
 ) -> Report:
-    """Return the report on a connection that cannot be read or used, so that nothing was tried.
+    """Return the report on a connection whose settings cannot be read or used; no other step was tried.
 
     Args:
         error: the reason.
@@ -237,7 +237,10 @@ class _Check:
         return None
 
     def _try_other_bindings(self, context: ssl.SSLContext | None) -> Iterator[tuple[ChannelBinding, MailError | None]]:
-        """Yield each other binding, with the error of its sign-in or None; stop if another sign-in could do harm."""
+        """Try the other bindings; yield each with the error of its sign-in (None: accepted).
+
+        Stops after an error that a further sign-in could make worse (a locked account) or would only repeat.
+        """
         for binding in ChannelBinding:
             if binding is self._manager.channel_binding:
                 continue

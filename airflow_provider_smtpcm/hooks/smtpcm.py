@@ -229,8 +229,8 @@ class SmtpConnectionManagerHook(BaseHook):
         """Send requests, and retry transient refusals and unsent mails for a while; yields one delivery for each.
 
         Args:
-            requests: complete mails, each with a unique index; a number in place of a request means that none is ready
-                before that time (`time.monotonic`).
+            requests: complete mails, each with a unique index; a float in place of a request is the time
+                (`time.monotonic`) until which there is no further one.
             connections, rate_limit: as in `send_many`.
             retry_for: seconds for which a mail is retried, and also connecting, if the server cannot be reached.
             journal: records each request before it is sent, and its result afterwards.

@@ -39,8 +39,9 @@ class LedgerJournal:
         self._ledger = ledger
         self._fingerprint = fingerprint
         self._gathered: list[SendRequest] = []
+        # The latest reservation, with those of its requests that are not recorded yet.
         self._reservation: tuple[Reservation, deque[SendRequest]] | None = None
-        # Recorded, and not passed on yet.
+        # Requests that are recorded and not passed on yet.
         self._ready: deque[SendRequest] = deque()
         #: The requests that were passed on and have no result yet, by their index.
         self.in_doubt: dict[int, SendRequest] = {}
@@ -51,11 +52,11 @@ class LedgerJournal:
         """Pass requests on once they are recorded; the next ones are recorded while these are sent.
 
         Args:
-            requests: the requests. A number in place of a request is a time (`time.monotonic`): the next request comes
-                no earlier, unless a result arrives first.
+            requests: the requests. A float in place of a request is the time (`time.monotonic`) until which there is no
+                further request, unless a result arrives first.
 
         Yields:
-            Requests, and numbers with the same meaning.
+            Requests, and floats with the same meaning.
 
         Raises:
             LedgerError: the ledger cannot be written.
@@ -65,38 +66,43 @@ class LedgerJournal:
         while True:
             self._ledger.raise_if_failed()
             next_at = math.inf
-            is_gathered = is_exhausted or len(self._gathered) >= self._ledger.batch_rows
+            gathering_done = is_exhausted or len(self._gathered) >= self._ledger.batch_rows
             if self._gathered and time.monotonic() - gathering_since > _GATHER_SECONDS:
-                is_gathered = True
-            if not is_gathered:
+                gathering_done = True
+            if not gathering_done:
                 item = next(requests, None)
-                is_exhausted, is_gathered = item is None, not isinstance(item, SendRequest)
+                is_exhausted, gathering_done = item is None, not isinstance(item, SendRequest)
                 if isinstance(item, float):
                     next_at = item
                 elif item is not None:
                     gathering_since = gathering_since if self._gathered else time.monotonic()
                     self._gathered.append(item)
-            self._reserve(is_gathered=is_gathered)
+            self._make_ready_and_reserve(gathering_done=gathering_done)
             if self._ready:
                 request = self._ready.popleft()
                 self.in_doubt[request.index] = request
                 yield request
             elif is_exhausted and not self._gathered and self._reservation is None:
                 return
-            elif is_gathered:
+            elif gathering_done:
                 yield next_at
 
     def set_wakeup(self, wake: Callable[[], None]) -> None:
         """Set the function that the ledger's thread calls when requests may be ready."""
         self._ledger.on_write = wake
 
-    def _reserve(self, *, is_gathered: bool) -> None:
+    def _make_ready_and_reserve(self, *, gathering_done: bool) -> None:
+        """Make the requests of the reservation that are recorded ready; if all are, reserve the gathered ones.
+
+        Args:
+            gathering_done: whether to reserve the gathered requests without waiting for more.
+        """
         if self._reservation is not None:
             reservation, waiting = self._reservation
-            self._release(waiting, keep=len(reservation.rows) - reservation.written)
+            self._make_ready(waiting, keep=len(reservation.rows) - reservation.written)
             if not waiting:
                 self._reservation = None
-        if self._reservation is None and self._gathered and is_gathered:
+        if self._reservation is None and self._gathered and gathering_done:
             if self._ledger.rows_in_doubt:
                 self._note_rows_in_doubt()
             rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
@@ -104,7 +110,7 @@ class LedgerJournal:
             self._reservation = self._ledger.reserve(rows, progress), deque(self._gathered)
             self._gathered = []
 
-    def _release(self, waiting: deque[SendRequest], *, keep: int) -> None:
+    def _make_ready(self, waiting: deque[SendRequest], *, keep: int) -> None:
         while len(waiting) > keep:
             self._ready.append(waiting.popleft())
 
@@ -113,7 +119,7 @@ class LedgerJournal:
 
         Args:
             delivery: the result.
-            pending: the recipients that another attempt may reach.
+            pending: the recipients to retry.
         """
         recipients = _get_recipients(self.in_doubt[delivery.index])
         in_doubt = set(self._still_in_doubt(delivery))
@@ -160,10 +166,13 @@ class LedgerJournal:
         )
 
     def close(self) -> None:
-        """Stop sending: record that the requests which were not passed on yet are not in doubt."""
+        """Cancel the reservation, and record the requests that were not passed on.
+
+        They are pending, except those that an earlier attempt may have delivered, which stay unknown.
+        """
         if self._reservation is not None:
             reservation, waiting = self._reservation
-            self._release(waiting, keep=len(reservation.rows) - self._ledger.withdraw(reservation))
+            self._make_ready(waiting, keep=len(reservation.rows) - self._ledger.withdraw(reservation))
         self._reservation = None
         for request in self._ready:
             state = RowState.UNKNOWN if self._maybe_delivered.get(request.index) else RowState.RETRY
@@ -283,7 +292,7 @@ class PriorDelivery:
 def pending_request(index: int, mail: Mail, row: PriorRow) -> SendRequest | None:
     """Return the request for the recipients who do not have the mail, or None if all have it.
 
-    If all of these were refused by earlier attempts, they are asked again.
+    If earlier attempts were refused for all of these, all are tried again.
 
     Args:
         index: the row's index, from 0.
@@ -340,7 +349,7 @@ def downgrade_to_unknown(delivery: Delivery, in_doubt: Sequence[str]) -> Deliver
 
 
 def in_doubt_error(statement: str, error: MailError) -> OutcomeUnknownError:
-    """Return the error of an attempt that could not settle what an earlier one left in doubt.
+    """Return the error for a mail that an earlier attempt may have delivered and that this one could not deliver.
 
     Args:
         statement: the beginning of the message: what may have been delivered, and to which recipients.

@@ -18,7 +18,8 @@ from airflow_provider_smtpcm.errors import LedgerError
 
 #: Rows stored under one key: few enough to rewrite a block for each window, many enough to need few keys.
 BLOCK_ROWS = 1024
-#: Octets of a row's digest that are stored. The probability that two rows in a million share them is 1 in 37 million.
+#: Octets of a row's digest that are stored. In a million rows, the probability that any two have the same is 1 in 37
+#: million.
 FINGERPRINT_OCTETS = 8
 # Format 1 stored only three octets. Its blocks keep that width, since the other octets are lost.
 _FORMAT_1_FINGERPRINT_OCTETS = 3
@@ -49,8 +50,8 @@ class RowState(StrEnum):
     UNKNOWN = "u"
     #: At least one recipient lacks the mail, and another attempt may succeed.
     RETRY = "t"
-    #: No recipient has the mail, and the cause can be fixed: the row could not be turned into a mail, or the server had
-    #: refused every recipient before the task was cleared.
+    #: No recipient has the mail, and the row may have been fixed since: it could not be turned into a mail, or it was
+    #: `REFUSED` and the task was then cleared.
     FAILED = "f"
     #: No attempt has started this row.
     UNSEEN = "n"
@@ -73,7 +74,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Recipient progress of a mail; a recipient in neither is still pending.
+    """Recipient progress of a mail; a recipient in neither field is still pending.
 
     Args:
         accepted: the addresses that the server accepted the mail for.
@@ -348,8 +349,8 @@ DIGEST_OCTETS = _DIGEST_FORMAT.size
 class DigestSet:
     """A set of digests that takes 18 to 27 octets per digest; a `set` takes about 100.
 
-    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability
-    that two rows share them is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
+    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability that any
+    two rows have the same is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
     """
 
     def __init__(self) -> None:

@@ -135,9 +135,9 @@ class _FileCache:
         file = self._measure(attachment)
         if len(file) > _MAX_CACHED_FILE:
             return file
-        return self._add(key, file, len(file) + len(content or b"") + _CACHE_ENTRY_OVERHEAD)
+        return self._cache_file(key, file, len(file) + len(content or b"") + _CACHE_ENTRY_OVERHEAD)
 
-    def _add(self, key: object, file: EncodedFile, octets: int) -> CachedFile:
+    def _cache_file(self, key: object, file: EncodedFile, octets: int) -> CachedFile:
         cached = CachedFile(file)
         with self._lock:
             self._octets += octets - self._files.pop(key, (cached, 0))[1]

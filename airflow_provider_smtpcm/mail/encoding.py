@@ -225,13 +225,13 @@ def encode_base64(octets: bytes, *, leading_crlf: bool = False) -> bytes:
     """
     encoded = _base64_encoder()(octets)
     lines = [b""] if leading_crlf else []
-    position = 0
+    offset = 0
     for size, split in _line_splitters():
-        while len(encoded) - position >= size:
-            lines += split(encoded, position)
-            position += size
-    if position < len(encoded):
-        lines.append(encoded[position:])
+        while len(encoded) - offset >= size:
+            lines += split(encoded, offset)
+            offset += size
+    if offset < len(encoded):
+        lines.append(encoded[offset:])
     return b"\r\n".join(lines)
 
 

@@ -92,8 +92,7 @@ class MergeReport:
             return
         line = json.dumps({"try_number": self._try_number, "row": row, **entry}) + "\n"
         try:
-            # A signal handler may raise between two calls. In one call, either the line is written and its row is in
-            # `_last_line`, or neither.
+            # One call writes the line and adds it to `_last_line`: between two, a signal handler could raise.
             self._last_line.extend(zip(map(self._out.write, (line,)), (row,), strict=False))
         except Exception as error:  # noqa: BLE001 - each storage library raises errors of its own
             self._give_up(error)

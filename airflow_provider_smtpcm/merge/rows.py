@@ -92,7 +92,7 @@ def open_rows(rows: Any, *, encoding: str, delimiter: str | None = None, to_path
 
 
 def is_path(rows: Any) -> bool:
-    """Whether `rows` is a path or URL. Its class is asked for `open`, since a data frame may have a column `open`."""
+    """Whether `rows` is a path or URL. `open` is looked up on its class: a data frame may have a column `open`."""
     return isinstance(rows, str | os.PathLike) or hasattr(type(rows), "open")
 
 

@@ -301,15 +301,15 @@ _INNER_PUNCTUATION = re.compile(r"[!@#$%^&*+=?~|\\/].")
 def _redact_named_values(text: str) -> str:
     """Redact the values that follow the name of a credential."""
     parts: list[str] = []
-    position = 0
+    end = 0  # of the last redacted value
     for name in _NAME.finditer(text):
-        if name.start() < position:
+        if name.start() < end:
             continue
-        span = _find_value(text, name)
-        if span is not None and span[0] < span[1] and not _REDACTED_VALUE.match(text, span[0]):
-            parts += (text[position : span[0]], _REDACTED)
-            position = span[1]
-    return "".join((*parts, text[position:]))
+        found = _find_value(text, name)
+        if found is not None and found[0] < found[1] and not _REDACTED_VALUE.match(text, found[0]):
+            parts += (text[end : found[0]], _REDACTED)
+            end = found[1]
+    return "".join((*parts, text[end:]))
 
 
 def _find_value(text: str, name: re.Match[str]) -> tuple[int, int] | None:

@@ -49,12 +49,12 @@ class Lineage:
 
     def add_input(self, path: object) -> None:
         """Report a file that was read."""
-        self._add(path, is_output=False)
+        self._add_file(path, is_output=False)
 
     def add_output(self, path: object) -> None:
         """Report a file that was written. One in object storage (a URL) reports itself."""
         if not (isinstance(path, str) and "://" in path):
-            self._add(path, is_output=True)
+            self._add_file(path, is_output=True)
 
     @cached_property
     def _collector(self) -> Any:
@@ -65,7 +65,7 @@ class Lineage:
             log.warning(_INCOMPLETE_WARNING, type(error).__name__, error)
             return None
 
-    def _add(self, path: object, *, is_output: bool) -> None:
+    def _add_file(self, path: object, *, is_output: bool) -> None:
         if self._collector is None or len(self._reported) >= MAX_FILES:
             return
         try:

@@ -47,7 +47,8 @@ class RenderedOperator(BaseOperator):
     template in the data. Here a value that another task computed is never rendered.
     """
 
-    #: Template fields that the operator renders itself in `execute`; before, only outputs of other tasks are resolved.
+    #: Template fields that the operator renders itself, in `execute`. Airflow has then resolved outputs of other
+    #: tasks in them, and rendered nothing.
     rendered_later: Sequence[str] = ()
 
     def _do_render_template_fields(
@@ -59,7 +60,7 @@ class RenderedOperator(BaseOperator):
         seen_oids: set[int],
     ) -> None:
         """Render the fields; Airflow calls this for an operator and for each task instance that is mapped from it."""
-        if parent is not self:
+        if parent is not self:  # an object in a field, with template fields of its own
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, mark_as_data, render_field
@@ -108,14 +109,14 @@ class AuthoredArguments:
     or `default_args`: Airflow does not say which arguments the output of the other task contained.
 
     Args:
-        task: the task, unmapped.
+        task: the operator; for a mapped task, the one that Airflow made for this task instance.
         context: the task's context.
         environments: the task's Jinja environments, which distinguish templates from data.
     """
 
     def __init__(self, task: BaseOperator, context: Context, environments: FieldEnvironments) -> None:
         dag = task.get_dag()
-        # For a mapped task the DAG has its definition: the arguments of `partial` and `expand`.
+        # For a mapped task, the DAG has a `MappedOperator`, with the arguments of `partial` and `expand`.
         definition: Any = None if dag is None else dag.task_dict.get(task.task_id)
         partial = getattr(definition, "partial_kwargs", None)
         self._task = task
@@ -126,18 +127,18 @@ class AuthoredArguments:
         self._mapped_function_arguments: Mapping[str, bool] | None = {}
         if partial is None:
             return
-        function_expansion = getattr(definition, "op_kwargs_expand_input", None)
-        if function_expansion is None:
+        function_expand_input = getattr(definition, "op_kwargs_expand_input", None)
+        if function_expand_input is None:
             self._mapped_arguments = _find_mapped_arguments(definition.expand_input, context)
             if self._mapped_arguments and not all(self._mapped_arguments.values()):
                 self._check_constructor(definition.expand_input, context, environments)
         else:
-            self._mapped_function_arguments = _find_mapped_arguments(function_expansion, context)
+            self._mapped_function_arguments = _find_mapped_arguments(function_expand_input, context)
         self._function_arguments = partial.get(_FUNCTION_ARGUMENTS) or {}
         defaults = [owner.default_args for owner in (dag, task.task_group) if owner is not None]
         self._author_sources = [partial, *(given for given in (*defaults, partial.get("default_args")) if given)]
 
-    def _check_constructor(self, expansion: Any, context: Context, environments: FieldEnvironments) -> None:
+    def _check_constructor(self, expand_input: Any, context: Context, environments: FieldEnvironments) -> None:
         """Trust only `partial` and `default_args` if the constructor may have built an argument from a computed one.
 
         The constructor of a subclass may do that: `subject=f"Report of {month}"`, where another task computed `month`.
@@ -146,7 +147,7 @@ class AuthoredArguments:
         has_computed_defaults = not self._mapped_arguments.get("default_args", True)
         constructor_package = type(self._task).__init__.__module__.partition(".")[0]
         if context.get("ti") is not None and (has_computed_defaults or constructor_package != _OWN_PACKAGE):
-            values, _ = expansion.resolve(context)
+            values, _ = expand_input.resolve(context)
             computed = (values[name] for name, is_authored in self._mapped_arguments.items() if not is_authored)
             if has_computed_defaults or any(map(environments.is_template, _find_texts(list(computed)))):
                 self._mapped_arguments = None
@@ -168,12 +169,12 @@ class AuthoredArguments:
         return any(name in given and _is_same(given[name], value) for given in sources)
 
 
-def _find_mapped_arguments(expansion: Any, context: Context) -> Mapping[str, bool] | None:
+def _find_mapped_arguments(expand_input: Any, context: Context) -> Mapping[str, bool] | None:
     """Return the arguments that a task is mapped over, each with whether its values are in the DAG file.
 
     Returns None if another task computed the names of the arguments too.
     """
-    expanded_values = expansion.value
+    expanded_values = expand_input.value
     if isinstance(expanded_values, Mapping):
         return {name: isinstance(values, Mapping | Sequence) for name, values in expanded_values.items()}
     if not isinstance(expanded_values, Sequence):

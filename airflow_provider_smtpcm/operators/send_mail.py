@@ -233,7 +233,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
                 delivery = prior.find_settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
                     mail, hook, prior, attempt, cancellation
                 )
-                attempt.failure = self._failure_of(
+                attempt.failure = self._make_failure(
                     mail, delivery, is_durable=ledger is not None, cancellation=cancellation
                 )
         except MailError as error:
@@ -290,7 +290,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         Lineage(hook).add_mail(mail, delivery)
         return delivery
 
-    def _failure_of(
+    def _make_failure(
         self, mail: Mail, delivery: Delivery, *, is_durable: bool, cancellation: CancellationToken
     ) -> AirflowException | None:
         """Return the exception with which the task fails; None if it succeeds, or `on_refused` tolerates the refusals.

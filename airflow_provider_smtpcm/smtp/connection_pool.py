@@ -48,9 +48,9 @@ class BatchSender:
     """Sends one batch.
 
     Args:
-        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A number is a
-            time (`time.monotonic`): there is no mail before it, unless a delivery or a call of `wake` comes first. If
-            the source raises, the mails before are sent first.
+        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A float is the
+            time (`time.monotonic`) until which there is no further one, unless a delivery or a call of `wake` comes
+            first. If the source raises, the mails that it returned before are sent first.
         manager: the server, and the defaults for From and Reply-To.
         open_session: returns an open session or raises MailError; called in other threads. None: only `session` sends.
         connections: maximum number of sessions.

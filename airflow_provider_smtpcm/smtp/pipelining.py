@@ -80,9 +80,9 @@ class PipelinedSession:
         self._in_flight: deque[Transaction] = deque()
         # The octets to send.
         self._block: bytes | memoryview = b""
-        # The position in `_block` of the octet that commits the last mail; None: it is not in the block.
+        # The position in the block of the octet that commits its last mail: the final dot's, or the BDAT chunk's last.
         self._commit_at: int | None = None
-        # The blocks of the message that are not in `_block` yet.
+        # The further blocks of the message.
         self._content: Content | None = None
         # Octets of the BDAT chunk (RFC 3030) that are not in a block yet.
         self._chunk_octets_left = 0

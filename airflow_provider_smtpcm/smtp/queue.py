@@ -83,7 +83,7 @@ class SendRequest:
         )
 
 
-#: The source of a batch: mails, or requests. A number is a time (`time.monotonic`) before which there is none.
+#: The source of a batch: mails or requests. A float is the time (`time.monotonic`) until which there is no further one.
 Source = Iterator[Mail | SendRequest | float]
 
 
@@ -255,8 +255,8 @@ class PrefetchQueue:
     """Completes and renders the next mails of a batch, so that sessions do not wait for them.
 
     Args:
-        source: mails or requests. A number is a time (`time.monotonic`): there is none before it, unless a call of
-            `poll_now` comes first. If the source raises, the mails before are sent first.
+        source: mails or requests. A float is the time (`time.monotonic`) until which there is no further one, unless a
+            call of `poll_now` comes first. If the source raises, the mails that it returned before are sent first.
         manager: the defaults for mails; those of requests are complete.
         size: number of mails to prepare ahead, at most 256.
         run_in_background: runs a function in a background thread, and the callback that it returns in the event loop.
@@ -332,7 +332,7 @@ class PrefetchQueue:
                 request, is_complete = item, True
             else:
                 self._poll_at = item
-                # A source that returns a number usually does so instead of blocking.
+                # A source that returns a time usually does so instead of blocking.
                 self._time_source(time.monotonic() - now, count=_FAST_MAILS)
                 return
             try:

@@ -26,10 +26,11 @@ class ReplyParser:
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
+        # The received octets; those before the offset were parsed.
         self._octets = b""
-        self._position = 0
+        self._offset = 0
         self._cached: dict[bytes, Reply] = {}
-        # The incomplete reply: its code and the texts of its lines.
+        # The incomplete reply: its code, the texts of its lines, the number of octets in its lines.
         self._code: int | None = None
         self._texts: list[str] = []
         # Octets of those lines.
@@ -37,18 +38,18 @@ class ReplyParser:
 
     def feed(self, octets: bytes) -> None:
         """Add received octets."""
-        self._octets = self._octets[self._position :] + octets if self._position < len(self._octets) else octets
-        self._position = 0
+        self._octets = self._octets[self._offset :] + octets if self._offset < len(self._octets) else octets
+        self._offset = 0
 
     def clear(self) -> None:
         """Discard the received octets that are not part of a returned reply."""
-        self._octets, self._position = b"", 0
+        self._octets, self._offset = b"", 0
         self._reset()
 
     @property
     def pending(self) -> int:
         """The number of received octets that are not part of a returned reply."""
-        return len(self._octets) - self._position + self._size
+        return len(self._octets) - self._offset + self._size
 
     def next_reply(self, phase: Phase, *, secret: bool = False) -> Reply | None:
         """Return the next complete reply, of one or more lines; None if more octets are needed.
@@ -62,28 +63,28 @@ class ReplyParser:
         """
         octets = self._octets
         while True:
-            start = self._position
+            start = self._offset
             end = octets.find(b"\n", start)
             if end < 0:
                 if len(octets) - start > MAX_LINE_OCTETS:
-                    raise self._too_long(phase)
+                    raise self._too_long_error(phase)
                 return None
             line = octets[start:end]
-            self._position = end + 1
+            self._offset = end + 1
             if self._code is None and (reply := self._cached.get(line)) is not None:
                 return reply
             if len(line) > MAX_LINE_OCTETS or self._size > MAX_REPLY_OCTETS:
-                raise self._too_long(phase)
-            if (reply := self._add(line.removesuffix(b"\r"), phase, secret=secret)) is not None:
+                raise self._too_long_error(phase)
+            if (reply := self._add_line(line.removesuffix(b"\r"), phase, secret=secret)) is not None:
                 if len(self._cached) < _MAX_CACHED and "\n" not in reply.text and not secret:
                     self._cached[line] = reply
                 return reply
 
-    def _add(self, line: bytes, phase: Phase, *, secret: bool) -> Reply | None:
+    def _add_line(self, line: bytes, phase: Phase, *, secret: bool) -> Reply | None:
         self._size += len(line)
         match = _REPLY_LINE.fullmatch(line)
         if match is None:
-            raise self._not_smtp(line, phase, secret=secret)
+            raise self._not_smtp_error(line, phase, secret=secret)
         code = int(match[1])
         if self._code not in (None, code):
             raise ProtocolError(
@@ -92,12 +93,12 @@ class ReplyParser:
                 phase=phase,
             )
         if self._size > MAX_REPLY_OCTETS:
-            raise self._too_long(phase)
+            raise self._too_long_error(phase)
         self._code = code
         self._texts.append(_UNPRINTABLE.sub("?", (match[3] or b"").decode("utf-8", "replace")).strip())
         if match[2] == b"-":
             return None
-        reply = _reply(code, self._texts)
+        reply = _make_reply(code, self._texts)
         self._reset()
         return reply
 
@@ -106,7 +107,7 @@ class ReplyParser:
         self._texts = []
         self._size = 0
 
-    def _not_smtp(self, line: bytes, phase: Phase, *, secret: bool) -> ProtocolError:
+    def _not_smtp_error(self, line: bytes, phase: Phase, *, secret: bool) -> ProtocolError:
         if line[:2] in (b"\x15\x03", b"\x16\x03"):
             remedy = "It speaks TLS from the start on this port: set SSL to 'Implicit TLS'."
         else:
@@ -118,7 +119,7 @@ class ReplyParser:
             phase=phase,
         )
 
-    def _too_long(self, phase: Phase) -> ProtocolError:
+    def _too_long_error(self, phase: Phase) -> ProtocolError:
         return ProtocolError(
             f"{self._peer} sent an endless reply (over {MAX_LINE_OCTETS} octets a line or {MAX_REPLY_OCTETS} in all).",
             remedy="Check that 'Port' is the mail server's SMTP port.",
@@ -126,7 +127,7 @@ class ReplyParser:
         )
 
 
-def _reply(code: int, texts: list[str]) -> Reply:
+def _make_reply(code: int, texts: list[str]) -> Reply:
     match = _ENHANCED.match(texts[0])
     if match is None:
         return Reply(code=code, text="\n".join(texts))

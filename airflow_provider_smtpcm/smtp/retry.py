@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # The first and the longest wait of the backoff, in seconds.
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-# A throttled mail is retried for at most this many times `retry_for`, if the server accepts other mails meanwhile.
+# The longest time that a throttled mail is retried while the server accepts other mails, as a multiple of `retry_for`.
 _THROTTLED_FACTOR = 10
 # When this many mails wait for a retry, no further mails are taken from the source.
 MAX_WAITING = 1000
@@ -46,7 +46,8 @@ class Journal(Protocol):
     def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
         """Yield requests after recording them.
 
-        A number is a time (`time.monotonic`): there is no request before it, unless a delivery or a wakeup comes first.
+        A float in place of a request is the time (`time.monotonic`) until which there is no further request, unless a
+        delivery or a wakeup comes first.
         """
 
     def set_wakeup(self, wake: Callable[[], None]) -> None:
@@ -72,10 +73,11 @@ class RetryQueue:
     """Provides the requests of its source, and those to retry, until each has a final delivery.
 
     Args:
-        source: requests with distinct indexes. A number is a time (`time.monotonic`) before which there is none.
+        source: requests with distinct indexes. A float in place of a request is the time (`time.monotonic`) until which
+            there is no further request.
         retry_for: seconds after a mail's first attempt during which it may be retried; 0: no retries. Throttled mail
-            has twice as long, counted from the last mail that the server accepted, since rate limits are usually per
-            minute.
+            may be retried for twice as many seconds after the server last accepted any mail, since rate limits are
+            usually per minute.
         journal: records requests before they are sent, and their results; None: no record.
     """
 
@@ -95,7 +97,7 @@ class RetryQueue:
         self.in_flight: set[int] = set()
 
     def __iter__(self) -> Iterator[SendRequest | float]:
-        """Yield requests; if there is none now, the time when the next retry is due (infinity if there is none)."""
+        """Yield requests; while there is none to send, the time of the next retry (infinity: no retry is waiting)."""
         while True:
             if self._waiting and self._waiting[0][0] <= time.monotonic():
                 index = self._waiting[0][1]
@@ -141,7 +143,8 @@ class RetryQueue:
                     final = self.settle(delivery, pending)
                     if final is not None:
                         final = self._annotate(final)
-                    # CPython runs signal handlers after calls. No call follows before `yield`, so none can lose it.
+                    # CPython runs signal handlers after calls. From here to `yield` there is no call, so no signal
+                    # handler can lose the delivery.
                     unsettled = None
                     if final is not None:
                         yield final
@@ -152,7 +155,7 @@ class RetryQueue:
                 rest = self._finish_interrupted(chain(known, drain_deliveries(deliveries, interruption)), interruption)
                 yield from map(self._annotate, rest)
                 raise
-        yield from map(self._annotate, self.abandon(self._undelivered))
+        yield from map(self._annotate, self.abandon(self._unresolved))
 
     @property
     def _next_at(self) -> float:
@@ -173,7 +176,7 @@ class RetryQueue:
             self._accepted_at = now
         wait = backoff(entry.attempts, FIRST_WAIT, LONGEST_WAIT)
         give_up_at = entry.first_attempt_at + self._retry_for
-        if is_throttled(delivery):  # probably not because of this mail, unless it lasts very long
+        if is_throttled(delivery):  # this mail is probably not the cause, unless the throttling lasts very long
             last = max(entry.first_attempt_at, self._accepted_at) + 2 * self._retry_for
             give_up_at = min(last, entry.first_attempt_at + _THROTTLED_FACTOR * self._retry_for)
         if not pending or _ends_the_batch(delivery) or now + wait > give_up_at:
@@ -197,25 +200,26 @@ class RetryQueue:
         self._entries.pop(delivery.index, None)
         self.in_flight.discard(delivery.index)
 
-    def abandon(self, undelivered: Container[int]) -> list[Delivery]:
+    def abandon(self, unresolved: Container[int]) -> list[Delivery]:
         """Cancel all retries; return the last deliveries of the mails that were to be retried.
 
         Args:
-            undelivered: the indexes of requests that have since been sent again; their last delivery is outdated.
+            unresolved: the indexes of requests that were sent again and have no result yet; their last delivery is
+                outdated.
         """
         self._waiting.clear()
         known = {
             index: entry.delivery
             for index, entry in self._entries.items()
-            if entry.delivery is not None and index not in undelivered
+            if entry.delivery is not None and index not in unresolved
         }
         for index in known:
             del self._entries[index]
         return [known[index] for index in sorted(known)]
 
     @property
-    def _undelivered(self) -> Container[int]:
-        """The indexes of requests that were passed on for sending and have no delivery."""
+    def _unresolved(self) -> Container[int]:
+        """The indexes of requests that were passed on for sending and have no result yet."""
         return self.in_flight if self._journal is None else self._journal.in_doubt
 
     def _annotate(self, delivery: Delivery) -> Delivery:
@@ -223,17 +227,17 @@ class RetryQueue:
 
     def _finish_interrupted(self, known: Iterable[Delivery], interruption: BaseException) -> Iterator[Delivery]:
         """Yield the final deliveries of an interrupted batch: the mails in flight, then those waiting for a retry."""
-        for delivery in chain(known, self._cut_off(interruption)):
+        for delivery in chain(known, self._unknown_deliveries(interruption)):
             if self._journal is not None and delivery.index in self._journal.in_doubt:
                 self._journal.on_result(delivery, self.pending_recipients(delivery))
             self.forget(delivery)
             yield delivery
-        yield from self.abandon(self._undelivered)
+        yield from self.abandon(self._unresolved)
 
-    def _cut_off(self, interruption: BaseException) -> Iterator[Delivery]:
+    def _unknown_deliveries(self, interruption: BaseException) -> Iterator[Delivery]:
         """Yield an unknown outcome for each request in flight that the interruption left without a delivery."""
-        undelivered = self._undelivered
-        for index, entry in [(index, entry) for index, entry in self._entries.items() if index in undelivered]:
+        unresolved = self._unresolved
+        for index, entry in [(index, entry) for index, entry in self._entries.items() if index in unresolved]:
             error = OutcomeUnknownError(
                 f"While this mail was in flight, {describe_interruption(interruption)}.",
                 remedy="Look for its Message-ID in the server's log before sending it again.",

@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: After this many consecutive failures to connect, the batch fails if connecting is not retried for a time.
+#: After this many consecutive failures to connect, the batch fails, if connecting is not retried (`retry_for` is 0).
 MAX_CONNECT_FAILURES = 3
 # The first and the longest pause of the backoff, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-# After this many accepted mails per connection, one more is allowed; doubled each time the server throttles.
+# After this many accepted mails per connection, another connection is allowed; doubled each time the server throttles.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
 # No rate is learned that is faster than one mail in this many seconds.
 _MIN_LEARNED_INTERVAL = 0.05
-# Minimum mails for learning a rate.
-_MIN_SAMPLE = 3
-# Maximum seconds of throttling that count when a rate is learned: servers limit the mails per minute.
-_MAX_SILENCE = 60.0
+# A rate is learned from at least this many mails. Of the time in which the server throttled, at most this many seconds
+# are included, since limits are per minute.
+_MIN_SAMPLE, _MAX_SILENCE = 3, 60.0
 # Every server accepts this many recipients per transaction (RFC 5321 4.5.3.1.8).
 _RECIPIENTS_GUARANTEED = 100
 
@@ -108,7 +107,7 @@ class RateController:
         self._accepted_count = 0
         self._recovery = _RECOVERY
         self._throttled_since: float | None = None
-        # The sample for the rate: when it began (`time.monotonic`), and the mails accepted since.
+        # The sample for the rate: when it began, and the number of mails accepted since.
         self._sample_since: float | None = None
         self._sample_size = 0
         self._rates_learned = 0
@@ -178,7 +177,7 @@ class RateController:
         self._raise_rate()
 
     def _learn_rate(self, throttled_since: float) -> None:
-        """Learn the rate when the server accepts mails again: mails and time since it last did so after throttling."""
+        """Learn the rate when the server accepts mails again: from the mails accepted since throttling last ended."""
         now = time.monotonic()
         self._throttled_since = None
         self._pause = max(FIRST_PAUSE, self._pause / 2)

@@ -27,7 +27,7 @@ _VERIFY_REMEDIES = (
     # Checked only with X509_V_FLAG_X509_STRICT, which Python's default context sets from 3.13 on.
     (range(80, 94), _RFC_5280_REMEDY),
 )
-# A DER certificate is a SEQUENCE; if it is longer than 255 octets, its length takes two.
+# How a DER certificate begins: a SEQUENCE (0x30) whose length is in the next two octets (0x82: 256 octets or more).
 _DER_PREFIX = b"\x30\x82"
 # OpenSSL's reasons for octets that are not TLS.
 _NOT_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")

@@ -32,7 +32,7 @@ from airflow_provider_smtpcm.ssis.report.entries import (
     PackageStatus,
     Totals,
     UnreadableFile,
-    status_of,
+    get_status,
 )
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
@@ -100,7 +100,7 @@ class PackageConverter:
             source=package.path,
             name=package.name,
             format_version=package.format_version,
-            status=status_of(findings, has_mail=has_mail),
+            status=get_status(findings, has_mail=has_mail),
             dag_id=module.dag_id,
             connections=module.connections,
             mails=module.mails,
@@ -256,7 +256,7 @@ def _write_dag(converted: ConvertedPackage, output: OutputFolder) -> PackageEntr
     if output.write(converted.file, converted.source) is not WriteResult.KEPT:
         return replace(entry, dag_file=converted.file)
     findings = (*entry.findings, _edited_file_kept(converted.file, entry.name))
-    status = status_of(findings, has_mail=True)
+    status = get_status(findings, has_mail=True)
     return replace(entry, dag_file=converted.file, kept=converted.file + NEW_SUFFIX, findings=findings, status=status)
 
 

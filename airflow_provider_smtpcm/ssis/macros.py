@@ -2,8 +2,8 @@
 
 Each macro is a function or an operator of SSIS's expression language: `{{ ssis.text(ssis.getdate(), 30) }}` is
 `(DT_WSTR,30)GETDATE()`. Arguments are Python objects or results of other macros. Strings, Booleans and DT_I4 numbers
-are returned as Python objects; any other type, and a null, as a `Value`. A `Value` renders as its cast to DT_WSTR, a
-null to nothing.
+are returned as Python objects; any other type, and a null, as a `Value`. A `Value` renders as its cast to DT_WSTR, and
+a null as an empty string.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class OutputFolder:
         # Digests by file name: those from the manifest of the last import, and those for the manifest of this one.
         self._old_digests: dict[str, str] = {}
         self._new_digests: dict[str, str] = {}
-        self._written_names: set[str] = set()  # including files that were unchanged or kept
+        self._current_names: set[str] = set()  # the files of this import: written, unchanged or kept
 
     def open(self) -> None:
         """Create the folder, and read the manifest of the last import.
@@ -76,7 +76,7 @@ class OutputFolder:
                         f"{self.path} contains a {existing[0]} that no import wrote.",
                         remedy="Name an empty folder with --out, or overwrite it with --force.",
                     )
-            self._replace(MANIFEST, lambda file: file.write(_manifest_json(self._old_digests)))
+            self._replace(MANIFEST, lambda file: file.write(_format_manifest(self._old_digests)))
 
     def write(self, name: str, text: str) -> WriteResult:
         """Write a file, unless it was edited after an import.
@@ -88,9 +88,9 @@ class OutputFolder:
             raise OutputError(f"{name!r} is not a valid file name for an import.", remedy="Please report it.")
         text = text.encode("utf-8", "replace").decode()  # a file name of a package may contain surrogates
         digest = hashlib.sha256(text.encode()).hexdigest()
-        self._written_names.add(name)
+        self._current_names.add(name)
         with self._os_errors_as_output_errors():
-            existing = _digest_of(self.path / name)
+            existing = _compute_digest(self.path / name)
             if existing == digest:
                 self._record(name, digest)
                 return WriteResult.UNCHANGED
@@ -102,7 +102,7 @@ class OutputFolder:
             if name in self._old_digests:
                 self._new_digests[name] = self._old_digests[name]
             self._new_digests[name + NEW_SUFFIX] = digest
-            self._written_names.add(name + NEW_SUFFIX)
+            self._current_names.add(name + NEW_SUFFIX)
             return WriteResult.KEPT
 
     def write_report(self, name: str, write_to: Callable[[IO[str]], object]) -> None:
@@ -121,18 +121,18 @@ class OutputFolder:
         Args:
             complete: whether the import processed all packages; if not, the list is empty.
         """
-        old = {name: digest for name, digest in self._old_digests.items() if name not in self._written_names}
+        old = {name: digest for name, digest in self._old_digests.items() if name not in self._current_names}
         with self._os_errors_as_output_errors():
             left_over = {name: digest for name, digest in old.items() if (self.path / name).exists()}
             self._new_digests = {**left_over, **self._new_digests}
-            self._replace(MANIFEST, lambda file: file.write(_manifest_json(self._new_digests)))
+            self._replace(MANIFEST, lambda file: file.write(_format_manifest(self._new_digests)))
         return sorted(name for name in left_over if not name.endswith(NEW_SUFFIX)) if complete else []
 
     def _record(self, name: str, digest: str) -> None:
         self._new_digests[name] = digest
         # The file is up to date, so the `.new` file of an earlier import is obsolete.
         new = self.path / (name + NEW_SUFFIX)
-        if name + NEW_SUFFIX in self._old_digests and _digest_of(new) == self._old_digests[name + NEW_SUFFIX]:
+        if name + NEW_SUFFIX in self._old_digests and _compute_digest(new) == self._old_digests[name + NEW_SUFFIX]:
             new.unlink()
 
     def _replace(self, name: str, write_to: Callable[[IO[str]], object]) -> None:
@@ -159,7 +159,7 @@ class OutputFolder:
             ) from error
 
 
-def _digest_of(path: Path) -> str | None:
+def _compute_digest(path: Path) -> str | None:
     """Return the digest of a file, or None if there is no such file."""
     try:
         with path.open("rb") as file:
@@ -168,7 +168,7 @@ def _digest_of(path: Path) -> str | None:
         return None
 
 
-def _manifest_json(files: dict[str, str]) -> str:
+def _format_manifest(files: dict[str, str]) -> str:
     return json.dumps({"version": 1, "files": files}, indent=1, sort_keys=True) + "\n"
 
 

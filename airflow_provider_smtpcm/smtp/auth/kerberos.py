@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 # A ticket is renewed this many seconds before it ends.
 _RENEW_BEFORE_END = 120
-#: Seconds after which a call that is still running no longer holds up the next one: whatever it waits for, it is not a
-#: silent KDC, on which the library would have given up earlier.
+#: A call that has run for this many seconds no longer holds up the next one: it cannot be waiting for a silent KDC, on
+#: which the library gives up earlier.
 STUCK_SECONDS = 90.0
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ class KerberosClient:
         try:
             token = context.step() or b""
         except Exception as error:  # noqa: BLE001 - as in `_try_service_names`
-            raise self._explain(error, self.spn or "") from None
+            raise self._explain_error(error, self.spn or "") from None
         if context.negotiated_protocol != "kerberos":  # pyspnego falls back to NTLM silently
             raise AuthenticationError(
                 "SPNEGO chose NTLM although Kerberos is required.",
@@ -173,12 +173,12 @@ class KerberosClient:
                 if get_error_code(error) in (SERVICE_UNKNOWN, NO_SUCH_TICKET) and name != names[-1]:
                     log.debug("The KDC does not know %s; trying %s.", name, names[-1])
                     continue
-                raise self._explain(error, " or ".join(names)) from None
+                raise self._explain_error(error, " or ".join(names)) from None
             self.spn = name
             return context, token or b""
         raise AssertionError("list_service_names returned no name")
 
-    def _explain(self, error: Exception, spn: str) -> AuthenticationError:
+    def _explain_error(self, error: Exception, spn: str) -> AuthenticationError:
         return explain_kerberos_error(error, self.credential_source, spn, by_password=bool(self._manager.password))
 
     def _get_default_cache(self) -> Any:
@@ -270,7 +270,7 @@ class KerberosClient:
             krb5.cc_initialize(krb5_context, cache, credentials.client)
             krb5.cc_store_cred(krb5_context, cache, credentials)
         except krb5.Krb5Error as error:
-            raise self._explain(error, "") from None
+            raise self._explain_error(error, "") from None
         finally:
             secret = b""  # error trackers record the variables of each frame
         # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.

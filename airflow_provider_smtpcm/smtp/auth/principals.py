@@ -83,7 +83,7 @@ def get_default_realm() -> str | None:
 
 
 def is_realm_configured(realm: str) -> bool:
-    """Return whether krb5.conf defines a realm. DNS is not asked for its KDC, which could take long."""
+    """Return whether krb5.conf defines a realm. Its KDC is not looked up in DNS, which could take long."""
     if realm == get_default_realm():
         return True
     entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)

@@ -105,7 +105,7 @@ def authenticate(
             token = mechanism.send(_decode_challenge(transport, name, reply))
         except StopIteration:
             _cancel(transport)
-            raise _unexpected_challenge(name, server=transport.peer) from None
+            raise _unexpected_challenge_error(name, server=transport.peer) from None
         except MailError:
             _cancel(transport)
             raise
@@ -216,7 +216,7 @@ def ntlm_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     challenge = yield token
     response = _step("NTLM", context, challenge)
     if (yield response) is not None:
-        raise _unexpected_challenge("NTLM")
+        raise _unexpected_challenge_error("NTLM")
 
 
 def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
@@ -280,9 +280,9 @@ def _establish(
     while True:
         challenge = yield token
         if context.complete:
-            # In NTLM the third message authenticates the client: SPNEGO that completes before it authenticates no one.
+            # NTLM's third message authenticates the client: it is not authenticated if SPNEGO completes without one.
             if (challenge is None and not may_succeed) or (protocol == "ntlm" and not tokens_sent):
-                raise _premature_success(name)
+                raise _premature_success_error(name)
             return challenge
         token = _step(name, context, challenge)
         tokens_sent += bool(token)
@@ -295,7 +295,7 @@ def _establish(
 
 def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> Mechanism:
     if offer is None:
-        raise _premature_success(name)
+        raise _premature_success_error(name)
     try:
         layers = context.unwrap(offer).data
     except _token_errors() as error:
@@ -310,12 +310,12 @@ def _choose_no_layer(name: str, context: ContextProxy, offer: bytes | None) -> M
             remedy="Have the server accept 'no layer' (for Cyrus SASL: minssf 0).",
         )
     if (yield _wrap(name, context, b"\x01\x00\x00\x00")) is not None:
-        raise _unexpected_challenge(name)
+        raise _unexpected_challenge_error(name)
 
 
 def _step(name: str, context: ContextProxy, challenge: bytes | None) -> bytes:
     if challenge is None:
-        raise _premature_success(name)
+        raise _premature_success_error(name)
     try:
         return context.step(challenge) or b""
     except _token_errors() as error:
@@ -355,13 +355,13 @@ def describe_library_error(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _premature_success(name: str) -> AuthenticationError:
+def _premature_success_error(name: str) -> AuthenticationError:
     return AuthenticationError(
         f"{name}: the server accepted the sign-in before the exchange was complete.", remedy=_UNTRUSTED_REMEDY
     )
 
 
-def _unexpected_challenge(name: str, *, server: str = "the server") -> AuthenticationError:
+def _unexpected_challenge_error(name: str, *, server: str = "the server") -> AuthenticationError:
     return AuthenticationError(
         f"{name}: {server} asked for more after the exchange was complete.", remedy=_ASK_ADMINISTRATOR_REMEDY
     )

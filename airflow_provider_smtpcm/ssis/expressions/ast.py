@@ -1,7 +1,8 @@
 """Syntax tree of an SSIS expression, with functions to search, transform and unparse it.
 
 A chain of operators of one precedence level, or of `?:`, is one flat node: the expression for the text of a mail may
-concatenate hundreds of parts, which would nest too deeply for recursion.
+concatenate hundreds of parts, which would nest too deeply for recursion. The `position` of a node is an offset in the
+text of the expression.
 """
 
 from __future__ import annotations

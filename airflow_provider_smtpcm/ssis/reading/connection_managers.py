@@ -58,7 +58,7 @@ class ConnectionManagers:
                 self._by_reference.setdefault(reference, connection)
 
     def find(self, reference: str) -> ConnectionManager | None:
-        """Find a connection manager by its GUID in any case, by its refId, or by its name."""
+        """Find a connection manager by its GUID (case-insensitive), its refId or its name."""
         return self._by_reference.get(normalize_id(reference)) or self._by_reference.get(reference)
 
 
@@ -69,7 +69,7 @@ def read_connection_managers(
 
     Args:
         package: the root element.
-        source: the file for findings and reports.
+        source: the path of the file, as findings and reports show it.
         file: the file name without folders, which identifies the package in the manifest.
         overrides: values from package configurations.
         manifest: the manifest of the project.

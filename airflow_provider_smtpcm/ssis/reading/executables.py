@@ -278,15 +278,15 @@ def _read_members(
     element: Element, location: Location, context: ReadContext
 ) -> tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]]:
     """Return the executables of a container, and the precedence constraints between them."""
-    id_of: dict[str, str] = {}
+    id_by_reference: dict[str, str] = {}
     executables = []
     for child in find_members(element, "Executables", "Executable"):
         executable = _read_executable(child, location, context)
         executables.append(executable)
         for reference in (*read_ids(child), "\\".join(executable.path), executable.name):
             if reference:
-                id_of.setdefault(reference, executable.id)
-    return tuple(executables), _read_constraints(element, location.path, id_of, context)
+                id_by_reference.setdefault(reference, executable.id)
+    return tuple(executables), _read_constraints(element, location.path, id_by_reference, context)
 
 
 def _read_handler(element: Element, owner: Location, context: ReadContext) -> EventHandler:
@@ -313,19 +313,19 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
 
 
 def _read_constraints(
-    element: Element, path: tuple[str, ...], id_of: Mapping[str, str], context: ReadContext
+    element: Element, path: tuple[str, ...], id_by_reference: Mapping[str, str], context: ReadContext
 ) -> tuple[PrecedenceConstraint, ...]:
     """Return the precedence constraints of a container.
 
     Args:
         element: the container.
         path: the path of the container.
-        id_of: the ids of its executables, by every reference that a constraint may use.
+        id_by_reference: the ids of its executables, by every reference that a constraint may use.
         context: collects the findings.
     """
     constraints = []
     for constraint in find_members(element, "PrecedenceConstraints", "PrecedenceConstraint"):
-        before, after = (id_of.get(normalize_id(reference)) for reference in _read_ends(constraint))
+        before, after = (id_by_reference.get(normalize_id(reference)) for reference in _read_ends(constraint))
         name = get_text(constraint, "ObjectName")
         if before is None or after is None:
             context.add_finding(

@@ -244,7 +244,7 @@ class ImportResult:
         return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
 
 
-def status_of(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:
+def get_status(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:
     """Return the status of a package, by its most severe finding."""
     severities = {finding.severity for finding in findings}
     if Severity.ERROR in severities:

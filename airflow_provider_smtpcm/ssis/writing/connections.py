@@ -77,7 +77,7 @@ class ConnectionRegistry:
         if manager.host == UNKNOWN_HOST:
             key = (*key, converter.unknown_server, connection.name.lower())
         if key not in self._by_settings:
-            conn_id = self._conn_ids.allocate(_id_of(manager, connection.name))
+            conn_id = self._conn_ids.allocate(_make_conn_id(manager, connection.name))
             self._by_settings[key] = ConvertedConnection(conn_id=conn_id, manager=manager)
         converted = self._by_settings[key]
         source = f"{connection.source}: {connection.name}" if connection.source else connection.name
@@ -320,7 +320,7 @@ def _split_properties(text: str) -> tuple[dict[str, str], bool, set[str]]:
     return values, has_credentials, others
 
 
-def _id_of(manager: SmtpConnectionManager, name: str) -> str:
+def _make_conn_id(manager: SmtpConnectionManager, name: str) -> str:
     if manager.host == UNKNOWN_HOST:
         words = slug(name, "mail")
         return words if words.startswith("smtp") else f"smtp_{words}"

@@ -100,7 +100,7 @@ class _ContainerWriter(ContainerConditions):
 
     def _convert_executable(self, executable: Executable) -> None:
         task_id = self._task_ids[executable.id]
-        condition = self._condition_of(executable)
+        condition = self._make_condition(executable)
         has_upstream = bool(self._graph.incoming[executable.id])
         has_downstream = executable.id in self._graph.with_downstream
         is_group = isinstance(executable, Container) and sends_mail(executable) and bool(executable.executables)
@@ -133,7 +133,7 @@ class _ContainerWriter(ContainerConditions):
     def _create_group(self, container: Container, condition: TriggerCondition) -> DagNode:
         writer = self._writer
         scope = open_scope(container.variables, self._scope)
-        callbacks = writer.handlers.callbacks_of(container, scope, self._callbacks)
+        callbacks = writer.handlers.convert_callbacks(container, scope, self._callbacks)
         comment = ""
         if container.kind in _LOOP_REMEDIES:
             comment = f"SSIS: a {container.kind}; here everything in it runs once."
@@ -190,7 +190,7 @@ class _ContainerWriter(ContainerConditions):
             kind = executable.kind or "a task"
             comment = f"{executable.name!r} ({kind}) sends no mail; put what does its work in its place."
         if not executable.disabled:
-            callbacks = writer.handlers.callbacks_of(executable, scope, self._callbacks)
+            callbacks = writer.handlers.convert_callbacks(executable, scope, self._callbacks)
             if isinstance(executable, Container):
                 # One task for all that is in it: what its tasks would inherit, unless `default_args` already has it.
                 callbacks = Callbacks(own=callbacks.inherited)

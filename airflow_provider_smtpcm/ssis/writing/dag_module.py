@@ -19,8 +19,8 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     Source,
     UniqueNames,
     WithItem,
-    dag_id_of,
     docstring_lines,
+    make_dag_id,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
@@ -55,11 +55,11 @@ class DagIds:
         self._file_stems = UniqueNames({_file_stem(name) for name in _RESERVED_MODULE_NAMES})
 
     def allocate(self, package: Package, project: Project | None = None) -> str:
-        """Return the DAG id of a package: its name; if that is taken, prefixed with the project, or numbered."""
-        dag_id = dag_id_of(package.name)
+        """Return the DAG id of a package: its name, prefixed with the project or numbered where that is taken."""
+        dag_id = make_dag_id(package.name)
         if project is None or self._file_stems.is_free(dag_id):
             return self._file_stems.allocate(dag_id)
-        return self._file_stems.allocate(dag_id_of(f"{project.name}_{package.name}"))
+        return self._file_stems.allocate(make_dag_id(f"{project.name}_{package.name}"))
 
 
 def write_package(
@@ -85,10 +85,10 @@ def write_package(
         symbols=symbols,
         findings=findings,
         paths=PathMap(options.path_map),
-        conn_id_of=lambda connection: connections.register(connection, symbols, scope),
+        get_conn_id=lambda connection: connections.register(connection, symbols, scope),
     )
     for connection in package.connection_managers:
-        context.conn_id_of(connection)
+        context.get_conn_id(connection)
     if not sends_mail(package.root):
         return DagModule(
             file_name="",
@@ -98,7 +98,7 @@ def write_package(
             mails=_in_package_order((), package),
         )
     dag_id = (dag_ids or DagIds()).allocate(package, project)
-    if dag_id != dag_id_of(package.name):
+    if dag_id != make_dag_id(package.name):
         findings.note(
             "dag-id-taken",
             "Package",
@@ -108,7 +108,7 @@ def write_package(
     variable_names = UniqueNames.for_variables()
     handlers = EventHandlerWriter(context, variable_names)
     writer = ControlFlowWriter(context, variable_names, handlers)
-    callbacks = handlers.callbacks_of(package.root, scope, Callbacks())
+    callbacks = handlers.convert_callbacks(package.root, scope, Callbacks())
     if callbacks.own.pop(ON_EXECUTE, None):
         findings.decision(
             "callback-without-place",

@@ -89,7 +89,7 @@ class EventHandlerWriter:
         self.notifiers: list[NotifierDefinition] = []
         self.mails: list[MailRecord] = []
 
-    def callbacks_of(self, owner: Executable, scope: Scope, outer: Callbacks) -> Callbacks:
+    def convert_callbacks(self, owner: Executable, scope: Scope, outer: Callbacks) -> Callbacks:
         """Convert the handlers of an executable; return its callbacks.
 
         Args:

@@ -1,6 +1,6 @@
 """Precedence constraints as trigger rules, with empty tasks where one rule cannot express them.
 
-Airflow sets a task whose upstream failed to `upstream_failed`, which `all_failed` and `all_done` count like `failed`.
+Airflow sets a task whose upstream failed to `upstream_failed`, which `all_failed` and `all_done` count as failed.
 In SSIS an executable that never ran has neither failed nor completed. Where this makes a difference, an empty task is
 added before the executable (`load_ready`): its success shows that the executable was due to run, and the constraint
 requires that task as well.
@@ -261,10 +261,10 @@ class ContainerConditions:
         self._end_tasks: dict[str, str] = dict(self._variables)
         self._gates: dict[TriggerCondition, str] = {}
 
-    def _condition_of(self, executable: Executable) -> TriggerCondition:
+    def _make_condition(self, executable: Executable) -> TriggerCondition:
         """Return when an executable runs, by all constraints on it."""
         incoming = self._graph.incoming[executable.id]
-        conditions = [self._condition_of_constraint(constraint, executable) for constraint in incoming]
+        conditions = [self._make_constraint_condition(constraint, executable) for constraint in incoming]
         if not conditions:
             return TriggerCondition((), ALL_SUCCESS)
         if len(conditions) == 1:
@@ -282,7 +282,7 @@ class ContainerConditions:
         ]
         return TriggerCondition(_all_upstream(gated), ALL_SUCCESS if all_of else _ANY_OF[ALL_SUCCESS])
 
-    def _condition_of_constraint(self, constraint: PrecedenceConstraint, executable: Executable) -> TriggerCondition:
+    def _make_constraint_condition(self, constraint: PrecedenceConstraint, executable: Executable) -> TriggerCondition:
         outcome_task = self._end_tasks[constraint.before]
         ready_task = self._ready_tasks.get(constraint.before)
         expression = constraint.expression or ""

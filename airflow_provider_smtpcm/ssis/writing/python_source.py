@@ -52,7 +52,7 @@ def slug(name: str, default: str) -> str:
     return ascii_words(name).lower() or default
 
 
-def dag_id_of(name: str) -> str:
+def make_dag_id(name: str) -> str:
     """Return the name of a package as a DAG id: unchanged if Airflow accepts it."""
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", name):
         return name

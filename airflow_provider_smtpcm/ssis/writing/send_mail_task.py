@@ -127,7 +127,7 @@ class MailConverter:
                 f"Which connection manager is meant cannot be told; the mail has {DEFAULT_CONNECTION!r}.",
                 f"Set smtpcm_conn_id in the DAG, or make a connection {DEFAULT_CONNECTION!r}.",
             )
-        conn_id = DEFAULT_CONNECTION if manager is None else self._context.conn_id_of(manager)
+        conn_id = DEFAULT_CONNECTION if manager is None else self._context.get_conn_id(manager)
         self._context.used_connections[conn_id] = None
         self._add_argument(
             "SmtpConnection",

@@ -32,7 +32,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 )
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import Findings
-from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, dag_id_of, quoted_list
+from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, make_dag_id, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 
 # The types by their number in the package file, which is a VARENUM of OLE Automation.
@@ -187,12 +187,12 @@ class DagParams:
 
     def _add(self, symbol: Symbol, key: str) -> None:
         self._keys[_identity(symbol)] = key
-        self.defaults[key] = self._default_of(symbol, key)
+        self.defaults[key] = self._choose_default(symbol, key)
 
     def _is_secret(self, symbol: Symbol) -> bool:
         return is_secret(symbol) or _identity(symbol) in self._secrets
 
-    def _default_of(self, symbol: Symbol, key: str) -> object:
+    def _choose_default(self, symbol: Symbol, key: str) -> object:
         value = None if self._is_secret(symbol) else design_value(symbol)
         where = symbol.qualified_name
         if value is None or value == "":
@@ -318,7 +318,7 @@ class SymbolTable:
         def inline_name(node: Name) -> Expression:
             if node.name in {"System::PackageName", "PackageName"} and self.lookup(node.name, scope) is None:
                 name = self.package.name
-                return node if dag_id_of(name) == name else _text_literal(name)
+                return node if make_dag_id(name) == name else _text_literal(name)
             if node.name in {"System::TaskName", "TaskName"} and task_name is not None:
                 return node if self.lookup(node.name, scope) else _text_literal(task_name)
             symbol = self.lookup(node.name, scope)

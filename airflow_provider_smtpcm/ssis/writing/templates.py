@@ -55,7 +55,7 @@ _PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*[\"']?\Z", re.IGNO
 class PathMap:
     r"""Maps Windows paths to paths of a worker by their prefixes; the longest prefix wins.
 
-    A prefix is a drive or a UNC path, with either kind of slash, in any case. It ends where a folder ends:
+    A prefix is a drive or a UNC path, with either kind of slash, in upper or lower case. It ends where a folder ends:
     `\\srv\share` is not a prefix of `\\srv\share2`.
 
     Args:
@@ -89,7 +89,7 @@ class WritingContext:
     """State that is shared by the conversion of one package.
 
     Args:
-        conn_id_of: returns the id of the Airflow connection for a connection manager.
+        get_conn_id: returns the id of the Airflow connection for a connection manager.
         macros: the names of the macros that the templates use.
         used_connections: the ids of the connections that the mails use, in order; a dict as an ordered set.
     """
@@ -97,7 +97,7 @@ class WritingContext:
     symbols: SymbolTable
     findings: Findings
     paths: PathMap
-    conn_id_of: Callable[[SmtpConnection], str]
+    get_conn_id: Callable[[SmtpConnection], str]
     macros: set[str] = field(default_factory=set)
     used_connections: dict[str, None] = field(default_factory=dict)
 
@@ -255,7 +255,7 @@ def _joined_literals(tree: Expression) -> list[str]:
         node = remaining.pop()
         if isinstance(node, Literal | Cast | Operation):
             operands = _get_operands(node)
-            text = "".join(map(_text_of, operands))
+            text = "".join(map(_get_text, operands))
             texts += [text] if text.strip(_COMPUTED) else []
             # Each branch of a conditional is checked by itself, after the text before it.
             before = ""
@@ -263,7 +263,7 @@ def _joined_literals(tree: Expression) -> list[str]:
                 if isinstance(operand, Conditional):
                     remaining += [branch for test, arm in operand.arms for branch in (test, _prepend(before, arm))]
                     remaining.append(_prepend(before, operand.otherwise))
-                before += _text_of(operand)
+                before += _get_text(operand)
             remaining += [
                 inner for operand in operands if not isinstance(operand, Conditional) for inner in children(operand)
             ]
@@ -294,7 +294,7 @@ def _names_behind_password_key(tree: Expression) -> Iterator[str]:
         for operand in _get_operands(node):
             if isinstance(operand, Name) and _PASSWORD_KEY.search(before[-_MAX_PREFIX:]):
                 yield operand.name
-            before += _text_of(operand)
+            before += _get_text(operand)
 
 
 def _get_operands(node: Expression) -> list[Expression]:
@@ -306,7 +306,7 @@ def _get_operands(node: Expression) -> list[Expression]:
     return [node]
 
 
-def _text_of(node: Expression) -> str:
+def _get_text(node: Expression) -> str:
     return node.value if isinstance(node, Literal) and isinstance(node.value, str) else _COMPUTED
 
 

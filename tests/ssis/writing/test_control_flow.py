@@ -188,7 +188,7 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
         symbols=SymbolTable(package=content, project=None, findings=findings),
         paths=PathMap(()),
         findings=findings,
-        conn_id_of=lambda connection: connection.name,
+        get_conn_id=lambda connection: connection.name,
     )
     unique = UniqueNames.for_variables()
     writer = ControlFlowWriter(context, unique, EventHandlerWriter(context, unique))
