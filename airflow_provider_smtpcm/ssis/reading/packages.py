@@ -176,7 +176,7 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
             "unknown-format-version",
             Severity.NOTE,
             (ROOT,),
-            f"PackageFormatVersion {version} is unknown; the package was read as the nearest known one.",
+            f"PackageFormatVersion {version} is unknown; the package was read as the nearest known version.",
         )
     container = read_root(root, context)
     package = Package(
@@ -248,7 +248,8 @@ def _report_configurations(
             code="configuration-applied",
             severity=Severity.NOTE,
             where=ROOT,
-            text=f"{configuration.path} is set by the package configuration {configuration.source}; its value is used.",
+            text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
+            "used.",
         )
     read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
     for configuration in declared:
@@ -274,10 +275,10 @@ def _report_configurations(
             severity=Severity.DECISION if _concerns_mail(configuration, package) else Severity.NOTE,
             where=ROOT,
             text=f"The package configuration {configuration.name!r} takes its value{target} from {article} "
-            f"{configuration.kind}: {source or '(not shown)'}. What stands in the package is used.",
-            remedy="Pass the .dtsConfig file along, or check the connection and the variables."
+            f"{configuration.kind}: {source or '(not shown)'}. The value in the package was used.",
+            remedy="Import the .dtsConfig file with the package, or check the connection and the variables."
             if configuration.kind == "xml file"
-            else "Look up its values and check the connection and the variables.",
+            else "Look up its values, and check the connection and the variables.",
         )
 
 
