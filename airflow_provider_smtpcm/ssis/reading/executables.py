@@ -332,7 +332,7 @@ def _read_constraints(
                 "dangling-precedence-constraint",
                 Severity.DECISION,
                 path,
-                f"The precedence constraint {name!r} begins or ends at an executable that does not exist; it was left out.",
+                f"The precedence constraint {name!r} begins or ends at a missing executable; it was left out.",
                 "Check the order of the tasks around it.",
             )
             continue
