@@ -312,8 +312,8 @@ class BatchSender:
         if self._rate.throttled_for > max(2 * self._retry_connect_for, _MAX_THROTTLED_SECONDS):
             self.queue.fail(
                 ConnectError(
-                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and asks to slow down: "
-                    f"'{delivery.reply}'.",
+                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and asks to slow "
+                    f"down: '{delivery.reply}'.",
                     remedy="Try again later, or ask its administrator about its limits.",
                     reply=delivery.reply,
                 )

@@ -75,7 +75,7 @@ FINDING_MEANINGS = {
     "handler-of-handler": "The mail belongs to an event of an event handler; it is not in the DAG.",
     "loop-runs-once": "The tasks in a loop run once in the DAG.",
     # the import
-    "dag-id-taken": "Another package of the same name was read before; the DAG id also has the project or a number.",
+    "dag-id-taken": "Another package has the same name; the project's name or a number was added to the DAG id.",
     "edited-file-kept": "You edited a file in the output folder; it was kept, and the new text is next to it.",
     "importer-failed": "The importer itself failed: please report it. Everything else was converted.",
 }

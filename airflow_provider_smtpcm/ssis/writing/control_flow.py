@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
 _LOOP_REMEDIES = {
     ContainerKind.FOR_LOOP: "If the loop tries again after a failure, give its tasks retries. If it repeats its work, "
     "expand its tasks (.expand or .expand_kwargs).",
-    ContainerKind.FOREACH_LOOP: "To run more than once, expand its tasks over the items of the loop (.expand or "
+    ContainerKind.FOREACH_LOOP: "If it must run for each item, expand its tasks over the items (.expand or "
     ".expand_kwargs), or send its mails with one MailMergeOperator.",
 }
 
@@ -73,7 +73,7 @@ class ControlFlowWriter(TaskFactory):
         nodes = _ContainerWriter(self, container, scope, callbacks, may_be_skipped=may_be_skipped).nodes
         if not any(node.variable for node in nodes):
             call = self.create_task("EmptyOperator", "nothing", "nothing")
-            comment = f"No executable of {container.name!r} is in the DAG; replace this task with its work."
+            comment = f"No executable of {container.name!r} is in the DAG; replace this task with what they do."
             nodes.append(
                 DagNode(
                     variable=self.variable_names.allocate("nothing"), call=call, comment=comment, is_executable=True

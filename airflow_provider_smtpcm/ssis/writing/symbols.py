@@ -199,7 +199,11 @@ class DagParams:
         value = None if self._is_secret(symbol) else design_value(symbol)
         where = symbol.qualified_name
         if value is None or value == "":
-            reason = "may be secret" if self._is_secret(symbol) else "is empty in the package, so each run sets it"
+            reason = (
+                "may be secret"
+                if self._is_secret(symbol)
+                else "is empty in the package, so something sets it in each run"
+            )
             self.findings.decision(
                 "param-without-value",
                 where,

@@ -144,7 +144,7 @@ def test_too_many_parts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PackageError, match="20 parts; the limit is 19"):
         read_project(path)
     monkeypatch.setattr(ispac, "_MAX_DIRECTORY", 500)
-    with pytest.raises(PackageError, match="The list of parts in .* is too large"):
+    with pytest.raises(PackageError, match=r"The list of parts in .* is too large"):
         read_project(path)
 
 
