@@ -53,7 +53,7 @@ _RESERVED_FIELDS = {
     "x-msmail-priority": "Use priority.",
     "date": _GENERATED,
     "mime-version": _GENERATED,
-    "return-path": "The receiving server adds it, from the sender's address: leave it out.",
+    "return-path": "The receiving server adds it, with from_address: leave it out.",
     "received": "Every server on the way adds it: leave it out.",
     "delivered-to": "The receiving server adds it, and takes one that is already there for a mail loop: leave it out.",
 }

@@ -83,7 +83,7 @@ def run_import(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("kind", "source", "target", "intro"),
     [
-        (7, '"Config";"[dbo].[SSIS Configurations]";"Mail";', "", "from a sql server: "),
+        (7, '"Config";"[dbo].[SSIS Configurations]";"Mail";', "", "from a SQL Server table: "),
         (3, r"Mail\Server", r"\Package.Connections[Mail Server].Properties[SmtpServer]", "from a registry entry: "),
         (2, "MAIL_TO", r"\Package\Send Mail.Properties[ToLine]", "from an environment variable: "),
         (0, "Parent", r"\Package.Variables[User::File].Properties[Value]", "from a parent variable: "),

@@ -231,7 +231,7 @@ class _ConnectionConverter:
             return None
         self._note(
             "connection-expression",
-            f"{name} comes from the expression {display}; the connection has the value that it has in the files. The "
+            f"{name} comes from the expression {display}; the connection has its value from the files. The "
             "environments of the SSIS catalog, which are not in the files, may set another one.",
         )
         for parameter in self._symbols.configured_parameters(expression, self._scope):

@@ -172,7 +172,8 @@ class MailConverter:
         elif expression is not None:
             self._translate("MessageSource", "text", expression)
         elif task.has_unreadable_data:
-            self._add_placeholder("MessageSource", "text", "", "The task's own properties cannot be read.")
+            reason = "The task's own properties cannot be read."
+            self._add_placeholder("MessageSource", "text", "", reason, is_expression=False)
         elif source:
             self._keep_text("MessageSource", "text", source)
         if source_type is not MessageSourceType.DIRECT_INPUT:
@@ -368,7 +369,7 @@ class MailConverter:
             original,
             PropertyStatus.DECISION,
             is_expression=is_expression,
-            comments=(f"SSIS: {original}", reason),
+            comments=(f"SSIS: {original}", reason) if original else (reason,),
             note=reason,
         )
 
