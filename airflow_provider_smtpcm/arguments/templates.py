@@ -261,8 +261,8 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
             raise _template_error(field, str(path), error) from None
     if environments.is_template(source.rstrip("\r\n").replace("\r", "")):
         raise MessageError(
-            f"{field}: {str(path)!r} contains a template, and a value chose that file.",
-            remedy="A value may choose only among the templates of a folder: write the folder in the DAG "
+            f"{field}: {str(path)!r} was chosen by a value, and contains template syntax, which is not rendered there.",
+            remedy="To let a value choose a template, write the folder of the templates in the DAG "
             "('/srv/templates/{{ row.language }}.html'), or add it to the DAG's template_searchpath.",
         )
     return lambda _: source

@@ -144,8 +144,8 @@ def find_connection(conn_id: str) -> object:
         return Connection.get_connection_from_secrets(conn_id)  # noqa: AIR311 - the SDK's does not read the database
     except AirflowNotFoundException:
         raise NoConnectionError(
-            f"There is no connection '{conn_id}' in the environment (AIRFLOW_CONN_{conn_id.upper()}), the secrets "
-            "backends or the database that Airflow is configured with on this machine.",
+            f"Connection '{conn_id}' was not found: not in the environment (AIRFLOW_CONN_{conn_id.upper()}), not in a "
+            "secrets backend, and not in the Airflow database that this machine is configured to use.",
             remedy="Look for it with 'airflow connections list'; if it is there, this machine lacks the [core] "
             "fernet_key that it was stored with. On a machine without access to the database, give the connection "
             "itself, with --uri - or --uri-env NAME.",

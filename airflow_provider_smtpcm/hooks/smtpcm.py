@@ -308,7 +308,7 @@ def describe_success(session: Session) -> str:
         session.tls_version or "clear text, no TLS",
         f"signed in by {session.authentication}" if session.authentication else "anonymous",
         f"messages up to {limit:,} octets" if limit else "no size limit given",
-        f"offers {', '.join(key for key in session.extensions if key not in _MENTIONED) or 'no extension'}",
+        f"offers {', '.join(key for key in session.extensions if key not in _MENTIONED) or 'no extensions'}",
     ]
     return " ".join((f"{'; '.join(facts)}.", *(f"Warning: {warning}" for warning in manager.warnings)))
 

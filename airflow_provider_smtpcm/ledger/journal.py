@@ -285,7 +285,9 @@ class PriorDelivery:
             outcome=outcome,
             accepted=progress.accepted or tuple(address.address for address in mail.recipients),
             refused={address: _parse_reply(text) for address, text in rejected.items()},
-            error=RefusedError(f"An earlier attempt was refused for {', '.join(rejected)}.") if rejected else None,
+            error=RefusedError(f"The server refused these recipients in an earlier attempt: {', '.join(rejected)}.")
+            if rejected
+            else None,
         )
 
 

@@ -332,7 +332,7 @@ class LedgerStore:
                 if delay is None:
                     raise LedgerError(
                         f"Airflow's task state store does not answer ({type(error).__name__}: {error}).",
-                        remedy="See the API server's log. No mail is sent that cannot be recorded.",
+                        remedy="See the API server's log. Mail that cannot be recorded is not sent.",
                         retryable=True,
                     ) from error
                 time.sleep(delay)

@@ -42,8 +42,8 @@ _RESERVED_FIELDS = {
     "from": "Use from_address.",
     "to": "Use to.",
     "cc": "Use cc.",
-    "bcc": "Use bcc: no header names these recipients.",
-    "resent-bcc": "Use bcc: no header names these recipients.",
+    "bcc": "Use bcc. Its recipients appear in no header.",
+    "resent-bcc": "Use bcc. Its recipients appear in no header.",
     "reply-to": "Use reply_to.",
     "subject": "Use subject.",
     "message-id": "Use message_id.",
@@ -53,9 +53,9 @@ _RESERVED_FIELDS = {
     "x-msmail-priority": "Use priority.",
     "date": _GENERATED,
     "mime-version": _GENERATED,
-    "return-path": "The receiving server fills it with from_address: leave it out.",
+    "return-path": "The receiving server adds it, with from_address: leave it out.",
     "received": "Every server on the way adds it: leave it out.",
-    "delivered-to": "The receiving server writes it, and would report a mail loop: leave it out.",
+    "delivered-to": "The receiving server adds it, and takes one that is already there for a mail loop: leave it out.",
 }
 # A reference to an image; only in an attribute or in CSS, since "Account CID:4711" in the text of a report is not one.
 # No two adjacent quantifiers match whitespace, since that would take quadratic time.
@@ -251,8 +251,8 @@ def _parse_body(name: str, value: object) -> str | None:
         )
     if character := find_lone_surrogate(value):
         raise MessageError(
-            f"{name} contains {character}, half of a character, which cannot be encoded.",
-            remedy="If it comes from a file, read that file in its own encoding.",
+            f"{name} contains the lone surrogate {character} (half of a character), which UTF-8 cannot encode.",
+            remedy="If the text comes from a file, read it with that file's encoding.",
         )
     return value
 

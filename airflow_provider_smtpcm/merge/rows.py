@@ -85,7 +85,7 @@ def open_rows(rows: Any, *, encoding: str, delimiter: str | None = None, to_path
     if hasattr(rows, "itertuples") and hasattr(rows, "columns"):
         return _read_frame(rows)
     if rows is None:
-        raise MessageError("'rows' is None.", remedy="Return the rows from the task whose output it is.")
+        raise MessageError("'rows' is None.", remedy="Return the rows from the upstream task.")
     if isinstance(rows, Mapping | bytes | bytearray) or not isinstance(rows, Iterable):
         raise MessageError(f"'rows' has to be a list or a path, not {type(rows).__name__}.", remedy=_LIST_REMEDY)
     return Rows(_read_mappings(rows), len(rows) if isinstance(rows, Sized) else None)
@@ -108,7 +108,7 @@ def _resolve_file(rows: Any, to_path: Callable[[str], Any]) -> Any:
             remedy="Pass rows=the_other_task.output, or give the DAG render_template_as_native_obj=True.",
         )
     if not text:
-        raise MessageError("'rows' is empty text.", remedy=_FILE_REMEDY)
+        raise MessageError("'rows' is an empty string.", remedy=_FILE_REMEDY)
     return to_path(text)
 
 

@@ -70,9 +70,10 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
         raise
     except Exception as error:  # Airflow's versions and components raise different errors
         fault = (
-            f"Airflow does not give it to this process ({type(error).__name__}: {quote_error(error)}). Define it "
-            "wherever callbacks run: for the workers, the DAG processor and the triggerer. A SyncCallback of a "
-            "deadline cannot read Airflow's database: use AsyncCallback, or define the connection in the environment."
+            f"Airflow does not provide the connection to this process ({type(error).__name__}: {quote_error(error)}). "
+            "Define the connection wherever callbacks run: for the workers, the DAG processor and the triggerer. A "
+            "SyncCallback of a deadline cannot read Airflow's database: use AsyncCallback, or define the connection "
+            "in the environment."
         )
         raise ConnectionSettingsError([fault], conn_id=conn_id) from error
     return hook

@@ -232,7 +232,7 @@ class SendMailNotifier(BaseNotifier):
             except MessageError as fault:
                 if omitted == _OMISSIONS[-1]:
                     raise
-                fields.add_omission("Invalid fields were", fault)
+                fields.add_omission("The parts that cannot be sent were", fault)
                 continue
             delivery = send_alert(hook, mail, self.retry_for, started_at=started_at, rendering=rendering)
             refusal = _get_permanent_refusal(delivery)

@@ -85,8 +85,8 @@ class Attempt:
         store = TaskStateStore.of(self._context)
         if store is None:
             log.info(
-                "Airflow has a task state store only from 3.3 on: without it, the task is not retried once mail was "
-                "accepted."
+                "This version of Airflow has no task state store (added in 3.3), so the task is not retried once any "
+                "mail has been accepted."
             )
             yield None
             return
@@ -215,8 +215,8 @@ def at_most_once(context: Context) -> Iterator[Attempt]:
             raise
         failure = attempt.failure if isinstance(attempt.failure, AirflowFailException) else None
         raise failure or AirflowFailException(
-            f"The task was interrupted ({type(error).__name__}: {error}) after mail was accepted, or may have been. "
-            "Airflow does not retry this, since that mail would arrive twice. Look in the log for its recipients."
+            f"The task was interrupted ({type(error).__name__}: {error}) after mail was, or may have been, accepted. "
+            "The task is not retried, since that mail could arrive twice. The log lists its recipients."
         ) from error
     is_retried = attempt.failure is not None and not isinstance(attempt.failure, AirflowFailException)
     if is_retried or not attempt.may_have_arrived():

@@ -312,8 +312,8 @@ class BatchSender:
         if self._rate.throttled_for > max(2 * self._retry_connect_for, _MAX_THROTTLED_SECONDS):
             self.queue.fail(
                 ConnectError(
-                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and asks for less: "
-                    f"'{delivery.reply}'.",
+                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and asks to slow "
+                    f"down: '{delivery.reply}'.",
                     remedy="Try again later, or ask its administrator about its limits.",
                     reply=delivery.reply,
                 )
@@ -322,10 +322,11 @@ class BatchSender:
         wait = self._rate.on_throttled()
         if wait is not None:
             log.info(
-                "The server asks for less ('%s'): continuing in %.1f seconds, with at most %d connection(s).",
+                "The server asks to slow down ('%s'): continuing in %.1f seconds, with at most %d %s.",
                 delivery.reply,
                 wait,
                 self._rate.connections,
+                "connection" if self._rate.connections == 1 else "connections",
             )
 
     # --- Sessions
@@ -360,7 +361,8 @@ class BatchSender:
         if self._sessions or self._opening_count:
             # The server may limit connections: use the open ones, and try more only after a while.
             self._rate.limit_connections(len(self._sessions) + self._opening_count)
-            log.warning("Continuing with %d connection(s): %s", self._rate.connections, problem)
+            noun = "connection" if self._rate.connections == 1 else "connections"
+            log.warning("Continuing with %d %s: %s", self._rate.connections, noun, problem)
         elif self._connect_backoff.on_failure(problem):
             self.queue.fail(problem)
         elif self._connect_backoff.is_immediate and self.queue.ready:

@@ -179,7 +179,7 @@ class Handshake:
 
 def _format_extensions(extensions: Mapping[str, str]) -> str:
     """Format extensions in the server's order."""
-    return ", ".join(f"{key} {value}".strip() for key, value in extensions.items()) or "no extension"
+    return ", ".join(f"{key} {value}".strip() for key, value in extensions.items()) or "no extensions"
 
 
 def _format_changes(before: dict[str, str], after: dict[str, str]) -> str:

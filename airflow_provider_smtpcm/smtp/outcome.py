@@ -139,7 +139,7 @@ def partial_error(peer: str, message_id: str, accepted: Sequence[str], refused: 
     return RefusedError(
         f"{peer} accepted {message_id} for {format_addresses(accepted)}, who will receive it, and refused "
         f"{format_refusals(refused)}.",
-        remedy="Send it to the refused addresses alone once they are corrected.",
+        remedy="Once the refused addresses are corrected, send it to them only.",
         phase=Phase.ENVELOPE,
         reply=next(iter(refused.values())),
         retryable=any(reply.transient for reply in refused.values()),
@@ -179,7 +179,7 @@ def not_sent_error(
     partial = RefusedError(
         f"{message_id} was accepted for {format_addresses(accepted)}, who will receive it, and not sent to "
         f"{format_addresses(pending)}: {error.message}",
-        remedy="Send it to these alone.",
+        remedy="Send it to these recipients only.",
         phase=error.phase,
         reply=error.reply,
         retryable=error.retryable,

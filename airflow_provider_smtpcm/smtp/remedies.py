@@ -67,7 +67,7 @@ def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
         return "The server says that this is temporary; try again later."
     if reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7"):
         hint = "set Authentication to 'Windows Authentication', or " if is_anonymous else ""
-        return f"The server does not relay this for us: {hint}have its administrator allow this worker or account."
+        return f"The server does not relay this mail: {hint}have its administrator allow this worker or account."
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this answer means."

@@ -294,7 +294,7 @@ def _edited_file_kept(file: str, where: str) -> Finding:
         code="edited-file-kept",
         severity=Severity.DECISION,
         where=where,
-        text=f"{file} was not written by an import, or was edited afterwards. It was kept, and the new text is in "
+        text=f"{file} was edited after an import, or not written by one. It was kept, and the new text is in "
         f"{file}{NEW_SUFFIX}.",
         remedy="Copy what you need from the new file and delete it, or overwrite yours with --force.",
     )

@@ -100,7 +100,7 @@ def _function(name: str) -> Callable[..., Result]:
         return _to_result(_call_function(name, tuple(map(_to_value, arguments))))
 
     macro.__name__ = macro.__qualname__ = name.lower()
-    macro.__doc__ = f"{name} of SSIS's expression language."
+    macro.__doc__ = f"{name}, a function of the SSIS expression language."
     return macro
 
 

@@ -248,7 +248,7 @@ def test_airflows_own_command_line_has_the_check(stored_connection: Callable[...
 def test_airflows_own_command_line_knows_the_exit_statuses(airflow_db: None) -> None:
     """And refuses a connection as an argument."""
     page, _ = run("airflow", "smtpcm", "check", "no_such_connection", status=3)
-    assert "There is no connection 'no_such_connection'" in page
+    assert "Connection 'no_such_connection' was not found" in page
     assert "Give CONN_ID" in run("airflow", "smtpcm", "check", status=2)[1]
     _, error = run("airflow", "smtpcm", "check", "--uri", "smtpcm://alice:hush-hush@mail.corp.example", status=2)
     assert "give it on standard input with '--uri -'" in " ".join(error.split())

@@ -49,7 +49,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         ({"email": "jane@corp.example"}, "a list or a path, not dict.*list of mappings"),
         (b"rows.csv", "not bytes"),
         (5, "not int"),
-        (" ", "empty text.*ends in .csv"),
+        (" ", "an empty string.*ends in .csv"),
         ("[{'email': 'jane@corp.example'}]", r"turned into text.*the_other_task\.output"),
         ("rows.xlsx", r"rows\.xlsx.*ends in \.csv"),
         ("rows", "is not a supported kind of file"),

@@ -174,7 +174,7 @@ def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(si
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"smtpcm_conn_id": "no_such_connection"}, "Define it wherever callbacks"),
+        ({"smtpcm_conn_id": "no_such_connection"}, "Define the connection wherever callbacks"),
         ({"to": "{{ no.such.thing }}"}, "'to' could not be rendered"),
         ({"smtpcm_conn_id": "{{ 1 / 0 }}"}, "'smtpcm_conn_id' could not be rendered"),
         ({"to": "nobody"}, "nobody"),

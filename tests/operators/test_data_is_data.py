@@ -681,7 +681,7 @@ def test_a_notifier_runs_no_template_that_a_value_chose(
     assert str(run_dag(dag).state) == "failed"
     (received,) = relay.messages
     assert SECRET not in received.content.decode()
-    assert "chose that file" in received.content.decode().replace("=\r\n", "")
+    assert "was chosen by a value" in received.content.decode().replace("=\r\n", "")
 
 
 def test_a_value_may_name_a_template_by_its_whole_path(folder: Path, relay: Relay, run_dag: RunDag) -> None:

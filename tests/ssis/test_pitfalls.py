@@ -83,7 +83,7 @@ def run_import(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("kind", "source", "target", "intro"),
     [
-        (7, '"Config";"[dbo].[SSIS Configurations]";"Mail";', "", "from a sql server: "),
+        (7, '"Config";"[dbo].[SSIS Configurations]";"Mail";', "", "from a SQL Server table: "),
         (3, r"Mail\Server", r"\Package.Connections[Mail Server].Properties[SmtpServer]", "from a registry entry: "),
         (2, "MAIL_TO", r"\Package\Send Mail.Properties[ToLine]", "from an environment variable: "),
         (0, "Parent", r"\Package.Variables[User::File].Properties[Value]", "from a parent variable: "),
@@ -136,7 +136,7 @@ def test_a_relative_path_is_reported(run_import: Any, path: str, computed: bool)
     escaped = path.replace("\\", "\\\\")
     given: Any = {"expressions": {"FileAttachments": f'"{escaped}"'}} if computed else {"files": path}
     finding = run_import(package(**given)).findings["unmapped-path"]
-    assert finding["text"].startswith(f"{path} does not begin with a drive or a share")
+    assert finding["text"].startswith(f"{path} is a relative path")
 
 
 @pytest.mark.parametrize("to", ["", " ", " ; ;"])
@@ -184,7 +184,7 @@ def test_a_task_of_any_name_has_an_id_and_is_shown_by_its_name(run_import: Any, 
 def test_a_name_in_the_wrong_case_is_unknown_and_the_right_one_is_suggested(run_import: Any) -> None:
     """SSIS distinguishes case, and fails here, too."""
     finding = run_import(package(expressions={"Subject": "@[user::file]"})).findings["expression-to-complete"]
-    assert "user::file is not in the package; User::File is" in finding["text"]
+    assert "user::file is not in the package, but User::File is" in finding["text"]
 
 
 def test_the_place_of_a_syntax_error_is_in_the_comment_and_not_in_the_finding(run_import: Any) -> None:

@@ -93,7 +93,7 @@ class WindowsAuthenticator:
     def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         # Each session ahead in the queue may run until its own deadline; waiting for all could exceed this session's.
         if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
-            raise transport.deadline_error("did not finish the sign-in of another session, for which this one waited,")
+            raise transport.deadline_error("did not finish another session's sign-in, on which this session waited,")
         try:
             if self._refusal is not None:
                 raise copy.copy(self._refusal)  # without the frames of another thread
@@ -245,7 +245,7 @@ def _no_mechanism_error(transport: Transport, offered: list[str], extensions: Ma
             remedy="Have 'Integrated Windows authentication' enabled on the server's receive connector; this package "
             "sends no password by PLAIN or LOGIN.",
         )
-    extension_names = ", ".join(extensions) or "no extension"
+    extension_names = ", ".join(extensions) or "no extensions"
     tls_hint = "" if transport.tls_version else " Many servers offer it only after TLS: set SSL to 'STARTTLS'."
     return AuthenticationError(
         f"{transport.peer} offers no authentication at all (it offers {extension_names}).",

@@ -111,7 +111,7 @@ def _to_other_value(data: object) -> Value:
     # Also for jinja2.Undefined, whose text names the variable.
     raise ExpressionError(
         f"SSIS has no type for {type(data).__name__} ({data!s:.60}).",
-        remedy="Give a text, a number, a Boolean or a date.",
+        remedy="Use a string, a number, a Boolean or a date.",
     )
 
 
@@ -132,7 +132,9 @@ def to_bool(value: Value) -> bool:
     """
     if value.type.data_type is not DataType.BOOL or value.data is None:
         kind = "A null" if value.data is None else f"A value of {value.type}"
-        raise ExpressionError(f"{kind} is no Boolean.", remedy="Compare it, cast it to DT_BOOL, or ask ISNULL first.")
+        raise ExpressionError(
+            f"{kind} is not a Boolean.", remedy="Compare it, cast it to DT_BOOL, or test it with ISNULL first."
+        )
     return bool(value.data)
 
 
@@ -198,9 +200,9 @@ def _format_moment(moment: dt.datetime, type_: TypeSpec) -> str:
 
 
 def describe_type(value: Value) -> str:
-    """Return the type of a value for an error message, such as `a whole number (DT_I4)`."""
+    """Return the type of a value for an error message, such as `an integer (DT_I4)`."""
     data_type = value.type.data_type
-    for types, noun in ((STRINGS, "a text"), (INTEGERS, "a whole number"), (FLOATS | NUMBERS, "a number")):
+    for types, noun in ((STRINGS, "a string"), (INTEGERS, "an integer"), (FLOATS | NUMBERS, "a number")):
         if data_type in types:
             return f"{noun} ({data_type})"
     noun = "time" if data_type in TIMES else "date" if data_type in DATES else "value"
@@ -253,7 +255,7 @@ def _cast_to_bool(value: Value) -> bool:
     text = value.data.strip() if isinstance(value.data, str) else ""
     if _INTEGER.fullmatch(text):
         return int(text) != 0
-    raise _cast_error(value, TypeSpec(DataType.BOOL), 'Give "True", "False" or a number.')
+    raise _cast_error(value, TypeSpec(DataType.BOOL), 'Use "True", "False" or a number.')
 
 
 def _cast_to_integer(value: Value, type_: TypeSpec) -> int:
@@ -263,13 +265,13 @@ def _cast_to_integer(value: Value, type_: TypeSpec) -> int:
         # "The SSIS Expression Language converts True to -1" (Microsoft, Cast).
         number = -1 if data else 0
     elif isinstance(data, str) and not _INTEGER.fullmatch(data.strip()):
-        raise _cast_error(value, type_, "Give a whole number.")
+        raise _cast_error(value, type_, "Use an integer.")
     elif isinstance(data, str | int | float | Decimal):
         number = int(data)
     else:
-        raise _cast_error(value, type_, "Give a whole number.")
+        raise _cast_error(value, type_, "Use an integer.")
     if not is_in_range(number, type_.data_type):
-        raise ExpressionError(f"{number} does not fit into {type_}.", remedy="Cast it to a larger type, such as DT_I8.")
+        raise ExpressionError(f"{number} does not fit in {type_}.", remedy="Cast it to a larger type, such as DT_I8.")
     return number
 
 
@@ -290,13 +292,13 @@ def to_float(value: Value, data_type: DataType = DataType.R8) -> float:
         elif isinstance(data, int | float | Decimal) or (isinstance(data, str) and _NUMBER.fullmatch(data.strip())):
             number = float(data)
         else:
-            raise _cast_error(value, TypeSpec(data_type), "Give a number.")
+            raise _cast_error(value, TypeSpec(data_type), "Use a number.")
         if data_type is DataType.R4:
             number = float(struct.unpack("<f", struct.pack("<f", number))[0])
     except OverflowError:
-        raise ExpressionError(f"{format_value(value)} does not fit into {data_type}.", remedy="Use DT_R8.") from None
+        raise ExpressionError(f"{format_value(value)} does not fit in {data_type}.", remedy="Use DT_R8.") from None
     if not math.isfinite(number):
-        raise ExpressionError(f"{format_value(value)} does not fit into {data_type}.", remedy="Use a smaller number.")
+        raise ExpressionError(f"{format_value(value)} does not fit in {data_type}.", remedy="Use a smaller number.")
     return number
 
 
@@ -315,7 +317,7 @@ def to_decimal(value: Value) -> Decimal:
         return Decimal(repr(data))
     if isinstance(data, str) and _NUMBER.fullmatch(data.strip()):
         return Decimal(data.strip())
-    raise _cast_error(value, TypeSpec(DataType.DECIMAL, (0,)), "Give a number.")
+    raise _cast_error(value, TypeSpec(DataType.DECIMAL, (0,)), "Use a number.")
 
 
 def round_to_type(number: Decimal, type_: TypeSpec) -> Decimal:
@@ -329,7 +331,7 @@ def round_to_type(number: Decimal, type_: TypeSpec) -> Decimal:
     except InvalidOperation:
         rounded = Decimal(10) ** 99
     if abs(rounded) >= Decimal(10) ** (type_.precision - type_.scale):
-        raise ExpressionError(f"{number:.12G} does not fit into {type_}.", remedy="Give it more digits, or DT_R8.")
+        raise ExpressionError(f"{number:.12G} does not fit in {type_}.", remedy="Increase the precision, or use DT_R8.")
     return rounded
 
 
@@ -339,7 +341,7 @@ def _cast_to_date(value: Value, type_: TypeSpec) -> dt.datetime | dt.date | dt.t
         return dates.parse_date(data, type_)
     if isinstance(data, dt.date | dt.time):
         return dates.convert_date(data, type_)
-    raise _cast_error(value, type_, "Give a date, or a text such as 2026-11-25 10:57:48.")
+    raise _cast_error(value, type_, "Use a date, or a string such as 2026-11-25 10:57:48.")
 
 
 def _cast_to_binary(value: Value, type_: TypeSpec) -> uuid.UUID | bytes:

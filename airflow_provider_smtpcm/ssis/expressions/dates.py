@@ -64,7 +64,7 @@ def parse_date(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
         return convert_date(_parse_moment(text), type_)
     except ValueError:
         pattern = "hh:mm:ss" if type_.data_type in TIMES else "yyyy-mm-dd hh:mm:ss"
-        message = f"The text '{text:.60}' is no {type_.data_type}."
+        message = f"'{text:.60}' is not a valid {type_.data_type}."
         raise ExpressionError(message, remedy=f"Write it as {pattern}.") from None
 
 
@@ -140,7 +140,7 @@ def resolve_datepart(name: str, function: str) -> str:
     if part := _DATEPART_BY_NAME.get(name.strip().lower()):
         return part
     known = ", ".join(f"{part} ({', '.join(abbreviations)})" for part, abbreviations in _DATEPARTS.items())
-    raise ExpressionError(f"{function} knows no datepart '{name:.40}'.", remedy=f"The dateparts are {known}.")
+    raise ExpressionError(f"{function} has no datepart '{name:.40}'.", remedy=f"The dateparts are {known}.")
 
 
 def date_add(part: str, number: int, moment: dt.datetime) -> dt.datetime:

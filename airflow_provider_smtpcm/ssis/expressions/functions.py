@@ -69,13 +69,13 @@ def call_function(name: str, arguments: tuple[Value, ...]) -> Value:
 def _check_argument(function: str, number: int, kind: str, value: Value) -> object:
     """Return an argument for the implementation: str, int, datetime, or `Value` for a number; None for a null."""
     allowed, description, remedy = {
-        "string": (STRINGS, "a text", "Cast it: (DT_WSTR,50)…"),
-        "integer": (INTEGERS, "a whole number", "Cast it: (DT_I4)…"),
+        "string": (STRINGS, "a string", "Cast it: (DT_WSTR,50)…"),
+        "integer": (INTEGERS, "an integer", "Cast it: (DT_I4)…"),
         "number": (NUMBERS, "a number", "Cast it: (DT_R8)…"),
-        "datepart": (STRINGS, 'a text such as "day"', "Write it in quotation marks."),
+        "datepart": (STRINGS, 'a string such as "day"', "Write it in quotation marks."),
     }.get(kind, (frozenset(), "", ""))
     if allowed and value.type.data_type not in allowed:
-        message = f"Argument {number} of {function} is {description}, not {describe_type(value)}."
+        message = f"Argument {number} of {function} must be {description}, not {describe_type(value)}."
         raise ExpressionError(message, remedy=remedy)
     if value.data is None:
         return None
@@ -101,7 +101,7 @@ def _to_moment(value: Value, function: str) -> dt.datetime:
 def _check_minimum(function: str, number: int, minimum: int = 0) -> None:
     if number < minimum:
         expected = "greater than zero" if minimum else "zero or more"
-        raise ExpressionError(f"{function} was given {number}.", remedy=f"That argument is {expected}.")
+        raise ExpressionError(f"{function} was called with {number}.", remedy=f"The argument must be {expected}.")
 
 
 # --- String functions
@@ -136,14 +136,16 @@ def _right(text: str, count: int) -> str:
 
 def _replace(text: str, searched: str, replacement: str) -> str:
     if not searched:
-        raise ExpressionError("REPLACE was given an empty text to search for.", remedy="Give at least one character.")
+        raise ExpressionError(
+            "REPLACE was called with an empty search string.", remedy="Search for at least one character."
+        )
     return text.replace(searched, replacement)
 
 
 def _replicate(text: str, times: int) -> str:
     _check_minimum("REPLICATE", times)
     if len(text) * times > _MAX_REPLICATE:
-        raise ExpressionError(f"REPLICATE would make {len(text) * times} characters.", remedy="Give a smaller number.")
+        raise ExpressionError(f"REPLICATE would return {len(text) * times} characters.", remedy="Use a smaller number.")
     return text * times
 
 
@@ -227,20 +229,20 @@ def _exp(value: Value) -> Value:
 def _power(value: Value, power: Value) -> Value:
     base, exponent = to_float(value), to_float(power)
     if base == 0 and exponent < 0:
-        raise ExpressionError("POWER cannot raise zero to a negative power.", remedy="Test the number before.")
+        raise ExpressionError("POWER cannot raise zero to a negative power.", remedy="Test the number first.")
     try:
         return check_float(R8, math.pow(base, exponent), "POWER")
     except ValueError:
         return Value(R8, None)  # Microsoft: null for "indeterminate results"
     except OverflowError:
-        raise ExpressionError("The result of POWER overflows DT_R8.", remedy="Use a smaller power.") from None
+        raise ExpressionError("The result of POWER overflows DT_R8.", remedy="Use smaller numbers.") from None
 
 
 def _sqrt(value: Value) -> Value:
     number = to_float(value)
     if number < 0:
         message = f"SQRT fails for a negative value, {value}."
-        raise ExpressionError(message, remedy="Use ABS, or test the number before.")
+        raise ExpressionError(message, remedy="Use ABS, or test the number first.")
     return Value(R8, math.sqrt(number))
 
 
@@ -259,7 +261,7 @@ def _sign(value: Value) -> int:
 
 def _hex(value: Value) -> Value:
     if value.type.data_type not in INTEGERS:
-        message = f"Argument 1 of HEX is a whole number, not {describe_type(value)}."
+        message = f"Argument 1 of HEX must be an integer, not {describe_type(value)}."
         raise ExpressionError(message, remedy="Cast it: (DT_I4)…")
     if value.data is None:
         return Value(WSTR, None)

@@ -57,8 +57,8 @@ def _escape_control(match: re.Match[str]) -> str:
 class JinjaType(StrEnum):
     """Static type of a Jinja expression. The value is its description in error messages."""
 
-    STRING = "a text"
-    INTEGER = "a whole number (DT_I4)"
+    STRING = "a string"
+    INTEGER = "an integer (DT_I4)"
     NUMBER = "a number"
     BOOL = "a Boolean"
     DATE = "a date"
@@ -158,8 +158,8 @@ class JinjaExpression:
         """
         if self.depth > MAX_DEPTH:
             raise NotTranslatable(
-                f"The expression is nested {self.depth} levels deep, and Jinja reads {MAX_DEPTH}.",
-                remedy="Work it out in a task before the mail, and pass the result on by XCom.",
+                f"The expression is nested {self.depth} levels deep; the limit for a template is {MAX_DEPTH}.",
+                remedy="Compute it in an upstream task, and pass the result by XCom.",
             )
 
 

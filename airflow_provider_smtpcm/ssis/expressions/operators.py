@@ -82,7 +82,8 @@ def _concatenate(left: Value, right: Value) -> Value:
     for value in (left, right):
         if value.type.data_type not in STRINGS | DATES | TIMES:
             raise ExpressionError(
-                f"+ cannot join a text and {describe_type(value)}.", remedy="Cast it to a text: (DT_WSTR,20)…"
+                f"+ cannot concatenate a string and {describe_type(value)}.",
+                remedy="Cast it to a string: (DT_WSTR,20)…",
             )
     if left.data is None or right.data is None:
         return Value(WSTR, None)
@@ -152,7 +153,7 @@ def _apply_bitwise(operator: str, left: Value, right: Value) -> Value:
     for value in (left, right):
         if value.type.data_type not in INTEGERS:
             raise ExpressionError(
-                f"{operator} takes whole numbers, not {describe_type(value)}.", remedy="Did you mean && or ||?"
+                f"{operator} takes integers, not {describe_type(value)}.", remedy="Did you mean && or ||?"
             )
     type_ = _find_common_number_type(operator, left.type, right.type)
     if not isinstance(left.data, int) or not isinstance(right.data, int):
@@ -174,7 +175,7 @@ def _find_common_number_type(operator: str, left: TypeSpec, right: TypeSpec) -> 
         return left if sizes[left.data_type] > sizes[right.data_type] else right
     signed, unsigned = (left, right) if left.data_type in SIGNED else (right, left)
     if unsigned.data_type is DataType.UI8:
-        raise ExpressionError(f"{operator} cannot join DT_UI8 and {signed.data_type}.", remedy="Cast one of them.")
+        raise ExpressionError(f"{operator} cannot combine DT_UI8 and {signed.data_type}.", remedy="Cast one of them.")
     # Microsoft: "a signed integer that is potentially larger than either argument".
     size = max(SIGNED[signed.data_type], 2 * UNSIGNED[unsigned.data_type])
     return TypeSpec(next(data_type for data_type, bits in SIGNED.items() if bits == size))
@@ -190,7 +191,7 @@ def _apply_arithmetic(operator: str, left: Value, right: Value) -> Value:
         return Value(type_, None)
     if operator in "/%" and right.data == 0:
         raise ExpressionError(
-            f"{format_value(left)} {operator} 0 is a division by zero.", remedy="Test the divisor: x == 0 ? … : …"
+            f"{format_value(left)} {operator} 0 is a division by zero.", remedy="Test the divisor first: x == 0 ? … : …"
         )
     if type_.data_type in FLOATS:
         return check_float(type_, _calculate_floats(operator, to_float(left), to_float(right)), operator)
@@ -210,7 +211,7 @@ def check_integer(type_: TypeSpec, number: int, name: str) -> Value:
         ExpressionError: the number is out of the type's range.
     """
     if not is_in_range(number, type_.data_type):
-        raise ExpressionError(f"The result of {name}, {number:.9G}, overflows {type_}.", remedy="Cast to DT_I8 before.")
+        raise ExpressionError(f"The result of {name}, {number:.9G}, overflows {type_}.", remedy="Cast to DT_I8 first.")
     return Value(type_, number)
 
 

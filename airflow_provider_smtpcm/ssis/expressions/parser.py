@@ -120,13 +120,13 @@ def _read_token(text: str, position: int) -> tuple[Token, int]:
         return Token(kind=TokenKind.OPERATOR, position=position, text=match[0]), match.end()
     if match := _IDENTIFIER.match(text, position):
         return Token(kind=TokenKind.IDENTIFIER, position=position, text=match[1] or match[0]), match.end()
-    message, remedy = f"{char!r} does not belong to the expression language.", "Remove it, or put it in a string."
+    message, remedy = f"{char!r} is not part of the expression language.", "Remove it, or put it in a string."
     if char in "'‘’“”":
         message, remedy = f"{char} does not begin a string.", 'Put strings in straight quotation marks: "text".'
     elif char == "=":
-        message, remedy = "A single = is no operator.", "Write == to compare."
+        message, remedy = "A single = is not an operator.", "Write == to compare."
     elif char == "#":
-        message = "A lineage identifier names a column, and columns exist in a data flow only."
+        message = "A lineage identifier names a column, and columns exist only in data flows."
         remedy = "Read a variable instead: @[User::Name]."
     raise ExpressionError(message, remedy=remedy, text=text, position=position)
 
@@ -151,11 +151,11 @@ def _read_string(text: str, start: int) -> tuple[Token, int]:
             chars.append(_ESCAPES[escape])
             position += 2
         else:
-            message = f"\\{escape} is no escape sequence."
+            message = f"\\{escape} is not an escape sequence."
             raise ExpressionError(message, remedy="Write \\\\ for a backslash.", text=text, position=position)
     if position >= len(text):
         remedy = 'Close it with "; a quotation mark in a string is written \\".'
-        raise ExpressionError("This string does not end.", remedy=remedy, text=text, position=start)
+        raise ExpressionError("This string is not closed.", remedy=remedy, text=text, position=start)
     value = _SURROGATE.sub("\ufffd", _SURROGATE_PAIR.sub(_combine_surrogates, "".join(chars)))
     token = Token(kind=TokenKind.STRING, position=start, text=text[start : position + 1], value=value)
     return token, position + 1
@@ -169,10 +169,10 @@ def _read_variable(text: str, position: int) -> tuple[Token, int]:
     match = _VARIABLE.match(text, position)
     name = (match[1] if match[1] is not None else match[2]) if match else ""
     if match is None or not name.strip():
-        message, remedy = "@ is not followed by a variable's name.", "Write @[User::Name], without blanks after @."
+        message, remedy = "@ is not followed by a variable's name.", "Write @[User::Name], without a space after @."
         raise ExpressionError(message, remedy=remedy, text=text, position=position)
     if text.startswith("::", match.end()):
-        message = "A variable with its namespace stands in brackets."
+        message = "A variable name with a namespace must be in brackets."
         remedy = f"Write @[{name}::Name], not @{name}::Name."
         raise ExpressionError(message, remedy=remedy, text=text, position=position)
     return Token(kind=TokenKind.VARIABLE, position=position, text=match[0], value=name), match.end()
@@ -279,7 +279,7 @@ class _Parser:
         if self._depth > MAX_DEPTH:
             message = f"The expression is nested more than {MAX_DEPTH} levels deep."
             raise self._error(
-                self._current, message, "Remove needless parentheses, or split it over several variables."
+                self._current, message, "Remove unneeded parentheses, or split it over several variables."
             )
         first = self._parse_operation()
         arms: list[tuple[Expression, Expression]] = []
@@ -322,7 +322,7 @@ class _Parser:
             else:
                 break
             if self._depth + len(prefixes) > MAX_DEPTH:
-                message = f"More than {MAX_DEPTH} signs and casts stand before one value."
+                message = f"More than {MAX_DEPTH} signs and casts precede one value."
                 raise self._error(token, message, "Remove some.")
         self._depth += len(prefixes)
         node = self._parse_primary()
@@ -361,8 +361,8 @@ class _Parser:
         if not self._is_at("("):
             if name in FUNCTIONS or name == "NULL":
                 raise self._error(token, f"{name} is a function.", f"Write {name}(…).")
-            remedy = f'A variable is written @[User::{token.text}], a text "{token.text}".'
-            raise self._error(token, f"{token.text} would be a column, and columns exist in a data flow only.", remedy)
+            remedy = f'A variable is written @[User::{token.text}], a string "{token.text}".'
+            raise self._error(token, f"{token.text} would name a column, and columns exist only in data flows.", remedy)
         self._advance()
         if name == "NULL":
             return Null(type=self._parse_type(), position=token.position)
@@ -375,9 +375,9 @@ class _Parser:
             while self._is_at(","):
                 self._advance()
                 arguments.append(self._parse_expression())
-        self._expect(")", f"Close {name}( with a parenthesis, and part its arguments by commas.")
+        self._expect(")", f"Close {name}( with a parenthesis, and separate its arguments with commas.")
         if len(arguments) != FUNCTIONS[name]:
-            expected = {0: "no argument", 1: "1 argument"}.get(FUNCTIONS[name], f"{FUNCTIONS[name]} arguments")
+            expected = {0: "no arguments", 1: "1 argument"}.get(FUNCTIONS[name], f"{FUNCTIONS[name]} arguments")
             message = f"{name} takes {expected}, not {len(arguments)}."
             raise self._error(token, message, "Add or remove arguments.")
         return Call(function=name, arguments=tuple(arguments), position=token.position)
@@ -390,14 +390,14 @@ class _Parser:
         """Parse a type specification and its closing parenthesis."""
         token = self._advance()
         if token.kind is not TokenKind.IDENTIFIER or token.text.upper() not in set(DataType):
-            raise self._error(token, f"{_describe(token)} is no data type.", f"The types are {', '.join(DataType)}.")
+            raise self._error(token, f"{_describe(token)} is not a data type.", f"The types are {', '.join(DataType)}.")
         data_type = DataType(token.text.upper())
         parameters: list[int] = []
         while self._is_at(","):
             self._advance()
             number = self._advance()
             if number.kind is not TokenKind.NUMBER or not isinstance(number.value, int):
-                raise self._error(number, f"A whole number was expected, not {_describe(number)}.", _TYPE_EXAMPLES)
+                raise self._error(number, f"An integer was expected, not {_describe(number)}.", _TYPE_EXAMPLES)
             parameters.append(number.value)
         self._expect(")", "Close the type with a parenthesis.")
         if message := find_parameter_error(data_type, tuple(parameters)):

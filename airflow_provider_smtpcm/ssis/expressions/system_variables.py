@@ -44,7 +44,7 @@ class SystemVariable:
     callback: str | None = None
     note: str = ""
     reason: str = ""
-    remedy: str = "Take it out of the expression, or write the value into the DAG."
+    remedy: str = "Remove it from the expression, or write the value in the DAG."
     in_package_file: bool = False
 
 
@@ -53,7 +53,7 @@ def _package_property(name: str, type_: DataType = _STR) -> SystemVariable:
         name=name,
         type=type_,
         in_package_file=True,
-        reason=f"System::{name} is a property of the package file, and it is not known here.",
+        reason=f"System::{name} is a property of the package file, and its value is not known here.",
     )
 
 
@@ -63,8 +63,8 @@ def _event_handler_variable(name: str, type_: DataType, callback: str, note: str
         type=type_,
         callback=callback,
         note=note,
-        reason=f"System::{name} exists in an event handler only, and a task does not know which task failed.",
-        remedy="Send the mail from an on_failure_callback by a SendMailNotifier.",
+        reason=f"System::{name} exists only in event handlers; a task does not know which task failed.",
+        remedy="Send the mail from an on_failure_callback, with a SendMailNotifier.",
     )
 
 
@@ -80,22 +80,22 @@ _VARIABLES = (
         type=_STR,
         task="dag.dag_id",
         callback="alert.dag_id or ''",
-        note="System::PackageName is the id of the DAG.",
+        note="System::PackageName is the DAG id.",
     ),
     SystemVariable(
         name="TaskName",
         type=_STR,
         task="ti.task_id",
-        note="System::TaskName is the id of the task.",
-        reason="System::TaskName names the Send Mail task itself, and in a callback there is none.",
+        note="System::TaskName is the task id.",
+        reason="System::TaskName is the name of the Send Mail task itself, and a callback has no such task.",
         remedy="Use System::SourceName, the task that failed, or write the name as text.",
     ),
     SystemVariable(
         name="TaskID",
         type=_STR,
         task="ti.task_id",
-        note="System::TaskID is the id of the task, no GUID.",
-        reason="System::TaskID is that of the Send Mail task itself, and in a callback there is none.",
+        note="System::TaskID is the task id, not a GUID.",
+        reason="System::TaskID is the id of the Send Mail task itself, and a callback has no such task.",
         remedy="Use System::SourceID, the task that failed.",
     ),
     SystemVariable(
@@ -110,7 +110,7 @@ _VARIABLES = (
         type=_DATE,
         task="dag_run.start_date",
         callback=_RUN_START,
-        note="System::StartTime is the start of the DAG run, in the local time of the worker, in the form of the US.",
+        note="System::StartTime is the start of the DAG run, in the worker's local time and in US format.",
     ),
     SystemVariable(
         name="ContainerStartTime",
@@ -124,10 +124,14 @@ _VARIABLES = (
         type=_STR,
         task="dag_run.run_id",
         callback="alert.run_id or ''",
-        note="System::ExecutionInstanceGUID is the id of the DAG run, no GUID.",
+        note="System::ExecutionInstanceGUID is the id of the DAG run, not a GUID.",
     ),
     SystemVariable(
-        name="InteractiveMode", type=_BOOL, task="false", callback="false", note="A DAG never runs in a designer."
+        name="InteractiveMode",
+        type=_BOOL,
+        task="false",
+        callback="false",
+        note="System::InteractiveMode is False: a DAG never runs in a designer.",
     ),
     SystemVariable(name="OfflineMode", type=_BOOL, task="false", callback="false"),
     SystemVariable(name="IgnoreConfigurationsOnLoad", type=_BOOL, task="false", callback="false"),
@@ -149,16 +153,16 @@ _VARIABLES = (
         type=_STR,
         task="dag_run.triggering_user_name or task.owner",
         callback="alert.owner or ''",
-        note="System::UserName is who triggered the run, or the task's owner; no Windows account.",
+        note="System::UserName is the user who triggered the run, or else the task's owner; not a Windows account.",
     ),
-    _unavailable("ServerExecutionID", DataType.I8, "is a number of the SSIS catalog."),
-    _unavailable("CancelEvent", _INT, "is a handle of Windows."),
-    _unavailable("ParentContainerGUID", _STR, "is the GUID of a container of SSIS."),
+    _unavailable("ServerExecutionID", DataType.I8, "is the number of an execution in the SSIS catalog."),
+    _unavailable("CancelEvent", _INT, "is a Windows handle."),
+    _unavailable("ParentContainerGUID", _STR, "is the GUID of an SSIS container."),
     _event_handler_variable(
-        "SourceName", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceName is the id of the task."
+        "SourceName", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceName is the task id."
     ),
     _event_handler_variable(
-        "SourceID", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceID is the id of the task, no GUID."
+        "SourceID", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceID is the task id, not a GUID."
     ),
     _event_handler_variable(
         "SourceDescription", _STR, "alert.name or ''", "System::SourceDescription is the name of the task in its DAG."
@@ -167,22 +171,25 @@ _VARIABLES = (
         "ErrorDescription",
         _STR,
         _MESSAGE,
-        "System::ErrorDescription is the message of the exception. SSIS raised OnError for each error, "
-        "Airflow calls back once for a task.",
+        "System::ErrorDescription is the message of the exception. SSIS raises OnError once for each error; Airflow "
+        "calls the callback once for each failed task.",
     ),
     _event_handler_variable(
         "ErrorCode",
         _STR,
         "alert.exception.type if alert.exception else ''",
-        "System::ErrorCode is the name of the exception, no number.",
+        "System::ErrorCode is the class name of the exception, not a number.",
     ),
     _event_handler_variable(
-        "EventHandlerStartTime", _DATE, "ssis.getdate()", "System::EventHandlerStartTime is the moment of the mail."
+        "EventHandlerStartTime",
+        _DATE,
+        "ssis.getdate()",
+        "System::EventHandlerStartTime is the time at which the mail is rendered.",
     ),
-    _unavailable("Cancel", _BOOL, "steers an event handler of SSIS; a callback cannot stop what has failed."),
-    _unavailable("Propagate", _BOOL, "steers which event handlers of SSIS run; a callback is called once."),
+    _unavailable("Cancel", _BOOL, "controls whether an SSIS event handler stops; a callback has no equivalent."),
+    _unavailable("Propagate", _BOOL, "controls which SSIS event handlers run; a callback is called once."),
     _unavailable("ExecutionStatus", _BOOL, "belongs to OnExecStatusChanged, which Airflow does not have."),
-    _unavailable("ExecutionValue", _STR, "is what a task of SSIS returns; use XCom."),
+    _unavailable("ExecutionValue", _STR, "is what an SSIS task returns; use an XCom."),
     _unavailable("PercentComplete", _INT, "belongs to OnProgress, which Airflow does not have."),
     _unavailable("ProgressCountHigh", _INT, "belongs to OnProgress, which Airflow does not have."),
     _unavailable("ProgressCountLow", _INT, "belongs to OnProgress, which Airflow does not have."),
@@ -215,9 +222,11 @@ def resolve_system_variable(
     if variable is None:
         similar = [known for known in SYSTEM_VARIABLES if known.lower() == unqualified.lower()]
         remedy = (
-            f"Names have their case: did you mean System::{similar[0]}?" if similar else "Write the value into the DAG."
+            f"Names are case-sensitive: did you mean System::{similar[0]}?"
+            if similar
+            else "Write the value in the DAG."
         )
-        raise NotTranslatable(f"SSIS documents no variable System::{unqualified}.", remedy=remedy)
+        raise NotTranslatable(f"SSIS has no variable System::{unqualified}.", remedy=remedy)
     if package_properties and variable.in_package_file and variable.name in package_properties:
         value = package_properties[variable.name]
         return JinjaName(code=quote_string(value) if isinstance(value, str) else str(value), type=variable.type)

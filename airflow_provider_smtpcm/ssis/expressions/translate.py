@@ -60,9 +60,9 @@ _RESULT_TYPES = {
 # Functions whose result may be null even if no argument is.
 _NULLABLE_RESULTS = {"CODEPOINT", "LN", "LOG", "POWER"}
 _CLOCK_NOTES = {
-    "GETDATE": "GETDATE() is the moment at which the mail is made, in the local time of the Airflow worker, which "
-    "often is UTC; SSIS took that of its server.",
-    "GETUTCDATE": "GETUTCDATE() is the moment at which the mail is made.",
+    "GETDATE": "GETDATE() is the time at which the mail is rendered, in the local time of the Airflow worker, which "
+    "is often UTC; in SSIS, it is the local time of its server.",
+    "GETUTCDATE": "GETUTCDATE() is the time at which the mail is rendered.",
 }
 
 Resolver = Callable[[str], JinjaName | str | None]
@@ -127,7 +127,7 @@ def condition_to_jinja(expression: str | Expression, resolve: Resolver) -> str:
     tree = parse(expression) if isinstance(expression, str) else expression
     condition = _Translator(resolve).translate(tree)
     if condition.type not in {JinjaType.BOOL, JinjaType.UNKNOWN}:
-        raise NotTranslatable(f"The condition gives {condition.type}, no Boolean.", remedy="Compare it with something.")
+        raise NotTranslatable(f"The condition is {condition.type}, not a Boolean.", remedy="Compare it with a value.")
     condition.check_depth()
     is_bool = condition.is_plain and condition.type is JinjaType.BOOL
     return condition.code if is_bool else f"ssis.is_true({condition.code})"
@@ -209,8 +209,8 @@ class _Translator:
         variable = self._resolve(node.name)
         if variable is None:
             raise NotTranslatable(
-                f"Nothing in Airflow is what the variable {node.name} is.",
-                remedy="Write the value into the DAG by hand.",
+                f"Airflow has no equivalent of the variable {node.name}.",
+                remedy="Write the value in the DAG.",
             )
         if isinstance(variable, str):
             variable = JinjaName(code=variable)
@@ -322,7 +322,7 @@ def _fold_constant(node: Expression) -> Value | None:
     try:
         return evaluate(node)
     except ExpressionError as error:
-        remedy = f"{error.remedy} It fails in SSIS too.".strip()
+        remedy = f"{error.remedy} It fails in SSIS, too.".strip()
         raise NotTranslatable(f"The expression always fails: {error.message}", remedy=remedy) from None
 
 
@@ -354,8 +354,8 @@ def _is_concatenation(operands: Sequence[JinjaExpression]) -> bool:
         return False
     if wrong := types - {JinjaType.STRING, JinjaType.DATE, JinjaType.UNKNOWN}:
         raise NotTranslatable(
-            f"+ cannot join a text and {wrong.pop()}; it fails in SSIS too.",
-            remedy="Cast it to a text: (DT_WSTR,20)…",
+            f"+ cannot concatenate a string and {wrong.pop()}; it fails in SSIS, too.",
+            remedy="Cast it to a string: (DT_WSTR,20)…",
         )
     return not any(operand.nullable for operand in operands)
 
@@ -378,7 +378,7 @@ def _check_comparison(operator: str, operands: Sequence[JinjaExpression]) -> Non
     types = {operand.type for operand in operands}
     numbers = types & {JinjaType.INTEGER, JinjaType.NUMBER, JinjaType.BOOL}
     if JinjaType.STRING in types and numbers:
-        raise NotTranslatable(f"{operator} cannot compare a text with {numbers.pop()}.", remedy="Cast one of them.")
+        raise NotTranslatable(f"{operator} cannot compare a string with {numbers.pop()}.", remedy="Cast one of them.")
 
 
 def _find_arithmetic_type(node: Operation, operands: Sequence[JinjaExpression]) -> JinjaType:

@@ -127,7 +127,7 @@ def find_parameter_error(data_type: DataType, parameters: tuple[int, ...]) -> st
     """Return why a type cannot have these parameters; None if it can."""
     expected = _PARAMETERS.get(data_type, ())
     if len(parameters) != len(expected):
-        names = " and ".join(name for name, _, _ in expected) or "no parameter"
+        names = " and ".join(name for name, _, _ in expected) or "no parameters"
         return f"{data_type} takes {names}, not {len(parameters)} parameters"
     for (name, low, high), value in zip(expected, parameters, strict=True):
         if not low <= value <= high:

@@ -222,7 +222,7 @@ def _read_executable(element: Element, parent: Location, context: ReadContext) -
                 "other-mail-task",
                 Severity.NOTE if location.disabled_because else Severity.DECISION,
                 location.path,
-                f"{kind} is a mail task that did not come with SSIS; it is not read.",
+                f"{kind} is another vendor's mail task, which is not converted.",
                 "Write a SendMailOperator for it.",
             )
         return OtherTask(**_read_common(element, location, context, name=name), kind=kind)
@@ -332,8 +332,8 @@ def _read_constraints(
                 "dangling-precedence-constraint",
                 Severity.DECISION,
                 path,
-                f"The precedence constraint {name!r} leads to or from something that is not there; left out.",
-                "Look at the order of the tasks around it.",
+                f"The precedence constraint {name!r} begins or ends at a missing executable; it was left out.",
+                "Check the order of the tasks around it.",
             )
             continue
         expression = get_text(constraint, "Expression")
@@ -368,16 +368,18 @@ def _read_enum(
 ) -> ConstraintEnum:
     """Return a property of a precedence constraint; the first of `members` if it is missing or unknown."""
     value = get_text(element, name).strip().lower()
+    default = next(iter(members.values()))
     if value and value not in members:
         constraint = get_text(element, "ObjectName")
         context.add_finding(
             "unknown-precedence",
             Severity.DECISION,
             path,
-            f"{name} of the precedence constraint {constraint!r} is {value!r}, which SSIS does not know.",
-            "Look at the order of the tasks around it.",
+            f"{name} of the precedence constraint {constraint!r} is {value!r}, which SSIS does not define; "
+            f"{default.value!r} was used.",
+            "Check the order of the tasks around it.",
         )
-    return members.get(value) or next(iter(members.values()))
+    return members.get(value, default)
 
 
 # --- Send Mail tasks
@@ -391,7 +393,7 @@ def _read_mail(element: Element, path: tuple[str, ...], context: ReadContext, co
             "unreadable-mail",
             Severity.ERROR,
             path,
-            "The task's own properties are missing or encrypted, so that nothing but its expressions is known.",
+            "The task's own properties are missing or encrypted; only its expressions could be read.",
             "Save the package with ProtectionLevel DontSaveSensitive and import it again.",
         )
 
@@ -413,8 +415,9 @@ def _read_mail(element: Element, path: tuple[str, ...], context: ReadContext, co
                 "dangling-file-connection",
                 Severity.NOTE if disabled else Severity.DECISION,
                 path,
-                f"The text comes from the File connection manager {source!r}, which neither package nor project has.",
-                "Give the path of the file.",
+                f"The text comes from the File connection manager {source!r}, which is in neither the package nor "
+                "its project.",
+                "Write the path of the file in the DAG.",
             )
     attachments = () if data is None else data.find_all("Attachments")
     files = "|".join(name for attachment in attachments if (name := attachment.attributes.get("FileName", "")).strip())
@@ -442,8 +445,8 @@ def _read_source_type(value: str, path: tuple[str, ...], context: ReadContext) -
             "unknown-message-source-type",
             Severity.DECISION,
             path,
-            f"MessageSourceType is {value!r}, which SSIS does not know; taken as DirectInput.",
-            "Look at where the text should come from.",
+            f"MessageSourceType is {value!r}, which SSIS does not define; DirectInput was used.",
+            "Check where the text of the mail should come from.",
         )
     return source_type or MessageSourceType.DIRECT_INPUT
 
@@ -453,23 +456,27 @@ def _report_missing_connection(reference: str, path: tuple[str, ...], context: R
     where = "package" if context.package_connections.smtp else "project"
     if len(candidates) == 1:
         name = candidates[0].name
-        remedy = f"The {where} has exactly one SMTP connection manager, {name!r}; take it if it is meant."
+        remedy = f"The {where} has one SMTP connection manager, {name!r}; use it if it is the intended one."
     elif candidates:
         names = ", ".join(repr(candidate.name) for candidate in candidates[:10])
-        remedy = f"Choose among the SMTP connection managers of the {where}: {names}."
+        remedy = f"Choose one of the {where}'s SMTP connection managers: {names}."
     else:
-        remedy = "Import it together with its project, which may hold the connection manager, or name a connection."
+        remedy = (
+            "Import the package together with its project, which may contain the connection manager, or set "
+            "smtpcm_conn_id in the DAG."
+        )
     severity = Severity.NOTE if disabled else Severity.DECISION
     others = context.package_connections.others
     other = others.get(reference) or others.get(reference.upper())
     if not reference:
-        text = "No SMTP connection manager is set; SSIS fails here."
+        text = "The task has no SMTP connection manager; SSIS fails here."
         context.add_finding("no-connection-manager", severity, path, text, remedy)
     elif other or context.find_connection_manager(reference):
-        text = f"The task refers to {other or reference!r}, which is no SMTP connection manager; SSIS fails here."
+        text = f"The task refers to {other or reference!r}, which is not an SMTP connection manager; SSIS fails here."
         context.add_finding("connection-manager-not-smtp", severity, path, text, remedy)
     else:
         text = (
-            f"The task refers to the SMTP connection manager {reference}, which is not in the package or its project."
+            f"The task refers to the SMTP connection manager {reference}, which is in neither the package nor its "
+            "project."
         )
         context.add_finding("dangling-connection-manager", severity, path, text, remedy)

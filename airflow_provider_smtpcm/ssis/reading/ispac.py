@@ -115,7 +115,7 @@ def open_ispac(path: Path) -> Iterator[Ispac]:
     except OSError as error:
         raise unreadable_error(str(path), error) from error
     except _ZIP_ERRORS as error:
-        raise PackageError(f"{path} is not an .ispac file, which is a zip: {error}.", remedy=_CHECK_SOURCE) from error
+        raise PackageError(f"{path} is not an .ispac file (a zip archive): {error}.", remedy=_CHECK_SOURCE) from error
     with archive:
         yield Ispac(str(path), archive)
 
@@ -133,7 +133,8 @@ def _check_directory(path: Path) -> None:
         length = max(length if length != 0xFFFFFFFF else 0, struct.unpack_from("<Q", tail, locator - 56 + 40)[0])
     if length > _MAX_DIRECTORY:
         raise PackageError(
-            f"{path} has a list of parts of {length:,} octets; more than {MAX_PARTS:,} parts are not read.",
+            f"The list of parts in {path} has {length:,} octets, which is too large for the limit of {MAX_PARTS:,} "
+            "parts; nothing was read.",
             remedy=_CHECK_SOURCE,
         )
 
@@ -149,20 +150,20 @@ def _check_parts(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipIn
     infos = archive.infolist()
     if len(infos) > MAX_PARTS:
         raise PackageError(
-            f"{path} has {len(infos):,} parts; more than {MAX_PARTS:,} are not read.", remedy=_CHECK_SOURCE
+            f"{path} has {len(infos):,} parts; the limit is {MAX_PARTS:,}. Nothing was read.", remedy=_CHECK_SOURCE
         )
     for info in infos:
         name = unquote(info.orig_filename, errors="replace")
         if _ABSOLUTE.match(name) or ".." in re.split(r"[/\\]", name) or any(char < " " for char in name):
             raise PackageError(
-                f"{path} has a part named {name[:200]!r}, which leads out of it; nothing was read.",
+                f"{path} has a part named {name[:200]!r}, a path outside the archive; nothing was read.",
                 remedy=_CHECK_SOURCE,
             )
         if info.is_dir():
             continue
         if info.flag_bits & 1 or info.compress_type not in _METHODS:
             raise PackageError(
-                f"{path} is a zip with a password, or with a compression method that SSIS does not use.",
+                f"{path} is encrypted with a password, or uses a compression method that SSIS does not use.",
                 remedy=_CHECK_SOURCE,
             )
         if name in parts:

@@ -49,6 +49,14 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 _NAMESPACE = "sqlserver/dts"
 # PackageFormatVersions of SSIS 2005, 2008, 2012 and 2014 to 2022.
 _FORMATS = {2, 3, 6, 8}
+# The kinds of package configurations in a sentence, where `a` and the kind would not be one.
+_CONFIGURATION_KINDS = {
+    "xml file": "an XML file",
+    "sql server": "a SQL Server table",
+    "ini file": "an INI file",
+    "environment variable": "an environment variable",
+    "unknown": "a source of an unknown kind",
+}
 #: What to pass to the importer.
 SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
 
@@ -176,7 +184,7 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
             "unknown-format-version",
             Severity.NOTE,
             (ROOT,),
-            f"PackageFormatVersion {version} is unknown; the package was read as the nearest known one.",
+            f"PackageFormatVersion {version} is unknown; the package was read as the nearest known version.",
         )
     container = read_root(root, context)
     package = Package(
@@ -248,7 +256,8 @@ def _report_configurations(
             code="configuration-applied",
             severity=Severity.NOTE,
             where=ROOT,
-            text=f"{configuration.path} is set by the package configuration {configuration.source}; its value is used.",
+            text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
+            "used.",
         )
     read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
     for configuration in declared:
@@ -265,19 +274,18 @@ def _report_configurations(
             )
             continue
         target = f" for {configuration.path}" if configuration.path else ""
-        source = configuration.source
-        if configuration.indirect:
-            source = f"the environment variable {source} that names it"
-        article = "an" if configuration.kind[0] in "eixu" else "a"
+        kind = _CONFIGURATION_KINDS.get(configuration.kind, f"a {configuration.kind}")
+        source = configuration.source or "(not shown)"
+        source = f" that the environment variable {source} names" if configuration.indirect else f": {source}"
         yield Finding(
             code="configuration-not-read",
             severity=Severity.DECISION if _concerns_mail(configuration, package) else Severity.NOTE,
             where=ROOT,
-            text=f"The package configuration {configuration.name!r} takes its value{target} from {article} "
-            f"{configuration.kind}: {source or '(not shown)'}. What stands in the package is used.",
-            remedy="Pass the .dtsConfig file along, or check the connection and the variables."
+            text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}. The "
+            "value in the package was used.",
+            remedy="Import the .dtsConfig file with the package, or check the connection and the variables."
             if configuration.kind == "xml file"
-            else "Look up its values and check the connection and the variables.",
+            else "Look up its values, and check the connection and the variables.",
         )
 
 

@@ -109,7 +109,7 @@ def require_defusedxml() -> None:
         import defusedxml.ElementTree  # noqa: F401
     except ImportError as error:
         raise PackageError(
-            "Reading SSIS packages needs defusedxml, which is not installed.",
+            "Reading SSIS packages requires defusedxml, which is not installed.",
             remedy="Install it with: pip install 'airflow-provider-smtpcm[ssis]'",
         ) from error
 
@@ -172,14 +172,14 @@ def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> 
         parser.close()
     except DefusedXmlException as error:
         raise PackageError(
-            f"{name} declares a DOCTYPE or an entity, which no SSIS package does; it was not read further.",
+            f"{name} declares a DOCTYPE or an entity, which no SSIS package does; the rest was not read.",
             remedy="Check where the file comes from; if it is yours, remove the declaration.",
         ) from error
     except ParseError as error:
         raise _not_well_formed_error(name, error) from error
     except (LookupError, UnicodeError, ValueError) as error:
         raise PackageError(
-            f"{name} declares an encoding that it is not written in, or that is not known here ({error}).",
+            f"{name} declares an encoding that is not supported or does not match its content ({error}).",
             remedy="Save it again as UTF-8.",
         ) from error
     except OSError as error:
@@ -219,7 +219,7 @@ def _not_well_formed_error(name: str, error: Exception) -> PackageError:
     line, column = getattr(error, "position", (0, 0))
     where = f"line {line}, column {column + 1}"
     if getattr(error, "code", 0) in _TRUNCATED_CODES:
-        return PackageError(f"{name} ends in the middle ({where}): it is empty or cut off.", remedy=_SAVE_AGAIN)
+        return PackageError(f"{name} ends too early ({where}): it is empty or cut off.", remedy=_SAVE_AGAIN)
     reason = str(error).partition(":")[0]
     return PackageError(f"{name} is not well-formed XML: {reason} at {where}.", remedy=_SAVE_AGAIN)
 
@@ -263,8 +263,8 @@ class _TreeBuilder:
         self._remaining -= 1
         if len(self._open) >= MAX_DEPTH or self._remaining < 0:
             raise PackageError(
-                f"{self._name} nests its elements deeper than {MAX_DEPTH} levels, or has more than {MAX_ELEMENTS:,} of "
-                "them; it was not read further.",
+                f"{self._name} nests elements more than {MAX_DEPTH} levels deep, or has more than {MAX_ELEMENTS:,} of "
+                "them; the rest was not read.",
                 remedy="No SSIS package is like that: check what the file is.",
             )
         local_attributes = {name.rpartition("}")[2]: value for name, value in attributes.items()}

@@ -135,8 +135,8 @@ class _ConnectionConverter:
             is_windows = False
             self._note(
                 "windows-auth-dropped",
-                f"{self._connection.name!r} has UseWindowsAuthentication=True; the connection is anonymous, because of "
-                "--windows-auth.",
+                f"{self._connection.name!r} has UseWindowsAuthentication=True; because of --windows-auth, the "
+                "connection is anonymous.",
             )
         host, port = self._read_host(properties.server)
         settings: dict[str, object] = {
@@ -162,18 +162,20 @@ class _ConnectionConverter:
         """Add the findings about the resulting connection."""
         name, conn_id = self._connection.name, converted.conn_id
         self._note(
-            "connection-manager-became", f"The SMTP connection manager {name!r} is the Airflow connection {conn_id!r}."
+            "connection-manager-became",
+            f"The SMTP connection manager {name!r} became the Airflow connection {conn_id!r}.",
         )
         if converted.manager.auth_mode is not AuthMode.WINDOWS:
             return
         text = (
             f"{name!r} has UseWindowsAuthentication=True, so {conn_id!r} signs in with Windows Authentication, or "
-            "fails. SSIS continues anonymously, without a warning, where the server does not offer it; many "
-            "relays of such packages accept mail without any sign-in."
+            "fails. If the server does not offer it, SSIS sends without a sign-in and without a warning; many relays "
+            "accept such mail."
         )
         remedy = (
-            f"Run python -m airflow_provider_smtpcm check {conn_id} to see what the server offers. If it is anonymous, "
-            f"import again with --windows-auth {shlex.quote(f'anonymous={name}')}, or set auth_mode to anonymous."
+            f"Run python -m airflow_provider_smtpcm check {conn_id} to see what the server offers. If it offers no "
+            f"Windows Authentication, import again with --windows-auth {shlex.quote(f'anonymous={name}')}, or set "
+            "auth_mode to anonymous."
         )
         if self._windows_auth is None:
             self._decision("windows-auth-kept", text, remedy)
@@ -203,14 +205,14 @@ class _ConnectionConverter:
         if has_credentials:
             self._decision(
                 "account-in-connection-manager",
-                "The connection string contains an account, for which SSIS has no property. It was left out of the "
-                "Airflow connection, and is not repeated here.",
+                "The connection string contains credentials, for which SSIS has no property. They were not copied to "
+                "the Airflow connection, and are not shown here.",
                 "Change the password: everyone who has the package can read it. If the server requires a sign-in, use "
                 "auth_mode windows.",
             )
         if others:
             keys = ", ".join(sorted(others))
-            self._note("unknown-connection-property", f"SSIS has no property {keys}; it was left out.")
+            self._note("unknown-connection-property", f"Properties that SSIS does not define were left out: {keys}.")
         return values
 
     def _evaluate(self, name: str, expression: str) -> str | None:
@@ -223,22 +225,21 @@ class _ConnectionConverter:
             self._decision(
                 "connection-expression",
                 f"{name} comes from the expression {display}, whose value is not in the files: {reason} The value "
-                "in the connection string was set on the developer's machine and is not used.",
+                "in the connection string is from the developer's machine and was not used.",
                 "Set it in the Airflow connection.",
             )
             return None
         self._note(
             "connection-expression",
-            f"{name} comes from the expression {display}; the connection has its value in the files. They do not "
-            "contain the environments of the SSIS catalog, which may set another one.",
+            f"{name} comes from the expression {display}; the connection has its value from the files. The "
+            "environments of the SSIS catalog, which are not in the files, may set another one.",
         )
         for parameter in self._symbols.configured_parameters(expression, self._scope):
             self._decision(
                 "project-configuration",
-                f"{name} comes from {parameter.qualified_name}, which has another value in "
-                f"{quoted_list(parameter.configured_in)}, among the configurations of the project, than the one used "
-                "here.",
-                "Look up which configuration is deployed, and whether the Airflow connection has its value.",
+                f"{name} comes from {parameter.qualified_name}, for which these configurations of the project set a "
+                f"value other than the one used here: {quoted_list(parameter.configured_in)}.",
+                "Look up which configuration is deployed, and check that the Airflow connection has its value.",
             )
         return value
 
@@ -249,7 +250,7 @@ class _ConnectionConverter:
         if not server:
             self._decision(
                 "no-smtp-server",
-                f"SmtpServer is empty, and SSIS fails here. The connection has {UNKNOWN_HOST!r} in its place.",
+                f"SmtpServer is empty; SSIS fails here. The connection has the placeholder {UNKNOWN_HOST!r}.",
                 "Enter the mail server in the Airflow connection.",
             )
             return UNKNOWN_HOST, _SMTP_PORT
@@ -276,8 +277,8 @@ class _ConnectionConverter:
             if setting.contradicted:
                 self._decision(
                     "connection-parameter",
-                    f"{text}, and the parameter of its ConnectionString sets another value; the former is used.",
-                    "Look up which of them applies where the project is deployed.",
+                    f"{text}, and the parameter for its ConnectionString sets another value; the former was used.",
+                    "Look up which of the two applies where the project is deployed.",
                 )
             else:
                 text += "; the connection has that value, not the one in the connection manager itself."
@@ -286,9 +287,9 @@ class _ConnectionConverter:
             if setting.property not in connection.expressions:
                 self._decision(
                     "project-configuration",
-                    f"{setting.property} of {connection.name!r} has another value in {setting.by}, among the "
-                    f"configurations in {setting.source}, than the one used here.",
-                    "Look up which configuration is deployed, and whether the Airflow connection has its value.",
+                    f"For {setting.property} of {connection.name!r}, these configurations in {setting.source} set a "
+                    f"value other than the one used here: {setting.by}.",
+                    "Look up which configuration is deployed, and check that the Airflow connection has its value.",
                 )
 
     def _note(self, code: str, text: str, remedy: str = "") -> None:

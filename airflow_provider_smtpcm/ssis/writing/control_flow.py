@@ -27,9 +27,10 @@ from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
 
 # Most For loops count, or retry until something succeeds.
 _LOOP_REMEDIES = {
-    ContainerKind.FOR_LOOP: "Give its tasks retries, if the loop tries again; or expand them, if more is meant.",
-    ContainerKind.FOREACH_LOOP: "Expand its tasks over what the loop goes through (.expand or .expand_kwargs), or send "
-    "its mails by one MailMergeOperator, if more is meant.",
+    ContainerKind.FOR_LOOP: "If the loop tries again after a failure, give its tasks retries. If it repeats its work, "
+    "expand its tasks (.expand or .expand_kwargs).",
+    ContainerKind.FOREACH_LOOP: "If it must run for each item, expand its tasks over the items (.expand or "
+    ".expand_kwargs), or send its mails with one MailMergeOperator.",
 }
 
 
@@ -72,7 +73,7 @@ class ControlFlowWriter(TaskFactory):
         nodes = _ContainerWriter(self, container, scope, callbacks, may_be_skipped=may_be_skipped).nodes
         if not any(node.variable for node in nodes):
             call = self.create_task("EmptyOperator", "nothing", "nothing")
-            comment = f"Nothing of {container.name!r} is left; put what it does in its place."
+            comment = f"No executable of {container.name!r} is in the DAG; replace this task with what they do."
             nodes.append(
                 DagNode(
                     variable=self.variable_names.allocate("nothing"), call=call, comment=comment, is_executable=True
@@ -113,7 +114,7 @@ class _ContainerWriter(ContainerConditions):
             has_end_task and (has_upstream or self._may_be_skipped)
         )
         if has_ready_task or (disable and has_downstream):
-            condition = self._add_empty(f"{task_id}_ready", condition, f"Whether {executable.name!r} may run.")
+            condition = self._add_empty(f"{task_id}_ready", condition, f"Succeeds if {executable.name!r} may run.")
             self._ready_tasks[executable.id] = condition.upstream[0]
         if disable:
             condition = self._add_only_if(executable, f"!({disable})", f"Disable: {disable}", "enabled", condition)
@@ -136,11 +137,11 @@ class _ContainerWriter(ContainerConditions):
         callbacks = writer.handlers.convert_callbacks(container, scope, self._callbacks)
         comment = ""
         if container.kind in _LOOP_REMEDIES:
-            comment = f"SSIS: a {container.kind}; here everything in it runs once."
+            comment = f"SSIS: a {container.kind}. In the DAG, everything in it runs once."
             writer.context.findings.decision(
                 "loop-runs-once",
                 "\\".join(container.path),
-                f"{container.name!r} is a {container.kind}. In the DAG what is in it runs once, and so each mail is "
+                f"{container.name!r} is a {container.kind}. In the DAG, everything in it runs once, so each mail is "
                 "sent once.",
                 _LOOP_REMEDIES[container.kind],
             )
@@ -163,13 +164,14 @@ class _ContainerWriter(ContainerConditions):
         )
 
     def _report_group_callbacks(self, container: Container, callbacks: Callbacks) -> None:
-        for names in callbacks.own.values():
+        for argument, names in callbacks.own.items():
             for name in names:
                 self._writer.context.findings.decision(
                     "callback-without-place",
                     "\\".join(container.path),
-                    f"A group of Airflow has no callback of its own, so {name} is defined in the DAG and not called.",
-                    "Hang it on the last task of the group.",
+                    f"An Airflow task group has no callbacks of its own, so {name} is defined in the DAG but never "
+                    "called.",
+                    f"Set it as {argument} of a task in the group.",
                 )
 
     def _create_task(self, executable: Executable, condition: TriggerCondition) -> DagNode:
@@ -180,7 +182,7 @@ class _ContainerWriter(ContainerConditions):
             arguments.append(KeywordArgument(name="trigger_rule", value=condition.rule))
         comment, operator = "", "EmptyOperator"
         if executable.disabled:
-            comment = f"{executable.name!r} is disabled: it does nothing, and what comes after it goes on, as in SSIS."
+            comment = f"{executable.name!r} is disabled: as in SSIS, it does nothing, and what follows it runs."
         elif isinstance(executable, SendMailTask):
             operator = "SendMailOperator"
             mail = MailConverter(writer.context, executable, scope, TemplateContext.TASK)
@@ -188,7 +190,7 @@ class _ContainerWriter(ContainerConditions):
             writer.mails.append(mail.to_record(f"task {task_id}"))
         else:
             kind = executable.kind or "a task"
-            comment = f"{executable.name!r} ({kind}) sends no mail; put what does its work in its place."
+            comment = f"{executable.name!r} ({kind}) sends no mail; replace this task with one that does its work."
         if not executable.disabled:
             callbacks = writer.handlers.convert_callbacks(executable, scope, self._callbacks)
             if isinstance(executable, Container):

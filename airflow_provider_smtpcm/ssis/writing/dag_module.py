@@ -113,8 +113,8 @@ def write_package(
         findings.decision(
             "callback-without-place",
             "Package",
-            "A DAG has no callback for its start, so the alert of OnPreExecute is defined and not called.",
-            "Send it from a first task, if it is needed.",
+            "A DAG has no callback for its start, so the alert of OnPreExecute is defined but never called.",
+            "If it is needed, send it from the DAG's first task.",
         )
     nodes = writer.convert(package.root, scope, callbacks, may_be_skipped=False)
     if writer.runs_after_failures:
@@ -157,7 +157,7 @@ def _end_of_package(writer: ControlFlowWriter, nodes: Sequence[DagNode]) -> DagN
     return DagNode(
         call=writer.create_task("EmptyOperator", "package_end", "package_end", (rule,)),
         upstream=[variable for node in nodes for variable in node.executable_variables()],
-        comment="What failed lets the run fail, as it lets the package fail, whatever came after it.",
+        comment="Fails the run if a task failed, even if later tasks succeeded, as in SSIS.",
         variable=writer.variable_names.allocate("package_end"),
     )
 
@@ -167,15 +167,15 @@ def _docstring(package: Package, findings: Sequence[Finding]) -> Iterable[str]:
     name = PurePosixPath(PureWindowsPath(package.path.rpartition("!")[2]).name).name
     yield f"Mail of the SSIS package {sanitize_line(name or package.name)}."
     yield (
-        "Each Send Mail task is a SendMailOperator, each mail of an event handler a SendMailNotifier. Tasks that send "
-        "no mail are empty: they keep the order until something takes their place."
+        "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier. Tasks "
+        "that send no mail are EmptyOperators, which keep the order of the package until you replace them."
     )
     decisions = _merge_findings(finding for finding in findings if finding.severity is not Severity.NOTE)
     if decisions:
         lines = [f"* {decision}" for decision in decisions[:_MAX_DECISIONS]]
         omitted = len(decisions) - _MAX_DECISIONS
-        more = [f"* and {omitted} more, in the report."] if omitted > 0 else []
-        yield "\n".join(["To be looked at:", *lines, *more])
+        more = [f"* and {omitted} more: see the report."] if omitted > 0 else []
+        yield "\n".join(["To review:", *lines, *more])
 
 
 def _merge_findings(findings: Iterable[Finding]) -> list[str]:

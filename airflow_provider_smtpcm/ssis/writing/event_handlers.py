@@ -133,8 +133,8 @@ class EventHandlerWriter:
                 self._findings.decision(
                     "event-without-callback",
                     where,
-                    f"Airflow has nothing like the event {handler.event_name}, so the mail is not in the DAG.",
-                    "Send it from a task, if it is needed.",
+                    f"Airflow has no equivalent of the event {handler.event_name}, so the mail is not in the DAG.",
+                    "If it is needed, send it from a task.",
                 )
                 self.mails.append(MailRecord(where=where, event=handler.event_name))
                 continue
@@ -147,8 +147,9 @@ class EventHandlerWriter:
                 self._findings.decision(
                     "handler-of-handler",
                     where,
-                    "The mail hangs on an event of an event handler; a callback of Airflow has none.",
-                    "Look at whether it is needed: a SendMailNotifier logs what goes wrong with it.",
+                    "The mail belongs to an event of an event handler. An Airflow callback has no events, so the mail "
+                    "is not in the DAG.",
+                    "Check whether it is needed: SendMailNotifier logs its own errors.",
                 )
                 self.mails.append(MailRecord(where=where, event=nested.event_name))
         return names
@@ -164,9 +165,9 @@ class EventHandlerWriter:
             self._findings.decision(
                 "alert-without-to",
                 where,
-                "The mail has no To, which an alert needs"
-                + ("; it has the copies' recipients there." if copy_argument else "."),
-                "Name in the DAG whom it goes to.",
+                "The mail has no To recipients, which an alert needs"
+                + (f"; it has those of {copy_argument.name!r} instead." if copy_argument else "."),
+                "Set 'to' in the DAG.",
             )
             value = copy_argument.value if copy_argument is not None else f"{{{{ {COMPLETE_ME}.to }}}}"
             arguments.insert(1, KeywordArgument(name="to", value=value))
@@ -174,16 +175,17 @@ class EventHandlerWriter:
             self._findings.decision(
                 "disable-expression",
                 where,
-                f"Whether the mail is sent depends on the expression {task.expressions['Disable']}; the alert is "
-                "always sent.",
-                "Take the callback out of the DAG, or leave it.",
+                f"In SSIS, the expression {task.expressions['Disable']} for Disable decides whether the mail is sent; "
+                "the alert is always sent.",
+                "Keep the callback in the DAG, or remove it.",
             )
         if any("expression" in constraint.eval_op for constraint in handler.constraints if constraint.after == task.id):
             self._findings.decision(
                 "condition-in-handler",
                 where,
-                "A precedence constraint with an expression decides on the mail; the alert is always sent.",
-                "Look at whether that is meant.",
+                "In SSIS, a precedence constraint with an expression decides whether the mail is sent; the alert is "
+                "always sent.",
+                "Keep the callback in the DAG, or remove it.",
             )
         call = FunctionCall(name="SendMailNotifier", arguments=arguments)
         comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
@@ -212,9 +214,9 @@ class EventHandlerWriter:
             self._findings.decision(
                 "handler-became-callback",
                 where,
-                f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it; in the DAG it is "
-                "called once.",
-                "Look at whether once is enough.",
+                f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it; in the DAG, the "
+                "callback is called once.",
+                "Check whether once is enough.",
             )
 
 

@@ -244,7 +244,9 @@ class ContainerConditions:
         }
         for child in container.executables:
             if child.id not in included:
-                self.nodes.append(DagNode(comment=f"{child.name!r} is disabled, and nothing comes after it."))
+                self.nodes.append(
+                    DagNode(comment=f"{child.name!r} is disabled and nothing follows it, so it is not in the DAG.")
+                )
         self._graph = PrecedenceGraph(container, included, may_be_skipped=may_be_skipped)
         factory.runs_after_failures |= bool(self._graph.followed_on_failure)
         self._free_task_ids = UniqueNames()
@@ -342,16 +344,17 @@ class ContainerConditions:
             findings.decision(
                 "condition-to-complete",
                 where,
-                f"The condition {original} cannot be said as a template: {error_summary(error)}",
-                "Write it in the DAG; until then the task that stands for it fails.",
+                f"The condition {original} cannot be translated to a template: {error_summary(error)}",
+                "Write it in the DAG; until then, the task that checks it fails.",
             )
         else:
             findings.decision(
                 "condition-on-variables",
                 where,
-                f"Whether {executable.name!r} runs depends on the expression {original}. The DAG asks the same of its "
-                "params, which hold the design-time values until something else sets them.",
-                "Put what the tasks of the package compute (an XCom, say) in the place of the params.",
+                f"Whether {executable.name!r} runs depends on the expression {original}. In the DAG, it uses params, "
+                "which have the design-time values unless a run sets others.",
+                "If tasks of the package set these variables, replace the params with what computes them, such as an "
+                "XCom.",
             )
         arguments = [KeywordArgument(name="condition", value=f"{{{{ {template} }}}}", comments=comments)]
         if condition.rule != ALL_SUCCESS:

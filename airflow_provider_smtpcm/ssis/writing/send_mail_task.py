@@ -86,7 +86,7 @@ class MailConverter:
             self._convert_header_field(name, getattr(task, attribute), argument)
         if not any(argument.name in _RECIPIENTS for argument in self.arguments):
             self._findings.decision(
-                "no-recipient", self._where, "There is no recipient, and SSIS fails here.", "Name one in the DAG."
+                "no-recipient", self._where, "The mail has no recipient; SSIS fails here.", "Add one in the DAG."
             )
         self._convert_message()
         self._convert_priority()
@@ -114,9 +114,7 @@ class MailConverter:
         own = self._context.symbols.package.connection_managers
         if manager is None and expression is None and len(own) == 1:
             manager, status = own[0], PropertyStatus.DECISION
-            comments = (
-                f"SSIS: a connection manager that is missing; {manager.name!r} is the only one of the package.",
-            )
+            comments = (f"SSIS: the connection manager is missing; {manager.name!r} is the package's only one",)
         if manager is None:
             status = PropertyStatus.DECISION
             name = sanitize(task.connection_reference) if expression is None else display_expression(expression)
@@ -124,8 +122,8 @@ class MailConverter:
             self._findings.decision(
                 "connection-to-choose",
                 self._where,
-                f"Which connection manager is meant cannot be told; the mail has {DEFAULT_CONNECTION!r}.",
-                f"Set smtpcm_conn_id in the DAG, or make a connection {DEFAULT_CONNECTION!r}.",
+                f"The connection manager cannot be determined; the mail uses the connection {DEFAULT_CONNECTION!r}.",
+                f"Set smtpcm_conn_id in the DAG, or define the connection {DEFAULT_CONNECTION!r}.",
             )
         conn_id = DEFAULT_CONNECTION if manager is None else self._context.get_conn_id(manager)
         self._context.used_connections[conn_id] = None
@@ -159,8 +157,8 @@ class MailConverter:
             self._findings.decision(
                 "no-sender",
                 self._where,
-                "FromLine is empty, and SSIS fails here. In Airflow the connection's from_address is taken.",
-                "Set from_address of the connection, or the field in the DAG.",
+                "FromLine is empty; SSIS fails here. In Airflow, the connection's from_address is used.",
+                "Set from_address in the connection or in the DAG.",
             )
 
     def _convert_message(self) -> None:
@@ -174,7 +172,8 @@ class MailConverter:
         elif expression is not None:
             self._translate("MessageSource", "text", expression)
         elif task.has_unreadable_data:
-            self._add_placeholder("MessageSource", "text", "", "The task's own properties cannot be read.")
+            reason = "The task's own properties cannot be read."
+            self._add_placeholder("MessageSource", "text", "", reason, is_expression=False)
         elif source:
             self._keep_text("MessageSource", "text", source)
         if source_type is not MessageSourceType.DIRECT_INPUT:
@@ -184,7 +183,7 @@ class MailConverter:
             and self._template_context is TemplateContext.CALLBACK
         ):
             # Without `text`, a notifier sends its default text.
-            comment = "SSIS: a mail without text; with no text here it would be the default page"
+            comment = "SSIS: the mail has no text; without this argument, the alert would have the default text"
             self._add_argument("MessageSource", "text", " ", "", PropertyStatus.MAPPED, comments=(comment,))
 
     def _message_source_type(self) -> MessageSourceType:
@@ -197,8 +196,9 @@ class MailConverter:
             self._findings.decision(
                 "message-source-type",
                 self._where,
-                f"MessageSourceType comes from the expression {display_expression(expression)}; taken as DirectInput.",
-                "Look at where the text should come from.",
+                f"MessageSourceType comes from the expression {display_expression(expression)}, which gives no known "
+                "value; DirectInput was used.",
+                "Check where the text of the mail should come from.",
             )
             return MessageSourceType.DIRECT_INPUT
 
@@ -215,8 +215,8 @@ class MailConverter:
             self._findings.decision(
                 "message-variable-no-text",
                 self._where,
-                f"The text comes from {name}, which is no String; SSIS fails here.",
-                "Look at what the text should be.",
+                f"The text comes from {name}, which is not a String; SSIS fails here.",
+                "Check what the text of the mail should be.",
             )
         self._translate("MessageSource", "text", f"@[{name}]", original=name, is_expression=False)
 
@@ -227,7 +227,7 @@ class MailConverter:
                 "MessageSource",
                 "text",
                 expression if expression is not None else self._task.message_source,
-                "The text comes from a file that is not known.",
+                "The text comes from a file whose path is not known.",
                 is_expression=expression is not None,
             )
             return
@@ -259,7 +259,7 @@ class MailConverter:
             template,
             path_expression or file.connection_string,
             PropertyStatus.MAPPED,
-            comments=("the file is read as it is; it is no template",),
+            comments=("the text of the file is not rendered as a template",),
         )
 
     def _convert_priority(self) -> None:
@@ -273,7 +273,7 @@ class MailConverter:
         if priority != "normal":
             self._add_argument("Priority", "priority", priority, value, PropertyStatus.MAPPED)
         elif value.lower() not in ("", "normal", "3"):
-            note = "SSIS has no such priority; its designer writes 0 if there is an expression"
+            note = "not a priority of SSIS, whose designer writes 0 if there is an expression; normal is used"
             self._add_record("Priority", value, "", PropertyStatus.MAPPED, note=note)
 
     def _convert_attachments(self) -> None:
@@ -341,7 +341,7 @@ class MailConverter:
     def _keep_text(self, name: str, argument: str, text: str) -> None:
         """Add the argument for a value that is not an expression."""
         if has_credentials(text):
-            reason = "It holds an account, which is not repeated."
+            reason = "It contains credentials, which were not copied."
             self._add_placeholder(name, argument, text, reason, is_expression=False)
         else:
             self._report_password(name, argument, [text])
@@ -356,10 +356,11 @@ class MailConverter:
         self._findings.decision(
             "expression-to-complete",
             self._where,
-            f"{name} comes from the expression {sanitize(original)}, which no template says: {summary}"
+            f"{name} comes from the expression {sanitize(original)}, which cannot be translated to a template: "
+            f"{summary}"
             if is_expression
-            else f"{name} is left out: {summary}",
-            f"Write {argument!r} in the DAG; until then the mail fails, by {COMPLETE_ME!r} in it.",
+            else f"{name} was left out: {summary}",
+            f"Write {argument!r} in the DAG; until then, the mail fails because of the placeholder {COMPLETE_ME!r}.",
         )
         self._add_argument(
             name,
@@ -368,7 +369,7 @@ class MailConverter:
             original,
             PropertyStatus.DECISION,
             is_expression=is_expression,
-            comments=(f"SSIS: {original}", reason),
+            comments=(f"SSIS: {original}", reason) if original else (reason,),
             note=reason,
         )
 
@@ -379,9 +380,9 @@ class MailConverter:
             self._findings.decision(
                 "password-in-text",
                 self._where,
-                f"{name} seems to tell a password (line {line} of {argument!r}). It is the mail's own text and was "
-                "kept, so the password stands in the DAG, and in the report that lists this property.",
-                "Take it out, or take it from where secrets are kept; and change it, if it is still in use.",
+                f"{name} seems to contain a password (line {line} of {argument!r}). It is the mail's own text and was "
+                "kept, so the password is in the DAG, and in the report where this property is shown.",
+                "Remove it, or read it from a secrets backend. If it is still in use, change it.",
             )
 
     def _add_argument(

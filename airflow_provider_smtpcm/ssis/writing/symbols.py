@@ -157,20 +157,23 @@ class DagParams:
             self.findings.decision(
                 "variable-to-set",
                 where,
-                f"The value of the project's parameter {parameter.name} is not in the files, or is secret, so the "
-                f"Airflow Variable {key} has no default, and a mail that needs it fails without it.",
-                f"airflow variables set {key} VALUE",
+                f"The value of the project parameter {parameter.name} is not in the files, or may be secret. The "
+                f"Airflow Variable {key} has no default; a mail that needs it fails until it is set.",
+                f"Run: airflow variables set {key} VALUE",
             )
         else:
             code = f"var.value.get({quote_string(key)}, {quote_string(str(value))})"
             self.findings.note(
                 "project-parameter",
                 where,
-                f"The project parameter {parameter.name} is the Airflow Variable {key}; its default is the value in "
-                "the project's files. They do not contain the SSIS catalog's environments, which may set another one.",
+                f"The project parameter {parameter.name} became the Airflow Variable {key}; its default is the value "
+                "in the project's files. The environments of the SSIS catalog, which are not in the files, may set "
+                "another one.",
             )
             self._report_password(where, value, f"the default of the Airflow Variable {key!r}")
-        self._report_configured(parameter, f"Look up which of them is deployed, and: airflow variables set {key} VALUE")
+        self._report_configured(
+            parameter, f"Look up which of them is deployed, then run: airflow variables set {key} VALUE"
+        )
         if type_ is DataType.WSTR:
             return JinjaName(code=code, type=type_)
         return JinjaName(code=f"ssis.cast({code}, '{type_}')", type=type_ if type_ is DataType.I4 else None)
@@ -197,25 +200,27 @@ class DagParams:
         where = symbol.qualified_name
         if value is None or value == "":
             reason = (
-                "may be secret" if self._is_secret(symbol) else "is empty in the package: something sets it in each run"
+                "may be secret"
+                if self._is_secret(symbol)
+                else "is empty in the package, so something sets it in each run"
             )
             self.findings.decision(
                 "param-without-value",
                 where,
-                f"{where} {reason}; it is params[{key!r}] of the DAG, which is empty.",
-                "Fill in the default in the DAG, pass it when the DAG is triggered, or put what computes it (an XCom, "
-                "say) in its place.",
+                f"{where} {reason}; it became params[{key!r}] of the DAG, which is empty.",
+                "Set the default in the DAG, pass the value when you trigger the DAG, or replace the param with what "
+                "computes it, such as an XCom.",
             )
         else:
             advice = (
-                "If another task of the package sets it, replace it by what computes it, such as an XCom."
+                "If another task of the package sets it, replace it with what computes it, such as an XCom."
                 if isinstance(symbol, Variable)
                 else "A run of the package may have set another value."
             )
             self.findings.note(
                 "variable-became-param",
                 where,
-                f"{where} is params[{key!r}] of the DAG, with its design-time value. {advice}",
+                f"{where} became params[{key!r}] of the DAG, with its design-time value. {advice}",
             )
             self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
@@ -230,8 +235,8 @@ class DagParams:
             self.findings.decision(
                 "password-in-text",
                 where,
-                f"The value of {where} seems to tell a password; it is {location} in the DAG.",
-                "Take it out of the DAG and from where secrets are kept; and change it, if it is still in use.",
+                f"The value of {where} seems to contain a password; it is {location} in the DAG.",
+                "Remove it from the DAG, and read it from a secrets backend. If it is still in use, change it.",
             )
 
     def _report_configured(self, parameter: Parameter, remedy: str) -> None:
@@ -239,8 +244,8 @@ class DagParams:
             self.findings.decision(
                 "project-configuration",
                 parameter.qualified_name,
-                "The parameter has another value than the one that is used in "
-                f"{quoted_list(parameter.configured_in)}, which the project has among its configurations.",
+                "These configurations of the project set a value other than the one used here: "
+                f"{quoted_list(parameter.configured_in)}.",
                 remedy,
             )
 
@@ -326,10 +331,12 @@ class SymbolTable:
                 return node
             self._inlined_count += 1
             if depth >= _MAX_INLINE_DEPTH:
-                raise ExpressionError(f"{symbol.qualified_name} is defined by itself.", remedy="Write its value.")
+                raise ExpressionError(
+                    f"{symbol.qualified_name} is defined in terms of itself.", remedy="Write its value instead."
+                )
             if self._inlined_count > _MAX_INLINED:
-                message = f"{symbol.qualified_name} is worked out of more than {_MAX_INLINED:,} other variables."
-                raise ExpressionError(message, remedy="Write its value.")
+                message = f"{symbol.qualified_name} depends on more than {_MAX_INLINED:,} other variables."
+                raise ExpressionError(message, remedy="Write its value instead.")
             definition = self._bind(parse(symbol.expression), symbol, scope)
             return self.inline(definition, scope, task_name, depth + 1)
 
@@ -372,12 +379,12 @@ class SymbolTable:
             similar = next((known for known in scope if known.lower() == name.lower()), None)
             if similar is not None:
                 raise NotTranslatable(
-                    f"{name} is not in the package; {similar} is, and SSIS tells capital letters from small ones.",
-                    remedy="Write the name as it is declared, or the value into the DAG.",
+                    f"{name} is not in the package, but {similar} is; names in SSIS are case-sensitive.",
+                    remedy="Write the name as it is declared, or write the value in the DAG.",
                 )
             raise NotTranslatable(
                 f"{name} is not in the package" + (", nor in its project." if name.startswith("$Project") else "."),
-                remedy="Import the package together with its project, or write the value into the DAG.",
+                remedy="Import the package together with its project, or write the value in the DAG.",
             )
 
         return resolve

@@ -172,16 +172,16 @@ class TemplateTranslator:
             self.context.findings.decision(
                 "unmapped-path",
                 self.where,
-                f"{sanitize(path)} is a path of Windows, and no mapping says where it is on a worker.",
-                r"Import again with --map-path '\\server\share=/mnt/share', or write the path into the DAG.",
+                f"{sanitize(path)} is a Windows path that no --map-path option maps to a path on a worker.",
+                r"Import again with --map-path '\\server\share=/mnt/share', or write the path in the DAG.",
             )
         elif path and not path.startswith("/"):
             self.context.findings.decision(
                 "unmapped-path",
                 self.where,
-                f"{sanitize(path)} does not begin with a drive or a share, so SSIS looks for it in the folder in which "
-                "it happens to run; a worker has no such folder.",
-                "Write the whole path into the DAG.",
+                f"{sanitize(path)} is a relative path, which SSIS looks up in its current folder; a worker has no such "
+                "folder.",
+                "Write the full path in the DAG.",
             )
 
     def _mapped_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
@@ -280,7 +280,7 @@ def _without_credentials(tree: Expression) -> Expression:
     """
     if any(has_credentials(text) for text in _joined_literals(tree)):
         raise NotTranslatable(
-            "It holds an account, which is not repeated.", remedy="Take it from where secrets are kept."
+            "It contains credentials, which were not copied.", remedy="Read them from a secrets backend."
         )
     return tree
 

@@ -62,9 +62,9 @@ def template(text: str) -> str:
     ("text", "reason"),
     [
         ("@[User::Unknown]", "User::Unknown"),
-        ('"a" + @[User::Rows]', "cannot join a text and a whole number"),
-        ("@[User::To] + 1", "cannot join"),
-        ("@[User::To] == 1", "cannot compare a text"),
+        ('"a" + @[User::Rows]', "cannot concatenate a string and an integer"),
+        ("@[User::To] + 1", "cannot concatenate"),
+        ("@[User::To] == 1", "cannot compare a string"),
         ('"a" + (@[User::Flag] ? (DT_WSTR,5)(1 / 0) : "")', "always fails: 1 / 0 is a division by zero"),
         ('SUBSTRING("a", 0, 1) + @[User::To]', "always fails"),
         ("REPLACE(" * 30 + "@[User::To]" + ',"a","b")' * 30, "nested"),
@@ -288,7 +288,7 @@ def test_a_condition_is_an_expression_for_an_if(text: str, expected: str) -> Non
 
 def test_a_condition_that_is_none_is_refused() -> None:
     """A text is neither true nor false."""
-    with pytest.raises(NotTranslatable, match="no Boolean"):
+    with pytest.raises(NotTranslatable, match="is a string, not a Boolean"):
         condition_to_jinja("@[User::To]", NAMES.get)
 
 

@@ -32,7 +32,7 @@ def test_what_cannot_be_looked_up_is_a_decision() -> None:
         ("Indirect", Severity.DECISION),
     ]
     assert "\\Package.Variables[User::To].Properties[Value]" in found[1].text
-    assert "sql server" in found[0].text
+    assert "SQL Server" in found[0].text
 
 
 def test_a_file_that_is_missing_is_a_decision(tmp_path: Path) -> None:
