@@ -152,6 +152,11 @@ class SmtpConnectionManager:
         )
 
     @property
+    def may_use_kerberos(self) -> bool:
+        """Whether signing in may request a ticket from a KDC."""
+        return self.auth_mode is AuthMode.WINDOWS and self.windows_protocol is not WindowsProtocol.NTLM
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each setting that is allowed, since it is explicit, but weak or without effect."""
         weak: list[str] = []
