@@ -108,8 +108,8 @@ class BatchSender:
         self._deadlines_checked_at = 0.0
         #: A session that stays open at the end.
         self.given_session = session
-        # Sessions whose QUIT was sent with the last mail.
-        self._quitting: list[Session] = []
+        # Other sessions to close at the end: one that is being opened here, or whose QUIT was sent with its last mail.
+        self._to_close: list[Session] = []
         self._sessions: dict[int, PipelinedSession] = {}
         self._poll = select.poll()
         self._background: BackgroundTasks[OnResult | Session]  # set by `deliveries`
@@ -151,7 +151,7 @@ class BatchSender:
 
     def on_quit(self, session: Session) -> None:
         """Close a session at the end; QUIT was sent with its last mail."""
-        self._quitting.append(session)
+        self._to_close.append(session)
 
     def wake(self) -> None:
         """Make the event loop check the source and remote files again. May be called in any thread."""
@@ -362,16 +362,16 @@ class BatchSender:
         """Open a session in this thread. A cancellation ends that."""
         try:
             session = new_session()
+            self._to_close.append(session)
             self._cancellation.wake = session.interrupt
             session.open(give_up_at=self._cancellation.at)
         except Exception as error:  # noqa: BLE001 - raised again by `_on_open_failed`
             if not self._cancellation.is_canceled:
                 self._on_open_failed(error)
         else:
-            if self._cancellation.is_canceled:
-                self._quitting.append(session)
-            else:
+            if not self._cancellation.is_canceled:
                 self._on_opened(session)
+                self._to_close.remove(session)
         finally:
             self._cancellation.wake = self._background.wake
 
@@ -470,7 +470,7 @@ class BatchSender:
 
     def _close(self) -> None:
         """Send QUIT on all connections, then wait for all replies together."""
-        opened = [result for result in self._background.close() if not callable(result)] + self._quitting
+        opened = [result for result in self._background.close() if not callable(result)] + self._to_close
         opened += [one.session for one in self._sessions.values() if one.session is not self.given_session]
         for one in list(self._sessions.values()):
             if one.is_busy:

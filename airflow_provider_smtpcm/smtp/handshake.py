@@ -93,6 +93,10 @@ class Handshake:
             raise
         return transport
 
+    def abort(self) -> None:
+        """Close the socket, if there is one."""
+        self._transport.close()
+
     def interrupt(self) -> None:
         """Make `run` fail soon; see `Transport.interrupt`."""
         self._transport.interrupt()

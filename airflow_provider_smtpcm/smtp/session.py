@@ -99,11 +99,13 @@ class Session:
             trace=self._trace,
         )
         try:
-            transport = handshake.run()
+            self._transport = transport = handshake.run()
+        except BaseException:
+            handshake.abort()
+            raise
         finally:
             self._handshake = None
         transport.give_up_at = self._give_up_at
-        self._transport = transport
         self.extensions, self.authentication = handshake.extensions, handshake.authentication
         log.info(
             "Connected to %s (%s, %s).",
