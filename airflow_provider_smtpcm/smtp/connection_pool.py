@@ -1,7 +1,7 @@
 """The batch sender: sends many mails over several sessions, and yields exactly one delivery per mail.
 
-An event loop in the caller's thread serves all sessions through `poll`; other threads open sessions and read remote
-files. Memory does not grow with the number of mails.
+An event loop in the caller's thread serves all sessions through `poll`; other threads open further sessions and read
+remote files. Memory does not grow with the number of mails.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class BatchSender:
             time (`time.monotonic`) until which there is no further one, unless a delivery or a call of `wake` comes
             first. If the source raises, the mails that it returned before are sent first.
         manager: the server, and the defaults for From and Reply-To.
-        open_session: returns an open session or raises MailError; called in other threads. None: only `session` sends.
+        new_session: returns a session to open. None: only `session` sends.
         connections: maximum number of sessions.
         rate_limit: maximum mails per minute over all sessions; None: no limit.
         profile: what earlier batches learned about the server; None: nothing.
@@ -68,7 +68,7 @@ class BatchSender:
         self,
         source: Iterable[Mail | SendRequest | float],
         manager: SmtpConnectionManager,
-        open_session: Callable[[], Session] | None,
+        new_session: Callable[[], Session] | None,
         *,
         connections: int = 1,
         rate_limit: float | None = None,
@@ -95,14 +95,21 @@ class BatchSender:
         self._manager = manager
         self._finished: deque[Delivery] = deque()
         self._rate = RateController(connections, rate_limit)
-        self._open_session = open_session
+        self._new_session = new_session
+        # With one connection there is nothing to do while its session is opened: that needs no thread. A call into the
+        # Kerberos library does, since nothing can interrupt it.
+        self._opens_here = connections == 1 and not manager.may_use_kerberos
+        # How many sessions are being opened in background threads.
         self._opening_count = 0
         self._retry_connect_for = retry_connect_for
         self._connect_backoff = ConnectBackoff(retry_connect_for)
         self._cancellation = cancellation or CancellationToken()
         self._drain_until = math.inf
         self._deadlines_checked_at = 0.0
-        self._given_session = session
+        #: A session that stays open at the end.
+        self.given_session = session
+        # Other sessions to close at the end: one that is being opened here, or whose QUIT was sent with its last mail.
+        self._to_close: list[Session] = []
         self._sessions: dict[int, PipelinedSession] = {}
         self._poll = select.poll()
         self._background: BackgroundTasks[OnResult | Session]  # set by `deliveries`
@@ -142,6 +149,10 @@ class BatchSender:
         if delivery.error is not None and is_throttled(delivery):
             self._on_throttled(delivery)
 
+    def on_quit(self, session: Session) -> None:
+        """Close a session at the end; QUIT was sent with its last mail."""
+        self._to_close.append(session)
+
     def wake(self) -> None:
         """Make the event loop check the source and remote files again. May be called in any thread."""
         self._background.wake()
@@ -158,8 +169,8 @@ class BatchSender:
         self._cancellation.wake = self._background.wake
         try:
             self._poll.register(self._background, select.POLLIN)
-            if self._given_session is not None and self._given_session.is_open:
-                self._add_session(self._given_session)
+            if self.given_session is not None and self.given_session.is_open:
+                self._add_session(self.given_session)
             while True:
                 if self._cancellation.is_canceled:
                     self._cancel()
@@ -218,7 +229,7 @@ class BatchSender:
         Only the surplus is pipelined: a mail gets its final reply sooner on an idle session. Few mails are ready when
         the ledger admits only one mail per connection, as it does for a slow server.
         """
-        free = 0 if self._open_session is None else max(0, self._rate.connections - len(self._sessions))
+        free = 0 if self._new_session is None else max(0, self._rate.connections - len(self._sessions))
         for session in self._sessions.values():
             if not session.is_busy:
                 free += 1
@@ -288,8 +299,7 @@ class BatchSender:
                 result()
             else:
                 self._opening_count -= 1
-                self._connect_backoff.on_success()
-                self._add_session(result)
+                self._on_opened(result)
         for fd, session in list(self._sessions.items()):
             session.send()  # the next block of its remote file may have been read
             self._update_poll(fd, session)
@@ -300,7 +310,7 @@ class BatchSender:
             return
         for fd in fds:
             session = self._sessions[fd]
-            if self._open_session is None:
+            if self._new_session is None:
                 session.send()
             else:
                 session.receive()  # notices first if the server has closed the idle session
@@ -335,9 +345,13 @@ class BatchSender:
         """Open the sessions that the ready mails need, if a mail is due."""
         if not self.queue.ready or not self._rate.is_due() or not self._connect_backoff.is_due():
             return
-        if self._open_session is None:
+        if self._new_session is None:
             if not self._sessions:
                 self.queue.fail(ConnectError("The session is closed.", remedy="Open another one."))
+            return
+        if self._opens_here:
+            if not self._finished:  # first yield what is known: opening may take long
+                self._open_here(self._new_session)
             return
         due = 1 if self._rate.has_rate else len(self.queue.ready)
         due -= len(self._sessions_for_mail())
@@ -345,17 +359,42 @@ class BatchSender:
             self._opening_count += 1
             self._background.run(self._try_open)
 
+    def _open_here(self, new_session: Callable[[], Session]) -> None:
+        """Open a session in this thread. A cancellation ends that."""
+        try:
+            session = new_session()
+            self._to_close.append(session)
+            self._cancellation.wake = session.interrupt
+            session.open(give_up_at=self._cancellation.at)
+        except Exception as error:  # noqa: BLE001 - raised again by `_on_open_failed`
+            if not self._cancellation.is_canceled:
+                self._on_open_failed(error)
+        else:
+            if not self._cancellation.is_canceled:
+                self._on_opened(session)
+                self._to_close.remove(session)
+        finally:
+            self._cancellation.wake = self._background.wake
+
     def _try_open(self) -> Session | OnResult:
         """Open a session; return it, or a callback for the failure. Runs in a background thread."""
-        assert self._open_session is not None
+        assert self._new_session is not None
         try:
-            return self._open_session()
+            return self._new_session().open()
         except Exception as error:  # noqa: BLE001 - raised again in the event loop
             problem = error
-        return lambda: self._on_open_failed(problem)
+
+        def on_result() -> None:
+            self._opening_count -= 1
+            self._on_open_failed(problem)
+
+        return on_result
+
+    def _on_opened(self, session: Session) -> None:
+        self._connect_backoff.on_success()
+        self._add_session(session)
 
     def _on_open_failed(self, problem: Exception) -> None:
-        self._opening_count -= 1
         if not isinstance(problem, MailError):
             raise problem
         if self._sessions or self._opening_count:
@@ -369,7 +408,7 @@ class BatchSender:
             self.on_delivery(self.queue.ready.popleft().not_sent(problem))
 
     def _add_session(self, opened: Session) -> None:
-        session = PipelinedSession(opened, self, can_requeue=self._open_session is not None)
+        session = PipelinedSession(opened, self, can_requeue=self._new_session is not None)
         fd = session.fileno()
         self._sessions[fd] = session
         self._poll.register(fd, select.POLLIN)
@@ -380,7 +419,7 @@ class BatchSender:
         """Close idle sessions until no more than the allowed number are open."""
         for fd, session in list(self._sessions.items()):
             is_surplus = len(self._sessions) > self._rate.connections and not session.is_busy
-            if is_surplus and session.session is not self._given_session:
+            if is_surplus and session.session is not self.given_session:
                 session.session.send_quit()
                 session.abort()
                 self._update_poll(fd, session)
@@ -433,8 +472,8 @@ class BatchSender:
 
     def _close(self) -> None:
         """Send QUIT on all connections, then wait for all replies together."""
-        opened = [result for result in self._background.close() if not callable(result)]
-        opened += [one.session for one in self._sessions.values() if one.session is not self._given_session]
+        opened = [result for result in self._background.close() if not callable(result)] + self._to_close
+        opened += [one.session for one in self._sessions.values() if one.session is not self.given_session]
         for one in list(self._sessions.values()):
             if one.is_busy:
                 one.abort()

@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
 from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
-from airflow_provider_smtpcm.smtp.transport import Transport
+from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Handshake:
         self._authenticator = authenticator
         self._give_up_at = give_up_at
         self._trace = trace
+        self._transport = Transport(peer=format_peer(manager.host, manager.port), timeout=manager.timeout)
         #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
         #: How the session signed in; None: anonymous.
@@ -70,10 +71,10 @@ class Handshake:
         context = self._context
         if context is None and manager.ssl_mode is not SslMode.NONE:
             context = create_tls_context(manager)
-        transport = Transport.connect(
-            manager.host, manager.port, timeout=manager.timeout, give_up_at=deadline, trace=self._trace
-        )
+        transport = self._transport
         try:
+            transport.connect(manager.host, manager.port, deadline=deadline, trace=self._trace)
+            transport.give_up_at = deadline
             if manager.ssl_mode is SslMode.IMPLICIT and context is not None:
                 transport.phase = Phase.TLS
                 self._trace.begin(Step.TLS)
@@ -91,6 +92,14 @@ class Handshake:
             transport.replies.clear()  # keeps challenges and echoed tokens out of error trackers
             raise
         return transport
+
+    def abort(self) -> None:
+        """Close the socket, if there is one."""
+        self._transport.close()
+
+    def interrupt(self) -> None:
+        """Make `run` fail soon; see `Transport.interrupt`."""
+        self._transport.interrupt()
 
     def _read_greeting(self, transport: Transport) -> None:
         transport.phase = Phase.CONNECT

@@ -57,6 +57,7 @@ class SendRequest:
         accepted: the addresses that the mail was accepted for before.
         refused: the addresses that were refused permanently before.
         rendering: the rendered mail; None: the queue renders it.
+        is_last: whether no other mail follows, so that QUIT may be sent with it.
     """
 
     index: int
@@ -65,6 +66,7 @@ class SendRequest:
     accepted: tuple[str, ...] = ()
     refused: Mapping[str, Reply] = field(default_factory=dict)
     rendering: Rendering | None = None
+    is_last: bool = False
 
     @property
     def pending(self) -> Sequence[str]:
@@ -142,6 +144,7 @@ class OutgoingMail:
         "binary_rendering",
         "data",
         "index",
+        "is_last",
         "mail",
         "manager",
         "message_id",
@@ -155,6 +158,7 @@ class OutgoingMail:
         mail = request.mail
         assert mail.from_address is not None
         self.index = request.index
+        self.is_last = request.is_last
         self.mail = mail
         self.message_id = mail.message_id or ""
         self.rendering = rendering

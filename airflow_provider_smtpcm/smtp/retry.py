@@ -190,6 +190,7 @@ class RetryQueue:
             pending,
             delivery.accepted,
             {address: reply for address, reply in delivery.refused.items() if address not in retried},
+            is_last=entry.request.is_last,
         )
         entry.delivery = delivery
         heapq.heappush(self._waiting, (now + wait, delivery.index))

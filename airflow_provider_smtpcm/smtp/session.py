@@ -66,8 +66,11 @@ class Session:
         self._give_up_at = give_up_at
         self._trace = trace
         self._transport: Transport | None = None
+        self._handshake: Handshake | None = None
         self._profile = ServerProfile()
-        self._quit_sent = False
+        self._is_closing = False
+        #: Whether QUIT was sent, so that no further mail can be.
+        self.has_quit = False
         #: Whether a mail was accepted or refused since `open`.
         self.has_processed_mail = False
         #: Whether the last transaction is unfinished, so that RSET must precede the next MAIL (RFC 5321 4.1.1.5).
@@ -75,23 +78,34 @@ class Session:
         #: Whether a transaction was canceled before DATA, so that RSET precedes QUIT.
         self.needs_rset_before_quit = False
 
-    def open(self) -> Self:
+    def open(self, *, give_up_at: float | None = None) -> Self:
         """Connect, encrypt and sign in as the connection manager says; do nothing if the session is open.
+
+        Args:
+            give_up_at: deadline (`time.monotonic`) for this call, besides the session's; None: no further deadline.
 
         Raises:
             MailError: the handshake failed; the socket is closed.
         """
         if self._transport is not None:
             return self
-        self._quit_sent = self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
-        handshake = Handshake(
+        self._is_closing = self.has_quit = False
+        self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
+        self._handshake = handshake = Handshake(
             self.manager,
             context=self._context,
             authenticator=self._authenticator,
-            give_up_at=self._give_up_at,
+            give_up_at=min((at for at in (self._give_up_at, give_up_at) if at is not None), default=None),
             trace=self._trace,
         )
-        self._transport = transport = handshake.run()
+        try:
+            self._transport = transport = handshake.run()
+        except BaseException:
+            handshake.abort()
+            raise
+        finally:
+            self._handshake = None
+        transport.give_up_at = self._give_up_at
         self.extensions, self.authentication = handshake.extensions, handshake.authentication
         log.info(
             "Connected to %s (%s, %s).",
@@ -100,6 +114,12 @@ class Session:
             f"signed in by {self.authentication}" if self.authentication else "anonymous",
         )
         return self
+
+    def interrupt(self) -> None:
+        """Make a running `open` fail soon. May be called in any thread and in a signal handler."""
+        handshake = self._handshake  # `open` may set it to None meanwhile
+        if handshake is not None:
+            handshake.interrupt()
 
     @property
     def transport(self) -> Transport:
@@ -187,7 +207,7 @@ class Session:
         Returns:
             One delivery per mail, in the order in which they finish; that of a mail that cannot be sent has the error.
         """
-        return BatchSender(iter(mails), self.manager, self.open, profile=self._profile, session=self).deliveries()
+        return BatchSender(iter(mails), self.manager, lambda: self, profile=self._profile, session=self).deliveries()
 
     def noop(self) -> Reply:
         """Send NOOP (RFC 5321 4.1.1.9) and return the reply.
@@ -225,14 +245,17 @@ class Session:
         transport.close()
 
     def send_quit(self) -> None:
-        """Send QUIT without waiting for the reply; `close` must follow."""
+        """Send QUIT, unless it was sent with the last mail, without waiting for the reply; `close` must follow."""
         transport = self._transport
-        if transport is None or self._quit_sent:
+        if transport is None or self._is_closing:
             return
-        self._quit_sent = True
+        self._is_closing = True
         # One deadline for QUIT and its reply, so that closing all sessions of a batch takes no longer than one.
         deadline = time.monotonic() + min(QUIT_TIMEOUT, transport.timeout)
         transport.give_up_at = deadline if transport.give_up_at is None else min(deadline, transport.give_up_at)
+        if self.has_quit:
+            return
+        self.has_quit = True
         try:
             if self.needs_rset_before_quit:
                 transport.send_command("RSET")

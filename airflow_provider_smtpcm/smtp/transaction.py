@@ -179,6 +179,11 @@ class Transaction:
         """Whether the server has replied to a command line."""
         return self._reply_count > 0
 
+    @property
+    def has_all_recipients(self) -> bool:
+        """Whether no recipient is left to a further transaction."""
+        return not self._too_many and len(self.outgoing.recipients) <= self._recipient_count
+
     def next_lines(self) -> list[str]:
         """Return the command lines that may be sent now: one, or a group."""
         if self.is_awaiting_reply:

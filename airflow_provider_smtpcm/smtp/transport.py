@@ -8,6 +8,7 @@ block written. AUTH data is never logged.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -35,16 +36,21 @@ _TLS_RECORD = 16384  # RFC 8446 5.1
 
 
 class Transport:
-    """A connection to a server.
+    """A connection to a server; `connect` opens it.
 
     Args:
-        sock: a connected socket.
         peer: the server's name in messages (`host:port`).
         timeout: seconds for each whole reply, and for each block written.
+        sock: a connected socket, if there is one already.
     """
 
-    def __init__(self, sock: socket.socket, *, peer: str, timeout: float) -> None:
-        self._sock = sock
+    def __init__(self, *, peer: str, timeout: float, sock: socket.socket | None = None) -> None:
+        self._sock: socket.socket
+        if sock is not None:
+            self._sock = sock
+        self._is_interrupted = False
+        # Held while the resolver's thread runs; `interrupt` releases it too.
+        self._resolving = threading.Lock()
         self.replies = ReplyParser(peer)
         self.peer = peer
         self.timeout = timeout
@@ -55,26 +61,20 @@ class Transport:
         #: Deadline (`time.monotonic`) for all operations, whatever their timeouts; None: no deadline.
         self.give_up_at: float | None = None
 
-    @classmethod
-    def connect(
-        cls, host: str, port: int, *, timeout: float, give_up_at: float | None = None, trace: Trace = LOG
-    ) -> Transport:
+    def connect(self, host: str, port: int, *, deadline: float, trace: Trace = LOG) -> None:
         """Connect to the first of the server's addresses that answers.
 
         Args:
             host: a name or an IP address.
             port: TCP port.
-            timeout: seconds for resolving and connecting together, and later for each operation.
-            give_up_at: deadline (`time.monotonic`) for all operations; None: no deadline.
+            deadline: a time (`time.monotonic`), for resolving and connecting together.
             trace: receives the steps.
 
         Raises:
             ConnectError: the name cannot be resolved, or no address answers.
         """
-        deadline = _earlier(time.monotonic() + timeout, give_up_at)
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         trace.begin(Step.NAME)
-        addresses = resolve(host, port, deadline)
+        addresses = self._resolve(host, port, deadline)
         found = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
         trace.info(Step.NAME, f"{host} is {'an IP address' if found == host else found}")
         trace.begin(Step.TCP)
@@ -89,6 +89,9 @@ class Transport:
             sock = None
             try:
                 sock = socket.socket(family, socket.SOCK_STREAM)  # fails if the worker does not support the family
+                self._sock = sock
+                if self._is_interrupted:
+                    raise InterruptedError(errno.EINTR, "interrupted")
                 sock.settimeout(attempt_timeout)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -98,13 +101,11 @@ class Transport:
                 cause = error
                 problems.append(f"{address[0]}: {'no answer' if isinstance(error, TimeoutError) else error.strerror}")
                 continue
-            transport = cls(sock, peer=peer, timeout=timeout)
-            transport.give_up_at = give_up_at
-            trace.info(Step.TCP, f"connected to {address[0]}, port {port}, from {transport.local_address}")
-            return transport
+            trace.info(Step.TCP, f"connected to {address[0]}, port {port}, from {self.local_address}")
+            return
         try:
             raise ConnectError(
-                f"Cannot connect to {peer} ({'; '.join(dict.fromkeys(problems))}).",
+                f"Cannot connect to {self.peer} ({'; '.join(dict.fromkeys(problems))}).",
                 remedy="Check 'SMTP server' and 'Port', that the server runs, and that no firewall blocks this worker.",
             ) from cause
         finally:
@@ -123,7 +124,11 @@ class Transport:
         """
         try:
             self._sock.settimeout(self.seconds_left(self.timeout))
-            self._sock = context.wrap_socket(self._sock, server_hostname=host)
+            # First the socket, then the TLS handshake, so that `interrupt` ends it.
+            encrypted = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
+            self._sock = encrypted
+            if not self._is_interrupted:
+                encrypted.do_handshake()
         except OSError as error:
             self.close()
             raise handshake_error(error, self.peer, implicit=implicit) from error
@@ -255,10 +260,68 @@ class Transport:
         except OSError as error:
             raise self.lost_error(error) from error
 
+    def interrupt(self) -> None:
+        """Make the running operation, and all later ones, fail. May be called in any thread and in a signal handler.
+
+        A signal handler may run while the same thread waits for this socket. Python then continues to wait; so the
+        socket is shut down, which ends the wait.
+        """
+        self._is_interrupted = True
+        with contextlib.suppress(RuntimeError):  # no name is being resolved
+            self._resolving.release()
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # `SSLSocket.shutdown` would also end TLS
+
     def close(self) -> None:
-        """Close the socket; never raises."""
-        with contextlib.suppress(OSError):
-            self._sock.close()
+        """Close the socket, if there is one; never raises."""
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def _resolve(self, host: str, port: int, deadline: float) -> list[tuple[int, tuple[str, int]]]:
+        """Resolve a host name; return each address with its family.
+
+        The system's resolver has no timeout, so it runs in a thread, unless the name is an IP address.
+
+        Args:
+            host: a name or an IP address.
+            port: TCP port.
+            deadline: a time (`time.monotonic`).
+
+        Raises:
+            ConnectError: the name cannot be resolved, or not before the deadline.
+        """
+        with contextlib.suppress(OSError, UnicodeError):
+            return _distinct(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        answer: list[tuple[int, tuple[str, int]]] = []
+        problem = "no answer from the name service"
+        cause: Exception | None = None
+
+        def ask() -> None:
+            nonlocal problem, cause
+            try:
+                answer.extend(_distinct(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+            except (OSError, UnicodeError) as error:
+                problem, cause = getattr(error, "strerror", None) or str(error), error
+            with contextlib.suppress(RuntimeError):  # `interrupt` has released it
+                self._resolving.release()
+
+        self._resolving.acquire()
+        threading.Thread(target=ask, daemon=True, name="smtpcm-name-service").start()
+        # Until `ask` or `interrupt` releases it.
+        self._resolving.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        if not answer:
+            try:
+                raise ConnectError(
+                    f"The name {host!r} cannot be resolved ({problem}).",
+                    remedy="Check 'SMTP server', and that this worker's name service knows it.",
+                ) from cause
+            finally:
+                cause = None  # its traceback has a frame that refers to it: a reference cycle
+        return list(answer)
 
     def _receive(self, deadline: float) -> None:
         seconds = deadline - time.monotonic()
@@ -311,45 +374,10 @@ class Transport:
         )
 
 
-def resolve(host: str, port: int, deadline: float) -> list[tuple[int, tuple[str, int]]]:
-    """Resolve a host name; return each address with its family.
-
-    The system's resolver has no timeout, so it runs in a thread.
-
-    Args:
-        host: a name or an IP address.
-        port: TCP port.
-        deadline: a time (`time.monotonic`).
-
-    Raises:
-        ConnectError: the name cannot be resolved, or not before the deadline.
-    """
-    answer: list[tuple[int, tuple[str, int]]] = []
-    problem = "no answer from the name service"
-    cause: Exception | None = None
-
-    def ask() -> None:
-        nonlocal problem, cause
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            problem, cause = getattr(error, "strerror", None) or str(error), error
-        else:
-            answer.extend(dict.fromkeys((family, address) for family, _, _, _, address in found))  # type: ignore[misc]
-
-    resolver = threading.Thread(target=ask, daemon=True, name="smtpcm-name-service")
-    resolver.start()
-    resolver.join(max(0.0, deadline - time.monotonic()))
-    if not answer:
-        try:
-            raise ConnectError(
-                f"The name {host!r} cannot be resolved ({problem}).",
-                remedy="Check 'SMTP server', and that this worker's name service knows it.",
-            ) from cause
-        finally:
-            cause = None  # its traceback has a frame that refers to it: a reference cycle
-    return list(answer)
+def format_peer(host: str, port: int) -> str:
+    """Return a server's name in messages."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _earlier(moment: float, other: float | None) -> float:
-    return moment if other is None else min(moment, other)
+def _distinct(found: list[Any]) -> list[tuple[int, tuple[str, int]]]:
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))

@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.ledger.ledger import RESULT_RETENTION
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import connection_pool, retry, throttling
-from airflow_provider_smtpcm.smtp.background_tasks import BackgroundTasks
+from airflow_provider_smtpcm.smtp.session import Session
 from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
@@ -476,16 +476,16 @@ def test_a_server_that_does_not_answer_is_left_before_the_time_limit(behind: Beh
 
 
 def _no_thread(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """From the given session on no thread can be started to open one."""
-    run, started = BackgroundTasks.run, []
+    """From the given session on none can be opened, since the system starts no thread for the name service."""
+    open_session, opened = Session.open, []
 
-    def start(background: Any, function: Any) -> None:
-        started.append(function)
-        if len(started) > after:
+    def start(session: Session, **options: Any) -> Session:
+        opened.append(session)
+        if len(opened) > after:
             raise RuntimeError("can't start new thread")
-        run(background, function)
+        return open_session(session, **options)
 
-    monkeypatch.setattr(BackgroundTasks, "run", start)
+    monkeypatch.setattr(Session, "open", start)
 
 
 @pytest.mark.parametrize("on_refused", ["fail", "warn"])

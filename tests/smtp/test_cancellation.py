@@ -51,6 +51,7 @@ def stopped(
     when: Callable[[Dialogue], bool],
     *,
     after: float = 0.05,
+    connections: int = 1,
 ) -> dict[int, Delivery]:
     """What becomes of the mails when somebody asks to end in the middle; by their place."""
     stop = CancellationToken()
@@ -66,7 +67,7 @@ def stopped(
     asking.start()
     began = time.monotonic()
     # Who says that there is nothing just now is known to be quick, so that mails follow on each other's heels.
-    found = list(batch(manager, iter((-math.inf, *requests(mails))), stop=stop))
+    found = list(batch(manager, iter((-math.inf, *requests(mails))), stop=stop, connections=connections))
     asking.join()
     assert time.monotonic() - began < 4
     assert len({delivery.index for delivery in found}) == len(found)
@@ -99,10 +100,18 @@ def test_who_was_asked_beforehand_bothers_no_server(manager_for: ManagerFor) -> 
         assert not dialogue.connected
 
 
+def test_a_session_that_is_being_opened_is_given_up_at_once(manager_for: ManagerFor) -> None:
+    """With one connection, it is opened in the thread that sends; the server does not answer EHLO."""
+    with Dialogue("S: 220 mail ESMTP\nC: EHLO *\nHANG") as dialogue:
+        found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1)], heard("EHLO"))
+        assert_stopped(found[0])
+    assert dialogue.heard[1:] == []
+
+
 def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) -> None:
     """The session that comes too late is closed in order."""
     with Dialogue(script(PLAIN.replace("S: 250-", "PAUSE\nS: 250-"), BYE)) as dialogue:
-        found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1)], heard("EHLO"))
+        found = stopped(dialogue, manager_for(dialogue), [letter(0)], heard("EHLO"), connections=2)
         assert_stopped(found[0])
         until = time.monotonic() + 3
         while "QUIT" not in dialogue.heard and time.monotonic() < until:

@@ -47,7 +47,7 @@ def letter(number: int = 0, *files: object) -> Mail:
 def send(manager: SmtpConnectionManager, mails: Iterable[Mail]) -> list[Delivery]:
     """What becomes of these mails over one connection at a time, in their order."""
     began = time.monotonic()
-    found = list(send_many(mails, manager, lambda: Session(manager).open()))
+    found = list(send_many(mails, manager, lambda: Session(manager)))
     assert time.monotonic() - began < 5
     assert sorted(delivery.index for delivery in found) == list(range(len(found)))
     return sorted(found, key=lambda delivery: delivery.index)

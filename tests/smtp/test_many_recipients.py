@@ -38,7 +38,7 @@ def letter(index: int, recipients: int, **fields: object) -> Mail:
 def sent(server: Server, *mails: Mail, profile: ServerProfile | None = None, **settings: object) -> list[Delivery]:
     """What becomes of them over one connection at a time."""
     manager = server.manager(**settings)
-    return list(send_many(mails, manager, lambda: Session(manager).open(), profile=profile))
+    return list(send_many(mails, manager, lambda: Session(manager), profile=profile))
 
 
 def everybody_once(server: Server, index: int, recipients: int) -> bool:
@@ -117,7 +117,7 @@ def test_asked_to_end_it_begins_no_further_transaction() -> None:
 
     with Server(Limit(100, also=ask)) as server:
         manager = server.manager()
-        mailing = BatchSender(requests([letter(0, 350)]), manager, lambda: Session(manager).open(), cancellation=stop)
+        mailing = BatchSender(requests([letter(0, 350)]), manager, lambda: Session(manager), cancellation=stop)
         (delivery,) = mailing.deliveries()
     assert (delivery.outcome, len(delivery.accepted)) == (Outcome.PARTIAL, 200)
     assert delivery.refused == {}

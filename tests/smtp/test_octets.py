@@ -46,7 +46,7 @@ def assert_arrives_as_written(mails: list[Mail], offers: tuple[str, ...]) -> Non
     """Send them all over one line, and compare."""
     with Server(offers=offers) as server:
         manager = server.manager(binary_mime=True)
-        found = list(send_many(mails, manager, lambda: Session(manager).open()))
+        found = list(send_many(mails, manager, lambda: Session(manager)))
     assert [str(delivery.error) for delivery in found if delivery.error] == []
     for mail, stored in zip(mails, server.stored, strict=True):
         date = DATE.match(stored.message)

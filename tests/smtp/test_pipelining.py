@@ -54,7 +54,7 @@ def deliver(
     began = time.monotonic()
     with Dialogues(*scripts) as dialogues:
         manager = manager_for(dialogues, **settings)
-        found = list(send_many(mails(number), manager, lambda: Session(manager).open(), profile=profile))
+        found = list(send_many(mails(number), manager, lambda: Session(manager), profile=profile))
     assert time.monotonic() - began < 10
     assert sorted(delivery.index for delivery in found) == list(range(number))
     return sorted(found, key=lambda delivery: delivery.index), dialogues.messages
@@ -310,7 +310,7 @@ def test_a_server_that_cannot_take_a_group_still_gets_every_mail_once(habit: Hab
     """Whatever it does with what comes too early."""
     with Server(habit=habit) as server:
         manager = server.manager(timeout=1)
-        found = list(send_many(mails(8), manager, lambda: Session(manager).open(), connections=connections))
+        found = list(send_many(mails(8), manager, lambda: Session(manager), connections=connections))
     assert sorted(delivery.index for delivery in found) == list(range(8))
     assert outcomes(found) == ["accepted"] * 8
     assert sorted(stored.message_id for stored in server.stored) == [f"<{at}@corp.example>" for at in range(8)]
@@ -368,7 +368,7 @@ def test_a_file_that_changes_on_its_way_is_never_half_a_mail(
             from_address="etl@corp.example", to=BOTH, attachments=[Attachment(file.path, name="report.csv")]
         )
         manager = server.manager()
-        found = list(send_many(file.watch(batch), manager, lambda: Session(manager).open()))
+        found = list(send_many(file.watch(batch), manager, lambda: Session(manager)))
     by_index = sorted(found, key=lambda delivery: delivery.index)
     assert outcomes(by_index) == ["accepted", "not_sent", "accepted"]
     assert isinstance(by_index[1].error, MessageError)
@@ -389,7 +389,7 @@ def test_an_envelope_is_one_group_and_the_next_is_on_the_heels_of_the_message(
     )
     with Dialogues(f"{steps}\n{QUEUED}\n{BYE}", pace=pace) as dialogues:
         manager = manager_for(dialogues)
-        found = list(send_many(mails(3), manager, lambda: Session(manager).open()))
+        found = list(send_many(mails(3), manager, lambda: Session(manager)))
     assert outcomes(found) == ["accepted"] * 3
     assert all(str(delivery.reply) == "250 2.6.0 queued" for delivery in found)
     assert [b"No. %d" % at in message for at, message in enumerate(dialogues.messages)] == [True] * 3
@@ -407,7 +407,7 @@ def test_a_file_of_any_size_arrives(size: int, pipelining: bool, tmp_path: Path)
     ]
     with Server(offers=("PIPELINING",) if pipelining else ()) as server:
         manager = server.manager()
-        found = list(send_many(batch, manager, lambda: Session(manager).open()))
+        found = list(send_many(batch, manager, lambda: Session(manager)))
     assert outcomes(found) == ["accepted"] * 3
     expected = base64.encodebytes(b"." * size).replace(b"\n", b"\r\n")
     assert all(expected in stored.message for stored in server.stored)

@@ -56,7 +56,7 @@ def batch(
     sender = BatchSender(
         retries.admit_requests(),
         manager,
-        lambda: Session(manager).open(),
+        lambda: Session(manager),
         connections=connections,
         retry_connect_for=retry_for,
         cancellation=stop,

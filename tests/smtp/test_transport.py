@@ -28,7 +28,7 @@ def line(tls: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> Iterator[tuple[Tr
         ours = tls[1].wrap_socket(ours, server_hostname="127.0.0.1")
         shake.join()
         (theirs,) = ends
-    wire = Transport(ours, peer="mail.corp.example:25", timeout=1)
+    wire = Transport(peer="mail.corp.example:25", timeout=1, sock=ours)
     wire.set_nonblocking()
     with theirs:
         yield wire, theirs

@@ -189,7 +189,7 @@ def test_a_real_postfix_takes_mails_to_any_number(
     ]
     manager = SmtpConnectionManager(host="127.0.0.1", port=getattr(limited_postfix, port), ssl_mode="none", timeout=60)
     profile = ServerProfile()
-    found = list(send_many(mails, manager, lambda: Session(manager).open(), profile=profile))
+    found = list(send_many(mails, manager, lambda: Session(manager), profile=profile))
     assert [(delivery.outcome, len(delivery.accepted)) for delivery in found] == [
         (Outcome.ACCEPTED, number) for number in numbers
     ]

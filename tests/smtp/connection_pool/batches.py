@@ -37,7 +37,7 @@ def send_many(mails: Iterable[Mail], *manager_and_opener: object, **options: obj
 
 def send(manager: SmtpConnectionManager, mails: Iterable[Mail], **how: object) -> Generator[Delivery, None, None]:
     """Send them through sessions that are opened as they are needed."""
-    return send_many(mails, manager, lambda: Session(manager).open(), **how)  # type: ignore[arg-type]
+    return send_many(mails, manager, lambda: Session(manager), **how)  # type: ignore[arg-type]
 
 
 def send_through_a_strait(

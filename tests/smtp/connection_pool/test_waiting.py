@@ -110,7 +110,7 @@ def test_a_limit_of_a_mail_in_months_is_kept(rate_limit: float) -> None:
         sending = BatchSender(
             requests([letter(0), letter(1)]),
             manager,
-            lambda: session.Session(manager).open(),
+            lambda: session.Session(manager),
             rate_limit=rate_limit,
             cancellation=stop,
         ).deliveries()
@@ -229,7 +229,7 @@ def test_few_mails_go_over_as_many_sessions_as_there_are(wakes: Callable[[], int
 
     with Server(decide) as server:
         manager = server.manager()
-        mailing = BatchSender(two_at_a_time(), manager, lambda: session.Session(manager).open(), connections=4)
+        mailing = BatchSender(two_at_a_time(), manager, lambda: session.Session(manager), connections=4)
         for delivery in mailing.deliveries():
             delivered.append(delivery)  # noqa: PERF402 - meanwhile the source looks at how many they are
     assert outcomes(delivered) == ["accepted"] * 24
