@@ -45,10 +45,10 @@ _FOREIGN_KEYS = {
     "smtpserver": "the field 'SMTP server'",
 }
 # Airflow before 2.3 prefixed the keys of a form.
-_LEGACY_PREFIX = re.compile(r"extra__smtp(cm)?__")
-_WORD_SEPARATOR = re.compile(r"[-_.\s]+")
+_LEGACY_PREFIX = r"extra__smtp(cm)?__"
+_WORD_SEPARATOR = r"[-_.\s]+"
 # An unknown key of this form cannot be a generated password, so it may be shown; any other is only described.
-_PLAIN_KEY = re.compile(r"[a-z]{2,20}(_[a-z]{2,20}){1,3}")
+_PLAIN_KEY = r"[a-z]{2,20}(_[a-z]{2,20}){1,3}"
 _MAX_SHOWN_KEYS = 5
 # The known keys, each with its words sorted and joined.
 _EXTRA_KEYS = {field.name: "".join(sorted(field.name.split("_"))) for field in FIELDS}
@@ -79,7 +79,7 @@ def parse_extra(extra: object, faults: Faults) -> Settings:
     unknown: list[str] = []
     for position, (key, value) in enumerate(extra.items(), start=1):
         name = str(key)
-        lower = _LEGACY_PREFIX.sub("", name.lower())
+        lower = re.sub(_LEGACY_PREFIX, "", name.lower())
         if name in _EXTRA_KEYS:
             values[name] = value
         elif lower in _FOREIGN_KEYS:
@@ -89,10 +89,8 @@ def parse_extra(extra: object, faults: Faults) -> Settings:
         elif (similar := _find_similar_key(lower)) is not None:
             faults.add(similar, FaultCode.MISSPELLED_KEY, key=repr(name[:60]))
         else:
-            shown = (
-                f"'{name}'" if _PLAIN_KEY.fullmatch(name) else f"number {position} in Extra ({describe_value(name)})"
-            )
-            unknown.append(shown)
+            is_plain = re.fullmatch(_PLAIN_KEY, name) is not None
+            unknown.append(f"'{name}'" if is_plain else f"number {position} in Extra ({describe_value(name)})")
     if unknown:
         more = f" and {len(unknown) - _MAX_SHOWN_KEYS} more" if len(unknown) > _MAX_SHOWN_KEYS else ""
         note = (
@@ -109,7 +107,7 @@ def _find_similar_key(key: str) -> str | None:
     A misspelling has different separators, words in a different order, or one or two typos. difflib is too tolerant: it
     rates `client_certificate` and `ca_certificate` as 80% similar.
     """
-    words = _WORD_SEPARATOR.split(key)
+    words = re.split(_WORD_SEPARATOR, key)
     joined, sorted_words = "".join(words), "".join(sorted(words))
     for name, sorted_name in _EXTRA_KEYS.items():
         known = name.replace("_", "")
@@ -195,9 +193,9 @@ def _merge_ssis_properties(settings: Settings, faults: Faults) -> None:
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+_NUMBER = r"[+-]?[0-9]+(\.[0-9]+)?"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+_CERTIFICATE = r"(?s)-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----"
 
 
 def coerce(field: Field, value: object, faults: Faults) -> object:
@@ -237,13 +235,13 @@ def _coerce_boolean(field: Field, value: object, faults: Faults) -> bool | None:
 
 def _coerce_number(field: Field, value: object, faults: Faults) -> float | int | None:
     text = str(value).strip()
-    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    number = float(text) if re.fullmatch(_NUMBER, text) else math.nan
     if field.name == "port":
         number = number if number.is_integer() else math.nan
     low, high = field.minimum, field.maximum
     if low is not None and high is not None and low <= number <= high:
         return int(number) if field.name == "port" else number
-    described = "a number" if _NUMBER.fullmatch(text) else describe_value(value)
+    described = "a number" if re.fullmatch(_NUMBER, text) else describe_value(value)
     faults.add(field.name, FaultCode.NOT_A_NUMBER, value=described, low=f"{low:g}", high=f"{high:g}")
     return None
 
@@ -258,7 +256,7 @@ def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
     text = text.strip()
     if field.type is FieldType.MULTILINE:
         return _coerce_path_or_pem(field, text, faults)
-    if _CONTROL.search(text):
+    if re.search(_CONTROL, text):
         faults.add(field.name, FaultCode.CONTROL_CHARACTER)
         return None
     return text
@@ -271,11 +269,11 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
     so no fault repeats the text.
     """
     if "-----BEGIN" not in text:
-        if not _CONTROL.search(text):
+        if not re.search(_CONTROL, text):
             return text
         faults.add(field.name, FaultCode.NEITHER_PATH_NOR_PEM)
         return None
-    blocks = ["".join(block.replace("\\n", "").split()) for block in _CERTIFICATE.findall(text)]
+    blocks = ["".join(block.replace("\\n", "").split()) for block in re.findall(_CERTIFICATE, text)]
     if blocks and all(re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", block) for block in blocks):
         lines = ("\n".join(textwrap.wrap(block, 64)) for block in blocks)
         return "".join(f"-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n" for base64 in lines)
@@ -286,15 +284,15 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
 # --- The syntax of single settings, and combinations of several.
 
 # A DNS name or an IPv4 address. Windows host names may have underscores.
-_HOST = re.compile(r"[\w.\-]+")
-_HOST_AND_PORT = re.compile(r"(?:[^:]*|\[.*\]):\d+(?::.*)?")
-_EHLO_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]")
+_HOST = r"[\w.\-]+"
+_HOST_AND_PORT = r"(?:[^:]*|\[.*\]):\d+(?::.*)?"
+_EHLO_NAME = r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]"
 # One address, with or without a display name. Quoted parts are checked only when a mail uses the address.
-_ADDRESS = re.compile(r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*")
-_LOGIN = re.compile(r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+")
+_ADDRESS = r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*"
+_LOGIN = r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+"
 # Excludes the characters that are allowed in neither DNS names nor NetBIOS names.
-_DOMAIN = re.compile(r"[^\\/:*?\"<>|@,;=\s]+")
-_SPN = re.compile(r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+")
+_DOMAIN = r"[^\\/:*?\"<>|@,;=\s]+"
+_SPN = r"[A-Za-z0-9_\-]+/[A-Za-z0-9_.\-]+"
 _SCHEMES = ("smtp", "smtps", "smtpcm", "http", "https")
 
 
@@ -326,9 +324,9 @@ def _check_host(settings: Settings, unreadable: frozenset[str], faults: Faults) 
         scheme = host.partition("://")[0].lower()
         shown = f"{scheme}://" if scheme in _SCHEMES else "the part up to '://'"
         faults.add("host", FaultCode.HOST_WITH_SCHEME, scheme=shown)
-    elif _HOST_AND_PORT.fullmatch(host):
+    elif re.fullmatch(_HOST_AND_PORT, host):
         faults.add("host", FaultCode.HOST_WITH_PORT)
-    elif not _HOST.fullmatch(bare):
+    elif not re.fullmatch(_HOST, bare):
         faults.add("host", FaultCode.NOT_A_HOST, value=describe_value(host))
 
 
@@ -378,16 +376,16 @@ def _check_kerberos(settings: Settings, files: list[str], faults: Faults) -> Non
     if settings["windows_protocol"] == WindowsProtocol.NTLM:
         for name in (*files, *(["spn"] if spn else [])):
             faults.add(name, FaultCode.KERBEROS_ONLY, windows_protocol=ALL_FIELDS["windows_protocol"].title)
-    if isinstance(spn, str) and not _SPN.fullmatch(spn):
+    if isinstance(spn, str) and not re.fullmatch(_SPN, spn):
         faults.add("spn", FaultCode.NOT_AN_SPN)
 
 
 def _check_account_name(settings: Settings, unreadable: frozenset[str], faults: Faults) -> None:
     """Check the syntax of the login and the domain, and that they do not name different domains."""
     login, domain = settings["login"], settings["domain"]
-    if isinstance(login, str) and ":" not in login and not _LOGIN.fullmatch(login):
+    if isinstance(login, str) and ":" not in login and not re.fullmatch(_LOGIN, login):
         faults.add("login", FaultCode.NOT_A_LOGIN)
-    if isinstance(domain, str) and not _DOMAIN.fullmatch(domain):
+    if isinstance(domain, str) and not re.fullmatch(_DOMAIN, domain):
         faults.add("domain", FaultCode.NOT_A_DOMAIN, value=describe_value(domain))
     if domain and not login and "login" not in unreadable:
         faults.add("domain", FaultCode.DOMAIN_WITHOUT_LOGIN)
@@ -404,11 +402,11 @@ def _check_addresses(settings: Settings, faults: Faults) -> None:
             continue
         separator = ";" if ";" in value else "," if name == "reply_to" else None
         parts = value.split(separator) if separator and name == "reply_to" else [value]
-        if not all(_ADDRESS.fullmatch(part.strip()) for part in parts if part.strip()):
+        if not all(re.fullmatch(_ADDRESS, part.strip()) for part in parts if part.strip()):
             faults.add(name, FaultCode.NOT_AN_ADDRESS, value=describe_value(value))
 
 
 def _check_local_hostname(settings: Settings, faults: Faults) -> None:
     name = settings["local_hostname"]
-    if isinstance(name, str) and not _EHLO_NAME.fullmatch(name):
+    if isinstance(name, str) and not re.fullmatch(_EHLO_NAME, name):
         faults.add("local_hostname", FaultCode.NOT_AN_EHLO_NAME)

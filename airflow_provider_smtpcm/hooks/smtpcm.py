@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_smtpcm.connection_manager import FIELDS, Field, SmtpConnectionManager, SslMode, fields
+from airflow_provider_smtpcm.connection_manager import FIELDS, AuthMode, Field, SmtpConnectionManager, SslMode, fields
 from airflow_provider_smtpcm.connection_manager.fields import FieldType
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 
@@ -111,7 +111,9 @@ class SmtpConnectionManagerHook(BaseHook):
         return create_tls_context(self.connection_manager)
 
     @locked_cached_property
-    def _authenticator(self) -> WindowsAuthenticator:
+    def _authenticator(self) -> WindowsAuthenticator | None:
+        if self.connection_manager.auth_mode is AuthMode.ANONYMOUS:
+            return None
         from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
         return WindowsAuthenticator(self.connection_manager)

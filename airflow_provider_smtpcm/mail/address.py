@@ -16,12 +16,12 @@ _MAX_ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path has 256 with its angle b
 # RFC 5322 3.2.3.
 ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]"
 # RFC 6531 3.3 allows every non-ASCII character; `Address` refuses the invisible ones (spaces, zero-width characters).
-_DOT_ATOM = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?:\.(?:{ATEXT}|[^\x00-\x7f])+)*")
-_ATOMS = re.compile(rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_DOT_ATOM = rf"(?:{ATEXT}|[^\x00-\x7f])+(?:\.(?:{ATEXT}|[^\x00-\x7f])+)*"
+_ATOMS = rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*"
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
 # The same, or an unclosed one up to the end of the text: a search that restarts at each `\"` takes quadratic time.
-_QUOTED_OR_OPEN = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)')
-_QUOTED_PAIR = re.compile(r"\\(.)")
+_QUOTED_OR_OPEN = r'"(?:[^"\\]|\\.)*("|\\?\Z)'
+_QUOTED_PAIR = r"\\(.)"
 # Nearly every local part matches this pattern and needs no further checks.
 _PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 # RFC 5321 4.1.2, plus the underscore, which internal host names often contain.
@@ -144,7 +144,7 @@ def parse_addresses(value: AddressesLike | None, *, field: str) -> tuple[Address
 
 def format_phrase(text: str) -> str:
     """Format a display name for use before `<`, in quotation marks if it needs them (RFC 5322 3.2.5)."""
-    return text if _ATOMS.fullmatch(text) else quote_string(text)
+    return text if re.fullmatch(_ATOMS, text) else quote_string(text)
 
 
 def quote_string(text: str) -> str:
@@ -224,7 +224,7 @@ def _encode_local_part(local_part: str) -> str:
         raise MessageError("There is an encoded word before the '@'.", remedy="Write the address itself.")
     if not local_part.replace(" ", "x").isprintable():
         raise MessageError("There is an invisible character before the '@'.", remedy="Type the address again.")
-    encoded = local_part if _DOT_ATOM.fullmatch(local_part) else quote_string(local_part)
+    encoded = local_part if re.fullmatch(_DOT_ATOM, local_part) else quote_string(local_part)
     if len(encoded.encode()) > _MAX_LOCAL_PART_OCTETS:
         raise MessageError(
             f"There are more than {_MAX_LOCAL_PART_OCTETS} octets before the '@'.",
@@ -287,7 +287,7 @@ def _parse_mailbox(text: str, *, field: str) -> Address:
     name, address, masked_address = "", text, masked
     opening = _find_angle_bracket(text, masked, field=field)
     if opening is not None:
-        name = _QUOTED.sub(lambda quoted: _unquote(quoted[0]), text[:opening].strip())
+        name = re.sub(_QUOTED, lambda quoted: _unquote(quoted[0]), text[:opening].strip())
         address, masked_address = text[opening + 1 : -1].strip(" "), masked[opening + 1 : -1].strip(" ")
     if "<" in masked_address or ">" in masked_address:
         raise _make_syntax_error(field, "the angle brackets do not match", text)
@@ -295,11 +295,11 @@ def _parse_mailbox(text: str, *, field: str) -> Address:
     if not at:
         raise _make_syntax_error(field, "there is no '@'", text, "An address needs a domain: jane@corp.example.")
     local_part, domain = address[: len(masked_local_part)], address[len(masked_local_part) + 1 :]
-    if _QUOTED.fullmatch(local_part):
+    if re.fullmatch(_QUOTED, local_part):
         local_part = _unquote(local_part)
     elif "," in masked_local_part or "@" in masked_local_part:
         raise _make_syntax_error(field, "there is more than one address", text, "Put ';' between addresses.")
-    elif local_part and not _DOT_ATOM.fullmatch(local_part):
+    elif local_part and not re.fullmatch(_DOT_ATOM, local_part):
         raise _make_syntax_error(field, f"the local part {short_repr(local_part)} needs quotation marks", text)
     try:
         return Address(display_name=name, local_part=local_part, domain=domain)
@@ -389,23 +389,23 @@ def _mask_quoted_strings(text: str, *, field: str) -> str:
         )
     masked = text.mask if isinstance(text, TaintedStr) else text
     if '"' in masked:
-        masked = _QUOTED_OR_OPEN.sub(lambda quoted: DATA * len(quoted[0]) if quoted[1] == '"' else '"', masked)
+        masked = re.sub(_QUOTED_OR_OPEN, lambda quoted: DATA * len(quoted[0]) if quoted[1] == '"' else '"', masked)
     if '"' in masked:
         raise MessageError(f"{field}: a quotation mark is not closed in {short_repr(text)}.", remedy=_QUOTE_NAME_REMEDY)
     return masked
 
 
 def _unquote(text: str) -> str:
-    return _QUOTED_PAIR.sub(r"\1", text[1:-1])
+    return re.sub(_QUOTED_PAIR, r"\1", text[1:-1])
 
 
 def _unquote_tainted(text: str, mask: str) -> str:
     """Return a display name without the quotation marks and backslashes that the author wrote as syntax."""
     parts, end = [], 0
-    for quoted in _QUOTED.finditer(mask):
+    for quoted in re.finditer(_QUOTED, mask):
         parts.append(text[end : quoted.start()])
         end = quoted.start() + 1
-        for escape in _QUOTED_PAIR.finditer(mask, end, quoted.end() - 1):
+        for escape in re.compile(_QUOTED_PAIR).finditer(mask, end, quoted.end() - 1):
             parts.append(text[end : escape.start()])
             end = escape.start() + 1
         parts.append(text[end : quoted.end() - 1])

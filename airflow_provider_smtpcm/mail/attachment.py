@@ -22,10 +22,10 @@ from airflow_provider_smtpcm.mail.worker_files import (
 )
 
 _TYPE_NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
-_CONTENT_TYPE = re.compile(rf'({_TYPE_NAME})/{_TYPE_NAME}(?: *; *{_TYPE_NAME}=(?:{_TYPE_NAME}|"[ !#-\[\]-~]*"))*')
+_CONTENT_TYPE = rf'({_TYPE_NAME})/{_TYPE_NAME}(?: *; *{_TYPE_NAME}=(?:{_TYPE_NAME}|"[ !#-\[\]-~]*"))*'
 _MAX_CONTENT_TYPE_OCTETS = 200
 # In `Content-ID: <...>` and, percent-encoded, after `cid:` (RFC 2392). A subset of what RFC 5322 3.6.4 allows.
-_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+\-./=?^_`{|}~]+(?:@[A-Za-z0-9!#$%&'*+\-./=?^_`{|}~]+)?")
+_CONTENT_ID = r"[A-Za-z0-9!#$%&'*+\-./=?^_`{|}~]+(?:@[A-Za-z0-9!#$%&'*+\-./=?^_`{|}~]+)?"
 _MAX_CONTENT_ID_OCTETS = 250
 _MAX_FILE_NAME_OCTETS = 1000
 _COMPRESSED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
@@ -215,7 +215,7 @@ def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...
 def _parse_content_id(value: object) -> str:
     """Return a content id, without the angle brackets around it if it has them."""
     text = value[1:-1] if isinstance(value, str) and value[:1] == "<" and value[-1:] == ">" else value
-    if not isinstance(text, str) or not _CONTENT_ID.fullmatch(text) or len(text) > _MAX_CONTENT_ID_OCTETS:
+    if not isinstance(text, str) or not re.fullmatch(_CONTENT_ID, text) or len(text) > _MAX_CONTENT_ID_OCTETS:
         raise MessageError(
             f"{short_repr(value)} cannot be the content id of an image.",
             remedy="Choose a short one from ASCII letters, digits, '.', '-' and '_': inline_images={'logo': path}.",
@@ -299,7 +299,7 @@ def _parse_name(name: object) -> str:
 def _parse_content_type(content_type: object, name: str) -> str:
     if not content_type:
         return _guess_content_type(name)
-    match = _CONTENT_TYPE.fullmatch(content_type) if isinstance(content_type, str) else None
+    match = re.fullmatch(_CONTENT_TYPE, content_type) if isinstance(content_type, str) else None
     if not match or len(match[0]) > _MAX_CONTENT_TYPE_OCTETS:
         raise MessageError(
             f"{short_repr(content_type)}, the content type of the attachment {short_repr(name)}, is not a media type.",
@@ -315,5 +315,5 @@ def _guess_content_type(name: str) -> str:
     guessed, encoding = mimetypes.guess_type(f"./{name}")
     if encoding:
         return _COMPRESSED_TYPES.get(encoding, _OCTET_STREAM)
-    match = _CONTENT_TYPE.fullmatch(guessed or "")
+    match = re.fullmatch(_CONTENT_TYPE, guessed or "")
     return _OCTET_STREAM if not match or match[1].lower() in ("message", "multipart") else match[0]

@@ -27,7 +27,7 @@ _MAX_TOKEN = 900  # a longer one is encoded, since encoded words can be split; R
 _MAX_FIRST_PHRASE_WORD = _MAX_FOLDED_LINE - len("Reply-To: ")
 
 _TOKEN = re.compile(" *[^ ]+")
-_TYPE_PARAMETERS = re.compile(r'(?:"[^"]*"|[^";])+;?')
+_TYPE_PARAMETERS = r'(?:"[^"]*"|[^";])+;?'
 
 _ALPHANUMERIC = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 # RFC 2047 5 (3): these need no escape in a Q word, not even in a display name; a space is "_".
@@ -82,7 +82,7 @@ def render_mailboxes(name: str, addresses: Sequence[Address]) -> bytes:
 
 def render_content_type(value: str) -> bytes:
     """Render the Content-Type field from a valid media type with its parameters."""
-    return _fold("Content-Type", [f" {token.strip(' ')}" for token in _TYPE_PARAMETERS.findall(value)])
+    return _fold("Content-Type", [f" {token.strip(' ')}" for token in re.findall(_TYPE_PARAMETERS, value)])
 
 
 def render_content_disposition(disposition: str, file_name: str) -> bytes:

@@ -30,7 +30,7 @@ from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_
 
 __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
-_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
+_FIELD_NAME = r"[!-9;-~]{1,76}"  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
 _MAX_VALUE_LENGTH = 100_000
 _MESSAGE_ID = re.compile(rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>")
 _MAX_MESSAGE_ID_OCTETS = 900  # it cannot be folded, and a line has at most 998 (RFC 5322 2.1.1)
@@ -59,9 +59,7 @@ _RESERVED_FIELDS = {
 }
 # A reference to an image; only in an attribute or in CSS, since "Account CID:4711" in the text of a report is not one.
 # No two adjacent quantifiers match whitespace, since that would take quadratic time.
-_CID_REFERENCE = re.compile(
-    r"""(?:=\s*(?:["']\s*)?|url\(\s*(?:(?:["']|&quot;|&\#0*3[49];)\s*)?)cid:([^"'\s<>)]+)""", re.IGNORECASE
-)
+_CID_REFERENCE = r"""(?i)(?:=\s*(?:["']\s*)?|url\(\s*(?:(?:["']|&quot;|&\#0*3[49];)\s*)?)cid:([^"'\s<>)]+)"""
 
 
 class Priority(StrEnum):
@@ -279,7 +277,7 @@ def _parse_headers(value: object) -> tuple[tuple[str, str], ...]:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise _headers_type_error(value)
         name, text = pair
-        if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_FIELD_NAME, name):
             raise MessageError(
                 f"{short_repr(name)} cannot be the name of a header.",
                 remedy="A name has at most 76 ASCII characters, without spaces and colons, such as X-Report.",
@@ -332,7 +330,7 @@ def _find_image_faults(
         from html import unescape
         from urllib.parse import unquote
 
-        references = (unquote(unescape(reference).strip("\"'")) for reference in _CID_REFERENCE.findall(html_text))
+        references = (unquote(unescape(reference).strip("\"'")) for reference in re.findall(_CID_REFERENCE, html_text))
         for content_id in dict.fromkeys(references):
             if content_id not in inline:
                 yield MessageError(

@@ -15,11 +15,11 @@ DATA = "\0"
 MIXED = "\1"
 BLANKS = " \t\r\n"
 
-_SEPARATOR = re.compile(r"[/\\]")
+_SEPARATOR = r"[/\\]"
 # C0, DEL and C1 controls, the two Unicode line breaks, and lone surrogates, which UTF-8 cannot encode. A line break in
 # a header value would begin another header (RFC 5322 2.2); in an address, another SMTP command.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"
 _REPR_LENGTH = 60
 
 _Path = TypeVar("_Path")
@@ -104,13 +104,13 @@ def make_path_escape_error(path: str, field: str) -> MessageError:
 
 def count_parent_steps(path: object) -> int:
     """Count the `..` components of a path. Both slash and backslash separate, on every operating system."""
-    return _SEPARATOR.split(str(path)).count("..")
+    return re.split(_SEPARATOR, str(path)).count("..")
 
 
 def _split_path(path: TaintedStr) -> Iterable[tuple[str, bool]]:
     """Yield each component of a path, and whether it or a separator next to it is tainted."""
     text, mask = str.__str__(path), path.mask
-    edges = [-1, *(match.start() for match in _SEPARATOR.finditer(text)), len(text)]
+    edges = [-1, *(match.start() for match in re.finditer(_SEPARATOR, text)), len(text)]
     for left, right in pairwise(edges):
         around = mask[max(left, 0) : right + 1]
         yield text[left + 1 : right].strip(), DATA in around or MIXED in around
@@ -124,7 +124,7 @@ def find_forbidden_character(text: str) -> str | None:
 
 def find_lone_surrogate(text: str) -> str | None:
     """Return the first character that UTF-8 cannot encode, as `U+D800`, or None."""
-    return None if text.isascii() else _code_point(_SURROGATE.search(text))
+    return None if text.isascii() else _code_point(re.search(_SURROGATE, text))
 
 
 def short_repr(value: object) -> str:

@@ -15,7 +15,7 @@ FILE_CHANGED_REMEDY = (
 )
 
 # `\\server\share`, `D:\folder` or `D:/folder`. Not `//server/share`, which is also a POSIX path.
-_WINDOWS_PATH = re.compile(r"\\\\|[A-Za-z]:[\\/]")
+_WINDOWS_PATH = r"\\\\|[A-Za-z]:[\\/]"
 _ON_WINDOWS = os.name == "nt"
 _CHECK_ON_WORKER = "The file must be on the worker that runs the task: check the path and its permissions there."
 _MOUNT_SHARE = (
@@ -102,7 +102,7 @@ def is_pathlib_path(path: object) -> bool:
 
 def is_windows_path(path: str) -> bool:
     """Whether a path is a Windows path, and this machine does not run Windows."""
-    return not _ON_WINDOWS and _WINDOWS_PATH.match(path.strip()) is not None
+    return not _ON_WINDOWS and re.match(_WINDOWS_PATH, path.strip()) is not None
 
 
 def quote_path(path: str) -> str:

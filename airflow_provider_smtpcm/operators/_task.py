@@ -78,10 +78,6 @@ class Attempt:
         Raises:
             LedgerError: the ledger cannot be read or written.
         """
-        # Imported here, since every parse of a DAG imports this module.
-        from airflow_provider_smtpcm.ledger.ledger import Ledger
-        from airflow_provider_smtpcm.smtp.cancellation import release_fully
-
         store = TaskStateStore.of(self._context)
         if store is None:
             log.info(
@@ -90,6 +86,10 @@ class Attempt:
             )
             yield None
             return
+        # Imported here, since every parse of a DAG imports this module.
+        from airflow_provider_smtpcm.ledger.ledger import Ledger
+        from airflow_provider_smtpcm.smtp.cancellation import release_fully
+
         ledger = Ledger(
             store,
             send_again=on_clear == "send_again",

@@ -8,21 +8,23 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectError, Phase, ProtocolError, TlsError
-from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
-from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
+    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
 log = logging.getLogger(__name__)
 
 # Some servers also write "AUTH=NTLM", for clients older than RFC 2554.
 _AUTH_WITH_EQUALS = re.compile(r"^AUTH=", re.IGNORECASE)
-_FQDN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+")
+_FQDN = r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+"
 
 
 class Handshake:
@@ -31,7 +33,7 @@ class Handshake:
     Args:
         manager: the server, and how to sign in to it.
         context: a TLS context to reuse; None: one is built if needed.
-        authenticator: signs in if the connection uses Windows Authentication.
+        authenticator: signs in, if the connection uses Windows Authentication.
         give_up_at: deadline (`time.monotonic`) for all operations; None: no deadline.
         trace: receives each step.
     """
@@ -41,7 +43,7 @@ class Handshake:
         manager: SmtpConnectionManager,
         *,
         context: ssl.SSLContext | None,
-        authenticator: WindowsAuthenticator,
+        authenticator: WindowsAuthenticator | None,
         give_up_at: float | None,
         trace: Trace,
     ) -> None:
@@ -70,6 +72,8 @@ class Handshake:
         deadline = deadline if self._give_up_at is None else min(deadline, self._give_up_at)
         context = self._context
         if context is None and manager.ssl_mode is not SslMode.NONE:
+            from airflow_provider_smtpcm.smtp.tls import create_tls_context
+
             context = create_tls_context(manager)
         transport = self._transport
         try:
@@ -85,7 +89,7 @@ class Handshake:
             if manager.ssl_mode is SslMode.STARTTLS and context is not None:
                 self._start_tls(transport, context)
             transport.phase = Phase.AUTH
-            if manager.auth_mode is AuthMode.WINDOWS:
+            if self._authenticator is not None:
                 self.authentication = self._authenticator.authenticate(transport, self.extensions, trace=self._trace)
         except BaseException:
             transport.close()
@@ -204,6 +208,6 @@ def _format_changes(before: dict[str, str], after: dict[str, str]) -> str:
 def _ehlo_name(local_address: str) -> str:
     """Return the argument of EHLO (RFC 5321 4.1.4): the FQDN, or an address literal; without a DNS lookup."""
     name = socket.gethostname()
-    if _FQDN.fullmatch(name):
+    if re.fullmatch(_FQDN, name):
         return name
     return f"[IPv6:{local_address}]" if ":" in local_address else f"[{local_address}]"

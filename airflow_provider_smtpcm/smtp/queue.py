@@ -10,12 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.address import Address, parse_address
-from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.mail.render import Rendering, render
 from airflow_provider_smtpcm.smtp.cancellation import interruption_error
@@ -28,6 +28,9 @@ from airflow_provider_smtpcm.smtp.outcome import (
     unknown_error,
 )
 from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 
 # The largest message that is prepared for DATA in one buffer.
 _MAX_BUFFERED_OCTETS = 65536
@@ -283,8 +286,8 @@ class PrefetchQueue:
         self._size = min(size, _MAX_AHEAD)
         self._run_in_background = run_in_background
         self._on_delivery = on_delivery
-        self._renderer = BatchRenderer()
-        self._binary_renderer = BatchRenderer(binary=True) if manager.binary_mime else None
+        # Created for the first mail that needs them: a single mail comes with its rendering.
+        self._renderers: dict[bool, BatchRenderer] = {}
         #: Prepared mails, in their order.
         self.ready: deque[OutgoingMail] = deque()
         # Requests whose files are being measured in a background thread, by index.
@@ -405,16 +408,24 @@ class PrefetchQueue:
                 self._measuring[request.index] = request
                 self._run_in_background(lambda: self._prepare_remote(request))
                 return
-            rendering = request.rendering or self._renderer.render(mail)
+            rendering = request.rendering or self._render(mail)
             outgoing = OutgoingMail(request, rendering, self._manager)
-            if self._binary_renderer is not None and (mail.attachments or mail.inline_images):
-                outgoing.binary_rendering = self._binary_renderer.render(mail)
+            if self._manager.binary_mime and (mail.attachments or mail.inline_images):
+                outgoing.binary_rendering = self._render(mail, binary=True)
             elif rendering.size <= _MAX_BUFFERED_OCTETS:
                 outgoing.data = join_with_final_dot(rendering.segments)
         except MailError as error:
             self._on_delivery(request.not_sent(error))
             return
         self.ready.append(outgoing)
+
+    def _render(self, mail: Mail, *, binary: bool = False) -> Rendering:
+        renderer = self._renderers.get(binary)
+        if renderer is None:
+            from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
+
+            renderer = self._renderers[binary] = BatchRenderer(binary=binary)
+        return renderer.render(mail)
 
     def _prepare_remote(self, request: SendRequest) -> OnResult:
         """Measure and render a mail with remote files; runs in a background thread."""

@@ -9,14 +9,12 @@ import ssl
 import time
 from collections.abc import Generator, Iterable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.render import Rendering
-from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.handshake import Handshake
@@ -27,13 +25,17 @@ from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
+    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+
 log = logging.getLogger(__name__)
 
 # Seconds to wait for the reply to QUIT; no mail depends on it.
 QUIT_TIMEOUT = 5.0
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
 # RFC 9422 4: `LIMITS MAILMAX=20 RCPTMAX=100`
-_RCPTMAX = re.compile(r"(?<!\S)RCPTMAX=([1-9][0-9]{0,5})(?!\S)", re.IGNORECASE)
+_RCPTMAX = r"(?i)(?<!\S)RCPTMAX=([1-9][0-9]{0,5})(?!\S)"
 
 
 class Session:
@@ -61,7 +63,11 @@ class Session:
         self.extensions: dict[str, str] = {}
         #: How the session signed in; None: anonymous.
         self.authentication: Authentication | None = None
-        self._authenticator = authenticator or WindowsAuthenticator(manager)
+        if authenticator is None and manager.auth_mode is AuthMode.WINDOWS:
+            from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+
+            authenticator = WindowsAuthenticator(manager)
+        self._authenticator = authenticator
         self._context = context
         self._give_up_at = give_up_at
         self._trace = trace
@@ -146,7 +152,7 @@ class Session:
     @property
     def recipient_limit(self) -> int | None:
         """The server's maximum number of recipients per transaction (RFC 9422 4); None: not announced."""
-        match = _RCPTMAX.search(self.extensions.get("LIMITS", ""))
+        match = re.search(_RCPTMAX, self.extensions.get("LIMITS", ""))
         return int(match[1]) if match else None
 
     def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:

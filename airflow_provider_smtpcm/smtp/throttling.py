@@ -35,13 +35,13 @@ _RECIPIENTS_GUARANTEED = 100
 _THROTTLING_CODES = (421, 432, 454)
 # Codes that concern one mailbox or the server, depending on the enhanced code (RFC 3463) or the text.
 _AMBIGUOUS_CODES = (450, 451, 452)
-_MAILBOX_STATUS = re.compile(r"4\.[12]\.|4\.5\.3")
-_SYSTEM_STATUS = re.compile(r"4\.3\.|4\.4\.5")
-_GREYLISTED = re.compile("gr[ae]y-?list", re.IGNORECASE)
+_MAILBOX_STATUS = r"4\.[12]\.|4\.5\.3"
+_SYSTEM_STATUS = r"4\.3\.|4\.4\.5"
+_GREYLISTED = "(?i)gr[ae]y-?list"
 # Texts of Exchange and others, with various codes.
-_THROTTLING_TEXT = re.compile(
-    "throttl|submission rate|rate limit|concurrent|too (?:many (?:connections|messages)|fast|busy)|insufficient system",
-    re.IGNORECASE,
+_THROTTLING_TEXT = (
+    "(?i)throttl|submission rate|rate limit|concurrent|too (?:many (?:connections|messages)|fast|busy)"
+    "|insufficient system"
 )
 
 
@@ -54,13 +54,13 @@ def is_throttling_reply(reply: Reply, phase: Phase | None) -> bool:
     """
     if not reply.transient:
         return False
-    if reply.code in _THROTTLING_CODES or _THROTTLING_TEXT.search(reply.text):
+    if reply.code in _THROTTLING_CODES or re.search(_THROTTLING_TEXT, reply.text):
         return True
-    if reply.code not in _AMBIGUOUS_CODES or _GREYLISTED.search(reply.text):
+    if reply.code not in _AMBIGUOUS_CODES or re.search(_GREYLISTED, reply.text):
         return False
     if phase is Phase.ENVELOPE:
-        return reply.enhanced is not None and _SYSTEM_STATUS.match(reply.enhanced) is not None
-    return reply.enhanced is None or _MAILBOX_STATUS.match(reply.enhanced) is None
+        return reply.enhanced is not None and re.match(_SYSTEM_STATUS, reply.enhanced) is not None
+    return reply.enhanced is None or re.match(_MAILBOX_STATUS, reply.enhanced) is None
 
 
 def is_throttled(delivery: Delivery) -> bool:

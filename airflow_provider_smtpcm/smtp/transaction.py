@@ -34,10 +34,10 @@ _DOT_AFTER_BREAK = re.compile(rb"\n\.")  # three times as fast as `in`
 
 # RFC 5321 4.5.3.1.10: 452, and from old servers 552, for "too many recipients"; RFC 3463 calls that X.5.3.
 _TOO_MANY_CODES = (452, 552)
-_TOO_MANY = re.compile("too many", re.IGNORECASE)
+_TOO_MANY = "(?i)too many"
 # Replies of servers that offer PIPELINING and then reject a group of commands. Not just "pipeline": some replies repeat
 # an address, such as data-pipeline@corp.example.
-_NO_PIPELINING = re.compile(r"\bsynchroni[sz]ation error\b|\bpipelining\b", re.IGNORECASE)
+_NO_PIPELINING = r"(?i)\bsynchroni[sz]ation error\b|\bpipelining\b"
 
 
 class Stage(Enum):
@@ -368,7 +368,7 @@ class Transaction:
         self.delivery = delivery
 
     def _rejects_pipelining(self, reply: Reply) -> bool:
-        return self.grouped and _NO_PIPELINING.search(reply.text) is not None
+        return self.grouped and re.search(_NO_PIPELINING, reply.text) is not None
 
     def _desynchronized_error(self, reply: Reply, command: str | None = None) -> ProtocolError:
         command = command or self.lines[self._reply_count - 1].partition(" ")[0]
@@ -395,7 +395,7 @@ def exceeds_recipient_limit(reply: Reply) -> bool:
         return False
     if reply.enhanced is not None:
         return reply.enhanced.endswith(".5.3")
-    return reply.code == _TOO_MANY_CODES[0] or _TOO_MANY.search(reply.text) is not None
+    return reply.code == _TOO_MANY_CODES[0] or re.search(_TOO_MANY, reply.text) is not None
 
 
 def stuff_dots(pieces: Iterable[bytes | EncodedFile]) -> Iterator[bytes]:

@@ -24,7 +24,6 @@ from airflow_provider_smtpcm.errors import (
     Reply,
 )
 from airflow_provider_smtpcm.smtp.replies import ReplyParser
-from airflow_provider_smtpcm.smtp.tls import handshake_error
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 
 log = logging.getLogger(__name__)
@@ -130,6 +129,8 @@ class Transport:
             if not self._is_interrupted:
                 encrypted.do_handshake()
         except OSError as error:
+            from airflow_provider_smtpcm.smtp.tls import handshake_error
+
             self.close()
             raise handshake_error(error, self.peer, implicit=implicit) from error
 
@@ -294,8 +295,10 @@ class Transport:
         Raises:
             ConnectError: the name cannot be resolved, or not before the deadline.
         """
+        # As octets: for a `str`, even if it is ASCII, Python loads its codec for international names.
+        name = host.encode() if host.isascii() else host
         with contextlib.suppress(OSError, UnicodeError):
-            return _distinct(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+            return _distinct(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
         answer: list[tuple[int, tuple[str, int]]] = []
         problem = "no answer from the name service"
         cause: Exception | None = None
@@ -303,7 +306,7 @@ class Transport:
         def ask() -> None:
             nonlocal problem, cause
             try:
-                answer.extend(_distinct(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+                answer.extend(_distinct(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)))
             except (OSError, UnicodeError) as error:
                 problem, cause = getattr(error, "strerror", None) or str(error), error
             with contextlib.suppress(RuntimeError):  # `interrupt` has released it
