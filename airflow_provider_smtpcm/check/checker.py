@@ -7,6 +7,7 @@ import dataclasses
 import ssl
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.check.report import (
     NOT_REACHED,
@@ -28,7 +29,10 @@ from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import create_tls_context
-from airflow_provider_smtpcm.smtp.trace import EncryptedConnection, Step, Trace
+from airflow_provider_smtpcm.smtp.trace import Step, Trace
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.trace import EncryptedConnection
 
 #: Time limit of the whole check in seconds, whatever the connection's timeouts are.
 CHECK_SECONDS = 30.0

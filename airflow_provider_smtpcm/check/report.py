@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.check.certificates import describe_chain, format_time
 from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.smtp.trace import EncryptedConnection, Step, Trace
+from airflow_provider_smtpcm.smtp.trace import Step, Trace
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
+    from airflow_provider_smtpcm.smtp.trace import EncryptedConnection
 
 
 class Status(StrEnum):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum, auto
 
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, FIELDS
 
@@ -22,53 +21,53 @@ BASIC_REFUSED = (
 )
 
 
-class FaultCode(StrEnum):
-    """The kinds of faults."""
+class FaultCode:
+    """The kinds of faults. Not an enum: each process that parses a connection would take a millisecond to build it."""
 
     # The extra and its keys
-    NOT_JSON = auto()
-    NOT_AN_OBJECT = auto()
-    FOREIGN_KEY = auto()
-    MISSPELLED_KEY = auto()
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    FOREIGN_KEY = "foreign_key"
+    MISSPELLED_KEY = "misspelled_key"
     # One value
-    BASIC = auto()
-    NOT_A_CHOICE = auto()
-    NOT_A_BOOLEAN = auto()
-    NOT_A_NUMBER = auto()
-    NOT_TEXT = auto()
-    CONTROL_CHARACTER = auto()
-    NEITHER_PATH_NOR_PEM = auto()
-    NO_CERTIFICATE = auto()
-    NO_HOST = auto()
-    HOST_WITH_ACCOUNT = auto()
-    HOST_WITH_SCHEME = auto()
-    HOST_WITH_PORT = auto()
-    NOT_A_HOST = auto()
-    LOGIN_WITH_COLON = auto()
-    NOT_A_LOGIN = auto()
-    NOT_A_DOMAIN = auto()
-    NOT_AN_SPN = auto()
-    NOT_AN_ADDRESS = auto()
-    NOT_AN_EHLO_NAME = auto()
+    BASIC = "basic"
+    NOT_A_CHOICE = "not_a_choice"
+    NOT_A_BOOLEAN = "not_a_boolean"
+    NOT_A_NUMBER = "not_a_number"
+    NOT_TEXT = "not_text"
+    CONTROL_CHARACTER = "control_character"
+    NEITHER_PATH_NOR_PEM = "neither_path_nor_pem"
+    NO_CERTIFICATE = "no_certificate"
+    NO_HOST = "no_host"
+    HOST_WITH_ACCOUNT = "host_with_account"
+    HOST_WITH_SCHEME = "host_with_scheme"
+    HOST_WITH_PORT = "host_with_port"
+    NOT_A_HOST = "not_a_host"
+    LOGIN_WITH_COLON = "login_with_colon"
+    NOT_A_LOGIN = "not_a_login"
+    NOT_A_DOMAIN = "not_a_domain"
+    NOT_AN_SPN = "not_an_spn"
+    NOT_AN_ADDRESS = "not_an_address"
+    NOT_AN_EHLO_NAME = "not_an_ehlo_name"
     # Combinations of settings
-    ACCOUNT_FOR_ANONYMOUS = auto()
-    TWO_CREDENTIALS = auto()
-    NO_LOGIN = auto()
-    NO_PASSWORD = auto()
-    KERBEROS_ONLY = auto()
-    DOMAIN_WITHOUT_LOGIN = auto()
-    TWO_DOMAINS = auto()
-    NO_TLS_TO_BIND_TO = auto()
-    CONTRADICTION = auto()
+    ACCOUNT_FOR_ANONYMOUS = "account_for_anonymous"
+    TWO_CREDENTIALS = "two_credentials"
+    NO_LOGIN = "no_login"
+    NO_PASSWORD = "no_password"  # noqa: S105 - no password
+    KERBEROS_ONLY = "kerberos_only"
+    DOMAIN_WITHOUT_LOGIN = "domain_without_login"
+    TWO_DOMAINS = "two_domains"
+    NO_TLS_TO_BIND_TO = "no_tls_to_bind_to"
+    CONTRADICTION = "contradiction"
     # The SSIS connection string
-    NO_EQUALS = auto()
-    ACCOUNT_IN_STRING = auto()
-    DUPLICATE_KEY = auto()
-    NOT_AN_SSIS_BOOLEAN = auto()
-    NOT_MILLISECONDS = auto()
+    NO_EQUALS = "no_equals"
+    ACCOUNT_IN_STRING = "account_in_string"
+    DUPLICATE_KEY = "duplicate_key"
+    NOT_AN_SSIS_BOOLEAN = "not_an_ssis_boolean"
+    NOT_MILLISECONDS = "not_milliseconds"
 
 
-_TEXTS: Mapping[FaultCode, str] = {
+_TEXTS: Mapping[str, str] = {
     FaultCode.NOT_JSON: 'Extra is not JSON; write a JSON object such as {{"auth_mode": "windows"}}.',
     FaultCode.NOT_AN_OBJECT: "Extra is a JSON {type}; write a JSON object with one key for each setting.",
     FaultCode.FOREIGN_KEY: "Unknown setting '{key}'; use {instead}.",
@@ -131,12 +130,12 @@ class Fault:
 
     Args:
         field: the key of the setting that is wrong, or that was probably meant; or `EXTRA`.
-        code: what is wrong with it.
+        code: what is wrong with it, of `FaultCode`.
         details: values for the placeholders of the sentence; never a value that a user typed.
     """
 
     field: str
-    code: FaultCode
+    code: str
     details: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -151,7 +150,7 @@ class Faults:
     def __init__(self) -> None:
         self._faults: list[Fault] = []
 
-    def add(self, field: str, code: FaultCode, **details: object) -> None:
+    def add(self, field: str, code: str, **details: object) -> None:
         """Add a fault; the arguments are those of `Fault`."""
         self._faults.append(Fault(field=field, code=code, details=details))
 

@@ -14,7 +14,6 @@ from airflow_provider_smtpcm.connection_manager.fields import (
     WindowsProtocol,
 )
 from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_extra, parse_settings
-from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, format_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
@@ -141,6 +140,8 @@ class SmtpConnectionManager:
     @property
     def connection_string(self) -> str:
         """The SSIS connection string: SSIS's properties in SSIS's order, without account, port or certificates."""
+        from airflow_provider_smtpcm.connection_manager.ssis_properties import SsisProperties, format_ssis_properties
+
         return format_ssis_properties(
             SsisProperties(
                 server=self.host,

@@ -23,7 +23,6 @@ from airflow_provider_smtpcm.connection_manager.fields import (
     SslMode,
     WindowsProtocol,
 )
-from airflow_provider_smtpcm.connection_manager.ssis_properties import parse_ssis_properties
 
 Settings = dict[str, object]
 
@@ -167,6 +166,8 @@ def _merge_ssis_properties(settings: Settings, faults: Faults) -> None:
     connection_string = settings.pop("ssis_properties")
     if not isinstance(connection_string, str):
         return
+    from airflow_provider_smtpcm.connection_manager.ssis_properties import parse_ssis_properties
+
     properties = parse_ssis_properties(connection_string)
     faults.extend(properties.faults)
     if properties.faults:

@@ -55,7 +55,7 @@ class SsisProperties:
     warnings: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
-    def add_fault(self, code: FaultCode, **details: object) -> None:
+    def add_fault(self, code: str, **details: object) -> None:
         """Add a fault."""
         self.faults.append(Fault(field="ssis_properties", code=code, details=details))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address
@@ -108,8 +108,7 @@ def measure_binary_file(attachment: Attachment) -> BinaryFile:
     return BinaryFile(attachment, attachment.state())
 
 
-@dataclass(slots=True, kw_only=True)
-class PartRenderers:
+class PartRenderers(NamedTuple):
     """The functions that render the parts of a message. `BatchRenderer` uses variants with a cache."""
 
     binary: bool

@@ -27,14 +27,10 @@ _THROTTLED = (
 # Remedies by the reply's text, for a reply whose enhanced code has no remedy of its own below.
 _BY_TEXT = (
     # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
-    (re.compile(r"send as\b|SendAsDenied|send on behalf", re.IGNORECASE), _SEND_AS),
+    (r"(?i)send as\b|SendAsDenied|send on behalf", _SEND_AS),
     # A limit on the client, not on one mailbox or one message.
     (
-        re.compile(
-            r"throttl|(?:submission|message) rate|rate limit|concurrent|too many (?:connections|messages|sessions)"
-            r"|too fast",
-            re.IGNORECASE,
-        ),
+        r"(?i)throttl|(submission|message) rate|rate limit|concurrent|too (fast|many (connections|messages|sessions))",
         _THROTTLED,
     ),
 )
@@ -60,7 +56,7 @@ def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
     if wants_sign_in and is_anonymous:
         return "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
-    by_text = next((remedy for pattern, remedy in _BY_TEXT if pattern.search(reply.text)), "")
+    by_text = next((remedy for pattern, remedy in _BY_TEXT if re.search(pattern, reply.text)), "")
     if known := _BY_ENHANCED_CODE.get(reply.enhanced or "", by_text):
         return _SEND_AS_ANONYMOUSLY if is_anonymous and known == _SEND_AS else known
     if reply.transient:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +25,30 @@ from airflow_provider_smtpcm.smtp.throttling import backoff, is_throttled
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 
+    class Journal(Protocol):
+        """A durable record of requests about to be sent, and of their results."""
+
+        @property
+        def in_doubt(self) -> Container[int]:
+            """The indexes of admitted requests without a result."""
+
+        def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
+            """Yield requests after recording them.
+
+            A float in place of a request is the time (`time.monotonic`) until which there is no further request,
+            unless a delivery or a wakeup comes first.
+            """
+
+        def set_wakeup(self, wake: Callable[[], None]) -> None:
+            """Set the function to call, from any thread, when further requests may be admitted."""
+
+        def on_result(self, delivery: Delivery, pending: tuple[str, ...]) -> None:
+            """Record the result of a request; `pending` are the recipients to retry."""
+
+        def annotate(self, delivery: Delivery) -> Delivery:
+            """Return the delivery adjusted for earlier attempts of the task."""
+
+
 log = logging.getLogger(__name__)
 
 # The first and the longest wait of the backoff, in seconds.
@@ -36,37 +59,15 @@ _THROTTLED_FACTOR = 10
 MAX_WAITING = 1000
 
 
-class Journal(Protocol):
-    """A durable record of requests about to be sent, and of their results."""
-
-    @property
-    def in_doubt(self) -> Container[int]:
-        """The indexes of admitted requests without a result."""
-
-    def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
-        """Yield requests after recording them.
-
-        A float in place of a request is the time (`time.monotonic`) until which there is no further request, unless a
-        delivery or a wakeup comes first.
-        """
-
-    def set_wakeup(self, wake: Callable[[], None]) -> None:
-        """Set the function to call, from any thread, when further requests may be admitted."""
-
-    def on_result(self, delivery: Delivery, pending: tuple[str, ...]) -> None:
-        """Record the result of a request; `pending` are the recipients to retry."""
-
-    def annotate(self, delivery: Delivery) -> Delivery:
-        """Return the delivery adjusted for earlier attempts of the task."""
-
-
-@dataclass(slots=True)
 class _Entry:
-    request: SendRequest
-    first_attempt_at: float
-    attempts: int = 0
-    # The result of the last attempt.
-    delivery: Delivery | None = None
+    __slots__ = ("attempts", "delivery", "first_attempt_at", "request")
+
+    def __init__(self, request: SendRequest, first_attempt_at: float) -> None:
+        self.request = request
+        self.first_attempt_at = first_attempt_at
+        self.attempts = 0
+        # The result of the last attempt.
+        self.delivery: Delivery | None = None
 
 
 class RetryQueue:

@@ -7,7 +7,6 @@ import math
 import random
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, Phase, Reply
@@ -247,21 +246,26 @@ class ConnectBackoff:
         return False
 
 
-@dataclass(slots=True)
 class ServerProfile:
-    """What was learned about a server; shared by the batches of a hook."""
+    """What was learned about a server; shared by the batches of a hook.
 
-    #: Whether to send commands in groups if the server offers PIPELINING (RFC 2920).
-    pipelining: bool = True
-    #: Whether that has worked: the server has replied to an envelope sent before the previous mail's final reply.
-    pipelining_works: bool = False
-    #: Maximum recipients per transaction, as learned from refusals; None: none is known.
-    recipient_limit: int | None = None
-    #: RCPT commands per group; raised to the most recipients accepted at once. Two groups of the initial size slightly
-    #: exceed Postfix's limit of 1,000, so that it refuses only a few.
-    recipients_at_once: int = 550
-    # A limit below the guaranteed 100 that was met once.
-    _unconfirmed_limit: int | None = None
+    Args:
+        pipelining_works: see the attribute.
+        recipient_limit: see the attribute.
+    """
+
+    def __init__(self, *, pipelining_works: bool = False, recipient_limit: int | None = None) -> None:
+        #: Whether to send commands in groups if the server offers PIPELINING (RFC 2920).
+        self.pipelining = True
+        #: Whether that has worked: the server has replied to an envelope sent before the previous mail's final reply.
+        self.pipelining_works = pipelining_works
+        #: Maximum recipients per transaction, as learned from refusals; None: none is known.
+        self.recipient_limit = recipient_limit
+        #: RCPT commands per group; raised to the most recipients accepted at once. Two groups of the initial size
+        #: slightly exceed Postfix's limit of 1,000, so that it refuses only a few.
+        self.recipients_at_once = 550
+        # A limit below the guaranteed 100 that was met once.
+        self._unconfirmed_limit: int | None = None
 
     def on_limit(self, recipients: int) -> bool:
         """Record that the server refused further recipients of a transaction; return whether that is a new limit.

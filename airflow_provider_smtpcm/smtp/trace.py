@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 
+    class EncryptedConnection(Protocol):
+        """An encrypted connection: `Transport`, which cannot be imported here, since it imports this module."""
+
+        @property
+        def certificates(self) -> list[bytes]:
+            """The certificate chain that the server sent, in DER."""
+
+
 log = logging.getLogger(__name__)
 
 
@@ -26,14 +34,6 @@ class Step(StrEnum):
     TICKET = "Kerberos ticket"
     CHOICE = "chosen mechanism"
     SIGN_IN = "sign-in"
-
-
-class EncryptedConnection(Protocol):
-    """An encrypted connection: `Transport`, which cannot be imported here, since it imports this module."""
-
-    @property
-    def certificates(self) -> list[bytes]:
-        """The certificate chain that the server sent, in DER."""
 
 
 class Trace:

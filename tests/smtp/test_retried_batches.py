@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,10 +20,13 @@ from airflow_provider_smtpcm.smtp import Delivery, Outcome, retry, throttling
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.queue import SendRequest
-from airflow_provider_smtpcm.smtp.retry import Journal, RetryQueue
+from airflow_provider_smtpcm.smtp.retry import RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.connection_pool.batches import requests
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.retry import Journal
 
 A, B = "a@corp.example", "b@corp.example"
 
