@@ -13,7 +13,10 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Phase, TlsError
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp import Delivery, Outcome, retry
+from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.retry import RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from tests.smtp.auth.test_sasl import CHALLENGE
@@ -411,3 +414,78 @@ def test_a_file_of_any_size_arrives(size: int, pipelining: bool, tmp_path: Path)
     assert outcomes(found) == ["accepted"] * 3
     expected = base64.encodebytes(b"." * size).replace(b"\n", b"\r\n")
     assert all(expected in stored.message for stored in server.stored)
+
+
+# --- QUIT with the last mail (RFC 2920 3.1)
+
+
+def last(**fields: object) -> list[SendRequest]:
+    """A batch of one mail, after which no other comes."""
+    return [SendRequest(0, mails(1)[0], is_last=True, **fields)]  # type: ignore[arg-type]
+
+
+def deliver_last(manager_for: ManagerFor, *scripts: str, retry_for: float = 0) -> tuple[Delivery, list[list[str]]]:
+    """What becomes of the mail, and what each connection heard."""
+    with Dialogues(*scripts) as dialogues:
+        retries = RetryQueue(iter(last()), retry_for)
+        manager = manager_for(dialogues)
+        sender = BatchSender(retries.admit_requests(), manager, lambda: Session(manager))
+        (delivery,) = retries.deliveries(sender)
+    return delivery, dialogues.heard
+
+
+def test_without_pipelining_quit_waits_for_the_answer_to_the_message(manager_for: ManagerFor) -> None:
+    """RFC 5321: one command after the other."""
+    steps = script(ONE_BY_ONE, BYE).replace("S: 250 PIPELINING", "S: 250 OK")
+    delivery, _ = deliver_last(manager_for, steps)
+    assert delivery.outcome == "accepted"
+
+
+def test_quit_comes_with_the_last_message(manager_for: ManagerFor) -> None:
+    """The server has it before it answers the message, which saves a round trip."""
+    delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT", QUEUED, "S: 221 bye"))
+    assert delivery.outcome == "accepted"
+
+
+def test_a_server_that_does_not_answer_quit_has_accepted_the_mail(manager_for: ManagerFor) -> None:
+    """It closes the connection at once."""
+    delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT", QUEUED))
+    assert delivery.outcome == "accepted"
+
+
+def test_no_answer_after_the_message_and_quit_is_unknown(manager_for: ManagerFor) -> None:
+    """QUIT does not make it less so."""
+    delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT"), retry_for=10)
+    assert delivery.outcome == "unknown"
+
+
+def test_a_mail_that_was_refused_for_now_is_sent_again_in_a_new_session(
+    manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one got QUIT already."""
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
+    busy = script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT", "S: 451 4.3.0 not now", "S: 221 bye")
+    good = script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT", QUEUED, "S: 221 bye")
+    delivery, heard = deliver_last(manager_for, busy, good, retry_for=10)
+    assert delivery.outcome == "accepted"
+    assert [lines[-1] for lines in heard] == ["QUIT", "QUIT"]
+
+
+def test_a_mail_in_two_transactions_gets_quit_with_the_second(manager_for: ManagerFor) -> None:
+    """The server takes one recipient at a time."""
+    one = "C: MAIL *\nC: RCPT TO:<{}@corp.example>\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go on\nMESSAGE\n"
+    steps = script(one.format("a"), "QUIET", QUEUED, one.format("b"), "C: QUIT", QUEUED, "S: 221 bye")
+    delivery, _ = deliver_last(
+        manager_for, steps.replace("S: 250 PIPELINING", "S: 250-PIPELINING\nS: 250 LIMITS RCPTMAX=1")
+    )
+    assert delivery.accepted == BOTH
+
+
+def test_the_given_session_stays_open_after_a_last_mail(manager_for: ManagerFor) -> None:
+    """Its owner closes it."""
+    with Dialogue(script(ENVELOPE, WANTED, "MESSAGE", QUEUED, "C: NOOP", "S: 250 ok", BYE)) as dialogue:
+        manager = manager_for(dialogue)
+        with Session(manager) as session:
+            (delivery,) = BatchSender(last(), manager, lambda: session, session=session).deliveries()
+            assert delivery.outcome == "accepted"
+            session.noop()
