@@ -20,17 +20,21 @@ from benchmarks.sending.contenders import Contenders
 from benchmarks.sending.measure import Course, Files, Outcome
 from benchmarks.sending.peers import MissingError, plotting
 from benchmarks.sending.scenarios import SCENARIOS
+from benchmarks.sending.single_mail import LEDGER_MERGE, SINGLE_MAIL
 from benchmarks.sending.servers import Certificates
 from demo.processes import ending_on_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs/images/benchmark.svg"
 OTHERS = ("import", "sign-in", "import-ssis")
+ALL = (*SINGLE_MAIL, *SCENARIOS, LEDGER_MERGE)
+#: The names that `--only single` stands for.
+SINGLE = tuple(scenario.name for scenario in SINGLE_MAIL)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    names = [*OTHERS, *(scenario.name for scenario in SCENARIOS)]
+    names = ["single", *OTHERS, *(scenario.name for scenario in ALL)]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="one round of few mails: does everything run?")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
@@ -56,6 +60,7 @@ def run_scenarios(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
             "SSL_CERT_FILE": str(certificates.authorities),
+            "SSL_CERT_DIR": certificates.folders,
         }
         with Contenders(environment, install=not asked.fetch_nothing) as contenders:
             course = Course(
@@ -65,7 +70,7 @@ def run_scenarios(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
                 rounds=1 if asked.quick else asked.rounds,
                 quick=asked.quick,
             )
-            for scenario in SCENARIOS:
+            for scenario in ALL:
                 if scenario.name in names:
                     outcome = course.run(scenario)
                     print("\n" + table.screen_table(outcome), flush=True)
@@ -76,7 +81,9 @@ def run_scenarios(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
 def main() -> None:
     """Run the benchmarks that the command line names; without names, all."""
     asked, began = parse_arguments(), time.monotonic()
-    names = asked.only or [*OTHERS, *(scenario.name for scenario in SCENARIOS)]
+    names = asked.only or [*OTHERS, *(scenario.name for scenario in ALL)]
+    if "single" in names:
+        names = [*names, *SINGLE]
     if "import" in names:
         import_cost.main(runs=1 if asked.quick else import_cost.RUNS)
     if "sign-in" in names:

@@ -37,19 +37,25 @@ def screen_table(outcome: Outcome) -> str:
     scenario, figures = outcome.scenario, outcome.figures
     first = next(iter(figures.values()), None)
     one = scenario.units.removesuffix("/s").removesuffix("s")
-    titles = [scenario.title, "mails a run", f"{scenario.units} (min to max)", "ours is × its rate", f"CPU µs a {one}"]
+    steps = next((found.steps for found in figures.values() if found.steps), {})
+    rate = f"ms a {one}" if steps else scenario.units
+    titles = [scenario.title, "mails a run", f"{rate} (min to max)", "ours is × its rate", f"CPU µs a {one}"]
     titles += ["MiB over its baseline", "round trips a mail"]
+    titles += [f"{step}, ms (CPU)" for step in steps]
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     for label, found in figures.items():
         assert first is not None
         cells = (
             label,
             f"{outcome.runs[label][0].sent:,}",
-            f"{number(found.rate)} ({number(found.slowest)} to {number(found.fastest)})",
+            f"{number(found.wall * 1000)} ({number(1000 / found.fastest)} to {number(1000 / found.slowest)})"
+            if steps
+            else f"{number(found.rate)} ({number(found.slowest)} to {number(found.fastest)})",
             number(first.rate / found.rate),
             number(found.cpu),
             "" if found.peak is None else f"{found.peak:.1f}",
             "" if found.trips is None else f"{found.trips:.2f}",
+            *("" if not found.steps else "{:.1f} ({:.1f})".format(*found.steps[step]) for step in steps),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"| {label} | left out: {why} |" for label, why in outcome.left_out.items()]
