@@ -20,7 +20,8 @@ from benchmarks.sending.servers import Server, smtp_sink
 from demo.airflow_stack import AirflowStack
 from demo.processes import LOOPBACK
 
-RUNS, MERGE_RUNS = 5, 3
+RUNS, MERGE_RUNS = 5, 5
+_SECONDS = 900  # limit for a run
 TASKS = {"this package": "mail_by_this_package", "stock EmailOperator": "mail_by_stock"}
 SMALL, LARGE = 1000, 100_000
 GOAL_RATIO, GOAL_MIB = 0.7, 1
@@ -119,7 +120,7 @@ def _extra(**values: object) -> str:
 def _run_task(stack: AirflowStack, dag_id: str) -> tuple[float, float, float]:
     """Run a DAG of one task; return when the task was queued, started, and ended."""
     run_id = stack.trigger(dag_id)
-    if stack.wait_for_run(dag_id, run_id) != "success":
+    if stack.wait_for_run(dag_id, run_id, timeout=_SECONDS) != "success":
         raise RuntimeError(f"{dag_id} failed:\n{stack.task_logs(dag_id, run_id)}")
     [task] = stack.task_instances(dag_id, run_id)
     queued, started, ended = (
