@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from benchmarks.sending.contenders import Contenders
 from benchmarks.sending.measure import Course, Files, Outcome
 from benchmarks.sending.peers import MissingError, plotting
 from benchmarks.sending.scenarios import SCENARIOS
-from benchmarks.sending.single_mail import LEDGER_MERGE, SINGLE_MAIL
 from benchmarks.sending.servers import Certificates
+from benchmarks.sending.single_mail import LEDGER_MERGE, SINGLE_MAIL
 from demo.processes import ending_on_signals
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     return asked
 
 
-def run_scenarios(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
+def run_scenarios(asked: argparse.Namespace, names: Collection[str]) -> list[Outcome]:
     """Run the scenarios of these names."""
     outcomes: list[Outcome] = []
     if not any(scenario.name in names for scenario in ALL):
@@ -83,32 +84,37 @@ def run_scenarios(asked: argparse.Namespace, names: list[str]) -> list[Outcome]:
     return outcomes
 
 
-def main() -> None:
-    """Run the benchmarks that the command line names; without names, all."""
-    asked, began = parse_arguments(), time.monotonic()
-    names = asked.only or [*OTHERS, *(scenario.name for scenario in ALL)]
-    if "single" in names:
-        names = [*names, *SINGLE]
-    # As pip does: whoever sets PYTHONDONTWRITEBYTECODE would compile the package in every process.
-    compileall.compile_dir(ROOT / "airflow_provider_smtpcm", quiet=1)
+def run_others(asked: argparse.Namespace, names: Collection[str]) -> dict[str, Any]:
+    """Run the other benchmarks of these names; return the figures of those that keep theirs."""
     if "import" in names:
         import_cost.main(runs=1 if asked.quick else import_cost.RUNS)
     if "sign-in" in names:
         sign_in_cost.main(runs=1 if asked.quick else sign_in_cost.RUNS)
     if "import-ssis" in names:
         import_ssis.main(runs=1 if asked.quick else import_ssis.RUNS, sizes={100: 1} if asked.quick else None)
-    others: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if "airflow-task" in names:
-        others["airflow-task"] = airflow_task.main(runs=1 if asked.quick else airflow_task.RUNS)
+        figures["airflow-task"] = airflow_task.main(runs=1 if asked.quick else airflow_task.RUNS)
     if "wake-ups" in names:
-        others["wake-ups"] = wake_ups.main(runs=1 if asked.quick else wake_ups.RUNS)
+        figures["wake-ups"] = wake_ups.main(runs=1 if asked.quick else wake_ups.RUNS)
     if "airflow-merge" in names:
-        quick = {"runs": 1, "large": 2000}
-        others["airflow-merge"] = airflow_task.merge(**quick if asked.quick else {})
+        figures["airflow-merge"] = airflow_task.merge(**{"runs": 1, "large": 2000} if asked.quick else {})
+    return figures
+
+
+def main() -> None:
+    """Run the benchmarks that the command line names; without names, all."""
+    asked, began = parse_arguments(), time.monotonic()
+    names = set(asked.only or [*OTHERS, *(scenario.name for scenario in ALL)])
+    if "single" in names:
+        names.update(SINGLE)
+    # As pip does: whoever sets PYTHONDONTWRITEBYTECODE would compile the package in every process.
+    compileall.compile_dir(ROOT / "airflow_provider_smtpcm", quiet=1)
+    figures = run_others(asked, names)
     outcomes = run_scenarios(asked, names)
-    if not outcomes and not others:
+    if not outcomes and not figures:
         return
-    results = table.as_json(outcomes, rounds=1 if asked.quick else asked.rounds) | others
+    results = table.as_json(outcomes, rounds=1 if asked.quick else asked.rounds) | figures
     table.save(results, asked.results)
     print(f"\nThe servers counted every mail of these figures; every run is in {asked.results}.")
     print(f"{time.monotonic() - began:.0f} seconds.")

@@ -100,7 +100,7 @@ def _measure(work: str, awaited: str, runs: int) -> list[float]:
 
 
 def _switches(pid: int) -> int:
-    """Return how often all threads of a process have given up the processor of their own accord: once for each wake-up."""
+    """Return how often all threads of a process have given up the processor to wait: once for each wake-up."""
     texts = (status.read_text() for status in Path(f"/proc/{pid}/task").glob("*/status"))
     return sum(
         int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith("voluntary_ctxt")

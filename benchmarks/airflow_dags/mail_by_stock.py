@@ -7,5 +7,9 @@ from airflow.sdk import DAG
 
 with DAG(dag_id="mail_by_stock", schedule=None):
     EmailOperator(
-        task_id="mail", conn_id="stock", to="user@corp.example", subject="Load of {{ dag_run.run_after }}", html_content="x" * 1024
+        task_id="mail",
+        conn_id="stock",
+        to="user@corp.example",
+        subject="Load of {{ dag_run.run_after }}",
+        html_content="x" * 1024,
     )

@@ -215,9 +215,7 @@ def _timed(
 ) -> tuple[float, float]:
     """Return the wall and CPU seconds of a whole process."""
     began = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     limit = threading.Timer(SECONDS, process.kill)
     limit.start()
     _, status, used = os.wait4(process.pid, 0)

@@ -7,8 +7,8 @@ import os
 import smtplib
 import socket
 import subprocess
-import time
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -167,9 +167,7 @@ def _file(text: str) -> Iterator[str]:
         yield file.name
 
 
-def _counting_mails(
-    server: LoopbackPostfix, mails: int, port: int, account: Mapping[str, str] | None = None
-) -> Server:
+def _counting_mails(server: LoopbackPostfix, mails: int, port: int, account: Mapping[str, str] | None = None) -> Server:
     """Return a Postfix that counts the mails that leave its queue from now on."""
 
     def done() -> int:

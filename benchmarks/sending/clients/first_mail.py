@@ -85,9 +85,7 @@ def stock(order: Order) -> tuple[int, Steps]:
     return _timed(order, load, construct)
 
 
-def _timed(
-    order: Order, load: Callable[[], Any], construct: Callable[[Any], BaseOperator]
-) -> tuple[int, Steps]:
+def _timed(order: Order, load: Callable[[], Any], construct: Callable[[Any], BaseOperator]) -> tuple[int, Steps]:
     began = time.perf_counter(), time.process_time()
     operator = load()
     imported = time.perf_counter(), time.process_time()

@@ -29,7 +29,7 @@ def execute(task: BaseOperator, order: Order) -> Any:
 
 
 class StateStore:
-    """Stands in for Airflow's task state store. Its values are in a file: in Airflow they need none of the task's memory.
+    """Stands in for Airflow's task state store. Its values are in a file, as Airflow's need none of the task's memory.
 
     Args:
         seconds: of each access.
