@@ -178,5 +178,5 @@ def test_a_smoke_run_prints_ratios_and_counts_every_mail(tmp_path: Path) -> None
         "one-connection"
     ]["figures"].keys()
     assert measured["operator-5-ms"]["figures"][OURS]["trips"] > 1
-    assert {"import", "construct", "execute"} == measured["first-plain"]["runs"][OURS][0]["steps"].keys()
+    assert {"import", "construct", "render", "execute"} == measured["first-plain"]["runs"][OURS][0]["steps"].keys()
     assert all(run["sent"] == 1200 for run in measured["one-connection"]["runs"][OURS])
