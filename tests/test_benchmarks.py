@@ -161,7 +161,7 @@ def test_the_delaying_proxy_counts_round_trips() -> None:
 @pytest.mark.slow
 def test_a_smoke_run_prints_ratios_and_counts_every_mail(tmp_path: Path) -> None:
     """With the peers that are installed; none is fetched."""
-    if missing := absent(("smtp-sink", "smtp-source", "cc")):
+    if missing := absent(("smtp-sink", "smtp-source", "cc", "curl", "openssl")):
         skip_for_want_of(missing)
     results = tmp_path / "results.json"
     names = ("one-connection", "merge", "operator-5-ms", "first-plain")

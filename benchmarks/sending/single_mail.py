@@ -40,7 +40,7 @@ def _operator(round_trip: float, mails: int, goals: tuple[Goal, ...]) -> Scenari
         side_by_side=round_trip >= 50,
         entries=(
             Entry(OURS, "ours", {**_OURS, "mails": mails}),
-            Entry(NO_LEDGER, "ours", {**_OPERATOR, "mails": mails}),
+            *([] if round_trip else [Entry(NO_LEDGER, "ours", {**_OPERATOR, "mails": mails})]),
             Entry(OPERATOR, "stock", {**_OPERATOR, "mails": mails}),
             Entry(CURL, "curl", {"mails": max(1, mails // 8)}),
         ),
@@ -58,7 +58,7 @@ def _first(
         server=server,
         entries=(
             Entry(OURS, "first-mail", {**order, "work": "ours", "store": 0}),
-            Entry(NO_LEDGER, "first-mail", {**order, "work": "ours"}),
+            *([] if order else [Entry(NO_LEDGER, "first-mail", {**order, "work": "ours"})]),
             *([Entry(OPERATOR, "first-mail", {**order, "work": "stock"})] if stock else []),
             Entry(CURL, "curl", order),
         ),
