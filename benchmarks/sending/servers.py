@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import trustme
 
@@ -39,7 +39,7 @@ class Server:
 
     port: int
     delivered: Callable[[], int]
-    account: Mapping[str, str] = field(default_factory=dict)
+    account: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CountError(Exception):
