@@ -103,7 +103,7 @@ format: $(READY) ## Fix what ruff can fix
 	@$(BIN)/ruff format
 
 .PHONY: bench
-bench: $(READY) ## Compare with the peers (12 minutes); ARGS=--quick, ARGS="--only tls", ARGS=--write for docs/performance.md
+bench: $(READY) ## Compare with the peers (20 minutes); ARGS=--quick, ARGS="--only single", ARGS=--write for docs/performance.md
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: readme

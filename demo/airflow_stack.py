@@ -150,11 +150,16 @@ class AirflowStack:
 
         return self._wait_for(ended, timeout, f"run {run_id} of {dag_id} to end")
 
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the task instances of a run, as Airflow's API describes them."""
+        found: list[dict[str, Any]] = self._request("GET", self._task_instances_path(dag_id, run_id))["task_instances"]
+        return found
+
     def task_logs(self, dag_id: str, run_id: str) -> str:
         """Return the log of the last try of every task of a run, as the web page shows it."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        path = self._task_instances_path(dag_id, run_id)
         lines = []
-        for task in self._request("GET", path)["task_instances"]:
+        for task in self.task_instances(dag_id, run_id):
             tried = task["try_number"]
             mapped = f"?map_index={task['map_index']}"
             answer = self._request("GET", f"{path}/{task['task_id']}/logs/{tried}{mapped}")
@@ -166,6 +171,10 @@ class AirflowStack:
         return "\n".join(f"--- {service.name}\n{service.log_tail()}" for service in self._services)
 
     # --- Internals
+
+    @staticmethod
+    def _task_instances_path(dag_id: str, run_id: str) -> str:
+        return f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
 
     def _environment(self, folder: Path) -> dict[str, str]:
         """Return the environment with this Airflow's settings, and without those of any other."""

@@ -10,14 +10,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from benchmarks.sending import peers
-from benchmarks.sending.clients.order import SENDER, Order, Run
+from benchmarks.sending.clients.order import SENDER, Order, Run, addresses, text
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300  # no run takes longer
@@ -95,21 +95,77 @@ def smtp_source(environment: Mapping[str, str]) -> Iterator[Contender]:
         options: tuple[object, ...] = ("-4", "-d", "-N", "-s", order.connections, "-m", order.mails, "-l", order.octets)
         options += ("-r", order.recipients) if order.recipients > 1 else ()
         options += ("-M", "client.example", "-f", SENDER, "-t", "user@corp.example", f"127.0.0.1:{order.port}")
-        began = time.perf_counter()
-        process = subprocess.Popen([program, *map(str, options)], env=environment, stderr=subprocess.PIPE)
-        limit = threading.Timer(SECONDS, process.kill)
-        limit.start()
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        limit.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.stderr is not None
-        with process.stderr as said:
-            if process.returncode:
-                raise RunError(f"smtp-source failed: {said.read().decode(errors='replace')}")
-        return Run(sent=order.mails, wall=wall, cpu=used.ru_utime + used.ru_stime, peak=None)
+        wall, cpu = _timed([program, *map(str, options)], environment)
+        return Run(sent=order.mails, wall=wall, cpu=cpu, peak=None)
 
     yield run
+
+
+@contextmanager
+def curl(environment: Mapping[str, str]) -> Iterator[Contender]:
+    """curl, a process for each mail, all of which is timed."""
+    program = peers.program("curl", "curl")
+
+    def command(order: Order, number: int, message: str) -> list[str]:
+        options = ["--ssl-reqd", "--cacert", order.ca or environment["SSL_CERT_FILE"]] if order.tls else []
+        if order.auth == "ntlm":
+            options += ["--ntlm", "--user", f"{order.login}:{order.password}"]
+        elif order.auth == "kerberos":
+            options += ["--negotiate", "--user", ":", "--login-options", "AUTH=GSSAPI"]
+        [recipient] = addresses(order, number)
+        options += ["--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", message]
+        return [program, "--silent", "--show-error", *options, f"smtp://{order.host}:{order.port}/client.example"]
+
+    yield _process_for_each_mail(command, environment)
+
+
+@contextmanager
+def msmtp(environment: Mapping[str, str]) -> Iterator[Contender]:
+    """msmtp, a process for each mail, all of which is timed."""
+    program = peers.program("msmtp", "msmtp")
+
+    def command(order: Order, number: int, message: str) -> list[str]:
+        options = [f"--host={order.host}", f"--port={order.port}", f"--from={SENDER}"]
+        if order.tls:
+            options += ["--tls=on", "--tls-starttls=on", f"--tls-trust-file={order.ca or environment['SSL_CERT_FILE']}"]
+        if order.auth:
+            user = order.login.rpartition("\\")[2]
+            secret = Path(message).with_name("password")
+            secret.touch(0o600)
+            secret.write_text(order.password)
+            options += ["--auth=ntlm", f"--user={user}", f"--passwordeval=cat {secret}"]
+        return [program, *options, *addresses(order, number)]
+
+    yield _process_for_each_mail(command, environment, reads_message=True)
+
+
+def _process_for_each_mail(
+    command: Callable[[Order, int, str], list[str]], environment: Mapping[str, str], *, reads_message: bool = False
+) -> Contender:
+    """Return a contender that runs a command for each mail.
+
+    Args:
+        command: returns the command for an order, the number of a mail, and the path of its message.
+        environment: of the processes.
+        reads_message: whether the message is its standard input.
+    """
+
+    def run(order: Order) -> Run:
+        walls, cpus = 0.0, 0.0
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "message"
+            more = {"KRB5CCNAME": order.ccache, "KRB5_CONFIG": order.krb5_conf} if order.ccache else {}
+            for number in range(order.mails):
+                [recipient] = addresses(order, number)
+                header = f"From: {SENDER}\nTo: {recipient}\nSubject: Mail {number}\n\n"
+                path.write_bytes((header + text(order, number)).replace("\n", "\r\n").encode())
+                with path.open("rb") as message:
+                    stdin = message if reads_message else subprocess.DEVNULL
+                    wall, cpu = _timed(command(order, number, str(path)), {**environment, **more}, stdin)
+                walls, cpus = walls + wall, cpus + cpu
+        return Run(sent=order.mails, wall=walls, cpu=cpus, peak=None)
+
+    return run
 
 
 class Contenders:
@@ -129,6 +185,9 @@ class Contenders:
             "nodemailer": lambda: nodemailer(environment, install=install),
             "smtp-source": lambda: smtp_source(environment),
             "pipeliner": lambda: pipeliner(environment),
+            "first-mail": lambda: python_client("first_mail", environment),
+            "curl": lambda: curl(environment),
+            "msmtp": lambda: msmtp(environment),
         }
         self._started: dict[str, Contender] = {}
         self._stack = ExitStack()
@@ -149,6 +208,25 @@ class Contenders:
             except peers.MissingError as missing:
                 self.left_out[name] = str(missing)
         return self._started.get(name)
+
+
+def _timed(
+    command: Sequence[str], environment: Mapping[str, str], stdin: int | IO[bytes] = subprocess.DEVNULL
+) -> tuple[float, float]:
+    """Return the wall and CPU seconds of a whole process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    limit = threading.Timer(SECONDS, process.kill)
+    limit.start()
+    _, status, used = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - began
+    limit.cancel()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stderr is not None
+    with process.stderr as said:
+        if process.returncode:
+            raise RunError(f"`{command[0]}` failed: {said.read().decode(errors='replace')}")
+    return wall, used.ru_utime + used.ru_stime
 
 
 def _said(command: list[str], environment: Mapping[str, str]) -> str:

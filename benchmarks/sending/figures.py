@@ -21,6 +21,7 @@ class Figures:
         cpu: microseconds for one unit.
         peak: largest increase of memory during a run, in MiB; None: unknown.
         trips: round trips for each mail; None: not counted.
+        steps: wall and CPU milliseconds of each step, if the work has any.
     """
 
     rate: float
@@ -30,6 +31,7 @@ class Figures:
     cpu: float
     peak: float | None
     trips: float | None
+    steps: Mapping[str, tuple[float, float]] | None = None
 
     @classmethod
     def of(cls, runs: Sequence[Run], unit: float) -> Figures:
@@ -41,6 +43,7 @@ class Figures:
         rates = [run.sent * unit / run.wall for run in runs]
         peaks = [run.peak / MIB for run in runs if run.peak is not None]
         trips = [run.turns / run.sent for run in runs if run.turns is not None]
+        steps = [run.steps for run in runs if run.steps is not None]
         return cls(
             rate=statistics.median(rates),
             slowest=min(rates),
@@ -49,6 +52,7 @@ class Figures:
             cpu=statistics.median(run.cpu / (run.sent * unit) for run in runs) * 1e6,
             peak=statistics.median(peaks) if peaks else None,
             trips=statistics.median(trips) if trips else None,
+            steps={step: _milliseconds([each[step] for each in steps]) for step in steps[0]} if steps else None,
         )
 
 
@@ -84,6 +88,37 @@ class Goal:
 def faster(who: str, than: str, bound: float) -> Goal:
     """Return the ratio of two rates."""
     return Goal(text=f"the rate, {who} to {than}", value=lambda found: found[who].rate / found[than].rate, bound=bound)
+
+
+def quicker(who: str, than: str, bound: float) -> Goal:
+    """Return the ratio of the times that two need for a mail."""
+    return Goal(
+        text=f"the time for a mail, {who} to {than}",
+        value=lambda found: found[who].wall / found[than].wall,
+        bound=bound,
+        at_most=True,
+    )
+
+
+def cheaper(who: str, than: str, bound: float) -> Goal:
+    """Return the ratio of the CPU times that two need for a mail."""
+    return Goal(
+        text=f"CPU for a mail, {who} to {than}",
+        value=lambda found: found[who].cpu / found[than].cpu,
+        bound=bound,
+        at_most=True,
+    )
+
+
+def more_round_trips(who: str, than: str, bound: float) -> Goal:
+    """Return how many more round trips one needs for a mail than another."""
+    return Goal(
+        text=f"round trips of {who} beyond those of {than}",
+        value=lambda found: _known(found[who].trips) - _known(found[than].trips),
+        bound=bound,
+        at_most=True,
+        unit="",
+    )
 
 
 def leaner(who: str, than: str, bound: float) -> Goal:
@@ -130,6 +165,11 @@ def linear(who: str, than: str, bound: float) -> Goal:
         bound=bound,
         at_most=True,
     )
+
+
+def _milliseconds(times: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    wall, cpu = (statistics.median(values) * 1000 for values in zip(*times, strict=True))
+    return wall, cpu
 
 
 def _known(figure: float | None) -> float:

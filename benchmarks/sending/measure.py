@@ -22,7 +22,9 @@ from benchmarks.sending.servers import (
     CountError,
     Server,
     delayed,
+    kerberos_postfix,
     nowhere,
+    ntlm_postfix,
     own_sink,
     postfix,
     smtp_sink,
@@ -113,10 +115,11 @@ class Course:
             else:
                 taking_part.append((entry, contender))
                 outcome.runs[entry.label] = []
+        number = self.rounds * (1 if self.quick else scenario.rounds)
         try:
-            at_once = self.rounds if scenario.side_by_side else 1
+            at_once = number if scenario.side_by_side else 1
             with self._servers(scenario) as serve, ThreadPoolExecutor(max_workers=at_once) as rounds:
-                list(rounds.map(lambda _: self._round(outcome, taking_part, serve), range(self.rounds)))
+                list(rounds.map(lambda _: self._round(outcome, taking_part, serve), range(number)))
         except MissingError as missing:
             outcome.left_out.update(dict.fromkeys(outcome.runs, str(missing)))
             outcome.runs.clear()
@@ -137,7 +140,7 @@ class Course:
     def _one(self, scenario: Scenario, entry: Entry, contender: Contender, serve: ServerMaker) -> Run:
         order = self._order(entry)
         with serve(order) as server, delayed(server.port, scenario.round_trip) as (port, turns):
-            run = contender(dataclasses.replace(order, port=port))
+            run = contender(dataclasses.replace(order, port=port, **server.account))
             run = dataclasses.replace(run, turns=turns())
             arrived = server.delivered()
         if run.sent != order.mails or (arrived != order.mails and scenario.server != "none"):
@@ -161,8 +164,9 @@ class Course:
     @contextmanager
     def _servers(self, scenario: Scenario) -> Iterator[ServerMaker]:
         """Return what makes a server for one run: a new one, except for Postfix."""
-        if scenario.server == "Postfix":
-            with postfix() as ready:
+        kept = {"Postfix": postfix, "Postfix, NTLM": ntlm_postfix, "Postfix, Kerberos": kerberos_postfix}
+        if scenario.server in kept:
+            with kept[scenario.server]() as ready:
                 yield lambda order: contextlib.nullcontext(ready(order.mails))
             return
         makers: dict[str, ServerMaker] = {

@@ -15,8 +15,9 @@ FEWER_ROWS = "this package, 1,000 rows"
 HOOK, KEPT = "stock SmtpHook", "stock SmtpHook, one connection"
 SOURCE, PIPELINER = "smtp-source", "C pipeliner (the limit)"
 SMTPLIB, AIOSMTPLIB, NODEMAILER = "smtplib", "aiosmtplib", "nodemailer"
+CURL, MSMTP = "curl, whole process", "msmtp, whole process"
 _MERGE = {"work": "merge", "file": "statement.pdf", "rows": "rows.csv"}
-ServerKind = Literal["smtp-sink", "sink", "sink, TLS", "Postfix", "none"]
+ServerKind = Literal["smtp-sink", "sink", "sink, TLS", "Postfix", "Postfix, NTLM", "Postfix, Kerberos", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Scenario:
         round_trip: in milliseconds.
         units: what a rate counts.
         side_by_side: whether all rounds may run at once, because the contenders mostly wait.
+        rounds: how many times as many rounds as usual, because a run is short.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Scenario:
     round_trip: float = 0
     units: str = "mails/s"
     side_by_side: bool = False
+    rounds: int = 1
 
 
 def _kib(name: str, connections: int, round_trip: float, mails: dict[str, int], goals: tuple[Goal, ...]) -> Scenario:

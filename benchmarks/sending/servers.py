@@ -7,18 +7,22 @@ import os
 import smtplib
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import trustme
 
 from benchmarks.sending import peers
 from demo.processes import LOOPBACK, free_port
+from tests.integration.gssapi_postfix import GssapiPostfix
+from tests.integration.kerberos import KerberosRealm
 from tests.integration.loopback_postfix import ANONYMOUS, LoopbackPostfix
+from tests.integration.postfix import Postfix
 
 SECONDS = 20  # limit for starting a server, and for its count
 
@@ -30,10 +34,12 @@ class Server:
     Args:
         port: on loopback.
         delivered: returns how many mails it has accepted, once sending has ended; may be called once.
+        account: of those who may send: fields of an `Order`.
     """
 
     port: int
     delivered: Callable[[], int]
+    account: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CountError(Exception):
@@ -115,39 +121,67 @@ class SyncedPostfix(LoopbackPostfix):
         with (self._etc / "master.cf").open("a") as services:
             services.write("discard unix - - n - - discard\n")
 
-    def done(self) -> int:
-        """Return how many mails have left the queue."""
-        return (self._folder / "maillog").read_bytes().count(b"status=sent")
-
 
 @contextmanager
 def postfix() -> Iterator[Callable[[int], Server]]:
-    """Return a real Postfix that counts from this call on.
+    """Start a real Postfix; yields what returns it, and counts from that call on.
 
     Raises:
         MissingError: it is not installed, or may not be started by this user.
     """
-    missing = SyncedPostfix.missing()
-    if missing or os.geteuid() != 0:
-        raise peers.MissingError(
-            f"{missing} is missing: apt-get install --yes postfix"
-            if missing
-            else "A Postfix can be started by root alone: run this as root"
-        )
+    _require_root(SyncedPostfix.missing(), "apt-get install --yes postfix")
     with SyncedPostfix() as server:
+        yield lambda mails: _counting_mails(server, mails, server.port)
 
-        def ready(mails: int) -> Server:
-            before = server.done()
 
-            def delivered() -> int:
-                deadline = time.monotonic() + SECONDS
-                while (count := server.done() - before) < mails and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                return count
+@contextmanager
+def ntlm_postfix() -> Iterator[Callable[[int], Server]]:
+    """Start a Postfix that requires STARTTLS and NTLM (Cyrus SASL's); see `postfix`."""
+    _require_root(Postfix.missing(), "make system-packages")
+    with Postfix() as server, _file(server.ca_certificate) as ca:
+        account = {"ca": ca, "login": r"CORP\alice", "password": server.users["alice"]}
+        yield lambda mails: _counting_mails(server, mails, server.starttls_port, account)
 
-            return Server(port=server.port, delivered=delivered)
 
-        yield ready
+@contextmanager
+def kerberos_postfix() -> Iterator[Callable[[int], Server]]:
+    """Start a Postfix that requires STARTTLS and a Kerberos ticket, and its KDC; see `postfix`."""
+    _require_root(GssapiPostfix.missing() or KerberosRealm.missing(), "make system-packages")
+    with KerberosRealm() as realm, GssapiPostfix(realm) as server, _file(server.ca_certificate) as ca:
+        account = {"ca": ca, "host": "localhost", "krb5_conf": str(realm.krb5_conf), "ccache": realm.ccache("alice")}
+        yield lambda mails: _counting_mails(server, mails, server.starttls_port, account)
+
+
+def _require_root(missing: str | None, remedy: str) -> None:
+    if missing:
+        raise peers.MissingError(f"{missing} is missing: {remedy}")
+    if os.geteuid() != 0:
+        raise peers.MissingError("A Postfix can be started by root alone: run this as root")
+
+
+@contextmanager
+def _file(text: str) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
+
+
+def _counting_mails(server: LoopbackPostfix, mails: int, port: int, account: Mapping[str, str] | None = None) -> Server:
+    """Return a Postfix that counts the mails that leave its queue from now on."""
+
+    def done() -> int:
+        return server.log().count("status=sent")
+
+    before = done()
+
+    def delivered() -> int:
+        deadline = time.monotonic() + SECONDS
+        while (count := done() - before) < mails and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return count
+
+    return Server(port=port, delivered=delivered, account=account or {})
 
 
 @contextmanager
@@ -162,16 +196,31 @@ def delayed(port: int, milliseconds: float) -> Iterator[tuple[int, Callable[[], 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """A certificate for loopback, and the system's authorities with its own added."""
+    """A certificate for loopback, and the system's authorities with its own added, as `update-ca-certificates` does.
+
+    Args:
+        server: the certificate with its key.
+        authorities: all authorities in one file.
+        folders: all authorities by the hash of their names, as for SSL_CERT_DIR.
+    """
 
     server: Path
     authorities: Path
+    folders: str
 
     @classmethod
     def write(cls, folder: Path) -> Certificates:
-        """Create both files in a folder."""
-        made = cls(server=folder / "server.pem", authorities=folder / "authorities.pem")
+        """Create them in a folder."""
+        hashed = folder / "authorities"
+        made = cls(
+            server=folder / "server.pem",
+            authorities=folder / "authorities.pem",
+            folders=f"/etc/ssl/certs{os.pathsep}{hashed}",
+        )
         authority = trustme.CA()
+        hashed.mkdir()
+        authority.cert_pem.write_to_path(str(hashed / "own.pem"))
+        subprocess.run([peers.program("openssl", "openssl"), "rehash", str(hashed)], check=True)
         pem = authority.issue_cert("localhost", LOOPBACK).private_key_and_cert_chain_pem.bytes()
         made.server.touch(0o600)
         made.server.write_bytes(pem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 from benchmarks.sending.figures import Figures
 from benchmarks.sending.measure import Outcome
 from benchmarks.sending.scenarios import (
+    CURL,
     FAST,
     HOOK,
+    MSMTP,
     NODEMAILER,
     OPERATOR,
     OURS,
@@ -21,12 +24,17 @@ from benchmarks.sending.scenarios import (
     SOURCE,
     Scenario,
 )
+from benchmarks.sending.single_mail import NO_LEDGER, OURS_HOOK, SINGLE_MAIL
 
 _ROOT = Path(__file__).resolve().parents[2]
 #: The pages that contain the table.
 PAGES = (_ROOT / "README.md", _ROOT / "docs/performance.md")
 BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and updates it -->\n"
 END = "<!-- end of the benchmark table -->\n"
+BEGIN_SINGLE_MAIL = (
+    '<!-- tables of a single mail: `make bench ARGS="--only single --write"` measures and updates them -->\n'
+)
+END_SINGLE_MAIL = "<!-- end of the tables of a single mail -->\n"
 # The contenders that have a column in the documents, by its title.
 _PEERS = {"stock": (OPERATOR, HOOK), "`smtp-source`": (SOURCE,), "nodemailer": (NODEMAILER,)}
 _PEERS |= {"aiosmtplib": ("aiosmtplib",), "smtplib": ("smtplib",), "C pipeliner": (PIPELINER,)}
@@ -37,19 +45,25 @@ def screen_table(outcome: Outcome) -> str:
     scenario, figures = outcome.scenario, outcome.figures
     first = next(iter(figures.values()), None)
     one = scenario.units.removesuffix("/s").removesuffix("s")
-    titles = [scenario.title, "mails a run", f"{scenario.units} (min to max)", "ours is × its rate", f"CPU µs a {one}"]
+    steps = next((found.steps for found in figures.values() if found.steps), {})
+    rate = f"ms a {one}" if steps else scenario.units
+    titles = [scenario.title, "mails a run", f"{rate} (min to max)", "ours is × its rate", f"CPU µs a {one}"]
     titles += ["MiB over its baseline", "round trips a mail"]
+    titles += [f"{step}, ms (CPU)" for step in steps]
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     for label, found in figures.items():
         assert first is not None
         cells = (
             label,
             f"{outcome.runs[label][0].sent:,}",
-            f"{number(found.rate)} ({number(found.slowest)} to {number(found.fastest)})",
+            f"{number(found.wall * 1000)} ({number(1000 / found.fastest)} to {number(1000 / found.slowest)})"
+            if steps
+            else f"{number(found.rate)} ({number(found.slowest)} to {number(found.fastest)})",
             number(first.rate / found.rate),
             number(found.cpu),
             "" if found.peak is None else f"{found.peak:.1f}",
             "" if found.trips is None else f"{found.trips:.2f}",
+            *("" if not found.steps else "{:.1f} ({:.1f})".format(*found.steps[step]) for step in steps),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"| {label} | left out: {why} |" for label, why in outcome.left_out.items()]
@@ -116,25 +130,63 @@ def _ours(scenario: Scenario, figures: Mapping[str, Figures]) -> list[tuple[str,
     return [(f"{scenario.title}{more}", figures[label]) for label, more in rows.items() if label in figures]
 
 
-def page_block(results: Mapping[str, Any]) -> str:
-    """Return the table between its markers."""
-    return f"{BEGIN}\n{page_table(results)}\n{END}"
+def single_mail_tables(results: Mapping[str, Any]) -> str:
+    """Return the tables of a single mail: the scenarios, a task in Airflow, and a process that waits."""
+    rows = [
+        "| work | ms | CPU ms | × stock | CPU × stock | × curl | round trips | of stock | of curl | of msmtp |",
+        f"|---|{'---|' * 9}",
+    ]
+    for scenario in SINGLE_MAIL:
+        found = results["scenarios"].get(scenario.name, {"figures": {}})["figures"]
+        figures = {label: Figures(**values) for label, values in found.items()}
+        stock, curl, msmtp = figures.get(OPERATOR) or figures.get(HOOK), figures.get(CURL), figures.get(MSMTP)
+        for label, more in {OURS: "", OURS_HOOK: "", NO_LEDGER: ", no state store"}.items():
+            if (ours := figures.get(label)) is not None:
+                cells = [f"{scenario.title}{more}", number(ours.wall * 1000), number(ours.cpu / 1000)]
+                cells += ["", ""] if stock is None else [number(ours.rate / stock.rate), number(ours.cpu / stock.cpu)]
+                cells += ["" if curl is None else number(ours.rate / curl.rate)]
+                trips = (None if who is None else who.trips for who in (ours, stock, curl, msmtp))
+                cells += ["" if many is None else f"{many:g}" for many in trips]
+                rows.append(f"| {' | '.join(cells)} |")
+    if task := results.get("airflow-task"):
+        phases = next(iter(task.values())).keys()
+        rows += ["", f"| a task in Airflow, seconds | {' | '.join(phases)} |", f"|---|{'---|' * len(phases)}"]
+        rows += [f"| {who} | {' | '.join(_median(took[phase]) for phase in phases)} |" for who, took in task.items()]
+    if waits := results.get("wake-ups"):
+        rows += ["", "| a process that waits | wake-ups a second |", "|---|---|"]
+        rows += [f"| {what} | {statistics.median(rates):g} |" for what, rates in waits.items()]
+    return "\n".join(rows) + "\n"
 
 
-def write_pages(results: Mapping[str, Any]) -> None:
-    """Write the table into the pages.
+def _median(seconds: list[float]) -> str:
+    return number(statistics.median(seconds))
+
+
+def write_pages(results: Mapping[str, Any], *, single_mail_only: bool = False) -> None:
+    """Write the tables into the pages.
+
+    Args:
+        results: see `as_json`.
+        single_mail_only: whether the results are those of a single mail alone.
 
     Raises:
         ValueError: a page has no markers; none of them is changed then.
     """
+    blocks = [(PAGES[-1], BEGIN_SINGLE_MAIL, END_SINGLE_MAIL, single_mail_tables(results))]
+    if not single_mail_only:
+        blocks += [(page, BEGIN, END, page_table(results)) for page in PAGES]
     texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    for page, begin, end, block in blocks:
+        if begin not in texts[page] or end not in texts[page]:
+            raise ValueError(
+                f"{page.relative_to(_ROOT)} has no place for the table: put back the lines {begin}{end}\n"
+                f"Here it is:\n\n{block}"
+            )
+        before, rest = texts[page].split(begin)
+        _, after = rest.split(end)
+        texts[page] = f"{before}{begin}\n{block}\n{end}{after}"
     for page, text in texts.items():
-        if BEGIN not in text or END not in text:
-            raise ValueError(f"{page.relative_to(_ROOT)} has no place for the table: put back the lines {BEGIN}{END}")
-    for page, text in texts.items():
-        before, rest = text.split(BEGIN)
-        _, after = rest.split(END)
-        page.write_text(f"{before}{page_block(results)}{after}", encoding="utf-8")
+        page.write_text(text, encoding="utf-8")
 
 
 def save(results: Mapping[str, Any], path: Path) -> None:

@@ -25,19 +25,26 @@ from pathlib import Path
 
 from benchmarks.sending.clients.order import Order, Run
 
+Steps = dict[str, tuple[float, float]]
 _STATUS, _MAPS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/maps"), Path("/proc/self/clear_refs")
 _MADV_POPULATE_READ = 22
 
 
-def measured(work: Callable[[Order], int], order: Order) -> Run:
-    """Run an order, and send its figures."""
+def measured(work: Callable[[Order], int | tuple[int, Steps]], order: Order) -> Run:
+    """Run an order, and return its figures.
+
+    Args:
+        work: returns how many mails it sent, and its steps, if it has any.
+        order: passed to it.
+    """
     _map_libraries()
     _RESET_PEAK.write_text("5")
     held = _octets("VmRSS")
     cpu, wall = _cpu(), time.perf_counter()
-    sent = work(order)
+    result = work(order)
     wall, cpu = time.perf_counter() - wall, _cpu() - cpu
-    return Run(sent=sent, wall=wall, cpu=cpu, peak=max(0, _octets("VmHWM") - held))
+    sent, steps = result if isinstance(result, tuple) else (result, None)
+    return Run(sent=sent, wall=wall, cpu=cpu, peak=max(0, _octets("VmHWM") - held), steps=steps)
 
 
 def _map_libraries() -> None:
@@ -68,7 +75,7 @@ def _cpu() -> float:
 def _answer(client: object, order: Order) -> str:
     try:
         os.environ |= client.environment(order)  # type: ignore[attr-defined]
-        work: Callable[[Order], int] = client.WORKS[order.work]  # type: ignore[attr-defined]
+        work: Callable[[Order], int | tuple[int, Steps]] = client.WORKS[order.work]  # type: ignore[attr-defined]
         return json.dumps(asdict(measured(work, order)))
     except Exception:  # noqa: BLE001 - any error is reported to the measuring process
         return json.dumps({"error": traceback.format_exc()})

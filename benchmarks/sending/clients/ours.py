@@ -1,40 +1,38 @@
-"""This package, as a DAG uses it: mails from a generator by `send_many`, a file by `send`, rows by the operator."""
+"""This package, as a DAG uses it: one mail by the operator or the hook, mails by `send_many`, rows by the operator."""
 
 from __future__ import annotations
 
-import contextvars
-import json
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import jinja2
-from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.ledger import journal, ledger
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.merge import messages, sending
 from airflow_provider_smtpcm.operators._lineage import Lineage
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import connection_pool, retry, session, tls
 from benchmarks.sending.clients import first_use
 from benchmarks.sending.clients.order import (
     CONNECTION_ID,
-    HOST,
     HTML_TEMPLATE,
     SENDER,
     SUBJECT_TEMPLATE,
     Order,
     addresses,
     rows,
+    smtpcm_environment,
     text,
 )
+from benchmarks.sending.clients.task import execute
 
 # Otherwise loaded on first use.
-LOADED_BEFOREHAND = (connection_pool, messages, retry, sending, session, tls, first_use)
+LOADED_BEFOREHAND = (connection_pool, journal, ledger, messages, retry, sending, session, tls, first_use)
 # Airflow loads its plugins when lineage is first asked for; a task runner has done so before the task.
 Lineage(SmtpConnectionManagerHook()).add_input("rows.csv")
 
@@ -43,11 +41,31 @@ def environment(order: Order) -> dict[str, str]:
     """Return the Airflow connection, as environment; hide the extra `fast` if the order is without it."""
     if not order.fast:
         sys.modules["pybase64"] = None  # type: ignore[assignment]
-    extra: dict[str, Any] = {"ssl_mode": "starttls" if order.tls else "none", "from_address": SENDER}
-    if order.binary:
-        extra["binary_mime"] = True
-    connection = {"conn_type": "smtpcm", "host": HOST, "port": order.port, "extra": extra}
-    return {f"AIRFLOW_CONN_{CONNECTION_ID.upper()}": json.dumps(connection)}
+    return smtpcm_environment(order)
+
+
+def operator(order: Order) -> int:
+    """Run a task for each mail."""
+    for number in range(order.mails):
+        task = SendMailOperator(
+            task_id=f"mail_{number}",
+            smtpcm_conn_id=CONNECTION_ID,
+            to=addresses(order, number),
+            subject=f"Mail {number}",
+            text=text(order, number),
+        )
+        if (outcome := execute(task, order)["outcome"]) != "accepted":
+            raise RuntimeError(f"mail {number}: {outcome}")
+    return order.mails
+
+
+def hook(order: Order) -> int:
+    """Use a hook for each mail, so each has a connection of its own."""
+    for number in range(order.mails):
+        mail = Mail(to=addresses(order, number), subject=f"Mail {number}", text=text(order, number))
+        if (outcome := SmtpConnectionManagerHook(CONNECTION_ID).send(mail).outcome) != "accepted":
+            raise RuntimeError(f"mail {number}: {outcome}")
+    return order.mails
 
 
 def send(order: Order) -> int:
@@ -73,11 +91,7 @@ def merge(order: Order) -> int:
         attachments=order.file,
         connections=order.connections,
     )
-    ti = SimpleNamespace(dag_id="monthly", run_id="bench", task_id="statements", map_index=-1, try_number=1)
-    running = contextvars.copy_context()
-    running.run(ExecutorSafeguard.tracker.set, task)
-    result: dict[str, Any] = running.run(task.execute, context={"ti": ti})  # type: ignore[typeddict-item]
-    accepted: int = result["counts"]["accepted"]
+    accepted: int = execute(task, order)["counts"]["accepted"]
     return accepted
 
 
@@ -115,4 +129,4 @@ def _accepted(mails: Iterator[Mail], connections: int) -> int:
     return sent
 
 
-WORKS = {"send": send, "attach": attach, "merge": merge, "generate": generate}
+WORKS = {"operator": operator, "hook": hook, "send": send, "attach": attach, "merge": merge, "generate": generate}

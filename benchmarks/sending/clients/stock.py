@@ -7,7 +7,6 @@ compiled once, which Airflow does not do.
 from __future__ import annotations
 
 import contextvars
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,24 +18,18 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from benchmarks.sending.clients import first_use
 from benchmarks.sending.clients.order import (
     CONNECTION_ID,
-    HOST,
     HTML_TEMPLATE,
     SENDER,
     SUBJECT_TEMPLATE,
     Order,
     addresses,
     rows,
+    smtp_environment,
     text,
 )
 
 LOADED_BEFOREHAND = (first_use,)
-
-
-def environment(order: Order) -> dict[str, str]:
-    """Return the Airflow connection, as environment."""
-    extra = {"from_email": SENDER, "disable_ssl": True, "disable_tls": not order.tls}
-    connection = {"conn_type": "smtp", "host": HOST, "port": order.port, "extra": extra}
-    return {f"AIRFLOW_CONN_{CONNECTION_ID.upper()}": json.dumps(connection)}
+environment = smtp_environment
 
 
 def operator(order: Order) -> int:
