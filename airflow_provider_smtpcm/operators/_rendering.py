@@ -64,7 +64,6 @@ class RenderedOperator(BaseOperator):
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, mark_as_data, render_field
-        from airflow_provider_smtpcm.merge.templates import undefer_templates
 
         environments = FieldEnvironments(jinja_env)
         arguments = AuthoredArguments(self, context, environments)
@@ -83,6 +82,8 @@ class RenderedOperator(BaseOperator):
                         for key, argument in value.items()
                     }
                 elif not arguments.is_authored(name):
+                    from airflow_provider_smtpcm.merge.templates import undefer_templates
+
                     rendered = mark_as_data(name, undefer_templates(value))
                 elif callable(value):  # Airflow lets a function take the place of a template
                     rendered = mark_as_data(name, value(context=context, jinja_env=jinja_env))
