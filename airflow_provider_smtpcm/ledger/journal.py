@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, RefusedError, Reply
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, Reservation
-from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
+from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
 from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.remedies import format_addresses
@@ -65,9 +65,7 @@ class LedgerJournal:
         while True:
             self._ledger.raise_if_failed()
             next_at = math.inf
-            is_gathered = is_exhausted or len(self._gathered) >= self._ledger.batch_rows
-            if self._gathered and time.monotonic() - gathering_since > _GATHER_SECONDS:
-                is_gathered = True
+            is_gathered = is_exhausted or self._is_gathered(gathering_since)
             if not is_gathered:
                 item = next(requests, None)
                 is_exhausted, is_gathered = item is None, not isinstance(item, SendRequest)
@@ -76,7 +74,10 @@ class LedgerJournal:
                 elif item is not None:
                     gathering_since = gathering_since if self._gathered else time.monotonic()
                     self._gathered.append(item)
-            self._reserve(is_gathered=is_gathered)
+            if is_gathered or not self._ready:
+                self._release()
+                if is_gathered:
+                    self._reserve()
             if self._ready:
                 request = self._ready.popleft()
                 self.in_doubt[request.index] = request
@@ -90,21 +91,39 @@ class LedgerJournal:
         """Set the function that the ledger's thread calls when requests may be ready."""
         self._ledger.on_write = wake
 
-    def _reserve(self, *, is_gathered: bool) -> None:
+    def _is_gathered(self, since: float) -> bool:
+        """Return whether the requests gathered since this time are to be reserved, even if the source has more."""
+        if not self._gathered:
+            return False
+        if len(self._gathered) >= self._ledger.batch_rows or time.monotonic() - since > _GATHER_SECONDS:
+            return True
+        # Rows of two blocks take two writes.
+        return (self._gathered[-1].index + 1) % BLOCK_ROWS == 0
+
+    def _reserve(self) -> None:
+        """Reserve the gathered requests, if no reservation is pending."""
+        if self._reservation is not None or not self._gathered:
+            return
+        if self._ledger.rows_in_doubt:
+            self._note_rows_in_doubt()
+        rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
+        progress = {
+            request.index: self._get_progress(request)
+            for request in self._gathered
+            if request.accepted or request.refused
+        }
+        self._reservation = self._ledger.reserve(rows, progress), deque(self._gathered)
+        self._gathered = []
+
+    def _release(self) -> None:
+        """Move the requests that are written from the pending reservation to `_ready`."""
         if self._reservation is not None:
             reservation, waiting = self._reservation
-            self._release(waiting, keep=len(reservation.rows) - reservation.written)
+            self._make_ready(waiting, keep=len(reservation.rows) - reservation.written)
             if not waiting:
                 self._reservation = None
-        if self._reservation is None and self._gathered and is_gathered:
-            if self._ledger.rows_in_doubt:
-                self._note_rows_in_doubt()
-            rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
-            progress = {request.index: known for request in self._gathered if (known := self._get_progress(request))}
-            self._reservation = self._ledger.reserve(rows, progress), deque(self._gathered)
-            self._gathered = []
 
-    def _release(self, waiting: deque[SendRequest], *, keep: int) -> None:
+    def _make_ready(self, waiting: deque[SendRequest], *, keep: int) -> None:
         while len(waiting) > keep:
             self._ready.append(waiting.popleft())
 
@@ -115,20 +134,20 @@ class LedgerJournal:
             delivery: the result.
             pending: the recipients that another attempt may reach.
         """
-        recipients = _get_recipients(self.in_doubt[delivery.index])
-        in_doubt = set(self._still_in_doubt(delivery))
-        # A recipient who may have the mail from an earlier attempt stays in doubt, even if the server refuses now.
-        rejected = {
-            address: str(reply)
-            for address, reply in delivery.refused.items()
-            if not reply.transient and address not in in_doubt
-        }
-        state = RowState.UNKNOWN if in_doubt else _row_state(delivery, recipients, pending)
-        self._ledger.record(
-            delivery.index,
-            state,
-            NO_PROGRESS if state is RowState.ACCEPTED else Progress(delivery.accepted, rejected),
-        )
+        in_doubt = self._still_in_doubt(delivery)
+        if delivery.outcome is Outcome.ACCEPTED and not in_doubt:
+            state, progress = RowState.ACCEPTED, NO_PROGRESS
+        else:
+            # A recipient who may have the mail from an earlier attempt stays in doubt, even if the server refuses now.
+            rejected = {
+                address: str(reply)
+                for address, reply in delivery.refused.items()
+                if not reply.transient and address not in in_doubt
+            }
+            recipients = _get_recipients(self.in_doubt[delivery.index])
+            state = RowState.UNKNOWN if in_doubt else _row_state(delivery, recipients, pending)
+            progress = Progress(delivery.accepted, rejected)
+        self._ledger.record(delivery.index, state, progress)
         del self.in_doubt[delivery.index]  # last: an interruption before it leaves the request in doubt
 
     def abandon(self, index: int) -> None:
@@ -163,7 +182,7 @@ class LedgerJournal:
         """Stop sending: record that the requests which were not passed on yet are not in doubt."""
         if self._reservation is not None:
             reservation, waiting = self._reservation
-            self._release(waiting, keep=len(reservation.rows) - self._ledger.withdraw(reservation))
+            self._make_ready(waiting, keep=len(reservation.rows) - self._ledger.withdraw(reservation))
         self._reservation = None
         for request in self._ready:
             state = RowState.UNKNOWN if self._maybe_delivered.get(request.index) else RowState.RETRY
@@ -173,8 +192,8 @@ class LedgerJournal:
 
 def _row_state(delivery: Delivery, recipients: Sequence[str], pending: tuple[str, ...]) -> RowState:
     outcome = delivery.outcome
-    if outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN):
-        return RowState.ACCEPTED if outcome == Outcome.ACCEPTED else RowState.UNKNOWN
+    if outcome == Outcome.UNKNOWN:
+        return RowState.UNKNOWN
     if pending or (outcome == Outcome.PARTIAL and delivery.never_asked(recipients)):
         return RowState.RETRY
     if outcome in (Outcome.PARTIAL, Outcome.REFUSED):

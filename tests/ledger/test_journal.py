@@ -136,7 +136,7 @@ def test_what_is_passed_on_is_written_down_as_open() -> None:
     admitted = LedgerJournal(Ledger(store, window=4), fingerprint).admit(iter(send_requests(10)))
     for _ in range(4):
         send_request = passed_on(admitted)
-        known = Ledger(store).prior(send_request.index, fingerprint(send_request.index))
+        known = Ledger(store.copy()).prior(send_request.index, fingerprint(send_request.index))
         assert known == PriorRow(RowState.OPEN)
     with pytest.raises(AssertionError):  # the window is full, and nothing was heard
         passed_on(admitted, 0.1)
@@ -203,7 +203,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
         for index in flying:
             journal.on_result(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
         flying = [passed_on(admitted).index for _ in range(2)]
-        again = Ledger(store)
+        again = Ledger(store.copy())
         assert [row for row in range(100) if again.prior(row, fingerprint(row)) == PriorRow(RowState.OPEN)] == flying
     assert flying == [68, 69]
 

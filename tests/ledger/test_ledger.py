@@ -292,7 +292,7 @@ def test_results_are_written_also_where_nothing_more_is_reserved(monkeypatch: py
     reserved(ledger, 0)
     ledger.record(0, RowState.ACCEPTED)
     time.sleep(0.3)
-    assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
+    assert Ledger(store.copy()).prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
 
 
 def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
@@ -370,8 +370,8 @@ def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
         ledger.record(row, RowState.RETRY)
     ledger.end(RunState.UNFINISHED)
     store.writes.clear()
-    Ledger(store)
-    assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2"]
+    Ledger(store).end(RunState.UNFINISHED)
+    assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2", "smtpcm"]
     assert set(store.retentions.values()) == {None}
 
 
@@ -381,7 +381,7 @@ def test_a_try_that_takes_long_renews_what_it_wrote_in_the_beginning(monkeypatch
     ledger = Ledger(store, window=4)
     reserved(ledger, 0)
     store.writes.clear()
-    monkeypatch.setattr(module, "_REWRITE_INTERVAL", 0)
+    monkeypatch.setattr(module, "_RENEWAL_INTERVAL", 0)
     reserved(ledger, BLOCK_ROWS)
     ledger.end(RunState.UNFINISHED)
     assert {"smtpcm", "smtpcm/0/0", "smtpcm/0/1"} <= set(store.writes)
@@ -422,7 +422,7 @@ def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() 
     ledger.record(0, RowState.REFUSED, Progress((), {"b@corp.example": "550 no"}))
     ledger.record(BLOCK_ROWS, RowState.REFUSED)
     ledger.end(RunState.FAILED)
-    Ledger(store, send_again=True)
+    Ledger(store, send_again=True).end(RunState.UNFINISHED)
     assert list(store.values) == ["smtpcm"]
 
 
@@ -430,5 +430,5 @@ def test_a_task_that_was_cleared_has_a_generation_of_its_own_although_its_ledger
     """A server would drop what bears an old Message-ID."""
     assert Ledger(Memory(), times_cleared=2).generation == 2
     store = Memory()
-    Ledger(store)
+    Ledger(store).end(RunState.UNFINISHED)
     assert Ledger(store, times_cleared=2).generation == 0
