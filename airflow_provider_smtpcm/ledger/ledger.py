@@ -349,27 +349,17 @@ class Ledger:
         Raises:
             LedgerError: it cannot be written.
         """
-        self._flush(with_rows=False)
+        self._renewals.clear()  # the blocks are about to be deleted
+        self._flush()
         if result != self._result:
             self.store_result(result)
         self._store.write_head(RunState.SUCCEEDED, self._max_tries, 0, summary)
         self._store.delete_blocks(self.generation, self._block_count)
 
-    def _flush(self, *, with_rows: bool = True) -> None:
-        """Stop the writing thread.
-
-        Args:
-            with_rows: whether it first writes all results and renews all blocks; not if the blocks are to be deleted.
-
-        Raises:
-            LedgerError: it has failed.
-        """
+    def _flush(self) -> None:
         release_fully(self._changed)
         with self._changed:
             self._reservation = None  # no further row is sent
-            if not with_rows:
-                self._results.clear()
-                self._renewals.clear()
             self._is_stopping = True
             self._changed.notify_all()
         if self._writer is not None:
@@ -497,7 +487,10 @@ class Ledger:
         self._renewed_at = time.monotonic()
 
     def _renew_next(self) -> None:
-        number = self._renewals.popleft()
+        try:
+            number = self._renewals.popleft()
+        except IndexError:  # the task has succeeded meanwhile
+            return
         block = self._earlier_blocks.get(number) or self._recent_blocks.get(number) or self._store.read_block(number)
         self._store.write_block(number, block)
 
