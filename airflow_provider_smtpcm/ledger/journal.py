@@ -23,7 +23,8 @@ from airflow_provider_smtpcm.smtp.remedies import format_addresses
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
 
-# The first request of a reservation waits at most this many seconds for others, since rows may come slowly.
+# If nothing else is ready, the first request of a reservation waits at most this many seconds for others, since rows may
+# come slowly.
 _GATHER_SECONDS = 0.05
 
 
@@ -95,10 +96,12 @@ class LedgerJournal:
         """Return whether the requests gathered since this time are to be reserved, even if the source has more."""
         if not self._gathered:
             return False
-        if len(self._gathered) >= self._ledger.batch_rows or time.monotonic() - since > _GATHER_SECONDS:
+        if len(self._gathered) >= self._ledger.batch_rows:
             return True
-        # Rows of two blocks take two writes.
-        return (self._gathered[-1].index + 1) % BLOCK_ROWS == 0
+        if (self._gathered[-1].index + 1) % BLOCK_ROWS == 0:  # rows of two blocks take two writes
+            return True
+        # While others are ready, waiting costs nothing, and a larger reservation saves writes.
+        return not self._ready and time.monotonic() - since > _GATHER_SECONDS
 
     def _reserve(self) -> None:
         """Reserve the gathered requests, if no reservation is pending."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import tracemalloc
 from base64 import b64encode
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,12 +33,17 @@ def fingerprint(row: int) -> bytes:
 def reserved(ledger: Ledger, *rows: int) -> Reservation:
     """A reservation, once it is written."""
     reservation = ledger.reserve([(row, fingerprint(row)) for row in rows])
+    wait_until_complete(reservation, ledger)
+    return reservation
+
+
+def wait_until_complete(reservation: Reservation, ledger: Ledger) -> None:
+    """Wait until its rows are written."""
     until = time.monotonic() + 5
     while not reservation.is_complete and time.monotonic() < until:
         ledger.raise_if_failed()
         time.sleep(0.001)
     assert reservation.is_complete
-    return reservation
 
 
 @pytest.fixture(autouse=True)
@@ -309,6 +317,71 @@ def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
     assert max(map(len, store.values.values())) < 65536
 
 
+class OnDisk(Memory):
+    """A store whose values take none of this process's memory."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """Write a file."""
+        (self._folder / key.replace("/", "-")).write_text(json.dumps(value))
+
+    def get(self, key: str) -> Any:
+        """Read the file."""
+        file = self._folder / key.replace("/", "-")
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+def test_its_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """What is written is forgotten, but for the latest rows."""
+    ledger = Ledger(OnDisk(tmp_path), window=256)
+
+    def send(first: int, last: int) -> int:
+        for start in range(first, last, 128):
+            reserved(ledger, *range(start, start + 128))
+            for row in range(start, start + 128):
+                ledger.record(row, RowState.ACCEPTED)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few = send(0, 20 * BLOCK_ROWS)
+        assert send(20 * BLOCK_ROWS, 80 * BLOCK_ROWS) - few < 60 * BLOCK_ROWS
+    finally:
+        tracemalloc.stop()
+        ledger.end(RunState.UNFINISHED)
+    assert Ledger(OnDisk(tmp_path)).rows_seen == 80 * BLOCK_ROWS
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_row_that_is_tried_again_much_later_leaves_its_neighbours_as_they_are(expired: bool) -> None:
+    """Its block was forgotten; one that is gone from the store too is not replaced by one without neighbours."""
+    store = Memory()
+    ledger = Ledger(store, window=4)
+    reserved(ledger, 0, 1)
+    ledger.record(0, RowState.RETRY)
+    ledger.record(1, RowState.REFUSED)
+    for block in range(1, 20):
+        reserved(ledger, block * BLOCK_ROWS)
+        ledger.record(block * BLOCK_ROWS, RowState.ACCEPTED)
+    if expired:
+        store.delete("smtpcm/0/0")
+        with pytest.raises(LedgerError, match="has expired"):
+            reserved(ledger, 0)
+        return
+    reserved(ledger, 0)
+    ledger.record(0, RowState.ACCEPTED)
+    ledger.end(RunState.UNFINISHED)
+    again = Ledger(store)
+    assert [again.prior(row, fingerprint(row)) for row in (0, 1, 19 * BLOCK_ROWS)] == [
+        PriorRow(RowState.ACCEPTED),
+        PriorRow(RowState.REFUSED),
+        PriorRow(RowState.ACCEPTED),
+    ]
+
+
 def test_its_thread_is_gone_with_it() -> None:
     """A worker lives on."""
     before = threading.active_count()
@@ -373,6 +446,38 @@ def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
     Ledger(store).end(RunState.UNFINISHED)
     assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2", "smtpcm"]
     assert set(store.retentions.values()) == {None}
+
+
+class Gated(Memory):
+    """A store that takes no writes until it is told to."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__()
+        self.values = dict(values)
+        self.opened = threading.Event()
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """Once it is open."""
+        assert self.opened.wait(5)
+        super().set(key, value, retention=retention)
+
+
+def test_rows_do_not_wait_until_all_is_renewed() -> None:
+    """A task of a million rows would renew for ten seconds before it sends; it goes on preparing meanwhile."""
+    store = Memory()
+    ledger = Ledger(store, window=4)
+    reserved(ledger, 0, BLOCK_ROWS, 2 * BLOCK_ROWS)
+    for row in (0, BLOCK_ROWS, 2 * BLOCK_ROWS):
+        ledger.record(row, RowState.RETRY)
+    ledger.end(RunState.UNFINISHED)
+    gated = Gated(store.values)
+    again = Ledger(gated, window=4)  # does not wait for the store
+    reservation = again.reserve([(2 * BLOCK_ROWS, fingerprint(2 * BLOCK_ROWS))])
+    gated.opened.set()
+    wait_until_complete(reservation, again)
+    again.end(RunState.UNFINISHED)
+    assert gated.writes[:2] == ["smtpcm", "smtpcm/0/2"]
+    assert {"smtpcm/0/0", "smtpcm/0/1"} <= set(gated.writes)
 
 
 def test_a_try_that_takes_long_renews_what_it_wrote_in_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
