@@ -8,6 +8,7 @@ delivered; there are never more of them than the window.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -46,6 +47,8 @@ _RENEWAL_INTERVAL = 6 * 3600.0
 _NO_ROW_PROGRESS: Mapping[int, Progress] = MappingProxyType({})
 # Results are written within this many seconds, even if no further rows are reserved.
 _RECORD_WITHIN = 1.0
+# How many writes the average of their time is over.
+_AVERAGED_WRITES = 4
 # Blocks of this attempt that are kept in memory; any other is read again if one of its rows is retried.
 _CACHED_BLOCKS = 16
 
@@ -122,6 +125,11 @@ class Ledger:
     ) -> None:
         self._store = LedgerStore(store)
         self._window = Window(window, connections)
+        self._connections = connections
+        # How long a write takes: a moving average.
+        self._write_seconds = 0.0
+        #: How many rows to reserve at once.
+        self.batch_rows = self._window.rows
         # The blocks that earlier attempts have written, and the latest others, which are all written too.
         self._earlier_blocks: dict[int, Block] = {}
         self._recent_blocks: dict[int, Block] = {}
@@ -259,14 +267,6 @@ class Ledger:
         """How many rows may be open at once."""
         return self._window.rows
 
-    @property
-    def batch_rows(self) -> int:
-        """How many rows to reserve at once: half a window is written while the other half is sent.
-
-        A whole window if nothing is being sent.
-        """
-        return max(1, self.window // 2) if self._open else self.window
-
     def reserve(
         self, rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress] = _NO_ROW_PROGRESS
     ) -> Reservation:
@@ -396,14 +396,17 @@ class Ledger:
                 self._window.measure()
                 reservation = self._reservation if self._has_room() else None
             if reservation is not None:
-                rows = reservation.rows[reservation.taken : reservation.taken + self.batch_rows]
+                rows = reservation.rows[reservation.taken : reservation.taken + self.window - len(self._open)]
                 self._open.update(row for row, _ in rows)
                 reservation.taken += len(rows)
                 if reservation.taken == len(reservation.rows):
                     self._reservation = None
+                self.batch_rows = self._next_batch_rows()
             is_stopping = self._is_stopping
+        began = time.monotonic()
         self._write_rows(results, rows, reservation.progress if reservation is not None else _NO_ROW_PROGRESS)
         if reservation is not None:
+            self._write_seconds += (time.monotonic() - began - self._write_seconds) / _AVERAGED_WRITES
             with self._changed:
                 reservation.written += len(rows)
                 self._window.opened(len(rows))
@@ -415,6 +418,14 @@ class Ledger:
             self._renew_next()
         return not is_stopping
 
+    def _next_batch_rows(self) -> int:
+        """Return the window less the rows that are sent while a write takes; at least half a window.
+
+        So the sessions need not wait for the store, and there are as few writes as that allows.
+        """
+        sent_meanwhile = math.ceil(self._window.rate * self._write_seconds)
+        return max(1, self.window // 2, self.window - 2 * self._connections - sent_meanwhile)
+
     def _is_due(self) -> bool:
         if self._is_stopping or self._has_room():
             return True
@@ -425,8 +436,9 @@ class Ledger:
         if self._reservation is None:
             return False
         still_open = len(self._open) - self._open_with_result
-        # At most the current batch size: the window may have shrunk since the reservation was made.
-        next_rows = min(self.batch_rows, len(self._reservation.rows) - self._reservation.taken)
+        # The window may have shrunk since the reservation was made. No session is to wait for the last rows of it.
+        most = max(1, self.window // 2, self.window - 2 * self._connections)
+        next_rows = min(most, len(self._reservation.rows) - self._reservation.taken)
         return still_open + next_rows <= self.window
 
     def _seconds_until_due(self) -> float | None:

@@ -235,6 +235,22 @@ def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
     assert Ledger(store).rows_pending == 0
 
 
+@pytest.mark.parametrize(
+    ("rate", "write_seconds", "rows"),
+    [
+        (20.0, 0.01, 247),  # a slow server: a write for nearly every window
+        (5000.0, 0.01, 198),
+        (20_000.0, 0.04, 128),  # a slow store
+    ],
+)
+def test_a_reservation_leaves_what_is_sent_while_it_is_written(rate: float, write_seconds: float, rows: int) -> None:
+    """And two mails for each connection; never more than half of the window."""
+    ledger = Ledger(Memory(), window=256, connections=4)
+    ledger._window.rate, ledger._write_seconds = rate, write_seconds
+    assert ledger._next_batch_rows() == rows
+    ledger.end(RunState.UNFINISHED)
+
+
 def test_rows_that_are_withdrawn_are_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are written already are told."""
     monkeypatch.setattr(Ledger, "window", 2)
