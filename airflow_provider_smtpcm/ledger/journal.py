@@ -23,8 +23,8 @@ from airflow_provider_smtpcm.smtp.remedies import format_addresses
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
 
-# If nothing else is ready, the first request of a reservation waits at most this many seconds for others, since rows may
-# come slowly.
+# If nothing else is ready, the first request of a reservation waits at most this many seconds for others: rows may come
+# slowly.
 _GATHER_SECONDS = 0.05
 
 

@@ -242,7 +242,7 @@ def test_what_is_written_down_at_once_is_of_one_block() -> None:
     ledger.reserve = watch  # type: ignore[method-assign,assignment]
     assert [passed_on(admitted).index for _ in requests] == [request.index for request in requests]
     assert reserved[0] == list(range(first, BLOCK_ROWS))
-    assert sum(reserved, []) == [request.index for request in requests]
+    assert list(itertools.chain.from_iterable(reserved)) == [request.index for request in requests]
 
 
 def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:

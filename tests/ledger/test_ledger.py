@@ -342,6 +342,7 @@ class OnDisk(Memory):
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         """Write a file."""
+        assert retention is None
         (self._folder / key.replace("/", "-")).write_text(json.dumps(value))
 
     def get(self, key: str) -> Any:
