@@ -1,4 +1,4 @@
-"""All benchmarks: importing the operator, signing in, importing SSIS packages, and sending. `make bench` runs all.
+"""All benchmarks: importing the operator, signing in, importing SSIS packages, a merge in Airflow, and sending.
 
 Ratios are of medians from one run, in which the contenders take turns. Each run of a contender is a process of its own.
 Its start and its imports are not counted, its connections are, and the server's count confirms that every mail arrived.
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import import_cost, import_ssis, sign_in_cost
+from benchmarks import import_cost, import_ssis, merge_in_airflow, sign_in_cost
 from benchmarks.sending import table
 from benchmarks.sending.contenders import Contenders
 from benchmarks.sending.measure import Course, Files, Outcome
@@ -25,7 +25,7 @@ from demo.processes import ending_on_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs/images/benchmark.svg"
-OTHERS = ("import", "sign-in", "import-ssis")
+OTHERS = ("import", "sign-in", "import-ssis", "merge-in-airflow")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -83,6 +83,9 @@ def main() -> None:
         sign_in_cost.main(runs=1 if asked.quick else sign_in_cost.RUNS)
     if "import-ssis" in names:
         import_ssis.main(runs=1 if asked.quick else import_ssis.RUNS, sizes={100: 1} if asked.quick else None)
+    if "merge-in-airflow" in names:
+        sizes = (1000,) if asked.quick else merge_in_airflow.ROWS
+        merge_in_airflow.main(runs=1 if asked.quick else asked.rounds, sizes=sizes)
     outcomes = run_scenarios(asked, names)
     if not outcomes:
         return
