@@ -364,14 +364,21 @@ class DigestSet:
     A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability
     that two rows share them is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
 
-    SQLite creates the file once its cache is full, where `TMPDIR` says, and removes its name at once.
+    SQLite creates the file once its cache is full, where `TMPDIR` says, and removes its name at once. On a worker where
+    no folder can be written to, the set is in memory.
     """
 
     def __init__(self) -> None:
         import sqlite3  # not before a merge runs
+        import tempfile
 
-        # The empty name: a temporary database. Garbage collection may close it in any thread.
-        database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        try:
+            tempfile.gettempdir()
+            name = ""  # a temporary file
+        except FileNotFoundError:  # there is no folder to write to
+            name = ":memory:"
+        # Garbage collection may close it in any thread.
+        database = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
         finalize(self, database.close)
         self._execute = database.execute
         self._execute(f"PRAGMA cache_size = -{_CACHE_KIB}")

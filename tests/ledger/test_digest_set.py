@@ -6,6 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_a_disk_that_is_full_is_an_error_and_no_new_digest() -> None:
     known._execute("PRAGMA max_page_count = 4")
     with pytest.raises(sqlite3.OperationalError, match="full"):
         deque((known.add(number.to_bytes(DIGEST_OCTETS, "big")) for number in range(5000)), maxlen=0)
+
+
+def test_a_worker_without_a_folder_to_write_to_has_it_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod whose file system is read-only."""
+
+    def find_none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", find_none)
+    known = DigestSet()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert all(known.add(number.to_bytes(DIGEST_OCTETS, "little")) for number in range(50_000))
+    assert not known.add(bytes(DIGEST_OCTETS))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_its_file_is_gone_with_it() -> None:
