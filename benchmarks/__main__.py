@@ -17,7 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from benchmarks import airflow_task, import_cost, import_ssis, sign_in_cost, wake_ups
+from benchmarks import airflow_task, import_cost, import_ssis, merge_in_airflow, sign_in_cost, wake_ups
 from benchmarks.sending import table
 from benchmarks.sending.contenders import Contenders
 from benchmarks.sending.measure import Course, Files, Outcome
@@ -29,7 +29,7 @@ from demo.processes import ending_on_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs/images/benchmark.svg"
-OTHERS = ("import", "sign-in", "import-ssis", "airflow-task", "airflow-merge", "wake-ups")
+OTHERS = ("import", "sign-in", "import-ssis", "airflow-task", "merge-in-airflow", "wake-ups")
 ALL = (*SINGLE_MAIL, *SCENARIOS, LEDGER_MERGE)
 #: The names that `--only single` stands for.
 SINGLE = ("airflow-task", "wake-ups", *(scenario.name for scenario in SINGLE_MAIL))
@@ -97,8 +97,9 @@ def run_others(asked: argparse.Namespace, names: Collection[str]) -> dict[str, A
         figures["airflow-task"] = airflow_task.main(runs=1 if asked.quick else airflow_task.RUNS)
     if "wake-ups" in names:
         figures["wake-ups"] = wake_ups.main(runs=1 if asked.quick else wake_ups.RUNS)
-    if "airflow-merge" in names:
-        figures["airflow-merge"] = airflow_task.merge(**{"runs": 1, "large": 2000} if asked.quick else {})
+    if "merge-in-airflow" in names:
+        sizes = (1000,) if asked.quick else merge_in_airflow.ROWS
+        merge_in_airflow.main(runs=1 if asked.quick else asked.rounds, sizes=sizes)
     return figures
 
 

@@ -134,11 +134,17 @@ class AirflowStack:
 
     # --- Airflow's API
 
-    def trigger(self, dag_id: str, *, timeout: float = 90) -> str:
-        """Unpause a DAG once it has been parsed, start a run of it, and return the run's id."""
+    def trigger(self, dag_id: str, *, conf: Mapping[str, Any] | None = None, timeout: float = 90) -> str:
+        """Unpause a DAG once it has been parsed, start a run of it, and return the run's id.
+
+        Args:
+            conf: the configuration of the run.
+            timeout: how long to wait for the DAG, in seconds.
+        """
         self._wait_for(lambda: self._has_dag(dag_id), timeout, f"the DAG {dag_id} to be parsed")
         self._request("PATCH", f"/api/v2/dags/{dag_id}?update_mask=is_paused", {"is_paused": False})
-        run = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        run = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
         return str(run["dag_run_id"])
 
     def wait_for_run(self, dag_id: str, run_id: str, *, timeout: float = 180) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, RefusedError, Reply
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, Reservation
-from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
+from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
 from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.remedies import format_addresses
@@ -23,7 +23,8 @@ from airflow_provider_smtpcm.smtp.remedies import format_addresses
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
 
-# The first request of a reservation waits at most this many seconds for others, since rows may come slowly.
+# If nothing else is ready, the first request of a reservation waits at most this many seconds for others: rows may come
+# slowly.
 _GATHER_SECONDS = 0.05
 
 
@@ -66,49 +67,65 @@ class LedgerJournal:
         while True:
             self._ledger.raise_if_failed()
             next_at = math.inf
-            gathering_done = is_exhausted or len(self._gathered) >= self._ledger.batch_rows
-            if self._gathered and time.monotonic() - gathering_since > _GATHER_SECONDS:
-                gathering_done = True
-            if not gathering_done:
+            is_gathered = is_exhausted or self._is_gathered(gathering_since)
+            if not is_gathered:
                 item = next(requests, None)
-                is_exhausted, gathering_done = item is None, not isinstance(item, SendRequest)
+                is_exhausted, is_gathered = item is None, not isinstance(item, SendRequest)
                 if isinstance(item, float):
                     next_at = item
                 elif item is not None:
                     gathering_since = gathering_since if self._gathered else time.monotonic()
                     self._gathered.append(item)
-            self._make_ready_and_reserve(gathering_done=gathering_done)
+            if is_gathered or not self._ready:
+                self._release()
+                if is_gathered:
+                    self._reserve()
             if self._ready:
                 request = self._ready.popleft()
                 self.in_doubt[request.index] = request
                 yield request
             elif is_exhausted and not self._gathered and self._reservation is None:
                 return
-            elif gathering_done:
+            elif is_gathered:
                 yield next_at
 
     def set_wakeup(self, wake: Callable[[], None]) -> None:
         """Set the function that the ledger's thread calls when requests may be ready."""
         self._ledger.on_write = wake
 
-    def _make_ready_and_reserve(self, *, gathering_done: bool) -> None:
-        """Make the requests of the reservation that are recorded ready; if all are, reserve the gathered ones.
+    def _is_gathered(self, since: float) -> bool:
+        """Return whether the requests gathered since this time are to be reserved, even if the source has more."""
+        if not self._gathered:
+            return False
+        if len(self._gathered) >= self._ledger.batch_rows:
+            return True
+        if (self._gathered[-1].index + 1) % BLOCK_ROWS == 0:  # rows of two blocks take two writes
+            return True
+        # While others are ready, waiting costs nothing, and a larger reservation saves writes.
+        return not self._ready and time.monotonic() - since > _GATHER_SECONDS
 
-        Args:
-            gathering_done: whether to reserve the gathered requests without waiting for more.
-        """
+    def _reserve(self) -> None:
+        """Reserve the gathered requests, if no reservation is pending."""
+        if self._reservation is not None or not self._gathered:
+            return
+        if self._ledger.rows_in_doubt:
+            self._note_rows_in_doubt()
+        rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
+        progress = {
+            request.index: self._get_progress(request)
+            for request in self._gathered
+            if request.accepted or request.refused
+        }
+        self._reservation = self._ledger.reserve(rows, progress), deque(self._gathered)
+        self._gathered = []
+
+    def _release(self) -> None:
+        """Move the requests that are written from the pending reservation to `_ready`."""
         if self._reservation is not None:
             reservation, waiting = self._reservation
             self._make_ready(waiting, keep=len(reservation.rows) - reservation.written)
             if not waiting:
                 self._reservation = None
-        if self._reservation is None and self._gathered and gathering_done:
-            if self._ledger.rows_in_doubt:
-                self._note_rows_in_doubt()
-            rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
-            progress = {request.index: known for request in self._gathered if (known := self._get_progress(request))}
-            self._reservation = self._ledger.reserve(rows, progress), deque(self._gathered)
-            self._gathered = []
 
     def _make_ready(self, waiting: deque[SendRequest], *, keep: int) -> None:
         while len(waiting) > keep:
@@ -121,20 +138,20 @@ class LedgerJournal:
             delivery: the result.
             pending: the recipients to retry.
         """
-        recipients = _get_recipients(self.in_doubt[delivery.index])
-        in_doubt = set(self._still_in_doubt(delivery))
-        # A recipient who may have the mail from an earlier attempt stays in doubt, even if the server refuses now.
-        rejected = {
-            address: str(reply)
-            for address, reply in delivery.refused.items()
-            if not reply.transient and address not in in_doubt
-        }
-        state = RowState.UNKNOWN if in_doubt else _row_state(delivery, recipients, pending)
-        self._ledger.record(
-            delivery.index,
-            state,
-            NO_PROGRESS if state is RowState.ACCEPTED else Progress(delivery.accepted, rejected),
-        )
+        in_doubt = self._still_in_doubt(delivery)
+        if delivery.outcome is Outcome.ACCEPTED and not in_doubt:
+            state, progress = RowState.ACCEPTED, NO_PROGRESS
+        else:
+            # A recipient who may have the mail from an earlier attempt stays in doubt, even if the server refuses now.
+            rejected = {
+                address: str(reply)
+                for address, reply in delivery.refused.items()
+                if not reply.transient and address not in in_doubt
+            }
+            recipients = _get_recipients(self.in_doubt[delivery.index])
+            state = RowState.UNKNOWN if in_doubt else _row_state(delivery, recipients, pending)
+            progress = Progress(delivery.accepted, rejected)
+        self._ledger.record(delivery.index, state, progress)
         del self.in_doubt[delivery.index]  # last: an interruption before it leaves the request in doubt
 
     def abandon(self, index: int) -> None:
@@ -182,8 +199,8 @@ class LedgerJournal:
 
 def _row_state(delivery: Delivery, recipients: Sequence[str], pending: tuple[str, ...]) -> RowState:
     outcome = delivery.outcome
-    if outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN):
-        return RowState.ACCEPTED if outcome == Outcome.ACCEPTED else RowState.UNKNOWN
+    if outcome == Outcome.UNKNOWN:
+        return RowState.UNKNOWN
     if pending or (outcome == Outcome.PARTIAL and delivery.never_asked(recipients)):
         return RowState.RETRY
     if outcome in (Outcome.PARTIAL, Outcome.REFUSED):

@@ -8,14 +8,16 @@ delivered; there are never more of them than the window.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.ledger.record import (
@@ -40,11 +42,15 @@ _RESULT = "result"
 #: How long the full result is stored: not long, since it contains addresses. An attempt that finds the task finished
 #: returns it; or, once it has expired, the summary in the head record, which has no addresses.
 RESULT_RETENTION = timedelta(days=1)
-# Seconds between rewrites of the whole ledger; Airflow's retention counts in days.
-_REWRITE_INTERVAL = 6 * 3600.0
+# Seconds between renewals of the whole ledger; Airflow's retention counts in days.
+_RENEWAL_INTERVAL = 6 * 3600.0
 _NO_ROW_PROGRESS: Mapping[int, Progress] = MappingProxyType({})
 # Results are written within this many seconds, even if no further rows are reserved.
 _RECORD_WITHIN = 1.0
+# How many writes the average of their time is over.
+_AVERAGED_WRITES = 4
+# Blocks of this attempt that are kept in memory; any other is read again if one of its rows is retried.
+_CACHED_BLOCKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class Ledger:
         times_cleared: how often the task was cleared; a ledger that is new or has expired starts with this generation.
 
     Raises:
-        LedgerError: the store fails, or the ledger cannot be read.
+        LedgerError: the ledger cannot be read. If it cannot be written, `raise_if_failed` raises.
     """
 
     def __init__(
@@ -119,7 +125,19 @@ class Ledger:
     ) -> None:
         self._store = LedgerStore(store)
         self._window = Window(window, connections)
-        self._blocks: dict[int, Block] = {}
+        self._connections = connections
+        # How long a write takes: a moving average.
+        self._write_seconds = 0.0
+        #: How many rows to reserve at once.
+        self.batch_rows = self._window.rows
+        # The blocks that earlier attempts have written, and the latest others, which are all written too.
+        self._earlier_blocks: dict[int, Block] = {}
+        self._recent_blocks: dict[int, Block] = {}
+        # How many blocks there are.
+        self._block_count = 0
+        # The numbers of the blocks to write again, so that they do not expire; when this was last begun.
+        self._renewals: deque[int] = deque()
+        self._renewed_at = 0.0
         self._open: set[int] = set()
         self._results: dict[int, _RowResult] = {}
         # How many rows of `_open` have a result in `_results`.
@@ -142,7 +160,6 @@ class Ledger:
         #: nothing is sent.
         self.finished_result: dict[str, Any] | None = None
         self._result: Mapping[str, Any] | None = None
-        self._rewritten_at = time.monotonic()
         if max_tries is not None and head.get("max_tries") == max_tries:
             # The task was not cleared: the earlier attempt ended before Airflow recorded its end.
             if run_state is RunState.SUCCEEDED and "done" in head:
@@ -159,18 +176,18 @@ class Ledger:
         #: The rows whose mail an earlier attempt may have delivered, each with its recipient progress.
         self.rows_in_doubt: dict[int, Progress] = {}
         if self.is_resumed:
-            self._blocks = self._store.read_blocks(head.get("blocks", 0))
-            for number, block in self._blocks.items():
+            self._earlier_blocks = self._store.read_blocks(head.get("blocks", 0))
+            self._block_count = len(self._earlier_blocks)
+            for number, block in self._earlier_blocks.items():
                 self.rows_in_doubt.update(
                     (number * BLOCK_ROWS + position, progress) for position, progress in block.rows_in_doubt().items()
                 )
             if run_state is RunState.FAILED:
                 self._reset_refusals()
-        self._rewrite()
-        if head and not self.is_resumed:
-            self._store.delete_blocks(head["generation"], head.get("blocks", 0))
+        # The generation that this one replaces, and how many blocks it has.
+        obsolete = (head["generation"], head.get("blocks", 0)) if head and not self.is_resumed else (0, 0)
         # Last: an exception in the constructor would leave a thread that the caller cannot end.
-        self._writer = threading.Thread(target=self._run_writer, name="smtpcm-ledger", daemon=True)
+        self._writer = threading.Thread(target=self._write, args=obsolete, name="smtpcm-ledger", daemon=True)
         self._writer.start()
 
     # --- Earlier attempts
@@ -178,13 +195,13 @@ class Ledger:
     @property
     def rows_seen(self) -> int:
         """How many rows earlier attempts have reached: the index of the last one, plus 1."""
-        return max((number * BLOCK_ROWS + len(block) for number, block in self._blocks.items()), default=0)
+        return max((number * BLOCK_ROWS + len(block) for number, block in self._earlier_blocks.items()), default=0)
 
     @property
     def rows_pending(self) -> int:
         """How many of the rows seen are pending; those in `rows_in_doubt` are not counted."""
         states = [state.encode() for state in (RowState.RETRY, RowState.FAILED, RowState.UNSEEN)]
-        return sum(block.states.count(state) for block in self._blocks.values() for state in states)
+        return sum(block.states.count(state) for block in self._earlier_blocks.values() for state in states)
 
     def prior(self, row: int, fingerprint: bytes) -> PriorRow | None:
         """Return what an earlier attempt recorded for a row; None if it recorded nothing.
@@ -196,7 +213,7 @@ class Ledger:
         Raises:
             LedgerError: an earlier attempt had a different row at this index.
         """
-        block, position = self._blocks.get(row // BLOCK_ROWS), row % BLOCK_ROWS
+        block, position = self._earlier_blocks.get(row // BLOCK_ROWS), row % BLOCK_ROWS
         if block is None or position >= len(block) or block.state(position) is RowState.UNSEEN:
             return None
         state = block.state(position)
@@ -209,12 +226,12 @@ class Ledger:
 
     def fingerprint(self, row: int) -> bytes | None:
         """Return the fingerprint of a row that an earlier attempt reached; None if it has a short one (format 1)."""
-        block = self._blocks[row // BLOCK_ROWS]
+        block = self._earlier_blocks[row // BLOCK_ROWS]
         return block.fingerprint(row % BLOCK_ROWS) if block.width == FINGERPRINT_OCTETS else None
 
     def is_open(self, row: int) -> bool:
         """Whether a row that an earlier attempt reached was reserved and has no result."""
-        return self._blocks[row // BLOCK_ROWS].state(row % BLOCK_ROWS) is RowState.OPEN
+        return self._earlier_blocks[row // BLOCK_ROWS].state(row % BLOCK_ROWS) is RowState.OPEN
 
     def _was_seen(self, fingerprint: bytes) -> bool:
         """Whether an earlier attempt reached this row, at any index."""
@@ -224,7 +241,7 @@ class Ledger:
     def _fingerprints(self) -> Mapping[int, DigestSet]:
         """The fingerprints of all rows that earlier attempts reached, by their width."""
         fingerprints: dict[int, DigestSet] = {}
-        for block in self._blocks.values():
+        for block in self._earlier_blocks.values():
             seen = fingerprints.setdefault(block.width, DigestSet())
             for position in range(len(block)):
                 seen.add(_pad(block.fingerprint(position)))
@@ -249,11 +266,6 @@ class Ledger:
     def window(self) -> int:
         """How many rows may be open at once."""
         return self._window.rows
-
-    @property
-    def batch_rows(self) -> int:
-        """How many rows to reserve at once: half a window is written while the other half is sent."""
-        return max(1, self.window // 2)
 
     def reserve(
         self, rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress] = _NO_ROW_PROGRESS
@@ -325,7 +337,7 @@ class Ledger:
             LedgerError: it cannot be written.
         """
         self._flush()
-        self._store.write_head(run_state, self._max_tries, len(self._blocks))
+        self._store.write_head(run_state, self._max_tries, self._block_count)
 
     def complete(self, result: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Write that the task succeeded, and delete its rows.
@@ -337,11 +349,12 @@ class Ledger:
         Raises:
             LedgerError: it cannot be written.
         """
+        self._renewals.clear()  # the blocks are about to be deleted
         self._flush()
         if result != self._result:
             self.store_result(result)
         self._store.write_head(RunState.SUCCEEDED, self._max_tries, 0, summary)
-        self._store.delete_blocks(self.generation, len(self._blocks))
+        self._store.delete_blocks(self.generation, self._block_count)
 
     def _flush(self) -> None:
         release_fully(self._changed)
@@ -355,38 +368,63 @@ class Ledger:
 
     # --- The writing thread
 
-    def _run_writer(self) -> None:
+    def _write(self, obsolete_generation: int, obsolete_blocks: int) -> None:
         try:
-            while True:
-                with self._changed:
-                    while not self._is_due():
-                        self._changed.wait(self._seconds_until_due())
-                    results, self._results = self._results, {}
-                    self._open.difference_update(results)
-                    self._open_with_result = 0
-                    self._window.measure()
-                    reservation = self._reservation if self._has_room() else None
-                    rows: Sequence[tuple[int, bytes]] = ()
-                    if reservation is not None:
-                        rows = reservation.rows[reservation.taken : reservation.taken + self.batch_rows]
-                        self._open.update(row for row, _ in rows)
-                        reservation.taken += len(rows)
-                        if reservation.taken == len(reservation.rows):
-                            self._reservation = None
-                    is_stopping = self._is_stopping
-                self._write_rows(results, rows, reservation.progress if reservation is not None else _NO_ROW_PROGRESS)
-                if reservation is not None:
-                    with self._changed:
-                        reservation.written += len(rows)
-                        self._window.on_rows_opened(len(rows))
-                self.on_write()
-                if is_stopping:
-                    return
+            self._begin_renewal()
+            self._store.delete_blocks(obsolete_generation, obsolete_blocks)
+            while self._write_next():
+                pass
+            while self._renewals:
+                self._renew_next()
         except LedgerError as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - otherwise the sending thread would wait forever
             self._failure = LedgerError(f"The ledger of this task cannot be written ({type(error).__name__}: {error}).")
         self.on_write()
+
+    def _write_next(self) -> bool:
+        """Wait until there is something to write, and write it; return False at the end."""
+        with self._changed:
+            while not (is_due := self._is_due()) and not self._renewals:
+                self._changed.wait(self._seconds_until_due())
+            results: Mapping[int, _RowResult] = {}
+            reservation, rows = None, cast("Sequence[tuple[int, bytes]]", ())
+            if is_due:
+                results, self._results = self._results, {}
+                self._open.difference_update(results)
+                self._open_with_result = 0
+                self._window.measure()
+                reservation = self._reservation if self._has_room() else None
+            if reservation is not None:
+                rows = reservation.rows[reservation.taken : reservation.taken + self.window - len(self._open)]
+                self._open.update(row for row, _ in rows)
+                reservation.taken += len(rows)
+                if reservation.taken == len(reservation.rows):
+                    self._reservation = None
+                self.batch_rows = self._next_batch_rows()
+            is_stopping = self._is_stopping
+        began = time.monotonic()
+        self._write_rows(results, rows, reservation.progress if reservation is not None else _NO_ROW_PROGRESS)
+        if reservation is not None:
+            self._write_seconds += (time.monotonic() - began - self._write_seconds) / _AVERAGED_WRITES
+            with self._changed:
+                reservation.written += len(rows)
+                self._window.on_rows_opened(len(rows))
+        if is_due:
+            self.on_write()
+        if time.monotonic() - self._renewed_at > _RENEWAL_INTERVAL:
+            self._begin_renewal()
+        elif self._renewals:  # one at a time, since rows may wait
+            self._renew_next()
+        return not is_stopping
+
+    def _next_batch_rows(self) -> int:
+        """Return the window less the rows that are sent while a write takes; at least half a window.
+
+        So the sessions need not wait for the store, and there are as few writes as that allows.
+        """
+        sent_meanwhile = math.ceil(self._window.rate * self._write_seconds)
+        return max(1, self.window // 2, self.window - 2 * self._connections - sent_meanwhile)
 
     def _is_due(self) -> bool:
         if self._is_stopping or self._has_room():
@@ -398,8 +436,9 @@ class Ledger:
         if self._reservation is None:
             return False
         still_open = len(self._open) - self._open_with_result
-        # At most the current batch size: the window may have shrunk since the reservation was made.
-        next_rows = min(self.batch_rows, len(self._reservation.rows) - self._reservation.taken)
+        # The window may have shrunk since the reservation was made. No session is to wait for the last rows of it.
+        most = max(1, self.window // 2, self.window - 2 * self._connections)
+        next_rows = min(most, len(self._reservation.rows) - self._reservation.taken)
         return still_open + next_rows <= self.window
 
     def _seconds_until_due(self) -> float | None:
@@ -409,33 +448,63 @@ class Ledger:
         self, results: Mapping[int, _RowResult], rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress]
     ) -> None:
         """Write the results before the reservations: if only the first write succeeds, the window is not exceeded."""
-        recorded_blocks: set[int] = set()
+        recorded: dict[int, Block] = {}
         for row, result in results.items():
-            self._put(row, result.fingerprint, result.state, result.progress)
-            recorded_blocks.add(row // BLOCK_ROWS)
-        reserved_blocks: set[int] = set()
+            self._put(recorded, row, result.fingerprint, result.state, result.progress)
+        reserved: dict[int, Block] = {}
         for row, fingerprint in rows:
-            self._put(row, fingerprint, RowState.OPEN, progress.get(row, NO_PROGRESS))
-            reserved_blocks.add(row // BLOCK_ROWS)
-        for number in (*sorted(recorded_blocks - reserved_blocks), *sorted(reserved_blocks)):
-            self._store.write_block(number, self._blocks[number])
-        if time.monotonic() - self._rewritten_at > _REWRITE_INTERVAL:
-            self._rewrite()
+            self._put(reserved, row, fingerprint, RowState.OPEN, progress.get(row, NO_PROGRESS))
+        for number in (*sorted(recorded.keys() - reserved), *sorted(reserved)):
+            self._store.write_block(number, reserved.get(number) or recorded[number])
+        while len(self._recent_blocks) > _CACHED_BLOCKS:
+            del self._recent_blocks[next(iter(self._recent_blocks))]
 
-    def _rewrite(self) -> None:
-        """Write everything again to postpone its expiry: no part may expire while an attempt runs.
+    def _put(
+        self,
+        blocks: dict[int, Block],
+        row: int,
+        fingerprint: bytes | None,
+        state: RowState,
+        progress: Progress = NO_PROGRESS,
+    ) -> None:
+        """Write a row to its block, and add the block to `blocks`."""
+        number, position = divmod(row, BLOCK_ROWS)
+        block = blocks.get(number)
+        if block is None:
+            block = blocks[number] = self._load_block(number)
+        block.put(position, block.fingerprint(position) if fingerprint is None else fingerprint, state, progress)
+
+    def _load_block(self, number: int) -> Block:
+        if number in self._earlier_blocks:
+            return self._earlier_blocks[number]
+        block = self._recent_blocks.pop(number, None)
+        if block is None and number < self._block_count:
+            block = self._store.read_block(number)
+        elif block is None:
+            block = Block()
+            for missing in range(self._block_count, number):  # none of their rows is reserved yet
+                self._store.write_block(missing, block)
+            self._block_count = number + 1
+        self._recent_blocks[number] = block  # last: the first ones are forgotten first
+        return block
+
+    def _begin_renewal(self) -> None:
+        """Write everything again, bit by bit, to postpone its expiry: no part may expire while an attempt runs.
 
         The head record is written first, so that it expires first: if it outlived the blocks, it would look like a
         ledger without rows.
         """
-        self._store.write_head(RunState.UNFINISHED, self._max_tries, len(self._blocks))
-        for number, block in self._blocks.items():
-            self._store.write_block(number, block)
-        self._rewritten_at = time.monotonic()
+        self._store.write_head(RunState.UNFINISHED, self._max_tries, self._block_count)
+        self._renewals.extend(range(self._block_count))
+        self._renewed_at = time.monotonic()
 
-    def _put(self, row: int, fingerprint: bytes | None, state: RowState, progress: Progress = NO_PROGRESS) -> None:
-        block, position = self._blocks.setdefault(row // BLOCK_ROWS, Block()), row % BLOCK_ROWS
-        block.put(position, block.fingerprint(position) if fingerprint is None else fingerprint, state, progress)
+    def _renew_next(self) -> None:
+        try:
+            number = self._renewals.popleft()
+        except IndexError:  # the task has succeeded meanwhile
+            return
+        block = self._earlier_blocks.get(number) or self._recent_blocks.get(number) or self._store.read_block(number)
+        self._store.write_block(number, block)
 
     def _reset_refusals(self) -> None:
         """Make permanently refused recipients pending: the task was cleared, so the cause may have been fixed.
@@ -443,7 +512,7 @@ class Ledger:
         The blocks are written before the head record says `UNFINISHED`: an interruption in between repeats this in the
         next attempt instead of losing it.
         """
-        for number, block in self._blocks.items():
+        for number, block in self._earlier_blocks.items():
             if block.reset_refusals():
                 self._store.write_block(number, block)
 

@@ -1,18 +1,17 @@
-"""The stored form of a ledger: blocks of row states and a head record, in a state store; and a compact digest set."""
+"""The stored form of a ledger: blocks of row states and a head record, in a state store; and a set of digests."""
 
 from __future__ import annotations
 
 import re
 import time
-from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from struct import Struct
 from typing import Any, Protocol
+from weakref import finalize
 
 from airflow_provider_smtpcm.errors import LedgerError
 
@@ -274,21 +273,29 @@ class LedgerStore:
             LedgerError: there are fewer, or one of them cannot be read.
         """
         blocks: dict[int, Block] = {}
-        while (value := self.get(str(len(blocks)))) is not None:
-            try:
-                blocks[len(blocks)] = Block.from_json(value)
-            except (ValueError, KeyError, TypeError) as error:
-                raise LedgerError(
-                    f"The ledger of this task is damaged ({error}).", remedy="Start a new run."
-                ) from error
+        while (block := self._read_block(len(blocks))) is not None:
+            blocks[len(blocks)] = block
         if len(blocks) < expected:
-            raise LedgerError(
-                "Part of the ledger of this task has expired ([state_store] default_retention_days): it is not known "
-                "which recipients already have the mail.",
-                remedy="Check the report of the merge or the server's log, and start a new run for the other "
-                "recipients.",
-            )
+            raise _expired_error()
         return blocks
+
+    def read_block(self, number: int) -> Block:
+        """Return a block of this generation.
+
+        Raises:
+            LedgerError: there is none, or it cannot be read.
+        """
+        block = self._read_block(number)
+        if block is None:
+            raise _expired_error()
+        return block
+
+    def _read_block(self, number: int) -> Block | None:
+        value = self.get(str(number))
+        try:
+            return None if value is None else Block.from_json(value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(f"The ledger of this task is damaged ({error}).", remedy="Start a new run.") from error
 
     def write_block(self, number: int, block: Block) -> None:
         """Write one block of this generation."""
@@ -338,23 +345,47 @@ class LedgerStore:
                 time.sleep(delay)
 
 
-# Many small tables rather than a large one: mails wait while a table grows and all its digests are inserted again.
-_TABLES = 64
-_INITIAL_SLOTS = 8
-_DIGEST_FORMAT = Struct(">QI")
+def _expired_error() -> LedgerError:
+    return LedgerError(
+        "Part of the ledger of this task has expired ([state_store] default_retention_days): it is not known which "
+        "recipients already have the mail.",
+        remedy="Check the report of the merge or the server's log, and start a new run for the other recipients.",
+    )
+
+
 #: Octets of each digest that are kept; a digest has at least this many.
-DIGEST_OCTETS = _DIGEST_FORMAT.size
+DIGEST_OCTETS = 12
+# KiB of the set's pages that are kept in memory.
+_CACHE_KIB = 512
 
 
 class DigestSet:
-    """A set of digests that takes 18 to 27 octets per digest; a `set` takes about 100.
+    """A set of digests in a temporary file of about 20 octets per digest; its memory does not grow with their number.
 
-    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability that any
-    two rows have the same is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
+    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability
+    that two rows share them is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
+
+    SQLite creates the file once its cache is full, where `TMPDIR` says, and removes its name at once. On a worker where
+    no folder can be written to, the set is in memory.
     """
 
     def __init__(self) -> None:
-        self._tables = [_DigestTable() for _ in range(_TABLES)]
+        import sqlite3  # not before a merge runs
+        import tempfile
+
+        try:
+            tempfile.gettempdir()
+            name = ""  # a temporary file
+        except FileNotFoundError:  # there is no folder to write to
+            name = ":memory:"
+        # Garbage collection may close it in any thread.
+        database = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        finalize(self, database.close)
+        self._execute = database.execute
+        self._execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._execute("PRAGMA journal_mode = OFF")  # nothing is rolled back
+        self._execute("CREATE TABLE digests (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._execute("BEGIN")
 
     def add(self, digest: bytes) -> bool:
         """Add a digest of at least `DIGEST_OCTETS`.
@@ -362,63 +393,8 @@ class DigestSet:
         Returns:
             Whether it was not in the set before.
         """
-        high, low = _split_digest(digest)
-        return self._tables[high % _TABLES].add(high, low)
+        return self._execute("INSERT OR IGNORE INTO digests VALUES (?)", (digest[:DIGEST_OCTETS],)).rowcount == 1
 
     def __contains__(self, digest: bytes) -> bool:
-        high, low = _split_digest(digest)
-        return self._tables[high % _TABLES].find_slot(high, low) < 0
-
-
-class _DigestTable:
-    """A hash table with linear probing (Knuth, TAOCP 6.4, algorithm L), at most two thirds full."""
-
-    __slots__ = ("_free", "_high", "_low", "_slots")
-
-    def __init__(self) -> None:
-        self._allocate(_INITIAL_SLOTS)
-
-    def _allocate(self, slots: int) -> None:
-        self._slots = slots
-        self._free = 2 * slots // 3
-        # A slot that holds two zeros is empty.
-        self._high = array("Q", bytes(8 * slots))
-        self._low = array("I", bytes(4 * slots))
-
-    def find_slot(self, high: int, low: int) -> int:
-        """Return the slot for these numbers, or its complement (negative) if it already holds them."""
-        highs, lows, slots = self._high, self._low, self._slots
-        slot = high // _TABLES % slots
-        while True:
-            stored = highs[slot]
-            if stored == high and lows[slot] == low:
-                return ~slot
-            if not stored and not lows[slot]:
-                return slot
-            slot = slot + 1 if slot + 1 < slots else 0
-
-    def add(self, high: int, low: int) -> bool:
-        slot = self.find_slot(high, low)
-        if slot < 0:
-            return False
-        self._high[slot] = high
-        self._low[slot] = low
-        self._free -= 1
-        if not self._free:
-            self._grow()
-        return True
-
-    def _grow(self) -> None:
-        highs, lows = self._high, self._low
-        self._allocate(3 * self._slots // 2)
-        for high, low in zip(highs, lows, strict=True):
-            if high or low:
-                slot = self.find_slot(high, low)
-                self._high[slot] = high
-                self._low[slot] = low
-                self._free -= 1
-
-
-def _split_digest(digest: bytes) -> tuple[int, int]:
-    high, low = _DIGEST_FORMAT.unpack_from(digest)
-    return (high, low) if high or low else (1, 0)  # a slot that holds two zeros is empty
+        found = self._execute("SELECT 1 FROM digests WHERE digest = ?", (digest[:DIGEST_OCTETS],))
+        return found.fetchone() is not None

@@ -27,6 +27,8 @@ class Window:
         self._is_measured = fixed is None
         #: How many rows may be open.
         self.rows = max(fixed or 1, connections)
+        #: Results per second of sending.
+        self.rate = 0.0
         self._open = 0
         # The start (`time.monotonic`) of the sending time that is not yet included in `_seconds`.
         self._since = 0.0
@@ -56,7 +58,7 @@ class Window:
 
     def measure(self) -> None:
         """Adapt the window to the results since the last measurement."""
-        if not (self._is_measured and self._has_result):
+        if not self._has_result:
             return
         if self._open:
             now = monotonic()
@@ -68,6 +70,7 @@ class Window:
         self._recent_seconds = decay * self._recent_seconds + min(self._seconds, _DECAY_SECONDS)
         self._results, self._seconds = 0, 0.0
         # Results arrive in bursts, one per connection; counting the last burst would overestimate the rate.
-        results = self._recent_results - self._connections
-        rows = results * WINDOW_SECONDS / max(self._recent_seconds, 0.001)
-        self.rows = max(self._connections, min(LARGEST_WINDOW, int(rows)))
+        results = max(0.0, self._recent_results - self._connections)
+        self.rate = results / max(self._recent_seconds, 0.001)
+        if self._is_measured:
+            self.rows = max(self._connections, min(LARGEST_WINDOW, int(self.rate * WINDOW_SECONDS)))

@@ -1,7 +1,7 @@
 """The mails of a merge: one send request for each row, except for the rows that an earlier attempt has settled.
 
 A row is identified by its key, which is the same in every attempt. A row that cannot be turned into a mail is added to
-the result, and the next one follows. Once a row is done, only a digest of its key is kept in memory.
+the result, and the next one follows. Once a row is done, only a digest of its key is kept, in a temporary file.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class RowMails:
         #: Whether the last row was read, or reading failed.
         self.is_exhausted = False
         self._remaining = self._keyed_rows()
-        # The latest row of `_remaining`.
+        # The latest row of `_remaining` that an earlier attempt has reached.
         self._current: _KeyedRow | None = None
         # Whether the rows differ from those of an earlier attempt.
         self._has_changed = False
@@ -117,7 +117,7 @@ class RowMails:
         try:
             for number, row, key, key_error, fingerprint in self._remaining:
                 prior: PriorRow | None = UNSEEN
-                if self._prior is not None:
+                if self._prior is not None and number <= self._prior.rows_seen:
                     self._current = number, row, key, key_error, fingerprint
                     message_id = partial(self._message_id, row, number, key)
                     prior = self._prior.resume(number, key, fingerprint, message_id)
@@ -245,7 +245,8 @@ class PriorAttempts:
         self._ledger = ledger
         self._result = result
         self._retry_unknown = retry_unknown
-        self._rows_seen = ledger.rows_seen
+        #: How many rows earlier attempts have reached.
+        self.rows_seen = ledger.rows_seen
         # The rows in doubt that this attempt has not reached.
         self._unreached = set(ledger.rows_in_doubt)
 
@@ -255,7 +256,7 @@ class PriorAttempts:
         """Return what earlier attempts recorded for a pending row. A settled row is added to the result: returns None.
 
         Args:
-            number: the row's number, from 1.
+            number: the row's number, from 1 to `rows_seen`.
             key: the row's key; None: it has none.
             fingerprint: the row's fingerprint.
             message_id: returns the Message-ID of its mail.
@@ -263,8 +264,6 @@ class PriorAttempts:
         Raises:
             LedgerError: an earlier attempt had a different row with this number.
         """
-        if number > self._rows_seen:
-            return UNSEEN
         row = self._ledger.prior(number - 1, fingerprint)
         self._unreached.discard(number - 1)
         if row is None or row.state in (RowState.RETRY, RowState.FAILED):
@@ -310,8 +309,8 @@ class PriorAttempts:
         Raises:
             LedgerError: there are fewer.
         """
-        if number < self._rows_seen:
-            raise rows_changed_error(f"there were at least {self._rows_seen}, and now there are {number}")
+        if number < self.rows_seen:
+            raise rows_changed_error(f"there were at least {self.rows_seen}, and now there are {number}")
 
 
 class RowKeys:

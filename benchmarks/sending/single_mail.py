@@ -120,7 +120,7 @@ SINGLE_MAIL = (
 )
 
 # The milliseconds of an access to the task state store of Airflow 3.3 with SQLite while the machine has little to do.
-# `airflow-merge` measures the real one, with which the merge shares the machine: 40 ms on two busy cores.
+# `merge-in-airflow` measures the real one, with which the merge shares the machine: 40 ms on two busy cores.
 _STORE = 15
 _MERGE: dict[str, Any] = {"work": "merge", "file": "", "rows": "rows.csv", "connections": 4}
 

@@ -28,6 +28,12 @@ class Memory:
         self.failures = failures
         self._seconds = seconds
 
+    def copy(self) -> Memory:
+        """Return a store with the same values: what another process finds, which then writes elsewhere."""
+        copy = Memory()
+        copy.values = dict(self.values)
+        return copy
+
     def get(self, key: str) -> Any:
         """None for what is not there."""
         return json.loads(self.values[key]) if key in self.values else None

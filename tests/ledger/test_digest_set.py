@@ -1,9 +1,16 @@
-"""A set of many digests is exact, and takes a few octets for each."""
+"""A set of many digests is exact, and takes no memory for them."""
 
 from __future__ import annotations
 
 import random
-import tracemalloc
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+
+import pytest
 
 from airflow_provider_smtpcm.ledger.record import DIGEST_OCTETS, DigestSet
 
@@ -22,16 +29,57 @@ def test_it_says_of_every_digest_whether_it_was_there_already() -> None:
     assert all(digest in known for digest in digests)
 
 
-def test_a_digest_takes_27_octets_at_the_most() -> None:
-    """A set of bytes takes a hundred."""
-    dice = random.Random(7)  # noqa: S311 - no secret
-    tracemalloc.start()
-    try:
-        known = DigestSet()
-        empty, _ = tracemalloc.get_traced_memory()
-        for number in range(1, 60_001):
-            known.add(dice.randbytes(DIGEST_OCTETS))
-            if number % 10_000 == 0:
-                assert tracemalloc.get_traced_memory()[0] - empty < 28 * number
-    finally:
-        tracemalloc.stop()
+def test_it_takes_no_memory_for_further_digests() -> None:
+    """SQLite's own memory is not traced, so the process is asked."""
+    script = f"""
+import os, resource
+from airflow_provider_smtpcm.ledger.record import DigestSet
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+known = DigestSet()
+assert all(known.add(os.urandom({DIGEST_OCTETS})) for _ in range(20_000))
+before = resident()
+assert all(known.add(os.urandom({DIGEST_OCTETS})) for _ in range(200_000))
+print(resident() - before)
+"""
+    grown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert int(grown) < 200_000
+
+
+def test_a_disk_that_is_full_is_an_error_and_no_new_digest() -> None:
+    """A second row with the same key would be taken for the first."""
+    known = DigestSet()
+    known._execute("PRAGMA max_page_count = 4")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        deque((known.add(number.to_bytes(DIGEST_OCTETS, "big")) for number in range(5000)), maxlen=0)
+
+
+def test_a_worker_without_a_folder_to_write_to_has_it_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod whose file system is read-only."""
+
+    def find_none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", find_none)
+    known = DigestSet()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert all(known.add(number.to_bytes(DIGEST_OCTETS, "little")) for number in range(50_000))
+    assert not known.add(bytes(DIGEST_OCTETS))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_its_file_is_gone_with_it() -> None:
+    """It has no name from the beginning."""
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    known = DigestSet()
+    for number in range(50_000):
+        known.add(number.to_bytes(DIGEST_OCTETS, "little"))
+    assert descriptors() > before
+    del known
+    assert descriptors() == before

@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import pytest
@@ -23,8 +23,8 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.ledger import record
 from airflow_provider_smtpcm.ledger.journal import LedgerJournal, not_begun_delivery, pending_request
-from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow
-from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Progress, RowState, RunState
+from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow, Reservation
+from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS, HEAD, Progress, RowState, RunState
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
@@ -100,6 +100,14 @@ class SlowOnce(Memory):
         super().set(key, value, retention=retention)
 
 
+def wait_for_head(store: Memory) -> None:
+    """Wait until the ledger's thread has written the head record."""
+    until = time.monotonic() + 5
+    while HEAD not in store.writes:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01, 0.01))
@@ -136,7 +144,7 @@ def test_what_is_passed_on_is_written_down_as_open() -> None:
     admitted = LedgerJournal(Ledger(store, window=4), fingerprint).admit(iter(send_requests(10)))
     for _ in range(4):
         send_request = passed_on(admitted)
-        known = Ledger(store).prior(send_request.index, fingerprint(send_request.index))
+        known = Ledger(store.copy()).prior(send_request.index, fingerprint(send_request.index))
         assert known == PriorRow(RowState.OPEN)
     with pytest.raises(AssertionError):  # the window is full, and nothing was heard
         passed_on(admitted, 0.1)
@@ -171,6 +179,7 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     """And until then by nothing; also where it cannot be written any more."""
     store = SlowOnce()
     journal = LedgerJournal(Ledger(store, window=4), fingerprint)
+    wait_for_head(store)
     woken = threading.Event()
     journal.set_wakeup(woken.set)
     store.go_on.clear()
@@ -203,9 +212,37 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
         for index in flying:
             journal.on_result(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
         flying = [passed_on(admitted).index for _ in range(2)]
-        again = Ledger(store)
+        again = Ledger(store.copy())
         assert [row for row in range(100) if again.prior(row, fingerprint(row)) == PriorRow(RowState.OPEN)] == flying
     assert flying == [68, 69]
+
+
+def test_each_connection_has_a_mail_after_the_first_write() -> None:
+    """Nothing is being sent yet that the other half of the window could wait for."""
+    store = Memory()
+    ledger = Ledger(store, connections=4)
+    admitted = LedgerJournal(ledger, fingerprint).admit(iter(send_requests(9)))
+    assert [passed_on(admitted).index for _ in range(4)] == [0, 1, 2, 3]
+    assert store.writes == [HEAD, f"{HEAD}/0/0"]
+
+
+def test_what_is_written_down_at_once_is_of_one_block() -> None:
+    """Rows of two blocks would take two writes."""
+    first = BLOCK_ROWS - 10
+    ledger = Ledger(Memory(), window=64)
+    requests = [SendRequest(index, mail()) for index in range(first, first + 40)]
+    admitted = LedgerJournal(ledger, fingerprint).admit(iter(requests))
+    reserved: list[list[int]] = []
+    reserve = ledger.reserve
+
+    def watch(rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress]) -> Reservation:
+        reserved.append([index for index, _ in rows])
+        return reserve(rows, progress)
+
+    ledger.reserve = watch  # type: ignore[method-assign,assignment]
+    assert [passed_on(admitted).index for _ in requests] == [request.index for request in requests]
+    assert reserved[0] == list(range(first, BLOCK_ROWS))
+    assert list(itertools.chain.from_iterable(reserved)) == [request.index for request in requests]
 
 
 def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
@@ -384,6 +421,7 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
     store = SlowOnce()
     ledger = Ledger(store, window=8)
     journal = LedgerJournal(ledger, fingerprint)
+    wait_for_head(store)
     store.reached.clear()
     store.go_on.clear()
     admitted = journal.admit(itertools.chain(send_requests(4), itertools.repeat(None)))

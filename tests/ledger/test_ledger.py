@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import tracemalloc
 from base64 import b64encode
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,12 +33,17 @@ def fingerprint(row: int) -> bytes:
 def reserved(ledger: Ledger, *rows: int) -> Reservation:
     """A reservation, once it is written."""
     reservation = ledger.reserve([(row, fingerprint(row)) for row in rows])
+    wait_until_complete(reservation, ledger)
+    return reservation
+
+
+def wait_until_complete(reservation: Reservation, ledger: Ledger) -> None:
+    """Wait until its rows are written."""
     until = time.monotonic() + 5
     while not reservation.is_complete and time.monotonic() < until:
         ledger.raise_if_failed()
         time.sleep(0.001)
     assert reservation.is_complete
-    return reservation
 
 
 @pytest.fixture(autouse=True)
@@ -227,6 +235,22 @@ def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
     assert Ledger(store).rows_pending == 0
 
 
+@pytest.mark.parametrize(
+    ("rate", "write_seconds", "rows"),
+    [
+        (20.0, 0.01, 247),  # a slow server: a write for nearly every window
+        (5000.0, 0.01, 198),
+        (20_000.0, 0.04, 128),  # a slow store
+    ],
+)
+def test_a_reservation_leaves_what_is_sent_while_it_is_written(rate: float, write_seconds: float, rows: int) -> None:
+    """And two mails for each connection; never more than half of the window."""
+    ledger = Ledger(Memory(), window=256, connections=4)
+    ledger._window.rate, ledger._write_seconds = rate, write_seconds
+    assert ledger._next_batch_rows() == rows
+    ledger.end(RunState.UNFINISHED)
+
+
 def test_rows_that_are_withdrawn_are_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are written already are told."""
     monkeypatch.setattr(Ledger, "window", 2)
@@ -292,7 +316,7 @@ def test_results_are_written_also_where_nothing_more_is_reserved(monkeypatch: py
     reserved(ledger, 0)
     ledger.record(0, RowState.ACCEPTED)
     time.sleep(0.3)
-    assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
+    assert Ledger(store.copy()).prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
 
 
 def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
@@ -307,6 +331,72 @@ def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
     assert len(store.writes) < 20 * BLOCK_ROWS / 128 * 2.5
     assert sum(map(len, store.values.values())) < 13 * 20 * BLOCK_ROWS
     assert max(map(len, store.values.values())) < 65536
+
+
+class OnDisk(Memory):
+    """A store whose values take none of this process's memory."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """Write a file."""
+        assert retention is None
+        (self._folder / key.replace("/", "-")).write_text(json.dumps(value))
+
+    def get(self, key: str) -> Any:
+        """Read the file."""
+        file = self._folder / key.replace("/", "-")
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+def test_its_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """What is written is forgotten, but for the latest rows."""
+    ledger = Ledger(OnDisk(tmp_path), window=256)
+
+    def send(first: int, last: int) -> int:
+        for start in range(first, last, 128):
+            reserved(ledger, *range(start, start + 128))
+            for row in range(start, start + 128):
+                ledger.record(row, RowState.ACCEPTED)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few = send(0, 20 * BLOCK_ROWS)
+        assert send(20 * BLOCK_ROWS, 80 * BLOCK_ROWS) - few < 60 * BLOCK_ROWS
+    finally:
+        tracemalloc.stop()
+        ledger.end(RunState.UNFINISHED)
+    assert Ledger(OnDisk(tmp_path)).rows_seen == 80 * BLOCK_ROWS
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_row_that_is_tried_again_much_later_leaves_its_neighbours_as_they_are(expired: bool) -> None:
+    """Its block was forgotten; one that is gone from the store too is not replaced by one without neighbours."""
+    store = Memory()
+    ledger = Ledger(store, window=4)
+    reserved(ledger, 0, 1)
+    ledger.record(0, RowState.RETRY)
+    ledger.record(1, RowState.REFUSED)
+    for block in range(1, 20):
+        reserved(ledger, block * BLOCK_ROWS)
+        ledger.record(block * BLOCK_ROWS, RowState.ACCEPTED)
+    if expired:
+        store.delete("smtpcm/0/0")
+        with pytest.raises(LedgerError, match="has expired"):
+            reserved(ledger, 0)
+        return
+    reserved(ledger, 0)
+    ledger.record(0, RowState.ACCEPTED)
+    ledger.end(RunState.UNFINISHED)
+    again = Ledger(store)
+    assert [again.prior(row, fingerprint(row)) for row in (0, 1, 19 * BLOCK_ROWS)] == [
+        PriorRow(RowState.ACCEPTED),
+        PriorRow(RowState.REFUSED),
+        PriorRow(RowState.ACCEPTED),
+    ]
 
 
 def test_its_thread_is_gone_with_it() -> None:
@@ -370,9 +460,41 @@ def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
         ledger.record(row, RowState.RETRY)
     ledger.end(RunState.UNFINISHED)
     store.writes.clear()
-    Ledger(store)
-    assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2"]
+    Ledger(store).end(RunState.UNFINISHED)
+    assert store.writes == ["smtpcm", "smtpcm/0/0", "smtpcm/0/1", "smtpcm/0/2", "smtpcm"]
     assert set(store.retentions.values()) == {None}
+
+
+class Gated(Memory):
+    """A store that takes no writes until it is told to."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__()
+        self.values = dict(values)
+        self.opened = threading.Event()
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        """Once it is open."""
+        assert self.opened.wait(5)
+        super().set(key, value, retention=retention)
+
+
+def test_rows_do_not_wait_until_all_is_renewed() -> None:
+    """A task of a million rows would renew for ten seconds before it sends; it goes on preparing meanwhile."""
+    store = Memory()
+    ledger = Ledger(store, window=4)
+    reserved(ledger, 0, BLOCK_ROWS, 2 * BLOCK_ROWS)
+    for row in (0, BLOCK_ROWS, 2 * BLOCK_ROWS):
+        ledger.record(row, RowState.RETRY)
+    ledger.end(RunState.UNFINISHED)
+    gated = Gated(store.values)
+    again = Ledger(gated, window=4)  # does not wait for the store
+    reservation = again.reserve([(2 * BLOCK_ROWS, fingerprint(2 * BLOCK_ROWS))])
+    gated.opened.set()
+    wait_until_complete(reservation, again)
+    again.end(RunState.UNFINISHED)
+    assert gated.writes[:2] == ["smtpcm", "smtpcm/0/2"]
+    assert {"smtpcm/0/0", "smtpcm/0/1"} <= set(gated.writes)
 
 
 def test_a_try_that_takes_long_renews_what_it_wrote_in_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +503,7 @@ def test_a_try_that_takes_long_renews_what_it_wrote_in_the_beginning(monkeypatch
     ledger = Ledger(store, window=4)
     reserved(ledger, 0)
     store.writes.clear()
-    monkeypatch.setattr(module, "_REWRITE_INTERVAL", 0)
+    monkeypatch.setattr(module, "_RENEWAL_INTERVAL", 0)
     reserved(ledger, BLOCK_ROWS)
     ledger.end(RunState.UNFINISHED)
     assert {"smtpcm", "smtpcm/0/0", "smtpcm/0/1"} <= set(store.writes)
@@ -422,7 +544,7 @@ def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() 
     ledger.record(0, RowState.REFUSED, Progress((), {"b@corp.example": "550 no"}))
     ledger.record(BLOCK_ROWS, RowState.REFUSED)
     ledger.end(RunState.FAILED)
-    Ledger(store, send_again=True)
+    Ledger(store, send_again=True).end(RunState.UNFINISHED)
     assert list(store.values) == ["smtpcm"]
 
 
@@ -430,5 +552,5 @@ def test_a_task_that_was_cleared_has_a_generation_of_its_own_although_its_ledger
     """A server would drop what bears an old Message-ID."""
     assert Ledger(Memory(), times_cleared=2).generation == 2
     store = Memory()
-    Ledger(store)
+    Ledger(store).end(RunState.UNFINISHED)
     assert Ledger(store, times_cleared=2).generation == 0

@@ -113,6 +113,14 @@ def test_a_fast_server_has_the_largest_window_at_once_also_where_the_store_is_sl
     assert min(sending.sent(4000)) > LARGEST_WINDOW - 2 * connections
 
 
+def test_a_window_of_a_fixed_size_knows_the_rate_too(clock: Clock) -> None:
+    """By which the ledger decides when to write."""
+    window = Window(16, 4)
+    Sending(window, clock, connections=4, answers_after=0.02).sent(2000)
+    assert window.rows == 16
+    assert 180 < window.rate <= 200
+
+
 def test_a_rate_limit_is_part_of_the_measure(clock: Clock) -> None:
     """What is written down waits for its turn, and is in doubt as long."""
     sending = Sending(Window(None, 4), clock, connections=1, answers_after=0.1)  # 600 a minute, over four connections
