@@ -1,4 +1,7 @@
-"""What a user sees: one task in a real Airflow (LocalExecutor, SQLite), from queued to success. The tasks take turns."""
+"""What a user sees: one task in a real Airflow (LocalExecutor, SQLite), from queued to success.
+
+The tasks take turns.
+"""
 
 from __future__ import annotations
 

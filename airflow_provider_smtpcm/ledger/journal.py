@@ -80,6 +80,7 @@ class LedgerJournal:
                 self._release()
                 if is_gathered:
                     self._reserve()
+                    self._release()  # a single mail is written already
             if self._ready:
                 request = self._ready.popleft()
                 self.in_doubt[request.index] = request
@@ -230,7 +231,8 @@ class PriorDelivery:
 
     def find_accepted(self) -> Delivery | None:
         """Return the delivery if every recipient has the mail, else None. Needs no `Mail`: building one is costly."""
-        if self._ledger is None or self._row is None or self._row.state is not RowState.ACCEPTED:
+        # Also if the row is still open: the result is stored first, and the attempt may have ended before the rest.
+        if self._ledger is None or self._row is None or self._row.state not in (RowState.ACCEPTED, RowState.OPEN):
             return None
         stored = self._ledger.stored_result()
         return Delivery.from_dict(stored) if stored is not None and stored["outcome"] == Outcome.ACCEPTED else None

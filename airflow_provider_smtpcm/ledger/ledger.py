@@ -176,7 +176,7 @@ class Ledger:
         #: The rows whose mail an earlier attempt may have delivered, each with its recipient progress.
         self.rows_in_doubt: dict[int, Progress] = {}
         if self.is_resumed:
-            self._earlier_blocks = self._store.read_blocks(head.get("blocks", 0))
+            self._earlier_blocks = self._store.read_blocks(head)
             self._block_count = len(self._earlier_blocks)
             for number, block in self._earlier_blocks.items():
                 self.rows_in_doubt.update(
@@ -186,8 +186,13 @@ class Ledger:
                 self._reset_refusals()
         # The generation that this one replaces, and how many blocks it has.
         obsolete = (head["generation"], head.get("blocks", 0)) if head and not self.is_resumed else (0, 0)
-        # Last: an exception in the constructor would leave a thread that the caller cannot end.
-        self._writer = threading.Thread(target=self._write, args=obsolete, name="smtpcm-ledger", daemon=True)
+        self._begin(*obsolete)  # last: an exception in the constructor would leave a thread that the caller cannot end
+
+    def _begin(self, obsolete_generation: int, obsolete_blocks: int) -> None:
+        """Start the writing thread, which first deletes the obsolete blocks."""
+        self._writer = threading.Thread(
+            target=self._write, args=(obsolete_generation, obsolete_blocks), name="smtpcm-ledger", daemon=True
+        )
         self._writer.start()
 
     # --- Earlier attempts

@@ -29,7 +29,9 @@ _CODED_RUN = re.compile(r"([a-z])(\d*)")
 HEAD = "smtpcm"
 #: The format that is written. Format 1, which can still be read, has shorter fingerprints.
 FORMAT = 2
-_READABLE_FORMATS = (1, FORMAT)
+#: The format of a head record that contains the rows, which an older release must not take for a ledger without rows.
+FORMAT_WITH_ROWS = 3
+_READABLE_FORMATS = (1, FORMAT, FORMAT_WITH_ROWS)
 # Delays (s) before each retry of a failed request to the state store; after the last one, sending stops.
 _RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0)
 
@@ -243,7 +245,12 @@ class LedgerStore:
         return head
 
     def write_head(
-        self, run_state: RunState, max_tries: int | None, blocks: int, result: Mapping[str, Any] | None = None
+        self,
+        run_state: RunState,
+        max_tries: int | None,
+        blocks: int,
+        result: Mapping[str, Any] | None = None,
+        rows: Block | None = None,
     ) -> None:
         """Write the state of the run.
 
@@ -252,30 +259,34 @@ class LedgerStore:
             max_tries: the task instance's `max_tries`; None: not known.
             blocks: the number of blocks; if a later attempt finds fewer, some have expired.
             result: the task's result without addresses, once it has succeeded.
+            rows: the first block, if it is stored in the head record.
         """
         head = {
-            "format": FORMAT,
+            "format": FORMAT if rows is None else FORMAT_WITH_ROWS,
             "generation": self.generation,
             "standing": str(run_state),
             "max_tries": max_tries,
             "blocks": blocks,
             **({} if result is None else {"done": dict(result)}),
+            **({} if rows is None else {"rows": rows.to_json()}),
         }
         self._with_retries(lambda: self._store.set(HEAD, head))
 
-    def read_blocks(self, expected: int) -> dict[int, Block]:
+    def read_blocks(self, head: Mapping[str, Any]) -> dict[int, Block]:
         """Return every block of this generation, by its number.
 
         Args:
-            expected: the minimum number of blocks.
+            head: the head record.
 
         Raises:
-            LedgerError: there are fewer, or one of them cannot be read.
+            LedgerError: there are fewer than the head record says, or one of them cannot be read.
         """
+        if "rows" in head:
+            return {0: _parse_block(head["rows"])}
         blocks: dict[int, Block] = {}
         while (block := self._read_block(len(blocks))) is not None:
             blocks[len(blocks)] = block
-        if len(blocks) < expected:
+        if len(blocks) < head.get("blocks", 0):
             raise _expired_error()
         return blocks
 
@@ -292,10 +303,7 @@ class LedgerStore:
 
     def _read_block(self, number: int) -> Block | None:
         value = self.get(str(number))
-        try:
-            return None if value is None else Block.from_json(value)
-        except (ValueError, KeyError, TypeError) as error:
-            raise LedgerError(f"The ledger of this task is damaged ({error}).", remedy="Start a new run.") from error
+        return None if value is None else _parse_block(value)
 
     def write_block(self, number: int, block: Block) -> None:
         """Write one block of this generation."""
@@ -343,6 +351,13 @@ class LedgerStore:
                         retryable=True,
                     ) from error
                 time.sleep(delay)
+
+
+def _parse_block(value: Any) -> Block:
+    try:
+        return Block.from_json(value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise LedgerError(f"The ledger of this task is damaged ({error}).", remedy="Start a new run.") from error
 
 
 def _expired_error() -> LedgerError:

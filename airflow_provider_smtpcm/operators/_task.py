@@ -65,11 +65,14 @@ class Attempt:
         return any(delivery.may_have_arrived for delivery in self.deliveries)
 
     @contextmanager
-    def open_ledger(self, *, on_clear: str, window: int | None = None, connections: int = 1) -> Iterator[Ledger | None]:
+    def open_ledger(
+        self, *, on_clear: str, single_mail: bool = False, window: int | None = None, connections: int = 1
+    ) -> Iterator[Ledger | None]:
         """Open the ledger of the task; at the end, write its last results and how the attempt ended.
 
         Args:
             on_clear: `resume_unfinished` or `send_again`; see `SendMailOperator`.
+            single_mail: whether the task sends one mail.
             window, connections: see `Ledger`.
 
         Yields:
@@ -88,9 +91,10 @@ class Attempt:
             return
         # Imported here, since every parse of a DAG imports this module.
         from airflow_provider_smtpcm.ledger.ledger import Ledger
+        from airflow_provider_smtpcm.ledger.single_mail import SingleMailLedger
         from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
-        ledger = Ledger(
+        ledger = (SingleMailLedger if single_mail else Ledger)(
             store,
             send_again=on_clear == "send_again",
             window=window,

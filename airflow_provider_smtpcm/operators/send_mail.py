@@ -187,7 +187,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         rendered: Any = self  # Airflow has rendered the fields
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
-            with attempt.open_ledger(on_clear=self.on_clear) as ledger:
+            with attempt.open_ledger(on_clear=self.on_clear, single_mail=True) as ledger:
                 delivery = self._deliver(context, hook, ledger, attempt, cancellation)
         except MailError as error:
             attempt.failure = airflow_error(error, retry_unknown=self.on_unknown == "retry")
