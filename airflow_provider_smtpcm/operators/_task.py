@@ -174,7 +174,7 @@ def airflow_error(error: MailError, *, retry_unknown: bool = False) -> AirflowEx
     """Return an `AirflowException` if a retry may succeed and delivers nothing twice, else an `AirflowFailException`.
 
     Args:
-        error: the error of the attempt. Without a ledger, it must be one after which no recipient can have the mail.
+        error: the error of the attempt. Without a ledger, call this only if no recipient was accepted.
         retry_unknown: whether to retry even if the mail may have been delivered.
     """
     is_retried = error.retryable or (retry_unknown and isinstance(error, OutcomeUnknownError))
