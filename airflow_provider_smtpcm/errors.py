@@ -199,7 +199,8 @@ def clear_frames(error: BaseException, handled: BaseException | None) -> None:
 
     Args:
         error: the error, after it has propagated out of these frames.
-        handled: the exception that was being handled before (`sys.exception()`), whose frames belong to the caller.
+        handled: the exception that the caller was already handling (`sys.exception()`) when `error` was raised; its
+            frames are not cleared.
     """
     chain: list[BaseException | None] = [error]
     seen: set[int] = {id(handled), id(None)}

@@ -23,7 +23,7 @@ _TRACK_FILTER = "_written_by_the_author"
 _TEMPLATE_STATEMENTS = ("include", "extends", "import", "from")
 # In these statements, names are macros, which are called like functions.
 _MACRO_STATEMENTS = ("macro", "from")
-# After one of these tokens, `[` is a subscript and `(` is a call, unless it is a name that is an operator.
+# After one of these tokens, `[` is a subscript and `(` is a call, unless the token is one of `_OPERATORS`.
 _VALUE_ENDS = ("name", "string", "rparen", "rbracket")
 _OPERATORS = ("if", "elif", "else", "in", "not", "and", "or", "is", "for", "recursive", "call", "set", "do", "with")
 # These filters add their arguments to the text.
@@ -211,7 +211,7 @@ def _make_literal_tracker() -> Callable[[jinja2.runtime.Context, str], str]:
     """Make the filter `_TRACK_FILTER`, which converts a literal to `TrackedText`."""
     from jinja2 import pass_context
 
-    # It takes the context only so that Jinja does not evaluate it at compile time, which would lose the mask.
+    # The filter takes the context only so that Jinja does not evaluate it at compile time: that would lose the mask.
     @pass_context
     def track(_: jinja2.runtime.Context, text: str) -> str:
         return TrackedText(text, text)
@@ -268,7 +268,7 @@ def _make_extension_class() -> type[Extension]:
 class _TokenPosition:
     """The position of a token in a template, to find out whether a literal there becomes part of the output.
 
-    It does not if it names a template, is an argument of a function, or is a subscript.
+    A literal that names a template, is an argument of a function or is a subscript does not.
     """
 
     def __init__(self) -> None:

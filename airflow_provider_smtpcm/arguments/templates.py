@@ -261,7 +261,8 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
             raise _template_error(field, str(path), error) from None
     if environments.is_template(source.rstrip("\r\n").replace("\r", "")):
         raise MessageError(
-            f"{field}: {str(path)!r} was chosen by a value, and contains template syntax, which is not rendered there.",
+            f"{field}: {str(path)!r} was chosen by a value, and contains template syntax, which is rendered "
+            "only in a file whose name or folder the DAG contains.",
             remedy="To let a value choose a template, write the folder of the templates in the DAG "
             "('/srv/templates/{{ row.language }}.html'), or add it to the DAG's template_searchpath.",
         )
@@ -352,6 +353,12 @@ def _compile_tainted_object(render: TemplateFunction, name: str, *, item: bool) 
 
 
 def _to_tainted(chunks: list[str], name: str, *, item: bool) -> Any:
+    """Join the chunks of a rendered template.
+
+    Returns:
+        Plain text if the author wrote all of it. The value itself (see `mark_as_data`) if the text is a single value
+        with only blanks around it. Otherwise a `TaintedStr`.
+    """
     text = join_tracked(chunks)
     if type(text) is TrackedText and text.mask == text:
         return "".join(chunks)

@@ -96,7 +96,7 @@ def parse_dash(text: str) -> str:
 
 
 def parse_windows_auth(text: str) -> tuple[str, str | None]:
-    """Parse `keep` or `anonymous`, and the name of its connection manager; None: the default for all."""
+    """Parse `keep` or `anonymous`, and the connection manager after `=`; None: all that no other option names."""
     mode, equals, name = text.partition("=")
     if mode not in {"keep", "anonymous"} or (equals and not name):
         raise argparse.ArgumentTypeError("give keep, anonymous, or one of them with =NAME of a connection manager")

@@ -234,7 +234,7 @@ class SmtpConnectionManagerHook(BaseHook):
             requests: complete mails, each with a unique index; a float in place of a request is the time
                 (`time.monotonic`) until which there is no further one.
             connections, rate_limit: as in `send_many`.
-            retry_for: seconds for which a mail is retried, and also connecting, if the server cannot be reached.
+            retry_for: seconds for which a mail is retried, and connecting to a server that cannot be reached.
             journal: records each request before it is sent, and its result afterwards.
             cancellation: cancels the sending.
         """

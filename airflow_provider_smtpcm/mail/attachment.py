@@ -259,7 +259,7 @@ def _parse_attachment(value: Any, field: str) -> Attachment:
 
 
 def _is_local(path: object) -> bool:
-    """Whether a path names a local file. A subclass of `pathlib.Path` may not: see `is_pathlib_path`."""
+    """Whether a path names a local file. Even a `pathlib.Path` may be remote: see `is_pathlib_path`."""
     if isinstance(path, PurePath):
         return is_pathlib_path(path)
     return isinstance(path, str) or not isinstance(path, RemotePath)

@@ -95,7 +95,7 @@ class UnchangedFile(io.FileIO):
 def is_pathlib_path(path: object) -> bool:
     """Whether a path is of one of `pathlib`'s own types, and so names a local file.
 
-    A subclass may not: in some versions of Airflow, `ObjectStoragePath` is one.
+    A path of a subclass may be remote: `ObjectStoragePath` is a subclass in some versions of Airflow.
     """
     return type(path).__module__.partition(".")[0] == "pathlib"
 

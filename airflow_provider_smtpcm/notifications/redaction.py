@@ -14,7 +14,7 @@ MAX_SUBJECT_LENGTH = 500
 MAX_QUOTE_LENGTH = 500
 _MAX_MESSAGE_LENGTH = 1000
 _MAX_LINES, _MAX_LINE_LENGTH, _MAX_TRACEBACK_LENGTH = 25, 300, 6000
-# In characters. Text beyond this is dropped before redaction: far more than is shown, and cheap to redact.
+# In characters. Longer text is cut before redaction, which takes time; what is shown is far shorter.
 _MAX_REDACTED_LENGTH = 100_000
 _MAX_SECRET_LENGTH = 5000
 _WITHHELD = "(withheld: Airflow's secrets masker could not be used)"

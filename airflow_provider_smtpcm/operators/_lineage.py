@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: The maximum number of files that a task reports. By default Airflow keeps only a hundred.
 MAX_FILES = 1000
-# The collector of lineage is third-party code, which may raise anything.
+# For any exception: the collector of lineage is third-party code, which may raise anything.
 _INCOMPLETE_WARNING = "The lineage of this task is incomplete: %s: %s"
 
 
@@ -58,7 +58,7 @@ class Lineage:
 
     @cached_property
     def _collector(self) -> Any:
-        """Airflow's lineage collector; None if nothing reads it. Read only if there is a file: it costs an import."""
+        """Airflow's lineage collector; None if nothing reads lineage. Only a task with files imports it."""
         try:
             return _find_collector()
         except Exception as error:  # noqa: BLE001 - see _INCOMPLETE_WARNING
@@ -76,8 +76,8 @@ class Lineage:
             add: Callable[..., None] = (
                 self._collector.add_output_asset if is_output else self._collector.add_input_asset
             )
-            # An ObjectStoragePath may have reported itself, with itself as the context: the same file with the same
-            # context is one entry.
+            # An ObjectStoragePath may have reported itself already, with itself as the context. The collector merges
+            # entries with the same file and the same context, so that context is used here too.
             add(context=path if type(path).__module__.startswith("airflow.") else self._hook, uri=uri)
         except Exception as error:  # noqa: BLE001 - see _INCOMPLETE_WARNING
             log.warning(_INCOMPLETE_WARNING, type(error).__name__, error)

@@ -154,7 +154,7 @@ class Attempt:
 def _count_clears(context: Context) -> int:
     """Return 0 if the task was never cleared, else at least 1: clearing a task increases its `max_tries`.
 
-    This replaces the generation in the ledger if that has expired, or was removed by `[state_store] clear_on_success`.
+    It serves as the generation if the ledger has expired, or was removed by `[state_store] clear_on_success`.
     """
     max_tries = getattr(context["ti"], "max_tries", None)
     retries = getattr(context.get("task"), "retries", None)
@@ -178,7 +178,7 @@ def airflow_error(error: MailError, *, retry_unknown: bool = False) -> AirflowEx
     """Return an `AirflowException` if a retry may succeed and delivers nothing twice, else an `AirflowFailException`.
 
     Args:
-        error: the error of the attempt. If there is no ledger, no recipient may have been accepted.
+        error: the error of the attempt. Without a ledger, call this only if no recipient was accepted.
         retry_unknown: whether to retry even if the mail may have been delivered.
     """
     is_retried = error.retryable or (retry_unknown and isinstance(error, OutcomeUnknownError))
@@ -265,7 +265,7 @@ def fetch_under_lock(items: Any) -> Any:
         items: any value. If it is not one of Airflow's iterables (outputs of mapped tasks), it is returned unchanged.
     """
     is_from_airflow = type(items).__module__.startswith("airflow.") and isinstance(items, Iterable)
-    # A class that has `open` is that of a path.
+    # Airflow's iterables include its storage paths, whose class has `open`.
     if not is_from_airflow or isinstance(items, Mapping) or hasattr(type(items), "open"):
         return items
     return (_LockedSequence if isinstance(items, Sized) else _LockedIterable)(items)

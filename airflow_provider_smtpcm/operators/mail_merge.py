@@ -204,7 +204,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self.retry_for = retry_for
         self.on_clear = on_clear
         self.ledger_window = ledger_window
-        # It is a list only if the rows are written in the DAG file, and contain outputs of other tasks.
+        # `rows` is still a list here only if it is written in the DAG file and contains outputs of other tasks.
         self._has_outputs_in_rows = isinstance(self.rows, list)
         check_choice("on_error", on_error, ("fail", "continue"))
         check_choice("on_refused", on_refused, ("fail", "warn"))

@@ -60,8 +60,8 @@ class BackgroundTasks(Generic[_T]):
     def wake(self) -> None:
         """Wake the event loop. May be called in any thread and from a signal handler.
 
-        It writes only with the lock held, since once `close` has closed the pipe, its descriptor may belong to another
-        file. Once `close` has begun, it no longer acquires the lock, which an interrupted `close` may never release.
+        The lock is held while the pipe is written to: after `close`, its descriptor may belong to another file. Once
+        `close` has begun, the lock is not acquired, since a `close` that was interrupted may never release it.
         """
         if self._closed:
             return
@@ -103,7 +103,8 @@ class ReadAhead(Iterator[bytes | None]):
     def __init__(self, content: Iterator[bytes], wake: Callable[[], None]) -> None:
         self._wake = wake
         self._blocks: queue.SimpleQueue[bytes | MailError | None] = queue.SimpleQueue()
-        # A semaphore, with an entry for each block that may be read. Unlike threading's, it cannot be left locked.
+        # Used as a semaphore, with an entry for each block that may be read ahead. Unlike a `threading.Semaphore`, it
+        # cannot be left locked by an exception from a signal handler.
         self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(_BLOCKS_AHEAD):
             self._slots.put(None)

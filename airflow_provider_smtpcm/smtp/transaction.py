@@ -426,7 +426,10 @@ def stuff_dots(pieces: Iterable[bytes | EncodedFile]) -> Iterator[bytes]:
 
 
 def join_with_final_dot(pieces: Sequence[bytes | EncodedFile]) -> bytes:
-    """Return a message for DATA: dot-stuffed, with the final dot. Most are one piece without a dot to double."""
+    """Return a message for DATA, dot-stuffed and with the final dot.
+
+    Most messages are one piece without a dot to double, which is fast.
+    """
     first = pieces[0]
     if len(pieces) > 1 or not isinstance(first, bytes) or _DOT_AFTER_BREAK.search(first) or not first.endswith(b"\r\n"):
         return b"".join((*stuff_dots(pieces), FINAL_DOT))

@@ -257,7 +257,9 @@ def _write_dag(converted: ConvertedPackage, output: OutputFolder) -> PackageEntr
         return replace(entry, dag_file=converted.file)
     findings = (*entry.findings, _edited_file_kept(converted.file, entry.name))
     status = get_status(findings, has_mail=True)
-    return replace(entry, dag_file=converted.file, kept=converted.file + NEW_SUFFIX, findings=findings, status=status)
+    return replace(
+        entry, dag_file=converted.file, new_file=converted.file + NEW_SUFFIX, findings=findings, status=status
+    )
 
 
 def _write_connections(converter: PackageConverter, output: OutputFolder, result: ImportResult) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def compute_channel_bindings(channel_binding: ChannelBinding, transport: Transport) -> GssChannelBindings | None:
-    """Return the binding for a sign-in over this connection; None in clear text, where there is no TLS to bind to.
+    """Return the binding for a sign-in over this connection; None for `ChannelBinding.NONE`, and without TLS.
 
     Raises:
         AuthenticationError: this channel binding is not defined for this TLS version or certificate.

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 # A ticket is renewed this many seconds before it ends.
 _RENEW_BEFORE_END = 120
-#: A call that has run for this many seconds no longer holds up the next one: it cannot be waiting for a silent KDC, on
-#: which the library gives up earlier.
+#: After this many seconds, a call that still runs no longer prevents the next one. By then, the Kerberos library would
+#: have given up on a silent KDC, so the call hangs for another reason.
 STUCK_SECONDS = 90.0
 
 T = TypeVar("T")

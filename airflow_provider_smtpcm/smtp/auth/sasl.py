@@ -2,8 +2,8 @@
 
 A mechanism yields the client's tokens and uses no socket. After each token, send it the server's decoded challenge, or
 `None` if the server replied with success (235). It returns when the exchange is complete, and raises if the success
-came too early. Its first token is passed to it, since it must exist before AUTH is sent. `b""` is a token too, sent as
-an empty line.
+came too early. The first token is an argument of the generator, since it is computed before AUTH is sent. `b""` is a
+token too, sent as an empty line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Mechanism = Generator[bytes, bytes | None, None]
 
-_NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet means that no security layer is acceptable
+_NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet: the choice "no security layer"
 _ASK_ADMINISTRATOR_REMEDY = "Ask the server's administrator whether it really offers this mechanism."
 _UNTRUSTED_REMEDY = "Do not trust this server; ask its administrator what answers on this port."
 # A reply repeats a token if it has at least this many consecutive characters of it; fewer may be a coincidence.
@@ -166,7 +166,7 @@ def create_context(
     requirements: ContextReq,
     bindings: GssChannelBindings | None,
 ) -> ContextProxy:
-    """Create a client's security context, before its first step, with pyspnego's logging of tokens off.
+    """Create a client's security context, which has not taken a step yet; turn off pyspnego's logging of tokens.
 
     Args:
         credential: one of pyspnego's credential objects; None for the worker's own identity.
@@ -241,8 +241,8 @@ def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
 def gss_spnego_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     """AUTH GSS-SPNEGO: SPNEGO tokens (RFC 4178), then either nothing (Cyrus) or the security layer (Dovecot).
 
-    The protocol inside is the one of the first token, whatever the server prefers. With NTLM inside, as in AUTH NTLM,
-    the server does not prove its identity: that takes verified TLS.
+    The protocol inside is the one of the first token, whatever the server prefers. With NTLM, here as in AUTH NTLM, the
+    server does not prove its identity: only verified TLS does.
 
     Args:
         context: a context that has taken its first step.
@@ -273,19 +273,19 @@ def _establish(
         may_succeed: whether the server may reply with success right away, without a security layer.
 
     Returns:
-        The first challenge after that; None if the server replied with success.
+        The first challenge after the context was complete; None if the server replied with success instead.
     """
     protocol = context.negotiated_protocol or "ntlm"
-    tokens_sent = 0
+    responses_sent = 0
     while True:
         challenge = yield token
         if context.complete:
-            # NTLM's third message authenticates the client: it is not authenticated if SPNEGO completes without one.
-            if (challenge is None and not may_succeed) or (protocol == "ntlm" and not tokens_sent):
+            # In NTLM the client's second token authenticates it; SPNEGO must not be complete before that.
+            if (challenge is None and not may_succeed) or (protocol == "ntlm" and not responses_sent):
                 raise _premature_success_error(name)
             return challenge
         token = _step(name, context, challenge)
-        tokens_sent += bool(token)
+        responses_sent += bool(token)
         if (context.negotiated_protocol or protocol) != protocol:
             raise AuthenticationError(
                 f"{name}: the server switched to {context.negotiated_protocol} after {protocol} had begun.",

@@ -173,7 +173,7 @@ class WindowsAuthenticator:
         return self._prepare_ntlm(offered, bindings, kerberos_problem)
 
     def _find_kerberos_obstacle(self, offered: list[str]) -> AuthenticationError | None:
-        """Return the reason for `negotiate` to skip Kerberos that is known without a KDC; None if there is none."""
+        """Return why `negotiate` has to skip Kerberos, if that is known without asking a KDC; else None."""
         manager = self._manager
         if not _KERBEROS_MECHANISMS.keys() & set(offered):
             remedy = "Have Kerberos (GSSAPI) enabled on the server, or enter 'User name' and 'Password' for NTLM."

@@ -1,7 +1,7 @@
 """Dates and times: parsing, conversion between types, and the date functions of the expression language.
 
-Microsoft: the pages of DATEADD, DATEDIFF and DATEPART; "Integration Services Data Types", "Converting Date/Time Data
-Types". Precision is a microsecond; the seventh fractional digit that some types have is lost.
+See Microsoft's pages "Integration Services Data Types" and "Converting Date/Time Data Types", and those of DATEADD,
+DATEDIFF and DATEPART. Precision is a microsecond; the seventh fractional digit that some types have is lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Functions of the SSIS expression language. Microsoft: the page of each function.
+"""Functions of the SSIS expression language. See Microsoft's page of each function.
 
 Lengths and positions count code points; SSIS counts a character beyond U+FFFF as two. A null argument gives a null,
 except where the function's page says otherwise.

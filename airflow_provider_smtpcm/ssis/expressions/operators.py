@@ -1,6 +1,6 @@
 """Operators of the SSIS expression language.
 
-Microsoft: the page of each operator, and "Integration Services Data Types", "Implicit Data Conversion".
+See Microsoft's page of each operator, and the pages "Integration Services Data Types" and "Implicit Data Conversion".
 
 A null operand gives a null, except with `&&` and `||`, which use three-valued logic. `<` and `>` compare strings by
 code point; SSIS uses the sort order of the package's locale.

@@ -394,6 +394,7 @@ def _translate_logical(operator: str, operands: Sequence[JinjaExpression]) -> Ji
     if not any(operand.nullable for operand in operands):
         bools = [operand.to_bool() for operand in operands]
         code = f" {_LOGICAL[operator]} ".join(operand.operand for operand in bools)
+        # `and` and `or` cost Python's parser less than other nesting: four operands count as one level.
         depth = len(operands) // 4 + max(operand.depth for operand in bools)
         return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=depth)
     result = operands[-1]

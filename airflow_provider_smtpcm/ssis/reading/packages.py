@@ -49,7 +49,7 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 _NAMESPACE = "sqlserver/dts"
 # PackageFormatVersions of SSIS 2005, 2008, 2012 and 2014 to 2022.
 _FORMATS = {2, 3, 6, 8}
-# The kinds of package configurations in a sentence, where `a` and the kind would not be one.
+# How a sentence names a kind of package configuration, unless it is `a` and the kind.
 _CONFIGURATION_KINDS = {
     "xml file": "an XML file",
     "sql server": "a SQL Server table",

@@ -97,7 +97,7 @@ class PackageEntry:
     Args:
         source: its file, or `project.ispac!Part.dtsx`.
         dag_file: relative to the output folder; empty if there is no DAG.
-        kept: the file with the new text, if `dag_file` was edited and therefore kept; otherwise empty.
+        new_file: the file with the new text, if `dag_file` was edited and therefore kept; otherwise empty.
         connections: the ids of the Airflow connections that its mails use.
     """
 
@@ -107,7 +107,7 @@ class PackageEntry:
     status: PackageStatus = PackageStatus.CONVERTED
     dag_id: str = ""
     dag_file: str = ""
-    kept: str = ""
+    new_file: str = ""
     connections: tuple[str, ...] = ()
     mails: tuple[MailRecord, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -147,7 +147,7 @@ class Totals:
     Args:
         codes: the number of packages and connections with a finding of this severity and code.
         first: the source and name of the first packages with such a finding.
-        more: the number of further packages with one.
+        more: the number of further packages with such a finding.
         kept: the number of files that were edited, and therefore kept.
     """
 
@@ -181,7 +181,7 @@ class Totals:
         self.statuses[entry.status] += 1
         self.mails += len(entry.mails)
         self.dags += bool(entry.dag_file)
-        self.kept += bool(entry.kept)
+        self.kept += bool(entry.new_file)
         self.add_findings(entry.findings)
         if entry.status is not PackageStatus.NO_MAIL:  # others have no section in report.html to link to
             for key in dict.fromkeys((finding.severity, finding.code) for finding in entry.findings):

@@ -47,7 +47,7 @@ def write_html_report(to: IO[str], result: ImportResult, sections: Iterable[str]
     Args:
         to: the file.
         result: everything but the packages.
-        sections: the output of `package_section`, split anywhere; only one item at a time is in memory.
+        sections: the output of `package_section`, in pieces of any length; only one piece at a time is in memory.
     """
     totals = result.totals
     style, script = (
@@ -294,8 +294,8 @@ def _dag_line(entry: PackageEntry) -> str:
     if not entry.dag_file:
         return '<p class="soft">No DAG was written.</p>\n' if entry.status is PackageStatus.FAILED else ""
     text = f"DAG <code>{_escape(entry.dag_id)}</code> in <code>{_escape(entry.dag_file)}</code>"
-    if entry.kept:
-        text += f", which was edited and therefore kept; the new text is in <code>{_escape(entry.kept)}</code>"
+    if entry.new_file:
+        text += f", which was edited and therefore kept; the new text is in <code>{_escape(entry.new_file)}</code>"
     if entry.connections:
         used = ", ".join(
             f'<a href="#connection-{_escape(conn_id)}"><code>{_escape(conn_id)}</code></a>'

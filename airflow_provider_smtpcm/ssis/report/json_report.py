@@ -60,7 +60,7 @@ def package_line(entry: PackageEntry) -> str:
             "status": str(entry.status),
             "dag_id": entry.dag_id or None,
             "dag_file": entry.dag_file or None,
-            "kept": entry.kept or None,
+            "kept": entry.new_file or None,
             "connections": list(entry.connections),
             "mails": [_mail_json(mail) for mail in entry.mails],
             "findings": [_finding_json(finding) for finding in entry.findings],

@@ -194,7 +194,8 @@ class _ContainerWriter(ContainerConditions):
         if not executable.disabled:
             callbacks = writer.handlers.convert_callbacks(executable, scope, self._callbacks)
             if isinstance(executable, Container):
-                # One task for all that is in it: what its tasks would inherit, unless `default_args` already has it.
+                # The container becomes a single task, with the callbacks that the tasks in it would inherit. None are
+                # needed if it inherits the same ones itself, by `default_args`.
                 callbacks = Callbacks(own=callbacks.inherited)
                 if callbacks.own == self._callbacks.inherited:
                     callbacks = Callbacks()

@@ -127,8 +127,8 @@ class PrecedenceGraph:
             for constraint in incoming
         )
         any_failure = len(incoming) > 1 and only_failures and not all(constraint.logical_and for constraint in incoming)
-        # `one_failed` also holds for a predecessor that never ran. That is correct if only the other predecessors can
-        # have kept it from running: then one of them has failed itself.
+        # For `one_failed`, a predecessor that never ran counts as failed; for SSIS it does not. There is no difference
+        # if only the failure of another predecessor can have kept it from running.
         if (
             any_failure
             and not self._may_be_skipped

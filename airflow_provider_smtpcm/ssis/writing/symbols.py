@@ -263,7 +263,7 @@ class SymbolTable:
     project: Project | None
     findings: Findings
     params: DagParams = field(init=False)
-    # Variables that an inner one of the same name shadows, under an unambiguous name.
+    # Variables that are shadowed by one of the same name in an inner scope, by an unambiguous name.
     _shadowed: dict[str, Symbol] = field(default_factory=dict)
     _inlined_count: int = 0
 

@@ -1,7 +1,7 @@
 r"""Translates the SSIS expressions of a package to Jinja templates.
 
-Variables are inlined, Windows paths are mapped to paths of a worker, and an expression that contains the account of a
-connection string is refused, even if that is spread over several literals:
+Variables are inlined, and Windows paths are mapped to paths of a worker. An expression that contains the credentials of
+a connection string is refused, even if they are spread over several literals:
 `"User ID=" + "svc" + ";Password=" + ...`.
 """
 
@@ -46,7 +46,7 @@ COMPLETE_ME = "complete_me"
 # `| safe`, may yield several.
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
-# A placeholder for a value that is computed at run time. In a connection string it only ends the value before it.
+# Stands for a value that is computed at run time. In a connection string, a semicolon ends the value before it.
 _COMPUTED = ";"
 _MAX_PREFIX = 200  # characters before a value that are searched for `Password=`
 _PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*[\"']?\Z", re.IGNORECASE)
@@ -104,7 +104,12 @@ class WritingContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A template, and the literal texts of the expression, those joined by `+` as one."""
+    """The template for an expression.
+
+    Args:
+        text: the template.
+        literals: the literal texts in the expression; texts joined by `+` are one.
+    """
 
     text: str
     literals: list[str]
@@ -141,8 +146,8 @@ class TemplateTranslator:
         context, symbols = self.context, self.context.symbols
         original = parse(expression)
         with symbols.params.rollback_on_failure():
-            tree = _without_credentials(symbols.inline(original, self.scope, self.task_name))
-            symbols.mark_secret(_names_behind_password_key(tree), self.scope)
+            tree = _reject_credentials(symbols.inline(original, self.scope, self.task_name))
+            symbols.mark_secret(_find_password_names(tree), self.scope)
             if is_path:
                 tree = self._with_mapped_paths(tree)
             translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context))
@@ -220,7 +225,7 @@ def translate_condition(context: WritingContext, expression: str, scope: Scope) 
     """
     symbols = context.symbols
     with symbols.params.rollback_on_failure():
-        tree = _without_credentials(symbols.inline(parse(expression), scope))
+        tree = _reject_credentials(symbols.inline(parse(expression), scope))
         template = condition_to_jinja(tree, symbols.jinja_resolver(scope, TemplateContext.TASK))
     if "ssis." in template:
         context.macros.add("ssis")
@@ -257,7 +262,7 @@ def _joined_literals(tree: Expression) -> list[str]:
             operands = _get_operands(node)
             text = "".join(map(_get_text, operands))
             texts += [text] if text.strip(_COMPUTED) else []
-            # Each branch of a conditional is checked by itself, after the text before it.
+            # Each branch of a conditional is a text of its own, which begins with the text before the conditional.
             before = ""
             for operand in operands:
                 if isinstance(operand, Conditional):
@@ -272,7 +277,7 @@ def _joined_literals(tree: Expression) -> list[str]:
     return texts
 
 
-def _without_credentials(tree: Expression) -> Expression:
+def _reject_credentials(tree: Expression) -> Expression:
     """Return the tree unchanged.
 
     Raises:
@@ -285,7 +290,7 @@ def _without_credentials(tree: Expression) -> Expression:
     return tree
 
 
-def _names_behind_password_key(tree: Expression) -> Iterator[str]:
+def _find_password_names(tree: Expression) -> Iterator[str]:
     """Yield the names whose value is used as a password, as in `"Password=" + @[User::Text]`."""
     for node in walk(tree):
         if not isinstance(node, Operation):
