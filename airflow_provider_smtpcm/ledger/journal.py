@@ -220,7 +220,7 @@ class PriorDelivery:
         ledger: the task's ledger; None: before Airflow 3.3.
     """
 
-    # The same for any mail: the task sends only one, and its text may have a date that changes with every attempt.
+    # A fixed fingerprint: the task sends only one mail, whose text may contain a date that changes with every attempt.
     _FINGERPRINT = bytes(FINGERPRINT_OCTETS)
 
     def __init__(self, ledger: Ledger | None) -> None:

@@ -19,7 +19,8 @@ ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]"
 _DOT_ATOM = rf"(?:{ATEXT}|[^\x00-\x7f])+(?:\.(?:{ATEXT}|[^\x00-\x7f])+)*"
 _ATOMS = rf"(?:{ATEXT}|[^\x00-\x7f])+(?: (?:{ATEXT}|[^\x00-\x7f])+)*"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
-# The same, or an unclosed one up to the end of the text: a search that restarts at each `\"` takes quadratic time.
+# As `_QUOTED`, or from an unclosed quotation mark to the end of the text: without this alternative, the search restarts
+# at each `\"` and takes quadratic time.
 _QUOTED_OR_OPEN = r'"(?:[^"\\]|\\.)*("|\\?\Z)'
 _QUOTED_PAIR = r"\\(.)"
 # Nearly every local part matches this pattern and needs no further checks.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
-    # Sends requests, recorded in a journal, and yields a delivery for each.
+    # Sends requests, recorded in a journal, and yields a delivery for each. For a float see `smtp.queue.Source`.
     Send = Callable[[Iterator[SendRequest | float], LedgerJournal | None], Generator[Delivery, None, None]]
 
 
@@ -43,8 +43,8 @@ def send_rows(
         cancellation: the task's token, with the reason why rows were not sent.
 
     Returns:
-        The error with which the task fails if an exception interrupted sending (a time limit), which is its cause;
-        else None. It is retryable if there is a ledger.
+        None; or, if an exception (such as a time limit) interrupted sending, the error with which the task fails. That
+        exception is its cause. It is retryable if there is a ledger.
 
     Raises:
         BaseException: the exception that interrupted sending, if it asks the process to exit, or came before any mail
@@ -76,9 +76,10 @@ def send_rows(
         _account_for_unfinished(mails, result, journal, error)
     except BaseException as interruption:
         _account_for_unfinished(mails, result, journal, interruption)
-        # Without a ledger, a retry is safe until a mail may have arrived.
-        has_begun = result.may_have_arrived() if ledger is None else result.rows > result["failed"]
-        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not has_begun:
+        # Without a ledger, a retry is safe until a mail may have arrived. With one, the exception is raised unchanged as
+        # long as every counted row is `failed`.
+        has_outcomes = result.may_have_arrived() if ledger is None else result.rows > result["failed"]
+        if isinstance(interruption, KeyboardInterrupt | SystemExit) or not has_outcomes:
             raise
         return _interruption_error(result, interruption, is_durable=ledger is not None)
     finally:
@@ -92,11 +93,11 @@ def _account_for_unfinished(
     mails: RowMails, result: MergeResult, journal: LedgerJournal | None, cause: BaseException
 ) -> None:
     """Add the rows still in flight to the result: as not sent if their mail was not started, otherwise as unknown."""
-    not_begun = StoppedError(f"It was not sent: {_describe_cause(cause)}.", remedy="Run the task again.")
+    stopped = StoppedError(f"It was not sent: {_describe_cause(cause)}.", remedy="Run the task again.")
     for index, row in mails.in_flight.items():
         was_begun = not isinstance(cause, StoppedError) if journal is None else index in journal.in_doubt
         if not was_begun:
-            delivery = not_begun_delivery(index, row.mail, row.prior, not_begun)
+            delivery = not_begun_delivery(index, row.mail, row.prior, stopped)
             result.add_delivery(row.number, row.key, row.mail, delivery)
             continue
         message_id = row.mail.message_id

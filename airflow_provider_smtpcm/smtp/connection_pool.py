@@ -40,7 +40,7 @@ _DEADLINE_INTERVAL = 0.05
 _MAX_POLL_SECONDS = 2_000_000.0
 # Seconds for final replies to in-flight mails after a cancellation; Airflow kills a task five seconds after SIGTERM.
 _CANCEL_SECONDS = 3.0
-# Seconds for the replies to QUIT after that.
+# Seconds for the replies to QUIT, once no mail is in flight.
 _CANCEL_QUIT_SECONDS = 0.5
 
 
@@ -96,8 +96,8 @@ class BatchSender:
         self._finished: deque[Delivery] = deque()
         self._rate = RateController(connections, rate_limit)
         self._new_session = new_session
-        # With one connection there is nothing to do while its session is opened: that needs no thread. A call into the
-        # Kerberos library does, since nothing can interrupt it.
+        # A single connection is opened in this thread, since the batch has nothing else to do meanwhile. A call into the
+        # Kerberos library gets a thread nevertheless, since nothing can interrupt it.
         self._opens_here = connections == 1 and not manager.may_use_kerberos
         # How many sessions are being opened in background threads.
         self._opening_count = 0

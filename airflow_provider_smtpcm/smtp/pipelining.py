@@ -60,7 +60,7 @@ class PipelinedSession:
         self.wants_write = False
         #: Whether `poll` watches the socket for writability.
         self.polls_write = False
-        #: When (`time.monotonic`) the server times out.
+        #: The deadline (`time.monotonic`) for what the server must do next.
         self.deadline = math.inf
         #: Whether the connection is closed, or QUIT was sent with the last mail.
         self.is_closed = False
@@ -83,7 +83,8 @@ class PipelinedSession:
         self._in_flight: deque[Transaction] = deque()
         # The octets to send.
         self._block: bytes | memoryview = b""
-        # The position in the block of the octet that commits its last mail: the final dot's, or the BDAT chunk's last.
+        # The position in the block of the octet that commits its last mail: the final dot, or the last octet of the
+        # BDAT chunk.
         self._commit_at: int | None = None
         # The further blocks of the message.
         self._content: Content | None = None
@@ -433,7 +434,7 @@ class PipelinedSession:
             self._batch.on_quit(self.session)
 
     def _on_unsolicited(self, reply: Reply) -> None:
-        """Close the session on a reply without a command: 421, or one after which replies cannot be attributed."""
+        """Close the session on a reply to no command: a 421, or one that makes it impossible to match later replies."""
         log.info("%s sent '%s' without a command; the session is closed.", self._transport.peer, reply)
         self.abort()
 

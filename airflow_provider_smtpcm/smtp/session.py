@@ -75,7 +75,7 @@ class Session:
         self._handshake: Handshake | None = None
         self._profile = ServerProfile()
         self._is_closing = False
-        #: Whether QUIT was sent, so that no further mail can be.
+        #: Whether QUIT was sent, so that no further mail can be sent.
         self.has_quit = False
         #: Whether a mail was accepted or refused since `open`.
         self.has_processed_mail = False
@@ -256,7 +256,7 @@ class Session:
         if transport is None or self._is_closing:
             return
         self._is_closing = True
-        # One deadline for QUIT and its reply, so that closing all sessions of a batch takes no longer than one.
+        # One deadline for QUIT and its reply, so that closing all sessions of a batch takes no longer than closing one.
         deadline = time.monotonic() + min(QUIT_TIMEOUT, transport.timeout)
         transport.give_up_at = deadline if transport.give_up_at is None else min(deadline, transport.give_up_at)
         if self.has_quit:

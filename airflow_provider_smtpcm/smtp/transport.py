@@ -227,8 +227,8 @@ class Transport:
     def send_some(self, octets: bytes | memoryview) -> int:
         """Send as much as the socket takes without blocking; return the number of octets sent.
 
-        Octets that are not counted cannot have reached the server. TLS is therefore given one record at a time: of a
-        longer block, OpenSSL may send some records and yet report nothing as sent until it is called again.
+        Octets that are not counted cannot have reached the server. TLS is therefore given one record at a time:
+        OpenSSL may send some records of a longer block and still report nothing as sent until it is called again.
 
         Raises:
             ConnectionLostError: nothing was sent, and the connection broke.
@@ -314,7 +314,7 @@ class Transport:
 
         self._resolving.acquire()
         threading.Thread(target=ask, daemon=True, name="smtpcm-name-service").start()
-        # Until `ask` or `interrupt` releases it.
+        # Wait until `ask` or `interrupt` releases it.
         self._resolving.acquire(timeout=max(0.0, deadline - time.monotonic()))
         if not answer:
             try:
