@@ -96,8 +96,8 @@ class BatchSender:
         self._finished: deque[Delivery] = deque()
         self._rate = RateController(connections, rate_limit)
         self._new_session = new_session
-        # A single connection is opened in this thread, since the batch has nothing else to do meanwhile. A call into the
-        # Kerberos library gets a thread nevertheless, since nothing can interrupt it.
+        # A single connection is opened in this thread, since the batch has nothing else to do meanwhile. A call into
+        # the Kerberos library gets a thread nevertheless, since nothing can interrupt it.
         self._opens_here = connections == 1 and not manager.may_use_kerberos
         # How many sessions are being opened in background threads.
         self._opening_count = 0
