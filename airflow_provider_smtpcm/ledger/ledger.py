@@ -50,7 +50,7 @@ _RECORD_WITHIN = 1.0
 # How many writes the average of their time is over.
 _AVERAGED_WRITES = 4
 # Blocks of this attempt that are kept in memory; any other is read again if one of its rows is retried.
-_CACHED_BLOCKS = 16
+_CACHED_BLOCKS = 8
 
 
 @dataclass(frozen=True, slots=True)

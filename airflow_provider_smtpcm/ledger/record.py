@@ -371,7 +371,7 @@ def _expired_error() -> LedgerError:
 #: Octets of each digest that are kept; a digest has at least this many.
 DIGEST_OCTETS = 12
 # KiB of the set's pages that are kept in memory.
-_CACHE_KIB = 512
+_CACHE_KIB = 256
 
 
 class DigestSet:
