@@ -90,7 +90,8 @@ def corp_names(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
-        is_ours = isinstance(host, str) and host.endswith(f".{KerberosRealm.domain}")
+        name = host.decode() if isinstance(host, bytes) else host
+        is_ours = isinstance(name, str) and name.endswith(f".{KerberosRealm.domain}")
         return resolve(LOOPBACK if is_ours else host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)

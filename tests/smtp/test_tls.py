@@ -124,8 +124,8 @@ def test_a_name_with_the_dot_of_the_root_is_the_name_in_the_certificate(
     authority.issue_cert("mail.corp.example").configure_cert(tls)
     resolve, asked = socket.getaddrinfo, []
 
-    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
-        asked.append(host)
+    def getaddrinfo(host: bytes, *args: Any, **options: Any) -> Any:
+        asked.append(host.decode())
         return resolve("127.0.0.1", *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
