@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.ledger.record import (
@@ -32,10 +32,12 @@ from airflow_provider_smtpcm.ledger.record import (
     Progress,
     RowState,
     RunState,
-    StateStore,
 )
 from airflow_provider_smtpcm.ledger.window import Window
 from airflow_provider_smtpcm.smtp.cancellation import release_fully
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.ledger.record import StateStore
 
 # The key of the task's full result.
 _RESULT = "result"
@@ -70,18 +72,22 @@ class PriorRow:
 UNSEEN = PriorRow(RowState.UNSEEN)
 
 
-@dataclass(slots=True, eq=False)
 class Reservation:
     """Rows to record as `RowState.OPEN`, in this order; each may be sent once that is written."""
 
-    #: The index of each row, with its fingerprint.
-    rows: Sequence[tuple[int, bytes]]
-    #: The recipient progress of rows that have any.
-    progress: Mapping[int, Progress]
-    #: How many of the rows are written, or are being written.
-    taken: int = 0
-    #: How many of the rows may be sent.
-    written: int = 0
+    __slots__ = ("progress", "rows", "taken", "written")
+
+    def __init__(
+        self, rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress], *, taken: int = 0, written: int = 0
+    ) -> None:
+        #: The index of each row, with its fingerprint.
+        self.rows = rows
+        #: The recipient progress of rows that have any.
+        self.progress = progress
+        #: How many of the rows are written, or are being written.
+        self.taken = taken
+        #: How many of the rows may be sent.
+        self.written = written
 
     @property
     def is_complete(self) -> bool:
@@ -89,11 +95,13 @@ class Reservation:
         return self.written == len(self.rows)
 
 
-@dataclass(slots=True)
 class _RowResult:
-    state: RowState
-    progress: Progress
-    fingerprint: bytes | None
+    __slots__ = ("fingerprint", "progress", "state")
+
+    def __init__(self, state: RowState, progress: Progress, fingerprint: bytes | None) -> None:
+        self.state = state
+        self.progress = progress
+        self.fingerprint = fingerprint
 
 
 class Ledger:

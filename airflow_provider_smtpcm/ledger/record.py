@@ -10,10 +10,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import finalize
 
 from airflow_provider_smtpcm.errors import LedgerError
+
+if TYPE_CHECKING:
+
+    class StateStore(Protocol):
+        """The methods of Airflow's task state store that a ledger uses."""
+
+        def get(self, key: str) -> Any: ...
+
+        def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None: ...
+
+        def delete(self, key: str) -> None: ...
+
 
 #: Rows stored under one key: few enough to rewrite a block for each window, many enough to need few keys.
 BLOCK_ROWS = 1024
@@ -22,8 +34,8 @@ BLOCK_ROWS = 1024
 FINGERPRINT_OCTETS = 8
 # Format 1 stored only three octets. Its blocks keep that width, since the other octets are lost.
 _FORMAT_1_FINGERPRINT_OCTETS = 3
-_RUN = re.compile(rb"(.)\1*", re.DOTALL)
-_CODED_RUN = re.compile(r"([a-z])(\d*)")
+_RUN = rb"(?s)(.)\1*"
+_CODED_RUN = r"([a-z])(\d*)"
 
 #: The key of the head record, and the prefix of all other keys.
 HEAD = "smtpcm"
@@ -92,7 +104,6 @@ class Progress:
 NO_PROGRESS = Progress()
 
 
-@dataclass(slots=True)
 class Block:
     """The rows stored under one key, in order.
 
@@ -103,10 +114,19 @@ class Block:
         width: `FINGERPRINT_OCTETS`, or fewer in a block that an older release wrote.
     """
 
-    states: bytearray = field(default_factory=bytearray)
-    fingerprints: bytearray = field(default_factory=bytearray)
-    progress: dict[int, Progress] = field(default_factory=dict)
-    width: int = FINGERPRINT_OCTETS
+    __slots__ = ("fingerprints", "progress", "states", "width")
+
+    def __init__(
+        self,
+        states: bytearray | None = None,
+        fingerprints: bytearray | None = None,
+        progress: dict[int, Progress] | None = None,
+        width: int = FINGERPRINT_OCTETS,
+    ) -> None:
+        self.states = bytearray() if states is None else states
+        self.fingerprints = bytearray() if fingerprints is None else fingerprints
+        self.progress: dict[int, Progress] = {} if progress is None else progress
+        self.width = width
 
     def __len__(self) -> int:
         return len(self.states)
@@ -169,7 +189,7 @@ class Block:
     def to_json(self) -> dict[str, Any]:
         """Return the stored form; states are run-length encoded, and a run of one has no number."""
         # The keys are part of the format: stored ledgers call fingerprints `marks`.
-        runs = (match[0] for match in _RUN.finditer(self.states))
+        runs = (match[0] for match in re.finditer(_RUN, self.states))
         value: dict[str, Any] = {
             "states": "".join(f"{chr(run[0])}{len(run) if len(run) > 1 else ''}" for run in runs),
             "marks": b64encode(self.fingerprints).decode(),
@@ -188,7 +208,9 @@ class Block:
         Raises:
             ValueError, KeyError, TypeError: the value is not a block.
         """
-        states = b"".join(letter.encode() * int(number or 1) for letter, number in _CODED_RUN.findall(value["states"]))
+        states = b"".join(
+            letter.encode() * int(number or 1) for letter, number in re.findall(_CODED_RUN, value["states"])
+        )
         fingerprints = bytearray(b64decode(value["marks"]))
         has_full_width = len(fingerprints) == FINGERPRINT_OCTETS * len(states)
         block = cls(
@@ -203,16 +225,6 @@ class Block:
         if len(fingerprints) != block.width * len(states) or not set(states) <= {ord(state) for state in RowState}:
             raise ValueError(f"{len(block.states)} states and {len(block.fingerprints)} octets of fingerprints")
         return block
-
-
-class StateStore(Protocol):
-    """The methods of Airflow's task state store that a ledger uses."""
-
-    def get(self, key: str) -> Any: ...
-
-    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None: ...
-
-    def delete(self, key: str) -> None: ...
 
 
 class LedgerStore:
