@@ -252,9 +252,12 @@ class ServerProfile:
     Args:
         pipelining_works: see the attribute.
         recipient_limit: see the attribute.
+        recipients_at_once: see the attribute.
     """
 
-    def __init__(self, *, pipelining_works: bool = False, recipient_limit: int | None = None) -> None:
+    def __init__(
+        self, *, pipelining_works: bool = False, recipient_limit: int | None = None, recipients_at_once: int = 550
+    ) -> None:
         #: Whether to send commands in groups if the server offers PIPELINING (RFC 2920).
         self.pipelining = True
         #: Whether that has worked: the server has replied to an envelope sent before the previous mail's final reply.
@@ -263,7 +266,7 @@ class ServerProfile:
         self.recipient_limit = recipient_limit
         #: RCPT commands per group; raised to the most recipients accepted at once. Two groups of the initial size
         #: slightly exceed Postfix's limit of 1,000, so that it refuses only a few.
-        self.recipients_at_once = 550
+        self.recipients_at_once = recipients_at_once
         # A limit below the guaranteed 100 that was met once.
         self._unconfirmed_limit: int | None = None
 
