@@ -473,7 +473,8 @@ class BatchSender:
     def _close(self) -> None:
         """Send QUIT on all connections, then wait for all replies together."""
         opened = [result for result in self._background.close() if not callable(result)] + self._to_close
-        opened += [one.session for one in self._sessions.values() if one.session is not self.given_session]
+        opened += [one.session for one in self._sessions.values()]
+        opened = [session for session in opened if session is not self.given_session]
         for one in list(self._sessions.values()):
             if one.is_busy:
                 one.abort()

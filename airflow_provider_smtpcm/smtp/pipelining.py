@@ -429,6 +429,8 @@ class PipelinedSession:
         self._in_flight.popleft()  # last, so that an interruption does not lose the mail
         if transaction.closes_connection:
             self._fail(self._closed_error(reply))
+        elif self.session.has_quit and self._block:  # QUIT was not sent in full, so there will be no reply to it
+            self.abort()
         elif self.session.has_quit:
             self.is_closed = True
             self._batch.on_quit(self.session)

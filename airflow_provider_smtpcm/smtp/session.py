@@ -73,6 +73,7 @@ class Session:
         self._trace = trace
         self._transport: Transport | None = None
         self._handshake: Handshake | None = None
+        self._is_interrupted = False
         self._profile = ServerProfile()
         self._is_closing = False
         #: Whether QUIT was sent, so that no further mail can be sent.
@@ -104,6 +105,8 @@ class Session:
             give_up_at=min((at for at in (self._give_up_at, give_up_at) if at is not None), default=None),
             trace=self._trace,
         )
+        if self._is_interrupted:  # perhaps before there was a handshake to interrupt
+            handshake.interrupt()
         try:
             self._transport = transport = handshake.run()
         except BaseException:
@@ -122,7 +125,8 @@ class Session:
         return self
 
     def interrupt(self) -> None:
-        """Make a running `open` fail soon. May be called in any thread and in a signal handler."""
+        """Make a running `open` fail soon, and later ones. May be called in any thread and in a signal handler."""
+        self._is_interrupted = True
         handshake = self._handshake  # `open` may set it to None meanwhile
         if handshake is not None:
             handshake.interrupt()

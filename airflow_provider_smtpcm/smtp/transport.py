@@ -89,8 +89,7 @@ class Transport:
             try:
                 sock = socket.socket(family, socket.SOCK_STREAM)  # fails if the worker does not support the family
                 self._sock = sock
-                if self._is_interrupted:
-                    raise InterruptedError(errno.EINTR, "interrupted")
+                self._check_interrupted()
                 sock.settimeout(attempt_timeout)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -126,8 +125,8 @@ class Transport:
             # First the socket, then the TLS handshake, so that `interrupt` ends it.
             encrypted = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
             self._sock = encrypted
-            if not self._is_interrupted:
-                encrypted.do_handshake()
+            self._check_interrupted()
+            encrypted.do_handshake()
         except OSError as error:
             from airflow_provider_smtpcm.smtp.tls import handshake_error
 
@@ -275,6 +274,11 @@ class Transport:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # `SSLSocket.shutdown` would also end TLS
 
+    def _check_interrupted(self) -> None:
+        """Raise OSError if `interrupt` was called, perhaps before there was a socket to shut down."""
+        if self._is_interrupted:
+            raise InterruptedError(errno.EINTR, "interrupted")
+
     def close(self) -> None:
         """Close the socket, if there is one; never raises."""
         sock = getattr(self, "_sock", None)
@@ -309,13 +313,15 @@ class Transport:
                 answer.extend(_distinct(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)))
             except (OSError, UnicodeError) as error:
                 problem, cause = getattr(error, "strerror", None) or str(error), error
-            with contextlib.suppress(RuntimeError):  # `interrupt` has released it
-                self._resolving.release()
+            finally:
+                with contextlib.suppress(RuntimeError):  # `interrupt` has released it
+                    self._resolving.release()
 
         self._resolving.acquire()
-        threading.Thread(target=ask, daemon=True, name="smtpcm-name-service").start()
-        # Wait until `ask` or `interrupt` releases it.
-        self._resolving.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        if not self._is_interrupted:  # an earlier `interrupt` has not released it
+            threading.Thread(target=ask, daemon=True, name="smtpcm-name-service").start()
+            # Wait until `ask` or `interrupt` releases it.
+            self._resolving.acquire(timeout=max(0.0, deadline - time.monotonic()))
         if not answer:
             try:
                 raise ConnectError(

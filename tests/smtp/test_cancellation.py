@@ -6,20 +6,25 @@ import math
 import os
 import re
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import BinaryIO
+from types import FrameType, SimpleNamespace
+from typing import Any, BinaryIO
 
 import pytest
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import RefusedError, StoppedError
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome, connection_pool, retry
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from tests.smtp.connection_pool.batches import requests
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import MESSAGE, Server
@@ -106,6 +111,60 @@ def test_a_session_that_is_being_opened_is_given_up_at_once(manager_for: Manager
         found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1)], heard("EHLO"))
         assert_stopped(found[0])
     assert dialogue.heard[1:] == []
+
+
+@pytest.mark.parametrize("stalled", ["name service", "greeting", "TLS handshake"])
+def test_a_session_is_given_up_at_whatever_moment_of_its_opening(stalled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's handler may run before there is a session, a lock or a socket that it could interrupt."""
+    resolve, answers = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: bytes, *args: Any, flags: int = 0, **options: Any) -> Any:
+        if not flags:
+            answers.wait(20)
+        return resolve(host, *args, flags=flags, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:  # it never answers
+        manager = SmtpConnectionManager(
+            host="localhost" if stalled == "name service" else "127.0.0.1",
+            port=listener.getsockname()[1],
+            ssl_mode=SslMode.IMPLICIT if stalled == "TLS handshake" else SslMode.NONE,
+            timeout=4,
+        )
+        context = create_tls_context(manager)
+
+        def give_up(at: int = 0) -> int:
+            """Cancel at this moment, or once it waits for the server; return how many moments there were."""
+            stop, passed = CancellationToken(), [0]
+
+            def profile(frame: FrameType, event: str, _argument: object) -> None:
+                if event in ("call", "c_return", "return") and frame.f_code.co_filename.endswith(
+                    ("session.py", "handshake.py", "transport.py", "ssl.py", "connection_pool.py")
+                ):
+                    passed[0] += not stop.is_canceled
+                    if passed[0] == at:
+                        sys.setprofile(None)
+                        stop.cancel()
+
+            sender = BatchSender(
+                requests([letter(0)]), manager, lambda: Session(manager, context=context), cancellation=stop
+            )
+            timer = threading.Timer(2 if at else 0.5, stop.cancel)
+            timer.start()
+            began = time.monotonic()
+            sys.setprofile(profile)
+            try:
+                deliveries = list(sender.deliveries())
+            finally:
+                sys.setprofile(None)
+                timer.cancel()
+            assert time.monotonic() - began < 1.5, f"canceled at moment {at}"
+            assert all(isinstance(delivery.error, StoppedError) for delivery in deliveries)
+            return passed[0]
+
+        for at in range(1, give_up() + 1):
+            give_up(at)
+    answers.set()
 
 
 def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) -> None:

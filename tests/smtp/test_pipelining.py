@@ -15,10 +15,12 @@ from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Ph
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome, retry
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
+from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
+from airflow_provider_smtpcm.smtp.transport import Transport
 from tests.smtp.auth.test_sasl import CHALLENGE
 from tests.smtp.connection_pool.batches import send_many
 from tests.smtp.dialogue import Dialogue, Dialogues, Pace
@@ -424,11 +426,13 @@ def last(**fields: object) -> list[SendRequest]:
     return [SendRequest(0, mails(1)[0], is_last=True, **fields)]  # type: ignore[arg-type]
 
 
-def deliver_last(manager_for: ManagerFor, *scripts: str, retry_for: float = 0) -> tuple[Delivery, list[list[str]]]:
+def deliver_last(
+    manager_for: ManagerFor, *scripts: str, retry_for: float = 0, **settings: object
+) -> tuple[Delivery, list[list[str]]]:
     """What becomes of the mail, and what each connection heard."""
     with Dialogues(*scripts) as dialogues:
         retries = RetryQueue(iter(last()), retry_for)
-        manager = manager_for(dialogues)
+        manager = manager_for(dialogues, **settings)
         sender = BatchSender(retries.admit_requests(), manager, lambda: Session(manager))
         (delivery,) = retries.deliveries(sender)
     return delivery, dialogues.heard
@@ -457,6 +461,29 @@ def test_no_answer_after_the_message_and_quit_is_unknown(manager_for: ManagerFor
     """QUIT does not make it less so."""
     delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT"), retry_for=10)
     assert delivery.outcome == "unknown"
+
+
+def test_the_reply_to_quit_in_place_of_that_to_the_message_is_unknown(manager_for: ManagerFor) -> None:
+    """A server or proxy that reads QUIT first has not said that it took the mail."""
+    delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT", "S: 221 bye"), retry_for=10)
+    assert delivery.outcome == "unknown"
+    assert "221 bye" in str(delivery.error)
+
+
+def test_quit_that_the_system_did_not_take_in_full_is_not_waited_for(
+    manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply to the message comes while the buffer has no room for QUIT: there will be no reply to QUIT."""
+    send_some = Transport.send_some
+    monkeypatch.setattr(
+        Transport, "send_some", lambda self, octets: send_some(self, bytes(octets).removesuffix(b"QUIT\r\n"))
+    )
+    poll = PipelinedSession.send
+    monkeypatch.setattr(PipelinedSession, "send", lambda self: None if self._block == b"QUIT\r\n" else poll(self))
+    began = time.monotonic()
+    delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", QUEUED, "HANG"), timeout=20)
+    assert delivery.outcome == "accepted"
+    assert time.monotonic() - began < 4
 
 
 def test_a_mail_that_was_refused_for_now_is_sent_again_in_a_new_session(
