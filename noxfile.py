@@ -57,4 +57,4 @@ def tests(session: nox.Session, airflow: str) -> None:
     if shutil.which("krb5-config"):
         session.install("--quiet", "--requirement", "requirements-kerberos.lock")
     session.install("--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "--numprocesses", "logical", *session.posargs)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests import parallel
 from tests.integration.system_packages import INSTALL_COMMAND
 
 if TYPE_CHECKING:
@@ -45,6 +47,19 @@ def _private_airflow_home() -> None:
 
 
 _private_airflow_home()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(parallel)
+    # Nothing about an example depends on time, and no worker waits for another's database of examples.
+    settings.register_profile(
+        "any machine",
+        settings(),
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
