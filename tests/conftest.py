@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import parallel
+from tests import airflow_database, parallel
 from tests.integration.system_packages import INSTALL_COMMAND
 
 if TYPE_CHECKING:
@@ -63,11 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow_db() -> None:
-    """Create Airflow's tables, when the first test needs them."""
-    from airflow.utils.db import initdb
+def airflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with Airflow's tables, which a test copies and does not change."""
+    return airflow_database.template(tmp_path_factory)
 
-    initdb()
+
+@pytest.fixture(scope="session")
+def airflow_db(airflow_tables: Path) -> None:
+    """Airflow's tables in the tests' own home, when the first test needs them."""
+    airflow_database.copy_to_home(airflow_tables)
 
 
 @pytest.fixture

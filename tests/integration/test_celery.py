@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 TOPIC = "workers that die or stand still"
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 WORKERS, CONCURRENCY = ("one", "two"), 4
-MAILS, ROWS = 200, 5000
+MAILS, ROWS = 120, 5000
 #: The default of a merge's window.
 WINDOW = 256
 POOL, SLOTS = "mail_relay", 3

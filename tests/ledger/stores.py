@@ -44,6 +44,12 @@ class Memory:
         self.values[key] = json.dumps(value)
         self.retentions[key] = retention
 
+    def left_now(self) -> Memory:
+        """What a process leaves that is killed now, for a ledger that does not write into this one."""
+        left = Memory()
+        left.values = dict(self.values)
+        return left
+
     def delete(self, key: str) -> None:
         """No matter whether it is there."""
         self.values.pop(key, None)

@@ -62,7 +62,7 @@ def became(
     return Delivery(index=index, message_id="", outcome=outcome, accepted=accepted, refused=refused or {}, error=error)
 
 
-def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 5) -> SendRequest:
+def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 60) -> SendRequest:
     """The next one that may be sent."""
     until = time.monotonic() + seconds
     for send_request in admitted:
@@ -136,7 +136,7 @@ def test_what_is_passed_on_is_written_down_as_open() -> None:
     admitted = LedgerJournal(Ledger(store, window=4), fingerprint).admit(iter(send_requests(10)))
     for _ in range(4):
         send_request = passed_on(admitted)
-        known = Ledger(store).prior(send_request.index, fingerprint(send_request.index))
+        known = Ledger(store.left_now()).prior(send_request.index, fingerprint(send_request.index))
         assert known == PriorRow(RowState.OPEN)
     with pytest.raises(AssertionError):  # the window is full, and nothing was heard
         passed_on(admitted, 0.1)
@@ -178,13 +178,13 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     assert next(admitted) == math.inf
     assert not woken.is_set()
     store.go_on.set()
-    assert woken.wait(5)
+    assert woken.wait(60)
     assert isinstance(next(admitted), SendRequest)
     woken.clear()
     store.failures = 99
     admitted = journal.admit(iter(send_requests(1)))
     assert next(admitted) == math.inf
-    assert woken.wait(5)
+    assert woken.wait(60)
     with pytest.raises(LedgerError):
         next(admitted)
 
@@ -203,23 +203,24 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
         for index in flying:
             journal.on_result(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
         flying = [passed_on(admitted).index for _ in range(2)]
-        again = Ledger(store)
+        again = Ledger(store.left_now())
         assert [row for row in range(100) if again.prior(row, fingerprint(row)) == PriorRow(RowState.OPEN)] == flying
     assert flying == [68, 69]
 
 
 def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
     """The first of a hundred would wait for all of them."""
+    come: list[SendRequest] = []
 
     def slowly(items: Iterable[SendRequest]) -> Iterator[SendRequest]:
         for item in items:
             time.sleep(0.06)
+            come.append(item)
             yield item
 
-    began = time.monotonic()
     ledger = Ledger(Memory(), window=256)
     assert passed_on(LedgerJournal(ledger, fingerprint).admit(slowly(send_requests(100)))).index == 0
-    assert time.monotonic() - began < 4
+    assert len(come) < 100
 
 
 # --- What is written of it.
