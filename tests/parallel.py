@@ -21,7 +21,28 @@ if TYPE_CHECKING:
 #: Folders whose tests share an Airflow, and go to one worker.
 TOGETHER = ("tests/integration/connection_form/",)
 #: What takes longest is begun first: at the end no worker has long work left while the others have none.
-LONG: tuple[str, ...] = ()
+LONG = (
+    "tests/integration/test_celery.py",
+    "tests/integration/test_release.py",
+    "tests/integration/test_quick_start.py",
+    "tests/integration/connection_form/",
+    "tests/integration/test_demo.py",
+    "tests/integration/test_alerts.py",
+    "tests/integration/test_kill_in_a_merge.py",
+    "tests/integration/test_kill_without_a_ledger.py",
+    "tests/integration/test_import_ssis.py",
+    "tests/integration/test_rendered_templates.py",
+    "tests/integration/test_check.py",
+    "tests/documents/test_commands.py",
+    "tests/documents/test_python.py",
+    "tests/torture/test_garbled_replies.py",
+    "tests/torture/test_every_step_and_fault.py",
+    "tests/torture/test_injection.py",
+    "tests/torture/test_random_schedules.py",
+    "tests/torture/test_interrupted_anywhere.py",
+    "tests/integration/test_postfix_faults.py",
+    "tests/operators/test_data_is_data.py",
+)
 
 _LEFT_OUT = pytest.StashKey[Counter[str]]()
 

@@ -96,7 +96,7 @@ class SlowOnce(Memory):
     def set(self, key: str, value: object, *, retention: timedelta | None = None) -> None:
         """After a while."""
         self.reached.set()
-        self.go_on.wait(5)
+        self.go_on.wait(60)
         super().set(key, value, retention=retention)
 
 

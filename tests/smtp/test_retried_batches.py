@@ -191,9 +191,8 @@ def test_who_was_refused_for_now_is_asked_alone_and_gets_the_same_mail() -> None
 
 def test_a_server_that_comes_back_gets_everything() -> None:
     """It was restarted while a batch began."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    manager = SmtpConnectionManager(host="127.0.0.1", port=port, ssl_mode="none", timeout=5.0)
+    port = free_port()
+    manager = SmtpConnectionManager(host="127.0.0.1", port=port, ssl_mode="none", timeout=60.0)
     server = Server()
     server._listener.close()
 
