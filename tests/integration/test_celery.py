@@ -115,8 +115,9 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         airflow.wait_until_healthy()
 
         states = {"pool": airflow.wait_for_run("pool", airflow.trigger("pool"), timeout=RUN_SECONDS)}
-        # In the middle the merge waits for mapped mails, and then its worker dies.
-        runs = {name: airflow.trigger(name) for name in ("killed", "mapped")}
+        runs = {"killed": airflow.trigger("killed")}
+        airflow.wait_for(killed.is_waiting.is_set, RUN_SECONDS, "the middle of the merge")
+        runs["mapped"] = airflow.trigger("mapped")
         airflow.wait_for(lambda: len(airflow.workers) == 1, RUN_SECONDS, "the death of a worker")
         runs["paused"] = airflow.trigger("paused")  # on the other worker
         states |= {dag_id: airflow.wait_for_run(dag_id, run, timeout=RUN_SECONDS) for dag_id, run in runs.items()}

@@ -111,13 +111,16 @@ class MergeOnAWorker(KilledMerge):
     Args:
         mapped: takes the mapped mails.
         sent_before: how many mapped mails arrive before it is killed.
+        is_waiting: set when it is to be killed, and waits for the mapped mails.
     """
 
     airflow: CeleryStack
     mapped: CatchingServer
     sent_before: int
+    is_waiting: threading.Event = field(default_factory=threading.Event)
 
     def kill(self) -> None:
+        self.is_waiting.set()
         wait_until(lambda: len(self.mapped.stored) >= self.sent_before, seconds=PATIENCE)
         worker = self.airflow.worker_of(latest_pid(self))
         with self.mapped.caught(worker):
