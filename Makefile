@@ -68,9 +68,17 @@ ui: $(READY) ## The same Airflow, left running: look at the connection form and 
 
 # --- Working on it
 
+# In more processes than there are processors: some tests wait, and those with real servers wait most of the time.
+PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
+PYTEST     := $(BIN)/python -m pytest --numprocesses
+
 .PHONY: test
-test: $(READY) ## Run the tests; ARGS="-k form" goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## Run the tests that need nothing but Python; ARGS="-k form" goes to pytest
+	@$(PYTEST) $$(($(PROCESSORS) + 1)) -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: $(READY) ## Run all tests: those with real servers, whole Airflows and browsers too
+	@$(PYTEST) $$(($(PROCESSORS) * 2)) $(ARGS)
 
 # Pythons that pyenv keeps are found without being switched on.
 PYENV_PYTHONS := $(wildcard $(HOME)/.pyenv/versions/3.1[1234].*/bin)
@@ -81,7 +89,7 @@ versions: $(VENV)/.made ## Run the tests on each Airflow in each Python; ARGS="-
 
 .PHONY: torture
 torture: $(READY) ## Break everything that can break, and count what was lost and what was sent twice
-	@$(BIN)/python -m pytest tests/torture tests/integration/test_kill_in_a_merge.py \
+	@$(PYTEST) $$(($(PROCESSORS) + 1)) tests/torture tests/integration/test_kill_in_a_merge.py \
 		tests/integration/test_celery.py tests/integration/test_postfix_faults.py $(ARGS)
 
 .PHONY: lint

@@ -6,6 +6,7 @@ of today an older one no longer starts. `.ci/airflow-version.txt` names the newe
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -57,4 +58,6 @@ def tests(session: nox.Session, airflow: str) -> None:
     if shutil.which("krb5-config"):
         session.install("--quiet", "--requirement", "requirements-kerberos.lock")
     session.install("--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
-    session.run("python", "-m", "pytest", *session.posargs)
+    # As in the Makefile: in more processes than there are processors, since many tests wait.
+    workers = str(2 * (os.cpu_count() or 1))
+    session.run("python", "-m", "pytest", "--numprocesses", workers, *session.posargs)

@@ -42,6 +42,7 @@ class AirflowStack:
     Args:
         dags_folder: its DAGs. The home with logs and database is a temporary folder.
         config: further options of Airflow, as `{"core.test_connection": "Enabled"}`.
+        database: an SQLite file with this Airflow's tables, to begin with a copy of; None: they are created.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class AirflowStack:
         dags_folder: Path,
         *,
         config: Mapping[str, str] | None = None,
+        database: Path | None = None,
     ) -> None:
         self.url = f"http://{LOOPBACK}:{free_port()}"
         self._dags_folder = dags_folder
         self._config = dict(config or {})
+        self._database = database
         self._services: list[Service] = []
         self._folder: Path | None = None
         self._env: dict[str, str] = {}
@@ -78,7 +81,10 @@ class AirflowStack:
         self._folder = Path(tempfile.mkdtemp(prefix="airflow-smtpcm-"))
         try:
             self._env = self._environment(self._folder)
-            self.cli("db", "migrate")
+            if self._database is None:
+                self.cli("db", "migrate")
+            else:
+                shutil.copyfile(self._database, self._folder / "home/airflow.db")
             port = self.url.rpartition(":")[2]
             self._launch("api-server", "--host", LOOPBACK, "--port", port, "--workers", "1")
             self._launch("scheduler", "--skip-serve-logs")

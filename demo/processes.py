@@ -26,10 +26,15 @@ KILL_SECONDS = 10  # how long the system may take to carry out a SIGKILL
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that is free now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+    """Return a TCP port of the loopback address that is free, and that the system gives to nobody else for a minute.
+
+    A connection that was closed by this end holds the port in TIME-WAIT (RFC 9293 3.6.1): the system takes it for no
+    other connection, and a server that sets SO_REUSEADDR, as all do, can listen on it.
+    """
+    with socket.create_server((LOOPBACK, 0)) as probe:
         port: int = probe.getsockname()[1]
+        with socket.create_connection((LOOPBACK, port)):
+            probe.accept()[0].close()
         return port
 
 

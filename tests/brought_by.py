@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from importlib import metadata
 
 from packaging.requirements import Requirement
@@ -26,8 +27,13 @@ def brought_by(requirement: str) -> set[str]:
             found.add(one)
             todo += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
     names = {name for name, _ in found}
-    modules = metadata.packages_distributions()
-    return {module for module, owners in modules.items() if names & set(map(canonicalize_name, owners))}
+    return {module for module, owners in _installed().items() if names & owners}
+
+
+@cache
+def _installed() -> dict[str, set[str]]:
+    """The installed modules, and the distributions that they are from; reading all of that takes a second."""
+    return {module: set(map(canonicalize_name, of)) for module, of in metadata.packages_distributions().items()}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests import airflow_database, parallel
 from tests.integration.system_packages import INSTALL_COMMAND
 
 if TYPE_CHECKING:
@@ -47,12 +49,29 @@ def _private_airflow_home() -> None:
 _private_airflow_home()
 
 
-@pytest.fixture(scope="session")
-def airflow_db() -> None:
-    """Create Airflow's tables, when the first test needs them."""
-    from airflow.utils.db import initdb
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(parallel)
+    # Nothing about an example depends on time, and no worker waits for another's database of examples.
+    settings.register_profile(
+        "any machine",
+        settings(),
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("any machine")
 
-    initdb()
+
+@pytest.fixture(scope="session")
+def airflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with Airflow's tables, which a test copies and does not change."""
+    return airflow_database.template(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def airflow_db(airflow_tables: Path) -> None:
+    """Airflow's tables in the tests' own home, when the first test needs them."""
+    airflow_database.copy_to_home(airflow_tables)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from airflow_provider_smtpcm.notifications import alert_delivery
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.smtp.background_tasks import BackgroundTasks
 from airflow_provider_smtpcm.testing import Relay
+from demo.processes import free_port
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_retried_batches import at_first
 
@@ -26,13 +27,26 @@ HONOURED = tuple(int(part) for part in __version__.split(".")[:3] if part.isdigi
 IS_HONOURED = HONOURED < (3, 2, 0) or HONOURED >= (3, 3, 1)
 
 
-@pytest.fixture
-def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
-    """A relay behind `smtpcm_default`."""
+@pytest.fixture(scope="module")
+def running_relay() -> Iterator[Relay]:
+    """A relay for all tests."""
     with Relay(ssl_mode="none", refuse={"bad@corp.example": "550 5.1.1 No such user"}) as relay:
-        connection = relay.airflow_connection(from_address="Airflow <airflow@corp.example>")
-        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
         yield relay
+
+
+@pytest.fixture
+def relay(running_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Relay:
+    """An empty relay behind `smtpcm_default`."""
+    running_relay.clear()
+    connection = running_relay.airflow_connection(from_address="Airflow <airflow@corp.example>")
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+    return running_relay
+
+
+def take_down(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `smtpcm_default` lead to a port that nobody listens on, as after a stop of its server."""
+    connection = {**relay.airflow_connection(from_address="airflow@corp.example"), "port": free_port()}
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +82,7 @@ def test_a_mail_that_reaches_no_one_raises_with_its_remedy(
 
 def test_a_server_that_is_down_raises_a_retryable_error(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tasks that call the backend themselves."""
-    relay.stop()
+    take_down(relay, monkeypatch)
     monkeypatch.setattr("airflow_provider_smtpcm.email_backend.ALERT_RETRY_FOR", 0.0)
     with pytest.raises(AirflowException, match="Cannot connect") as caught:
         send_email(TO, "x", "y")
@@ -313,7 +327,7 @@ def test_email_on_failure_is_sent_and_does_not_change_the_task_s_state(
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_CONN_ID", "smtpcm_default")
     monkeypatch.setattr("airflow_provider_smtpcm.email_backend.ALERT_RETRY_FOR", 0.0)
     if down:
-        relay.stop()
+        take_down(relay, monkeypatch)
     with DAG(f"email_on_failure_{down}", schedule=None) as dag:
 
         @task(email=TO, email_on_failure=True)

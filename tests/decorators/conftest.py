@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.operators.conftest import behind, relay
+from tests.operators.conftest import behind, relay, running_relay
 
-__all__ = ["behind", "relay"]
+__all__ = ["behind", "relay", "running_relay"]

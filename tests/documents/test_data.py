@@ -219,8 +219,11 @@ def shown(title: str) -> list[Block]:
     return [block for block in blocks_in("text") if block.title == title]
 
 
-def test_check_prints_what_the_page_shows(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    """Except for the name of the machine and the port."""
+def test_check_prints_what_the_page_shows(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a terminal of the page's width; except for the name of the machine and the port."""
+    monkeypatch.setenv("COLUMNS", "110")
     [block] = shown("What it prints")
     with Relay(users={r"CORP\alice": "correct horse battery"}) as relay:
         connection = SimpleNamespace(**relay.airflow_connection())

@@ -20,7 +20,7 @@ from tests.smtp.server import MESSAGE, Server
 
 CONN_ID = "merge_server"
 DOMAIN = "corp.example"
-RUN_SECONDS = 240
+RUN_SECONDS = 360
 
 DAG_FILE = Template('''\
 """Written by a test."""
@@ -183,11 +183,12 @@ class Run:
 
 
 @contextmanager
-def under_way(merges: Sequence[KilledMerge], folder: Path) -> Iterator[dict[str, Run]]:
+def under_way(merges: Sequence[KilledMerge], folder: Path, database: Path) -> Iterator[dict[str, Run]]:
     """Run all of them at the same time in one Airflow; yields them by name.
 
     Args:
         folder: an empty one.
+        database: with Airflow's tables.
     """
     dags_folder = folder / "dags"
     dags_folder.mkdir()
@@ -195,7 +196,7 @@ def under_way(merges: Sequence[KilledMerge], folder: Path) -> Iterator[dict[str,
         for merge in merges:
             merge.write(dags_folder)
         servers = [running.enter_context(KillingServer(merge)) for merge in merges]
-        airflow = running.enter_context(AirflowStack(dags_folder))
+        airflow = running.enter_context(AirflowStack(dags_folder, database=database))
         connections = {
             f"{CONN_ID}_{merge.name}": {
                 "conn_type": "smtpcm",

@@ -165,7 +165,7 @@ class LoopbackPostfix:
         stored = sorted((self._folder / "mail/inbox/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
         return [_parse(path.read_bytes()) for path in stored]
 
-    def wait_for_messages(self, count: int, *, timeout: float = 15) -> list[EmailMessage]:
+    def wait_for_messages(self, count: int, *, timeout: float = 60) -> list[EmailMessage]:
         """Wait for a number of delivered mails: the queue is a moment behind the reply to the client."""
         deadline = time.monotonic() + timeout
         while len(found := self.messages()) < count:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import pytest
 
 from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from demo.airflow_stack import AirflowStack
+from demo.processes import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -69,20 +69,17 @@ def bodies(mail: ReceivedMail) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def alerts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
+def alerts(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
     """Run every DAG, and wait for every mail."""
     pids = tmp_path_factory.mktemp("killed") / "pids"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed_port = probe.getsockname()[1]
     with (
         pytest.MonkeyPatch.context() as patch,
         Relay(users={LOGIN: "P@ssw0rd-Alice"}) as relay,
     ):
         patch.setenv("PIDS_OF_THE_KILLED", str(pids))
-        with Stack(DAGS, config=CONFIG) as airflow:
+        with Stack(DAGS, config=CONFIG, database=airflow_tables) as airflow:
             connection = relay.airflow_connection(from_address="Airflow <airflow@corp.example>")
-            down = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": closed_port, "extra": connection["extra"]}
+            down = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": free_port(), "extra": connection["extra"]}
             down["extra"] = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
             for conn_id, each in (("smtpcm_default", connection), ("server_that_is_down", down)):
                 airflow.cli("connections", "add", conn_id, "--conn-json", json.dumps(each))

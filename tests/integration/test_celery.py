@@ -27,18 +27,18 @@ from tests.integration.two_workers import MAPPED, CatchingServer, MergeOnAWorker
 from tests.smtp.server import Server
 from tests.torture.tally import TALLY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 log = logging.getLogger(__name__)
 
 TOPIC = "workers that die or stand still"
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 WORKERS, CONCURRENCY = ("one", "two"), 4
-MAILS, ROWS = 200, 5000
+MAILS, ROWS = 120, 5000
 #: The default of a merge's window.
 WINDOW = 256
 POOL, SLOTS = "mail_relay", 3
-RUN_SECONDS = 300
+RUN_SECONDS = 600
 
 #: So that a dead worker is missed soon; Airflow's own numbers are some minutes each.
 IMPATIENT = {
@@ -93,7 +93,9 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         "moments": (ROWS // 2,),
         "retries": 1,
     }
-    killed = MergeOnAWorker(name="killed", folder=folder / "killed", airflow=airflow, mapped=mapped, **work)
+    killed = MergeOnAWorker(
+        name="killed", folder=folder / "killed", airflow=airflow, mapped=mapped, sent_before=MAILS // 3, **work
+    )
     paused = PausedMerge(name="paused", folder=folder / "paused", **work)
     merges = {merge.name: (merge, KillingServer(merge)) for merge in (killed, paused)}
     with ExitStack() as running:
@@ -113,9 +115,9 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         airflow.wait_until_healthy()
 
         states = {"pool": airflow.wait_for_run("pool", airflow.trigger("pool"), timeout=RUN_SECONDS)}
-        runs = {"mapped": airflow.trigger("mapped")}
-        airflow.wait_for(lambda: len(mapped.stored) > MAILS // 3, RUN_SECONDS, "a third of the mapped mails")
-        runs["killed"] = airflow.trigger("killed")
+        runs = {"killed": airflow.trigger("killed")}
+        airflow.wait_for(killed.is_waiting.is_set, RUN_SECONDS, "the middle of the merge")
+        runs["mapped"] = airflow.trigger("mapped")
         airflow.wait_for(lambda: len(airflow.workers) == 1, RUN_SECONDS, "the death of a worker")
         runs["paused"] = airflow.trigger("paused")  # on the other worker
         states |= {dag_id: airflow.wait_for_run(dag_id, run, timeout=RUN_SECONDS) for dag_id, run in runs.items()}

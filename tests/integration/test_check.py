@@ -213,7 +213,7 @@ def run(*command: str, status: int, stdin: str = "", **environment: str) -> tupl
 
 @pytest.fixture
 def stored_connection(airflow_db: None) -> Iterator[Callable[..., None]]:
-    """Puts a connection into Airflow's database for one test, by Airflow's own command."""
+    """Puts a connection into Airflow's database for one test; with an environment, by Airflow's own command in it."""
     from airflow.models import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import delete
@@ -222,8 +222,13 @@ def stored_connection(airflow_db: None) -> Iterator[Callable[..., None]]:
 
     def add(conn_id: str, definition: Mapping[str, Any], **environment: str) -> None:
         added.append(conn_id)
-        words = ("airflow", "connections", "add", conn_id, "--conn-json", json.dumps(definition))
-        run(*words, status=0, **environment)
+        if environment:
+            words = ("airflow", "connections", "add", conn_id, "--conn-json", json.dumps(definition))
+            run(*words, status=0, **environment)
+            return
+        with create_session() as session:
+            stored = Connection.from_json(json.dumps(definition), conn_id=conn_id)  # noqa: AIR311 - the database's own
+            session.add(stored)
 
     yield add
     with create_session() as session:

@@ -16,8 +16,6 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 UP_SECONDS = 240
 
@@ -80,7 +78,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 
 def test_it_delivers_and_shows_the_mail_and_who_sent_it(start: Callable[..., Demo]) -> None:
-    """The main job, from nothing to a delivered mail."""
+    """The main job, from nothing to a delivered mail; the one scheduler that every test run starts."""
     demo = start()
 
     assert demo.process.wait(UP_SECONDS) == 0, demo.said()
@@ -90,6 +88,7 @@ def test_it_delivers_and_shows_the_mail_and_who_sent_it(start: Callable[..., Dem
     assert demo.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_failure_ends_it_with_the_tasks_log_and_status_1(start: Callable[..., Demo]) -> None:
     """By a wrong password, which is in no line."""
     demo = start("--password", "wrong-Password-1")
@@ -100,6 +99,7 @@ def test_a_failure_ends_it_with_the_tasks_log_and_status_1(start: Callable[..., 
     assert demo.leftovers() == []
 
 
+@pytest.mark.slow
 def test_the_ui_stays_on_loopback_until_ctrl_c_and_then_all_of_it_is_gone(start: Callable[..., Demo]) -> None:
     """It cannot be reached from outside this machine, and a second Ctrl-C changes nothing."""
     demo = start("ui")

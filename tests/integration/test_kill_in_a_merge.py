@@ -53,10 +53,10 @@ def merges(folder: Path) -> tuple[KilledMerge, ...]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+def runs(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
     """Run all of them at the same time in one Airflow."""
     folder = tmp_path_factory.mktemp("merges")
-    with under_way(merges(folder), folder) as runs:
+    with under_way(merges(folder), folder, airflow_tables) as runs:
         yield runs
 
 

@@ -10,6 +10,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,7 @@ ROWS, CONNECTIONS = 5000, 2
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """It is killed once, at an arbitrary moment."""
     folder = tmp_path_factory.mktemp("merge")
     merge = KilledMerge(
@@ -38,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         retries=0,
         folder=folder / "killed",
     )
-    with under_way([merge], folder) as runs:
+    with under_way([merge], folder, airflow_tables) as runs:
         yield runs[merge.name]
 
 

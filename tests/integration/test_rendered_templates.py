@@ -54,13 +54,13 @@ with DAG("{DAG_ID}", schedule=None, default_args={{"from_address": "etl@corp.exa
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def run(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a run that has sent its mails, in a real Airflow."""
     if shutil.which("chromium") is None:
         skip_for_want_of("chromium")
     dags: Path = tmp_path_factory.mktemp("dags")
     (dags / "shown.py").write_text(DAG)
-    with Relay(ssl_mode="none") as relay, AirflowStack(dags) as airflow:
+    with Relay(ssl_mode="none") as relay, AirflowStack(dags, database=airflow_tables) as airflow:
         airflow.cli("connections", "add", "smtpcm_default", "--conn-json", json.dumps(relay.airflow_connection()))
         airflow.wait_until_healthy()
         run_id = airflow.trigger(DAG_ID)

@@ -123,7 +123,7 @@ def test_a_stopped_kdc_refuses_connections_and_can_be_started_again(kerberos: Ke
         for cred in (credential(kerberos), ccache):
             code, took = ticket_error(cred)
             assert code == KRB5_KDC_UNREACH
-            assert took < 2
+            assert took < 20  # a silent one is waited for for 27 seconds
     assert spnego.client(ccache, hostname="localhost", service="smtp", protocol="kerberos").step()
 
 

@@ -16,8 +16,9 @@ import psutil
 from tests.integration.celery_stack import CeleryStack
 from tests.integration.killed_merge import KilledMerge
 from tests.smtp.server import MESSAGE, Server
+from tests.waiting import wait_until
 
-PATIENCE = 120
+PATIENCE = 300
 
 MAPPED = Template('''\
 """Written by a test."""
@@ -105,12 +106,22 @@ class CatchingServer(Server):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeOnAWorker(KilledMerge):
-    """A merge whose worker is killed, with a mapped mail on its way too."""
+    """A merge whose worker is killed, with a mapped mail on its way too.
+
+    Args:
+        mapped: takes the mapped mails.
+        sent_before: how many mapped mails arrive before it is killed.
+        is_waiting: set when it is to be killed, and waits for the mapped mails.
+    """
 
     airflow: CeleryStack
     mapped: CatchingServer
+    sent_before: int
+    is_waiting: threading.Event = field(default_factory=threading.Event)
 
     def kill(self) -> None:
+        self.is_waiting.set()
+        wait_until(lambda: len(self.mapped.stored) >= self.sent_before, seconds=PATIENCE)
         worker = self.airflow.worker_of(latest_pid(self))
         with self.mapped.caught(worker):
             self.airflow.kill(worker)

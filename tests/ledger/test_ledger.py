@@ -21,6 +21,7 @@ from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow, Reservation
 from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS, Block, Progress, RowState, RunState
 from tests.interruptions import OURS, Moments, TimeLimit, watched, within
 from tests.ledger.stores import Memory
+from tests.waiting import wait_until
 
 BOTH = [RunState.FAILED, RunState.SUCCEEDED]
 
@@ -39,11 +40,12 @@ def reserved(ledger: Ledger, *rows: int) -> Reservation:
 
 def wait_until_complete(reservation: Reservation, ledger: Ledger) -> None:
     """Wait until its rows are written."""
-    until = time.monotonic() + 5
-    while not reservation.is_complete and time.monotonic() < until:
+
+    def is_complete() -> bool:
         ledger.raise_if_failed()
-        time.sleep(0.001)
-    assert reservation.is_complete
+        return reservation.is_complete
+
+    wait_until(is_complete)
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +59,9 @@ def test_nothing_is_sent_that_cannot_be_written_down() -> None:
     ledger = Ledger(store)
     store.failures = 99
     reservation = ledger.reserve([(0, fingerprint(0))])
-    time.sleep(0.3)
-    assert not reservation.is_complete
     with pytest.raises(LedgerError, match="does not answer \\(ConnectionError: the API server is away") as caught:
-        ledger.raise_if_failed()
+        wait_until(ledger.raise_if_failed)
+    assert not reservation.is_complete
     assert caught.value.retryable
     with pytest.raises(LedgerError):
         ledger.end(RunState.UNFINISHED)
@@ -224,10 +225,7 @@ def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
     gathered = ledger.reserve([(row, fingerprint(row)) for row in range(1, 31)])
     ledger.record(0, RowState.ACCEPTED)
     for row in range(1, 31):
-        until = time.monotonic() + 5
-        while gathered.written < row:
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        wait_until(lambda row=row: gathered.written >= row)
         ledger.record(row, RowState.ACCEPTED)
     assert gathered.is_complete
     ledger.end(RunState.UNFINISHED)
@@ -256,10 +254,7 @@ def test_rows_that_are_withdrawn_are_not_written_down(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Ledger, "window", 2)
     ledger = Ledger(Memory())
     gathered = ledger.reserve([(row, fingerprint(row)) for row in range(9)])
-    until = time.monotonic() + 5
-    while gathered.written < 2:
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    wait_until(lambda: gathered.written >= 2)
     assert ledger.withdraw(gathered) == 2
     ledger.end(RunState.UNFINISHED)
     assert gathered.written == 2
@@ -315,8 +310,7 @@ def test_results_are_written_also_where_nothing_more_is_reserved(monkeypatch: py
     ledger = Ledger(store)
     reserved(ledger, 0)
     ledger.record(0, RowState.ACCEPTED)
-    time.sleep(0.3)
-    assert Ledger(store.copy()).prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED)
+    wait_until(lambda: Ledger(store.copy()).prior(0, fingerprint(0)) == PriorRow(RowState.ACCEPTED))
 
 
 def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:

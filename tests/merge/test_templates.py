@@ -138,6 +138,9 @@ class Marked:
     def __html__(self) -> str:
         return "<u>marked</u>"
 
+    def __repr__(self) -> str:
+        return "Marked()"  # the same in every process, as the name of a test has to be
+
 
 @pytest.mark.parametrize(
     "value",

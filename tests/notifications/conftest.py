@@ -12,13 +12,20 @@ from airflow_provider_smtpcm.testing import Relay
 from tests.notifications.shapes import BASE
 
 
-@pytest.fixture
-def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
-    """A relay behind the default connection, which has a From address."""
+@pytest.fixture(scope="session")
+def running_relay() -> Iterator[Relay]:
+    """A relay for all tests."""
     with Relay(ssl_mode="none", size_limit=200_000, refuse={"bad@corp.example": "550 5.1.1 No such user"}) as relay:
-        connection = relay.airflow_connection(from_address="airflow@corp.example")
-        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
         yield relay
+
+
+@pytest.fixture
+def relay(running_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Relay:
+    """An empty relay behind the default connection, which has a From address."""
+    running_relay.clear()
+    connection = running_relay.airflow_connection(from_address="airflow@corp.example")
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
+    return running_relay
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ from airflow_provider_smtpcm.notifications import alert_delivery, send_mail
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.smtp import connection_pool
 from airflow_provider_smtpcm.testing import Relay
+from demo.processes import free_port
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 
 RunDag = Callable[[DAG], Any]
@@ -48,10 +49,7 @@ def texts(received: Any) -> tuple[str, str]:
 @pytest.fixture
 def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default connection has a port on which no server listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    set_default_connection(monkeypatch, port)
+    set_default_connection(monkeypatch, free_port())
 
 
 @pytest.fixture

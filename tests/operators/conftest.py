@@ -11,16 +11,23 @@ import pytest
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.servers import behind
 
-__all__ = ["behind", "relay"]
+__all__ = ["behind", "relay", "running_relay"]
 
 # Airflow keeps task states from 3.3 on.
 _AIRFLOW = tuple(int(part) for part in version("apache-airflow-core").split(".")[:2])
 collect_ignore = [] if _AIRFLOW >= (3, 3) else ["test_state_store.py"]
 
 
-@pytest.fixture
-def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
-    """A relay behind the default connection."""
+@pytest.fixture(scope="session")
+def running_relay() -> Iterator[Relay]:
+    """A relay for all tests."""
     with Relay(ssl_mode="none", refuse={"bad@corp.example": "550 5.1.1 No such user"}) as relay:
-        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
         yield relay
+
+
+@pytest.fixture
+def relay(running_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Relay:
+    """An empty relay behind the default connection."""
+    running_relay.clear()
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(running_relay.airflow_connection()))
+    return running_relay

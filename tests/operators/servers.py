@@ -15,7 +15,8 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a scripted server behind the default connection."""
 
     def define(dialogue: Dialogue, **settings: object) -> None:
-        extra = {"ssl_mode": "none", "timeout": 1, "final_reply_timeout": 1, **settings}
+        patience = getattr(dialogue, "patience", 60.0)
+        extra = {"ssl_mode": "none", "timeout": patience, "final_reply_timeout": patience, **settings}
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": dialogue.port, "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
 

@@ -225,7 +225,7 @@ def test_no_more_mails_a_minute_than_the_server_allows(relay: Relay) -> None:
     """Over all connections: six of them take five tenths of a second at 600 a minute."""
     began = time.monotonic()
     merge(rows=ROWS * 2, rate_limit=600, connections=3).execute(context())
-    assert 0.5 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 0.5
     assert len(relay.messages) == 6
 
 

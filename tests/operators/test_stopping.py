@@ -94,7 +94,7 @@ def test_one_of_two_copies_that_run_at_once_may_be_ended(make: Callable[[], Any]
     def wait(about: str) -> str | None:
         if about == MESSAGE:
             running.set()
-            go_on.wait(5)
+            go_on.wait(60)
         return None
 
     with Server(wait) as server:
@@ -102,7 +102,7 @@ def test_one_of_two_copies_that_run_at_once_may_be_ended(make: Callable[[], Any]
         found: list[Any] = []
         thread = threading.Thread(target=lambda: found.append(second.execute(context())))
         thread.start()
-        assert running.wait(5)
+        assert running.wait(60)
         first.on_kill()
         go_on.set()
         thread.join()

@@ -15,10 +15,10 @@ from tests.smtp.dialogue import Dialogue
 
 @pytest.fixture
 def manager_for() -> Callable[..., SmtpConnectionManager]:
-    """A connection manager for a scripted server: in clear text and impatient, unless a test says otherwise."""
+    """A connection manager for a scripted server: in clear text and as patient as it, unless a test says otherwise."""
 
     def make(dialogue: Dialogue, **settings: object) -> SmtpConnectionManager:
-        defaults = {"host": "127.0.0.1", "port": dialogue.port, "ssl_mode": "none", "timeout": 1.0}
+        defaults = {"host": "127.0.0.1", "port": dialogue.port, "ssl_mode": "none", "timeout": dialogue.patience}
         return SmtpConnectionManager(**{**defaults, **settings})  # type: ignore[arg-type]
 
     return make

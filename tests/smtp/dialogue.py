@@ -8,7 +8,8 @@ A script has one step a line:
     MESSAGE               the client sends a message, up to and with the final dot
     CHUNK                 the client sends as many octets as its last line, a BDAT, announced
     PART                  the client sends the first 1000 octets of a message
-    PAUSE                 the server waits for 0.3 seconds, whatever the client says
+    PAUSE                 the server waits for 0.3 seconds, whatever the client says; see `Dialogue.go_on`
+    DEAF                  the server reads nothing more, until the test is over
     HANG                  the server says nothing more, until the client hangs up
     DRIP 250 ok           the server says this line an octet every 0.15 seconds
     SEND <python bytes>   the server sends these octets as they are
@@ -123,6 +124,18 @@ class Dialogue:
         self.surprise: str | None = None
         #: Whether a client has come.
         self.connected = False
+        #: Set when the server comes to a PAUSE.
+        self.paused = threading.Event()
+        #: A PAUSE begins when this is set; a test may clear it until something has happened.
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self._over = threading.Event()
+
+    @property
+    def patience(self) -> float:
+        """How long a client waits for this server, in seconds: briefly if it is silent on purpose, else long enough."""
+        is_silent = any(step.startswith(("HANG", "DRIP", "DEAF")) for step in self._steps)
+        return 1.0 if is_silent else 60.0
 
     def start(self) -> None:
         """Wait for the client, in a thread."""
@@ -135,6 +148,7 @@ class Dialogue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         hang_up(self._listener)
         self._thread.join(10)
         if error is None:
@@ -187,8 +201,13 @@ class Dialogue:
 
     def _do(self, word: str, rest: str, peer: socket.socket) -> bool:
         """A step of the server; False where the dialogue is over."""
-        time.sleep(0.3 if word == "PAUSE" else 0)
         match word:
+            case "PAUSE":
+                self.paused.set()
+                self.go_on.wait(60)
+                time.sleep(0.3)
+            case "DEAF":
+                self._over.wait(60)
             case "DRIP":
                 for octet in rest.encode() + b"\r\n":
                     peer.sendall(bytes((octet,)))
@@ -240,6 +259,11 @@ class Dialogues:
         self.port: int = self._listener.getsockname()[1]
         self._each = [Dialogue(script, pace, listener=self._listener) for script in scripts]
         self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    @property
+    def patience(self) -> float:
+        """See `Dialogue.patience`; the least of all scripts."""
+        return min(dialogue.patience for dialogue in self._each)
 
     @property
     def heard(self) -> list[list[str]]:

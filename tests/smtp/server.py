@@ -118,8 +118,8 @@ class Server:
         self.heard: list[list[str]] = []
 
     def manager(self, **settings: object) -> SmtpConnectionManager:
-        """How to reach it: in clear text and impatiently, unless a test says otherwise."""
-        defaults = {"host": "127.0.0.1", "port": self.port, "ssl_mode": "none", "timeout": 5.0}
+        """How to reach it: in clear text, unless a test says otherwise."""
+        defaults = {"host": "127.0.0.1", "port": self.port, "ssl_mode": "none", "timeout": 60.0}
         return SmtpConnectionManager(**{**defaults, **settings})  # type: ignore[arg-type]
 
     @property

@@ -30,7 +30,7 @@ def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monk
     monkeypatch.setattr(background, "_signal", ring_late)
     asking = threading.Thread(target=stop.cancel)
     asking.start()
-    assert about_to_ring.wait(5)
+    assert about_to_ring.wait(60)
     background.close()
     reader, writer = os.pipe()
     try:
@@ -55,7 +55,7 @@ def test_a_signal_handler_may_ring_while_its_own_thread_holds_the_lock() -> None
         rung.set()
 
     threading.Thread(target=ring_within, daemon=True).start()
-    assert rung.wait(5)
+    assert rung.wait(60)
     background.close()
     background.wake()
 
@@ -87,7 +87,7 @@ def test_an_interruption_anywhere_holds_up_nobody_else() -> None:
             background.close()
         ringing = threading.Thread(target=background.wake, daemon=True)
         ringing.start()
-        ringing.join(5)
+        ringing.join()
         assert not ringing.is_alive(), f"interrupted at {at}"
         return moments.passed
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -46,9 +45,7 @@ def letter(number: int = 0, *files: object) -> Mail:
 
 def send(manager: SmtpConnectionManager, mails: Iterable[Mail]) -> list[Delivery]:
     """What becomes of these mails over one connection at a time, in their order."""
-    began = time.monotonic()
     found = list(send_many(mails, manager, lambda: Session(manager)))
-    assert time.monotonic() - began < 5
     assert sorted(delivery.index for delivery in found) == list(range(len(found)))
     return sorted(found, key=lambda delivery: delivery.index)
 

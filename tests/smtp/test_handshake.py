@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import socket
-import time
 from collections.abc import Callable
 
 import pytest
@@ -52,11 +51,9 @@ C: TlRMTVNTUAAD*
 
 
 def failure(script: str, manager_for: ManagerFor, pace: Pace = Pace.WHOLE, **settings: object) -> MailError:
-    """How opening a session fails against a scripted server; always within the deadline."""
-    began = time.monotonic()
+    """How opening a session fails against a scripted server."""
     with Dialogue(script, pace) as dialogue, pytest.raises(MailError) as caught:
         Session(manager_for(dialogue, **settings)).open()
-    assert time.monotonic() - began < 10
     assert str(caught.value).rstrip()[-1] in ".?"
     return caught.value
 
@@ -253,10 +250,8 @@ def test_a_server_that_wants_something_before_noop_says_so(answer: str, manager_
     script = f"{GREETING}\nS: 250 hello\nC: NOOP\n{answer}" + (
         "\nC: QUIT\nS: 221 bye" if answer.startswith("S") else ""
     )
-    began = time.monotonic()
     with Dialogue(script) as dialogue, Session(manager_for(dialogue)) as session, pytest.raises(MailError) as caught:
         session.noop()
-    assert time.monotonic() - began < 4
     assert ("Windows Authentication" in str(caught.value)) is ("530" in answer)
 
 

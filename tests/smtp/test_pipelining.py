@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MessageError, OutcomeUnknownError, Phase, TlsError
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.smtp import Delivery, Outcome, retry
+from airflow_provider_smtpcm.smtp import Delivery, Outcome, retry, session
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
 from airflow_provider_smtpcm.smtp.queue import SendRequest
@@ -56,11 +55,9 @@ def deliver(
     number: int, manager_for: ManagerFor, *scripts: str, profile: ServerProfile | None = None, **settings: object
 ) -> tuple[list[Delivery], list[bytes]]:
     """What becomes of so many mails over one connection at a time, in their order, and what was sent in full."""
-    began = time.monotonic()
     with Dialogues(*scripts) as dialogues:
         manager = manager_for(dialogues, **settings)
         found = list(send_many(mails(number), manager, lambda: Session(manager), profile=profile))
-    assert time.monotonic() - began < 10
     assert sorted(delivery.index for delivery in found) == list(range(number))
     return sorted(found, key=lambda delivery: delivery.index), dialogues.messages
 
@@ -480,10 +477,9 @@ def test_quit_that_the_system_did_not_take_in_full_is_not_waited_for(
     )
     poll = PipelinedSession.send
     monkeypatch.setattr(PipelinedSession, "send", lambda self: None if self._block == b"QUIT\r\n" else poll(self))
-    began = time.monotonic()
-    delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", QUEUED, "HANG"), timeout=20)
+    monkeypatch.setattr(session, "QUIT_TIMEOUT", 3600)  # longer than a test may take
+    delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", QUEUED, "HANG"), timeout=3600)
     assert delivery.outcome == "accepted"
-    assert time.monotonic() - began < 4
 
 
 def test_a_mail_that_was_refused_for_now_is_sent_again_in_a_new_session(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.smtp.background_tasks import ReadAhead
+from tests.waiting import wait_until
 
 
 class Content:
@@ -31,31 +32,25 @@ class Content:
             self.closed.set()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread does."""
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.001)
-
-
 def read_all(ahead: ReadAhead) -> bytes:
     """Every block, waiting where there is none yet."""
-    deadline = time.monotonic() + 5
-    found = b""
-    for block in ahead:
-        assert time.monotonic() < deadline
-        if block is None:
-            time.sleep(0.001)
-        else:
-            found += block
-    return found
+    found: list[bytes] = []
+
+    def is_read() -> bool:
+        for block in ahead:
+            if block is None:
+                return False
+            found.append(block)
+        return True
+
+    wait_until(is_read)
+    return b"".join(found)
 
 
 def test_a_file_that_fails_says_so_behind_what_was_read() -> None:
     """The blocks before the failure come first, and then the error as it was."""
     ahead = ReadAhead(iter(Content(b"one", MessageError("It shrank."))), lambda: None)
-    until(lambda: next(ahead) == b"one")
+    wait_until(lambda: next(ahead) == b"one")
     with pytest.raises(MessageError, match="It shrank"):
         read_all(ahead)
 
@@ -73,14 +68,14 @@ def test_a_block_that_is_not_there_yet_is_not_waited_for() -> None:
     arrives, woken = threading.Event(), threading.Event()
 
     def slow() -> Iterator[bytes]:
-        arrives.wait(5)
+        arrives.wait()
         yield b"late"
 
     ahead = ReadAhead(slow(), woken.set)
     assert next(ahead) is None
     assert not woken.is_set()
     arrives.set()
-    assert woken.wait(5)
+    assert woken.wait(60)
     assert next(ahead) == b"late"
 
 
@@ -88,11 +83,11 @@ def test_no_more_is_read_than_a_few_blocks() -> None:
     """A store that is faster than the line fills no memory."""
     content = Content(*[b"x"] * 100)
     ahead = ReadAhead(iter(content), lambda: None)
-    until(lambda: content.handed_out >= 3)
+    wait_until(lambda: content.handed_out >= 3)
     time.sleep(0.05)
     assert content.handed_out == 3
     assert next(ahead) == b"x"
-    until(lambda: content.handed_out == 4)
+    wait_until(lambda: content.handed_out == 4)
     ahead.close()
 
 
@@ -100,10 +95,10 @@ def test_when_nobody_wants_the_rest_the_file_is_closed() -> None:
     """The line broke, and the thread ends."""
     content = Content(*[b"x"] * 100)
     ahead = ReadAhead(iter(content), lambda: None)
-    until(lambda: content.handed_out == 3)
+    wait_until(lambda: content.handed_out == 3)
     ahead.close()
     assert next(ahead) == b"x"  # room again, but for nobody
-    assert content.closed.wait(5)
+    assert content.closed.wait(60)
     assert content.handed_out <= 4
 
 

@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
+from demo.processes import free_port
 from tests.smtp.connection_pool.batches import requests
 from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Decide, Server
 
@@ -143,24 +144,18 @@ def test_without_time_every_mail_has_one_turn() -> None:
 
 def test_when_the_time_is_over_the_last_word_is_told() -> None:
     """And not how often it was said."""
-    began = time.monotonic()
     with Server(at_first(9999, "450 4.2.0 full", "RCPT")) as server:
         (found,) = batch(server.manager(), [letter(0)], retry_for=0.4)
-    assert time.monotonic() - began < 8
     assert (found.outcome, str(found.refused[A])) == (Outcome.REFUSED, "450 4.2.0 full")
     assert found.error is not None
     assert found.error.retryable
 
 
 def test_a_server_that_stays_away_is_given_up_for_all_mails() -> None:
-    """After the time, and not after the time for each."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    manager = SmtpConnectionManager(host="127.0.0.1", port=port, ssl_mode="none", timeout=5.0)
-    began = time.monotonic()
-    found = list(batch(manager, [letter(number) for number in range(50)], retry_for=0.5, connections=4))
-    assert time.monotonic() - began < 6
-    assert outcomes(found) == ["not_sent"] * 50
+    """After the time, and not after the time for each, which would be an hour."""
+    manager = SmtpConnectionManager(host="127.0.0.1", port=free_port(), ssl_mode="none", timeout=5.0)
+    found = list(batch(manager, [letter(number) for number in range(7200)], retry_for=0.5, connections=1))
+    assert outcomes(found) == ["not_sent"] * 7200
 
 
 # --- What is.
@@ -199,9 +194,8 @@ def test_who_was_refused_for_now_is_asked_alone_and_gets_the_same_mail() -> None
 
 def test_a_server_that_comes_back_gets_everything() -> None:
     """It was restarted while a batch began."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    manager = SmtpConnectionManager(host="127.0.0.1", port=port, ssl_mode="none", timeout=5.0)
+    port = free_port()
+    manager = SmtpConnectionManager(host="127.0.0.1", port=port, ssl_mode="none", timeout=60.0)
     server = Server()
     server._listener.close()
 

@@ -12,22 +12,12 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_smtpcm.testing import ReceivedMail, Relay, RelayError
 from tests.testing.clients import PASSWORD, USER, USERS, connect, log_in, send
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def eventually(true: Callable[[], bool], timeout: float = 20.0) -> bool:
-    end = time.monotonic() + timeout
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return true()
+from tests.waiting import wait_until
 
 
 def is_free(port: int) -> bool:
@@ -138,9 +128,9 @@ def test_the_relay_ends_with_the_process_that_started_it(end: str, tmp_path: Pat
             assert not is_free(port)
             assert len(user_files(tmp_path)) == 1
             holder.kill()
-    assert eventually(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
     assert is_free(port)
-    assert eventually(lambda: list(tmp_path.iterdir()) == [])
+    wait_until(lambda: list(tmp_path.iterdir()) == [])
 
 
 def test_a_fork_does_not_stop_the_relay() -> None:
@@ -178,7 +168,7 @@ def test_a_signal_ends_the_process_cleanly(
     with Relay(users=USERS) as relay:
         os.kill(pid_of(relay), number)
         with pytest.raises(RelayError, match="ended unexpectedly, with exit status 0"):
-            eventually(lambda: relay.messages != [])
+            wait_until(lambda: relay.messages != [])
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().err == ""
 
@@ -188,10 +178,8 @@ def test_a_killed_relay_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Relay(users=USERS) as relay:
         os.kill(pid_of(relay), signal.SIGKILL)
-        start = time.monotonic()
         with pytest.raises(RelayError, match="exit status -9"):
-            relay.wait_for_messages(1, timeout=60)
-        assert time.monotonic() - start < 30
+            relay.wait_for_messages(1, timeout=3600)
         assert len(user_files(tmp_path)) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,7 @@ class AnonymousPostfix(LoopbackPostfix):
     def _configure_sasl(self) -> Mapping[str, str]:
         return {}
 
-    def settled(self, count: int, *, timeout: float = 30) -> list[bytes]:
+    def settled(self, count: int, *, timeout: float = 120) -> list[bytes]:
         """Every copy, with CRLF as on the wire, once there are so many and nothing is on its way any more."""
         inbox = self._folder / "mail/inbox/new"
         deadline = time.monotonic() + timeout

@@ -1,4 +1,4 @@
-"""The tally at the end of the run, and a real server for hostile mails."""
+"""A real server for hostile mails, and what the tests of the operators share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ import pytest
 from tests.integration.system_packages import skip_for_want_of
 from tests.operators.servers import behind
 from tests.torture.anonymous_postfix import AnonymousPostfix
-from tests.torture.tally import TALLY
 
 __all__ = ["anonymous_postfix", "behind"]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was tried, and that nothing was lost or doubled."""
-    for line in TALLY.lines():
-        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

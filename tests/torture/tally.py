@@ -22,6 +22,7 @@ def _seed() -> int:
 
 #: What everything random in this folder begins with: the number in TORTURE_SEED, another one each time for "fresh".
 SEED = _seed()
+os.environ[_VARIABLE] = str(SEED)  # the workers of pytest-xdist begin with the same
 
 
 class Tally:
@@ -40,6 +41,10 @@ class Tally:
         """
         with self._lock:
             self._topics.setdefault(topic, Counter()).update(counts)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The counters of each topic, as they are added to another tally."""
+        return {topic: dict(counters) for topic, counters in self._topics.items()}
 
     def lines(self) -> Iterator[str]:
         """A line for each topic, and one for all of them; none where nothing was tried."""

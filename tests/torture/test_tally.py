@@ -34,6 +34,10 @@ def test_counters_are_added_up() -> None:
     counted.add("mails", {"sent": 1000, "inputs tried": 2000, "lost": 0})
     counted.add("mails", {"sent": 1, "inputs tried": 1})
     counted.add("faults", {"faults tried": 3, "odd": 1, "doubled": 2})
+    parent = Tally()
+    for topic, counts in counted.counts().items():  # from a worker of pytest-xdist
+        parent.add(topic, counts)
+    assert list(parent.lines()) == list(counted.lines())
     assert list(counted.lines())[:3] == [
         "torture, mails: inputs tried 2,001, sent 1,001, lost 0, doubled 0",
         "torture, faults: faults tried 3, odd 1, lost 0, doubled 2",

@@ -27,7 +27,7 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="package")
-def airflow(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+def airflow(servers: Servers, airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     """A real Airflow with two DAGs and no connections, whose KDC does not answer."""
     if shutil.which("chromium") is None:
         skip_for_want_of("chromium")
@@ -36,7 +36,7 @@ def airflow(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
     shutil.copy(Path(__file__).with_name("tell_the_connection.py"), dags)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KRB5_CONFIG", str(silent_kdc(tmp_path_factory.mktemp("kerberos"), servers.silent)))
-        with AirflowStack(dags, config={"core.test_connection": "Enabled"}) as stack:
+        with AirflowStack(dags, config={"core.test_connection": "Enabled"}, database=airflow_tables) as stack:
             stack.wait_until_healthy()
             yield stack
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth import kerberos
 from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
+from tests.waiting import wait_until
 
 NO_ANSWER = r"Kerberos \(password of alice\): no KDC answered within .* seconds\."
 
@@ -22,16 +25,6 @@ def answer() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
-
-
-def has_ended(name: str) -> bool:
-    """Return whether all threads of that name end within a while."""
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        if not any(thread.name == name for thread in threading.enumerate()):
-            return True
-        time.sleep(0.001)
-    return False
 
 
 def test_an_error_of_a_call_is_raised_in_the_caller() -> None:
@@ -57,7 +50,9 @@ def test_no_call_is_made_while_one_that_timed_out_still_runs(answer: threading.E
             calls.run(lambda: made.append(1), timeout=60)
     assert made == []
     answer.set()
-    assert has_ended("smtpcm-kerberos")
+    for thread in threading.enumerate():
+        if thread.name == "smtpcm-kerberos":
+            thread.join()
     calls.run(lambda: made.append(1), timeout=5)
     assert made == [1]
 
@@ -66,11 +61,10 @@ def test_a_call_that_hangs_forever_does_not_block_others_forever(
     answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example on a network share that does not answer."""
-    monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.2)
     calls = TimedCalls("password of alice")
     with pytest.raises(AuthenticationError, match=NO_ANSWER):
         calls.run(answer.wait, timeout=0.05)
-    time.sleep(0.2)
+    monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.0)  # they are over
     assert calls.run(lambda: 7, timeout=5) == 7
 
 
@@ -101,14 +95,23 @@ def in_threads(count: int, work: Callable[[], object]) -> list[threading.Thread]
 
 
 def test_sessions_that_need_a_ticket_at_the_same_time_request_one(
-    fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event
+    fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a wrong password, each request would count towards a lockout."""
-    asked, failed = [], []
+    asked, failed, waiting = [], [], []
+
+    class Waited(Future[Any]):
+        """The request, which notes who waits for its result."""
+
+        def result(self, timeout: float | None = None) -> Any:
+            waiting.append(1)
+            return super().result(timeout)
+
+    monkeypatch.setattr("concurrent.futures.Future", Waited)
 
     def refuse() -> str:
         asked.append(1)
-        answer.wait(5)
+        answer.wait()
         raise AuthenticationError("wrong password")
 
     someone = fetch(refuse)
@@ -120,12 +123,10 @@ def test_sessions_that_need_a_ticket_at_the_same_time_request_one(
             failed.append(error)
 
     threads = in_threads(8, sign_in)
-    while len(asked) < 1:
-        time.sleep(0.001)
-    time.sleep(0.05)  # until the others wait
+    wait_until(lambda: len(waiting) == 7)
     answer.set()
     for thread in threads:
-        thread.join(5)
+        thread.join()
     assert (len(asked), len(failed)) == (1, 8)
 
 
@@ -133,23 +134,21 @@ def test_a_thread_that_hangs_in_the_library_does_not_block_others_forever(
     fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another one requests the ticket, and the first does no harm if it returns later."""
-    monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.1)
     hanging = [True]
 
     def hang_once() -> str:
         if hanging:
             hanging.clear()
-            answer.wait(10)
+            answer.wait()
             return "late"
         return "soon"
 
     someone = fetch(hang_once)
     (first,) = in_threads(1, lambda: someone._renew_ticket(None))
-    while hanging:
-        time.sleep(0.001)
-    time.sleep(0.15)
+    wait_until(lambda: not hanging)
+    monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.0)  # they are over
     ticket = someone._renew_ticket(None)
     assert ticket.cache_name == "soon"
     answer.set()
-    first.join(5)
+    first.join()
     assert someone._renew_ticket(ticket).cache_name in ("late", "soon")

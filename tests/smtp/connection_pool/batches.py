@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-from collections.abc import Generator, Iterable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import pytest
 
@@ -15,6 +17,7 @@ from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.server import MESSAGE, Server
+from tests.waiting import wait_until
 
 NO_FROM = Mail(to="a@corp.example")
 
@@ -68,30 +71,46 @@ class TimeLimit(BaseException):
     """As Airflow's own: no Exception."""
 
 
-def interrupted(seconds: float, with_what: type[BaseException], deliveries: Iterable[Delivery]) -> list[Delivery]:
-    """All deliveries, those too that follow when a signal's handler raises, as that of Airflow's time limit does."""
+class SilentServer(Server):
+    """It takes messages, and does not say what becomes of them."""
+
+    def __init__(self) -> None:
+        super().__init__(self._say_nothing)
+        #: As many as it has taken.
+        self.taken = 0
+
+    def _say_nothing(self, about: str) -> None:
+        if about == MESSAGE:
+            self.taken += 1
+            self.over.wait()
+
+
+def interrupted(
+    when: Callable[[], object], with_what: type[BaseException], deliveries: Iterable[Delivery]
+) -> list[Delivery]:
+    """All deliveries, those too that follow when a signal's handler raises, as that of Airflow's time limit does.
+
+    Args:
+        when: the signal comes when this is true.
+        with_what: what the handler raises.
+        deliveries: the ones to come.
+    """
+
+    def interrupt() -> None:
+        wait_until(when)
+        os.kill(os.getpid(), signal.SIGALRM)
 
     def time_is_up(_number: int, _frame: object) -> None:
         raise with_what
 
     before = signal.signal(signal.SIGALRM, time_is_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     told: list[Delivery] = []
     try:
         with pytest.raises(with_what):
             told.extend(deliveries)
     finally:
+        interrupting.join()
         signal.signal(signal.SIGALRM, before)
     return told
-
-
-def silent_server() -> Server:
-    """It takes messages, and does not say what becomes of them."""
-
-    def say_nothing(about: str) -> str | None:
-        if about == MESSAGE:
-            server.over.wait(10)
-        return None
-
-    server = Server(say_nothing)
-    return server

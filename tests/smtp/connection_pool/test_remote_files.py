@@ -77,10 +77,12 @@ def from_afar(number: int, store: object) -> Mail:
 def test_a_slow_store_holds_up_nobody_elses_mail(where: str) -> None:
     """Measuring and reading happen in threads."""
     others = threading.Event()
-    store = Store(**{where: lambda: others.wait(5) and None})  # type: ignore[arg-type]
+    store = Store(**{where: lambda: others.wait() and None})  # type: ignore[arg-type]
     order: list[int] = []
     with Server() as server:
-        for delivery in send(server.manager(), [from_afar(0, store), *map(letter, range(1, 6))], connections=2):
+        for delivery in send(
+            server.manager(timeout=3600), [from_afar(0, store), *map(letter, range(1, 6))], connections=2
+        ):
             order.append(delivery.index)
             if len(order) == 5:
                 others.set()
@@ -102,10 +104,8 @@ def test_a_store_that_measures_nonsense_costs_its_mail_alone(size: object) -> No
 
 def test_a_session_that_is_lost_while_a_file_is_measured_leaves_its_mail_a_delivery(manager_for: ManagerFor) -> None:
     """A single mail through an open session; nobody waits for ever."""
-    gone = threading.Event()
-    store = Store(stat=lambda: gone.wait(5) and None)  # type: ignore[arg-type,return-value]
     with Dialogue(f"{HELLO}\nPAUSE") as dialogue, Session(manager_for(dialogue)) as session:
-        threading.Timer(0.5, gone.set).start()
-        delivery = session.send(from_afar(0, store))
+        hung_up = dialogue._thread.join
+        delivery = session.send(from_afar(0, Store(stat=hung_up)))
     assert delivery.outcome is Outcome.NOT_SENT
     assert isinstance(delivery.error, ConnectError)

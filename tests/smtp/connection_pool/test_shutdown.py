@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,10 +18,11 @@ from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, 
 from airflow_provider_smtpcm.smtp.pipelining import PipelinedSession
 from airflow_provider_smtpcm.smtp.transport import Transport
 from tests.interruptions import Moments, TimeLimit, watched
-from tests.smtp.connection_pool.batches import NO_FROM, interrupted, letter, send, silent_server
+from tests.smtp.connection_pool.batches import NO_FROM, SilentServer, interrupted, letter, send
 from tests.smtp.dialogue import Dialogue
 from tests.smtp.server import Server
 from tests.smtp.test_pipelining import ENVELOPE, HELLO, QUEUED, WANTED
+from tests.waiting import wait_until
 
 ManagerFor = Callable[..., SmtpConnectionManager]
 
@@ -49,12 +49,10 @@ def test_who_stops_listening_is_not_held_up_by_an_envelope(manager_for: ManagerF
     """The mail before it is finished; the server wants the next message, which nobody sends it now."""
     steps = f"{HELLO}\n{ENVELOPE}\n{WANTED}\nMESSAGE\n{ENVELOPE}\nPAUSE\n{QUEUED}\n{WANTED}\nHANG"
     both = ("a@corp.example", "b@corp.example")
-    began = time.monotonic()
     with Dialogue(steps) as dialogue:
-        deliveries = send(manager_for(dialogue, timeout=5), [letter(0, *both), letter(1, *both), NO_FROM])
+        deliveries = send(manager_for(dialogue, timeout=3600), [letter(0, *both), letter(1, *both), NO_FROM])
         assert next(deliveries).index == 2
         deliveries.close()
-        assert time.monotonic() - began < 4
     assert len(dialogue.messages) == 1
 
 
@@ -76,17 +74,15 @@ def test_nothing_stays_open_after_the_last_delivery() -> None:
     before = open_ones()
     with Server(per_connection=2) as server:
         list(send(server.manager(), [letter(number) for number in range(10)], connections=3))
-    deadline = time.monotonic() + 5
-    while (now := open_ones()) != before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert now == before
+    wait_until(lambda: open_ones() == before)
 
 
 @pytest.mark.parametrize("connections", [1, 2])
 def test_an_interruption_leaves_each_mail_that_was_begun_with_its_delivery(connections: int) -> None:
     """There is one for each connection that only the server knows about; the others can be sent again."""
-    with silent_server() as server:
-        told = interrupted(0.4, TimeLimit, send(server.manager(), map(letter, range(6)), connections=connections))
+    with SilentServer() as server:
+        sending = send(server.manager(), map(letter, range(6)), connections=connections)
+        told = interrupted(lambda: server.taken == connections, TimeLimit, sending)
     assert sorted(delivery.index for delivery in told) == list(range(len(told)))
     unknown = [delivery for delivery in told if delivery.outcome == "unknown"]
     assert len(unknown) == connections
@@ -97,8 +93,8 @@ def test_an_interruption_leaves_each_mail_that_was_begun_with_its_delivery(conne
 
 def test_control_c_stays_what_it_is() -> None:
     """Nobody retries after it."""
-    with silent_server() as server:
-        told = interrupted(0.3, KeyboardInterrupt, send(server.manager(), [letter(0), letter(1)]))
+    with SilentServer() as server:
+        told = interrupted(lambda: server.taken, KeyboardInterrupt, send(server.manager(), [letter(0), letter(1)]))
     assert {delivery.outcome for delivery in told} == {"unknown", "not_sent"}
 
 
@@ -157,11 +153,11 @@ def test_who_was_accepted_before_the_interruption_is_told_with_those_who_were_no
         transactions.extend([about] * about.startswith("MAIL"))
         if len(transactions) < 2:
             return "452 4.5.3 too many recipients" if about == "RCPT TO:<b0@corp.example>" else None
-        server.over.wait(10)
+        server.over.wait()
         return None
 
     with Server(decide) as server:
-        (delivery,) = interrupted(0.4, TimeLimit, send(server.manager(), [letter(0)]))
+        (delivery,) = interrupted(lambda: len(transactions) == 2, TimeLimit, send(server.manager(), [letter(0)]))
         assert (delivery.outcome, delivery.accepted) == ("partial", ("a0@corp.example",))
         assert "not sent to b0@corp.example: It was not sent: the task was interrupted" in str(delivery.error)
         with pytest.raises(InterruptedDeliveryError) as caught:

@@ -21,6 +21,7 @@ from airflow_provider_smtpcm.smtp.queue import SendRequest
 from tests.smtp.connection_pool.batches import letter, outcomes, requests, send
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_retried_batches import at_first, batch
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -154,49 +155,45 @@ def test_however_many_connections_are_allowed_few_mails_are_held_ready() -> None
 
 
 def test_servers_that_do_not_answer_a_good_bye_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many sessions there are, the end takes as long as with one."""
-    monkeypatch.setattr(session, "QUIT_TIMEOUT", 1.0)
+    """However many sessions there are, the end takes as long as with one; one after the other, six times that."""
+    monkeypatch.setattr(session, "QUIT_TIMEOUT", 3.0)
+    all_at_once = threading.Barrier(6)
 
     def silent_at_the_end(about: str) -> str | None:
         if about == "QUIT":
-            server.over.wait(20)
+            server.over.wait()
         elif about == MESSAGE:
-            time.sleep(0.1)
+            all_at_once.wait()  # over six sessions
         return None
 
     with Server(silent_at_the_end) as server:
-        found = list(send(server.manager(), [letter(number) for number in range(24)], connections=6))
-        quits = server.commands.count("QUIT")
-        assert quits > 3
-        assert outcomes(found) == ["accepted"] * 24
-        # Each would have its own second otherwise.
         began = time.monotonic()
-        list(send(server.manager(), [letter(number) for number in range(24)], connections=6))
-        assert time.monotonic() - began < 4
+        found = list(send(server.manager(), [letter(number) for number in range(24)], connections=6))
+        took = time.monotonic() - began
+        assert server.commands.count("QUIT") == 6
+    assert outcomes(found) == ["accepted"] * 24
+    assert took < 6 * 3.0
 
 
 def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All of them at once, before the first answer is waited for."""
-    monkeypatch.setattr(session, "QUIT_TIMEOUT", 1.0)
+    monkeypatch.setattr(session, "QUIT_TIMEOUT", 3600.0)
 
     def silent_at_the_end(about: str) -> str | None:
         if about == "QUIT":
-            server.over.wait(20)
+            wait_until(lambda: server.commands.count("QUIT") == 6)
         return None
 
     with Server(silent_at_the_end) as server:
-        opened = [session.Session(server.manager()).open() for _ in range(6)]
+        opened = [session.Session(server.manager(timeout=3600)).open() for _ in range(6)]
         mailing = BatchSender(iter(()), server.manager(), None)
         mailing._background = connection_pool.BackgroundTasks(connection_pool._discard)
         for one in opened:
             mailing._background.run(lambda one=one: one)  # type: ignore[misc]
-        while mailing._background._results.qsize() < 6:
-            time.sleep(0.001)
-        began = time.monotonic()
+        wait_until(lambda: mailing._background._results.qsize() == 6)
         mailing._close()
-        assert time.monotonic() - began < 4
         assert server.commands.count("QUIT") == 6
 
 
@@ -206,16 +203,16 @@ def test_few_mails_go_over_as_many_sessions_as_there_are(wakes: Callable[[], int
     A ledger admits as many mails of a slow server as there are connections.
     """
     delivered: list[Delivery] = []
-    lock, at_once, most = threading.Lock(), 0, 0
+    changed, at_once, most = threading.Condition(), 0, 0
 
     def decide(about: str) -> str | None:
         nonlocal at_once, most
         if about == MESSAGE:
-            with lock:
+            with changed:
                 at_once += 1
                 most = max(most, at_once)
-            time.sleep(0.1)
-            with lock:
+                changed.notify_all()
+                changed.wait_for(lambda: most == 4, 10)
                 at_once -= 1
         return None
 
