@@ -146,9 +146,9 @@ def parse_settings(values: Mapping[str, object], faults: Faults) -> Settings:
         Every setting by its key, plus `unknown_properties` and `notes`, but without `ssis_properties`.
     """
     settings: Settings = dict.fromkeys(ALL_FIELDS)
-    for name, value in values.items():
-        if value is not None and name in settings:
-            settings[name] = coerce(ALL_FIELDS[name], value, faults)
+    for name, field in ALL_FIELDS.items():  # faults are reported in the order of the form
+        if (value := values.get(name)) is not None:
+            settings[name] = coerce(field, value, faults)
     settings["unknown_properties"] = values.get("unknown_properties") or ()
     settings["notes"] = values.get("notes") or ()
     _merge_ssis_properties(settings, faults)

@@ -494,3 +494,16 @@ def test_a_subclass_checks_a_connection_too() -> None:
         Internal.from_connection_string("SmtpServer=mail.example")
     internal = Internal.from_connection_string("SmtpServer=mail.corp.example")
     assert (internal.host, type(internal)) == ("mail.corp.example", Internal)
+
+
+def test_faults_come_in_the_order_of_the_form_whatever_the_order_of_the_extras() -> None:
+    """So that the same connection is told of in the same words."""
+    both = {"keytab": ["x"], "timeout": "soon", "auth_mode": "basic"}
+    told = []
+    for extra in (both, dict(reversed(both.items()))):
+        with pytest.raises(ConnectionSettingsError) as caught:
+            SmtpConnectionManager.from_airflow(
+                SimpleNamespace(host="h", port=None, login=None, password=None, extra=json.dumps(extra))
+            )
+        told.append(caught.value.faults)
+    assert told[0] == told[1]
