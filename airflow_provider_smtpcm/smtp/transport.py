@@ -96,6 +96,7 @@ class Transport:
             except OSError as error:
                 if sock is not None:
                     sock.close()
+                _raise_if_foreign(error)
                 cause = error
                 problems.append(f"{address[0]}: {'no answer' if isinstance(error, TimeoutError) else error.strerror}")
                 continue
@@ -131,6 +132,7 @@ class Transport:
             from airflow_provider_smtpcm.smtp.tls import handshake_error
 
             self.close()
+            _raise_if_foreign(error)
             raise handshake_error(error, self.peer, implicit=implicit) from error
 
     @property
@@ -183,6 +185,7 @@ class Transport:
                 self._sock.settimeout(self.seconds_left(self.timeout))
                 self._sock.sendall(view[at : at + BLOCK_OCTETS])
         except TimeoutError as error:
+            _raise_if_foreign(error)
             raise self.deadline_error("did not read what was sent") from error
         except OSError as error:
             raise self.lost_error(error) from error
@@ -340,6 +343,7 @@ class Transport:
             self._sock.settimeout(seconds)
             self._take(self._sock.recv(BLOCK_OCTETS))
         except TimeoutError as error:
+            _raise_if_foreign(error)
             raise self.deadline_error("did not answer in full") from error
         except OSError as error:
             raise self.lost_error(error) from error
@@ -386,6 +390,20 @@ class Transport:
 def format_peer(host: str, port: int) -> str:
     """Return a server's name in messages."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _raise_if_foreign(error: OSError) -> None:
+    """Raise a TimeoutError again if it is from the caller's own signal handler, as after `signal.alarm`.
+
+    Such an error has a frame of the handler, while a socket raises its own from C or from the `ssl` module.
+    """
+    if not isinstance(error, TimeoutError):
+        return
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None and trace.tb_frame.f_code.co_filename not in (__file__, socket.__file__, ssl.__file__):
+        raise error
 
 
 def _distinct(found: list[Any]) -> list[tuple[int, tuple[str, int]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import signal
 import socket
 from collections.abc import Callable
 
@@ -73,6 +74,26 @@ def test_a_name_that_nobody_knows_says_so() -> None:
     """RFC 6761 keeps .invalid unknown."""
     with pytest.raises(ConnectError, match=r"mail\.invalid.*cannot be resolved"):
         Session(SmtpConnectionManager(host="mail.invalid", timeout=5)).open()
+
+
+@pytest.mark.parametrize("ssl_mode", ["none", "implicit"])
+def test_a_time_limit_of_the_caller_s_own_is_not_taken_for_the_server_s_silence(
+    ssl_mode: str, manager_for: ManagerFor
+) -> None:
+    """`signal.alarm` with a handler that raises TimeoutError is the usual way to limit a piece of Python."""
+
+    def time_is_up(_number: int, _frame: object) -> None:
+        raise TimeoutError("the caller's own")
+
+    with Dialogue("HANG") as dialogue:
+        before = signal.signal(signal.SIGALRM, time_is_up)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(TimeoutError, match="the caller's own"):
+                Session(manager_for(dialogue, ssl_mode=ssl_mode, timeout=300)).open()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 def test_an_address_of_a_family_that_the_worker_lacks_is_passed_over(
