@@ -15,7 +15,7 @@ from airflow_provider_smtpcm import email_backend
 from airflow_provider_smtpcm.email_backend import send_email
 from airflow_provider_smtpcm.notifications import alert_delivery
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
-from airflow_provider_smtpcm.smtp.background_tasks import BackgroundTasks
+from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.testing import Relay
 from demo.processes import free_port
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
@@ -137,15 +137,15 @@ def test_an_error_after_one_recipient_was_accepted_does_not_raise(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Airflow would call the backend again; here no thread could be started to retry the other recipient."""
-    run, started = BackgroundTasks.run, []
+    open_session, opened = Session.open, []
 
-    def start(background: Any, function: Any) -> None:
-        started.append(function)
-        if len(started) > 1:
+    def start(session: Session, **options: Any) -> Session:
+        opened.append(session)
+        if len(opened) > 1:
             raise RuntimeError("can't start new thread")
-        run(background, function)
+        return open_session(session, **options)
 
-    monkeypatch.setattr(BackgroundTasks, "run", start)
+    monkeypatch.setattr(Session, "open", start)
     with Server(at_first(1, "450 4.2.0 greylisted", "RCPT TO:<b@corp.example>"), per_connection=1) as server:
         extra = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": server.port, "extra": extra}

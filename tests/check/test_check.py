@@ -328,14 +328,14 @@ def test_an_anonymous_connection_to_any_other_server_gets_no_hint(keyword: str, 
 
 def test_a_locked_account_is_not_tried_again(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each further sign-in would keep it locked."""
-    from airflow_provider_smtpcm.smtp import session
+    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
     def refuse(*_: object, **__: object) -> None:
         from airflow_provider_smtpcm.errors import AuthenticationError, Reply
 
         raise AuthenticationError("Refused.", remedy="Wait.", reply=Reply(code=535, text="5.7.3 Account is locked"))
 
-    monkeypatch.setattr(session.WindowsAuthenticator, "authenticate", refuse)
+    monkeypatch.setattr(WindowsAuthenticator, "authenticate", refuse)
     with Relay(users=ALICE) as relay:
         found = check_it(manager_of(relay), every_binding=True)
     assert found.statuses["every binding"] == "skipped"

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -163,8 +163,8 @@ def test_a_real_postfix_takes_mails_to_any_number(
     asked = 0
     begin = Session.open
 
-    def counted(session: Session) -> Session:
-        opened = begin(session)
+    def counted(session: Session, **options: Any) -> Session:
+        opened = begin(session, **options)
         send = opened.transport.send_some
 
         def send_some(octets: bytes | memoryview) -> int:
