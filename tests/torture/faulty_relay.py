@@ -21,7 +21,7 @@ from tests.smtp.dialogue import Ears
 from tests.torture.listening import Listening
 
 #: What the client waits for, in seconds; LATE is later than that.
-TIMEOUT = 0.3
+TIMEOUT = 1.0
 _SLOW, _LATE = 0.03, 1.3 * TIMEOUT
 _GARBAGE = b"\x00\xff!? SMTP garbled \x1b[0m\r\n"
 _MESSAGE_ID = re.compile(rb"^Message-ID: (<.*>)\r$", re.MULTILINE)
