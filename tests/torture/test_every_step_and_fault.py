@@ -16,6 +16,8 @@ from tests.torture.faulty_relay import Fault, FaultyRelay, Planned, Step, possib
 from tests.torture.tally import SEED, TALLY
 from tests.torture.tries import Accessor, Ended, Job, broken_promises, counts, in_a_hurry, not_mended, without_reason
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "every fault at every step"
 # Most of the time is spent waiting for a relay that says nothing.
 AT_ONCE = 32

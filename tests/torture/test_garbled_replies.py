@@ -33,7 +33,7 @@ from tests.torture.garbling_server import Ending, Garbage, GarblingServer, Pace,
 from tests.torture.tally import SEED, TALLY
 
 # A socket that was reset before TLS begins on it is left by Python's `wrap_socket` to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 TOPIC = "garbled replies"
 MIB = 1 << 20

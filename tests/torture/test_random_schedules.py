@@ -34,6 +34,8 @@ from tests.torture.tries import (
     without_reason,
 )
 
+pytestmark = pytest.mark.slow
+
 ROWS = 12
 # Schedules that are run side by side, since most of them wait.
 SIDE_BY_SIDE, EXAMPLES = 16, 13
