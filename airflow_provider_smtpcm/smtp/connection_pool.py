@@ -360,10 +360,10 @@ class BatchSender:
             self._background.run(self._try_open)
 
     def _open_here(self, new_session: Callable[[], Session]) -> None:
-        """Open a session in this thread. A cancellation ends that."""
+        """Open a session in this thread. A cancellation interrupts it."""
         try:
             session = new_session()
-            self._to_close.append(session)
+            self._to_close = [*(one for one in self._to_close if one.is_open), session]
             self._cancellation.wake = session.interrupt
             session.open(give_up_at=self._cancellation.at)
         except Exception as error:  # noqa: BLE001 - raised again by `_on_open_failed`
