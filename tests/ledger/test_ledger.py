@@ -71,6 +71,7 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
     """It may be restarted."""
     store = Memory(failures=2)
     ledger = Ledger(store)
+    wait_until(lambda: bool(store.writes))  # the head record, by the ledger's thread
     store.failures = 2
     reserved(ledger, 0)
     ledger.end(RunState.UNFINISHED)
