@@ -109,7 +109,7 @@ def main() -> None:
     names = set(asked.only or [*OTHERS, *(scenario.name for scenario in ALL)])
     if "single" in names:
         names.update(SINGLE)
-    # As pip does: whoever sets PYTHONDONTWRITEBYTECODE would compile the package in every process.
+    # As pip does. With PYTHONDONTWRITEBYTECODE set, every process would compile the package again.
     compileall.compile_dir(ROOT / "airflow_provider_smtpcm", quiet=1)
     figures = run_others(asked, names)
     outcomes = run_scenarios(asked, names)

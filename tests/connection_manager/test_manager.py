@@ -497,7 +497,7 @@ def test_a_subclass_checks_a_connection_too() -> None:
 
 
 def test_faults_come_in_the_order_of_the_form_whatever_the_order_of_the_extras() -> None:
-    """So that the same connection is told of in the same words."""
+    """So that the same connection always gets the same message."""
     both = {"keytab": ["x"], "timeout": "soon", "auth_mode": "basic"}
     told = []
     for extra in (both, dict(reversed(both.items()))):
