@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import (
     REPORT_INTERNAL_ERROR,
     Container,
@@ -37,7 +38,7 @@ from airflow_provider_smtpcm.ssis.report.entries import (
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 
@@ -80,7 +81,7 @@ class PackageConverter:
         """Register the connection managers of a project, whether or not a mail uses them."""
         root = Container(name=project.name, id="", path=(project.name,), kind=ContainerKind.PACKAGE)
         package = Package(name=project.name, id="", path=project.path, root=root)
-        symbols = SymbolTable(package=package, project=project, findings=Findings())
+        symbols = SymbolTable(package=package, project=project, findings=Findings(self._options.answers))
         for manager in project.connection_managers:
             self._registry.register(manager, symbols, symbols.root_scope())
 

@@ -15,17 +15,23 @@ from enum import StrEnum
 from pathlib import Path
 
 from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.findings import Finding, Question, Severity
 
 __all__ = [
     "Configuration",
     "ConstraintValue",
     "Container",
     "ContainerKind",
+    "DatabaseConnection",
+    "DatabaseKind",
     "EvalOp",
     "EventHandler",
     "Executable",
+    "ExpressionTask",
     "FileConnection",
     "Finding",
+    "ForLoop",
+    "ForeachLoop",
     "Manifest",
     "MessageSourceType",
     "OtherTask",
@@ -34,9 +40,15 @@ __all__ = [
     "PrecedenceConstraint",
     "Project",
     "ProjectSetting",
+    "Question",
+    "ResultSetType",
     "SendMailTask",
     "Severity",
     "SmtpConnection",
+    "SqlParameter",
+    "SqlResult",
+    "SqlSourceType",
+    "SqlTask",
     "Variable",
 ]
 
@@ -78,32 +90,6 @@ class ContainerKind(StrEnum):
     FOR_LOOP = "for loop"
     FOREACH_LOOP = "foreach loop"
     TASK_HOST = "task host"
-
-
-class Severity(StrEnum):
-    """How urgent a finding is."""
-
-    NOTE = "note"  # for information
-    DECISION = "decision"  # needs a decision or a change by hand
-    ERROR = "error"  # could not be read or written
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    r"""A note, a decision to make, or an error, about one place in a package.
-
-    Args:
-        code: stable identifier, such as `dangling-connection-manager`.
-        where: SSIS path, such as `Package\Sequence\Send Mail`.
-        text: what was found.
-        remedy: what to do.
-    """
-
-    code: str
-    severity: Severity
-    where: str
-    text: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +201,34 @@ class FileConnection:
     set_by: tuple[ProjectSetting, ...] = ()
 
 
+class DatabaseKind(StrEnum):
+    """The kind of a connection manager for a database."""
+
+    OLE_DB = "OLE DB"
+    ADO_NET = "ADO.NET"
+    ODBC = "ODBC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseConnection:
+    """An OLE DB, ADO.NET or ODBC connection manager. Passwords in its connection string are never written.
+
+    Args:
+        connection_string: such as `Data Source=db;Initial Catalog=sales;Provider=SQLNCLI11.1;`.
+        expressions: by property name, such as `ServerName`; they take precedence over the connection string.
+        scope: `package` or `project`.
+        source: the file that defines it.
+    """
+
+    name: str
+    id: str
+    kind: DatabaseKind = DatabaseKind.OLE_DB
+    connection_string: str = field(default="", repr=False)
+    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    scope: str = "package"
+    source: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecedenceConstraint:
     """A precedence constraint between two executables of one container.
@@ -296,12 +310,116 @@ class SendMailTask:
     has_unreadable_data: bool = False
 
 
+class SqlSourceType(StrEnum):
+    """Where the statement of an Execute SQL task comes from."""
+
+    DIRECT_INPUT = "DirectInput"
+    VARIABLE = "Variable"
+    FILE_CONNECTION = "FileConnection"
+
+
+class ResultSetType(StrEnum):
+    """What an Execute SQL task does with the rows of its statement."""
+
+    NONE = "none"
+    SINGLE_ROW = "single row"
+    FULL = "full result set"
+    XML = "XML"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlResult:
+    """A result binding: the column or result set that sets a variable.
+
+    Args:
+        name: the name of a column, or its number from 0; `0` for a full result set.
+        variable: the qualified name of the variable.
+    """
+
+    name: str
+    variable: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlParameter:
+    """A parameter binding.
+
+    Args:
+        name: a number from 0 for a `?` (OLE DB; from 1 for ODBC), or a name such as `@day` (ADO.NET).
+        variable: the qualified name of the variable.
+        direction: `Input`, `Output` or `ReturnValue`.
+        data_type: the number in the package: an OLE DB type, an ODBC type or a .NET `DbType`, by the connection.
+    """
+
+    name: str
+    variable: str
+    direction: str = "Input"
+    data_type: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlTask:
+    """An Execute SQL task.
+
+    Args:
+        connection: the connection manager that `connection_reference` names; None if it was not found.
+        source_type: where the statement comes from.
+        statement: the statement, or the name of a variable or File connection manager, by `source_type`.
+        statement_file: the File connection manager, if `source_type` is FileConnection and it was found.
+        is_stored_procedure: whether the statement is the name of a procedure (ADO.NET).
+        timeout: in seconds; 0: no limit.
+    """
+
+    name: str
+    id: str
+    path: tuple[str, ...]
+    kind: str = "Microsoft.ExecuteSQLTask"
+    description: str = ""
+    connection: DatabaseConnection | None = None
+    connection_reference: str = ""
+    source_type: SqlSourceType = SqlSourceType.DIRECT_INPUT
+    statement: str = field(default="", repr=False)
+    statement_file: FileConnection | None = None
+    result_set: ResultSetType = ResultSetType.NONE
+    results: tuple[SqlResult, ...] = ()
+    parameters: tuple[SqlParameter, ...] = ()
+    is_stored_procedure: bool = False
+    timeout: int = 0
+    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    disabled: bool = False
+    disabled_because: str | None = None
+    event_handlers: tuple[EventHandler, ...] = ()
+    variables: tuple[Variable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpressionTask:
+    """An Expression task.
+
+    Args:
+        expression: an assignment, such as `@[User::Total] = @[User::A] + 1`.
+    """
+
+    name: str
+    id: str
+    path: tuple[str, ...]
+    kind: str = "Microsoft.ExpressionTask"
+    description: str = ""
+    expression: str = field(default="", repr=False)
+    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    disabled: bool = False
+    disabled_because: str | None = None
+    event_handlers: tuple[EventHandler, ...] = ()
+    variables: tuple[Variable, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherTask:
     """A task of any other type.
 
     Args:
-        kind: the CreationName, such as `Microsoft.ExecuteSQLTask`.
+        kind: the CreationName, such as `Microsoft.Pipeline`.
+        sets: the names of the variables that it may set, as the package has them, such as `User::Rows`.
     """
 
     name: str
@@ -309,6 +427,7 @@ class OtherTask:
     path: tuple[str, ...]
     kind: str = ""
     description: str = ""
+    sets: tuple[str, ...] = ()
     disabled: bool = False
     disabled_because: str | None = None
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -317,8 +436,49 @@ class OtherTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForLoop:
+    """The expressions of a For loop, such as `@i = 0`, `@i < 3` and `@i = @i + 1`; empty if the package has none."""
+
+    initialize: str = ""
+    condition: str = ""
+    assign: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeachLoop:
+    """The enumerator of a Foreach loop, and the variables that it sets for each item.
+
+    Args:
+        enumerator: `ADO`, `File`, `Item`, `Variable`, or another name from the package.
+        mappings: pairs of the index of a value and the qualified name of the variable that it sets.
+        variable: the qualified name of the object variable (`ADO`, `Variable`).
+        folder: the folder (`File`).
+        file_spec: the pattern of file names, such as `*.csv` (`File`).
+        recurse: whether subfolders count (`File`).
+        file_name_retrieval: 0 for the full path, 1 for the name and the extension, 2 for the name alone (`File`).
+        items: the rows of values (`Item`).
+        expressions: by property of the enumerator, such as `Directory`.
+    """
+
+    enumerator: str = ""
+    mappings: tuple[tuple[int, str], ...] = ()
+    variable: str = ""
+    folder: str = ""
+    file_spec: str = ""
+    recurse: bool = False
+    file_name_retrieval: int = 0
+    items: tuple[tuple[str, ...], ...] = ()
+    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A package, a sequence or a loop, with its executables."""
+    """A package, a sequence or a loop, with its executables.
+
+    Args:
+        for_loop: the expressions, if it is a For loop.
+        foreach_loop: the enumerator, if it is a Foreach loop.
+    """
 
     name: str
     id: str
@@ -332,9 +492,11 @@ class Container:
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
     disabled_because: str | None = None
+    for_loop: ForLoop | None = None
+    foreach_loop: ForeachLoop | None = None
 
 
-Executable = SendMailTask | OtherTask | Container
+Executable = SendMailTask | SqlTask | ExpressionTask | OtherTask | Container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +531,7 @@ class Package:
         root: the package itself as a container.
         protection_level: SSIS's number; None means the default, 1 (EncryptSensitiveWithUserKey).
         connection_managers: its own SMTP connection managers, and those of the project that its mails use.
+        database_connections: its own OLE DB, ADO.NET and ODBC connection managers.
     """
 
     name: str
@@ -379,6 +542,7 @@ class Package:
     protection_level: int | None = None
     connection_managers: tuple[SmtpConnection, ...] = ()
     file_connections: tuple[FileConnection, ...] = ()
+    database_connections: tuple[DatabaseConnection, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     configurations: tuple[Configuration, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -446,6 +610,7 @@ class Project:
     packages: tuple[Package, ...] = ()
     connection_managers: tuple[SmtpConnection, ...] = ()
     file_connections: tuple[FileConnection, ...] = ()
+    database_connections: tuple[DatabaseConnection, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     manifest: Manifest | None = None
     unreadable: tuple[tuple[str, PackageError], ...] = ()

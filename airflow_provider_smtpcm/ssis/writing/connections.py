@@ -19,8 +19,9 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
+from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
@@ -71,7 +72,7 @@ class ConnectionRegistry:
             symbols, scope: resolve the names in its expressions.
         """
         windows_auth = self._windows_auth_by_name.get(connection.name.lower(), self._options.windows_auth)
-        converter = _ConnectionConverter(connection, symbols, scope, windows_auth)
+        converter = _ConnectionConverter(connection, symbols, scope, windows_auth, self._options.answers)
         manager = converter.convert()
         key: tuple[object, ...] = (manager.host, manager.port, manager.auth_mode, manager.ssl_mode, manager.timeout)
         if manager.host == UNKNOWN_HOST:
@@ -106,6 +107,7 @@ class _ConnectionConverter:
     Args:
         symbols, scope: resolve the names in its expressions.
         windows_auth: what to do with UseWindowsAuthentication=True; None if the user has not decided.
+        answers: the answers of `questions.csv`, by the key of the question.
 
     Attributes:
         findings: the findings about the connection manager.
@@ -113,12 +115,17 @@ class _ConnectionConverter:
     """
 
     def __init__(
-        self, connection: SmtpConnection, symbols: SymbolTable, scope: Scope, windows_auth: WindowsAuth | None
+        self,
+        connection: SmtpConnection,
+        symbols: SymbolTable,
+        scope: Scope,
+        windows_auth: WindowsAuth | None,
+        answers: Mapping[str, str],
     ) -> None:
         self._connection, self._symbols, self._scope = connection, symbols, scope
         self._windows_auth = windows_auth
         self._where = f"Connection managers\\{connection.name}"
-        self.findings = Findings()
+        self.findings = Findings(answers)
         self.unknown_server = ""
 
     def convert(self) -> SmtpConnectionManager:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from airflow_provider_smtpcm.ssis.model import Finding, Severity
+from airflow_provider_smtpcm.ssis.findings import Finding
 
 
 class WindowsAuth(StrEnum):
@@ -26,11 +26,15 @@ class ConversionOptions:
             decision.
         windows_auth_by_name: the same by the name of the connection manager, regardless of case.
         path_map: pairs of a Windows path prefix and the path on a worker: `((r"\\srv\share", "/mnt/share"),)`.
+        answers: the answers of `questions.csv`, by the key of the question.
+        placeholders_pass: whether placeholders succeed instead of failing, for a walk-through.
     """
 
     windows_auth: WindowsAuth | None = None
     windows_auth_by_name: Mapping[str, WindowsAuth] = field(default_factory=dict)
     path_map: tuple[tuple[str, str], ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    placeholders_pass: bool = False
 
 
 class PropertyStatus(StrEnum):
@@ -105,32 +109,3 @@ class DagModule:
     findings: tuple[Finding, ...] = ()
     mails: tuple[MailRecord, ...] = ()
     connections: tuple[str, ...] = ()
-
-
-class Findings:
-    """Collects findings in order; equal ones count once."""
-
-    def __init__(self) -> None:
-        self._all: dict[Finding, None] = {}
-
-    def note(self, code: str, where: str, text: str, remedy: str = "") -> None:
-        """Add a finding that needs no action."""
-        self._add(code, Severity.NOTE, where, text, remedy)
-
-    def decision(self, code: str, where: str, text: str, remedy: str) -> None:
-        """Add a finding that requires a decision or a change by hand."""
-        self._add(code, Severity.DECISION, where, text, remedy)
-
-    def _add(self, code: str, severity: Severity, where: str, text: str, remedy: str) -> None:
-        self._all[Finding(code=code, severity=severity, where=where, text=text, remedy=remedy)] = None
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def truncate(self, length: int) -> None:
-        """Drop all but the first `length` findings, to undo a translation that failed."""
-        self._all = dict(list(self._all.items())[:length])
-
-    def all(self) -> tuple[Finding, ...]:
-        """Return the findings in the order in which they were added."""
-        return tuple(self._all)

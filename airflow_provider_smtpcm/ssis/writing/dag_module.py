@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
+from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter, sends_mail
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, Findings, MailRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import ON_EXECUTE, Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import (
@@ -78,7 +79,9 @@ def write_package(
         dag_ids: the DAG ids of the whole import, so that no two packages get the same file; None for a single package.
         project: the package's project, for its parameters.
     """
-    findings = Findings()
+    findings = Findings(options.answers)
+    for finding in package.findings:
+        findings.add(finding)
     symbols = SymbolTable(package=package, project=project, findings=findings)
     scope = symbols.root_scope()
     context = WritingContext(
@@ -94,7 +97,7 @@ def write_package(
             file_name="",
             dag_id="",
             source="",
-            findings=(*package.findings, *findings.all()),
+            findings=findings.all(),
             mails=_in_package_order((), package),
         )
     dag_id = (dag_ids or DagIds()).allocate(package, project)
@@ -119,7 +122,7 @@ def write_package(
     nodes = writer.convert(package.root, scope, callbacks, may_be_skipped=False)
     if writer.runs_after_failures:
         nodes.append(_end_of_package(writer, nodes))
-    all_findings = (*package.findings, *findings.all())
+    all_findings = findings.all()
     dag = DagNode(variable="dag", call=_dag_call(package, dag_id, context, callbacks), children=nodes)
     return DagModule(
         file_name=f"{_file_stem(dag_id)}.py",

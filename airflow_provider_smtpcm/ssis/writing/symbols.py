@@ -30,8 +30,8 @@ from airflow_provider_smtpcm.ssis.expressions import (
     replace_names,
     resolve_system_variable,
 )
+from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
-from airflow_provider_smtpcm.ssis.writing.conversion import Findings
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, make_dag_id, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 

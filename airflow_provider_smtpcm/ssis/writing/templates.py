@@ -34,8 +34,8 @@ from airflow_provider_smtpcm.ssis.expressions import (
     unparse,
     walk,
 )
+from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import SmtpConnection
-from airflow_provider_smtpcm.ssis.writing.conversion import Findings
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 

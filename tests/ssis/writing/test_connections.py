@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Finding, Package, Parameter, Project, Severity, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, ConnectionRegistry
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, Findings, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from tests.ssis.writing.building import codes, package, smtp, variable
 

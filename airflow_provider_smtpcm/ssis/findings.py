@@ -1,0 +1,117 @@
+"""What an import tells about one place in a package: notes, decisions to make, and errors.
+
+A decision asks a question. Equal questions of all packages are one line of `questions.csv`. Its answer, given to the
+next import, turns the decision into a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How urgent a finding is."""
+
+    NOTE = "note"  # for information
+    DECISION = "decision"  # needs a decision or a change by hand
+    ERROR = "error"  # could not be read or written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a person has to answer for a decision. Equal questions of a whole import are asked once.
+
+    Args:
+        key: identifies the question in every import, such as `variable User::To` or `drive D:`.
+        text: the question as a sentence, with the answers that are possible.
+        guess: the answer that the DAG uses until a person gives one; empty if there is none.
+    """
+
+    key: str
+    text: str = field(compare=False)
+    guess: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    r"""A note, a decision to make, or an error, about one place in a package.
+
+    Args:
+        code: stable identifier, such as `dangling-connection-manager`.
+        where: SSIS path, such as `Package\Sequence\Send Mail`.
+        text: what was found.
+        remedy: what to do.
+        question: what a decision asks; None for a note or an error.
+    """
+
+    code: str
+    severity: Severity
+    where: str
+    text: str
+    remedy: str = ""
+    question: Question | None = None
+
+
+class Findings:
+    """Collects findings in order; equal ones count once.
+
+    Args:
+        answers: the answers of `questions.csv`, by the key of the question; empty ones are left out.
+    """
+
+    def __init__(self, answers: Mapping[str, str] | None = None) -> None:
+        self._answers = answers or {}
+        self._all: dict[Finding, None] = {}
+
+    def answer(self, key: str) -> str | None:
+        """Return the answer to a question, or None if nobody has answered it."""
+        return self._answers.get(key)
+
+    def note(self, code: str, where: str, text: str, remedy: str = "") -> None:
+        """Add a finding that needs no action."""
+        self.add(Finding(code=code, severity=Severity.NOTE, where=where, text=text, remedy=remedy))
+
+    def decision(self, code: str, where: str, text: str, remedy: str, question: Question | None = None) -> None:
+        """Add a finding that requires a decision or a change by hand; once it is answered, it is a note.
+
+        Args:
+            question: what to ask; None: whether the DAG may stay as it is, once for all places with the same text.
+        """
+        severity = Severity.DECISION
+        self.add(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy, question=question))
+
+    def add(self, finding: Finding) -> None:
+        """Add a finding of the reader, with the default question if it is a decision without one."""
+        self._all[answered(finding, self._answers)] = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def truncate(self, length: int) -> None:
+        """Drop all but the first `length` findings, to undo a translation that failed."""
+        self._all = dict(list(self._all.items())[:length])
+
+    def all(self) -> tuple[Finding, ...]:
+        """Return the findings in the order in which they were added."""
+        return tuple(self._all)
+
+
+def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
+    """Return a decision with its question; if that is answered, return it as a note that quotes the answer."""
+    if finding.severity is not Severity.DECISION:
+        return finding
+    question = finding.question or Question(
+        key=f"{finding.code}: {finding.text}",
+        text=f'{finding.text} {finding.remedy} Answer "keep" if the DAG may stay as it is.',
+    )
+    answer = answers.get(question.key)
+    return Finding(
+        code=finding.code,
+        severity=Severity.DECISION if answer is None else Severity.NOTE,
+        where=finding.where,
+        text=finding.text if answer is None else f"{finding.text} The answer in questions.csv: {answer}.",
+        remedy=finding.remedy if answer is None else "",
+        question=question if answer is None else None,
+    )
