@@ -228,8 +228,3 @@ def _find_mails(executables: Iterable[Executable], scope: Scope) -> Iterable[tup
             yield executable, inner
         elif isinstance(executable, Container):
             yield from _find_mails(executable.executables, inner)
-
-
-def has_enabled_mail(handlers: Iterable[EventHandler]) -> bool:
-    """Whether a handler contains a Send Mail task that is not disabled."""
-    return any(not task.disabled for handler in handlers for task, _ in _find_mails(handler.executables, {}))
