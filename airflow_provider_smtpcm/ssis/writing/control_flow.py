@@ -169,8 +169,7 @@ class _ContainerWriter(ContainerConditions):
                 self._writer.context.findings.decision(
                     "callback-without-place",
                     "\\".join(container.path),
-                    f"An Airflow task group has no callbacks of its own, so {name} is defined in the DAG but never "
-                    "called.",
+                    f"An Airflow task group has no callbacks of its own, so {name} is not called for it.",
                     f"Set it as {argument} of a task in the group.",
                 )
 
@@ -194,11 +193,8 @@ class _ContainerWriter(ContainerConditions):
         if not executable.disabled:
             callbacks = writer.handlers.convert_callbacks(executable, scope, self._callbacks)
             if isinstance(executable, Container):
-                # The container becomes a single task, with the callbacks that the tasks in it would inherit. None are
-                # needed if it inherits the same ones itself, by `default_args`.
-                callbacks = Callbacks(own=callbacks.inherited)
-                if callbacks.own == self._callbacks.inherited:
-                    callbacks = Callbacks()
+                # The container becomes a single task, with the callbacks that the tasks in it would inherit.
+                callbacks = callbacks.for_single_task(self._callbacks)
             arguments += callbacks.as_arguments()
         return DagNode(
             variable=self._variables[executable.id],

@@ -11,7 +11,12 @@ from airflow_provider_smtpcm.ssis.model import Finding, Package, Project, Severi
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter, sends_mail
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
-from airflow_provider_smtpcm.ssis.writing.event_handlers import ON_EXECUTE, Callbacks, EventHandlerWriter
+from airflow_provider_smtpcm.ssis.writing.event_handlers import (
+    ON_EXECUTE,
+    Callbacks,
+    EventHandlerWriter,
+    report_mails_left_out,
+)
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
@@ -93,6 +98,7 @@ def write_package(
     for connection in package.connection_managers:
         context.get_conn_id(connection)
     if not sends_mail(package.root):
+        report_mails_left_out(package, findings, ())
         return DagModule(
             file_name="",
             dag_id="",
@@ -116,12 +122,14 @@ def write_package(
         findings.decision(
             "callback-without-place",
             "Package",
-            "A DAG has no callback for its start, so the alert of OnPreExecute is defined but never called.",
+            "A DAG has no callback for its start, so the alert of OnPreExecute is not called for it.",
             "If it is needed, send it from the DAG's first task.",
         )
     nodes = writer.convert(package.root, scope, callbacks, may_be_skipped=False)
     if writer.runs_after_failures:
         nodes.append(_end_of_package(writer, nodes))
+    handlers.report_unplaced()
+    report_mails_left_out(package, findings, handlers.mails)
     all_findings = findings.all()
     dag = DagNode(variable="dag", call=_dag_call(package, dag_id, context, callbacks), children=nodes)
     return DagModule(

@@ -216,8 +216,17 @@ class TemplateTranslator:
         return replace_strings(tree, map_text)
 
 
-def translate_condition(context: WritingContext, expression: str, scope: Scope) -> str:
-    """Return the Jinja expression, without braces, for the condition of a task.
+def translate_condition(
+    context: WritingContext,
+    expression: str | Expression,
+    scope: Scope,
+    template_context: TemplateContext = TemplateContext.TASK,
+) -> str:
+    """Return the Jinja expression, without braces, for the condition of a task or an alert.
+
+    Args:
+        expression: text or syntax tree.
+        template_context: what renders the condition: a task or a callback.
 
     Raises:
         ExpressionError: the expression cannot be parsed.
@@ -225,8 +234,9 @@ def translate_condition(context: WritingContext, expression: str, scope: Scope) 
     """
     symbols = context.symbols
     with symbols.params.rollback_on_failure():
-        tree = _reject_credentials(symbols.inline(parse(expression), scope))
-        template = condition_to_jinja(tree, symbols.jinja_resolver(scope, TemplateContext.TASK))
+        original = parse(expression) if isinstance(expression, str) else expression
+        tree = _reject_credentials(symbols.inline(original, scope))
+        template = condition_to_jinja(tree, symbols.jinja_resolver(scope, template_context))
     if "ssis." in template:
         context.macros.add("ssis")
     return template
