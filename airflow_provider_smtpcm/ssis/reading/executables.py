@@ -261,6 +261,9 @@ def _is_other_mail_kind(kind: str) -> bool:
 
 def _read_common(element: Element, location: Location, context: ReadContext, *, name: str) -> _CommonFields:
     handlers = find_members(element, "EventHandlers", "EventHandler")
+    disables_handlers = get_flag(element, "DisableEventHandlers")
+    because = location.disabled_because or ("\\".join(location.path) if disables_handlers else None)
+    owner = Location(path=location.path, disabled_because=because)
     return _CommonFields(
         name=name,
         id=context.make_unique_id(read_ids(element), location.path),
@@ -269,7 +272,7 @@ def _read_common(element: Element, location: Location, context: ReadContext, *, 
         expressions=read_expressions(element),
         disabled=location.disabled_because is not None,
         disabled_because=location.disabled_because,
-        event_handlers=tuple(_read_handler(handler, location, context) for handler in handlers),
+        event_handlers=tuple(_read_handler(handler, owner, context) for handler in handlers),
         variables=read_variables(element, location.path, context.overrides),
     )
 

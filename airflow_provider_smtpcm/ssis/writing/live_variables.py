@@ -108,7 +108,7 @@ class LiveVariables:
 
     def _report_handlers(self, variable: Variable, reader: ReadPoint) -> None:
         inside = [setter for setter in self.setters.of(variable) if setter.event_handler is not None]
-        if inside:
+        if inside and reader.id:
             names = dict.fromkeys(f"{setter.name!r}" for setter in inside)
             self.findings.decision(
                 "set-in-event-handler",

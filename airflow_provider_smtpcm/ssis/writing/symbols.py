@@ -37,8 +37,8 @@ from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, R
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 
-# The types by their number in the package file, which is a VARENUM of OLE Automation.
-_TYPES = {
+#: The types by their number in the package file, which is a VARENUM of OLE Automation.
+TYPES = {
     2: DataType.I2,
     3: DataType.I4,
     4: DataType.R4,
@@ -163,7 +163,7 @@ class DagParams:
     def _airflow_variable(self, parameter: Parameter) -> JinjaName:
         words = (ascii_words(self.project), ascii_words(parameter.name) or "parameter")
         key = "_".join(word for word in words if word)
-        type_ = _TYPES.get(parameter.data_type, DataType.WSTR)
+        type_ = TYPES.get(parameter.data_type, DataType.WSTR)
         value = None if self._is_secret(parameter) else design_value(parameter)
         where = parameter.qualified_name
         if value is None:
@@ -200,7 +200,7 @@ class DagParams:
                 key, number = f"{symbol.name}_{number}", number + 1
             self._add(symbol, key)
         key = self._keys[identity]
-        return JinjaName(code=f"params[{quote_string(key)}]", type=_TYPES.get(symbol.data_type))
+        return JinjaName(code=f"params[{quote_string(key)}]", type=TYPES.get(symbol.data_type))
 
     def _add(self, symbol: Symbol, key: str) -> None:
         self._keys[_identity(symbol)] = key
@@ -223,7 +223,7 @@ class DagParams:
             return value
         question = Question(
             key=f"variable {where}",
-            text=f"Which value does {where} have in production? Answer with it, or \"keep\" for the guess.",
+            text=f'Which value does {where} have in production? Answer with it, or "keep" for the guess.',
             guess=str(value),
         )
         if (answer := self.findings.answer(question.key)) is not None and answer.strip().lower() != KEEP:
@@ -238,7 +238,9 @@ class DagParams:
             )
             return value
         if value == "":
-            text = f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. Unless "
+            text = (
+                f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. Unless "
+            )
             text += "who starts the package sets it, it is empty in SSIS too."
         else:
             text = f"{where} became params[{key!r}] of the DAG, with its design-time value; no task of the package sets it."
@@ -406,7 +408,7 @@ class SymbolTable:
             symbol = self.lookup(name, scope)
             if isinstance(symbol, Variable):
                 default = self.params.default_of(symbol)
-                live = self.live.jinja_name(symbol, reader, _TYPES.get(symbol.data_type), default)
+                live = self.live.jinja_name(symbol, reader, TYPES.get(symbol.data_type), default)
                 if live is not None:
                     return live
             if symbol is not None:

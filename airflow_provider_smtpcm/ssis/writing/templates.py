@@ -100,6 +100,8 @@ class WritingContext:
     Args:
         get_conn_id: returns the id of the Airflow connection for a connection manager.
         macros: the names of the macros that the templates use.
+        imports: further names that the module imports.
+        placeholders_pass: whether placeholders succeed instead of failing.
         used_connections: the ids of the connections that the mails use, in order; a dict as an ordered set.
     """
 
@@ -108,6 +110,8 @@ class WritingContext:
     paths: PathMap
     get_conn_id: Callable[[SmtpConnection], str]
     macros: set[str] = field(default_factory=set)
+    imports: set[str] = field(default_factory=set)
+    placeholders_pass: bool = False
     used_connections: dict[str, None] = field(default_factory=dict)
 
 
@@ -238,12 +242,17 @@ def separate_lines(recipients: str) -> str:
 
 def translate_condition(
     context: WritingContext,
-    expression: str,
+    expression: str | Expression,
     scope: Scope,
     reader: ReadPoint,
     template_context: TemplateContext = TemplateContext.TASK,
 ) -> str:
-    """Return the Jinja expression, without braces, for the condition of a task or of an alert.
+    """Return the Jinja expression, without braces, for the condition of a task or an alert.
+
+    Args:
+        expression: text or syntax tree.
+        reader: what depends on the condition.
+        template_context: what renders the condition: a task or a callback.
 
     Raises:
         ExpressionError: the expression cannot be parsed.
@@ -251,7 +260,8 @@ def translate_condition(
     """
     symbols = context.symbols
     with symbols.params.rollback_on_failure():
-        tree = _reject_credentials(symbols.inline(parse(expression), scope))
+        original = parse(expression) if isinstance(expression, str) else expression
+        tree = _reject_credentials(symbols.inline(original, scope))
         template = condition_to_jinja(tree, symbols.jinja_resolver(scope, template_context, reader))
     if "ssis." in template:
         context.macros.add("ssis")
