@@ -114,8 +114,8 @@ class LiveVariables:
                 "set-in-event-handler",
                 reader.where,
                 f"{', '.join(names)} in an event handler {'sets' if len(names) == 1 else 'set'} "
-                f"{variable.qualified_name}, which {reader.name!r} reads. Event handlers of the DAG only send mail, so it "
-                "keeps its other value.",
+                f"{variable.qualified_name}, which {reader.name!r} reads. Event handlers of the DAG only send mail, so "
+                "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
             )
 

@@ -1,8 +1,8 @@
 """The symbol table of a package: its variables and parameters, their design-time values, and their names in the DAG.
 
 A user variable or a package parameter becomes one of the DAG's `params`, with its design-time value, unless a task sets
-it while the package runs. A project parameter becomes an Airflow Variable, since many packages share it and SSIS catalog environments may override it. A
-variable that is defined by an expression is replaced by that expression.
+it while the package runs. A project parameter becomes an Airflow Variable, since many packages share it and SSIS catalog
+environments may override it. A variable that is defined by an expression is replaced by that expression.
 """
 
 from __future__ import annotations
@@ -238,12 +238,10 @@ class DagParams:
             )
             return value
         if value == "":
-            text = (
-                f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. Unless "
-            )
-            text += "who starts the package sets it, it is empty in SSIS too."
+            text = f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. It is "
+            text += "empty in SSIS too, unless a job or a caller sets it."
         else:
-            text = f"{where} became params[{key!r}] of the DAG, with its design-time value; no task of the package sets it."
+            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it."
         self.findings.note("variable-became-param", where, text)
         self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
