@@ -1,8 +1,8 @@
 """The symbol table of a package: its variables and parameters, their design-time values, and their names in the DAG.
 
 A user variable or a package parameter becomes one of the DAG's `params`, with its design-time value, unless a task sets
-it while the package runs. A project parameter becomes an Airflow Variable, since many packages share it and SSIS catalog
-environments may override it. A variable that is defined by an expression is replaced by that expression.
+it while the package runs. A project parameter becomes an Airflow Variable, since many packages share it, and SSIS
+catalog environments may override it. A variable that is defined by an expression is replaced by that expression.
 """
 
 from __future__ import annotations
