@@ -360,6 +360,8 @@ class _Alert:
         self._report_lost(run)
         if run.condition is False:
             self._leave_out()
+            if not run.lost:
+                self._report_never(run.condition)
             return []
         sources = self._writer.find_sources(self._owner, self._event)
         variants = self._choose_variants(run.condition, sources)
@@ -403,6 +405,7 @@ class _Alert:
         possible = [one for one in found if one.condition is not False]
         if found and not possible:
             self._report_never(condition)
+            self._leave_out()
             return []
         if len(possible) <= 1 and (len(found) <= 1 or self._event in _EVENTS_OF_EXECUTABLES):
             return [(one.condition, one.sources) for one in possible] or [(condition, ())]
@@ -427,7 +430,6 @@ class _Alert:
     def _report_never(self, condition: Condition) -> None:
         """Report a mail whose condition is not true for any executable that raises the event in the DAG."""
         text = display_condition(condition)
-        self._leave_out()
         if self._event in _EVENTS_OF_TASKS and self._sources.find_source_names(condition):
             self._findings.decision(
                 "condition-in-handler",
@@ -440,7 +442,7 @@ class _Alert:
             )
         else:
             self._findings.note(
-                "condition-in-handler", self._where, f"{text} is never true, so the mail is not in the DAG."
+                "condition-in-handler", self._where, f"SSIS never sends the mail ({text}), so it is not in the DAG."
             )
 
     def _add_condition(self, converter: MailConverter, condition: Condition) -> None:
