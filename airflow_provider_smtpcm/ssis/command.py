@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.ssis.import_packages import CONNECTIONS, PackageCon
 from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
 from airflow_provider_smtpcm.ssis.questions import QUESTIONS, AskedQuestion, read_answers
-from airflow_provider_smtpcm.ssis.reading import read_paths
+from airflow_provider_smtpcm.ssis.reading import check_paths, read_paths
 from airflow_provider_smtpcm.ssis.report.entries import (
     ImportResult,
     PackageStatus,
@@ -69,8 +69,9 @@ def run_import(
         as_json: whether to print one JSON object instead of text.
 
     Returns:
-        0: everything was converted. 2: nothing could be read, or `out` cannot be written. 3: there is something to
-        decide, or something could not be read. 130: interrupted by Ctrl-C. 141: standard output is a closed pipe.
+        0: everything was converted. 2: a path does not exist, nothing could be read, or `out` cannot be written. 3:
+        there is something to decide, or something could not be read. 130: interrupted by Ctrl-C. 141: standard output
+        is a closed pipe.
     """
     modes = {name: WindowsAuth(mode) for mode, name in windows_auth}
     output = OutputFolder(out, force=force)
@@ -83,6 +84,7 @@ def run_import(
             path_map=tuple(map_path),
             answers=given,
         )
+        check_paths(paths)
         output.open()
         converter = PackageConverter(options)
         with _handle_interrupts() as received:

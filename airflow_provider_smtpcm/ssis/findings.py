@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-#: The answer that accepts the DAG as it is.
+#: The answer that accepts the DAG, or the connection, as it is.
 KEEP = "keep"
 
 
