@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import airflow_provider_smtpcm
-from airflow_provider_smtpcm.ssis.model import Finding, Severity
+from airflow_provider_smtpcm.ssis.model import Finding, Question, Severity
+from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QuestionList
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
 #: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
-#: A table names at most this many packages or sources, and counts the others.
-MAX_NAMED = 3
 
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
@@ -81,6 +80,7 @@ FINDING_MEANINGS = {
     "propagate-at-run-time": "System::Propagate is set at run time; check which alerts of outer containers are sent.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
+    "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",
     "dag-id-taken": "Another package has the same name; the project's name or a number was added to the DAG id.",
     "option-without-effect": "An option names a connection manager or a path that no package has.",
     "package-name-differs": "The package's own name is not that of its file; the DAG is named after the file.",
@@ -129,6 +129,7 @@ class ConnectionEntry:
         summary: its settings on one line.
         sources: its connection managers, each with its file.
         packages: the number of packages that use it.
+        mails: the number of enabled mails that use it.
     """
 
     conn_id: str
@@ -136,6 +137,7 @@ class ConnectionEntry:
     summary: str = ""
     sources: tuple[str, ...] = ()
     packages: int = 0
+    mails: int = 0
     findings: tuple[Finding, ...] = ()
 
 
@@ -233,6 +235,7 @@ class ImportResult:
         copies: the source of each copy, and the source of its original.
         without_mail: the sources of the packages without mail.
         findings: about the import as a whole.
+        questions: the questions of all packages and connections, and the answers.
         connections: all connections, whether or not a mail uses them.
         left_over: the files of earlier imports that this one did not write, in the output folder.
     """
@@ -242,14 +245,40 @@ class ImportResult:
     copies: list[tuple[str, str]] = field(default_factory=list)
     without_mail: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    questions: QuestionList = field(default_factory=QuestionList)
     connections: tuple[ConnectionEntry, ...] = ()
     left_over: list[str] = field(default_factory=list)
+
+    def add_package(self, entry: PackageEntry) -> None:
+        """Count a package and its questions."""
+        self.totals.add(entry)
+        mails = Counter(key for mail in entry.mails for key in mail.questions)
+        for question, answer in _answers_by_question(entry.findings).items():
+            source = (entry.source, entry.name)
+            self.questions.add(question, answer=answer, packages=1, mails=mails[question.key], source=source)
+
+    def add_connections(self, entries: tuple[ConnectionEntry, ...]) -> None:
+        """Add all connections, and count their questions."""
+        self.connections = entries
+        self.totals.connections = len(entries)
+        for entry in entries:
+            self.totals.add_findings(entry.findings)
+            self.totals.connections_to_decide += any(
+                finding.severity is not Severity.NOTE for finding in entry.findings
+            )
+            for question, answer in _answers_by_question(entry.findings).items():
+                self.questions.add(question, answer=answer, packages=entry.packages, mails=entry.mails)
 
     @property
     def needs_attention(self) -> bool:
         """Whether there is something to decide or complete, or something could not be read."""
         findings = self.totals.findings
         return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
+
+
+def _answers_by_question(findings: Iterable[Finding]) -> dict[Question, str]:
+    """Return each question of these findings once, with its answer, which is empty if there is none."""
+    return {finding.question: finding.answer for finding in findings if finding.question is not None}
 
 
 def get_status(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:
