@@ -98,7 +98,7 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
         text += "fails until a task takes its place."
     text += f" {reason}" if reason else ""
     text += f" That task must set {', '.join(read)}." if read else ""
-    context.findings.note("placeholder", "\\".join(executable.path), text)
+    context.findings.note("placeholder-task", "\\".join(executable.path), text)
     comment = f"SSIS: {executable.name!r} ({kind}). {reason}".strip()
     return ConvertedTask(operator=PLACEHOLDER, arguments=arguments, comment=comment)
 
