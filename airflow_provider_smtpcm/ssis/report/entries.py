@@ -75,7 +75,7 @@ FINDING_MEANINGS = {
     "handler-of-handler": "The mail belongs to an event of an event handler; it is not in the DAG.",
     "handler-task-failure": "The mail follows the failure of a task in its event handler, which the DAG does not run.",
     "handler-task-not-run": "A task in an event handler that sends no mail; the DAG does not run it.",
-    "placeholder-task": "A task that the import cannot translate; it fails until a task with the same work takes its place.",
+    "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
     "loop-runs-once": "The tasks in a loop run once in the DAG.",
     "propagate-at-run-time": "System::Propagate is set at run time; check which alerts of outer containers are sent.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
