@@ -219,10 +219,13 @@ class DatabaseConnection:
     """An OLE DB, ADO.NET or ODBC connection manager. Passwords in its connection string are never written.
 
     Args:
-        connection_string: such as `Data Source=db;Initial Catalog=sales;Provider=SQLNCLI11.1;`.
+        connection_string: such as `Data Source=db;Initial Catalog=sales;Provider=SQLNCLI11.1;`, without a password.
         expressions: by property name, such as `ServerName`; they take precedence over the connection string.
         scope: `package` or `project`.
         source: the file that defines it.
+        provider: what follows `ADO.NET:` in the CreationName, such as `System.Data.SqlClient.SqlConnection`.
+        has_password: whether a password belongs to it, which is not kept.
+        set_by: as in `SmtpConnection`.
     """
 
     name: str
@@ -232,6 +235,9 @@ class DatabaseConnection:
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     scope: str = "package"
     source: str = ""
+    provider: str = ""
+    has_password: bool = False
+    set_by: tuple[ProjectSetting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
