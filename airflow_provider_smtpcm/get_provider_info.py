@@ -27,6 +27,8 @@ def get_provider_info() -> dict[str, object]:
                     "airflow_provider_smtpcm.operators.send_mail",
                     "airflow_provider_smtpcm.operators.mail_merge",
                     "airflow_provider_smtpcm.operators.only_if",
+                    "airflow_provider_smtpcm.operators.expression",
+                    "airflow_provider_smtpcm.operators.placeholder",
                 ],
             },
         ],

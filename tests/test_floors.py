@@ -25,7 +25,7 @@ FLOORS = {
     "arguments": {"mail", "errors"},
     "ledger": {"smtp", "mail", "errors"},
     "merge": {"ledger", "arguments", "smtp", "mail", "errors"},
-    "operators": {"merge", "ledger", "arguments", "hooks", "smtp", "mail", "errors"},
+    "operators": {"merge", "ledger", "arguments", "ssis", "hooks", "smtp", "mail", "errors"},
     "decorators": {"operators", "ledger", "hooks", "mail", "errors"},
     "notifications": {"arguments", "hooks", "smtp", "mail", "errors"},
     "email_backend": {"notifications", "operators", "arguments", "hooks", "mail", "errors"},

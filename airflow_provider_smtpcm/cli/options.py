@@ -307,7 +307,7 @@ IMPORT_SSIS = Command(
         "\n"
         "exit status:\n"
         "  0  everything was converted\n"
-        "  2  wrong arguments, nothing could be read, or DIR cannot be written\n"
+        "  2  wrong arguments or paths, nothing could be read, or DIR cannot be written\n"
         "  3  you have something to decide, or something could not be read; the report says what"
     ),
     run=run_import_ssis,

@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.ssis.import_packages import CONNECTIONS, PackageConverter, import_packages
 from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
-from airflow_provider_smtpcm.ssis.reading import read_paths
+from airflow_provider_smtpcm.ssis.reading import check_paths, read_paths
 from airflow_provider_smtpcm.ssis.report.entries import (
     ImportResult,
     PackageStatus,
@@ -65,8 +65,9 @@ def run_import(
         as_json: whether to print one JSON object instead of text.
 
     Returns:
-        0: everything was converted. 2: nothing could be read, or `out` cannot be written. 3: there is something to
-        decide, or something could not be read. 130: interrupted by Ctrl-C. 141: standard output is a closed pipe.
+        0: everything was converted. 2: a path does not exist, nothing could be read, or `out` cannot be written. 3:
+        there is something to decide, or something could not be read. 130: interrupted by Ctrl-C. 141: standard output
+        is a closed pipe.
     """
     modes = {name: WindowsAuth(mode) for mode, name in windows_auth}
     options = ConversionOptions(
@@ -77,6 +78,7 @@ def run_import(
     output = OutputFolder(out, force=force)
     progress = _ProgressLine()
     try:
+        check_paths(paths)
         output.open()
         converter = PackageConverter(options)
         with _handle_interrupts() as received:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+#: The answer that accepts the DAG, or the connection, as it is.
+KEEP = "keep"
+
 
 class Severity(StrEnum):
     """How urgent a finding is."""

@@ -41,6 +41,7 @@ from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry,
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
+from airflow_provider_smtpcm.ssis.writing.templates import PathMap
 
 CONNECTIONS = "connections.json"
 # Findings with other codes are not reported for a package with neither a Send Mail task nor an SMTP connection manager.
@@ -75,6 +76,7 @@ class PackageConverter:
         self._options = options
         self._registry = ConnectionRegistry(options)
         self._dag_ids = DagIds()
+        self._paths = PathMap(options.path_map)
         self._packages_by_conn_id: Counter[str] = Counter()
 
     def add_project(self, project: Project) -> None:
@@ -91,7 +93,9 @@ class PackageConverter:
         Args:
             project: the project of the package; None if it has none.
         """
-        module = write_package(package, self._registry, self._options, dag_ids=self._dag_ids, project=project)
+        module = write_package(
+            package, self._registry, self._options, dag_ids=self._dag_ids, project=project, paths=self._paths
+        )
         has_mail = bool(module.mails)
         findings = module.findings
         if not has_mail and not package.connection_managers:
@@ -109,6 +113,25 @@ class PackageConverter:
         )
         file = f"dags/{module.file_name}" if module.source else ""
         return ConvertedPackage(entry=entry, file=file, source=module.source)
+
+    def unused_options(self) -> Iterator[Finding]:
+        """Yield a note for each option that names something that the packages do not have."""
+        for name in self._registry.unknown_names.values():
+            yield Finding(
+                code="option-without-effect",
+                severity=Severity.NOTE,
+                where="--windows-auth",
+                text=f"--windows-auth names {name!r}, but no connection manager has that name.",
+                remedy="The report lists the connection managers with their names.",
+            )
+        for prefix in self._paths.unused.values():
+            yield Finding(
+                code="option-without-effect",
+                severity=Severity.NOTE,
+                where="--map-path",
+                text=f"--map-path maps {prefix}, but no path of a mail begins with it.",
+                remedy="The findings 'unmapped-path' in the report show how the paths begin.",
+            )
 
     def connections_json(self) -> str:
         """Return the text of the file for `airflow connections import`; empty if there is no connection."""
@@ -200,6 +223,8 @@ def import_packages(
                 if is_stopped():
                     result.totals.interrupted = True
                     break
+            if not result.totals.interrupted:
+                result.findings += converter.unused_options()
             _write_connections(converter, output, result)
         finally:
             # Also after an error: the next import must recognize the files of this one.

@@ -8,11 +8,12 @@ not part of any `repr`.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.findings import Finding, Question, Severity
@@ -55,6 +56,10 @@ __all__ = [
 #: The remedy of an internal error.
 REPORT_INTERNAL_ERROR = "Please report it, if possible with the package; only the parts about mail are needed."
 _SOURCES = Path(__file__).parent
+# The names of the Data Flow task: since 2012, in 2008, and as a GUID in 2008 and 2005.
+_DATA_FLOWS = {"PIPELINE", "{5918251B-2970-45A4-AB5F-01C3C588FE5A}", "{C3BF9DC1-4715-4694-936F-D3CFDA9E42C5}"}
+_WORDS = re.compile(r"ActiveX|[A-Z]+(?![a-z])|[A-Z][a-z]+|[a-z]+|\d+")
+_SPELLINGS = {"Ftp": "FTP", "Wmi": "WMI", "Xml": "XML", "Sql": "SQL", "Exec": "Execute", "80": "DTS 2000"}
 
 
 class MessageSourceType(StrEnum):
@@ -565,6 +570,7 @@ class Package:
     """A package.
 
     Args:
+        name: its own name, which System::PackageName gives; copies often keep that of their original.
         path: the file, or `project.ispac!Part.dtsx`.
         root: the package itself as a container.
         protection_level: SSIS's number; None means the default, 1 (EncryptSensitiveWithUserKey).
@@ -587,6 +593,11 @@ class Package:
     configurations: tuple[Configuration, ...] = ()
     unread_configurations: tuple[Configuration, ...] = ()
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def file_stem(self) -> str:
+        """The name of the file without its extension: the catalog, dtexec and Execute Package tasks know it by that."""
+        return PureWindowsPath(self.path.rpartition("!")[2]).stem or self.name
 
     def walk_mail_tasks(self) -> Iterator[tuple[SendMailTask, EventHandler | None]]:
         """Yield every Send Mail task, including disabled ones, with the innermost event handler that contains it."""
@@ -671,6 +682,19 @@ def _walk_handler(handler: EventHandler) -> Iterator[tuple[Executable, EventHand
         yield from _walk(child, handler)
     for nested in handler.event_handlers:
         yield from _walk_handler(nested)
+
+
+def describe_kind(kind: str) -> str:
+    """Return the name that the designer shows for a kind of task, such as `Execute SQL task`.
+
+    Args:
+        kind: a CreationName: `Microsoft.ExecuteSQLTask`, `SSIS.Pipeline.3`, a GUID, or a .NET type name.
+    """
+    name = re.split(r"[.:]", re.sub(r"\.\d+$", "", kind.partition(",")[0].strip()))[-1]
+    if name.upper() in _DATA_FLOWS:
+        return "Data Flow task"
+    words = [_SPELLINGS.get(word, word) for word in _WORDS.findall(name) if word != "Task"]
+    return f"{' '.join(words)} task" if words and not name.startswith("{") else f"task {name}".rstrip()
 
 
 def describe_internal_error(error: Exception) -> str:

@@ -71,12 +71,30 @@ def test_wrong_arguments_are_explained(
     assert complaint in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [None, b"", b"<html/>", b"\0" * 100])
-def test_without_a_readable_package_only_the_reason_is_given(tmp_path: Path, content: bytes | None) -> None:
-    """A missing file, and files that are not packages."""
+def test_a_path_that_does_not_exist_is_an_error_before_anything_is_written(packages: Path, tmp_path: Path) -> None:
+    """Also next to one that does: half of an import looks like all of it."""
+    ended = run(packages, tmp_path / "pakcages", "--out", tmp_path / "out")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert f"{tmp_path / 'pakcages'} does not exist" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_names_nothing_in_the_packages_is_told(packages: Path, tmp_path: Path) -> None:
+    """A typo in it would otherwise look like a decision that was made."""
+    words = ["--windows-auth", "anonymous=Typo", "--map-path", r"\\typo\share=/mnt"]
+    ended = run(packages, "--out", tmp_path / "out", *words, *DECIDED)
+    told = " ".join(ended.stdout.split())
+    assert "--windows-auth names 'Typo', but no connection manager has that name." in told
+    assert r"--map-path maps \\typo\share, but no path of a mail begins with it." in told
+    assert "files" not in told.partition("--map-path maps")[2].partition(".")[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"<html/>", b"\0" * 100])
+def test_without_a_readable_package_only_the_reason_is_given(tmp_path: Path, content: bytes) -> None:
+    """Files that are not packages."""
     path = tmp_path / "x.dtsx"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     ended = run(path, "--out", tmp_path / "out")
     assert ended.returncode == 2
     assert str(path) in ended.stdout.replace("\n    ", " ")

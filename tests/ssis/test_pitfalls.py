@@ -72,9 +72,9 @@ class Imported:
 def run_import(tmp_path: Path) -> Any:
     """Imports a package with these arguments of the command."""
 
-    def run(text: str, *words: str) -> Imported:
-        (tmp_path / "load.dtsx").write_text(text, encoding="utf-8")
-        status = main(["import-ssis", str(tmp_path / "load.dtsx"), "--out", str(tmp_path / "out"), *words])
+    def run(text: str, *words: str, file: str = "load.dtsx") -> Imported:
+        (tmp_path / file).write_text(text, encoding="utf-8")
+        status = main(["import-ssis", str(tmp_path / file), "--out", str(tmp_path / "out"), *words])
         return Imported(tmp_path / "out", status)
 
     return run
@@ -155,6 +155,77 @@ def test_a_list_of_recipients_over_several_lines_is_one_line(run_import: Any) ->
     )
 
 
+RECIPIENTS = "a@corp.example; b@corp.example; c@corp.example"
+
+
+def test_recipients_on_lines_of_their_own_are_recipients(run_import: Any) -> None:
+    """Who types a list into SSIS's editor presses Enter and forgets the semicolon."""
+    lines = "a@corp.example\r\nb@corp.example ;\n\n c@corp.example"
+    assert run_import(package(To=lines)).mail["to"] == RECIPIENTS
+    assert run_import(package(expressions={"ToLine": f'"{lines}"'})).mail["to"] == RECIPIENTS
+
+
+def test_recipients_on_the_lines_of_a_variable_are_recipients(run_import: Any) -> None:
+    """A header field is one line, so the default of the param is."""
+    text = (
+        package(expressions={"CCLine": "@[User::File]"})
+        .replace(">rows.csv\n", ">")
+        .replace(">rows.csv", ">a@corp.example\nb@corp.example;\nc@corp.example")
+    )
+    assert f'"File": "{RECIPIENTS}"' in run_import(text).source
+
+
+def test_each_path_in_a_variable_is_mapped(run_import: Any) -> None:
+    """`|` separates them, as in the property itself."""
+    text = package(expressions={"FileAttachments": "@[User::File]"}).replace(
+        ">rows.csv", r">\\files\loads\a.csv|C:\x\b.csv"
+    )
+    done = run_import(text, "--map-path", r"\\files\loads=/srv/loads", "--map-path", r"C:\x=/c")
+    assert "unmapped-path" not in done.findings
+    assert '"File": "/srv/loads/a.csv|/c/b.csv"' in done.source
+
+
+def test_a_dag_is_named_after_the_file_of_the_package(run_import: Any) -> None:
+    """Copies keep the name of their original; the catalog and dtexec know the file's name."""
+    text = package(expressions={"Subject": "@[System::PackageName]"}).replace(
+        'DTS:ObjectName="Load"', 'DTS:ObjectName="Copied Name"'
+    )
+    done = run_import(text)
+    assert (done.package["dag_id"], done.package["dag_file"]) == ("load", "dags/load.py")
+    assert done.mail["subject"] == "Copied Name"
+    assert done.findings["package-name-differs"]["severity"] == "note"
+
+
+def test_a_text_in_place_of_a_variable_s_name_is_explained(run_import: Any) -> None:
+    """MessageSourceType is Variable, and the expression gives the text itself."""
+    given: Any = {"MessageSourceType": "Variable", "MessageSource": "User::File"}
+    finding = run_import(package(expressions={"MessageSource": '"Load failed: see the log"'}, **given)).findings[
+        "expression-to-complete"
+    ]
+    assert "gives a text and not the name of a variable; SSIS fails here" in finding["text"] + finding["remedy"]
+    assert "DirectInput" in finding["text"] + finding["remedy"]
+
+
+def test_the_name_of_a_type_is_no_secret(run_import: Any) -> None:
+    """`PublicKeyToken=` is part of every .NET type; what follows it is ours."""
+    kind = "Microsoft.SqlServer.Dts.Tasks.ScriptTask.ScriptTask, Microsoft.SqlServer.ScriptTask, PublicKeyToken=89845d"
+    task = (
+        f'<DTS:Executable DTS:refId="Package\\Script" DTS:ObjectName="Script" DTS:ExecutableType="{kind}"/>'
+        "</DTS:Executables>"
+    )
+    done = run_import(package().replace("</DTS:Executables>", task))
+    assert "(removed)" not in done.source
+    assert "Script task" in done.source
+
+
+def test_html_in_a_text_is_sent_as_ssis_sends_it_and_the_report_suggests_html(run_import: Any) -> None:
+    """SSIS has plain text only."""
+    done = run_import(package(MessageSource="<html><body><b>Done</b></body></html>"))
+    assert done.mail["text"] == "<html><body><b>Done</b></body></html>"
+    assert done.findings["html-in-text"]["severity"] == "note"
+    assert "html-in-text" not in run_import(package(MessageSource="a < b and c > d")).findings
+
+
 @pytest.mark.parametrize(
     ("written", "priority"),
     [("High", "high"), ("1", "high"), ("Low", "low"), ("5", "low"), ("Normal", None), ("3", None), ("0", None)],
@@ -168,7 +239,10 @@ def test_a_priority_is_a_word_or_dotnet_s_number(run_import: Any, written: str, 
     ("name", "task_id"),
     [
         ("Laden/Prüfen", "laden_prufen"),
-        ("メール", "task"),
+        ("メール", "meru"),
+        ("Отправка почты", "otpravka_pochty"),
+        ("发送邮件", "fa_song_you_jian"),
+        ("☎", "task"),
         ("class", "class"),
         ("DAG", "dag"),
         ("1st / 2nd", "1st_2nd"),
@@ -199,5 +273,5 @@ def test_the_place_of_a_syntax_error_is_in_the_comment_and_not_in_the_finding(ru
 )
 def test_the_file_of_a_dag_hides_no_module_of_python(run_import: Any, name: str, file: str) -> None:
     """A script in the DAGs folder imports the files next to it."""
-    done = run_import(package().replace('DTS:ObjectName="Load"', f'DTS:ObjectName="{name}"'))
+    done = run_import(package(), file=f"{name}.dtsx")
     assert (done.package["dag_id"], done.package["dag_file"]) == (name, f"dags/{file}.py")

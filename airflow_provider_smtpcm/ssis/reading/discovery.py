@@ -96,6 +96,21 @@ def read_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterator[ReadResult]:
             yield from reader.read_single_file(path)
 
 
+def check_paths(paths: Iterable[Path]) -> None:
+    """Check that every path exists, before anything is written.
+
+    Raises:
+        PackageError: a path does not exist.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        names = ", ".join(map(str, missing))
+        raise PackageError(
+            f"{names} {'does' if len(missing) == 1 else 'do'} not exist; nothing was imported.",
+            remedy="Check the spelling; a path with blanks needs quotation marks.",
+        )
+
+
 @dataclass(slots=True, kw_only=True)
 class _PathReader:
     """Reads paths and detects duplicates.

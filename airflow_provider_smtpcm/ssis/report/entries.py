@@ -51,6 +51,7 @@ FINDING_MEANINGS = {
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",
     "expression-to-complete": "An expression cannot be translated, or contains credentials; complete the field.",
+    "html-in-text": "The text of a mail contains HTML, which SSIS and the DAG send as plain text.",
     "message-source-type": "MessageSourceType comes from an expression without a known value; DirectInput was used.",
     "message-variable-no-text": "The text comes from a variable that is not a String; SSIS fails here, too.",
     "no-recipient": "The mail has no recipient; SSIS fails here, too.",
@@ -76,6 +77,8 @@ FINDING_MEANINGS = {
     "loop-runs-once": "The tasks in a loop run once in the DAG.",
     # the import
     "dag-id-taken": "Another package has the same name; the project's name or a number was added to the DAG id.",
+    "option-without-effect": "An option names a connection manager or a path that no package has.",
+    "package-name-differs": "The package's own name is not that of its file; the DAG is named after the file.",
     "edited-file-kept": "You edited a file in the output folder; it was kept, and the new text is next to it.",
     "importer-failed": "The importer itself failed: please report it. Everything else was converted.",
 }

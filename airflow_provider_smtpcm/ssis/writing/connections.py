@@ -3,8 +3,8 @@
 The id of a connection depends on its settings alone (`smtp_mail_corp_example_windows`). So the same server in 400
 packages is one connection, whatever its name in each package and in whatever order they are read.
 
-An expression takes precedence over the connection string, whose value is the one that the developer's machine
-evaluated last. So the connection string is also ignored if the files do not contain the value of the expression.
+An expression takes precedence over the connection string, which has what the developer's machine evaluated last. If the
+files do not contain the value of the expression, the connection has that until somebody answers the question.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
-from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 
 UNKNOWN_HOST = "to-be-completed.invalid"
-_SMTP_PORT, _DEFAULT_TIMEOUT = 25, 30
+_SMTP_PORT, _DEFAULT_TIMEOUT, _MAX_TIMEOUT = 25, 30, 3600
+_CONNECTION_STRING = "ConnectionString"
 _PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _BY_LOWER_NAME = {name.lower(): name for name in _PROPERTIES}
 _CREDENTIAL_KEY = re.compile(r"user|uid|login|pass|pwd|secret|token", re.IGNORECASE)
@@ -64,6 +65,8 @@ class ConnectionRegistry:
         self._by_settings: dict[object, ConvertedConnection] = {}
         self._conn_ids = UniqueNames()
         self._windows_auth_by_name = {name.lower(): mode for name, mode in options.windows_auth_by_name.items()}
+        #: The names in `--windows-auth` that no connection manager has had so far.
+        self.unknown_names = {name.lower(): name for name in options.windows_auth_by_name}
 
     def register(self, connection: SmtpConnection, symbols: SymbolTable, scope: Scope) -> str:
         """Convert a connection manager; return the id of its Airflow connection.
@@ -71,12 +74,15 @@ class ConnectionRegistry:
         Args:
             symbols, scope: resolve the names in its expressions.
         """
+        self.unknown_names.pop(connection.name.lower(), None)
         windows_auth = self._windows_auth_by_name.get(connection.name.lower(), self._options.windows_auth)
         converter = _ConnectionConverter(connection, symbols, scope, windows_auth, self._options.answers)
         manager = converter.convert()
         key: tuple[object, ...] = (manager.host, manager.port, manager.auth_mode, manager.ssl_mode, manager.timeout)
+        # Two managers whose server is only known at run time may have two servers, whatever is stored in them.
+        key = (*key, *converter.open_questions)
         if manager.host == UNKNOWN_HOST:
-            key = (*key, converter.unknown_server, connection.name.lower())
+            key = (*key, connection.name.lower())
         if key not in self._by_settings:
             conn_id = self._conn_ids.allocate(_make_conn_id(manager, connection.name))
             self._by_settings[key] = ConvertedConnection(conn_id=conn_id, manager=manager)
@@ -111,7 +117,7 @@ class _ConnectionConverter:
 
     Attributes:
         findings: the findings about the connection manager.
-        unknown_server: the expression for the server, if the files do not contain its value; otherwise empty.
+        open_questions: the keys of the questions about expressions whose value is not in the files, and not answered.
     """
 
     def __init__(
@@ -126,7 +132,7 @@ class _ConnectionConverter:
         self._windows_auth = windows_auth
         self._where = f"Connection managers\\{connection.name}"
         self.findings = Findings(answers)
-        self.unknown_server = ""
+        self.open_questions: list[str] = []
 
     def convert(self) -> SmtpConnectionManager:
         """Return the settings of the connection."""
@@ -153,16 +159,21 @@ class _ConnectionConverter:
         }
         if properties.timeout is not None:
             settings["timeout"] = properties.timeout
-        # Invalid settings are usually due to the server, so they are tried again without it.
-        for candidate in ({"host": host, **settings}, {"host": UNKNOWN_HOST, **settings, "port": _SMTP_PORT}):
+        # Without what is not valid, the rest is kept.
+        first_error: ConnectionSettingsError | None = None
+        for replaced in ({}, {"timeout": _MAX_TIMEOUT}, {"host": UNKNOWN_HOST, "port": _SMTP_PORT}):
             try:
-                return SmtpConnectionManager(**candidate)  # type: ignore[arg-type]
+                manager = SmtpConnectionManager(**{"host": host, **settings, **replaced})  # type: ignore[arg-type]
             except ConnectionSettingsError as error:
+                first_error = first_error or error
+                continue
+            if first_error is not None:
                 self._decision(
                     "connection-manager-invalid",
-                    f"The settings of the connection manager are not valid: {sanitize(str(error))}",
+                    f"The settings of the connection manager are not valid: {sanitize(str(first_error))}",
                     "Complete the Airflow connection.",
                 )
+            return manager
         return SmtpConnectionManager(host=UNKNOWN_HOST, ssl_mode=SslMode.NONE)
 
     def report_became(self, converted: ConvertedConnection) -> None:
@@ -193,22 +204,16 @@ class _ConnectionConverter:
         """Return the properties by name; an expression takes precedence over the connection string."""
         expressions = dict(self._connection.expressions)
         text = self._connection.connection_string
-        if (string_expression := expressions.pop("ConnectionString", None)) is not None:
-            value = self._evaluate("ConnectionString", string_expression)
-            text = value or ""
-            self.unknown_server = "" if value is not None else string_expression
+        stored, _, _ = _split_properties(text)
+        if (expression := expressions.pop(_CONNECTION_STRING, None)) is not None:
+            text = self._evaluate(_CONNECTION_STRING, expression, stored) or text
         values, has_credentials, others = _split_properties(text)
         for name in _PROPERTIES:
             if (expression := expressions.get(name)) is None:
                 continue
-            value = self._evaluate(name, expression)
-            if value is not None:
+            if (value := self._evaluate(name, expression, stored)) is not None:
                 # SSIS takes the value of the expression as it is; it cannot add further properties.
                 values[name] = value.strip().partition(";")[0]
-            else:
-                values.pop(name, None)
-            if name == "SmtpServer":
-                self.unknown_server = "" if value is not None else expression
         if has_credentials:
             self._decision(
                 "account-in-connection-manager",
@@ -222,20 +227,21 @@ class _ConnectionConverter:
             self._note("unknown-connection-property", f"Properties that SSIS does not define were left out: {keys}.")
         return values
 
-    def _evaluate(self, name: str, expression: str) -> str | None:
-        """Return the value of a property's expression, or None if the files do not contain it."""
+    def _evaluate(self, name: str, expression: str, stored: Mapping[str, str]) -> str | None:
+        """Return the value of a property's expression, or None if the value in the package has to be used.
+
+        Args:
+            stored: the properties in the connection string of the package.
+        """
         display = display_expression(expression)
+        reason = "something sets it in each run."
         try:
             value = self._symbols.evaluate(expression, self._scope)
         except (ExpressionError, RecursionError) as error:
-            reason = sanitize(str(error)).splitlines()[0]
-            self._decision(
-                "connection-expression",
-                f"{name} comes from the expression {display}, whose value is not in the files: {reason} The value "
-                "in the connection string is from the developer's machine and was not used.",
-                "Set it in the Airflow connection.",
-            )
-            return None
+            value, reason = "", sanitize(str(error)).splitlines()[0]
+        servers = {_CONNECTION_STRING: _split_properties(value)[0].get("SmtpServer", ""), "SmtpServer": value}
+        if not servers.get(name, value).strip():
+            return self._ask(name, display, reason, stored)
         self._note(
             "connection-expression",
             f"{name} comes from the expression {display}; the connection has its value from the files. The "
@@ -250,11 +256,37 @@ class _ConnectionConverter:
             )
         return value
 
+    def _ask(self, name: str, display: str, reason: str, stored: Mapping[str, str]) -> str | None:
+        """Ask for the value of a property's expression; return the answer, or None for the value in the package."""
+        is_server = name in (_CONNECTION_STRING, "SmtpServer")
+        guess = sanitize_line(stored.get("SmtpServer" if is_server else name, ""))
+        subject = "server" if is_server else name
+        question = Question(
+            key=f"{subject} of {display}" + (f", stored as {guess}" if guess else ""),
+            text=f"Which {'mail server' if is_server else name} does the expression {display} give in production? "
+            'Answer with it, or "keep" for the guess.',
+            guess=guess,
+        )
+        used = f"The connection has {guess!r}, which is stored in the package" if guess else "The package stores none"
+        self._decision(
+            "connection-expression",
+            f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}; it is what "
+            "the developer's machine had last.",
+            "Answer the question, or set it in the Airflow connection.",
+            question,
+        )
+        answer = self.findings.answer(question.key)
+        if answer is None:
+            self.open_questions.append(question.key)
+        if answer is None or answer.strip().lower() == KEEP:
+            return None
+        return f"SmtpServer={answer.strip()}" if name == _CONNECTION_STRING and "=" not in answer else answer.strip()
+
     def _read_host(self, server: str | None) -> tuple[str, int]:
         """Return the host and the port from the SmtpServer property; an unknown server becomes `UNKNOWN_HOST`."""
-        if self.unknown_server:
-            return UNKNOWN_HOST, _SMTP_PORT
         if not server:
+            if any(key.startswith("server of ") for key in self.open_questions):
+                return UNKNOWN_HOST, _SMTP_PORT
             self._decision(
                 "no-smtp-server",
                 f"SmtpServer is empty; SSIS fails here. The connection has the placeholder {UNKNOWN_HOST!r}.",
@@ -302,8 +334,8 @@ class _ConnectionConverter:
     def _note(self, code: str, text: str, remedy: str = "") -> None:
         self.findings.note(code, self._where, text, remedy)
 
-    def _decision(self, code: str, text: str, remedy: str) -> None:
-        self.findings.decision(code, self._where, text, remedy)
+    def _decision(self, code: str, text: str, remedy: str, question: Question | None = None) -> None:
+        self.findings.decision(code, self._where, text, remedy, question)
 
 
 def _split_properties(text: str) -> tuple[dict[str, str], bool, set[str]]:

@@ -7,7 +7,7 @@ mail becomes an empty task, so that order and trigger rules are those of the pac
 from __future__ import annotations
 
 from airflow_provider_smtpcm.ssis.expressions import TemplateContext
-from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
+from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask, describe_kind
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, has_enabled_mail
 from airflow_provider_smtpcm.ssis.writing.precedence import (
@@ -189,7 +189,7 @@ class _ContainerWriter(ContainerConditions):
             arguments += mail.arguments
             writer.mails.append(mail.to_record(f"task {task_id}"))
         else:
-            kind = executable.kind or "a task"
+            kind = executable.kind if isinstance(executable, Container) else describe_kind(executable.kind)
             comment = f"{executable.name!r} ({kind}) sends no mail; replace this task with one that does its work."
         if not executable.disabled:
             callbacks = writer.handlers.convert_callbacks(executable, scope, self._callbacks)

@@ -56,11 +56,11 @@ class DagIds:
         self._file_stems = UniqueNames({_file_stem(name) for name in _RESERVED_MODULE_NAMES})
 
     def allocate(self, package: Package, project: Project | None = None) -> str:
-        """Return the DAG id of a package: its name, prefixed with the project or numbered where that is taken."""
-        dag_id = make_dag_id(package.name)
+        """Return the DAG id of a package: the name of its file; if taken, prefixed with the project or numbered."""
+        dag_id = make_dag_id(package.file_stem)
         if project is None or self._file_stems.is_free(dag_id):
             return self._file_stems.allocate(dag_id)
-        return self._file_stems.allocate(make_dag_id(f"{project.name}_{package.name}"))
+        return self._file_stems.allocate(make_dag_id(f"{project.name}_{package.file_stem}"))
 
 
 def write_package(
@@ -70,6 +70,7 @@ def write_package(
     *,
     dag_ids: DagIds | None = None,
     project: Project | None = None,
+    paths: PathMap | None = None,
 ) -> DagModule:
     """Return the DAG module of a package; its source is empty if the package sends no mail.
 
@@ -78,21 +79,23 @@ def write_package(
         options: the options of the import.
         dag_ids: the DAG ids of the whole import, so that no two packages get the same file; None for a single package.
         project: the package's project, for its parameters.
+        paths: the paths of the whole import; None for a single package.
     """
     findings = Findings(options.answers)
     for finding in package.findings:
         findings.add(finding)
-    symbols = SymbolTable(package=package, project=project, findings=findings)
+    dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
+    symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
     scope = symbols.root_scope()
     context = WritingContext(
         symbols=symbols,
         findings=findings,
-        paths=PathMap(options.path_map),
+        paths=paths or PathMap(options.path_map),
         get_conn_id=lambda connection: connections.register(connection, symbols, scope),
     )
     for connection in package.connection_managers:
         context.get_conn_id(connection)
-    if not sends_mail(package.root):
+    if not dag_id:
         return DagModule(
             file_name="",
             dag_id="",
@@ -100,13 +103,19 @@ def write_package(
             findings=findings.all(),
             mails=_in_package_order((), package),
         )
-    dag_id = (dag_ids or DagIds()).allocate(package, project)
-    if dag_id != make_dag_id(package.name):
+    if dag_id != make_dag_id(package.file_stem):
         findings.note(
             "dag-id-taken",
             "Package",
-            f"Another package named {package.name!r} was read before, so the id of this DAG is {dag_id!r}.",
+            f"Another package named {package.file_stem!r} was read before, so the id of this DAG is {dag_id!r}.",
             "Which of them gets the name depends on what is imported together: always import both, or always only one.",
+        )
+    if package.name != package.file_stem:
+        findings.note(
+            "package-name-differs",
+            "Package",
+            f"The package's own name, {package.name!r}, is not that of its file. The DAG is named after the file, as "
+            "in the catalog and for dtexec; System::PackageName is the package's own name, as in SSIS.",
         )
     variable_names = UniqueNames.for_variables()
     handlers = EventHandlerWriter(context, variable_names)
@@ -207,8 +216,8 @@ def _write_imports(
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:
     arguments = [KeywordArgument(name="dag_id", value=dag_id)]
-    if package.name != dag_id:
-        arguments.append(KeywordArgument(name="dag_display_name", value=sanitize_line(package.name)))
+    if package.file_stem != dag_id:
+        arguments.append(KeywordArgument(name="dag_display_name", value=sanitize_line(package.file_stem)))
     if package.root.description.strip():
         arguments.append(KeywordArgument(name="description", value=sanitize(package.root.description)))
     arguments += [KeywordArgument(name="schedule", value=None), KeywordArgument(name="catchup", value=False)]

@@ -10,17 +10,15 @@ import builtins
 import keyword
 import re
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from slugify import slugify
 
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 
 _MAX_NAME = 60  # characters in a task id
 _MAX_VARIABLE = 32
-_TRANSLITERATION = str.maketrans(
-    {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "þ": "th"}
-)
 _MODULE_GLOBALS = {
     "DAG",
     "dag",
@@ -42,8 +40,8 @@ _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def ascii_words(name: str) -> str:
-    """Return a name in ASCII letters, digits and single underscores; it may be empty."""
-    plain = unicodedata.normalize("NFKD", name.translate(_TRANSLITERATION)).encode("ascii", "ignore").decode()
+    """Return a name in ASCII letters, digits and single underscores, transliterated; it may be empty."""
+    plain = name if name.isascii() else slugify(name, separator="_", lowercase=False, entities=False)
     return re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:_MAX_NAME].strip("_")
 
 

@@ -11,7 +11,8 @@ import re
 # An SMTP connection manager has no account in SSIS, but packages have one in its connection string or in an expression.
 # The value ends at a semicolon, a quotation mark or the end of the line, and may itself be quoted.
 _CREDENTIALS = re.compile(
-    r"""(?P<key>(?:password|passwd|pwd|secret|token|(?<![a-z0-9])(?:uid|login|user(?:\s?name|\s?id)?))\s*+=(?!=)\s*+)
+    r"""(?P<key>(?:password|passwd|pwd|secret|(?<!publickey)token|(?<![a-z0-9])(?:uid|login|user(?:\s?name|\s?id)?))
+        \s*+=(?!=)\s*+)
         (?:["']\s*+\+\s*+(?:\([^()]*+\)\s*+)*+(?=["']))?
         (?:\\?["'](?=[^\s+;"']))?
         [^;"'\r\n]*[^;"'\r\n\s]""",

@@ -28,10 +28,12 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
     WritingContext,
     display_expression,
     error_summary,
+    separate_lines,
 )
 
 DEFAULT_CONNECTION = "smtpcm_default"
 _VT_BSTR = 8  # the VARENUM of String
+_VARIABLE_NAME = re.compile(r"(?:[^\W\d]\w*::)?[^\W\d][\w .-]*")
 # A package has the word, or .NET's number: 1 is High and 5 is Low.
 _PRIORITIES = {"high": "high", "1": "high", "2": "high", "low": "low", "5": "low", "4": "low"}
 _MESSAGE_SOURCE_TYPES = {
@@ -48,6 +50,7 @@ _HEADER_FIELDS = (
     ("Subject", "subject", "subject"),
 )
 _LINE_BREAK = re.compile(r"\s*[\r\n\t]\s*")
+_MARKUP = re.compile(r"<(?:html|body|table|br|p|div|span|b|h[1-6]|ul|font)\b[^<>]*>", re.IGNORECASE)
 _RECIPIENTS = {"to", "cc", "bcc"}
 _DEFAULT_DESCRIPTIONS = {"", "send mail task"}
 # The properties whose expressions are converted; `Disable` is part of the control flow.
@@ -150,8 +153,11 @@ class MailConverter:
         expression = self._task.expressions.get(name)
         if expression is not None:
             self._translate(name, argument, expression)
-        elif value.strip(" ;" if argument in _RECIPIENTS else None):
-            # An address list may be spread over several lines; a header field is one line.
+        elif argument in _RECIPIENTS:
+            if value.strip("; \t\r\n"):
+                self._keep_text(name, argument, separate_lines(value.strip()))
+        elif value.strip():
+            # A header field is one line.
             self._keep_text(name, argument, value if name == "Subject" else _LINE_BREAK.sub(" ", value).strip())
         elif name == "FromLine":
             self._findings.decision(
@@ -211,6 +217,14 @@ class MailConverter:
                 self._add_placeholder("MessageSource", "text", expression, error)
                 return
         symbol = self._context.symbols.lookup(name, self._scope)
+        if symbol is None and expression is not None and not _VARIABLE_NAME.fullmatch(name):
+            reason = (
+                "MessageSourceType is Variable, but the expression for MessageSource gives a text and not the name of "
+                "a variable; SSIS fails here."
+            )
+            remedy = "For the text itself, set MessageSourceType to DirectInput in the package, or write it in the DAG."
+            self._add_placeholder("MessageSource", "text", expression, f"{reason} {remedy}")
+            return
         if isinstance(symbol, Variable) and symbol.data_type != _VT_BSTR:
             self._findings.decision(
                 "message-variable-no-text",
@@ -334,9 +348,21 @@ class MailConverter:
             self._add_placeholder(name, argument, original, error, is_expression=is_expression)
             return
         self._report_password(name, argument, template.literals)
+        if argument == "text":
+            self._report_markup(template.literals)
         self._add_argument(
             name, argument, template.text, original, PropertyStatus.TRANSLATED, is_expression=is_expression
         )
+
+    def _report_markup(self, texts: Iterable[str]) -> None:
+        if any(_MARKUP.search(text) for text in texts):
+            self._findings.note(
+                "html-in-text",
+                self._where,
+                "The text contains HTML. SSIS sends it as plain text, so the recipients see the tags, and so does the "
+                "DAG.",
+                "To have it displayed, rename the argument 'text' to 'html' in the DAG.",
+            )
 
     def _keep_text(self, name: str, argument: str, text: str) -> None:
         """Add the argument for a value that is not an expression."""
@@ -345,6 +371,8 @@ class MailConverter:
             self._add_placeholder(name, argument, text, reason, is_expression=False)
         else:
             self._report_password(name, argument, [text])
+            if argument == "text":
+                self._report_markup([text])
             self._add_argument(name, argument, escape_template(text), text)
 
     def _add_placeholder(

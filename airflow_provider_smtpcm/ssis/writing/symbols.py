@@ -32,7 +32,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 )
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
-from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, make_dag_id, quoted_list
+from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 
 # The types by their number in the package file, which is a VARENUM of OLE Automation.
@@ -257,11 +257,13 @@ class SymbolTable:
     Args:
         project: the package's project, for its parameters; None if it has none.
         findings: findings about the symbols are added here.
+        dag_id: the id of its DAG; empty if it has none.
     """
 
     package: Package
     project: Project | None
     findings: Findings
+    dag_id: str = ""
     params: DagParams = field(init=False)
     # Variables that are shadowed by one of the same name in an inner scope, by an unambiguous name.
     _shadowed: dict[str, Symbol] = field(default_factory=dict)
@@ -322,8 +324,7 @@ class SymbolTable:
 
         def inline_name(node: Name) -> Expression:
             if node.name in {"System::PackageName", "PackageName"} and self.lookup(node.name, scope) is None:
-                name = self.package.name
-                return node if make_dag_id(name) == name else _text_literal(name)
+                return node if self.package.name == self.dag_id else _text_literal(self.package.name)
             if node.name in {"System::TaskName", "TaskName"} and task_name is not None:
                 return node if self.lookup(node.name, scope) else _text_literal(task_name)
             symbol = self.lookup(node.name, scope)

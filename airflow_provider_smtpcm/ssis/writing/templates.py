@@ -45,6 +45,8 @@ COMPLETE_ME = "complete_me"
 # renders each part, so that a value stays one address or one file; only a template that is a single value, or ends in
 # `| safe`, may yield several.
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
+_RECIPIENTS = {"to", "cc", "bcc"}
+_RECIPIENT_LINES = re.compile(r"[ \t]*[;,]?[ \t]*[\r\n]+[\s;,]*")
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
 # Stands for a value that is computed at run time. In a connection string, a semicolon ends the value before it.
 _COMPUTED = ";"
@@ -60,9 +62,14 @@ class PathMap:
 
     Args:
         pairs: pairs of a Windows path prefix and the path on a worker.
+
+    Attributes:
+        unused: the prefixes that have matched no path so far.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        pairs = tuple(pairs)
+        self.unused = {_normalize(windows).rstrip("/"): windows for windows, _ in pairs}
         known = {_normalize(windows).rstrip("/"): worker.rstrip("/") for windows, worker in pairs}
         self._pairs = sorted(known.items(), key=lambda pair: (-len(pair[0]), pair[0]))
 
@@ -71,6 +78,7 @@ class PathMap:
         normalized = _normalize(path)
         for windows, worker in self._pairs:
             if normalized.startswith(windows) and normalized[len(windows) : len(windows) + 1] in ("", "/"):
+                self.unused.pop(windows, None)
                 return worker + path.replace("\\", "/")[len(windows) :] or "/"
         return None
 
@@ -150,9 +158,14 @@ class TemplateTranslator:
             symbols.mark_secret(_find_password_names(tree), self.scope)
             if is_path:
                 tree = self._with_mapped_paths(tree)
+            elif argument in _RECIPIENTS:
+                tree = replace_strings(merge_strings(tree), separate_lines)
             translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context))
-        for symbol, mapped in self._mapped_variables(tree) if is_path else ():
-            symbols.params.set_default(symbol, mapped)
+        for symbol, text in self._text_variables(tree):
+            if is_path:
+                symbols.params.set_default(symbol, self._map_paths(text))
+            elif argument in _RECIPIENTS:
+                symbols.params.set_default(symbol, separate_lines(text.strip()))
         if translation.uses_macros:
             context.macros.add("ssis")
         for note in translation.notes:
@@ -189,12 +202,15 @@ class TemplateTranslator:
                 "Write the full path in the DAG.",
             )
 
-    def _mapped_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
-        """Return the variables in an expression that contain a Windows path, each with the mapped path."""
+    def _text_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
+        """Return the variables in an expression that have a text, with the text."""
         symbols = [self.context.symbols.lookup(name, self.scope) for name in find_variables(tree)]
         values = [(symbol, design_value(symbol)) for symbol in symbols if symbol is not None]
-        paths = [(symbol, text) for symbol, text in values if isinstance(text, str) and is_windows_path(text.strip())]
-        return [(symbol, mapped) for symbol, text in paths if (mapped := self.map_path(text)) != text]
+        return [(symbol, text) for symbol, text in values if isinstance(text, str) and text.strip()]
+
+    def _map_paths(self, text: str) -> str:
+        """Return a text with each of its Windows paths mapped; `|` separates several."""
+        return "|".join(self.map_path(path) if is_windows_path(path.strip()) else path for path in text.split("|"))
 
     def _with_mapped_paths(self, tree: Expression) -> Expression:
         """Return the tree with paths in its literals mapped; `|` separates several paths."""
@@ -205,15 +221,18 @@ class TemplateTranslator:
         texts = [node.value for node in walk(tree) if isinstance(node, Literal) and isinstance(node.value, str)]
         # The path may continue in other literals: once a prefix is mapped, backslashes are replaced in all of them.
         is_mapped = any(self.context.paths.map(path.strip()) for text in texts for path in text.split("|"))
-        is_mapped = is_mapped or bool(self._mapped_variables(tree))
+        is_mapped = is_mapped or any(self._map_paths(text) != text for _, text in self._text_variables(tree))
 
         def map_text(text: str) -> str:
-            paths = text.split("|")
-            mapped = [self.map_path(path) if is_windows_path(path.strip()) else path for path in paths]
-            has_changed = is_mapped or mapped != paths
-            return "|".join(path.replace("\\", "/") if has_changed else path for path in mapped)
+            mapped = self._map_paths(text)
+            return mapped.replace("\\", "/") if is_mapped or mapped != text else mapped
 
         return replace_strings(tree, map_text)
+
+
+def separate_lines(recipients: str) -> str:
+    """Return a list of recipients on one line: a line break separates them, as a semicolon does."""
+    return _RECIPIENT_LINES.sub("; ", recipients)
 
 
 def translate_condition(context: WritingContext, expression: str, scope: Scope) -> str:

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Finding, Package, Parameter, Project, Severity, SmtpConnection
-from airflow_provider_smtpcm.ssis.writing.connections import UNKNOWN_HOST, ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from tests.ssis.writing.building import codes, package, smtp, variable
@@ -33,15 +33,73 @@ def registered(
     return json.loads(connections.to_json()), everything, ids
 
 
-def test_an_expression_whose_value_is_not_known_leaves_no_stale_server() -> None:
-    """The value in the connection string is that of the developer's machine."""
-    one = smtp("SmtpServer=stale.corp.example;EnableSsl=True;", expressions={"SmtpServer": "@[$Project::MailServer]"})
+SERVER_OF = "server of @[$Project::MailServer], stored as stored.corp.example"
+
+
+def test_an_expression_whose_value_is_not_known_asks_and_meanwhile_has_the_stored_server() -> None:
+    """SSIS does not fail: something sets the value in each run. The stored server is the best guess there is."""
+    one = smtp("SmtpServer=stored.corp.example;EnableSsl=True;", expressions={"SmtpServer": "@[$Project::MailServer]"})
     made, findings, (conn_id,) = registered(one)
-    assert made[conn_id]["host"] == UNKNOWN_HOST
+    assert made[conn_id]["host"] == "stored.corp.example"
     assert made[conn_id]["extra"]["ssl_mode"] == "starttls"
     (found,) = [each for each in findings if each.code == "connection-expression"]
     assert found.severity is Severity.DECISION
-    assert "stale" not in json.dumps(made) + repr(findings)
+    assert found.question is not None
+    assert (found.question.key, found.question.guess) == (SERVER_OF, "stored.corp.example")
+
+
+@pytest.mark.parametrize(
+    ("answer", "host", "tls"),
+    [
+        ("keep", "stored.corp.example", "starttls"),
+        ("relay.corp.example", "relay.corp.example", "starttls"),
+        ("SmtpServer=relay.corp.example;EnableSsl=False;", "relay.corp.example", "none"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ConnectionString", "SmtpServer"])
+def test_the_answer_is_the_server_and_leaves_nothing_to_decide(name: str, answer: str, host: str, tls: str) -> None:
+    """`keep` accepts the stored one; a connection string is only one where SSIS takes one."""
+    if name == "SmtpServer" and "=" in answer:
+        return
+    one = smtp("SmtpServer=stored.corp.example;EnableSsl=True;", expressions={name: "@[$Project::MailServer]"})
+    made, findings, (conn_id,) = registered(one, options=ConversionOptions(answers={SERVER_OF: answer}))
+    assert made[conn_id]["host"] == host
+    if name == "SmtpServer" or "=" in answer or answer == "keep":
+        assert made[conn_id]["extra"]["ssl_mode"] == tls
+    assert not [each for each in findings if each.severity is not Severity.NOTE]
+
+
+def test_a_variable_that_is_empty_until_a_run_sets_it_asks_too() -> None:
+    """The connection string of the package has a server that would otherwise be lost."""
+    one = smtp("SmtpServer=stored.corp.example;", expressions={"ConnectionString": "@[User::Conn]"})
+    made, findings, (conn_id,) = registered(one, content=package(variables=[variable("Conn", "")]))
+    assert made[conn_id]["host"] == "stored.corp.example"
+    assert Severity.DECISION in {each.severity for each in findings if each.code == "connection-expression"}
+
+
+def test_two_managers_whose_servers_are_only_known_at_run_time_never_share_a_connection() -> None:
+    """Both have the developer's machine stored; in production they are two servers."""
+    found = [
+        smtp("SmtpServer=localhost;", name=name, expressions={"SmtpServer": f"@[$Project::{name}]"})
+        for name in ("Internal", "External")
+    ]
+    made, _, ids = registered(*found)
+    assert len(made) == len(set(ids)) == 2
+
+
+def test_a_timeout_that_is_too_long_costs_neither_the_server_nor_the_sign_in() -> None:
+    """SSIS waits for hours if it is told to; a connection waits for at most one."""
+    made, findings, (conn_id,) = registered(
+        smtp("SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=True;Timeout=7200000;")
+    )
+    extra = made[conn_id]["extra"]
+    assert (made[conn_id]["host"], extra["auth_mode"], extra["ssl_mode"]) == (
+        "mail.corp.example",
+        "windows",
+        "starttls",
+    )
+    assert extra["timeout"] == 3600
+    assert "connection-manager-invalid" in {each.code for each in findings}
 
 
 @pytest.mark.parametrize(

@@ -401,8 +401,8 @@ def test_tasks_of_one_name_in_many_containers_have_their_own_ids() -> None:
     assert [(one["task_id"], one["task_display_name"]) for one in arguments(module)] == [
         ("a_b", "a/b"),
         ("a_b_2", "a b"),
-        ("task", "通知"),
-        ("task_2", "通知!"),
+        ("tong_zhi", "通知"),
+        ("tong_zhi_2", "通知!"),
     ]
 
 
