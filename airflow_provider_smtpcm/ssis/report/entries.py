@@ -32,6 +32,7 @@ FINDING_MEANINGS = {
     "dangling-precedence-constraint": "A precedence constraint refers to an executable that does not exist.",
     "no-connection-manager": "The task names no connection manager; SSIS fails here, too.",
     "other-mail-task": "A mail task of another vendor, which is not converted.",
+    "unconfigured-mail": "The Send Mail task was never configured; SSIS fails here, too.",
     "unknown-format-version": "The package has an unknown format version; it was read as the nearest known version.",
     "unknown-message-source-type": "MessageSourceType has a value that SSIS does not define; DirectInput was used.",
     "unknown-precedence": "A precedence constraint has a value that SSIS does not define; the default was used.",
