@@ -211,8 +211,9 @@ def component(version: int, name: str, value: str) -> str:
         (
             "Microsoft.ScriptTask",
             (
-                '<ScriptProject Name="s" ReadOnlyVariables="User::a, System::TaskName" ReadWriteVariables=" User::b,c ,,'
-                'User::b"><ProjectItem Name="main.cs"><![CDATA[ReadWriteVariables="User::no"]]></ProjectItem></ScriptProject>'
+                '<ScriptProject Name="s" ReadOnlyVariables="User::a, System::TaskName" '
+                'ReadWriteVariables=" User::b,c ,,User::b"><ProjectItem Name="main.cs">'
+                '<![CDATA[ReadWriteVariables="User::no"]]></ProjectItem></ScriptProject>'
             ),
             ("User::b", "c"),
             ("User::a", "System::TaskName"),
