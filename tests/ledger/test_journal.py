@@ -30,6 +30,7 @@ from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import pending_recipients
 from tests.ledger.stores import Memory
+from tests.waiting import wait_until
 
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
 LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, enhanced="5.1.1", text="no")
@@ -102,10 +103,7 @@ class SlowOnce(Memory):
 
 def wait_for_head(store: Memory) -> None:
     """Wait until the ledger's thread has written the head record."""
-    until = time.monotonic() + 5
-    while HEAD not in store.writes:
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    wait_until(lambda: HEAD in store.writes)
 
 
 @pytest.fixture(autouse=True)

@@ -470,7 +470,7 @@ class Gated(Memory):
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         """Once it is open."""
-        assert self.opened.wait(5)
+        assert self.opened.wait(60)
         super().set(key, value, retention=retention)
 
 

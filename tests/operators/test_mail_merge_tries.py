@@ -73,7 +73,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(throttling, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.5)
+    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 30.0)  # what answers in the end is waited for
 
 
 # --- Rows that are not what they were.

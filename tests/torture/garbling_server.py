@@ -114,7 +114,7 @@ class GarblingServer(Listening):
 
     def converse(self, peer: socket.socket) -> None:
         """Say and hear what is usual, but for one thing."""
-        peer.settimeout(20)
+        peer.settimeout(60)
         conversation = _Conversation(self, peer)
         with contextlib.suppress(OSError, ValueError, _OverError):
             conversation.hold()
