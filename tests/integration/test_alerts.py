@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from demo.airflow_stack import AirflowStack
 from demo.processes import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow, pytest.mark.timeout(400)]
 
 DAGS = Path(__file__).parent / "alert_dags"
 LOGIN = r"CORP\alice"

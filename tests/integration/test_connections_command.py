@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow]
 
 MANAGERS = {
     "from_program": SmtpConnectionManager(
