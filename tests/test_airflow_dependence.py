@@ -56,5 +56,5 @@ assert pytest.main([*options, "--collect-only", *files]) == 0
 assert pytest.main([*options, *(file for file in files if "/ledger/test_record" in file)]) == 0
 """
     command = [sys.executable, "-c", program, *map(str, WITHOUT)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr

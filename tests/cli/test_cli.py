@@ -54,7 +54,7 @@ class Running:
     def end(self, number: signal.Signals) -> str:
         """Send a signal to the process group, as a terminal does, and return the standard error."""
         os.killpg(self.process.pid, number)
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=600)
         self.output += out
         return err
 
@@ -220,4 +220,4 @@ from airflow_provider_smtpcm.cli import build_parser
 build_parser().format_help()
 assert not [name for name in {heavy!r} if name in sys.modules], sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)

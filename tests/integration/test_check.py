@@ -205,7 +205,7 @@ def run(*command: str, status: int, stdin: str = "", **environment: str) -> tupl
         check=False,
         input=stdin,
         env=os.environ | environment,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr
@@ -304,4 +304,4 @@ assert set(heavy) <= {
     "airflow_provider_smtpcm.errors",
 }, heavy
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=dict(os.environ))
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600, env=dict(os.environ))

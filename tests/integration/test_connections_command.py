@@ -39,7 +39,7 @@ def airflow(*arguments: str) -> str:
         text=True,
         check=False,
         env=dict(os.environ),
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
