@@ -20,14 +20,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.ledger.digest_set import DIGEST_OCTETS, DigestSet
 from airflow_provider_smtpcm.ledger.record import (
     BLOCK_ROWS,
-    DIGEST_OCTETS,
     FINGERPRINT_OCTETS,
     IN_DOUBT,
     NO_PROGRESS,
     Block,
-    DigestSet,
     LedgerStore,
     Progress,
     RowState,

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.arguments.values import as_headers, as_text
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
+from airflow_provider_smtpcm.ledger.digest_set import DigestSet
 from airflow_provider_smtpcm.ledger.journal import in_doubt_error, pending_request
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, PriorRow
-from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, DigestSet
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.headers import is_stable_message_id, stable_message_id
 from airflow_provider_smtpcm.merge.result import MergeResult
@@ -127,9 +128,9 @@ class RowMails:
                     self._prior.record_accepted(number, key, mail)
             if self._prior is not None and self.failure is None:
                 self._prior.check_row_count(number)
-        except LedgerError as error:
+        except MailError as error:  # the rows have changed; or no digest can be stored, so that a key might repeat
             self.failure = error
-            self._has_changed = True
+            self._has_changed = isinstance(error, LedgerError)
         self.is_exhausted = True
 
     def fingerprint(self, index: int) -> bytes:
@@ -186,7 +187,7 @@ class RowMails:
             return None, row
         try:
             return self._keys.claim(self._templates.render_key(row, number), row), None
-        except MailError as error:
+        except MessageError as error:
             return None, error
 
     def _make_mail(
@@ -240,6 +241,7 @@ class RowKeys:
 
         Raises:
             MessageError: the key is blank, or an earlier row has it.
+            MailError: the digest cannot be stored.
         """
         if key is None:
             digest = compute_digest(_serialize_row(row))
