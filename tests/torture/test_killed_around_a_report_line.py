@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.ledger import ledger
+from airflow_provider_smtpcm.ledger import merge as merge_ledger
 from airflow_provider_smtpcm.ledger.record import HEAD, Block, RowState
 from airflow_provider_smtpcm.merge.report import MergeReport
 from tests.merge.test_report import lines
@@ -54,7 +54,7 @@ def has_result(store: OnDisk, row: int) -> bool:
 
 def killed_at(moment: Moment, row: int, store: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process die at this moment."""
-    write, record = MergeReport.write, ledger.Ledger.record
+    write, record = MergeReport.write, merge_ledger.MergeLedger.record
 
     def write_and_die(report: MergeReport, **entry: Any) -> None:
         if entry["row"] != row:
@@ -68,12 +68,12 @@ def killed_at(moment: Moment, row: int, store: OnDisk, monkeypatch: pytest.Monke
         os.truncate(report.file, Path(report.file).stat().st_size - cut)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def record_others(of: ledger.Ledger, index: int, *result: Any, **options: Any) -> None:
+    def record_others(of: merge_ledger.MergeLedger, index: int, *result: Any, **options: Any) -> None:
         if moment is not Moment.LINE_ONLY or index != row - 1:
             record(of, index, *result, **options)
 
     monkeypatch.setattr(MergeReport, "write", write_and_die)
-    monkeypatch.setattr(ledger.Ledger, "record", record_others)
+    monkeypatch.setattr(merge_ledger.MergeLedger, "record", record_others)
 
 
 def run_killed(task: Any, moment: Moment, row: int, store: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_each_row_has_its_line_once(
     shared: bool, moment: Moment, row: int, behind: Behind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever of the two was written first, and with whatever the earlier attempt has left in the file."""
-    monkeypatch.setattr(ledger, "_RECORD_WITHIN", 0.01)
+    monkeypatch.setattr(merge_ledger, "_RECORD_WITHIN", 0.01)
     report, store = tmp_path / "report.jsonl", OnDisk(tmp_path / "ledger")
     report.write_text(OTHER_RUN * shared)
     task = merge(rows=ROWS, report_file=str(report), row_key="{{ row.name }}", ledger_window=1)
@@ -130,7 +130,7 @@ def test_each_row_has_its_line_once(
 
 def test_a_row_left_in_doubt_is_named_once(behind: Behind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second attempt dies once it has written that; the third one does not write it again."""
-    monkeypatch.setattr(ledger, "_RECORD_WITHIN", 0.01)
+    monkeypatch.setattr(merge_ledger, "_RECORD_WITHIN", 0.01)
     report, store = tmp_path / "report.jsonl", OnDisk(tmp_path / "ledger")
     task = merge(rows=ROWS, report_file=str(report), ledger_window=1)
     with Server() as server:
