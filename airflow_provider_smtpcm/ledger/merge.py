@@ -32,14 +32,8 @@ _AVERAGED_WRITES = 4
 # Blocks of this attempt that are kept in memory; any other is read again if one of its rows is retried.
 _CACHED_BLOCKS = 8
 
-
-class _RowResult:
-    __slots__ = ("fingerprint", "progress", "state")
-
-    def __init__(self, state: RowState, progress: Progress, fingerprint: bytes | None) -> None:
-        self.state = state
-        self.progress = progress
-        self.fingerprint = fingerprint
+# The state of a row, its recipient progress, and its fingerprint; None: it was stored when the row was reserved.
+_RowResult = tuple[RowState, Progress, bytes | None]
 
 
 class MergeLedger(Ledger):
@@ -82,7 +76,9 @@ class MergeLedger(Ledger):
         self._first_result_at = 0.0
         self._reservation: Reservation | None = None
         self._is_stopping = False
-        self._changed = threading.Condition()
+        # Entering the lock itself is faster than entering the condition, a method in Python.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._writer: threading.Thread | None = None  # None: the task is finished, and nothing is written
         super().__init__(store, send_again=send_again, max_tries=max_tries, times_cleared=times_cleared)
 
@@ -120,14 +116,14 @@ class MergeLedger(Ledger):
         self, row: int, state: RowState, progress: Progress = NO_PROGRESS, *, fingerprint: bytes | None = None
     ) -> None:
         """Have the thread write the result of a row; see `Ledger.record`."""
-        with self._changed:
+        with self._lock:
             is_first = not self._results
             if is_first:
                 self._first_result_at = time.monotonic()
             if row in self._open and row not in self._results:
                 self._open_with_result += 1
                 self._window.on_row_closed()
-            self._results[row] = _RowResult(state, progress, fingerprint)
+            self._results[row] = state, progress, fingerprint
             if is_first or self._has_room():  # waking the thread for each row would cost more than sending it
                 self._changed.notify_all()
 
@@ -143,7 +139,7 @@ class MergeLedger(Ledger):
         super().complete(result, summary)
 
     def _flush(self) -> None:
-        release_fully(self._changed)
+        release_fully(self._lock)
         with self._changed:
             self._reservation = None  # no further row is sent
             self._is_stopping = True
@@ -207,10 +203,12 @@ class MergeLedger(Ledger):
     def _next_batch_rows(self) -> int:
         """Return the window less the rows that are sent while a write takes; at least half a window.
 
-        So the sessions need not wait for the store, and there are as few writes as that allows.
+        So the sessions need not wait for the store, and there are as few writes as that allows. If a write takes longer
+        than sending the whole window, they wait anyway: then as much as possible is written at once.
         """
         sent_meanwhile = math.ceil(self._window.rate * self._write_seconds)
-        return max(1, self.window // 2, self.window - 2 * self._connections - sent_meanwhile)
+        most = self.window - 2 * self._connections
+        return max(1, self.window // 2, most if sent_meanwhile >= self.window else most - sent_meanwhile)
 
     def _is_due(self) -> bool:
         if self._is_stopping or self._has_room():
@@ -235,8 +233,8 @@ class MergeLedger(Ledger):
     ) -> None:
         """Write the results before the reservations: if only the first write succeeds, the window is not exceeded."""
         recorded: dict[int, Block] = {}
-        for row, result in results.items():
-            self._put(recorded, row, result.fingerprint, result.state, result.progress)
+        for row, (state, progress_of_row, fingerprint) in results.items():
+            self._put(recorded, row, fingerprint, state, progress_of_row)
         reserved: dict[int, Block] = {}
         for row, fingerprint in rows:
             self._put(reserved, row, fingerprint, RowState.OPEN, progress.get(row, NO_PROGRESS))
