@@ -60,7 +60,7 @@ class MergeReport:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._earlier = path if path.is_file() else None
-            has_partial_line = _has_partial_line(path)
+            has_partial_line = self._earlier is not None and _has_partial_line(path)
             # Line-buffered, and closed by `close`.
             self._out = path.open("a", encoding="utf-8", buffering=1)
             self._out.write("\n" * has_partial_line)
@@ -164,7 +164,7 @@ class MergeReport:
 
 def _has_partial_line(path: Any) -> bool:
     """Whether the last line has no end: an earlier attempt was killed while it wrote it."""
-    if not path.is_file() or not path.stat().st_size:
+    if not path.stat().st_size:
         return False
     with path.open("rb") as file:
         file.seek(-1, 2)
