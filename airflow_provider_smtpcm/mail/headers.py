@@ -226,14 +226,22 @@ def stable_message_id(domain: str, *parts: str | int) -> str:
     Raises:
         ValueError: there are no parts.
     """
-    import hashlib
-
     if not parts:
         raise ValueError("Without parts, every mail would have the same Message-ID.")
+    return f"<{_compute_local_part(parts)}@{to_ascii_domain(domain)}>"
+
+
+def is_stable_message_id(message_id: str, *parts: str | int) -> bool:
+    """Whether `stable_message_id` made a Message-ID from these parts, with any domain."""
+    return message_id.startswith(f"<{_compute_local_part(parts)}@")
+
+
+def _compute_local_part(parts: Sequence[str | int]) -> str:
+    import hashlib
+
     octets = [str(part).encode("utf-8", "surrogatepass") for part in parts]
     # Each part with its length, so that ("a", "bc") and ("ab", "c") differ.
-    digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in octets]))
-    return f"<{digest.hexdigest()[:32]}@{to_ascii_domain(domain)}>"
+    return hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in octets])).hexdigest()[:32]
 
 
 @cache
