@@ -78,10 +78,11 @@ def parse_extra(extra: object, faults: Faults) -> Settings:
     unknown: list[str] = []
     for position, (key, value) in enumerate(extra.items(), start=1):
         name = str(key)
-        lower = re.sub(_LEGACY_PREFIX, "", name.lower())
         if name in _EXTRA_KEYS:
             values[name] = value
-        elif lower in _FOREIGN_KEYS:
+            continue
+        lower = re.sub(_LEGACY_PREFIX, "", name.lower())
+        if lower in _FOREIGN_KEYS:
             instead = _FOREIGN_KEYS[lower]
             target = "host" if lower == "smtpserver" else instead.split()[0]
             faults.add(target, FaultCode.FOREIGN_KEY, key=lower, instead=instead)

@@ -50,7 +50,7 @@ class Attempt:
         self._context = context
         #: The deliveries of this attempt, if the task sends one mail.
         self.deliveries: list[Delivery] = []
-        #: The task's result; empty until the task succeeds.
+        #: The task's result, for its ledger; empty until the task succeeds.
         self.result: Mapping[str, object] = {}
         #: The result without addresses.
         self.summary: Mapping[str, object] = {}

@@ -239,7 +239,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         except MailError as error:
             attempt.failure = airflow_error(prior.annotate_error(error), retry_unknown=self.on_unknown == "retry")
             return None
-        attempt.result, attempt.summary = delivery.to_dict(), delivery.without_addresses()
+        if ledger is not None:
+            attempt.result, attempt.summary = delivery.to_dict(), delivery.without_addresses()
         return delivery
 
     def _send(
@@ -322,7 +323,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """Return the mail with the rendered fields, and a Message-ID that is the same in every attempt."""
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
-        from airflow_provider_smtpcm.smtp.queue import apply_defaults
+        from airflow_provider_smtpcm.smtp.queue import complete_mail
+
+        def make_message_id(domain: str) -> str:
+            return stable_message_id(domain, *attempt.message_identity(ledger))
 
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
         mail = Mail(
@@ -340,12 +344,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             headers=as_headers(rendered.headers),
             message_id=as_text(rendered.message_id) or None,
         )
-        mail = apply_defaults(mail, hook.connection_manager)
-        if mail.message_id is not None:
-            return mail
-        assert mail.from_address is not None
-        identity = attempt.message_identity(ledger)
-        return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *identity))
+        return complete_mail(mail, hook.connection_manager, make_message_id=make_message_id)
 
     def _body(self, context: Context, name: str) -> str | None:
         """Return the body in the field `name`, or in the file that the field `{name}_file` names."""

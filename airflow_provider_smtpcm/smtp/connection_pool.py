@@ -179,6 +179,8 @@ class BatchSender:
                 if self._finished:
                     yield from self._take_finished()
                     self.queue.poll_now()  # a retry may be due, or the journal may admit more
+                    if not self._sessions and not self._opening_count and self.queue.poll_at is not None:
+                        continue  # no socket has to be served first
                 if self._is_done():
                     break
                 self._wait(self._seconds_to_wait())

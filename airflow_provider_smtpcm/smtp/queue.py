@@ -104,8 +104,15 @@ def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
     return mail.with_identity(from_address=sender, reply_to=reply_to)
 
 
-def complete_mail(mail: Mail, manager: SmtpConnectionManager) -> Mail:
+def complete_mail(
+    mail: Mail, manager: SmtpConnectionManager, *, make_message_id: Callable[[str], str] = new_message_id
+) -> Mail:
     """Return the mail with `apply_defaults`, and with a Message-ID in the sender's domain if it has none.
+
+    Args:
+        mail: the mail.
+        manager: the connection's defaults.
+        make_message_id: returns the Message-ID, for the sender's domain.
 
     Raises:
         MessageError: see `apply_defaults`.
@@ -114,7 +121,7 @@ def complete_mail(mail: Mail, manager: SmtpConnectionManager) -> Mail:
         return apply_defaults(mail, manager)
     sender = _sender(mail, manager)
     return mail.with_identity(
-        from_address=sender, reply_to=_default_reply_to(mail, manager), message_id=new_message_id(sender.domain)
+        from_address=sender, reply_to=_default_reply_to(mail, manager), message_id=make_message_id(sender.domain)
     )
 
 
