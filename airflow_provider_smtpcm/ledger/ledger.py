@@ -13,11 +13,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.ledger.record import (
@@ -55,8 +54,7 @@ _AVERAGED_WRITES = 4
 _CACHED_BLOCKS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class PriorRow:
+class PriorRow(NamedTuple):
     """The state and the recipient progress that an earlier attempt recorded for a row."""
 
     state: RowState

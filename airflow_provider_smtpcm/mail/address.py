@@ -253,6 +253,12 @@ def _parse_mailboxes(text: str, separator: str | None, *, field: str) -> list[Ad
     return [_parse_mailbox(part, field=field) for part in _split(text, separator, field=field)]
 
 
+def is_plain_addr_spec(text: str) -> bool:
+    """Whether a text is an unquoted ASCII `local@domain`, as nearly every address is, and nearly every Message-ID."""
+    local_part, _, domain = text.partition("@")
+    return _PLAIN_LOCAL_PART.fullmatch(local_part) is not None and _is_ascii_domain(domain)
+
+
 def _parse_plain_mailbox(text: str) -> Address | None:
     """Parse an unquoted ASCII `local@domain`, as nearly every address is; return None for any other text."""
     if len(text) > _MAX_ADDRESS_OCTETS:
@@ -273,6 +279,8 @@ def _parse_plain_mailbox(text: str) -> Address | None:
 
 @lru_cache(maxsize=256)
 def _parse_single_mailbox(value: str, field: str) -> Address:
+    if plain := _parse_plain_mailbox(value):
+        return plain
     parts = _split(value, ";", field=field)
     if len(parts) != 1:
         found = "no address" if not parts else f"{len(parts)} addresses"

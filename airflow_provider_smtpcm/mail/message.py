@@ -16,6 +16,7 @@ from airflow_provider_smtpcm.mail.address import (
     Address,
     AddressesLike,
     AddressLike,
+    is_plain_addr_spec,
     parse_address,
     parse_addresses,
 )
@@ -32,7 +33,7 @@ __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
 _FIELD_NAME = r"[!-9;-~]{1,76}"  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
 _MAX_VALUE_LENGTH = 100_000
-_MESSAGE_ID = re.compile(rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>")
+_MESSAGE_ID = rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>"
 _MAX_MESSAGE_ID_OCTETS = 900  # it cannot be folded, and a line has at most 998 (RFC 5322 2.1.1)
 # Fields that a mail may have only once.
 _SINGLE_FIELDS = ("auto-submitted", "in-reply-to", "references", "sender")  # RFC 5322 3.6, RFC 3834 5
@@ -303,12 +304,19 @@ def _headers_type_error(value: object) -> MessageError:
 def _parse_message_id(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _MAX_MESSAGE_ID_OCTETS or not _MESSAGE_ID.fullmatch(value):
+    if not isinstance(value, str) or len(value) > _MAX_MESSAGE_ID_OCTETS or not _is_message_id(value):
         raise MessageError(
             f"The message id {short_repr(value)} does not have the form <left@right>.",
             remedy="Write it as <20240131.4711@corp.example>, or leave it out: one is generated.",
         )
     return value
+
+
+def _is_message_id(text: str) -> bool:
+    # The generated ones match the pattern of a plain address, which is compiled already.
+    return (text[:1] == "<" and text[-1:] == ">" and is_plain_addr_spec(text[1:-1])) or bool(
+        re.fullmatch(_MESSAGE_ID, text)
+    )
 
 
 def _find_image_faults(

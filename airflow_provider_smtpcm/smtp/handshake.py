@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Some servers also write "AUTH=NTLM", for clients older than RFC 2554.
-_AUTH_WITH_EQUALS = re.compile(r"^AUTH=", re.IGNORECASE)
 _FQDN = r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+"
 
 
@@ -127,7 +125,9 @@ class Handshake:
         previous, self.extensions = self.extensions, {}
         if reply.positive:
             for line in reply.text.split("\n")[1:]:
-                keyword, _, parameters = _AUTH_WITH_EQUALS.sub("AUTH ", line).partition(" ")
+                # Some servers also write "AUTH=NTLM", for clients older than RFC 2554.
+                separator = "=" if line[:5].upper() == "AUTH=" else " "
+                keyword, _, parameters = line.partition(separator)
                 known = self.extensions.get(keyword.upper())
                 self.extensions[keyword.upper()] = f"{known} {parameters}" if known else parameters
             if step is Step.HELLO_AFTER_TLS:
@@ -208,6 +208,6 @@ def _format_changes(before: dict[str, str], after: dict[str, str]) -> str:
 def _ehlo_name(local_address: str) -> str:
     """Return the argument of EHLO (RFC 5321 4.1.4): the FQDN, or an address literal; without a DNS lookup."""
     name = socket.gethostname()
-    if re.fullmatch(_FQDN, name):
+    if "." in name and re.fullmatch(_FQDN, name):
         return name
     return f"[IPv6:{local_address}]" if ":" in local_address else f"[{local_address}]"
