@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.attachment import RemotePath
 from airflow_provider_smtpcm.mail.tainted import (
     BLANKS,
     DATA,
@@ -24,13 +23,6 @@ from airflow_provider_smtpcm.mail.tainted import (
     check_path,
     count_parent_steps,
     make_path_escape_error,
-)
-from airflow_provider_smtpcm.mail.worker_files import (
-    FILE_CHANGED_REMEDY,
-    FileChangedError,
-    UnchangedFile,
-    file_remedy,
-    quote_path,
 )
 
 if TYPE_CHECKING:
@@ -191,6 +183,8 @@ def render_field(
             key: render_field(name, part, environments, variables, render_other, item=True)
             for key, part in value.items()
         }
+    from airflow_provider_smtpcm.mail.attachment import RemotePath
+
     rendered = render_other(value)
     if (
         name in _TAINTED_FIELDS
@@ -253,6 +247,8 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     """
     from jinja2 import TemplateError
 
+    from airflow_provider_smtpcm.mail.worker_files import FILE_CHANGED_REMEDY, FileChangedError, UnchangedFile
+
     folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
     path, is_template = _find_body_file(field, file, folders)
     try:
@@ -298,6 +294,8 @@ def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, b
     for folder in (*folders, Path()):
         if (folder / name).is_file():
             return folder / name, is_chosen_by_author or _is_inside(folders, folder / name)
+    from airflow_provider_smtpcm.mail.worker_files import file_remedy, quote_path
+
     searched = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
         f"{field}: there is no file {quote_path(name)} (looked in {searched}, and in the worker's working directory).",

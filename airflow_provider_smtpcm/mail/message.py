@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import (
@@ -20,14 +20,10 @@ from airflow_provider_smtpcm.mail.address import (
     parse_address,
     parse_addresses,
 )
-from airflow_provider_smtpcm.mail.attachment import (
-    Attachment,
-    AttachmentsLike,
-    InlineImagesLike,
-    parse_attachments,
-    parse_inline_images,
-)
 from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentsLike, InlineImagesLike
 
 __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
@@ -256,6 +252,22 @@ def _parse_body(name: str, value: object) -> str | None:
     return value
 
 
+def _parse_attachments(value: AttachmentsLike | None) -> tuple[Attachment, ...]:
+    if value is None:
+        return ()
+    from airflow_provider_smtpcm.mail.attachment import parse_attachments
+
+    return parse_attachments(value)
+
+
+def _parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...]:
+    if value is None:
+        return ()
+    from airflow_provider_smtpcm.mail.attachment import parse_inline_images
+
+    return parse_inline_images(value)
+
+
 def _parse_priority(value: object) -> Priority:
     if isinstance(value, Priority):
         return value
@@ -357,8 +369,8 @@ _FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
     ("subject", partial(_parse_header_text, "Subject"), ""),
     ("text", partial(_parse_body, "Text"), None),
     ("html", partial(_parse_body, "Html"), None),
-    ("attachments", parse_attachments, ()),
-    ("inline_images", parse_inline_images, ()),
+    ("attachments", _parse_attachments, ()),
+    ("inline_images", _parse_inline_images, ()),
     ("priority", _parse_priority, Priority.NORMAL),
     ("headers", _parse_headers, ()),
     ("message_id", _parse_message_id, None),

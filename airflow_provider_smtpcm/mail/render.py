@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address
-from airflow_provider_smtpcm.mail.attachment import Attachment
 from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, EncodedFile, render_text_part
 from airflow_provider_smtpcm.mail.headers import (
     render_content_disposition,
@@ -20,6 +19,9 @@ from airflow_provider_smtpcm.mail.headers import (
     render_unstructured,
 )
 from airflow_provider_smtpcm.mail.message import Mail, Priority, combine_faults
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.attachment import Attachment
 
 __all__ = ["Rendering", "render"]
 

@@ -72,8 +72,8 @@ class SendRequest:
         recipients: tuple[str, ...] | None = None,
         accepted: tuple[str, ...] = (),
         refused: Mapping[str, Reply] = _NO_REPLIES,
-        rendering: Rendering | None = None,
         *,
+        rendering: Rendering | None = None,
         is_last: bool = False,
     ) -> None:
         self.index = index
