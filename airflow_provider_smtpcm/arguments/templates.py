@@ -107,9 +107,10 @@ class FieldEnvironments:
         """Whether Jinja does more to a text without syntax than to remove a final line break."""
         from jinja2.ext import Extension
 
+        kinds: set[type[Extension]] = {type(extension) for extension in self.text.extensions.values()}
         return self.text.newline_sequence != "\n" or any(
             kind.preprocess is not Extension.preprocess or kind.filter_stream is not Extension.filter_stream
-            for kind in map(type, self.text.extensions.values())
+            for kind in kinds
         )
 
     def compile(self, name: str, source: str, *, item: bool = False) -> TemplateFunction:

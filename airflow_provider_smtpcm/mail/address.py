@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, find_forbidden_character, short_repr
+from airflow_provider_smtpcm.records import Record
 
 _MAX_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 _MAX_ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path has 256 with its angle brackets
@@ -36,8 +37,8 @@ _QUOTE_NAME_REMEDY = 'Put the display name into quotation marks: "Doe, Jane" <ja
 _ADDRESS_SYNTAX = ":@;"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Address(Record):
     """One mailbox. The constructor checks it, so every instance is valid.
 
     Args:

@@ -21,6 +21,7 @@ from airflow_provider_smtpcm.mail.address import (
     parse_addresses,
 )
 from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
+from airflow_provider_smtpcm.records import Record
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentsLike, InlineImagesLike
@@ -80,8 +81,8 @@ HeaderValues = Mapping[str, object]
 _set = object.__setattr__  # for mails under construction, although the class is frozen
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class Mail:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False, eq=False, repr=False)
+class Mail(Record):
     """One mail. Its addresses, headers and file names are valid; its files have not been opened."""
 
     from_address: Address | None
