@@ -26,7 +26,7 @@ _MAX_TOKEN = 900  # a longer one is encoded, since encoded words can be split; R
 # Room for the first word of a display name after the longest name of an address field.
 _MAX_FIRST_PHRASE_WORD = _MAX_FOLDED_LINE - len("Reply-To: ")
 
-_TOKEN = " *[^ ]+"
+_SPACED_WORD = " *[^ ]+"
 _TYPE_PARAMETERS = r'(?:"[^"]*"|[^";])+;?'
 
 _ALPHANUMERIC = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -53,7 +53,7 @@ def render_unstructured(name: str, value: str) -> bytes:
         return f"{name}:\r\n".encode()
     if value.isascii() and len(name) + 2 + len(value) <= _MAX_LINE and "=?" not in value:
         return f"{name}: {value}\r\n".encode()
-    tokens = re.findall(_TOKEN, value)
+    tokens = re.findall(_SPACED_WORD, value)
     unsafe = [index for index, token in enumerate(tokens) if _needs_encoding(token)]
     if unsafe:
         before, after = tokens[: unsafe[0]], tokens[unsafe[-1] + 1 :]
