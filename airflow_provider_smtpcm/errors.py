@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from airflow_provider_smtpcm.records import Record
+
 # Maximum characters of a reply's text in an error message; a server may send 64 KiB.
 _MAX_TEXT_LENGTH = 500
 
@@ -29,8 +31,8 @@ class Phase(StrEnum):
     FINAL_DOT = "after the final dot"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Reply(Record):
     """A server's reply (RFC 5321 4.2).
 
     Args:

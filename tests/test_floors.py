@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
 # Each package with those that it may import.
 FLOORS = {
-    "errors": set(),
-    "connection_manager": {"errors"},
-    "mail": {"errors"},
-    "smtp": {"mail", "connection_manager", "errors"},
+    "records": set(),
+    "errors": {"records"},
+    "connection_manager": {"errors", "records"},
+    "mail": {"errors", "records"},
+    "smtp": {"mail", "connection_manager", "errors", "records"},
     "hooks": {"smtp", "mail", "connection_manager", "errors"},
     "arguments": {"mail", "errors"},
     "ledger": {"smtp", "mail", "errors"},

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.ledger.record import (
@@ -39,8 +38,7 @@ RESULT_RETENTION = timedelta(days=1)
 NO_ROW_PROGRESS: Mapping[int, Progress] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class PriorRow:
+class PriorRow(NamedTuple):
     """The state and the recipient progress that an earlier attempt recorded for a row."""
 
     state: RowState

@@ -7,10 +7,10 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from airflow_provider_smtpcm.errors import LedgerError
 
@@ -84,8 +84,7 @@ class RunState(StrEnum):
     SUCCEEDED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """Recipient progress of a mail; a recipient in neither field is still pending.
 
     Args:
@@ -94,7 +93,7 @@ class Progress:
     """
 
     accepted: tuple[str, ...] = ()
-    rejected: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = MappingProxyType({})
 
     def __bool__(self) -> bool:
         return bool(self.accepted or self.rejected)

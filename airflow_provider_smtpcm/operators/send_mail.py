@@ -197,18 +197,19 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, shorten_list(delivery.accepted), delivery.reply)
-        from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
+        if self.outlets:
+            from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
 
-        annotate_outlet_events(
-            context,
-            self.outlets,
-            {
-                "message_id": delivery.message_id,
-                "outcome": str(delivery.outcome),
-                "accepted": len(delivery.accepted),
-                "refused": len(delivery.refused),
-            },
-        )
+            annotate_outlet_events(
+                context,
+                self.outlets,
+                {
+                    "message_id": delivery.message_id,
+                    "outcome": str(delivery.outcome),
+                    "accepted": len(delivery.accepted),
+                    "refused": len(delivery.refused),
+                },
+            )
         return delivery
 
     def _deliver(
@@ -252,7 +253,6 @@ class SendMailOperator(Cancelable, RenderedOperator):
         cancellation: CancellationToken,
     ) -> Delivery:
         """Send the mail to the recipients who do not have it yet."""
-        from airflow_provider_smtpcm.operators._lineage import Lineage
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
 
         log.info(
@@ -288,7 +288,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if delivery is None:  # canceled before it was started
             return prior.not_begun(mail, cancellation.error())
         prior.store(delivery)
-        Lineage(hook).add_mail(mail, delivery)
+        if mail.attachments or mail.inline_images:
+            from airflow_provider_smtpcm.operators._lineage import Lineage
+
+            Lineage(hook).add_mail(mail, delivery)
         return delivery
 
     def _make_failure(

@@ -12,7 +12,7 @@ import math
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -90,7 +90,7 @@ class BatchSender:
             size=connections,
             run_in_background=self._run_in_background,
             on_delivery=self.on_delivery,
-            is_in_memory=isinstance(source, Sequence),
+            is_in_memory=isinstance(source, list | tuple),
         )
         self._manager = manager
         self._finished: deque[Delivery] = deque()

@@ -16,7 +16,7 @@ _WHOLE_REPLY = re.compile(rb"([2-5][0-9][0-9])(?:-[^\r\n]*\r\n\1)*(?: [^\r\n]*)?
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 # Control characters, line breaks, and characters that change the direction of text (UTR 36 2.1.1).
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNPRINTABLE = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 
 
 class ReplyParser:
@@ -117,7 +117,7 @@ class ReplyParser:
             remedy = "Check that 'Port' is the mail server's SMTP port."
         shown = f"({len(line)} octets, not shown)" if secret else line[:60].decode("ascii", "backslashreplace")
         return ProtocolError(
-            f"{self._peer} answered {_UNPRINTABLE.sub('?', shown)!r}, which is not an SMTP reply.",
+            f"{self._peer} answered {_replace_unprintable(shown)!r}, which is not an SMTP reply.",
             remedy=remedy,
             phase=phase,
         )
@@ -140,7 +140,12 @@ def _parse_whole_reply(octets: bytes) -> Reply | None:
 
 
 def _clean(text: str) -> str:
-    return (text if text.isprintable() else _UNPRINTABLE.sub("?", text)).strip()
+    return _replace_unprintable(text).strip()
+
+
+def _replace_unprintable(text: str) -> str:
+    # Nearly every text is printable, which is fast to test; and the pattern takes long to compile.
+    return text if text.isprintable() else re.sub(_UNPRINTABLE, "?", text)
 
 
 def _make_reply(code: int, texts: list[str]) -> Reply:

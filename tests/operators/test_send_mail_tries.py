@@ -12,9 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import Asset
 
 from airflow_provider_smtpcm.ledger import record
 from airflow_provider_smtpcm.ledger.ledger import RESULT_RETENTION
+from airflow_provider_smtpcm.mail import Attachment
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import connection_pool, retry, throttling
@@ -594,7 +596,7 @@ def test_whatever_is_raised_once_the_mail_was_accepted_is_not_retried_without_a_
     where: str, kind: type[BaseException], behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow retries after every exception but its own for good."""
-    task = send()
+    task = send(attachments=[Attachment(content=b"x", name="report.csv")], outlets=[Asset("sent")])
 
     def break_in(*_: object, **__: object) -> None:
         raise kind
