@@ -220,3 +220,11 @@ def clear_frames(error: BaseException, handled: BaseException | None) -> None:
                 current.__cause__ = None
             current.__context__ = handled if current is error else None
             current.__suppress_context__ = True
+
+
+def is_callers_timeout(error: BaseException) -> bool:
+    """Whether an error while a file was read is from the caller's own signal handler, as after `signal.alarm`.
+
+    One from the file system, such as NFS, has an errno.
+    """
+    return isinstance(error, TimeoutError) and error.errno is None
