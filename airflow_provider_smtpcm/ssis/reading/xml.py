@@ -34,12 +34,34 @@ _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from
 _IGNORED_ELEMENTS = {
     "BinaryItem",
     "DesignTimeProperties",
+    "FlatFileColumn",
     "LogProvider",
     "LogProviders",
     "LoggingOptions",
     "PackagePassword",
     "PackageVariable",
     "ProjectItem",
+}
+# Properties in SSIS 2005 and 2008, which write each of them for every executable and variable.
+_PROPERTY_NAME = "{www.microsoft.com/SqlServer/Dts}Name"
+_IGNORED_PROPERTIES = {
+    "ExecValue",
+    "ExecutionAddress",
+    "ExecutionLocation",
+    "FailPackageOnFailure",
+    "FailParentOnFailure",
+    "ForceExecValue",
+    "ISOLevel",
+    "IncludeInDebugDump",
+    "LocaleID",
+    "RaiseChangedEvent",
+    "TaskContact",
+    "TransactionOption",
+    "VersionBuild",
+    "VersionComments",
+    "VersionGUID",
+    "VersionMajor",
+    "VersionMinor",
 }
 # A manifest has about twenty parameters for each connection manager; only these are read.
 _READ_PARAMETERS = {
@@ -304,7 +326,11 @@ class _TreeBuilder:
         if tag in _IGNORED_ELEMENTS:
             self._script = parent if tag == "ProjectItem" else None
             return True
-        return len(self._open) > self._max_depth or _is_ignored_parameter(tag, attributes)
+        if len(self._open) > self._max_depth:
+            return True
+        if tag == "Property":
+            return attributes.get(_PROPERTY_NAME) in _IGNORED_PROPERTIES
+        return _is_ignored_parameter(tag, attributes)
 
     def _count(self, depth: int) -> None:
         self._remaining -= 1
