@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +43,6 @@ _IGNORED_ELEMENTS = {
     "ProjectItem",
 }
 # Properties in SSIS 2005 and 2008, which write each of them for every executable and variable.
-_PROPERTY_NAME = "{www.microsoft.com/SqlServer/Dts}Name"
 _IGNORED_PROPERTIES = {
     "ExecValue",
     "ExecutionAddress",
@@ -203,6 +202,9 @@ def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> 
                 raise too_large_error(name, limit)
             if parser is None:
                 parser = XMLParser(target=tree, encoding=_detect_encoding(chunk), forbid_dtd=True)
+                # ElementTree would rewrite the names of every attribute, most of which are ignored.
+                parser.parser.StartElementHandler = tree.start
+                parser.parser.EndElementHandler = tree.end
             parser.feed(chunk)
         if parser is None:
             raise PackageError(f"{name} is empty.", remedy=_SAVE_AGAIN)
@@ -290,24 +292,29 @@ class _TreeBuilder:
         self._script: Element | None = None
         self._property: Element | None = None
         self._property_depth = 0
+        self._local_names: dict[str, str] = {}
         self._remaining = MAX_ELEMENTS
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+    def start(self, tag: str, attributes: Sequence[str]) -> None:
+        """Begin an element.
+
+        Args:
+            tag: the namespace and the local name with `}` between, or the local name alone.
+            attributes: such names and their values in turn.
+        """
         if self._ignored_depth:
             self._ignored_depth += 1
-            if self._data_flow is not None and tag == "property" and "Variable" in attributes.get("name", ""):
-                self._property = Element(tag=tag, attributes={"name": attributes["name"]})
-                self._property_depth = self._ignored_depth
-                self._text = []
+            if tag == "property" and self._data_flow is not None:
+                self._start_property(dict(zip(attributes[::2], attributes[1::2], strict=True)).get("name", ""))
             return
         namespace, _, local = tag.rpartition("}")
+        local_attributes = self._localize(attributes)
         parent = self._open[-1] if self._open else None
-        if self._is_ignored(local, attributes, parent):
+        if self._is_ignored(local, local_attributes, parent):
             self._ignored_depth = 1
             return
         self._count(len(self._open))
-        local_attributes = {name.rpartition("}")[2]: value for name, value in attributes.items()}
-        element = Element(tag=local, namespace=namespace.lstrip("{"), attributes=local_attributes)
+        element = Element(tag=local, namespace=namespace, attributes=local_attributes)
         if parent is not None:
             parent.children.append(element)
         elif self.root is None:
@@ -316,6 +323,25 @@ class _TreeBuilder:
         self._text = []
         if local == "ObjectData":
             self._max_depth = len(self._open) + _OBJECT_DATA_LEVELS
+
+    def _localize(self, attributes: Sequence[str]) -> dict[str, str]:
+        """Return attributes by their local names."""
+        names = self._local_names
+        found = {}
+        for index in range(0, len(attributes), 2):
+            name = attributes[index]
+            local = names.get(name)
+            if local is None:
+                local = names[name] = name.rpartition("}")[2]
+            found[local] = attributes[index + 1]
+        return found
+
+    def _start_property(self, name: str) -> None:
+        """Read a property of a data flow's component if it may name a variable."""
+        if "Variable" in name:
+            self._property = Element(tag="property", attributes={"name": name})
+            self._property_depth = self._ignored_depth
+            self._text = []
 
     def _is_ignored(self, tag: str, attributes: Mapping[str, str], parent: Element | None) -> bool:
         """Whether an element is not read; if it is a data flow or code, begin to search it for variables."""
@@ -329,7 +355,7 @@ class _TreeBuilder:
         if len(self._open) > self._max_depth:
             return True
         if tag == "Property":
-            return attributes.get(_PROPERTY_NAME) in _IGNORED_PROPERTIES
+            return attributes.get("Name") in _IGNORED_PROPERTIES
         return _is_ignored_parameter(tag, attributes)
 
     def _count(self, depth: int) -> None:
@@ -380,7 +406,7 @@ def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
     """Whether an element is a parameter for a connection manager property that is unrelated to mail."""
     if tag != "Parameter":
         return False
-    name = next((value for key, value in attributes.items() if key.rpartition("}")[2] == "Name"), "")
+    name = attributes.get("Name", "")
     return name.startswith("CM.") and name.rpartition(".")[2] not in _READ_PARAMETERS
 
 
