@@ -504,6 +504,27 @@ def test_a_forced_result_is_read(version: int, written: str, force_result: str) 
     assert (package.root.force_result, package.root.maximum_errors) == ("", 1)
 
 
+@pytest.mark.parametrize("version", DIALECTS)
+def test_disabled_event_handlers_are_disabled(version: int) -> None:
+    """All those of the owner, with all that they contain; not those of its neighbors."""
+
+    def handler(name: str) -> str:
+        inner = collection(version, "Executables", task(version, "Microsoft.SendMailTask", "", name))
+        return collection(version, "EventHandlers", element(version, "EventHandler", {"EventName": "OnError"}, inner))
+
+    off = "-1" if version < 6 else "True"
+    package = read(
+        version,
+        executable(version, "STOCK:SEQUENCE", handler("never"), "a", DisableEventHandlers=off),
+        executable(version, "STOCK:SEQUENCE", handler("ever"), "b"),
+    )
+    assert [(mail.name, mail.disabled_because) for mail in package.send_mail_tasks] == [
+        ("never", r"Package\a"),
+        ("ever", None),
+    ]
+    assert not package.root.executables[0].disabled
+
+
 # --- Databases
 
 
