@@ -50,6 +50,7 @@ from airflow_provider_smtpcm.ssis.writing.handler_conditions import (
     find_other_tasks,
     find_tests,
 )
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
@@ -450,7 +451,11 @@ class _Alert:
         if error is None and condition is True:
             return
         text = display_condition(condition)
-        inexact = _Inexact(self._context, self._writer.find_sources(self._owner, self._event))
+        inexact = _Inexact(
+            self._context,
+            self._writer.find_sources(self._owner, self._event),
+            ReadPoint(name=self._mail.task.name, where=self._where),
+        )
         try:
             if error is not None:
                 raise error
@@ -585,8 +590,8 @@ class _Inexact:
         reasons: one sentence for each difference.
     """
 
-    def __init__(self, context: WritingContext, sources: Sequence[Executable]) -> None:
-        self._context, self._sources_of_event = context, sources
+    def __init__(self, context: WritingContext, sources: Sequence[Executable], reader: ReadPoint) -> None:
+        self._context, self._sources_of_event, self._reader = context, sources, reader
         self.reasons: list[str] = []
 
     def translate(self, test: Test) -> str:
@@ -598,7 +603,9 @@ class _Inexact:
         """
         if test.tree is None:
             raise test.error or ExpressionError("It cannot be parsed.")
-        code = translate_condition(self._context, test.tree, test.scope, template_context=TemplateContext.CALLBACK)
+        code = translate_condition(
+            self._context, test.tree, test.scope, self._reader, template_context=TemplateContext.CALLBACK
+        )
         for name in find_variables(test.tree):
             self._check_name(name, test.scope, code)
         if any(isinstance(node, Call) and node.function in CLOCKS for node in walk(test.tree)):
@@ -689,11 +696,6 @@ def _find_mails(executables: Iterable[Executable]) -> Iterator[SendMailTask]:
             yield executable
         elif isinstance(executable, Container):
             yield from _find_mails(executable.executables)
-
-
-def has_enabled_mail(handlers: Iterable[EventHandler]) -> bool:
-    """Whether a handler contains a Send Mail task that is not disabled."""
-    return any(not task.disabled for handler in handlers for task in _find_mails(handler.executables))
 
 
 def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[MailRecord]) -> None:

@@ -134,11 +134,17 @@ def test_a_condition_that_cannot_be_translated_sends_the_alert_until_it_is_writt
     assert decisions(module) == {"condition-to-complete"}
 
 
-def test_a_variable_that_a_task_sets_is_a_decision() -> None:
-    """In the control flow or in a handler; in the latter it is told even if only the mail's text uses it."""
+def test_a_variable_that_a_task_of_the_control_flow_sets_is_read_from_it() -> None:
+    """By the alert, whenever its event occurs."""
     mail_ = alert(expressions={"Disable": '@[User::On] == "Y"'})
     module = with_handler(mail_, load=other_task("Load", sets=("User::On",)))
-    assert decisions(module) == {"condition-in-handler"}
+    assert decisions(module) == set()
+    assert "ssis.variable(ti, 'User::On', ['load'], " in str(condition(module))
+
+
+def test_a_variable_that_a_task_of_a_handler_sets_is_a_decision() -> None:
+    """It is told even if only the mail's text uses it."""
+    mail_ = alert(expressions={"Disable": '@[User::On] == "Y"'})
     setter = log("Get settings", sets=("User::On",))
     assert "set-in-event-handler" in decisions(with_handler(setter, mail_))
     module = with_handler(setter, alert(expressions={"Subject": "@[User::On]"}))
