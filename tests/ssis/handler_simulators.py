@@ -9,6 +9,7 @@ module, computes the state of every task by its trigger rule, and calls the call
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from tests.ssis.writing.test_control_flow import FAILED, SKIPPED, SUCCESS, _stat
 
 Path = tuple[str, ...]
 Sent = Counter[tuple[str, Path]]  # by the path of the mail, and of the source of the event
+_RUNS = itertools.count()  # `ssis.variable` caches what it has read in a run
 _START = dt.datetime(2026, 11, 29, tzinfo=dt.UTC)
 
 
@@ -52,7 +54,8 @@ class SsisRun:
 
     Attributes:
         sent: the mails of event handlers that ran, even if the server refused them.
-        ran: the executables of the control flow that ran.
+        log: the starts and the ends of the executables of the control flow, in order.
+        failed: those of them that failed.
     """
 
     package: Package
@@ -60,7 +63,8 @@ class SsisRun:
     sets: Mapping[Path, object] = field(default_factory=dict)
     times: int = 2
     sent: Sent = field(default_factory=Counter)
-    ran: set[Path] = field(default_factory=set)
+    log: list[tuple[str, Path]] = field(default_factory=list)
+    failed: set[Path] = field(default_factory=set)
     _variables: dict[str, object] = field(default_factory=dict)
 
     def start(self) -> SsisRun:
@@ -81,7 +85,7 @@ class SsisRun:
         """
         inside = (*around, executable)
         if source is None:
-            self.ran.add(executable.path)
+            self.log.append(("start", executable.path))
         self._raise("OnPreExecute", inside)
         if isinstance(executable, Container):
             repeats = executable.kind in {ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP}
@@ -98,6 +102,10 @@ class SsisRun:
             if not succeeded:
                 self._raise("OnError", inside)
                 self._raise("OnTaskFailed", inside)
+        if source is None:
+            self.log.append(("end", executable.path))
+            if not succeeded:
+                self.failed.add(executable.path)
         self._raise("OnPostExecute", inside)
         return succeeded
 
@@ -200,17 +208,20 @@ def load_dag(module: DagModule) -> DAG:
     return dag
 
 
-def run_dag(dag: DAG, package: Package, fails: frozenset[Path], mail_of: Callable[[str], str]) -> DagRun:
-    """Simulate a run of the DAG.
+def run_dag(
+    dag: DAG, package: Package, ssis: SsisRun, values: Mapping[Path, object], mail_of: Callable[[str], str]
+) -> DagRun:
+    """Simulate a run of the DAG, in which somebody has filled in all placeholders.
 
     Args:
-        fails: the paths of the executables whose tasks fail.
+        ssis: the run of the package: the same tasks fail, and callbacks are called in the same order.
+        values: the value that a task gives the variables that it sets.
         mail_of: returns the path of a mail by the subject of its notifier.
     """
     executables = {
         ".".join(slug(name, "task") for name in one.path[1:]): one for one in walk_control_flow(package.root)
     }
-    failing = {task_id for task_id, one in executables.items() if one.path in fails and not one.disabled}
+    failing = {task_id for task_id, one in executables.items() if one.path in ssis.failed and not one.disabled}
     states: dict[str, str] = {}
     while len(states) < len(dag.task_dict):
         for task_id, task in dag.task_dict.items():
@@ -219,6 +230,7 @@ def run_dag(dag: DAG, package: Package, fails: frozenset[Path], mail_of: Callabl
                 state = _state(str(getattr(task.trigger_rule, "value", task.trigger_rule)), found)
                 states[task_id] = FAILED if state == SUCCESS and task_id in failing else state
     sent: Sent = Counter()
+    pushed: dict[str, object] = {}
 
     def call(callbacks: Sequence[SendMailNotifier] | SendMailNotifier | None, context: Any, source: Path) -> None:
         for notifier in callbacks if isinstance(callbacks, list | tuple) else [callbacks] if callbacks else []:
@@ -227,27 +239,51 @@ def run_dag(dag: DAG, package: Package, fails: frozenset[Path], mail_of: Callabl
                 sent[mail_of(str(notifier.subject)), source] += 1
 
     params = {name: param.value for name, param in dag.params.items()} if dag.params else {}
-    for task_id, state in states.items():
+    ids = {one.path: task_id for task_id, one in executables.items() if task_id in states}
+    log = [(what, ids[path]) for what, path in ssis.log if path in ids]
+    # What SSIS did not run, and the tasks that only the DAG has, come last.
+    log += [(what, task_id) for task_id in states for what in ("start", "end") if ("end", task_id) not in log]
+    for what, task_id in dict.fromkeys(log):
+        state, task = states[task_id], dag.task_dict[task_id]
         if state not in {SUCCESS, FAILED}:
             continue
-        task = dag.task_dict[task_id]
-        source = executables[task_id].path if task_id in executables else ("DAG", task_id)
-        context = _make_context(dag, task, state, params)
-        call(task.on_execute_callback, context, source)
-        call(task.on_success_callback if state == SUCCESS else task.on_failure_callback, context, source)
+        one = executables.get(task_id)
+        source = ("DAG", task_id) if one is None else one.path
+        if what == "end" and state == SUCCESS and isinstance(one, OtherTask) and not one.disabled:
+            pushed[task_id] = values.get(one.path)
+        context = _make_context(dag, task, state, params, dict(pushed))
+        if what == "start":
+            call(task.on_execute_callback, context, source)
+        else:
+            call(task.on_success_callback if state == SUCCESS else task.on_failure_callback, context, source)
     leaves = [states[task.task_id] for task in dag.leaves]
     failed = any(state not in {SUCCESS, SKIPPED} for state in leaves)
     first = next(iter(dag.task_dict.values()))
-    context = {**_make_context(dag, first, None, params), "reason": "task_failure" if failed else "success"}
+    context = {**_make_context(dag, first, None, params, pushed), "reason": "task_failure" if failed else "success"}
     call(dag.on_failure_callback if failed else dag.on_success_callback, context, ("Package",))
     return DagRun(sent=sent, states=states)
 
 
-def _make_context(dag: DAG, task: Any, state: str | None, params: Mapping[str, object]) -> dict[str, Any]:
-    ti = SimpleNamespace(
+class _TaskInstance(SimpleNamespace):
+    """A task instance with the XComs of the run."""
+
+    def xcom_pull(self, *, task_ids: list[str] | str, key: str, map_indexes: object = None) -> object:  # noqa: ARG002
+        """Return the value that a task has pushed for every variable that it sets."""
+        assert key.startswith("User::")
+        return [self.pushed.get(each) for each in task_ids] if isinstance(task_ids, list) else self.pushed.get(task_ids)
+
+    def get_task_states(self, **_: object) -> dict[str, dict[str, str]]:
+        """Return nothing: conditions do not depend on it."""
+        return {}
+
+
+def _make_context(
+    dag: DAG, task: Any, state: str | None, params: Mapping[str, object], pushed: Mapping[str, object]
+) -> dict[str, Any]:
+    ti = _TaskInstance(
         dag_id=dag.dag_id,
         task_id=task.task_id,
-        run_id="manual",
+        run_id=f"manual {next(_RUNS)}",
         map_index=-1,
         try_number=1,
         max_tries=0,
@@ -256,7 +292,8 @@ def _make_context(dag: DAG, task: Any, state: str | None, params: Mapping[str, o
         end_date=_START,
         hostname="worker",
         log_url="https://airflow.corp.example/log",
-        get_task_states=lambda **_: {},
+        pushed=pushed,
+        task=task,
     )
-    run = SimpleNamespace(dag_id=dag.dag_id, run_id="manual", start_date=_START, state=state or "success", conf={})
-    return {"dag": dag, "task": task, "ti": ti, "run_id": "manual", "dag_run": run, "params": dict(params)}
+    run = SimpleNamespace(dag_id=dag.dag_id, run_id=ti.run_id, start_date=_START, state=state or "success", conf={})
+    return {"dag": dag, "task": task, "ti": ti, "run_id": ti.run_id, "dag_run": run, "params": dict(params)}

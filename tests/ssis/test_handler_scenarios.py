@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.ssis.model import (
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
-from tests.ssis.handler_simulators import Path, Sent, SsisRun, load_dag, run_dag
+from tests.ssis.handler_simulators import Path, Sent, SsisRun, load_dag, run_dag, walk_control_flow
 from tests.ssis.writing.building import constraint, mail, other_task, package, variable
 
 _EVENTS = ("OnError", "OnError", "OnError", "OnError", "OnTaskFailed", "OnPostExecute", "OnPreExecute", "OnWarning")
@@ -98,7 +98,9 @@ class Generator:
         """
         count = self._random.randint(1, 4 if depth else 2)
         executables = [self._executable(path, depth, handler, number) for number in range(count)]
-        if handler is None or not any(isinstance(one, SendMailTask) for one in executables):
+        if not (handler is None and self._chance(0.5)) and not any(
+            isinstance(one, SendMailTask) for one in executables
+        ):
             executables.append(self._mail(path, handler))
         self._random.shuffle(executables)
         constraints = []
@@ -121,13 +123,15 @@ class Generator:
             return self._mail(path, handler)
         name = f"t{number}" if handler is None else self._name("log")
         more = self._common((*path, name), handler)
-        if self._chance(0.06) and not self._is_plain:
+        if handler is None and self._chance(0.15):
+            more["sets"] = ("User::Mode",)
+        elif handler is not None and self._chance(0.06) and not self._is_plain:
             more["sets"] = (self._random.choice(("User::Mode", "System::Propagate", "User::Unused")),)
         return other_task(name, path, **more)
 
     def _container(self, path: Path, depth: int, handler: str | None, number: int) -> Container:
         name = f"c{number}" if handler is None else self._name("box")
-        is_loop = handler is not None and not self._is_plain and self._chance(0.15)
+        is_loop = not self._is_plain and self._chance(0.2)
         executables, constraints = self._flow((*path, name), depth - 1, handler)
         return Container(
             name=name,
@@ -294,18 +298,19 @@ def run_scenario(seed: int, runs: int, tally: Tally) -> None:
     module = write_package(of, ConnectionRegistry(options), options)
     dag = load_dag(module) if module.source else None
     explained = [one for one in module.findings if one.code in _DECISIONS | _AROUND | {"handler-task-not-run"}]
+    loops = {one.path: _sends_mail(one) for one in walk_control_flow(of.root) if _is_loop(one)}
     in_handlers = {"\\".join(task.path) for task, handler in of.walk_mail_tasks() if handler is not None}
     for _ in range(runs):
         fails = drawn.failures(of)
         in_ssis = SsisRun(of, fails=fails, sets=_VALUES).start()
-        in_dag = Counter() if dag is None else run_dag(dag, of, fails, drawn.subjects.__getitem__).sent
+        in_dag = Counter() if dag is None else run_dag(dag, of, in_ssis, _VALUES, drawn.subjects.__getitem__).sent
         has_failed = any(".EventHandlers[" in name for path in fails for name in path)
         tally.scenarios += 1
         tally.mails += len(in_handlers)
         tally.without_any_finding += not explained
         tally.without_decision += all(one.severity is Severity.NOTE for one in explained)
         for path in in_handlers:
-            expected, found = _of(in_ssis.sent, path), _of(in_dag, path)
+            expected, found = (_of(sent, path, loops) for sent in (in_ssis.sent, in_dag))
             for source in expected.keys() | found.keys():
                 if expected.get(source) != found.get(source):
                     code = explain(path, source, module.findings, has_failed=has_failed)
@@ -313,8 +318,38 @@ def run_scenario(seed: int, runs: int, tally: Tally) -> None:
                     tally.differences[code] += 1
 
 
-def _of(sent: Sent, mail_path: str) -> dict[Path, int]:
-    return {source: count for (path, source), count in sent.items() if path == mail_path}
+def _of(sent: Sent, mail_path: str, loops: dict[Path, bool]) -> dict[Path, int]:
+    """Return how often a mail was sent, by the source of the event.
+
+    In the DAG, a loop without mail is one task, which stands for what is in it; one with mail runs once.
+    """
+    found: dict[Path, int] = {}
+    for (path, source), count in sent.items():
+        if path != mail_path:
+            continue
+        around = [loop for loop in loops if loop == source[: len(loop)] and loop != source]
+        single = next((loop for loop in around if not loops[loop] and "Execute]" not in mail_path), source)
+        found[single] = 1 if around else count
+    return found
+
+
+def _is_loop(executable: Executable) -> bool:
+    return isinstance(executable, Container) and executable.kind is ContainerKind.FOREACH_LOOP
+
+
+def _sends_mail(container: Container) -> bool:
+    """Whether a container has an enabled mail, also in an event handler of what is in it."""
+    return any(
+        isinstance(one, SendMailTask) and not one.disabled
+        for each in walk_control_flow(container)
+        for one in (each, *_members(each.event_handlers))
+    )
+
+
+def _members(handlers: Iterable[EventHandler]) -> Iterator[Executable]:
+    for handler in handlers:
+        for one in handler.executables:
+            yield from walk_control_flow(one)
 
 
 class _Values(dict[Path, object]):
