@@ -48,6 +48,7 @@ from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
+from airflow_provider_smtpcm.ssis.writing.database_connections import ConvertedDatabase
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap
 
@@ -55,7 +56,7 @@ CONNECTIONS = "connections.json"
 # Findings with other codes are not reported for a package with neither a Send Mail task nor an SMTP connection manager.
 _CODES_WITHOUT_MAIL = {"other-mail-task"}
 # Findings with these codes are not reported for a connection: the reports list its sources instead.
-_UNREPORTED_CODES = {"connection-manager-became"}
+_UNREPORTED_CODES = {"connection-manager-became", "database-connection-became"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +150,16 @@ class PackageConverter:
 
     def connection_entries(self) -> tuple[ConnectionEntry, ...]:
         """Return an entry for each connection so far."""
+        registry = self._registry
+        connections: list[ConvertedConnection | ConvertedDatabase] = [*registry.connections]
+        connections += registry.databases.connections
         return tuple(
             _connection_entry(
                 connection,
                 packages=self._packages_by_conn_id[connection.conn_id],
                 mails=self._mails_by_conn_id[connection.conn_id],
             )
-            for connection in self._registry.connections
+            for connection in connections
         )
 
 
@@ -174,12 +178,18 @@ def _add_questions(
     )
 
 
-def _connection_entry(connection: ConvertedConnection, *, packages: int, mails: int) -> ConnectionEntry:
-    manager = connection.manager
+def _connection_entry(
+    connection: ConvertedConnection | ConvertedDatabase, *, packages: int, mails: int
+) -> ConnectionEntry:
+    if isinstance(connection, ConvertedDatabase):
+        host, summary = connection.settings.server, connection.settings.summary
+    else:
+        manager = connection.manager
+        host, summary = manager.host, f"{manager.host}:{manager.port}, {manager.auth_mode}, SSL {manager.ssl_mode}"
     return ConnectionEntry(
         conn_id=connection.conn_id,
-        host=manager.host,
-        summary=f"{manager.host}:{manager.port}, {manager.auth_mode}, SSL {manager.ssl_mode}",
+        host=host,
+        summary=summary,
         sources=tuple(connection.sources),
         packages=packages,
         mails=mails,
