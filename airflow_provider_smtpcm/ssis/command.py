@@ -89,7 +89,7 @@ def run_import(
         converter = PackageConverter(options)
         with _handle_interrupts() as received:
             result = import_packages(
-                read_paths(paths),
+                read_paths(paths, answers=given),
                 converter,
                 output,
                 answers=given,

@@ -13,6 +13,8 @@ from enum import StrEnum
 
 #: The answer that accepts the DAG, or the connection, as it is.
 KEEP = "keep"
+#: What stands before the name of a connection manager in the `where` of a finding about it.
+CONNECTION_MANAGERS = "Connection managers\\"
 
 
 class Severity(StrEnum):

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from airflow_provider_smtpcm.ssis.findings import Finding
+from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, Finding
 from airflow_provider_smtpcm.ssis.model import (
     Container,
     EventHandler,
@@ -21,8 +21,6 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
 )
 
-#: A finding about a connection manager has this before the name in `where`.
-CONNECTION_MANAGERS = "Connection managers\\"
 _NAME = re.compile(r"@\[\s*([^\]]+?)\s*\]|@([A-Za-z_]\w*)")
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_smtpcm.cli import main
+from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.findings import Question
-from airflow_provider_smtpcm.ssis.questions import AnswersError, QuestionList, read_answers
+from airflow_provider_smtpcm.ssis.questions import QuestionList, read_answers
 from tests.documents.pages import DOCS, blocks_of
 
 [LOAD] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
@@ -171,7 +172,7 @@ def test_a_file_that_cannot_be_used_is_an_error_before_anything_is_written(
     answers = tmp_path / "answers.csv"
     if content is not None:
         answers.write_bytes(content)
-    with pytest.raises(AnswersError, match=complaint):
+    with pytest.raises(PackageError, match=complaint):
         read_answers([answers])
     assert run("x.dtsx", "--out", tmp_path / "out", "--answers", answers) == 2
     assert capsys.readouterr().err.startswith("import-ssis: ")
@@ -183,7 +184,7 @@ def test_two_files_that_contradict_each_other_are_an_error(tmp_path: Path) -> No
     for number, answer in enumerate(("keep", "KEEP", "no")):
         (tmp_path / f"{number}.csv").write_text(f"key;answer\na;{answer}\n", encoding="utf-8")
     assert dict(read_answers([tmp_path / "0.csv", tmp_path / "1.csv"])) == {"a": "keep"}
-    with pytest.raises(AnswersError, match=r"0\.csv, line 2 and .*2\.csv, line 2 give different answers"):
+    with pytest.raises(PackageError, match=r"0\.csv, line 2 and .*2\.csv, line 2 give different answers"):
         read_answers([tmp_path / "0.csv", tmp_path / "2.csv"])
 
 

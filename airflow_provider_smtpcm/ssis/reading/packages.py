@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP
 from airflow_provider_smtpcm.ssis.model import (
     Configuration,
     FileConnection,
@@ -15,6 +17,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Package,
     Parameter,
     Project,
+    Question,
     Severity,
     SmtpConnection,
 )
@@ -34,6 +37,7 @@ from airflow_provider_smtpcm.ssis.reading.connection_managers import (
     read_connection_managers,
 )
 from airflow_provider_smtpcm.ssis.reading.executables import ROOT, ReadContext, read_root
+from airflow_provider_smtpcm.ssis.reading.exports import Exports, configuration_filter
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
 from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
 from airflow_provider_smtpcm.ssis.reading.xml import (
@@ -72,11 +76,15 @@ class ReadOptions:
         project: the project of the package; None: no project.
         folder: where to search for the `.dtsConfig` files that the package refers to; None: nowhere.
         configurations: `.dtsConfig` files that apply to every package, as with `dtexec /ConfigFile`.
+        exports: values from SQL Server.
+        answers: the answers of `questions.csv`; some are values of configurations.
     """
 
     project: Project | None = None
     folder: Path | None = None
     configurations: tuple[Path, ...] = ()
+    exports: Exports = field(default_factory=Exports)
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_package(
@@ -196,11 +204,11 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         root=container,
         connection_managers=tuple(package_connections.smtp),
         file_connections=tuple(package_connections.files),
-        parameters=add_configured_values(read_package_parameters(root), manifest, file),
+        parameters=options.exports.apply(add_configured_values(read_package_parameters(root), manifest, file)),
         configurations=(*declared, *overrides.applied.values()),
     )
     is_enabled = get_flag(root, "EnableConfig")
-    findings += _report_configurations(package, declared, overrides, is_enabled=is_enabled)
+    findings += _report_configurations(package, declared, overrides, options, is_enabled=is_enabled)
     shared = {
         connection.id: connection
         for connection in context.mail_connections
@@ -218,22 +226,18 @@ def _load_configurations(
 ) -> tuple[list[Configuration], PropertyOverrides, list[Finding]]:
     """Return the configurations that a package declares, the values that apply to it, and findings.
 
-    Values in `options.configurations` take precedence over those in the files to which the package refers, which
-    apply only if EnableConfig is on.
+    Values in `options.configurations` take precedence over those to which the package refers, which apply in the order
+    of the package, and only if EnableConfig is on.
     """
     overrides = PropertyOverrides()
     findings: list[Finding] = []
     declared = list(read_configurations(root))
-    paths = []
+    sources: list[Path | Iterable[Configuration]] = []
     if get_flag(root, "EnableConfig"):
-        for configuration in declared:
-            if configuration.kind == "xml file" and not configuration.indirect:
-                path = find_dtsconfig(configuration.source, options.folder, options.configurations)
-                if path is not None:
-                    paths.append(path)
-    for path in (*paths, *(path for path in options.configurations if path not in paths)):
+        sources += [source for each in declared if (source := _find_values(each, options)) is not None]
+    for source in (*sources, *(path for path in options.configurations if path not in sources)):
         try:
-            overrides.add(read_dtsconfig(path))
+            overrides.add(read_dtsconfig(source) if isinstance(source, Path) else source)
         except PackageError as error:
             findings.append(
                 Finding(
@@ -247,8 +251,61 @@ def _load_configurations(
     return declared, overrides, findings
 
 
+def _find_values(configuration: Configuration, options: ReadOptions) -> Path | Iterable[Configuration] | None:
+    """Return the file or the rows with the values of a configuration, or the value in an answer; None if unknown."""
+    if configuration.kind == "xml file" and not configuration.indirect:
+        return find_dtsconfig(configuration.source, options.folder, options.configurations)
+    if rows := options.exports.rows(configuration):
+        return rows
+    answer = options.answers.get(_ask_for_values(configuration).key)
+    if answer is None or answer.lower() == KEEP or configuration.path is None:
+        return None
+    return [replace(configuration, value=answer)]
+
+
+def _ask_for_values(configuration: Configuration) -> Question:
+    """Return the question for the values of a configuration. It is the same for all packages with the same source."""
+    kind, source = configuration.kind, configuration.source or configuration.name
+    keep = f"or answer {KEEP} for the values in the packages."
+    if configuration.indirect:
+        key, text = source, f"Which {kind} does the environment variable {source} name? Look up the values, {keep}"
+    elif kind == "sql server":
+        key = configuration_filter(configuration) or source
+        text = (
+            f"The rows of the SSIS configuration table with the filter {key!r} set several values. Export the table "
+            f"and give it as a further PATH, {keep}"
+        )
+    elif kind == "xml file":
+        key = source.lower()
+        text = f"The configuration file {source} was not found. Give it as a further PATH, {keep}"
+    elif configuration.path:
+        key = source
+        text = (
+            f"Which value does the {kind} {source} have in production? It is the value of {configuration.path}. "
+            f"Answer with it, {keep}"
+        )
+    else:
+        key, text = source, f"The {kind} {source} sets values that are not in the files. Look them up, {keep}"
+    return Question(key=f"configuration {kind} {key}", text=text, guess=KEEP)
+
+
+def _find_place(configuration: Configuration) -> str:
+    r"""Return what a configuration sets: a variable, a connection manager or an executable; the package if unknown."""
+    path = (configuration.path or "").lstrip("\\")
+    if match := re.search(r"\.Variables\[(.+?)\]\.", path, re.IGNORECASE):
+        return match[1]
+    if match := re.search(r"\.Connections\[(.+?)\]\.", path, re.IGNORECASE):
+        return f"{CONNECTION_MANAGERS}{match[1]}"
+    return path.rpartition(".Properties[")[0] or ROOT
+
+
 def _report_configurations(
-    package: Package, declared: list[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
+    package: Package,
+    declared: list[Configuration],
+    overrides: PropertyOverrides,
+    options: ReadOptions,
+    *,
+    is_enabled: bool,
 ) -> Iterator[Finding]:
     """Yield a finding for each configuration that was applied, is off, or could not be read."""
     for configuration in overrides.applied.values():
@@ -263,6 +320,8 @@ def _report_configurations(
     for configuration in declared:
         file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
         if configuration.kind == "xml file" and not configuration.indirect and file in read_files:
+            continue
+        if options.exports.rows(configuration):
             continue
         if not is_enabled:
             yield Finding(
@@ -280,11 +339,14 @@ def _report_configurations(
         yield Finding(
             code="configuration-not-read",
             severity=Severity.DECISION if _concerns_mail(configuration, package) else Severity.NOTE,
-            where=ROOT,
+            where=_find_place(configuration),
+            question=_ask_for_values(configuration) if _concerns_mail(configuration, package) else None,
             text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}. The "
             "value in the package was used.",
             remedy="Import the .dtsConfig file with the package, or check the connection and the variables."
             if configuration.kind == "xml file"
+            else "Import an export of the table with the package, or check the connection and the variables."
+            if configuration.kind == "sql server"
             else "Look up its values, and check the connection and the variables.",
         )
 
@@ -302,8 +364,12 @@ def _concerns_mail(configuration: Configuration, package: Package) -> bool:
     return any(target in path for target in targets)
 
 
-def read_project_folder(folder: Path) -> Project:
+def read_project_folder(folder: Path, exports: Exports | None = None) -> Project:
     """Read the project files in a folder (`.conmgr`, `Project.params`, `.dtproj`), but not its packages.
+
+    Args:
+        folder: the folder.
+        exports: the values of an environment of the catalog.
 
     Raises:
         PackageError: the folder cannot be read.
@@ -316,11 +382,17 @@ def read_project_folder(folder: Path) -> Project:
         connections=[_file_reader(file) for file in _list_files(folder, ".conmgr")],
         parameters=_file_reader(params) if params else None,
         manifest=_file_reader(dtproj) if dtproj else None,
+        exports=exports or Exports(),
     )
 
 
-def read_project_ispac(ispac: Ispac) -> Project:
-    """Read the project files in an `.ispac` (`.conmgr`, `Project.params`, `@Project.manifest`), not its packages."""
+def read_project_ispac(ispac: Ispac, exports: Exports | None = None) -> Project:
+    """Read the project files in an `.ispac` (`.conmgr`, `Project.params`, `@Project.manifest`), not its packages.
+
+    Args:
+        ispac: the open file.
+        exports: the values of an environment of the catalog.
+    """
     params = next((name for name in ispac.list_parts(".params") if name.lower() == "project.params"), None)
     manifest = next((name for name in ispac.list_parts(".manifest") if name.lower() == "@project.manifest"), None)
     return _read_project_files(
@@ -329,6 +401,7 @@ def read_project_ispac(ispac: Ispac) -> Project:
         connections=[_part_reader(ispac, name) for name in ispac.list_parts(".conmgr")],
         parameters=_part_reader(ispac, params) if params else None,
         manifest=_part_reader(ispac, manifest) if manifest else None,
+        exports=exports or Exports(),
     )
 
 
@@ -359,6 +432,7 @@ def _read_project_files(
     connections: list[_FileReader],
     parameters: _FileReader | None,
     manifest: _FileReader | None,
+    exports: Exports,
 ) -> Project:
     smtp: list[SmtpConnection] = []
     files: list[FileConnection] = []
@@ -386,6 +460,7 @@ def _read_project_files(
         source, read = parameters
         try:
             project_parameters = add_configured_values(_read_parameters(read(), source), project_manifest)
+            project_parameters = exports.apply(project_parameters)
         except PackageError as error:
             unreadable.append((source, error))
     return Project(

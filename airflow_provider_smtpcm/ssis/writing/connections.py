@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
-from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
+from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
@@ -130,7 +130,7 @@ class _ConnectionConverter:
     ) -> None:
         self._connection, self._symbols, self._scope = connection, symbols, scope
         self._windows_auth = windows_auth
-        self._where = f"Connection managers\\{connection.name}"
+        self._where = f"{CONNECTION_MANAGERS}{connection.name}"
         self.findings = Findings(answers)
         self.open_questions: list[str] = []
 
