@@ -6,9 +6,8 @@ next import, turns the decision into a note.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 #: The answer that accepts the DAG, or the connection, as it is.
@@ -91,7 +90,7 @@ class Findings:
         """Add a finding that requires a decision or a change by hand; once it is answered, it is a note.
 
         Args:
-            question: what to ask; None: whether the DAG may stay as it is, once for all places with the same text.
+            question: what to ask; None: whether the DAGs may stay as they are, once for all findings with this code.
         """
         severity = Severity.DECISION
         self.add(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy, question=question))
@@ -112,10 +111,27 @@ class Findings:
         return tuple(self._all)
 
 
+def ask_for_connection_manager(reference: str, guess: str = "") -> Question:
+    """Return the question which connection manager a task means, if no file has the one that it refers to.
+
+    Args:
+        reference: the GUID in the task.
+        guess: the name of the one that is used.
+    """
+    return Question(
+        key=f"connection manager {reference.upper()}",
+        text=f"Which SMTP connection manager has the GUID {reference}? It is in neither the package nor its project. "
+        "Answer with the name of one of the package or its project, with a mail server, or with a connection string "
+        f"such as SmtpServer=mail.corp.example;EnableSsl=True; or {KEEP} to use the guess, or the connection that the "
+        "DAG has.",
+        guess=guess,
+    )
+
+
 def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
     """Return a decision with its question; if that is answered, return it as a note that quotes the answer."""
     if finding.severity is not Severity.DECISION:
-        return finding
+        return finding if finding.question is None else replace(finding, question=None)
     question = finding.question or _default_question(finding)
     answer = answers.get(question.key)
     return Finding(
@@ -130,13 +146,8 @@ def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
 
 
 def _default_question(finding: Finding) -> Question:
-    """Return the question whether the DAG may stay as it is.
+    """Return the question whether the DAGs may stay as they are, one for all findings with this code.
 
-    The key has a digest instead of the text, which may be long and may contain what the reports leave out.
+    It has no text: the reports know the meaning of the code.
     """
-    digest = hashlib.sha256(finding.text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return Question(
-        key=f"{finding.code} {digest}",
-        text=f"{finding.text} {finding.remedy} Answer {KEEP} if the DAG may stay as it is.",
-        guess=KEEP,
-    )
+    return Question(key=finding.code, text="", guess=KEEP)

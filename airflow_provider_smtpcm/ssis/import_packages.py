@@ -22,17 +22,20 @@ from airflow_provider_smtpcm.ssis.model import (
     Package,
     Project,
     Severity,
+    SmtpConnection,
     describe_internal_error,
 )
 from airflow_provider_smtpcm.ssis.output_folder import NEW_SUFFIX, OutputFolder, WriteResult
 from airflow_provider_smtpcm.ssis.questions import (
     QUESTIONS,
     Answers,
+    QuestionList,
     describe_keys,
     is_replaceable,
 )
 from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import (
+    KEPT,
     ConnectionEntry,
     ImportResult,
     PackageEntry,
@@ -45,7 +48,7 @@ from airflow_provider_smtpcm.ssis.report.entries import (
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection, known_properties
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
@@ -87,12 +90,15 @@ class PackageConverter:
         self._paths = PathMap(options.path_map)
         self._packages_by_conn_id: Counter[str] = Counter()
         self._mails_by_conn_id: Counter[str] = Counter()
+        # The settings of the SMTP connection managers, by GUID, for tasks that refer to one in another package.
+        self._managers: dict[str, tuple[str, str]] = {}
 
     def add_project(self, project: Project) -> None:
         """Register the connection managers of a project, whether or not a mail uses them."""
         root = Container(name=project.name, id="", path=(project.name,), kind=ContainerKind.PACKAGE)
         package = Package(name=project.name, id="", path=project.path, root=root)
         symbols = SymbolTable(package=package, project=project, findings=Findings(self._options.answers))
+        self._remember(project.connection_managers)
         for manager in project.connection_managers:
             self._registry.register(manager, symbols, symbols.root_scope())
 
@@ -105,6 +111,7 @@ class PackageConverter:
         module = write_package(
             package, self._registry, self._options, dag_ids=self._dag_ids, project=project, paths=self._paths
         )
+        self._remember(package.connection_managers)
         has_mail = bool(module.mails)
         findings = module.findings
         if not has_mail and not package.connection_managers:
@@ -123,6 +130,20 @@ class PackageConverter:
         )
         file = f"dags/{module.file_name}" if module.source else ""
         return ConvertedPackage(entry=entry, file=file, source=module.source)
+
+    def _remember(self, managers: Iterable[SmtpConnection]) -> None:
+        for manager in managers:
+            place = f"{manager.name!r} in {manager.source}" if manager.source else repr(manager.name)
+            self._managers.setdefault(manager.id.upper(), (place, known_properties(manager.connection_string)))
+
+    def suggest(self, questions: QuestionList) -> None:
+        """Suggest an answer where another package or project has the connection manager that a task refers to."""
+        for asked in questions.unanswered():
+            prefix, _, guid = asked.key.rpartition(" ")
+            if prefix == "connection manager" and (found := self._managers.get(guid)):
+                place, settings = found
+                asked.text += f" {place} has this GUID."
+                asked.guess = asked.guess or settings
 
     def unused_options(self) -> Iterator[Finding]:
         """Yield a note for each option that names something that the packages do not have."""
@@ -258,6 +279,7 @@ def import_packages(
             if not result.totals.interrupted:
                 result.findings += converter.unused_options()
             _write_connections(converter, output, result)
+            converter.suggest(result.questions)
             _write_questions(answers or Answers(), output, result)
             result.totals.add_findings(result.findings)
         finally:
@@ -341,7 +363,7 @@ def _write_questions(answers: Answers, output: OutputFolder, result: ImportResul
     Even `--force` does not overwrite answers.
     """
     not_asked = answers.not_asked()
-    result.questions.carry_over(not_asked)
+    result.questions.carry_over(answers.all())
     if not_asked and not result.totals.interrupted:
         result.findings.append(
             Finding(
@@ -375,7 +397,7 @@ def _until_error(results: Iterator[ReadResult], result: ImportResult) -> Iterato
 
 def _edited_file_kept(file: str, where: str) -> Finding:
     return Finding(
-        code="edited-file-kept",
+        code=KEPT,
         severity=Severity.DECISION,
         where=where,
         text=f"{file} was edited after an import, or not written by one. It was kept, and the new text is in "

@@ -65,6 +65,10 @@ class Answers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._answers)
 
+    def all(self) -> Mapping[str, Answer]:
+        """Return the answers by key."""
+        return self._answers
+
     def not_asked(self) -> dict[str, Answer]:
         """Return the answers that nothing asked for, by key."""
         return {key: answer for key, answer in self._answers.items() if key not in self._asked}
@@ -133,6 +137,11 @@ def _check_answer(key: str, text: str, location: str) -> None:
             f"{location}: the answer to {key!r} is neither a path on a worker nor {KEEP}.",
             remedy="A path on a worker begins with a slash, such as /mnt/share.",
         )
+    if key.startswith(("configuration sql server ", "configuration xml file ")):
+        raise PackageError(
+            f"{location}: {key!r} sets several values, so its answer can only be {KEEP}.",
+            remedy="Give an export of the table, or the file, as a further PATH of the import.",
+        )
     if key.startswith("windows authentication of ") and text.lower() != "anonymous":
         raise PackageError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
 
@@ -192,7 +201,7 @@ class QuestionList:
             asked.first.append(source)
 
     def carry_over(self, answers: Mapping[str, Answer]) -> None:
-        """Add answers that nothing asked for, so that the next `questions.csv` still has them."""
+        """Add the answers that are no question any more, so that the next `questions.csv` still has them."""
         for key, answer in answers.items():
             self._by_key.setdefault(key, AskedQuestion(key=key, text=answer.question, answer=answer.text))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar
 
+from airflow_provider_smtpcm.ssis.findings import Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
@@ -100,12 +101,23 @@ class ReadContext:
     ids: set[str] = field(default_factory=set)
     mail_connections: list[SmtpConnection | None] = field(default_factory=list)
 
-    def add_finding(self, code: str, severity: Severity, path: tuple[str, ...], text: str, remedy: str = "") -> None:
+    def add_finding(
+        self,
+        code: str,
+        severity: Severity,
+        path: tuple[str, ...],
+        text: str,
+        remedy: str = "",
+        *,
+        question: Question | None = None,
+    ) -> None:
         """Add a finding, with its text on one line and truncated to 500 characters."""
         text = " ".join(text.split())
         text = text if len(text) <= _MAX_FINDING_LENGTH else f"{text[:_MAX_FINDING_LENGTH]}…"
         where = "\\".join(path)
-        self.findings.append(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy))
+        self.findings.append(
+            Finding(code=code, severity=severity, where=where, text=text, remedy=remedy, question=question)
+        )
 
     def make_unique_id(self, candidates: tuple[str, ...], path: tuple[str, ...]) -> str:
         """Return an id that no other executable has; GUIDs repeat where tasks were copied by hand.
@@ -479,4 +491,6 @@ def _report_missing_connection(reference: str, path: tuple[str, ...], context: R
             f"The task refers to the SMTP connection manager {reference}, which is in neither the package nor its "
             "project."
         )
-        context.add_finding("dangling-connection-manager", severity, path, text, remedy)
+        guess = candidates[0].name if len(candidates) == 1 else ""
+        question = ask_for_connection_manager(reference, guess)
+        context.add_finding("dangling-connection-manager", severity, path, text, remedy, question=question)

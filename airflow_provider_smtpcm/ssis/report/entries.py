@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import airflow_provider_smtpcm
+from airflow_provider_smtpcm.ssis.findings import KEEP
 from airflow_provider_smtpcm.ssis.model import Finding, Question, Severity
 from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QuestionList
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
 #: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
+
+#: The code of a finding about an edited file, the only decision that is no question.
+KEPT = "edited-file-kept"
 
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
@@ -273,7 +277,23 @@ class ImportResult:
 
 def _answers_by_question(findings: Iterable[Finding]) -> dict[Question, str]:
     """Return each question of these findings once, with its answer, which is empty if there is none."""
-    return {finding.question: finding.answer for finding in findings if finding.question is not None}
+    answers: dict[Question, str] = {}
+    for finding in findings:
+        if finding.question is not None:
+            answers.setdefault(_with_text(finding.question, finding), finding.answer)
+    return answers
+
+
+def _with_text(question: Question, finding: Finding) -> Question:
+    """Return the question whether the DAGs may stay as they are with its text, which has a finding as an example."""
+    if question.text:
+        return question
+    meaning = FINDING_MEANINGS.get(finding.code, finding.code)
+    return replace(
+        question,
+        text=f"{meaning} For example, {finding.where}: {finding.text} {finding.remedy} Answer {KEEP} if all that the "
+        "report lists under this question may stay as it is.",
+    )
 
 
 def get_status(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:

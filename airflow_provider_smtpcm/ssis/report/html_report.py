@@ -19,6 +19,7 @@ from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QUESTIONS, AskedQu
 from airflow_provider_smtpcm.ssis.report.entries import (
     FINDING_MEANINGS,
     GENERATOR,
+    KEPT,
     ConnectionEntry,
     ImportResult,
     PackageEntry,
@@ -207,8 +208,8 @@ def _import_findings(findings: Iterable[Finding]) -> str:
 
 
 def _codes_table(totals: Totals) -> str:
-    """Return the table of errors and notes by code; decisions are in the table of questions."""
-    rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION]
+    """Return the table of findings by code, the most severe first; what is a question is in the table of questions."""
+    rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION or item[0][1] == KEPT]
     ordered = sorted(rest, key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
     if not ordered:
         return ""
