@@ -138,11 +138,16 @@ def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
         code=finding.code,
         severity=Severity.DECISION if answer is None else Severity.NOTE,
         where=finding.where,
-        text=finding.text if answer is None else f"{finding.text} The answer in questions.csv: {answer}.",
+        text=finding.text if answer is None else finding.text + quote_answer(answer),
         remedy=finding.remedy if answer is None else "",
         question=question,
         answer=answer or "",
     )
+
+
+def quote_answer(answer: str) -> str:
+    """Return the sentence that follows the text of a decision once it is answered."""
+    return f" The answer in questions.csv: {answer}."
 
 
 def _default_question(finding: Finding) -> Question:

@@ -35,7 +35,6 @@ from airflow_provider_smtpcm.ssis.questions import (
 )
 from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import (
-    KEPT,
     ConnectionEntry,
     ImportResult,
     PackageEntry,
@@ -397,7 +396,7 @@ def _until_error(results: Iterator[ReadResult], result: ImportResult) -> Iterato
 
 def _edited_file_kept(file: str, where: str) -> Finding:
     return Finding(
-        code=KEPT,
+        code="edited-file-kept",
         severity=Severity.DECISION,
         where=where,
         text=f"{file} was edited after an import, or not written by one. It was kept, and the new text is in "

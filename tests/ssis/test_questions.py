@@ -60,7 +60,7 @@ def test_equal_questions_of_all_packages_are_one_line(packages: Path, tmp_path: 
     assert list(rows[0]) == ["question", "packages", "mails", "guess", "answer", "key"]
     assert [(row["packages"], row["mails"], row["answer"]) for row in rows] == [("3", "3", "")] * len(rows)
     assert len({row["key"] for row in rows}) == len(rows)
-    assert any("UseWindowsAuthentication" in row["question"] for row in rows)
+    assert any("Windows Authentication" in row["question"] for row in rows)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert [{**row, "answer": None} for row in rows] == [
         {**one, "packages": str(one["packages"]), "mails": str(one["mails"])} for one in report["questions"]

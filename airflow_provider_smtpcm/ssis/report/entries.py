@@ -11,16 +11,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import airflow_provider_smtpcm
-from airflow_provider_smtpcm.ssis.findings import KEEP
+from airflow_provider_smtpcm.ssis.findings import KEEP, quote_answer
 from airflow_provider_smtpcm.ssis.model import Finding, Question, Severity
 from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QuestionList
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
 #: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
-
-#: The code of a finding about an edited file, the only decision that is no question.
-KEPT = "edited-file-kept"
 
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
@@ -289,10 +286,11 @@ def _with_text(question: Question, finding: Finding) -> Question:
     if question.text:
         return question
     meaning = FINDING_MEANINGS.get(finding.code, finding.code)
+    text = finding.text.removesuffix(quote_answer(finding.answer))
     return replace(
         question,
-        text=f"{meaning} For example, {finding.where}: {finding.text} {finding.remedy} Answer {KEEP} if all that the "
-        "report lists under this question may stay as it is.",
+        text=f"{meaning} For example, {finding.where}: {text} {finding.remedy} Answer {KEEP} if it may stay so "
+        "wherever the report has this question.",
     )
 
 

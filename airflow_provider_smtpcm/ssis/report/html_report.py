@@ -19,7 +19,6 @@ from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QUESTIONS, AskedQu
 from airflow_provider_smtpcm.ssis.report.entries import (
     FINDING_MEANINGS,
     GENERATOR,
-    KEPT,
     ConnectionEntry,
     ImportResult,
     PackageEntry,
@@ -39,6 +38,7 @@ _STATUS_LABELS = {
 }
 _BY_SEVERITY = (Severity.ERROR, Severity.DECISION, Severity.NOTE)
 _BADGES = {"decide": "to decide", "decision": "to decide"}
+_KEPT = "edited-file-kept"
 _MAX_CODES = 200  # rows of the table of findings
 _MAX_VALUE = 4_000  # characters of a property, such as a mail's text; the DAG has all of it
 
@@ -209,7 +209,8 @@ def _import_findings(findings: Iterable[Finding]) -> str:
 
 def _codes_table(totals: Totals) -> str:
     """Return the table of findings by code, the most severe first; what is a question is in the table of questions."""
-    rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION or item[0][1] == KEPT]
+    # An edited file is the only decision that is no question.
+    rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION or item[0][1] == _KEPT]
     ordered = sorted(rest, key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
     if not ordered:
         return ""

@@ -33,6 +33,7 @@ _CONNECTION_STRING = "ConnectionString"
 _PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _BY_LOWER_NAME = {name.lower(): name for name in _PROPERTIES}
 _CREDENTIAL_KEY = re.compile(r"user|uid|login|pass|pwd|secret|token", re.IGNORECASE)
+_HOST = re.compile(r"[\w.:-]+")
 _HOST_AND_PORT = re.compile(r"([^:\s]+):(\d{1,5})(?::.*)?")
 # Per connection: the connection managers of 400 packages cause the same findings over and over.
 _MAX_FINDINGS_PER_CODE = 3
@@ -185,7 +186,8 @@ class _ConnectionConverter:
         return False
 
     def _ask_for_windows_auth(self, host: str) -> Question:
-        server = self._connection.name if host == UNKNOWN_HOST else host
+        # Anything else may be a password in the wrong place.
+        server = host if _HOST.fullmatch(host) and host != UNKNOWN_HOST else self._connection.name
         return Question(
             key=f"windows authentication of {server}",
             text=f"Does the mail server {server} sign in the accounts that run the packages? SSIS sends without a "
@@ -328,9 +330,9 @@ class _ConnectionConverter:
             f"port {match[2]}.",
             "Check whether that port is meant; for 465, set ssl_mode to implicit.",
             Question(
-                key=f"port of {server}",
-                text=f"SmtpServer is {server}, but SSIS accepts no port there and uses 25. The connection has the port "
-                f"{match[2]}. Answer {KEEP} if that port is meant; for 465, set ssl_mode to implicit there.",
+                key=f"port {match[2]} in SmtpServer",
+                text=f"SmtpServer has the port {match[2]} after the name, but SSIS accepts no port there and uses 25. "
+                f"The connection has that port. Answer {KEEP} if it is meant; for 465, set ssl_mode to implicit there.",
                 guess=KEEP,
             ),
         )
