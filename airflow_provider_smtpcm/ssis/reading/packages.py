@@ -11,6 +11,7 @@ from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP
 from airflow_provider_smtpcm.ssis.model import (
     Configuration,
+    DatabaseConnection,
     FileConnection,
     Finding,
     Manifest,
@@ -36,7 +37,8 @@ from airflow_provider_smtpcm.ssis.reading.connection_managers import (
     read_connection_manager_element,
     read_connection_managers,
 )
-from airflow_provider_smtpcm.ssis.reading.executables import ROOT, ReadContext, read_root
+from airflow_provider_smtpcm.ssis.reading.context import ReadContext
+from airflow_provider_smtpcm.ssis.reading.executables import ROOT, read_root
 from airflow_provider_smtpcm.ssis.reading.exports import Exports, configuration_filter
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
 from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
@@ -148,7 +150,7 @@ def read_project(path: str | Path, *, configurations: Iterable[str | Path] = ())
 
 
 def read_connection_manager(path: str | Path) -> ConnectionManager | None:
-    """Read a `.conmgr` file; return None if it is neither an SMTP nor a File connection manager.
+    """Read a `.conmgr` file; return None if it is for neither SMTP, files nor databases.
 
     Raises:
         PackageError: the file cannot be read, or is not a connection manager.
@@ -176,7 +178,11 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
     project_connections = ConnectionManagers()
     if options.project is not None:
         project = options.project
-        connections: list[ConnectionManager] = [*project.connection_managers, *project.file_connections]
+        connections: list[ConnectionManager] = [
+            *project.connection_managers,
+            *project.file_connections,
+            *project.database_connections,
+        ]
         for connection in connections:
             project_connections.add(connection)
     version = get_integer(root, "PackageFormatVersion") or (3 if root.find("Property") else 8)
@@ -204,11 +210,13 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         root=container,
         connection_managers=tuple(package_connections.smtp),
         file_connections=tuple(package_connections.files),
+        database_connections=tuple(package_connections.databases),
         parameters=options.exports.apply(add_configured_values(read_package_parameters(root), manifest, file)),
         configurations=(*declared, *overrides.applied.values()),
     )
     is_enabled = get_flag(root, "EnableConfig")
-    findings += _report_configurations(package, declared, overrides, options, is_enabled=is_enabled)
+    unread = tuple(_find_unread_configurations(declared, overrides, options))
+    findings += _report_configurations(package, unread, overrides, is_enabled=is_enabled)
     shared = {
         connection.id: connection
         for connection in context.mail_connections
@@ -217,6 +225,9 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
     return replace(
         package,
         connection_managers=(*package.connection_managers, *shared.values()),
+        unread_configurations=tuple(
+            each for each in unread if is_enabled and _ask_for_values(each).key not in options.answers
+        ),
         findings=tuple(findings),
     )
 
@@ -299,13 +310,20 @@ def _find_place(configuration: Configuration) -> str:
     return path.rpartition(".Properties[")[0] or ROOT
 
 
+def _find_unread_configurations(
+    declared: Iterable[Configuration], overrides: PropertyOverrides, options: ReadOptions
+) -> Iterator[Configuration]:
+    """Yield the declared configurations whose values are not in the files."""
+    read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
+    for configuration in declared:
+        file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
+        is_file_read = configuration.kind == "xml file" and not configuration.indirect and file in read_files
+        if not is_file_read and not options.exports.rows(configuration):
+            yield configuration
+
+
 def _report_configurations(
-    package: Package,
-    declared: list[Configuration],
-    overrides: PropertyOverrides,
-    options: ReadOptions,
-    *,
-    is_enabled: bool,
+    package: Package, unread: Iterable[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
 ) -> Iterator[Finding]:
     """Yield a finding for each configuration that was applied, is off, or could not be read."""
     for configuration in overrides.applied.values():
@@ -316,13 +334,7 @@ def _report_configurations(
             text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
             "used.",
         )
-    read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
-    for configuration in declared:
-        file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
-        if configuration.kind == "xml file" and not configuration.indirect and file in read_files:
-            continue
-        if options.exports.rows(configuration):
-            continue
+    for configuration in unread:
         if not is_enabled:
             yield Finding(
                 code="configuration-switched-off",
@@ -436,6 +448,7 @@ def _read_project_files(
 ) -> Project:
     smtp: list[SmtpConnection] = []
     files: list[FileConnection] = []
+    databases: list[DatabaseConnection] = []
     unreadable: list[tuple[str, PackageError]] = []
     project_manifest: Manifest | None = None
     project_parameters: tuple[Parameter, ...] = ()
@@ -454,8 +467,10 @@ def _read_project_files(
         connection = None if connection is None else apply_manifest(connection, project_manifest)
         if isinstance(connection, SmtpConnection):
             smtp.append(connection)
-        elif connection is not None:
+        elif isinstance(connection, FileConnection):
             files.append(connection)
+        elif connection is not None:
+            databases.append(connection)
     if parameters is not None:
         source, read = parameters
         try:
@@ -468,6 +483,7 @@ def _read_project_files(
         path=path,
         connection_managers=tuple(smtp),
         file_connections=tuple(files),
+        database_connections=tuple(databases),
         parameters=project_parameters,
         manifest=project_manifest,
         unreadable=tuple(unreadable),

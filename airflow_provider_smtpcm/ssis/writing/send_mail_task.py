@@ -20,6 +20,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
@@ -80,8 +81,11 @@ class MailConverter:
         self._context, self._task, self._scope, self._template_context = context, task, scope, template_context
         self._findings = context.findings
         self._where = "\\".join(task.path)
+        # The alert of an event handler reads variables whenever its event occurs.
+        reader_id = task.id if template_context is TemplateContext.TASK else ""
+        reader = ReadPoint(id=reader_id, name=task.name, where=self._where)
         self._translator = TemplateTranslator(
-            context=context, scope=scope, template_context=template_context, where=self._where, task_name=task.name
+            context=context, scope=scope, template_context=template_context, reader=reader
         )
         self.arguments: list[KeywordArgument] = []
         self.records: list[PropertyRecord] = []
