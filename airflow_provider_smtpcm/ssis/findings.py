@@ -33,11 +33,13 @@ class Question:
             where a package is.
         text: the question as a sentence, with the answers that are possible.
         guess: the answer that the DAG uses until a person gives one; empty if there is none.
+        detail: which part of the question a package asks, such as a filter; `questions.csv` lists them.
     """
 
     key: str
     text: str = field(compare=False)
     guess: str = field(default="", compare=False)
+    detail: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

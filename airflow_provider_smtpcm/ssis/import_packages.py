@@ -115,6 +115,8 @@ class PackageConverter:
         findings = module.findings
         if not has_mail and not package.connection_managers:
             findings = tuple(finding for finding in findings if finding.code in _CODES_WITHOUT_MAIL)
+        if all(mail.disabled_because for mail in module.mails):
+            findings = tuple(_as_note(finding) for finding in findings)
         self._packages_by_conn_id.update(module.connections)
         self._mails_by_conn_id.update(mail.connection for mail in module.mails if not mail.disabled_because)
         entry = PackageEntry(
@@ -167,16 +169,32 @@ class PackageConverter:
         """Return the text of the file for `airflow connections import`; empty if there is no connection."""
         return self._registry.to_json()
 
-    def connection_entries(self) -> tuple[ConnectionEntry, ...]:
-        """Return an entry for each connection so far."""
-        return tuple(
+    def connection_entries(self, *, has_packages: bool) -> tuple[ConnectionEntry, ...]:
+        """Return an entry for each connection so far.
+
+        Args:
+            has_packages: whether packages were read; if so, there is nothing to decide about a connection that no mail
+                uses.
+        """
+        entries = [
             _connection_entry(
                 connection,
                 packages=self._packages_by_conn_id[connection.conn_id],
                 mails=self._mails_by_conn_id[connection.conn_id],
             )
             for connection in self._registry.connections
+        ]
+        return tuple(
+            replace(entry, findings=tuple(map(_as_note, entry.findings))) if has_packages and not entry.mails else entry
+            for entry in entries
         )
+
+
+def _as_note(finding: Finding) -> Finding:
+    """Return a decision for which no mail waits as a note."""
+    if finding.severity is not Severity.DECISION or finding.code in _CODES_WITHOUT_MAIL:
+        return finding
+    return replace(finding, severity=Severity.NOTE, question=None)
 
 
 def _add_questions(
@@ -346,7 +364,7 @@ def _write_dag(converted: ConvertedPackage, output: OutputFolder) -> PackageEntr
 def _write_connections(converter: PackageConverter, output: OutputFolder, result: ImportResult) -> None:
     text = ""
     try:
-        entries = converter.connection_entries()
+        entries = converter.connection_entries(has_packages=bool(result.totals.packages))
         text = converter.connections_json()
         result.add_connections(entries)
     except Exception as error:  # noqa: BLE001

@@ -21,6 +21,8 @@ from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 QUESTIONS = "questions.csv"
 #: The reports name at most this many packages or sources of one thing, and count the others.
 MAX_NAMED = 3
+_MAX_DETAILS = 10
+_MAX_KNOWN_DETAILS = 1_000
 COLUMNS = ("question", "packages", "mails", "guess", "answer", "key")
 _REQUIRED = {"key", "answer"}
 # Excel takes a cell that begins with one of these for a formula.
@@ -164,6 +166,20 @@ class AskedQuestion:
     packages: int = 0
     mails: int = 0
     first: list[tuple[str, str]] = field(default_factory=list)
+    _details: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def full_text(self) -> str:
+        """The question with the details of the packages that ask it."""
+        if not self._details:
+            return self.text
+        more = f" and {len(self._details) - _MAX_DETAILS:,} more" if len(self._details) > _MAX_DETAILS else ""
+        return f"{self.text} They are: {', '.join(list(self._details)[:_MAX_DETAILS])}{more}."
+
+    def add_detail(self, detail: str) -> None:
+        """Add a detail, unless it is known."""
+        if detail and len(self._details) < _MAX_KNOWN_DETAILS:
+            self._details[sanitize_line(detail)] = None
 
 
 class QuestionList:
@@ -176,6 +192,7 @@ class QuestionList:
         self,
         question: Question,
         *,
+        details: Iterable[str] = (),
         answer: str = "",
         packages: int = 0,
         mails: int = 0,
@@ -184,6 +201,7 @@ class QuestionList:
         """Add a question, or count it again.
 
         Args:
+            details: which parts of it a package asks.
             answer: the answer, if it was given.
             packages: the number of further packages that ask it.
             mails: the number of further mails that wait for it.
@@ -194,6 +212,8 @@ class QuestionList:
             key,
             AskedQuestion(key=key, text=sanitize_line(question.text), guess=sanitize_line(question.guess)),
         )
+        for detail in details:
+            asked.add_detail(detail)
         asked.answer = asked.answer or answer
         asked.packages += packages
         asked.mails += mails
@@ -226,7 +246,7 @@ class QuestionList:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for asked in questions:
-            text, guess = _as_text(asked.text), _as_text(asked.guess)
+            text, guess = _as_text(asked.full_text), _as_text(asked.guess)
             writer.writerow((text, asked.packages, asked.mails, guess, asked.answer, asked.key))
         return file.getvalue()
 

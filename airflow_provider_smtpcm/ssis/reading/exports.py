@@ -49,7 +49,7 @@ class Exports:
 
     def rows(self, configuration: Configuration) -> Sequence[Configuration]:
         """Return the rows of the configuration table that a package configuration uses."""
-        filter_name = configuration_filter(configuration)
+        _, filter_name = split_source(configuration)
         return self.configurations.get(filter_name.lower(), ()) if filter_name else ()
 
     def apply(self, parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
@@ -151,9 +151,8 @@ class Exports:
         )
 
 
-def configuration_filter(configuration: Configuration) -> str:
-    """Return the filter of a configuration of the kind SQL Server: `"connection";"table";"filter";`."""
-    if configuration.kind != "sql server" or configuration.indirect:
-        return ""
+def split_source(configuration: Configuration) -> tuple[str, str]:
+    """Return the table and the filter of a configuration of the kind SQL Server: `"connection";"table";"filter";`."""
     parts = [part.strip().strip('"') for part in configuration.source.rstrip(";").split(";")]
-    return parts[2] if len(parts) > 2 else ""
+    is_known = configuration.kind == "sql server" and not configuration.indirect and len(parts) > 2
+    return (parts[1], parts[2]) if is_known else ("", "")

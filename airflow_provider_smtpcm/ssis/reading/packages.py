@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP
 from airflow_provider_smtpcm.ssis.model import (
     Configuration,
     DatabaseConnection,
@@ -18,15 +16,19 @@ from airflow_provider_smtpcm.ssis.model import (
     Package,
     Parameter,
     Project,
-    Question,
     Severity,
     SmtpConnection,
+)
+from airflow_provider_smtpcm.ssis.reading.configuration_findings import (
+    ask_for_values,
+    find_unread,
+    find_values,
+    report_configurations,
 )
 from airflow_provider_smtpcm.ssis.reading.configurations import (
     PropertyOverrides,
     add_configured_values,
     apply_manifest,
-    find_dtsconfig,
     read_configurations,
     read_dtsconfig,
     read_manifest,
@@ -39,7 +41,7 @@ from airflow_provider_smtpcm.ssis.reading.connection_managers import (
 )
 from airflow_provider_smtpcm.ssis.reading.context import ReadContext
 from airflow_provider_smtpcm.ssis.reading.executables import ROOT, read_root
-from airflow_provider_smtpcm.ssis.reading.exports import Exports, configuration_filter
+from airflow_provider_smtpcm.ssis.reading.exports import Exports
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
 from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
 from airflow_provider_smtpcm.ssis.reading.xml import (
@@ -55,14 +57,6 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 _NAMESPACE = "sqlserver/dts"
 # PackageFormatVersions of SSIS 2005, 2008, 2012 and 2014 to 2022.
 _FORMATS = {2, 3, 6, 8}
-# How a sentence names a kind of package configuration, unless it is `a` and the kind.
-_CONFIGURATION_KINDS = {
-    "xml file": "an XML file",
-    "sql server": "a SQL Server table",
-    "ini file": "an INI file",
-    "environment variable": "an environment variable",
-    "unknown": "a source of an unknown kind",
-}
 #: What to pass to the importer.
 SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
 
@@ -215,8 +209,8 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         configurations=(*declared, *overrides.applied.values()),
     )
     is_enabled = get_flag(root, "EnableConfig")
-    unread = tuple(_find_unread_configurations(declared, overrides, options))
-    findings += _report_configurations(package, unread, overrides, is_enabled=is_enabled)
+    unread = tuple(find_unread(declared, overrides, options.exports))
+    findings += report_configurations(package, unread, overrides, is_enabled=is_enabled)
     shared = {
         connection.id: connection
         for connection in context.mail_connections
@@ -226,7 +220,7 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         package,
         connection_managers=(*package.connection_managers, *shared.values()),
         unread_configurations=tuple(
-            each for each in unread if is_enabled and _ask_for_values(each).key not in options.answers
+            each for each in unread if is_enabled and ask_for_values(each).key not in options.answers
         ),
         findings=tuple(findings),
     )
@@ -245,7 +239,11 @@ def _load_configurations(
     declared = list(read_configurations(root))
     sources: list[Path | Iterable[Configuration]] = []
     if get_flag(root, "EnableConfig"):
-        sources += [source for each in declared if (source := _find_values(each, options)) is not None]
+        found = (
+            find_values(each, options.folder, options.configurations, options.exports, options.answers)
+            for each in declared
+        )
+        sources += [source for source in found if source is not None]
     for source in (*sources, *(path for path in options.configurations if path not in sources)):
         try:
             overrides.add(read_dtsconfig(source) if isinstance(source, Path) else source)
@@ -260,120 +258,6 @@ def _load_configurations(
                 )
             )
     return declared, overrides, findings
-
-
-def _find_values(configuration: Configuration, options: ReadOptions) -> Path | Iterable[Configuration] | None:
-    """Return the file or the rows with the values of a configuration, or the value in an answer; None if unknown."""
-    if configuration.kind == "xml file" and not configuration.indirect:
-        return find_dtsconfig(configuration.source, options.folder, options.configurations)
-    if rows := options.exports.rows(configuration):
-        return rows
-    answer = options.answers.get(_ask_for_values(configuration).key)
-    if answer is None or answer.lower() == KEEP or configuration.path is None:
-        return None
-    return [replace(configuration, value=answer)]
-
-
-def _ask_for_values(configuration: Configuration) -> Question:
-    """Return the question for the values of a configuration. It is the same for all packages with the same source."""
-    kind, source = configuration.kind, configuration.source or configuration.name
-    keep = f"or answer {KEEP} for the values in the packages."
-    if configuration.indirect:
-        key, text = source, f"Which {kind} does the environment variable {source} name? Look up the values, {keep}"
-    elif kind == "sql server":
-        key = configuration_filter(configuration) or source
-        text = (
-            f"The rows of the SSIS configuration table with the filter {key!r} set several values. Export the table "
-            f"and give it as a further PATH, {keep}"
-        )
-    elif kind == "xml file":
-        key = source.lower()
-        text = f"The configuration file {source} was not found. Give it as a further PATH, {keep}"
-    elif configuration.path:
-        key = source
-        text = (
-            f"Which value does the {kind} {source} have in production? It is the value of {configuration.path}. "
-            f"Answer with it, {keep}"
-        )
-    else:
-        key, text = source, f"The {kind} {source} sets values that are not in the files. Look them up, {keep}"
-    return Question(key=f"configuration {kind} {key}", text=text, guess=KEEP)
-
-
-def _find_place(configuration: Configuration) -> str:
-    r"""Return what a configuration sets: a variable, a connection manager or an executable; the package if unknown."""
-    path = (configuration.path or "").lstrip("\\")
-    if match := re.search(r"\.Variables\[(.+?)\]\.", path, re.IGNORECASE):
-        return match[1]
-    if match := re.search(r"\.Connections\[(.+?)\]\.", path, re.IGNORECASE):
-        return f"{CONNECTION_MANAGERS}{match[1]}"
-    return path.rpartition(".Properties[")[0] or ROOT
-
-
-def _find_unread_configurations(
-    declared: Iterable[Configuration], overrides: PropertyOverrides, options: ReadOptions
-) -> Iterator[Configuration]:
-    """Yield the declared configurations whose values are not in the files."""
-    read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
-    for configuration in declared:
-        file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
-        is_file_read = configuration.kind == "xml file" and not configuration.indirect and file in read_files
-        if not is_file_read and not options.exports.rows(configuration):
-            yield configuration
-
-
-def _report_configurations(
-    package: Package, unread: Iterable[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
-) -> Iterator[Finding]:
-    """Yield a finding for each configuration that was applied, is off, or could not be read."""
-    for configuration in overrides.applied.values():
-        yield Finding(
-            code="configuration-applied",
-            severity=Severity.NOTE,
-            where=ROOT,
-            text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
-            "used.",
-        )
-    for configuration in unread:
-        if not is_enabled:
-            yield Finding(
-                code="configuration-switched-off",
-                severity=Severity.NOTE,
-                where=ROOT,
-                text=f"The package configuration {configuration.name!r} ({configuration.kind}) is not in effect: "
-                "EnableConfig is off.",
-            )
-            continue
-        target = f" for {configuration.path}" if configuration.path else ""
-        kind = _CONFIGURATION_KINDS.get(configuration.kind, f"a {configuration.kind}")
-        source = configuration.source or "(not shown)"
-        source = f" that the environment variable {source} names" if configuration.indirect else f": {source}"
-        yield Finding(
-            code="configuration-not-read",
-            severity=Severity.DECISION if _concerns_mail(configuration, package) else Severity.NOTE,
-            where=_find_place(configuration),
-            question=_ask_for_values(configuration) if _concerns_mail(configuration, package) else None,
-            text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}. The "
-            "value in the package was used.",
-            remedy="Import the .dtsConfig file with the package, or check the connection and the variables."
-            if configuration.kind == "xml file"
-            else "Import an export of the table with the package, or check the connection and the variables."
-            if configuration.kind == "sql server"
-            else "Look up its values, and check the connection and the variables.",
-        )
-
-
-def _concerns_mail(configuration: Configuration, package: Package) -> bool:
-    """Whether the package sends mail, and the configuration may set a variable, connection manager or mail of it."""
-    if not package.connection_managers and not package.send_mail_tasks:
-        return False
-    path = (configuration.path or "").lower()
-    if not path or ".variables[" in path:
-        return True
-    targets = [f".connections[{smtp.name.lower()}]" for smtp in package.connection_managers]
-    targets += [f".connections[{file.name.lower()}]" for file in package.file_connections]
-    targets += ["\\".join(task.path).lower() + ".properties[" for task in package.send_mail_tasks]
-    return any(target in path for target in targets)
 
 
 def read_project_folder(folder: Path, exports: Exports | None = None) -> Project:

@@ -6,7 +6,7 @@ The texts of packages in it are not sanitized: that is done where they are writt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -254,9 +254,11 @@ class ImportResult:
         """Count a package and its questions."""
         self.totals.add(entry)
         mails = Counter(key for mail in entry.mails for key in mail.questions)
-        for question, answer in _answers_by_question(entry.findings).items():
-            source = (entry.source, entry.name)
-            self.questions.add(question, answer=answer, packages=1, mails=mails[question.key], source=source)
+        source = (entry.source, entry.name)
+        for question, details, answer in _find_questions(entry.findings):
+            self.questions.add(
+                question, details=details, answer=answer, packages=1, mails=mails[question.key], source=source
+            )
 
     def add_connections(self, entries: tuple[ConnectionEntry, ...]) -> None:
         """Add all connections, and count their questions."""
@@ -267,8 +269,8 @@ class ImportResult:
             self.totals.connections_to_decide += any(
                 finding.severity is not Severity.NOTE for finding in entry.findings
             )
-            for question, answer in _answers_by_question(entry.findings).items():
-                self.questions.add(question, answer=answer, packages=entry.packages, mails=entry.mails)
+            for question, details, answer in _find_questions(entry.findings):
+                self.questions.add(question, details=details, answer=answer, packages=entry.packages, mails=entry.mails)
 
     @property
     def needs_attention(self) -> bool:
@@ -277,13 +279,16 @@ class ImportResult:
         return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
 
 
-def _answers_by_question(findings: Iterable[Finding]) -> dict[Question, str]:
-    """Return each question of these findings once, with its answer, which is empty if there is none."""
-    answers: dict[Question, str] = {}
+def _find_questions(findings: Iterable[Finding]) -> Iterator[tuple[Question, tuple[str, ...], str]]:
+    """Yield each question of these findings once, with its details and its answer, which is empty if there is none."""
+    by_key: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.question is not None:
-            answers.setdefault(_with_text(finding.question, finding), finding.answer)
-    return answers
+            by_key.setdefault(finding.question.key, []).append(finding)
+    for asking in by_key.values():
+        questions = [finding.question for finding in asking if finding.question is not None]
+        details = tuple(dict.fromkeys(question.detail for question in questions if question.detail))
+        yield _with_text(questions[0], asking[0]), details, asking[0].answer
 
 
 def _with_text(question: Question, finding: Finding) -> Question:

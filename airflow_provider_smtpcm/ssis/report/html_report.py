@@ -188,7 +188,7 @@ def _next_steps(result: ImportResult) -> str:
 def _questions_table(questions: Iterable[AskedQuestion]) -> str:
     rows = "".join(
         f'<tr id="{_question_anchor(asked.key)}"><td class="number">{asked.mails:,}</td>'
-        f'<td class="number">{asked.packages:,}</td><td>{_escape(asked.text)}</td>'
+        f'<td class="number">{asked.packages:,}</td><td>{_escape(asked.full_text)}</td>'
         f"<td>{_package_links(asked)}</td><td>{_escape(asked.guess)}</td>"
         f"<td>{f'<b>{_escape(asked.answer)}</b>' if asked.answer else _badge('decision')}</td></tr>"
         for asked in questions
