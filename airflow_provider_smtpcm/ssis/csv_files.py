@@ -36,7 +36,7 @@ def read_text(path: Path, *, remedy: str = SAVE_AS) -> str:
         raise PackageError(f"{path} is larger than {_MAX_OCTETS // 1024**2} MiB.", remedy="Check what the file is.")
     encoding = "utf-16" if octets[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
-        return octets.decode(encoding)
+        return octets.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise PackageError(f"{path} is not in UTF-8.", remedy=remedy) from error
 

@@ -143,7 +143,7 @@ class PackageConverter:
             prefix, _, guid = asked.key.rpartition(" ")
             if prefix == "connection manager" and (found := self._managers.get(guid)):
                 place, settings = found
-                asked.text += f" {place} has this GUID."
+                asked.text += f" {place} has this GUID: {settings}"
                 asked.guess = asked.guess or settings
 
     def unused_options(self) -> Iterator[Finding]:
