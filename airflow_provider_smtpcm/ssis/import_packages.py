@@ -50,6 +50,7 @@ from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection, known_properties
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
+from airflow_provider_smtpcm.ssis.writing.database_connections import ConvertedDatabase
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap
 
@@ -57,7 +58,7 @@ CONNECTIONS = "connections.json"
 # Findings with other codes are not reported for a package with neither a Send Mail task nor an SMTP connection manager.
 _CODES_WITHOUT_MAIL = {"other-mail-task"}
 # Findings with these codes are not reported for a connection: the reports list its sources instead.
-_UNREPORTED_CODES = {"connection-manager-became"}
+_UNREPORTED_CODES = {"connection-manager-became", "database-connection-became"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,13 +177,16 @@ class PackageConverter:
             has_packages: whether packages were read; if so, there is nothing to decide about a connection that no mail
                 uses.
         """
+        registry = self._registry
+        connections: list[ConvertedConnection | ConvertedDatabase] = [*registry.connections]
+        connections += registry.databases.connections
         entries = [
             _connection_entry(
                 connection,
                 packages=self._packages_by_conn_id[connection.conn_id],
                 mails=self._mails_by_conn_id[connection.conn_id],
             )
-            for connection in self._registry.connections
+            for connection in connections
         ]
         return tuple(
             replace(entry, findings=tuple(map(_as_note, entry.findings))) if has_packages and not entry.mails else entry
@@ -212,12 +216,18 @@ def _add_questions(
     )
 
 
-def _connection_entry(connection: ConvertedConnection, *, packages: int, mails: int) -> ConnectionEntry:
-    manager = connection.manager
+def _connection_entry(
+    connection: ConvertedConnection | ConvertedDatabase, *, packages: int, mails: int
+) -> ConnectionEntry:
+    if isinstance(connection, ConvertedDatabase):
+        host, summary = connection.settings.server, connection.settings.summary
+    else:
+        manager = connection.manager
+        host, summary = manager.host, f"{manager.host}:{manager.port}, {manager.auth_mode}, SSL {manager.ssl_mode}"
     return ConnectionEntry(
         conn_id=connection.conn_id,
-        host=manager.host,
-        summary=f"{manager.host}:{manager.port}, {manager.auth_mode}, SSL {manager.ssl_mode}",
+        host=host,
+        summary=summary,
         sources=tuple(connection.sources),
         packages=packages,
         mails=mails,

@@ -306,6 +306,7 @@ class SendMailTask:
         force_result: the ForceExecutionResult: `success`, `failure` or `completion`; empty for None.
         maximum_errors: the MaximumErrorCount; the executable fails at this number of errors, and never for 0.
         has_unreadable_data: whether the task's own properties are missing or encrypted, and so empty here.
+        is_unconfigured: whether nobody has ever set its properties.
     """
 
     name: str
@@ -332,6 +333,7 @@ class SendMailTask:
     event_handlers: tuple[EventHandler, ...] = ()
     variables: tuple[Variable, ...] = ()
     has_unreadable_data: bool = False
+    is_unconfigured: bool = False
 
 
 class SqlSourceType(StrEnum):

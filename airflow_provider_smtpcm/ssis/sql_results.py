@@ -27,7 +27,7 @@ from airflow_provider_smtpcm.ssis.live_values import to_json
 
 __all__ = ["SqlResultError", "fetch_results", "full_result_set", "no_result_set", "result_rows", "single_row"]
 
-Processor = Callable[[list[Any], list[Any]], list[Any]]
+Processor = Callable[[list[Any], list[Any]], Any]
 
 
 class SqlResultError(MailError):
@@ -132,9 +132,10 @@ def result_rows(columns: Mapping[str, int | str]) -> Processor:
     """
 
     def process(results: list[Any], descriptions: list[Any]) -> list[Any]:  # noqa: ARG001
-        result = _first(results[-1][0][0])
+        result = _first([result_set for each in results for result_set in each[0][0]])
         positions = {name: _find_column(result.columns, column) for name, column in columns.items()}
-        return [[{name: row[position] for name, position in positions.items()} for row in result.rows]]
+        rows = [{name: row[position] for name, position in positions.items()} for row in result.rows]
+        return [rows] if len(results) == 1 else rows
 
     return process
 
@@ -151,8 +152,8 @@ def no_result_set(*, outputs: Sequence[str] = (), nullable: Collection[str] = ()
 def _make_processor(
     process: Callable[[list[ResultSet]], dict[str, Any]], outputs: Sequence[str], nullable: Collection[str]
 ) -> Processor:
-    def process_output(results: list[Any], descriptions: list[Any]) -> list[Any]:  # noqa: ARG001
-        result_sets: list[ResultSet] = results[-1][0][0]
+    def process_output(results: list[Any], descriptions: list[Any]) -> Any:  # noqa: ARG001
+        result_sets: list[ResultSet] = [result_set for result in results for result_set in result[0][0]]
         values = process(result_sets)
         if outputs:
             last = _first(result_sets[-1:])
@@ -163,7 +164,8 @@ def _make_processor(
                     f"The value for {name} is NULL, which a variable of SSIS cannot be unless its type is Object.",
                     remedy="SSIS fails here too. Let the statement return another value: COALESCE(value, '').",
                 )
-        return [values or None]
+        # The operator takes the last element, unless its statement is a list of several.
+        return [values or None] if len(results) == 1 else values or None
 
     return process_output
 

@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
 from airflow_provider_smtpcm.ssis.expressions.functions import call_function
 from airflow_provider_smtpcm.ssis.expressions.jinja import JinjaName, escape_template, quote_string
 from airflow_provider_smtpcm.ssis.expressions.operators import apply_binary, apply_unary
-from airflow_provider_smtpcm.ssis.expressions.parser import parse
+from airflow_provider_smtpcm.ssis.expressions.parser import parse, parse_assignment
 from airflow_provider_smtpcm.ssis.expressions.system_variables import (
     TemplateContext,
     is_system_variable,
@@ -69,6 +69,7 @@ __all__ = [
     "is_system_variable",
     "merge_strings",
     "parse",
+    "parse_assignment",
     "quote_string",
     "replace_names",
     "replace_strings",

@@ -49,6 +49,7 @@ FUNCTIONS = {
 
 _SPACE = re.compile(r"[\s\ufeff]+")
 _VARIABLE = re.compile(r"@(?:\[([^\[\]]*)\]|([^\W\d][\w@$#]*))")
+_ASSIGNED = re.compile(r"[\s\ufeff]*@(?:\[([^\[\]]*)\]|([^\W\d][\w@$#]*))[\s\ufeff]*=(?!=)")
 _IDENTIFIER = re.compile(r"\[([^\[\]]*)\]|[^\W\d][\w$#]*")
 _HEXADECIMAL = re.compile(r"0[xX]([0-9a-fA-F]+)([uU]?)")
 _REAL = re.compile(r"(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE][+-]?[0-9]))(?:[eE][+-]?[0-9]+)?")
@@ -230,6 +231,36 @@ def parse(text: str) -> Expression:
         ExpressionError: the syntax is invalid; the message shows the position and what to write instead.
     """
     return _Parser(text).parse()
+
+
+def parse_assignment(text: str) -> tuple[tuple[str, ...], Expression]:
+    """Return the variables that an assignment sets, and the expression of their value.
+
+    Expression tasks and For loops have assignments: `@[User::Total] = @[User::A] + 1`, or `@a = @b = 1`, which sets
+    both.
+
+    Raises:
+        ExpressionError: it is not an assignment, or its syntax is invalid.
+    """
+    names: list[str] = []
+    position = 0
+    while (match := _ASSIGNED.match(text, position)) is not None:
+        names.append(match[1] if match[1] is not None else match[2])
+        position = match.end()
+    if not names:
+        target = _VARIABLE.match(text.lstrip())
+        rest = text.lstrip()[target.end() :].lstrip() if target else ""
+        if rest.startswith(":="):
+            raise ExpressionError(":= does not assign; SSIS fails here.", remedy="Write = instead of :=.")
+        raise ExpressionError(
+            "This is no assignment to a variable.", remedy="Write @[User::Name] = value, with one variable on the left."
+        )
+    try:
+        return tuple(name.strip() for name in names), parse(text[position:])
+    except ExpressionError as error:
+        if error.position is not None:
+            error.text, error.position = text, error.position + position
+        raise
 
 
 class _Parser:

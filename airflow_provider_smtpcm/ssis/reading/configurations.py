@@ -92,6 +92,8 @@ class PropertyOverrides:
 
     def task_property(self, path: tuple[str, ...], property_name: str, default: str) -> str:
         """Return the configured value of a task's property, or the default."""
+        if not self.values:  # most packages have no configurations, but thousands of properties
+            return default
         return self._apply("\\" + "\\".join(path) + f".Properties[{property_name}]", default) or ""
 
     def _apply(self, path: str, default: str | None) -> str | None:

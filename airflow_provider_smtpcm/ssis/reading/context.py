@@ -8,7 +8,7 @@ from typing import TypedDict
 from airflow_provider_smtpcm.ssis.model import EventHandler, Finding, Question, Severity, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
 from airflow_provider_smtpcm.ssis.reading.connection_managers import ConnectionManager, ConnectionManagers
-from airflow_provider_smtpcm.ssis.reading.xml import Element, get_flag, read_expressions
+from airflow_provider_smtpcm.ssis.reading.xml import Element, get_text, is_true, read_expressions
 
 _MAX_FINDING_LENGTH = 500  # characters
 
@@ -76,9 +76,16 @@ class ReadContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """The path of an executable; if it is disabled, also the path of the outermost executable that disables it."""
+    """Where an executable is.
+
+    Args:
+        path: its path.
+        overrides: values from package configurations.
+        disabled_because: if it is disabled, the path of the outermost executable that disables it.
+    """
 
     path: tuple[str, ...]
+    overrides: PropertyOverrides
     disabled_because: str | None = None
 
     def enter(self, name: str, element: Element) -> Location:
@@ -93,10 +100,12 @@ class Location:
         # An expression takes precedence over the property, but only a literal can be evaluated here.
         expression = read_expressions(element).get("Disable")
         is_disabled = (
-            get_flag(element, "Disabled") if expression is None else expression.strip().lower() in {"true", "1"}
+            is_true(self.overrides.task_property(path, "Disable", get_text(element, "Disabled")))
+            if expression is None
+            else expression.strip().lower() in {"true", "1"}
         )
         disabled_path = "\\".join(path) if is_disabled else None
-        return Location(path=path, disabled_because=self.disabled_because or disabled_path)
+        return Location(path=path, overrides=self.overrides, disabled_because=self.disabled_because or disabled_path)
 
 
 class CommonFields(TypedDict):
@@ -109,5 +118,7 @@ class CommonFields(TypedDict):
     expressions: dict[str, str]
     disabled: bool
     disabled_because: str | None
+    force_result: str
+    maximum_errors: int
     event_handlers: tuple[EventHandler, ...]
     variables: tuple[Variable, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from airflow_provider_smtpcm.ssis.model import (
@@ -34,6 +35,7 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
     get_flag,
     get_text,
     normalize_id,
+    parse_integer,
     read_expressions,
     read_ids,
 )
@@ -64,6 +66,15 @@ _EVAL_OPS = {
     "4": EvalOp.EXPRESSION_OR_CONSTRAINT,
     "expressionorconstraint": EvalOp.EXPRESSION_OR_CONSTRAINT,
 }
+# -1 is None: what happens decides.
+_FORCED_RESULTS = {
+    "0": "success",
+    "success": "success",
+    "1": "failure",
+    "failure": "failure",
+    "2": "completion",
+    "completion": "completion",
+}
 # PackageFormatVersion of SSIS 2012, the first one that omits properties with default values.
 _FIRST_FORMAT_WITHOUT_DEFAULTS = 6
 
@@ -77,7 +88,7 @@ def read_root(element: Element, context: ReadContext) -> Container:
         element: the root element.
         context: collects the findings.
     """
-    location = Location(path=()).enter(ROOT, element)
+    location = Location(path=(), overrides=context.overrides).enter(ROOT, element)
     executables, constraints = _read_members(element, location, context)
     return Container(
         **_read_common(element, location, context, name=get_text(element, "ObjectName") or ROOT),
@@ -160,7 +171,7 @@ def _read_common(element: Element, location: Location, context: ReadContext, *, 
     handlers = find_members(element, "EventHandlers", "EventHandler")
     disables_handlers = get_flag(element, "DisableEventHandlers")
     because = location.disabled_because or ("\\".join(location.path) if disables_handlers else None)
-    owner = Location(path=location.path, disabled_because=because)
+    owner = replace(location, disabled_because=because)
     return CommonFields(
         name=name,
         id=context.make_unique_id(read_ids(element), location.path),
@@ -169,9 +180,22 @@ def _read_common(element: Element, location: Location, context: ReadContext, *, 
         expressions=read_expressions(element),
         disabled=location.disabled_because is not None,
         disabled_because=location.disabled_because,
+        force_result=_read_force_result(element, location.path, context),
+        maximum_errors=_read_maximum_errors(element, location.path, context),
         event_handlers=tuple(_read_handler(handler, owner, context) for handler in handlers),
         variables=read_variables(element, location.path, context.overrides),
     )
+
+
+def _read_force_result(element: Element, path: tuple[str, ...], context: ReadContext) -> str:
+    name = "ForceExecutionResult"
+    return _FORCED_RESULTS.get(context.overrides.task_property(path, name, get_text(element, name)).strip().lower(), "")
+
+
+def _read_maximum_errors(element: Element, path: tuple[str, ...], context: ReadContext) -> int:
+    value = context.overrides.task_property(path, "MaximumErrorCount", get_text(element, "MaxErrorCount"))
+    count = parse_integer(value)
+    return 1 if count is None else count
 
 
 def _read_members(
@@ -205,6 +229,8 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
         expressions=read_expressions(element),
         disabled=location.disabled_because is not None,
         disabled_because=location.disabled_because,
+        force_result=_read_force_result(element, location.path, context),
+        maximum_errors=_read_maximum_errors(element, location.path, context),
         propagate=read_propagate(element),
     )
 

@@ -33,7 +33,18 @@ _INPUTS = {
 # Tasks that set no variable.
 _WITHOUT_OUTPUT = {"ASDdlData", "ASProcessingData", "BulkInsertTaskData", "FileSystemData", "FtpData", "WMIEWTaskData"}
 # Properties of data flow components, and attributes of other vendors' tasks, that name a variable to read.
-_INPUT_WORDS = ("readonly", "sqlcommand", "openrowset", "filename", "xmldata", "source", "input", "query", "path")
+_INPUT_WORDS = (
+    "readonly",
+    "sqlcommand",
+    "openrowset",
+    "filename",
+    "xmldata",
+    "state",
+    "source",
+    "input",
+    "query",
+    "path",
+)
 _QUALIFIED_NAME = re.compile(r"\s*(?!System::)[^\W\d]\w*::[^\s:\[\]@\"][^:\[\]@\"]*")
 
 

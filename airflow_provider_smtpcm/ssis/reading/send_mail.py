@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 from airflow_provider_smtpcm.ssis.findings import ask_for_connection_manager
@@ -16,6 +17,17 @@ _MESSAGE_SOURCES = {
     "0": MessageSourceType.DIRECT_INPUT,
     "1": MessageSourceType.FILE_CONNECTION,
     "2": MessageSourceType.VARIABLE,
+}
+# The properties that a mail needs; an expression can give each of them.
+_MAIL_EXPRESSIONS = {
+    "SmtpConnection",
+    "FromLine",
+    "ToLine",
+    "CCLine",
+    "BCCLine",
+    "Subject",
+    "MessageSource",
+    "FileAttachments",
 }
 
 
@@ -35,15 +47,24 @@ class MailFields(TypedDict):
     priority: str
     file_attachments: str
     has_unreadable_data: bool
+    is_unconfigured: bool
 
 
 def read_mail(element: Element, path: tuple[str, ...], context: ReadContext, common: CommonFields) -> MailFields:
-    data = find_object_data(element, "SendMailTaskData")
+    """Return the properties of a Send Mail task, and report a connection manager or a file that is not there.
+
+    Args:
+        element: the task.
+        path: its path.
+        context: resolves references, and collects the findings.
+        common: the fields that all executables have.
+    """
+    data = _find_data(element)
     expressions, disabled = common["expressions"], common["disabled"]
     if data is None:
         context.add_finding(
             "unreadable-mail",
-            Severity.ERROR,
+            Severity.NOTE if disabled else Severity.ERROR,
             path,
             "The task's own properties are missing or encrypted; only its expressions could be read.",
             "Save the package with ProtectionLevel DontSaveSensitive and import it again.",
@@ -57,8 +78,6 @@ def read_mail(element: Element, path: tuple[str, ...], context: ReadContext, com
     connection = context.find_connection_manager(reference)
     source_type = _read_source_type(read("MessageSourceType", "MessageSourceType"), path, context)
     source = read("MessageSource", "MessageSource")
-    if not isinstance(connection, SmtpConnection) and data is not None and "SmtpConnection" not in expressions:
-        _report_missing_connection(reference, path, context, disabled=disabled)
     file = None
     if source_type is MessageSourceType.FILE_CONNECTION:
         file = context.find_connection_manager(source)
@@ -73,7 +92,7 @@ def read_mail(element: Element, path: tuple[str, ...], context: ReadContext, com
             )
     attachments = () if data is None else data.find_all("Attachments")
     files = "|".join(name for attachment in attachments if (name := attachment.attributes.get("FileName", "")).strip())
-    return MailFields(
+    fields = MailFields(
         connection=connection if isinstance(connection, SmtpConnection) else None,
         connection_reference=reference,
         from_line=read("From", "FromLine"),
@@ -87,7 +106,46 @@ def read_mail(element: Element, path: tuple[str, ...], context: ReadContext, com
         priority=read("Priority", "Priority", "Normal"),
         file_attachments=context.overrides.task_property(path, "FileAttachments", files),
         has_unreadable_data=data is None,
+        is_unconfigured=False,
     )
+    if data is not None and _is_unconfigured(fields, expressions):
+        context.add_finding(
+            "unconfigured-mail",
+            Severity.NOTE if disabled else Severity.DECISION,
+            path,
+            "The Send Mail task was never configured: it has no connection manager, addresses, subject or text. SSIS "
+            "fails here.",
+            "Delete its task from the DAG, or complete it.",
+        )
+        return {**fields, "is_unconfigured": True}
+    if not isinstance(connection, SmtpConnection) and data is not None and "SmtpConnection" not in expressions:
+        _report_missing_connection(reference, path, context, disabled=disabled)
+    return fields
+
+
+def _find_data(element: Element) -> Element | None:
+    """Return the `SendMailTaskData`; None if it is missing or encrypted.
+
+    The ObjectData of a task that was dropped on the designer and never opened can be empty.
+    """
+    object_data = element.find("ObjectData")
+    if object_data is not None and not object_data.children and not object_data.text.strip():
+        return Element(tag="SendMailTaskData")
+    return find_object_data(element, "SendMailTaskData")
+
+
+def _is_unconfigured(fields: MailFields, expressions: Mapping[str, str]) -> bool:
+    values = (
+        fields["connection_reference"],
+        fields["from_line"],
+        fields["to_line"],
+        fields["cc_line"],
+        fields["bcc_line"],
+        fields["subject"],
+        fields["message_source"],
+        fields["file_attachments"],
+    )
+    return not any(value.strip() for value in values) and _MAIL_EXPRESSIONS.isdisjoint(expressions)
 
 
 def _read_source_type(value: str, path: tuple[str, ...], context: ReadContext) -> MessageSourceType:

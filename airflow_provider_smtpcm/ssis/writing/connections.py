@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ssis.expressions import ExpressionError
 from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
+from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseRegistry
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
@@ -59,9 +60,13 @@ class ConnectionRegistry:
 
     Args:
         options: the options of the import.
+
+    Attributes:
+        databases: the connections to databases, which are in the same file.
     """
 
     def __init__(self, options: ConversionOptions) -> None:
+        self.databases = DatabaseRegistry(options)
         self._options = options
         self._by_settings: dict[object, ConvertedConnection] = {}
         self._conn_ids = UniqueNames()
@@ -108,6 +113,7 @@ class ConnectionRegistry:
     def to_json(self) -> str:
         """Return the text of the file for `airflow connections import`; empty if there is no connection."""
         by_id = {connection.conn_id: connection.manager.to_airflow() for connection in self.connections}
+        by_id |= {database.conn_id: database.settings.to_airflow() for database in self.databases.connections}
         return json.dumps(by_id, indent=2, ensure_ascii=False) + "\n" if by_id else ""
 
 

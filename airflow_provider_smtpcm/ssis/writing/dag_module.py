@@ -46,6 +46,8 @@ _PROVIDER_IMPORTS = {
     "TypedTemplate": f"from {_PROVIDER}.ssis.live_values import TypedTemplate",
     "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
+_SQL_OPERATOR_IMPORT = "from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator"
+_SQL_RESULTS = {"fetch_results", "full_result_set", "no_result_set", "single_row"}
 # Maximum decisions in the docstring; the report has all of them.
 _MAX_DECISIONS = 60
 # Maximum places that are named for each decision.
@@ -101,6 +103,7 @@ def write_package(
         findings=findings,
         paths=paths or PathMap(options.path_map),
         placeholders_pass=options.placeholders_pass,
+        get_database_id=lambda connection: connections.databases.register(connection, symbols, scope),
         get_conn_id=lambda connection: connections.register(connection, symbols, scope),
     )
     for connection in package.connection_managers:
@@ -218,6 +221,10 @@ def _merge_findings(findings: Iterable[Finding]) -> list[str]:
 def _write_imports(
     source: Source, writer: ControlFlowWriter, handlers: EventHandlerWriter, nodes: Sequence[DagNode]
 ) -> None:
+    if "timedelta" in writer.context.imports:
+        source.lines += ["from datetime import timedelta", ""]
+    if "SQLExecuteQueryOperator" in writer.operators:
+        source.lines.append(_SQL_OPERATOR_IMPORT)
     if "EmptyOperator" in writer.operators:
         source.lines.append(_EMPTY_OPERATOR_IMPORT)
     has_groups = any(node.children is not None for node in nodes)
@@ -230,6 +237,8 @@ def _write_imports(
     )
     # In one block with Airflow's imports: to a linter in a DAGs folder, both are third-party packages.
     source.lines += [line for name, line in _PROVIDER_IMPORTS.items() if name in used]
+    if names := sorted(used & _SQL_RESULTS):
+        source.lines.append(f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}")
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:

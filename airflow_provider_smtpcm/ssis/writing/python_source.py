@@ -31,9 +31,14 @@ _MODULE_GLOBALS = {
     "SendMailOperator",
     "TaskGroup",
     "TypedTemplate",
+    "fetch_results",
+    "full_result_set",
     "macros",
+    "no_result_set",
     "read_message_file",
+    "single_row",
     "ssis",
+    "timedelta",
 }
 _INDENT = "    "
 _WIDTH = 88

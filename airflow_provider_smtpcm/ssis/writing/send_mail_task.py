@@ -87,12 +87,14 @@ class MailConverter:
         self._translator = TemplateTranslator(
             context=context, scope=scope, template_context=template_context, reader=reader
         )
+        # The reader has reported that all properties are missing.
+        self._is_reported = task.is_unconfigured or task.has_unreadable_data
         self.arguments: list[KeywordArgument] = []
         self.records: list[PropertyRecord] = []
         self.connection = self._convert_connection()
         for name, attribute, argument in _HEADER_FIELDS:
             self._convert_header_field(name, getattr(task, attribute), argument)
-        if not any(argument.name in _RECIPIENTS for argument in self.arguments):
+        if not self._is_reported and not any(argument.name in _RECIPIENTS for argument in self.arguments):
             self._findings.decision(
                 "no-recipient", self._where, "The mail has no recipient; SSIS fails here.", "Add one in the DAG."
             )
@@ -130,13 +132,15 @@ class MailConverter:
             status = PropertyStatus.DECISION
             name = sanitize(task.connection_reference) if expression is None else display_expression(expression)
             comments = (f"SSIS: the connection manager {name or 'is missing'}",)
-            self._findings.decision(
-                "connection-to-choose",
-                self._where,
-                f"The connection manager cannot be determined; the mail uses the connection {DEFAULT_CONNECTION!r}.",
-                f"Set smtpcm_conn_id in the DAG, or define the connection {DEFAULT_CONNECTION!r}.",
-                question if task.connection_reference and expression is None else None,
-            )
+            if not task.is_unconfigured:
+                self._findings.decision(
+                    "connection-to-choose",
+                    self._where,
+                    "The connection manager cannot be determined; the mail uses the connection "
+                    f"{DEFAULT_CONNECTION!r}.",
+                    f"Set smtpcm_conn_id in the DAG, or define the connection {DEFAULT_CONNECTION!r}.",
+                    question if task.connection_reference and expression is None else None,
+                )
         conn_id = DEFAULT_CONNECTION if manager is None else self._context.get_conn_id(manager)
         self._context.used_connections[conn_id] = None
         self._add_argument(
@@ -182,7 +186,7 @@ class MailConverter:
         elif value.strip():
             # A header field is one line.
             self._keep_text(name, argument, value if name == "Subject" else _LINE_BREAK.sub(" ", value).strip())
-        elif name == "FromLine":
+        elif name == "FromLine" and not self._is_reported:
             self._findings.decision(
                 "no-sender",
                 self._where,

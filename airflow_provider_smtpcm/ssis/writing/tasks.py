@@ -24,6 +24,8 @@ from airflow_provider_smtpcm.ssis.model import (
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.sql_task import OPERATOR as SQL_OPERATOR
+from airflow_provider_smtpcm.ssis.writing.sql_task import SqlTaskConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope
 from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, WritingContext, error_summary
 
@@ -44,11 +46,14 @@ class ConvertedTask:
 
 def convert_task(context: WritingContext, executable: NoMail, scope: Scope) -> ConvertedTask:
     """Convert an executable that is neither a mail nor a task group."""
-    if isinstance(executable, ExpressionTask):
-        try:
+    try:
+        if isinstance(executable, ExpressionTask):
             return _convert_expression_task(context, executable, scope)
-        except (ExpressionError, NotTranslatable) as error:
-            return _make_placeholder(context, executable, error_summary(error))
+        if isinstance(executable, SqlTask):
+            arguments = SqlTaskConverter(context, executable, scope).convert()
+            return ConvertedTask(operator=SQL_OPERATOR, arguments=arguments)
+    except (ExpressionError, NotTranslatable) as error:
+        return _make_placeholder(context, executable, error_summary(error))
     return _make_placeholder(context, executable)
 
 

@@ -35,8 +35,9 @@ from airflow_provider_smtpcm.ssis.expressions import (
     walk,
 )
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
-from airflow_provider_smtpcm.ssis.model import SmtpConnection
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
+from airflow_provider_smtpcm.ssis.writing.python_source import slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 
@@ -107,6 +108,7 @@ class WritingContext:
 
     Args:
         get_conn_id: returns the id of the Airflow connection for a connection manager.
+        get_database_id: the same for the connection manager of a database.
         macros: the names of the macros that the templates use.
         imports: further names that the module imports.
         placeholders_pass: whether placeholders succeed instead of failing.
@@ -120,6 +122,7 @@ class WritingContext:
     macros: set[str] = field(default_factory=set)
     imports: set[str] = field(default_factory=set)
     placeholders_pass: bool = False
+    get_database_id: Callable[[DatabaseConnection], str] = lambda connection: slug(connection.name, "db")
     used_connections: dict[str, None] = field(default_factory=dict)
 
 

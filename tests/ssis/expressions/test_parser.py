@@ -6,7 +6,14 @@ import pickle
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, find_variables, parse, unparse
+from airflow_provider_smtpcm.ssis.expressions import (
+    ExpressionError,
+    evaluate,
+    find_variables,
+    parse,
+    parse_assignment,
+    unparse,
+)
 
 
 @pytest.mark.parametrize(
@@ -159,3 +166,36 @@ def test_the_find_variables_an_expression_are_listed_once() -> None:
     """In the order of its text, with their case."""
     text = '@[User::B] + @[System::PackageName] + (@[User::a] == "" ? @[User::B] : @[$Project::P]) + @bare'
     assert find_variables(parse(text)) == ("User::B", "System::PackageName", "User::a", "$Project::P", "bare")
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "value"),
+    [
+        ("@[User::Total] = @[User::A] + 1", ("User::Total",), "@[User::A] + 1"),
+        (" @i=0", ("i",), "0"),
+        ("@a = @[User::B] = 1", ("a", "User::B"), "1"),
+        ('@a = "x = y"', ("a",), '"x = y"'),
+        ("@a = @b == 1", ("a",), "@[b] == 1"),
+    ],
+)
+def test_an_assignment(text: str, names: tuple[str, ...], value: str) -> None:
+    """Of an Expression task or a For loop; several variables may get one value."""
+    found, expression = parse_assignment(text)
+    assert (found, unparse(expression)) == (names, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("@a := 1", ":= does not assign; SSIS fails here. Write = instead of :=."),
+        ("@a == 1", "This is no assignment to a variable."),
+        ("1 = @a", "This is no assignment to a variable."),
+        ("", "This is no assignment to a variable."),
+        ("@a = (1 +", "    @a = (1 +\n             ^"),
+    ],
+)
+def test_what_is_no_assignment(text: str, message: str) -> None:
+    """The position is that in the whole text."""
+    with pytest.raises(ExpressionError) as raised:
+        parse_assignment(text)
+    assert message in str(raised.value)

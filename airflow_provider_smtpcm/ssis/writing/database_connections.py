@@ -1,0 +1,391 @@
+"""Converts OLE DB, ADO.NET and ODBC connection managers to Airflow connections of type `odbc`, one for equal settings.
+
+The connections are for `apache-airflow-providers-odbc`, whose hook joins host, schema, login and the extra to an ODBC
+connection string. Its SQL operators take the driver from the extra, under the key `driver` in lower case.
+
+As in `connections`, an expression takes precedence over the connection string. Passwords are never written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError
+from airflow_provider_smtpcm.ssis.findings import KEEP, Findings
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, DatabaseKind, Finding, Question
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
+from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
+from airflow_provider_smtpcm.ssis.writing.templates import display_expression
+
+SQL_SERVER_DRIVER = "ODBC Driver 18 for SQL Server"
+# The driver on a worker, by a word in the OLE DB provider, the .NET class or the Windows driver's name, in this order.
+_DRIVERS = (
+    (r"mysql", "MySQL ODBC 9.0 Unicode Driver"),
+    (r"sqlncli|sqloledb|msoledbsql|sqlclient|sql server|sql native client|\Asql\Z", SQL_SERVER_DRIVER),
+    (r"npgsql|postgres|pgoledb", "PostgreSQL Unicode"),
+    (r"sybase|aseoledb|freetds", "FreeTDS"),
+    (r"oracle|oraoledb|msdaora", "Oracle 23 ODBC driver"),
+    (r"sqlite", "SQLite3"),
+    (r"ibmda|db2", "IBM i Access ODBC Driver"),
+)
+# Files that only Windows has a driver for.
+_FILE_PROVIDER = re.compile(r"jet\.oledb|ace\.oledb|excel|access", re.IGNORECASE)
+# The keys of connection strings that have the same meaning, all in lower case without blanks.
+_SYNONYMS = {
+    **dict.fromkeys(["datasource", "server", "address", "addr", "networkaddress", "host"], "server"),
+    **dict.fromkeys(["initialcatalog", "database"], "database"),
+    **dict.fromkeys(["userid", "uid", "user", "username"], "user"),
+    **dict.fromkeys(["password", "pwd", "accesstoken"], "password"),
+    **dict.fromkeys(["integratedsecurity", "trusted_connection"], "integrated"),
+    **dict.fromkeys(["encrypt", "useencryptionfordata"], "encrypt"),
+    **dict.fromkeys(["applicationintent"], "intent"),
+    **dict.fromkeys(["multisubnetfailover"], "failover"),
+    **dict.fromkeys(["trustservercertificate"], "trust"),
+    **dict.fromkeys(["provider", "driver"], "provider"),
+    **dict.fromkeys(["port", "networkport"], "port"),
+    "dsn": "dsn",
+}
+_TRUE = {"true", "yes", "sspi", "1", "mandatory", "strict"}
+_LOCAL = re.compile(r"(?:tcp:|lpc:|np:)?(?:\.|\(local\)|localhost|127\.0\.0\.1|\(localdb\))(?=[\\,]|\Z)", re.IGNORECASE)
+# A part of a connection string; a value in quotation marks or braces may contain semicolons.
+_PART = re.compile(
+    r"""\s*(?P<key>[^=;]+?)\s*=\s*(?:"(?P<double>(?:[^"]|"")*)"|'(?P<single>(?:[^']|'')*)'|\{(?P<brace>[^}]*)\}
+        |(?P<plain>[^;]*))\s*(?:;|\Z)""",
+    re.VERBOSE,
+)
+_MAX_FINDINGS_PER_CODE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    r"""The settings of an Airflow connection of type `odbc`.
+
+    Args:
+        server: as ODBC writes it, such as `srv`, `srv\instance` or `srv,1433`.
+        extra: further settings, by their ODBC key.
+    """
+
+    server: str = ""
+    database: str = ""
+    login: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for settings that mean the same; names of servers and databases are compared without case."""
+        return (self.server.lower(), self.database.lower(), self.login.lower(), tuple(sorted(self.extra.items())))
+
+    @property
+    def is_windows(self) -> bool:
+        """Whether the worker's own Windows account, or Kerberos ticket, signs in."""
+        return self.extra.get("Trusted_Connection") == "yes"
+
+    @property
+    def summary(self) -> str:
+        """The settings on one line."""
+        server = f"DSN {self.extra['dsn']}" if "dsn" in self.extra else self.server
+        sign_in = "Windows Authentication" if self.is_windows else self.login or "no sign-in"
+        parts = (server, self.database, sign_in, self.extra.get("driver", ""))
+        return ", ".join(part for part in parts if part)
+
+    def to_airflow(self) -> dict[str, object]:
+        """Return the connection in Airflow's form, without a password."""
+        parts = {"host": self.server, "schema": self.database, "login": self.login}
+        return {"conn_type": "odbc", **{key: value for key, value in parts.items() if value}, "extra": dict(self.extra)}
+
+
+@dataclass(slots=True, kw_only=True)
+class ConvertedDatabase:
+    """An Airflow connection, with the connection managers that were converted to it.
+
+    Args:
+        sources: the file and the name of each connection manager.
+        findings: at most three of each code; a dict as an ordered set.
+    """
+
+    conn_id: str
+    settings: DatabaseSettings
+    sources: list[str] = field(default_factory=list)
+    findings: dict[Finding, None] = field(default_factory=dict)
+
+
+class DatabaseRegistry:
+    """The connections to databases of one import.
+
+    Args:
+        options: the options of the import.
+    """
+
+    def __init__(self, options: ConversionOptions) -> None:
+        self._options = options
+        self._by_settings: dict[object, ConvertedDatabase] = {}
+        self._conn_ids = UniqueNames()
+
+    def register(self, connection: DatabaseConnection, symbols: SymbolTable, scope: Scope) -> str:
+        """Convert a connection manager; return the id of its Airflow connection.
+
+        Args:
+            symbols, scope: resolve the names in its expressions.
+        """
+        converter = _DatabaseConverter(connection, symbols, scope, self._options.answers)
+        settings = converter.convert()
+        key: tuple[object, ...] = (*settings.key, *converter.open_questions)
+        if not settings.server and "dsn" not in settings.extra:
+            key = (*key, connection.name.lower())
+        if key not in self._by_settings:
+            conn_id = self._conn_ids.allocate(_make_conn_id(settings, connection.name))
+            self._by_settings[key] = ConvertedDatabase(conn_id=conn_id, settings=settings)
+        converted = self._by_settings[key]
+        source = f"{connection.source}: {connection.name}" if connection.source else connection.name
+        if source not in converted.sources:
+            converted.sources.append(source)
+        converter.report_became(converted)
+        for finding in converter.findings.all():
+            if sum(existing.code == finding.code for existing in converted.findings) < _MAX_FINDINGS_PER_CODE:
+                converted.findings[finding] = None
+        return converted.conn_id
+
+    @property
+    def connections(self) -> tuple[ConvertedDatabase, ...]:
+        """The connections so far, sorted by id."""
+        return tuple(sorted(self._by_settings.values(), key=lambda connection: connection.conn_id))
+
+
+def is_sql_server(connection: DatabaseConnection | None) -> bool:
+    """Whether a connection manager is for SQL Server, by its provider; True if it was not found."""
+    if connection is None:
+        return True
+    values = _read_string(connection.connection_string)
+    return _find_driver(connection, values) == SQL_SERVER_DRIVER
+
+
+class _DatabaseConverter:
+    """Converts one connection manager.
+
+    Attributes:
+        findings: the findings about the connection manager.
+        open_questions: the keys of the questions about expressions whose value is not in the files, and not answered.
+    """
+
+    def __init__(
+        self, connection: DatabaseConnection, symbols: SymbolTable, scope: Scope, answers: Mapping[str, str]
+    ) -> None:
+        self._connection, self._symbols, self._scope = connection, symbols, scope
+        self._where = f"Connection managers\\{connection.name}"
+        self._has_password = connection.has_password
+        self.findings = Findings(answers)
+        self.open_questions: list[str] = []
+
+    def convert(self) -> DatabaseSettings:
+        """Return the settings of the connection."""
+        values = self._read_values()
+        driver = _find_driver(self._connection, values)
+        extra: dict[str, str] = {}
+        server = values.get("server", "")
+        if dsn := values.get("dsn", ""):
+            extra["dsn"] = dsn
+            self._note(
+                "database-dsn",
+                f"{self._connection.name!r} names the data source {sanitize_line(dsn)}, which ODBC on the worker looks "
+                "up in odbc.ini.",
+                "Define it there, or replace dsn in the Airflow connection by driver, host and schema.",
+            )
+        elif driver:
+            extra["driver"] = driver
+        if values.get("integrated", "").lower() in _TRUE:
+            extra["Trusted_Connection"] = "yes"
+        if driver == SQL_SERVER_DRIVER and not dsn:
+            # Version 18 encrypts by default and checks the certificate, which the providers of SSIS do not.
+            extra["Encrypt"] = "yes" if _is_encrypted(values) else "no"
+            if values.get("trust", "").lower() in _TRUE:
+                extra["TrustServerCertificate"] = "yes"
+            if values.get("intent", "").lower() == "readonly":
+                extra["ApplicationIntent"] = "ReadOnly"
+            if values.get("failover", "").lower() in _TRUE:
+                extra["MultiSubnetFailover"] = "Yes"
+        if port := values.get("port", ""):
+            if driver == SQL_SERVER_DRIVER:
+                server = f"{server},{port}" if "," not in server else server
+            else:
+                extra["Port"] = port
+        login = "" if "Trusted_Connection" in extra else values.get("user", "")
+        # The hook does not quote, so that a semicolon would begin another setting.
+        server, database, login = (
+            sanitize_line(value).partition(";")[0] for value in (server, values.get("database", ""), login)
+        )
+        return DatabaseSettings(server=server, database=database, login=login, extra=extra)
+
+    def report_became(self, converted: ConvertedDatabase) -> None:
+        """Add the findings about the resulting connection."""
+        name, conn_id, settings = self._connection.name, converted.conn_id, converted.settings
+        self._note(
+            "database-connection-became",
+            f"The {self._connection.kind} connection manager {name!r} became the Airflow connection {conn_id!r} of "
+            "type odbc.",
+            "Install apache-airflow-providers-odbc and the driver on the workers.",
+        )
+        if settings.is_windows:
+            self._note(
+                "database-windows-authentication",
+                f"{name!r} uses Windows Authentication, so {conn_id!r} has Trusted_Connection=yes: the worker signs in "
+                "with its Kerberos ticket, as the account that SSIS ran as did.",
+                "Keep a ticket on the workers (kinit with a keytab), or give the connection a login and a password.",
+            )
+        elif settings.login or self._has_password:
+            self._note(
+                "database-password",
+                f"{conn_id!r} has no password: SSIS stores it encrypted, in a parameter or in a configuration, and "
+                "the import copies none. Until it has one, tasks that use the connection fail.",
+                "Enter the password in the Airflow connection.",
+            )
+        driver = settings.extra.get("driver", "")
+        if not driver and "dsn" not in settings.extra:
+            provider = sanitize_line(_read_string(self._connection.connection_string).get("provider", ""))
+            provider = provider or self._connection.provider
+            self._note(
+                "database-driver",
+                f"The provider of {name!r} ({provider or 'none'}) has no known counterpart on Linux, so {conn_id!r} "
+                "has no driver. Until it has one, tasks that use the connection fail.",
+                "Set driver in the extra of the Airflow connection, or use a connection of another type.",
+            )
+        elif driver and driver != SQL_SERVER_DRIVER:
+            self._note(
+                "database-driver",
+                f"{conn_id!r} has the driver {driver!r}, whose name on your workers may differ.",
+                "Compare it with the output of odbcinst -q -d, and set driver in the extra of the Airflow connection.",
+            )
+        if _LOCAL.match(settings.server):
+            self._note(
+                "database-server-local",
+                f"{name!r} connects to {settings.server!r}, the machine that SSIS ran on. On a worker, that is the "
+                "worker itself.",
+                "Enter the name of the SQL Server in the Airflow connection.",
+            )
+
+    def _read_values(self) -> dict[str, str]:
+        """Return the properties by name; an expression takes precedence over the connection string."""
+        expressions = self._connection.expressions
+        stored = _read_string(self._connection.connection_string)
+        values = dict(stored)
+        if (expression := expressions.get("ConnectionString")) is not None:
+            evaluated = self._evaluate("ConnectionString", "server", expression, stored)
+            if evaluated is not None:
+                given = _read_string(evaluated) if "=" in evaluated else {**stored, "server": evaluated}
+                values = given
+        for name, key in (("ServerName", "server"), ("InitialCatalog", "database"), ("UserName", "user")):
+            if (expression := expressions.get(name)) is None:
+                continue
+            if (value := self._evaluate(name, key, expression, stored)) is not None:
+                values[key] = value.strip().partition(";")[0]
+        if values.pop("password", ""):
+            self._has_password = True
+        for setting in self._connection.set_by:
+            if setting.property not in expressions:
+                self._note(
+                    "connection-parameter",
+                    f"The parameter {setting.by} in {setting.source} sets {setting.property} of "
+                    f"{self._connection.name!r}; the connection has that value, not the one in the connection manager.",
+                )
+        return values
+
+    def _evaluate(self, name: str, key: str, expression: str, stored: Mapping[str, str]) -> str | None:
+        """Return the value of a property's expression, or None if the stored value has to be used."""
+        display = display_expression(expression)
+        reason = "something sets it in each run."
+        try:
+            value = self._symbols.evaluate(expression, self._scope)
+        except (ExpressionError, RecursionError) as error:
+            value, reason = "", sanitize(str(error)).splitlines()[0]
+        found = _read_string(value).get("server", "") if name == "ConnectionString" else value
+        if not found.strip() and not (name == "ConnectionString" and "dsn" in _read_string(value)):
+            return self._ask(name, key, display, reason, stored)
+        self._note(
+            "connection-expression",
+            f"{name} comes from the expression {display}; the connection has its value from the files. The "
+            "environments of the SSIS catalog, which are not in the files, may set another one.",
+        )
+        for parameter in self._symbols.configured_parameters(expression, self._scope):
+            self._decision(
+                "project-configuration",
+                f"{name} comes from {parameter.qualified_name}, for which these configurations of the project set a "
+                f"value other than the one used here: {quoted_list(parameter.configured_in)}.",
+                "Look up which configuration is deployed, and check that the Airflow connection has its value.",
+            )
+        return value
+
+    def _ask(self, name: str, key: str, display: str, reason: str, stored: Mapping[str, str]) -> str | None:
+        """Ask for the value of a property's expression; return the answer, or None for the value in the package."""
+        guess = sanitize_line(stored.get(key, ""))
+        subject = "server" if key == "server" else name
+        noun = {"server": "database server", "database": "database", "user": "login"}[key]
+        question = Question(
+            key=f"{subject} of {display}" + (f", stored as {guess}" if guess else ""),
+            text=f'Which {noun} does the expression {display} give in production? Answer with it, or "keep" for the '
+            "guess.",
+            guess=guess,
+        )
+        used = f"The connection has {guess!r}, which is stored in the package" if guess else "The package stores none"
+        self._decision(
+            "connection-expression",
+            f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}; it is what "
+            "the developer's machine had last.",
+            "Answer the question, or set it in the Airflow connection.",
+            question,
+        )
+        answer = self.findings.answer(question.key)
+        if answer is None:
+            self.open_questions.append(question.key)
+        return None if answer is None or answer.strip().lower() == KEEP else answer.strip()
+
+    def _note(self, code: str, text: str, remedy: str = "") -> None:
+        self.findings.note(code, self._where, text, remedy)
+
+    def _decision(self, code: str, text: str, remedy: str, question: Question | None = None) -> None:
+        self.findings.decision(code, self._where, text, remedy, question)
+
+
+def _read_string(text: str) -> dict[str, str]:
+    """Return the parts of a connection string by their meaning; of a key that occurs twice, the last counts."""
+    values: dict[str, str] = {}
+    for part in _PART.finditer(text):
+        name = _SYNONYMS.get(part["key"].replace(" ", "").lower())
+        if name is None:
+            continue
+        quoted = part["double"], part["single"], part["brace"]
+        value = next((value for value in quoted if value is not None), part["plain"] or "")
+        values[name] = value.replace('""', '"') if part["double"] is not None else value.strip()
+    return values
+
+
+def _find_driver(connection: DatabaseConnection, values: Mapping[str, str]) -> str:
+    """Return the name of the ODBC driver on a worker; empty if there is none, or a DSN names it."""
+    if "dsn" in values:
+        return ""
+    provider = values.get("provider", "") or connection.provider
+    if _FILE_PROVIDER.search(provider):
+        return ""
+    for pattern, driver in _DRIVERS:
+        if re.search(pattern, provider, re.IGNORECASE):
+            return driver
+    if connection.kind is DatabaseKind.ODBC:
+        return provider
+    return "" if provider else SQL_SERVER_DRIVER
+
+
+def _is_encrypted(values: Mapping[str, str]) -> bool:
+    # MSOLEDBSQL19 encrypts by default, every provider before it only if told to.
+    default = "yes" if "msoledbsql19" in values.get("provider", "").lower() else "no"
+    return values.get("encrypt", default).lower() in _TRUE
+
+
+def _make_conn_id(settings: DatabaseSettings, name: str) -> str:
+    if "dsn" in settings.extra:
+        parts = [settings.extra["dsn"], settings.database]
+    else:
+        parts = [_LOCAL.sub("localhost", settings.server) if settings.server else name, settings.database]
+    words = [slug(part, "") for part in (*parts, settings.login)]
+    return "_".join(["db", *(word for word in words if word)])

@@ -1,0 +1,290 @@
+"""Execute SQL tasks as imported DAGs have them, against real databases: SQLite and PostgreSQL through ODBC.
+
+The forms are those that the import writes. Values flow from a query to a variable, from there to the parameter of a
+statement, to a condition and to a mail.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.sdk import DAG
+
+from airflow_provider_smtpcm.operators.expression import ExpressionOperator
+from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
+from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm.ssis import macros
+from airflow_provider_smtpcm.ssis.live_values import TypedTemplate
+from airflow_provider_smtpcm.ssis.sql_results import (
+    fetch_results,
+    full_result_set,
+    no_result_set,
+    result_rows,
+    single_row,
+)
+from airflow_provider_smtpcm.testing import Relay
+from demo.processes import LOOPBACK
+from tests.integration.celery_stack import Postgresql
+from tests.integration.programs import absent
+from tests.integration.system_packages import skip_for_want_of
+
+pytestmark = pytest.mark.slow
+
+RunDag = Callable[[DAG], Any]
+LIBRARIES = {"*/odbc/libsqlite3odbc*.so": "SQLite's ODBC driver", "*/odbc/psqlodbcw.so": "PostgreSQL's ODBC driver"}
+NOTE = 'O\'Brien says "50 % {{ off }}"; Jürgen – ?'
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database behind the Airflow connection `db_sales`.
+
+    Args:
+        types: the column type of an integer, a decimal number, a date with a time, a Boolean and a text.
+    """
+
+    connection: Any
+    types: dict[str, str]
+
+    def run(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows."""
+        cursor = self.connection.execute(statement, *parameters)
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Airflow:
+    """The Airflow connection of a database."""
+
+    driver: str
+    extra: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return it as an environment variable has it, in the form of `connections.json`."""
+        return json.dumps({"conn_type": "odbc", **self.settings, "extra": {"driver": self.driver, **self.extra}})
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Postgresql]:
+    """A server for all tests."""
+    if missing := absent(libraries={"postgresql/*/bin/initdb": "postgresql"}):
+        skip_for_want_of(missing)
+    with Postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """An empty database."""
+    if missing := absent(["odbcinst"], LIBRARIES):
+        skip_for_want_of(missing)
+    pyodbc = pytest.importorskip("pyodbc", reason="`make venv` installs it")
+    if request.param == "SQLite":
+        airflow = Airflow(driver="SQLite3", extra={"Database": str(tmp_path / "sales.db")})
+        types = {"int": "integer", "decimal": "numeric", "moment": "text", "bool": "integer", "text": "text"}
+        string = f"Driver=SQLite3;Database={tmp_path / 'sales.db'}"
+    else:
+        server = request.getfixturevalue("postgresql")
+        airflow = Airflow(
+            driver="PostgreSQL Unicode",
+            settings={
+                "host": LOOPBACK,
+                "port": server.port,
+                "schema": "postgres",
+                "login": "airflow",
+                "password": server.password,
+            },
+        )
+        types = {
+            "int": "integer",
+            "decimal": "numeric(12, 2)",
+            "moment": "timestamp",
+            "bool": "boolean",
+            "text": "text",
+        }
+        string = (
+            f"Driver=PostgreSQL Unicode;Server={LOOPBACK};Port={server.port};Database=postgres;Uid=airflow;"
+            f"Pwd={server.password}"
+        )
+    monkeypatch.setenv("AIRFLOW_CONN_DB_SALES", airflow.to_json())
+    connection = pyodbc.connect(string, autocommit=True)
+    for table in ("orders", "log", "people"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    yield Database(connection, types)
+    connection.close()
+
+
+@pytest.fixture
+def orders(database: Database) -> Database:
+    """Two orders, and an empty log."""
+    types = database.types
+    database.run(
+        f"CREATE TABLE orders (id {types['int']}, amount {types['decimal']}, placed {types['moment']}, "
+        f"note {types['text']})"
+    )
+    database.run(
+        f"CREATE TABLE log (counted {types['int']}, amount {types['decimal']}, latest {types['moment']}, "
+        f"note {types['text']}, complete {types['bool']}, missing {types['text']})"
+    )
+    for row in ((1, "10.50", "2026-11-28 09:00:00", "zero"), (2, "2.25", "2026-11-29 10:57:48.123", NOTE)):
+        database.run("INSERT INTO orders VALUES (?, ?, ?, ?)", *row)
+    return database
+
+
+@pytest.fixture
+def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    """A relay behind the default connection."""
+    with Relay(ssl_mode="none") as relay:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+        yield relay
+
+
+def query(task_id: str, sql: str, *parameters: object, **more: Any) -> SQLExecuteQueryOperator:
+    """Return an Execute SQL task as the import writes it."""
+    more.setdefault("output_processor", no_result_set())
+    return SQLExecuteQueryOperator(
+        task_id=task_id,
+        conn_id="db_sales",
+        sql=sql,
+        parameters=list(parameters) or None,
+        autocommit=True,
+        handler=fetch_results,
+        **more,
+    )
+
+
+def variable(name: str, task_id: str, data_type: str) -> str:
+    """Return the Jinja expression that reads a variable."""
+    return f"ssis.variable(ti, 'User::{name}', ['{task_id}'], params['{name}'], '{data_type}')"
+
+
+def parameter(name: str, task_id: str, data_type: str) -> TypedTemplate:
+    """Return a parameter of a statement that reads a variable."""
+    return TypedTemplate(f"{{{{ {variable(name, task_id, data_type)} }}}}", data_type)
+
+
+PARAMS = {"Rows": 0, "Amount": "0", "Latest": "2000-01-01", "Note": "", "Since": "2026-11-01", "Empty": ""}
+
+
+def load_dag(since: str = "2026-11-01") -> DAG:
+    """Return a DAG that counts the new orders, logs and reports them."""
+    with DAG("load", schedule=None, params={**PARAMS, "Since": since}, user_defined_macros={"ssis": macros}) as dag:
+        count = query(
+            "count",
+            "SELECT COUNT(*) AS n, MAX(amount) AS amount, MAX(placed) AS latest, MIN(note) AS note FROM orders "
+            "WHERE placed >= ? HAVING COUNT(*) > 0",
+            TypedTemplate("{{ params['Since'] }}", "DT_WSTR"),
+            output_processor=single_row(
+                {"User::Rows": 0, "User::Amount": "AMOUNT", "User::Latest": 2, "User::Note": "note"}
+            ),
+            multiple_outputs=True,
+        )
+        log = query(
+            "log",
+            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)",
+            parameter("Rows", "count", "DT_I4"),
+            parameter("Amount", "count", "DT_DECIMAL"),
+            parameter("Latest", "count", "DT_DBTIMESTAMP"),
+            parameter("Note", "count", "DT_WSTR"),
+            TypedTemplate(f"{{{{ {variable('Rows', 'count', 'DT_I4')} == 2 }}}}", "DT_BOOL"),
+            TypedTemplate("{{ ssis.null('DT_WSTR') }}", "DT_WSTR"),
+        )
+        doubled = ExpressionOperator(
+            task_id="double",
+            variables={"User::Rows": TypedTemplate(f"{{{{ {variable('Rows', 'count', 'DT_I4')} * 2 }}}}", "DT_I4")},
+        )
+        both = "ssis.variable(ti, 'User::Rows', ['count', 'double'], params['Rows'], 'DT_I4')"
+        if_any = OnlyIfOperator(task_id="if_any", condition=f"{{{{ {both} > 0 }}}}")
+        latest, note = variable("Latest", "count", "DT_DATE"), variable("Note", "count", "DT_WSTR")
+        mail = SendMailOperator(
+            task_id="mail",
+            from_address="etl@corp.example",
+            to="ops@corp.example",
+            subject=f"{{{{ {both} // 2 }}}} orders",
+            text=f"{{{{ {latest} }}}}\n{{{{ {note} }}}}",
+        )
+        count >> log >> doubled >> if_any >> mail
+    return dag
+
+
+def test_a_query_s_result_reaches_a_statement_a_condition_and_a_mail(
+    orders: Database, relay: Relay, run_dag: RunDag
+) -> None:
+    """With its types: numbers, a decimal number, a moment, a text with all kinds of signs, a Boolean, a NULL."""
+    assert str(run_dag(load_dag()).state) == "success"
+    [(counted, amount, latest, note, complete, missing)] = orders.run("SELECT * FROM log")
+    assert (counted, Decimal(amount), note, missing) == (2, Decimal("10.50"), NOTE, None)
+    assert dt.datetime.fromisoformat(str(latest)) == dt.datetime(2026, 11, 29, 10, 57, 48, 123000)  # noqa: DTZ001
+    assert str(complete) in {"1", "True"}
+    [mail] = relay.messages
+    assert mail.message["Subject"] == "2 orders"
+    assert mail.message.get_content().splitlines() == ["2026-11-29 10:57:48.1230000", NOTE]
+
+
+def test_without_a_row_the_task_fails_and_no_mail_is_sent(orders: Database, relay: Relay, run_dag: RunDag) -> None:
+    """As in SSIS: a stale count is not reported."""
+    run = run_dag(load_dag(since="2027-01-01"))
+    states = {instance.task_id: str(instance.state) for instance in run.get_task_instances()}
+    assert states["count"] == "failed"
+    assert {state for task_id, state in states.items() if task_id != "count"} == {"upstream_failed"}
+    assert relay.messages == []
+    assert orders.run("SELECT * FROM log") == []
+
+
+def test_each_row_of_a_full_result_set_is_a_mail(database: Database, relay: Relay, run_dag: RunDag) -> None:
+    """As a Send Mail task in a Foreach loop over the rows."""
+    database.run(f"CREATE TABLE people (address {database.types['text']}, owed {database.types['decimal']})")
+    for row in (("a@corp.example", "1.75"), ("b@corp.example", "0.25")):
+        database.run("INSERT INTO people VALUES (?, ?)", *row)
+    sql = "SELECT address, owed FROM people ORDER BY address"
+    with DAG("people", schedule=None, user_defined_macros={"ssis": macros}) as dag:
+        rows = query("rows", sql, output_processor=result_rows({"Address": 0, "Owed": "owed"}))
+        MailMergeOperator(
+            task_id="merge",
+            rows=rows.output,
+            from_address="etl@corp.example",
+            to="{{ row.Address }}",
+            subject="You owe {{ row.Owed }}",
+            text="Pay.",
+        )
+        listed = query("list", sql, output_processor=full_result_set("User::People"), multiple_outputs=True)
+        listed >> SendMailOperator(
+            task_id="mail",
+            from_address="etl@corp.example",
+            to="ops@corp.example",
+            subject="{{ ssis.variable(ti, 'User::People', ['list']) | length }} people",
+            text="{{ ssis.variable(ti, 'User::People', ['list'])[0][1] }}",
+        )
+    assert str(run_dag(dag).state) == "success"
+    found = {mail.recipients[0]: mail for mail in relay.messages}
+    assert {to: mail.message["Subject"] for to, mail in found.items()} == {
+        "a@corp.example": "You owe 1.75",
+        "b@corp.example": "You owe 0.25",
+        "ops@corp.example": "2 people",
+    }
+    assert found["ops@corp.example"].message.get_content().strip() == "1.75"
+
+
+def test_several_statements_run_one_after_the_other(orders: Database, run_dag: RunDag) -> None:
+    """Those that GO divides are a list; what succeeded before an error stays, since SSIS commits each statement."""
+    with DAG("batches", schedule=None) as dag:
+        query(
+            "all",
+            ["DELETE FROM orders WHERE id = 1", "SELECT COUNT(*) FROM orders"],  # type: ignore[arg-type]
+            output_processor=single_row({"User::Rows": 0}),
+            multiple_outputs=True,
+        ) >> query("fail", ["DELETE FROM orders", "SELECT * FROM no_such_table"])  # type: ignore[arg-type]
+    run = run_dag(dag)
+    states = {instance.task_id: str(instance.state) for instance in run.get_task_instances()}
+    assert states == {"all": "success", "fail": "failed"}
+    assert orders.run("SELECT * FROM orders") == []
