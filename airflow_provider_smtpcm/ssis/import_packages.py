@@ -118,8 +118,11 @@ class PackageConverter:
             findings = tuple(finding for finding in findings if finding.code in _CODES_WITHOUT_MAIL)
         if all(mail.disabled_because for mail in module.mails):
             findings = tuple(_as_note(finding) for finding in findings)
-        self._packages_by_conn_id.update(module.connections)
-        self._mails_by_conn_id.update(mail.connection for mail in module.mails if not mail.disabled_because)
+        enabled = [mail for mail in module.mails if not mail.disabled_because]
+        self._packages_by_conn_id.update((*module.connections, *module.databases))
+        self._mails_by_conn_id.update(mail.connection for mail in enabled)
+        # Without its data, none of the mails of a package is right.
+        self._mails_by_conn_id.update({conn_id: len(enabled) for conn_id in module.databases})
         entry = PackageEntry(
             source=package.path,
             name=package.name,
