@@ -174,7 +174,7 @@ class AskedQuestion:
         if not self._details:
             return self.text
         more = f" and {len(self._details) - _MAX_DETAILS:,} more" if len(self._details) > _MAX_DETAILS else ""
-        return f"{self.text} They are: {', '.join(list(self._details)[:_MAX_DETAILS])}{more}."
+        return f"{self.text} It concerns {', '.join(list(self._details)[:_MAX_DETAILS])}{more}."
 
     def add_detail(self, detail: str) -> None:
         """Add a detail, unless it is known."""

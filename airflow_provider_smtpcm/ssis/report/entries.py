@@ -22,7 +22,7 @@ GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
     # from the reader
-    "configuration-applied": "A .dtsConfig file sets a value, which was used instead of the one in the package.",
+    "configuration-applied": "A package configuration sets a value, which was used instead of the one in the package.",
     "configuration-not-read": "The value of a package configuration is not in the files; the package's own was used.",
     "configuration-switched-off": "The package has a configuration, but package configurations are switched off.",
     "configuration-unreadable": "A .dtsConfig file cannot be read.",
@@ -54,7 +54,7 @@ FINDING_MEANINGS = {
     "database-server-local": "The connection to a database names the machine that SSIS ran on; enter its name.",
     "database-windows-authentication": "The worker signs in to the database with its Kerberos ticket.",
     "unknown-connection-property": "The connection string has a property that SSIS does not define.",
-    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth there is no sign-in.",
+    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth or an answer, there is no sign-in.",
     "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",
