@@ -187,7 +187,7 @@ class LedgerError(MailError):
 
 
 class PackageError(MailError):
-    """An SSIS package, project or connection manager cannot be read."""
+    """An SSIS package, project or connection manager, or a file given with them, cannot be read."""
 
     default_phase = Phase.SETTINGS
 

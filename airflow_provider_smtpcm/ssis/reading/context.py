@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
-from airflow_provider_smtpcm.ssis.model import EventHandler, Finding, Severity, SmtpConnection, Variable
+from airflow_provider_smtpcm.ssis.model import EventHandler, Finding, Question, Severity, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
 from airflow_provider_smtpcm.ssis.reading.connection_managers import ConnectionManager, ConnectionManagers
 from airflow_provider_smtpcm.ssis.reading.xml import Element, get_text, is_true, read_expressions
@@ -35,12 +35,23 @@ class ReadContext:
     ids: set[str] = field(default_factory=set)
     mail_connections: list[SmtpConnection | None] = field(default_factory=list)
 
-    def add_finding(self, code: str, severity: Severity, path: tuple[str, ...], text: str, remedy: str = "") -> None:
+    def add_finding(
+        self,
+        code: str,
+        severity: Severity,
+        path: tuple[str, ...],
+        text: str,
+        remedy: str = "",
+        *,
+        question: Question | None = None,
+    ) -> None:
         """Add a finding, with its text on one line and truncated to 500 characters."""
         text = " ".join(text.split())
         text = text if len(text) <= _MAX_FINDING_LENGTH else f"{text[:_MAX_FINDING_LENGTH]}…"
         where = "\\".join(path)
-        self.findings.append(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy))
+        self.findings.append(
+            Finding(code=code, severity=severity, where=where, text=text, remedy=remedy, question=question)
+        )
 
     def make_unique_id(self, candidates: tuple[str, ...], path: tuple[str, ...]) -> str:
         """Return an id that no other executable has; GUIDs repeat where tasks were copied by hand.
