@@ -246,6 +246,7 @@ def run_import_ssis(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         windows_auth=arguments.windows_auth or (),
         map_path=arguments.map_path or (),
+        answers=arguments.answers or (),
         force=arguments.force,
         as_json=arguments.output,
     )
@@ -293,6 +294,15 @@ IMPORT_SSIS = Command(
                 "help": "where a Windows path is on the workers; the longest prefix wins; may be repeated",
             },
         ),
+        Argument(
+            ("--answers",),
+            {
+                "type": Path,
+                "action": "append",
+                "metavar": "FILE",
+                "help": "the questions.csv of an earlier import, with its column 'answer' filled in; may be repeated",
+            },
+        ),
         Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you have edited"}),
         # `dest` as in `check`.
         Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print JSON instead of text"}),
@@ -301,6 +311,7 @@ IMPORT_SSIS = Command(
         "files in DIR:\n"
         "  connections.json  for 'airflow connections import'\n"
         "  dags/*.py         a DAG for each package with a Send Mail task\n"
+        "  questions.csv     what you have to decide, each question once; for --answers\n"
         "  report.html       what became of every property; report.json is the same in machine-readable form\n"
         "\n"
         "A file in DIR that you have edited is kept, and the new text is written next to it, as NAME.new.\n"

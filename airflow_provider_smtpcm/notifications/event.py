@@ -63,6 +63,7 @@ class Event:
         of_dag: whether the event is about a whole run.
         dag_id: the DAG.
         task_id: the task; None for a whole run.
+        task_name: its `task_display_name`, which is the task id unless the DAG sets another one.
         map_index: the map index of a mapped task.
         map_label: the label of a mapped task, rendered from its `map_index_template`.
         run_id: the run.
@@ -90,6 +91,7 @@ class Event:
     of_dag: bool
     dag_id: str | None
     task_id: str | None
+    task_name: str | None
     map_index: int | None
     map_label: str | None
     run_id: str | None
@@ -168,6 +170,7 @@ def _read_task_event(reader: _ContextReader) -> Event:
         state=state,
         of_dag=False,
         task_id=task_id,
+        task_name=_read_name(_get(reader.get("task"), "task_display_name")) or task_id,
         map_index=map_index,
         map_label=None if map_label is None else redact_text(map_label, is_name=True),
         started=started,
@@ -244,6 +247,7 @@ def _read_deadline_event(reader: _ContextReader) -> Event:
 _NO_TASK_FIELDS: dict[str, Any] = {
     "of_dag": True,
     "task_id": None,
+    "task_name": None,
     "map_index": None,
     "map_label": None,
     "try_number": None,

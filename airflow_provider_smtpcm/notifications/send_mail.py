@@ -19,6 +19,7 @@ from airflow_provider_smtpcm.notifications.redaction import (
     MAX_SUBJECT_LENGTH,
     find_masker_error,
     quote_error,
+    redact_text,
     to_single_line,
 )
 
@@ -94,6 +95,9 @@ class SendMailNotifier(BaseNotifier):
         priority: `high`, `normal` or `low`.
         headers: further headers. The value None or "" removes one of `DEFAULT_HEADERS`.
         encoding: the encoding of `text_file` and `html_file`.
+        only_if: a template that renders to `True` or `False`, or a bool. False: the alert is not sent, which is logged.
+            If it cannot be rendered, or renders to anything else, the alert is sent, and a warning is logged: a broken
+            condition must not hide a failure.
         retry_for: seconds (default: 20) during which the mail is retried if the server cannot be reached or refuses it
             temporarily. The last attempt may take 15 seconds more. Meanwhile the task waits. For a callback of a DAG,
             the DAG processor waits, and Airflow kills it after 50 seconds.
@@ -119,6 +123,7 @@ class SendMailNotifier(BaseNotifier):
         "inline_images",
         "priority",
         "headers",
+        "only_if",
     )
     template_ext: Sequence[str] = ()
 
@@ -141,6 +146,7 @@ class SendMailNotifier(BaseNotifier):
         priority: str | Priority = "normal",
         headers: HeaderValues | None = None,
         encoding: str = "utf-8-sig",
+        only_if: str | bool = True,
         retry_for: float = ALERT_RETRY_FOR,
         context: Context | None = None,
     ) -> None:
@@ -164,6 +170,7 @@ class SendMailNotifier(BaseNotifier):
         self.priority = priority
         self.headers = headers
         self.encoding = encoding
+        self.only_if = only_if
         self.retry_for = retry_for
 
     # BaseNotifier's `__call__` and `__await__` render the fields in place: a broken template would raise, and a
@@ -200,13 +207,20 @@ class SendMailNotifier(BaseNotifier):
         except Exception:
             log.exception("The alert was not sent, because of an error in the notifier itself.")
         else:
+            if delivery is None:
+                log.info("The alert was not sent: its condition (only_if) is false.")
+                return
             if delivery.error is not None:
                 log.error("The alert did not reach every recipient (%s): %s", delivery.outcome, delivery.error)
             if delivery.accepted:
                 log.info("The alert %s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
 
-    def _send(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery:
-        """Send the mail; while it cannot be sent, leave out more of the author's fields (see `_OMISSIONS`)."""
+    def _send(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery | None:
+        """Send the mail; while it cannot be sent, leave out more of the author's fields (see `_OMISSIONS`).
+
+        Returns:
+            None if `only_if` is false.
+        """
         started_at = time.monotonic()
         event = read_event(context)
         if error := find_masker_error():
@@ -215,7 +229,10 @@ class SendMailNotifier(BaseNotifier):
                 "reasons. Look for a newer release of airflow-provider-smtpcm, which supports this Airflow.",
                 error,
             )
-        fields, text, html = self._render_fields(context, event)
+        environment, render = self._make_renderer(context, event)
+        if not self._is_wanted(render):
+            return None
+        fields, text, html = self._render_fields(environment, render, {**context, "alert": event})
         if missing := fields.find_missing(("to", "smtpcm_conn_id")):
             raise MessageError(
                 f"{missing} could not be rendered: {' '.join(fields.notices)}", remedy="Fix the template."
@@ -241,8 +258,8 @@ class SendMailNotifier(BaseNotifier):
             fields.add_omission("The files were", refusal)
         raise AssertionError  # the last attempt returns or raises
 
-    def _render_fields(self, context: Context, event: Event) -> tuple[_RenderedFields, str | None, str | None]:
-        """Return the rendered fields, and the text and HTML bodies: None if empty, or if they cannot be rendered."""
+    def _make_renderer(self, context: Context, event: Event) -> tuple[jinja2.Environment, Callable[[str, Any], Any]]:
+        """Return the environment of the templates, and a function that renders a field, given its name and value."""
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, render_field
 
         alert_context: Any = {**context, "alert": event}
@@ -252,17 +269,35 @@ class SendMailNotifier(BaseNotifier):
             log.exception("The DAG's templates cannot be used (jinja_environment_kwargs?); its macros are missing.")
             environment = self.get_template_env()
         environments, variables = FieldEnvironments(environment), {**environment.globals, **alert_context}
-        fields = _RenderedFields(
-            {name: getattr(self, name) for name in self.template_fields},
-            lambda name, value: render_field(
-                name,
-                value,
-                environments,
-                variables,
-                lambda other: self.render_template(other, alert_context, environment, set()),
-            ),
+        return environment, lambda name, value: render_field(
+            name,
+            value,
+            environments,
+            variables,
+            lambda other: self.render_template(other, alert_context, environment, set()),
         )
-        text, html = (fields.render_body(name, self.encoding, environment, alert_context) for name in ("text", "html"))
+
+    def _is_wanted(self, render: Callable[[str, Any], Any]) -> bool:
+        """Whether `only_if` holds; it counts as true if its value is unknown."""
+        try:
+            value = render("only_if", self.only_if)
+        except Exception as error:  # noqa: BLE001 - a template can raise anything
+            problem = f"could not be rendered ({type(error).__name__}: {quote_error(error)})"
+        else:
+            text = str(value).strip().lower()
+            if text in ("true", "false"):
+                return text == "true"
+            problem = f"is neither True nor False, but {to_single_line(redact_text(repr(value)), 80)}"
+        log.warning("SendMailNotifier: 'only_if' %s, so the alert is sent. Fix the template in the DAG.", problem)
+        return True
+
+    def _render_fields(
+        self, environment: jinja2.Environment, render: Callable[[str, Any], Any], context: Any
+    ) -> tuple[_RenderedFields, str | None, str | None]:
+        """Return the rendered fields, and the text and HTML bodies: None if empty, or if they cannot be rendered."""
+        names = [name for name in self.template_fields if name != "only_if"]
+        fields = _RenderedFields({name: getattr(self, name) for name in names}, render)
+        text, html = (fields.render_body(name, self.encoding, environment, context) for name in ("text", "html"))
         return fields, text, html
 
     def _build_mail(

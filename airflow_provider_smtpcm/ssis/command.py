@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -18,6 +19,7 @@ from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.ssis.import_packages import CONNECTIONS, PackageConverter, import_packages
 from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
+from airflow_provider_smtpcm.ssis.questions import QUESTIONS, AskedQuestion, read_answers
 from airflow_provider_smtpcm.ssis.reading import check_paths, read_paths
 from airflow_provider_smtpcm.ssis.report.entries import (
     ImportResult,
@@ -50,6 +52,7 @@ def run_import(
     out: Path,
     windows_auth: Sequence[tuple[str, str | None]] = (),
     map_path: Sequence[tuple[str, str]] = (),
+    answers: Sequence[Path] = (),
     force: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -61,6 +64,7 @@ def run_import(
         windows_auth: pairs of a mode (`keep` or `anonymous`) and the name of a connection manager; None instead of a
             name stands for all others. The last pair for a name takes precedence.
         map_path: pairs of a Windows path prefix and the path on a worker.
+        answers: files like the `questions.csv` of an import, with answers.
         force: whether to overwrite files that were edited after an import.
         as_json: whether to print one JSON object instead of text.
 
@@ -70,14 +74,16 @@ def run_import(
         is a closed pipe.
     """
     modes = {name: WindowsAuth(mode) for mode, name in windows_auth}
-    options = ConversionOptions(
-        windows_auth=modes.get(None),
-        windows_auth_by_name={name: mode for name, mode in modes.items() if name is not None},
-        path_map=tuple(map_path),
-    )
     output = OutputFolder(out, force=force)
     progress = _ProgressLine()
     try:
+        given = read_answers(answers)
+        options = ConversionOptions(
+            windows_auth=modes.get(None),
+            windows_auth_by_name={name: mode for name, mode in modes.items() if name is not None},
+            path_map=tuple(map_path),
+            answers=given,
+        )
         check_paths(paths)
         output.open()
         converter = PackageConverter(options)
@@ -86,6 +92,7 @@ def run_import(
                 read_paths(paths),
                 converter,
                 output,
+                answers=given,
                 on_progress=progress.update,
                 is_stopped=lambda: bool(received),
             )
@@ -128,7 +135,8 @@ def _print(text: str) -> None:
 
 
 def _summary_lines(result: ImportResult, out: Path) -> list[str]:
-    lines = _count_lines(result.totals) + _code_lines(result.totals) + _unreadable_lines(result.unreadable)
+    lines = _count_lines(result.totals) + _error_lines(result.totals) + _unreadable_lines(result.unreadable)
+    lines += _question_lines(result.questions.unanswered())
     for finding in result.findings:
         text = sanitize_line(f"{finding.text} {finding.remedy}")
         lines += ["", *textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)]
@@ -136,7 +144,7 @@ def _summary_lines(result: ImportResult, out: Path) -> list[str]:
         lines += ["", f"{count_noun(len(result.left_over), 'file')} of an earlier import that this one did not write:"]
         lines += [f"  {name}" for name in result.left_over[:_MAX_LINES]]
         lines += _and_more(len(result.left_over), _MAX_LINES)
-    return [*lines, "", *_next_steps(result.totals, out)]
+    return [*lines, "", *_next_steps(result, out)]
 
 
 def _count_lines(totals: Totals) -> list[str]:
@@ -160,20 +168,33 @@ def _count_lines(totals: Totals) -> list[str]:
     ]
 
 
-def _code_lines(totals: Totals) -> list[str]:
-    rows = [
-        (code, severity, count) for (severity, code), count in totals.codes.items() if severity is not Severity.NOTE
-    ]
+def _error_lines(totals: Totals) -> list[str]:
+    rows = [(code, count) for (severity, code), count in totals.codes.items() if severity is Severity.ERROR]
     if not rows:
         return []
-    rows.sort(key=lambda row: (row[1] is not Severity.ERROR, -row[2], row[0]))
-    width = max(len(code) for code, _, _ in rows)
+    rows.sort(key=lambda row: (-row[1], row[0]))
     return [
         "",
-        "Findings that need attention, and how many packages or connections have them:",
-        *(f"{count:>9,}  {code:<{width}}  {severity}" for code, severity, count in rows[:_MAX_LINES]),
+        "Errors, and how many packages or connections have them:",
+        *(f"{count:>9,}  {code}" for code, count in rows[:_MAX_LINES]),
         *_and_more(len(rows), _MAX_LINES),
     ]
+
+
+def _question_lines(questions: Sequence[AskedQuestion]) -> list[str]:
+    if not questions:
+        return []
+    lines = ["", "Questions, and how many mails wait for the answer:"]
+    for asked in questions[:_MAX_PARAGRAPHS]:
+        lines += textwrap.wrap(
+            asked.text,
+            _WIDTH,
+            initial_indent=f"{asked.mails:>9,}  ",
+            subsequent_indent=" " * 11,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return [*lines, *_and_more(len(questions), _MAX_PARAGRAPHS)]
 
 
 def _unreadable_lines(unreadable: Sequence[UnreadableFile]) -> list[str]:
@@ -197,13 +218,19 @@ def _and_more(count: int, shown: int) -> list[str]:
     return [f"  ... and {count - shown:,} more"] if count > shown else []
 
 
-def _next_steps(totals: Totals, out: Path) -> list[str]:
+def _next_steps(result: ImportResult, out: Path) -> list[str]:
+    totals = result.totals
     if totals.interrupted:
         return [
             f"Stopped before the end. The files written so far are complete; see {out / 'report.html'}.",
             "Run the same command again to import everything.",
         ]
     lines = [f"Report: {out / 'report.html'}; machine-readable: {out / 'report.json'}."]
+    if questions := result.questions.unanswered():
+        lines.append(
+            f"Fill in the answers to {count_noun(len(questions), 'question')} in {out / QUESTIONS}, and import again "
+            f"with --answers {shlex.quote(str(out / QUESTIONS))}."
+        )
     if totals.connections:
         lines.append(f"Connections: airflow connections import {out / CONNECTIONS}")
     if totals.dags:

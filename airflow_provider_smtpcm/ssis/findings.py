@@ -6,6 +6,7 @@ next import, turns the decision into a note.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,7 +28,8 @@ class Question:
     """What a person has to answer for a decision. Equal questions of a whole import are asked once.
 
     Args:
-        key: identifies the question in every import, such as `variable User::To` or `drive D:`.
+        key: identifies the question in every import, such as `variable User::To` or `path D:`. It does not depend on
+            where a package is.
         text: the question as a sentence, with the answers that are possible.
         guess: the answer that the DAG uses until a person gives one; empty if there is none.
     """
@@ -46,7 +48,8 @@ class Finding:
         where: SSIS path, such as `Package\Sequence\Send Mail`.
         text: what was found.
         remedy: what to do.
-        question: what a decision asks; None for a note or an error.
+        question: what a decision asks, or what was answered if this is a note; None for other notes, and for errors.
+        answer: the answer to the question; empty if nobody has answered it.
     """
 
     code: str
@@ -55,6 +58,7 @@ class Finding:
     text: str
     remedy: str = ""
     question: Question | None = None
+    answer: str = field(default="", repr=False)
 
 
 class Findings:
@@ -72,6 +76,11 @@ class Findings:
         """Return the answer to a question, or None if nobody has answered it."""
         return self._answers.get(key)
 
+    def value(self, key: str) -> str | None:
+        """Return the answer to a question if it is a value; None if it is `keep`, or if nobody has answered it."""
+        answer = self.answer(key)
+        return None if answer is None or answer.lower() == KEEP else answer
+
     def note(self, code: str, where: str, text: str, remedy: str = "") -> None:
         """Add a finding that needs no action."""
         self.add(Finding(code=code, severity=Severity.NOTE, where=where, text=text, remedy=remedy))
@@ -86,7 +95,7 @@ class Findings:
         self.add(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy, question=question))
 
     def add(self, finding: Finding) -> None:
-        """Add a finding of the reader, with the default question if it is a decision without one."""
+        """Add a finding, with the default question if it is a decision without one."""
         self._all[answered(finding, self._answers)] = None
 
     def __len__(self) -> int:
@@ -105,10 +114,7 @@ def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
     """Return a decision with its question; if that is answered, return it as a note that quotes the answer."""
     if finding.severity is not Severity.DECISION:
         return finding
-    question = finding.question or Question(
-        key=f"{finding.code}: {finding.text}",
-        text=f'{finding.text} {finding.remedy} Answer "keep" if the DAG may stay as it is.',
-    )
+    question = finding.question or _default_question(finding)
     answer = answers.get(question.key)
     return Finding(
         code=finding.code,
@@ -116,5 +122,19 @@ def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
         where=finding.where,
         text=finding.text if answer is None else f"{finding.text} The answer in questions.csv: {answer}.",
         remedy=finding.remedy if answer is None else "",
-        question=question if answer is None else None,
+        question=question,
+        answer=answer or "",
+    )
+
+
+def _default_question(finding: Finding) -> Question:
+    """Return the question whether the DAG may stay as it is.
+
+    The key has a digest instead of the text, which may be long and may contain what the reports leave out.
+    """
+    digest = hashlib.sha256(finding.text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return Question(
+        key=f"{finding.code} {digest}",
+        text=f"{finding.text} {finding.remedy} Answer {KEEP} if the DAG may stay as it is.",
+        guess=KEEP,
     )

@@ -6,7 +6,7 @@ An unexpected error in one package does not stop the import: it becomes a findin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -25,6 +25,12 @@ from airflow_provider_smtpcm.ssis.model import (
     describe_internal_error,
 )
 from airflow_provider_smtpcm.ssis.output_folder import NEW_SUFFIX, OutputFolder, WriteResult
+from airflow_provider_smtpcm.ssis.questions import (
+    QUESTIONS,
+    Answers,
+    describe_keys,
+    is_replaceable,
+)
 from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
@@ -33,12 +39,14 @@ from airflow_provider_smtpcm.ssis.report.entries import (
     PackageStatus,
     Totals,
     UnreadableFile,
+    count_noun,
     get_status,
 )
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
+from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.database_connections import ConvertedDatabase
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
@@ -79,6 +87,7 @@ class PackageConverter:
         self._dag_ids = DagIds()
         self._paths = PathMap(options.path_map)
         self._packages_by_conn_id: Counter[str] = Counter()
+        self._mails_by_conn_id: Counter[str] = Counter()
 
     def add_project(self, project: Project) -> None:
         """Register the connection managers of a project, whether or not a mail uses them."""
@@ -102,6 +111,7 @@ class PackageConverter:
         if not has_mail and not package.connection_managers:
             findings = tuple(finding for finding in findings if finding.code in _CODES_WITHOUT_MAIL)
         self._packages_by_conn_id.update(module.connections)
+        self._mails_by_conn_id.update(mail.connection for mail in module.mails if not mail.disabled_because)
         entry = PackageEntry(
             source=package.path,
             name=package.name,
@@ -109,7 +119,7 @@ class PackageConverter:
             status=get_status(findings, has_mail=has_mail),
             dag_id=module.dag_id,
             connections=module.connections,
-            mails=module.mails,
+            mails=_add_questions(module.mails, findings, package),
             findings=findings,
         )
         file = f"dags/{module.file_name}" if module.source else ""
@@ -144,11 +154,33 @@ class PackageConverter:
         connections: list[ConvertedConnection | ConvertedDatabase] = [*registry.connections]
         connections += registry.databases.connections
         return tuple(
-            _connection_entry(connection, self._packages_by_conn_id[connection.conn_id]) for connection in connections
+            _connection_entry(
+                connection,
+                packages=self._packages_by_conn_id[connection.conn_id],
+                mails=self._mails_by_conn_id[connection.conn_id],
+            )
+            for connection in connections
         )
 
 
-def _connection_entry(connection: ConvertedConnection | ConvertedDatabase, packages: int) -> ConnectionEntry:
+def _add_questions(
+    mails: tuple[MailRecord, ...], findings: Iterable[Finding], package: Package
+) -> tuple[MailRecord, ...]:
+    """Return the mails with the keys of the questions for which they wait, also of those that are answered."""
+    waiting = WaitingMails(package)
+    keys: dict[str, dict[str, None]] = {}
+    for finding in findings:
+        if finding.question is not None:
+            for path in waiting.of(finding):
+                keys.setdefault(path, {})[finding.question.key] = None
+    return tuple(
+        mail if mail.disabled_because else replace(mail, questions=tuple(keys.get(mail.where, ()))) for mail in mails
+    )
+
+
+def _connection_entry(
+    connection: ConvertedConnection | ConvertedDatabase, *, packages: int, mails: int
+) -> ConnectionEntry:
     if isinstance(connection, ConvertedDatabase):
         host, summary = connection.settings.server, connection.settings.summary
     else:
@@ -160,6 +192,7 @@ def _connection_entry(connection: ConvertedConnection | ConvertedDatabase, packa
         summary=summary,
         sources=tuple(connection.sources),
         packages=packages,
+        mails=mails,
         findings=tuple(finding for finding in connection.findings if finding.code not in _UNREPORTED_CODES),
     )
 
@@ -205,6 +238,7 @@ def import_packages(
     converter: PackageConverter,
     output: OutputFolder,
     *,
+    answers: Answers | None = None,
     on_progress: Callable[[Totals, str], None] = lambda _totals, _source: None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> ImportResult:
@@ -213,6 +247,7 @@ def import_packages(
     Args:
         results: the output of `reading.read_paths`.
         output: the output folder, already open.
+        answers: those that `converter` uses; the next `questions.csv` contains them.
         on_progress: called after each result, with the counts so far and the source of the result.
         is_stopped: called after each result; if it returns True, the import stops, and the reports are marked as
             interrupted.
@@ -233,6 +268,8 @@ def import_packages(
             if not result.totals.interrupted:
                 result.findings += converter.unused_options()
             _write_connections(converter, output, result)
+            _write_questions(answers or Answers(), output, result)
+            result.totals.add_findings(result.findings)
         finally:
             # Also after an error: the next import must recognize the files of this one.
             result.left_over = output.close(complete=not result.totals.interrupted)
@@ -255,7 +292,7 @@ def _import_one(
         totals.copies += 1
     elif read.package is not None:
         entry = _write_dag(_convert(read.package, read.project, converter), output)
-        totals.add(entry)
+        result.add_package(entry)
         buffer.add(entry)
         if entry.status is PackageStatus.NO_MAIL:
             result.without_mail.append(entry.source)
@@ -296,22 +333,44 @@ def _write_dag(converted: ConvertedPackage, output: OutputFolder) -> PackageEntr
 
 
 def _write_connections(converter: PackageConverter, output: OutputFolder, result: ImportResult) -> None:
-    totals = result.totals
     text = ""
     try:
-        result.connections = converter.connection_entries()
+        entries = converter.connection_entries()
         text = converter.connections_json()
+        result.add_connections(entries)
     except Exception as error:  # noqa: BLE001
-        result.connections = ()
         result.findings.append(_internal_error(error, CONNECTIONS))
-    totals.connections = len(result.connections)
-    for entry in result.connections:
-        totals.add_findings(entry.findings)
-        totals.connections_to_decide += any(finding.severity is not Severity.NOTE for finding in entry.findings)
     if text and output.write(CONNECTIONS, text) is WriteResult.KEPT:
         result.findings.append(_edited_file_kept(CONNECTIONS, CONNECTIONS))
-        totals.kept += 1
-    totals.add_findings(result.findings)
+        result.totals.kept += 1
+
+
+def _write_questions(answers: Answers, output: OutputFolder, result: ImportResult) -> None:
+    """Write `questions.csv`, unless there is no question, or the file has answers that were not given to this import.
+
+    Even `--force` does not overwrite answers.
+    """
+    not_asked = answers.not_asked()
+    result.questions.carry_over(not_asked)
+    if not_asked and not result.totals.interrupted:
+        result.findings.append(
+            Finding(
+                code="answer-not-asked",
+                severity=Severity.NOTE,
+                where=QUESTIONS,
+                text=f"{count_noun(len(not_asked), 'answer')} given with --answers "
+                f"{'belongs to a question' if len(not_asked) == 1 else 'belong to questions'} that this import does "
+                f"not ask: {describe_keys(not_asked)}. {QUESTIONS} still has "
+                f"{'it' if len(not_asked) == 1 else 'them'}.",
+            )
+        )
+    text = result.questions.to_csv()
+    if not text:
+        output.remove(QUESTIONS)
+    elif output.write(QUESTIONS, text, replace=is_replaceable(output.path / QUESTIONS, answers)) is WriteResult.KEPT:
+        finding = _edited_file_kept(QUESTIONS, QUESTIONS)
+        result.findings.append(replace(finding, remedy=f"Import again with --answers {output.path / QUESTIONS}."))
+        result.totals.kept += 1
 
 
 def _until_error(results: Iterator[ReadResult], result: ImportResult) -> Iterator[ReadResult]:

@@ -278,6 +278,13 @@ class Configuration:
     name: str = ""
     indirect: bool = False
 
+    def may_set(self, variable: Variable) -> bool:
+        """Whether it may set a variable; one that does not name its properties may set any."""
+        if not self.path:
+            return True
+        path = self.path.strip().lstrip("\\").lower()
+        return path.startswith(("\\".join(variable.scope) + f".Variables[{variable.qualified_name}].").lower())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendMailTask:
@@ -294,7 +301,10 @@ class SendMailTask:
         disabled: whether the task or an executable that contains it is disabled. An expression for `Disable` takes
             precedence over the property, but is used only if it is a literal.
         disabled_because: the path of the outermost disabled executable, if `disabled`.
+        force_result: the ForceExecutionResult: `success`, `failure` or `completion`; empty for None.
+        maximum_errors: the MaximumErrorCount; the executable fails at this number of errors, and never for 0.
         has_unreadable_data: whether the task's own properties are missing or encrypted, and so empty here.
+        is_unconfigured: whether nobody has ever set its properties.
     """
 
     name: str
@@ -316,9 +326,12 @@ class SendMailTask:
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
     disabled_because: str | None = None
+    force_result: str = ""
+    maximum_errors: int = 1
     event_handlers: tuple[EventHandler, ...] = ()
     variables: tuple[Variable, ...] = ()
     has_unreadable_data: bool = False
+    is_unconfigured: bool = False
 
 
 class SqlSourceType(StrEnum):
@@ -360,12 +373,14 @@ class SqlParameter:
         variable: the qualified name of the variable.
         direction: `Input`, `Output` or `ReturnValue`.
         data_type: the number in the package: an OLE DB type, an ODBC type or a .NET `DbType`, by the connection.
+        size: the ParameterSize; -1 if it has none.
     """
 
     name: str
     variable: str
     direction: str = "Input"
     data_type: int = 0
+    size: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,6 +414,8 @@ class SqlTask:
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
     disabled_because: str | None = None
+    force_result: str = ""
+    maximum_errors: int = 1
     event_handlers: tuple[EventHandler, ...] = ()
     variables: tuple[Variable, ...] = ()
 
@@ -420,6 +437,8 @@ class ExpressionTask:
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
     disabled_because: str | None = None
+    force_result: str = ""
+    maximum_errors: int = 1
     event_handlers: tuple[EventHandler, ...] = ()
     variables: tuple[Variable, ...] = ()
 
@@ -430,7 +449,10 @@ class OtherTask:
 
     Args:
         kind: the CreationName, such as `Microsoft.Pipeline`.
-        sets: the names of the variables that it may set, as the package has them, such as `User::Rows`.
+        sets: the names of the variables that it may set, as the package has them: `User::Rows`, or `Rows` alone.
+        reads: the names of the variables that it reads, besides those in its expressions.
+        child_package: the package that it executes, as the package has it.
+        child_parameters: pairs of a parameter of `child_package`, and the variable or parameter that it gets.
     """
 
     name: str
@@ -439,8 +461,13 @@ class OtherTask:
     kind: str = ""
     description: str = ""
     sets: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    child_package: str = ""
+    child_parameters: tuple[tuple[str, str], ...] = ()
     disabled: bool = False
     disabled_because: str | None = None
+    force_result: str = ""
+    maximum_errors: int = 1
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     event_handlers: tuple[EventHandler, ...] = ()
     variables: tuple[Variable, ...] = ()
@@ -460,9 +487,11 @@ class ForeachLoop:
     """The enumerator of a Foreach loop, and the variables that it sets for each item.
 
     Args:
-        enumerator: `ADO`, `File`, `Item`, `Variable`, or another name from the package.
-        mappings: pairs of the index of a value and the qualified name of the variable that it sets.
-        variable: the qualified name of the object variable (`ADO`, `Variable`).
+        enumerator: `ADO`, `File`, `Item`, `Variable`, `NodeList`, `SMO`, `SchemaRowset`, or the CreationName of
+            another one.
+        mappings: pairs of the index of a value and the name of the variable that it sets, as the package has it.
+        variable: the name of the variable that holds what it enumerates (`ADO`, `Variable`, `NodeList`).
+        enumeration: the EnumType (`ADO`), such as `EnumerateRowsInFirstTable`, or the EnumerationType (`NodeList`).
         folder: the folder (`File`).
         file_spec: the pattern of file names, such as `*.csv` (`File`).
         recurse: whether subfolders count (`File`).
@@ -474,6 +503,7 @@ class ForeachLoop:
     enumerator: str = ""
     mappings: tuple[tuple[int, str], ...] = ()
     variable: str = ""
+    enumeration: str = ""
     folder: str = ""
     file_spec: str = ""
     recurse: bool = False
@@ -503,6 +533,8 @@ class Container:
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
     disabled_because: str | None = None
+    force_result: str = ""
+    maximum_errors: int = 1
     for_loop: ForLoop | None = None
     foreach_loop: ForeachLoop | None = None
 
@@ -530,6 +562,8 @@ class EventHandler:
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
     disabled_because: str | None = None
+    force_result: str = ""
+    maximum_errors: int = 1
     propagate: bool | None = None
 
 
@@ -544,6 +578,8 @@ class Package:
         protection_level: SSIS's number; None means the default, 1 (EncryptSensitiveWithUserKey).
         connection_managers: its own SMTP connection managers, and those of the project that its mails use.
         database_connections: its own OLE DB, ADO.NET and ODBC connection managers.
+        configurations: those that it declares, and those whose values were applied.
+        unread_configurations: those in effect whose values are unknown.
     """
 
     name: str
@@ -557,6 +593,7 @@ class Package:
     database_connections: tuple[DatabaseConnection, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     configurations: tuple[Configuration, ...] = ()
+    unread_configurations: tuple[Configuration, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property

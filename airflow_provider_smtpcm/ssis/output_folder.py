@@ -78,12 +78,14 @@ class OutputFolder:
                     )
             self._replace(MANIFEST, lambda file: file.write(_format_manifest(self._old_digests)))
 
-    def write(self, name: str, text: str) -> WriteResult:
+    def write(self, name: str, text: str, *, replace: bool | None = None) -> WriteResult:
         """Write a file, unless it was edited after an import.
 
         Args:
             name: the file name, or `dags/` and the file name.
+            replace: whether to overwrite an edited file; None: as `force` says.
         """
+        replace = self._force if replace is None else replace
         if not _FILE_NAME.fullmatch(name):
             raise OutputError(f"{name!r} is not a valid file name for an import.", remedy="Please report it.")
         text = text.encode("utf-8", "replace").decode()  # a file name of a package may contain surrogates
@@ -94,7 +96,7 @@ class OutputFolder:
             if existing == digest:
                 self._record(name, digest)
                 return WriteResult.UNCHANGED
-            if existing is None or existing == self._old_digests.get(name) or self._force:
+            if existing is None or existing == self._old_digests.get(name) or replace:
                 self._replace(name, lambda file: file.write(text))
                 self._record(name, digest)
                 return WriteResult.WRITTEN
@@ -104,6 +106,13 @@ class OutputFolder:
             self._new_digests[name + NEW_SUFFIX] = digest
             self._current_names.add(name + NEW_SUFFIX)
             return WriteResult.KEPT
+
+    def remove(self, name: str) -> None:
+        """Remove a file that an earlier import wrote, unless it was edited."""
+        with self._os_errors_as_output_errors():
+            digest = _compute_digest(self.path / name)
+            if digest is not None and digest == self._old_digests.get(name):
+                (self.path / name).unlink()
 
     def write_report(self, name: str, write_to: Callable[[IO[str]], object]) -> None:
         """Write a report; an earlier one is replaced even if it was edited.

@@ -90,6 +90,61 @@ def test_an_invalid_retry_for_fails_when_the_dag_is_parsed(seconds: object) -> N
         notifier(retry_for=seconds)
 
 
+# --- A condition: false is silent, and anything unclear is not.
+
+
+@pytest.mark.parametrize(
+    "only_if",
+    [True, "True", "{{ alert.task_id == 'load_orders' }}", "{{ params.get('off', '') == '' }}", " {{ 'TRUE' }}\n"],
+)
+def test_an_alert_whose_condition_is_true_is_sent(relay: Relay, only_if: str | bool) -> None:
+    """A template or a plain value."""
+    notifier(only_if=only_if)(dict(FAILED))
+    assert len(relay.messages) == 1
+
+
+@pytest.mark.parametrize("only_if", [False, "False", "{{ alert.task_id == 'other' }}", "{{ alert.of_dag }}"])
+def test_an_alert_whose_condition_is_false_is_not_sent_and_the_log_says_so(
+    relay: Relay, caplog: pytest.LogCaptureFixture, only_if: str | bool
+) -> None:
+    """The other templates are not rendered either."""
+    caplog.set_level("INFO")
+    notifier(only_if=only_if, subject="{{ nothing.at_all }}")(dict(FAILED))
+    assert relay.messages == []
+    assert "its condition (only_if) is false" in caplog.text
+    assert "could not be rendered" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("only_if", "problem"),
+    [
+        ("{{ complete_me.only_if }}", "could not be rendered (UndefinedError"),
+        ("{{ 1 + }}", "could not be rendered (TemplateSyntaxError"),
+        ("{{ 'perhaps' }}", "is neither True nor False, but 'perhaps'"),
+        ("", "is neither True nor False, but ''"),
+        ("{{ 'password=hunter2' }}", "is neither True nor False, but 'password=***"),
+    ],
+)
+def test_an_alert_whose_condition_is_broken_is_sent_with_a_warning(
+    relay: Relay, caplog: pytest.LogCaptureFixture, only_if: str, problem: str
+) -> None:
+    """A mistake in the condition must not hide a failure; the mail itself is the author's."""
+    notifier(only_if=only_if, subject="Mine", text="words")(dict(FAILED))
+    (received,) = relay.messages
+    assert (received.message["Subject"], texts(received)[0].strip()) == ("Mine", "words")
+    assert problem in caplog.text
+
+
+def test_a_condition_of_a_dag_with_native_objects_is_a_boolean(relay: Relay) -> None:
+    """Jinja returns a Python object there."""
+    with DAG("warehouse_load", schedule=None, render_template_as_native_obj=True) as dag:
+        pass
+    notifier(only_if="{{ 1 == 2 }}")({**FAILED, "dag": dag})
+    assert relay.messages == []
+    notifier(only_if="{{ 1 == 1 }}")({**FAILED, "dag": dag})
+    assert len(relay.messages) == 1
+
+
 # --- Errors are logged, with their remedies, and never raised.
 
 

@@ -143,14 +143,16 @@ def test_a_dangling_reference_needs_attention(packages: Path, tmp_path: Path) ->
     (packages / "load.dtsx").write_text(text, encoding="utf-8")
     ended = run(packages, "--out", tmp_path / "out")
     assert ended.returncode == 3
-    assert "dangling-connection-manager" in ended.stdout
+    assert "The task refers to the SMTP connection manager {00000000" in ended.stdout
 
 
 def test_an_option_answers_the_question_of_its_finding(packages: Path, tmp_path: Path) -> None:
     """Without the options, Windows Authentication and a Windows path need a decision."""
     asked = run(packages, "--out", tmp_path / "1")
     assert asked.returncode == 3
-    assert {"windows-auth-kept", "unmapped-path"} <= set(asked.stdout.split())
+    said = " ".join(asked.stdout.split())
+    assert "UseWindowsAuthentication=True" in said
+    assert "no --map-path option maps" in said
     for choice in ("keep", "keep=mail", "anonymous", "anonymous=MAIL"):
         ended = run(packages, "--out", tmp_path / choice, *DECIDED[2:], "--windows-auth", choice)
         assert ended.returncode == 0, choice

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow import __version__ as airflow_version
-from airflow.sdk import DAG, BaseOperator
+from airflow.sdk import DAG
 
+from airflow_provider_smtpcm.operators.placeholder import PlaceholderOperator
 from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
@@ -23,17 +26,24 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
-from tests.ssis.writing.building import constraint, handler, mail, other_task, variable, written
+from tests.ssis.writing import building
+from tests.ssis.writing.building import constraint, handler, mail, other_task, variable
 
 RunDag = Callable[[DAG], Any]
 FAILURE, COMPLETION = ConstraintValue.FAILURE, ConstraintValue.COMPLETION
 
 
-class Fails(BaseOperator):
+class Fails(PlaceholderOperator):
     """Replaces a task that fails."""
 
     def execute(self, context: Any) -> None:  # noqa: ARG002
         raise RuntimeError("the source is locked")
+
+
+def written(*executables: Any, options: ConversionOptions | None = None, **more: Any) -> DagModule:
+    """Return the module of such a package; the tasks that the import cannot translate succeed."""
+    options = replace(options or ConversionOptions(), placeholders_pass=True)
+    return building.written(*executables, options=options, **more)
 
 
 @pytest.fixture
@@ -51,11 +61,9 @@ def run(run_dag: RunDag, tmp_path: Path) -> Callable[..., str]:
     def run_module(module: DagModule, *failing: str) -> str:
         source = module.source
         for task in failing:
-            empty = f'EmptyOperator(\n        task_id="{task}"'
-            inner = f'EmptyOperator(\n            task_id="{task}"'
-            assert empty in source or inner in source, task
-            source = source.replace(empty, empty.replace("EmptyOperator", "Fails"))
-            source = source.replace(inner, inner.replace("EmptyOperator", "Fails"))
+            placeholder = re.compile(rf'PlaceholderOperator\((\s+task_id="{task}")')
+            assert placeholder.search(source), task
+            source = placeholder.sub(r"Fails(\1", source)
         space: dict[str, Any] = {"Fails": Fails, "__name__": "dag_module"}
         file = tmp_path / module.file_name
         file.write_text(source, encoding="utf-8")
@@ -178,7 +186,7 @@ def test_a_handler_of_a_package_is_called_for_tasks_deep_in_containers(relay: Re
     assert run(module, "second") == "failed"
     assert subjects(relay) == ["own", "package"]
     relay.clear()
-    assert run(module, "inner") == "failed"
+    assert run(module, "load") == "failed"
     assert subjects(relay) == ["outer", "package"]
 
 

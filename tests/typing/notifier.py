@@ -25,8 +25,10 @@ full_alert = SendMailNotifier(
     inline_images={"logo": Path("/srv/logo.png")},
     priority=Priority.HIGH,
     headers={"X-Try": 2, "X-Auto-Response-Suppress": None},
+    only_if="{{ params.alerts }}",
     retry_for=10,
 )
+silent_alert = SendMailNotifier(to="oncall@corp.example", only_if=False)
 
 with DAG(
     dag_id="typed_alerts",
@@ -51,4 +53,5 @@ SendMailNotifier()  # type: ignore[call-arg]  # ty: ignore[missing-argument]
 SendMailNotifier(to=5)  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
 SendMailNotifier(to="a@corp.example", attachments=5)  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
 SendMailNotifier(to="a@corp.example", retry_for="10")  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
+SendMailNotifier(to="a@corp.example", only_if=5)  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
 SendMailNotifier(to="a@corp.example", subjekt="x")  # type: ignore[call-arg]  # ty: ignore[unknown-argument]

@@ -159,7 +159,10 @@ _VARIABLES = (
     _unavailable("CancelEvent", _INT, "is a Windows handle."),
     _unavailable("ParentContainerGUID", _STR, "is the GUID of an SSIS container."),
     _event_handler_variable(
-        "SourceName", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceName is the task id."
+        "SourceName",
+        _STR,
+        "alert.task_name or alert.dag_id or ''",
+        "System::SourceName is the display name of the task.",
     ),
     _event_handler_variable(
         "SourceID", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceID is the task id, not a GUID."

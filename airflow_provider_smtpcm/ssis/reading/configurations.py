@@ -8,6 +8,7 @@ property:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import overload
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.model import (
     Configuration,
+    DatabaseConnection,
     FileConnection,
     Manifest,
     Parameter,
@@ -90,6 +92,8 @@ class PropertyOverrides:
 
     def task_property(self, path: tuple[str, ...], property_name: str, default: str) -> str:
         """Return the configured value of a task's property, or the default."""
+        if not self.values:  # most packages have no configurations, but thousands of properties
+            return default
         return self._apply("\\" + "\\".join(path) + f".Properties[{property_name}]", default) or ""
 
     def _apply(self, path: str, default: str | None) -> str | None:
@@ -193,6 +197,16 @@ def find_dtsconfig(source: str, folder: Path | None, passed: Iterable[Path] = ()
 CONNECTION_PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _CONNECTION_STRING = "ConnectionString"
 _PREFIX = "cm."
+#: The properties of a database's connection manager, with the keys that they have in connection strings. The first is
+#: the one of OLE DB.
+DATABASE_PROPERTIES = {
+    "ServerName": ("Data Source", "Server", "Address", "Addr", "Network Address", "Dsn"),
+    "InitialCatalog": ("Initial Catalog", "Database"),
+    "UserName": ("User ID", "Uid", "User"),
+}
+# A part of a connection string; a value in quotation marks may contain semicolons.
+_PART = re.compile(r"""[^=;]*=\s*(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|\{[^}]*\})\s*(?=;|$)|[^;]+""")
+_PASSWORD_KEYS = {"password", "pwd", "access token"}
 
 
 def read_manifest(root: Element, source: str) -> Manifest | None:
@@ -213,8 +227,8 @@ def read_manifest(root: Element, source: str) -> Manifest | None:
 
 
 def apply_manifest(
-    connection: SmtpConnection | FileConnection, manifest: Manifest | None, package: str = ""
-) -> SmtpConnection | FileConnection:
+    connection: SmtpConnection | FileConnection | DatabaseConnection, manifest: Manifest | None, package: str = ""
+) -> SmtpConnection | FileConnection | DatabaseConnection:
     """Return a connection manager with the values from the project's manifest.
 
     Args:
@@ -230,6 +244,9 @@ def apply_manifest(
     overrides = {key: values[path] for key in properties if (path := f"{name}.{key.lower()}") in values}
     if isinstance(connection, FileConnection):
         return _apply_to_file_connection(connection, overrides, manifest)
+    if isinstance(connection, DatabaseConnection):
+        database = {key: values[path] for key in DATABASE_PROPERTIES if (path := f"{name}.{key.lower()}") in values}
+        return _apply_to_database_connection(connection, overrides.get(_CONNECTION_STRING), database, manifest)
     string = connection.connection_string
     changed = [
         key for key in overrides if not _is_same_value(key, overrides[key], _get_connection_property(string, key))
@@ -274,6 +291,23 @@ def _apply_to_file_connection(
     return replace(connection, connection_string=path, set_by=(setting,))
 
 
+def _apply_to_database_connection(
+    connection: DatabaseConnection, replacement: str | None, values: Mapping[str, str], manifest: Manifest
+) -> DatabaseConnection:
+    string = connection.connection_string if replacement is None else remove_password(replacement)
+    for name, value in values.items():
+        if not any(
+            _is_same_value(key, value, _get_connection_property(string, key)) for key in DATABASE_PROPERTIES[name]
+        ):
+            string = set_database_property(string, name, value)
+    has_password = connection.has_password or (replacement is not None and remove_password(replacement) != replacement)
+    if string.strip(" ;") == connection.connection_string.strip(" ;"):
+        return replace(connection, has_password=has_password)
+    parameter = f"CM.{connection.name}.{_CONNECTION_STRING}"
+    setting = ProjectSetting(property=_CONNECTION_STRING, by=parameter, source=manifest.source)
+    return replace(connection, connection_string=string, has_password=has_password, set_by=(setting,))
+
+
 def add_configured_values(
     parameters: Iterable[Parameter], manifest: Manifest | None, package: str = ""
 ) -> tuple[Parameter, ...]:
@@ -303,6 +337,34 @@ def set_connection_property(connection_string: str, name: str, value: str) -> st
         if part.partition("=")[0].strip().lower() != name.lower()
     ]
     return "".join(f"{part};" for part in (f"{name}={value}", *others))
+
+
+def set_database_property(connection_string: str, name: str, value: str) -> str:
+    """Return the connection string of a database with one property set, under the key that the string has for it.
+
+    Args:
+        name: one of `DATABASE_PROPERTIES`.
+    """
+    keys = {key.lower(): key for key in DATABASE_PROPERTIES[name]}
+    parts = _PART.findall(connection_string)
+    is_own = [part.partition("=")[0].strip().lower() in keys for part in parts]
+    if not any(is_own):
+        return "".join(f"{part};" for part in (*parts, f"{DATABASE_PROPERTIES[name][0]}={value}"))
+    return "".join(
+        f"{part.partition('=')[0]}={value};" if own else f"{part};" for part, own in zip(parts, is_own, strict=True)
+    )
+
+
+def remove_password(connection_string: str) -> str:
+    """Return the connection string of a database without the parts that hold a password."""
+    parts = _PART.findall(connection_string)
+    kept = [part for part in parts if not _holds_password(part)]
+    return connection_string if len(kept) == len(parts) else "".join(f"{part};" for part in kept)
+
+
+def _holds_password(part: str) -> bool:
+    key, _, value = part.partition("=")
+    return key.strip().lower() in _PASSWORD_KEYS and bool(value.strip())
 
 
 def _get_connection_property(connection_string: str, name: str) -> str:

@@ -1,16 +1,25 @@
-"""Reads SMTP and File connection managers, and resolves references to them."""
+"""Reads the connection managers for SMTP, files and databases, and resolves references to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.model import FileConnection, Manifest, SmtpConnection
+from airflow_provider_smtpcm.ssis.model import (
+    DatabaseConnection,
+    DatabaseKind,
+    FileConnection,
+    Manifest,
+    SmtpConnection,
+)
 from airflow_provider_smtpcm.ssis.reading.configurations import (
     CONNECTION_PROPERTIES,
+    DATABASE_PROPERTIES,
     PropertyOverrides,
     apply_manifest,
+    remove_password,
     set_connection_property,
+    set_database_property,
 )
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Element,
@@ -23,7 +32,15 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
     read_ids,
 )
 
-ConnectionManager = SmtpConnection | FileConnection
+ConnectionManager = SmtpConnection | FileConnection | DatabaseConnection
+
+# By what the CreationName begins with. `ADO` is the older interface, with the connection strings of OLE DB.
+_DATABASES = {
+    "OLEDB": DatabaseKind.OLE_DB,
+    "ADO": DatabaseKind.OLE_DB,
+    "ADO.NET": DatabaseKind.ADO_NET,
+    "ODBC": DatabaseKind.ODBC,
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,11 +50,13 @@ class ConnectionManagers:
     Args:
         smtp: the SMTP connection managers.
         files: the File connection managers.
+        databases: the OLE DB, ADO.NET and ODBC connection managers.
         others: the names of connection managers of other types, by reference.
     """
 
     smtp: list[SmtpConnection] = field(default_factory=list)
     files: list[FileConnection] = field(default_factory=list)
+    databases: list[DatabaseConnection] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
     _by_reference: dict[str, ConnectionManager] = field(default_factory=dict)
 
@@ -50,8 +69,10 @@ class ConnectionManagers:
         """
         if isinstance(connection, SmtpConnection):
             self.smtp.append(connection)
-        else:
+        elif isinstance(connection, FileConnection):
             self.files.append(connection)
+        else:
+            self.databases.append(connection)
         ref_id = _make_ref_id(connection.scope, connection.name)
         for reference in (*ids, connection.id, ref_id, connection.name):
             if reference:
@@ -88,7 +109,7 @@ def read_connection_managers(
 def read_connection_manager_element(
     element: Element, *, source: str, scope: str, overrides: PropertyOverrides | None = None
 ) -> ConnectionManager | None:
-    """Return the connection manager of a `ConnectionManager` element; None if it is neither SMTP nor File.
+    """Return the connection manager of a `ConnectionManager` element; None if it is of another type.
 
     Args:
         element: the element.
@@ -117,6 +138,26 @@ def read_connection_manager_element(
             source=source,
             delay_validation=get_flag(element, "DelayValidation"),
         )
+    database, _, provider = get_text(element, "CreationName").strip().partition(":")
+    if database.upper() in _DATABASES:
+        data = find_object_data(element, "ConnectionManager")
+        string = get_text(data, "ConnectionString") if data is not None else ""
+        string = overrides.connection_property(name, "ConnectionString", string)
+        for property_name in DATABASE_PROPERTIES:
+            if (value := overrides.connection_property(name, property_name, None)) is not None:
+                string = set_database_property(string, property_name, value)
+        without_password = remove_password(string)
+        return DatabaseConnection(
+            name=name,
+            id=id_,
+            kind=_DATABASES[database.upper()],
+            connection_string=without_password,
+            expressions=read_expressions(element),
+            scope=scope,
+            source=source,
+            provider=provider,
+            has_password=without_password != string or (data is not None and _has_encrypted_password(data)),
+        )
     if kind != "FILE":
         return None
     data = find_object_data(element, "ConnectionManager")
@@ -128,6 +169,10 @@ def read_connection_manager_element(
         expressions=read_expressions(element),
         scope=scope,
     )
+
+
+def _has_encrypted_password(data: Element) -> bool:
+    return any(child.tag == "EncryptedData" or (child.tag == "Password" and child.text) for child in data.children)
 
 
 def _make_ref_id(scope: str, name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.model import (
     Configuration,
+    DatabaseConnection,
     FileConnection,
     Finding,
     Manifest,
@@ -33,7 +34,8 @@ from airflow_provider_smtpcm.ssis.reading.connection_managers import (
     read_connection_manager_element,
     read_connection_managers,
 )
-from airflow_provider_smtpcm.ssis.reading.executables import ROOT, ReadContext, read_root
+from airflow_provider_smtpcm.ssis.reading.context import ReadContext
+from airflow_provider_smtpcm.ssis.reading.executables import ROOT, read_root
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
 from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
 from airflow_provider_smtpcm.ssis.reading.xml import (
@@ -140,7 +142,7 @@ def read_project(path: str | Path, *, configurations: Iterable[str | Path] = ())
 
 
 def read_connection_manager(path: str | Path) -> ConnectionManager | None:
-    """Read a `.conmgr` file; return None if it is neither an SMTP nor a File connection manager.
+    """Read a `.conmgr` file; return None if it is for neither SMTP, files nor databases.
 
     Raises:
         PackageError: the file cannot be read, or is not a connection manager.
@@ -168,7 +170,11 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
     project_connections = ConnectionManagers()
     if options.project is not None:
         project = options.project
-        connections: list[ConnectionManager] = [*project.connection_managers, *project.file_connections]
+        connections: list[ConnectionManager] = [
+            *project.connection_managers,
+            *project.file_connections,
+            *project.database_connections,
+        ]
         for connection in connections:
             project_connections.add(connection)
     version = get_integer(root, "PackageFormatVersion") or (3 if root.find("Property") else 8)
@@ -196,11 +202,13 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         root=container,
         connection_managers=tuple(package_connections.smtp),
         file_connections=tuple(package_connections.files),
+        database_connections=tuple(package_connections.databases),
         parameters=add_configured_values(read_package_parameters(root), manifest, file),
         configurations=(*declared, *overrides.applied.values()),
     )
     is_enabled = get_flag(root, "EnableConfig")
-    findings += _report_configurations(package, declared, overrides, is_enabled=is_enabled)
+    unread = tuple(_find_unread_configurations(declared, overrides))
+    findings += _report_configurations(package, unread, overrides, is_enabled=is_enabled)
     shared = {
         connection.id: connection
         for connection in context.mail_connections
@@ -209,6 +217,7 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
     return replace(
         package,
         connection_managers=(*package.connection_managers, *shared.values()),
+        unread_configurations=unread if is_enabled else (),
         findings=tuple(findings),
     )
 
@@ -247,8 +256,19 @@ def _load_configurations(
     return declared, overrides, findings
 
 
+def _find_unread_configurations(
+    declared: Iterable[Configuration], overrides: PropertyOverrides
+) -> Iterator[Configuration]:
+    """Yield the declared configurations whose values are unknown."""
+    read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
+    for configuration in declared:
+        file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
+        if configuration.kind != "xml file" or configuration.indirect or file not in read_files:
+            yield configuration
+
+
 def _report_configurations(
-    package: Package, declared: list[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
+    package: Package, unread: Iterable[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
 ) -> Iterator[Finding]:
     """Yield a finding for each configuration that was applied, is off, or could not be read."""
     for configuration in overrides.applied.values():
@@ -259,11 +279,7 @@ def _report_configurations(
             text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
             "used.",
         )
-    read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
-    for configuration in declared:
-        file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
-        if configuration.kind == "xml file" and not configuration.indirect and file in read_files:
-            continue
+    for configuration in unread:
         if not is_enabled:
             yield Finding(
                 code="configuration-switched-off",
@@ -362,6 +378,7 @@ def _read_project_files(
 ) -> Project:
     smtp: list[SmtpConnection] = []
     files: list[FileConnection] = []
+    databases: list[DatabaseConnection] = []
     unreadable: list[tuple[str, PackageError]] = []
     project_manifest: Manifest | None = None
     project_parameters: tuple[Parameter, ...] = ()
@@ -380,8 +397,10 @@ def _read_project_files(
         connection = None if connection is None else apply_manifest(connection, project_manifest)
         if isinstance(connection, SmtpConnection):
             smtp.append(connection)
-        elif connection is not None:
+        elif isinstance(connection, FileConnection):
             files.append(connection)
+        elif connection is not None:
+            databases.append(connection)
     if parameters is not None:
         source, read = parameters
         try:
@@ -393,6 +412,7 @@ def _read_project_files(
         path=path,
         connection_managers=tuple(smtp),
         file_connections=tuple(files),
+        database_connections=tuple(databases),
         parameters=project_parameters,
         manifest=project_manifest,
         unreadable=tuple(unreadable),

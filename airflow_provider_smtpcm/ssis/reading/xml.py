@@ -30,21 +30,30 @@ _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|u
 _TRUNCATED_CODES = {3, 5, 6, 20}
 _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from its source."
 
-# Elements unrelated to mail (designer layout, logging, loop enumerators), which are most of a file.
+# Elements unrelated to mail (designer layout, logging, scripts, passwords), which are most of a file.
 _IGNORED_ELEMENTS = {
+    "BinaryItem",
     "DesignTimeProperties",
-    "ForEachEnumerator",
-    "ForEachVariableMapping",
-    "ForEachVariableMappings",
     "LogProvider",
     "LogProviders",
     "LoggingOptions",
+    "PackagePassword",
     "PackageVariable",
+    "ProjectItem",
 }
 # A manifest has about twenty parameters for each connection manager; only these are read.
-_READ_PARAMETERS = {"ConnectionString", "EnableSsl", "SmtpServer", "Timeout", "UseWindowsAuthentication"}
-# The children of ObjectData that are read. All others are ignored: the data flow can have several megabytes.
-_READ_OBJECT_DATA = {"ConnectionManager", "EncryptedData", "SendMailTaskData", "SmtpConnectionManager"}
+_READ_PARAMETERS = {
+    "ConnectionString",
+    "EnableSsl",
+    "InitialCatalog",
+    "ServerName",
+    "SmtpServer",
+    "Timeout",
+    "UseWindowsAuthentication",
+    "UserName",
+}
+# A data flow can have several megabytes. Only those properties of its components are read that name variables.
+_DATA_FLOW = "pipeline"
 
 _GUID = re.compile(r"\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?(?::\w+)?")
 _TRUE = {"true", "-1", "1"}
@@ -245,19 +254,28 @@ class _TreeBuilder:
         self._open: list[Element] = []
         self._text: list[str] = []
         self._ignored_depth = 0
+        # The data flow that is being read, and the property of one of its components, with its depth.
+        self._data_flow: Element | None = None
+        self._property: Element | None = None
+        self._property_depth = 0
         self._remaining = MAX_ELEMENTS
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if self._ignored_depth:
             self._ignored_depth += 1
+            if self._data_flow is not None and tag == "property" and "Variable" in attributes.get("name", ""):
+                self._property = Element(tag=tag, attributes={"name": attributes["name"]})
+                self._property_depth = self._ignored_depth
+                self._text = []
             return
         namespace, _, local = tag.rpartition("}")
         parent = self._open[-1] if self._open else None
-        if (
-            local in _IGNORED_ELEMENTS
-            or _is_ignored_parameter(local, attributes)
-            or (parent is not None and parent.tag == "ObjectData" and local not in _READ_OBJECT_DATA)
-        ):
+        if local in _IGNORED_ELEMENTS or _is_ignored_parameter(local, attributes):
+            self._ignored_depth = 1
+            return
+        if parent is not None and parent.tag == "ObjectData" and local == _DATA_FLOW:
+            self._data_flow = Element(tag=local)
+            parent.children.append(self._data_flow)
             self._ignored_depth = 1
             return
         self._remaining -= 1
@@ -277,17 +295,29 @@ class _TreeBuilder:
         self._text = []
 
     def data(self, text: str) -> None:
-        if not self._ignored_depth:
+        if not self._ignored_depth or self._property is not None:
             self._text.append(text)
 
     def end(self, _tag: str) -> None:
         if self._ignored_depth:
+            if self._property is not None and self._property_depth == self._ignored_depth:
+                self._end_property(self._property)
             self._ignored_depth -= 1
+            if not self._ignored_depth:
+                self._data_flow = None
             return
         element = self._open.pop()
         if not element.children:
             element.text = "".join(self._text)
         self._text = []
+
+    def _end_property(self, element: Element) -> None:
+        """Add a property of a component to its data flow."""
+        element.text = "".join(self._text)
+        if element.text and self._data_flow is not None:
+            self._data_flow.children.append(element)
+            self._remaining -= 1
+        self._property = None
 
     def close(self) -> Element | None:
         return self.root

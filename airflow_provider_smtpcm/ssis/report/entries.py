@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import airflow_provider_smtpcm
-from airflow_provider_smtpcm.ssis.model import Finding, Severity
+from airflow_provider_smtpcm.ssis.model import Finding, Question, Severity
+from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QuestionList
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
 #: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
-#: A table names at most this many packages or sources, and counts the others.
-MAX_NAMED = 3
 
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
@@ -32,6 +31,7 @@ FINDING_MEANINGS = {
     "dangling-precedence-constraint": "A precedence constraint refers to an executable that does not exist.",
     "no-connection-manager": "The task names no connection manager; SSIS fails here, too.",
     "other-mail-task": "A mail task of another vendor, which is not converted.",
+    "unconfigured-mail": "The Send Mail task was never configured; SSIS fails here, too.",
     "unknown-format-version": "The package has an unknown format version; it was read as the nearest known version.",
     "unknown-message-source-type": "MessageSourceType has a value that SSIS does not define; DirectInput was used.",
     "unknown-precedence": "A precedence constraint has a value that SSIS does not define; the default was used.",
@@ -46,6 +46,7 @@ FINDING_MEANINGS = {
     "no-smtp-server": "SmtpServer is empty, and SSIS fails here; complete the connection.",
     "port-in-smtp-server": "SmtpServer has a port after the name, which SSIS ignores; the connection has that port.",
     "database-connection-became": "The Airflow connection that the connection manager of a database became.",
+    "database-connection-missing": "The connection manager of a database was not found; define the connection.",
     "database-driver": "The ODBC driver of a database is to be checked or chosen.",
     "database-dsn": "A connection names a data source, which is to be defined on the workers.",
     "database-password": "The connection to a database needs its password.",
@@ -68,20 +69,26 @@ FINDING_MEANINGS = {
     "project-configuration": "A project configuration sets another value; check which configuration is deployed.",
     "system-variable": "A system variable has a counterpart in Airflow; the finding explains the difference.",
     "unmapped-path": "A path that does not exist on a worker: a Windows path without --map-path, or a relative one.",
+    "variable-set-at-run-time": "Tasks set the variable in each run; the DAG reads it from them.",
     "variable-became-param": "A variable became a param of the DAG, with its design-time value.",
     "variable-to-set": "A project parameter has no value in the files, or may be secret; set the Airflow Variable.",
     # the order of the tasks, and event handlers
-    "alert-without-to": "The mail of an event handler has no To recipients, which an alert needs.",
-    "callback-without-place": "Airflow has no callback for the event there; the notifier in the DAG is never called.",
-    "condition-in-handler": "In an event handler, the mail depends on a condition; the alert is always sent.",
+    "alert-without-to": "The mail of an event handler has no To recipients; the alert has those of Cc or Bcc instead.",
+    "callback-without-place": "Airflow has no callback for the event there, so the alert is not sent for it.",
+    "condition-in-handler": "A condition decides whether the mail of an event handler is sent; the alert has it, too.",
     "condition-on-variables": "A condition depends on variables; the DAG uses params instead.",
-    "condition-to-complete": "A condition cannot be translated; its task fails until you write it.",
-    "disable-expression": "An expression decides whether the mail of an event handler is sent; it is always sent.",
+    "condition-to-complete": "A condition cannot be translated; write it in the DAG.",
     "event-without-callback": "Airflow has no such event; its mail is not in the DAG.",
     "handler-became-callback": "The mail of an event handler is a callback; the finding says how often it is called.",
     "handler-of-handler": "The mail belongs to an event of an event handler; it is not in the DAG.",
+    "handler-task-failure": "The mail follows the failure of a task in its event handler, which the DAG does not run.",
+    "handler-task-not-run": "A task in an event handler that sends no mail; the DAG does not run it.",
+    "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
     "loop-runs-once": "The tasks in a loop run once in the DAG.",
+    "propagate-at-run-time": "System::Propagate is set at run time; check which alerts of outer containers are sent.",
+    "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
+    "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",
     "dag-id-taken": "Another package has the same name; the project's name or a number was added to the DAG id.",
     "option-without-effect": "An option names a connection manager or a path that no package has.",
     "package-name-differs": "The package's own name is not that of its file; the DAG is named after the file.",
@@ -130,6 +137,7 @@ class ConnectionEntry:
         summary: its settings on one line.
         sources: its connection managers, each with its file.
         packages: the number of packages that use it.
+        mails: the number of enabled mails that use it.
     """
 
     conn_id: str
@@ -137,6 +145,7 @@ class ConnectionEntry:
     summary: str = ""
     sources: tuple[str, ...] = ()
     packages: int = 0
+    mails: int = 0
     findings: tuple[Finding, ...] = ()
 
 
@@ -234,6 +243,7 @@ class ImportResult:
         copies: the source of each copy, and the source of its original.
         without_mail: the sources of the packages without mail.
         findings: about the import as a whole.
+        questions: the questions of all packages and connections, and the answers.
         connections: all connections, whether or not a mail uses them.
         left_over: the files of earlier imports that this one did not write, in the output folder.
     """
@@ -243,14 +253,40 @@ class ImportResult:
     copies: list[tuple[str, str]] = field(default_factory=list)
     without_mail: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    questions: QuestionList = field(default_factory=QuestionList)
     connections: tuple[ConnectionEntry, ...] = ()
     left_over: list[str] = field(default_factory=list)
+
+    def add_package(self, entry: PackageEntry) -> None:
+        """Count a package and its questions."""
+        self.totals.add(entry)
+        mails = Counter(key for mail in entry.mails for key in mail.questions)
+        for question, answer in _answers_by_question(entry.findings).items():
+            source = (entry.source, entry.name)
+            self.questions.add(question, answer=answer, packages=1, mails=mails[question.key], source=source)
+
+    def add_connections(self, entries: tuple[ConnectionEntry, ...]) -> None:
+        """Add all connections, and count their questions."""
+        self.connections = entries
+        self.totals.connections = len(entries)
+        for entry in entries:
+            self.totals.add_findings(entry.findings)
+            self.totals.connections_to_decide += any(
+                finding.severity is not Severity.NOTE for finding in entry.findings
+            )
+            for question, answer in _answers_by_question(entry.findings).items():
+                self.questions.add(question, answer=answer, packages=entry.packages, mails=entry.mails)
 
     @property
     def needs_attention(self) -> bool:
         """Whether there is something to decide or complete, or something could not be read."""
         findings = self.totals.findings
         return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
+
+
+def _answers_by_question(findings: Iterable[Finding]) -> dict[Question, str]:
+    """Return each question of these findings once, with its answer, which is empty if there is none."""
+    return {finding.question: finding.answer for finding in findings if finding.question is not None}
 
 
 def get_status(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:

@@ -10,14 +10,15 @@ import base64
 import hashlib
 import html
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from airflow_provider_smtpcm.ssis.model import Finding, Severity
+from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QUESTIONS, AskedQuestion
 from airflow_provider_smtpcm.ssis.report.entries import (
     FINDING_MEANINGS,
     GENERATOR,
-    MAX_NAMED,
     ConnectionEntry,
     ImportResult,
     PackageEntry,
@@ -28,7 +29,7 @@ from airflow_provider_smtpcm.ssis.report.entries import (
     plural,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 
 _STATUS_LABELS = {
     PackageStatus.CONVERTED: "Converted",
@@ -61,7 +62,8 @@ def write_html_report(to: IO[str], result: ImportResult, sections: Iterable[str]
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>SSIS import</title>\n<link rel="icon" href="data:,">\n<style>{style}</style>\n</head>\n<body>\n'
     )
-    to.write(_header(totals) + "<main>\n" + _next_steps(totals))
+    to.write(_header(totals) + "<main>\n" + _next_steps(result))
+    to.write(_questions_table(result.questions.all()))
     to.write(_import_findings(result.findings) + _codes_table(totals))
     to.write(_connections_table(result.connections) + _unreadable_table(result.unreadable))
     to.write('<h2 id="packages">Packages</h2>\n' + (_filter_form(totals) if totals.with_mail else ""))
@@ -158,14 +160,16 @@ def _header(totals: Totals) -> str:
     )
 
 
-def _next_steps(totals: Totals) -> str:
+def _next_steps(result: ImportResult) -> str:
+    totals, unanswered = result.totals, len(result.questions.unanswered())
     steps = []
     if totals.unreadable or totals.statuses[PackageStatus.FAILED]:
         steps.append("Check what could not be read or written.")
-    if totals.statuses[PackageStatus.DECIDE] or totals.statuses[PackageStatus.FAILED]:
-        steps.append('Make the decisions about <a href="#packages">the packages</a>, and complete their DAGs.')
-    if totals.connections_to_decide:
-        steps.append('Make the decisions about <a href="#connections">the connections</a>.')
+    if unanswered:
+        steps.append(
+            f'Answer <a href="#questions">{count_noun(unanswered, "question")}</a> in <code>{QUESTIONS}</code>, and '
+            f"import again with <code>--answers {QUESTIONS}</code>."
+        )
     if totals.connections:
         steps.append(
             "Add what is not in the packages, such as a password, to <code>connections.json</code>. Then run "
@@ -180,20 +184,39 @@ def _next_steps(totals: Totals) -> str:
     return f'<h2>What to do now</h2>\n<div class="panel"><ol>{items}</ol></div>\n'
 
 
+def _questions_table(questions: Iterable[AskedQuestion]) -> str:
+    rows = "".join(
+        f'<tr id="{_question_anchor(asked.key)}"><td class="number">{asked.mails:,}</td>'
+        f'<td class="number">{asked.packages:,}</td><td>{_escape(asked.text)}</td>'
+        f"<td>{_package_links(asked)}</td><td>{_escape(asked.guess)}</td>"
+        f"<td>{f'<b>{_escape(asked.answer)}</b>' if asked.answer else _badge('decision')}</td></tr>"
+        for asked in questions
+    )
+    if not rows:
+        return ""
+    return (
+        '<h2 id="questions">Questions</h2>\n<div class="wide"><table><thead><tr><th class="number">Mails</th>'
+        '<th class="number">Packages</th><th>Question</th><th>Where</th><th>Guess</th><th>Answer</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>\n"
+    )
+
+
 def _import_findings(findings: Iterable[Finding]) -> str:
     items = _findings_list(findings)
     return f"<h2>About the import</h2>\n{items}" if items else ""
 
 
 def _codes_table(totals: Totals) -> str:
-    """Return the table of findings by code, the most severe first."""
-    ordered = sorted(totals.codes.items(), key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
+    """Return the table of errors and notes by code; decisions are in the table of questions."""
+    rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION]
+    ordered = sorted(rest, key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
     if not ordered:
         return ""
     rows = "".join(
         f"<tr><td>{_badge(severity)}</td><td><code>{_escape(code)}</code></td>"
         f"<td>{_escape(FINDING_MEANINGS.get(code, ''))}</td>"
-        f'<td>{_package_links(totals, severity, code)}</td><td class="number">{count:,}</td></tr>'
+        f"<td>{_links(totals.first.get((severity, code), ()), totals.more[severity, code])}</td>"
+        f'<td class="number">{count:,}</td></tr>'
         for (severity, code), count in ordered[:_MAX_CODES]
     )
     return (
@@ -202,13 +225,17 @@ def _codes_table(totals: Totals) -> str:
     )
 
 
-def _package_links(totals: Totals, severity: Severity, code: str) -> str:
-    """Return links to the first packages with a finding; none if only connections or the import have it."""
+def _package_links(asked: AskedQuestion) -> str:
+    """Return links to the first packages that ask a question; none if only connections do."""
+    return _links(asked.first, asked.packages - len(asked.first)) if asked.first else ""
+
+
+def _links(packages: Iterable[tuple[str, str]], more: int) -> str:
+    """Return links to packages, given their sources and names, and the number of further ones."""
     links = [
         f'<a href="#{_anchor(source)}" title="{_escape(source)}">{_escape(name)}</a>'  # packages may have the same name
-        for source, name in totals.first.get((severity, code), ())
+        for source, name in packages
     ]
-    more = totals.more[severity, code]
     return "<br>".join(links) + (f'<br><span class="soft">and {more:,} more</span>' if more else "")
 
 
@@ -278,16 +305,31 @@ def _collapsed_list(anchor: str, summary: str, names: Iterable[str]) -> str:
 
 
 def _findings_list(findings: Iterable[Finding]) -> str:
-    """Return the findings as a list, the most severe first; empty if there is none."""
-    ordered = sorted(findings, key=lambda finding: _BY_SEVERITY.index(finding.severity))
+    """Return the findings as a list, the most severe first; empty if there is none.
+
+    A finding at several places is one item. What to do about a decision is with its question.
+    """
+    places: dict[Finding, list[str]] = {}
+    for finding in sorted(findings, key=lambda finding: _BY_SEVERITY.index(finding.severity)):
+        places.setdefault(replace(finding, where=""), []).append(finding.where)
     items = "".join(
         f'<li class="{finding.severity}">{_badge(finding.severity)} <code>{_escape(finding.code)}</code> '
-        f'<span class="soft">{_escape(finding.where)}</span><p>{_escape(finding.text)}</p>'
-        + (f'<p class="remedy">{_escape(finding.remedy)}</p>' if finding.remedy else "")
-        + "</li>"
-        for finding in ordered
+        f'<span class="soft">{"<br>".join(map(_escape, where))}</span><p>{_escape(finding.text)}</p>'
+        f"{_what_to_do(finding)}</li>"
+        for finding, where in places.items()
     )
     return f'<ul class="findings">{items}</ul>\n' if items else ""
+
+
+def _what_to_do(finding: Finding) -> str:
+    if finding.question is not None and finding.severity is Severity.DECISION:
+        return f'<p class="remedy"><a href="#{_question_anchor(finding.question.key)}">Question</a></p>'
+    return f'<p class="remedy">{_escape(finding.remedy)}</p>' if finding.remedy else ""
+
+
+def _question_anchor(key: str) -> str:
+    """Return the id of a question's row: a hash, since a key may contain any characters."""
+    return f"question-{hashlib.sha256(sanitize_line(key).encode()).hexdigest()[:16]}"
 
 
 def _dag_line(entry: PackageEntry) -> str:

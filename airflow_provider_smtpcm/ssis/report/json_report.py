@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import IO
 
 from airflow_provider_smtpcm.ssis.model import Finding
+from airflow_provider_smtpcm.ssis.questions import AskedQuestion
 from airflow_provider_smtpcm.ssis.report.entries import (
     GENERATOR,
     ConnectionEntry,
@@ -34,8 +35,9 @@ def write_json_report(to: IO[str], result: ImportResult, packages: Iterable[str]
         "version": VERSION,
         "generator": GENERATOR,
         "interrupted": result.totals.interrupted,
-        "counts": result.totals.as_json(),
+        "counts": _counts_json(result),
         "codes": _codes_json(result.totals),
+        "questions": [_question_json(asked) for asked in result.questions.all()],
         "connections": [_connection_json(entry) for entry in result.connections],
         "findings": [_finding_json(finding) for finding in result.findings],
         "unreadable": [_unreadable_json(file) for file in result.unreadable],
@@ -79,7 +81,7 @@ def summary_json(result: ImportResult, *, exit_status: int, report: str) -> str:
             "version": VERSION,
             "exit_status": exit_status,
             "interrupted": result.totals.interrupted,
-            "counts": result.totals.as_json(),
+            "counts": _counts_json(result),
             "codes": _codes_json(result.totals),
             "unreadable": [_unreadable_json(file) for file in result.unreadable],
             "findings": [_finding_json(finding) for finding in result.findings],
@@ -103,6 +105,11 @@ def _sanitize_strings(value: object) -> object:
     return value
 
 
+def _counts_json(result: ImportResult) -> dict[str, object]:
+    asked, unanswered = len(result.questions.all()), len(result.questions.unanswered())
+    return {**result.totals.as_json(), "questions": unanswered, "answered": asked - unanswered}
+
+
 def _codes_json(totals: Totals) -> list[dict[str, object]]:
     return [
         {"code": code, "severity": str(severity), "count": count}
@@ -110,13 +117,25 @@ def _codes_json(totals: Totals) -> list[dict[str, object]]:
     ]
 
 
-def _finding_json(finding: Finding) -> dict[str, str]:
+def _question_json(asked: AskedQuestion) -> dict[str, object]:
+    return {
+        "key": asked.key,
+        "question": asked.text,
+        "packages": asked.packages,
+        "mails": asked.mails,
+        "guess": asked.guess,
+        "answer": asked.answer or None,
+    }
+
+
+def _finding_json(finding: Finding) -> dict[str, str | None]:
     return {
         "code": finding.code,
         "severity": str(finding.severity),
         "where": finding.where,
         "text": finding.text,
         "remedy": finding.remedy,
+        "question": finding.question.key if finding.question else None,
     }
 
 
@@ -131,6 +150,7 @@ def _mail_json(mail: MailRecord) -> dict[str, object]:
         "disabled_because": mail.disabled_because or None,
         "became": mail.became or None,
         "connection": mail.connection or None,
+        "questions": list(mail.questions),
         "properties": [_property_json(record) for record in mail.properties],
     }
 
@@ -153,5 +173,6 @@ def _connection_json(entry: ConnectionEntry) -> dict[str, object]:
         "summary": entry.summary,
         "sources": list(entry.sources),
         "packages": entry.packages,
+        "mails": entry.mails,
         "findings": [_finding_json(finding) for finding in entry.findings],
     }

@@ -1,15 +1,17 @@
 """The control flow of a package as Airflow tasks and task groups.
 
-A container that contains a Send Mail task becomes a task group with all its executables. An executable that sends no
-mail becomes an empty task, so that order and trigger rules are those of the package; so does a container without mail.
+A Sequence container becomes a task group with all its executables; so does a loop that sends mail, and everything in it
+runs once. What the import cannot translate becomes a placeholder, which fails until a task with the same work takes its
+place: otherwise a DAG would report by mail what it has never done.
 """
 
 from __future__ import annotations
 
 from airflow_provider_smtpcm.ssis.expressions import TemplateContext
-from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask, describe_kind
+from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
-from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, has_enabled_mail
+from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
+from airflow_provider_smtpcm.ssis.writing.flow import is_group
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -23,6 +25,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, Key
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
+from airflow_provider_smtpcm.ssis.writing.tasks import convert_task
 from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
 
 # Most For loops count, or retry until something succeeds.
@@ -32,15 +35,6 @@ _LOOP_REMEDIES = {
     ContainerKind.FOREACH_LOOP: "If it must run for each item, expand its tasks over the items (.expand or "
     ".expand_kwargs), or send its mails with one MailMergeOperator.",
 }
-
-
-def sends_mail(executable: Executable) -> bool:
-    """Whether an executable is or contains a Send Mail task that is not disabled, also in event handlers."""
-    if executable.disabled:
-        return False
-    if isinstance(executable, SendMailTask) or has_enabled_mail(executable.event_handlers):
-        return True
-    return isinstance(executable, Container) and any(map(sends_mail, executable.executables))
 
 
 class ControlFlowWriter(TaskFactory):
@@ -73,7 +67,7 @@ class ControlFlowWriter(TaskFactory):
         nodes = _ContainerWriter(self, container, scope, callbacks, may_be_skipped=may_be_skipped).nodes
         if not any(node.variable for node in nodes):
             call = self.create_task("EmptyOperator", "nothing", "nothing")
-            comment = f"No executable of {container.name!r} is in the DAG; replace this task with what they do."
+            comment = f"No executable of {container.name!r} is in the DAG: all are disabled."
             nodes.append(
                 DagNode(
                     variable=self.variable_names.allocate("nothing"), call=call, comment=comment, is_executable=True
@@ -104,12 +98,12 @@ class _ContainerWriter(ContainerConditions):
         condition = self._make_condition(executable)
         has_upstream = bool(self._graph.incoming[executable.id])
         has_downstream = executable.id in self._graph.with_downstream
-        is_group = isinstance(executable, Container) and sends_mail(executable) and bool(executable.executables)
+        becomes_group = is_group(executable)
         disable = None if executable.disabled else executable.expressions.get("Disable")
         outcome_matters = executable.id in self._graph.followed_on_failure or (
             isinstance(executable, Container) and can_skip_inside(executable)
         )
-        has_end_task = is_group and has_downstream and outcome_matters
+        has_end_task = becomes_group and has_downstream and outcome_matters
         has_ready_task = executable.id in self._graph.needs_ready_task or (
             has_end_task and (has_upstream or self._may_be_skipped)
         )
@@ -118,7 +112,7 @@ class _ContainerWriter(ContainerConditions):
             self._ready_tasks[executable.id] = condition.upstream[0]
         if disable:
             condition = self._add_only_if(executable, f"!({disable})", f"Disable: {disable}", "enabled", condition)
-        if isinstance(executable, Container) and is_group:
+        if isinstance(executable, Container) and becomes_group:
             if condition.rule != ALL_SUCCESS:
                 condition = self._add_empty(f"{task_id}_start", condition, "")
             node = self._create_group(executable, condition)
@@ -169,8 +163,7 @@ class _ContainerWriter(ContainerConditions):
                 self._writer.context.findings.decision(
                     "callback-without-place",
                     "\\".join(container.path),
-                    f"An Airflow task group has no callbacks of its own, so {name} is defined in the DAG but never "
-                    "called.",
+                    f"An Airflow task group has no callbacks of its own, so {name} is not called for it.",
                     f"Set it as {argument} of a task in the group.",
                 )
 
@@ -187,18 +180,19 @@ class _ContainerWriter(ContainerConditions):
             operator = "SendMailOperator"
             mail = MailConverter(writer.context, executable, scope, TemplateContext.TASK)
             arguments += mail.arguments
-            writer.mails.append(mail.to_record(f"task {task_id}"))
+            full_id = writer.context.symbols.flow.task_ids[executable.id]
+            writer.mails.append(mail.to_record(f"task {full_id}"))
+        elif isinstance(executable, Container) and not executable.executables:
+            comment = f"{executable.name!r} is empty."
         else:
-            kind = executable.kind if isinstance(executable, Container) else describe_kind(executable.kind)
-            comment = f"{executable.name!r} ({kind}) sends no mail; replace this task with one that does its work."
+            converted = convert_task(writer.context, executable, scope)
+            operator, comment = converted.operator, converted.comment
+            arguments += converted.arguments
         if not executable.disabled:
             callbacks = writer.handlers.convert_callbacks(executable, scope, self._callbacks)
             if isinstance(executable, Container):
-                # The container becomes a single task, with the callbacks that the tasks in it would inherit. None are
-                # needed if it inherits the same ones itself, by `default_args`.
-                callbacks = Callbacks(own=callbacks.inherited)
-                if callbacks.own == self._callbacks.inherited:
-                    callbacks = Callbacks()
+                # The container becomes a single task, with the callbacks that the tasks in it would inherit.
+                callbacks = callbacks.for_single_task(self._callbacks)
             arguments += callbacks.as_arguments()
         return DagNode(
             variable=self._variables[executable.id],

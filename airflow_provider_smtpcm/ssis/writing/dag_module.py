@@ -9,9 +9,15 @@ from pathlib import PurePosixPath, PureWindowsPath
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
-from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter, sends_mail
+from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
-from airflow_provider_smtpcm.ssis.writing.event_handlers import ON_EXECUTE, Callbacks, EventHandlerWriter
+from airflow_provider_smtpcm.ssis.writing.event_handlers import (
+    ON_EXECUTE,
+    Callbacks,
+    EventHandlerWriter,
+    report_mails_left_out,
+)
+from airflow_provider_smtpcm.ssis.writing.flow import sends_mail
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
@@ -32,11 +38,16 @@ _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import
 # The import statement of each name that a DAG module may use.
 _PROVIDER_IMPORTS = {
     "SendMailNotifier": f"from {_PROVIDER}.notifications.send_mail import SendMailNotifier",
+    "ExpressionOperator": f"from {_PROVIDER}.operators.expression import ExpressionOperator",
     "OnlyIfOperator": f"from {_PROVIDER}.operators.only_if import OnlyIfOperator",
+    "PlaceholderOperator": f"from {_PROVIDER}.operators.placeholder import PlaceholderOperator",
     "SendMailOperator": f"from {_PROVIDER}.operators.send_mail import SendMailOperator",
     "ssis": f"from {_PROVIDER}.ssis import macros",
+    "TypedTemplate": f"from {_PROVIDER}.ssis.live_values import TypedTemplate",
     "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
+_SQL_OPERATOR_IMPORT = "from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator"
+_SQL_RESULTS = {"fetch_results", "full_result_set", "no_result_set", "single_row"}
 # Maximum decisions in the docstring; the report has all of them.
 _MAX_DECISIONS = 60
 # Maximum places that are named for each decision.
@@ -91,11 +102,14 @@ def write_package(
         symbols=symbols,
         findings=findings,
         paths=paths or PathMap(options.path_map),
+        placeholders_pass=options.placeholders_pass,
+        get_database_id=lambda connection: connections.databases.register(connection, symbols, scope),
         get_conn_id=lambda connection: connections.register(connection, symbols, scope),
     )
     for connection in package.connection_managers:
         context.get_conn_id(connection)
     if not dag_id:
+        report_mails_left_out(package, findings, ())
         return DagModule(
             file_name="",
             dag_id="",
@@ -125,12 +139,14 @@ def write_package(
         findings.decision(
             "callback-without-place",
             "Package",
-            "A DAG has no callback for its start, so the alert of OnPreExecute is defined but never called.",
+            "A DAG has no callback for its start, so the alert of OnPreExecute is not called for it.",
             "If it is needed, send it from the DAG's first task.",
         )
     nodes = writer.convert(package.root, scope, callbacks, may_be_skipped=False)
     if writer.runs_after_failures:
         nodes.append(_end_of_package(writer, nodes))
+    handlers.report_unplaced()
+    report_mails_left_out(package, findings, handlers.mails)
     all_findings = findings.all()
     dag = DagNode(variable="dag", call=_dag_call(package, dag_id, context, callbacks), children=nodes)
     return DagModule(
@@ -179,8 +195,8 @@ def _docstring(package: Package, findings: Sequence[Finding]) -> Iterable[str]:
     name = PurePosixPath(PureWindowsPath(package.path.rpartition("!")[2]).name).name
     yield f"Mail of the SSIS package {sanitize_line(name or package.name)}."
     yield (
-        "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier. Tasks "
-        "that send no mail are EmptyOperators, which keep the order of the package until you replace them."
+        "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier. A "
+        "PlaceholderOperator fails until a task that does the work of the SSIS task takes its place."
     )
     decisions = _merge_findings(finding for finding in findings if finding.severity is not Severity.NOTE)
     if decisions:
@@ -205,13 +221,24 @@ def _merge_findings(findings: Iterable[Finding]) -> list[str]:
 def _write_imports(
     source: Source, writer: ControlFlowWriter, handlers: EventHandlerWriter, nodes: Sequence[DagNode]
 ) -> None:
+    if "timedelta" in writer.context.imports:
+        source.lines += ["from datetime import timedelta", ""]
+    if "SQLExecuteQueryOperator" in writer.operators:
+        source.lines.append(_SQL_OPERATOR_IMPORT)
     if "EmptyOperator" in writer.operators:
         source.lines.append(_EMPTY_OPERATOR_IMPORT)
     has_groups = any(node.children is not None for node in nodes)
     source.lines.append("from airflow.sdk import DAG, TaskGroup" if has_groups else "from airflow.sdk import DAG")
-    used = writer.operators | writer.context.macros | ({"SendMailNotifier"} if handlers.notifiers else set())
+    used = (
+        writer.operators
+        | writer.context.macros
+        | writer.context.imports
+        | ({"SendMailNotifier"} if handlers.notifiers else set())
+    )
     # In one block with Airflow's imports: to a linter in a DAGs folder, both are third-party packages.
     source.lines += [line for name, line in _PROVIDER_IMPORTS.items() if name in used]
+    if names := sorted(used & _SQL_RESULTS):
+        source.lines.append(f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}")
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:

@@ -1,34 +1,84 @@
 """The mails of event handlers as Airflow callbacks.
 
 SSIS raises OnError once for each error, for the task and for every container around it. Airflow calls a callback once,
-for the task that failed after its last retry. So the handler of a package or a container becomes a callback of every
-task in it.
+for the task that failed after its last retry. So the OnError handler of a package or a container becomes a callback of
+every task in it. OnPreExecute and OnPostExecute are raised for containers too: their mails become callbacks of exactly
+those executables for which SSIS sends them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from airflow_provider_smtpcm.ssis.expressions import TemplateContext
-from airflow_provider_smtpcm.ssis.model import Container, EventHandler, Executable, SendMailTask
-from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
+from airflow_provider_smtpcm.ssis.expressions import (
+    Call,
+    ExpressionError,
+    NotTranslatable,
+    TemplateContext,
+    find_variables,
+    is_system_variable,
+    parse,
+    walk,
+)
+from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.model import (
+    Container,
+    EventHandler,
+    Executable,
+    MessageSourceType,
+    OtherTask,
+    Package,
+    SendMailTask,
+    SqlTask,
+    Variable,
+)
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.handler_conditions import (
+    CLOCKS,
+    SOURCE_NAMES,
+    Condition,
+    HandlerMail,
+    Run,
+    SourceKnowledge,
+    Specialized,
+    Test,
+    combine,
+    condition_to_code,
+    display_condition,
+    find_handler_mails,
+    find_other_tasks,
+    find_tests,
+)
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
     Raw,
     UniqueNames,
+    quoted_list,
     slug,
     variable_name,
 )
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
-from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, WritingContext
+from airflow_provider_smtpcm.ssis.writing.templates import (
+    COMPLETE_ME,
+    WritingContext,
+    error_summary,
+    translate_condition,
+)
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
-# The callback arguments for each event: set on every task in the handler's owner, or only on the owner itself.
-_CALLBACKS_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
-_CALLBACKS_OF_OWNER = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
+# The callback arguments for each event. SSIS raises the first ones for tasks only.
+_EVENTS_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
+_EVENTS_OF_EXECUTABLES = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
+_CALLBACKS = {**_EVENTS_OF_TASKS, **_EVENTS_OF_EXECUTABLES}
+# The System variables whose value in a callback is SSIS's, so that a condition on them is exact. The value of
+# SourceName is the display name of the task.
+_EXACT_NAMES = {"SourceName", "PackageName", "PackageID", "TaskName"}
+_EXACT_NAMES |= {"InteractiveMode", "OfflineMode", "IgnoreConfigurationsOnLoad"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +97,16 @@ class Callbacks:
     Args:
         inherited: notifiers that every task inside gets too, such as `{"on_failure_callback": ["on_error_alert"]}`.
         own: notifiers for the package, container or task itself.
+        blocked: whether System::Propagate = False keeps inherited notifiers from the task itself.
     """
 
     inherited: dict[str, list[str]] = field(default_factory=dict)
     own: dict[str, list[str]] = field(default_factory=dict)
+    blocked: bool = False
 
     def as_default_args(self) -> list[KeywordArgument]:
         """Return `default_args` for a DAG or a task group; an empty list if no callback is inherited."""
-        callbacks = {name: _raw(notifiers) for name, notifiers in self.inherited.items() if notifiers}
+        callbacks = {name: _raw(notifiers) for name, notifiers in self.inherited.items()}
         return [KeywordArgument(name="default_args", value=callbacks)] if callbacks else []
 
     def as_arguments(self) -> list[KeywordArgument]:
@@ -62,10 +114,23 @@ class Callbacks:
 
         They replace those of `default_args`, so the task's own notifiers are followed by the inherited ones.
         """
-        merged = {name: list(notifiers) for name, notifiers in self.inherited.items()} if self.own else {}
+        inherited = self.inherited if self.own or self.blocked else {}
+        merged = {name: list(notifiers) for name, notifiers in inherited.items()}
         for name, notifiers in self.own.items():
             merged[name] = [*notifiers, *merged.get(name, [])]
-        return [KeywordArgument(name=name, value=_raw(notifiers)) for name, notifiers in merged.items() if notifiers]
+        return [
+            KeywordArgument(name=name, value=_raw(notifiers))
+            for name, notifiers in merged.items()
+            if notifiers or self.blocked
+        ]
+
+    def for_single_task(self, outer: Callbacks) -> Callbacks:
+        """Return the callbacks of the single task that a container became.
+
+        Args:
+            outer: the callbacks of the container around it.
+        """
+        return replace(self, blocked=self.inherited != outer.inherited)
 
 
 def _raw(names: Sequence[str]) -> list[Raw]:
@@ -86,8 +151,13 @@ class EventHandlerWriter:
 
     def __init__(self, context: WritingContext, variable_names: UniqueNames) -> None:
         self._context, self._findings, self._variable_names = context, context.findings, variable_names
+        self._package = context.symbols.package
         self.notifiers: list[NotifierDefinition] = []
         self.mails: list[MailRecord] = []
+        # The event of each notifier.
+        self._events: dict[str, str] = {}
+        # The notifiers that a handler further out has for an executable, by its id.
+        self._assigned: dict[str, dict[str, list[str]]] = {}
 
     def convert_callbacks(self, owner: Executable, scope: Scope, outer: Callbacks) -> Callbacks:
         """Convert the handlers of an executable; return its callbacks.
@@ -98,38 +168,63 @@ class EventHandlerWriter:
             outer: the callbacks of the container around the owner.
         """
         callbacks = Callbacks(inherited={name: list(notifiers) for name, notifiers in outer.inherited.items()})
+        is_task = not isinstance(owner, Container)
         for handler in owner.event_handlers:
-            names = self._convert_handler(handler, owner, scope)
-            if not names:
-                continue
             event = handler.event_name.lower()
-            is_task = not isinstance(owner, Container)
-            if event in _CALLBACKS_OF_TASKS:
-                target = callbacks.own if is_task else callbacks.inherited
-                for argument in _CALLBACKS_OF_TASKS[event]:
-                    # With System::Propagate = False, the handlers of the containers around the owner do not run.
-                    outer_names = [] if handler.propagate is False else target.get(argument, [])
-                    target[argument] = [*names, *outer_names]
-                    if handler.propagate is False and is_task:
-                        callbacks.inherited.pop(argument, None)
-            else:
-                for argument in _CALLBACKS_OF_OWNER[event]:
-                    callbacks.own[argument] = [*callbacks.own.get(argument, []), *names]
+            self._apply_propagate(handler, event, callbacks, is_task=is_task)
+            names = self._convert_handler(handler, owner, scope)
+            target = callbacks.own if is_task else callbacks.inherited
+            for argument in _EVENTS_OF_TASKS.get(event, ()) if names else ():
+                target[argument] = [*names, *target.get(argument, [])]
+        for argument, names in self._assigned.pop(owner.id, {}).items():
+            callbacks.own[argument] = [*callbacks.own.get(argument, []), *names]
         return callbacks
 
+    def _apply_propagate(self, handler: EventHandler, event: str, callbacks: Callbacks, *, is_task: bool) -> None:
+        """Remove the inherited notifiers of an event if System::Propagate keeps it from the handlers further out."""
+        inherited = {
+            argument: [name for name in callbacks.inherited.get(argument, []) if self._events[name] == event]
+            for argument in _EVENTS_OF_TASKS.get(event, ())
+        }
+        outer_names = [name for names in inherited.values() for name in names]
+        setters = [task for task in find_other_tasks(handler.executables) if "System::Propagate" in _get_sets(task)]
+        if handler.disabled or not outer_names or not (handler.propagate is False or setters):
+            return
+        if setters or "Disable" in handler.expressions:
+            what = f"what {quoted_list(task.name for task in setters)} in it does" if setters else "its Disable"
+            self._findings.decision(
+                "propagate-at-run-time",
+                _place(handler),
+                f"In SSIS, whether the event reaches the event handlers further out depends on {what}. In the DAG, "
+                + ("it does not." if handler.propagate is False else "it does."),
+                f"Check the {ON_FAILURE} of the tasks in the DAG.",
+            )
+        if handler.propagate is False:
+            for argument in inherited:
+                callbacks.inherited[argument] = [
+                    name for name in callbacks.inherited.get(argument, []) if name not in outer_names
+                ]
+            callbacks.blocked = is_task
+
     def _convert_handler(self, handler: EventHandler, owner: Executable, scope: Scope) -> list[str]:
-        """Define a notifier for each mail of a handler; return their names."""
-        inner = open_scope(handler.variables, scope)
+        """Define notifiers for the mails of a handler.
+
+        Returns:
+            The notifiers for every task in the owner, if the event is raised for tasks only. Those for particular
+            executables are in `self._assigned`.
+        """
+        event = handler.event_name.lower()
         names: list[str] = []
-        is_supported = handler.event_name.lower() in {**_CALLBACKS_OF_TASKS, **_CALLBACKS_OF_OWNER}
-        for task, task_scope in _find_mails(handler.executables, inner):
+        explained: set[tuple[str, ...]] = set()
+        has_calls = False
+        for mail in find_handler_mails(handler, open_scope(handler.variables, scope), self._context.symbols):
+            task = mail.task
             where = "\\".join(task.path)
             if task.disabled:
-                self.mails.append(
-                    MailRecord(where=where, event=handler.event_name, disabled_because=task.disabled_because or where)
-                )
+                because = task.disabled_because or where
+                self.mails.append(MailRecord(where=where, event=handler.event_name, disabled_because=because))
                 continue
-            if not is_supported:
+            if event not in _CALLBACKS:
                 self._findings.decision(
                     "event-without-callback",
                     where,
@@ -138,60 +233,75 @@ class EventHandlerWriter:
                 )
                 self.mails.append(MailRecord(where=where, event=handler.event_name))
                 continue
-            names.append(self._define_notifier(task, handler, owner, task_scope))
-        if names:
+            explained |= {*mail.run.assumed, *mail.run.lost}
+            new = _Alert(self, self._context, mail, handler, owner).define()
+            has_calls = has_calls or bool(new)
+            names += new
+        if has_calls:
             self._report_frequency(handler, owner)
-        for nested in handler.event_handlers:
-            for task, _ in _find_mails(nested.executables, inner):
-                where = "\\".join(task.path)
-                self._findings.decision(
-                    "handler-of-handler",
-                    where,
-                    "The mail belongs to an event of an event handler. An Airflow callback has no events, so the mail "
-                    "is not in the DAG.",
-                    "Check whether it is needed: SendMailNotifier logs its own errors.",
-                )
-                self.mails.append(MailRecord(where=where, event=nested.event_name))
-        return names
+            self._report_other_tasks(handler, explained)
+        return names if event in _EVENTS_OF_TASKS else []
 
-    def _define_notifier(self, task: SendMailTask, handler: EventHandler, owner: Executable, scope: Scope) -> str:
-        where = "\\".join(task.path)
-        mail = MailConverter(self._context, task, scope, TemplateContext.CALLBACK)
+    def assign(self, name: str, event: str, executables: Iterable[Executable]) -> None:
+        """Make a notifier a callback of these executables.
+
+        Args:
+            event: the event, in lower case.
+        """
+        for executable in executables:
+            for argument in _EVENTS_OF_EXECUTABLES[event]:
+                self._assigned.setdefault(executable.id, {}).setdefault(argument, []).append(name)
+
+    def define(self, mail: MailConverter, task: SendMailTask, handler: EventHandler, owner: Executable) -> str:
+        """Define a notifier with the arguments of a mail; return its name."""
         event = slug(handler.event_name, "event").replace("on", "on_", 1)
         name = self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event)))
-        arguments = list(mail.arguments)
-        if not any(argument.name == "to" for argument in arguments):
-            copy_argument = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
-            self._findings.decision(
-                "alert-without-to",
-                where,
-                "The mail has no To recipients, which an alert needs"
-                + (f"; it has those of {copy_argument.name!r} instead." if copy_argument else "."),
-                "Set 'to' in the DAG.",
-            )
-            value = copy_argument.value if copy_argument is not None else f"{{{{ {COMPLETE_ME}.to }}}}"
-            arguments.insert(1, KeywordArgument(name="to", value=value))
-        if "Disable" in task.expressions:
-            self._findings.decision(
-                "disable-expression",
-                where,
-                f"In SSIS, the expression {task.expressions['Disable']} for Disable decides whether the mail is sent; "
-                "the alert is always sent.",
-                "Keep the callback in the DAG, or remove it.",
-            )
-        if any("expression" in constraint.eval_op for constraint in handler.constraints if constraint.after == task.id):
-            self._findings.decision(
-                "condition-in-handler",
-                where,
-                "In SSIS, a precedence constraint with an expression decides whether the mail is sent; the alert is "
-                "always sent.",
-                "Keep the callback in the DAG, or remove it.",
-            )
-        call = FunctionCall(name="SendMailNotifier", arguments=arguments)
+        call = FunctionCall(name="SendMailNotifier", arguments=mail.arguments)
         comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
         self.notifiers.append(NotifierDefinition(name=name, call=call, comment=comment))
-        self.mails.append(mail.to_record(f"callback {name}", handler.event_name))
+        self._events[name] = handler.event_name.lower()
         return name
+
+    def find_sources(self, owner: Executable, event: str) -> list[Executable]:
+        """Return the executables in an owner, and itself, whose event reaches the owner's handler.
+
+        Args:
+            event: the event, in lower case.
+        """
+        found: list[Executable] = []
+        pending: list[Executable] = [owner]
+        while pending:
+            executable = pending.pop()
+            if executable is not owner and (executable.disabled or _stops(executable, event)):
+                continue
+            if event in _EVENTS_OF_EXECUTABLES or not isinstance(executable, Container):
+                found.append(executable)
+            if isinstance(executable, Container):
+                pending += reversed(executable.executables)
+        return found
+
+    def report_unplaced(self) -> None:
+        """Report the notifiers for executables that the DAG does not have."""
+        for id_, callbacks in self._assigned.items():
+            executable = next(one for one, _ in self._package.walk_executables() if one.id == id_)
+            for argument, names in callbacks.items():
+                self._findings.decision(
+                    "callback-without-place",
+                    "\\".join(executable.path),
+                    f"{executable.name!r} is not a task of its own in the DAG, so {quoted_list(names)} is not called "
+                    "for it.",
+                    f"Set it as {argument} of the task that does its work.",
+                )
+
+    def _report_other_tasks(self, handler: EventHandler, explained: set[tuple[str, ...]]) -> None:
+        """Report the tasks of a handler that the DAG does not run and that no other finding names."""
+        others = [task for task in find_other_tasks(handler.executables) if task.path not in explained]
+        if others:
+            self._findings.note(
+                "handler-task-not-run",
+                _place(handler),
+                f"The DAG does not run {describe_tasks(others)} of the event handler: a callback only sends its mails.",
+            )
 
     def _report_frequency(self, handler: EventHandler, owner: Executable) -> None:
         """Report that SSIS may raise the event more often than Airflow calls the callback."""
@@ -211,25 +321,407 @@ class EventHandlerWriter:
                 "The callback is called once for each task that fails after its last retry.",
             )
         elif isinstance(owner, Container):
-            self._findings.decision(
+            self._findings.note(
                 "handler-became-callback",
                 where,
-                f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it; in the DAG, the "
-                "callback is called once.",
-                "Check whether once is enough.",
+                f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it. The callback is "
+                "that of each of them for which SSIS sends the mail.",
             )
 
 
-def _find_mails(executables: Iterable[Executable], scope: Scope) -> Iterable[tuple[SendMailTask, Scope]]:
-    """Yield each Send Mail task among these executables and inside them, with its scope."""
+class _Alert:
+    """A Send Mail task in an event handler, on its way to one or several notifiers.
+
+    Args:
+        writer: collects the notifiers and the records.
+        context: the package's context.
+        mail: the task, with its condition.
+        handler: the event handler.
+        owner: the executable with the event handler.
+    """
+
+    def __init__(
+        self,
+        writer: EventHandlerWriter,
+        context: WritingContext,
+        mail: HandlerMail,
+        handler: EventHandler,
+        owner: Executable,
+    ) -> None:
+        self._writer, self._mail, self._handler, self._owner = writer, mail, handler, owner
+        self._context, self._findings = context, context.findings
+        self._sources = SourceKnowledge(context.symbols)
+        self._event = handler.event_name.lower()
+        self._where = "\\".join(mail.task.path)
+
+    def define(self) -> list[str]:
+        """Define the notifiers of the mail; return their names. There is none if the mail is left out."""
+        task, run = self._mail.task, self._mail.run
+        self._report_lost(run)
+        if run.condition is False:
+            self._leave_out()
+            if not run.lost:
+                self._report_never(run.condition)
+            return []
+        sources = self._writer.find_sources(self._owner, self._event)
+        variants = self._choose_variants(run.condition, sources)
+        if not variants:
+            return []
+        names = []
+        for condition, executables in variants:
+            converter = MailConverter(self._context, task, self._mail.scope, TemplateContext.CALLBACK)
+            self._complete_recipients(converter)
+            self._add_condition(converter, condition)
+            name = self._writer.define(converter, task, self._handler, self._owner)
+            names.append(name)
+            if self._event in _EVENTS_OF_EXECUTABLES:
+                self._writer.assign(name, self._event, executables)
+        self._report_assumed(run)
+        self._report_set_in_handler(run.condition)
+        for loop in self._mail.loops:
+            self._findings.decision(
+                "loop-runs-once",
+                "\\".join(loop.path),
+                f"{loop.name!r} is a {loop.kind} in an event handler. A callback sends each mail in it once.",
+                "If the mail must be sent for each item, give the alert all recipients, or send the mails with a "
+                "MailMergeOperator in the DAG.",
+            )
+        self._writer.mails.append(converter.to_record(f"callback {', '.join(names)}", self._handler.event_name))
+        return names
+
+    def _leave_out(self) -> None:
+        self._writer.mails.append(MailRecord(where=self._where, event=self._handler.event_name))
+
+    def _choose_variants(
+        self, condition: Condition, sources: list[Executable]
+    ) -> list[tuple[Condition, tuple[Executable, ...]]]:
+        """Return the conditions of the alert, each with the executables for which it is called.
+
+        For an event of tasks, there is one condition, for all of them. An empty list: the mail is never sent.
+        """
+        if self._mail.error is not None:
+            return [(condition, tuple(sources))]
+        found = self._sources.specialize(condition, sources)
+        possible = [one for one in found if one.condition is not False]
+        if found and not possible:
+            self._report_never(condition)
+            self._leave_out()
+            return []
+        if len(possible) <= 1 and (len(found) <= 1 or self._event in _EVENTS_OF_EXECUTABLES):
+            return [(one.condition, one.sources) for one in possible] or [(condition, ())]
+        return [(self._tell_sources_apart(condition, found), tuple(one for each in possible for one in each.sources))]
+
+    def _tell_sources_apart(self, condition: Condition, found: Sequence[Specialized]) -> Condition:
+        """Return a condition that depends on the source of the event only by its name."""
+        used = self._sources.find_source_names(condition)
+        names = [{source.name for source in one.sources} for one in found]
+        is_ambiguous = sum(map(len, names)) > len(set().union(*names))
+        if used == {"SourceName"} or is_ambiguous:
+            return self._sources.fold(condition, None)
+        return combine(
+            "or",
+            [
+                combine("and", [self._sources.name_test(one.sources), one.condition])
+                for one in found
+                if one.condition is not False
+            ],
+        )
+
+    def _report_never(self, condition: Condition) -> None:
+        """Report a mail whose condition is not true for any executable that raises the event in the DAG."""
+        text = display_condition(condition)
+        if self._event in _EVENTS_OF_TASKS and self._sources.find_source_names(condition):
+            self._findings.decision(
+                "condition-in-handler",
+                self._where,
+                f"SSIS sends the mail only if {text}, which no task of the DAG fulfils: only an error of the package "
+                "itself or of a container, such as one in the expression of a precedence constraint. The mail is not "
+                "in the DAG.",
+                "If it is meant to be sent once when the package fails, set a SendMailNotifier as on_failure_callback "
+                "of the DAG.",
+            )
+        else:
+            self._findings.note(
+                "condition-in-handler", self._where, f"SSIS never sends the mail ({text}), so it is not in the DAG."
+            )
+
+    def _add_condition(self, converter: MailConverter, condition: Condition) -> None:
+        """Add the argument `only_if`, and say how exact it is."""
+        error: Exception | None = self._mail.error
+        if error is None and condition is True:
+            return
+        text = display_condition(condition)
+        inexact = _Inexact(
+            self._context,
+            self._writer.find_sources(self._owner, self._event),
+            ReadPoint(name=self._mail.task.name, where=self._where),
+        )
+        try:
+            if error is not None:
+                raise error
+            code = condition_to_code(condition, inexact.translate)
+        except (ExpressionError, NotTranslatable) as reason:
+            self._findings.decision(
+                "condition-to-complete",
+                self._where,
+                f"The condition {text} cannot be translated to a template: {error_summary(reason)}",
+                "Write it as only_if in the DAG; until then, the alert is always sent.",
+            )
+            comments = [f"SSIS: {text}", sanitize(str(reason))]
+            value, status = f"{{{{ {COMPLETE_ME}.only_if }}}}", PropertyStatus.DECISION
+        else:
+            comments, value, status = [f"SSIS: {text}"], f"{{{{ {code} }}}}", PropertyStatus.TRANSLATED
+            if inexact.reasons:
+                self._findings.decision(
+                    "condition-in-handler",
+                    self._where,
+                    f"Whether the mail is sent depends on {text}. {' '.join(inexact.reasons)}",
+                    "Correct only_if in the DAG, or remove it, so that the alert is always sent.",
+                )
+            else:
+                self._findings.note(
+                    "condition-in-handler", self._where, f"As in SSIS, the mail is sent only if {text} (only_if)."
+                )
+        converter.arguments.append(KeywordArgument(name="only_if", value=value, comments=tuple(comments)))
+        if "Disable" in self._mail.task.expressions:
+            converter.records.append(
+                PropertyRecord(
+                    where=self._where,
+                    property="Disable",
+                    ssis=sanitize(self._mail.task.expressions["Disable"]),
+                    is_expression=True,
+                    became=f"only_if={value}",
+                    status=status,
+                )
+            )
+
+    def _complete_recipients(self, converter: MailConverter) -> None:
+        """Give the alert recipients in `to`, which it needs: those of `cc`, or else of `bcc`."""
+        arguments = converter.arguments
+        if any(argument.name == "to" for argument in arguments):
+            return
+        other = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
+        if other is None:  # which `MailConverter` has reported
+            arguments.insert(1, KeywordArgument(name="to", value=f"{{{{ {COMPLETE_ME}.to }}}}"))
+            return
+        text = f"The mail has no To recipients, which an alert needs; those of {other.name!r} are in 'to'."
+        arguments[arguments.index(other)] = replace(other, name="to")
+        if other.name == "cc":
+            self._findings.note("alert-without-to", self._where, text)
+        else:
+            self._findings.decision(
+                "alert-without-to",
+                self._where,
+                f"{text} They see each other's addresses.",
+                "Set 'to' in the DAG to an address that all of them may see, and 'bcc' to these.",
+            )
+
+    def _report_lost(self, run: Run) -> None:
+        if not run.lost:
+            return
+        tasks = describe_tasks(run.lost.values())
+        if run.condition is False:
+            text = f"SSIS sends the mail only if {tasks} of the event handler fails. The DAG "
+            text += f"{_lack(run.lost.values())}, so the mail is not in the DAG."
+        else:
+            text = f"SSIS sends the mail also if {tasks} of the event handler fails. The DAG "
+            text += f"{_lack(run.lost.values())}, so the alert is sent only in the other cases."
+        self._findings.decision(
+            "handler-task-failure",
+            self._where,
+            text,
+            "If it is needed, do that work in a task of the DAG, with the mail as its on_failure_callback.",
+        )
+
+    def _report_assumed(self, run: Run) -> None:
+        mails = [task for task in run.assumed.values() if isinstance(task, SendMailTask)]
+        others = [task for task in run.assumed.values() if not isinstance(task, SendMailTask)]
+        if others:
+            self._findings.note(
+                "handler-task-not-run",
+                self._where,
+                f"In SSIS, the mail follows {describe_tasks(others)} of the event handler, which the DAG does not run. "
+                "If that failed, SSIS would not send the mail; the DAG does.",
+            )
+        if mails:
+            self._findings.note(
+                "handler-task-not-run",
+                self._where,
+                f"In SSIS, the mail follows {describe_tasks(mails)}. If that could not be sent, SSIS would not send "
+                "this one; the DAG does.",
+            )
+
+    def _report_set_in_handler(self, condition: Condition) -> None:
+        """Report the variables of the mail, and of its condition, that a task in an event handler sets."""
+        task, symbols = self._mail.task, self._context.symbols
+        names: list[tuple[str, Scope]] = [
+            (name, test.scope)
+            for test in find_tests(condition)
+            if test.tree is not None
+            for name in find_variables(test.tree)
+        ]
+        for property_, expression in task.expressions.items():
+            if property_ != "Disable":
+                try:
+                    tree = symbols.inline(parse(expression), self._mail.scope)
+                except (ExpressionError, RecursionError):
+                    continue
+                names += [(name, self._mail.scope) for name in find_variables(tree)]
+        if task.message_source_type is MessageSourceType.VARIABLE and "MessageSource" not in task.expressions:
+            names.append((task.message_source.strip(), self._mail.scope))
+        for name, scope in names:
+            symbol = symbols.lookup(name, scope)
+            setters = find_setters(self._context.symbols.package, symbol) if isinstance(symbol, Variable) else []
+            inside = [setter for setter in setters if is_in_handler(setter)]
+            if inside and symbol is not None:
+                self._findings.decision(
+                    "set-in-event-handler",
+                    self._where,
+                    f"In SSIS, {describe_tasks(inside)} in an event handler sets {symbol.qualified_name}, which the "
+                    "mail depends on. The DAG does not run that task, so the value is another one.",
+                    f"Write what computes the value in the DAG, in place of {symbol.name}.",
+                )
+
+
+class _Inexact:
+    """Translates the tests of a condition, and notes where the result may differ from SSIS's.
+
+    Attributes:
+        reasons: one sentence for each difference.
+    """
+
+    def __init__(self, context: WritingContext, sources: Sequence[Executable], reader: ReadPoint) -> None:
+        self._context, self._sources_of_event, self._reader = context, sources, reader
+        self.reasons: list[str] = []
+
+    def translate(self, test: Test) -> str:
+        """Return the Jinja expression of a test.
+
+        Raises:
+            ExpressionError: it cannot be parsed.
+            NotTranslatable: Jinja has no equivalent.
+        """
+        if test.tree is None:
+            raise test.error or ExpressionError("It cannot be parsed.")
+        code = translate_condition(
+            self._context, test.tree, test.scope, self._reader, template_context=TemplateContext.CALLBACK
+        )
+        for name in find_variables(test.tree):
+            self._check_name(name, test.scope, code)
+        if any(isinstance(node, Call) and node.function in CLOCKS for node in walk(test.tree)):
+            self._add("It uses the clock of the Airflow worker, often in UTC, and SSIS that of its server.")
+        return code
+
+    def _check_name(self, name: str, scope: Scope, code: str) -> None:
+        symbols = self._context.symbols
+        symbol = symbols.lookup(name, scope)
+        if isinstance(symbol, Variable):
+            setters = [one for one in find_setters(symbols.package, symbol) if not is_in_handler(one)]
+            if setters and "ssis.variable(" not in code:
+                self._add(
+                    f"In SSIS, {describe_tasks(setters)} sets {symbol.qualified_name}; the alert has its design-time "
+                    "value."
+                )
+        elif symbol is None and is_system_variable(name):
+            unqualified = name.removeprefix("System::")
+            if unqualified not in _EXACT_NAMES:
+                self._add(f"The value of System::{unqualified} in a callback is not SSIS's.")
+            elif unqualified in SOURCE_NAMES and not all(map(_has_plain_name, self._sources_of_event)):
+                self._add("The names of some tasks cannot be kept unchanged in the DAG.")
+
+    def _add(self, reason: str) -> None:
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+
+def _has_plain_name(executable: Executable) -> bool:
+    """Whether the name of an executable is the same as the display name of its task in an alert."""
+    return executable.name == " ".join(executable.name.split()) == sanitize(executable.name)
+
+
+def _stops(executable: Executable, event: str) -> bool:
+    """Whether a handler of an executable keeps an event from the handlers further out."""
+    return any(
+        handler.event_name.lower() == event and handler.propagate is False and not handler.disabled
+        for handler in executable.event_handlers
+    )
+
+
+def _place(handler: EventHandler) -> str:
+    """Return the SSIS path of a handler."""
+    owner = "\\".join(handler.owner)
+    return f"{owner}.EventHandlers[{handler.event_name}]"
+
+
+def is_in_handler(executable: Executable) -> bool:
+    """Whether an executable belongs to an event handler."""
+    return any(".EventHandlers[" in name for name in executable.path)
+
+
+def describe_tasks(tasks: Iterable[Executable]) -> str:
+    """Return the names of tasks with their kinds: `'Log' (Microsoft.ExecuteSQLTask)`."""
+    kinds = ((task.name, "" if isinstance(task, Container | SendMailTask) else task.kind) for task in tasks)
+    return ", ".join(f"{name!r} ({kind})" if kind else repr(name) for name, kind in dict.fromkeys(kinds))
+
+
+def _lack(tasks: Iterable[Executable]) -> str:
+    is_mail = all(isinstance(task, SendMailTask) for task in tasks)
+    return "does not know whether an alert was sent" if is_mail else "does not run that task"
+
+
+def find_setters(package: Package, variable: Variable) -> list[Executable]:
+    """Return the executables that may set a variable."""
+    return [
+        executable
+        for executable, _ in package.walk_executables()
+        if not executable.disabled and variable.qualified_name in _get_sets(executable)
+    ]
+
+
+def _get_sets(executable: Executable) -> tuple[str, ...]:
+    if isinstance(executable, OtherTask):
+        return executable.sets
+    if isinstance(executable, SqlTask):
+        outputs = [one.variable for one in executable.parameters if one.direction != "Input"]
+        return (*(one.variable for one in executable.results), *outputs)
+    if isinstance(executable, Container) and executable.foreach_loop is not None:
+        return tuple(name for _, name in executable.foreach_loop.mappings)
+    return ()
+
+
+def _find_mails(executables: Iterable[Executable]) -> Iterator[SendMailTask]:
+    """Yield each Send Mail task among these executables and inside them."""
     for executable in executables:
-        inner = open_scope(executable.variables, scope)
         if isinstance(executable, SendMailTask):
-            yield executable, inner
+            yield executable
         elif isinstance(executable, Container):
-            yield from _find_mails(executable.executables, inner)
+            yield from _find_mails(executable.executables)
 
 
-def has_enabled_mail(handlers: Iterable[EventHandler]) -> bool:
-    """Whether a handler contains a Send Mail task that is not disabled."""
-    return any(not task.disabled for handler in handlers for task, _ in _find_mails(handler.executables, {}))
+def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[MailRecord]) -> None:
+    """Report the mails of event handlers that no other finding is about.
+
+    Args:
+        findings: are added to.
+        mails: the records of the mails in event handlers so far.
+    """
+    known = {(mail.where, mail.event) for mail in mails}
+    for task, handler in package.walk_mail_tasks():
+        where = "\\".join(task.path)
+        if handler is None or task.disabled or (where, handler.event_name) in known:
+            continue
+        if where.count(".EventHandlers[") > 1:
+            findings.decision(
+                "handler-of-handler",
+                where,
+                "The mail belongs to an event of an event handler. An Airflow callback has no events, so the mail "
+                "is not in the DAG.",
+                "Check whether it is needed: SendMailNotifier logs its own errors.",
+            )
+        else:
+            findings.decision(
+                "callback-without-place",
+                where,
+                f"The executable of the event {handler.event_name} is not a task of the DAG, so the mail is not in it.",
+                "If it is needed, set a SendMailNotifier as callback of the task that does its work.",
+            )

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, EvalOp, Executable, PrecedenceConstraint
+from airflow_provider_smtpcm.ssis.writing.flow import select_included
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
     UniqueNames,
-    slug,
     variable_name,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
@@ -238,10 +239,7 @@ class ContainerConditions:
     def __init__(self, factory: TaskFactory, container: Container, scope: Scope, *, may_be_skipped: bool) -> None:
         self.nodes: list[DagNode] = []
         self._factory, self._scope, self._may_be_skipped = factory, scope, may_be_skipped
-        followed = {constraint.before for constraint in container.constraints}
-        self._included = included = {
-            child.id: child for child in container.executables if not child.disabled or child.id in followed
-        }
+        self._included = included = select_included(container)
         for child in container.executables:
             if child.id not in included:
                 self.nodes.append(
@@ -249,11 +247,10 @@ class ContainerConditions:
                 )
         self._graph = PrecedenceGraph(container, included, may_be_skipped=may_be_skipped)
         factory.runs_after_failures |= bool(self._graph.followed_on_failure)
-        self._free_task_ids = UniqueNames()
+        flow = factory.context.symbols.flow
+        self._free_task_ids = flow.free_ids[container.id]
         # The task id of each executable, by the executable's id.
-        self._task_ids = {
-            key: self._free_task_ids.allocate(slug(child.name, "task")) for key, child in included.items()
-        }
+        self._task_ids = {key: flow.local_ids[key] for key in included}
         # The variable of its task, by the executable's id.
         self._variables = {key: factory.variable_names.allocate(variable_name(self._task_ids[key])) for key in included}
         self._task_id_by_variable = {self._variables[key]: task_id for key, task_id in self._task_ids.items()}
@@ -337,7 +334,8 @@ class ContainerConditions:
         original = display_expression(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
-            template = translate_condition(self._factory.context, expression, self._scope)
+            reader = ReadPoint(id=executable.id, name=executable.name, where=where)
+            template = translate_condition(self._factory.context, expression, self._scope, reader)
         except (ExpressionError, NotTranslatable) as error:
             template = f"{COMPLETE_ME}.condition"
             comments = (*comments, sanitize(str(error)))
@@ -348,13 +346,11 @@ class ContainerConditions:
                 "Write it in the DAG; until then, the task that checks it fails.",
             )
         else:
-            findings.decision(
+            findings.note(
                 "condition-on-variables",
                 where,
-                f"Whether {executable.name!r} runs depends on the expression {original}. In the DAG, it uses params, "
-                "which have the design-time values unless a run sets others.",
-                "If tasks of the package set these variables, replace the params with what computes them, such as an "
-                "XCom.",
+                f"As in SSIS, whether {executable.name!r} runs depends on the expression {original}; a task of the DAG "
+                "checks it.",
             )
         arguments = [KeywordArgument(name="condition", value=f"{{{{ {template} }}}}", comments=comments)]
         if condition.rule != ALL_SUCCESS:

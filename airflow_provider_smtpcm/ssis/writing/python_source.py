@@ -23,13 +23,22 @@ _MODULE_GLOBALS = {
     "DAG",
     "dag",
     "EmptyOperator",
+    "ExpressionOperator",
     "OnlyIfOperator",
+    "PlaceholderOperator",
+    "SQLExecuteQueryOperator",
     "SendMailNotifier",
     "SendMailOperator",
     "TaskGroup",
+    "TypedTemplate",
+    "fetch_results",
+    "full_result_set",
     "macros",
+    "no_result_set",
     "read_message_file",
+    "single_row",
     "ssis",
+    "timedelta",
 }
 _INDENT = "    "
 _WIDTH = 88

@@ -19,6 +19,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 )
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
@@ -79,15 +80,20 @@ class MailConverter:
         self._context, self._task, self._scope, self._template_context = context, task, scope, template_context
         self._findings = context.findings
         self._where = "\\".join(task.path)
+        # The alert of an event handler reads variables whenever its event occurs.
+        reader_id = task.id if template_context is TemplateContext.TASK else ""
+        reader = ReadPoint(id=reader_id, name=task.name, where=self._where)
         self._translator = TemplateTranslator(
-            context=context, scope=scope, template_context=template_context, where=self._where, task_name=task.name
+            context=context, scope=scope, template_context=template_context, reader=reader
         )
+        # The reader has reported that all properties are missing.
+        self._is_reported = task.is_unconfigured or task.has_unreadable_data
         self.arguments: list[KeywordArgument] = []
         self.records: list[PropertyRecord] = []
         self.connection = self._convert_connection()
         for name, attribute, argument in _HEADER_FIELDS:
             self._convert_header_field(name, getattr(task, attribute), argument)
-        if not any(argument.name in _RECIPIENTS for argument in self.arguments):
+        if not self._is_reported and not any(argument.name in _RECIPIENTS for argument in self.arguments):
             self._findings.decision(
                 "no-recipient", self._where, "The mail has no recipient; SSIS fails here.", "Add one in the DAG."
             )
@@ -122,12 +128,14 @@ class MailConverter:
             status = PropertyStatus.DECISION
             name = sanitize(task.connection_reference) if expression is None else display_expression(expression)
             comments = (f"SSIS: the connection manager {name or 'is missing'}",)
-            self._findings.decision(
-                "connection-to-choose",
-                self._where,
-                f"The connection manager cannot be determined; the mail uses the connection {DEFAULT_CONNECTION!r}.",
-                f"Set smtpcm_conn_id in the DAG, or define the connection {DEFAULT_CONNECTION!r}.",
-            )
+            if not task.is_unconfigured:
+                self._findings.decision(
+                    "connection-to-choose",
+                    self._where,
+                    "The connection manager cannot be determined; the mail uses the connection "
+                    f"{DEFAULT_CONNECTION!r}.",
+                    f"Set smtpcm_conn_id in the DAG, or define the connection {DEFAULT_CONNECTION!r}.",
+                )
         conn_id = DEFAULT_CONNECTION if manager is None else self._context.get_conn_id(manager)
         self._context.used_connections[conn_id] = None
         self._add_argument(
@@ -159,7 +167,7 @@ class MailConverter:
         elif value.strip():
             # A header field is one line.
             self._keep_text(name, argument, value if name == "Subject" else _LINE_BREAK.sub(" ", value).strip())
-        elif name == "FromLine":
+        elif name == "FromLine" and not self._is_reported:
             self._findings.decision(
                 "no-sender",
                 self._where,

@@ -1,8 +1,8 @@
 """The symbol table of a package: its variables and parameters, their design-time values, and their names in the DAG.
 
-A user variable or a package parameter becomes one of the DAG's `params`, with its design-time value. A project
-parameter becomes an Airflow Variable, since many packages share it and SSIS catalog environments may override it. A
-variable that is defined by an expression is replaced by that expression.
+A user variable or a package parameter becomes one of the DAG's `params`, with its design-time value, unless a task sets
+it while the package runs. A project parameter becomes an Airflow Variable, since many packages share it, and SSIS
+catalog environments may override it. A variable that is defined by an expression is replaced by that expression.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ from airflow_provider_smtpcm.ssis.expressions import (
     replace_names,
     resolve_system_variable,
 )
-from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
+from airflow_provider_smtpcm.ssis.writing.flow import Flow
+from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
 
-# The types by their number in the package file, which is a VARENUM of OLE Automation.
-_TYPES = {
+#: The types by their number in the package file, which is a VARENUM of OLE Automation.
+TYPES = {
     2: DataType.I2,
     3: DataType.I4,
     4: DataType.R4,
@@ -89,6 +91,12 @@ def design_value(symbol: Symbol) -> str | bool | int | float | None:
     return symbol.value
 
 
+def _parse_value(text: str, data_type: int) -> str | bool | int | float:
+    """Return an answer as a value of a variable's type; text that has another form stays text."""
+    value = design_value(Variable(namespace="User", name="answer", data_type=data_type, value=text))
+    return text if value is None else value
+
+
 def is_secret(symbol: Symbol) -> bool:
     """Whether the value may be a credential, by its Sensitive property, its name, or the value itself."""
     if isinstance(symbol, Parameter) and symbol.sensitive:
@@ -126,6 +134,12 @@ class DagParams:
         if (key := self._keys.get(_identity(symbol))) is not None:
             self._add(symbol, key)
 
+    def default_of(self, symbol: Symbol) -> object:
+        """Return the design-time value, or the empty value of the type if the package has none or it may be secret."""
+        value = None if self._is_secret(symbol) else design_value(symbol)
+        empty: dict[int, object] = {_BOOL: False, **dict.fromkeys(_INTEGERS, 0), **dict.fromkeys(_FLOATS, 0.0)}
+        return empty.get(symbol.data_type, "") if value is None else value
+
     def set_default(self, symbol: Symbol, value: str) -> None:
         """Replace the default of a symbol's param, if it has one."""
         key = self._keys.get(_identity(symbol))
@@ -149,7 +163,7 @@ class DagParams:
     def _airflow_variable(self, parameter: Parameter) -> JinjaName:
         words = (ascii_words(self.project), ascii_words(parameter.name) or "parameter")
         key = "_".join(word for word in words if word)
-        type_ = _TYPES.get(parameter.data_type, DataType.WSTR)
+        type_ = TYPES.get(parameter.data_type, DataType.WSTR)
         value = None if self._is_secret(parameter) else design_value(parameter)
         where = parameter.qualified_name
         if value is None:
@@ -186,7 +200,7 @@ class DagParams:
                 key, number = f"{symbol.name}_{number}", number + 1
             self._add(symbol, key)
         key = self._keys[identity]
-        return JinjaName(code=f"params[{quote_string(key)}]", type=_TYPES.get(symbol.data_type))
+        return JinjaName(code=f"params[{quote_string(key)}]", type=TYPES.get(symbol.data_type))
 
     def _add(self, symbol: Symbol, key: str) -> None:
         self._keys[_identity(symbol)] = key
@@ -196,39 +210,45 @@ class DagParams:
         return is_secret(symbol) or _identity(symbol) in self._secrets
 
     def _choose_default(self, symbol: Symbol, key: str) -> object:
-        value = None if self._is_secret(symbol) else design_value(symbol)
         where = symbol.qualified_name
-        if value is None or value == "":
-            reason = (
-                "may be secret"
-                if self._is_secret(symbol)
-                else "is empty in the package, so something sets it in each run"
-            )
+        value = self.default_of(symbol)
+        is_required = isinstance(symbol, Parameter) and symbol.required
+        if self._is_secret(symbol):
             self.findings.decision(
                 "param-without-value",
                 where,
-                f"{where} {reason}; it became params[{key!r}] of the DAG, which is empty.",
-                "Set the default in the DAG, pass the value when you trigger the DAG, or replace the param with what "
-                "computes it, such as an XCom.",
+                f"{where} may be secret; it became params[{key!r}] of the DAG, which is empty.",
+                "Replace the param with what reads it from a secrets backend.",
             )
-        else:
-            advice = (
-                "If another task of the package sets it, replace it with what computes it, such as an XCom."
-                if isinstance(symbol, Variable)
-                else "A run of the package may have set another value."
-            )
-            self.findings.note(
-                "variable-became-param",
+            return value
+        question = Question(
+            key=f"variable {where}",
+            text=f'Which value does {where} have in production? Answer with it, or "keep" for the guess.',
+            guess=str(value),
+        )
+        if (answer := self.findings.answer(question.key)) is not None and answer.strip().lower() != KEEP:
+            value = _parse_value(answer, symbol.data_type)
+        elif value == "" and is_required:
+            self.findings.decision(
+                "param-without-value",
                 where,
-                f"{where} became params[{key!r}] of the DAG, with its design-time value. {advice}",
+                f"{where} has no value in the files, and SSIS requires one; it became params[{key!r}] of the DAG.",
+                "Set the default in the DAG, or pass the value when you trigger the DAG.",
+                question,
             )
-            self._report_password(where, value, f"the default of params[{key!r}]")
+            return value
+        if value == "":
+            text = f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. It is "
+            text += "empty in SSIS too, unless a job or a caller sets it."
+        else:
+            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it."
+        self.findings.note("variable-became-param", where, text)
+        self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
             self._report_configured(
                 symbol, f"Look up which of them is deployed, and set the default of {key!r} in the DAG."
             )
-        empty: dict[int, object] = {_BOOL: False, **dict.fromkeys(_INTEGERS, 0), **dict.fromkeys(_FLOATS, 0.0)}
-        return empty.get(symbol.data_type, "") if value is None else value
+        return value
 
     def _report_password(self, where: str, value: object, location: str) -> None:
         if isinstance(value, str) and find_password_line(value):
@@ -265,6 +285,8 @@ class SymbolTable:
     findings: Findings
     dag_id: str = ""
     params: DagParams = field(init=False)
+    flow: Flow = field(init=False)
+    live: LiveVariables = field(init=False)
     # Variables that are shadowed by one of the same name in an inner scope, by an unambiguous name.
     _shadowed: dict[str, Symbol] = field(default_factory=dict)
     _inlined_count: int = 0
@@ -272,6 +294,8 @@ class SymbolTable:
     def __post_init__(self) -> None:
         project = "" if self.project is None else self.project.name
         self.params = DagParams(project=project, findings=self.findings)
+        self.flow = Flow(self.package)
+        self.live = LiveVariables(package=self.package, flow=self.flow, findings=self.findings)
 
     def root_scope(self) -> dict[str, Symbol]:
         """Return the scope of the package."""
@@ -362,17 +386,29 @@ class SymbolTable:
         visible = [variable for variable in self.package.variables if _is_visible(variable.scope, path)]
         return open_scope(sorted(visible, key=lambda variable: len(variable.scope)), self.root_scope())
 
-    def jinja_resolver(self, scope: Scope, template_context: TemplateContext) -> Callable[[str], JinjaName]:
+    def is_live(self, symbol: Symbol, reader: ReadPoint) -> bool:
+        """Whether a task of the package may have set a symbol when it is read."""
+        return isinstance(symbol, Variable) and self.live.is_live(symbol, reader)
+
+    def jinja_resolver(
+        self, scope: Scope, template_context: TemplateContext, reader: ReadPoint
+    ) -> Callable[[str], JinjaName]:
         """Return the function that `to_jinja` calls for each name in an expression.
 
         It raises NotTranslatable for a name that neither the package nor SSIS has.
 
         Args:
             template_context: what renders the template: a task or a callback.
+            reader: where the variables are read.
         """
 
         def resolve(name: str) -> JinjaName:
             symbol = self.lookup(name, scope)
+            if isinstance(symbol, Variable):
+                default = self.params.default_of(symbol)
+                live = self.live.jinja_name(symbol, reader, TYPES.get(symbol.data_type), default)
+                if live is not None:
+                    return live
             if symbol is not None:
                 return self.params.jinja_name(symbol)
             if is_system_variable(name):

@@ -35,7 +35,9 @@ from airflow_provider_smtpcm.ssis.expressions import (
     walk,
 )
 from airflow_provider_smtpcm.ssis.findings import Findings
-from airflow_provider_smtpcm.ssis.model import SmtpConnection
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, SmtpConnection
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
+from airflow_provider_smtpcm.ssis.writing.python_source import slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 
@@ -98,7 +100,10 @@ class WritingContext:
 
     Args:
         get_conn_id: returns the id of the Airflow connection for a connection manager.
+        get_database_id: the same for the connection manager of a database.
         macros: the names of the macros that the templates use.
+        imports: further names that the module imports.
+        placeholders_pass: whether placeholders succeed instead of failing.
         used_connections: the ids of the connections that the mails use, in order; a dict as an ordered set.
     """
 
@@ -107,6 +112,9 @@ class WritingContext:
     paths: PathMap
     get_conn_id: Callable[[SmtpConnection], str]
     macros: set[str] = field(default_factory=set)
+    imports: set[str] = field(default_factory=set)
+    placeholders_pass: bool = False
+    get_database_id: Callable[[DatabaseConnection], str] = lambda connection: slug(connection.name, "db")
     used_connections: dict[str, None] = field(default_factory=dict)
 
 
@@ -130,15 +138,13 @@ class TemplateTranslator:
     Args:
         scope: resolves the names in the expressions.
         template_context: what renders the templates: a task or a callback.
-        where: the SSIS path of the mail, for findings.
-        task_name: the value of `System::TaskName`.
+        reader: the mail; its name is the value of `System::TaskName`.
     """
 
     context: WritingContext
     scope: Scope
     template_context: TemplateContext
-    where: str
-    task_name: str
+    reader: ReadPoint
 
     def translate(self, expression: str, *, argument: str = "", is_path: bool = False) -> Template:
         """Return the template for an expression.
@@ -154,13 +160,13 @@ class TemplateTranslator:
         context, symbols = self.context, self.context.symbols
         original = parse(expression)
         with symbols.params.rollback_on_failure():
-            tree = _reject_credentials(symbols.inline(original, self.scope, self.task_name))
+            tree = _reject_credentials(symbols.inline(original, self.scope, self.reader.name))
             symbols.mark_secret(_find_password_names(tree), self.scope)
             if is_path:
                 tree = self._with_mapped_paths(tree)
             elif argument in _RECIPIENTS:
                 tree = replace_strings(merge_strings(tree), separate_lines)
-            translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context))
+            translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context, self.reader))
         for symbol, text in self._text_variables(tree):
             if is_path:
                 symbols.params.set_default(symbol, self._map_paths(text))
@@ -169,7 +175,7 @@ class TemplateTranslator:
         if translation.uses_macros:
             context.macros.add("ssis")
         for note in translation.notes:
-            context.findings.note("system-variable", self.where, note)
+            context.findings.note("system-variable", self.reader.where, note)
         template = translation.template
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
@@ -189,23 +195,25 @@ class TemplateTranslator:
         if is_windows_path(path) or path.startswith("\\"):
             self.context.findings.decision(
                 "unmapped-path",
-                self.where,
+                self.reader.where,
                 f"{sanitize(path)} is a Windows path that no --map-path option maps to a path on a worker.",
                 r"Import again with --map-path '\\server\share=/mnt/share', or write the path in the DAG.",
             )
         elif path and not path.startswith("/"):
             self.context.findings.decision(
                 "unmapped-path",
-                self.where,
+                self.reader.where,
                 f"{sanitize(path)} is a relative path, which SSIS looks up in its current folder; a worker has no such "
                 "folder.",
                 "Write the full path in the DAG.",
             )
 
     def _text_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
-        """Return the variables in an expression that have a text, with the text."""
-        symbols = [self.context.symbols.lookup(name, self.scope) for name in find_variables(tree)]
-        values = [(symbol, design_value(symbol)) for symbol in symbols if symbol is not None]
+        """Return the variables in an expression that keep their text in each run, with the text."""
+        table = self.context.symbols
+        symbols = [table.lookup(name, self.scope) for name in find_variables(tree)]
+        constant = [symbol for symbol in symbols if symbol is not None and not table.is_live(symbol, self.reader)]
+        values = [(symbol, design_value(symbol)) for symbol in constant]
         return [(symbol, text) for symbol, text in values if isinstance(text, str) and text.strip()]
 
     def _map_paths(self, text: str) -> str:
@@ -235,8 +243,19 @@ def separate_lines(recipients: str) -> str:
     return _RECIPIENT_LINES.sub("; ", recipients)
 
 
-def translate_condition(context: WritingContext, expression: str, scope: Scope) -> str:
-    """Return the Jinja expression, without braces, for the condition of a task.
+def translate_condition(
+    context: WritingContext,
+    expression: str | Expression,
+    scope: Scope,
+    reader: ReadPoint,
+    template_context: TemplateContext = TemplateContext.TASK,
+) -> str:
+    """Return the Jinja expression, without braces, for the condition of a task or an alert.
+
+    Args:
+        expression: text or syntax tree.
+        reader: what depends on the condition.
+        template_context: what renders the condition: a task or a callback.
 
     Raises:
         ExpressionError: the expression cannot be parsed.
@@ -244,8 +263,9 @@ def translate_condition(context: WritingContext, expression: str, scope: Scope) 
     """
     symbols = context.symbols
     with symbols.params.rollback_on_failure():
-        tree = _reject_credentials(symbols.inline(parse(expression), scope))
-        template = condition_to_jinja(tree, symbols.jinja_resolver(scope, TemplateContext.TASK))
+        original = parse(expression) if isinstance(expression, str) else expression
+        tree = _reject_credentials(symbols.inline(original, scope))
+        template = condition_to_jinja(tree, symbols.jinja_resolver(scope, template_context, reader))
     if "ssis." in template:
         context.macros.add("ssis")
     return template

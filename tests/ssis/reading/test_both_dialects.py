@@ -23,6 +23,8 @@ from airflow_provider_smtpcm.ssis.model import (
     EvalOp,
     EventHandler,
     Executable,
+    ForeachLoop,
+    ForLoop,
     MessageSourceType,
     OtherTask,
     Package,
@@ -134,8 +136,14 @@ class Shape:
         if kind == "container":
             executables, constraints = self.inside(path, because, depth + 1)
             kinds = [ContainerKind.SEQUENCE, ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP]
+            container = self.draw(st.sampled_from(kinds))
             return Container(
-                **common, kind=self.draw(st.sampled_from(kinds)), executables=executables, constraints=constraints
+                **common,
+                kind=container,
+                executables=executables,
+                constraints=constraints,
+                for_loop=ForLoop() if container is ContainerKind.FOR_LOOP else None,
+                foreach_loop=ForeachLoop() if container is ContainerKind.FOREACH_LOOP else None,
             )
         return SendMailTask(
             **common,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.model import Finding, Severity
+from airflow_provider_smtpcm.ssis.findings import Finding, Severity, answered
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
+    ImportResult,
     PackageEntry,
     PackageStatus,
-    Totals,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
 
 
 def finding(text: str = "The reference leads nowhere.", *, severity: Severity = Severity.DECISION) -> Finding:
     """Return a finding about a task."""
-    return Finding(
-        code="dangling-connection-manager", severity=severity, where=r"Package\Send Mail", text=text, remedy="Name one."
-    )
+    code = "dangling-connection-manager"
+    found = Finding(code=code, severity=severity, where=r"Package\Send Mail", text=text, remedy="Name one.")
+    return answered(found, {})
 
 
 def package(
@@ -27,6 +27,7 @@ def package(
         where=rf"Package\{text}",
         event="OnError",
         disabled_because="Package",
+        questions=(question.key,) if (question := finding(text).question) is not None else (),
         became=text,
         connection=text,
         properties=(
@@ -62,9 +63,10 @@ def connection(text: str = "mail.corp.example") -> ConnectionEntry:
     )
 
 
-def totals_of(entries: list[PackageEntry]) -> Totals:
-    """Return the counts of an import of these packages."""
-    totals = Totals()
+def result_of(entries: list[PackageEntry], *connections: ConnectionEntry) -> ImportResult:
+    """Return the result of an import of these packages and connections."""
+    result = ImportResult()
     for entry in entries:
-        totals.add(entry)
-    return totals
+        result.add_package(entry)
+    result.add_connections(connections)
+    return result

@@ -16,34 +16,30 @@ from playwright.sync_api import Page, sync_playwright
 
 from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.report.entries import (
-    ImportResult,
     PackageEntry,
     PackageStatus,
-    Totals,
     UnreadableFile,
 )
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from tests.integration.browser import CHROMIUM, FLAGS
 from tests.integration.system_packages import skip_for_want_of
-from tests.ssis.report.entries import connection, finding, package, totals_of
+from tests.ssis.report.entries import connection, finding, package, result_of
 
 HOSTILE = (
     "</script></style><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">&amp;'\""
 )
 
 
-def written(entries: list[PackageEntry], *, text: str = "mail.corp.example", totals: Totals | None = None) -> str:
+def written(entries: list[PackageEntry], *, text: str = "mail.corp.example", interrupted: bool = False) -> str:
     """Return the page; `text` is in every place outside of the packages that can contain one of their texts."""
     to = io.StringIO()
-    result = ImportResult(
-        totals=totals or totals_of(entries),
-        connections=(connection(text),),
-        unreadable=[UnreadableFile(source=text, message=text, remedy=text)],
-        copies=[(text, text)],
-        left_over=[text],
-        findings=[finding(text)],
-        without_mail=[text],
-    )
+    result = result_of(entries, connection(text))
+    result.unreadable = [UnreadableFile(source=text, message=text, remedy=text)]
+    result.copies = [(text, text)]
+    result.left_over = [text]
+    result.findings = [finding(text)]
+    result.without_mail = [text]
+    result.totals.interrupted = interrupted
     write_html_report(to, result, map(package_section, entries))
     return to.getvalue()
 
@@ -99,8 +95,7 @@ def test_the_page_loads_nothing() -> None:
 
 def test_an_interrupted_import_is_marked() -> None:
     """In the header."""
-    totals = Totals(interrupted=True)
-    assert "The import was interrupted" in written([], totals=totals)
+    assert "The import was interrupted" in written([], interrupted=True)
     assert "The import was interrupted" not in written([])
 
 
@@ -127,9 +122,9 @@ def test_a_finding_links_to_packages_that_have_it() -> None:
         findings=(finding(severity=Severity.NOTE),),
     )
     html = written([without, *(package(number, text=HOSTILE if number == 1 else "Load") for number in range(1, 6))])
-    table = html[html.index("<h2>Findings</h2>") : html.index('<h2 id="connections">')]
+    table = html[html.index('<h2 id="questions">') : html.index('<h2 id="connections">')]
     targets = re.findall(r'<a href="#(package-\w+)" title="/packages/[^"]+">', table)
-    assert len(targets) == 6  # three of the decision, three of the note
+    assert len(targets) == 7  # three of one question, one of another, three of the note
     assert all(html.count(f'id="{target}"') == 1 for target in targets)
     assert "Quiet" not in table, "it has no section"
     assert html.count('class="package decide" id="package-') == 5
@@ -138,9 +133,7 @@ def test_a_finding_links_to_packages_that_have_it() -> None:
 
 def test_the_commands_on_the_page_work_on_every_airflow() -> None:
     """On 3.1 there is no `airflow smtpcm`."""
-    totals = totals_of([package()])
-    totals.connections = 1
-    html = written([package()], totals=totals)
+    html = written([package()])
     assert "<code>python -m airflow_provider_smtpcm check CONN_ID</code>" in html
     assert "airflow smtpcm" not in html
 
@@ -157,7 +150,7 @@ def test_many_packages_are_never_in_memory_together() -> None:
     try:
         write_html_report(
             Discard(),
-            ImportResult(totals=totals_of([package()])),
+            result_of([package()]),
             (package_section(package(number, text=text)) for number in range(2_000)),
         )
         _, peak = tracemalloc.get_traced_memory()

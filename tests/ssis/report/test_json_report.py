@@ -8,23 +8,20 @@ import re
 from typing import Any
 
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.report.entries import ImportResult, PackageEntry, PackageStatus, UnreadableFile
+from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, PackageStatus, UnreadableFile
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from tests.documents.pages import DOCS, table_after
-from tests.ssis.report.entries import connection, finding, package, totals_of
+from tests.ssis.report.entries import connection, finding, package, result_of
 
 
 def written(entries: list[PackageEntry]) -> dict[str, Any]:
     """Write a report and parse it."""
     to = io.StringIO()
-    result = ImportResult(
-        totals=totals_of(entries),
-        connections=(connection(),),
-        unreadable=[UnreadableFile(source="x.dtsx", message="x.dtsx is empty.", remedy="Look.")],
-        copies=[("bin/1.dtsx", "1.dtsx")],
-        left_over=["dags/old.py"],
-        findings=[finding()],
-    )
+    result = result_of(entries, connection())
+    result.unreadable = [UnreadableFile(source="x.dtsx", message="x.dtsx is empty.", remedy="Look.")]
+    result.copies = [("bin/1.dtsx", "1.dtsx")]
+    result.left_over = ["dags/old.py"]
+    result.findings = [finding()]
     write_json_report(to, result, map(package_line, entries))
     report: dict[str, Any] = json.loads(to.getvalue())
     return report
@@ -53,9 +50,9 @@ def test_every_package_is_in_it_with_what_became_of_it() -> None:
     report = written([package(1), package(2, status=PackageStatus.CONVERTED), package(3, status=PackageStatus.NO_MAIL)])
     assert [one["status"] for one in report["packages"]] == ["decide", "converted", "no mail"]
     assert (report["counts"]["packages"], report["counts"]["decide"], report["counts"]["mails"]) == (3, 1, 3)
-    assert report["counts"]["findings"] == {"note": 1, "decision": 1, "error": 0}
+    assert report["counts"]["findings"] == {"note": 1, "decision": 2, "error": 0}
     assert {(one["code"], one["severity"], one["count"]) for one in report["codes"]} == {
-        ("dangling-connection-manager", str(Severity.DECISION), 1),
+        ("dangling-connection-manager", str(Severity.DECISION), 2),
         ("dangling-connection-manager", str(Severity.NOTE), 1),
     }
 
@@ -64,7 +61,7 @@ def test_the_documents_have_a_row_for_every_field() -> None:
     """And for no other."""
     report = written([package()])
     fields = set(report) | {f"counts.{name}" for name in report["counts"]}
-    for name in ("packages", "connections"):
+    for name in ("packages", "connections", "questions"):
         fields |= {f"{name}[].{field}" for field in report[name][0]}
     fields |= {f"packages[].mails[].{field}" for field in report["packages"][0]["mails"][0]}
     fields |= {

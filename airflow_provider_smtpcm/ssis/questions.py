@@ -1,0 +1,278 @@
+"""`questions.csv`: the questions of an import, and the answers that a person has written into it.
+
+A person fills in the column `answer`, in any editor or in Excel, which writes semicolons in many locales. The next
+import reads the file with `--answers`, and writes it again with the answers in place.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.ssis.findings import KEEP, Question
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
+
+#: The name of the file in the output folder.
+QUESTIONS = "questions.csv"
+#: The reports name at most this many packages or sources of one thing, and count the others.
+MAX_NAMED = 3
+COLUMNS = ("question", "packages", "mails", "guess", "answer", "key")
+_REQUIRED = {"key", "answer"}
+_DELIMITERS = ",;\t"
+# Excel takes a cell that begins with one of these for a formula.
+_FORMULA_SIGNS = ("=", "+", "-", "@")
+_SAVE_AS = 'In Excel, save it as "CSV UTF-8 (Comma delimited)".'
+
+
+class AnswersError(MailError):
+    """A file with answers cannot be read, or contradicts itself or another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer from a file.
+
+    Args:
+        text: the answer; never empty.
+        question: the question as the file has it.
+        location: the file and the line.
+    """
+
+    text: str = field(repr=False)
+    question: str = ""
+    location: str = ""
+
+
+class Answers(Mapping[str, str]):
+    """The answers given to an import, by the key of the question. Remembers which of them the import asked for.
+
+    Args:
+        answers: by key.
+    """
+
+    def __init__(self, answers: Mapping[str, Answer] | None = None) -> None:
+        self._answers = dict(answers or {})
+        self._asked: set[str] = set()
+
+    def __getitem__(self, key: str) -> str:
+        key = sanitize_line(key)
+        answer = self._answers[key]
+        self._asked.add(key)
+        return answer.text
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._answers)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def not_asked(self) -> dict[str, Answer]:
+        """Return the answers that nothing asked for, by key."""
+        return {key: answer for key, answer in self._answers.items() if key not in self._asked}
+
+    def includes(self, other: Answers) -> bool:
+        """Whether all answers of another file are among these."""
+        return all(
+            key in self._answers and self._answers[key].text == answer.text for key, answer in other._answers.items()
+        )
+
+
+def read_answers(paths: Iterable[Path]) -> Answers:
+    """Read files with answers.
+
+    Raises:
+        AnswersError: a file cannot be read, has another encoding or other columns, or two lines give different answers
+            to one question.
+    """
+    answers: dict[str, Answer] = {}
+    for path in paths:
+        for key, answer in _read_file(path):
+            known = answers.setdefault(key, answer)
+            if known.text != answer.text:
+                raise AnswersError(
+                    f"{known.location} and {answer.location} give different answers to the same question, {key!r}.",
+                    remedy="Delete one of the two lines.",
+                )
+    return Answers(answers)
+
+
+def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:
+    """Yield the key and the answer of each line that has an answer."""
+    for line, row in _read_rows(path):
+        if line == 1:
+            continue
+        key, text = sanitize_line(row["key"]), row["answer"].strip()
+        if not text:
+            continue
+        location = f"{path}, line {line}"
+        if not key:
+            raise AnswersError(
+                f"{location}, has an answer but no key.",
+                remedy="Fill in the answers in the questions.csv of an import, and leave its column 'key' as it is.",
+            )
+        text = KEEP if text.lower() == KEEP else text
+        _check_answer(key, text, location)
+        yield key, Answer(text=text, question=sanitize_line(row.get("question", "")), location=location)
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number and the cells of each line, by the name of the column in lower case; the header is line 1."""
+    text = _read_text(path)
+    header = (text.splitlines() or [""])[0]
+    for delimiter in _DELIMITERS:
+        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        if not set(names) >= _REQUIRED:
+            continue
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            for cells in reader:
+                cells += [""] * (len(names) - len(cells))  # noqa: PLW2901
+                yield reader.line_num, dict(zip(names, cells, strict=False))
+        except csv.Error as error:
+            raise AnswersError(f"{path}, line {reader.line_num}, is not CSV: {error}.", remedy=_SAVE_AS) from error
+        return
+    raise AnswersError(
+        f"{path} has no columns 'key' and 'answer' in its first line.",
+        remedy="Name the questions.csv of an import, with its column 'answer' filled in.",
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        octets = path.read_bytes()
+    except OSError as error:
+        raise AnswersError(
+            f"{path} cannot be read: {error.strerror or error}.", remedy="Name a file with --answers that exists."
+        ) from error
+    encoding = "utf-16" if octets[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+    try:
+        return octets.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise AnswersError(f"{path} is not in UTF-8.", remedy=_SAVE_AS) from error
+
+
+def _check_answer(key: str, text: str, location: str) -> None:
+    """Raise AnswersError if no import can use the answer to this question."""
+    if text.lower() == KEEP:
+        return
+    if key.startswith("path ") and not text.startswith("/"):
+        raise AnswersError(
+            f"{location}: the answer to {key!r} is neither a path on a worker nor {KEEP}.",
+            remedy="A path on a worker begins with a slash, such as /mnt/share.",
+        )
+    if key.startswith("windows authentication of ") and text.lower() != "anonymous":
+        raise AnswersError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
+
+
+@dataclass(slots=True, kw_only=True)
+class AskedQuestion:
+    """A question of an import.
+
+    Args:
+        answer: the answer that was given with `--answers`; empty if there is none.
+        packages: the number of packages that ask it.
+        mails: the number of enabled mails that wait for it.
+        first: the source and the name of the first packages that ask it, at most `MAX_NAMED`.
+    """
+
+    key: str
+    text: str
+    guess: str = ""
+    answer: str = ""
+    packages: int = 0
+    mails: int = 0
+    first: list[tuple[str, str]] = field(default_factory=list)
+
+
+class QuestionList:
+    """The questions of an import, each once. Its size does not depend on the number of packages."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, AskedQuestion] = {}
+
+    def add(
+        self,
+        question: Question,
+        *,
+        answer: str = "",
+        packages: int = 0,
+        mails: int = 0,
+        source: tuple[str, str] | None = None,
+    ) -> None:
+        """Add a question, or count it again.
+
+        Args:
+            answer: the answer, if it was given.
+            packages: the number of further packages that ask it.
+            mails: the number of further mails that wait for it.
+            source: the source and the name of the package that asks it; None if a connection does.
+        """
+        key = sanitize_line(question.key)
+        asked = self._by_key.setdefault(
+            key,
+            AskedQuestion(key=key, text=sanitize_line(question.text), guess=sanitize_line(question.guess)),
+        )
+        asked.answer = asked.answer or answer
+        asked.packages += packages
+        asked.mails += mails
+        if source is not None and len(asked.first) < MAX_NAMED:
+            asked.first.append(source)
+
+    def carry_over(self, answers: Mapping[str, Answer]) -> None:
+        """Add answers that nothing asked for, so that the next `questions.csv` still has them."""
+        for key, answer in answers.items():
+            self._by_key.setdefault(key, AskedQuestion(key=key, text=answer.question, answer=answer.text))
+
+    def all(self) -> list[AskedQuestion]:
+        """Return the questions: first those without an answer, and the ones for which most mails wait."""
+        return sorted(
+            self._by_key.values(), key=lambda asked: (bool(asked.answer), -asked.mails, -asked.packages, asked.key)
+        )
+
+    def unanswered(self) -> list[AskedQuestion]:
+        """Return the questions that have no answer, the ones for which most mails wait first."""
+        return [asked for asked in self.all() if not asked.answer]
+
+    def to_csv(self) -> str:
+        """Return the text of `questions.csv`; empty if there is no question."""
+        questions = self.all()
+        if not questions:
+            return ""
+        # Excel reads a file as UTF-8 only if it begins with a byte order mark.
+        file = io.StringIO("\ufeff", newline="")
+        file.seek(0, io.SEEK_END)
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for asked in questions:
+            text, guess = _as_text(asked.text), _as_text(asked.guess)
+            writer.writerow((text, asked.packages, asked.mails, guess, asked.answer, asked.key))
+        return file.getvalue()
+
+
+def is_replaceable(path: Path, answers: Answers) -> bool:
+    """Whether a `questions.csv` may be replaced: every answer in it was given to this import, and nothing else is new.
+
+    Args:
+        path: the file in the output folder.
+        answers: the answers given to this import.
+    """
+    try:
+        columns = {name for _, row in _read_rows(path) for name in row}
+        return columns <= {*COLUMNS, ""} and answers.includes(read_answers([path]))
+    except AnswersError:
+        return False
+
+
+def _as_text(cell: str) -> str:
+    """Return a cell that Excel does not take for a formula."""
+    return f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell
+
+
+def describe_keys(keys: Collection[str], *, shown: int = 3) -> str:
+    """Return the first keys and the number of the others: `'a', 'b' and 2 more`."""
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(map(repr, list(keys)[:shown])) + more

@@ -1,0 +1,126 @@
+"""The control flow of a package as a whole: the id of each task, and which executable runs before which.
+
+It is known before the first task is written, since a task reads variables that others set.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, EventHandler, Executable, Package, SendMailTask
+from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
+
+
+def sends_mail(executable: Executable) -> bool:
+    """Whether an executable is or contains a Send Mail task that is not disabled, also in event handlers."""
+    if executable.disabled:
+        return False
+    if isinstance(executable, SendMailTask) or any(map(handler_sends_mail, executable.event_handlers)):
+        return True
+    return isinstance(executable, Container) and any(map(sends_mail, executable.executables))
+
+
+def handler_sends_mail(handler: EventHandler) -> bool:
+    """Whether an event handler contains a Send Mail task that is not disabled, except in handlers of its own."""
+    return any(map(_contains_enabled_mail, handler.executables))
+
+
+def _contains_enabled_mail(executable: Executable) -> bool:
+    if isinstance(executable, Container):
+        return any(map(_contains_enabled_mail, executable.executables))
+    return isinstance(executable, SendMailTask) and not executable.disabled
+
+
+def is_group(executable: Executable) -> bool:
+    """Whether an executable becomes a task group; any other one becomes a single task.
+
+    A loop becomes a group only if it sends mail: what it repeats is not known before a run.
+    """
+    if not isinstance(executable, Container) or executable.disabled or not executable.executables:
+        return False
+    return executable.kind in {ContainerKind.SEQUENCE, ContainerKind.PACKAGE} or sends_mail(executable)
+
+
+def select_included(container: Container) -> dict[str, Executable]:
+    """Return the executables of a container that are in the DAG, by id: a disabled one only if another follows it."""
+    followed = {constraint.before for constraint in container.constraints}
+    return {child.id: child for child in container.executables if not child.disabled or child.id in followed}
+
+
+class Flow:
+    """The control flow of one package.
+
+    Attributes:
+        local_ids: the id of each task or group within its own group, by the id of the executable.
+        task_ids: the same with the ids of the groups around it, as XCom has it.
+        free_ids: allocates further ids in a container, by the id of the container.
+    """
+
+    def __init__(self, package: Package) -> None:
+        self.local_ids: dict[str, str] = {}
+        self.task_ids: dict[str, str] = {}
+        self.free_ids: dict[str, UniqueNames] = {}
+        # The ids of the containers around each executable, from the outside, and its own.
+        self._chains: dict[str, tuple[str, ...]] = {}
+        # The ids of the executables that directly follow one, by its id.
+        self._followers: dict[str, set[str]] = {}
+        self._downstream: dict[str, frozenset[str]] = {}
+        self._assign(package.root, "", (package.root.id,))
+
+    def _assign(self, container: Container, prefix: str, chain: tuple[str, ...]) -> None:
+        names = self.free_ids[container.id] = UniqueNames()
+        for key, child in select_included(container).items():
+            self.local_ids[key] = names.allocate(slug(child.name, "task"))
+            self._enter(child, f"{prefix}{self.local_ids[key]}", (*chain, key))
+        for constraint in container.constraints:
+            self._followers.setdefault(constraint.before, set()).add(constraint.after)
+
+    def _enter(self, executable: Executable, task_id: str, chain: tuple[str, ...]) -> None:
+        self.task_ids[executable.id], self._chains[executable.id] = task_id, chain
+        if isinstance(executable, Container) and is_group(executable):
+            self._assign(executable, f"{task_id}.", chain)
+        elif isinstance(executable, Container):
+            # What is inside has no task of its own: the task of the container stands for it.
+            for child in executable.executables:
+                if not child.disabled:
+                    self._enter(child, task_id, (*chain, child.id))
+
+    def contains(self, outer: str, inner: str) -> bool:
+        """Whether the executable with the first id is, or contains, the one with the second id."""
+        return outer in self._chains.get(inner, ())
+
+    def may_follow(self, after: str, before: str) -> bool | None:
+        """Whether an executable runs after another one if both run.
+
+        Returns:
+            True: always after it. False: always before it, or it is not in the control flow. None: the package does
+            not say, or one contains the other.
+        """
+        left, right = self._chains.get(after, ()), self._chains.get(before, ())
+        if not left or not right:
+            return False
+        pair = next(((one, other) for one, other in zip(left, right, strict=False) if one != other), None)
+        if pair is None:
+            return None
+        if pair[0] in self._reach(pair[1]):
+            return True
+        return False if pair[1] in self._reach(pair[0]) else None
+
+    def sort(self, ids: list[str]) -> list[str]:
+        """Return the ids of executables in an order in which they may run; the given one where there is a choice."""
+        done: list[str] = []
+        for key in ids:
+            index = next((place for place, other in enumerate(done) if self.may_follow(other, key) is True), len(done))
+            done.insert(index, key)
+        return done
+
+    def _reach(self, key: str) -> frozenset[str]:
+        """Return the ids of all executables that come after one in the same container."""
+        if key not in self._downstream:
+            found: set[str] = set()
+            remaining = list(self._followers.get(key, ()))
+            while remaining:
+                follower = remaining.pop()
+                if follower not in found:
+                    found.add(follower)
+                    remaining += self._followers.get(follower, ())
+            self._downstream[key] = frozenset(found)
+        return self._downstream[key]

@@ -1,0 +1,213 @@
+"""`questions.csv`: each question of an import once, and the answers that the next import takes from it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_smtpcm.cli import main
+from airflow_provider_smtpcm.ssis.findings import Question
+from airflow_provider_smtpcm.ssis.questions import AnswersError, QuestionList, read_answers
+from tests.documents.pages import DOCS, blocks_of
+
+[LOAD] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """A folder with three packages that differ in name only."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for number in range(3):
+        text = LOAD.replace('DTS:ObjectName="load"', f'DTS:ObjectName="load {number}"')
+        (folder / f"load {number}.dtsx").write_text(text, encoding="utf-8")
+    return folder
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command."""
+    return main(["import-ssis", *map(str, arguments)])
+
+
+def rows_of(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    """Return the lines of a file by column."""
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""), delimiter=delimiter))
+
+
+def fill_in(path: Path, answer: str = "keep", *, delimiter: str = ",", encoding: str = "utf-8-sig") -> None:
+    """Write an answer into every line, as a person would."""
+    rows = [{**row, "answer": answer} for row in rows_of(path)]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_bytes(text.getvalue().encode(encoding))
+
+
+def test_equal_questions_of_all_packages_are_one_line(packages: Path, tmp_path: Path) -> None:
+    """With the packages that ask it and the mails that wait, the most first; the reports have the same list."""
+    out = tmp_path / "out"
+    assert run(packages, "--out", out) == 3
+    rows = rows_of(out / "questions.csv")
+    assert list(rows[0]) == ["question", "packages", "mails", "guess", "answer", "key"]
+    assert [(row["packages"], row["mails"], row["answer"]) for row in rows] == [("3", "3", "")] * len(rows)
+    assert len({row["key"] for row in rows}) == len(rows)
+    assert any("UseWindowsAuthentication" in row["question"] for row in rows)
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert [{**row, "answer": None} for row in rows] == [
+        {**one, "packages": str(one["packages"]), "mails": str(one["mails"])} for one in report["questions"]
+    ]
+    assert report["counts"]["questions"] == len(rows)
+    html = (out / "report.html").read_text(encoding="utf-8")
+    anchors = set(re.findall(r'<tr id="(question-\w+)"', html))
+    assert len(anchors) == len(rows)
+    assert set(re.findall(r'href="#(question-\w+)"', html)) <= anchors
+
+
+def test_excel_opens_it_as_utf8(packages: Path, tmp_path: Path) -> None:
+    """For that it begins with a byte order mark."""
+    run(packages, "--out", tmp_path)
+    assert (tmp_path / "questions.csv").read_bytes().startswith(b"\xef\xbb\xbfquestion,")
+
+
+@pytest.mark.parametrize(("delimiter", "encoding"), [(",", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16")])
+def test_a_second_import_asks_nothing_that_was_answered(
+    packages: Path, tmp_path: Path, delimiter: str, encoding: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In whatever form a spreadsheet has saved the file."""
+    out = tmp_path / "out"
+    run(packages, "--out", out)
+    questions = out / "questions.csv"
+    fill_in(questions, delimiter=delimiter, encoding=encoding)
+    capsys.readouterr()
+    assert run(packages, "--out", out, "--answers", questions) == 0
+    assert "wait for the answer" not in capsys.readouterr().out
+    rows = rows_of(questions)
+    assert {row["answer"] for row in rows} == {"keep"}, "the next import still needs them"
+    assert {row["mails"] for row in rows} == {"3"}
+    assert run(packages, "--out", out, "--answers", questions) == 0
+
+
+def test_without_a_question_there_is_no_file(packages: Path, tmp_path: Path) -> None:
+    """And one that an earlier import wrote is removed."""
+    run(packages, "--out", tmp_path)
+    assert (tmp_path / "questions.csv").exists()
+    decided = ("--windows-auth", "keep", "--map-path", r"\\files\loads=/srv/loads")
+    assert run(packages, "--out", tmp_path, *decided) == 0
+    assert not (tmp_path / "questions.csv").exists()
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_answers_that_were_not_given_are_never_overwritten(
+    packages: Path, tmp_path: Path, force: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new questions are next to them."""
+    out = tmp_path / "out"
+    run(packages, "--out", out)
+    fill_in(out / "questions.csv")
+    answered = (out / "questions.csv").read_bytes()
+    assert run(packages, "--out", out, *force) == 3
+    assert f"Import again with --answers {out / 'questions.csv'}" in " ".join(capsys.readouterr().out.split())
+    assert (out / "questions.csv").read_bytes() == answered
+    assert {row["answer"] for row in rows_of(out / "questions.csv.new")} == {""}
+    assert run(packages, "--out", out, "--answers", out / "questions.csv") == 0
+    assert not (out / "questions.csv.new").exists()
+
+
+def test_a_column_that_somebody_added_is_kept(packages: Path, tmp_path: Path) -> None:
+    """Such as who is to be asked."""
+    out = tmp_path / "out"
+    run(packages, "--out", out)
+    questions = out / "questions.csv"
+    text = questions.read_text("utf-8-sig").replace("answer,key", "answer,key,who")
+    questions.write_text(text, encoding="utf-8")
+    run(packages, "--out", out, "--answers", questions)
+    assert questions.read_text(encoding="utf-8") == text
+    assert (out / "questions.csv.new").exists()
+
+
+def test_an_answer_without_a_question_is_told_and_kept(
+    packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may belong to packages that are imported another time."""
+    answers = tmp_path / "answers.csv"
+    answers.write_text("key,question,answer\nvariable User::Gone,Who?,ops@corp.example\n", encoding="utf-8")
+    out = tmp_path / "out"
+    decided = ("--windows-auth", "keep", "--map-path", r"\\files\loads=/srv/loads")
+    assert run(packages, "--out", out, "--answers", answers, *decided) == 0
+    assert "a question that this import does not ask: 'variable User::Gone'" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    [row] = rows_of(out / "questions.csv")
+    assert (row["answer"], row["question"], row["mails"]) == ("ops@corp.example", "Who?", "0")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, r"answers\.csv cannot be read: No such file"),
+        (b"", "has no columns 'key' and 'answer'"),
+        (b"\xef\xbb\xbfquestion,answer\nWho?,me\n", "has no columns 'key' and 'answer'"),
+        (b"\r\r\n\0", "has no columns 'key' and 'answer'"),
+        ("key,answer\nvariable User::Gr\xfc\xdfe,x\n".encode("latin-1"), "is not in UTF-8"),
+        (b"key,answer\n,x\n", "line 2, has an answer but no key"),
+        (b"key,answer\na,x\nb,\na,y\n", r"line 2 and .*line 4 give different answers to the same question, 'a'"),
+        (b'key,answer\na,"' + b"x" * 200_000, "is not CSV"),
+        (b"key,answer\npath D:,D:\\loads\n", "line 2: .*'path D:' is neither a path on a worker nor keep"),
+        (b"key,answer\nwindows authentication of mail,yes\n", "is neither keep nor anonymous"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_an_error_before_anything_is_written(
+    tmp_path: Path, content: bytes | None, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its line, and what to do."""
+    answers = tmp_path / "answers.csv"
+    if content is not None:
+        answers.write_bytes(content)
+    with pytest.raises(AnswersError, match=complaint):
+        read_answers([answers])
+    assert run("x.dtsx", "--out", tmp_path / "out", "--answers", answers) == 2
+    assert capsys.readouterr().err.startswith("import-ssis: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_files_that_contradict_each_other_are_an_error(tmp_path: Path) -> None:
+    """Equal answers are none."""
+    for number, answer in enumerate(("keep", "KEEP", "no")):
+        (tmp_path / f"{number}.csv").write_text(f"key;answer\na;{answer}\n", encoding="utf-8")
+    assert dict(read_answers([tmp_path / "0.csv", tmp_path / "1.csv"])) == {"a": "keep"}
+    with pytest.raises(AnswersError, match=r"0\.csv, line 2 and .*2\.csv, line 2 give different answers"):
+        read_answers([tmp_path / "0.csv", tmp_path / "2.csv"])
+
+
+def test_no_cell_from_a_package_is_a_formula() -> None:
+    """Excel would run it."""
+    questions = QuestionList()
+    questions.add(Question(key="a", text="=HYPERLINK(1)", guess="@SUM(1)"))
+    [_, cells] = csv.reader(io.StringIO(questions.to_csv(), newline=""))
+    assert cells[0].startswith("'=")
+    assert cells[3].startswith("'@")
+
+
+def test_no_credentials_are_in_it() -> None:
+    """From any text of a package."""
+    questions = QuestionList()
+    text = "UserName=svc-etl;Password=hush1;"
+    questions.add(Question(key=text, text=text, guess=text))
+    assert "hush1" not in questions.to_csv()
+
+
+def test_answers_work_from_both_commands(packages: Path, tmp_path: Path) -> None:
+    """`python -m` and `airflow smtpcm` share their arguments."""
+    run(packages, "--out", tmp_path)
+    fill_in(tmp_path / "questions.csv")
+    words = [sys.executable, "-m", "airflow_provider_smtpcm", "import-ssis", str(packages), "--out", str(tmp_path)]
+    ended = subprocess.run([*words, "--answers", str(tmp_path / "questions.csv")], check=False, capture_output=True)
+    assert ended.returncode == 0
