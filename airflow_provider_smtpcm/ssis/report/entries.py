@@ -79,6 +79,7 @@ FINDING_MEANINGS = {
     "condition-on-variables": "A condition depends on variables; the DAG uses params instead.",
     "condition-to-complete": "A condition cannot be translated; write it in the DAG.",
     "event-without-callback": "Airflow has no such event; its mail is not in the DAG.",
+    "forced-result": "ForceExecutionResult or MaximumErrorCount decides what an executable counts as.",
     "handler-became-callback": "The mail of an event handler is a callback; the finding says how often it is called.",
     "handler-of-handler": "The mail belongs to an event of an event handler; it is not in the DAG.",
     "handler-task-failure": "The mail follows the failure of a task in its event handler, which the DAG does not run.",
