@@ -177,6 +177,12 @@ def test_its_link_is_that_of_the_log_or_of_the_run(alerts: Alerts, mailbox: str,
     assert re.fullmatch(re.escape(page).replace(r"\{run\}", r"manual__[^/]*"), found[1].replace("&amp;", "&"))
 
 
+@pytest.mark.parametrize("mailbox", ["success", "succeeded-run"])
+def test_an_alert_has_what_a_task_set(alerts: Alerts, mailbox: str) -> None:
+    """By `ssis.variable`, in the task's own process and in the DAG processor."""
+    assert alerts.of(mailbox).message["X-Rows"] == "3"
+
+
 def test_no_alert_changes_the_state_of_a_run(alerts: Alerts) -> None:
     """Although a server is down, a connection does not exist, and a template is broken."""
     assert alerts.states == {"killed": "failed", "failing": "failed", "succeeding": "success", "late": "success"}
