@@ -40,7 +40,6 @@ _IGNORED_ELEMENTS = {
     "LoggingOptions",
     "PackagePassword",
     "PackageVariable",
-    "ProjectItem",
 }
 # Properties in SSIS 2005 and 2008, which write each of them for every executable and variable.
 _IGNORED_PROPERTIES = {
@@ -349,8 +348,10 @@ class _TreeBuilder:
             self._data_flow = self._script = Element(tag=tag)
             parent.children.append(self._data_flow)
             return True
+        if tag == "ProjectItem":
+            self._script = parent
+            return True
         if tag in _IGNORED_ELEMENTS:
-            self._script = parent if tag == "ProjectItem" else None
             return True
         if len(self._open) > self._max_depth:
             return True
@@ -371,7 +372,7 @@ class _TreeBuilder:
         if not self._ignored_depth or self._property is not None:
             self._text.append(text)
         elif self._script is not None and _LOCK_WORD in text:  # the parser passes whole lines
-            for name in _LOCK.findall(text):
+            for name in find_locked_variables(text):
                 self._count(0)
                 self._script.children.append(Element(tag=LOCKED_VARIABLE, text=name))
 
@@ -408,6 +409,11 @@ def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
         return False
     name = attributes.get("Name", "")
     return name.startswith("CM.") and name.rpartition(".")[2] not in _READ_PARAMETERS
+
+
+def find_locked_variables(code: str) -> list[str]:
+    """Return the names of the variables that C# or Visual Basic code locks for writing."""
+    return _LOCK.findall(code)
 
 
 # --- Properties, in both dialects
