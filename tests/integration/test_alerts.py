@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from demo.airflow_stack import AirflowStack
 from demo.processes import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow, pytest.mark.timeout(1800)]
 
 DAGS = Path(__file__).parent / "alert_dags"
 LOGIN = r"CORP\alice"
@@ -32,7 +32,7 @@ CONFIG = {
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "2",
 }
 MAILBOXES = ("retry", "failure", "failed-run", "success", "succeeded-run", "killed", "killed-run", "deadline")
-PATIENCE = 120
+PATIENCE = 600
 
 
 class Stack(AirflowStack):
