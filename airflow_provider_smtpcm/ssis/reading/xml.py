@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.reading.scripts import is_source_file
 
 MAX_OCTETS = 64 * 1024 * 1024
 MAX_DEPTH = 100
@@ -30,7 +31,7 @@ _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|u
 _TRUNCATED_CODES = {3, 5, 6, 20}
 _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from its source."
 
-# Elements unrelated to mail (designer layout, logging, scripts, passwords), which are most of a file.
+# Elements unrelated to mail (designer layout, logging, compiled scripts, passwords), which are most of a file.
 _IGNORED_ELEMENTS = {
     "BinaryItem",
     "DesignTimeProperties",
@@ -39,7 +40,6 @@ _IGNORED_ELEMENTS = {
     "LoggingOptions",
     "PackagePassword",
     "PackageVariable",
-    "ProjectItem",
 }
 # A manifest has about twenty parameters for each connection manager; only these are read.
 _READ_PARAMETERS = {
@@ -270,7 +270,7 @@ class _TreeBuilder:
             return
         namespace, _, local = tag.rpartition("}")
         parent = self._open[-1] if self._open else None
-        if local in _IGNORED_ELEMENTS or _is_ignored_parameter(local, attributes):
+        if local in _IGNORED_ELEMENTS or _is_ignored_item(local, attributes):
             self._ignored_depth = 1
             return
         if parent is not None and parent.tag == "ObjectData" and local == _DATA_FLOW:
@@ -323,11 +323,13 @@ class _TreeBuilder:
         return self.root
 
 
-def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
-    """Whether an element is a parameter for a connection manager property that is unrelated to mail."""
-    if tag != "Parameter":
+def _is_ignored_item(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether an element is unrelated to mail by its name: a file of a script, or a parameter of a manifest."""
+    if tag not in {"Parameter", "ProjectItem"}:
         return False
     name = next((value for key, value in attributes.items() if key.rpartition("}")[2] == "Name"), "")
+    if tag == "ProjectItem":
+        return not is_source_file(name)
     return name.startswith("CM.") and name.rpartition(".")[2] not in _READ_PARAMETERS
 
 
