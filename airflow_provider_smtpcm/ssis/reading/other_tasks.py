@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.model import OtherTask
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields
+from airflow_provider_smtpcm.ssis.reading.scripts import read_copies
 from airflow_provider_smtpcm.ssis.reading.xml import Element
 
 # The attributes with the type and the name of an output; the name is a variable's if the type is `Variable`.
@@ -65,6 +66,7 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) ->
         common: the fields that all executables have.
     """
     names = _Names()
+    copies: tuple[tuple[str, str], ...] = ()
     child_package = ""
     child_parameters: tuple[tuple[str, str], ...] = ()
     for element in data:
@@ -73,11 +75,14 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) ->
             _add(names.reads, (variable for _, variable in child_parameters))
         else:
             _read_names(element, names)
+        if element.tag == "ScriptProject":
+            copies = read_copies(element, (*names.sets, *names.reads))
     return OtherTask(
         **common,
         kind=kind,
         sets=tuple(names.sets),
         reads=tuple(name for name in names.reads if name not in names.sets),
+        copies=copies,
         child_package=child_package,
         child_parameters=child_parameters,
     )

@@ -30,7 +30,7 @@ _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|u
 _TRUNCATED_CODES = {3, 5, 6, 20}
 _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from its source."
 
-# Elements unrelated to mail (designer layout, logging, scripts, passwords), which are most of a file.
+# Elements unrelated to mail (designer layout, logging, passwords, most files of scripts), which are most of a file.
 _IGNORED_ELEMENTS = {
     "BinaryItem",
     "DesignTimeProperties",
@@ -41,6 +41,8 @@ _IGNORED_ELEMENTS = {
     "PackageVariable",
     "ProjectItem",
 }
+# The only files of a Script task that are read. SSIS 2005 calls it `ScriptMain.vsaitem`.
+_SCRIPTS = ("scriptmain.cs", "scriptmain.vb", "scriptmain.vsaitem")
 # A manifest has about twenty parameters for each connection manager; only these are read.
 _READ_PARAMETERS = {
     "ConnectionString",
@@ -270,7 +272,9 @@ class _TreeBuilder:
             return
         namespace, _, local = tag.rpartition("}")
         parent = self._open[-1] if self._open else None
-        if local in _IGNORED_ELEMENTS or _is_ignored_parameter(local, attributes):
+        if (local in _IGNORED_ELEMENTS and not _is_script(local, attributes)) or _is_ignored_parameter(
+            local, attributes
+        ):
             self._ignored_depth = 1
             return
         if parent is not None and parent.tag == "ObjectData" and local == _DATA_FLOW:
@@ -321,6 +325,11 @@ class _TreeBuilder:
 
     def close(self) -> Element | None:
         return self.root
+
+
+def _is_script(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether an element is the source of a Script task."""
+    return tag == "ProjectItem" and attributes.get("Name", "").lower().endswith(_SCRIPTS)
 
 
 def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:

@@ -396,6 +396,7 @@ class _Alert:
             if self._event in _EVENTS_OF_EXECUTABLES:
                 self._writer.assign(name, self._event, executables)
         self._report_assumed(run)
+        self._report_copied()
         self._report_set_in_handler(run.condition)
         for loop in self._mail.loops:
             self._findings.decision(
@@ -570,6 +571,15 @@ class _Alert:
                 "this one; the DAG does.",
             )
 
+    def _report_copied(self) -> None:
+        for copy in self._mail.copied:
+            self._findings.note(
+                "set-in-event-handler",
+                self._where,
+                f"{describe_tasks([copy.script])} copies {copy.source} to {copy.variable.qualified_name}. The alert "
+                f"has {copy.source} where the mail has that.",
+            )
+
     def _report_set_in_handler(self, condition: Condition) -> None:
         """Report the variables of the mail, and of its condition, that a task in an event handler sets."""
         task, symbols = self._mail.task, self._context.symbols
@@ -579,15 +589,15 @@ class _Alert:
             if test.tree is not None
             for name in find_variables(test.tree)
         ]
-        for property_, expression in task.expressions.items():
-            if property_ != "Disable":
-                try:
-                    tree = symbols.inline(parse(expression), self._mail.scope)
-                except (ExpressionError, RecursionError):
-                    continue
-                names += [(name, self._mail.scope) for name in find_variables(tree)]
+        expressions = [text for property_, text in task.expressions.items() if property_ != "Disable"]
         if task.message_source_type is MessageSourceType.VARIABLE and "MessageSource" not in task.expressions:
-            names.append((task.message_source.strip(), self._mail.scope))
+            expressions.append(f"@[{task.message_source.strip()}]")
+        for expression in expressions:
+            try:
+                tree = symbols.inline(parse(expression), self._mail.scope)
+            except (ExpressionError, RecursionError):
+                continue
+            names += [(name, self._mail.scope) for name in find_variables(tree)]
         for name, scope in names:
             symbol = symbols.lookup(name, scope)
             setters = symbols.live.setters.of(symbol) if isinstance(symbol, Variable) else ()
