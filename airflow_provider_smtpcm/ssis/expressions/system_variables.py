@@ -162,7 +162,7 @@ _VARIABLES = (
         "SourceName",
         _STR,
         "alert.task_name or alert.dag_id or ''",
-        "System::SourceName is the display name of the task.",
+        "System::SourceName is the name of the task in the Airflow UI.",
     ),
     _event_handler_variable(
         "SourceID", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceID is the task id, not a GUID."
@@ -237,6 +237,17 @@ def resolve_system_variable(
     if code is None:
         raise NotTranslatable(variable.reason, remedy=variable.remedy)
     return JinjaName(code=code, type=variable.type, note=variable.note)
+
+
+def find_system_type(name: str) -> DataType | None:
+    """Return the type of a System variable; None if SSIS has no such variable.
+
+    Args:
+        name: with or without `System::`.
+    """
+    unqualified = name.removeprefix("System::")
+    variable = SYSTEM_VARIABLES.get(_ALIASES.get(unqualified, unqualified))
+    return None if variable is None else variable.type
 
 
 def is_system_variable(name: str) -> bool:

@@ -122,7 +122,7 @@ _CONVERSIONS = {
 _VB_CONVERSIONS = {"cstr": _Kind.TEXT, "cint": _Kind.INTEGER, "cbool": _Kind.BOOLEAN}
 
 
-class _NotRecognized(Exception):
+class _NotRecognizedError(Exception):
     """The script does something other than setting variables."""
 
 
@@ -173,12 +173,12 @@ def read_assignments(
         return None
     try:
         assigned = parser_type(sources[0], tuple(read_only), tuple(read_write)).parse()
-    except _NotRecognized:
+    except _NotRecognizedError:
         return None
     return tuple((name, unparse(value.tree)) for name, value in assigned.items())
 
 
-def _literal(value: str | int | bool) -> _Value:
+def _literal(value: str | int | bool) -> _Value:  # noqa: FBT001 - the value itself
     types = {str: (_Kind.TEXT, DataType.WSTR), bool: (_Kind.BOOLEAN, DataType.BOOL), int: (_Kind.INTEGER, DataType.I4)}
     kind, data_type = types[type(value)]
     return _Value(kind, Literal(type=TypeSpec(data_type), value=value))
@@ -211,14 +211,14 @@ def _convert(value: _Value, kind: _Kind) -> _Value:
             return _cast(kind, value, TypeSpec(DataType.BOOL))
     if kind is _Kind.OBJECT:
         return value
-    raise _NotRecognized
+    raise _NotRecognizedError
 
 
 def _join(left: _Value, operator: str, right: _Value) -> _Value:
     """Return a sum or a concatenation of values of the same type."""
     nodes = left.nodes + right.nodes
     if left.kind is not right.kind or nodes > _MAX_NODES:
-        raise _NotRecognized
+        raise _NotRecognizedError
     tree = left.tree
     if isinstance(tree, Operation):
         tree = replace(tree, rest=(*tree.rest, (operator, right.tree, 0)))
@@ -235,12 +235,12 @@ def _format(values: Sequence[_Value]) -> _Value:
     """Return what `String.Format` gives for a literal with `{0}`, `{1}`, ... without formats."""
     pattern, *arguments = values
     if not (isinstance(pattern.tree, Literal) and isinstance(pattern.tree.value, str)):
-        raise _NotRecognized
+        raise _NotRecognizedError
     parts: list[_Value] = []
     for match in _FORMAT.finditer(pattern.tree.value):
         text, index = match[1] or (match[2] and match[2][0]), match[3]
         if match[4] or (index and int(index) >= len(arguments)):
-            raise _NotRecognized
+            raise _NotRecognizedError
         parts.append(arguments[int(index)] if index else _literal(text))
     return _concatenate(parts) if parts else _literal("")
 
@@ -296,7 +296,7 @@ class _Parser:
 
     def _take(self) -> _Token:
         if self._index >= len(self._tokens):
-            raise _NotRecognized
+            raise _NotRecognizedError
         self._index += 1
         return self._tokens[self._index - 1]
 
@@ -309,12 +309,12 @@ class _Parser:
 
     def _expect(self, *texts: str) -> None:
         if not self._accept(*texts):
-            raise _NotRecognized
+            raise _NotRecognizedError
 
     def _expect_kind(self, kind: str) -> str:
         token = self._take()
         if token.kind != kind:
-            raise _NotRecognized
+            raise _NotRecognizedError
         return token.text
 
     # Statements.
@@ -323,7 +323,7 @@ class _Parser:
         """Return the value of each variable that the script sets.
 
         Raises:
-            _NotRecognized: it does something else.
+            _NotRecognizedError: it does something else.
         """
         while self._index < len(self._tokens):
             self._parse_statement()
@@ -339,11 +339,11 @@ class _Parser:
             text = text.removeprefix(prefix)
         text = text.replace(",integer)", ")")
         if text.removeprefix("(").removesuffix(")") not in _SUCCESS | {"0"}:
-            raise _NotRecognized
+            raise _NotRecognizedError
 
     def _declare(self, name: str, kind: _Kind | None, value: _Value | None) -> None:
         if self._key(name) in self._types:
-            raise _NotRecognized
+            raise _NotRecognizedError
         self._types[self._key(name)] = kind
         self._locals[self._key(name)] = None
         if value is not None:
@@ -352,7 +352,7 @@ class _Parser:
     def _set_local(self, name: str, value: _Value) -> None:
         key = self._key(name)
         if key not in self._types:
-            raise _NotRecognized
+            raise _NotRecognizedError
         kind = self._types[key]
         self._locals[key] = value if kind is None else self._convert_to_local(value, kind)
 
@@ -362,7 +362,7 @@ class _Parser:
     def _get_local(self, name: str) -> _Value:
         value = self._locals.get(self._key(name))
         if value is None:
-            raise _NotRecognized
+            raise _NotRecognizedError
         return value
 
     def _parse_assignment(self) -> None:
@@ -376,7 +376,7 @@ class _Parser:
             name = self._parse_variable()
             value = self._parse_assigned(lambda: self._read_variable(name))
             if self._match(name, self._read_write) is None:
-                raise _NotRecognized
+                raise _NotRecognizedError
             self._assigned[self._identify(name)] = value
             return
         local = self._expect_kind("name")
@@ -393,7 +393,7 @@ class _Parser:
             return self._parse_expression()
         if self._accept("+="):
             return self._add(read(), self._parse_expression())
-        raise _NotRecognized
+        raise _NotRecognizedError
 
     def _add(self, left: _Value, right: _Value) -> _Value:
         raise NotImplementedError
@@ -417,7 +417,7 @@ class _Parser:
         """Return the name of a variable with its namespace, if the script or the task has it."""
         listed = self._match(name, (*self._read_only, *self._read_write))
         if listed is None:  # SSIS does not find it, or locks it twice
-            raise _NotRecognized
+            raise _NotRecognizedError
         return listed if "::" in listed else name
 
     def _read_variable(self, name: str) -> _Value:
@@ -430,7 +430,7 @@ class _Parser:
         """Parse an expression inside parentheses."""
         self._depth += 1
         if self._depth > _MAX_DEPTH:
-            raise _NotRecognized
+            raise _NotRecognizedError
         value = self._parse_expression()
         self._depth -= 1
         return value
@@ -442,7 +442,7 @@ class _Parser:
             return _literal(token.text)
         if token.kind == "number":
             if not token.text.isdecimal() or int(token.text) > _MAX_INT32:
-                raise _NotRecognized
+                raise _NotRecognizedError
             return _literal(int(token.text))
         if token.kind == "name":
             return self._parse_name(token.text)
@@ -450,7 +450,7 @@ class _Parser:
             value = self._parse_nested()
             self._expect(")")
             return value
-        raise _NotRecognized
+        raise _NotRecognizedError
 
     def _parse_name(self, name: str) -> _Value:
         key = self._key(name)
@@ -473,7 +473,7 @@ class _Parser:
             self._expect(".")
             path = f"{path}.{self._expect_kind('name').lower()}"
             if path.count(".") > 3:
-                raise _NotRecognized
+                raise _NotRecognizedError
 
     def _parse_known(self, path: str) -> _Value | None:
         """Return the value of a constant or a call; None if the name may go on."""
@@ -527,7 +527,7 @@ class _CSharpParser(_Parser):
         while position < len(source):
             match = _CSHARP_TOKENS.match(source, position)
             if match is None:
-                raise _NotRecognized
+                raise _NotRecognizedError
             position = match.end()
             kind, text = str(match.lastgroup), match[0]
             if kind == "verbatim":
@@ -543,7 +543,7 @@ class _CSharpParser(_Parser):
         starts = [index for index in range(len(texts)) if texts[index : index + 5] == ["void", "Main", "(", ")", "{"]]
         # A constructor runs before `Main`; `#if` and its like decide what is compiled.
         if len(starts) != 1 or "#" in texts or any(texts[i : i + 2] == ["ScriptMain", "("] for i in range(len(texts))):
-            raise _NotRecognized
+            raise _NotRecognizedError
         start = end = starts[0] + 5
         depth = 1
         while depth and end < len(texts):
@@ -565,7 +565,7 @@ class _CSharpParser(_Parser):
             return
         if self._accept("return", ";"):
             if self._index < len(self._tokens):
-                raise _NotRecognized
+                raise _NotRecognizedError
             return
         self._accept("const")
         type_name = self._take_local_type()
@@ -580,13 +580,13 @@ class _CSharpParser(_Parser):
         while not self._accept("}"):
             self._parse_statement()
         if self._peek() != "catch":
-            raise _NotRecognized
+            raise _NotRecognizedError
         while self._accept("catch"):
             if self._peek() == "(":
                 self._skip_balanced("(", ")")
             self._skip_balanced("{", "}")
         if self._peek() == "finally":
-            raise _NotRecognized
+            raise _NotRecognizedError
 
     def _skip_balanced(self, opening: str, closing: str) -> None:
         self._expect(opening)
@@ -633,13 +633,13 @@ class _CSharpParser(_Parser):
             return _join(_to_text(left), "+", _to_text(right))
         if left.kind is right.kind is _Kind.INTEGER:
             return _join(left, "+", right)
-        raise _NotRecognized
+        raise _NotRecognizedError
 
     @staticmethod
     def _subtract(left: _Value, right: _Value) -> _Value:
         if left.kind is right.kind is _Kind.INTEGER:
             return _join(left, "-", right)
-        raise _NotRecognized
+        raise _NotRecognizedError
 
     def _parse_unary(self) -> _Value:
         if self._accept("-"):
@@ -668,7 +668,7 @@ class _VisualBasicParser(_Parser):
         while position < len(source):
             match = _VB_TOKENS.match(source, position)
             if match is None:
-                raise _NotRecognized
+                raise _NotRecognizedError
             position = match.end()
             kind, text = str(match.lastgroup), match[0]
             last = tokens[-1] if tokens else _Token("sign", "\n")
@@ -689,11 +689,11 @@ class _VisualBasicParser(_Parser):
         texts = [token.text.lower() if token.kind in {"name", "sign"} else "" for token in tokens]
         starts = [index for index in range(len(texts)) if texts[index : index + 5] == ["sub", "main", "(", ")", "\n"]]
         if len(starts) != 1 or "#" in texts or any(texts[i : i + 2] == ["sub", "new"] for i in range(len(texts))):
-            raise _NotRecognized
+            raise _NotRecognizedError
         start = starts[0] + 5
         end = next((i for i in range(start, len(texts)) if texts[i : i + 2] == ["end", "sub"]), None)
         if end is None:
-            raise _NotRecognized
+            raise _NotRecognizedError
         return tokens[start:end]
 
     def _ends_statement(self) -> bool:
@@ -711,7 +711,7 @@ class _VisualBasicParser(_Parser):
             while self._accept("\n"):
                 pass
             if self._index < len(self._tokens):
-                raise _NotRecognized
+                raise _NotRecognizedError
             return
         elif self._accept("dim") or self._accept("const"):
             self._parse_declarations()
@@ -723,7 +723,7 @@ class _VisualBasicParser(_Parser):
         """Parse `Try` with `Catch`. What is recognized raises no exception, so what catches one does not run."""
         while self._peek() != "catch":
             if self._peek() in {"finally", "end"}:
-                raise _NotRecognized
+                raise _NotRecognizedError
             self._parse_statement()
         depth = 1
         while depth:
@@ -731,7 +731,7 @@ class _VisualBasicParser(_Parser):
                 depth -= 1
                 continue
             if self._peek() == "finally" and depth == 1:
-                raise _NotRecognized
+                raise _NotRecognizedError
             depth += self._peek() == "try"
             self._take()
 
@@ -747,7 +747,7 @@ class _VisualBasicParser(_Parser):
                 self._accept("system", ".")
                 kind = _TYPES.get(self._take().text.lower())
                 if kind is None:
-                    raise _NotRecognized
+                    raise _NotRecognizedError
             value = self._parse_expression() if self._accept("=") else None
             for name in names:
                 self._declare(name, kind, value)
@@ -794,13 +794,13 @@ class _VisualBasicParser(_Parser):
         for kind in (_Kind.TEXT, _Kind.INTEGER):
             if {left.kind, right.kind} in ({kind}, {kind, _Kind.OBJECT}):
                 return _join(_convert(left, kind), "+", _convert(right, kind))
-        raise _NotRecognized
+        raise _NotRecognizedError
 
     @staticmethod
     def _subtract(left: _Value, right: _Value) -> _Value:
         if {left.kind, right.kind} in ({_Kind.INTEGER}, {_Kind.INTEGER, _Kind.OBJECT}):
             return _join(_convert(left, _Kind.INTEGER), "-", _convert(right, _Kind.INTEGER))
-        raise _NotRecognized
+        raise _NotRecognizedError
 
     def _parse_known(self, path: str) -> _Value | None:
         if path in _VB_CONSTANTS:
@@ -813,7 +813,7 @@ class _VisualBasicParser(_Parser):
             code = self._expect_kind("number")
             self._expect(")")
             if not code.isdecimal() or int(code) > _MAX_ASCII:
-                raise _NotRecognized
+                raise _NotRecognizedError
             return _literal(chr(int(code)))
         if path in {"ctype", "directcast"}:
             self._expect("(")
@@ -823,7 +823,7 @@ class _VisualBasicParser(_Parser):
             kind = _TYPES.get(self._take().text.lower())
             self._expect(")")
             if kind is None:
-                raise _NotRecognized
+                raise _NotRecognizedError
             return _to_text(value) if kind is _Kind.TEXT and path == "ctype" else _convert(value, kind)
         kind = _VB_CONVERSIONS.get(path)
         return super()._parse_known(path) if kind is None else self._parse_conversion(kind)
@@ -834,7 +834,7 @@ class _VisualBasicParser(_Parser):
 
 def _negate(value: _Value) -> _Value:
     if value.kind is not _Kind.INTEGER:
-        raise _NotRecognized
+        raise _NotRecognizedError
     return _Value(value.kind, Unary(operator="-", operand=value.tree), value.nodes + 1)
 
 
@@ -842,7 +842,7 @@ def _unescape(text: str) -> str:
     def replace_escape(match: re.Match[str]) -> str:
         if match[3] is not None:
             if match[3] not in _CSHARP_ESCAPES:
-                raise _NotRecognized
+                raise _NotRecognizedError
             return _CSHARP_ESCAPES[match[3]]
         return chr(int(match[1] or match[2], 16))
 

@@ -152,7 +152,12 @@ def write_package(
     return DagModule(
         file_name=f"{_file_stem(dag_id)}.py",
         dag_id=dag_id,
-        source=_module_source(_docstring(package, all_findings), dag, writer, handlers),
+        source=_module_source(
+            _docstring(package, all_findings, has_placeholders="PlaceholderOperator" in writer.operators),
+            dag,
+            writer,
+            handlers,
+        ),
         findings=all_findings,
         mails=_in_package_order((*writer.mails, *handlers.mails), package),
         connections=tuple(context.used_connections),
@@ -190,14 +195,14 @@ def _end_of_package(writer: ControlFlowWriter, nodes: Sequence[DagNode]) -> DagN
     )
 
 
-def _docstring(package: Package, findings: Sequence[Finding]) -> Iterable[str]:
+def _docstring(package: Package, findings: Sequence[Finding], *, has_placeholders: bool) -> Iterable[str]:
     """Yield the paragraphs of the module's docstring."""
     name = PurePosixPath(PureWindowsPath(package.path.rpartition("!")[2]).name).name
     yield f"Mail of the SSIS package {sanitize_line(name or package.name)}."
-    yield (
-        "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier. A "
-        "PlaceholderOperator fails until a task that does the work of the SSIS task takes its place."
-    )
+    text = "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier."
+    if has_placeholders:
+        text += " A PlaceholderOperator fails until a task with the same work takes its place."
+    yield text
     decisions = _merge_findings(finding for finding in findings if finding.severity is not Severity.NOTE)
     if decisions:
         lines = [f"* {decision}" for decision in decisions[:_MAX_DECISIONS]]
