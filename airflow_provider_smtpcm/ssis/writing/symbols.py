@@ -392,7 +392,7 @@ class SymbolTable:
 
     def _bind(self, tree: Expression, variable: Variable, scope: Scope) -> Expression:
         """Bind the names in a variable's definition to the scope of its declaration instead of the scope of its use."""
-        declaring_scope = self._scope_at(variable.scope)
+        declaring_scope = self.scope_at(variable.scope)
 
         def bind_name(node: Name) -> Expression:
             symbol = self.lookup(node.name, declaring_scope)
@@ -405,7 +405,8 @@ class SymbolTable:
 
         return replace_names(tree, bind_name)
 
-    def _scope_at(self, path: tuple[str, ...]) -> Scope:
+    def scope_at(self, path: tuple[str, ...]) -> Scope:
+        """Return the variables and parameters that are visible at a path."""
         visible = [variable for variable in self.package.variables if _is_visible(variable.scope, path)]
         return open_scope(sorted(visible, key=lambda variable: len(variable.scope)), self.root_scope())
 
