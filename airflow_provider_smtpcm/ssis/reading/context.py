@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from airflow_provider_smtpcm.ssis.model import EventHandler, Finding, Question, Severity, SmtpConnection, Variable
@@ -95,6 +95,13 @@ class Location:
     def enter_handler(self, event_name: str, element: Element) -> Location:
         """Return the location of an event handler of this executable, in the form of a refId."""
         return self._at((*self.path[:-1], f"{self.path[-1]}.EventHandlers[{event_name}]"), element)
+
+    def for_handlers(self, element: Element) -> Location:
+        """Return the location from which to enter the event handlers; DisableEventHandlers disables them all."""
+        value = self.overrides.task_property(
+            self.path, "DisableEventHandlers", get_text(element, "DisableEventHandlers")
+        )
+        return replace(self, disabled_because=self.disabled_because or "\\".join(self.path)) if is_true(value) else self
 
     def _at(self, path: tuple[str, ...], element: Element) -> Location:
         # An expression takes precedence over the property, but only a literal can be evaluated here.

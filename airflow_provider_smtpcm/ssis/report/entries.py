@@ -87,7 +87,7 @@ FINDING_MEANINGS = {
     "handler-task-not-run": "A task in an event handler that sends no mail; the DAG does not run it.",
     "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
     "loop-runs-once": "The tasks in a loop run once in the DAG.",
-    "propagate-at-run-time": "System::Propagate is set at run time; check which alerts of outer containers are sent.",
+    "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
     "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",
