@@ -411,9 +411,13 @@ def _write_questions(answers: Answers, output: OutputFolder, result: ImportResul
     text = result.questions.to_csv()
     if not text:
         output.remove(QUESTIONS)
-    elif output.write(QUESTIONS, text, replace=is_replaceable(output.path / QUESTIONS, answers)) is WriteResult.KEPT:
+        return
+    path = output.path / QUESTIONS
+    can_replace = is_replaceable(path, answers)
+    if output.write(QUESTIONS, text, replace=can_replace) is WriteResult.KEPT:
         finding = _edited_file_kept(QUESTIONS, QUESTIONS)
-        result.findings.append(replace(finding, remedy=f"Import again with --answers {output.path / QUESTIONS}."))
+        remedy = finding.remedy if can_replace is None else f"Import again with --answers {path}."
+        result.findings.append(replace(finding, remedy=remedy))
         result.totals.kept += 1
 
 
