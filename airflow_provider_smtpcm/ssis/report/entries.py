@@ -54,7 +54,7 @@ FINDING_MEANINGS = {
     "database-server-local": "The connection to a database names the machine that SSIS ran on; enter its name.",
     "database-windows-authentication": "The worker signs in to the database with its Kerberos ticket.",
     "unknown-connection-property": "The connection string has a property that SSIS does not define.",
-    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth or an answer, there is no sign-in.",
+    "windows-auth-dropped": "Windows Authentication is on in SSIS; by an option or an answer, there is no sign-in.",
     "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",

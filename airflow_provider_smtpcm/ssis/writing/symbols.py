@@ -264,7 +264,10 @@ class DagParams:
             text += "empty in SSIS too, unless a job or a caller sets it."
         else:
             text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it."
-        self.findings.note("variable-became-param", where, text)
+        if answer is None:
+            self.findings.note("variable-became-param", where, text)
+        else:
+            self.findings.decision("variable-became-param", where, text, "", question)
         self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
             self._report_configured(
