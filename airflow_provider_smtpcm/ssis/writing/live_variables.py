@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
 from airflow_provider_smtpcm.ssis.findings import Findings
-from airflow_provider_smtpcm.ssis.model import Package, Variable, describe_kind
+from airflow_provider_smtpcm.ssis.model import ContainerKind, Package, Variable, describe_kind
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop, find_queries, row_field
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
@@ -130,7 +130,7 @@ class LiveVariables:
 
     def _report(self, variable: Variable, reader: ReadPoint) -> None:
         setters = list(self._before(variable, reader))
-        names = dict.fromkeys(f"{setter.name!r} ({describe_kind(setter.kind)})" for setter in setters)
+        names = dict.fromkeys(f"{setter.name!r} ({_describe(setter)})" for setter in setters)
         text = f"{', '.join(names)} {'sets' if len(names) == 1 else 'set'} {variable.qualified_name} in each run; "
         text += "the DAG reads the value from there, and has the design-time value if none of them has run."
         unordered = [
@@ -157,6 +157,10 @@ class LiveVariables:
                 "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
             )
+
+
+def _describe(setter: Setter) -> str:
+    return setter.kind if setter.kind in set(ContainerKind) else describe_kind(setter.kind)
 
 
 def _jinja_literal(value: object) -> str:

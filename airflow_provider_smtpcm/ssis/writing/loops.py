@@ -254,6 +254,8 @@ class _LoopReader:
                     return False
                 for reader in self._setters.reads(variable):
                     is_inside = self._flow.contains(self._loop.id, reader.executable_id)
+                    if isinstance(executable, Container) and self._flow.contains(executable.id, reader.executable_id):
+                        continue  # a loop sets its variables before what it contains
                     follows = self._flow.may_follow(reader.executable_id, executable.id) is True
                     if is_inside and not (follows and is_certain):
                         return False
