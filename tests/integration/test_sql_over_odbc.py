@@ -339,9 +339,7 @@ def test_an_imported_loop_over_a_query_sends_a_mail_for_each_row(
         name="List people",
         id="{query}",
         path=("Package", "List people"),
-        connection=DatabaseConnection(
-            name="Sales", id="{db}", kind=DatabaseKind.ODBC, connection_string="Dsn=sales;"
-        ),
+        connection=DatabaseConnection(name="Sales", id="{db}", kind=DatabaseKind.ODBC, connection_string="Dsn=sales;"),
         statement="SELECT address, owed FROM people ORDER BY address",
         result_set=ResultSetType.FULL,
         results=(SqlResult(name="0", variable="User::People"),),

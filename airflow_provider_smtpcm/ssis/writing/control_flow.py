@@ -11,6 +11,7 @@ from airflow_provider_smtpcm.ssis.expressions import TemplateContext
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
+from airflow_provider_smtpcm.ssis.writing.flow import can_skip_inside
 from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
@@ -20,9 +21,14 @@ from airflow_provider_smtpcm.ssis.writing.precedence import (
     MappedGroup,
     TaskFactory,
     TriggerCondition,
-    can_skip_inside,
 )
-from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, UniqueNames, variable_name
+from airflow_provider_smtpcm.ssis.writing.python_source import (
+    FunctionCall,
+    KeywordArgument,
+    Raw,
+    UniqueNames,
+    variable_name,
+)
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
@@ -107,8 +113,10 @@ class _ContainerWriter(ContainerConditions):
         is_mapped_group = mapped is not None and mapped.mail is None
         disable = None if executable.disabled else executable.expressions.get("Disable")
         # Without iterations, Airflow skips a mapped group and what follows it.
-        outcome_matters = is_mapped_group or executable.id in self._graph.followed_on_failure or (
-            isinstance(executable, Container) and can_skip_inside(executable)
+        outcome_matters = (
+            is_mapped_group
+            or executable.id in self._graph.followed_on_failure
+            or (isinstance(executable, Container) and can_skip_inside(executable))
         )
         has_end_task = becomes_group and has_downstream and outcome_matters
         has_ready_task = executable.id in self._graph.needs_ready_task or (
@@ -180,7 +188,7 @@ class _ContainerWriter(ContainerConditions):
         writer, children = self._writer, node.children or []
         flow = writer.context.symbols.flow
         # One iteration after the other; callbacks are those of the group, or else of the groups around it.
-        defaults = {"max_active_tis_per_dagrun": 1}
+        defaults: dict[str, object] = {"max_active_tis_per_dagrun": 1}
         defaults |= {name: [Raw(one) for one in names] for name, names in callbacks.inherited.items()}
         node.call = FunctionCall(
             name="task_group", arguments=[*arguments, KeywordArgument(name="default_args", value=defaults)]
@@ -249,9 +257,9 @@ class _ContainerWriter(ContainerConditions):
         over = f"the rows of {query.name!r}" if query is not None else f"{len(loop.rows)} rows of values"
         if code == "loop-became-merge":
             text = (
-                f"{container.name!r} is a {container.kind} with a mail. It became a mail merge over {over}: one mail for "
-                "each row, one after the other. SSIS stops at the first mail that fails; the merge sends the others, "
-                "and then fails. A NULL is an empty text in a mail; SSIS fails there."
+                f"{container.name!r} is a {container.kind} with a mail. It became a mail merge over {over}: one mail "
+                "for each row, one after the other. SSIS stops at the first mail that fails; the merge sends the "
+                "others, and then fails. A NULL is an empty text in a mail; SSIS fails there."
             )
         else:
             text = (

@@ -322,7 +322,8 @@ def _is_plain_group(node: DagNode) -> bool:
 
 def _write_mapped_group(source: Source, node: DagNode, mapped: MappedGroup, used: set[str], depth: int) -> None:
     """Write a mapped task group as a function, and the statement that expands it."""
-    source.blank()
+    if not source.lines[-1].endswith(":"):  # the formatter removes an empty line at the beginning of a block
+        source.blank()
     if node.comment:
         source.comment(node.comment, depth)
     source.statement("@", node.call, depth=depth)

@@ -114,9 +114,7 @@ class LiveVariables:
             mapped = self.loops.get(setter.executable_id)
             if mapped is not None and mapped.mail is not None:
                 continue  # only its own mail reads what it sets
-            if not reader.id:
-                yield setter
-            elif self._is_iteration(setter, reader):
+            if not reader.id or self._is_iteration(setter, reader):
                 yield setter
             elif setter.executable_id != reader.id and not self.flow.contains(setter.executable_id, reader.id):
                 order = self.flow.may_follow(reader.id, setter.executable_id)

@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, 
 from airflow_provider_smtpcm.ssis.model import (
     Container,
     ContainerKind,
+    Executable,
     ForeachLoop,
     ForLoop,
     Package,
@@ -83,14 +84,25 @@ def find_mapped_loops(
     """
     found: dict[str, MappedLoop] = {}
     for executable, handler in package.walk_executables():
-        is_loop = isinstance(executable, Container) and (executable.for_loop or executable.foreach_loop)
-        if handler is None and is_loop and sends_mail(executable) and executable.id in flow.task_ids:
+        if handler is not None or not isinstance(executable, Container) or executable.id not in flow.task_ids:
+            continue
+        if (executable.for_loop or executable.foreach_loop) and sends_mail(executable):
             mapped = _LoopReader(package, flow, setters, design_value, executable).read()
             # Airflow does not map a task group inside a mapped one.
             is_inside = any(flow.contains(outer, executable.id) for outer in found)
             if mapped is not None and (mapped.mail is not None or not is_inside):
                 found[executable.id] = mapped
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Values:
+    """The variables that a loop sets, and their values in each iteration or the columns of a query."""
+
+    variables: list[Variable]
+    rows: list[list[object]] = field(default_factory=list)
+    query: SqlTask | None = None
+    columns: list[int] = field(default_factory=list)
 
 
 class _LoopReader:
@@ -109,51 +121,53 @@ class _LoopReader:
         values = self._find_values()
         if values is None:
             return None
-        variables, query, columns, rows = values
-        mail = self._find_only_mail(variables)
-        if mail is None and not self._is_each_iteration_independent(variables):
+        mail = self._find_only_mail(values.variables)
+        if mail is None and not self._is_each_iteration_independent(values.variables):
             return None
-        names = _name_fields(variables, for_merge=mail is not None)
+        names = _name_fields(values.variables, for_merge=mail is not None)
         return MappedLoop(
             loop=loop,
             mail=mail,
-            query=query,
-            columns=dict(zip(names, columns, strict=True)) if query is not None else {},
-            rows=tuple(dict(zip(names, row, strict=True)) for row in rows),
-            fields=tuple(zip(variables, names, strict=True)),
+            query=values.query,
+            columns=dict(zip(names, values.columns, strict=True)) if values.query is not None else {},
+            rows=tuple(dict(zip(names, row, strict=True)) for row in values.rows),
+            fields=tuple(zip(values.variables, names, strict=True)),
         )
 
-    def _find_values(self) -> tuple[list[Variable], SqlTask | None, list[int], list[list[object]]] | None:
-        """Return the variables that the loop sets; the query and its columns, or the values of each iteration."""
+    def _find_values(self) -> _Values | None:
+        """Return what the loop sets in each iteration; None if it is not known before a run."""
         if self._loop.for_loop is not None:
-            counted = self._count(self._loop.for_loop)
-            return None if counted is None else (*counted[:1], None, [], counted[1])
+            return self._count(self._loop.for_loop)
         foreach = self._loop.foreach_loop
         if foreach is None or foreach.expressions:
             return None
         mapped = [(index, self._setters.resolve(name, self._loop)) for index, name in foreach.mappings]
-        variables = [variable for _, variable in mapped if variable is not None]
         indexes = [index for index, _ in mapped]
+        variables = [variable for _, variable in mapped if variable is not None and variable.expression is None]
         if len(variables) != len(mapped) or len(set(variables)) != len(variables):
-            return None
-        if any(variable.expression is not None for variable in variables):
             return None
         if foreach.enumerator == "ADO":
             query = self._find_query(foreach)
-            return None if query is None else (variables, query, indexes, [])
-        if foreach.enumerator == "Item" and 0 < len(foreach.items) <= MAX_ITERATIONS:
-            if any(index >= len(item) for item in foreach.items for index in indexes):
-                return None
-            rows = [
-                [
-                    self._design_value(replace(variable, value=item[index]))
-                    for index, variable in zip(indexes, variables, strict=True)
-                ]
-                for item in foreach.items
-            ]
-            # None: the value has another type, or may be secret.
-            return None if any(value is None for row in rows for value in row) else (variables, None, [], rows)
+            return None if query is None else _Values(variables=variables, query=query, columns=indexes)
+        if foreach.enumerator == "Item":
+            rows = self._read_items(foreach, indexes, variables)
+            return None if rows is None else _Values(variables=variables, rows=rows)
         return None
+
+    def _read_items(
+        self, foreach: ForeachLoop, indexes: list[int], variables: list[Variable]
+    ) -> list[list[object]] | None:
+        if not 0 < len(foreach.items) <= MAX_ITERATIONS or max(indexes, default=0) >= min(map(len, foreach.items)):
+            return None
+        rows = [
+            [
+                self._design_value(replace(variable, value=item[index]))
+                for index, variable in zip(indexes, variables, strict=True)
+            ]
+            for item in foreach.items
+        ]
+        # None: the value has another type, or may be secret.
+        return None if any(value is None for row in rows for value in row) else rows
 
     def _find_query(self, foreach: ForeachLoop) -> SqlTask | None:
         """Return the only task that sets the object variable, if it always runs before the loop."""
@@ -162,9 +176,7 @@ class _LoopReader:
         if len(setters) != 1 or foreach.enumeration not in _ROW_ENUMERATIONS:
             return None
         (setter,) = setters
-        query = next(
-            (each for each, _ in self._package.walk_executables() if each.id == setter.executable_id), None
-        )
+        query = next((each for each, _ in self._package.walk_executables() if each.id == setter.executable_id), None)
         is_result = isinstance(query, SqlTask) and query.result_set is ResultSetType.FULL and len(query.results) == 1
         if not isinstance(query, SqlTask) or not is_result or setter.event_handler is not None:
             return None
@@ -179,7 +191,7 @@ class _LoopReader:
                 return None
         return query
 
-    def _count(self, loop: ForLoop) -> tuple[list[Variable], list[list[object]]] | None:
+    def _count(self, loop: ForLoop) -> _Values | None:
         """Return the variable that a For loop counts, and its value in each iteration."""
         try:
             names, first = parse_assignment(loop.initialize)
@@ -195,7 +207,8 @@ class _LoopReader:
             for _ in range(MAX_ITERATIONS):
                 values = {**known, variable.qualified_name: value, names[0]: value}
                 if evaluate(loop.condition, values).data is not True:
-                    return ([variable], rows) if rows and isinstance(rows[0][0], int | str) else None
+                    is_plain = bool(rows) and all(isinstance(row[0], int | str) for row in rows)
+                    return _Values(variables=[variable], rows=rows) if is_plain else None
                 rows.append([value.data])
                 value = evaluate(following, values)
         except (ExpressionError, RecursionError):
@@ -216,9 +229,9 @@ class _LoopReader:
     def _find_only_mail(self, variables: list[Variable]) -> SendMailTask | None:
         """Return the mail of the loop, if it sends nothing else and each iteration sends it."""
         enabled = [child for child in self._loop.executables if not child.disabled]
-        if len(enabled) != 1 or not isinstance(enabled[0], SendMailTask):
+        mail = enabled[0] if len(enabled) == 1 else None
+        if not isinstance(mail, SendMailTask):
             return None
-        (mail,) = enabled
         if mail.force_result or mail.maximum_errors != 1 or "Disable" in mail.expressions:
             return None
         if any(constraint.after == mail.id for constraint in self._loop.constraints):
@@ -243,23 +256,22 @@ class _LoopReader:
 
     def _is_each_iteration_independent(self, variables: list[Variable]) -> bool:
         """Whether no iteration reads what an earlier one has set."""
-        inside = [each for each, _ in self._package.walk_executables() if self._flow.contains(self._loop.id, each.id)]
-        for executable in inside:
-            if executable.id == self._loop.id or executable.disabled:
-                continue
-            # A task that may be skipped leaves the value of the iteration before.
-            is_certain = not can_skip_inside(self._loop)
-            for variable in self._setters.set_by(executable):
-                if variable in variables:
+        for executable, _ in self._package.walk_executables():
+            is_inside = executable.id != self._loop.id and self._flow.contains(self._loop.id, executable.id)
+            for variable in self._setters.set_by(executable) if is_inside and not executable.disabled else ():
+                readers = [reader.executable_id for reader in self._setters.reads(variable)]
+                if variable in variables or any(self._may_read_earlier(reader, executable) for reader in readers):
                     return False
-                for reader in self._setters.reads(variable):
-                    is_inside = self._flow.contains(self._loop.id, reader.executable_id)
-                    if isinstance(executable, Container) and self._flow.contains(executable.id, reader.executable_id):
-                        continue  # a loop sets its variables before what it contains
-                    follows = self._flow.may_follow(reader.executable_id, executable.id) is True
-                    if is_inside and not (follows and is_certain):
-                        return False
         return True
+
+    def _may_read_earlier(self, reader: str, setter: Executable) -> bool:
+        """Whether an executable may read what another one has set in an earlier iteration."""
+        if not self._flow.contains(self._loop.id, reader):
+            return False
+        if isinstance(setter, Container) and self._flow.contains(setter.id, reader):
+            return False  # a loop sets its variables before what it contains
+        # If the setter is skipped, the value is that of an earlier iteration.
+        return self._flow.may_follow(reader, setter.id) is not True or can_skip_inside(self._loop)
 
 
 def _name_fields(variables: list[Variable], *, for_merge: bool) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, EvalOp, Executable, PrecedenceConstraint
-from airflow_provider_smtpcm.ssis.writing.flow import can_skip_inside, select_included
+from airflow_provider_smtpcm.ssis.writing.flow import select_included
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,

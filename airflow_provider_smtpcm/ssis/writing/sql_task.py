@@ -151,8 +151,7 @@ class SqlTaskConverter:
             if len(bound) > 1:
                 raise NotTranslatable("It has several result sets.")
             if (fields := self._context.symbols.live.queries.get(task.id)) is not None:
-                columns = KeywordArgument(name="columns", value=dict(fields))
-                return FunctionCall(name="result_rows", arguments=[columns])
+                return FunctionCall(name="result_rows", arguments=[KeywordArgument(name="columns", value=dict(fields))])
             name = "full_result_set"
             arguments.append(KeywordArgument(name="variable", value=bound[0][1].qualified_name))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from airflow_provider_smtpcm.ssis.findings import Finding
 from airflow_provider_smtpcm.ssis.model import (
+    ConstraintValue,
     Container,
     ContainerKind,
     DatabaseConnection,
@@ -31,6 +33,7 @@ from airflow_provider_smtpcm.ssis.model import (
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
 from tests.ssis.writing.building import codes, constraint, handler, mail, other_task, variable, written
+from tests.ssis.writing.test_dag_module import lint
 
 PATH = ("Package", "Each")
 ITEMS = (("a@corp.example", "3"), ("b@corp.example;c@corp.example", "4"))
@@ -297,6 +300,22 @@ def test_a_loop_in_a_mapped_group_is_a_merge_or_runs_once() -> None:
     assert {"loop-became-group", "loop-runs-once"} <= codes(module.findings)
 
 
+def test_the_modules_are_tidy() -> None:
+    """Neither linter nor formatter changes anything in a merge, a group, or a group with long names."""
+    script = other_task("Script", PATH)
+    names = [variable(f"A rather long name of a variable, number {number}") for number in range(4)]
+    over = replace(ROWS, mappings=tuple((index, one.qualified_name) for index, one in enumerate(names)))
+    long = loop(script, mail("Long", PATH, expressions={"Subject": f"@[{names[0].qualified_name}]"}), over=over)
+    modules = [
+        write_over_rows(loop(reminder(), over=ROWS)),
+        write(loop(reminder())),
+        write(loop(script, numbered(), over=COUNTING)),
+        write_over_rows(long, variables=[*VARIABLES, *names]),
+    ]
+    assert lint(*modules) == ""
+    assert "    def each_iteration(\n" in modules[-1].source
+
+
 # --- In Airflow
 
 
@@ -359,3 +378,17 @@ def test_a_condition_in_a_loop_decides_for_each_iteration(relay: Relay, run: Cal
         ("You owe 4", ["b@corp.example", "c@corp.example"]),
         ("last: b@corp.example;c@corp.example", ["ops@corp.example"]),
     ]
+
+
+def test_a_failed_task_in_an_iteration_fails_the_loop(relay: Relay, run: Callable[[DagModule], str]) -> None:
+    """Although the mail about it, the last task, was sent; what needs the loop's success does not run."""
+    script, remind = other_task("Script", PATH), reminder()
+    each = loop(script, remind, constraints=(constraint(script, remind, value=ConstraintValue.FAILURE),))
+    well, badly = mail("well", subject="well"), mail("badly", subject="badly")
+    constraints = [constraint(each, well), constraint(each, badly, value=ConstraintValue.FAILURE)]
+    module = write(each, well, badly, constraints=constraints)
+    assert run(module) == "success"
+    assert sent(relay) == [("well", ["ops@corp.example"])]
+    relay.clear()
+    assert run(replace(module, source=re.sub(r"passes=True,", "", module.source))) == "failed"
+    assert [subject for subject, _ in sent(relay)] == ["You owe 3", "You owe 4", "badly"]
