@@ -86,7 +86,9 @@ FINDING_MEANINGS = {
     "handler-task-failure": "The mail follows the failure of a task in its event handler, which the DAG does not run.",
     "handler-task-not-run": "A task in an event handler that sends no mail; the DAG does not run it.",
     "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
-    "loop-runs-once": "The tasks in a loop run once in the DAG.",
+    "loop-became-group": "The tasks in a loop run for each row or value: the loop is a mapped task group.",
+    "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row or value.",
+    "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import

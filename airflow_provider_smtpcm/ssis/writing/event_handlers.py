@@ -36,7 +36,6 @@ from airflow_provider_smtpcm.ssis.model import (
     describe_kind,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
-from airflow_provider_smtpcm.ssis.writing.flow import is_group
 from airflow_provider_smtpcm.ssis.writing.handler_conditions import (
     CLOCKS,
     SOURCE_NAMES,
@@ -188,7 +187,11 @@ class EventHandlerWriter:
                 target = callbacks.own if is_task else callbacks.inherited
                 for argument in _EVENTS_OF_TASKS.get(event, ()):
                     target[argument] = [*names, *target.get(argument, [])]
-        if isinstance(owner, Container) and owner is not self._package.root and not is_group(owner):
+        if (
+            isinstance(owner, Container)
+            and owner is not self._package.root
+            and not self._context.symbols.flow.is_group(owner)
+        ):
             self._report_propagate_inside(owner, callbacks)
         for argument, names in self._assigned.pop(owner.id, {}).items():
             callbacks.own[argument] = [*callbacks.own.get(argument, []), *names]

@@ -409,8 +409,9 @@ def _guess(symbols: SymbolTable, variable: Variable, setters: Sequence[Setter]) 
     names = {variable.qualified_name, variable.name}
     for executable, _ in symbols.package.walk_executables():
         # A script that reads the description of the error, and sets nothing but this variable.
-        is_setter = executable.id in ids and isinstance(executable, OtherTask) and names.issuperset(executable.sets)
-        if is_setter and not _DESCRIPTION.isdisjoint(executable.reads):
+        if not isinstance(executable, OtherTask) or executable.id not in ids:
+            continue
+        if names.issuperset(executable.sets) and not _DESCRIPTION.isdisjoint(executable.reads):
             return "@[System::ErrorDescription]"
     return KEEP
 
