@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
@@ -75,6 +75,11 @@ class LiveVariables:
         ]
         return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type, is_typed=True)
 
+    def describe_setters(self, variable: Variable) -> str:
+        """Return a sentence without an end, such as `'Count' (Execute SQL task) sets User::Rows`; empty if none does."""
+        setters = self.setters.of(variable)
+        return _describe(variable, setters) if setters else ""
+
     def _find_tasks(self, variable: Variable, reader: ReadPoint) -> list[str]:
         """Return the ids of the tasks that may have set a variable, in the order in which they run."""
         ids = dict.fromkeys(setter.executable_id for setter in self._before(variable, reader))
@@ -93,9 +98,8 @@ class LiveVariables:
 
     def _report(self, variable: Variable, reader: ReadPoint) -> None:
         setters = list(self._before(variable, reader))
-        names = dict.fromkeys(f"{setter.name!r} ({describe_kind(setter.kind)})" for setter in setters)
-        text = f"{', '.join(names)} {'sets' if len(names) == 1 else 'set'} {variable.qualified_name} in each run; "
-        text += "the DAG reads the value from there, and has the design-time value if none of them has run."
+        text = f"{_describe(variable, setters)} in each run; the DAG reads the value from there, and has the "
+        text += "design-time value if none of them has run."
         unordered = [
             setter.name
             for setter in setters
@@ -118,6 +122,11 @@ class LiveVariables:
                 "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
             )
+
+
+def _describe(variable: Variable, setters: Iterable[Setter]) -> str:
+    names = dict.fromkeys(f"{setter.name!r} ({describe_kind(setter.kind)})" for setter in setters)
+    return f"{', '.join(names)} {'sets' if len(names) == 1 else 'set'} {variable.qualified_name}"
 
 
 def _jinja_literal(value: object) -> str:

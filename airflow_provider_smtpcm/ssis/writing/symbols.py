@@ -339,9 +339,15 @@ class SymbolTable:
         """Return the value of an expression that uses design-time values only.
 
         Raises:
-            ExpressionError: it cannot be parsed, or needs a value that the files do not contain.
+            ExpressionError: it cannot be parsed, or needs a value that the files do not contain or a task sets.
         """
         tree = self.inline(parse(expression), scope)
+        for name in find_variables(tree):
+            symbol = self.lookup(name, scope)
+            if isinstance(symbol, Variable) and (setters := self.live.describe_setters(symbol)):
+                raise ExpressionError(f"{setters} in each run.")
+            if symbol is not None and symbol.value and is_secret(symbol):
+                raise ExpressionError(f"{symbol.qualified_name} may be secret, so its value is not used.")
         values = {name: design_value(symbol) for name, symbol in {**scope, **self._shadowed}.items()}
         known = {name: value for name, value in values.items() if value is not None}
         return str(evaluate(tree, {**known, "System::PackageName": self.package.name}))
