@@ -46,6 +46,7 @@ _PROVIDER_IMPORTS = {
     "TypedTemplate": f"from {_PROVIDER}.ssis.live_values import TypedTemplate",
     "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
+_IMPORT_WIDTH = 88
 _SQL_OPERATOR_IMPORT = "from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator"
 _SQL_RESULTS = {"fetch_results", "full_result_set", "no_result_set", "single_row"}
 # Maximum decisions in the docstring; the report has all of them.
@@ -251,7 +252,10 @@ def _write_imports(
     # In one block with Airflow's imports: to a linter in a DAGs folder, both are third-party packages.
     source.lines += [line for name, line in _PROVIDER_IMPORTS.items() if name in used]
     if names := sorted(used & _SQL_RESULTS):
-        source.lines.append(f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}")
+        line = f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}"
+        # As ruff and isort write it with their default line length.
+        wrapped = [f"from {_PROVIDER}.ssis.sql_results import (", *(f"    {name}," for name in names), ")"]
+        source.lines += [line] if len(line) <= _IMPORT_WIDTH else wrapped
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:

@@ -10,7 +10,9 @@ from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Package, Variable, describe_kind
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
-from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter, VariableSetters
+from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter, SetterKind, VariableSetters
+
+_TRANSLATED = {SetterKind.RESULT, SetterKind.OUTPUT_PARAMETER, SetterKind.EXPRESSION}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,12 @@ class LiveVariables:
         ]
         return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type, is_typed=True)
 
+    def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
+        """Whether a task that is not a placeholder may have set the variable when it is read."""
+        return any(setter.how in _TRANSLATED for setter in self._before(variable, reader))
+
     def describe_setters(self, variable: Variable) -> str:
-        """Return a sentence without an end, such as `'Count' (Execute SQL task) sets User::Rows`; empty if none does."""
+        """Return what sets a variable, such as `'Count' (Execute SQL task) sets User::Rows`; empty if nothing does."""
         setters = self.setters.of(variable)
         return _describe(variable, setters) if setters else ""
 

@@ -35,7 +35,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     walk,
 )
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
-from airflow_provider_smtpcm.ssis.model import DatabaseConnection, SmtpConnection
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
@@ -175,6 +175,8 @@ class TemplateTranslator:
             elif argument in _RECIPIENTS:
                 tree = replace_strings(merge_strings(tree), separate_lines)
             translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context, self.reader))
+        if is_path:
+            self._report_live_paths(tree)
         for symbol, text in self._text_variables(tree):
             if is_path:
                 symbols.params.set_default(symbol, self._map_paths(text))
@@ -228,6 +230,24 @@ class TemplateTranslator:
                 "folder.",
                 "Write the full path in the DAG.",
             )
+
+    def _report_live_paths(self, tree: Expression) -> None:
+        """Report the variables that a query or an expression sets in each run, and with whose value a path begins.
+
+        What takes the place of a placeholder is written for the workers, and sets a path of theirs.
+        """
+        if find_leading_strings(tree):
+            return
+        for name in find_variables(tree):
+            symbol = self.context.symbols.lookup(name, self.scope)
+            if isinstance(symbol, Variable) and self.context.symbols.live.is_translated(symbol, self.reader):
+                self.context.findings.decision(
+                    "unmapped-path",
+                    self.reader.where,
+                    f"{self.context.symbols.live.describe_setters(symbol)} in each run, to a path that the DAG uses as "
+                    "it is: no --map-path option applies to it. A worker does not find a Windows path.",
+                    "If it is one, let that task set a path on a worker.",
+                )
 
     def _text_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
         """Return the variables in an expression that keep their text in each run, with the text."""

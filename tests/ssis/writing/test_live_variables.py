@@ -208,9 +208,7 @@ def test_the_connection_manager_that_a_task_chooses_is_to_be_chosen_in_the_dag()
     """Which one it is in a run, no file says."""
     mailing = mail(expressions={"SmtpConnection": "@[User::Which]"})
     load = script("Load", "Which")
-    module = written(
-        load, mailing, variables=[variable("Which", RELAY.name)], constraints=[constraint(load, mailing)]
-    )
+    module = written(load, mailing, variables=[variable("Which", RELAY.name)], constraints=[constraint(load, mailing)])
     assert "connection-to-choose" in {each.code for each in module.findings if each.severity is Severity.DECISION}
 
 
@@ -225,3 +223,19 @@ def test_where_the_text_comes_from_is_to_be_decided_if_a_task_sets_it(name: str)
         load, mailing, variables=[names[name], variable("Text", "old")], constraints=[constraint(load, mailing)]
     )
     assert Severity.DECISION in {each.severity for each in module.findings}
+
+
+@pytest.mark.parametrize(
+    ("attachments", "asks"),
+    [("@[User::File]", True), ('"/out/" + @[User::File]', False)],
+)
+def test_a_path_that_an_expression_sets_in_each_run_is_asked_about(attachments: str, asks: bool) -> None:
+    r"""No option maps a `D:\` that is only known in a run; the mail would fail for lack of its file."""
+    task = ExpressionTask(name="Set", id="{set}", path=("Package", "Set"), expression='@[User::File] = "D:\\\\a.csv"')
+    mailing = mail(expressions={"FileAttachments": attachments})
+    module = written(task, mailing, variables=[variable("File", "")], constraints=[constraint(task, mailing)])
+    assert ("unmapped-path" in codes(module.findings)) is asks
+    # What takes the place of a placeholder sets a path of the workers.
+    load = script("Load", "File")
+    module = written(load, mailing, variables=[variable("File", "")], constraints=[constraint(load, mailing)])
+    assert "unmapped-path" not in codes(module.findings)
