@@ -260,10 +260,11 @@ class DagParams:
             )
             return value
         if value == "":
-            text = f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. It is "
-            text += "empty in SSIS too, unless a job or a caller sets it."
+            text = f"{where} is empty in the package, and no task sets it before it is read; it became "
+            text += f"params[{key!r}] of the DAG. It is empty in SSIS too, unless a job or a caller sets it."
         else:
-            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it."
+            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it "
+            text += "before it is read."
         self.findings.note("variable-became-param", where, text)
         self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):

@@ -27,6 +27,7 @@ SALES = DatabaseConnection(
     connection_string="Data Source=sqlsrv;Initial Catalog=sales;Provider=SQLNCLI11.1;Integrated Security=SSPI;",
 )
 VARIABLES = [variable("Rows", "0", 3), variable("Day", "2026-11-29"), variable("Sql", ""), variable("People", None, 13)]
+VARIABLES.append(variable("Login", "ALTER USER svc IDENTIFIED BY Hunter2!"))
 
 
 def sql_task(statement: str = "SELECT COUNT(*) FROM dbo.Orders", **more: Any) -> SqlTask:
@@ -139,6 +140,9 @@ def test_a_time_limit_stays_one() -> None:
         (sql_task("", source_type=SqlSourceType.FILE_CONNECTION), "file with its statement is not known"),
         (sql_task(**{**SINGLE_ROW, "results": (SqlResult(name="0", variable="User::Gone"),)}), "User::Gone"),
         (sql_task("EXEC p 'Password=Hunter2!'"), "credentials"),
+        (sql_task("EXEC xp_cmdshell 'sqlcmd -U svc -P Hunter2!'"), "credentials"),
+        (sql_task("User::Login", source_type=SqlSourceType.VARIABLE), "credentials"),
+        (sql_task(expressions={"SqlStatementSource": "\"EXEC xp_cmdshell 'bcp t out f -P Hunter2!'\""}), "credentials"),
     ],
 )
 def test_what_the_operator_cannot_do_is_a_placeholder_with_the_reason(task: SqlTask, reason: str) -> None:
