@@ -31,7 +31,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
+from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext, mark_passwords
 
 _PROVIDER = "airflow_provider_smtpcm"
 _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import EmptyOperator"
@@ -98,6 +98,7 @@ def write_package(
         findings.add(finding)
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
     symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
+    mark_passwords(symbols)
     scope = symbols.root_scope()
     databases: dict[str, None] = {}
 

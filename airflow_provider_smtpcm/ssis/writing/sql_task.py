@@ -190,8 +190,8 @@ class SqlTaskConverter:
         self._context.findings.note(
             "database-connection-missing",
             self._where,
-            f"Neither the package nor its project has a connection manager {sanitize(reference) or '(none)'} of type OLE "
-            f"DB, ADO.NET or ODBC. The task uses the Airflow connection {conn_id!r}; until you define it, the task "
+            f"Neither the package nor its project has a connection manager {sanitize(reference) or '(none)'} of type "
+            f"OLE DB, ADO.NET or ODBC. The task uses the Airflow connection {conn_id!r}; until you define it, the task "
             "fails.",
             "Import the package together with its project, or define the connection.",
         )

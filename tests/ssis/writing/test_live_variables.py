@@ -239,3 +239,16 @@ def test_a_path_that_an_expression_sets_in_each_run_is_asked_about(attachments: 
     load = script("Load", "File")
     module = written(load, mailing, variables=[variable("File", "")], constraints=[constraint(load, mailing)])
     assert "unmapped-path" not in codes(module.findings)
+
+
+@pytest.mark.parametrize("sets", [("Word",), ()])
+def test_a_value_that_any_expression_uses_as_a_password_is_written_nowhere(sets: tuple[str, ...]) -> None:
+    """Not by a mail either that was converted before it, nor as the default of a variable that a task sets."""
+    load = script("Load", *sets)
+    first = mail("First", expressions={"Subject": "@[User::Word]"})
+    second = mail("Second", expressions={"MessageSource": '"Your password: " + @[User::Word]'})
+    login = replace(RELAY, expressions={"ConnectionString": '"SmtpServer=x;Password=" + @[User::Word]'})
+    constraints = [constraint(load, first), constraint(first, second)]
+    everything: dict[str, Any] = {"variables": [variable("Word", "hunter2")], "constraints": constraints}
+    assert "hunter2" not in written(load, first, second, **everything).source
+    assert "hunter2" not in written(load, first, connection_managers=(RELAY, login), **everything).source
