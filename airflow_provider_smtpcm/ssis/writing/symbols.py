@@ -262,10 +262,11 @@ class DagParams:
             )
             return value
         if value == "":
-            text = f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. It is "
-            text += "empty in SSIS too, unless a job or a caller sets it."
+            text = f"{where} is empty in the package, and no task sets it before it is read; it became "
+            text += f"params[{key!r}] of the DAG. It is empty in SSIS too, unless a job or a caller sets it."
         else:
-            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it."
+            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it "
+            text += "before it is read."
         if answer is None:
             self.findings.note("variable-became-param", where, text)
         else:
@@ -347,9 +348,15 @@ class SymbolTable:
         """Return the value of an expression that uses design-time values only.
 
         Raises:
-            ExpressionError: it cannot be parsed, or needs a value that the files do not contain.
+            ExpressionError: it cannot be parsed, or needs a value that the files do not contain or a task sets.
         """
         tree = self.inline(parse(expression), scope)
+        for name in find_variables(tree):
+            symbol = self.lookup(name, scope)
+            if isinstance(symbol, Variable) and (setters := self.live.describe_setters(symbol)):
+                raise ExpressionError(f"{setters} in each run.")
+            if symbol is not None and symbol.value and is_secret(symbol):
+                raise ExpressionError(f"{symbol.qualified_name} may be secret, so its value is not used.")
         values = {name: design_value(symbol) for name, symbol in {**scope, **self._shadowed}.items()}
         known = {name: value for name, value in values.items() if value is not None}
         return str(evaluate(tree, {**known, "System::PackageName": self.package.name}))
