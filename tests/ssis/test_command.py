@@ -157,7 +157,8 @@ def test_an_option_answers_the_question_of_its_finding(packages: Path, tmp_path:
     for choice in ("keep", "keep=mail", "anonymous", "anonymous=MAIL"):
         ended = run(packages, "--out", tmp_path / choice, *DECIDED[2:], "--windows-auth", choice)
         assert ended.returncode == 0, choice
-        [connection] = json.loads((tmp_path / choice / "connections.json").read_text(encoding="utf-8")).values()
+        connections = json.loads((tmp_path / choice / "connections.json").read_text(encoding="utf-8")).values()
+        [connection] = [each for each in connections if each["conn_type"] == "smtpcm"]
         assert connection["extra"]["auth_mode"] == ("windows" if "keep" in choice else "anonymous")
     other = run(packages, "--out", tmp_path / "2", *DECIDED[2:], "--windows-auth", "keep=another")
     assert other.returncode == 3
