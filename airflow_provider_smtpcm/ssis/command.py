@@ -163,7 +163,7 @@ def _count_lines(totals: Totals) -> list[str]:
         (totals.unreadable, "file", "could not be read"),
         (totals.mails, "Send Mail task", ""),
         (totals.dags, "DAG", ""),
-        (totals.placeholders, "task", "to put in place of a placeholder"),
+        (totals.placeholders, "placeholder", "to replace with a task"),
         (totals.connections, "connection", ""),
         (totals.connections_to_decide, "", "of them with something to decide"),
     ]

@@ -182,7 +182,7 @@ def test_that_placeholders_pass_is_on_the_first_line(packages: Path, tmp_path: P
     out = tmp_path / "out"
     ended = run(packages, "--out", out, *DECIDED, "--placeholders", "pass")
     assert ended.stdout.startswith("Placeholders pass (--placeholders pass)")
-    assert "1  task to put in place of a placeholder" in ended.stdout
+    assert "1  placeholder to replace with a task" in ended.stdout
     assert "passes=True" in (out / "dags/load.py").read_text()
     text = re.sub("<[^>]*>", "", (out / "report.html").read_text().partition("<h1>SSIS import</h1>")[2])
     assert text.lstrip().startswith("Placeholders pass (--placeholders pass)")
