@@ -94,6 +94,11 @@ class PackageConverter:
         # The settings of the SMTP connection managers, by GUID, for tasks that refer to one in another package.
         self._managers: dict[str, tuple[str, str]] = {}
 
+    @property
+    def placeholders_pass(self) -> bool:
+        """Whether placeholders succeed instead of failing."""
+        return self._options.placeholders_pass
+
     def add_project(self, project: Project) -> None:
         """Register the connection managers of a project, whether or not a mail uses them."""
         root = Container(name=project.name, id="", path=(project.name,), kind=ContainerKind.PACKAGE)
@@ -300,6 +305,7 @@ def import_packages(
         PackageError: no package can be read, because a library is missing.
     """
     result = ImportResult()
+    result.totals.placeholders_pass = converter.placeholders_pass
     with ReportBuffer() as buffer:
         try:
             for read in _until_error(results, result):

@@ -19,6 +19,14 @@ from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 #: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 
+#: The code of the note about each placeholder in a DAG.
+PLACEHOLDER = "placeholder-task"
+#: The first line of reports of an import with `--placeholders pass`.
+PLACEHOLDERS_PASS = (  # noqa: S105 - no password
+    "Placeholders pass (--placeholders pass): the DAGs succeed, and mail, without the work of these tasks. For a "
+    "walk-through only."
+)
+
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
     # from the reader
@@ -170,6 +178,8 @@ class Totals:
         codes: the number of packages and connections with a finding of this severity and code.
         first: the source and name of the first packages with such a finding.
         more: the number of further packages with such a finding.
+        placeholders: the number of placeholders in the DAGs.
+        placeholders_pass: whether they pass.
         kept: the number of files that were edited, and therefore kept.
     """
 
@@ -180,6 +190,8 @@ class Totals:
     findings: Counter[Severity] = field(default_factory=Counter)
     mails: int = 0
     dags: int = 0
+    placeholders: int = 0
+    placeholders_pass: bool = False
     kept: int = 0
     connections: int = 0
     connections_to_decide: int = 0
@@ -203,6 +215,8 @@ class Totals:
         self.statuses[entry.status] += 1
         self.mails += len(entry.mails)
         self.dags += bool(entry.dag_file)
+        if entry.dag_file:
+            self.placeholders += sum(finding.code == PLACEHOLDER for finding in entry.findings)
         self.kept += bool(entry.new_file)
         self.add_findings(entry.findings)
         if entry.status is not PackageStatus.NO_MAIL:  # others have no section in report.html to link to
@@ -232,6 +246,7 @@ class Totals:
             "projects": self.projects,
             "mails": self.mails,
             "dags": self.dags,
+            "placeholders": self.placeholders,
             "kept": self.kept,
             "connections": self.connections,
             "connections_to_decide": self.connections_to_decide,
