@@ -393,14 +393,17 @@ def mark_passwords(symbols: SymbolTable) -> None:
             names = set(_find_password_names(parse(text)))
         except (ExpressionError, RecursionError):
             continue
-        for symbol in (*package.parameters, *package.variables) if names else ():
+        known: tuple[Symbol, ...] = (*package.parameters, *package.variables)
+        for symbol in known:
             if names & {symbol.qualified_name, symbol.name}:
                 symbols.params.mark_secret(symbol)
 
 
 def _find_expressions(package: Package) -> Iterator[str]:
-    for connection in (*package.connection_managers, *package.database_connections):
-        yield from connection.expressions.values()
+    for smtp in package.connection_managers:
+        yield from smtp.expressions.values()
+    for database in package.database_connections:
+        yield from database.expressions.values()
     for variable in package.variables:
         yield variable.expression or ""
     for executable, _ in package.walk_executables():
