@@ -63,7 +63,7 @@ class Event:
         of_dag: whether the event is about a whole run.
         dag_id: the DAG.
         task_id: the task; None for a whole run.
-        task_name: its `task_display_name`, which is the task id unless the DAG sets another one.
+        task_name: its name in the Airflow UI: its `task_display_name`, or else its id without those of its groups.
         map_index: the map index of a mapped task.
         map_label: the label of a mapped task, rendered from its `map_index_template`.
         run_id: the run.
@@ -170,7 +170,7 @@ def _read_task_event(reader: _ContextReader) -> Event:
         state=state,
         of_dag=False,
         task_id=task_id,
-        task_name=_read_name(_get(reader.get("task"), "task_display_name")) or task_id,
+        task_name=_read_name(_get(reader.get("task"), "label")) or task_id,
         map_index=map_index,
         map_label=None if map_label is None else redact_text(map_label, is_name=True),
         started=started,

@@ -99,12 +99,14 @@ class JinjaName:
         type: the SSIS type of the variable; None: unknown, which makes the template more complex.
         nullable: whether the value may be None.
         note: a difference from SSIS, for a comment in the DAG.
+        is_typed: whether the code is a call that returns a value of the type.
     """
 
     code: str
     type: DataType | None = None
     nullable: bool = False
     note: str = ""
+    is_typed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +177,10 @@ def make_literal(value: str | bool | int) -> JinjaExpression:  # noqa: FBT001 - 
 def read_variable(name: JinjaName) -> JinjaExpression:
     """Return the expression that reads a variable."""
     type_ = to_jinja_type(name.type)
-    if name.type is None or type_ in {JinjaType.STRING, JinjaType.BOOL, JinjaType.INTEGER}:
-        primary = _PRIMARY.fullmatch(name.code) is not None
-        return JinjaExpression(code=name.code, type=type_, nullable=name.nullable, primary=primary)
+    is_native = name.type is None or type_ in {JinjaType.STRING, JinjaType.BOOL, JinjaType.INTEGER}
+    if name.type is None or name.is_typed or is_native:
+        primary = name.is_typed or _PRIMARY.fullmatch(name.code) is not None
+        return JinjaExpression(code=name.code, type=type_, nullable=name.nullable, native=is_native, primary=primary)
     # Airflow stores any other type differently: a date in a param, for example, is a string.
     scale = {DataType.NUMERIC: ", 38, 10", DataType.DECIMAL: ", 10"}.get(name.type, "")
     code = f"ssis.cast({name.code}, '{name.type}'{scale})"

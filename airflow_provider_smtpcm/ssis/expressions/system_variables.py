@@ -162,7 +162,7 @@ _VARIABLES = (
         "SourceName",
         _STR,
         "alert.task_name or alert.dag_id or ''",
-        "System::SourceName is the display name of the task.",
+        "System::SourceName is the name of the task in the Airflow UI.",
     ),
     _event_handler_variable(
         "SourceID", _STR, "alert.task_id or alert.dag_id or ''", "System::SourceID is the task id, not a GUID."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
 from airflow_provider_smtpcm.ssis.findings import Findings
-from airflow_provider_smtpcm.ssis.model import Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
@@ -99,12 +99,19 @@ def write_package(
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
     symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
     scope = symbols.root_scope()
+    databases: dict[str, None] = {}
+
+    def get_database_id(connection: DatabaseConnection) -> str:
+        conn_id = connections.databases.register(connection, symbols, scope)
+        databases[conn_id] = None
+        return conn_id
+
     context = WritingContext(
         symbols=symbols,
         findings=findings,
         paths=paths or PathMap(options.path_map),
         placeholders_pass=options.placeholders_pass,
-        get_database_id=lambda connection: connections.databases.register(connection, symbols, scope),
+        get_database_id=get_database_id,
         get_conn_id=lambda connection: connections.register(connection, symbols, scope),
     )
     for connection in package.connection_managers:
@@ -153,10 +160,16 @@ def write_package(
     return DagModule(
         file_name=f"{_file_stem(dag_id)}.py",
         dag_id=dag_id,
-        source=_module_source(_docstring(package, all_findings), dag, writer, handlers),
+        source=_module_source(
+            _docstring(package, all_findings, has_placeholders="PlaceholderOperator" in writer.operators),
+            dag,
+            writer,
+            handlers,
+        ),
         findings=all_findings,
         mails=_in_package_order((*writer.mails, *handlers.mails), package),
         connections=tuple(context.used_connections),
+        databases=tuple(databases),
     )
 
 
@@ -191,14 +204,14 @@ def _end_of_package(writer: ControlFlowWriter, nodes: Sequence[DagNode]) -> DagN
     )
 
 
-def _docstring(package: Package, findings: Sequence[Finding]) -> Iterable[str]:
+def _docstring(package: Package, findings: Sequence[Finding], *, has_placeholders: bool) -> Iterable[str]:
     """Yield the paragraphs of the module's docstring."""
     name = PurePosixPath(PureWindowsPath(package.path.rpartition("!")[2]).name).name
     yield f"Mail of the SSIS package {sanitize_line(name or package.name)}."
-    yield (
-        "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier. A "
-        "PlaceholderOperator fails until a task that does the work of the SSIS task takes its place."
-    )
+    text = "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier."
+    if has_placeholders:
+        text += " A PlaceholderOperator fails until a task with the same work takes its place."
+    yield text
     decisions = _merge_findings(finding for finding in findings if finding.severity is not Severity.NOTE)
     if decisions:
         lines = [f"* {decision}" for decision in decisions[:_MAX_DECISIONS]]

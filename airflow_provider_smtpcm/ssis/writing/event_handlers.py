@@ -26,12 +26,14 @@ from airflow_provider_smtpcm.ssis.model import (
     Container,
     EventHandler,
     Executable,
+    ExpressionTask,
     MessageSourceType,
     OtherTask,
     Package,
     SendMailTask,
     SqlTask,
     Variable,
+    describe_kind,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
 from airflow_provider_smtpcm.ssis.writing.handler_conditions import (
@@ -69,6 +71,7 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
     error_summary,
     translate_condition,
 )
+from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter, find_assigned_names
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
 # The callback arguments for each event. SSIS raises the first ones for tasks only.
@@ -98,11 +101,13 @@ class Callbacks:
         inherited: notifiers that every task inside gets too, such as `{"on_failure_callback": ["on_error_alert"]}`.
         own: notifiers for the package, container or task itself.
         blocked: whether System::Propagate = False keeps inherited notifiers from the task itself.
+        events: the events, in lower case, for which a handler of the executable or further out has an alert.
     """
 
     inherited: dict[str, list[str]] = field(default_factory=dict)
     own: dict[str, list[str]] = field(default_factory=dict)
     blocked: bool = False
+    events: set[str] = field(default_factory=set)
 
     def as_default_args(self) -> list[KeywordArgument]:
         """Return `default_args` for a DAG or a task group; an empty list if no callback is inherited."""
@@ -167,28 +172,33 @@ class EventHandlerWriter:
             scope: the owner's variables, and those around it.
             outer: the callbacks of the container around the owner.
         """
-        callbacks = Callbacks(inherited={name: list(notifiers) for name, notifiers in outer.inherited.items()})
+        inherited = {name: list(notifiers) for name, notifiers in outer.inherited.items()}
+        callbacks = Callbacks(inherited=inherited, events=set(outer.events))
         is_task = not isinstance(owner, Container)
         for handler in owner.event_handlers:
             event = handler.event_name.lower()
-            self._apply_propagate(handler, event, callbacks, is_task=is_task)
+            if event in outer.events:
+                self._apply_propagate(handler, event, callbacks, is_task=is_task)
             names = self._convert_handler(handler, owner, scope)
-            target = callbacks.own if is_task else callbacks.inherited
-            for argument in _EVENTS_OF_TASKS.get(event, ()) if names else ():
-                target[argument] = [*names, *target.get(argument, [])]
+            if names:
+                callbacks.events.add(event)
+                target = callbacks.own if is_task else callbacks.inherited
+                for argument in _EVENTS_OF_TASKS.get(event, ()):
+                    target[argument] = [*names, *target.get(argument, [])]
+        if (
+            isinstance(owner, Container)
+            and owner is not self._package.root
+            and not self._context.symbols.flow.is_group(owner)
+        ):
+            self._report_propagate_inside(owner, callbacks)
         for argument, names in self._assigned.pop(owner.id, {}).items():
             callbacks.own[argument] = [*callbacks.own.get(argument, []), *names]
         return callbacks
 
     def _apply_propagate(self, handler: EventHandler, event: str, callbacks: Callbacks, *, is_task: bool) -> None:
         """Remove the inherited notifiers of an event if System::Propagate keeps it from the handlers further out."""
-        inherited = {
-            argument: [name for name in callbacks.inherited.get(argument, []) if self._events[name] == event]
-            for argument in _EVENTS_OF_TASKS.get(event, ())
-        }
-        outer_names = [name for names in inherited.values() for name in names]
-        setters = [task for task in find_other_tasks(handler.executables) if "System::Propagate" in _get_sets(task)]
-        if handler.disabled or not outer_names or not (handler.propagate is False or setters):
+        setters = [task for task in find_other_tasks(handler.executables) if _sets_propagate(task)]
+        if handler.disabled or not (handler.propagate is False or setters):
             return
         if setters or "Disable" in handler.expressions:
             what = f"what {quoted_list(task.name for task in setters)} in it does" if setters else "its Disable"
@@ -197,26 +207,40 @@ class EventHandlerWriter:
                 _place(handler),
                 f"In SSIS, whether the event reaches the event handlers further out depends on {what}. In the DAG, "
                 + ("it does not." if handler.propagate is False else "it does."),
-                f"Check the {ON_FAILURE} of the tasks in the DAG.",
+                "Check the callbacks of the tasks in the DAG.",
             )
         if handler.propagate is False:
-            for argument in inherited:
-                callbacks.inherited[argument] = [
-                    name for name in callbacks.inherited.get(argument, []) if name not in outer_names
-                ]
-            callbacks.blocked = is_task
+            for argument in _EVENTS_OF_TASKS.get(event, ()):
+                inherited = callbacks.inherited.get(argument, [])
+                callbacks.inherited[argument] = [name for name in inherited if self._events[name] != event]
+                callbacks.blocked = is_task
+
+    def _report_propagate_inside(self, container: Container, callbacks: Callbacks) -> None:
+        """Report that System::Propagate is False inside a container that becomes a single task."""
+        for executable in _walk(container.executables):
+            for handler in executable.event_handlers:
+                if (
+                    handler.event_name.lower() in callbacks.events
+                    and handler.propagate is False
+                    and not handler.disabled
+                ):
+                    self._findings.decision(
+                        "propagate-at-run-time",
+                        "\\".join(container.path),
+                        f"In SSIS, {handler.event_name} of {executable.name!r} does not reach the event handlers "
+                        f"outside of {container.name!r}, since System::Propagate is False. In the DAG, that is one "
+                        "task, which has their alerts.",
+                        "Remove them from that task if its failure is not to be reported.",
+                    )
 
     def _convert_handler(self, handler: EventHandler, owner: Executable, scope: Scope) -> list[str]:
-        """Define notifiers for the mails of a handler.
+        """Define notifiers for the mails of a handler; return their names.
 
-        Returns:
-            The notifiers for every task in the owner, if the event is raised for tasks only. Those for particular
-            executables are in `self._assigned`.
+        If the event is raised for containers too, `assign` has been called for each of them.
         """
         event = handler.event_name.lower()
         names: list[str] = []
         explained: set[tuple[str, ...]] = set()
-        has_calls = False
         for mail in find_handler_mails(handler, open_scope(handler.variables, scope), self._context.symbols):
             task = mail.task
             where = "\\".join(task.path)
@@ -234,13 +258,11 @@ class EventHandlerWriter:
                 self.mails.append(MailRecord(where=where, event=handler.event_name))
                 continue
             explained |= {*mail.run.assumed, *mail.run.lost}
-            new = _Alert(self, self._context, mail, handler, owner).define()
-            has_calls = has_calls or bool(new)
-            names += new
-        if has_calls:
+            names += _Alert(self, self._context, mail, handler, owner).define()
+        if names:
             self._report_frequency(handler, owner)
             self._report_other_tasks(handler, explained)
-        return names if event in _EVENTS_OF_TASKS else []
+        return names
 
     def assign(self, name: str, event: str, executables: Iterable[Executable]) -> None:
         """Make a notifier a callback of these executables.
@@ -571,8 +593,8 @@ class _Alert:
             names.append((task.message_source.strip(), self._mail.scope))
         for name, scope in names:
             symbol = symbols.lookup(name, scope)
-            setters = find_setters(self._context.symbols.package, symbol) if isinstance(symbol, Variable) else []
-            inside = [setter for setter in setters if is_in_handler(setter)]
+            setters = symbols.live.setters.of(symbol) if isinstance(symbol, Variable) else ()
+            inside = [setter for setter in setters if setter.event_handler is not None]
             if inside and symbol is not None:
                 self._findings.decision(
                     "set-in-event-handler",
@@ -607,17 +629,17 @@ class _Inexact:
             self._context, test.tree, test.scope, self._reader, template_context=TemplateContext.CALLBACK
         )
         for name in find_variables(test.tree):
-            self._check_name(name, test.scope, code)
+            self._check_name(name, test.scope)
         if any(isinstance(node, Call) and node.function in CLOCKS for node in walk(test.tree)):
             self._add("It uses the clock of the Airflow worker, often in UTC, and SSIS that of its server.")
         return code
 
-    def _check_name(self, name: str, scope: Scope, code: str) -> None:
+    def _check_name(self, name: str, scope: Scope) -> None:
         symbols = self._context.symbols
         symbol = symbols.lookup(name, scope)
         if isinstance(symbol, Variable):
-            setters = [one for one in find_setters(symbols.package, symbol) if not is_in_handler(one)]
-            if setters and "ssis.variable(" not in code:
+            setters = [one for one in symbols.live.setters.of(symbol) if one.event_handler is None]
+            if setters and not symbols.is_live(symbol, self._reader):
                 self._add(
                     f"In SSIS, {describe_tasks(setters)} sets {symbol.qualified_name}; the alert has its design-time "
                     "value."
@@ -626,17 +648,18 @@ class _Inexact:
             unqualified = name.removeprefix("System::")
             if unqualified not in _EXACT_NAMES:
                 self._add(f"The value of System::{unqualified} in a callback is not SSIS's.")
-            elif unqualified in SOURCE_NAMES and not all(map(_has_plain_name, self._sources_of_event)):
-                self._add("The names of some tasks cannot be kept unchanged in the DAG.")
+            elif unqualified in SOURCE_NAMES and not all(map(self._has_same_name, self._sources_of_event)):
+                self._add("Not all tasks of the package have a task of the same name in the DAG.")
+
+    def _has_same_name(self, executable: Executable) -> bool:
+        """Whether an executable has a task of its own in the DAG, whose name in an alert is the one in SSIS."""
+        symbols = self._context.symbols
+        is_own = executable is symbols.package.root or executable.id in symbols.flow.local_ids
+        return is_own and executable.name == " ".join(executable.name.split()) == sanitize(executable.name)
 
     def _add(self, reason: str) -> None:
         if reason not in self.reasons:
             self.reasons.append(reason)
-
-
-def _has_plain_name(executable: Executable) -> bool:
-    """Whether the name of an executable is the same as the display name of its task in an alert."""
-    return executable.name == " ".join(executable.name.split()) == sanitize(executable.name)
 
 
 def _stops(executable: Executable, event: str) -> bool:
@@ -653,14 +676,11 @@ def _place(handler: EventHandler) -> str:
     return f"{owner}.EventHandlers[{handler.event_name}]"
 
 
-def is_in_handler(executable: Executable) -> bool:
-    """Whether an executable belongs to an event handler."""
-    return any(".EventHandlers[" in name for name in executable.path)
-
-
-def describe_tasks(tasks: Iterable[Executable]) -> str:
-    """Return the names of tasks with their kinds: `'Log' (Microsoft.ExecuteSQLTask)`."""
-    kinds = ((task.name, "" if isinstance(task, Container | SendMailTask) else task.kind) for task in tasks)
+def describe_tasks(tasks: Iterable[Executable | Setter]) -> str:
+    """Return the names of tasks with their kinds: `'Log' (Execute SQL task)`."""
+    kinds = (
+        (task.name, "" if isinstance(task, Container | SendMailTask) else describe_kind(task.kind)) for task in tasks
+    )
     return ", ".join(f"{name!r} ({kind})" if kind else repr(name) for name, kind in dict.fromkeys(kinds))
 
 
@@ -669,33 +689,24 @@ def _lack(tasks: Iterable[Executable]) -> str:
     return "does not know whether an alert was sent" if is_mail else "does not run that task"
 
 
-def find_setters(package: Package, variable: Variable) -> list[Executable]:
-    """Return the executables that may set a variable."""
-    return [
-        executable
-        for executable, _ in package.walk_executables()
-        if not executable.disabled and variable.qualified_name in _get_sets(executable)
-    ]
-
-
-def _get_sets(executable: Executable) -> tuple[str, ...]:
+def _sets_propagate(executable: Executable) -> bool:
+    """Whether a task in an event handler sets System::Propagate, a variable that only event handlers have."""
+    names: tuple[str, ...] = ()
     if isinstance(executable, OtherTask):
-        return executable.sets
-    if isinstance(executable, SqlTask):
-        outputs = [one.variable for one in executable.parameters if one.direction != "Input"]
-        return (*(one.variable for one in executable.results), *outputs)
-    if isinstance(executable, Container) and executable.foreach_loop is not None:
-        return tuple(name for _, name in executable.foreach_loop.mappings)
-    return ()
+        names = executable.sets
+    elif isinstance(executable, ExpressionTask):
+        names = find_assigned_names(executable.expression)
+    elif isinstance(executable, SqlTask):
+        names = (*(one.variable for one in executable.results), *(one.variable for one in executable.parameters))
+    return any(name.removeprefix("System::") == "Propagate" for name in names)
 
 
-def _find_mails(executables: Iterable[Executable]) -> Iterator[SendMailTask]:
-    """Yield each Send Mail task among these executables and inside them."""
+def _walk(executables: Iterable[Executable]) -> Iterator[Executable]:
+    """Yield executables and those inside them, except in event handlers."""
     for executable in executables:
-        if isinstance(executable, SendMailTask):
-            yield executable
-        elif isinstance(executable, Container):
-            yield from _find_mails(executable.executables)
+        yield executable
+        if isinstance(executable, Container):
+            yield from _walk(executable.executables)
 
 
 def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[MailRecord]) -> None:

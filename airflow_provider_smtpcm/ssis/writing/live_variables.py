@@ -87,7 +87,7 @@ class LiveVariables:
             _jinja_literal(default),
             *([quote_string(str(data_type))] if data_type is not None else []),
         ]
-        return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type)
+        return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type, is_typed=True)
 
     def _find_tasks(self, variable: Variable, reader: ReadPoint) -> list[str]:
         """Return the ids of the tasks that may have set a variable, in the order in which they run."""

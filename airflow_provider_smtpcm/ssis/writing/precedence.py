@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, NotTranslatable
-from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, EvalOp, Executable, PrecedenceConstraint
+from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.model import (
+    ConstraintValue,
+    Container,
+    ContainerKind,
+    EvalOp,
+    Executable,
+    PrecedenceConstraint,
+)
 from airflow_provider_smtpcm.ssis.writing.flow import select_included
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
@@ -196,6 +204,59 @@ class PrecedenceGraph:
         return list(done)
 
 
+def honor_forced_results(container: Container, findings: Findings) -> Container:
+    """Return a container whose constraints allow for ForceExecutionResult and MaximumErrorCount.
+
+    Args:
+        findings: a finding is added for each executable that has one and that another one follows.
+    """
+    by_id = {child.id: child for child in container.executables}
+    constraints: list[PrecedenceConstraint] = []
+    for constraint in container.constraints:
+        before = by_id.get(constraint.before)
+        forced = "" if before is None else _get_forced_result(before)
+        if before is None or not forced or constraint.value is ConstraintValue.COMPLETION:
+            constraints.append(constraint)
+            continue
+        where = "\\".join(before.path)
+        if forced == constraint.value:
+            constraints.append(replace(constraint, value=ConstraintValue.COMPLETION))
+            findings.note(
+                "forced-result",
+                where,
+                f"SSIS counts {before.name!r} as a {forced} whatever its tasks come to, so what follows it runs in any "
+                "case; in the DAG too. A task that fails still fails the DAG run.",
+            )
+        else:
+            constraints.append(constraint)
+            findings.decision(
+                "forced-result",
+                where,
+                f"SSIS never counts {before.name!r} as a {constraint.value}, because of its ForceExecutionResult or "
+                "MaximumErrorCount, so what follows it on that condition never runs. In the DAG, it runs when the task "
+                "comes to that.",
+                "Check whether it is meant to run.",
+            )
+    if container.kind is not ContainerKind.PACKAGE:
+        for child in container.executables:
+            if child.force_result and not child.disabled:
+                findings.decision(
+                    "forced-result",
+                    "\\".join(child.path),
+                    f"ForceExecutionResult of {child.name!r} is {child.force_result}, which also has a part in what "
+                    f"SSIS counts {container.name!r} as. In the DAG, that depends on the work of its tasks alone.",
+                    f"Check what runs after {container.name!r}.",
+                )
+    return replace(container, constraints=tuple(constraints))
+
+
+def _get_forced_result(executable: Executable) -> str:
+    """Return the result that an executable always has; empty if it is that of its work."""
+    if executable.force_result:
+        return executable.force_result
+    return "success" if isinstance(executable, Container) and executable.maximum_errors == 0 else ""
+
+
 class TaskFactory:
     """Creates the tasks of one DAG.
 
@@ -243,6 +304,7 @@ class ContainerConditions:
     """
 
     def __init__(self, factory: TaskFactory, container: Container, scope: Scope, *, may_be_skipped: bool) -> None:
+        container = honor_forced_results(container, factory.context.findings)
         self.nodes: list[DagNode] = []
         self._factory, self._scope, self._may_be_skipped = factory, scope, may_be_skipped
         self._included = included = select_included(container)

@@ -6,11 +6,13 @@ Both are simulated by their rules, fast enough for many flows; `test_round_trip`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.findings import Findings, Severity
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, PrecedenceConstraint
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
@@ -18,7 +20,7 @@ from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
-from tests.ssis.writing.building import constraint, mail, package
+from tests.ssis.writing.building import constraint, mail, other_task, package, written
 
 SUCCESS, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"
 
@@ -35,11 +37,20 @@ def flows(
         if depth and draw(st.integers(0, 3)) == 0:
             inner = draw(flows((*path, name), depth - 1))
             key = "/".join((*path, name))
-            box = Container(name=name, id=key, path=(*path, name), executables=inner[0], constraints=inner[1])
+            box = Container(
+                name=name,
+                id=key,
+                path=(*path, name),
+                executables=inner[0],
+                constraints=inner[1],
+                maximum_errors=draw(st.sampled_from([1, 1, 1, 0])),
+            )
             executables.append(box)
         else:
             disabled = draw(st.integers(0, 9)) == 0
-            executables.append(mail(name, path, disabled=disabled, disabled_because=name if disabled else None))
+            forced = "" if disabled else draw(st.sampled_from(["", "", "", "success", "failure"]))
+            because = name if disabled else None
+            executables.append(mail(name, path, disabled=disabled, disabled_because=because, force_result=forced))
     constraints = []
     for after in range(1, count):
         logical_and = draw(st.booleans())
@@ -69,12 +80,13 @@ def run_in_ssis(
         if incoming and not (all(holds) if incoming[0].logical_and else any(holds)):
             continue
         if isinstance(one, Container):
-            succeeded[one.id] = run_in_ssis(one.executables, one.constraints, fails, ran)
+            succeeded[one.id] = run_in_ssis(one.executables, one.constraints, fails, ran) or one.maximum_errors == 0
         elif one.disabled:
             succeeded[one.id] = True
         else:
             ran.add("/".join(one.path))
-            succeeded[one.id] = "/".join(one.path) not in fails
+            done = "/".join(one.path) not in fails
+            succeeded[one.id] = one.force_result == "success" if one.force_result else done
     return all(succeeded.values())
 
 
@@ -195,8 +207,39 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     nodes = writer.convert(content.root, {}, Callbacks(), may_be_skipped=False)
     enabled = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
     fails = data.draw(st.sets(st.sampled_from(enabled))) if enabled else set()
+    if any(finding.severity is Severity.DECISION for finding in findings.all()):
+        return  # told: a result that is forced, and another one is waited for
     ran: set[str] = set()
     run_in_ssis(executables, constraints, fails, ran)
     assert run_in_airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
         one.removeprefix("Package") for one in ran
     }
+
+
+def box(name: str, *inside: Executable, **more: Any) -> Container:
+    """Return a Sequence container."""
+    return Container(name=name, id=f"{{{name}}}", path=("Package", name), executables=inside, **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "value", "rule", "severity"),
+    [
+        ({"force_result": "success"}, ConstraintValue.SUCCESS, "all_done", Severity.NOTE),
+        ({"maximum_errors": 0}, ConstraintValue.SUCCESS, "all_done", Severity.NOTE),
+        ({"force_result": "failure"}, ConstraintValue.FAILURE, "all_done", Severity.NOTE),
+        ({"force_result": "success"}, ConstraintValue.FAILURE, "all_failed", Severity.DECISION),
+        ({"force_result": "failure"}, ConstraintValue.SUCCESS, None, Severity.DECISION),
+        ({}, ConstraintValue.SUCCESS, None, None),
+    ],
+)
+def test_a_forced_result_is_honored_or_told(
+    more: dict[str, Any], value: ConstraintValue, rule: str | None, severity: Severity | None
+) -> None:
+    """SSIS counts the container as it is told to, whatever its tasks come to."""
+    before = box("Load", other_task("work", ("Package", "Load")), **more)
+    after = mail("after")
+    module = written(before, after, constraints=[constraint(before, after, value=value)])
+    found = [each.severity for each in module.findings if each.code == "forced-result"]
+    assert found == ([] if severity is None else [severity])
+    mail_call = module.source.partition("SendMailOperator(")[2].partition(")")[0]
+    assert (f'trigger_rule="{rule}"' in mail_call) is (rule is not None)

@@ -164,7 +164,7 @@ def test_a_mail_after_the_success_of_a_task_is_sent_and_the_task_is_named() -> N
         assert condition(module) is None
         (found,) = find(module, "handler-task-not-run")
         assert (found.where, found.severity) == (where, Severity.NOTE)
-        assert "'Log' (Microsoft.ExecuteSQLTask)" in found.text
+        assert "'Log' (Execute SQL task)" in found.text
         assert decisions(module) == set()
 
 

@@ -1,0 +1,167 @@
+"""What sets a variable when a package runs is what a mail reads it from, whatever stands between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.ssis.findings import Severity
+from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ExpressionTask
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
+from tests.ssis.writing.building import codes, constraint, handler, mail, other_task, variable, written
+
+ROWS = variable("Rows", "7", 3)
+
+
+def script(name: str, *sets: str, path: tuple[str, ...] = ("Package",), **more: Any) -> Executable:
+    """Return a Script task that sets these variables."""
+    return other_task(name, path, sets=tuple(f"User::{each}" for each in sets), **more)
+
+
+def count_mail(name: str = "Send Mail", **more: Any) -> Executable:
+    """Return a mail with the variable in its subject."""
+    return mail(name, expressions={"Subject": '"Rows: " + (DT_WSTR, 10)@[User::Rows]'}, **more)
+
+
+def reading(*task_ids: str) -> str:
+    """Return the call that reads the variable from these tasks."""
+    return f"ssis.variable(ti, 'User::Rows', [{', '.join(map(repr, task_ids))}], 7, 'DT_I4')"
+
+
+def test_a_mail_reads_a_variable_from_the_task_that_sets_it() -> None:
+    """The design-time value is the developer's leftover: only what counts if that task has not run."""
+    load, mailing = script("Load", "Rows"), count_mail()
+    module = written(load, mailing, variables=[ROWS], constraints=[constraint(load, mailing)])
+    assert reading("load") in module.source
+    assert "params" not in module.source
+    assert {each.severity for each in module.findings} == {Severity.NOTE}
+    assert "variable-set-at-run-time" in codes(module.findings)
+
+
+def test_of_several_tasks_the_last_that_ran_counts() -> None:
+    """They are in the order in which they run, whatever their order in the file."""
+    first, second, mailing = script("First", "Rows"), script("Second", "Rows"), count_mail()
+    module = written(
+        mailing,
+        second,
+        first,
+        variables=[ROWS],
+        constraints=[constraint(first, second), constraint(second, mailing)],
+    )
+    assert reading("first", "second") in module.source
+
+
+def test_a_task_that_runs_after_the_mail_has_set_nothing_yet() -> None:
+    """And one that is disabled never sets anything."""
+    mailing, later = count_mail(), script("Later", "Rows")
+    off = script("Off", "Rows", disabled=True)
+    module = written(off, mailing, later, variables=[ROWS], constraints=[constraint(mailing, later)])
+    assert "ssis.variable" not in module.source
+    assert '"Rows": 7,' in module.source
+
+
+def test_a_task_beside_the_mail_may_or_may_not_have_run() -> None:
+    """SSIS runs both at once; that it is chance is told."""
+    module = written(script("Beside", "Rows"), count_mail(), variables=[ROWS])
+    assert reading("beside") in module.source
+    (found,) = [each for each in module.findings if each.code == "variable-set-at-run-time"]
+    assert "is chance" in found.text
+
+
+def test_a_task_in_a_container_has_the_id_of_the_group_in_front() -> None:
+    """XCom knows it by that."""
+    inner = script("Load", "Rows", path=("Package", "Box"))
+    box = Container(name="Box", id="{box}", path=("Package", "Box"), executables=(inner,))
+    mailing = count_mail()
+    module = written(box, mailing, variables=[ROWS], constraints=[constraint(box, mailing)])
+    assert reading("box.load") in module.source
+
+
+def test_a_loop_without_mail_is_one_placeholder_that_sets_what_its_tasks_set() -> None:
+    """It fails until a task with the same work takes its place, and says what that has to set and for whom."""
+    inner = script("Load", "Rows", path=("Package", "Each"))
+    loop = Container(
+        name="Each", id="{each}", path=("Package", "Each"), kind=ContainerKind.FOREACH_LOOP, executables=(inner,)
+    )
+    mailing = count_mail()
+    module = written(loop, mailing, variables=[ROWS], constraints=[constraint(loop, mailing)])
+    assert reading("each") in module.source
+    placeholder = module.source.partition("PlaceholderOperator(\n")[2].partition("\n    )")[0]
+    assert '"User::Rows"' in placeholder
+    assert '"Send Mail"' in placeholder
+    assert "passes" not in placeholder
+
+
+def test_an_inner_variable_of_the_same_name_is_another_one() -> None:
+    """The task in the container sets its container's variable; the mail outside reads the package's."""
+    inner = script("Load", "Rows", path=("Package", "Box"))
+    hidden = variable("Rows", "1", 3)
+    box = Container(
+        name="Box",
+        id="{box}",
+        path=("Package", "Box"),
+        executables=(inner,),
+        variables=(type(hidden)(namespace="User", name="Rows", data_type=3, value="1", scope=("Package", "Box")),),
+    )
+    mailing = count_mail()
+    module = written(box, mailing, variables=[ROWS], constraints=[constraint(box, mailing)])
+    assert "ssis.variable" not in module.source
+
+
+def test_a_condition_reads_it_too_and_leaves_nothing_to_decide() -> None:
+    """As does an expression for Disable."""
+    load, mailing = script("Load", "Rows"), mail(expressions={"Disable": "@[User::Rows] == 0"})
+    module = written(load, mailing, variables=[ROWS], constraints=[constraint(load, mailing)])
+    assert f'condition="{{{{ not ({reading("load")} == 0) }}}}"' in module.source
+    assert {each.severity for each in module.findings} == {Severity.NOTE}
+
+
+def test_the_alert_of_an_event_handler_reads_what_had_been_set_by_then() -> None:
+    """Its event may occur at any time."""
+    alert = mail("Alert", ("Package.EventHandlers[OnError]",), expressions={"Subject": "(DT_WSTR, 9)@[User::Rows]"})
+    module = written(script("Load", "Rows"), count_mail(), variables=[ROWS], handlers=[handler("OnError", alert)])
+    notifier = module.source.partition("SendMailNotifier(")[2].partition("\n)")[0]
+    assert reading("load") in notifier
+
+
+def test_an_expression_task_pushes_its_value_with_its_type() -> None:
+    """It reads what others set, and mails read it."""
+    load = script("Load", "Rows")
+    double = ExpressionTask(
+        name="Double",
+        id="{double}",
+        path=("Package", "Double"),
+        expression="@[User::Rows] = @[User::Rows] * 2",
+    )
+    mailing = count_mail()
+    module = written(
+        load, double, mailing, variables=[ROWS], constraints=[constraint(load, double), constraint(double, mailing)]
+    )
+    assert f"{{{{ ssis.calc({reading('load')}, '*', 2) }}}}" in module.source
+    assert 'data_type="DT_I4"' in module.source
+    assert reading("load", "double") in module.source
+
+
+@pytest.mark.parametrize("expression", ["1 + 1", "@[User::Gone] = 1", "@[User::Rows] = TOKEN(", ""])
+def test_an_expression_task_that_cannot_be_translated_is_a_placeholder(expression: str) -> None:
+    """With the reason."""
+    task = ExpressionTask(name="Set", id="{set}", path=("Package", "Set"), expression=expression)
+    module = written(task, mail(), variables=[ROWS])
+    assert 'ssis_kind="Expression task"' in module.source
+    assert "placeholder-task" in codes(module.findings)
+
+
+def test_placeholders_pass_for_a_walk_through() -> None:
+    """And the finding says that they do nothing."""
+    module = written(script("Load", "Rows"), mail(), options=ConversionOptions(placeholders_pass=True))
+    assert "passes=True" in module.source
+    (found,) = [each for each in module.findings if each.code == "placeholder-task"]
+    assert "does nothing" in found.text
+
+
+def test_the_report_names_a_mail_by_the_id_that_its_task_has_in_airflow() -> None:
+    """With the groups around it."""
+    inner = mail(path=("Package", "Box"))
+    box = Container(name="Box", id="{box}", path=("Package", "Box"), executables=(inner,))
+    assert [each.became for each in written(box).mails] == ["task box.send_mail"]
