@@ -31,7 +31,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
+from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext, mark_passwords
 
 _PROVIDER = "airflow_provider_smtpcm"
 _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import EmptyOperator"
@@ -47,6 +47,7 @@ _PROVIDER_IMPORTS = {
     "TypedTemplate": f"from {_PROVIDER}.ssis.live_values import TypedTemplate",
     "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
+_IMPORT_WIDTH = 88
 _SQL_OPERATOR_IMPORT = "from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator"
 _SQL_RESULTS = {"fetch_results", "full_result_set", "no_result_set", "result_rows", "single_row"}
 # Maximum decisions in the docstring; the report has all of them.
@@ -98,6 +99,7 @@ def write_package(
         findings.add(finding)
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
     symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
+    mark_passwords(symbols)
     scope = symbols.root_scope()
     databases: dict[str, None] = {}
 
@@ -252,7 +254,10 @@ def _write_imports(
     # In one block with Airflow's imports: to a linter in a DAGs folder, both are third-party packages.
     source.lines += [line for name, line in _PROVIDER_IMPORTS.items() if name in used]
     if names := sorted(used & _SQL_RESULTS):
-        source.lines.append(f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}")
+        line = f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}"
+        # As ruff and isort write it with their default line length.
+        wrapped = [f"from {_PROVIDER}.ssis.sql_results import (", *(f"    {name}," for name in names), ")"]
+        source.lines += [line] if len(line) <= _IMPORT_WIDTH else wrapped
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
@@ -11,7 +11,9 @@ from airflow_provider_smtpcm.ssis.model import ContainerKind, Package, Variable,
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop, find_queries, row_field
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
-from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter, VariableSetters
+from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter, SetterKind, VariableSetters
+
+_TRANSLATED = {SetterKind.RESULT, SetterKind.OUTPUT_PARAMETER, SetterKind.EXPRESSION}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,15 @@ class LiveVariables:
         ]
         return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type, is_typed=True)
 
+    def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
+        """Whether a task that is not a placeholder may have set the variable when it is read."""
+        return any(setter.how in _TRANSLATED for setter in self._before(variable, reader))
+
+    def describe_setters(self, variable: Variable) -> str:
+        """Return what sets a variable, such as `'Count' (Execute SQL task) sets User::Rows`; empty if nothing does."""
+        setters = self.setters.of(variable)
+        return _describe(variable, setters) if setters else ""
+
     def _find_tasks(self, variable: Variable, reader: ReadPoint) -> list[str]:
         """Return the ids of the tasks that may have set a variable, in the order in which they run."""
         ids = dict.fromkeys(setter.executable_id for setter in self._before(variable, reader))
@@ -128,9 +139,8 @@ class LiveVariables:
 
     def _report(self, variable: Variable, reader: ReadPoint) -> None:
         setters = list(self._before(variable, reader))
-        names = dict.fromkeys(f"{setter.name!r} ({_describe(setter)})" for setter in setters)
-        text = f"{', '.join(names)} {'sets' if len(names) == 1 else 'set'} {variable.qualified_name} in each run; "
-        text += "the DAG reads the value from there, and has the design-time value if none of them has run."
+        text = f"{_describe(variable, setters)} in each run; the DAG reads the value from there, and has the "
+        text += "design-time value if none of them has run."
         unordered = [
             setter.name
             for setter in setters
@@ -157,7 +167,12 @@ class LiveVariables:
             )
 
 
-def _describe(setter: Setter) -> str:
+def _describe(variable: Variable, setters: Iterable[Setter]) -> str:
+    names = dict.fromkeys(f"{setter.name!r} ({_describe_kind(setter)})" for setter in setters)
+    return f"{', '.join(names)} {'sets' if len(names) == 1 else 'set'} {variable.qualified_name}"
+
+
+def _describe_kind(setter: Setter) -> str:
     return setter.kind if setter.kind in set(ContainerKind) else describe_kind(setter.kind)
 
 

@@ -262,11 +262,15 @@ class DagParams:
             )
             return value
         if value == "":
-            text = f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. It is "
-            text += "empty in SSIS too, unless a job or a caller sets it."
+            text = f"{where} is empty in the package, and no task sets it before it is read; it became "
+            text += f"params[{key!r}] of the DAG. It is empty in SSIS too, unless a job or a caller sets it."
         else:
-            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it."
-        self.findings.note("variable-became-param", where, text)
+            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it "
+            text += "before it is read."
+        if answer is None:
+            self.findings.note("variable-became-param", where, text)
+        else:
+            self.findings.decision("variable-became-param", where, text, "", question)
         self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
             self._report_configured(
@@ -344,9 +348,15 @@ class SymbolTable:
         """Return the value of an expression that uses design-time values only.
 
         Raises:
-            ExpressionError: it cannot be parsed, or needs a value that the files do not contain.
+            ExpressionError: it cannot be parsed, or needs a value that the files do not contain or a task sets.
         """
         tree = self.inline(parse(expression), scope)
+        for name in find_variables(tree):
+            symbol = self.lookup(name, scope)
+            if isinstance(symbol, Variable) and (setters := self.live.describe_setters(symbol)):
+                raise ExpressionError(f"{setters} in each run.")
+            if symbol is not None and symbol.value and is_secret(symbol):
+                raise ExpressionError(f"{symbol.qualified_name} may be secret, so its value is not used.")
         values = {name: design_value(symbol) for name, symbol in {**scope, **self._shadowed}.items()}
         known = {name: value for name, value in values.items() if value is not None}
         return str(evaluate(tree, {**known, "System::PackageName": self.package.name}))
@@ -397,7 +407,7 @@ class SymbolTable:
 
     def _bind(self, tree: Expression, variable: Variable, scope: Scope) -> Expression:
         """Bind the names in a variable's definition to the scope of its declaration instead of the scope of its use."""
-        declaring_scope = self._scope_at(variable.scope)
+        declaring_scope = self.scope_at(variable.scope)
 
         def bind_name(node: Name) -> Expression:
             symbol = self.lookup(node.name, declaring_scope)
@@ -410,7 +420,8 @@ class SymbolTable:
 
         return replace_names(tree, bind_name)
 
-    def _scope_at(self, path: tuple[str, ...]) -> Scope:
+    def scope_at(self, path: tuple[str, ...]) -> Scope:
+        """Return the variables and parameters that are visible at a path."""
         visible = [variable for variable in self.package.variables if _is_visible(variable.scope, path)]
         return open_scope(sorted(visible, key=lambda variable: len(variable.scope)), self.root_scope())
 
