@@ -75,7 +75,7 @@ class SqlTaskConverter:
             KeywordArgument(name="handler", value=Raw("fetch_results")),
             KeywordArgument(name="output_processor", value=processor),
         ]
-        if processor.arguments:
+        if processor.arguments and processor.name != "result_rows":
             arguments.append(KeywordArgument(name="multiple_outputs", value=True))
         return arguments
 
@@ -158,6 +158,8 @@ class SqlTaskConverter:
         elif task.result_set is ResultSetType.FULL and bound:
             if len(bound) > 1:
                 raise NotTranslatable("It has several result sets.")
+            if (fields := self._context.symbols.live.queries.get(task.id)) is not None:
+                return FunctionCall(name="result_rows", arguments=[KeywordArgument(name="columns", value=dict(fields))])
             name = "full_result_set"
             arguments.append(KeywordArgument(name="variable", value=bound[0][1].qualified_name))
         else:

@@ -34,8 +34,10 @@ from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint
+from airflow_provider_smtpcm.ssis.writing.loops import find_mapped_loops
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
+from airflow_provider_smtpcm.ssis.writing.variable_setters import VariableSetters
 
 #: The types by their number in the package file, which is a VARENUM of OLE Automation.
 TYPES = {
@@ -265,7 +267,10 @@ class DagParams:
         else:
             text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it "
             text += "before it is read."
-        self.findings.note("variable-became-param", where, text)
+        if answer is None:
+            self.findings.note("variable-became-param", where, text)
+        else:
+            self.findings.decision("variable-became-param", where, text, "", question)
         self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
             self._report_configured(
@@ -319,7 +324,10 @@ class SymbolTable:
         project = "" if self.project is None else self.project.name
         self.params = DagParams(project=project, findings=self.findings)
         self.flow = Flow(self.package)
-        self.live = LiveVariables(package=self.package, flow=self.flow, findings=self.findings)
+        loops = find_mapped_loops(self.package, self.flow, VariableSetters(self.package), design_value)
+        if loops:
+            self.flow = Flow(self.package, {key for key, mapped in loops.items() if mapped.mail is not None})
+        self.live = LiveVariables(package=self.package, flow=self.flow, findings=self.findings, loops=loops)
 
     def root_scope(self) -> dict[str, Symbol]:
         """Return the scope of the package."""
@@ -399,7 +407,7 @@ class SymbolTable:
 
     def _bind(self, tree: Expression, variable: Variable, scope: Scope) -> Expression:
         """Bind the names in a variable's definition to the scope of its declaration instead of the scope of its use."""
-        declaring_scope = self._scope_at(variable.scope)
+        declaring_scope = self.scope_at(variable.scope)
 
         def bind_name(node: Name) -> Expression:
             symbol = self.lookup(node.name, declaring_scope)
@@ -412,7 +420,8 @@ class SymbolTable:
 
         return replace_names(tree, bind_name)
 
-    def _scope_at(self, path: tuple[str, ...]) -> Scope:
+    def scope_at(self, path: tuple[str, ...]) -> Scope:
+        """Return the variables and parameters that are visible at a path."""
         visible = [variable for variable in self.package.variables if _is_visible(variable.scope, path)]
         return open_scope(sorted(visible, key=lambda variable: len(variable.scope)), self.root_scope())
 

@@ -386,7 +386,6 @@ def _find_password_names(tree: Expression) -> Iterator[str]:
 def mark_passwords(symbols: SymbolTable) -> None:
     """Mark the variables that any expression of the package uses as a password, before their values are written."""
     package = symbols.package
-    declared: tuple[Symbol, ...] = (*package.parameters, *package.variables)
     for text in _find_expressions(package):
         if not _PASSWORD_WORD.search(text):
             continue
@@ -394,14 +393,15 @@ def mark_passwords(symbols: SymbolTable) -> None:
             names = set(_find_password_names(parse(text)))
         except (ExpressionError, RecursionError):
             continue
-        for symbol in declared:
+        known: tuple[Symbol, ...] = (*package.parameters, *package.variables)
+        for symbol in known:
             if names & {symbol.qualified_name, symbol.name}:
                 symbols.params.mark_secret(symbol)
 
 
 def _find_expressions(package: Package) -> Iterator[str]:
-    for mail_server in package.connection_managers:
-        yield from mail_server.expressions.values()
+    for smtp in package.connection_managers:
+        yield from smtp.expressions.values()
     for database in package.database_connections:
         yield from database.expressions.values()
     for variable in package.variables:
