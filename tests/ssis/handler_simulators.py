@@ -95,8 +95,10 @@ class SsisRun:
         else:
             succeeded = executable.path not in self.fails
             if isinstance(executable, OtherTask) and succeeded:
+                copied = dict(executable.copies)
                 for name in executable.sets:
-                    self._variables[name] = self.sets.get(executable.path, self._variables.get(name))
+                    value = self.sets.get(executable.path, self._variables.get(name))
+                    self._variables[name] = self._variables[copied[name]] if name in copied else value
             if isinstance(executable, SendMailTask) and source is not None:
                 self.sent["\\".join(executable.path), source] += 1
             if not succeeded:
@@ -222,13 +224,7 @@ def run_dag(
         ".".join(slug(name, "task") for name in one.path[1:]): one for one in walk_control_flow(package.root)
     }
     failing = {task_id for task_id, one in executables.items() if one.path in ssis.failed and not one.disabled}
-    states: dict[str, str] = {}
-    while len(states) < len(dag.task_dict):
-        for task_id, task in dag.task_dict.items():
-            if task_id not in states and task.upstream_task_ids <= states.keys():
-                found = [states[each] for each in task.upstream_task_ids]
-                state = _state(str(getattr(task.trigger_rule, "value", task.trigger_rule)), found)
-                states[task_id] = FAILED if state == SUCCESS and task_id in failing else state
+    states = _find_states(dag, failing)
     sent: Sent = Counter()
     pushed: dict[str, object] = {}
 
@@ -262,6 +258,18 @@ def run_dag(
     context = {**_make_context(dag, first, None, params, pushed), "reason": "task_failure" if failed else "success"}
     call(dag.on_failure_callback if failed else dag.on_success_callback, context, ("Package",))
     return DagRun(sent=sent, states=states)
+
+
+def _find_states(dag: DAG, failing: set[str]) -> dict[str, str]:
+    """Return the state of each task by its trigger rule."""
+    states: dict[str, str] = {}
+    while len(states) < len(dag.task_dict):
+        for task_id, task in dag.task_dict.items():
+            if task_id not in states and task.upstream_task_ids <= states.keys():
+                found = [states[each] for each in task.upstream_task_ids]
+                state = _state(str(getattr(task.trigger_rule, "value", task.trigger_rule)), found)
+                states[task_id] = FAILED if state == SUCCESS and task_id in failing else state
+    return states
 
 
 class _TaskInstance(SimpleNamespace):

@@ -45,6 +45,8 @@ _TESTS = (
     'UPPER(@[System::SourceName]) != "T2"',
     "LEN(@[System::SourceName]) > 2 ? @[User::Flag] : TRUE",
     '@[System::ErrorCode] == "-1071636471"',
+    '@[User::Copy] == "t1" || @[User::Rows] > 3',
+    '@[User::Copy] != "t2"',
     "1 == 2",
     "TRUE",
 )
@@ -74,6 +76,7 @@ class Generator:
         variables = [
             variable("Mode", self._random.choice("ab")),
             variable("Rows", self._random.choice("15"), 3),
+            variable("Copy", ""),
             variable("Flag", self._random.choice(("True", "False")), 11),
         ]
         executables, constraints = self._flow(("Package",), 2, None)
@@ -116,7 +119,7 @@ class Generator:
     def _executable(self, path: Path, depth: int, handler: str | None, number: int) -> Executable:
         kind = self._random.random()
         if self._is_plain and handler is not None:
-            kind = min(kind, 0.5)  # no task but mails
+            kind = min(kind, 0.6)  # no task but mails and scripts that copy variables
         if kind < 0.3 and depth:
             return self._container(path, depth, handler, number)
         if kind < 0.55 and handler is not None:
@@ -125,6 +128,8 @@ class Generator:
         more = self._common((*path, name), handler)
         if handler is None and self._chance(0.15):
             more["sets"] = ("User::Mode",)
+        elif handler is not None and self._is_plain:
+            more = {"sets": ("User::Copy",), "copies": (("User::Copy", "System::SourceName"),)}
         elif handler is not None and self._chance(0.06) and not self._is_plain:
             more["sets"] = (self._random.choice(("User::Mode", "System::Propagate", "User::Unused")),)
         return other_task(name, path, **more)

@@ -133,6 +133,8 @@ def test_a_column_that_somebody_added_is_kept(packages: Path, tmp_path: Path) ->
     run(packages, "--out", out, "--answers", questions)
     assert questions.read_text(encoding="utf-8") == text
     assert (out / "questions.csv.new").exists()
+    run(packages, "--out", out, "--answers", questions, "--force")
+    assert "who" not in questions.read_text(encoding="utf-8")
 
 
 def test_an_answer_without_a_question_is_told_and_kept(
@@ -315,6 +317,21 @@ def test_a_connection_manager_of_another_package_is_suggested(tmp_path: Path) ->
     )
     assert run(folder, "--out", out, "--answers", out / "questions.csv", *DECIDED) == 0
     assert len(mail_connections(out)) == 1
+
+
+def test_an_answer_is_the_value_of_a_parameter(tmp_path: Path) -> None:
+    """Which SSIS requires; on the next import, the mails that use it are still counted."""
+    text = LOAD.replace(
+        "<DTS:Variables>",
+        '<DTS:PackageParameters><DTS:PackageParameter DTS:DataType="8" DTS:ObjectName="Team" DTS:Required="True">'
+        "</DTS:PackageParameter></DTS:PackageParameters><DTS:Variables>",
+    ).replace("@[User::Table]", "@[$Package::Team]")
+    key = "variable $Package::Team"
+    assert imported(tmp_path, text, {}, *DECIDED)[2] == [key]
+    dag, _, left = imported(tmp_path, text, {key: "Operations"}, *DECIDED)
+    assert '"Team": "Operations"' in dag
+    assert left == []
+    assert {row["key"]: row["mails"] for row in rows_of(tmp_path / "out/questions.csv")} == {key: "1"}
 
 
 def test_all_filters_of_a_configuration_table_are_one_question(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.reading.scripts import is_source_file
 
 MAX_OCTETS = 64 * 1024 * 1024
 MAX_DEPTH = 100
@@ -30,7 +31,7 @@ _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|u
 _TRUNCATED_CODES = {3, 5, 6, 20}
 _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from its source."
 
-# Elements unrelated to mail (designer layout, logging, scripts, passwords), which are most of a file.
+# Elements unrelated to mail (designer layout, logging, compiled scripts, passwords), which are most of a file.
 _IGNORED_ELEMENTS = {
     "BinaryItem",
     "DesignTimeProperties",
@@ -40,7 +41,6 @@ _IGNORED_ELEMENTS = {
     "LoggingOptions",
     "PackagePassword",
     "PackageVariable",
-    "ProjectItem",
 }
 # Properties in SSIS 2005 and 2008, which write each of them for every executable and variable.
 _IGNORED_PROPERTIES = {
@@ -349,8 +349,10 @@ class _TreeBuilder:
             self._data_flow = self._script = Element(tag=tag)
             parent.children.append(self._data_flow)
             return True
+        if tag == "ProjectItem" and not is_source_file(attributes.get("Name", "")):
+            self._script = parent
+            return True
         if tag in _IGNORED_ELEMENTS:
-            self._script = parent if tag == "ProjectItem" else None
             return True
         if len(self._open) > self._max_depth:
             return True
@@ -371,9 +373,12 @@ class _TreeBuilder:
         if not self._ignored_depth or self._property is not None:
             self._text.append(text)
         elif self._script is not None and _LOCK_WORD in text:  # the parser passes whole lines
-            for name in _LOCK.findall(text):
-                self._count(0)
-                self._script.children.append(Element(tag=LOCKED_VARIABLE, text=name))
+            self._add_locked_variables(self._script, text)
+
+    def _add_locked_variables(self, script: Element, code: str) -> None:
+        for name in find_locked_variables(code):
+            self._count(0)
+            script.children.append(Element(tag=LOCKED_VARIABLE, text=name))
 
     def end(self, _tag: str) -> None:
         if self._ignored_depth:
@@ -388,6 +393,8 @@ class _TreeBuilder:
             element.text = "".join(self._text)
         if element.tag == "ObjectData":
             self._max_depth = MAX_DEPTH
+        elif element.tag == "ProjectItem" and self._open:
+            self._add_locked_variables(self._open[-1], element.text)
         self._text = []
 
     def _end_property(self, element: Element) -> None:
@@ -408,6 +415,11 @@ def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
         return False
     name = attributes.get("Name", "")
     return name.startswith("CM.") and name.rpartition(".")[2] not in _READ_PARAMETERS
+
+
+def find_locked_variables(code: str) -> list[str]:
+    """Return the names of the variables that C# or Visual Basic code locks for writing."""
+    return _LOCK.findall(code)
 
 
 # --- Properties, in both dialects

@@ -22,7 +22,7 @@ GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 #: The code of the note about each placeholder in a DAG.
 PLACEHOLDER = "placeholder-task"
 #: The first line of reports of an import with `--placeholders pass`.
-PLACEHOLDERS_PASS = (  # noqa: S105 - no password
+PLACEHOLDERS_PASS = (
     "Placeholders pass (--placeholders pass): the DAGs succeed, and mail, without the work of these tasks. For a "
     "walk-through only."
 )
@@ -62,7 +62,7 @@ FINDING_MEANINGS = {
     "database-server-local": "The connection to a database names the machine that SSIS ran on; enter its name.",
     "database-windows-authentication": "The worker signs in to the database with its Kerberos ticket.",
     "unknown-connection-property": "The connection string has a property that SSIS does not define.",
-    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth or an answer, there is no sign-in.",
+    "windows-auth-dropped": "Windows Authentication is on in SSIS; by an option or an answer, there is no sign-in.",
     "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",
@@ -94,7 +94,9 @@ FINDING_MEANINGS = {
     "handler-task-failure": "The mail follows the failure of a task in its event handler, which the DAG does not run.",
     "handler-task-not-run": "A task in an event handler that sends no mail; the DAG does not run it.",
     "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
-    "loop-runs-once": "The tasks in a loop run once in the DAG.",
+    "loop-became-group": "The tasks in a loop run for each row or value: the loop is a mapped task group.",
+    "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row or value.",
+    "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import

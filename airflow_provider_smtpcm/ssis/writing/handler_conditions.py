@@ -38,6 +38,7 @@ from airflow_provider_smtpcm.ssis.model import (
     PrecedenceConstraint,
     SendMailTask,
 )
+from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValues
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 
@@ -161,7 +162,8 @@ class HandlerMail:
     """A Send Mail task in an event handler.
 
     Args:
-        scope: its variables, and those around it.
+        scope: its variables, and those around it; what tasks before it set is defined by an expression.
+        values: what is known of those.
         run: when SSIS sends it.
         loops: the loops around it.
         error: why its condition cannot be computed.
@@ -170,6 +172,7 @@ class HandlerMail:
     task: SendMailTask
     scope: Scope
     run: Run
+    values: HandlerValues
     loops: tuple[Container, ...] = ()
     error: NotTranslatable | None = None
 
@@ -183,7 +186,8 @@ def find_handler_mails(handler: EventHandler, scope: Scope, symbols: SymbolTable
     """
     disable = handler.expressions.get("Disable")
     run = Run(condition=_disable_test(disable, scope, symbols)) if disable and not handler.disabled else Run()
-    return list(_Flow(handler, run, scope, symbols, ()).find_mails())
+    values = HandlerValues(handler, symbols)
+    return list(_Flow(handler, run, scope=scope, symbols=symbols, loops=(), values=values).find_mails())
 
 
 def find_other_tasks(executables: Iterable[Executable]) -> Iterator[Executable]:
@@ -202,18 +206,21 @@ class _Flow:
         container: the handler or the container.
         entered: when the executables without precedence constraints run.
         loops: the loops around them.
+        values: the variables at each point of the event handler.
     """
 
     def __init__(
         self,
         container: EventHandler | Container,
         entered: Run,
+        *,
         scope: Scope,
         symbols: SymbolTable,
         loops: tuple[Container, ...],
+        values: HandlerValues,
     ) -> None:
         self._container, self._entered, self._loops = container, entered, loops
-        self._scope, self._symbols = scope, symbols
+        self._scope, self._symbols, self._values = scope, symbols, values
         self._members = {executable.id: executable for executable in container.executables}
         self._incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in self._members}
         for constraint in container.constraints:
@@ -230,7 +237,8 @@ class _Flow:
             yield from self._find_mails_in(self._members[key], run)
 
     def _find_mails_in(self, executable: Executable, run: Run | NotTranslatable | None) -> Iterator[HandlerMail]:
-        scope = open_scope(executable.variables, self._scope)
+        declared = open_scope(executable.variables, self._scope)
+        scope = self._values.before(executable, declared)
         error = run if isinstance(run, NotTranslatable) else None
         run = run if isinstance(run, Run) else Run()
         if (disable := executable.expressions.get("Disable")) and not executable.disabled and error is None:
@@ -240,10 +248,20 @@ class _Flow:
             except NotTranslatable as too_large:
                 error = too_large
         if isinstance(executable, SendMailTask):
-            yield HandlerMail(task=executable, scope=scope, run=run, loops=self._loops, error=error)
+            yield HandlerMail(
+                task=executable, scope=scope, run=run, values=self._values, loops=self._loops, error=error
+            )
         elif isinstance(executable, Container):
             loops = (*self._loops, executable) if executable.kind in _LOOPS else self._loops
-            for mail in _Flow(executable, run, scope, self._symbols, loops).find_mails():
+            flow = _Flow(
+                executable,
+                run,
+                scope=declared,
+                symbols=self._symbols,
+                loops=loops,
+                values=self._values,
+            )
+            for mail in flow.find_mails():
                 yield replace(mail, error=error or mail.error)
 
     def _find_run(self, key: str) -> Run | NotTranslatable | None:
@@ -284,7 +302,8 @@ class _Flow:
         Args:
             before: when the preceding executable runs.
         """
-        test = _make_test(constraint.expression or "", self._scope, self._symbols)
+        scope = self._values.after(self._members[constraint.before], self._scope)
+        test = _make_test(constraint.expression or "", scope, self._symbols)
         if constraint.eval_op is EvalOp.EXPRESSION or (
             constraint.eval_op is EvalOp.EXPRESSION_OR_CONSTRAINT and constraint.value is ConstraintValue.FAILURE
         ):

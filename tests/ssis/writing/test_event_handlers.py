@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from airflow_provider_smtpcm.ssis.model import (
     EventHandler,
     Executable,
     Finding,
+    MessageSourceType,
     OtherTask,
     SendMailTask,
     Severity,
@@ -151,6 +153,41 @@ def test_a_variable_that_a_task_of_a_handler_sets_is_a_decision() -> None:
     (found,) = find(module, "set-in-event-handler")
     assert "'Get settings'" in found.text
     assert "User::On" in found.text
+
+
+def test_a_variable_that_tasks_of_the_control_flow_set_is_read_where_they_leave_it() -> None:
+    """Exactly as in SSIS, so that there is nothing to decide."""
+    module = with_handler(
+        alert(expressions={"Disable": '@[User::On] == "Y"'}), load=other_task("Load", sets=("User::On",))
+    )
+    assert condition(module) == "{{ not ((ssis.variable(ti, 'User::On', ['load'], 'Y', 'DT_WSTR')) == 'Y') }}"
+    assert decisions(module) == set()
+
+
+def test_what_a_script_in_the_handler_copies_is_what_the_alert_has() -> None:
+    """If the script runs before the mail in any case; otherwise it is a decision."""
+    script = log("Script", sets=("User::On",), copies=(("User::On", "System::ErrorDescription"),))
+    mail_ = alert(expressions={"MessageSource": '"Error: " + @[User::On]'})
+    module = with_handler(script, mail_, constraints=(constraint(script, mail_),))
+    assert "text=\"Error: {{ alert.exception.message if alert.exception else (alert.reason or '') }}\"" in module.source
+    (found,) = find(module, "set-in-event-handler")
+    assert found.severity is Severity.NOTE
+    assert "'Script'" in found.text
+    other = log("Other", sets=("User::On",))
+    sometimes = constraint(script, mail_, eval_op=EXPRESSION, expression="@[User::Also]")
+    for module in (
+        with_handler(script, mail_),
+        with_handler(script, other, mail_, constraints=(constraint(script, mail_),)),
+        with_handler(replace(script, expressions={"Disable": "@[User::Also]"}), mail_, constraints=(sometimes,)),
+        with_handler(log(), script, mail_, constraints=(replace(sometimes, before=log().id, after=script.id),)),
+    ):
+        assert "set-in-event-handler" in decisions(module)
+    before = (constraint(other, script), constraint(script, mail_))
+    assert decisions(with_handler(other, script, mail_, constraints=before)) == set()
+    inside = box("Inner", replace(mail_, path=(*PLACE, "Inner", "Alert")))
+    assert decisions(with_handler(script, inside, constraints=(constraint(script, inside),))) == set()
+    as_source = alert(message_source_type=MessageSourceType.VARIABLE, message_source="User::On")
+    assert decisions(with_handler(script, as_source, constraints=(constraint(script, as_source),))) == set()
 
 
 # --- Tasks that the DAG does not run
@@ -404,6 +441,19 @@ def test_propagate_of_a_task_stops_the_event_of_that_task() -> None:
     off = handler("OnError", log("Log"), owner=("Package", "Load"), propagate=False, disabled=True)
     module = written(other_task("Load", event_handlers=(off,)), mail("After"), handlers=[handler("OnError", alert())])
     assert module.source.count("on_failure_callback=[]") == 0
+
+
+def test_propagate_in_a_loop_that_is_one_task_is_told() -> None:
+    """Its task has the alerts of all that is in it."""
+    quiet = handler("OnError", log("Log"), owner=("Package", "Each", "Load"), propagate=False)
+    load = other_task("Load", ("Package", "Each"), event_handlers=(quiet,))
+    each = Container(
+        name="Each", id="{each}", path=("Package", "Each"), kind=ContainerKind.FOREACH_LOOP, executables=(load,)
+    )
+    assert "propagate-at-run-time" in decisions(with_handler(alert(), load=each))
+    named = alert(expressions={"Disable": '@[System::SourceName] == "Load" && @[User::On] == "Y"'})
+    each = replace(each, executables=(replace(load, event_handlers=()), other_task("b", ("Package", "Each"))))
+    assert "condition-in-handler" in decisions(with_handler(named, load=each))
 
 
 def test_propagate_that_is_known_only_at_run_time_is_told() -> None:
