@@ -98,6 +98,7 @@ FINDING_MEANINGS = {
     "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row or value.",
     "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
+    "script-became-expression": "A script does nothing but set variables; the DAG computes the same values.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
     "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",
