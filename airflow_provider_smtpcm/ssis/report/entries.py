@@ -22,7 +22,7 @@ GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 #: The code of the note about each placeholder in a DAG.
 PLACEHOLDER = "placeholder-task"
 #: The first line of reports of an import with `--placeholders pass`.
-PLACEHOLDERS_PASS = (
+WALK_THROUGH_NOTICE = (
     "Placeholders pass (--placeholders pass): the DAGs succeed, and mail, without the work of these tasks. For a "
     "walk-through only."
 )
