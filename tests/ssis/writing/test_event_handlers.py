@@ -160,7 +160,7 @@ def test_a_variable_that_tasks_of_the_control_flow_set_is_read_where_they_leave_
     module = with_handler(
         alert(expressions={"Disable": '@[User::On] == "Y"'}), load=other_task("Load", sets=("User::On",))
     )
-    assert condition(module) == "{{ not ((ssis.variable(ti, 'User::On', ['load'], 'Y', 'DT_WSTR')) == 'Y') }}"
+    assert condition(module) == "{{ not (ssis.variable(ti, 'User::On', ['load'], 'Y', 'DT_WSTR') == 'Y') }}"
     assert decisions(module) == set()
 
 
