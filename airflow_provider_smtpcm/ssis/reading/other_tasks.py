@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from airflow_provider_smtpcm.ssis.model import OtherTask
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields
 from airflow_provider_smtpcm.ssis.reading.scripts import read_copies
-from airflow_provider_smtpcm.ssis.reading.xml import Element
+from airflow_provider_smtpcm.ssis.reading.xml import LOCKED_VARIABLE, Element
 
 # The attributes with the type and the name of an output; the name is a variable's if the type is `Variable`.
 _OUTPUTS = {
@@ -97,6 +97,7 @@ def _read_names(element: Element, names: _Names) -> None:
     attributes = element.attributes
     if element.tag == "ScriptProject":
         _add(names.sets, split_names(_read_attribute_or_child(element, "ReadWriteVariables")))
+        _add(names.sets, (child.text for child in element.find_all(LOCKED_VARIABLE)))
         _add(names.reads, split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
     elif element.tag == "pipeline":
         for child in element.children:
