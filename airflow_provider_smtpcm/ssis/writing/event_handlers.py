@@ -377,9 +377,17 @@ class _Alert:
         """Define the notifiers of the mail; return their names. There is none if the mail is left out."""
         task, run = self._mail.task, self._mail.run
         self._report_lost(run)
+        for executable in run.forced.values():
+            self._findings.decision(
+                "forced-result",
+                self._where,
+                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}, which has a part in what "
+                "SSIS counts its container as, and so in whether the mail is sent.",
+                "Check whether the alert is meant to be sent.",
+            )
         if run.condition is False:
             self._leave_out()
-            if not run.lost:
+            if not run.lost and not run.forced:
                 self._report_never(run.condition)
             return []
         sources = self._writer.find_sources(self._owner, self._event)

@@ -152,11 +152,13 @@ class Run:
         condition: its condition, if no task of the handler fails.
         assumed: the tasks that must not fail, by path.
         lost: the tasks whose failure would make it run as well, by path.
+        forced: the executables with a result that SSIS forces, and that makes their container fail or not, by path.
     """
 
     condition: Condition = True
     assumed: Mapping[tuple[str, ...], Executable] = field(default_factory=dict)
     lost: Mapping[tuple[str, ...], Executable] = field(default_factory=dict)
+    forced: Mapping[tuple[str, ...], Executable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +355,7 @@ class _Flow:
             condition=condition,
             assumed={path: task for run in runs for path, task in run.assumed.items()},
             lost={path: task for run in runs for path, task in run.lost.items()},
+            forced={path: task for run in runs for path, task in run.forced.items()},
         )
 
     def _follow(self, constraint: PrecedenceConstraint, before: Run) -> Run:
@@ -376,21 +379,33 @@ class _Flow:
 
     @staticmethod
     def _apply_value(value: ConstraintValue, before: Run, executable: Executable) -> Run:
-        fallible = _fallible(executable)
         if value is ConstraintValue.COMPLETION:
             return before
+        if executable.force_result and not executable.disabled:
+            return before if executable.force_result == value else Run(condition=False)
+        fallible = _fallible(executable)
+        forced = {**before.forced, **_find_forced(executable)}
         if value is ConstraintValue.FAILURE:
-            return Run(condition=False, lost={**before.lost, **fallible})
-        return replace(before, assumed={**before.assumed, **fallible})
+            return Run(condition=False, lost={**before.lost, **fallible}, forced=forced)
+        return replace(before, assumed={**before.assumed, **fallible}, forced=forced)
 
 
 def _fallible(executable: Executable) -> dict[tuple[str, ...], Executable]:
     """Return the tasks whose failure makes an executable fail in SSIS, by path."""
-    if executable.disabled:
+    if executable.disabled or executable.force_result == "success":
         return {}
     if not isinstance(executable, Container):
         return {executable.path: executable}
     return {path: task for child in executable.executables for path, task in _fallible(child).items()}
+
+
+def _find_forced(executable: Executable) -> dict[tuple[str, ...], Executable]:
+    """Return the executables in a container whose result SSIS forces, by path."""
+    found: dict[tuple[str, ...], Executable] = {}
+    for child in executable.executables if isinstance(executable, Container) else ():
+        if not child.disabled:
+            found |= {child.path: child} if child.force_result else _find_forced(child)
+    return found
 
 
 def _disable_test(expression: str, scope: Scope, symbols: SymbolTable, task_name: str | None = None) -> Test:

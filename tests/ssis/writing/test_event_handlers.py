@@ -260,6 +260,21 @@ def test_a_disabled_task_in_a_handler_has_succeeded() -> None:
     assert "Never" in "".join(one.where for one in find(module, "condition-in-handler"))
 
 
+def test_a_result_that_ssis_forces_decides() -> None:
+    """Whatever the task does."""
+    for forced, value, is_sent in (
+        ("success", SUCCESS, True),
+        ("success", FAILURE, False),
+        ("failure", FAILURE, True),
+        ("failure", SUCCESS, False),
+        ("failure", COMPLETION, True),
+    ):
+        task, mail_ = log(force_result=forced), alert()
+        module = with_handler(task, mail_, constraints=(constraint(task, mail_, value=value),))
+        assert ("SendMailNotifier(" in module.source) is is_sent
+        assert decisions(module) == set()
+
+
 def test_arrows_in_a_circle_end() -> None:
     """SSIS allows none, but a file may contain one."""
     a, b, mail_ = log("a"), log("b"), alert()
