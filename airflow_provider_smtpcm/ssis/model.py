@@ -453,7 +453,9 @@ class OtherTask:
         kind: the CreationName, such as `Microsoft.Pipeline`.
         sets: the names of the variables that it may set, as the package has them: `User::Rows`, or `Rows` alone.
         reads: the names of the variables that it reads, besides those in its expressions.
-        copies: if a script does nothing else, pairs of a variable that it sets and the one whose value that gets.
+        assignments: pairs of a variable and the expression of its value, if the task is a script that does nothing
+            but set variables, or nothing at all; None for any other. The expressions read the variables as they are
+            before the task.
         child_package: the package that it executes, as the package has it.
         child_parameters: pairs of a parameter of `child_package`, and the variable or parameter that it gets.
     """
@@ -465,7 +467,7 @@ class OtherTask:
     description: str = ""
     sets: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
-    copies: tuple[tuple[str, str], ...] = ()
+    assignments: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
     child_package: str = ""
     child_parameters: tuple[tuple[str, str], ...] = ()
     disabled: bool = False

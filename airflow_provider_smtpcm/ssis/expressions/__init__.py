@@ -32,6 +32,7 @@ from airflow_provider_smtpcm.ssis.expressions.operators import apply_binary, app
 from airflow_provider_smtpcm.ssis.expressions.parser import parse, parse_assignment
 from airflow_provider_smtpcm.ssis.expressions.system_variables import (
     TemplateContext,
+    find_system_type,
     is_system_variable,
     resolve_system_variable,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "escape_template",
     "evaluate",
     "find_leading_strings",
+    "find_system_type",
     "find_variables",
     "is_system_variable",
     "merge_strings",

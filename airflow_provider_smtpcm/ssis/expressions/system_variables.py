@@ -239,6 +239,17 @@ def resolve_system_variable(
     return JinjaName(code=code, type=variable.type, note=variable.note)
 
 
+def find_system_type(name: str) -> DataType | None:
+    """Return the type of a System variable; None if SSIS has no such variable.
+
+    Args:
+        name: with or without `System::`.
+    """
+    unqualified = name.removeprefix("System::")
+    variable = SYSTEM_VARIABLES.get(_ALIASES.get(unqualified, unqualified))
+    return None if variable is None else variable.type
+
+
 def is_system_variable(name: str) -> bool:
     """Whether a name in an expression refers to a System variable, with or without `System::`."""
     if "::" in name:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from airflow_provider_smtpcm.ssis.expressions import find_variables, parse
 from airflow_provider_smtpcm.ssis.model import OtherTask
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields
-from airflow_provider_smtpcm.ssis.reading.scripts import read_copies
+from airflow_provider_smtpcm.ssis.reading.scripts import read_assignments
 from airflow_provider_smtpcm.ssis.reading.xml import LOCKED_VARIABLE, Element
 
 # The attributes with the type and the name of an output; the name is a variable's if the type is `Variable`.
@@ -49,6 +50,10 @@ _INPUT_WORDS = (
 _QUALIFIED_NAME = re.compile(r"\s*(?!System::)[^\W\d]\w*::[^\s:\[\]@\"][^:\[\]@\"]*")
 
 
+# Properties of a Script task whose expressions do not change what it does.
+_COSMETIC = {"Description", "Disable"}
+
+
 @dataclass(slots=True)
 class _Names:
     """The variables of a task, as the package names them, without repetitions."""
@@ -66,7 +71,7 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) ->
         common: the fields that all executables have.
     """
     names = _Names()
-    copies: tuple[tuple[str, str], ...] = ()
+    assignments: tuple[tuple[str, str], ...] | None = None
     child_package = ""
     child_parameters: tuple[tuple[str, str], ...] = ()
     for element in data:
@@ -75,16 +80,31 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) ->
             _add(names.reads, (variable for _, variable in child_parameters))
         else:
             _read_names(element, names)
-        if element.tag == "ScriptProject":
-            copies = read_copies(element, (*names.sets, *names.reads))
+        if element.tag == "ScriptProject" and _COSMETIC.issuperset(common["expressions"]):
+            assignments = _read_script(element)
+    if assignments is not None:
+        names = _Names()
+        _add(names.sets, (name for name, _ in assignments))
+        _add(names.reads, (name for _, value in assignments for name in find_variables(parse(value))))
     return OtherTask(
         **common,
         kind=kind,
+        assignments=assignments,
         sets=tuple(names.sets),
-        reads=tuple(name for name in names.reads if name not in names.sets),
-        copies=copies,
+        reads=tuple(name for name in names.reads if assignments is not None or name not in names.sets),
         child_package=child_package,
         child_parameters=child_parameters,
+    )
+
+
+def _read_script(element: Element) -> tuple[tuple[str, str], ...] | None:
+    """Return the variables that a Script task sets, with their values; None if it does anything else."""
+    return read_assignments(
+        [item.text for item in element.find_all("ProjectItem")],
+        language=element.attributes.get("Language", ""),
+        entry_point=element.attributes.get("EntryPoint", ""),
+        read_only=split_names(_read_attribute_or_child(element, "ReadOnlyVariables")),
+        read_write=split_names(_read_attribute_or_child(element, "ReadWriteVariables")),
     )
 
 

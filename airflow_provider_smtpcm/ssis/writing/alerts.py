@@ -15,6 +15,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     parse,
     walk,
 )
+from airflow_provider_smtpcm.ssis.findings import Question
 from airflow_provider_smtpcm.ssis.model import (
     Container,
     EventHandler,
@@ -38,6 +39,7 @@ from airflow_provider_smtpcm.ssis.writing.conditions import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
 from airflow_provider_smtpcm.ssis.writing.handler_flow import HandlerMail, Run
+from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValue, ask_for_value
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
@@ -52,6 +54,7 @@ from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     WritingContext,
+    display_expression,
     error_summary,
     translate_condition,
 )
@@ -173,7 +176,6 @@ class AlertWriter:
             if self._event in EVENTS_OF_EXECUTABLES:
                 self._registry.assign(name, self._event, executables)
         self._report_assumed(run)
-        self._report_copied()
         self._report_set_in_handler(run.condition)
         for loop in self._mail.loops:
             self._findings.decision(
@@ -348,45 +350,60 @@ class AlertWriter:
                 "this one; the DAG does.",
             )
 
-    def _report_copied(self) -> None:
-        for copy in self._mail.copied:
-            self._findings.note(
-                "set-in-event-handler",
-                self._where,
-                f"{describe_tasks([copy.script])} copies {copy.source} to {copy.variable.qualified_name}. The alert "
-                f"has {copy.source} where the mail has that.",
-            )
-
     def _report_set_in_handler(self, condition: Condition) -> None:
-        """Report the variables of the mail, and of its condition, that a task in an event handler sets."""
-        task, symbols = self._mail.task, self._context.symbols
-        names: list[tuple[str, Scope]] = [
-            (name, test.scope)
-            for test in find_tests(condition)
-            if test.tree is not None
-            for name in find_variables(test.tree)
-        ]
-        expressions = [text for property_, text in task.expressions.items() if property_ != "Disable"]
+        """Report the variables of the mail, and of its condition, that tasks in event handlers set."""
+        task = self._mail.task
+        texts = [(test.text, test.scope) for test in find_tests(condition)]
+        texts += [(text, self._mail.scope) for name, text in task.expressions.items() if name != "Disable"]
         if task.message_source_type is MessageSourceType.VARIABLE and "MessageSource" not in task.expressions:
-            expressions.append(f"@[{task.message_source.strip()}]")
-        for expression in expressions:
+            texts.append((f"@[{task.message_source.strip()}]", self._mail.scope))
+        symbols = self._context.symbols
+        computed: set[str] = set()
+        for text, scope in texts:
             try:
-                tree = symbols.inline(parse(expression), self._mail.scope)
+                names, inlined = find_variables(parse(text)), find_variables(symbols.inline(parse(text), scope))
             except (ExpressionError, RecursionError):
                 continue
-            names += [(name, self._mail.scope) for name in find_variables(tree)]
-        for name, scope in names:
-            symbol = symbols.lookup(name, scope)
-            setters = symbols.live.setters.of(symbol) if isinstance(symbol, Variable) else ()
-            inside = [setter for setter in setters if setter.event_handler is not None]
-            if inside and symbol is not None:
-                self._findings.decision(
-                    "set-in-event-handler",
-                    self._where,
-                    f"In SSIS, {describe_tasks(inside)} in an event handler sets {symbol.qualified_name}, which the "
-                    "mail depends on. The DAG does not run that task, so the value is another one.",
-                    f"Write what computes the value in the DAG, in place of {symbol.name}.",
-                )
+            for name in names:
+                value = self._mail.values.find(symbols.lookup(name, scope))
+                if value is not None:
+                    computed |= {setter.id for setter in value.setters}
+                    self._report_value(value)
+            for name in inlined:
+                symbol = symbols.lookup(name, scope)
+                if isinstance(symbol, Variable) and self._mail.values.find(symbol) is None:
+                    self._report_unknown_value(symbol, computed)
+
+    def _report_value(self, value: HandlerValue) -> None:
+        name, expression = value.variable.qualified_name, display_expression(value.definition.expression or "")
+        if value.question is not None:
+            self._ask_for_value(value.variable, value.question, f"The alert has {expression} in its place.")
+            return
+        text = f"In SSIS, {describe_tasks(value.setters)} in the event handler sets what the mail reads in {name}. "
+        text += f"The alert computes the value itself: {expression}."
+        if value.adds:
+            text += " SSIS adds it to what earlier events have left; the alert has the value of its own event only."
+        self._findings.note("set-in-event-handler", self._where, text)
+
+    def _report_unknown_value(self, variable: Variable, computed: set[str]) -> None:
+        """Report a variable that tasks of event handlers set, other than those that the alert computes."""
+        setters = self._context.symbols.live.setters.of(variable)
+        if any(setter.event_handler is not None and setter.executable_id not in computed for setter in setters):
+            question = ask_for_value(self._context.symbols, variable)
+            self._ask_for_value(variable, question, "The alert has its other value.")
+
+    def _ask_for_value(self, variable: Variable, question: Question, consequence: str) -> None:
+        setters = self._context.symbols.live.setters.of(variable)
+        inside = [setter for setter in setters if setter.event_handler is not None]
+        self._findings.decision(
+            "set-in-event-handler",
+            self._where,
+            f"In SSIS, {describe_tasks(inside)} in an event handler sets {variable.qualified_name}, which the mail "
+            f"depends on. The DAG does not run that task. {consequence}",
+            f"Answer with an SSIS expression or a text in questions.csv, or write the value in place of "
+            f"{variable.name} in the DAG.",
+            question,
+        )
 
 
 class _Inexact:

@@ -17,15 +17,13 @@ from airflow_provider_smtpcm.ssis.model import (
     EvalOp,
     EventHandler,
     Executable,
-    OtherTask,
     PrecedenceConstraint,
     SendMailTask,
-    Variable,
 )
 from airflow_provider_smtpcm.ssis.writing.conditions import Condition, Test, combine, make_test
+from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValues
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, open_scope
 
-_STRING = 8  # the VARENUM of String
 _LOOPS = {ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP}
 
 
@@ -47,26 +45,12 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """A variable that a script has set to the value of another one before the mail.
-
-    Args:
-        source: the name of the other one.
-        script: the Script task.
-    """
-
-    variable: Variable
-    source: str
-    script: OtherTask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerMail:
     """A Send Mail task in an event handler.
 
     Args:
-        scope: its variables, and those around it. What a script before it copies is defined by an expression in it.
-        copied: the variables that scripts before it copy, with their sources and the scripts.
+        scope: its variables, and those around it; what tasks before it set is defined by an expression.
+        values: what is known of those.
         run: when SSIS sends it.
         loops: the loops around it.
         error: why its condition cannot be computed.
@@ -75,8 +59,8 @@ class HandlerMail:
     task: SendMailTask
     scope: Scope
     run: Run
+    values: HandlerValues
     loops: tuple[Container, ...] = ()
-    copied: tuple[Copy, ...] = ()
     error: NotTranslatable | None = None
 
 
@@ -89,7 +73,8 @@ def find_handler_mails(handler: EventHandler, scope: Scope, symbols: SymbolTable
     """
     disable = handler.expressions.get("Disable")
     run = Run(condition=_disable_test(disable, scope, symbols)) if disable and not handler.disabled else Run()
-    return list(_Flow(handler, run, scope=scope, symbols=symbols, loops=(), copied=(), handler=handler).find_mails())
+    values = HandlerValues(handler, symbols)
+    return list(_Flow(handler, run, scope=scope, symbols=symbols, loops=(), values=values).find_mails())
 
 
 def find_other_tasks(executables: Iterable[Executable]) -> Iterator[Executable]:
@@ -108,8 +93,7 @@ class _Flow:
         container: the handler or the container.
         entered: when the executables without precedence constraints run.
         loops: the loops around them.
-        copied: what scripts before the container have copied.
-        handler: the event handler.
+        values: the variables at each point of the event handler.
     """
 
     def __init__(
@@ -120,12 +104,10 @@ class _Flow:
         scope: Scope,
         symbols: SymbolTable,
         loops: tuple[Container, ...],
-        copied: tuple[Copy, ...],
-        handler: EventHandler,
+        values: HandlerValues,
     ) -> None:
         self._container, self._entered, self._loops = container, entered, loops
-        self._copied, self._handler = copied, handler
-        self._scope, self._symbols = scope, symbols
+        self._scope, self._symbols, self._values = scope, symbols, values
         self._members = {executable.id: executable for executable in container.executables}
         self._incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in self._members}
         for constraint in container.constraints:
@@ -142,9 +124,8 @@ class _Flow:
             yield from self._find_mails_in(self._members[key], run)
 
     def _find_mails_in(self, executable: Executable, run: Run | NotTranslatable | None) -> Iterator[HandlerMail]:
-        copied = (*self._copied, *self._find_copies(executable))
-        copies = {one.variable.qualified_name: replace(one.variable, expression=f"@[{one.source}]") for one in copied}
-        scope = open_scope(executable.variables, {**self._scope, **copies})
+        declared = open_scope(executable.variables, self._scope)
+        scope = self._values.before(executable, declared)
         error = run if isinstance(run, NotTranslatable) else None
         run = run if isinstance(run, Run) else Run()
         if (disable := executable.expressions.get("Disable")) and not executable.disabled and error is None:
@@ -154,61 +135,21 @@ class _Flow:
             except NotTranslatable as too_large:
                 error = too_large
         if isinstance(executable, SendMailTask):
-            yield HandlerMail(task=executable, scope=scope, run=run, loops=self._loops, copied=copied, error=error)
+            yield HandlerMail(
+                task=executable, scope=scope, run=run, values=self._values, loops=self._loops, error=error
+            )
         elif isinstance(executable, Container):
             loops = (*self._loops, executable) if executable.kind in _LOOPS else self._loops
             flow = _Flow(
                 executable,
                 run,
-                scope=scope,
+                scope=declared,
                 symbols=self._symbols,
                 loops=loops,
-                copied=copied,
-                handler=self._handler,
+                values=self._values,
             )
             for mail in flow.find_mails():
                 yield replace(mail, error=error or mail.error)
-
-    def _find_copies(self, executable: Executable) -> Iterator[Copy]:
-        """Yield what scripts have copied whenever an executable runs, and nothing else in the handler sets."""
-        before = self._find_upstream(executable.id)
-        for key in before:
-            script, run = self._members[key], self._runs.get(key)
-            if not isinstance(script, OtherTask) or script.disabled or "Disable" in script.expressions:
-                continue
-            if not isinstance(run, Run) or run.condition is not self._entered.condition or run.lost:
-                continue
-            scope = open_scope(script.variables, self._scope)
-            for target, source in script.copies:
-                variable = self._symbols.lookup(target, scope)
-                if (
-                    isinstance(variable, Variable)
-                    and variable.data_type == _STRING
-                    and source.startswith("System::")
-                    and not self._has_other_setter(variable, script, executable)
-                ):
-                    yield Copy(variable=variable, source=source, script=script)
-
-    def _has_other_setter(self, variable: Variable, script: OtherTask, executable: Executable) -> bool:
-        """Whether anything in the handler may set a variable after a script and before an executable."""
-        later = {key for key in self._members if executable.id in self._find_upstream(key)}
-        for setter in self._symbols.live.setters.of(variable):
-            if setter.executable_id == script.id or setter.event_handler is not self._handler:
-                continue
-            if setter.executable_id not in later and setter.executable_id not in self._find_upstream(script.id):
-                return True
-        return False
-
-    def _find_upstream(self, key: str) -> set[str]:
-        """Return the ids of all executables before one in the same container."""
-        found: set[str] = set()
-        pending = [key]
-        while pending:
-            for constraint in self._incoming.get(pending.pop(), ()):
-                if constraint.before not in found:
-                    found.add(constraint.before)
-                    pending.append(constraint.before)
-        return found
 
     def _find_run(self, key: str) -> Run | NotTranslatable | None:
         if key in self._runs:
@@ -249,7 +190,8 @@ class _Flow:
         Args:
             before: when the preceding executable runs.
         """
-        test = make_test(constraint.expression or "", self._scope, self._symbols)
+        scope = self._values.after(self._members[constraint.before], self._scope)
+        test = make_test(constraint.expression or "", scope, self._symbols)
         if constraint.eval_op is EvalOp.EXPRESSION or (
             constraint.eval_op is EvalOp.EXPRESSION_OR_CONSTRAINT and constraint.value is ConstraintValue.FAILURE
         ):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import (
     DataType,
+    Expression,
     ExpressionError,
     NotTranslatable,
     TemplateContext,
+    unparse,
 )
 from airflow_provider_smtpcm.ssis.model import (
     Container,
@@ -21,6 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Variable,
     describe_kind,
 )
+from airflow_provider_smtpcm.ssis.writing.assignments import find_assignments
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
@@ -31,8 +33,6 @@ from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, W
 
 NoMail = SqlTask | ExpressionTask | OtherTask | Container
 PLACEHOLDER = "PlaceholderOperator"
-# `@[User::Total] = expression`, or `@Total = expression`
-_ASSIGNMENT = re.compile(r"\s*@(?:\[\s*([^\]]+?)\s*\]|(\w+(?:::\w+)?))\s*=(?!=)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +47,9 @@ class ConvertedTask:
 def convert_task(context: WritingContext, executable: NoMail, scope: Scope) -> ConvertedTask:
     """Convert an executable that is neither a mail nor a task group."""
     try:
-        if isinstance(executable, ExpressionTask):
-            return _convert_expression_task(context, executable, scope)
+        assignments = find_assignments(context.symbols, executable, scope)
+        if assignments is not None:
+            return _convert_assignments(context, executable, assignments, scope)
         if isinstance(executable, SqlTask):
             arguments = SqlTaskConverter(context, executable, scope).convert()
             return ConvertedTask(operator=SQL_OPERATOR, arguments=arguments)
@@ -57,29 +58,35 @@ def convert_task(context: WritingContext, executable: NoMail, scope: Scope) -> C
     return _make_placeholder(context, executable)
 
 
-def _convert_expression_task(context: WritingContext, task: ExpressionTask, scope: Scope) -> ConvertedTask:
-    match = _ASSIGNMENT.fullmatch(task.expression)
-    if match is None:
-        raise NotTranslatable(
-            "An Expression task has to assign to a variable: @[User::Total] = ...",
-            remedy="Write what it computes in the DAG.",
-        )
-    name, expression = match[1] or match[2], match[3].strip()
-    symbol = context.symbols.lookup(name, scope)
-    if not isinstance(symbol, Variable):
-        raise NotTranslatable(f"{name} is not a variable of the package.", remedy="Write its name as it is declared.")
+def _convert_assignments(
+    context: WritingContext, task: Executable, assignments: Sequence[tuple[Variable, Expression]], scope: Scope
+) -> ConvertedTask:
+    """Return the operator of an Expression task, or of a script that only sets variables."""
+    if not assignments:
+        return ConvertedTask(operator="EmptyOperator", comment=f"SSIS: {task.name!r} does nothing.")
     reader = ReadPoint(id=task.id, name=task.name, where="\\".join(task.path))
     translator = TemplateTranslator(context=context, scope=scope, template_context=TemplateContext.TASK, reader=reader)
-    arguments = [KeywordArgument(name="template", value=translator.translate(expression).text)]
-    data_type = TYPES.get(symbol.data_type, DataType.WSTR)
-    if data_type is not DataType.WSTR:
-        arguments.append(KeywordArgument(name="data_type", value=str(data_type)))
+    values: dict[str, object] = {}
+    comments = []
+    for variable, tree in assignments:
+        expression = unparse(tree)
+        arguments = [KeywordArgument(name="template", value=translator.translate(expression).text)]
+        data_type = TYPES.get(variable.data_type, DataType.WSTR)
+        if data_type is not DataType.WSTR:
+            arguments.append(KeywordArgument(name="data_type", value=str(data_type)))
+        values[variable.qualified_name] = FunctionCall(name="TypedTemplate", arguments=arguments)
+        comments.append(f"SSIS: @[{variable.qualified_name}] = {sanitize(expression)}")
     context.imports.add("TypedTemplate")
-    value = {symbol.qualified_name: FunctionCall(name="TypedTemplate", arguments=arguments)}
-    comments = (f"SSIS: {sanitize(task.expression.strip())}",)
-    return ConvertedTask(
-        operator="ExpressionOperator", arguments=[KeywordArgument(name="variables", value=value, comments=comments)]
-    )
+    if isinstance(task, OtherTask):
+        context.findings.note(
+            "script-became-expression",
+            reader.where,
+            f"{task.name!r} ({describe_kind(task.kind)}) only sets {', '.join(values)}: the DAG computes the same.",
+        )
+    if isinstance(task, ExpressionTask):
+        comments = [f"SSIS: {sanitize(task.expression.strip())}"]
+    arguments = [KeywordArgument(name="variables", value=values, comments=tuple(comments))]
+    return ConvertedTask(operator="ExpressionOperator", arguments=arguments)
 
 
 def _make_placeholder(context: WritingContext, executable: NoMail, reason: str = "") -> ConvertedTask:

@@ -132,6 +132,11 @@ class VariableSetters:
         found = (_resolve(name, place.scope) for name, _ in _find_outputs(executable))
         return tuple(dict.fromkeys(variable for variable in found if variable is not None))
 
+    def resolve(self, name: str, executable: Executable) -> Variable | None:
+        """Return the variable that a name means in an executable."""
+        place = self._places.get(executable.id)
+        return None if place is None else _resolve(name, place.scope)
+
     def configurations(self, variable: Variable) -> tuple[Configuration, ...]:
         """Return the package configurations that may set a variable and whose values are unknown."""
         return tuple(each for each in self._package.unread_configurations if each.may_set(variable))

@@ -1,0 +1,448 @@
+"""The values of variables inside an event handler, where scripts and Expression tasks set them before a mail.
+
+A callback runs no script. So where it is certain which task has set a variable last, and how, the variable is replaced
+by that value; where it is not, a person is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal as OneOf
+
+from airflow_provider_smtpcm.ssis.expressions import (
+    Cast,
+    DataType,
+    Expression,
+    ExpressionError,
+    Literal,
+    Name,
+    NotTranslatable,
+    TypeSpec,
+    find_variables,
+    parse,
+    replace_names,
+    unparse,
+    walk,
+)
+from airflow_provider_smtpcm.ssis.findings import KEEP, Question
+from airflow_provider_smtpcm.ssis.model import (
+    Container,
+    ContainerKind,
+    EventHandler,
+    Executable,
+    ExpressionTask,
+    OtherTask,
+    PrecedenceConstraint,
+    Variable,
+)
+from airflow_provider_smtpcm.ssis.writing.assignments import find_assignments
+from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
+from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope, SymbolTable, is_secret
+from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter
+
+# A value may contain others, twice each.
+_MAX_NODES = 1000
+_MAX_DEPTH = 20
+_STRING = 8  # the VARENUM of String
+# What a variable with such a name gets in most packages.
+_GUESSES = (
+    (
+        re.compile(r"err.*(desc|msg|message|text|info)|(desc|msg|message|text).*err|^err(or)?$", re.IGNORECASE),
+        "Description",
+    ),
+    (re.compile(r"err.*(code|number|num|no)$", re.IGNORECASE), "Code"),
+)
+_DESCRIPTION = {"System::ErrorDescription", "ErrorDescription"}
+
+_When = OneOf["certainly before", "perhaps before", "not before"]
+
+
+class _UnknownError(Exception):
+    """Which value a variable has is not certain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerValue:
+    """A variable of an event handler, defined by the value that it has for a mail.
+
+    Args:
+        variable: the variable as the package declares it.
+        definition: the same one with the value as its expression.
+        setters: the tasks that have computed the value.
+        adds: whether the value contains the one that the variable had before.
+        question: what a person is asked, if the value is a guess or an answer.
+    """
+
+    variable: Variable
+    definition: Variable
+    setters: tuple[Executable, ...] = ()
+    adds: bool = False
+    question: Question | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    tree: Expression
+    setters: tuple[Executable, ...] = ()
+    adds: bool = False
+    question: Question | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Before an executable of the handler begins, or after it has ended.
+
+    Args:
+        chain: the ids of the containers around it in the handler, from the outside, and its own.
+    """
+
+    chain: tuple[str, ...]
+    is_after: bool
+
+
+@dataclass(slots=True)
+class _Members:
+    """The executables of an event handler, or of a container in it, and their order."""
+
+    incoming: dict[str, list[PrecedenceConstraint]] = field(default_factory=dict)
+
+    def find_upstream(self, key: str) -> set[str]:
+        """Return the ids of all executables before one."""
+        found: set[str] = set()
+        pending = [key]
+        while pending:
+            for constraint in self.incoming.get(pending.pop(), ()):
+                if constraint.before not in found:
+                    found.add(constraint.before)
+                    pending.append(constraint.before)
+        return found
+
+    def find_required(self, key: str, depth: int = 0) -> set[str]:
+        """Return the ids of the executables that SSIS has certainly reached before one."""
+        constraints = self.incoming.get(key, [])
+        if not constraints or depth > len(self.incoming):
+            return set()
+        found = [{one.before, *self.find_required(one.before, depth + 1)} for one in constraints]
+        return set.union(*found) if all(one.logical_and for one in constraints) else set.intersection(*found)
+
+
+class HandlerValues:
+    """The values of variables at each point of an event handler.
+
+    Args:
+        handler: the event handler.
+        symbols: the symbols of the package.
+    """
+
+    def __init__(self, handler: EventHandler, symbols: SymbolTable) -> None:
+        self._symbols = symbols
+        self._is_idle = not any(map(self._find_handler_setters, symbols.package.variables))
+        self._members: dict[str, _Members] = {}
+        self._executables: dict[str, Executable] = {}
+        self._chains: dict[str, tuple[str, ...]] = {}
+        # The ids of the executables that set a variable, by its identity.
+        self._setters: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        # The ids of the executables in event handlers of executables in this one.
+        self._nested: set[str] = set()
+        self._scopes: dict[tuple[str, ...], Scope] = {}
+        self._enter(handler, ())
+        for nested in handler.event_handlers:
+            self._enter_nested(nested)
+        self._definitions: dict[int, HandlerValue] = {}
+
+    def _enter(self, owner: EventHandler | Container, chain: tuple[str, ...]) -> None:
+        ids = {child.id for child in owner.executables}
+        members = self._members[chain[-1] if chain else ""] = _Members()
+        for constraint in owner.constraints:
+            if {constraint.before, constraint.after} <= ids and constraint.before != constraint.after:
+                members.incoming.setdefault(constraint.after, []).append(constraint)
+        for child in owner.executables:
+            self._executables[child.id], self._chains[child.id] = child, (*chain, child.id)
+            if not child.disabled:
+                for variable in self._symbols.live.setters.set_by(child):
+                    self._setters.setdefault(_identify(variable), []).append(child.id)
+            if isinstance(child, Container):
+                self._enter(child, (*chain, child.id))
+            for nested in child.event_handlers:
+                self._enter_nested(nested)
+
+    def _enter_nested(self, handler: EventHandler) -> None:
+        pending: list[EventHandler | Executable] = [handler]
+        while pending:
+            owner = pending.pop()
+            if not isinstance(owner, EventHandler):
+                self._nested.add(owner.id)
+            pending += owner.event_handlers
+            if isinstance(owner, EventHandler | Container):
+                pending += owner.executables
+
+    def before(self, executable: Executable, scope: Scope) -> Scope:
+        """Return a scope with the variables as they are when an executable begins."""
+        return self._define(_Point(self._chains[executable.id], is_after=False), scope)
+
+    def after(self, executable: Executable, scope: Scope) -> Scope:
+        """Return a scope with the variables as they are when an executable has ended."""
+        return self._define(_Point(self._chains[executable.id], is_after=True), scope)
+
+    def find(self, symbol: object) -> HandlerValue | None:
+        """Return what is known of a symbol in one of these scopes; None if it is as the package declares it."""
+        return self._definitions.get(id(symbol))
+
+    def _define(self, point: _Point, scope: Scope) -> Scope:
+        if self._is_idle:
+            return scope
+        defined: dict[str, Variable] = {}
+        for name, symbol in scope.items():
+            if not isinstance(symbol, Variable) or id(symbol) in self._definitions or is_secret(symbol):
+                continue
+            value = self._find_value(symbol, point, 0)
+            path = self._executables[point.chain[-1]].path
+            if value is None or not self._means_the_same(symbol, value, path):
+                continue
+            definition = replace(symbol, expression=unparse(value.tree), scope=path)
+            if not is_secret(definition):
+                defined[name] = definition
+                self._definitions[id(definition)] = HandlerValue(
+                    variable=symbol,
+                    definition=definition,
+                    setters=value.setters,
+                    adds=value.adds,
+                    question=value.question,
+                )
+        return {**scope, **defined} if defined else scope
+
+    def _means_the_same(self, variable: Variable, value: _Value, path: tuple[str, ...]) -> bool:
+        """Whether the names in a value mean at a path what they mean where the value is computed."""
+        paths = [setter.path for setter in value.setters]
+        paths += [variable.scope] if variable.expression is not None else []
+        return all(
+            self._symbols.lookup(name, self._scope_at(other)) == self._symbols.lookup(name, self._scope_at(path))
+            for name in find_variables(value.tree)
+            for other in paths
+        )
+
+    def _scope_at(self, path: tuple[str, ...]) -> Scope:
+        if path not in self._scopes:
+            self._scopes[path] = self._symbols.scope_at(path)
+        return self._scopes[path]
+
+    def _find_value(self, variable: Variable, point: _Point, depth: int) -> _Value | None:
+        """Return the value of a variable; None if it is the one that the variable has outside the handler."""
+        if variable.expression is not None:
+            return self._expand_definition(variable, point, depth)
+        try:
+            return self._compute(variable, point, depth, ())
+        except (_UnknownError, ExpressionError, NotTranslatable):
+            return self._ask(variable)
+
+    def _expand_definition(self, variable: Variable, point: _Point, depth: int) -> _Value | None:
+        """Return the definition of a variable with the values of the variables in it."""
+        if depth > _MAX_DEPTH:
+            return None
+        try:
+            tree = parse(variable.expression or "")
+        except (ExpressionError, RecursionError):
+            return None
+        scope = self._scope_at(variable.scope)
+        values: list[_Value] = []
+
+        def expand(node: Name) -> Expression:
+            symbol = self._symbols.lookup(node.name, scope)
+            value = self._find_value(symbol, point, depth + 1) if isinstance(symbol, Variable) else None
+            if value is None:
+                return node
+            values.append(value)
+            return value.tree
+
+        tree = replace_names(tree, expand)
+        if not values or _is_too_large(tree):
+            return None
+        return _merge(tree, values)
+
+    def _compute(self, variable: Variable, point: _Point, depth: int, chain: tuple[str, ...]) -> _Value | None:
+        """Return the value that a task has given to a variable.
+
+        Args:
+            chain: the ids of the tasks whose values need this one.
+
+        Raises:
+            _UnknownError: it is not certain which task was the last one, or what it does.
+            ExpressionError, NotTranslatable: as in `find_assignments`.
+        """
+        if depth > _MAX_DEPTH:
+            raise _UnknownError
+        found = {key: self._compare(key, point) for key in self._setters.get(_identify(variable), ())}
+        earlier = [key for key, when in found.items() if when != "not before"]
+        if not earlier:
+            if any(setter.executable_id not in chain for setter in self._find_handler_setters(variable)):
+                raise _UnknownError
+            return None
+        last = next((key for key in earlier if found[key] == "certainly before" and self._is_last(key, earlier)), None)
+        if last is None or self._is_set_in_nested_handler(variable):
+            raise _UnknownError
+        return self._compute_assignment(variable, self._executables[last], depth, (*chain, last))
+
+    def _compute_assignment(self, variable: Variable, task: Executable, depth: int, chain: tuple[str, ...]) -> _Value:
+        """Return the value that a task assigns to a variable, in terms of the values outside the handler."""
+        scope = self._scope_at(task.path)
+        assignments = find_assignments(self._symbols, task, scope)
+        tree = next((value for target, value in assignments or () if _identify(target) == _identify(variable)), None)
+        if tree is None:
+            raise _UnknownError
+        point = _Point(self._chains[task.id], is_after=False)
+        values: list[_Value] = []
+        adds = False
+
+        def expand(node: Name) -> Expression:
+            nonlocal adds
+            symbol = self._symbols.lookup(node.name, scope)
+            if not isinstance(symbol, Variable):
+                return node
+            if symbol.expression is not None:
+                value = self._expand_definition(symbol, point, depth + 1)
+                if value is not None and value.question is not None:
+                    raise _UnknownError
+            else:
+                value = self._compute(symbol, point, depth + 1, chain)
+            if value is None:
+                adds = adds or bool(self._find_handler_setters(symbol))
+                return node
+            values.append(value)
+            return value.tree
+
+        tree = replace_names(tree, expand)
+        if _is_too_large(tree):
+            raise _UnknownError
+        data_type = TYPES.get(variable.data_type)
+        if isinstance(task, ExpressionTask) and data_type not in {None, DataType.WSTR}:
+            assert data_type is not None
+            tree = Cast(type=TypeSpec(data_type), operand=tree)
+        merged = _merge(tree, values)
+        return replace(merged, setters=(task, *merged.setters), adds=adds or merged.adds)
+
+    # The order of the tasks.
+
+    def _compare(self, setter: str, point: _Point) -> _When:
+        """Return whether a task runs before a point."""
+        chain, target = self._chains[setter], point.chain
+        if chain[: len(target)] == target:
+            if not point.is_after:
+                return "not before"
+            return "certainly before" if self._is_certain(chain[len(target) - 1 :]) else "perhaps before"
+        depth = next((i for i, pair in enumerate(zip(chain, target, strict=False)) if pair[0] != pair[1]), None)
+        if depth is None:  # a loop around the point, which sets a variable for each item
+            return "perhaps before"
+        members = self._members[chain[depth - 1] if depth else ""]
+        if target[depth] in members.find_upstream(chain[depth]):
+            return "not before"
+        if chain[depth] in members.find_required(target[depth]) and self._is_certain(chain[depth:]):
+            return "certainly before"
+        return "perhaps before"
+
+    def _is_certain(self, chain: Sequence[str]) -> bool:
+        """Whether the last of these executables runs whenever SSIS reaches the first one, which contains it."""
+        for index, key in enumerate(chain):
+            executable = self._executables[key]
+            if executable.disabled or "Disable" in executable.expressions:
+                return False
+            if index and self._members[chain[index - 1]].incoming.get(key):
+                return False
+            if index < len(chain) - 1 and not (
+                isinstance(executable, Container) and executable.kind is ContainerKind.SEQUENCE
+            ):
+                return False
+        return True
+
+    def _is_last(self, key: str, others: Iterable[str]) -> bool:
+        """Whether a task always runs after the others."""
+        return all(other == key or self._runs_after(key, other) for other in others)
+
+    def _runs_after(self, key: str, other: str) -> bool:
+        mine, its = self._chains[key], self._chains[other]
+        depth = next((i for i, pair in enumerate(zip(mine, its, strict=False)) if pair[0] != pair[1]), None)
+        if depth is None:
+            return False
+        return its[depth] in self._members[mine[depth - 1] if depth else ""].find_upstream(mine[depth])
+
+    # What a person is asked.
+
+    def _find_handler_setters(self, variable: Variable) -> list[Setter]:
+        """Return the executables of all event handlers that set a variable."""
+        return [one for one in self._symbols.live.setters.of(variable) if one.event_handler is not None]
+
+    def _is_set_in_nested_handler(self, variable: Variable) -> bool:
+        """Whether an event handler of an executable in this handler sets a variable."""
+        return any(one.executable_id in self._nested for one in self._find_handler_setters(variable))
+
+    def _ask(self, variable: Variable) -> _Value | None:
+        """Return the answer of a person, or a guess."""
+        question = ask_for_value(self._symbols, variable)
+        answer = self._symbols.findings.answer(question.key)
+        text = question.guess if answer is None else answer
+        if text.strip().lower() == KEEP:
+            return None
+        return _Value(_read_answer(text), question=question)
+
+
+def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
+    """Return the question for the value of a variable that executables in event handlers set."""
+    setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
+    names = quoted_list(sorted({one.name for one in setters}))
+    return Question(
+        key=f"variable {variable.qualified_name} set by {names} in an event handler",
+        text=f"Which value does {variable.qualified_name} have in the mails of event handlers? In SSIS, {names} sets "
+        "it, which the DAG does not run. Answer with an SSIS expression such as @[System::ErrorDescription], with a "
+        f"text, or with {KEEP} for its design-time value.",
+        guess=_guess(symbols, variable, setters),
+    )
+
+
+def _guess(symbols: SymbolTable, variable: Variable, setters: Sequence[Setter]) -> str:
+    if variable.data_type != _STRING:
+        return KEEP
+    for pattern, name in _GUESSES:
+        if pattern.search(variable.name):
+            return f"@[System::Error{name}]"
+    ids = {setter.executable_id for setter in setters}
+    names = {variable.qualified_name, variable.name}
+    for executable, _ in symbols.package.walk_executables():
+        # A script that reads the description of the error, and sets nothing but this variable.
+        if not isinstance(executable, OtherTask) or executable.id not in ids:
+            continue
+        if names.issuperset(executable.sets) and not _DESCRIPTION.isdisjoint(executable.reads):
+            return "@[System::ErrorDescription]"
+    return KEEP
+
+
+def is_expression(answer: str) -> bool:
+    """Whether an answer is an SSIS expression, and not a text."""
+    return answer.lstrip().startswith(("@", '"', "(")) or "@[" in answer
+
+
+def _read_answer(answer: str) -> Expression:
+    if is_expression(answer):
+        try:
+            return parse(answer)
+        except (ExpressionError, RecursionError):  # which `read_answers` refuses
+            pass
+    return Literal(type=TypeSpec(DataType.WSTR), value=answer)
+
+
+def _identify(variable: Variable) -> tuple[str, tuple[str, ...]]:
+    return variable.qualified_name, variable.scope
+
+
+def _is_too_large(tree: Expression) -> bool:
+    return sum(1 for _ in walk(tree)) > _MAX_NODES
+
+
+def _merge(tree: Expression, values: Iterable[_Value]) -> _Value:
+    values = list(values)
+    return _Value(
+        tree,
+        setters=tuple({setter.id: setter for value in values for setter in value.setters}.values()),
+        adds=any(value.adds for value in values),
+        question=next((value.question for value in values if value.question is not None), None),
+    )
