@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse
 from airflow_provider_smtpcm.ssis.findings import KEEP, Question
+from airflow_provider_smtpcm.ssis.writing.handler_values import is_expression
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 
 #: The name of the file in the output folder.
@@ -164,6 +166,14 @@ def _check_answer(key: str, text: str, location: str) -> None:
             f"{location}: the answer to {key!r} is neither a path on a worker nor {KEEP}.",
             remedy="A path on a worker begins with a slash, such as /mnt/share.",
         )
+    if key.startswith("variable ") and key.endswith(" in an event handler") and is_expression(text):
+        try:
+            parse(text)
+        except ExpressionError as error:
+            raise AnswersError(
+                f"{location}: the answer to {key!r} is not an SSIS expression: {error}",
+                remedy='Write an expression such as @[System::ErrorDescription], or a text without @[ and ".',
+            ) from error
     if key.startswith("windows authentication of ") and text.lower() != "anonymous":
         raise AnswersError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
 

@@ -95,10 +95,11 @@ class SsisRun:
         else:
             succeeded = executable.path not in self.fails
             if isinstance(executable, OtherTask) and succeeded:
-                copied = dict(executable.copies)
+                copied = dict(executable.assignments or ())
                 for name in executable.sets:
                     value = self.sets.get(executable.path, self._variables.get(name))
-                    self._variables[name] = self._variables[copied[name]] if name in copied else value
+                    source = copied.get(name, "").removeprefix("(DT_WSTR,4000)@[").removesuffix("]")
+                    self._variables[name] = self._variables[source] if source else value
             if isinstance(executable, SendMailTask) and source is not None:
                 self.sent["\\".join(executable.path), source] += 1
             if not succeeded:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
-from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Package, Variable, describe_kind
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
@@ -117,6 +117,13 @@ class LiveVariables:
                 f"{variable.qualified_name}, which {reader.name!r} reads. Event handlers of the DAG only send mail, so "
                 "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
+                Question(
+                    key=f"variable {variable.qualified_name} set by {quoted_list(sorted({one.name for one in inside}))} "
+                    "in an event handler, for the control flow",
+                    text=f"May {variable.qualified_name} keep the value that it has without {', '.join(names)}, which "
+                    f"sets it in an event handler? Answer {KEEP} if it may.",
+                    guess=KEEP,
+                ),
             )
 
 

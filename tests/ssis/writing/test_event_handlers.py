@@ -166,7 +166,7 @@ def test_a_variable_that_tasks_of_the_control_flow_set_is_read_where_they_leave_
 
 def test_what_a_script_in_the_handler_copies_is_what_the_alert_has() -> None:
     """If the script runs before the mail in any case; otherwise it is a decision."""
-    script = log("Script", sets=("User::On",), copies=(("User::On", "System::ErrorDescription"),))
+    script = log("Script", sets=("User::On",), assignments=(("User::On", "@[System::ErrorDescription]"),))
     mail_ = alert(expressions={"MessageSource": '"Error: " + @[User::On]'})
     module = with_handler(script, mail_, constraints=(constraint(script, mail_),))
     assert "text=\"Error: {{ alert.exception.message if alert.exception else (alert.reason or '') }}\"" in module.source
