@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from airflow_provider_smtpcm.records import Record
+
 # Maximum characters of a reply's text in an error message; a server may send 64 KiB.
 _MAX_TEXT_LENGTH = 500
 
@@ -29,8 +31,8 @@ class Phase(StrEnum):
     FINAL_DOT = "after the final dot"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Reply(Record):
     """A server's reply (RFC 5321 4.2).
 
     Args:
@@ -185,7 +187,7 @@ class LedgerError(MailError):
 
 
 class PackageError(MailError):
-    """An SSIS package, project or connection manager cannot be read."""
+    """An SSIS package, project or connection manager, or a file given with them, cannot be read."""
 
     default_phase = Phase.SETTINGS
 
@@ -218,3 +220,11 @@ def clear_frames(error: BaseException, handled: BaseException | None) -> None:
                 current.__cause__ = None
             current.__context__ = handled if current is error else None
             current.__suppress_context__ = True
+
+
+def is_callers_timeout(error: BaseException) -> bool:
+    """Whether an error while a file was read is from the caller's own signal handler, as after `signal.alarm`.
+
+    One from the file system, such as NFS, has an errno.
+    """
+    return isinstance(error, TimeoutError) and error.errno is None

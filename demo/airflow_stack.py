@@ -102,7 +102,7 @@ class AirflowStack:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder = None
 
-    def wait_until_healthy(self, timeout: float = 180) -> None:
+    def wait_until_healthy(self, timeout: float = 400) -> None:
         """Wait until Airflow reports its database, scheduler and DAG processor as healthy.
 
         Args:
@@ -140,7 +140,7 @@ class AirflowStack:
 
     # --- Airflow's API
 
-    def trigger(self, dag_id: str, *, conf: Mapping[str, Any] | None = None, timeout: float = 90) -> str:
+    def trigger(self, dag_id: str, *, conf: Mapping[str, Any] | None = None, timeout: float = 300) -> str:
         """Unpause a DAG once it has been parsed, start a run of it, and return the run's id.
 
         Args:
@@ -153,7 +153,7 @@ class AirflowStack:
         run = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
         return str(run["dag_run_id"])
 
-    def wait_for_run(self, dag_id: str, run_id: str, *, timeout: float = 180) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, *, timeout: float = 400) -> str:
         """Wait for a run to end and return `success` or `failed`."""
 
         def ended() -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import airflow_database, parallel
+from tests import airflow_database, airflow_dependence, parallel
 from tests.integration.system_packages import INSTALL_COMMAND
 
 if TYPE_CHECKING:
@@ -49,8 +49,13 @@ def _private_airflow_home() -> None:
 _private_airflow_home()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    airflow_dependence.add_option(parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(parallel)
+    config.pluginmanager.register(airflow_dependence)
     # Nothing about an example depends on time, and no worker waits for another's database of examples.
     settings.register_profile(
         "any machine",

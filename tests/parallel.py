@@ -33,6 +33,10 @@ LONG = (
     "tests/integration/test_import_ssis.py",
     "tests/integration/test_rendered_templates.py",
     "tests/integration/test_check.py",
+    "tests/test_benchmarks.py",
+    "tests/integration/test_connections_command.py",
+    "tests/ssis/test_command.py",
+    "tests/ssis/report/test_html_report.py",
     "tests/documents/test_commands.py",
     "tests/documents/test_python.py",
     "tests/torture/test_garbled_replies.py",
@@ -42,6 +46,7 @@ LONG = (
     "tests/torture/test_interrupted_anywhere.py",
     "tests/integration/test_postfix_faults.py",
     "tests/operators/test_data_is_data.py",
+    "tests/ssis/expressions/test_properties.py",
 )
 
 _LEFT_OUT = pytest.StashKey[Counter[str]]()

@@ -38,7 +38,7 @@ ROOT_NAMES = {name: module for name, module, _ in LISTED if f"`{name}`" in ROOT_
 
 def run_python(code: str) -> Any:
     """Run code in a fresh interpreter and return its last line of output, parsed as JSON."""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     return json.loads(run.stdout.splitlines()[-1])
 
 

@@ -14,14 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.taint_tracking import (
-    TrackedText,
-    get_mask,
-    join_tracked,
-    make_tracking_environment,
-)
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.attachment import RemotePath
 from airflow_provider_smtpcm.mail.tainted import (
     BLANKS,
     DATA,
@@ -30,13 +23,6 @@ from airflow_provider_smtpcm.mail.tainted import (
     check_path,
     count_parent_steps,
     make_path_escape_error,
-)
-from airflow_provider_smtpcm.mail.worker_files import (
-    FILE_CHANGED_REMEDY,
-    FileChangedError,
-    UnchangedFile,
-    file_remedy,
-    quote_path,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +82,8 @@ class FieldEnvironments:
     def tracking(self) -> jinja2.Environment:
         """The variant that records which characters the author of the template wrote (`taint_tracking`)."""
         if self._tracking is None:
+            from airflow_provider_smtpcm.arguments.taint_tracking import make_tracking_environment
+
             self._tracking = make_tracking_environment(self.text)
         return self._tracking
 
@@ -105,11 +93,25 @@ class FieldEnvironments:
 
     def is_template(self, source: str) -> bool:
         """Whether rendering the text may change it."""
+        return source.endswith("\n") or self._has_syntax(source)  # Jinja removes a final line break
+
+    def _has_syntax(self, source: str) -> bool:
+        """Whether the text has a delimiter of Jinja, or a line break that Jinja changes."""
         jinja = self.text
         delimiters = (jinja.variable_start_string, jinja.block_start_string, jinja.comment_start_string, "\r")
         has_line_syntax = bool(jinja.line_statement_prefix or jinja.line_comment_prefix)
-        # Jinja also removes a final line break.
-        return has_line_syntax or source.endswith("\n") or any(delimiter in source for delimiter in delimiters)
+        return has_line_syntax or any(delimiter in source for delimiter in delimiters)
+
+    @property
+    def _changes_plain_text(self) -> bool:
+        """Whether Jinja does more to a text without syntax than to remove a final line break."""
+        from jinja2.ext import Extension
+
+        kinds: set[type[Extension]] = {type(extension) for extension in self.text.extensions.values()}
+        return self.text.newline_sequence != "\n" or any(
+            kind.preprocess is not Extension.preprocess or kind.filter_stream is not Extension.filter_stream
+            for kind in kinds
+        )
 
     def compile(self, name: str, source: str, *, item: bool = False) -> TemplateFunction:
         """Compile a template of a field, or of one item of a field that is a list or a mapping.
@@ -123,6 +125,10 @@ class FieldEnvironments:
         Raises:
             jinja2.TemplateError: the source is not a valid template.
         """
+        if not self._has_syntax(source) and not self._changes_plain_text:
+            # Compiling it would take longer than sending the mail.
+            text = source if self.text.keep_trailing_newline else source.removesuffix("\n")
+            return lambda _: text
         expression = _find_single_expression(self.text, source)
         is_bare_value = expression is not None and not _has_literal(expression)
         if name in _TAINTED_FIELDS and not is_bare_value:
@@ -170,14 +176,16 @@ def render_field(
     # The output of a task, or a parameter of the DAG. Their common base class is not public, but this method is.
     if hasattr(type(value), "iter_references"):
         return mark_as_data(name, value.resolve(variables), item=item)
+    if isinstance(value, tuple | list | set | frozenset):  # first, since `isinstance(value, Mapping)` is slow
+        parts = [render_field(name, part, environments, variables, render_other, item=True) for part in value]
+        return type(value)(parts) if type(value) in (tuple, set) else parts
     if isinstance(value, Mapping):
         return {
             key: render_field(name, part, environments, variables, render_other, item=True)
             for key, part in value.items()
         }
-    if isinstance(value, tuple | list | set | frozenset):
-        parts = [render_field(name, part, environments, variables, render_other, item=True) for part in value]
-        return type(value)(parts) if type(value) in (tuple, set) else parts
+    from airflow_provider_smtpcm.mail.attachment import RemotePath
+
     rendered = render_other(value)
     if (
         name in _TAINTED_FIELDS
@@ -240,6 +248,8 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     """
     from jinja2 import TemplateError
 
+    from airflow_provider_smtpcm.mail.worker_files import FILE_CHANGED_REMEDY, FileChangedError, UnchangedFile
+
     folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
     path, is_template = _find_body_file(field, file, folders)
     try:
@@ -285,6 +295,8 @@ def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, b
     for folder in (*folders, Path()):
         if (folder / name).is_file():
             return folder / name, is_chosen_by_author or _is_inside(folders, folder / name)
+    from airflow_provider_smtpcm.mail.worker_files import file_remedy, quote_path
+
     searched = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
         f"{field}: there is no file {quote_path(name)} (looked in {searched}, and in the worker's working directory).",
@@ -359,6 +371,8 @@ def _to_tainted(chunks: list[str], name: str, *, item: bool) -> Any:
         Plain text if the author wrote all of it. The value itself (see `mark_as_data`) if the text is a single value
         with only blanks around it. Otherwise a `TaintedStr`.
     """
+    from airflow_provider_smtpcm.arguments.taint_tracking import TrackedText, get_mask, join_tracked
+
     text = join_tracked(chunks)
     if type(text) is TrackedText and text.mask == text:
         return "".join(chunks)

@@ -19,6 +19,8 @@ def as_text(value: object) -> str | None:
 
 def as_headers(value: Any) -> Any:
     """Convert the values of a mapping of headers to text. Anything else is returned unchanged, for `Mail` to check."""
+    if value is None:
+        return ()
     return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
 
 

@@ -144,6 +144,8 @@ class StepRecorder(Trace):
         on_step: called with each step.
     """
 
+    records_info = True
+
     def __init__(self, on_step: StepCallback) -> None:
         self.steps: list[StepReport] = []
         self._on_step = on_step

@@ -267,7 +267,8 @@ IMPORT_SSIS = Command(
                 "metavar": "PATH",
                 "nargs": "+",
                 "type": Path,
-                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, or a folder with such files at any depth",
+                "help": "a .dtsx, .ispac, .conmgr or .dtsConfig file, a folder with such files at any depth, or an "
+                "export of the SSIS configuration table or of a catalog environment (.csv, .sql)",
             },
         ),
         Argument(

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, FIELDS
+from airflow_provider_smtpcm.records import Record
 
 #: `Fault.field` of a fault that concerns the extra as a whole.
 EXTRA = "extra"
@@ -124,8 +125,8 @@ _TEXTS: Mapping[str, str] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Fault(Record):
     """One thing that is wrong. `str(fault)` is its sentence.
 
     Args:

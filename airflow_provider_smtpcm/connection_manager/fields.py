@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from airflow_provider_smtpcm.records import Record
+
 
 class AuthMode(StrEnum):
     """How a session signs in. SSIS: *Use Windows Authentication*."""
@@ -54,8 +56,8 @@ class FieldType(StrEnum):
     SECRET = "secret"  # noqa: S105 - the name of a type
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Field(Record):
     """One setting of the connection.
 
     Args:

@@ -15,12 +15,13 @@ from airflow_provider_smtpcm.connection_manager.fields import (
 )
 from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_extra, parse_settings
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
+from airflow_provider_smtpcm.records import Record
 
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SmtpConnectionManager:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SmtpConnectionManager(Record):
     """A named definition of a mail server.
 
     Every argument may also be text that can be read without ambiguity (`"true"`, `"30"`, `"starttls"`). The repr

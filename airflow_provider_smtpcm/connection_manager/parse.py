@@ -78,10 +78,11 @@ def parse_extra(extra: object, faults: Faults) -> Settings:
     unknown: list[str] = []
     for position, (key, value) in enumerate(extra.items(), start=1):
         name = str(key)
-        lower = re.sub(_LEGACY_PREFIX, "", name.lower())
         if name in _EXTRA_KEYS:
             values[name] = value
-        elif lower in _FOREIGN_KEYS:
+            continue
+        lower = re.sub(_LEGACY_PREFIX, "", name.lower())
+        if lower in _FOREIGN_KEYS:
             instead = _FOREIGN_KEYS[lower]
             target = "host" if lower == "smtpserver" else instead.split()[0]
             faults.add(target, FaultCode.FOREIGN_KEY, key=lower, instead=instead)
@@ -236,7 +237,7 @@ def _coerce_boolean(field: Field, value: object, faults: Faults) -> bool | None:
 
 def _coerce_number(field: Field, value: object, faults: Faults) -> float | int | None:
     text = str(value).strip()
-    number = float(text) if re.fullmatch(_NUMBER, text) else math.nan
+    number = float(text) if type(value) is int or re.fullmatch(_NUMBER, text) else math.nan
     if field.name == "port":
         number = number if number.is_integer() else math.nan
     low, high = field.minimum, field.maximum
@@ -248,7 +249,8 @@ def _coerce_number(field: Field, value: object, faults: Faults) -> float | int |
 
 
 def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
-    if isinstance(value, Mapping | list | tuple | set):
+    # Text first, since `isinstance(value, Mapping)` is slow.
+    if not isinstance(value, str) and isinstance(value, Mapping | list | tuple | set):
         faults.add(field.name, FaultCode.NOT_TEXT, value=describe_value(value))
         return None
     text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -257,10 +259,15 @@ def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
     text = text.strip()
     if field.type is FieldType.MULTILINE:
         return _coerce_path_or_pem(field, text, faults)
-    if re.search(_CONTROL, text):
+    if _has_control_character(text):
         faults.add(field.name, FaultCode.CONTROL_CHARACTER)
         return None
     return text
+
+
+def _has_control_character(text: str) -> bool:
+    # Printable text has none, and needs no pattern, which would take long to compile.
+    return not text.isprintable() and re.search(_CONTROL, text) is not None
 
 
 def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
@@ -270,7 +277,7 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
     so no fault repeats the text.
     """
     if "-----BEGIN" not in text:
-        if not re.search(_CONTROL, text):
+        if not _has_control_character(text):
             return text
         faults.add(field.name, FaultCode.NEITHER_PATH_NOR_PEM)
         return None
@@ -325,7 +332,7 @@ def _check_host(settings: Settings, unreadable: frozenset[str], faults: Faults) 
         scheme = host.partition("://")[0].lower()
         shown = f"{scheme}://" if scheme in _SCHEMES else "the part up to '://'"
         faults.add("host", FaultCode.HOST_WITH_SCHEME, scheme=shown)
-    elif re.fullmatch(_HOST_AND_PORT, host):
+    elif ":" in host and re.fullmatch(_HOST_AND_PORT, host):
         faults.add("host", FaultCode.HOST_WITH_PORT)
     elif not re.fullmatch(_HOST, bare):
         faults.add("host", FaultCode.NOT_A_HOST, value=describe_value(host))

@@ -161,6 +161,8 @@ class LedgerJournal:
 
     def annotate(self, delivery: Delivery) -> Delivery:
         """Return the delivery adjusted for earlier attempts; see `downgrade_to_unknown`."""
+        if delivery.error is None:  # as most are
+            return delivery
         return downgrade_to_unknown(delivery, self._still_in_doubt(delivery))
 
     def _note_rows_in_doubt(self) -> None:

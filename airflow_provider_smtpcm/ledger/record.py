@@ -1,4 +1,4 @@
-"""The stored form of a ledger: blocks of row states and a head record, in a state store; and a set of digests."""
+"""The stored form of a ledger: blocks of row states and a head record, in a state store."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
-from weakref import finalize
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from airflow_provider_smtpcm.errors import LedgerError
 
@@ -85,8 +84,7 @@ class RunState(StrEnum):
     SUCCEEDED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """Recipient progress of a mail; a recipient in neither field is still pending.
 
     Args:
@@ -95,7 +93,7 @@ class Progress:
     """
 
     accepted: tuple[str, ...] = ()
-    rejected: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = MappingProxyType({})
 
     def __bool__(self) -> bool:
         return bool(self.accepted or self.rejected)
@@ -378,50 +376,3 @@ def _expired_error() -> LedgerError:
         "recipients already have the mail.",
         remedy="Check the report of the merge or the server's log, and start a new run for the other recipients.",
     )
-
-
-#: Octets of each digest that are kept; a digest has at least this many.
-DIGEST_OCTETS = 12
-# KiB of the set's pages that are kept in memory.
-_CACHE_KIB = 256
-
-
-class DigestSet:
-    """A set of digests in a temporary file of about 20 octets per digest; its memory does not grow with their number.
-
-    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability
-    that two rows share them is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
-
-    SQLite creates the file once its cache is full, where `TMPDIR` says, and removes its name at once. On a worker where
-    no folder can be written to, the set is in memory.
-    """
-
-    def __init__(self) -> None:
-        import sqlite3  # not before a merge runs
-        import tempfile
-
-        try:
-            tempfile.gettempdir()
-            name = ""  # a temporary file
-        except FileNotFoundError:  # there is no folder to write to
-            name = ":memory:"
-        # Garbage collection may close it in any thread.
-        database = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        finalize(self, database.close)
-        self._execute = database.execute
-        self._execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._execute("PRAGMA journal_mode = OFF")  # nothing is rolled back
-        self._execute("CREATE TABLE digests (digest BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._execute("BEGIN")
-
-    def add(self, digest: bytes) -> bool:
-        """Add a digest of at least `DIGEST_OCTETS`.
-
-        Returns:
-            Whether it was not in the set before.
-        """
-        return self._execute("INSERT OR IGNORE INTO digests VALUES (?)", (digest[:DIGEST_OCTETS],)).rowcount == 1
-
-    def __contains__(self, digest: bytes) -> bool:
-        found = self._execute("SELECT 1 FROM digests WHERE digest = ?", (digest[:DIGEST_OCTETS],))
-        return found.fetchone() is not None

@@ -7,7 +7,6 @@ the result, and writes the head record at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from airflow_provider_smtpcm.errors import LedgerError
 from airflow_provider_smtpcm.ledger.ledger import Ledger, Reservation
@@ -15,7 +14,10 @@ from airflow_provider_smtpcm.ledger.record import NO_PROGRESS, Block, Progress, 
 
 
 class SingleMailLedger(Ledger):
-    """A ledger without a writing thread; the arguments are those of `Ledger`."""
+    """A ledger without a writing thread; the arguments are those of `Ledger`.
+
+    Refusals that `Ledger` resets are written with the row, before it is sent.
+    """
 
     def _begin(self, obsolete_generation: int, obsolete_blocks: int) -> None:
         self._store.delete_blocks(obsolete_generation, obsolete_blocks)
@@ -71,13 +73,6 @@ class SingleMailLedger(Ledger):
         """Write the result and how the attempt ended; see `Ledger.end`."""
         self._write_row(run_state)
 
-    def complete(self, result: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """Write that the task succeeded; see `Ledger.complete`."""
-        if result != self._result:
-            self.store_result(result)
-        self._store.write_head(RunState.SUCCEEDED, self._max_tries, 0, summary)
-        self._store.delete_blocks(self.generation, self._block_count)
-
     def _put_row(self, fingerprint: bytes, state: RowState, progress: Progress) -> None:
         if self._rows is None:
             self._rows = Block()
@@ -85,8 +80,3 @@ class SingleMailLedger(Ledger):
 
     def _write_row(self, run_state: RunState) -> None:
         self._store.write_head(run_state, self._max_tries, 0, rows=self._rows)
-
-    def _reset_refusals(self) -> None:
-        """Make permanently refused recipients pending; this is written with the row, before it is sent."""
-        for block in self._earlier_blocks.values():
-            block.reset_refusals()

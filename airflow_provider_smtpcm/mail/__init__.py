@@ -1,10 +1,17 @@
-"""Messages: `Mail`, its addresses and attachments, and their rendering as MIME. No network, no Airflow."""
+"""Messages: `Mail`, its addresses and attachments, and their rendering as MIME. No network, no Airflow.
+
+The names of `attachment` are imported on first use (PEP 562): most mails have no files.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow_provider_smtpcm.mail.address import Address, AddressesLike, AddressLike
-from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentLike, AttachmentsLike, InlineImagesLike
 from airflow_provider_smtpcm.mail.message import HeadersLike, HeaderValues, Mail, Priority
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentLike, AttachmentsLike, InlineImagesLike
 
 __all__ = [
     "Address",
@@ -19,3 +26,14 @@ __all__ = [
     "Mail",
     "Priority",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of `attachment` on first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from airflow_provider_smtpcm.mail import attachment
+
+    value: object = getattr(attachment, name)
+    globals()[name] = value  # later uses find it there and do not call this function
+    return value

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, find_forbidden_character, short_repr
+from airflow_provider_smtpcm.records import Record
 
 _MAX_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 _MAX_ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path has 256 with its angle brackets
@@ -36,8 +37,8 @@ _QUOTE_NAME_REMEDY = 'Put the display name into quotation marks: "Doe, Jane" <ja
 _ADDRESS_SYNTAX = ":@;"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Address(Record):
     """One mailbox. The constructor checks it, so every instance is valid.
 
     Args:
@@ -253,6 +254,12 @@ def _parse_mailboxes(text: str, separator: str | None, *, field: str) -> list[Ad
     return [_parse_mailbox(part, field=field) for part in _split(text, separator, field=field)]
 
 
+def is_plain_addr_spec(text: str) -> bool:
+    """Whether a text is an unquoted ASCII `local@domain`, as nearly every address is, and nearly every Message-ID."""
+    local_part, _, domain = text.partition("@")
+    return _PLAIN_LOCAL_PART.fullmatch(local_part) is not None and _is_ascii_domain(domain)
+
+
 def _parse_plain_mailbox(text: str) -> Address | None:
     """Parse an unquoted ASCII `local@domain`, as nearly every address is; return None for any other text."""
     if len(text) > _MAX_ADDRESS_OCTETS:
@@ -273,6 +280,8 @@ def _parse_plain_mailbox(text: str) -> Address | None:
 
 @lru_cache(maxsize=256)
 def _parse_single_mailbox(value: str, field: str) -> Address:
+    if plain := _parse_plain_mailbox(value):
+        return plain
     parts = _split(value, ";", field=field)
     if len(parts) != 1:
         found = "no address" if not parts else f"{len(parts)} addresses"

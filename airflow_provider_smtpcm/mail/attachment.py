@@ -20,6 +20,7 @@ from airflow_provider_smtpcm.mail.worker_files import (
     is_windows_path,
     quote_path,
 )
+from airflow_provider_smtpcm.records import Record
 
 _TYPE_NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
 _CONTENT_TYPE = rf'({_TYPE_NAME})/{_TYPE_NAME}(?: *; *{_TYPE_NAME}=(?:{_TYPE_NAME}|"[ !#-\[\]-~]*"))*'
@@ -54,8 +55,8 @@ class RemotePath(Protocol):
     def stat(self) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Attachment(Record):
     """A file to attach to a mail, given by either `path` or `content`.
 
     Args:

@@ -7,10 +7,13 @@ from binascii import b2a_qp
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
-from airflow_provider_smtpcm.mail.attachment import Attachment, BinaryReader
-from airflow_provider_smtpcm.mail.worker_files import FILE_CHANGED_REMEDY, FileState
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.attachment import Attachment, BinaryReader
+    from airflow_provider_smtpcm.mail.worker_files import FileState
 
 #: The prefix of every boundary. No encoded line can contain it: base64 has no "_", quoted-printable no "=_".
 BOUNDARY_PREFIX = "=_smtpcm_"
@@ -206,6 +209,8 @@ def _move_to_data_phase(error: MessageError) -> MessageError:
 
 
 def _make_change_error(message: str) -> MessageError:
+    from airflow_provider_smtpcm.mail.worker_files import FILE_CHANGED_REMEDY
+
     # Retryable, since the server discards an incomplete message, and the file may be complete by the next attempt.
     return MessageError(message, remedy=FILE_CHANGED_REMEDY, phase=Phase.DATA, retryable=True)
 

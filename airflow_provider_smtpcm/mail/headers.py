@@ -26,16 +26,14 @@ _MAX_TOKEN = 900  # a longer one is encoded, since encoded words can be split; R
 # Room for the first word of a display name after the longest name of an address field.
 _MAX_FIRST_PHRASE_WORD = _MAX_FOLDED_LINE - len("Reply-To: ")
 
-_TOKEN = re.compile(" *[^ ]+")
+_SPACED_WORD = " *[^ ]+"
 _TYPE_PARAMETERS = r'(?:"[^"]*"|[^";])+;?'
 
 _ALPHANUMERIC = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 # RFC 2047 5 (3): these need no escape in a Q word, not even in a display name; a space is "_".
 _Q_UNESCAPED = _ALPHANUMERIC + b"!*+-/"
-_Q_TABLE = ["_" if octet == 0x20 else chr(octet) if octet in _Q_UNESCAPED else f"={octet:02X}" for octet in range(256)]
 # RFC 5987 3.2.1 (attr-char), a subset of RFC 2231 7 (attribute-char).
 _PARAMETER_UNESCAPED = _ALPHANUMERIC + b"!#$&+-.^_`|~"
-_PERCENT_TABLE = [chr(octet) if octet in _PARAMETER_UNESCAPED else f"%{octet:02X}" for octet in range(256)]
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -55,7 +53,7 @@ def render_unstructured(name: str, value: str) -> bytes:
         return f"{name}:\r\n".encode()
     if value.isascii() and len(name) + 2 + len(value) <= _MAX_LINE and "=?" not in value:
         return f"{name}: {value}\r\n".encode()
-    tokens = _TOKEN.findall(value)
+    tokens = re.findall(_SPACED_WORD, value)
     unsafe = [index for index, token in enumerate(tokens) if _needs_encoding(token)]
     if unsafe:
         before, after = tokens[: unsafe[0]], tokens[unsafe[-1] + 1 :]
@@ -129,13 +127,27 @@ def encode_words(text: str, *, first_length: int = _MAX_ENCODED_WORD) -> list[st
     first_payload = min(first_length, _MAX_ENCODED_WORD) - _ENCODED_WORD_OVERHEAD
     next_payload = _MAX_ENCODED_WORD - _ENCODED_WORD_OVERHEAD
     if is_q_shorter:
-        characters = ["".join([_Q_TABLE[octet] for octet in character.encode()]) for character in text]
+        q_table = _make_q_table()
+        characters = ["".join([q_table[octet] for octet in character.encode()]) for character in text]
         return [f"=?utf-8?q?{''.join(part)}?=" for part in _group_by_length(characters, first_payload, next_payload)]
     encoded_characters = [character.encode() for character in text]
     return [
         f"=?utf-8?b?{b2a_base64(b''.join(part), newline=False).decode()}?="
         for part in _group_by_length(encoded_characters, first_payload // 4 * 3, next_payload // 4 * 3)
     ]
+
+
+# Not made on import, since most mails need neither.
+@cache
+def _make_q_table() -> list[str]:
+    """Return the text of each octet in a Q word."""
+    return ["_" if octet == 0x20 else chr(octet) if octet in _Q_UNESCAPED else f"={octet:02X}" for octet in range(256)]
+
+
+@cache
+def _make_percent_table() -> list[str]:
+    """Return the text of each octet in a percent-encoded parameter."""
+    return [chr(octet) if octet in _PARAMETER_UNESCAPED else f"%{octet:02X}" for octet in range(256)]
 
 
 def render_parameter(name: str, value: str) -> list[str]:
@@ -146,7 +158,8 @@ def render_parameter(name: str, value: str) -> list[str]:
     else:
         # RFC 2231 4. A quoted string may contain escaped quotation marks, but many mail clients show them wrong.
         prefix, numbered_prefix, suffix = f" {name}*=utf-8''", " {}*{}*=", ""
-        characters = ["".join([_PERCENT_TABLE[octet] for octet in character.encode()]) for character in value]
+        percent_table = _make_percent_table()
+        characters = ["".join([percent_table[octet] for octet in character.encode()]) for character in value]
     token = f"{prefix}{''.join(characters)}{suffix}"
     if len(token) < _MAX_FOLDED_LINE:
         return [token]
@@ -226,14 +239,22 @@ def stable_message_id(domain: str, *parts: str | int) -> str:
     Raises:
         ValueError: there are no parts.
     """
-    import hashlib
-
     if not parts:
         raise ValueError("Without parts, every mail would have the same Message-ID.")
+    return f"<{_compute_local_part(parts)}@{to_ascii_domain(domain)}>"
+
+
+def is_stable_message_id(message_id: str, *parts: str | int) -> bool:
+    """Whether `stable_message_id` made a Message-ID from these parts, with any domain."""
+    return message_id.startswith(f"<{_compute_local_part(parts)}@")
+
+
+def _compute_local_part(parts: Sequence[str | int]) -> str:
+    import hashlib
+
     octets = [str(part).encode("utf-8", "surrogatepass") for part in parts]
     # Each part with its length, so that ("a", "bc") and ("ab", "c") differ.
-    digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in octets]))
-    return f"<{digest.hexdigest()[:32]}@{to_ascii_domain(domain)}>"
+    return hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in octets])).hexdigest()[:32]
 
 
 @cache

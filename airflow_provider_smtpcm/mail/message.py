@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import (
@@ -16,23 +16,21 @@ from airflow_provider_smtpcm.mail.address import (
     Address,
     AddressesLike,
     AddressLike,
+    is_plain_addr_spec,
     parse_address,
     parse_addresses,
 )
-from airflow_provider_smtpcm.mail.attachment import (
-    Attachment,
-    AttachmentsLike,
-    InlineImagesLike,
-    parse_attachments,
-    parse_inline_images,
-)
 from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
+from airflow_provider_smtpcm.records import Record
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentsLike, InlineImagesLike
 
 __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
 _FIELD_NAME = r"[!-9;-~]{1,76}"  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
 _MAX_VALUE_LENGTH = 100_000
-_MESSAGE_ID = re.compile(rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>")
+_MESSAGE_ID = rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>"
 _MAX_MESSAGE_ID_OCTETS = 900  # it cannot be folded, and a line has at most 998 (RFC 5322 2.1.1)
 # Fields that a mail may have only once.
 _SINGLE_FIELDS = ("auto-submitted", "in-reply-to", "references", "sender")  # RFC 5322 3.6, RFC 3834 5
@@ -83,8 +81,8 @@ HeaderValues = Mapping[str, object]
 _set = object.__setattr__  # for mails under construction, although the class is frozen
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class Mail:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, init=False, eq=False, repr=False)
+class Mail(Record):
     """One mail. Its addresses, headers and file names are valid; its files have not been opened."""
 
     from_address: Address | None
@@ -255,6 +253,22 @@ def _parse_body(name: str, value: object) -> str | None:
     return value
 
 
+def _parse_attachments(value: AttachmentsLike | None) -> tuple[Attachment, ...]:
+    if value is None:
+        return ()
+    from airflow_provider_smtpcm.mail.attachment import parse_attachments
+
+    return parse_attachments(value)
+
+
+def _parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...]:
+    if value is None:
+        return ()
+    from airflow_provider_smtpcm.mail.attachment import parse_inline_images
+
+    return parse_inline_images(value)
+
+
 def _parse_priority(value: object) -> Priority:
     if isinstance(value, Priority):
         return value
@@ -303,12 +317,19 @@ def _headers_type_error(value: object) -> MessageError:
 def _parse_message_id(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _MAX_MESSAGE_ID_OCTETS or not _MESSAGE_ID.fullmatch(value):
+    if not isinstance(value, str) or len(value) > _MAX_MESSAGE_ID_OCTETS or not _is_message_id(value):
         raise MessageError(
             f"The message id {short_repr(value)} does not have the form <left@right>.",
             remedy="Write it as <20240131.4711@corp.example>, or leave it out: one is generated.",
         )
     return value
+
+
+def _is_message_id(text: str) -> bool:
+    # The generated ones match the pattern of a plain address, which is compiled already.
+    return (text[:1] == "<" and text[-1:] == ">" and is_plain_addr_spec(text[1:-1])) or bool(
+        re.fullmatch(_MESSAGE_ID, text)
+    )
 
 
 def _find_image_faults(
@@ -349,8 +370,8 @@ _FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
     ("subject", partial(_parse_header_text, "Subject"), ""),
     ("text", partial(_parse_body, "Text"), None),
     ("html", partial(_parse_body, "Html"), None),
-    ("attachments", parse_attachments, ()),
-    ("inline_images", parse_inline_images, ()),
+    ("attachments", _parse_attachments, ()),
+    ("inline_images", _parse_inline_images, ()),
     ("priority", _parse_priority, Priority.NORMAL),
     ("headers", _parse_headers, ()),
     ("message_id", _parse_message_id, None),

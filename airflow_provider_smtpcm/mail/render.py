@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address
-from airflow_provider_smtpcm.mail.attachment import Attachment
 from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, EncodedFile, render_text_part
 from airflow_provider_smtpcm.mail.headers import (
     render_content_disposition,
@@ -20,6 +19,9 @@ from airflow_provider_smtpcm.mail.headers import (
     render_unstructured,
 )
 from airflow_provider_smtpcm.mail.message import Mail, Priority, combine_faults
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.attachment import Attachment
 
 __all__ = ["Rendering", "render"]
 
@@ -108,20 +110,36 @@ def measure_binary_file(attachment: Attachment) -> BinaryFile:
     return BinaryFile(attachment, attachment.state())
 
 
-class PartRenderers(NamedTuple):
+class PartRenderers:
     """The functions that render the parts of a message. `BatchRenderer` uses variants with a cache."""
 
-    binary: bool
-    file: Callable[[Attachment], EncodedFile]
-    date: Callable[[datetime | None], bytes] = render_date
-    sender: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
-    to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
-    cc: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
-    reply_to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes
-    subject: Callable[[str, str], bytes] = render_unstructured
-    fixed_fields: Callable[[Priority, tuple[tuple[str, str], ...]], bytes] = render_fixed_fields
-    text: Callable[[str, str], bytes] = render_text_part
-    html: Callable[[str, str], bytes] = render_text_part
+    # Not a `NamedTuple`, which would compile each annotation on import.
+    def __init__(
+        self,
+        *,
+        binary: bool,
+        file: Callable[[Attachment], EncodedFile],
+        date: Callable[[datetime | None], bytes] = render_date,
+        sender: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes,
+        to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes,
+        cc: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes,
+        reply_to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes,
+        subject: Callable[[str, str], bytes] = render_unstructured,
+        fixed_fields: Callable[[Priority, tuple[tuple[str, str], ...]], bytes] = render_fixed_fields,
+        text: Callable[[str, str], bytes] = render_text_part,
+        html: Callable[[str, str], bytes] = render_text_part,
+    ) -> None:
+        self.binary = binary
+        self.file = file
+        self.date = date
+        self.sender = sender
+        self.to = to
+        self.cc = cc
+        self.reply_to = reply_to
+        self.subject = subject
+        self.fixed_fields = fixed_fields
+        self.text = text
+        self.html = html
 
 
 _BASE64 = PartRenderers(binary=False, file=measure_base64_file)

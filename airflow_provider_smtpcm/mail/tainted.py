@@ -18,7 +18,7 @@ BLANKS = " \t\r\n"
 _SEPARATOR = r"[/\\]"
 # C0, DEL and C1 controls, the two Unicode line breaks, and lone surrogates, which UTF-8 cannot encode. A line break in
 # a header value would begin another header (RFC 5322 2.2); in an address, another SMTP command.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_FORBIDDEN = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _SURROGATE = "[\ud800-\udfff]"
 _REPR_LENGTH = 60
 
@@ -119,7 +119,7 @@ def _split_path(path: TaintedStr) -> Iterable[tuple[str, bool]]:
 def find_forbidden_character(text: str) -> str | None:
     """Return the first character that no header may contain, as `U+000A`, or None."""
     # Nearly every text is printable ASCII, which is fast to test.
-    return None if text.isascii() and text.isprintable() else _code_point(_FORBIDDEN.search(text))
+    return None if text.isascii() and text.isprintable() else _code_point(re.search(_FORBIDDEN, text))
 
 
 def find_lone_surrogate(text: str) -> str | None:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.arguments.values import as_headers, as_text
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
+from airflow_provider_smtpcm.ledger.digest_set import DigestSet
 from airflow_provider_smtpcm.ledger.journal import in_doubt_error, pending_request
-from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, rows_changed_error
-from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, DigestSet, RowState
+from airflow_provider_smtpcm.ledger.ledger import UNSEEN, PriorRow
+from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.headers import stable_message_id
+from airflow_provider_smtpcm.mail.headers import is_stable_message_id, stable_message_id
 from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.merge.rows import Row, Rows
 from airflow_provider_smtpcm.merge.templates import RowTemplates
@@ -28,6 +29,7 @@ from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+    from airflow_provider_smtpcm.merge.prior_attempts import PriorAttempts
 
 _TEXT_FIELDS = ("subject", "text", "html")
 _RECIPIENT_FIELDS = ("to", "cc", "bcc")
@@ -37,15 +39,6 @@ _PLACEHOLDER_RECIPIENT = "nobody@corp.example"
 _FIELD_LABELS = {"to": "To", "cc": "Cc", "bcc": "Bcc", "reply_to": "Reply-To"}
 _DIGEST_OCTETS = 16
 _JSON_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
-# The outcome of a row that an earlier attempt has settled.
-_SETTLED_OUTCOMES = {
-    RowState.ACCEPTED: "accepted",
-    RowState.PARTIAL: "partial",
-    RowState.REFUSED: "refused",
-    RowState.UNKNOWN: "unknown",
-    RowState.OPEN: "unknown",
-}
-
 # The number of a row (from 1), the row, its key, the error if it has no key, and its fingerprint.
 _KeyedRow = tuple[int, Row | MessageError, str | None, MailError | None, bytes]
 
@@ -119,8 +112,7 @@ class RowMails:
                 prior: PriorRow | None = UNSEEN
                 if self._prior is not None and number <= self._prior.rows_seen:
                     self._current = number, row, key, key_error, fingerprint
-                    message_id = partial(self._message_id, row, number, key)
-                    prior = self._prior.resume(number, key, fingerprint, message_id)
+                    prior = self._prior.resume(number, key, fingerprint, partial(self._try_render, row, number, key))
                 if prior is None:
                     continue
                 mail = self._make_mail(row, number, key, key_error, prior)
@@ -133,12 +125,12 @@ class RowMails:
                     self.in_flight[number - 1] = InFlightRow(number, key, mail, fingerprint, prior)
                     yield request
                 elif self._prior is not None:
-                    self._prior.record_accepted(number)
+                    self._prior.record_accepted(number, key, mail)
             if self._prior is not None and self.failure is None:
                 self._prior.check_row_count(number)
-        except LedgerError as error:
+        except MailError as error:  # the rows have changed; or no digest can be stored, so that a key might repeat
             self.failure = error
-            self._has_changed = True
+            self._has_changed = isinstance(error, LedgerError)
         self.is_exhausted = True
 
     def fingerprint(self, index: int) -> bytes:
@@ -163,7 +155,8 @@ class RowMails:
             if len(names) == len(fingerprints):
                 break
             if key is not None and fingerprint in fingerprints:
-                names[fingerprint] = key, self._message_id(row, number, key)
+                mail = self._try_render(row, number, key)
+                names[fingerprint] = key, None if mail is None else mail.message_id
         return names
 
     def _keyed_rows(self) -> Iterator[_KeyedRow]:
@@ -194,7 +187,7 @@ class RowMails:
             return None, row
         try:
             return self._keys.claim(self._templates.render_key(row, number), row), None
-        except MailError as error:
+        except MessageError as error:
             return None, error
 
     def _make_mail(
@@ -215,12 +208,12 @@ class RowMails:
                 self._result.add_failed(number, key, error, accepted=accepted)
             return None
 
-    def _message_id(self, row: Row | MessageError, number: int, key: str | None) -> str | None:
-        """Return the Message-ID of a row's mail, or None if the mail can no longer be made."""
+    def _try_render(self, row: Row | MessageError, number: int, key: str | None) -> Mail | None:
+        """Return the mail of a row that an earlier attempt has reached, or None if it can no longer be made."""
         if key is None or isinstance(row, MessageError):
             return None
         try:
-            return self._render(row, number, key).message_id
+            return self._render(row, number, key)
         except MailError:
             return None
 
@@ -230,87 +223,6 @@ class RowMails:
             return mail
         assert mail.from_address is not None
         return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *self._identity(key)))
-
-
-class PriorAttempts:
-    """Resumes a merge: decides which rows are still pending after its earlier attempts.
-
-    Args:
-        ledger: the task's ledger.
-        result: receives the rows that are settled.
-        retry_unknown: whether a mail that may have been delivered is sent again, with the same Message-ID.
-    """
-
-    def __init__(self, ledger: Ledger, result: MergeResult, *, retry_unknown: bool) -> None:
-        self._ledger = ledger
-        self._result = result
-        self._retry_unknown = retry_unknown
-        #: How many rows earlier attempts have reached.
-        self.rows_seen = ledger.rows_seen
-        # The rows in doubt that this attempt has not reached.
-        self._unreached = set(ledger.rows_in_doubt)
-
-    def resume(
-        self, number: int, key: str | None, fingerprint: bytes, message_id: Callable[[], str | None]
-    ) -> PriorRow | None:
-        """Return what earlier attempts recorded for a pending row. A settled row is added to the result: returns None.
-
-        Args:
-            number: the row's number, from 1 to `rows_seen`.
-            key: the row's key; None: it has none.
-            fingerprint: the row's fingerprint.
-            message_id: returns the Message-ID of its mail.
-
-        Raises:
-            LedgerError: an earlier attempt had a different row with this number.
-        """
-        row = self._ledger.prior(number - 1, fingerprint)
-        self._unreached.discard(number - 1)
-        if row is None or row.state in (RowState.RETRY, RowState.FAILED):
-            return row or UNSEEN
-        if row.is_in_doubt and self._retry_unknown:
-            return row
-        if row.state is not RowState.OPEN:
-            self._result.add_settled(number, _SETTLED_OUTCOMES[row.state])
-            return None
-        self._result.add_left_in_doubt(number, key, message_id())
-        # Recorded last: if this attempt is interrupted before that, the next one adds the row to its report.
-        self._ledger.record(number - 1, RowState.UNKNOWN, row.progress)
-        return None
-
-    def find_unreached(self, *, include_reported: bool) -> dict[int, bytes | None]:
-        """Return the rows in doubt that this attempt did not reach: their numbers, with fingerprints if known.
-
-        Args:
-            include_reported: whether to include those that an earlier attempt has already reported.
-        """
-        return {
-            row + 1: self._ledger.fingerprint(row)
-            for row in sorted(self._unreached)
-            if include_reported or self._ledger.is_open(row)
-        }
-
-    def record_failed(self, number: int, fingerprint: bytes, prior: PriorRow) -> None:
-        """Record that a row cannot be turned into a mail, unless an earlier attempt may have delivered its mail."""
-        if not prior.progress.accepted and not prior.is_in_doubt:
-            self._ledger.record(number - 1, RowState.FAILED, fingerprint=fingerprint)
-
-    def record_accepted(self, number: int) -> None:
-        """Record that every recipient of a row's mail has it."""
-        self._ledger.record(number - 1, RowState.ACCEPTED)
-        self._result.add_settled(number, "accepted")
-
-    def check_row_count(self, number: int) -> None:
-        """Check that there are at least as many rows as in earlier attempts.
-
-        Args:
-            number: the number of the last row; 0: there is none.
-
-        Raises:
-            LedgerError: there are fewer.
-        """
-        if number < self.rows_seen:
-            raise rows_changed_error(f"there were at least {self.rows_seen}, and now there are {number}")
 
 
 class RowKeys:
@@ -329,6 +241,7 @@ class RowKeys:
 
         Raises:
             MessageError: the key is blank, or an earlier row has it.
+            MailError: the digest cannot be stored.
         """
         if key is None:
             digest = compute_digest(_serialize_row(row))
@@ -368,6 +281,17 @@ def _serialize_row(row: Row) -> str:
         raise MessageError(
             f"The row has no key, since it cannot be written as JSON ({error}).", remedy="Set 'row_key'."
         ) from None
+
+
+def is_line_of_run(identity: Callable[[str], Sequence[str]], key: str | None, message_id: str | None) -> bool:
+    """Whether a line of a report may be of this run; a line without a Message-ID may be of any.
+
+    Args:
+        identity: as in `RowMails`; the mails have no Message-ID of the DAG's author.
+        key: the key in the line.
+        message_id: the Message-ID in the line.
+    """
+    return key is None or message_id is None or is_stable_message_id(message_id, *identity(key))
 
 
 def compute_digest(text: str) -> bytes:

@@ -1,20 +1,20 @@
-"""The result of a merge: its counts, log lines, XCom, and a report file with a line for each row.
+"""The result of a merge: its counts, log lines and XCom, and what its report says of each row.
 
 Its memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, cast
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
 
 from airflow_provider_smtpcm.arguments.values import shorten_list
-from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
+from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, RefusedError
+from airflow_provider_smtpcm.merge.report import OUTCOMES, MergeReport
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The outcomes of a row: those of a delivery, and `failed` if the row could not be turned into a mail.
-OUTCOMES = ("accepted", "partial", "refused", "unknown", "not_sent", "failed")
 #: Seconds between two log lines with the progress.
 PROGRESS_SECONDS = 5.0
 #: How many failed rows are logged one by one.
@@ -35,99 +33,7 @@ LOGGED_UNKNOWN = 500
 _NUMBERED_ROWS = 5
 #: How many rows each list in the result (the XCom) names; the report names all of them.
 LISTED_ROWS = 100
-_REPORT_REMEDY = (
-    "Set 'report_file' to a path that the worker may write to. In a store that cannot append, use one file for each "
-    "attempt: 's3://.../{{ run_id }}-{{ ti.try_number }}.jsonl'."
-)
-
-
-class MergeReport:
-    """The report file: a line of JSON for each row, in the order in which rows finish.
-
-    Each line is flushed before the next one is written, so that the file is correct after a crash. Further attempts
-    append to it.
-
-    Args:
-        file: a path or a URL as text, an object with `open`, or None for no report.
-        try_number: the number of the attempt, a field of each line.
-        to_path: turns the text of a path or URL into an object with `open`.
-
-    Raises:
-        MessageError: the file cannot be opened.
-    """
-
-    def __init__(self, file: Any, *, try_number: int, to_path: Callable[[str], Any]) -> None:
-        self.file = file
-        self._try_number = try_number
-        self._out: IO[str] | None = None
-        # The length and the row of the last line.
-        self._last_line: deque[tuple[int, int]] = deque(maxlen=1)
-        #: Why the report is incomplete; None if it is complete.
-        self.error: MessageError | None = None
-        if not file:
-            return
-        from airflow_provider_smtpcm.mail.tainted import check_path
-
-        path = to_path(str(check_path(file, "report_file"))) if isinstance(file, str) else file
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            has_partial_line = _has_partial_line(path)
-            # Line-buffered, and closed by `close`.
-            self._out = path.open("a", encoding="utf-8", buffering=1)
-            self._out.write("\n" * has_partial_line)
-        except Exception as error:  # each storage library raises errors of its own
-            self._close()
-            raise self._write_error(error) from error
-
-    def write(self, *, row: int, **entry: object) -> None:
-        """Write the line of a row; if an exception interrupts the call, a second call does not write it twice.
-
-        An error (a full disk) does not stop the merge; see `error`.
-
-        Args:
-            row: its number, from 1.
-            entry: the other fields of the line.
-        """
-        if self._out is None or (self._last_line and self._last_line[0][1] == row):
-            return
-        line = json.dumps({"try_number": self._try_number, "row": row, **entry}) + "\n"
-        try:
-            # One call writes the line and adds it to `_last_line`: between two, a signal handler could raise.
-            self._last_line.extend(zip(map(self._out.write, (line,)), (row,), strict=False))
-        except Exception as error:  # noqa: BLE001 - each storage library raises errors of its own
-            self._give_up(error)
-
-    def close(self) -> None:
-        """Close the file; see `error`."""
-        try:
-            if self._out is not None:
-                self._out.close()
-        except Exception as error:  # noqa: BLE001 - object storage may upload only now
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        self._close()
-        self.error = self._write_error(error)
-        log.error("%s", self.error)
-
-    def _close(self) -> None:
-        out, self._out = self._out, None
-        with suppress(Exception):
-            if out is not None:
-                out.close()
-
-    def _write_error(self, error: Exception) -> MessageError:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return MessageError(f"The report '{self.file}' cannot be written: {reason}.", remedy=_REPORT_REMEDY)
-
-
-def _has_partial_line(path: Any) -> bool:
-    """Whether the last line has no end: an earlier attempt was killed while it wrote it."""
-    if not path.is_file() or not path.stat().st_size:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return bool(file.read(1) != b"\n")
+_NO_REPLIES: Mapping[str, str] = MappingProxyType({})
 
 
 class MergeResult:
@@ -223,13 +129,46 @@ class MergeResult:
         self._log_progress()
 
     def add_settled(self, number: int, outcome: str) -> None:
-        """Add a row that an earlier attempt has settled, and that is in its log and report."""
+        """Add a row that an earlier attempt has settled, and that is in its log; its line may be `is_line_missing`."""
         self._counts[outcome] += 1
         self.settled_earlier += 1
         if outcome != "accepted":
             reason = str(_unfinished_row_error(None)) if outcome == "unknown" else "by an earlier attempt"
             self.first_problem.setdefault(outcome, f"row {number}: {reason}")
         self._log_progress()
+
+    def is_line_missing(self, number: int, key: str | None, outcome: str) -> bool:
+        """Whether the report lacks the line of a settled row: the earlier attempt was killed before it wrote it."""
+        return self._report.is_missing(number, key, outcome)
+
+    def restore_line(
+        self,
+        number: int,
+        key: str | None,
+        outcome: str,
+        *,
+        message_id: str | None,
+        accepted: Sequence[str],
+        rejected: Mapping[str, str],
+    ) -> None:
+        """Write the missing line of a settled row.
+
+        Args:
+            number: the row's number, from 1.
+            key: its key; None: it has none.
+            outcome: its outcome in the ledger.
+            message_id: the Message-ID of its mail; None: not known.
+            accepted: the recipients who have the mail.
+            rejected: the permanently refused recipients, each with the server's reply.
+        """
+        error: MailError | None = None
+        if outcome == "unknown":
+            error = _unfinished_row_error(message_id)
+        elif rejected or outcome != "accepted":
+            error = RefusedError(f"The server refused recipients in an earlier attempt: {shorten_list([*rejected])}.")
+        self._write(
+            number, key, outcome=outcome, error=error, message_id=message_id, accepted=accepted, rejected=rejected
+        )
 
     def add_left_in_doubt(
         self, number: int, key: str | None, message_id: str | None, *, has_moved: bool = False
@@ -247,7 +186,9 @@ class MergeResult:
         error = _unfinished_row_error(message_id, key if has_moved else None)
         self.first_problem.setdefault("unknown", f"row {number}: {error}")
         self._log(number, "unknown", error)
-        self._write(number, key, outcome="unknown", error=error, message_id=message_id)
+        # An earlier attempt may have been killed after it wrote the line, and before the ledger had it.
+        if not self._report.has_line(number, key, "unknown"):
+            self._write(number, key, outcome="unknown", error=error, message_id=message_id)
         self._log_progress()
 
     def add_unknown(
@@ -346,6 +287,7 @@ class MergeResult:
         delivery: Delivery | None = None,
         message_id: str | None = None,
         accepted: Sequence[str] = (),
+        rejected: Mapping[str, str] = _NO_REPLIES,
     ) -> None:
         if not self._report.file:
             return
@@ -355,7 +297,7 @@ class MergeResult:
             message_id=delivery.message_id if delivery else message_id,
             outcome=outcome,
             accepted=list(delivery.accepted if delivery else accepted),
-            refused={address: str(reply) for address, reply in delivery.refused.items()} if delivery else {},
+            refused={address: str(reply) for address, reply in (delivery.refused if delivery else rejected).items()},
             error=str(error) if error else None,
         )
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError
@@ -49,7 +50,7 @@ class Attempt:
         self._context = context
         #: The deliveries of this attempt, if the task sends one mail.
         self.deliveries: list[Delivery] = []
-        #: The task's result; empty until the task succeeds.
+        #: The task's result, for its ledger; empty until the task succeeds.
         self.result: Mapping[str, object] = {}
         #: The result without addresses.
         self.summary: Mapping[str, object] = {}
@@ -73,7 +74,7 @@ class Attempt:
         Args:
             on_clear: `resume_unfinished` or `send_again`; see `SendMailOperator`.
             single_mail: whether the task sends one mail.
-            window, connections: see `Ledger`.
+            window, connections: of a task that sends many; see `MergeLedger`.
 
         Yields:
             The ledger; None before Airflow 3.3.
@@ -90,15 +91,20 @@ class Attempt:
             yield None
             return
         # Imported here, since every parse of a DAG imports this module.
-        from airflow_provider_smtpcm.ledger.ledger import Ledger
-        from airflow_provider_smtpcm.ledger.single_mail import SingleMailLedger
         from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
-        ledger = (SingleMailLedger if single_mail else Ledger)(
+        new_ledger: Callable[..., Ledger]
+        if single_mail:
+            from airflow_provider_smtpcm.ledger.single_mail import SingleMailLedger
+
+            new_ledger = SingleMailLedger
+        else:
+            from airflow_provider_smtpcm.ledger.merge import MergeLedger
+
+            new_ledger = partial(MergeLedger, window=window, connections=connections)
+        ledger = new_ledger(
             store,
             send_again=on_clear == "send_again",
-            window=window,
-            connections=connections,
             max_tries=getattr(self._context["ti"], "max_tries", None),
             times_cleared=_count_clears(self._context),
         )

@@ -248,8 +248,10 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     ) -> dict[str, object]:
         """Send the pending rows and return the result; an error of the task is set as `attempt.failure`."""
         from airflow_provider_smtpcm.merge.failure_policy import FailurePolicy
-        from airflow_provider_smtpcm.merge.messages import PriorAttempts, RowMails, resolve_constants
-        from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult, format_count, without_addresses
+        from airflow_provider_smtpcm.merge.messages import RowMails, is_line_of_run, resolve_constants
+        from airflow_provider_smtpcm.merge.prior_attempts import PriorAttempts
+        from airflow_provider_smtpcm.merge.report import MergeReport
+        from airflow_provider_smtpcm.merge.result import MergeResult, format_count, without_addresses
         from airflow_provider_smtpcm.merge.sending import send_rows
         from airflow_provider_smtpcm.merge.templates import RowTemplates
         from airflow_provider_smtpcm.operators._lineage import Lineage
@@ -285,12 +287,17 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             ) as ledger:
                 if ledger is not None and ledger.finished_result is not None:
                     return ledger.finished_result
+                identity = partial(attempt.message_identity, ledger)
+                if ledger is not None and ledger.is_resumed:
+                    # A Message-ID of the author's own does not tell the run.
+                    is_own = partial(is_line_of_run, identity) if self.message_id is None else lambda *_: True
+                    report.read_earlier_lines(ledger.rows_seen, is_own)
                 mails = RowMails(
                     rows,
                     templates,
                     result=result,
                     apply_defaults=partial(apply_defaults, manager=manager),
-                    identity=partial(attempt.message_identity, ledger),
+                    identity=identity,
                     prior=None if ledger is None else PriorAttempts(ledger, result, retry_unknown=policy.retry_unknown),
                 )
                 send = partial(self._send, hook, cancellation)

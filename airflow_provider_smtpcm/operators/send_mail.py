@@ -197,18 +197,19 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, shorten_list(delivery.accepted), delivery.reply)
-        from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
+        if self.outlets:
+            from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
 
-        annotate_outlet_events(
-            context,
-            self.outlets,
-            {
-                "message_id": delivery.message_id,
-                "outcome": str(delivery.outcome),
-                "accepted": len(delivery.accepted),
-                "refused": len(delivery.refused),
-            },
-        )
+            annotate_outlet_events(
+                context,
+                self.outlets,
+                {
+                    "message_id": delivery.message_id,
+                    "outcome": str(delivery.outcome),
+                    "accepted": len(delivery.accepted),
+                    "refused": len(delivery.refused),
+                },
+            )
         return delivery
 
     def _deliver(
@@ -239,7 +240,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         except MailError as error:
             attempt.failure = airflow_error(prior.annotate_error(error), retry_unknown=self.on_unknown == "retry")
             return None
-        attempt.result, attempt.summary = delivery.to_dict(), delivery.without_addresses()
+        if ledger is not None:
+            attempt.result, attempt.summary = delivery.to_dict(), delivery.without_addresses()
         return delivery
 
     def _send(
@@ -251,7 +253,6 @@ class SendMailOperator(Cancelable, RenderedOperator):
         cancellation: CancellationToken,
     ) -> Delivery:
         """Send the mail to the recipients who do not have it yet."""
-        from airflow_provider_smtpcm.operators._lineage import Lineage
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
 
         log.info(
@@ -287,7 +288,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if delivery is None:  # canceled before it was started
             return prior.not_begun(mail, cancellation.error())
         prior.store(delivery)
-        Lineage(hook).add_mail(mail, delivery)
+        if mail.attachments or mail.inline_images:
+            from airflow_provider_smtpcm.operators._lineage import Lineage
+
+            Lineage(hook).add_mail(mail, delivery)
         return delivery
 
     def _make_failure(
@@ -322,7 +326,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """Return the mail with the rendered fields, and a Message-ID that is the same in every attempt."""
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
-        from airflow_provider_smtpcm.smtp.queue import apply_defaults
+        from airflow_provider_smtpcm.smtp.queue import complete_mail
+
+        def make_message_id(domain: str) -> str:
+            return stable_message_id(domain, *attempt.message_identity(ledger))
 
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
         mail = Mail(
@@ -340,12 +347,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             headers=as_headers(rendered.headers),
             message_id=as_text(rendered.message_id) or None,
         )
-        mail = apply_defaults(mail, hook.connection_manager)
-        if mail.message_id is not None:
-            return mail
-        assert mail.from_address is not None
-        identity = attempt.message_identity(ledger)
-        return mail.with_identity(message_id=stable_message_id(mail.from_address.domain, *identity))
+        return complete_mail(mail, hook.connection_manager, make_message_id=make_message_id)
 
     def _body(self, context: Context, name: str) -> str | None:
         """Return the body in the field `name`, or in the file that the field `{name}_file` names."""

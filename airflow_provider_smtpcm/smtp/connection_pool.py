@@ -12,7 +12,7 @@ import math
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -90,7 +90,7 @@ class BatchSender:
             size=connections,
             run_in_background=self._run_in_background,
             on_delivery=self.on_delivery,
-            is_in_memory=isinstance(source, Sequence),
+            is_in_memory=isinstance(source, list | tuple),
         )
         self._manager = manager
         self._finished: deque[Delivery] = deque()
@@ -179,6 +179,8 @@ class BatchSender:
                 if self._finished:
                     yield from self._take_finished()
                     self.queue.poll_now()  # a retry may be due, or the journal may admit more
+                    if not self._sessions and not self._opening_count and self.queue.poll_at is not None:
+                        continue  # no socket has to be served first
                 if self._is_done():
                     break
                 self._wait(self._seconds_to_wait())

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Some servers also write "AUTH=NTLM", for clients older than RFC 2554.
-_AUTH_WITH_EQUALS = re.compile(r"^AUTH=", re.IGNORECASE)
 _FQDN = r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+"
 
 
@@ -117,24 +115,29 @@ class Handshake:
                 reply=reply,
                 retryable=not 500 <= reply.code <= 599,
             )
-        self._trace.info(Step.GREETING, str(reply))
+        if self._trace.records_info:
+            self._trace.info(Step.GREETING, str(reply))
 
     def _ehlo(self, transport: Transport, step: Step) -> None:
         self._trace.begin(step)
-        name = self._manager.local_hostname or _ehlo_name(transport.local_address)
+        name = self._manager.local_hostname or _ehlo_name(transport)
         transport.send_command(f"EHLO {name}")
         reply = transport.read_reply()
         previous, self.extensions = self.extensions, {}
         if reply.positive:
             for line in reply.text.split("\n")[1:]:
-                keyword, _, parameters = _AUTH_WITH_EQUALS.sub("AUTH ", line).partition(" ")
-                known = self.extensions.get(keyword.upper())
-                self.extensions[keyword.upper()] = f"{known} {parameters}" if known else parameters
-            if step is Step.HELLO_AFTER_TLS:
-                offers = _format_changes(previous, self.extensions)
-            else:
-                offers = f"the server offers {_format_extensions(self.extensions)}"
-            self._trace.info(step, f"sent as {name}; {offers}")
+                keyword, _, parameters = line.partition(" ")
+                keyword = keyword.upper()
+                if keyword.startswith("AUTH="):  # also written by some servers, for clients older than RFC 2554
+                    keyword, parameters = "AUTH", line[len("AUTH=") :]
+                known = self.extensions.get(keyword)
+                self.extensions[keyword] = f"{known} {parameters}" if known else parameters
+            if self._trace.records_info:
+                if step is Step.HELLO_AFTER_TLS:
+                    offers = _format_changes(previous, self.extensions)
+                else:
+                    offers = f"the server offers {_format_extensions(self.extensions)}"
+                self._trace.info(step, f"sent as {name}; {offers}")
             return
         if reply.code in (500, 502, 504, 550):  # RFC 5321 3.2: an old server may know only HELO
             transport.send_command(f"HELO {name}")
@@ -205,9 +208,10 @@ def _format_changes(before: dict[str, str], after: dict[str, str]) -> str:
     return "; ".join((*changes, "otherwise the same" if changes else "the same extensions as before"))
 
 
-def _ehlo_name(local_address: str) -> str:
+def _ehlo_name(transport: Transport) -> str:
     """Return the argument of EHLO (RFC 5321 4.1.4): the FQDN, or an address literal; without a DNS lookup."""
     name = socket.gethostname()
-    if re.fullmatch(_FQDN, name):
+    if "." in name and re.fullmatch(_FQDN, name):
         return name
+    local_address = transport.local_address
     return f"[IPv6:{local_address}]" if ":" in local_address else f"[{local_address}]"

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, Phase, RefusedError, Reply
+from airflow_provider_smtpcm.records import Record
 from airflow_provider_smtpcm.smtp.remedies import format_addresses, format_refusals, remedy_for
 
 
@@ -26,8 +27,8 @@ class Outcome(StrEnum):
     NOT_SENT = "not_sent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Delivery(Record):
     """The delivery report of one mail.
 
     Args:

@@ -9,7 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
@@ -42,6 +42,7 @@ _MAX_AHEAD = 256
 # source, a server that waits for a message could time out.
 _FAST_SECONDS, _FAST_MAILS = 0.05, 2
 
+_NO_REPLIES: Mapping[str, Reply] = MappingProxyType({})
 # What `next` returns at the end of a source.
 _END = object()
 
@@ -49,7 +50,6 @@ _END = object()
 OnResult = Callable[[], None]
 
 
-@dataclass(slots=True)  # not frozen, which would double the time of its construction
 class SendRequest:
     """A mail to send, with its number in the batch and the progress of its recipients.
 
@@ -63,13 +63,26 @@ class SendRequest:
         is_last: whether no other mail follows, so that QUIT may be sent with it.
     """
 
-    index: int
-    mail: Mail
-    recipients: tuple[str, ...] | None = None
-    accepted: tuple[str, ...] = ()
-    refused: Mapping[str, Reply] = field(default_factory=dict)
-    rendering: Rendering | None = None
-    is_last: bool = False
+    __slots__ = ("accepted", "index", "is_last", "mail", "recipients", "refused", "rendering")
+
+    def __init__(
+        self,
+        index: int,
+        mail: Mail,
+        recipients: tuple[str, ...] | None = None,
+        accepted: tuple[str, ...] = (),
+        refused: Mapping[str, Reply] = _NO_REPLIES,
+        *,
+        rendering: Rendering | None = None,
+        is_last: bool = False,
+    ) -> None:
+        self.index = index
+        self.mail = mail
+        self.recipients = recipients
+        self.accepted = accepted
+        self.refused = refused
+        self.rendering = rendering
+        self.is_last = is_last
 
     @property
     def pending(self) -> Sequence[str]:
@@ -104,8 +117,15 @@ def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
     return mail.with_identity(from_address=sender, reply_to=reply_to)
 
 
-def complete_mail(mail: Mail, manager: SmtpConnectionManager) -> Mail:
+def complete_mail(
+    mail: Mail, manager: SmtpConnectionManager, *, make_message_id: Callable[[str], str] = new_message_id
+) -> Mail:
     """Return the mail with `apply_defaults`, and with a Message-ID in the sender's domain if it has none.
+
+    Args:
+        mail: the mail.
+        manager: the connection's defaults.
+        make_message_id: returns the Message-ID, for the sender's domain.
 
     Raises:
         MessageError: see `apply_defaults`.
@@ -114,7 +134,7 @@ def complete_mail(mail: Mail, manager: SmtpConnectionManager) -> Mail:
         return apply_defaults(mail, manager)
     sender = _sender(mail, manager)
     return mail.with_identity(
-        from_address=sender, reply_to=_default_reply_to(mail, manager), message_id=new_message_id(sender.domain)
+        from_address=sender, reply_to=_default_reply_to(mail, manager), message_id=make_message_id(sender.domain)
     )
 
 
@@ -268,7 +288,7 @@ class PrefetchQueue:
         size: number of mails to prepare ahead, at most 256.
         run_in_background: runs a function in a background thread, and the callback that it returns in the event loop.
         on_delivery: called with the delivery of each mail that cannot be sent.
-        is_in_memory: whether the source is a sequence, so that `next(source)` never blocks.
+        is_in_memory: whether the source is a list or tuple, so that `next(source)` never blocks.
     """
 
     def __init__(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import Phase, ProtocolError, Reply
 
 # RFC 5321 4.5.3.1.5 allows 512 octets per line; RFC 4954 4 allows challenges of 12288 octets.
 MAX_LINE_OCTETS = 16384
 MAX_REPLY_OCTETS = 65536
-# Size of the cache of parsed replies: a server answers MAIL, RCPT and DATA with the same lines for every mail.
+# Size of the cache of parsed replies: a server answers EHLO, MAIL, RCPT and DATA in the same words every time.
 _MAX_CACHED = 64
+_WHOLE_REPLY = re.compile(rb"([2-5][0-9][0-9])(?:-[^\r\n]*\r\n\1)*(?: [^\r\n]*)?\r\n")
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 # Control characters, line breaks, and characters that change the direction of text (UTR 36 2.1.1).
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNPRINTABLE = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 
 
 class ReplyParser:
@@ -29,7 +31,6 @@ class ReplyParser:
         # The received octets; those before the offset were parsed.
         self._octets = b""
         self._offset = 0
-        self._cached: dict[bytes, Reply] = {}
         # The incomplete reply: its code, the texts of its lines, the number of octets in its lines.
         self._code: int | None = None
         self._texts: list[str] = []
@@ -69,15 +70,17 @@ class ReplyParser:
                 if len(octets) - start > MAX_LINE_OCTETS:
                     raise self._too_long_error(phase)
                 return None
-            line = octets[start:end]
             self._offset = end + 1
-            if self._code is None and (reply := self._cached.get(line)) is not None:
-                return reply
+            line = octets[start : self._offset]
+            if self._code is None and len(line) <= MAX_LINE_OCTETS and not secret:
+                if line[3:4] == b"-" and (whole := _WHOLE_REPLY.match(octets, start, start + MAX_LINE_OCTETS)):
+                    line, self._offset = whole[0], whole.end()
+                if (reply := _parse_whole_reply(line)) is not None:
+                    return reply
+            line = line[:-1]
             if len(line) > MAX_LINE_OCTETS or self._size > MAX_REPLY_OCTETS:
                 raise self._too_long_error(phase)
             if (reply := self._add_line(line.removesuffix(b"\r"), phase, secret=secret)) is not None:
-                if len(self._cached) < _MAX_CACHED and "\n" not in reply.text and not secret:
-                    self._cached[line] = reply
                 return reply
 
     def _add_line(self, line: bytes, phase: Phase, *, secret: bool) -> Reply | None:
@@ -95,7 +98,7 @@ class ReplyParser:
         if self._size > MAX_REPLY_OCTETS:
             raise self._too_long_error(phase)
         self._code = code
-        self._texts.append(_UNPRINTABLE.sub("?", (match[3] or b"").decode("utf-8", "replace")).strip())
+        self._texts.append(_clean((match[3] or b"").decode("utf-8", "replace")))
         if match[2] == b"-":
             return None
         reply = _make_reply(code, self._texts)
@@ -114,7 +117,7 @@ class ReplyParser:
             remedy = "Check that 'Port' is the mail server's SMTP port."
         shown = f"({len(line)} octets, not shown)" if secret else line[:60].decode("ascii", "backslashreplace")
         return ProtocolError(
-            f"{self._peer} answered {_UNPRINTABLE.sub('?', shown)!r}, which is not an SMTP reply.",
+            f"{self._peer} answered {_replace_unprintable(shown)!r}, which is not an SMTP reply.",
             remedy=remedy,
             phase=phase,
         )
@@ -125,6 +128,24 @@ class ReplyParser:
             remedy="Check that 'Port' is the mail server's SMTP port.",
             phase=phase,
         )
+
+
+@lru_cache(_MAX_CACHED)
+def _parse_whole_reply(octets: bytes) -> Reply | None:
+    """Parse a reply of one or more lines; None if the octets are not a whole one. Cached, so not for secrets."""
+    if _WHOLE_REPLY.fullmatch(octets) is None:
+        return None
+    text = octets[:-2].decode("utf-8", "replace")
+    return _make_reply(int(text[:3]), [_clean(line[4:]) for line in text.split("\r\n")])
+
+
+def _clean(text: str) -> str:
+    return _replace_unprintable(text).strip()
+
+
+def _replace_unprintable(text: str) -> str:
+    # Nearly every text is printable, which is fast to test; and the pattern takes long to compile.
+    return text if text.isprintable() else re.sub(_UNPRINTABLE, "?", text)
 
 
 def _make_reply(code: int, texts: list[str]) -> Reply:

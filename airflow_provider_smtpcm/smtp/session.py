@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # Seconds to wait for the reply to QUIT; no mail depends on it.
 QUIT_TIMEOUT = 5.0
-_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
+_MAX_SIZE_DIGITS = 20  # RFC 1870 4
 # RFC 9422 4: `LIMITS MAILMAX=20 RCPTMAX=100`
 _RCPTMAX = r"(?i)(?<!\S)RCPTMAX=([1-9][0-9]{0,5})(?!\S)"
 
@@ -151,12 +151,13 @@ class Session:
     def size_limit(self) -> int | None:
         """The server's maximum message size in octets (RFC 1870); None: not announced."""
         text = self.extensions.get("SIZE", "")
-        return int(text) or None if _SIZE.fullmatch(text) else None
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_SIZE_DIGITS
+        return int(text) or None if is_number else None
 
     @property
     def recipient_limit(self) -> int | None:
         """The server's maximum number of recipients per transaction (RFC 9422 4); None: not announced."""
-        match = re.search(_RCPTMAX, self.extensions.get("LIMITS", ""))
+        match = re.search(_RCPTMAX, self.extensions["LIMITS"]) if "LIMITS" in self.extensions else None
         return int(match[1]) if match else None
 
     def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:

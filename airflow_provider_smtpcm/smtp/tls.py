@@ -7,7 +7,14 @@ from pathlib import Path
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
-from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, TlsError
+from airflow_provider_smtpcm.errors import (
+    ConnectionLostError,
+    MailError,
+    NoAnswerError,
+    Phase,
+    TlsError,
+    is_callers_timeout,
+)
 
 _RFC_5280_REMEDY = (
     "The certificate, or its authority's, does not comply with RFC 5280, which Python 3.13 and later enforce: the "
@@ -48,6 +55,8 @@ def create_tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
         else:
             context = _create_context_trusting(Path(authority))
     except (OSError, ValueError) as error:
+        if is_callers_timeout(error):
+            raise
         shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else describe_path(authority or "")
         why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
         raise TlsError(

@@ -39,6 +39,11 @@ class Step(StrEnum):
 class Trace:
     """Receives the steps of a handshake, and logs them. No argument contains a password or a token."""
 
+    @property
+    def records_info(self) -> bool:
+        """Whether `info` does anything; if not, its callers need not format what happened."""
+        return log.isEnabledFor(logging.DEBUG)
+
     def begin(self, step: Step) -> None:
         """A step begins; an error raised before the next call belongs to it."""
 

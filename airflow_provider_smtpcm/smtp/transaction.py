@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Ends the message in DATA (RFC 5321 4.1.1.4).
 FINAL_DOT = b".\r\n"
-_DOT_AT_LINE_START = re.compile(rb"(?<=\r\n)\.")
+_DOT_AT_LINE_START = rb"(?<=\r\n)\."
 _DOT_AFTER_BREAK = re.compile(rb"\n\.")  # three times as fast as `in`
 
 # RFC 5321 4.5.3.1.10: 452, and from old servers 552, for "too many recipients"; RFC 3463 calls that X.5.3.
@@ -416,7 +416,7 @@ def stuff_dots(pieces: Iterable[bytes | EncodedFile]) -> Iterator[bytes]:
                 continue
             if search and (_DOT_AFTER_BREAK.search(chunk) or chunk.startswith((b".", b"\n"))):
                 joined = tail + chunk
-                yield _DOT_AT_LINE_START.sub(b"..", joined)[len(tail) :]
+                yield re.sub(_DOT_AT_LINE_START, b"..", joined)[len(tail) :]
                 tail = joined[-2:]
             else:
                 yield chunk

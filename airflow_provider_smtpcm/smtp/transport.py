@@ -74,8 +74,9 @@ class Transport:
         """
         trace.begin(Step.NAME)
         addresses = self._resolve(host, port, deadline)
-        found = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
-        trace.info(Step.NAME, f"{host} is {'an IP address' if found == host else found}")
+        if trace.records_info:
+            found = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
+            trace.info(Step.NAME, f"{host} is {'an IP address' if found == host else found}")
         trace.begin(Step.TCP)
         problems: list[str] = []
         cause: OSError | None = None
@@ -100,7 +101,8 @@ class Transport:
                 cause = error
                 problems.append(f"{address[0]}: {'no answer' if isinstance(error, TimeoutError) else error.strerror}")
                 continue
-            trace.info(Step.TCP, f"connected to {address[0]}, port {port}, from {self.local_address}")
+            if trace.records_info:
+                trace.info(Step.TCP, f"connected to {address[0]}, port {port}, from {self.local_address}")
             return
         try:
             raise ConnectError(

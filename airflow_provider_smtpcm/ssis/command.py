@@ -89,7 +89,7 @@ def run_import(
         converter = PackageConverter(options)
         with _handle_interrupts() as received:
             result = import_packages(
-                read_paths(paths),
+                read_paths(paths, answers=given),
                 converter,
                 output,
                 answers=given,
@@ -187,7 +187,7 @@ def _question_lines(questions: Sequence[AskedQuestion]) -> list[str]:
     lines = ["", "Questions, and how many mails wait for the answer:"]
     for asked in questions[:_MAX_PARAGRAPHS]:
         lines += textwrap.wrap(
-            asked.text,
+            asked.full_text,
             _WIDTH,
             initial_indent=f"{asked.mails:>9,}  ",
             subsequent_indent=" " * 11,

@@ -6,13 +6,14 @@ next import, turns the decision into a note.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 #: The answer that accepts the DAG, or the connection, as it is.
 KEEP = "keep"
+#: What stands before the name of a connection manager in the `where` of a finding about it.
+CONNECTION_MANAGERS = "Connection managers\\"
 
 
 class Severity(StrEnum):
@@ -32,11 +33,13 @@ class Question:
             where a package is.
         text: the question as a sentence, with the answers that are possible.
         guess: the answer that the DAG uses until a person gives one; empty if there is none.
+        detail: which part of the question a package asks, such as a filter; `questions.csv` lists them.
     """
 
     key: str
     text: str = field(compare=False)
     guess: str = field(default="", compare=False)
+    detail: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,7 @@ class Findings:
         """Add a finding that requires a decision or a change by hand; once it is answered, it is a note.
 
         Args:
-            question: what to ask; None: whether the DAG may stay as it is, once for all places with the same text.
+            question: what to ask; None: whether the DAGs may stay as they are, once for all findings with this code.
         """
         severity = Severity.DECISION
         self.add(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy, question=question))
@@ -110,31 +113,48 @@ class Findings:
         return tuple(self._all)
 
 
+def ask_for_connection_manager(reference: str, guess: str = "") -> Question:
+    """Return the question which connection manager a task means, if no file has the one that it refers to.
+
+    Args:
+        reference: the GUID in the task.
+        guess: the name of the one that is used.
+    """
+    return Question(
+        key=f"connection manager {reference.upper()}",
+        text=f"Which SMTP connection manager has the GUID {reference}? It is in neither the package nor its project. "
+        "Answer with the name of one of the package or its project, with a mail server, or with a connection string "
+        f"such as SmtpServer=mail.corp.example;EnableSsl=True; or {KEEP} to use the guess, or the connection that the "
+        "DAG has.",
+        guess=guess,
+    )
+
+
 def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
     """Return a decision with its question; if that is answered, return it as a note that quotes the answer."""
     if finding.severity is not Severity.DECISION:
-        return finding
+        return finding if finding.question is None else replace(finding, question=None)
     question = finding.question or _default_question(finding)
     answer = answers.get(question.key)
     return Finding(
         code=finding.code,
         severity=Severity.DECISION if answer is None else Severity.NOTE,
         where=finding.where,
-        text=finding.text if answer is None else f"{finding.text} The answer in questions.csv: {answer}.",
+        text=finding.text if answer is None else finding.text + quote_answer(answer),
         remedy=finding.remedy if answer is None else "",
         question=question,
         answer=answer or "",
     )
 
 
-def _default_question(finding: Finding) -> Question:
-    """Return the question whether the DAG may stay as it is.
+def quote_answer(answer: str) -> str:
+    """Return the sentence that follows the text of a decision once it is answered."""
+    return f" The answer in questions.csv: {answer}."
 
-    The key has a digest instead of the text, which may be long and may contain what the reports leave out.
+
+def _default_question(finding: Finding) -> Question:
+    """Return the question whether the DAGs may stay as they are, one for all findings with this code.
+
+    It has no text: the reports know the meaning of the code.
     """
-    digest = hashlib.sha256(finding.text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return Question(
-        key=f"{finding.code} {digest}",
-        text=f"{finding.text} {finding.remedy} Answer {KEEP} if the DAG may stay as it is.",
-        guess=KEEP,
-    )
+    return Question(key=finding.code, text="", guess=KEEP)

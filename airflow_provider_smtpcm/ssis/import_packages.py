@@ -22,12 +22,14 @@ from airflow_provider_smtpcm.ssis.model import (
     Package,
     Project,
     Severity,
+    SmtpConnection,
     describe_internal_error,
 )
 from airflow_provider_smtpcm.ssis.output_folder import NEW_SUFFIX, OutputFolder, WriteResult
 from airflow_provider_smtpcm.ssis.questions import (
     QUESTIONS,
     Answers,
+    QuestionList,
     describe_keys,
     is_replaceable,
 )
@@ -45,7 +47,7 @@ from airflow_provider_smtpcm.ssis.report.entries import (
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection, known_properties
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.database_connections import ConvertedDatabase
@@ -88,12 +90,15 @@ class PackageConverter:
         self._paths = PathMap(options.path_map)
         self._packages_by_conn_id: Counter[str] = Counter()
         self._mails_by_conn_id: Counter[str] = Counter()
+        # The settings of the SMTP connection managers, by GUID, for tasks that refer to one in another package.
+        self._managers: dict[str, tuple[str, str]] = {}
 
     def add_project(self, project: Project) -> None:
         """Register the connection managers of a project, whether or not a mail uses them."""
         root = Container(name=project.name, id="", path=(project.name,), kind=ContainerKind.PACKAGE)
         package = Package(name=project.name, id="", path=project.path, root=root)
         symbols = SymbolTable(package=package, project=project, findings=Findings(self._options.answers))
+        self._remember(project.connection_managers)
         for manager in project.connection_managers:
             self._registry.register(manager, symbols, symbols.root_scope())
 
@@ -106,12 +111,18 @@ class PackageConverter:
         module = write_package(
             package, self._registry, self._options, dag_ids=self._dag_ids, project=project, paths=self._paths
         )
+        self._remember(package.connection_managers)
         has_mail = bool(module.mails)
         findings = module.findings
         if not has_mail and not package.connection_managers:
             findings = tuple(finding for finding in findings if finding.code in _CODES_WITHOUT_MAIL)
-        self._packages_by_conn_id.update(module.connections)
-        self._mails_by_conn_id.update(mail.connection for mail in module.mails if not mail.disabled_because)
+        if all(mail.disabled_because for mail in module.mails):
+            findings = tuple(_as_note(finding) for finding in findings)
+        enabled = [mail for mail in module.mails if not mail.disabled_because]
+        self._packages_by_conn_id.update((*module.connections, *module.databases))
+        self._mails_by_conn_id.update(mail.connection for mail in enabled)
+        # Without its data, none of the mails of a package is right.
+        self._mails_by_conn_id.update({conn_id: len(enabled) for conn_id in module.databases})
         entry = PackageEntry(
             source=package.path,
             name=package.name,
@@ -124,6 +135,20 @@ class PackageConverter:
         )
         file = f"dags/{module.file_name}" if module.source else ""
         return ConvertedPackage(entry=entry, file=file, source=module.source)
+
+    def _remember(self, managers: Iterable[SmtpConnection]) -> None:
+        for manager in managers:
+            place = f"{manager.name!r} in {manager.source}" if manager.source else repr(manager.name)
+            self._managers.setdefault(manager.id.upper(), (place, known_properties(manager.connection_string)))
+
+    def suggest(self, questions: QuestionList) -> None:
+        """Suggest an answer where another package or project has the connection manager that a task refers to."""
+        for asked in questions.unanswered():
+            prefix, _, guid = asked.key.rpartition(" ")
+            if prefix == "connection manager" and (found := self._managers.get(guid)):
+                place, settings = found
+                asked.text += f" {place} has this GUID: {settings}"
+                asked.guess = asked.guess or settings
 
     def unused_options(self) -> Iterator[Finding]:
         """Yield a note for each option that names something that the packages do not have."""
@@ -148,19 +173,35 @@ class PackageConverter:
         """Return the text of the file for `airflow connections import`; empty if there is no connection."""
         return self._registry.to_json()
 
-    def connection_entries(self) -> tuple[ConnectionEntry, ...]:
-        """Return an entry for each connection so far."""
+    def connection_entries(self, *, has_packages: bool) -> tuple[ConnectionEntry, ...]:
+        """Return an entry for each connection so far.
+
+        Args:
+            has_packages: whether packages were read; if so, there is nothing to decide about a connection that no mail
+                uses.
+        """
         registry = self._registry
         connections: list[ConvertedConnection | ConvertedDatabase] = [*registry.connections]
         connections += registry.databases.connections
-        return tuple(
+        entries = [
             _connection_entry(
                 connection,
                 packages=self._packages_by_conn_id[connection.conn_id],
                 mails=self._mails_by_conn_id[connection.conn_id],
             )
             for connection in connections
+        ]
+        return tuple(
+            replace(entry, findings=tuple(map(_as_note, entry.findings))) if has_packages and not entry.mails else entry
+            for entry in entries
         )
+
+
+def _as_note(finding: Finding) -> Finding:
+    """Return a decision for which no mail waits as a note."""
+    if finding.severity is not Severity.DECISION or finding.code in _CODES_WITHOUT_MAIL:
+        return finding
+    return replace(finding, severity=Severity.NOTE, question=None)
 
 
 def _add_questions(
@@ -268,6 +309,7 @@ def import_packages(
             if not result.totals.interrupted:
                 result.findings += converter.unused_options()
             _write_connections(converter, output, result)
+            converter.suggest(result.questions)
             _write_questions(answers or Answers(), output, result)
             result.totals.add_findings(result.findings)
         finally:
@@ -335,7 +377,7 @@ def _write_dag(converted: ConvertedPackage, output: OutputFolder) -> PackageEntr
 def _write_connections(converter: PackageConverter, output: OutputFolder, result: ImportResult) -> None:
     text = ""
     try:
-        entries = converter.connection_entries()
+        entries = converter.connection_entries(has_packages=bool(result.totals.packages))
         text = converter.connections_json()
         result.add_connections(entries)
     except Exception as error:  # noqa: BLE001
@@ -351,7 +393,7 @@ def _write_questions(answers: Answers, output: OutputFolder, result: ImportResul
     Even `--force` does not overwrite answers.
     """
     not_asked = answers.not_asked()
-    result.questions.carry_over(not_asked)
+    result.questions.carry_over(answers.all())
     if not_asked and not result.totals.interrupted:
         result.findings.append(
             Finding(

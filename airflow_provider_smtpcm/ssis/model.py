@@ -130,6 +130,7 @@ class Parameter:
         value: the design-time value.
         scope: `Package` or `Project`.
         configured_in: the project configurations, such as `Production`, in which it has another value.
+        environment: the file with the environment of the catalog that `value` comes from; empty for the project's own.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Parameter:
     sensitive: bool = False
     scope: str = "Package"
     configured_in: tuple[str, ...] = ()
+    environment: str = ""
 
     @property
     def qualified_name(self) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.csv_files import read_header, read_rows, read_text
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse
 from airflow_provider_smtpcm.ssis.findings import KEEP, Question
 from airflow_provider_smtpcm.ssis.writing.handler_values import is_expression
@@ -22,16 +23,12 @@ from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 QUESTIONS = "questions.csv"
 #: The reports name at most this many packages or sources of one thing, and count the others.
 MAX_NAMED = 3
+_MAX_DETAILS = 10
+_MAX_KNOWN_DETAILS = 1_000
 COLUMNS = ("question", "packages", "mails", "guess", "answer", "key")
 _REQUIRED = {"key", "answer"}
-_DELIMITERS = ",;\t"
 # Excel takes a cell that begins with one of these for a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@")
-_SAVE_AS = 'In Excel, save it as "CSV UTF-8 (Comma delimited)".'
-
-
-class AnswersError(MailError):
-    """A file with answers cannot be read, or contradicts itself or another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +69,10 @@ class Answers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._answers)
 
+    def all(self) -> Mapping[str, Answer]:
+        """Return the answers by key."""
+        return self._answers
+
     def not_asked(self) -> dict[str, Answer]:
         """Return the answers that nothing asked for, by key."""
         return {key: answer for key, answer in self._answers.items() if key not in self._asked}
@@ -87,7 +88,7 @@ def read_answers(paths: Iterable[Path]) -> Answers:
     """Read files with answers.
 
     Raises:
-        AnswersError: a file cannot be read, has another encoding or other columns, or two lines give different answers
+        PackageError: a file cannot be read, has another encoding or other columns, or two lines give different answers
             to one question.
     """
     answers: dict[str, Answer] = {}
@@ -95,7 +96,7 @@ def read_answers(paths: Iterable[Path]) -> Answers:
         for key, answer in _read_file(path):
             known = answers.setdefault(key, answer)
             if known.text != answer.text:
-                raise AnswersError(
+                raise PackageError(
                     f"{known.location} and {answer.location} give different answers to the same question, {key!r}.",
                     remedy="Delete one of the two lines.",
                 )
@@ -105,14 +106,12 @@ def read_answers(paths: Iterable[Path]) -> Answers:
 def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:
     """Yield the key and the answer of each line that has an answer."""
     for line, row in _read_rows(path):
-        if line == 1:
-            continue
         key, text = sanitize_line(row["key"]), row["answer"].strip()
         if not text:
             continue
         location = f"{path}, line {line}"
         if not key:
-            raise AnswersError(
+            raise PackageError(
                 f"{location}, has an answer but no key.",
                 remedy="Fill in the answers in the questions.csv of an import, and leave its column 'key' as it is.",
             )
@@ -122,60 +121,41 @@ def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the number and the cells of each line, by the name of the column in lower case; the header is line 1."""
-    text = _read_text(path)
-    header = (text.splitlines() or [""])[0]
-    for delimiter in _DELIMITERS:
-        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        if not set(names) >= _REQUIRED:
-            continue
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        try:
-            for cells in reader:
-                cells += [""] * (len(names) - len(cells))  # noqa: PLW2901
-                yield reader.line_num, dict(zip(names, cells, strict=False))
-        except csv.Error as error:
-            raise AnswersError(f"{path}, line {reader.line_num}, is not CSV: {error}.", remedy=_SAVE_AS) from error
-        return
-    raise AnswersError(
-        f"{path} has no columns 'key' and 'answer' in its first line.",
-        remedy="Name the questions.csv of an import, with its column 'answer' filled in.",
-    )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        octets = path.read_bytes()
-    except OSError as error:
-        raise AnswersError(
-            f"{path} cannot be read: {error.strerror or error}.", remedy="Name a file with --answers that exists."
-        ) from error
-    encoding = "utf-16" if octets[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
-    try:
-        return octets.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise AnswersError(f"{path} is not in UTF-8.", remedy=_SAVE_AS) from error
+    """Yield the number and the cells of each line, by the name of the column in lower case."""
+    text = read_text(path)
+    header = read_header(text, _REQUIRED)
+    if header is None:
+        raise PackageError(
+            f"{path} has no columns 'key' and 'answer' in its first line.",
+            remedy="Name the questions.csv of an import, with its column 'answer' filled in.",
+        )
+    return read_rows(path, text, *header)
 
 
 def _check_answer(key: str, text: str, location: str) -> None:
-    """Raise AnswersError if no import can use the answer to this question."""
+    """Raise PackageError if no import can use the answer to this question."""
     if text.lower() == KEEP:
         return
     if key.startswith("path ") and not text.startswith("/"):
-        raise AnswersError(
+        raise PackageError(
             f"{location}: the answer to {key!r} is neither a path on a worker nor {KEEP}.",
             remedy="A path on a worker begins with a slash, such as /mnt/share.",
+        )
+    if key.startswith(("configuration sql server ", "configuration xml file ")):
+        raise PackageError(
+            f"{location}: {key!r} sets several values, so its answer can only be {KEEP}.",
+            remedy="Give an export of the table, or the file, as a further PATH of the import.",
         )
     if key.startswith("variable ") and key.endswith(" in an event handler") and is_expression(text):
         try:
             parse(text)
         except ExpressionError as error:
-            raise AnswersError(
+            raise PackageError(
                 f"{location}: the answer to {key!r} is not an SSIS expression: {error}",
                 remedy='Write an expression such as @[System::ErrorDescription], or a text without @[ and ".',
             ) from error
     if key.startswith("windows authentication of ") and text.lower() != "anonymous":
-        raise AnswersError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
+        raise PackageError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -196,6 +176,20 @@ class AskedQuestion:
     packages: int = 0
     mails: int = 0
     first: list[tuple[str, str]] = field(default_factory=list)
+    _details: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def full_text(self) -> str:
+        """The question with the details of the packages that ask it."""
+        if not self._details:
+            return self.text
+        more = f" and {len(self._details) - _MAX_DETAILS:,} more" if len(self._details) > _MAX_DETAILS else ""
+        return f"{self.text} It concerns {', '.join(list(self._details)[:_MAX_DETAILS])}{more}."
+
+    def add_detail(self, detail: str) -> None:
+        """Add a detail, unless it is known."""
+        if detail and len(self._details) < _MAX_KNOWN_DETAILS:
+            self._details[sanitize_line(detail)] = None
 
 
 class QuestionList:
@@ -208,6 +202,7 @@ class QuestionList:
         self,
         question: Question,
         *,
+        details: Iterable[str] = (),
         answer: str = "",
         packages: int = 0,
         mails: int = 0,
@@ -216,6 +211,7 @@ class QuestionList:
         """Add a question, or count it again.
 
         Args:
+            details: which parts of it a package asks.
             answer: the answer, if it was given.
             packages: the number of further packages that ask it.
             mails: the number of further mails that wait for it.
@@ -226,6 +222,8 @@ class QuestionList:
             key,
             AskedQuestion(key=key, text=sanitize_line(question.text), guess=sanitize_line(question.guess)),
         )
+        for detail in details:
+            asked.add_detail(detail)
         asked.answer = asked.answer or answer
         asked.packages += packages
         asked.mails += mails
@@ -233,7 +231,7 @@ class QuestionList:
             asked.first.append(source)
 
     def carry_over(self, answers: Mapping[str, Answer]) -> None:
-        """Add answers that nothing asked for, so that the next `questions.csv` still has them."""
+        """Add the answers that are no question any more, so that the next `questions.csv` still has them."""
         for key, answer in answers.items():
             self._by_key.setdefault(key, AskedQuestion(key=key, text=answer.question, answer=answer.text))
 
@@ -258,7 +256,7 @@ class QuestionList:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for asked in questions:
-            text, guess = _as_text(asked.text), _as_text(asked.guess)
+            text, guess = _as_text(asked.full_text), _as_text(asked.guess)
             writer.writerow((text, asked.packages, asked.mails, guess, asked.answer, asked.key))
         return file.getvalue()
 
@@ -273,7 +271,7 @@ def is_replaceable(path: Path, answers: Answers) -> bool:
     try:
         columns = {name for _, row in _read_rows(path) for name in row}
         return columns <= {*COLUMNS, ""} and answers.includes(read_answers([path]))
-    except AnswersError:
+    except PackageError:
         return False
 
 

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from airflow_provider_smtpcm.ssis.findings import Finding
+from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, Finding
 from airflow_provider_smtpcm.ssis.model import (
     Container,
     EventHandler,
@@ -21,8 +21,6 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
 )
 
-#: A finding about a connection manager has this before the name in `where`.
-CONNECTION_MANAGERS = "Connection managers\\"
 _NAME = re.compile(r"@\[\s*([^\]]+?)\s*\]|@([A-Za-z_]\w*)")
 
 
@@ -36,7 +34,7 @@ class WaitingMails:
     def __init__(self, package: Package) -> None:
         self._paths = ["\\".join(task.path) for task in package.send_mail_tasks if not task.disabled]
         self._definitions = {
-            variable.qualified_name: _find_names([variable.expression])
+            variable.qualified_name.lower(): _find_names([variable.expression])
             for variable in package.variables
             if variable.expression is not None
         }
@@ -46,19 +44,22 @@ class WaitingMails:
         self._add_usage(package.root)
 
     def of(self, finding: Finding) -> set[str]:
-        """Return the paths of the enabled mails that wait for a decision."""
-        where = finding.where
+        """Return the paths of the enabled mails that wait for a decision: all if it is about no mail in particular."""
+        return self.at(finding.where) or set(self._paths)
+
+    def at(self, where: str) -> set[str]:
+        """Return the paths of the enabled mails that use a variable or a connection manager, or are at a place."""
         if where.startswith(CONNECTION_MANAGERS):
-            return self._by_connection[where.removeprefix(CONNECTION_MANAGERS)]
+            return self._by_connection[where.removeprefix(CONNECTION_MANAGERS).lower()]
         if "::" in where and "\\" not in where:
-            return self._by_variable[where]
-        # Without a mail below it, the executable is a part of what all mails of the package depend on.
-        return self._below(where) or set(self._paths)
+            return self._by_variable[where.lower()]
+        return self._below(where)
 
     def _below(self, where: str) -> set[str]:
         """Return the mails at a place or below it, also in event handlers."""
-        inside = (f"{where}\\", f"{where}.EventHandlers[")
-        return {path for path in self._paths if path == where or path.startswith(inside)}
+        where = where.lower()
+        inside = (f"{where}\\", f"{where}.eventhandlers[")
+        return {path for path in self._paths if path.lower() == where or path.lower().startswith(inside)}
 
     def _add_usage(self, executable: Executable) -> None:
         """Add what an executable and everything inside uses."""
@@ -66,11 +67,12 @@ class WaitingMails:
         self._add_names(_find_names(_expressions(executable)), below)
         if isinstance(executable, SendMailTask):
             if executable.connection is not None:
-                self._by_connection[executable.connection.name] |= below
+                self._by_connection[executable.connection.name.lower()] |= below
                 self._add_names(_find_names(executable.connection.expressions.values()), below)
             if executable.message_source_type is MessageSourceType.VARIABLE:
                 self._add_names([executable.message_source.strip()], below)
             if executable.message_file is not None:
+                self._by_connection[executable.message_file.name.lower()] |= below
                 self._add_names(_find_names(executable.message_file.expressions.values()), below)
         if isinstance(executable, Container):
             self._add_members(executable.executables, executable.constraints)
@@ -114,7 +116,7 @@ class WaitingMails:
         pending = list(names) if mails else []
         while pending:
             name = pending.pop()
-            name = name if "::" in name else f"User::{name}"
+            name = (name if "::" in name else f"User::{name}").lower()
             if name not in seen:
                 seen.add(name)
                 self._by_variable[name] |= mails

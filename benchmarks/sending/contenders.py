@@ -58,7 +58,7 @@ def python_client(name: str, environment: Mapping[str, str]) -> Iterator[Contend
         finally:
             assert host.stdin is not None
             host.stdin.close()
-            host.wait(10)
+            host.wait(SECONDS)
 
 
 @contextmanager

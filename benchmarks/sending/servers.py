@@ -24,7 +24,7 @@ from tests.integration.kerberos import KerberosRealm
 from tests.integration.loopback_postfix import ANONYMOUS, LoopbackPostfix
 from tests.integration.postfix import Postfix
 
-SECONDS = 20  # limit for starting a server, and for its count
+SECONDS = 60  # limit for starting a server, and for its count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ class Running:
     def end(self, number: signal.Signals) -> str:
         """Send a signal to the process group, as a terminal does, and return the standard error."""
         os.killpg(self.process.pid, number)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=600)
         self.output += out
         return err
 
@@ -66,7 +66,7 @@ class Running:
 @contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[Running]:
     command = Running(*arguments, **environment)
-    deadline = threading.Timer(60, command.process.kill)
+    deadline = threading.Timer(120, command.process.kill)
     deadline.start()
     try:
         command.read_until("Stop it with Ctrl-C.\n")
@@ -167,7 +167,7 @@ def test_a_mail_is_printed_when_it_arrives_and_saved(tmp_path: Path) -> None:
         assert connection["extra"]["auth_mode"] == "windows"
 
         content = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe=1B[31m?=\r\n\r\nHello\r\n"
-        with smtplib.SMTP(connection["host"], connection["port"], timeout=20) as client:
+        with smtplib.SMTP(connection["host"], connection["port"], timeout=60) as client:
             client.starttls(context=ssl.create_default_context(cadata=connection["extra"]["ca_certificate"]))
             client.ehlo()
             assert log_in(client, connection["login"], connection["password"])[0] == 235
@@ -195,7 +195,7 @@ def test_a_password_from_the_environment_is_not_repeated() -> None:
         )
         connection = json.loads(echoed)
         assert (connection["login"], connection["password"]) == (r"CORP\alice", password)
-        with smtplib.SMTP("localhost", connection["port"], timeout=20) as client:
+        with smtplib.SMTP("localhost", connection["port"], timeout=60) as client:
             client.ehlo()
             assert log_in(client, connection["login"], connection["password"])[0] == 235
 
@@ -220,4 +220,4 @@ from airflow_provider_smtpcm.cli import build_parser
 build_parser().format_help()
 assert not [name for name in {heavy!r} if name in sys.modules], sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)

@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 TRIES = 4
 SETTLE_MS = 700  # sections unfold and borders fade in an animation
 NOTHING_CHOSEN = "Select Value"

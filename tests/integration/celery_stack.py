@@ -23,7 +23,7 @@ from demo.airflow_stack import AIRFLOW, AirflowStack
 from demo.processes import LOOPBACK, Service, free_port, processes_in, stop
 from tests.integration.programs import LIBRARIES, absent, run, system_path
 
-START_SECONDS = 30
+START_SECONDS = 120
 _INITDB = "postgresql/*/bin/initdb"
 _NOBODY, _NOGROUP = "nobody", "nogroup"
 
@@ -67,7 +67,7 @@ class Daemon:
             if self._service.returncode is None:
                 # On SIGTERM PostgreSQL waits for its clients to leave; on SIGINT both servers shut down at once.
                 os.kill(self._service.session, signal.SIGINT)
-            self._service.wait(10)
+            self._service.wait(60)
             stop([self._service])
             self._service = None
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo.processes import LOOPBACK
+from tests.integration import odbc_databases
 from tests.integration.binding_server import BindingServer
 from tests.integration.binding_settings import BindingSettings
+from tests.integration.celery_stack import Postgresql
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.loopback_postfix import LoopbackPostfix
+from tests.integration.odbc_databases import Database
 from tests.integration.postfix import Postfix
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.integration.system_packages import skip_for_want_of
@@ -55,6 +59,30 @@ def postfix(running_postfix: Postfix) -> Iterator[Postfix]:
     running_postfix.clear()
     yield running_postfix
     running_postfix.clear()
+
+
+# --- Databases through ODBC.
+
+
+@pytest.fixture(scope="session")
+def running_postgresql() -> Iterator[Postgresql]:
+    """A PostgreSQL for all tests."""
+    with Postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """Each database; a table that a test needs, it creates itself."""
+    if missing := odbc_databases.missing():
+        skip_for_want_of(missing)
+    pytest.importorskip("pyodbc", reason="Python's pyodbc missing: make venv")
+    if request.param == "SQLite":
+        with odbc_databases.open_sqlite(tmp_path) as database:
+            yield database
+    else:
+        with odbc_databases.open_postgresql(request.getfixturevalue("running_postgresql")) as database:
+            yield database
 
 
 # --- Kerberos, and the servers that support it.

@@ -20,7 +20,7 @@ from tests.smtp.server import MESSAGE, Server
 
 CONN_ID = "merge_server"
 DOMAIN = "corp.example"
-RUN_SECONDS = 360
+RUN_SECONDS = 900
 
 DAG_FILE = Template('''\
 """Written by a test."""

@@ -24,7 +24,7 @@ import trustme
 from demo.processes import LOOPBACK, free_port
 from tests.integration.programs import ProgramError, absent, run
 
-START_SECONDS = 20
+START_SECONDS = 60
 
 MAIN_CF = Template("""\
 compatibility_level = 3.6

@@ -15,7 +15,7 @@ from typing import Self
 from demo.processes import LOOPBACK, free_port
 from tests.integration.programs import system_path
 
-START_SECONDS = 10
+START_SECONDS = 60
 
 
 class Sink:

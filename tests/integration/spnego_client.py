@@ -23,9 +23,9 @@ class Client:
         context = ssl.create_default_context(cadata=ca_certificate)
         context.maximum_version = ssl.TLSVersion[max_tls]
         if ssl_mode == "implicit":
-            self.smtp: smtplib.SMTP = smtplib.SMTP_SSL("localhost", port, "client.example", timeout=20, context=context)
+            self.smtp: smtplib.SMTP = smtplib.SMTP_SSL("localhost", port, "client.example", timeout=60, context=context)
         else:
-            self.smtp = smtplib.SMTP("localhost", port, "client.example", timeout=20)
+            self.smtp = smtplib.SMTP("localhost", port, "client.example", timeout=60)
         if ssl_mode == "starttls":
             self.smtp.starttls(context=context)
         self.smtp.ehlo()

@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from demo.airflow_stack import AirflowStack
 from demo.processes import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow, pytest.mark.timeout(1800)]
 
 DAGS = Path(__file__).parent / "alert_dags"
 LOGIN = r"CORP\alice"
@@ -32,7 +32,7 @@ CONFIG = {
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "2",
 }
 MAILBOXES = ("retry", "failure", "failed-run", "success", "succeeded-run", "killed", "killed-run", "deadline")
-PATIENCE = 120
+PATIENCE = 600
 
 
 class Stack(AirflowStack):
@@ -175,6 +175,12 @@ def test_its_link_is_that_of_the_log_or_of_the_run(alerts: Alerts, mailbox: str,
     found = re.search(rf'href="{re.escape(alerts.url)}(/[^"]*)"', html)
     assert found is not None
     assert re.fullmatch(re.escape(page).replace(r"\{run\}", r"manual__[^/]*"), found[1].replace("&amp;", "&"))
+
+
+@pytest.mark.parametrize("mailbox", ["success", "succeeded-run"])
+def test_an_alert_has_what_a_task_set(alerts: Alerts, mailbox: str) -> None:
+    """By `ssis.variable`, in the task's own process and in the DAG processor."""
+    assert alerts.of(mailbox).message["X-Rows"] == "3"
 
 
 def test_no_alert_changes_the_state_of_a_run(alerts: Alerts) -> None:

@@ -27,7 +27,7 @@ from tests.integration.two_workers import MAPPED, CatchingServer, MergeOnAWorker
 from tests.smtp.server import Server
 from tests.torture.tally import TALLY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ MAILS, ROWS = 120, 5000
 #: The default of a merge's window.
 WINDOW = 256
 POOL, SLOTS = "mail_relay", 3
-RUN_SECONDS = 600
+RUN_SECONDS = 1200
 
 #: So that a dead worker is missed soon; Airflow's own numbers are some minutes each.
 IMPATIENT = {

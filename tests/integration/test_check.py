@@ -122,12 +122,12 @@ def test_a_silent_kdc_does_not_outlast_the_check(
     gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, check_it: CheckIt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although the connection would wait for it."""
-    monkeypatch.setattr("airflow_provider_smtpcm.check.checker.CHECK_SECONDS", 1.5)
+    monkeypatch.setattr("airflow_provider_smtpcm.check.checker.CHECK_SECONDS", 5.0)
     settings = by_password(kerberos, windows_protocol="kerberos", timeout=600)
     with kerberos.kdc_silent():
         found = check_it(manager_of(gssapi_postfix, **settings))
-    found.assert_failed_at("Kerberos ticket", "The check takes 1.5 seconds at most")
-    assert sum(step.seconds for step in found.report.steps) < 3
+    found.assert_failed_at("Kerberos ticket", "The check takes 5 seconds at most")
+    assert sum(step.seconds for step in found.report.steps) < 25  # MIT's library waits for 27
 
 
 @pytest.mark.parametrize("source", ["credential cache", "keytab", "password"])
@@ -205,7 +205,7 @@ def run(*command: str, status: int, stdin: str = "", **environment: str) -> tupl
         check=False,
         input=stdin,
         env=os.environ | environment,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr
@@ -304,4 +304,4 @@ assert set(heavy) <= {
     "airflow_provider_smtpcm.errors",
 }, heavy
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=dict(os.environ))
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600, env=dict(os.environ))

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow]
 
 MANAGERS = {
     "from_program": SmtpConnectionManager(
@@ -39,7 +39,7 @@ def airflow(*arguments: str) -> str:
         text=True,
         check=False,
         env=dict(os.environ),
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout

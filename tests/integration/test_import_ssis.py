@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.testing import Relay
+from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from benchmarks.ssis_tree import make_tree
 from tests.documents.pages import DOCS, blocks_of
+from tests.integration.odbc_databases import Database
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +25,8 @@ AIRFLOW = [sys.executable, "-m", "airflow"]
 #: Airflow 3.1 takes no commands of a provider.
 OURS = [*AIRFLOW, "smtpcm"] if version("apache-airflow") >= "3.2" else [sys.executable, "-m", "airflow_provider_smtpcm"]
 Run = Callable[..., str]
+#: Two packages whose mails depend on a query: one for OLE DB of 2014, one for ODBC of 2008.
+QUERIES = Path(__file__).parent / "query_packages"
 
 
 @pytest.fixture
@@ -90,3 +93,65 @@ def test_the_package_of_the_page_sends_its_mail(airflow: Run, tmp_path: Path) ->
     assert mail.authenticated_as == r"CORP\svc-etl"
     assert mail.message["Subject"] == "Load of orders finished"
     assert [part.get_filename() for part in mail.message.iter_attachments()] == ["rows.csv", "errors.log"]
+
+
+@pytest.fixture
+def run_package(airflow: Run, database: Database, tmp_path: Path) -> Callable[..., list[ReceivedMail]]:
+    """Return a function that imports the packages, runs one against the database, and returns its mails."""
+
+    def run(name: str, *, expected: int = 0) -> list[ReceivedMail]:
+        airflow(*OURS, "import-ssis", str(QUERIES), "--out", str(tmp_path / "out"))
+        with Relay(ssl_mode="none") as relay:
+            there = {
+                "AIRFLOW_CONN_SMTP_MAIL_CORP_EXAMPLE": json.dumps(relay.airflow_connection()),
+                "AIRFLOW_CONN_DB_SQLSRV_SALES_ETL": database.airflow,
+                "AIRFLOW_CONN_DB_STOCK_ETL": database.airflow,
+            }
+            airflow(*AIRFLOW, "dags", "test", name, expected=expected, **there)
+        return relay.messages
+
+    return run
+
+
+RunPackage = Callable[..., list[ReceivedMail]]
+ORDERS = [(1, "Jane", "it's open"), (2, "O'Brien", "it's open"), (3, "Zoë", "done")]
+
+
+@pytest.mark.parametrize(
+    ("orders", "recipient", "subject", "text", "logged"),
+    [
+        (ORDERS, "sales@corp.example", "2 open, twice that is 4", "Last: O'Brien and others", (2, 4, "O'Brien")),
+        (ORDERS[2:], "ops@corp.example", "Nothing is open", ".", (0, 0, "-")),
+    ],
+    ids=["some", "none"],
+)
+def test_mails_depend_on_what_a_query_found(
+    run_package: RunPackage,
+    database: Database,
+    orders: list[tuple[object, ...]],
+    recipient: str,
+    subject: str,
+    text: str,
+    logged: tuple[object, ...],
+) -> None:
+    """Its count decides which mail is sent, is in it, and is written by a statement that an expression makes."""
+    database.create("orders", id="int", name="text", status="text")
+    database.create("log", counted="int", total="int", last="text")
+    database.insert("orders", *orders)
+    [mail] = run_package("report_orders")
+    assert list(mail.recipients) == [recipient]
+    assert (mail.message["Subject"], mail.message.get_content().strip()) == (subject, text)
+    assert database.run("SELECT * FROM log") == [logged]
+
+
+@pytest.mark.parametrize(
+    ("counted", "subject"), [("2026-11-29 10:57:48", "Stock: 12.5"), ("1999-12-31 00:00:00", "No stock was counted")]
+)
+def test_a_query_without_a_row_fails_and_the_failure_is_mailed(
+    run_package: RunPackage, database: Database, counted: str, subject: str
+) -> None:
+    """As in SSIS; with a row, its number is in the mail."""
+    database.create("stock", amount="decimal", counted="moment")
+    database.insert("stock", ("12.50", counted))
+    [mail] = run_package("check_stock", expected=0 if "Stock" in subject else 1)
+    assert mail.message["Subject"] == subject

@@ -17,7 +17,7 @@ import pytest
 from tests.integration.killed_merge import KilledMerge, Run, under_way
 from tests.torture.tally import SEED, TALLY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow, pytest.mark.timeout(1800)]
 
 log = logging.getLogger(__name__)
 

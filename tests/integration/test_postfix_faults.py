@@ -67,7 +67,7 @@ def postfix(running_postfix: FaultyPostfix, monkeypatch: pytest.MonkeyPatch) -> 
     running_postfix.clear()
     running_postfix.access.actions.clear()
     running_postfix.access.asked.clear()
-    connection = running_postfix.airflow_connection(timeout=10)
+    connection = running_postfix.airflow_connection(timeout=60)
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
     return running_postfix
 

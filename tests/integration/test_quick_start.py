@@ -24,11 +24,11 @@ from demo.processes import LOOPBACK, free_port, processes_in
 from tests.documents.newest import ON_THE_NEWEST_AIRFLOW
 from tests.documents.pages import DOCS, Block, blocks_of, text_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PAGE = DOCS / "quick-start.md"
 ROOT = DOCS.parent
-PATIENCE = 240  # seconds for a step, of which none takes a tenth
+PATIENCE = 900  # seconds for a step, of which none takes a tenth
 OURS = ("airflow_provider_smtpcm", "_airflow_provider_smtpcm", "_editable_impl", "__editable__")
 
 

@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_smtpcm import __version__
 from tests.dependencies import comes_with
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # an Airflow comes from the index
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # an Airflow comes from the index
 
 ROOT = Path(__file__).parents[2]
 #: The oldest of all that is declared; and the oldest Airflow that this Python can have, where that is a newer one.
@@ -153,7 +153,7 @@ class Environment:
             capture_output=True,
             text=True,
             check=False,
-            timeout=500,
+            timeout=2000,
         )
 
 

@@ -17,7 +17,7 @@ from tests.integration.system_packages import skip_for_want_of
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow]
 
 TEXT = "Dear Jane & Søn,\n\n  five < six\n\nYours"
 HTML = '<h1>Sales &amp; Söhne</h1>\n<p class="note">five &lt; six</p>\n<img src="cid:logo">'

@@ -9,9 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,112 +30,28 @@ from airflow_provider_smtpcm.ssis.sql_results import (
     single_row,
 )
 from airflow_provider_smtpcm.testing import Relay
-from demo.processes import LOOPBACK
-from tests.integration.celery_stack import Postgresql
-from tests.integration.programs import absent
-from tests.integration.system_packages import skip_for_want_of
+from tests.integration.odbc_databases import Database
 
 pytestmark = pytest.mark.slow
 
 RunDag = Callable[[DAG], Any]
-LIBRARIES = {"*/odbc/libsqlite3odbc*.so": "SQLite's ODBC driver", "*/odbc/psqlodbcw.so": "PostgreSQL's ODBC driver"}
 NOTE = 'O\'Brien says "50 % {{ off }}"; Jürgen – ?'
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
-    """A database behind the Airflow connection `db_sales`.
-
-    Args:
-        types: the column type of an integer, a decimal number, a date with a time, a Boolean and a text.
-    """
-
-    connection: Any
-    types: dict[str, str]
-
-    def run(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Run a statement, and return its rows."""
-        cursor = self.connection.execute(statement, *parameters)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Airflow:
-    """The Airflow connection of a database."""
-
-    driver: str
-    extra: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, object] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Return it as an environment variable has it, in the form of `connections.json`."""
-        return json.dumps({"conn_type": "odbc", **self.settings, "extra": {"driver": self.driver, **self.extra}})
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Postgresql]:
-    """A server for all tests."""
-    if missing := absent(libraries={"postgresql/*/bin/initdb": "postgresql"}):
-        skip_for_want_of(missing)
-    with Postgresql() as server:
-        yield server
-
-
-@pytest.fixture(params=["SQLite", "PostgreSQL"])
-def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """An empty database."""
-    if missing := absent(["odbcinst"], LIBRARIES):
-        skip_for_want_of(missing)
-    pyodbc = pytest.importorskip("pyodbc", reason="`make venv` installs it")
-    if request.param == "SQLite":
-        airflow = Airflow(driver="SQLite3", extra={"Database": str(tmp_path / "sales.db")})
-        types = {"int": "integer", "decimal": "numeric", "moment": "text", "bool": "integer", "text": "text"}
-        string = f"Driver=SQLite3;Database={tmp_path / 'sales.db'}"
-    else:
-        server = request.getfixturevalue("postgresql")
-        airflow = Airflow(
-            driver="PostgreSQL Unicode",
-            settings={
-                "host": LOOPBACK,
-                "port": server.port,
-                "schema": "postgres",
-                "login": "airflow",
-                "password": server.password,
-            },
-        )
-        types = {
-            "int": "integer",
-            "decimal": "numeric(12, 2)",
-            "moment": "timestamp",
-            "bool": "boolean",
-            "text": "text",
-        }
-        string = (
-            f"Driver=PostgreSQL Unicode;Server={LOOPBACK};Port={server.port};Database=postgres;Uid=airflow;"
-            f"Pwd={server.password}"
-        )
-    monkeypatch.setenv("AIRFLOW_CONN_DB_SALES", airflow.to_json())
-    connection = pyodbc.connect(string, autocommit=True)
-    for table in ("orders", "log", "people"):
-        connection.execute(f"DROP TABLE IF EXISTS {table}")
-    yield Database(connection, types)
-    connection.close()
+@pytest.fixture(autouse=True)
+def _connection(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Airflow know the database as `db_sales`."""
+    monkeypatch.setenv("AIRFLOW_CONN_DB_SALES", database.airflow)
 
 
 @pytest.fixture
 def orders(database: Database) -> Database:
     """Two orders, and an empty log."""
-    types = database.types
-    database.run(
-        f"CREATE TABLE orders (id {types['int']}, amount {types['decimal']}, placed {types['moment']}, "
-        f"note {types['text']})"
+    database.create("orders", id="int", amount="decimal", placed="moment", note="text")
+    database.create(
+        "log", counted="int", amount="decimal", latest="moment", note="text", complete="bool", missing="text"
     )
-    database.run(
-        f"CREATE TABLE log (counted {types['int']}, amount {types['decimal']}, latest {types['moment']}, "
-        f"note {types['text']}, complete {types['bool']}, missing {types['text']})"
-    )
-    for row in ((1, "10.50", "2026-11-28 09:00:00", "zero"), (2, "2.25", "2026-11-29 10:57:48.123", NOTE)):
-        database.run("INSERT INTO orders VALUES (?, ?, ?, ?)", *row)
+    database.insert("orders", (1, "10.50", "2026-11-28 09:00:00", "zero"), (2, "2.25", "2026-11-29 10:57:48.123", NOTE))
     return database
 
 
@@ -243,9 +157,8 @@ def test_without_a_row_the_task_fails_and_no_mail_is_sent(orders: Database, rela
 
 def test_each_row_of_a_full_result_set_is_a_mail(database: Database, relay: Relay, run_dag: RunDag) -> None:
     """As a Send Mail task in a Foreach loop over the rows."""
-    database.run(f"CREATE TABLE people (address {database.types['text']}, owed {database.types['decimal']})")
-    for row in (("a@corp.example", "1.75"), ("b@corp.example", "0.25")):
-        database.run("INSERT INTO people VALUES (?, ?)", *row)
+    database.create("people", address="text", owed="decimal")
+    database.insert("people", ("a@corp.example", "1.75"), ("b@corp.example", "0.25"))
     sql = "SELECT address, owed FROM people ORDER BY address"
     with DAG("people", schedule=None, user_defined_macros={"ssis": macros}) as dag:
         rows = query("rows", sql, output_processor=result_rows({"Address": 0, "Owed": "owed"}))

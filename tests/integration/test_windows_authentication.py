@@ -328,7 +328,7 @@ def test_a_kdc_that_answers_again_is_asked_again(gssapi_postfix: GssapiPostfix, 
         login="alice@corp.example",
         password=kerberos.password_of("alice"),
         windows_protocol="kerberos",
-        timeout=3,
+        timeout=5,
     )
     authenticator = WindowsAuthenticator(connection)
     with kerberos.kdc_silent():

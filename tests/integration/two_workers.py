@@ -18,7 +18,7 @@ from tests.integration.killed_merge import KilledMerge
 from tests.smtp.server import MESSAGE, Server
 from tests.waiting import wait_until
 
-PATIENCE = 300
+PATIENCE = 900
 
 MAPPED = Template('''\
 """Written by a test."""
@@ -71,7 +71,7 @@ class RelayWithAPool(Server):
     def _hold(self, about: str) -> None:
         if about == MESSAGE:
             with self._changed:
-                self._changed.wait_for(lambda: self.most >= self._slots, 20)
+                self._changed.wait_for(lambda: self.most >= self._slots, 300)
                 # Time for one session too many.
                 self._changed.wait_for(lambda: self.most > self._slots, 1.5)
 

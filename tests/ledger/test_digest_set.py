@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_smtpcm.ledger.record import DIGEST_OCTETS, DigestSet
+from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.ledger.digest_set import DIGEST_OCTETS, DigestSet
 
 
 def test_it_says_of_every_digest_whether_it_was_there_already() -> None:
@@ -33,7 +34,7 @@ def test_it_takes_no_memory_for_further_digests() -> None:
     """SQLite's own memory is not traced, so the process is asked."""
     script = f"""
 import os, resource
-from airflow_provider_smtpcm.ledger.record import DigestSet
+from airflow_provider_smtpcm.ledger.digest_set import DigestSet
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
@@ -52,8 +53,33 @@ def test_a_disk_that_is_full_is_an_error_and_no_new_digest() -> None:
     """A second row with the same key would be taken for the first."""
     known = DigestSet()
     known._execute("PRAGMA max_page_count = 4")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(MailError, match="disk is full") as caught:
         deque((known.add(number.to_bytes(DIGEST_OCTETS, "big")) for number in range(5000)), maxlen=0)
+    assert caught.value.retryable
+
+
+def test_the_error_names_the_folder_that_has_no_room(tmp_path: Path) -> None:
+    """The file is in `TMPDIR`; the limit on its size is a real one."""
+    script = f"""
+import resource, signal
+from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.ledger.digest_set import DigestSet
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+known = DigestSet()
+try:
+    for number in range(50_000):
+        known.add(number.to_bytes({DIGEST_OCTETS}, "little"))
+except MailError as error:
+    print(error)
+"""
+    surroundings = {**os.environ, "TMPDIR": str(tmp_path)}
+    printed = subprocess.run(
+        [sys.executable, "-c", script], env=surroundings, capture_output=True, text=True, check=True
+    )
+    assert f"in the folder '{tmp_path}' of the worker, cannot be written (disk I/O error)" in printed.stdout
+    assert "set TMPDIR on the worker" in printed.stdout
 
 
 def test_a_worker_without_a_folder_to_write_to_has_it_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

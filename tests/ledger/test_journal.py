@@ -23,13 +23,15 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.ledger import record
 from airflow_provider_smtpcm.ledger.journal import LedgerJournal, not_begun_delivery, pending_request
-from airflow_provider_smtpcm.ledger.ledger import Ledger, PriorRow, Reservation
+from airflow_provider_smtpcm.ledger.ledger import PriorRow, Reservation
+from airflow_provider_smtpcm.ledger.merge import MergeLedger
 from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS, HEAD, Progress, RowState, RunState
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import pending_recipients
 from tests.ledger.stores import Memory
+from tests.waiting import wait_until
 
 A, B, C = "a@corp.example", "b@corp.example", "c@corp.example"
 LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, enhanced="5.1.1", text="no")
@@ -76,13 +78,13 @@ def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 60) -> S
 def known_after(send_request: SendRequest, delivery: Delivery) -> PriorRow | None:
     """What the next try knows when this became of it."""
     store = Memory()
-    ledger = Ledger(store)
+    ledger = MergeLedger(store)
     journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter((send_request,))))
     journal.on_result(delivery, pending_recipients(delivery, send_request))
     journal.close()
     ledger.end(RunState.UNFINISHED)
-    return Ledger(store).prior(0, fingerprint(0))
+    return MergeLedger(store).prior(0, fingerprint(0))
 
 
 class SlowOnce(Memory):
@@ -102,10 +104,7 @@ class SlowOnce(Memory):
 
 def wait_for_head(store: Memory) -> None:
     """Wait until the ledger's thread has written the head record."""
-    until = time.monotonic() + 5
-    while HEAD not in store.writes:
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    wait_until(lambda: HEAD in store.writes)
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +118,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_passed_on_when_it_cannot_be_written_down() -> None:
     """And that is said, rather than waited for."""
     store = Memory()
-    journal = LedgerJournal(Ledger(store), fingerprint)
+    journal = LedgerJournal(MergeLedger(store), fingerprint)
     store.failures = 99
     with pytest.raises(LedgerError, match="does not answer"):
         passed_on(journal.admit(iter(send_requests(3))))
@@ -132,7 +131,7 @@ def test_a_fault_of_our_own_in_the_writer_is_said_too(monkeypatch: pytest.Monkey
     def break_down(*_: object) -> None:
         raise ZeroDivisionError
 
-    ledger = Ledger(Memory())
+    ledger = MergeLedger(Memory())
     monkeypatch.setattr(ledger, "_put", break_down)
     with pytest.raises(LedgerError, match="ZeroDivisionError"):
         passed_on(LedgerJournal(ledger, fingerprint).admit(iter(send_requests(3))))
@@ -141,10 +140,10 @@ def test_a_fault_of_our_own_in_the_writer_is_said_too(monkeypatch: pytest.Monkey
 def test_what_is_passed_on_is_written_down_as_open() -> None:
     """A process that is killed at any moment leaves nothing unsaid."""
     store = Memory()
-    admitted = LedgerJournal(Ledger(store, window=4), fingerprint).admit(iter(send_requests(10)))
+    admitted = LedgerJournal(MergeLedger(store, window=4), fingerprint).admit(iter(send_requests(10)))
     for _ in range(4):
         send_request = passed_on(admitted)
-        known = Ledger(store.copy()).prior(send_request.index, fingerprint(send_request.index))
+        known = MergeLedger(store.copy()).prior(send_request.index, fingerprint(send_request.index))
         assert known == PriorRow(RowState.OPEN)
     with pytest.raises(AssertionError):  # the window is full, and nothing was heard
         passed_on(admitted, 0.1)
@@ -153,7 +152,7 @@ def test_what_is_passed_on_is_written_down_as_open() -> None:
 @pytest.mark.parametrize("window", [1, 2, 7, None])
 def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
     """Whatever the window."""
-    ledger = Ledger(Memory(), window=window)
+    ledger = MergeLedger(Memory(), window=window)
     journal = LedgerJournal(ledger, fingerprint)
     done: list[int] = []
     for send_request in journal.admit(iter(send_requests(50))):
@@ -168,7 +167,7 @@ def test_all_are_passed_on_in_their_order_and_once(window: int | None) -> None:
 
 def test_who_has_nothing_just_now_is_not_waited_for() -> None:
     """What was gathered before goes."""
-    ledger = Ledger(Memory(), window=100)
+    ledger = MergeLedger(Memory(), window=100)
     (one,) = send_requests(1)
     admitted = LedgerJournal(ledger, fingerprint).admit(itertools.chain((-math.inf, one), itertools.repeat(-math.inf)))
     assert isinstance(next(admitted), float)
@@ -178,7 +177,7 @@ def test_who_has_nothing_just_now_is_not_waited_for() -> None:
 def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
     """And until then by nothing; also where it cannot be written any more."""
     store = SlowOnce()
-    journal = LedgerJournal(Ledger(store, window=4), fingerprint)
+    journal = LedgerJournal(MergeLedger(store, window=4), fingerprint)
     wait_for_head(store)
     woken = threading.Event()
     journal.set_wakeup(woken.set)
@@ -201,7 +200,7 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
 def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_is_slow() -> None:
     """Else half of the largest window would be in doubt, for a server that takes a mail a second."""
     store = Memory()
-    ledger = Ledger(store, window=64)
+    ledger = MergeLedger(store, window=64)
     journal = LedgerJournal(ledger, fingerprint)
     admitted = journal.admit(iter(send_requests(100)))
     flying = [passed_on(admitted).index for _ in range(64)]
@@ -212,7 +211,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
         for index in flying:
             journal.on_result(became(Outcome.ACCEPTED, index=index, accepted=(A, B, C)), ())
         flying = [passed_on(admitted).index for _ in range(2)]
-        again = Ledger(store.copy())
+        again = MergeLedger(store.copy())
         assert [row for row in range(100) if again.prior(row, fingerprint(row)) == PriorRow(RowState.OPEN)] == flying
     assert flying == [68, 69]
 
@@ -220,7 +219,7 @@ def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_
 def test_each_connection_has_a_mail_after_the_first_write() -> None:
     """Nothing is being sent yet that the other half of the window could wait for."""
     store = Memory()
-    ledger = Ledger(store, connections=4)
+    ledger = MergeLedger(store, connections=4)
     admitted = LedgerJournal(ledger, fingerprint).admit(iter(send_requests(9)))
     assert [passed_on(admitted).index for _ in range(4)] == [0, 1, 2, 3]
     assert store.writes == [HEAD, f"{HEAD}/0/0"]
@@ -229,7 +228,7 @@ def test_each_connection_has_a_mail_after_the_first_write() -> None:
 def test_what_is_written_down_at_once_is_of_one_block() -> None:
     """Rows of two blocks would take two writes."""
     first = BLOCK_ROWS - 10
-    ledger = Ledger(Memory(), window=64)
+    ledger = MergeLedger(Memory(), window=64)
     requests = [SendRequest(index, mail()) for index in range(first, first + 40)]
     admitted = LedgerJournal(ledger, fingerprint).admit(iter(requests))
     reserved: list[list[int]] = []
@@ -255,7 +254,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
             come.append(item)
             yield item
 
-    ledger = Ledger(Memory(), window=256)
+    ledger = MergeLedger(Memory(), window=256)
     assert passed_on(LedgerJournal(ledger, fingerprint).admit(slowly(send_requests(100)))).index == 0
     assert len(come) < 100
 
@@ -307,10 +306,10 @@ def test_the_next_try_knows_what_became_of_it(delivery: Delivery, known: PriorRo
 def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
     """A process that is killed then, and a next try that sends again what is in doubt, mail nobody twice for sure."""
     store = Memory()
-    ledger = Ledger(store)
+    ledger = MergeLedger(store)
     journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter((SendRequest(0, mail(), (B,), (A,), {C: NEVER}),))))
-    known = Ledger(store).prior(0, fingerprint(0))
+    known = MergeLedger(store).prior(0, fingerprint(0))
     assert known == PriorRow(RowState.OPEN, Progress((A,), {C: "550 5.1.1 no"}))
     again = pending_request(0, mail(), known)
     assert again is not None
@@ -324,25 +323,25 @@ def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
 def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
     """Before it was sent to the others."""
     store = Memory()
-    ledger = Ledger(store)
+    ledger = MergeLedger(store)
     journal = LedgerJournal(ledger, fingerprint)
     passed_on(journal.admit(iter((SendRequest(0, mail(), (B, C), (A,)),))))
     journal.abandon(0)
     journal.close()
     ledger.end(RunState.UNFINISHED)
-    assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.UNKNOWN, Progress((A,)))
+    assert MergeLedger(store).prior(0, fingerprint(0)) == PriorRow(RowState.UNKNOWN, Progress((A,)))
     assert journal.in_doubt == {}
 
 
 # --- What an earlier try may have delivered.
 
 
-def in_doubt(store: Memory) -> Ledger:
+def in_doubt(store: Memory) -> MergeLedger:
     """The ledger of a try that begins with a mail that may have been delivered to two, and was refused for one."""
-    ledger = Ledger(store)
+    ledger = MergeLedger(store)
     ledger.record(0, RowState.UNKNOWN, Progress((), {C: "550 5.1.1 no"}), fingerprint=fingerprint(0))
     ledger.end(RunState.UNFINISHED)
-    return Ledger(store, window=16)
+    return MergeLedger(store, window=16)
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -367,7 +366,7 @@ def test_a_refusal_of_the_copy_stays_a_doubt_also_while_the_next_turn_is_on_its_
         journal.on_result(became(Outcome.REFUSED, RefusedError("no"), refused={A: NEVER, B: NEVER, C: NEVER}), ())
     journal.close()
     ledger.end(RunState.UNFINISHED)
-    known = Ledger(store).prior(0, fingerprint(0))
+    known = MergeLedger(store).prior(0, fingerprint(0))
     assert known == PriorRow(RowState.UNKNOWN if heard else RowState.OPEN, Progress((), {C: "550 5.1.1 no"}))
 
 
@@ -380,7 +379,7 @@ def test_what_was_to_be_sent_in_spite_of_a_doubt_and_was_not_stays_in_doubt() ->
     passed_on(journal.admit(iter(send_requests(2))))
     journal.close()
     ledger.end(RunState.UNFINISHED)
-    known = Ledger(store).prior(1, fingerprint(1))
+    known = MergeLedger(store).prior(1, fingerprint(1))
     assert known is not None
     assert known.state is RowState.UNKNOWN
 
@@ -396,7 +395,9 @@ def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
     assert journal.annotate(partial) is partial
     journal.close()
     ledger.end(RunState.UNFINISHED)
-    assert Ledger(store).prior(0, fingerprint(0)) == PriorRow(RowState.PARTIAL, Progress((A, B), {C: "550 5.1.1 no"}))
+    assert MergeLedger(store).prior(0, fingerprint(0)) == PriorRow(
+        RowState.PARTIAL, Progress((A, B), {C: "550 5.1.1 no"})
+    )
 
 
 # --- What was not passed on.
@@ -405,12 +406,12 @@ def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
 def test_what_was_written_down_and_not_passed_on_is_not_in_doubt() -> None:
     """The next try sends it, and asks nobody."""
     store = Memory()
-    ledger = Ledger(store, window=8)
+    ledger = MergeLedger(store, window=8)
     journal = LedgerJournal(ledger, fingerprint)
     first = passed_on(journal.admit(iter(send_requests(8))))
     journal.close()
     ledger.end(RunState.UNFINISHED)
-    again = Ledger(store)
+    again = MergeLedger(store)
     states = [known.state for row in range(8) if (known := again.prior(row, fingerprint(row))) is not None]
     assert states == [RowState.OPEN, *[RowState.RETRY] * (len(states) - 1)]
     assert len(states) > 1
@@ -420,7 +421,7 @@ def test_what_was_written_down_and_not_passed_on_is_not_in_doubt() -> None:
 def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either() -> None:
     """The write is under way, and cannot be taken back."""
     store = SlowOnce()
-    ledger = Ledger(store, window=8)
+    ledger = MergeLedger(store, window=8)
     journal = LedgerJournal(ledger, fingerprint)
     wait_for_head(store)
     store.reached.clear()
@@ -432,7 +433,7 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
     journal.close()
     store.go_on.set()
     ledger.end(RunState.UNFINISHED)
-    again = Ledger(store)
+    again = MergeLedger(store)
     assert {known.state for row in range(4) if (known := again.prior(row, fingerprint(row))) is not None} == {
         RowState.RETRY
     }
@@ -441,14 +442,14 @@ def test_what_is_being_written_down_when_the_sending_ends_is_not_in_doubt_either
 def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
     """Who had it then has it still."""
     store = Memory()
-    ledger = Ledger(store, window=1)
+    ledger = MergeLedger(store, window=1)
     journal = LedgerJournal(ledger, fingerprint)
     resumed = SendRequest(1, mail(), (B, C), (A,))
     ledger.record(1, RowState.RETRY, Progress((A,)), fingerprint=fingerprint(1))
     passed_on(journal.admit(itertools.chain((SendRequest(0, mail()), resumed), itertools.repeat(None))))
     journal.close()
     ledger.end(RunState.UNFINISHED)
-    assert Ledger(store).prior(1, fingerprint(1)) == PriorRow(RowState.RETRY, Progress((A,)))
+    assert MergeLedger(store).prior(1, fingerprint(1)) == PriorRow(RowState.RETRY, Progress((A,)))
 
 
 # --- What the next try makes of it.

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_smtpcm.ledger import window as module
 from airflow_provider_smtpcm.ledger.journal import LedgerJournal
-from airflow_provider_smtpcm.ledger.ledger import Ledger
+from airflow_provider_smtpcm.ledger.merge import MergeLedger
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Block, RowState, RunState
 from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
@@ -172,7 +172,7 @@ def open_in(store: Memory) -> int:
 def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(clock: Clock) -> None:
     """As a merge sends them: killing it leaves few in doubt."""
     store, mail = Memory(), Mail(from_address="etl@corp.example", to="a@corp.example")
-    ledger = Ledger(store, connections=4)
+    ledger = MergeLedger(store, connections=4)
     journal = LedgerJournal(ledger, lambda index: index.to_bytes(FINGERPRINT_OCTETS, "big"))
     admitted = journal.admit(iter([SendRequest(index, mail) for index in range(80)]))
     most = answered = 0
@@ -188,7 +188,7 @@ def test_few_rows_are_open_in_the_store_while_a_slow_server_answers_in_bursts(cl
     assert most <= 5
 
 
-def until_the_ledger_waits(admitted: Iterator[SendRequest | float], ledger: Ledger) -> Iterator[SendRequest]:
+def until_the_ledger_waits(admitted: Iterator[SendRequest | float], ledger: MergeLedger) -> Iterator[SendRequest]:
     """What may be sent, until what is left waits for an answer."""
     for send_request in admitted:
         if isinstance(send_request, SendRequest):

@@ -15,7 +15,8 @@ from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.merge.messages import RowKeys, RowMails, resolve_constants
-from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult
+from airflow_provider_smtpcm.merge.report import MergeReport
+from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.merge.rows import Row, open_rows
 from airflow_provider_smtpcm.merge.templates import DeferredTemplate, RowTemplates
 from tests.operators.tasks import environment

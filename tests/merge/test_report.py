@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.merge.result import MergeReport
+from airflow_provider_smtpcm.merge.report import MergeReport
 from airflow_provider_smtpcm.operators.mail_merge import to_storage_path
 
 
@@ -31,7 +32,7 @@ def test_a_disk_that_is_full_stops_no_mail_and_is_told_at_the_end(caplog: pytest
     for row in range(3):
         report.write(row=row)
     report.close()
-    assert "'/dev/full' cannot be written: No space left" in str(report.error)
+    assert re.search("'/dev/full' cannot be written: No space left on device. Free space there", str(report.error))
     assert len(caplog.records) == 1
 
 
@@ -93,3 +94,59 @@ def test_a_further_try_writes_behind_the_lines_of_the_one_before(tmp_path: Path)
     assert path.read_text() == (
         '{"try_number": 1, "row": 1}\n{"try_num\n{"try_number": 2, "row": 1}\n{"try_number": 3, "row": 1}\n'
     )
+
+
+def line(row: int, outcome: str, *, key: str | None = "k", message_id: str | None = "<1@corp.example>") -> str:
+    return json.dumps({"row": row, "key": key, "message_id": message_id, "outcome": outcome}) + "\n"
+
+
+def read_back(text: bytes | str, path: Path, rows: int = 9) -> MergeReport:
+    """A further try's report, which has read what is in the file."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    report = MergeReport(path, try_number=2, to_path=to_storage_path)
+    report.read_earlier_lines(rows, lambda _, message_id: message_id in (None, "<1@corp.example>"))
+    report.close()
+    return report
+
+
+def test_a_row_lacks_its_line_unless_the_last_one_says_how_it_ended(tmp_path: Path) -> None:
+    """Wherever in the file that is; other runs' lines, half ones and what is no report at all do not count."""
+    text = line(1, "accepted") + line(2, "not_sent") + line(3, "accepted", message_id="<2@corp.example>")
+    text += line(2, "accepted") + line(4, "accepted")[:-9] + "\n" + line(5, "refused") + "[]\n7\n{}\n\x00\n"
+    text += line(-1, "accepted") + line(10, "accepted") + line(6, "nosuch") + line(1, "accepted")[:-1]
+    report = read_back(text, tmp_path / "report.jsonl")
+    assert [row for row in range(1, 10) if report.is_missing(row, "k", "accepted")] == [3, 4, 5, 6, 7, 8, 9]
+    assert report.has_line(5, "k", "refused")
+
+
+def test_a_line_without_a_key_is_written_again_with_it(tmp_path: Path) -> None:
+    """An attempt that did not come to the row could not name it."""
+    report = read_back(line(1, "unknown", key=None, message_id=None), tmp_path / "report.jsonl")
+    assert report.has_line(1, None, "unknown")
+    assert not report.has_line(1, "k", "unknown")
+
+
+def test_octets_that_are_no_text_do_not_stop_a_further_try(tmp_path: Path) -> None:
+    """A disk that lost a block."""
+    report = read_back(b"\xff\xfe" + bytes(4096) + b"\n" + line(1, "accepted").encode(), tmp_path / "report.jsonl")
+    assert not report.is_missing(1, "k", "accepted")
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_new_file_lacks_no_line_of_an_earlier_try(is_read: bool, tmp_path: Path) -> None:
+    """Each try has a file of its own."""
+    report = MergeReport(tmp_path / "report-2.jsonl", try_number=2, to_path=to_storage_path)
+    if is_read:
+        report.read_earlier_lines(9, lambda *_: True)
+    report.close()
+    assert not report.is_missing(1, "k", "accepted")
+
+
+def test_a_report_that_cannot_be_read_again_is_an_error_before_any_mail(tmp_path: Path) -> None:
+    """Somebody took it away."""
+    path = tmp_path / "report.jsonl"
+    path.touch()
+    report = MergeReport(path, try_number=2, to_path=to_storage_path)
+    path.unlink()
+    with pytest.raises(MessageError, match="cannot be read: No such file"):
+        report.read_earlier_lines(9, lambda *_: True)

@@ -19,7 +19,8 @@ from airflow_provider_smtpcm.errors import (
 )
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.merge import result as module
-from airflow_provider_smtpcm.merge.result import MergeReport, MergeResult
+from airflow_provider_smtpcm.merge.report import MergeReport
+from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from tests.merge.test_report import lines

@@ -22,6 +22,7 @@ from airflow.sdk.execution_time import context as execution_context
 from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_smtpcm.ledger import record
+from airflow_provider_smtpcm.ledger.digest_set import DigestSet
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
 from airflow_provider_smtpcm.merge.messages import compute_digest
 from airflow_provider_smtpcm.operators._task import AirflowException
@@ -73,7 +74,40 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.02)
     monkeypatch.setattr(throttling, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.5)
+    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 30.0)  # what answers in the end is waited for
+
+
+# --- A worker without space.
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_temporary_folder_without_space_ends_the_attempt_and_loses_nothing(
+    durable: bool, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before is sent, and the error names the folder; with space, the rest follows."""
+    store, task = Kept() if durable else None, merge(rows=people(1500), row_key="{{ row.name }}")
+    with Server() as server:
+        behind(server)
+        with monkeypatch.context() as patch:
+            begin = DigestSet.__init__
+
+            def begin_small(known: DigestSet) -> None:
+                begin(known)
+                known._execute("PRAGMA max_page_count = 8")
+
+            patch.setattr(DigestSet, "__init__", begin_small)
+            error = failure(task, store)
+        assert retried(error) is durable
+        assert re.search(
+            r"in the folder '/.*' of the worker, cannot be written \(database or disk is full\)", str(error)
+        )
+        assert "set TMPDIR on the worker" in str(error)
+        sent = len(server.stored)
+        assert 0 < sent < 1500
+        assert f"{sent} accepted of {sent} rows" in str(error)
+        if durable:
+            assert attempt(task, store)["counts"]["accepted"] == 1500
+            assert set(copies(server).values()) == {1}
 
 
 # --- Rows that are not what they were.
@@ -187,9 +221,10 @@ def test_what_is_in_doubt_is_named_by_its_number_where_a_try_does_not_come_to_it
         assert retried(error)
         assert "5 accepted, 2 unknown of 7 rows" in str(error)
         assert not retried(failure(merge(rows=rows(broken=False), report_file=str(report)), store))
-        fifth, tenth = ids(server)[4], ids(server)[9]
+        fifth, ninth, tenth = ids(server)[4], ids(server)[8], ids(server)[9]
     named = [(line["row"], line["message_id"]) for line in lines(report) if line["outcome"] == "unknown"]
-    assert named == [(5, fifth), (10, None), (10, tenth)]
+    # The ninth was settled earlier, and had no line.
+    assert named == [(5, fifth), (10, None), (9, ninth), (10, tenth)]
 
 
 def test_rows_that_an_older_release_left_in_doubt_are_named_by_their_numbers(behind: Behind, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Dialogue:
     ) -> None:
         self._over.set()
         hang_up(self._listener)
-        self._thread.join(10)
+        self._thread.join(60)
         if error is None:
             assert self.surprise is None, self.surprise
 
@@ -161,7 +161,7 @@ class Dialogue:
         except OSError:
             return
         self.connected = True
-        peer.settimeout(20)
+        peer.settimeout(60)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with peer, contextlib.suppress(ConnectionError, BrokenPipeError):
             self._follow(peer, Ears(peer))
@@ -283,7 +283,7 @@ class Dialogues:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         hang_up(self._listener)
-        self._thread.join(10)
+        self._thread.join(60)
         if error is None:
             surprises = [dialogue.surprise for dialogue in self._each if dialogue.surprise is not None]
             assert not surprises, surprises

@@ -140,11 +140,11 @@ class Server:
     ) -> None:
         self.over.set()
         hang_up(self._listener)
-        self._threads[0].join(10)
+        self._threads[0].join(60)
         for peer in self._peers:
             hang_up(peer)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +93,27 @@ def test_a_time_limit_of_the_caller_s_own_is_not_taken_for_the_server_s_silence(
         try:
             with pytest.raises(TimeoutError, match="the caller's own"):
                 Session(manager_for(dialogue, ssl_mode=ssl_mode, timeout=300)).open()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def test_a_time_limit_of_the_caller_s_own_is_not_taken_for_a_bad_certificate(
+    tmp_path: Path, manager_for: ManagerFor
+) -> None:
+    """The file is one that is never read to its end, as on a network drive that hangs."""
+    authority = tmp_path / "authority.pem"
+    os.mkfifo(authority)
+
+    def time_is_up(_number: int, _frame: object) -> None:
+        raise TimeoutError("the caller's own")
+
+    with Dialogue("HANG") as dialogue:
+        before = signal.signal(signal.SIGALRM, time_is_up)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(TimeoutError, match="the caller's own"):
+                Session(manager_for(dialogue, ssl_mode="implicit", ca_certificate=str(authority))).open()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
@@ -229,8 +252,8 @@ def test_a_server_that_stops_after_its_greeting_is_not_taken_for_tls(manager_for
 
 def test_each_reply_has_the_whole_timeout(manager_for: ManagerFor) -> None:
     """Connecting and TLS share one deadline, replies have their own."""
-    script = "DRIP 220 a\nC: EHLO *\nDRIP 250 b\nC: QUIT\nS: 221 bye"  # 2.1 s each
-    with Dialogue(script) as dialogue, Session(manager_for(dialogue, timeout=3)):
+    script = "DRIP 220 mail.it\nC: EHLO *\nDRIP 250 mail.it\nC: QUIT\nS: 221 bye"  # 13 times 0.15 s each
+    with Dialogue(script) as dialogue, Session(manager_for(dialogue, timeout=3.6)):
         pass
 
 

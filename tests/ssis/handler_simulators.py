@@ -95,22 +95,25 @@ class SsisRun:
         else:
             succeeded = executable.path not in self.fails
             if isinstance(executable, OtherTask) and succeeded:
-                copied = dict(executable.assignments or ())
-                for name in executable.sets:
-                    value = self.sets.get(executable.path, self._variables.get(name))
-                    source = copied.get(name, "").removeprefix("(DT_WSTR,4000)@[").removesuffix("]")
-                    self._variables[name] = self._variables[source] if source else value
+                self._set_variables(executable)
             if isinstance(executable, SendMailTask) and source is not None:
                 self.sent["\\".join(executable.path), source] += 1
-            if not succeeded:
-                self._raise("OnError", inside)
-                self._raise("OnTaskFailed", inside)
+            for event in () if succeeded else ("OnError", "OnTaskFailed"):
+                self._raise(event, inside)
+        if executable.force_result:
+            succeeded = executable.force_result == "success"
         if source is None:
             self.log.append(("end", executable.path))
             if not succeeded:
                 self.failed.add(executable.path)
         self._raise("OnPostExecute", inside)
         return succeeded
+
+    def _set_variables(self, task: OtherTask) -> None:
+        copied = {name: value[len("(DT_WSTR,4000)@[") : -1] for name, value in task.assignments or ()}
+        for name in task.sets:
+            value = self.sets.get(task.path, self._variables.get(name))
+            self._variables[name] = self._variables[copied[name]] if name in copied else value
 
     def _run_members(
         self,

@@ -143,7 +143,7 @@ def test_a_dangling_reference_needs_attention(packages: Path, tmp_path: Path) ->
     (packages / "load.dtsx").write_text(text, encoding="utf-8")
     ended = run(packages, "--out", tmp_path / "out")
     assert ended.returncode == 3
-    assert "The task refers to the SMTP connection manager {00000000" in ended.stdout
+    assert "Which SMTP connection manager has the GUID {00000000-" in ended.stdout
 
 
 def test_an_option_answers_the_question_of_its_finding(packages: Path, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_an_option_answers_the_question_of_its_finding(packages: Path, tmp_path:
     asked = run(packages, "--out", tmp_path / "1")
     assert asked.returncode == 3
     said = " ".join(asked.stdout.split())
-    assert "UseWindowsAuthentication=True" in said
-    assert "no --map-path option maps" in said
+    assert "Does the mail server exchange.corp.example sign in the accounts" in said
+    assert r"Where is \\files\loads on the workers?" in said
     for choice in ("keep", "keep=mail", "anonymous", "anonymous=MAIL"):
         ended = run(packages, "--out", tmp_path / choice, *DECIDED[2:], "--windows-auth", choice)
         assert ended.returncode == 0, choice

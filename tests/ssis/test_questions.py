@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.cli import main
+from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.findings import Question
-from airflow_provider_smtpcm.ssis.questions import AnswersError, QuestionList, read_answers
+from airflow_provider_smtpcm.ssis.questions import QuestionList, read_answers
 from tests.documents.pages import DOCS, blocks_of
 
 [LOAD] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
@@ -59,7 +61,7 @@ def test_equal_questions_of_all_packages_are_one_line(packages: Path, tmp_path: 
     assert list(rows[0]) == ["question", "packages", "mails", "guess", "answer", "key"]
     assert [(row["packages"], row["mails"], row["answer"]) for row in rows] == [("3", "3", "")] * len(rows)
     assert len({row["key"] for row in rows}) == len(rows)
-    assert any("UseWindowsAuthentication" in row["question"] for row in rows)
+    assert any("Windows Authentication" in row["question"] for row in rows)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert [{**row, "answer": None} for row in rows] == [
         {**one, "packages": str(one["packages"]), "mails": str(one["mails"])} for one in report["questions"]
@@ -162,6 +164,7 @@ def test_an_answer_without_a_question_is_told_and_kept(
         (b'key,answer\na,"' + b"x" * 200_000, "is not CSV"),
         (b"key,answer\npath D:,D:\\loads\n", "line 2: .*'path D:' is neither a path on a worker nor keep"),
         (b"key,answer\nwindows authentication of mail,yes\n", "is neither keep nor anonymous"),
+        (b"key,answer\nconfiguration sql server t,x\n", "can only be keep. Give an export of the table"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_an_error_before_anything_is_written(
@@ -171,7 +174,7 @@ def test_a_file_that_cannot_be_used_is_an_error_before_anything_is_written(
     answers = tmp_path / "answers.csv"
     if content is not None:
         answers.write_bytes(content)
-    with pytest.raises(AnswersError, match=complaint):
+    with pytest.raises(PackageError, match=complaint):
         read_answers([answers])
     assert run("x.dtsx", "--out", tmp_path / "out", "--answers", answers) == 2
     assert capsys.readouterr().err.startswith("import-ssis: ")
@@ -183,7 +186,7 @@ def test_two_files_that_contradict_each_other_are_an_error(tmp_path: Path) -> No
     for number, answer in enumerate(("keep", "KEEP", "no")):
         (tmp_path / f"{number}.csv").write_text(f"key;answer\na;{answer}\n", encoding="utf-8")
     assert dict(read_answers([tmp_path / "0.csv", tmp_path / "1.csv"])) == {"a": "keep"}
-    with pytest.raises(AnswersError, match=r"0\.csv, line 2 and .*2\.csv, line 2 give different answers"):
+    with pytest.raises(PackageError, match=r"0\.csv, line 2 and .*2\.csv, line 2 give different answers"):
         read_answers([tmp_path / "0.csv", tmp_path / "2.csv"])
 
 
@@ -211,3 +214,146 @@ def test_answers_work_from_both_commands(packages: Path, tmp_path: Path) -> None
     words = [sys.executable, "-m", "airflow_provider_smtpcm", "import-ssis", str(packages), "--out", str(tmp_path)]
     ended = subprocess.run([*words, "--answers", str(tmp_path / "questions.csv")], check=False, capture_output=True)
     assert ended.returncode == 0
+
+
+GUID = "{4F2A0B8E-3C1D-4B6A-9E57-000000000001}"
+#: The SMTP connection manager of the package.
+MANAGER = re.search(r"<DTS:ConnectionManagers>.*?</DTS:ConnectionManagers>", LOAD, re.DOTALL)
+DECIDED = ("--windows-auth", "keep", "--map-path", r"\\files\loads=/srv/loads")
+
+
+def imported(
+    tmp_path: Path, text: str, answers: dict[str, str], *options: str
+) -> tuple[str, dict[str, Any], list[str]]:
+    """Import a package with answers; return its DAG, the connections, and the keys of the questions that are left."""
+    (tmp_path / "p").mkdir(exist_ok=True)
+    (tmp_path / "p/load.dtsx").write_text(text, encoding="utf-8")
+    given = tmp_path / "answers.csv"
+    with given.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("key", "answer"), *answers.items()])
+    out = tmp_path / "out"
+    run(tmp_path / "p", "--out", out, "--answers", given, *options)
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    connections = json.loads((out / "connections.json").read_text(encoding="utf-8"))
+    assert {one["key"]: one["answer"] for one in report["questions"] if one["answer"]} == answers
+    assert "answer-not-asked" not in {one["code"] for one in report["findings"]}
+    dag = (out / "dags/load.py").read_text(encoding="utf-8")
+    return dag, connections, [one["key"] for one in report["questions"] if not one["answer"]]
+
+
+def test_an_answer_makes_a_connection_anonymous(tmp_path: Path) -> None:
+    """One for all connection managers of a server."""
+    answers = {"windows authentication of exchange.corp.example": "anonymous"}
+    _, connections, left = imported(tmp_path, LOAD, answers, *DECIDED[2:])
+    assert left == []
+    assert {one["extra"]["auth_mode"] for one in connections.values()} == {"anonymous"}
+
+
+def test_an_answer_says_where_a_drive_or_a_share_is(tmp_path: Path) -> None:
+    """In any case of letters; the other paths stay."""
+    text = LOAD.replace(r"\\files\loads\errors.log", r"d:\logs\errors.log").replace(r"\\files\loads", r"\\FILES\Loads")
+    dag, _, left = imported(tmp_path, text, {r"path \\files\loads": "/mnt/loads"}, *DECIDED[:2])
+    assert '"/mnt/loads/rows.csv"' in dag
+    assert left == ["path D:\\"]
+    dag, _, left = imported(tmp_path, text, {r"path \\files\loads": "keep", "path D:\\": "/data/"}, *DECIDED[:2])
+    assert '"/data/logs/errors.log"' in dag
+    assert r"\\\\FILES\\Loads" in dag
+    assert left == []
+
+
+def test_an_answer_is_the_server_of_a_connection_manager_without_one(tmp_path: Path) -> None:
+    """Where SSIS would fail."""
+    text = LOAD.replace("SmtpServer=exchange.corp.example", "SmtpServer=")
+    assert imported(tmp_path, text, {}, *DECIDED)[2] == ["server of Mail"]
+    _, connections, left = imported(tmp_path, text, {"server of Mail": "relay.corp.example"}, *DECIDED)
+    assert left == []
+    assert [one["host"] for one in connections.values()] == ["relay.corp.example"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "host", "ssl_mode"),
+    [
+        ("relay.corp.example", "relay.corp.example", "none"),
+        ("SmtpServer=relay.corp.example;EnableSsl=True;", "relay.corp.example", "starttls"),
+        ("MAIL", "exchange.corp.example", "starttls"),
+    ],
+)
+def test_an_answer_is_the_connection_manager_of_a_dangling_reference(
+    answer: str, host: str, ssl_mode: str, tmp_path: Path
+) -> None:
+    """A server, a connection string, or the name of another connection manager of the package."""
+    text = LOAD.replace(f'SMTPServer="{GUID}"', f'SMTPServer="{GUID.replace("1}", "9}")}"')
+    key = f"connection manager {GUID.replace('1}', '9}')}"
+    assert imported(tmp_path, text, {}, *DECIDED)[2] == [key]
+    dag, connections, left = imported(tmp_path, text, {key: answer}, *DECIDED)
+    assert left == []
+    [conn_id] = re.findall('smtpcm_conn_id="(.*)"', dag)
+    assert (connections[conn_id]["host"], connections[conn_id]["extra"]["ssl_mode"]) == (host, ssl_mode)
+
+
+def test_a_connection_manager_of_another_package_is_suggested(tmp_path: Path) -> None:
+    """Also if that package is read later; answered with the suggestion, both use one connection."""
+    folder = tmp_path / "p"
+    folder.mkdir()
+    assert MANAGER is not None
+    (folder / "1.dtsx").write_text(LOAD.replace(MANAGER[0], ""), encoding="utf-8")
+    (folder / "2.dtsx").write_text(LOAD.replace('"load"', '"other"'), encoding="utf-8")
+    out = tmp_path / "out"
+    run(folder, "--out", out, *DECIDED)
+    [row] = rows_of(out / "questions.csv")
+    assert row["key"] == f"connection manager {GUID}"
+    assert f"'Mail' in {folder / '2.dtsx'} has this GUID" in row["question"]
+    text = (out / "questions.csv").read_text("utf-8-sig")
+    (out / "questions.csv").write_text(
+        text.replace(f"{row['guess']},,", f"{row['guess']},{row['guess']},"), "utf-8-sig"
+    )
+    assert run(folder, "--out", out, "--answers", out / "questions.csv", *DECIDED) == 0
+    assert len(json.loads((out / "connections.json").read_text(encoding="utf-8"))) == 1
+
+
+def test_all_filters_of_a_configuration_table_are_one_question(tmp_path: Path) -> None:
+    """It names the filters, since an export of the table answers all of them."""
+    folder = tmp_path / "p"
+    folder.mkdir()
+    for number in range(12):
+        configurations = "<DTS:Configurations>" + "".join(
+            '<DTS:Configuration DTS:ConfigurationType="7" DTS:ConfigurationString="&quot;Admin&quot;;'
+            f'&quot;[dbo].[SSIS Configurations]&quot;;&quot;{name}&quot;;" DTS:ObjectName="{name}"/>'
+            for name in ("Mail", f"Filter {number}")
+        )
+        text = LOAD.replace('DTS:ObjectName="load">', 'DTS:ObjectName="load" DTS:EnableConfig="True">')
+        text = text.replace(
+            "<DTS:ConnectionManagers>", f"{configurations}</DTS:Configurations><DTS:ConnectionManagers>"
+        )
+        (folder / f"{number}.dtsx").write_text(text, encoding="utf-8")
+    run(folder, "--out", tmp_path / "out", *DECIDED)
+    [row] = rows_of(tmp_path / "out/questions.csv")
+    assert (row["packages"], row["mails"]) == ("12", "12")
+    assert row["question"].count("Mail") == 1
+    assert row["question"].endswith("Filter 6 and 3 more.")
+
+
+def test_what_no_mail_waits_for_is_no_question(tmp_path: Path) -> None:
+    """A connection manager of a package without mail, and a package whose mail is disabled."""
+    assert MANAGER is not None
+    root = '<DTS:Executable xmlns:DTS="www.microsoft.com/SqlServer/Dts" DTS:ExecutableType="x">'
+    unused = f"{root}{MANAGER[0]}</DTS:Executable>"
+    disabled = LOAD.replace('DTS:ObjectName="Send Mail"', 'DTS:ObjectName="Send Mail" DTS:Disabled="True"')
+    for name, text in (("unused", unused), ("disabled", disabled)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "load.dtsx").write_text(text, encoding="utf-8")
+        assert run(tmp_path / name, "--out", tmp_path / name / "out") == 0
+        assert not (tmp_path / name / "out/questions.csv").exists()
+
+
+def test_connections_alone_are_asked_for(tmp_path: Path) -> None:
+    """Whoever imports only a connection manager wants it."""
+    assert MANAGER is not None
+    text = MANAGER[0].removeprefix("<DTS:ConnectionManagers>").removesuffix("</DTS:ConnectionManagers>").strip()
+    text = text.replace(
+        "<DTS:ConnectionManager ", '<DTS:ConnectionManager xmlns:DTS="www.microsoft.com/SqlServer/Dts" ', 1
+    )
+    (tmp_path / "Mail.conmgr").write_text(text, encoding="utf-8")
+    assert run(tmp_path / "Mail.conmgr", "--out", tmp_path / "out") == 3
+    [row] = rows_of(tmp_path / "out/questions.csv")
+    assert row["key"] == "windows authentication of exchange.corp.example"

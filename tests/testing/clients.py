@@ -29,10 +29,10 @@ def connect(relay: Relay, *, tls: bool = True, host: str = "localhost") -> smtpl
     ssl_mode = relay.airflow_connection()["extra"]["ssl_mode"]
     if ssl_mode == "implicit":
         client: smtplib.SMTP = smtplib.SMTP_SSL(
-            host, relay.port, "client.corp.example", timeout=20, context=trusting(relay)
+            host, relay.port, "client.corp.example", timeout=60, context=trusting(relay)
         )
     else:
-        client = smtplib.SMTP(host, relay.port, "client.corp.example", timeout=20)
+        client = smtplib.SMTP(host, relay.port, "client.corp.example", timeout=60)
     client.ehlo()
     if tls and ssl_mode == "starttls":
         client.starttls(context=trusting(relay))

@@ -46,6 +46,6 @@ def test_the_fixtures_work_in_the_tests_of_a_user(tmp_path: Path) -> None:
         str(tmp_path),
         str(tmp_path),
     ]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "3 passed" in run.stdout

@@ -62,7 +62,7 @@ def test_no_client_trusts_the_relay_by_default(ssl_mode: str) -> None:
     """Neither by default nor with the authority of another relay."""
     with Relay(ssl_mode=ssl_mode) as relay, Relay(ssl_mode=ssl_mode) as other:  # type: ignore[arg-type]
         for context in (ssl.create_default_context(), ssl.create_default_context(cadata=other.ca_certificate)):
-            with socket.create_connection(("localhost", relay.port), timeout=20) as plain:
+            with socket.create_connection(("localhost", relay.port), timeout=60) as plain:
                 if ssl_mode == "starttls":
                     plain.sendall(b"EHLO client.corp.example\r\nSTARTTLS\r\n")
                     received = b""
@@ -97,7 +97,7 @@ def test_wherever_it_listens_its_certificate_fits(host: str) -> None:
     with Relay(host=host, ssl_mode="implicit") as relay:
         context = ssl.create_default_context(cadata=relay.ca_certificate)
         with (
-            socket.create_connection((relay.airflow_connection()["host"], relay.port), timeout=20) as plain,
+            socket.create_connection((relay.airflow_connection()["host"], relay.port), timeout=60) as plain,
             context.wrap_socket(plain, server_hostname=relay.airflow_connection()["host"]) as encrypted,
         ):
             assert encrypted.recv(4) == b"220 "
@@ -195,7 +195,7 @@ def test_every_reply_after_ehlo_has_an_enhanced_status_code(client: smtplib.SMTP
 
 def test_a_client_with_helo_gets_plain_replies(anonymous: Relay) -> None:
     """Without enhanced status codes. Its mail is accepted."""
-    with smtplib.SMTP("localhost", anonymous.port, timeout=20) as client:
+    with smtplib.SMTP("localhost", anonymous.port, timeout=60) as client:
         assert client.helo("old.corp.example") == (250, b"localhost")
         assert client.docmd("NOOP") == (250, b"OK")
         assert send(client) == {}
@@ -205,7 +205,7 @@ def test_a_client_with_helo_gets_plain_replies(anonymous: Relay) -> None:
 def test_pipelining_works_as_it_is_advertised(anonymous: Relay) -> None:
     """A whole envelope in one packet, with refusals, and the replies in order (RFC 2920)."""
     anonymous.clear()
-    with socket.create_connection(("localhost", anonymous.port), timeout=20) as line, line.makefile("rb") as replies:
+    with socket.create_connection(("localhost", anonymous.port), timeout=60) as line, line.makefile("rb") as replies:
         assert replies.readline().startswith(b"220 ")
         line.sendall(b"EHLO client.corp.example\r\n")
         offered: list[bytes] = []
@@ -264,7 +264,7 @@ def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(
     """Neither a mail nor a log line."""
     anonymous.clear()
     for words in (b"", b"EHLO x\r\n", b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubj"):
-        with socket.create_connection(("localhost", anonymous.port), timeout=20) as line:
+        with socket.create_connection(("localhost", anonymous.port), timeout=60) as line:
             line.sendall(words)
     time.sleep(0.2)
     assert anonymous.messages == []

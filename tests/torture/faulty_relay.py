@@ -165,7 +165,7 @@ class FaultyRelay(Listening):
 
     def converse(self, peer: socket.socket) -> None:
         """Hold one conversation."""
-        peer.settimeout(20)
+        peer.settimeout(60)
         conversation = _Conversation(self, peer)
         with contextlib.suppress(_OverError):
             try:

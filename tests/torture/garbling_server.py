@@ -94,6 +94,8 @@ class GarblingServer(Listening):
         self._encrypts = garbage.step in (Step.STARTTLS, Step.BEFORE_TLS, Step.HANDSHAKE, Step.EHLO_IN_TLS)
         #: Octets of garbage that were said.
         self.said = 0
+        #: When the garbage was first begun (`time.monotonic`); None until then.
+        self.garbled_at: float | None = None
         #: The Message-ID of each message that came in full, whatever it was answered.
         self.received: list[str] = []
         #: Those of messages that were answered with a yes.
@@ -112,16 +114,11 @@ class GarblingServer(Listening):
 
     def converse(self, peer: socket.socket) -> None:
         """Say and hear what is usual, but for one thing."""
-        peer.settimeout(20)
+        peer.settimeout(60)
         conversation = _Conversation(self, peer)
         with contextlib.suppress(OSError, ValueError, _OverError):
             conversation.hold()
         conversation.peer.close()  # it may be another one by now, which speaks TLS
-
-    @property
-    def reached(self) -> bool:
-        """Whether the moment has come."""
-        return self._times[self.garbage.step] > 0
 
     def due(self, step: Step) -> bool:
         """Whether this is the moment."""
@@ -215,6 +212,8 @@ class _Conversation:
             self._send(before + octets)  # in one segment, so that it is there when the reply is read
         else:
             self._send(before)
+        if self._server.garbled_at is None:
+            self._server.garbled_at = time.monotonic()
         if pace is Pace.ENDLESS:
             block = octets * (65536 // len(octets) + 1)
             while True:

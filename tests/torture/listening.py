@@ -39,11 +39,11 @@ class Listening(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _shut_down(self._listener)
-        self._threads[0].join(10)
+        self._threads[0].join(60)
         for peer in self._peers:
             _shut_down(peer)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
     def _accept(self) -> None:

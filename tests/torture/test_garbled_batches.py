@@ -15,6 +15,7 @@ from tests.torture.garbling_server import Ending, Garbage, GarblingServer, Pace,
 from tests.torture.hooks import hook_for
 from tests.torture.tally import SEED, TALLY
 from tests.torture.test_garbled_replies import GARBAGE, garbled, octets
+from tests.waiting import PATIENCE
 
 TOPIC = "batches with a garbled reply"
 MAILS = 12
@@ -32,7 +33,7 @@ def send(garbage: Garbage, *, connections: int, offers: tuple[str, ...]) -> tupl
         for number in range(MAILS)
     )
     with GarblingServer(garbage, offers=offers) as server:
-        hook = hook_for(server.port, timeout=2, final_reply_timeout=2)
+        hook = hook_for(server.port, timeout=PATIENCE, final_reply_timeout=PATIENCE)  # it is never silent
         deliveries = list(hook.send_many(mails, connections=connections))
     return deliveries, server
 

@@ -19,9 +19,7 @@ from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.errors import (
-    ConnectError,
     MailError,
-    NoAnswerError,
     OutcomeUnknownError,
     Phase,
     ProtocolError,
@@ -38,8 +36,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.Pytes
 TOPIC = "garbled replies"
 MIB = 1 << 20
 TIMEOUT = 1.0
-# What a busy machine may add to that.
-PATIENCE = 60.0
+# The client's time limits, one after the other, until none strikes before the garbage has come.
+TIMEOUTS = (TIMEOUT, 4.0, 16.0, 60.0)
 
 BEFORE_THE_SESSION = (Step.GREETING, Step.EHLO, Step.STARTTLS, Step.BEFORE_TLS, Step.HANDSHAKE, Step.EHLO_IN_TLS)
 WITHIN_TLS = (Step.BEFORE_TLS, Step.HANDSHAKE)
@@ -117,7 +115,6 @@ class Seen:
     """What an attempt to send one mail came to."""
 
     result: Delivery | MailError
-    seconds: float
     received: int
     said: int
 
@@ -132,24 +129,37 @@ class Seen:
         return self.result.error if isinstance(self.result, Delivery) else self.result
 
 
-def attempt(garbage: Garbage, *, busy: int = 3, **how: Any) -> Seen:
-    """Send one mail to a server that garbles; whatever is raised that is no MailError fails the test."""
+def attempt(garbage: Garbage, **how: Any) -> Seen:
+    """Send one mail to a server that garbles; whatever is raised that is no MailError fails the test.
+
+    On a busy machine a short time limit can strike before the garbage has come, which says nothing about it: then it is
+    tried again with a longer one.
+    """
+    for timeout in TIMEOUTS:
+        seen, in_time = _attempt(garbage, timeout, **how)
+        if in_time:
+            break
+    TALLY.add(TOPIC, {"inputs tried": 1})
+    return seen
+
+
+def _attempt(garbage: Garbage, timeout: float, **how: Any) -> tuple[Seen, bool]:
+    """Try it once; also whether no time limit can have struck before the client had half of it for the garbage."""
     mail = Mail(from_address="etl@corp.example", to="a@corp.example; b@corp.example", text="All is well.\n")
     with GarblingServer(garbage, **how) as server:
-        session = Session(server.manager(timeout=TIMEOUT, final_reply_timeout=TIMEOUT), context=tls_of_client())
-        began = time.monotonic()
+        session = Session(server.manager(timeout=timeout, final_reply_timeout=timeout), context=tls_of_client())
+        began_at = time.monotonic()
         result: Delivery | MailError
         try:
             with session:
                 result = session.send(mail)
         except MailError as error:
             result = error
-        seconds = time.monotonic() - began
+        ended_at = time.monotonic()
         assert not session.is_open
-    if isinstance(result, (ConnectError, NoAnswerError)) and not server.reached and busy:
-        return attempt(garbage, busy=busy - 1, **how)  # the machine was too busy, before anything was garbled
-    TALLY.add(TOPIC, {"inputs tried": 1})
-    return Seen(result=result, seconds=seconds, received=len(server.received), said=server.said)
+    seen = Seen(result=result, received=len(server.received), said=server.said)
+    had_time = server.garbled_at is not None and ended_at - server.garbled_at > timeout / 2
+    return seen, seen.error is None or ended_at - began_at < timeout or had_time
 
 
 def first_reply(octets: bytes) -> int | None:
@@ -176,7 +186,8 @@ def garbled(garbage: Garbage) -> bool:
 def check(garbage: Garbage, seen: Seen) -> None:
     """What holds for any octets, and what holds beyond that for those that are no reply."""
     told = f"{garbage!r:.300}: {seen!r:.600}"
-    assert seen.seconds < TIMEOUT + PATIENCE, told
+    if garbage.pace is Pace.DRIPS:
+        assert seen.said < len(garbage.octets), told
     if seen.error is not None:
         assert not UNREADABLE.search(str(seen.error)), told
         assert str(seen.error).rstrip()[-1] in ".?", told
@@ -283,7 +294,7 @@ def test_a_reply_without_end_costs_little_memory_and_no_time(step: Step, octets:
     finally:
         tracemalloc.stop()
     assert peak < 2 * MIB
-    assert seen.seconds < TIMEOUT + PATIENCE
+    assert seen.said < 16 * MIB  # more than is read, and more than all buffers on the way hold
     assert seen.error is None or len(str(seen.error)) < 1000
     if octets != b"250 ok\r\n":
         check(garbage, seen)

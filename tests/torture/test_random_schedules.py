@@ -33,6 +33,7 @@ from tests.torture.tries import (
     not_mended,
     without_reason,
 )
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +109,7 @@ def run(schedule: Schedule, folder: Path) -> list[str]:
         job.run()
         wrong = broken_promises(job)
         if schedule.ledger and job.last.ended is not Ended.SUCCESS:
-            job.relay.repair()
+            job.mend()
             job.run()
             wrong += not_mended(job)
     wrong += broken_promises(job) + without_reason(job)
@@ -234,7 +235,7 @@ def run_until_killed(job: Job) -> bool:
     job.relay.kill = lambda: os.kill(told.get(), signal.SIGKILL)
     child = os.fork()
     if not child:
-        signal.alarm(30)  # whatever happens, nobody waits for it for ever
+        signal.alarm(240)  # whatever happens, nobody waits for it for ever
         try:
             job.run()
         finally:
@@ -248,7 +249,8 @@ def run_until_killed(job: Job) -> bool:
 def crash(at: Step | Moment, nth: int, folder: Path, **settings: Any) -> list[str]:
     """Run a task until the process dies, and then the tries that are left, as Airflow would; what is wrong."""
     relay = FaultyRelay([Planned(at, Fault.KILL, nth)] if isinstance(at, Step) else ())
-    job = Job(relay=relay, folder=folder, store=OnDisk(folder / "ledger", dies=at, nth=nth), **settings)
+    store = OnDisk(folder / "ledger", dies=at, nth=nth)
+    job = Job(relay=relay, folder=folder, store=store, timeout=PATIENCE, **settings)
     with job.relay:
         killed = run_until_killed(job)
         if killed:

@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 import pytest
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from tests.ledger.stores import Memory
 from tests.operators.tasks import context
 from tests.torture.faulty_relay import TIMEOUT, Fault, FaultyRelay, loses_an_answer
+from tests.waiting import PATIENCE
 
 RETRIES = 2
 # The first wait of those that double, in seconds.
@@ -30,16 +30,7 @@ _GOT_IT = re.compile(r" for (?P<who>[^:]*?), who will receive it")
 
 
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits become short, time limits too, shorter than a connection may have them."""
-    read = SmtpConnectionManager.from_airflow
-
-    def from_airflow(connection: Any) -> SmtpConnectionManager:
-        manager = read(connection)
-        for limit in ("timeout", "final_reply_timeout"):
-            object.__setattr__(manager, limit, TIMEOUT)  # it would not be made so
-        return manager
-
-    monkeypatch.setattr(SmtpConnectionManager, "from_airflow", staticmethod(from_airflow))
+    """Waits become short."""
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.session.QUIT_TIMEOUT", TIMEOUT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.retry.FIRST_WAIT", _WAIT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", _WAIT)
@@ -116,6 +107,7 @@ class Job:
         store: the ledger's; None: this Airflow has none.
         retry_for, connections, ledger_window, on_refused, on_unknown: see the operators.
         text: of each mail.
+        timeout: the time limits of the connection, in seconds; short where the relay may say nothing.
     """
 
     relay: FaultyRelay
@@ -129,12 +121,22 @@ class Job:
     on_refused: Literal["fail", "warn"] = "fail"
     on_unknown: Literal["fail", "retry"] = "fail"
     text: str = "x"
+    timeout: float = TIMEOUT
     tries: list[Try] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        extra = {"ssl_mode": "none"}
+        self._define_connection()
+
+    def _define_connection(self) -> None:
+        extra = {"ssl_mode": "none", "timeout": self.timeout, "final_reply_timeout": self.timeout}
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": self.relay.port, "extra": extra}
         os.environ[f"AIRFLOW_CONN_{self._conn_id.upper()}"] = json.dumps(connection)
+
+    def mend(self) -> None:
+        """From now on nothing goes wrong, so that there is all the time in the world."""
+        self.relay.repair()
+        self.timeout = PATIENCE
+        self._define_connection()
 
     @property
     def _conn_id(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.errors import AuthenticationError, is_callers_timeout
 from airflow_provider_smtpcm.smtp.auth.sasl import create_context
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def find_ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
+        if is_callers_timeout(error):
+            raise
         why = getattr(error, "strerror", None) or type(error).__name__
         raise AuthenticationError(
             f"NTLM: the worker's own identity cannot be read from {path}, which {USER_FILE_VARIABLE} names ({why}).",

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.errors import AuthenticationError, is_callers_timeout
 
 _NETBIOS = re.compile(r"([^\\]+)\\(.+)")
 _MAX_CONFIGURATION_FILES = 100
@@ -98,7 +98,9 @@ def _read_configuration() -> list[str]:
         path = paths.pop()
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
+        except OSError as error:
+            if is_callers_timeout(error):
+                raise
             continue
         texts.append(text)
         for directive, included in re.findall(r"^\s*(include|includedir)\s+(\S+)", text, re.MULTILINE):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
-from airflow_provider_smtpcm.ssis.model import EventHandler, Finding, Severity, SmtpConnection, Variable
+from airflow_provider_smtpcm.ssis.model import EventHandler, Finding, Question, Severity, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
 from airflow_provider_smtpcm.ssis.reading.connection_managers import ConnectionManager, ConnectionManagers
 from airflow_provider_smtpcm.ssis.reading.xml import Element, get_text, is_true, read_expressions
@@ -35,12 +35,23 @@ class ReadContext:
     ids: set[str] = field(default_factory=set)
     mail_connections: list[SmtpConnection | None] = field(default_factory=list)
 
-    def add_finding(self, code: str, severity: Severity, path: tuple[str, ...], text: str, remedy: str = "") -> None:
+    def add_finding(
+        self,
+        code: str,
+        severity: Severity,
+        path: tuple[str, ...],
+        text: str,
+        remedy: str = "",
+        *,
+        question: Question | None = None,
+    ) -> None:
         """Add a finding, with its text on one line and truncated to 500 characters."""
         text = " ".join(text.split())
         text = text if len(text) <= _MAX_FINDING_LENGTH else f"{text[:_MAX_FINDING_LENGTH]}…"
         where = "\\".join(path)
-        self.findings.append(Finding(code=code, severity=severity, where=where, text=text, remedy=remedy))
+        self.findings.append(
+            Finding(code=code, severity=severity, where=where, text=text, remedy=remedy, question=question)
+        )
 
     def make_unique_id(self, candidates: tuple[str, ...], path: tuple[str, ...]) -> str:
         """Return an id that no other executable has; GUIDs repeat where tasks were copied by hand.
@@ -84,6 +95,13 @@ class Location:
     def enter_handler(self, event_name: str, element: Element) -> Location:
         """Return the location of an event handler of this executable, in the form of a refId."""
         return self._at((*self.path[:-1], f"{self.path[-1]}.EventHandlers[{event_name}]"), element)
+
+    def for_handlers(self, element: Element) -> Location:
+        """Return the location from which to enter the event handlers; DisableEventHandlers disables them all."""
+        value = self.overrides.task_property(
+            self.path, "DisableEventHandlers", get_text(element, "DisableEventHandlers")
+        )
+        return replace(self, disabled_because=self.disabled_because or "\\".join(self.path)) if is_true(value) else self
 
     def _at(self, path: tuple[str, ...], element: Element) -> Location:
         # An expression takes precedence over the property, but only a literal can be evaluated here.

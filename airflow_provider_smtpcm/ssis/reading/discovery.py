@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from airflow_provider_smtpcm.ssis.model import (
     describe_internal_error,
 )
 from airflow_provider_smtpcm.ssis.reading.configurations import read_dtsconfig
+from airflow_provider_smtpcm.ssis.reading.exports import SUFFIXES as EXPORT_SUFFIXES
+from airflow_provider_smtpcm.ssis.reading.exports import Exports
 from airflow_provider_smtpcm.ssis.reading.ispac import open_ispac
 from airflow_provider_smtpcm.ssis.reading.packages import (
     SUPPORTED_FILES_REMEDY,
@@ -38,6 +40,8 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 )
 
 _SUFFIXES = (".dtsx", ".ispac", ".conmgr")
+# Files with values, which are read only if they are passed themselves.
+_VALUE_SUFFIXES = {".dtsconfig", ".xml", *EXPORT_SUFFIXES}
 _BUILD_FOLDERS = {"bin", "obj"}
 _SKIPPED_FOLDERS = {".git", ".svn", ".vs", "node_modules"}
 _PROJECT_SUFFIXES = (".conmgr", ".dtproj", ".params")
@@ -65,11 +69,15 @@ class ReadResult:
     duplicate_of: str | None = None
 
 
-def read_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterator[ReadResult]:
+def read_paths(
+    paths: Iterable[str | os.PathLike[str]], *, answers: Mapping[str, str] | None = None
+) -> Iterator[ReadResult]:
     """Read packages, projects and connection managers.
 
     Args:
-        paths: files and folders; folders are searched recursively. A `.dtsConfig` file applies to every package.
+        paths: files and folders; folders are searched recursively. A `.dtsConfig` file applies to every package, and so
+            do exports of values from SQL Server (`.csv`, `.sql`).
+        answers: the answers of `questions.csv`; some are values of configurations.
 
     Yields:
         One result for each package, project and unreadable file. An error never ends the iteration.
@@ -79,20 +87,23 @@ def read_paths(paths: Iterable[str | os.PathLike[str]]) -> Iterator[ReadResult]:
     """
     require_defusedxml()
     inputs = [Path(path) for path in paths]
-    reader = _PathReader()
-    for path in inputs:
-        if path.suffix.lower() == ".dtsconfig" and not path.is_dir():
-            try:
+    reader = _PathReader(answers=answers or {})
+    values = [path for path in inputs if path.suffix.lower() in _VALUE_SUFFIXES and not path.is_dir()]
+    for path in values:
+        try:
+            if path.suffix.lower() in EXPORT_SUFFIXES:
+                reader.exports.read(path)
+            else:
                 read_dtsconfig(path)
                 reader.configurations.append(path)
-            except PackageError as error:
-                yield ReadResult(source=str(path), error=error)
+        except PackageError as error:
+            yield ReadResult(source=str(path), error=error)
     for path in inputs:
         if path.is_dir():
             yield from reader.read_tree(path)
         elif path.suffix.lower() == ".dtproj" and path.is_file():
             yield from reader.read_tree(path.parent)
-        elif path.suffix.lower() != ".dtsconfig":
+        elif path not in values:
             yield from reader.read_single_file(path)
 
 
@@ -117,9 +128,13 @@ class _PathReader:
 
     Args:
         configurations: `.dtsConfig` files that apply to every package.
+        exports: values from SQL Server.
+        answers: the answers of `questions.csv`.
     """
 
     configurations: list[Path] = field(default_factory=list)
+    exports: Exports = field(default_factory=Exports)
+    answers: Mapping[str, str] = field(default_factory=dict)
     # The first source of each package, by digest.
     _first_sources: dict[str, str] = field(default_factory=dict)
     _read_files: set[Path] = field(default_factory=set)
@@ -173,7 +188,7 @@ class _PathReader:
             return None
         if self._cached_project is None or self._cached_project[0] != project_folder:
             try:
-                self._cached_project = project_folder, read_project_folder(project_folder)
+                self._cached_project = project_folder, read_project_folder(project_folder, self.exports)
             except PackageError:
                 return None  # `_read_folder` reports it
         return self._cached_project[1]
@@ -210,7 +225,7 @@ class _PathReader:
             return
         try:
             with open_ispac(path) as ispac:
-                project = read_project_ispac(ispac)
+                project = read_project_ispac(ispac, self.exports)
                 if built_from is None:
                     yield ReadResult(source=str(path), project=project)
                     for source, unreadable in project.unreadable:
@@ -239,7 +254,13 @@ class _PathReader:
         yield ReadResult(source=str(path), project=Project(name=path.stem, path=str(path), connection_managers=smtp))
 
     def _build(self, document: Document, source: str, project: Project | None, folder: Path | None) -> ReadResult:
-        options = ReadOptions(project=project, folder=folder, configurations=tuple(self.configurations))
+        options = ReadOptions(
+            project=project,
+            folder=folder,
+            configurations=tuple(self.configurations),
+            exports=self.exports,
+            answers=self.answers,
+        )
         try:
             package = build_package(document.root, source, options)
         except PackageError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 from airflow_provider_smtpcm.ssis.model import (
@@ -169,9 +168,7 @@ def _is_other_mail_kind(kind: str) -> bool:
 
 def _read_common(element: Element, location: Location, context: ReadContext, *, name: str) -> CommonFields:
     handlers = find_members(element, "EventHandlers", "EventHandler")
-    disables_handlers = get_flag(element, "DisableEventHandlers")
-    because = location.disabled_because or ("\\".join(location.path) if disables_handlers else None)
-    owner = replace(location, disabled_because=because)
+    owner = location.for_handlers(element)
     return CommonFields(
         name=name,
         id=context.make_unique_id(read_ids(element), location.path),
@@ -218,6 +215,7 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
     location = owner.enter_handler(event_name, element)
     executables, constraints = _read_members(element, location, context)
     nested = find_members(element, "EventHandlers", "EventHandler")
+    nested_owner = location.for_handlers(element)
     return EventHandler(
         event_name=event_name,
         owner=owner.path,
@@ -225,7 +223,7 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
         executables=executables,
         constraints=constraints,
         variables=read_variables(element, location.path, context.overrides),
-        event_handlers=tuple(_read_handler(handler, location, context) for handler in nested),
+        event_handlers=tuple(_read_handler(handler, nested_owner, context) for handler in nested),
         expressions=read_expressions(element),
         disabled=location.disabled_because is not None,
         disabled_because=location.disabled_because,

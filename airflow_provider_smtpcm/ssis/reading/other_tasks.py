@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.ssis.expressions import find_variables, parse
 from airflow_provider_smtpcm.ssis.model import OtherTask
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields
 from airflow_provider_smtpcm.ssis.reading.scripts import read_assignments
-from airflow_provider_smtpcm.ssis.reading.xml import Element
+from airflow_provider_smtpcm.ssis.reading.xml import LOCKED_VARIABLE, Element
 
 # The attributes with the type and the name of an output; the name is a variable's if the type is `Variable`.
 _OUTPUTS = {
@@ -89,9 +89,9 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) ->
     return OtherTask(
         **common,
         kind=kind,
-        assignments=assignments,
         sets=tuple(names.sets),
         reads=tuple(name for name in names.reads if assignments is not None or name not in names.sets),
+        assignments=assignments,
         child_package=child_package,
         child_parameters=child_parameters,
     )
@@ -117,6 +117,7 @@ def _read_names(element: Element, names: _Names) -> None:
     attributes = element.attributes
     if element.tag == "ScriptProject":
         _add(names.sets, split_names(_read_attribute_or_child(element, "ReadWriteVariables")))
+        _add(names.sets, (child.text for child in element.find_all(LOCKED_VARIABLE)))
         _add(names.reads, split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
     elif element.tag == "pipeline":
         for child in element.children:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from airflow_provider_smtpcm.errors import PackageError
@@ -19,11 +19,16 @@ from airflow_provider_smtpcm.ssis.model import (
     Severity,
     SmtpConnection,
 )
+from airflow_provider_smtpcm.ssis.reading.configuration_findings import (
+    ask_for_values,
+    find_unread,
+    find_values,
+    report_configurations,
+)
 from airflow_provider_smtpcm.ssis.reading.configurations import (
     PropertyOverrides,
     add_configured_values,
     apply_manifest,
-    find_dtsconfig,
     read_configurations,
     read_dtsconfig,
     read_manifest,
@@ -36,6 +41,7 @@ from airflow_provider_smtpcm.ssis.reading.connection_managers import (
 )
 from airflow_provider_smtpcm.ssis.reading.context import ReadContext
 from airflow_provider_smtpcm.ssis.reading.executables import ROOT, read_root
+from airflow_provider_smtpcm.ssis.reading.exports import Exports
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
 from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
 from airflow_provider_smtpcm.ssis.reading.xml import (
@@ -51,14 +57,6 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 _NAMESPACE = "sqlserver/dts"
 # PackageFormatVersions of SSIS 2005, 2008, 2012 and 2014 to 2022.
 _FORMATS = {2, 3, 6, 8}
-# How a sentence names a kind of package configuration, unless it is `a` and the kind.
-_CONFIGURATION_KINDS = {
-    "xml file": "an XML file",
-    "sql server": "a SQL Server table",
-    "ini file": "an INI file",
-    "environment variable": "an environment variable",
-    "unknown": "a source of an unknown kind",
-}
 #: What to pass to the importer.
 SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
 
@@ -74,11 +72,15 @@ class ReadOptions:
         project: the project of the package; None: no project.
         folder: where to search for the `.dtsConfig` files that the package refers to; None: nowhere.
         configurations: `.dtsConfig` files that apply to every package, as with `dtexec /ConfigFile`.
+        exports: values from SQL Server.
+        answers: the answers of `questions.csv`; some are values of configurations.
     """
 
     project: Project | None = None
     folder: Path | None = None
     configurations: tuple[Path, ...] = ()
+    exports: Exports = field(default_factory=Exports)
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_package(
@@ -203,12 +205,12 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         connection_managers=tuple(package_connections.smtp),
         file_connections=tuple(package_connections.files),
         database_connections=tuple(package_connections.databases),
-        parameters=add_configured_values(read_package_parameters(root), manifest, file),
+        parameters=options.exports.apply(add_configured_values(read_package_parameters(root), manifest, file)),
         configurations=(*declared, *overrides.applied.values()),
     )
     is_enabled = get_flag(root, "EnableConfig")
-    unread = tuple(_find_unread_configurations(declared, overrides))
-    findings += _report_configurations(package, unread, overrides, is_enabled=is_enabled)
+    unread = tuple(find_unread(declared, overrides, options.exports))
+    findings += report_configurations(package, unread, overrides, is_enabled=is_enabled)
     shared = {
         connection.id: connection
         for connection in context.mail_connections
@@ -217,7 +219,9 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
     return replace(
         package,
         connection_managers=(*package.connection_managers, *shared.values()),
-        unread_configurations=unread if is_enabled else (),
+        unread_configurations=tuple(
+            each for each in unread if is_enabled and ask_for_values(each).key not in options.answers
+        ),
         findings=tuple(findings),
     )
 
@@ -227,22 +231,22 @@ def _load_configurations(
 ) -> tuple[list[Configuration], PropertyOverrides, list[Finding]]:
     """Return the configurations that a package declares, the values that apply to it, and findings.
 
-    Values in `options.configurations` take precedence over those in the files to which the package refers, which
-    apply only if EnableConfig is on.
+    Values in `options.configurations` take precedence over those to which the package refers, which apply in the order
+    of the package, and only if EnableConfig is on.
     """
     overrides = PropertyOverrides()
     findings: list[Finding] = []
     declared = list(read_configurations(root))
-    paths = []
+    sources: list[Path | Iterable[Configuration]] = []
     if get_flag(root, "EnableConfig"):
-        for configuration in declared:
-            if configuration.kind == "xml file" and not configuration.indirect:
-                path = find_dtsconfig(configuration.source, options.folder, options.configurations)
-                if path is not None:
-                    paths.append(path)
-    for path in (*paths, *(path for path in options.configurations if path not in paths)):
+        found = (
+            find_values(each, options.folder, options.configurations, options.exports, options.answers)
+            for each in declared
+        )
+        sources += [source for source in found if source is not None]
+    for source in (*sources, *(path for path in options.configurations if path not in sources)):
         try:
-            overrides.add(read_dtsconfig(path))
+            overrides.add(read_dtsconfig(source) if isinstance(source, Path) else source)
         except PackageError as error:
             findings.append(
                 Finding(
@@ -256,70 +260,12 @@ def _load_configurations(
     return declared, overrides, findings
 
 
-def _find_unread_configurations(
-    declared: Iterable[Configuration], overrides: PropertyOverrides
-) -> Iterator[Configuration]:
-    """Yield the declared configurations whose values are unknown."""
-    read_files = {Path(configuration.source).name.lower() for configuration, _ in overrides.values.values()}
-    for configuration in declared:
-        file = configuration.source.replace("\\", "/").rpartition("/")[2].lower()
-        if configuration.kind != "xml file" or configuration.indirect or file not in read_files:
-            yield configuration
-
-
-def _report_configurations(
-    package: Package, unread: Iterable[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
-) -> Iterator[Finding]:
-    """Yield a finding for each configuration that was applied, is off, or could not be read."""
-    for configuration in overrides.applied.values():
-        yield Finding(
-            code="configuration-applied",
-            severity=Severity.NOTE,
-            where=ROOT,
-            text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
-            "used.",
-        )
-    for configuration in unread:
-        if not is_enabled:
-            yield Finding(
-                code="configuration-switched-off",
-                severity=Severity.NOTE,
-                where=ROOT,
-                text=f"The package configuration {configuration.name!r} ({configuration.kind}) is not in effect: "
-                "EnableConfig is off.",
-            )
-            continue
-        target = f" for {configuration.path}" if configuration.path else ""
-        kind = _CONFIGURATION_KINDS.get(configuration.kind, f"a {configuration.kind}")
-        source = configuration.source or "(not shown)"
-        source = f" that the environment variable {source} names" if configuration.indirect else f": {source}"
-        yield Finding(
-            code="configuration-not-read",
-            severity=Severity.DECISION if _concerns_mail(configuration, package) else Severity.NOTE,
-            where=ROOT,
-            text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}. The "
-            "value in the package was used.",
-            remedy="Import the .dtsConfig file with the package, or check the connection and the variables."
-            if configuration.kind == "xml file"
-            else "Look up its values, and check the connection and the variables.",
-        )
-
-
-def _concerns_mail(configuration: Configuration, package: Package) -> bool:
-    """Whether the package sends mail, and the configuration may set a variable, connection manager or mail of it."""
-    if not package.connection_managers and not package.send_mail_tasks:
-        return False
-    path = (configuration.path or "").lower()
-    if not path or ".variables[" in path:
-        return True
-    targets = [f".connections[{smtp.name.lower()}]" for smtp in package.connection_managers]
-    targets += [f".connections[{file.name.lower()}]" for file in package.file_connections]
-    targets += ["\\".join(task.path).lower() + ".properties[" for task in package.send_mail_tasks]
-    return any(target in path for target in targets)
-
-
-def read_project_folder(folder: Path) -> Project:
+def read_project_folder(folder: Path, exports: Exports | None = None) -> Project:
     """Read the project files in a folder (`.conmgr`, `Project.params`, `.dtproj`), but not its packages.
+
+    Args:
+        folder: the folder.
+        exports: the values of an environment of the catalog.
 
     Raises:
         PackageError: the folder cannot be read.
@@ -332,11 +278,17 @@ def read_project_folder(folder: Path) -> Project:
         connections=[_file_reader(file) for file in _list_files(folder, ".conmgr")],
         parameters=_file_reader(params) if params else None,
         manifest=_file_reader(dtproj) if dtproj else None,
+        exports=exports or Exports(),
     )
 
 
-def read_project_ispac(ispac: Ispac) -> Project:
-    """Read the project files in an `.ispac` (`.conmgr`, `Project.params`, `@Project.manifest`), not its packages."""
+def read_project_ispac(ispac: Ispac, exports: Exports | None = None) -> Project:
+    """Read the project files in an `.ispac` (`.conmgr`, `Project.params`, `@Project.manifest`), not its packages.
+
+    Args:
+        ispac: the open file.
+        exports: the values of an environment of the catalog.
+    """
     params = next((name for name in ispac.list_parts(".params") if name.lower() == "project.params"), None)
     manifest = next((name for name in ispac.list_parts(".manifest") if name.lower() == "@project.manifest"), None)
     return _read_project_files(
@@ -345,6 +297,7 @@ def read_project_ispac(ispac: Ispac) -> Project:
         connections=[_part_reader(ispac, name) for name in ispac.list_parts(".conmgr")],
         parameters=_part_reader(ispac, params) if params else None,
         manifest=_part_reader(ispac, manifest) if manifest else None,
+        exports=exports or Exports(),
     )
 
 
@@ -375,6 +328,7 @@ def _read_project_files(
     connections: list[_FileReader],
     parameters: _FileReader | None,
     manifest: _FileReader | None,
+    exports: Exports,
 ) -> Project:
     smtp: list[SmtpConnection] = []
     files: list[FileConnection] = []
@@ -405,6 +359,7 @@ def _read_project_files(
         source, read = parameters
         try:
             project_parameters = add_configured_values(_read_parameters(read(), source), project_manifest)
+            project_parameters = exports.apply(project_parameters)
         except PackageError as error:
             unreadable.append((source, error))
     return Project(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
+from airflow_provider_smtpcm.ssis.findings import ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import FileConnection, MessageSourceType, Severity, SmtpConnection
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, ReadContext
 from airflow_provider_smtpcm.ssis.reading.xml import Element, find_object_data
@@ -188,4 +189,5 @@ def _report_missing_connection(reference: str, path: tuple[str, ...], context: R
             f"The task refers to the SMTP connection manager {reference}, which is in neither the package nor its "
             "project."
         )
-        context.add_finding("dangling-connection-manager", severity, path, text, remedy)
+        question = ask_for_connection_manager(reference, candidates[0].name if len(candidates) == 1 else "")
+        context.add_finding("dangling-connection-manager", severity, path, text, remedy, question=question)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.reading.scripts import is_source_file
 
 MAX_OCTETS = 64 * 1024 * 1024
 MAX_DEPTH = 100
@@ -31,15 +30,39 @@ _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|u
 _TRUNCATED_CODES = {3, 5, 6, 20}
 _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from its source."
 
-# Elements unrelated to mail (designer layout, logging, compiled scripts, passwords), which are most of a file.
+# Elements unrelated to mail (designer layout, logging, passwords, most files of scripts), which are most of a file.
 _IGNORED_ELEMENTS = {
     "BinaryItem",
     "DesignTimeProperties",
+    "FlatFileColumn",
     "LogProvider",
     "LogProviders",
     "LoggingOptions",
     "PackagePassword",
     "PackageVariable",
+    "ProjectItem",
+}
+# The only files of a Script task that are read. SSIS 2005 calls it `ScriptMain.vsaitem`.
+_SCRIPTS = ("scriptmain.cs", "scriptmain.vb", "scriptmain.vsaitem")
+# Properties in SSIS 2005 and 2008, which write each of them for every executable and variable.
+_IGNORED_PROPERTIES = {
+    "ExecValue",
+    "ExecutionAddress",
+    "ExecutionLocation",
+    "FailPackageOnFailure",
+    "FailParentOnFailure",
+    "ForceExecValue",
+    "ISOLevel",
+    "IncludeInDebugDump",
+    "LocaleID",
+    "RaiseChangedEvent",
+    "TaskContact",
+    "TransactionOption",
+    "VersionBuild",
+    "VersionComments",
+    "VersionGUID",
+    "VersionMajor",
+    "VersionMinor",
 }
 # A manifest has about twenty parameters for each connection manager; only these are read.
 _READ_PARAMETERS = {
@@ -54,6 +77,12 @@ _READ_PARAMETERS = {
 }
 # A data flow can have several megabytes. Only those properties of its components are read that name variables.
 _DATA_FLOW = "pipeline"
+#: The child of a script or data flow for a variable that its code locks, besides those that it lists.
+LOCKED_VARIABLE = "LockForWrite"
+_LOCK_WORD = "ForWrite"
+_LOCK = re.compile(r'Lock(?:One)?ForWrite\s*\(\s*@?"([^"\n]{1,200})"')
+# Tasks of other vendors can have any data, of which the first levels are enough.
+_OBJECT_DATA_LEVELS = 10
 
 _GUID = re.compile(r"\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?(?::\w+)?")
 _TRUE = {"true", "-1", "1"}
@@ -175,6 +204,9 @@ def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> 
                 raise too_large_error(name, limit)
             if parser is None:
                 parser = XMLParser(target=tree, encoding=_detect_encoding(chunk), forbid_dtd=True)
+                # ElementTree would rewrite the names of every attribute, most of which are ignored.
+                parser.parser.StartElementHandler = tree.start
+                parser.parser.EndElementHandler = tree.end
             parser.feed(chunk)
         if parser is None:
             raise PackageError(f"{name} is empty.", remedy=_SAVE_AGAIN)
@@ -254,49 +286,99 @@ class _TreeBuilder:
         self._open: list[Element] = []
         self._text: list[str] = []
         self._ignored_depth = 0
-        # The data flow that is being read, and the property of one of its components, with its depth.
+        # The depth of the deepest element that is read in an ObjectData.
+        self._max_depth = MAX_DEPTH
+        # The data flow or script that is ignored, except for the variables that it names; and the property of a
+        # component that is being read, with its depth.
         self._data_flow: Element | None = None
+        self._script: Element | None = None
         self._property: Element | None = None
         self._property_depth = 0
+        self._local_names: dict[str, str] = {}
         self._remaining = MAX_ELEMENTS
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+    def start(self, tag: str, attributes: Sequence[str]) -> None:
+        """Begin an element.
+
+        Args:
+            tag: the namespace and the local name with `}` between, or the local name alone.
+            attributes: such names and their values in turn.
+        """
         if self._ignored_depth:
             self._ignored_depth += 1
-            if self._data_flow is not None and tag == "property" and "Variable" in attributes.get("name", ""):
-                self._property = Element(tag=tag, attributes={"name": attributes["name"]})
-                self._property_depth = self._ignored_depth
-                self._text = []
+            if tag == "property" and self._data_flow is not None:
+                self._start_property(dict(zip(attributes[::2], attributes[1::2], strict=True)).get("name", ""))
             return
         namespace, _, local = tag.rpartition("}")
+        local_attributes = self._localize(attributes)
         parent = self._open[-1] if self._open else None
-        if local in _IGNORED_ELEMENTS or _is_ignored_item(local, attributes):
+        if self._is_ignored(local, local_attributes, parent):
             self._ignored_depth = 1
             return
-        if parent is not None and parent.tag == "ObjectData" and local == _DATA_FLOW:
-            self._data_flow = Element(tag=local)
-            parent.children.append(self._data_flow)
-            self._ignored_depth = 1
-            return
-        self._remaining -= 1
-        if len(self._open) >= MAX_DEPTH or self._remaining < 0:
-            raise PackageError(
-                f"{self._name} nests elements more than {MAX_DEPTH} levels deep, or has more than {MAX_ELEMENTS:,} of "
-                "them; the rest was not read.",
-                remedy="No SSIS package is like that: check what the file is.",
-            )
-        local_attributes = {name.rpartition("}")[2]: value for name, value in attributes.items()}
-        element = Element(tag=local, namespace=namespace.lstrip("{"), attributes=local_attributes)
+        self._count(len(self._open))
+        element = Element(tag=local, namespace=namespace, attributes=local_attributes)
         if parent is not None:
             parent.children.append(element)
         elif self.root is None:
             self.root = element
         self._open.append(element)
         self._text = []
+        if local == "ObjectData":
+            self._max_depth = len(self._open) + _OBJECT_DATA_LEVELS
+
+    def _localize(self, attributes: Sequence[str]) -> dict[str, str]:
+        """Return attributes by their local names."""
+        names = self._local_names
+        found = {}
+        for index in range(0, len(attributes), 2):
+            name = attributes[index]
+            local = names.get(name)
+            if local is None:
+                local = names[name] = name.rpartition("}")[2]
+            found[local] = attributes[index + 1]
+        return found
+
+    def _start_property(self, name: str) -> None:
+        """Read a property of a data flow's component if it may name a variable."""
+        if "Variable" in name:
+            self._property = Element(tag="property", attributes={"name": name})
+            self._property_depth = self._ignored_depth
+            self._text = []
+
+    def _is_ignored(self, tag: str, attributes: Mapping[str, str], parent: Element | None) -> bool:
+        """Whether an element is not read; if it is a data flow or code, begin to search it for variables."""
+        if parent is not None and parent.tag == "ObjectData" and tag == _DATA_FLOW:
+            self._data_flow = self._script = Element(tag=tag)
+            parent.children.append(self._data_flow)
+            return True
+        if tag in _IGNORED_ELEMENTS and not _is_main_script(tag, attributes):
+            self._script = parent if tag == "ProjectItem" else None
+            return True
+        if len(self._open) > self._max_depth:
+            return True
+        if tag == "Property":
+            return attributes.get("Name") in _IGNORED_PROPERTIES
+        return _is_ignored_parameter(tag, attributes)
+
+    def _count(self, depth: int) -> None:
+        self._remaining -= 1
+        if depth >= MAX_DEPTH or self._remaining < 0:
+            raise PackageError(
+                f"{self._name} nests elements more than {MAX_DEPTH} levels deep, or has more than {MAX_ELEMENTS:,} of "
+                "them; the rest was not read.",
+                remedy="No SSIS package is like that: check what the file is.",
+            )
 
     def data(self, text: str) -> None:
         if not self._ignored_depth or self._property is not None:
             self._text.append(text)
+        elif self._script is not None and _LOCK_WORD in text:  # the parser passes whole lines
+            self._add_locked_variables(self._script, text)
+
+    def _add_locked_variables(self, script: Element, code: str) -> None:
+        for name in _LOCK.findall(code):
+            self._count(0)
+            script.children.append(Element(tag=LOCKED_VARIABLE, text=name))
 
     def end(self, _tag: str) -> None:
         if self._ignored_depth:
@@ -304,32 +386,39 @@ class _TreeBuilder:
                 self._end_property(self._property)
             self._ignored_depth -= 1
             if not self._ignored_depth:
-                self._data_flow = None
+                self._data_flow = self._script = None
             return
         element = self._open.pop()
         if not element.children:
             element.text = "".join(self._text)
+        if element.tag == "ObjectData":
+            self._max_depth = MAX_DEPTH
+        elif element.tag == "ProjectItem" and self._open:
+            self._add_locked_variables(self._open[-1], element.text)
         self._text = []
 
     def _end_property(self, element: Element) -> None:
         """Add a property of a component to its data flow."""
         element.text = "".join(self._text)
         if element.text and self._data_flow is not None:
+            self._count(0)
             self._data_flow.children.append(element)
-            self._remaining -= 1
         self._property = None
 
     def close(self) -> Element | None:
         return self.root
 
 
-def _is_ignored_item(tag: str, attributes: Mapping[str, str]) -> bool:
-    """Whether an element is unrelated to mail by its name: a file of a script, or a parameter of a manifest."""
-    if tag not in {"Parameter", "ProjectItem"}:
+def _is_main_script(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether an element is the source of a Script task, and not another file of its project."""
+    return tag == "ProjectItem" and attributes.get("Name", "").lower().endswith(_SCRIPTS)
+
+
+def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether an element is a parameter for a connection manager property that is unrelated to mail."""
+    if tag != "Parameter":
         return False
-    name = next((value for key, value in attributes.items() if key.rpartition("}")[2] == "Name"), "")
-    if tag == "ProjectItem":
-        return not is_source_file(name)
+    name = attributes.get("Name", "")
     return name.startswith("CM.") and name.rpartition(".")[2] not in _READ_PARAMETERS
 
 

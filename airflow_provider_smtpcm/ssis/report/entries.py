@@ -6,11 +6,12 @@ The texts of packages in it are not sanitized: that is done where they are writt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import airflow_provider_smtpcm
+from airflow_provider_smtpcm.ssis.findings import KEEP, quote_answer
 from airflow_provider_smtpcm.ssis.model import Finding, Question, Severity
 from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QuestionList
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
@@ -21,7 +22,7 @@ GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
     # from the reader
-    "configuration-applied": "A .dtsConfig file sets a value, which was used instead of the one in the package.",
+    "configuration-applied": "A package configuration sets a value, which was used instead of the one in the package.",
     "configuration-not-read": "The value of a package configuration is not in the files; the package's own was used.",
     "configuration-switched-off": "The package has a configuration, but package configurations are switched off.",
     "configuration-unreadable": "A .dtsConfig file cannot be read.",
@@ -53,7 +54,7 @@ FINDING_MEANINGS = {
     "database-server-local": "The connection to a database names the machine that SSIS ran on; enter its name.",
     "database-windows-authentication": "The worker signs in to the database with its Kerberos ticket.",
     "unknown-connection-property": "The connection string has a property that SSIS does not define.",
-    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth there is no sign-in.",
+    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth or an answer, there is no sign-in.",
     "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",
@@ -87,6 +88,7 @@ FINDING_MEANINGS = {
     "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
     "loop-runs-once": "The tasks in a loop run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
+    "script-became-expression": "A Script task does nothing but set variables, and so does its task in the DAG.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
     "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",
@@ -262,9 +264,11 @@ class ImportResult:
         """Count a package and its questions."""
         self.totals.add(entry)
         mails = Counter(key for mail in entry.mails for key in mail.questions)
-        for question, answer in _answers_by_question(entry.findings).items():
-            source = (entry.source, entry.name)
-            self.questions.add(question, answer=answer, packages=1, mails=mails[question.key], source=source)
+        source = (entry.source, entry.name)
+        for question, details, answer in _find_questions(entry.findings):
+            self.questions.add(
+                question, details=details, answer=answer, packages=1, mails=mails[question.key], source=source
+            )
 
     def add_connections(self, entries: tuple[ConnectionEntry, ...]) -> None:
         """Add all connections, and count their questions."""
@@ -275,8 +279,8 @@ class ImportResult:
             self.totals.connections_to_decide += any(
                 finding.severity is not Severity.NOTE for finding in entry.findings
             )
-            for question, answer in _answers_by_question(entry.findings).items():
-                self.questions.add(question, answer=answer, packages=entry.packages, mails=entry.mails)
+            for question, details, answer in _find_questions(entry.findings):
+                self.questions.add(question, details=details, answer=answer, packages=entry.packages, mails=entry.mails)
 
     @property
     def needs_attention(self) -> bool:
@@ -285,9 +289,29 @@ class ImportResult:
         return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
 
 
-def _answers_by_question(findings: Iterable[Finding]) -> dict[Question, str]:
-    """Return each question of these findings once, with its answer, which is empty if there is none."""
-    return {finding.question: finding.answer for finding in findings if finding.question is not None}
+def _find_questions(findings: Iterable[Finding]) -> Iterator[tuple[Question, tuple[str, ...], str]]:
+    """Yield each question of these findings once, with its details and its answer, which is empty if there is none."""
+    by_key: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.question is not None:
+            by_key.setdefault(finding.question.key, []).append(finding)
+    for asking in by_key.values():
+        questions = [finding.question for finding in asking if finding.question is not None]
+        details = tuple(dict.fromkeys(question.detail for question in questions if question.detail))
+        yield _with_text(questions[0], asking[0]), details, asking[0].answer
+
+
+def _with_text(question: Question, finding: Finding) -> Question:
+    """Return the question whether the DAGs may stay as they are with its text, which has a finding as an example."""
+    if question.text:
+        return question
+    meaning = FINDING_MEANINGS.get(finding.code, finding.code)
+    text = finding.text.removesuffix(quote_answer(finding.answer))
+    return replace(
+        question,
+        text=f"{meaning} For example, {finding.where}: {text} {finding.remedy} Answer {KEEP} if it may stay so "
+        "wherever the report has this question.",
+    )
 
 
 def get_status(findings: Iterable[Finding], *, has_mail: bool) -> PackageStatus:

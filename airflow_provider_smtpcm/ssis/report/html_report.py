@@ -38,6 +38,7 @@ _STATUS_LABELS = {
 }
 _BY_SEVERITY = (Severity.ERROR, Severity.DECISION, Severity.NOTE)
 _BADGES = {"decide": "to decide", "decision": "to decide"}
+_KEPT = "edited-file-kept"
 _MAX_CODES = 200  # rows of the table of findings
 _MAX_VALUE = 4_000  # characters of a property, such as a mail's text; the DAG has all of it
 
@@ -187,7 +188,7 @@ def _next_steps(result: ImportResult) -> str:
 def _questions_table(questions: Iterable[AskedQuestion]) -> str:
     rows = "".join(
         f'<tr id="{_question_anchor(asked.key)}"><td class="number">{asked.mails:,}</td>'
-        f'<td class="number">{asked.packages:,}</td><td>{_escape(asked.text)}</td>'
+        f'<td class="number">{asked.packages:,}</td><td>{_escape(asked.full_text)}</td>'
         f"<td>{_package_links(asked)}</td><td>{_escape(asked.guess)}</td>"
         f"<td>{f'<b>{_escape(asked.answer)}</b>' if asked.answer else _badge('decision')}</td></tr>"
         for asked in questions
@@ -207,8 +208,9 @@ def _import_findings(findings: Iterable[Finding]) -> str:
 
 
 def _codes_table(totals: Totals) -> str:
-    """Return the table of errors and notes by code; decisions are in the table of questions."""
-    rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION]
+    """Return the table of findings by code, the most severe first; what is a question is in the table of questions."""
+    # An edited file is the only decision that is no question.
+    rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION or item[0][1] == _KEPT]
     ordered = sorted(rest, key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
     if not ordered:
         return ""

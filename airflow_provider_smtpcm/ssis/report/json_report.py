@@ -120,7 +120,7 @@ def _codes_json(totals: Totals) -> list[dict[str, object]]:
 def _question_json(asked: AskedQuestion) -> dict[str, object]:
     return {
         "key": asked.key,
-        "question": asked.text,
+        "question": asked.full_text,
         "packages": asked.packages,
         "mails": asked.mails,
         "guess": asked.guess,

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionM
 from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
-from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
+from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseRegistry
@@ -34,6 +34,7 @@ _CONNECTION_STRING = "ConnectionString"
 _PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _BY_LOWER_NAME = {name.lower(): name for name in _PROPERTIES}
 _CREDENTIAL_KEY = re.compile(r"user|uid|login|pass|pwd|secret|token", re.IGNORECASE)
+_HOST = re.compile(r"[\w.:-]+")
 _HOST_AND_PORT = re.compile(r"([^:\s]+):(\d{1,5})(?::.*)?")
 # Per connection: the connection managers of 400 packages cause the same findings over and over.
 _MAX_FINDINGS_PER_CODE = 3
@@ -97,7 +98,10 @@ class ConnectionRegistry:
             converted.sources.append(source)
         converter.report_became(converted)
         for finding in converter.findings.all():
-            if sum(existing.code == finding.code for existing in converted.findings) < _MAX_FINDINGS_PER_CODE:
+            is_asked = finding.question in {existing.question for existing in converted.findings}
+            if (finding.question is not None and not is_asked) or sum(
+                existing.code == finding.code for existing in converted.findings
+            ) < _MAX_FINDINGS_PER_CODE:
                 converted.findings[finding] = None
         return converted.conn_id
 
@@ -136,7 +140,7 @@ class _ConnectionConverter:
     ) -> None:
         self._connection, self._symbols, self._scope = connection, symbols, scope
         self._windows_auth = windows_auth
-        self._where = f"Connection managers\\{connection.name}"
+        self._where = f"{CONNECTION_MANAGERS}{connection.name}"
         self.findings = Findings(answers)
         self.open_questions: list[str] = []
 
@@ -149,15 +153,8 @@ class _ConnectionConverter:
             self._decision("connection-manager-property", str(fault), "Set it in the Airflow connection.")
         for warning in properties.warnings:
             self._note("connection-manager-property", warning)
-        is_windows = bool(properties.windows_authentication)
-        if is_windows and self._windows_auth is WindowsAuth.ANONYMOUS:
-            is_windows = False
-            self._note(
-                "windows-auth-dropped",
-                f"{self._connection.name!r} has UseWindowsAuthentication=True; because of --windows-auth, the "
-                "connection is anonymous.",
-            )
         host, port = self._read_host(properties.server)
+        is_windows = bool(properties.windows_authentication) and self._keeps_windows_auth(host)
         settings: dict[str, object] = {
             "port": port,
             "auth_mode": AuthMode.WINDOWS if is_windows else AuthMode.ANONYMOUS,
@@ -182,6 +179,29 @@ class _ConnectionConverter:
             return manager
         return SmtpConnectionManager(host=UNKNOWN_HOST, ssl_mode=SslMode.NONE)
 
+    def _keeps_windows_auth(self, host: str) -> bool:
+        """Whether a connection with UseWindowsAuthentication=True signs in."""
+        text = f"{self._connection.name!r} has UseWindowsAuthentication=True; "
+        if self._windows_auth is WindowsAuth.ANONYMOUS:
+            self._note("windows-auth-dropped", f"{text}because of --windows-auth, the connection is anonymous.")
+        elif self._windows_auth is None and self.findings.value(self._ask_for_windows_auth(host).key) is not None:
+            text += "the connection is anonymous."
+            self._decision("windows-auth-dropped", text, "", self._ask_for_windows_auth(host))
+        else:
+            return True
+        return False
+
+    def _ask_for_windows_auth(self, host: str) -> Question:
+        # Anything else may be a password in the wrong place.
+        server = host if _HOST.fullmatch(host) and host != UNKNOWN_HOST else self._connection.name
+        return Question(
+            key=f"windows authentication of {server}",
+            text=f"Does the mail server {server} sign in the accounts that run the packages? SSIS sends without a "
+            f"sign-in, and without a warning, if it offers none. Answer {KEEP} to sign in with Windows Authentication, "
+            "or anonymous. To find out, run python -m airflow_provider_smtpcm check with the connection.",
+            guess=KEEP,
+        )
+
     def report_became(self, converted: ConvertedConnection) -> None:
         """Add the findings about the resulting connection."""
         name, conn_id = self._connection.name, converted.conn_id
@@ -202,7 +222,7 @@ class _ConnectionConverter:
             "auth_mode to anonymous."
         )
         if self._windows_auth is None:
-            self._decision("windows-auth-kept", text, remedy)
+            self._decision("windows-auth-kept", text, remedy, self._ask_for_windows_auth(converted.manager.host))
         else:
             self._note("windows-auth-kept", text, remedy)
 
@@ -291,14 +311,22 @@ class _ConnectionConverter:
     def _read_host(self, server: str | None) -> tuple[str, int]:
         """Return the host and the port from the SmtpServer property; an unknown server becomes `UNKNOWN_HOST`."""
         if not server:
+            question = Question(
+                key=f"server of {self._connection.name}",
+                text=f"Which mail server does the connection manager {self._connection.name!r} use? The packages have "
+                f"none, and SSIS fails there. Answer with it, or {KEEP} if the connection is completed in Airflow.",
+            )
             if any(key.startswith("server of ") for key in self.open_questions):
                 return UNKNOWN_HOST, _SMTP_PORT
             self._decision(
                 "no-smtp-server",
                 f"SmtpServer is empty; SSIS fails here. The connection has the placeholder {UNKNOWN_HOST!r}.",
-                "Enter the mail server in the Airflow connection.",
+                "Answer the question, or enter the mail server in the Airflow connection.",
+                question,
             )
-            return UNKNOWN_HOST, _SMTP_PORT
+            server = self.findings.value(question.key)
+            if server is None:
+                return UNKNOWN_HOST, _SMTP_PORT
         match = _HOST_AND_PORT.fullmatch(server)
         if match is None or not 0 < int(match[2]) < 65536:
             return server.lower(), _SMTP_PORT
@@ -307,6 +335,12 @@ class _ConnectionConverter:
             f"SmtpServer has a port after the name. SSIS accepts no port there and always uses 25; the connection has "
             f"port {match[2]}.",
             "Check whether that port is meant; for 465, set ssl_mode to implicit.",
+            Question(
+                key=f"port {match[2]} in SmtpServer",
+                text=f"SmtpServer has the port {match[2]} after the name, but SSIS accepts no port there and uses 25. "
+                f"The connection has that port. Answer {KEEP} if it is meant; for 465, set ssl_mode to implicit there.",
+                guess=KEEP,
+            ),
         )
         return match[1].lower(), int(match[2])
 
@@ -342,6 +376,11 @@ class _ConnectionConverter:
 
     def _decision(self, code: str, text: str, remedy: str, question: Question | None = None) -> None:
         self.findings.decision(code, self._where, text, remedy, question)
+
+
+def known_properties(connection_string: str) -> str:
+    """Return a connection string with the properties that SSIS knows, so without credentials."""
+    return "".join(f"{name}={value};" for name, value in _split_properties(connection_string)[0].items())
 
 
 def _split_properties(text: str) -> tuple[dict[str, str], bool, set[str]]:

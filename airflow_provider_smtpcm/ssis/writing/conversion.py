@@ -102,7 +102,8 @@ class DagModule:
         source: the text of the module; empty if the package sends no mail: then there is no DAG.
         findings: those of the reader, then those of the conversion.
         mails: every Send Mail task, including those that are not in the DAG.
-        connections: the ids of the Airflow connections that the DAG uses.
+        connections: the ids of the Airflow connections that the mails use.
+        databases: the ids of the Airflow connections that the other tasks use.
     """
 
     file_name: str
@@ -111,3 +112,4 @@ class DagModule:
     findings: tuple[Finding, ...] = ()
     mails: tuple[MailRecord, ...] = ()
     connections: tuple[str, ...] = ()
+    databases: tuple[str, ...] = ()

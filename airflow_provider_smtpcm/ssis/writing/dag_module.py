@@ -7,16 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
 from airflow_provider_smtpcm.ssis.findings import Findings
-from airflow_provider_smtpcm.ssis.model import Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.writing.alerts import ON_EXECUTE
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
-from airflow_provider_smtpcm.ssis.writing.event_handlers import (
-    ON_EXECUTE,
-    Callbacks,
-    EventHandlerWriter,
-    report_mails_left_out,
-)
+from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, report_mails_left_out
 from airflow_provider_smtpcm.ssis.writing.flow import sends_mail
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import (
@@ -98,12 +94,19 @@ def write_package(
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
     symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
     scope = symbols.root_scope()
+    databases: dict[str, None] = {}
+
+    def get_database_id(connection: DatabaseConnection) -> str:
+        conn_id = connections.databases.register(connection, symbols, scope)
+        databases[conn_id] = None
+        return conn_id
+
     context = WritingContext(
         symbols=symbols,
         findings=findings,
         paths=paths or PathMap(options.path_map),
         placeholders_pass=options.placeholders_pass,
-        get_database_id=lambda connection: connections.databases.register(connection, symbols, scope),
+        get_database_id=get_database_id,
         get_conn_id=lambda connection: connections.register(connection, symbols, scope),
     )
     for connection in package.connection_managers:
@@ -161,6 +164,7 @@ def write_package(
         findings=all_findings,
         mails=_in_package_order((*writer.mails, *handlers.mails), package),
         connections=tuple(context.used_connections),
+        databases=tuple(databases),
     )
 
 

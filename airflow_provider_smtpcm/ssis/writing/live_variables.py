@@ -110,6 +110,7 @@ class LiveVariables:
         inside = [setter for setter in self.setters.of(variable) if setter.event_handler is not None]
         if inside and reader.id:
             names = dict.fromkeys(f"{setter.name!r}" for setter in inside)
+            setters = quoted_list(sorted({setter.name for setter in inside}))
             self.findings.decision(
                 "set-in-event-handler",
                 reader.where,
@@ -118,10 +119,9 @@ class LiveVariables:
                 "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
                 Question(
-                    key=f"variable {variable.qualified_name} set by {quoted_list(sorted({one.name for one in inside}))} "
-                    "in an event handler, for the control flow",
-                    text=f"May {variable.qualified_name} keep the value that it has without {', '.join(names)}, which "
-                    f"sets it in an event handler? Answer {KEEP} if it may.",
+                    key=f"variable {variable.qualified_name} set by {setters} in an event handler, for other tasks",
+                    text=f"In SSIS, {setters} in an event handler sets {variable.qualified_name}, and a task of the "
+                    f"control flow reads it. In the DAG, it keeps its other value. Answer {KEEP} if it may.",
                     guess=KEEP,
                 ),
             )

@@ -17,6 +17,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     escape_template,
     quote_string,
 )
+from airflow_provider_smtpcm.ssis.findings import Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
@@ -120,6 +121,9 @@ class MailConverter:
         comments: tuple[str, ...] = ()
         if (expression := task.expressions.get("SmtpConnection")) is not None:
             manager = self._connection_by_expression(expression)
+        question = self._ask_for_connection()
+        if manager is None and expression is None and (answer := self._findings.value(question.key)) is not None:
+            manager = self._connection_from_answer(answer)
         own = self._context.symbols.package.connection_managers
         if manager is None and expression is None and len(own) == 1:
             manager, status = own[0], PropertyStatus.DECISION
@@ -135,6 +139,7 @@ class MailConverter:
                     "The connection manager cannot be determined; the mail uses the connection "
                     f"{DEFAULT_CONNECTION!r}.",
                     f"Set smtpcm_conn_id in the DAG, or define the connection {DEFAULT_CONNECTION!r}.",
+                    question if task.connection_reference and expression is None else None,
                 )
         conn_id = DEFAULT_CONNECTION if manager is None else self._context.get_conn_id(manager)
         self._context.used_connections[conn_id] = None
@@ -148,6 +153,20 @@ class MailConverter:
             comments=comments,
         )
         return conn_id
+
+    def _ask_for_connection(self) -> Question:
+        own = self._context.symbols.package.connection_managers
+        return ask_for_connection_manager(self._task.connection_reference, own[0].name if len(own) == 1 else "")
+
+    def _connection_from_answer(self, answer: str) -> SmtpConnection:
+        """Return the connection manager of the package or its project with this name, or one for this server."""
+        symbols = self._context.symbols
+        known = symbols.package.connection_managers + (symbols.project.connection_managers if symbols.project else ())
+        named = next((manager for manager in known if manager.name.lower() == answer.lower()), None)
+        if named is not None:
+            return named
+        string = answer if "=" in answer else f"SmtpServer={answer};"
+        return SmtpConnection(name=self._task.connection_reference, id="", connection_string=string)
 
     def _connection_by_expression(self, expression: str) -> SmtpConnection | None:
         try:

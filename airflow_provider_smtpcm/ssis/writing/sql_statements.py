@@ -146,6 +146,8 @@ def translate_statement(
         )
     if is_stored_procedure:
         return _call_procedure(text.strip(), parameters, kind)
+    # Some drivers, such as SQLite's, take a question mark in a comment for a parameter.
+    text = _TOKEN.sub(lambda token: token[0].replace("?", "") if token[0][:2] in {"--", "/*"} else token[0], text)
     batches = split_batches(text)
     if len(batches) > 1:
         if parameters:
@@ -184,11 +186,14 @@ def _replace_markers(
     text: str, markers: Sequence[re.Match[str]], parameters: Sequence[SqlParameter], kind: DatabaseKind
 ) -> SqlStatement:
     """Replace each `?` of an output parameter by a variable of the batch."""
-    if len(markers) != len(parameters):
+    surplus = parameters[len(markers) :]
+    if len(markers) > len(parameters) or any(parameter.direction != "Input" for parameter in surplus):
         raise NotTranslatable(
             f"The statement has {len(markers)} parameter markers (?), and the task binds {len(parameters)} parameters.",
-            remedy="SSIS fails here too; complete the task.",
+            remedy="Complete the task.",
         )
+    # Packages in production bind inputs that their statement has lost: OLE DB ignores them.
+    parameters = parameters[: len(markers)]
     outputs = [parameter for parameter in parameters if parameter.direction != "Input"]
     if outputs and _CALL_ESCAPE.fullmatch(text):
         raise NotTranslatable(

@@ -164,7 +164,8 @@ class DagParams:
         words = (ascii_words(self.project), ascii_words(parameter.name) or "parameter")
         key = "_".join(word for word in words if word)
         type_ = TYPES.get(parameter.data_type, DataType.WSTR)
-        value = None if self._is_secret(parameter) else design_value(parameter)
+        question = self._ask_for(parameter)
+        value = None if self._is_secret(parameter) else self.findings.value(question.key) or design_value(parameter)
         where = parameter.qualified_name
         if value is None:
             code = f"var.value.get({quote_string(key)})"
@@ -174,6 +175,7 @@ class DagParams:
                 f"The value of the project parameter {parameter.name} is not in the files, or may be secret. The "
                 f"Airflow Variable {key} has no default; a mail that needs it fails until it is set.",
                 f"Run: airflow variables set {key} VALUE",
+                question,
             )
         else:
             code = f"var.value.get({quote_string(key)}, {quote_string(str(value))})"
@@ -181,16 +183,36 @@ class DagParams:
                 "project-parameter",
                 where,
                 f"The project parameter {parameter.name} became the Airflow Variable {key}; its default is the value "
-                "in the project's files. The environments of the SSIS catalog, which are not in the files, may set "
-                "another one.",
+                + (
+                    f"in {parameter.environment}."
+                    if parameter.environment
+                    else "in the project's files. The environments of the SSIS catalog, which are not in the files, "
+                    "may set another one."
+                ),
             )
             self._report_password(where, value, f"the default of the Airflow Variable {key!r}")
         self._report_configured(
-            parameter, f"Look up which of them is deployed, then run: airflow variables set {key} VALUE"
+            parameter, f"Look up which of them is deployed, then run: airflow variables set {key} VALUE", question
         )
         if type_ is DataType.WSTR:
             return JinjaName(code=code, type=type_)
         return JinjaName(code=f"ssis.cast({code}, '{type_}')", type=type_ if type_ is DataType.I4 else None)
+
+    def _ask_for(self, parameter: Parameter) -> Question:
+        """Return the question for the value of a project parameter."""
+        if self._is_secret(parameter):
+            return Question(
+                key=f"secret project parameter {parameter.name}",
+                text=f"The project parameter {parameter.name} may be secret, so its Airflow Variable has no default. "
+                f"Set it in Airflow, and answer {KEEP}.",
+                guess=KEEP,
+            )
+        return Question(
+            key=f"project parameter {parameter.name}",
+            text=f"Which value does the project parameter {parameter.name} have where the project is deployed? Answer "
+            f"with it, or {KEEP} if you set the Airflow Variable or the guess is right.",
+            guess=parameter.value or "",
+        )
 
     def _param(self, symbol: Symbol) -> JinjaName:
         identity = _identity(symbol)
@@ -246,7 +268,7 @@ class DagParams:
         self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
             self._report_configured(
-                symbol, f"Look up which of them is deployed, and set the default of {key!r} in the DAG."
+                symbol, f"Look up which of them is deployed, and set the default of {key!r} in the DAG.", question
             )
         return value
 
@@ -259,7 +281,7 @@ class DagParams:
                 "Remove it from the DAG, and read it from a secrets backend. If it is still in use, change it.",
             )
 
-    def _report_configured(self, parameter: Parameter, remedy: str) -> None:
+    def _report_configured(self, parameter: Parameter, remedy: str, question: Question) -> None:
         if parameter.configured_in:
             self.findings.decision(
                 "project-configuration",
@@ -267,6 +289,7 @@ class DagParams:
                 "These configurations of the project set a value other than the one used here: "
                 f"{quoted_list(parameter.configured_in)}.",
                 remedy,
+                question,
             )
 
 

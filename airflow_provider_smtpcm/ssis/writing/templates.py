@@ -34,7 +34,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     unparse,
     walk,
 )
-from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import slug
@@ -88,6 +88,14 @@ class PathMap:
 def is_windows_path(path: str) -> bool:
     """Whether a text begins like an absolute Windows path."""
     return _WINDOWS_PATH.match(path) is not None
+
+
+def path_root(path: str) -> str:
+    r"""Return the root of a Windows path: a drive such as `D:\`, or a share such as `\\srv\share` in lower case."""
+    path = path.strip().replace("/", "\\")
+    if path.startswith("\\\\"):
+        return "\\".join(path.split("\\")[:4]).lower()
+    return f"{path[0].upper()}:\\" if path[1:2] == ":" else "\\"
 
 
 def _normalize(path: str) -> str:
@@ -182,22 +190,35 @@ class TemplateTranslator:
         return Template(text=template, literals=_joined_literals(symbols.inline(original, self.scope)))
 
     def map_path(self, path: str) -> str:
-        """Return the path on a worker; if no prefix matches, add a finding and return the path unchanged."""
+        """Return the path on a worker; if no option maps it, ask for its root and return the path unchanged."""
         if not path.strip():
             return path
-        mapped = self.context.paths.map(path.strip())
-        if mapped is not None:
-            return mapped
-        self._report_unmapped(path.strip())
-        return path
+        if self.context.paths.map(path.strip()) is None:
+            self._report_unmapped(path.strip())
+        return self._find_mapped(path.strip()) or path
+
+    def _find_mapped(self, path: str) -> str | None:
+        """Return the path on a worker by an option or an answer, or None."""
+        mapped = self.context.paths.map(path)
+        if mapped is None and is_windows_path(path):
+            root = path_root(path)
+            answer = self.context.findings.value(f"path {root}")
+            mapped = None if answer is None else PathMap([(root, answer)]).map(path)
+        return mapped
 
     def _report_unmapped(self, path: str) -> None:
         if is_windows_path(path) or path.startswith("\\"):
+            root = path_root(path)
             self.context.findings.decision(
                 "unmapped-path",
                 self.reader.where,
                 f"{sanitize(path)} is a Windows path that no --map-path option maps to a path on a worker.",
                 r"Import again with --map-path '\\server\share=/mnt/share', or write the path in the DAG.",
+                Question(
+                    key=f"path {root}",
+                    text=f"Where is {root} on the workers? Answer with a path such as /mnt/share, or {KEEP} if the "
+                    "paths are written in the DAGs.",
+                ),
             )
         elif path and not path.startswith("/"):
             self.context.findings.decision(
@@ -228,7 +249,7 @@ class TemplateTranslator:
                 self._report_unmapped(text.partition("|")[0].strip())
         texts = [node.value for node in walk(tree) if isinstance(node, Literal) and isinstance(node.value, str)]
         # The path may continue in other literals: once a prefix is mapped, backslashes are replaced in all of them.
-        is_mapped = any(self.context.paths.map(path.strip()) for text in texts for path in text.split("|"))
+        is_mapped = any(self._find_mapped(path.strip()) for text in texts for path in text.split("|"))
         is_mapped = is_mapped or any(self._map_paths(text) != text for _, text in self._text_variables(tree))
 
         def map_text(text: str) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from airflow.sdk import DAG, task
 from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
+from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
+from airflow_provider_smtpcm.ssis import macros
 
 
 def alert(name: str, **fields: object) -> SendMailNotifier:
@@ -32,11 +34,19 @@ with DAG("failing", schedule=None, on_failure_callback=alert("failed-run")):
 
     load.expand(table=["dbo.Orders"])
 
-with DAG("succeeding", schedule=None, on_success_callback=alert("succeeded-run")):
+# As in imported DAGs, where an alert contains what a task set; a mapped task sets a value in each of its instances.
+VARIABLE = "{{ ssis.variable(ti, 'User::Rows', ['never', 'count', 'fine'], 0, 'DT_I4') }}"
+
+with DAG(
+    "succeeding",
+    schedule=None,
+    on_success_callback=alert("succeeded-run", headers={"X-Rows": VARIABLE}),
+    user_defined_macros={"ssis": macros},
+):
 
     @task(
         on_success_callback=[
-            alert("success"),
+            alert("success", headers={"X-Rows": VARIABLE}),
             alert("nobody", smtpcm_conn_id="server_that_is_down", retry_for=0),
             alert("nobody", smtpcm_conn_id="no_such_connection"),
         ]
@@ -45,7 +55,13 @@ with DAG("succeeding", schedule=None, on_success_callback=alert("succeeded-run")
         """Succeed."""
         return 1
 
-    fine()
+    @task
+    def count(rows: int, ti: RuntimeTaskInstanceProtocol | None = None) -> None:
+        """Set a variable."""
+        assert ti is not None
+        ti.xcom_push(key="User::Rows", value=rows)
+
+    count.expand(rows=[1, 2, 3]) >> fine()
 
 with DAG("killed", schedule=None, on_failure_callback=alert("killed-run")):
 

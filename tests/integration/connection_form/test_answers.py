@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from demo.airflow_stack import AirflowStack
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow]
 
 OFFERS_KERBEROS = "S: 220 ready\nC: EHLO *\nS: 250-localhost\nS: 250 AUTH GSSAPI NTLM\nHANG"
 

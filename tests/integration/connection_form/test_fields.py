@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from demo.airflow_stack import AirflowStack
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow]
 
 SECTIONS = ("Standard Fields", "Extra Fields", "Advanced")
 WIDGETS = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from demo.airflow_stack import AirflowStack
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_airflow]
 
 CONN_ID = "exchange"
 

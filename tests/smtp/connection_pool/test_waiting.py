@@ -212,7 +212,7 @@ def test_few_mails_go_over_as_many_sessions_as_there_are(wakes: Callable[[], int
                 at_once += 1
                 most = max(most, at_once)
                 changed.notify_all()
-                changed.wait_for(lambda: most == 4, 10)
+                changed.wait_for(lambda: most == 4, 60)
                 at_once -= 1
         return None
 

@@ -22,11 +22,11 @@ def values(package: Package) -> tuple[str, str | None, str]:
 
 
 def test_what_cannot_be_looked_up_is_a_decision() -> None:
-    """With its target, if the package has it; a note if the target has nothing to do with mail."""
+    """With its target, if the package has it; a note if no mail uses the target."""
     found = [one for one in read_package(CONFIGURED).findings if one.code == "configuration-not-read"]
     assert [(one.text.split("'")[1], one.severity) for one in found] == [
         ("Table", Severity.DECISION),
-        ("Environment", Severity.DECISION),
+        ("Environment", Severity.NOTE),
         ("Registry", Severity.NOTE),
         ("Parent", Severity.DECISION),
         ("Indirect", Severity.DECISION),

@@ -322,7 +322,8 @@ def test_a_person_is_told_where_a_value_comes_from_and_which_other_there_is(tmp_
     }
     assert about == {
         "mail.corp.example": [("connection-parameter", "note"), ("project-configuration", "decision")],
-        "by-expression.corp.example": [("connection-expression", "note"), ("project-configuration", "decision")],
+        # A note, since no mail uses this connection.
+        "by-expression.corp.example": [("connection-expression", "note"), ("project-configuration", "note")],
     }
     (load,) = report["packages"]
     (finding,) = [one for one in load["findings"] if one["code"] == "project-configuration"]

@@ -338,6 +338,40 @@ def test_what_follows_a_data_flow_is_read() -> None:
 
 
 @pytest.mark.parametrize("version", DIALECTS)
+def test_code_that_locks_a_variable_sets_it(version: int) -> None:
+    """Without listing it, in a Script task and in a script component, however long the code is."""
+    lines = "// and so on\n" * 5000
+    code = (
+        f'{lines}Dts.VariableDispenser.LockOneForWrite("User::Body", ref found);\n{lines}'
+        f'Dts.VariableDispenser.LockForWrite( @"Rows" );\nDts.VariableDispenser.LockForRead("User::no");\n{lines}'
+        "Dts.VariableDispenser.LockForWrite(name);"
+    )
+    script = (
+        f'<ScriptProject ReadWriteVariables="User::a"><ProjectItem><![CDATA[{code}]]></ProjectItem></ScriptProject>'
+    )
+    found = read_one(version, task(version, "Microsoft.ScriptTask", script), OtherTask)
+    assert found.sets == ("User::a", "User::Body", "Rows")
+    property_text = (
+        f'<property name="SourceCode" isArray="true"><arrayElement><![CDATA[{code}]]></arrayElement></property>'
+    )
+    flow = (
+        f"<pipeline><components><component><properties>{property_text}</properties></component></components></pipeline>"
+    )
+    assert read_one(version, task(version, "Microsoft.Pipeline", flow), OtherTask).sets == ("User::Body", "Rows")
+
+
+@pytest.mark.parametrize("levels", [5, 50, 5000])
+def test_data_of_a_task_may_be_deep(levels: int) -> None:
+    """Only its first levels are read, so that the package is."""
+    deep = '<a Out="User::x">' * levels + "</a>" * levels
+    package = read(NEW, task(NEW, "Vendor.Task", deep, "a"), task(NEW, "Microsoft.SendMailTask", "", "b"))
+    other, mail = package.root.executables
+    assert isinstance(other, OtherTask)
+    assert other.sets == ("User::x",)
+    assert mail.name == "b"
+
+
+@pytest.mark.parametrize("version", DIALECTS)
 def test_an_execute_package_task_says_what_its_child_gets(version: int) -> None:
     """The parameters of the child; nothing in this package is set."""
     data = (
@@ -468,6 +502,27 @@ def test_a_forced_result_is_read(version: int, written: str, force_result: str) 
     assert {one.force_result for one in package.root.executables} == {force_result}
     assert {one.maximum_errors for one in package.root.executables} == {3}
     assert (package.root.force_result, package.root.maximum_errors) == ("", 1)
+
+
+@pytest.mark.parametrize("version", DIALECTS)
+def test_disabled_event_handlers_are_disabled(version: int) -> None:
+    """All those of the owner, with all that they contain; not those of its neighbors."""
+
+    def handler(name: str) -> str:
+        inner = collection(version, "Executables", task(version, "Microsoft.SendMailTask", "", name))
+        return collection(version, "EventHandlers", element(version, "EventHandler", {"EventName": "OnError"}, inner))
+
+    off = "-1" if version < 6 else "True"
+    package = read(
+        version,
+        executable(version, "STOCK:SEQUENCE", handler("never"), "a", DisableEventHandlers=off),
+        executable(version, "STOCK:SEQUENCE", handler("ever"), "b"),
+    )
+    assert [(mail.name, mail.disabled_because) for mail in package.send_mail_tasks] == [
+        ("never", r"Package\a"),
+        ("ever", None),
+    ]
+    assert not package.root.executables[0].disabled
 
 
 # --- Databases

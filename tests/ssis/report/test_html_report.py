@@ -124,7 +124,7 @@ def test_a_finding_links_to_packages_that_have_it() -> None:
     html = written([without, *(package(number, text=HOSTILE if number == 1 else "Load") for number in range(1, 6))])
     table = html[html.index('<h2 id="questions">') : html.index('<h2 id="connections">')]
     targets = re.findall(r'<a href="#(package-\w+)" title="/packages/[^"]+">', table)
-    assert len(targets) == 7  # three of one question, one of another, three of the note
+    assert len(targets) == 6  # three of the question, three of the note
     assert all(html.count(f'id="{target}"') == 1 for target in targets)
     assert "Quiet" not in table, "it has no section"
     assert html.count('class="package decide" id="package-') == 5

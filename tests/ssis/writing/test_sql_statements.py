@@ -24,7 +24,7 @@ def statement(text: str, inputs: list[str] | None = None, outputs: list[str] | N
 
 def test_markers_get_their_values_by_number() -> None:
     """Whatever order the package lists them in, from 0 or from 1; ten comes after nine."""
-    text = "SELECT ?, '?', [a?], \"b?\" -- why?\n FROM t /* ? */ WHERE a = ?"
+    text = "SELECT ?, '?', [a?], \"b?\" FROM t WHERE a = ?"
     bound = [parameter("1", "Second"), parameter("0", "First")]
     assert translate_statement(text, bound, OLE_DB) == statement(text, ["First", "Second"])
     bound = [parameter(str(number), str(number)) for number in (10, 9, 8, 7, 6, 5, 4, 3, 2, 1)]
@@ -32,10 +32,28 @@ def test_markers_get_their_values_by_number() -> None:
     assert translate_statement(text, bound, ODBC) == statement(text, list(map(str, range(1, 11))))
 
 
-def test_another_number_of_parameters_than_markers_is_not_translated() -> None:
-    """SSIS fails as well."""
-    with pytest.raises(NotTranslatable, match=r"has 1 parameter markers \(\?\), and the task binds 2"):
-        translate_statement("SELECT ?", [parameter("0", "A"), parameter("1", "B")], OLE_DB)
+def test_a_question_mark_in_a_comment_is_no_marker_and_goes() -> None:
+    """SQLite's driver would count it."""
+    text = "SELECT ? -- why?\n/* ?\n? */ FROM t"
+    expected = "SELECT ? -- why\n/* \n */ FROM t"
+    assert translate_statement(text, [parameter("0", "A")], OLE_DB) == statement(expected, ["A"])
+
+
+def test_inputs_that_the_statement_no_longer_has_are_left_out() -> None:
+    """The first ones are those of its markers."""
+    bound = [parameter("1", "B"), parameter("0", "A")]
+    assert translate_statement("SELECT ?", bound, OLE_DB) == statement("SELECT ?", ["A"])
+    assert translate_statement("SELECT 1", bound, OLE_DB) == statement("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [("SELECT ?, ?", [parameter("0", "A")]), ("EXEC p ?", [parameter("0", "A"), parameter("1", "B", "Output")])],
+)
+def test_too_few_inputs_and_outputs_without_a_place_are_not_translated(text: str, bound: list[SqlParameter]) -> None:
+    """A variable that nothing sets would keep its value."""
+    with pytest.raises(NotTranslatable, match=r"parameter markers \(\?\), and the task binds"):
+        translate_statement(text, bound, OLE_DB)
 
 
 def test_output_parameters_become_the_last_result_set() -> None:

@@ -1,0 +1,301 @@
+"""The ledger of a mail merge, which a thread of its own writes.
+
+One write to the state store takes longer than sending many mails: each write records all results that have come in and
+reserves all rows that the window has room for. If the process is killed, the rows that were reserved and have no result
+may have been delivered; there are never more of them than the window.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.ledger.ledger import NO_ROW_PROGRESS, Ledger, Reservation
+from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, NO_PROGRESS, Block, Progress, RowState, RunState
+from airflow_provider_smtpcm.ledger.window import Window
+from airflow_provider_smtpcm.smtp.cancellation import release_fully
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.ledger.record import StateStore
+
+# Seconds between renewals of the whole ledger; Airflow's retention counts in days.
+_RENEWAL_INTERVAL = 6 * 3600.0
+# Results are written within this many seconds, even if no further rows are reserved.
+_RECORD_WITHIN = 1.0
+# How many writes the average of their time is over.
+_AVERAGED_WRITES = 4
+# Blocks of this attempt that are kept in memory; any other is read again if one of its rows is retried.
+_CACHED_BLOCKS = 8
+
+# The state of a row, its recipient progress, and its fingerprint; None: it was stored when the row was reserved.
+_RowResult = tuple[RowState, Progress, bytes | None]
+
+
+class MergeLedger(Ledger):
+    """The ledger of a merge. `end` or `complete` writes the remaining results and stops the writing thread.
+
+    Args:
+        store: Airflow's task state store.
+        window: how many rows may be in doubt after a crash; None: see `Window`.
+        connections: how many mails are in flight at once; the window is never smaller.
+        send_again, max_tries, times_cleared: as in `Ledger`.
+
+    Raises:
+        LedgerError: the ledger cannot be read. If it cannot be written, `raise_if_failed` raises.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        *,
+        window: int | None = None,
+        connections: int = 1,
+        send_again: bool = False,
+        max_tries: int | None = None,
+        times_cleared: int = 0,
+    ) -> None:
+        self._window = Window(window, connections)
+        self.batch_rows = self._window.rows
+        self._connections = connections
+        # How long a write takes: a moving average.
+        self._write_seconds = 0.0
+        # The latest blocks of this attempt, which are all written too.
+        self._recent_blocks: dict[int, Block] = {}
+        # The numbers of the blocks to write again, so that they do not expire; when this was last begun.
+        self._renewals: deque[int] = deque()
+        self._renewed_at = 0.0
+        self._open: set[int] = set()
+        self._results: dict[int, _RowResult] = {}
+        # How many rows of `_open` have a result in `_results`.
+        self._open_with_result = 0
+        self._first_result_at = 0.0
+        self._reservation: Reservation | None = None
+        self._is_stopping = False
+        # Entering the lock itself is faster than entering the condition, a method in Python.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._writer: threading.Thread | None = None  # None: the task is finished, and nothing is written
+        super().__init__(store, send_again=send_again, max_tries=max_tries, times_cleared=times_cleared)
+
+    def _begin(self, obsolete_generation: int, obsolete_blocks: int) -> None:
+        """Start the writing thread, which first deletes the obsolete blocks."""
+        self._writer = threading.Thread(
+            target=self._write, args=(obsolete_generation, obsolete_blocks), name="smtpcm-ledger", daemon=True
+        )
+        self._writer.start()
+
+    @property
+    def window(self) -> int:
+        """How many rows may be open at once."""
+        return self._window.rows
+
+    def reserve(
+        self, rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress] = NO_ROW_PROGRESS
+    ) -> Reservation:
+        """Have the thread write rows as open, in order, as soon as the window has room; see `Ledger.reserve`."""
+        reservation = Reservation(rows, progress)
+        with self._changed:
+            assert self._reservation is None
+            self._reservation = reservation
+            self._changed.notify_all()
+        return reservation
+
+    def withdraw(self, reservation: Reservation) -> int:
+        """Cancel the rows of a reservation that are not being written yet; see `Ledger.withdraw`."""
+        with self._changed:
+            if self._reservation is reservation:
+                self._reservation = None
+            return reservation.taken
+
+    def record(
+        self, row: int, state: RowState, progress: Progress = NO_PROGRESS, *, fingerprint: bytes | None = None
+    ) -> None:
+        """Have the thread write the result of a row; see `Ledger.record`."""
+        with self._lock:
+            is_first = not self._results
+            if is_first:
+                self._first_result_at = time.monotonic()
+            if row in self._open and row not in self._results:
+                self._open_with_result += 1
+                self._window.on_row_closed()
+            self._results[row] = state, progress, fingerprint
+            if is_first or self._has_room():  # waking the thread for each row would cost more than sending it
+                self._changed.notify_all()
+
+    def end(self, run_state: RunState) -> None:
+        """Write all results and how the attempt ended; see `Ledger.end`."""
+        self._flush()
+        self._store.write_head(run_state, self._max_tries, self._block_count)
+
+    def complete(self, result: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Write all results, and that the task succeeded; see `Ledger.complete`."""
+        self._renewals.clear()  # the blocks are about to be deleted
+        self._flush()
+        super().complete(result, summary)
+
+    def _flush(self) -> None:
+        release_fully(self._lock)
+        with self._changed:
+            self._reservation = None  # no further row is sent
+            self._is_stopping = True
+            self._changed.notify_all()
+        if self._writer is not None:
+            self._writer.join()
+        self.raise_if_failed()
+
+    # --- The writing thread
+
+    def _write(self, obsolete_generation: int, obsolete_blocks: int) -> None:
+        try:
+            self._begin_renewal()
+            self._store.delete_blocks(obsolete_generation, obsolete_blocks)
+            while self._write_next():
+                pass
+            while self._renewals:
+                self._renew_next()
+        except LedgerError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001 - otherwise the sending thread would wait forever
+            self._failure = LedgerError(f"The ledger of this task cannot be written ({type(error).__name__}: {error}).")
+        self.on_write()
+
+    def _write_next(self) -> bool:
+        """Wait until there is something to write, and write it; return False at the end."""
+        with self._changed:
+            while not (is_due := self._is_due()) and not self._renewals:
+                self._changed.wait(self._seconds_until_due())
+            results: Mapping[int, _RowResult] = {}
+            reservation, rows = None, cast("Sequence[tuple[int, bytes]]", ())
+            if is_due:
+                results, self._results = self._results, {}
+                self._open.difference_update(results)
+                self._open_with_result = 0
+                self._window.measure()
+                reservation = self._reservation if self._has_room() else None
+            if reservation is not None:
+                rows = reservation.rows[reservation.taken : reservation.taken + self.window - len(self._open)]
+                self._open.update(row for row, _ in rows)
+                reservation.taken += len(rows)
+                if reservation.taken == len(reservation.rows):
+                    self._reservation = None
+                self.batch_rows = self._next_batch_rows()
+            is_stopping = self._is_stopping
+        began = time.monotonic()
+        self._write_rows(results, rows, reservation.progress if reservation is not None else NO_ROW_PROGRESS)
+        if reservation is not None:
+            self._write_seconds += (time.monotonic() - began - self._write_seconds) / _AVERAGED_WRITES
+            with self._changed:
+                reservation.written += len(rows)
+                self._window.on_rows_opened(len(rows))
+        if is_due:
+            self.on_write()
+        if time.monotonic() - self._renewed_at > _RENEWAL_INTERVAL:
+            self._begin_renewal()
+        elif self._renewals:  # one at a time, since rows may wait
+            self._renew_next()
+        return not is_stopping
+
+    def _next_batch_rows(self) -> int:
+        """Return the window less the rows that are sent while a write takes; at least half a window.
+
+        So the sessions need not wait for the store, and there are as few writes as that allows. If a write takes longer
+        than sending the whole window, they wait anyway: then as much as possible is written at once.
+        """
+        sent_meanwhile = math.ceil(self._window.rate * self._write_seconds)
+        most = self.window - 2 * self._connections
+        return max(1, self.window // 2, most if sent_meanwhile >= self.window else most - sent_meanwhile)
+
+    def _is_due(self) -> bool:
+        if self._is_stopping or self._has_room():
+            return True
+        return bool(self._results) and time.monotonic() - self._first_result_at >= _RECORD_WITHIN
+
+    def _has_room(self) -> bool:
+        """Whether a reservation is pending, and the window has room for its next rows."""
+        if self._reservation is None:
+            return False
+        still_open = len(self._open) - self._open_with_result
+        # The window may have shrunk since the reservation was made. No session is to wait for the last rows of it.
+        most = max(1, self.window // 2, self.window - 2 * self._connections)
+        next_rows = min(most, len(self._reservation.rows) - self._reservation.taken)
+        return still_open + next_rows <= self.window
+
+    def _seconds_until_due(self) -> float | None:
+        return max(0.0, self._first_result_at + _RECORD_WITHIN - time.monotonic()) if self._results else None
+
+    def _write_rows(
+        self, results: Mapping[int, _RowResult], rows: Sequence[tuple[int, bytes]], progress: Mapping[int, Progress]
+    ) -> None:
+        """Write the results before the reservations: if only the first write succeeds, the window is not exceeded."""
+        recorded: dict[int, Block] = {}
+        for row, (state, progress_of_row, fingerprint) in results.items():
+            self._put(recorded, row, fingerprint, state, progress_of_row)
+        reserved: dict[int, Block] = {}
+        for row, fingerprint in rows:
+            self._put(reserved, row, fingerprint, RowState.OPEN, progress.get(row, NO_PROGRESS))
+        for number in (*sorted(recorded.keys() - reserved), *sorted(reserved)):
+            self._store.write_block(number, reserved.get(number) or recorded[number])
+        while len(self._recent_blocks) > _CACHED_BLOCKS:
+            del self._recent_blocks[next(iter(self._recent_blocks))]
+
+    def _put(
+        self,
+        blocks: dict[int, Block],
+        row: int,
+        fingerprint: bytes | None,
+        state: RowState,
+        progress: Progress = NO_PROGRESS,
+    ) -> None:
+        """Write a row to its block, and add the block to `blocks`."""
+        number, position = divmod(row, BLOCK_ROWS)
+        block = blocks.get(number)
+        if block is None:
+            block = blocks[number] = self._load_block(number)
+        block.put(position, block.fingerprint(position) if fingerprint is None else fingerprint, state, progress)
+
+    def _load_block(self, number: int) -> Block:
+        if number in self._earlier_blocks:
+            return self._earlier_blocks[number]
+        block = self._recent_blocks.pop(number, None)
+        if block is None and number < self._block_count:
+            block = self._store.read_block(number)
+        elif block is None:
+            block = Block()
+            for missing in range(self._block_count, number):  # none of their rows is reserved yet
+                self._store.write_block(missing, block)
+            self._block_count = number + 1
+        self._recent_blocks[number] = block  # last: the first ones are forgotten first
+        return block
+
+    def _begin_renewal(self) -> None:
+        """Write everything again, bit by bit, to postpone its expiry: no part may expire while an attempt runs.
+
+        The head record is written first, so that it expires first: if it outlived the blocks, it would look like a
+        ledger without rows.
+        """
+        self._store.write_head(RunState.UNFINISHED, self._max_tries, self._block_count)
+        self._renewals.extend(range(self._block_count))
+        self._renewed_at = time.monotonic()
+
+    def _renew_next(self) -> None:
+        try:
+            number = self._renewals.popleft()
+        except IndexError:  # the task has succeeded meanwhile
+            return
+        block = self._earlier_blocks.get(number) or self._recent_blocks.get(number) or self._store.read_block(number)
+        self._store.write_block(number, block)
+
+    def _reset_refusals(self) -> None:
+        """Make permanently refused recipients pending: the task was cleared, so the cause may have been fixed.
+
+        The blocks are written before the head record says `UNFINISHED`: an interruption in between repeats this in the
+        next attempt instead of losing it.
+        """
+        for number, block in self._earlier_blocks.items():
+            if block.reset_refusals():
+                self._store.write_block(number, block)

@@ -1,0 +1,158 @@
+r"""Values that SSIS has in SQL Server: exports of the configuration table, and of the environments of the catalog.
+
+The configuration table has a row for each property: ConfigurationFilter, ConfiguredValue, PackagePath and
+ConfiguredValueType. It is read from CSV, or from a script of INSERT statements. A package configuration of the kind SQL
+Server uses the rows with its filter.
+
+An environment is a CSV file with the columns `name` (of a parameter) and `value`; a column `environment` is optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.csv_files import read_header, read_lines, read_rows, read_text
+from airflow_provider_smtpcm.ssis.model import Configuration, Parameter
+from airflow_provider_smtpcm.ssis.reading.insert_statements import Computed, read_inserts
+
+#: The suffixes of the files that are read.
+SUFFIXES = (".csv", ".sql")
+_COLUMNS = ("configurationfilter", "configuredvalue", "packagepath", "configuredvaluetype")
+_REQUIRED = set(_COLUMNS[:3])
+_ENVIRONMENT_COLUMNS = {"name", "value"}
+_SQL_REMEDY = "In SQL Server Management Studio, save it with the encoding UTF-8."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentValue:
+    """The value of a parameter in an environment of the catalog."""
+
+    value: str = field(repr=False)
+    source: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Exports:
+    """The values in exports.
+
+    Args:
+        configurations: the rows of the configuration table, by filter in lower case.
+        environment: the values of an environment, by the name of the parameter in lower case.
+    """
+
+    configurations: dict[str, list[Configuration]] = field(default_factory=dict)
+    environment: dict[str, EnvironmentValue] = field(default_factory=dict)
+    _environment_name: str | None = None
+
+    def rows(self, configuration: Configuration) -> Sequence[Configuration]:
+        """Return the rows of the configuration table that a package configuration uses."""
+        _, filter_name = split_source(configuration)
+        return self.configurations.get(filter_name.lower(), ()) if filter_name else ()
+
+    def apply(self, parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
+        """Return parameters with their values in the environment; sensitive ones are unchanged."""
+        applied = []
+        for parameter in parameters:
+            given = self.environment.get(parameter.name.lower())
+            if given is not None and not parameter.sensitive:
+                parameter = replace(parameter, value=given.value, configured_in=(), environment=given.source)  # noqa: PLW2901
+            applied.append(parameter)
+        return tuple(applied)
+
+    def read(self, path: Path) -> None:
+        """Read a file.
+
+        Raises:
+            PackageError: it cannot be read, is neither a configuration table nor an environment, or contains values
+                that are not literals; those before and after these are kept.
+        """
+        if path.suffix.lower() == ".sql":
+            self._read_script(path)
+            return
+        text = read_text(path)
+        if header := read_header(text, _REQUIRED):
+            for _, row in read_rows(path, text, *header):
+                self._add_row([row.get(column, "") for column in _COLUMNS], path)
+        elif header := read_header(text, _ENVIRONMENT_COLUMNS):
+            self._read_environment(path, list(read_rows(path, text, *header)))
+        elif read_header(text, {"key", "answer"}):
+            raise PackageError(f"{path} contains answers to questions.", remedy=f"Give it with --answers {path}.")
+        else:
+            self._read_without_header(path, text)
+
+    def _read_without_header(self, path: Path, text: str) -> None:
+        """Read what Management Studio saves without column headers, which is its default."""
+        for delimiter in ",;\t":
+            lines = [cells for _, cells in read_lines(path, text, delimiter)]
+            if lines and all(len(cells) == len(_COLUMNS) and cells[2].startswith("\\") for cells in lines):
+                for cells in lines:
+                    self._add_row(cells, path)
+                return
+        raise PackageError(
+            f"{path} is neither an export of the SSIS configuration table (columns ConfigurationFilter, "
+            "ConfiguredValue, PackagePath) nor of an environment of the catalog (columns name, value).",
+            remedy="Export it with the names of the columns in the first line.",
+        )
+
+    def _read_environment(self, path: Path, rows: list[tuple[int, dict[str, str]]]) -> None:
+        names = {row["environment"].strip() for _, row in rows if row.get("environment", "").strip()}
+        names |= {self._environment_name} if self._environment_name is not None else set()
+        if len(names) > 1:
+            raise PackageError(
+                f"{path} has values of several environments: {', '.join(map(repr, sorted(names)))}.",
+                remedy="Keep the lines of the one that is deployed.",
+            )
+        self._environment_name = next(iter(names), None)
+        for line, row in rows:
+            name = row["name"].strip()
+            value = EnvironmentValue(value=row["value"], source=str(path))
+            known = self.environment.setdefault(name.lower(), value)
+            if known.value != value.value:
+                raise PackageError(
+                    f"{path}, line {line}, gives {name!r} another value than {known.source}.",
+                    remedy="Keep the lines of the environment that is deployed.",
+                )
+
+    def _read_script(self, path: Path) -> None:
+        text = read_text(path, remedy=_SQL_REMEDY)
+        count = computed = 0
+        for columns, values in read_inserts(text):
+            names = columns or list(_COLUMNS)
+            if not _REQUIRED.issubset(names):
+                continue
+            row = dict(zip(names, values, strict=False))
+            cells = [row.get(column) for column in _COLUMNS]
+            count += 1
+            if any(isinstance(cell, Computed) for cell in cells[:3]):
+                computed += 1
+            else:
+                self._add_row([cell if isinstance(cell, str) else "NULL" for cell in cells], path)
+        if not count:
+            raise PackageError(
+                f"{path} has no INSERT statement for the SSIS configuration table.",
+                remedy="Generate a script of its data, with the columns ConfigurationFilter, ConfiguredValue and "
+                "PackagePath.",
+            )
+        if computed:
+            raise PackageError(
+                f"{computed} of {count} rows in {path} are computed by SQL, and were not read.",
+                remedy="Export the rows of the table instead.",
+            )
+
+    def _add_row(self, cells: Sequence[str], path: Path) -> None:
+        filter_name, value, target = (cell.strip() if index != 1 else cell for index, cell in enumerate(cells[:3]))
+        if not target or value == "NULL":
+            return
+        self.configurations.setdefault(filter_name.lower(), []).append(
+            Configuration(kind="sql server", source=str(path), path=target, value=value, name=filter_name)
+        )
+
+
+def split_source(configuration: Configuration) -> tuple[str, str]:
+    """Return the table and the filter of a configuration of the kind SQL Server: `"connection";"table";"filter";`."""
+    parts = [part.strip().strip('"') for part in configuration.source.rstrip(";").split(";")]
+    is_known = configuration.kind == "sql server" and not configuration.indirect and len(parts) > 2
+    return (parts[1], parts[2]) if is_known else ("", "")
