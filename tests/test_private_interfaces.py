@@ -361,6 +361,27 @@ def _iter_references() -> None:
     assert not hasattr(str, "iter_references")
 
 
+@checks("iter_mapped_task_groups")
+def _iter_mapped_task_groups() -> None:
+    from airflow.sdk import DAG, TaskGroup, task_group
+
+    from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
+
+    with DAG("private_interface", schedule=None) as dag:
+
+        @task_group
+        def loop(item: str) -> None:
+            OnlyIfOperator(task_id="inside", condition=item)
+
+        loop.expand(item=["a", "b"])
+        with TaskGroup("group"):
+            OnlyIfOperator(task_id="outside", condition=True)
+    inside, outside = map(dag.task_dict.get, ("loop.inside", "group.outside"))
+    assert [group.group_id for group in inside.iter_mapped_task_groups()] == ["loop"]
+    assert not list(outside.iter_mapped_task_groups())
+    assert not inside.is_mapped
+
+
 @checks("get_template_env")
 def _get_template_env() -> None:
     from airflow.sdk import DAG, BaseNotifier, BaseOperator

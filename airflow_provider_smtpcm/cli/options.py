@@ -247,6 +247,7 @@ def run_import_ssis(arguments: argparse.Namespace) -> int:
         windows_auth=arguments.windows_auth or (),
         map_path=arguments.map_path or (),
         answers=arguments.answers or (),
+        placeholders=arguments.placeholders,
         force=arguments.force,
         as_json=arguments.output,
     )
@@ -302,6 +303,15 @@ IMPORT_SSIS = Command(
                 "action": "append",
                 "metavar": "FILE",
                 "help": "the questions.csv of an earlier import, with its column 'answer' filled in; may be repeated",
+            },
+        ),
+        Argument(
+            ("--placeholders",),
+            {
+                "choices": ("fail", "pass"),
+                "default": "fail",
+                "help": "what the placeholders of tasks that cannot be translated do: fail (default), or pass, for a "
+                "walk-through of the DAGs",
             },
         ),
         Argument(("--force",), {"action": "store_true", "help": "also overwrite files in DIR that you have edited"}),

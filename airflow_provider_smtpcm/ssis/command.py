@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
 from airflow_provider_smtpcm.ssis.questions import QUESTIONS, AskedQuestion, read_answers
 from airflow_provider_smtpcm.ssis.reading import check_paths, read_paths
 from airflow_provider_smtpcm.ssis.report.entries import (
+    PLACEHOLDERS_PASS,
     ImportResult,
     PackageStatus,
     Totals,
@@ -53,6 +54,7 @@ def run_import(
     windows_auth: Sequence[tuple[str, str | None]] = (),
     map_path: Sequence[tuple[str, str]] = (),
     answers: Sequence[Path] = (),
+    placeholders: str = "fail",
     force: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -65,6 +67,7 @@ def run_import(
             name stands for all others. The last pair for a name takes precedence.
         map_path: pairs of a Windows path prefix and the path on a worker.
         answers: files like the `questions.csv` of an import, with answers.
+        placeholders: `fail` or `pass`: what placeholders do when they run.
         force: whether to overwrite files that were edited after an import.
         as_json: whether to print one JSON object instead of text.
 
@@ -83,6 +86,7 @@ def run_import(
             windows_auth_by_name={name: mode for name, mode in modes.items() if name is not None},
             path_map=tuple(map_path),
             answers=given,
+            placeholders_pass=placeholders == "pass",
         )
         check_paths(paths)
         output.open()
@@ -135,7 +139,8 @@ def _print(text: str) -> None:
 
 
 def _summary_lines(result: ImportResult, out: Path) -> list[str]:
-    lines = _count_lines(result.totals) + _error_lines(result.totals) + _unreadable_lines(result.unreadable)
+    lines = [PLACEHOLDERS_PASS, ""] if result.totals.placeholders_pass else []
+    lines += _count_lines(result.totals) + _error_lines(result.totals) + _unreadable_lines(result.unreadable)
     lines += _question_lines(result.questions.unanswered())
     for finding in result.findings:
         text = sanitize_line(f"{finding.text} {finding.remedy}")
@@ -158,6 +163,7 @@ def _count_lines(totals: Totals) -> list[str]:
         (totals.unreadable, "file", "could not be read"),
         (totals.mails, "Send Mail task", ""),
         (totals.dags, "DAG", ""),
+        (totals.placeholders, "placeholder", "to replace with a task"),
         (totals.connections, "connection", ""),
         (totals.connections_to_decide, "", "of them with something to decide"),
     ]

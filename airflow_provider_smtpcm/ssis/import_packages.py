@@ -90,8 +90,14 @@ class PackageConverter:
         self._paths = PathMap(options.path_map)
         self._packages_by_conn_id: Counter[str] = Counter()
         self._mails_by_conn_id: Counter[str] = Counter()
+        self._has_packages = False
         # The settings of the SMTP connection managers, by GUID, for tasks that refer to one in another package.
         self._managers: dict[str, tuple[str, str]] = {}
+
+    @property
+    def placeholders_pass(self) -> bool:
+        """Whether placeholders succeed instead of failing."""
+        return self._options.placeholders_pass
 
     def add_project(self, project: Project) -> None:
         """Register the connection managers of a project, whether or not a mail uses them."""
@@ -108,6 +114,7 @@ class PackageConverter:
         Args:
             project: the project of the package; None if it has none.
         """
+        self._has_packages = True
         module = write_package(
             package, self._registry, self._options, dag_ids=self._dag_ids, project=project, paths=self._paths
         )
@@ -173,12 +180,10 @@ class PackageConverter:
         """Return the text of the file for `airflow connections import`; empty if there is no connection."""
         return self._registry.to_json()
 
-    def connection_entries(self, *, has_packages: bool) -> tuple[ConnectionEntry, ...]:
+    def connection_entries(self) -> tuple[ConnectionEntry, ...]:
         """Return an entry for each connection so far.
 
-        Args:
-            has_packages: whether packages were read; if so, there is nothing to decide about a connection that no mail
-                uses.
+        There is nothing to decide about one that no mail uses, unless no package was imported.
         """
         registry = self._registry
         connections: list[ConvertedConnection | ConvertedDatabase] = [*registry.connections]
@@ -192,7 +197,9 @@ class PackageConverter:
             for connection in connections
         ]
         return tuple(
-            replace(entry, findings=tuple(map(_as_note, entry.findings))) if has_packages and not entry.mails else entry
+            replace(entry, findings=tuple(map(_as_note, entry.findings)))
+            if self._has_packages and not entry.mails
+            else entry
             for entry in entries
         )
 
@@ -298,6 +305,7 @@ def import_packages(
         PackageError: no package can be read, because a library is missing.
     """
     result = ImportResult()
+    result.totals.placeholders_pass = converter.placeholders_pass
     with ReportBuffer() as buffer:
         try:
             for read in _until_error(results, result):
@@ -377,7 +385,7 @@ def _write_dag(converted: ConvertedPackage, output: OutputFolder) -> PackageEntr
 def _write_connections(converter: PackageConverter, output: OutputFolder, result: ImportResult) -> None:
     text = ""
     try:
-        entries = converter.connection_entries(has_packages=bool(result.totals.packages))
+        entries = converter.connection_entries()
         text = converter.connections_json()
         result.add_connections(entries)
     except Exception as error:  # noqa: BLE001
@@ -409,9 +417,13 @@ def _write_questions(answers: Answers, output: OutputFolder, result: ImportResul
     text = result.questions.to_csv()
     if not text:
         output.remove(QUESTIONS)
-    elif output.write(QUESTIONS, text, replace=is_replaceable(output.path / QUESTIONS, answers)) is WriteResult.KEPT:
+        return
+    path = output.path / QUESTIONS
+    can_replace = is_replaceable(path, answers)
+    if output.write(QUESTIONS, text, replace=can_replace) is WriteResult.KEPT:
         finding = _edited_file_kept(QUESTIONS, QUESTIONS)
-        result.findings.append(replace(finding, remedy=f"Import again with --answers {output.path / QUESTIONS}."))
+        remedy = finding.remedy if can_replace is None else f"Import again with --answers {path}."
+        result.findings.append(replace(finding, remedy=remedy))
         result.totals.kept += 1
 
 

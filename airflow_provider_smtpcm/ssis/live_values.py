@@ -62,7 +62,7 @@ def read_variable(
             if pushed is not None:
                 value = pushed
                 break
-    return value if data_type is None else _plain(convert(value, data_type))
+    return value if data_type is None else convert_to_plain(value, data_type)
 
 
 def _pull(ti: Any, name: str, task_id: str) -> Any:
@@ -152,8 +152,14 @@ def convert(value: object, data_type: str) -> Value:
     return cast(typed, _WIDE.get(kind, TypeSpec(kind)))
 
 
-def _plain(value: Value) -> Any:
-    """Return what a template can use: a Python object where there is one for the type, else the `Value`."""
+def convert_to_plain(raw: object, data_type: str) -> Any:
+    """Return what a template can use: a Python object where there is one for the type, else the `Value`.
+
+    Args:
+        raw: the value, as in `convert`.
+        data_type: such as `DT_I4`.
+    """
+    value = convert(raw, data_type)
     is_plain = value.data is None or isinstance(value.data, str | bool | int)
     return value.data if is_plain else value
 

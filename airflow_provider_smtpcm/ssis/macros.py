@@ -5,7 +5,8 @@ Each macro is a function or an operator of SSIS's expression language: `{{ ssis.
 are returned as Python objects; any other type, and a null, as a `Value`. A `Value` renders as its cast to DT_WSTR, and
 a null as an empty string.
 
-One macro is ours: `ssis.variable` reads a variable that other tasks set.
+Two macros are ours: `ssis.variable` reads a variable that other tasks set, and `ssis.convert` gives the value in a row
+of a merge the type of a variable.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from airflow_provider_smtpcm.ssis.expressions import call_function as _call_func
 from airflow_provider_smtpcm.ssis.expressions import cast as _cast
 from airflow_provider_smtpcm.ssis.expressions import to_bool as _to_bool
 from airflow_provider_smtpcm.ssis.expressions import to_value as _to_value
+from airflow_provider_smtpcm.ssis.live_values import convert_to_plain as convert
 from airflow_provider_smtpcm.ssis.live_values import read_variable as variable
 
-__all__ = ["calc", "cast", "is_false", "is_true", "null", "text", "truth", "unary", "variable"]
+__all__ = ["calc", "cast", "convert", "is_false", "is_true", "null", "text", "truth", "unary", "variable"]
 
 Result = Value | str | bool | int
 

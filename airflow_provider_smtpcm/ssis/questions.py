@@ -261,18 +261,23 @@ class QuestionList:
         return file.getvalue()
 
 
-def is_replaceable(path: Path, answers: Answers) -> bool:
-    """Whether a `questions.csv` may be replaced: every answer in it was given to this import, and nothing else is new.
+def is_replaceable(path: Path, answers: Answers) -> bool | None:
+    """Whether a `questions.csv` may be replaced, even if it was edited: if it has nothing that is not known.
 
     Args:
         path: the file in the output folder.
         answers: the answers given to this import.
+
+    Returns:
+        True: it has no other answers. False: it has, or cannot be read. None: it has columns that somebody added.
     """
     try:
         columns = {name for _, row in _read_rows(path) for name in row}
-        return columns <= {*COLUMNS, ""} and answers.includes(read_answers([path]))
+        if not answers.includes(read_answers([path])):
+            return False
     except PackageError:
         return False
+    return True if columns <= {*COLUMNS, ""} else None
 
 
 def _as_text(cell: str) -> str:

@@ -68,7 +68,7 @@ PARAMETERS = {
     "User",
 }
 # Blocks of output by title, and the test that compares each.
-SHOWN = {"What it prints", "Terminal 1", "The floors", "/etc/airflow/ntlm-user"}
+SHOWN = {"What it prints", "What the terminal says", "Terminal 1", "The floors", "/etc/airflow/ntlm-user"}
 
 
 def ids(blocks: list[Block]) -> list[str]:

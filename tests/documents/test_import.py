@@ -14,9 +14,10 @@ PAGE = DOCS / "from-ssis.md"
 
 
 @pytest.fixture
-def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the command of the page was run, beside the package of the page."""
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The folder in which the command of the page was run, beside the package of the page; `capsys` has its output."""
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     [package] = [block for block in blocks_of(PAGE) if block.language == "xml"]
     Path(package.title).parent.mkdir()
     Path(package.title).write_text(package.code, encoding="utf-8")
@@ -36,16 +37,26 @@ def test_the_package_becomes_the_files_below_it(imported: Path) -> None:
     assert {title: (imported / title).read_text(encoding="utf-8") for title in files} == files
 
 
+def test_the_terminal_says_what_the_page_shows(imported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the same words and lines."""
+    [shown] = [block for block in blocks_of(PAGE) if block.title == "What the terminal says"]
+    assert capsys.readouterr().out == shown.code
+
+
 def test_the_readme_shows_parts_of_the_same_import() -> None:
-    """The command, a part of the package, and the DAG."""
-    page = {(block.language, block.title): block.code for block in blocks_of(PAGE)}
+    """The command, a part of the package, and a part of the DAG without gaps."""
+    page = {(block.language, block.title): lines_of(block.code) for block in blocks_of(PAGE)}
     [package] = [block for block in blocks_of(README) if block.language == "xml"]
-    whole = {line.strip() for line in page["xml", package.title].splitlines()}
-    assert {line.strip() for line in package.code.splitlines()} <= whole
+    assert set(lines_of(package.code)) <= {"", *page["xml", package.title]}
     [dag] = of_the_import(README)
-    assert dag.code == page["python", dag.title]
+    assert "\n".join(lines_of(dag.code)) in "\n".join(page["python", dag.title])
     commands = {command for block in blocks_in("console") for command in commands_of(block) if "import-ssis" in command}
-    assert len({command.partition(" --")[0] for command in commands}) == 1
+    assert all(command.startswith("airflow smtpcm import-ssis packages ") for command in commands)
+
+
+def lines_of(code: str) -> list[str]:
+    """Return the lines without their indentation."""
+    return [line.strip() for line in code.splitlines()]
 
 
 def test_every_option_has_its_row() -> None:

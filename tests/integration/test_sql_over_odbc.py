@@ -10,6 +10,7 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,17 @@ from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.ssis import macros
 from airflow_provider_smtpcm.ssis.live_values import TypedTemplate
+from airflow_provider_smtpcm.ssis.model import (
+    Container,
+    ContainerKind,
+    DatabaseConnection,
+    DatabaseKind,
+    ForeachLoop,
+    ResultSetType,
+    Severity,
+    SqlResult,
+    SqlTask,
+)
 from airflow_provider_smtpcm.ssis.sql_results import (
     fetch_results,
     full_result_set,
@@ -29,8 +41,10 @@ from airflow_provider_smtpcm.ssis.sql_results import (
     result_rows,
     single_row,
 )
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from airflow_provider_smtpcm.testing import Relay
 from tests.integration.odbc_databases import Database
+from tests.ssis.writing.building import constraint, mail, other_task, variable, written
 
 pytestmark = pytest.mark.slow
 
@@ -77,14 +91,14 @@ def query(task_id: str, sql: str, *parameters: object, **more: Any) -> SQLExecut
     )
 
 
-def variable(name: str, task_id: str, data_type: str) -> str:
+def read(name: str, task_id: str, data_type: str) -> str:
     """Return the Jinja expression that reads a variable."""
     return f"ssis.variable(ti, 'User::{name}', ['{task_id}'], params['{name}'], '{data_type}')"
 
 
 def parameter(name: str, task_id: str, data_type: str) -> TypedTemplate:
     """Return a parameter of a statement that reads a variable."""
-    return TypedTemplate(f"{{{{ {variable(name, task_id, data_type)} }}}}", data_type)
+    return TypedTemplate(f"{{{{ {read(name, task_id, data_type)} }}}}", data_type)
 
 
 PARAMS = {"Rows": 0, "Amount": "0", "Latest": "2000-01-01", "Note": "", "Since": "2026-11-01", "Empty": ""}
@@ -110,16 +124,16 @@ def load_dag(since: str = "2026-11-01") -> DAG:
             parameter("Amount", "count", "DT_DECIMAL"),
             parameter("Latest", "count", "DT_DBTIMESTAMP"),
             parameter("Note", "count", "DT_WSTR"),
-            TypedTemplate(f"{{{{ {variable('Rows', 'count', 'DT_I4')} == 2 }}}}", "DT_BOOL"),
+            TypedTemplate(f"{{{{ {read('Rows', 'count', 'DT_I4')} == 2 }}}}", "DT_BOOL"),
             TypedTemplate("{{ ssis.null('DT_WSTR') }}", "DT_WSTR"),
         )
         doubled = ExpressionOperator(
             task_id="double",
-            variables={"User::Rows": TypedTemplate(f"{{{{ {variable('Rows', 'count', 'DT_I4')} * 2 }}}}", "DT_I4")},
+            variables={"User::Rows": TypedTemplate(f"{{{{ {read('Rows', 'count', 'DT_I4')} * 2 }}}}", "DT_I4")},
         )
         both = "ssis.variable(ti, 'User::Rows', ['count', 'double'], params['Rows'], 'DT_I4')"
         if_any = OnlyIfOperator(task_id="if_any", condition=f"{{{{ {both} > 0 }}}}")
-        latest, note = variable("Latest", "count", "DT_DATE"), variable("Note", "count", "DT_WSTR")
+        latest, note = read("Latest", "count", "DT_DATE"), read("Note", "count", "DT_WSTR")
         mail = SendMailOperator(
             task_id="mail",
             from_address="etl@corp.example",
@@ -201,3 +215,74 @@ def test_several_statements_run_one_after_the_other(orders: Database, run_dag: R
     states = {instance.task_id: str(instance.state) for instance in run.get_task_instances()}
     assert states == {"all": "success", "fail": "failed"}
     assert orders.run("SELECT * FROM orders") == []
+
+
+def imported(*executables: Any, constraints: list[Any], folder: Path) -> DAG:
+    """Return the DAG of a package."""
+    module = written(
+        *executables,
+        constraints=constraints,
+        variables=[variable("People", None, 13), variable("Address"), variable("Owed", "0", 5)],
+        options=ConversionOptions(placeholders_pass=True),
+    )
+    assert all(finding.severity is Severity.NOTE for finding in module.findings)
+    file = folder / module.file_name
+    file.write_text(module.source, encoding="utf-8")
+    space: dict[str, Any] = {"__name__": "dag_module"}
+    exec(compile(module.source, file, "exec"), space)  # noqa: S102 - it is what Airflow does
+    dag: DAG = space["dag"]
+    return dag
+
+
+@pytest.mark.parametrize("rows", [[("a@corp.example", "1.75"), ("b@corp.example;c@corp.example", "0.25")], []])
+@pytest.mark.parametrize("holds_another_task", [False, True])
+def test_an_imported_loop_over_a_query_sends_a_mail_for_each_row(
+    database: Database,
+    relay: Relay,
+    run_dag: RunDag,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rows: list[tuple[str, str]],
+    holds_another_task: bool,
+) -> None:
+    """As a merge, or as a mapped group; what follows the loop runs, also if there is no row."""
+    database.run(f"CREATE TABLE people (address {database.types['text']}, owed {database.types['decimal']})")
+    for row in rows:
+        database.run("INSERT INTO people VALUES (?, ?)", *row)
+    query_task = SqlTask(
+        name="List people",
+        id="{query}",
+        path=("Package", "List people"),
+        connection=DatabaseConnection(name="Sales", id="{db}", kind=DatabaseKind.ODBC, connection_string="Dsn=sales;"),
+        statement="SELECT address, owed FROM people ORDER BY address",
+        result_set=ResultSetType.FULL,
+        results=(SqlResult(name="0", variable="User::People"),),
+    )
+    path = ("Package", "Each")
+    script = other_task("Script", path)
+    expressions = {"ToLine": "@[User::Address]", "Subject": '"You owe " + (DT_WSTR, 9)@[User::Owed]'}
+    remind = mail("Remind", path, expressions=expressions)
+    each = Container(
+        name="Each",
+        id="{each}",
+        path=path,
+        kind=ContainerKind.FOREACH_LOOP,
+        foreach_loop=ForeachLoop(
+            enumerator="ADO", variable="User::People", mappings=((0, "User::Address"), (1, "User::Owed"))
+        ),
+        executables=(script, remind) if holds_another_task else (remind,),
+        constraints=(constraint(script, remind),) if holds_another_task else (),
+    )
+    after = mail("After", subject="done")
+    constraints = [constraint(query_task, each), constraint(each, after)]
+    monkeypatch.setenv("AIRFLOW_CONN_SMTP_MAIL_CORP_EXAMPLE", json.dumps(relay.airflow_connection()))
+    dag = imported(query_task, each, after, constraints=constraints, folder=tmp_path)
+    assert str(run_dag(dag).state) == "success"
+    assert [(one.message["Subject"], list(one.recipients)) for one in relay.messages] == [
+        *(
+            [("You owe 1.75", ["a@corp.example"]), ("You owe 0.25", ["b@corp.example", "c@corp.example"])]
+            if rows
+            else []
+        ),
+        ("done", ["ops@corp.example"]),
+    ]

@@ -57,6 +57,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         (["x.dtsx"], "required: --out"),
         (["x.dtsx", "--out", "o", "--windows-auth", "none"], "give keep, anonymous"),
         (["x.dtsx", "--out", "o", "--windows-auth", "anonymous="], "give keep, anonymous"),
+        (["x.dtsx", "--out", "o", "--placeholders", "skip"], "choose from"),
         (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads"], r"write it as '\\server\share=/mnt/share'"),
         (["x.dtsx", "--out", "o", "--map-path", r"\\files\loads=loads"], "write it as"),
     ],
@@ -156,7 +157,8 @@ def test_an_option_answers_the_question_of_its_finding(packages: Path, tmp_path:
     for choice in ("keep", "keep=mail", "anonymous", "anonymous=MAIL"):
         ended = run(packages, "--out", tmp_path / choice, *DECIDED[2:], "--windows-auth", choice)
         assert ended.returncode == 0, choice
-        [connection] = json.loads((tmp_path / choice / "connections.json").read_text(encoding="utf-8")).values()
+        connections = json.loads((tmp_path / choice / "connections.json").read_text(encoding="utf-8")).values()
+        [connection] = [each for each in connections if each["conn_type"] == "smtpcm"]
         assert connection["extra"]["auth_mode"] == ("windows" if "keep" in choice else "anonymous")
     other = run(packages, "--out", tmp_path / "2", *DECIDED[2:], "--windows-auth", "keep=another")
     assert other.returncode == 3
@@ -173,6 +175,31 @@ def test_a_package_becomes_a_dag_a_connection_and_a_report(packages: Path, tmp_p
     texts = {name: (out / name).read_bytes() for name in files}
     assert run(packages, "--out", out, *DECIDED).stdout == first.stdout
     assert {name: (out / name).read_bytes() for name in files} == texts
+
+
+def test_that_placeholders_pass_is_on_the_first_line(packages: Path, tmp_path: Path) -> None:
+    """Of the terminal and of the report; whoever reads on knows that these DAGs mail without having done the work."""
+    out = tmp_path / "out"
+    ended = run(packages, "--out", out, *DECIDED, "--placeholders", "pass")
+    assert ended.stdout.startswith("Placeholders pass (--placeholders pass)")
+    assert "1  placeholder to replace with a task" in ended.stdout
+    assert "passes=True" in (out / "dags/load.py").read_text()
+    text = re.sub("<[^>]*>", "", (out / "report.html").read_text().partition("<h1>SSIS import</h1>")[2])
+    assert text.lstrip().startswith("Placeholders pass (--placeholders pass)")
+    report = json.loads((out / "report.json").read_text())
+    assert report["placeholders_pass"] is True
+    assert report["counts"]["placeholders"] == 1
+
+
+def test_placeholders_fail_unless_they_are_to_pass(packages: Path, tmp_path: Path) -> None:
+    """And neither report mentions the option."""
+    out = tmp_path / "out"
+    ended = run(packages, "--out", out, *DECIDED, "--json")
+    summary = json.loads(ended.stdout)
+    assert summary["placeholders_pass"] is False
+    assert summary["counts"]["placeholders"] == 1
+    assert "passes=True" not in (out / "dags/load.py").read_text()
+    assert "Placeholders pass" not in (out / "report.html").read_text()
 
 
 def test_with_json_the_output_is_one_object(packages: Path, tmp_path: Path) -> None:

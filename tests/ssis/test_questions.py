@@ -133,6 +133,8 @@ def test_a_column_that_somebody_added_is_kept(packages: Path, tmp_path: Path) ->
     run(packages, "--out", out, "--answers", questions)
     assert questions.read_text(encoding="utf-8") == text
     assert (out / "questions.csv.new").exists()
+    run(packages, "--out", out, "--answers", questions, "--force")
+    assert "who" not in questions.read_text(encoding="utf-8")
 
 
 def test_an_answer_without_a_question_is_told_and_kept(
@@ -218,8 +220,14 @@ def test_answers_work_from_both_commands(packages: Path, tmp_path: Path) -> None
 
 GUID = "{4F2A0B8E-3C1D-4B6A-9E57-000000000001}"
 #: The SMTP connection manager of the package.
-MANAGER = re.search(r"<DTS:ConnectionManagers>.*?</DTS:ConnectionManagers>", LOAD, re.DOTALL)
+MANAGER = re.search(r"<DTS:ConnectionManager .*?</DTS:ObjectData>\s*</DTS:ConnectionManager>", LOAD, re.DOTALL)
 DECIDED = ("--windows-auth", "keep", "--map-path", r"\\files\loads=/srv/loads")
+
+
+def mail_connections(out: Path) -> dict[str, Any]:
+    """Return the connections of an import that are mail servers."""
+    connections = json.loads((out / "connections.json").read_text(encoding="utf-8"))
+    return {conn_id: one for conn_id, one in connections.items() if one["conn_type"] == "smtpcm"}
 
 
 def imported(
@@ -234,7 +242,7 @@ def imported(
     out = tmp_path / "out"
     run(tmp_path / "p", "--out", out, "--answers", given, *options)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    connections = json.loads((out / "connections.json").read_text(encoding="utf-8"))
+    connections = mail_connections(out)
     assert {one["key"]: one["answer"] for one in report["questions"] if one["answer"]} == answers
     assert "answer-not-asked" not in {one["code"] for one in report["findings"]}
     dag = (out / "dags/load.py").read_text(encoding="utf-8")
@@ -308,7 +316,22 @@ def test_a_connection_manager_of_another_package_is_suggested(tmp_path: Path) ->
         text.replace(f"{row['guess']},,", f"{row['guess']},{row['guess']},"), "utf-8-sig"
     )
     assert run(folder, "--out", out, "--answers", out / "questions.csv", *DECIDED) == 0
-    assert len(json.loads((out / "connections.json").read_text(encoding="utf-8"))) == 1
+    assert len(mail_connections(out)) == 1
+
+
+def test_an_answer_is_the_value_of_a_parameter(tmp_path: Path) -> None:
+    """Which SSIS requires; on the next import, the mails that use it are still counted."""
+    text = LOAD.replace(
+        "<DTS:Variables>",
+        '<DTS:PackageParameters><DTS:PackageParameter DTS:DataType="8" DTS:ObjectName="Team" DTS:Required="True">'
+        "</DTS:PackageParameter></DTS:PackageParameters><DTS:Variables>",
+    ).replace("@[User::Table]", "@[$Package::Team]")
+    key = "variable $Package::Team"
+    assert imported(tmp_path, text, {}, *DECIDED)[2] == [key]
+    dag, _, left = imported(tmp_path, text, {key: "Operations"}, *DECIDED)
+    assert '"Team": "Operations"' in dag
+    assert left == []
+    assert {row["key"]: row["mails"] for row in rows_of(tmp_path / "out/questions.csv")} == {key: "1"}
 
 
 def test_all_filters_of_a_configuration_table_are_one_question(tmp_path: Path) -> None:
@@ -349,8 +372,7 @@ def test_what_no_mail_waits_for_is_no_question(tmp_path: Path) -> None:
 def test_connections_alone_are_asked_for(tmp_path: Path) -> None:
     """Whoever imports only a connection manager wants it."""
     assert MANAGER is not None
-    text = MANAGER[0].removeprefix("<DTS:ConnectionManagers>").removesuffix("</DTS:ConnectionManagers>").strip()
-    text = text.replace(
+    text = MANAGER[0].replace(
         "<DTS:ConnectionManager ", '<DTS:ConnectionManager xmlns:DTS="www.microsoft.com/SqlServer/Dts" ', 1
     )
     (tmp_path / "Mail.conmgr").write_text(text, encoding="utf-8")

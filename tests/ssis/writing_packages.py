@@ -9,14 +9,20 @@ from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     ContainerKind,
+    DatabaseConnection,
+    DatabaseKind,
     EvalOp,
     EventHandler,
     Executable,
+    ExpressionTask,
+    ForeachLoop,
     OtherTask,
     Package,
     PrecedenceConstraint,
+    ResultSetType,
     SendMailTask,
     SmtpConnection,
+    SqlTask,
     Variable,
 )
 
@@ -32,7 +38,17 @@ _OPERATIONS = {
     EvalOp.EXPRESSION_AND_CONSTRAINT: "3",
     EvalOp.EXPRESSION_OR_CONSTRAINT: "4",
 }
+_DATABASES = {DatabaseKind.OLE_DB: "OLEDB", DatabaseKind.ODBC: "ODBC", DatabaseKind.ADO_NET: "ADO.NET"}
+_RESULT_SETS = {
+    ResultSetType.NONE: "ResultSetType_None",
+    ResultSetType.SINGLE_ROW: "ResultSetType_SingleRow",
+    ResultSetType.FULL: "ResultSetType_Rowset",
+    ResultSetType.XML: "ResultSetType_XML",
+}
+_FORCED_RESULTS = {"": "-1", "success": "0", "failure": "1", "completion": "2"}
 _DEFAULTS = {"Disabled": "0", "Description": "", "Value": "0", "EvalOp": "2", "Expression": "", "Priority": "Normal"}
+_DEFAULTS |= {"ForceExecutionResult": "-1", "MaxErrorCount": "1"}
+_DEFAULTS |= {"InitExpression": "", "EvalExpression": "", "AssignExpression": ""}
 _TAIL = {"ObjectName", "DTSID"}
 
 
@@ -54,6 +70,7 @@ class Writer:
     def package(self, package: Package) -> str:
         """The whole document."""
         inner = "".join(self._connection(one) for one in package.connection_managers)
+        inner += "".join(self._database(one) for one in package.database_connections)
         inner = self._collection("ConnectionManagers", inner)
         root = package.root
         version = f'<DTS:Property DTS:Name="PackageFormatVersion">{self.version}</DTS:Property>'
@@ -105,6 +122,19 @@ class Writer:
             f"{self._expressions(connection.expressions)}<DTS:ObjectData>{data}</DTS:ObjectData>",
         )
 
+    def _database(self, connection: DatabaseConnection) -> str:
+        kind = _DATABASES[connection.kind]
+        data = self._element("ConnectionManager", {"ConnectionString": connection.connection_string}, "")
+        return self._element(
+            "ConnectionManager",
+            {
+                "CreationName": f"{kind}:{connection.provider}" if connection.provider else kind,
+                "ObjectName": connection.name,
+                "DTSID": connection.id,
+            },
+            f"{self._expressions(connection.expressions)}<DTS:ObjectData>{data}</DTS:ObjectData>",
+        )
+
     def _variables(self, variables: Iterable[Variable]) -> str:
         written = "".join(
             self._element(
@@ -146,6 +176,8 @@ class Writer:
         properties = {
             "Description": one.description,
             "Disabled": self._flag(on=one.disabled_because == "\\".join(one.path)),
+            "ForceExecutionResult": _FORCED_RESULTS[one.force_result],
+            "MaxErrorCount": str(one.maximum_errors),
             "ObjectName": one.name,
             "DTSID": one.id,
         }
@@ -154,13 +186,91 @@ class Writer:
             kind = "Microsoft.SqlServer.Dts.Tasks.SendMailTask.SendMailTask, Microsoft.SqlServer.SendMailTask"
             kind = kind if self.version < 8 else "Microsoft.SendMailTask"
             inner = self._hung(one) + f"<DTS:ObjectData>{self._mail(one)}</DTS:ObjectData>"
-        elif isinstance(one, OtherTask):
+        elif not isinstance(one, Container):
             kind = one.kind
-            inner = self._hung(one) + "<DTS:ObjectData><pipeline><components/></pipeline></DTS:ObjectData>"
+            inner = self._hung(one) + f"<DTS:ObjectData>{self._data(one)}</DTS:ObjectData>"
         else:
             kind = _TYPES[one.kind]
             inner = self._inside(one)
+            if one.for_loop is not None:
+                loop = one.for_loop
+                properties |= {
+                    "InitExpression": loop.initialize,
+                    "EvalExpression": loop.condition,
+                    "AssignExpression": loop.assign,
+                }
+            if one.foreach_loop is not None:
+                inner += self._foreach(one.foreach_loop)
         return self._element("Executable", properties, inner, plain=f"{ref} DTS:ExecutableType={_attribute(kind)}")
+
+    def _data(self, task: SqlTask | ExpressionTask | OtherTask) -> str:
+        """The data of a task; of another one it is a script, or a data flow that only sets variables."""
+        if isinstance(task, SqlTask):
+            return self._sql(task)
+        if isinstance(task, ExpressionTask):
+            return f"<ExpressionTask Expression={_attribute(task.expression)}/>"
+        if task.kind == "Microsoft.ScriptTask":
+            lists = {"ReadOnlyVariables": ", ".join(task.reads), "ReadWriteVariables": ",".join(task.sets)}
+            attributes = " ".join(f"{name}={_attribute(text)}" for name, text in lists.items() if self.old or text)
+            return f"<ScriptProject {attributes}><ProjectItem><![CDATA[code]]></ProjectItem></ScriptProject>"
+        components = "".join(
+            f'<component><properties><property name="VariableName">{_body(name)}</property></properties></component>'
+            for name in task.sets
+        )
+        return f"<pipeline><components>{components}</components></pipeline>"
+
+    def _sql(self, task: SqlTask) -> str:
+        fields = {
+            "Connection": task.connection_reference,
+            "TimeOut": str(task.timeout),
+            "IsStoredProc": str(task.is_stored_procedure),
+            "SqlStmtSourceType": str(task.source_type),
+            "SqlStatementSource": task.statement,
+            "ResultType": _RESULT_SETS[task.result_set],
+        }
+        usual = {"TimeOut": "0", "IsStoredProc": "False", "SqlStmtSourceType": "DirectInput"}
+        usual["ResultType"] = "ResultSetType_None"
+        attributes = " ".join(
+            f"s:{name}={_attribute(text)}" for name, text in fields.items() if self.old or text != usual.get(name)
+        )
+        bindings = "".join(
+            f"<s:ResultBinding s:ResultName={_attribute(one.name)} s:DtsVariableName={_attribute(one.variable)}/>"
+            for one in task.results
+        ) + "".join(
+            f"<s:ParameterBinding s:ParameterName={_attribute(one.name)} s:DtsVariableName={_attribute(one.variable)} "
+            f's:ParameterDirection="{one.direction}" s:DataType="{one.data_type}" s:ParameterSize="{one.size}"/>'
+            for one in task.parameters
+        )
+        namespace = 'xmlns:s="www.microsoft.com/sqlserver/dts/tasks/sqltask"'
+        return f"<s:SqlTaskData {namespace} {attributes}>{bindings}</s:SqlTaskData>"
+
+    def _foreach(self, loop: ForeachLoop) -> str:
+        if loop.enumerator == "ADO":
+            data = f"<FEEADO EnumType={_attribute(loop.enumeration)} VarName={_attribute(loop.variable)}/>"
+        elif loop.enumerator == "File":
+            properties = {
+                "Folder": loop.folder,
+                "FileSpec": loop.file_spec,
+                "FileNameRetrievalType": str(loop.file_name_retrieval),
+                "Recurse": "-1" if loop.recurse else "0",
+            }
+            data = "".join(f"<FEFEProperty {name}={_attribute(text)}/>" for name, text in properties.items())
+            data = f"<ForEachFileEnumeratorProperties>{data}</ForEachFileEnumeratorProperties>"
+        else:
+            rows = (
+                "".join(f'<FEIEItemValue Type="8" Value={_attribute(value)}/>' for value in row) for row in loop.items
+            )
+            data = f"<FEIEItems>{''.join(f'<FEIEItem>{row}</FEIEItem>' for row in rows)}</FEIEItems>"
+        enumerator = self._element(
+            "ForEachEnumerator",
+            {"CreationName": f"Microsoft.ForEach{loop.enumerator}Enumerator", "ObjectName": "{x}"},
+            f"{self._expressions(loop.expressions)}<DTS:ObjectData>{data}</DTS:ObjectData>",
+        )
+        mappings = "".join(
+            self._element("ForEachVariableMapping", {"VariableName": name, "ValueIndex": str(index)}, "")
+            for index, name in loop.mappings
+        )
+        return enumerator + self._collection("ForEachVariableMappings", mappings)
 
     def _mail(self, task: SendMailTask) -> str:
         fields = {

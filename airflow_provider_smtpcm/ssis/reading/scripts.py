@@ -32,6 +32,7 @@ _MAX_NODES = 1000
 _MAX_DEPTH = 50
 _MAX_INT32 = 2**31 - 1
 _MAX_ASCII = 127
+_SOURCE_FILE = re.compile(r"(?:^|[\\/])scriptmain\.(cs|vb|vsaitem)$", re.IGNORECASE)
 _ENTRY_POINTS = {"", "main", "scriptmain"}
 
 _CSHARP_TOKENS = re.compile(
@@ -138,6 +139,11 @@ class _Value:
     kind: _Kind
     tree: Expression
     nodes: int = 1
+
+
+def is_source_file(name: str) -> bool:
+    """Whether the name of a ProjectItem is that of the file with `Main`."""
+    return _SOURCE_FILE.search(name) is not None
 
 
 def read_assignments(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_smtpcm.errors import PackageError
+from airflow_provider_smtpcm.ssis.reading.scripts import is_source_file
 
 MAX_OCTETS = 64 * 1024 * 1024
 MAX_DEPTH = 100
@@ -42,8 +43,6 @@ _IGNORED_ELEMENTS = {
     "PackageVariable",
     "ProjectItem",
 }
-# The only files of a Script task that are read. SSIS 2005 calls it `ScriptMain.vsaitem`.
-_SCRIPTS = ("scriptmain.cs", "scriptmain.vb", "scriptmain.vsaitem")
 # Properties in SSIS 2005 and 2008, which write each of them for every executable and variable.
 _IGNORED_PROPERTIES = {
     "ExecValue",
@@ -351,8 +350,10 @@ class _TreeBuilder:
             self._data_flow = self._script = Element(tag=tag)
             parent.children.append(self._data_flow)
             return True
-        if tag in _IGNORED_ELEMENTS and not _is_main_script(tag, attributes):
-            self._script = parent if tag == "ProjectItem" else None
+        if tag == "ProjectItem" and not is_source_file(attributes.get("Name", "")):
+            self._script = parent
+            return True
+        if tag in _IGNORED_ELEMENTS:
             return True
         if len(self._open) > self._max_depth:
             return True
@@ -376,7 +377,7 @@ class _TreeBuilder:
             self._add_locked_variables(self._script, text)
 
     def _add_locked_variables(self, script: Element, code: str) -> None:
-        for name in _LOCK.findall(code):
+        for name in find_locked_variables(code):
             self._count(0)
             script.children.append(Element(tag=LOCKED_VARIABLE, text=name))
 
@@ -409,17 +410,17 @@ class _TreeBuilder:
         return self.root
 
 
-def _is_main_script(tag: str, attributes: Mapping[str, str]) -> bool:
-    """Whether an element is the source of a Script task, and not another file of its project."""
-    return tag == "ProjectItem" and attributes.get("Name", "").lower().endswith(_SCRIPTS)
-
-
 def _is_ignored_parameter(tag: str, attributes: Mapping[str, str]) -> bool:
     """Whether an element is a parameter for a connection manager property that is unrelated to mail."""
     if tag != "Parameter":
         return False
     name = attributes.get("Name", "")
     return name.startswith("CM.") and name.rpartition(".")[2] not in _READ_PARAMETERS
+
+
+def find_locked_variables(code: str) -> list[str]:
+    """Return the names of the variables that C# or Visual Basic code locks for writing."""
+    return _LOCK.findall(code)
 
 
 # --- Properties, in both dialects

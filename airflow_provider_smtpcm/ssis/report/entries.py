@@ -19,6 +19,14 @@ from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 #: The program and release that wrote a report.
 GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 
+#: The code of the note about each placeholder in a DAG.
+PLACEHOLDER = "placeholder-task"
+#: The first line of reports of an import with `--placeholders pass`.
+PLACEHOLDERS_PASS = (
+    "Placeholders pass (--placeholders pass): the DAGs succeed, and mail, without the work of these tasks. For a "
+    "walk-through only."
+)
+
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
 FINDING_MEANINGS = {
     # from the reader
@@ -54,7 +62,7 @@ FINDING_MEANINGS = {
     "database-server-local": "The connection to a database names the machine that SSIS ran on; enter its name.",
     "database-windows-authentication": "The worker signs in to the database with its Kerberos ticket.",
     "unknown-connection-property": "The connection string has a property that SSIS does not define.",
-    "windows-auth-dropped": "Windows Authentication is on in SSIS; because of --windows-auth or an answer, there is no sign-in.",
+    "windows-auth-dropped": "Windows Authentication is on in SSIS; by an option or an answer, there is no sign-in.",
     "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",
@@ -86,7 +94,9 @@ FINDING_MEANINGS = {
     "handler-task-failure": "The mail follows the failure of a task in its event handler, which the DAG does not run.",
     "handler-task-not-run": "A task in an event handler that sends no mail; the DAG does not run it.",
     "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
-    "loop-runs-once": "The tasks in a loop run once in the DAG.",
+    "loop-became-group": "The tasks in a loop run for each row or value: the loop is a mapped task group.",
+    "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row or value.",
+    "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
     "script-became-expression": "A Script task does nothing but set variables, and so does its task in the DAG.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
@@ -169,6 +179,8 @@ class Totals:
         codes: the number of packages and connections with a finding of this severity and code.
         first: the source and name of the first packages with such a finding.
         more: the number of further packages with such a finding.
+        placeholders: the number of placeholders in the DAGs.
+        placeholders_pass: whether they pass.
         kept: the number of files that were edited, and therefore kept.
     """
 
@@ -179,6 +191,8 @@ class Totals:
     findings: Counter[Severity] = field(default_factory=Counter)
     mails: int = 0
     dags: int = 0
+    placeholders: int = 0
+    placeholders_pass: bool = False
     kept: int = 0
     connections: int = 0
     connections_to_decide: int = 0
@@ -202,6 +216,8 @@ class Totals:
         self.statuses[entry.status] += 1
         self.mails += len(entry.mails)
         self.dags += bool(entry.dag_file)
+        if entry.dag_file:
+            self.placeholders += sum(finding.code == PLACEHOLDER for finding in entry.findings)
         self.kept += bool(entry.new_file)
         self.add_findings(entry.findings)
         if entry.status is not PackageStatus.NO_MAIL:  # others have no section in report.html to link to
@@ -231,6 +247,7 @@ class Totals:
             "projects": self.projects,
             "mails": self.mails,
             "dags": self.dags,
+            "placeholders": self.placeholders,
             "kept": self.kept,
             "connections": self.connections,
             "connections_to_decide": self.connections_to_decide,

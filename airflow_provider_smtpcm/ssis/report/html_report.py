@@ -19,6 +19,7 @@ from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QUESTIONS, AskedQu
 from airflow_provider_smtpcm.ssis.report.entries import (
     FINDING_MEANINGS,
     GENERATOR,
+    PLACEHOLDERS_PASS,
     ConnectionEntry,
     ImportResult,
     PackageEntry,
@@ -142,11 +143,13 @@ def _header(totals: Totals) -> str:
             (totals.statuses[PackageStatus.NO_MAIL], "package", " without mail"),
             (totals.connections, "connection", ""),
             (totals.connections_to_decide, "connection", " to decide"),
+            (totals.placeholders, "placeholder", ""),
             (totals.unreadable, "file", " could not be read"),
             (totals.copies, "copy", ""),
         )
         if count
     ]
+    passing = f'<div class="panel warning">{PLACEHOLDERS_PASS}</div>\n' if totals.placeholders_pass else ""
     interrupted = ""
     if totals.interrupted:
         interrupted = (
@@ -154,7 +157,7 @@ def _header(totals: Totals) -> str:
             "imported before.</div>"
         )
     return (
-        "<header><div>\n<h1>SSIS import</h1>\n"
+        f"<header><div>\n<h1>SSIS import</h1>\n{passing}"
         f'<p class="soft">{count_noun(totals.packages, "package")} read, {totals.with_mail:,} with mail; '
         f"{count_noun(totals.mails, 'Send Mail task')}, {count_noun(totals.dags, 'DAG')}.</p>\n"
         f'<div class="tiles">{"".join(tiles)}</div>\n{interrupted}</div></header>\n'
@@ -178,6 +181,11 @@ def _next_steps(result: ImportResult) -> str:
             "<code>python -m airflow_provider_smtpcm check CONN_ID</code> for each connection."
         )
     if totals.dags:
+        if totals.placeholders:
+            steps.append(
+                "Put a task with the same work in place of each placeholder in the DAGs "
+                f"({totals.placeholders:,}); the findings of each package name them."
+            )
         steps.append("Review the DAGs in <code>dags</code>, and copy them into your DAGs folder.")
     if not steps:
         return ""

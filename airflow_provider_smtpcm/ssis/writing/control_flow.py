@@ -11,17 +11,24 @@ from airflow_provider_smtpcm.ssis.expressions import TemplateContext
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
-from airflow_provider_smtpcm.ssis.writing.flow import is_group
+from airflow_provider_smtpcm.ssis.writing.flow import can_skip_inside
+from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
     ContainerConditions,
     DagNode,
+    MappedGroup,
     TaskFactory,
     TriggerCondition,
-    can_skip_inside,
 )
-from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, UniqueNames
+from airflow_provider_smtpcm.ssis.writing.python_source import (
+    FunctionCall,
+    KeywordArgument,
+    Raw,
+    UniqueNames,
+    variable_name,
+)
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
@@ -53,6 +60,8 @@ class ControlFlowWriter(TaskFactory):
         super().__init__(context, variable_names)
         self.handlers = handlers
         self.mails: list[MailRecord] = []
+        # The variable of each executable that is in the DAG, by its id.
+        self.variables: dict[str, str] = {}
 
     def convert(
         self, container: Container, scope: Scope, callbacks: Callbacks, *, may_be_skipped: bool
@@ -90,6 +99,7 @@ class _ContainerWriter(ContainerConditions):
     ) -> None:
         super().__init__(writer, container, scope, may_be_skipped=may_be_skipped)
         self._writer, self._callbacks = writer, callbacks
+        writer.variables |= self._variables
         for key in self._graph.topological_order(self._included):
             self._convert_executable(self._included[key])
 
@@ -98,24 +108,32 @@ class _ContainerWriter(ContainerConditions):
         condition = self._make_condition(executable)
         has_upstream = bool(self._graph.incoming[executable.id])
         has_downstream = executable.id in self._graph.with_downstream
-        becomes_group = is_group(executable)
+        becomes_group = self._writer.context.symbols.flow.is_group(executable)
+        mapped = self._writer.context.symbols.live.loops.get(executable.id)
+        is_mapped_group = mapped is not None and mapped.mail is None
         disable = None if executable.disabled else executable.expressions.get("Disable")
-        outcome_matters = executable.id in self._graph.followed_on_failure or (
-            isinstance(executable, Container) and can_skip_inside(executable)
+        # Without iterations, Airflow skips a mapped group and what follows it.
+        outcome_matters = (
+            is_mapped_group
+            or executable.id in self._graph.followed_on_failure
+            or (isinstance(executable, Container) and can_skip_inside(executable))
         )
         has_end_task = becomes_group and has_downstream and outcome_matters
         has_ready_task = executable.id in self._graph.needs_ready_task or (
-            has_end_task and (has_upstream or self._may_be_skipped)
+            has_end_task and (has_upstream or self._may_be_skipped or is_mapped_group)
         )
         if has_ready_task or (disable and has_downstream):
             condition = self._add_empty(f"{task_id}_ready", condition, f"Succeeds if {executable.name!r} may run.")
             self._ready_tasks[executable.id] = condition.upstream[0]
         if disable:
             condition = self._add_only_if(executable, f"!({disable})", f"Disable: {disable}", "enabled", condition)
+        if condition.rule != ALL_SUCCESS and (becomes_group or mapped is not None):
+            # The query of a loop becomes an upstream task of it, which the rule must not count.
+            condition = self._add_empty(f"{task_id}_start", condition, "")
         if isinstance(executable, Container) and becomes_group:
-            if condition.rule != ALL_SUCCESS:
-                condition = self._add_empty(f"{task_id}_start", condition, "")
             node = self._create_group(executable, condition)
+        elif mapped is not None:
+            node = self._create_merge(mapped, condition)
         else:
             node = self._create_task(executable, condition)
         self.nodes.append(node)
@@ -130,7 +148,11 @@ class _ContainerWriter(ContainerConditions):
         scope = open_scope(container.variables, self._scope)
         callbacks = writer.handlers.convert_callbacks(container, scope, self._callbacks)
         comment = ""
-        if container.kind in _LOOP_REMEDIES:
+        loop = writer.context.symbols.live.loops.get(container.id)
+        if loop is not None:
+            comment = f"SSIS: a {container.kind}. The tasks run for each iteration."
+            self._report_mapped_loop(loop, "loop-became-group")
+        elif container.kind in _LOOP_REMEDIES:
             comment = f"SSIS: a {container.kind}. In the DAG, everything in it runs once."
             writer.context.findings.decision(
                 "loop-runs-once",
@@ -147,15 +169,107 @@ class _ContainerWriter(ContainerConditions):
         arguments = [KeywordArgument(name="group_id", value=task_id)]
         if container.name != task_id:
             arguments.append(KeywordArgument(name="group_display_name", value=sanitize(container.name)))
-        if callbacks.inherited != self._callbacks.inherited:
-            arguments += callbacks.as_default_args()
-        return DagNode(
+        inherited = callbacks.as_default_args() if callbacks.inherited != self._callbacks.inherited else []
+        node = DagNode(
             variable=self._variables[container.id],
-            call=FunctionCall(name="TaskGroup", arguments=arguments),
+            call=FunctionCall(name="TaskGroup", arguments=arguments + inherited),
             comment=comment,
             upstream=list(condition.upstream),
             children=children,
         )
+        if loop is not None:
+            self._map_group(node, loop, arguments, callbacks)
+        return node
+
+    def _map_group(
+        self, node: DagNode, loop: MappedLoop, arguments: list[KeywordArgument], callbacks: Callbacks
+    ) -> None:
+        """Turn the node of a task group into a mapped one, with a task that sets the loop's variables."""
+        writer, children = self._writer, node.children or []
+        flow = writer.context.symbols.flow
+        # One iteration after the other; callbacks are those of the group, or else of the groups around it.
+        defaults: dict[str, object] = {"max_active_tis_per_dagrun": 1}
+        defaults |= {name: [Raw(one) for one in names] for name, names in callbacks.inherited.items()}
+        node.call = FunctionCall(
+            name="task_group", arguments=[*arguments, KeywordArgument(name="default_args", value=defaults)]
+        )
+        parameters = {variable.qualified_name: Raw(name) for variable, name in loop.fields}
+        task_id = flow.row_task(loop.loop)
+        row = DagNode(
+            variable=writer.variable_names.allocate(task_id),
+            call=writer.create_task(
+                "ExpressionOperator", task_id, task_id, [KeywordArgument(name="variables", value=parameters)]
+            ),
+            comment="The variables of the iteration.",
+        )
+        for child in children:
+            if child.variable and not child.upstream:
+                child.upstream.append(row.variable)
+        executables = [variable for child in children for variable in child.executable_variables()]
+        end_id = flow.free_ids[loop.loop.id].allocate("iteration_end")
+        rule = KeywordArgument(name="trigger_rule", value=END_RULE)
+        end = DagNode(
+            variable=writer.variable_names.allocate(variable_name(end_id)),
+            call=writer.create_task("EmptyOperator", end_id, end_id, [rule]),
+            upstream=[row.variable, *executables],
+            comment="Fails the iteration if a task in it failed, even if later tasks succeeded.",
+        )
+        node.children = [row, *children, end]
+        rows, node.uses = self._find_rows(loop)
+        node.mapped = MappedGroup(
+            function=writer.variable_names.allocate(f"{node.variable}_iteration"),
+            parameters=tuple(name for _, name in loop.fields),
+            rows=rows,
+        )
+
+    def _find_rows(self, loop: MappedLoop) -> tuple[object, list[str]]:
+        """Return the source of a loop's rows, and the variable of the task that it needs."""
+        if loop.query is None:
+            return list(loop.rows), []
+        variable = self._writer.variables[loop.query.id]
+        return Raw(f"{variable}.output"), [variable]
+
+    def _create_merge(self, loop: MappedLoop, condition: TriggerCondition) -> DagNode:
+        """Return the mail merge for a loop that only sends a mail."""
+        writer, container, mail = self._writer, loop.loop, loop.mail
+        if mail is None:
+            raise TypeError("a loop without a mail")
+        self._report_mapped_loop(loop, "loop-became-merge")
+        scope = open_scope(mail.variables, open_scope(container.variables, self._scope))
+        task_id = self._task_ids[container.id]
+        converted = MailConverter(writer.context, mail, scope, TemplateContext.TASK)
+        writer.mails.append(converted.to_record(f"task {writer.context.symbols.flow.task_ids[container.id]}"))
+        rows, uses = self._find_rows(loop)
+        callbacks = writer.handlers.convert_callbacks(container, scope, self._callbacks)
+        arguments = [KeywordArgument(name="rows", value=rows), *converted.arguments]
+        arguments += callbacks.for_single_task(self._callbacks).as_arguments()
+        return DagNode(
+            variable=self._variables[container.id],
+            call=writer.create_task("MailMergeOperator", task_id, container.name, arguments),
+            comment=f"SSIS: {mail.name!r} in a {container.kind}.",
+            upstream=list(condition.upstream),
+            uses=uses,
+            is_executable=True,
+        )
+
+    def _report_mapped_loop(self, loop: MappedLoop, code: str) -> None:
+        container, query = loop.loop, loop.query
+        over = f"the rows of {query.name!r}" if query is not None else f"{len(loop.rows)} rows of values"
+        if code == "loop-became-merge":
+            text = (
+                f"{container.name!r} is a {container.kind} with a mail. It became a mail merge over {over}: one mail "
+                "for each row, one after the other. SSIS stops at the first mail that fails; the merge sends the "
+                "others, and then fails. A NULL is an empty text in a mail; SSIS fails there."
+            )
+        else:
+            text = (
+                f"{container.name!r} is a {container.kind}. It became a mapped task group over {over}: its tasks run "
+                "for each of them. SSIS completes one iteration before the next and stops at the first that fails; in "
+                "the DAG, each task does so by itself, and the other iterations run."
+            )
+            if query is not None:
+                text += " Airflow maps at most 1,024 rows (max_map_length)."
+        self._writer.context.findings.note(code, "\\".join(container.path), text)
 
     def _report_group_callbacks(self, container: Container, callbacks: Callbacks) -> None:
         for argument, names in callbacks.own.items():

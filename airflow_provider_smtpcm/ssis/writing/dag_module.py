@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, report_mails_left_out
 from airflow_provider_smtpcm.ssis.writing.flow import sends_mail
-from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
+from airflow_provider_smtpcm.ssis.writing.precedence import DagNode, MappedGroup
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
@@ -27,7 +27,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
+from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext, mark_passwords
 
 _PROVIDER = "airflow_provider_smtpcm"
 _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import EmptyOperator"
@@ -35,6 +35,7 @@ _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import
 _PROVIDER_IMPORTS = {
     "SendMailNotifier": f"from {_PROVIDER}.notifications.send_mail import SendMailNotifier",
     "ExpressionOperator": f"from {_PROVIDER}.operators.expression import ExpressionOperator",
+    "MailMergeOperator": f"from {_PROVIDER}.operators.mail_merge import MailMergeOperator",
     "OnlyIfOperator": f"from {_PROVIDER}.operators.only_if import OnlyIfOperator",
     "PlaceholderOperator": f"from {_PROVIDER}.operators.placeholder import PlaceholderOperator",
     "SendMailOperator": f"from {_PROVIDER}.operators.send_mail import SendMailOperator",
@@ -42,8 +43,9 @@ _PROVIDER_IMPORTS = {
     "TypedTemplate": f"from {_PROVIDER}.ssis.live_values import TypedTemplate",
     "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
 }
+_IMPORT_WIDTH = 88
 _SQL_OPERATOR_IMPORT = "from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator"
-_SQL_RESULTS = {"fetch_results", "full_result_set", "no_result_set", "single_row"}
+_SQL_RESULTS = {"fetch_results", "full_result_set", "no_result_set", "result_rows", "single_row"}
 # Maximum decisions in the docstring; the report has all of them.
 _MAX_DECISIONS = 60
 # Maximum places that are named for each decision.
@@ -93,6 +95,7 @@ def write_package(
         findings.add(finding)
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
     symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
+    mark_passwords(symbols)
     scope = symbols.root_scope()
     databases: dict[str, None] = {}
 
@@ -236,8 +239,8 @@ def _write_imports(
         source.lines.append(_SQL_OPERATOR_IMPORT)
     if "EmptyOperator" in writer.operators:
         source.lines.append(_EMPTY_OPERATOR_IMPORT)
-    has_groups = any(node.children is not None for node in nodes)
-    source.lines.append("from airflow.sdk import DAG, TaskGroup" if has_groups else "from airflow.sdk import DAG")
+    names = sorted({"DAG", *(call for call in _group_calls(nodes))})
+    source.lines.append(f"from airflow.sdk import {', '.join(names)}")
     used = (
         writer.operators
         | writer.context.macros
@@ -247,7 +250,10 @@ def _write_imports(
     # In one block with Airflow's imports: to a linter in a DAGs folder, both are third-party packages.
     source.lines += [line for name, line in _PROVIDER_IMPORTS.items() if name in used]
     if names := sorted(used & _SQL_RESULTS):
-        source.lines.append(f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}")
+        line = f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}"
+        # As ruff and isort write it with their default line length.
+        wrapped = [f"from {_PROVIDER}.ssis.sql_results import (", *(f"    {name}," for name in names), ")"]
+        source.lines += [line] if len(line) <= _IMPORT_WIDTH else wrapped
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:
@@ -273,15 +279,27 @@ def _used_variables(nodes: Sequence[DagNode]) -> Iterable[str]:
     """Yield the variables on either side of a `>>`; tasks that no dependency names are not assigned to a variable."""
     for node in nodes:
         yield from node.upstream
+        yield from node.uses
         if node.upstream:
             yield node.variable
         yield from _used_variables(node.children or ())
 
 
+def _group_calls(nodes: Iterable[DagNode]) -> Iterable[str]:
+    """Yield the names of what creates the task groups."""
+    for node in nodes:
+        if node.children is not None and node.call is not None:
+            yield node.call.name
+            yield from _group_calls(node.children)
+
+
 def _write_nodes(source: Source, nodes: Sequence[DagNode], used: set[str], depth: int) -> None:
     for node in nodes:
         if node.children is not None:
-            _write_group(source, node, used, depth)
+            if node.mapped is not None:
+                _write_mapped_group(source, node, node.mapped, used, depth)
+            else:
+                _write_group(source, node, used, depth)
             source.blank()
             continue
         if node.comment:
@@ -298,7 +316,7 @@ def _write_nodes(source: Source, nodes: Sequence[DagNode], used: set[str], depth
 def _write_group(source: Source, node: DagNode, used: set[str], depth: int) -> None:
     """Write a group as a `with` statement. If its only node is another group, the same statement opens that too."""
     chain = [node]
-    while (children := chain[-1].children) and len(children) == 1 and children[0].children is not None:
+    while (children := chain[-1].children) and len(children) == 1 and _is_plain_group(children[0]):
         chain += children
     items = [
         WithItem(
@@ -310,6 +328,25 @@ def _write_group(source: Source, node: DagNode, used: set[str], depth: int) -> N
     ]
     source.with_statement(items, depth)
     _write_nodes(source, chain[-1].children or [], used, depth + 1)
+
+
+def _is_plain_group(node: DagNode) -> bool:
+    return node.children is not None and node.mapped is None
+
+
+def _write_mapped_group(source: Source, node: DagNode, mapped: MappedGroup, used: set[str], depth: int) -> None:
+    """Write a mapped task group as a function, and the statement that expands it."""
+    if not source.lines[-1].endswith(":"):  # the formatter removes an empty line at the beginning of a block
+        source.blank()
+    if node.comment:
+        source.comment(node.comment, depth)
+    source.statement("@", node.call, depth=depth)
+    source.function(mapped.function, mapped.parameters, depth)
+    _write_nodes(source, node.children or [], used, depth + 1)
+    source.blank()
+    assigned = f"{node.variable} = " if node.variable in used else ""
+    rows = [KeywordArgument(name="kwargs", value=mapped.rows)]
+    source.statement(assigned, FunctionCall(name=f"{mapped.function}.expand_kwargs", arguments=rows), depth=depth)
 
 
 def _in_package_order(mails: Sequence[MailRecord], package: Package) -> tuple[MailRecord, ...]:

@@ -29,7 +29,6 @@ from airflow_provider_smtpcm.ssis.writing.alerts import (
     describe_tasks,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
-from airflow_provider_smtpcm.ssis.writing.flow import is_group
 from airflow_provider_smtpcm.ssis.writing.handler_flow import find_handler_mails, find_other_tasks
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
@@ -125,7 +124,11 @@ class EventHandlerWriter:
                 target = callbacks.own if is_task else callbacks.inherited
                 for argument in EVENTS_OF_TASKS.get(event, ()):
                     target[argument] = [*names, *target.get(argument, [])]
-        if isinstance(owner, Container) and owner is not self._package.root and not is_group(owner):
+        if (
+            isinstance(owner, Container)
+            and owner is not self._package.root
+            and not self._context.symbols.flow.is_group(owner)
+        ):
             self._report_propagate_inside(owner, callbacks)
         for argument, names in self._registry.assigned.pop(owner.id, {}).items():
             callbacks.own[argument] = [*callbacks.own.get(argument, []), *names]

@@ -5,7 +5,18 @@ It is known before the first task is written, since a task reads variables that 
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, EventHandler, Executable, Package, SendMailTask
+from collections.abc import Collection
+
+from airflow_provider_smtpcm.ssis.model import (
+    ConstraintValue,
+    Container,
+    ContainerKind,
+    EvalOp,
+    EventHandler,
+    Executable,
+    Package,
+    SendMailTask,
+)
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 
 
@@ -29,14 +40,19 @@ def _contains_enabled_mail(executable: Executable) -> bool:
     return isinstance(executable, SendMailTask) and not executable.disabled
 
 
-def is_group(executable: Executable) -> bool:
-    """Whether an executable becomes a task group; any other one becomes a single task.
-
-    A loop becomes a group only if it sends mail: what it repeats is not known before a run.
-    """
-    if not isinstance(executable, Container) or executable.disabled or not executable.executables:
-        return False
-    return executable.kind in {ContainerKind.SEQUENCE, ContainerKind.PACKAGE} or sends_mail(executable)
+def can_skip_inside(container: Container) -> bool:
+    """Whether an executable in a container may be skipped while the container succeeds."""
+    if any(
+        constraint.value is not ConstraintValue.SUCCESS
+        or constraint.eval_op is not EvalOp.CONSTRAINT
+        or not constraint.logical_and
+        for constraint in container.constraints
+    ):
+        return True
+    return any(
+        "Disable" in child.expressions or (isinstance(child, Container) and can_skip_inside(child))
+        for child in container.executables
+    )
 
 
 def select_included(container: Container) -> dict[str, Executable]:
@@ -48,13 +64,18 @@ def select_included(container: Container) -> dict[str, Executable]:
 class Flow:
     """The control flow of one package.
 
+    Args:
+        package: the package.
+        merges: the ids of the loops that become a single task, a mail merge.
+
     Attributes:
         local_ids: the id of each task or group within its own group, by the id of the executable.
         task_ids: the same with the ids of the groups around it, as XCom has it.
         free_ids: allocates further ids in a container, by the id of the container.
     """
 
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, merges: Collection[str] = ()) -> None:
+        self._merges = merges
         self.local_ids: dict[str, str] = {}
         self.task_ids: dict[str, str] = {}
         self.free_ids: dict[str, UniqueNames] = {}
@@ -63,7 +84,26 @@ class Flow:
         # The ids of the executables that directly follow one, by its id.
         self._followers: dict[str, set[str]] = {}
         self._downstream: dict[str, frozenset[str]] = {}
+        # The ids of the first tasks of mapped task groups, by the id of the loop.
+        self._row_tasks: dict[str, str] = {}
         self._assign(package.root, "", (package.root.id,))
+
+    def is_group(self, executable: Executable) -> bool:
+        """Whether an executable becomes a task group; any other one becomes a single task.
+
+        A loop becomes a group only if it sends mail: what it repeats is not known before a run.
+        """
+        if not isinstance(executable, Container) or executable.disabled or not executable.executables:
+            return False
+        if executable.kind in {ContainerKind.SEQUENCE, ContainerKind.PACKAGE}:
+            return True
+        return executable.id not in self._merges and sends_mail(executable)
+
+    def row_task(self, loop: Container) -> str:
+        """Return the id, in its group, of the task that sets the variables of a loop in each iteration."""
+        if loop.id not in self._row_tasks:
+            self._row_tasks[loop.id] = self.free_ids[loop.id].allocate("row")
+        return self._row_tasks[loop.id]
 
     def _assign(self, container: Container, prefix: str, chain: tuple[str, ...]) -> None:
         names = self.free_ids[container.id] = UniqueNames()
@@ -75,7 +115,7 @@ class Flow:
 
     def _enter(self, executable: Executable, task_id: str, chain: tuple[str, ...]) -> None:
         self.task_ids[executable.id], self._chains[executable.id] = task_id, chain
-        if isinstance(executable, Container) and is_group(executable):
+        if isinstance(executable, Container) and self.is_group(executable):
             self._assign(executable, f"{task_id}.", chain)
         elif isinstance(executable, Container):
             # What is inside has no task of its own: the task of the container stands for it.

@@ -54,6 +54,21 @@ _GATE_SUFFIXES = {ALL_FAILED: "failed", ALL_DONE: "done", ALL_SUCCESS: "done_wel
 _EXPRESSION_SUFFICES = {EvalOp.EXPRESSION, EvalOp.EXPRESSION_OR_CONSTRAINT}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedGroup:
+    """The iterations of a mapped task group, which is written as a function with `@task_group`.
+
+    Args:
+        function: the name of the function.
+        parameters: the names of its parameters: the fields of a row.
+        rows: the source of the rows.
+    """
+
+    function: str
+    parameters: tuple[str, ...]
+    rows: object
+
+
 @dataclass(slots=True, kw_only=True)
 class DagNode:
     """A task, a task group, or only a comment (then it has no variable and no call).
@@ -63,7 +78,9 @@ class DagNode:
         call: creates the task or the task group.
         comment: written above the call.
         upstream: the variables of the nodes directly upstream.
+        uses: the variables of other nodes that the call needs.
         children: the nodes of a task group; None for a task.
+        mapped: the iterations of a mapped task group; None for any other node.
         is_executable: True for an executable of the package, False for a task that was added for a precedence
             constraint.
     """
@@ -72,12 +89,16 @@ class DagNode:
     call: FunctionCall | None = None
     comment: str = ""
     upstream: list[str] = field(default_factory=list)
+    uses: list[str] = field(default_factory=list)
     children: list[DagNode] | None = None
+    mapped: MappedGroup | None = None
     is_executable: bool = False
 
     def executable_variables(self) -> Iterator[str]:
-        """Yield the variables of the executables in this node; a task yields its own."""
-        if self.children is not None:
+        """Yield the variables of the executables in this node; a task yields its own, and so does a mapped group."""
+        if self.mapped is not None:
+            yield self.variable
+        elif self.children is not None:
             for child in self.children:
                 yield from child.executable_variables()
         elif self.variable and self.is_executable:
@@ -234,21 +255,6 @@ def _get_forced_result(executable: Executable) -> str:
     if executable.force_result:
         return executable.force_result
     return "success" if isinstance(executable, Container) and executable.maximum_errors == 0 else ""
-
-
-def can_skip_inside(container: Container) -> bool:
-    """Whether an executable in a container may be skipped while the container succeeds."""
-    if any(
-        constraint.value is not ConstraintValue.SUCCESS
-        or constraint.eval_op is not EvalOp.CONSTRAINT
-        or not constraint.logical_and
-        for constraint in container.constraints
-    ):
-        return True
-    return any(
-        "Disable" in child.expressions or (isinstance(child, Container) and can_skip_inside(child))
-        for child in container.executables
-    )
 
 
 class TaskFactory:

@@ -24,6 +24,7 @@ _MODULE_GLOBALS = {
     "dag",
     "EmptyOperator",
     "ExpressionOperator",
+    "MailMergeOperator",
     "OnlyIfOperator",
     "PlaceholderOperator",
     "SQLExecuteQueryOperator",
@@ -36,8 +37,10 @@ _MODULE_GLOBALS = {
     "macros",
     "no_result_set",
     "read_message_file",
+    "result_rows",
     "single_row",
     "ssis",
+    "task_group",
     "timedelta",
 }
 _INDENT = "    "
@@ -181,6 +184,15 @@ class Source:
                 self.comment(item.comment, depth + 1)
             self.statement("", item.call, f" as {item.name}," if item.name else ",", depth + 1)
         self.lines.append(f"{_INDENT * depth}):")
+
+    def function(self, name: str, parameters: Sequence[str], depth: int = 0) -> None:
+        """Write the head of a function."""
+        line = f"{_INDENT * depth}def {name}({', '.join(parameters)}):"
+        if len(line) <= _WIDTH:
+            self.lines.append(line)
+            return
+        inner = [f"{_INDENT * (depth + 1)}{parameter}," for parameter in parameters]
+        self.lines += [f"{_INDENT * depth}def {name}(", *inner, f"{_INDENT * depth}):"]
 
     def dependency(self, upstream: Sequence[str], downstream: str, depth: int = 0) -> None:
         """Write `[a, b] >> c`."""

@@ -54,6 +54,24 @@ def has_credentials(text: str) -> bool:
     return bool(_CONNECTION_STRING.search(text))
 
 
+# Where a statement has a password without the word before it, or after another one than in a connection string.
+_IN_STATEMENT = re.compile(
+    r"""\bsecret\s*+=\s*+N?'
+        |by\s?passphrase\s*+\(\s*+N?'
+        |\bidentified\s++by\s++(?!values\b|externally\b)["\w]
+        |\bopenrowset\s*+\(\s*+N?'[^']*+'\s*+,\s*+N?'[^']*+'\s*+;
+        |\bsp_(?:addlinkedsrvlogin|addlogin|password|setapprole|approlepassword)\b
+        |(?<=\s)(?-i:-P)\s*+['"]?[^\s'"-]
+        |(?<!\w)/(?:user|u):""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def has_credentials_in_statement(text: str) -> bool:
+    """Whether a statement contains a password, or may contain one: of a login, for OPENROWSET, sqlcmd, bcp, net use."""
+    return has_credentials(text) or bool(_IN_STATEMENT.search(text))
+
+
 _PASSWORD_LABEL = re.compile(
     r"""(?:pass\s?word|passwd|pass\s?phrase|passcode|pwd|passwort|kennwort|mot\sde\spasse|contraseña|wachtwoord)
         (?:[\s"'*_]*+(?P<sign>:|->|=>)|\s+is\s)[ \t]*+(?P<value>[^\r\n;]*)""",

@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.ssis.model import DatabaseKind, ResultSetType, SqlS
 from airflow_provider_smtpcm.ssis.writing.database_connections import is_sql_server
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, slug
-from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials_in_statement, sanitize
 from airflow_provider_smtpcm.ssis.writing.sql_statements import SqlStatement, translate_statement
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope
 from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, WritingContext
@@ -75,7 +75,7 @@ class SqlTaskConverter:
             KeywordArgument(name="handler", value=Raw("fetch_results")),
             KeywordArgument(name="output_processor", value=processor),
         ]
-        if processor.arguments:
+        if processor.arguments and processor.name != "result_rows":
             arguments.append(KeywordArgument(name="multiple_outputs", value=True))
         return arguments
 
@@ -84,8 +84,7 @@ class SqlTaskConverter:
         task = self._task
         expression = task.expressions.get("SqlStatementSource")
         if expression is None and task.source_type is SqlSourceType.DIRECT_INPUT:
-            if has_credentials(task.statement):
-                raise NotTranslatable("Its statement contains credentials, which were not copied.")
+            self._reject_credentials(task.statement)
             statement = translate_statement(
                 task.statement,
                 task.parameters,
@@ -108,9 +107,18 @@ class SqlTaskConverter:
         original = expression if expression is not None else f"@[{task.statement.strip()}]"
         if expression is not None and task.source_type is SqlSourceType.VARIABLE:
             raise NotTranslatable("An expression gives the name of the variable with its statement.")
-        text = self._translator.translate(original).text
+        symbol = self._context.symbols.lookup(task.statement.strip(), self._scope) if expression is None else None
+        self._reject_credentials((symbol.value or "") if symbol is not None else "")
+        template = self._translator.translate(original)
+        self._reject_credentials(*template.literals)
+        text = template.text
         comments = (f"SSIS: {sanitize(original)}",)
         return _without_suffix(text), SqlStatement(batches=(), inputs=inputs), comments
+
+    @staticmethod
+    def _reject_credentials(*texts: str) -> None:
+        if any(map(has_credentials_in_statement, texts)):
+            raise NotTranslatable("Its statement contains credentials, which were not copied.")
 
     def _read_file(self) -> str:
         file = self._task.statement_file
@@ -150,6 +158,8 @@ class SqlTaskConverter:
         elif task.result_set is ResultSetType.FULL and bound:
             if len(bound) > 1:
                 raise NotTranslatable("It has several result sets.")
+            if (fields := self._context.symbols.live.queries.get(task.id)) is not None:
+                return FunctionCall(name="result_rows", arguments=[KeywordArgument(name="columns", value=dict(fields))])
             name = "full_result_set"
             arguments.append(KeywordArgument(name="variable", value=bound[0][1].qualified_name))
         else:
@@ -182,8 +192,9 @@ class SqlTaskConverter:
         self._context.findings.note(
             "database-connection-missing",
             self._where,
-            f"The connection manager {sanitize(reference) or '(none)'} is in neither the package nor its project. The "
-            f"task uses the Airflow connection {conn_id!r}; until you define it, the task fails.",
+            f"Neither the package nor its project has a connection manager {sanitize(reference) or '(none)'} of type "
+            f"OLE DB, ADO.NET or ODBC. The task uses the Airflow connection {conn_id!r}; until you define it, the task "
+            "fails.",
             "Import the package together with its project, or define the connection.",
         )
         return conn_id

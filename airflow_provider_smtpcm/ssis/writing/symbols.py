@@ -34,8 +34,10 @@ from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint
+from airflow_provider_smtpcm.ssis.writing.loops import find_mapped_loops
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
+from airflow_provider_smtpcm.ssis.writing.variable_setters import VariableSetters
 
 #: The types by their number in the package file, which is a VARENUM of OLE Automation.
 TYPES = {
@@ -260,11 +262,15 @@ class DagParams:
             )
             return value
         if value == "":
-            text = f"{where} is empty in the package, and no task sets it; it became params[{key!r}] of the DAG. It is "
-            text += "empty in SSIS too, unless a job or a caller sets it."
+            text = f"{where} is empty in the package, and no task sets it before it is read; it became "
+            text += f"params[{key!r}] of the DAG. It is empty in SSIS too, unless a job or a caller sets it."
         else:
-            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it."
-        self.findings.note("variable-became-param", where, text)
+            text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it "
+            text += "before it is read."
+        if answer is None:
+            self.findings.note("variable-became-param", where, text)
+        else:
+            self.findings.decision("variable-became-param", where, text, "", question)
         self._report_password(where, value, f"the default of params[{key!r}]")
         if isinstance(symbol, Parameter):
             self._report_configured(
@@ -318,7 +324,10 @@ class SymbolTable:
         project = "" if self.project is None else self.project.name
         self.params = DagParams(project=project, findings=self.findings)
         self.flow = Flow(self.package)
-        self.live = LiveVariables(package=self.package, flow=self.flow, findings=self.findings)
+        loops = find_mapped_loops(self.package, self.flow, VariableSetters(self.package), design_value)
+        if loops:
+            self.flow = Flow(self.package, {key for key, mapped in loops.items() if mapped.mail is not None})
+        self.live = LiveVariables(package=self.package, flow=self.flow, findings=self.findings, loops=loops)
 
     def root_scope(self) -> dict[str, Symbol]:
         """Return the scope of the package."""
@@ -339,9 +348,15 @@ class SymbolTable:
         """Return the value of an expression that uses design-time values only.
 
         Raises:
-            ExpressionError: it cannot be parsed, or needs a value that the files do not contain.
+            ExpressionError: it cannot be parsed, or needs a value that the files do not contain or a task sets.
         """
         tree = self.inline(parse(expression), scope)
+        for name in find_variables(tree):
+            symbol = self.lookup(name, scope)
+            if isinstance(symbol, Variable) and (setters := self.live.describe_setters(symbol)):
+                raise ExpressionError(f"{setters} in each run.")
+            if symbol is not None and symbol.value and is_secret(symbol):
+                raise ExpressionError(f"{symbol.qualified_name} may be secret, so its value is not used.")
         values = {name: design_value(symbol) for name, symbol in {**scope, **self._shadowed}.items()}
         known = {name: value for name, value in values.items() if value is not None}
         return str(evaluate(tree, {**known, "System::PackageName": self.package.name}))

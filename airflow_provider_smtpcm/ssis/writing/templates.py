@@ -35,7 +35,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     walk,
 )
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
-from airflow_provider_smtpcm.ssis.model import DatabaseConnection, SmtpConnection
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, ExpressionTask, Package, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
@@ -53,7 +53,8 @@ _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
 # Stands for a value that is computed at run time. In a connection string, a semicolon ends the value before it.
 _COMPUTED = ";"
 _MAX_PREFIX = 200  # characters before a value that are searched for `Password=`
-_PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*[\"']?\Z", re.IGNORECASE)
+_PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*N?[\"']?\Z", re.IGNORECASE)
+_PASSWORD_WORD = re.compile(r"password|passwd|pwd", re.IGNORECASE)
 
 
 class PathMap:
@@ -175,6 +176,8 @@ class TemplateTranslator:
             elif argument in _RECIPIENTS:
                 tree = replace_strings(merge_strings(tree), separate_lines)
             translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context, self.reader))
+        if is_path:
+            self._report_live_paths(tree)
         for symbol, text in self._text_variables(tree):
             if is_path:
                 symbols.params.set_default(symbol, self._map_paths(text))
@@ -228,6 +231,24 @@ class TemplateTranslator:
                 "folder.",
                 "Write the full path in the DAG.",
             )
+
+    def _report_live_paths(self, tree: Expression) -> None:
+        """Report the variables that a query or an expression sets in each run, and with whose value a path begins.
+
+        What takes the place of a placeholder is written for the workers, and sets a path of theirs.
+        """
+        if find_leading_strings(tree):
+            return
+        for name in find_variables(tree):
+            symbol = self.context.symbols.lookup(name, self.scope)
+            if isinstance(symbol, Variable) and self.context.symbols.live.is_translated(symbol, self.reader):
+                self.context.findings.decision(
+                    "unmapped-path",
+                    self.reader.where,
+                    f"{self.context.symbols.live.describe_setters(symbol)} in each run, to a path that the DAG uses as "
+                    "it is: no --map-path option applies to it. A worker does not find a Windows path.",
+                    "If it is one, let that task set a path on a worker.",
+                )
 
     def _text_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
         """Return the variables in an expression that keep their text in each run, with the text."""
@@ -360,6 +381,35 @@ def _find_password_names(tree: Expression) -> Iterator[str]:
             if isinstance(operand, Name) and _PASSWORD_KEY.search(before[-_MAX_PREFIX:]):
                 yield operand.name
             before += _get_text(operand)
+
+
+def mark_passwords(symbols: SymbolTable) -> None:
+    """Mark the variables that any expression of the package uses as a password, before their values are written."""
+    package = symbols.package
+    for text in _find_expressions(package):
+        if not _PASSWORD_WORD.search(text):
+            continue
+        try:
+            names = set(_find_password_names(parse(text)))
+        except (ExpressionError, RecursionError):
+            continue
+        known: tuple[Symbol, ...] = (*package.parameters, *package.variables)
+        for symbol in known:
+            if names & {symbol.qualified_name, symbol.name}:
+                symbols.params.mark_secret(symbol)
+
+
+def _find_expressions(package: Package) -> Iterator[str]:
+    for smtp in package.connection_managers:
+        yield from smtp.expressions.values()
+    for database in package.database_connections:
+        yield from database.expressions.values()
+    for variable in package.variables:
+        yield variable.expression or ""
+    for executable, _ in package.walk_executables():
+        yield from executable.expressions.values()
+        if isinstance(executable, ExpressionTask):
+            yield executable.expression.partition("=")[2]
 
 
 def _get_operands(node: Expression) -> list[Expression]:

@@ -50,7 +50,7 @@ class SetterKind(StrEnum):
 
     RESULT = "result"  # a result binding of an Execute SQL task
     OUTPUT_PARAMETER = "output parameter"  # of an Execute SQL task
-    EXPRESSION = "expression"  # an Expression task
+    EXPRESSION = "expression"  # an Expression task, or a Script task that only sets variables
     SCRIPT = "script"  # the ReadWriteVariables of a Script task
     DATA_FLOW = "data flow"
     FOREACH_MAPPING = "foreach mapping"
@@ -131,6 +131,11 @@ class VariableSetters:
             return ()
         found = (_resolve(name, place.scope) for name, _ in _find_outputs(executable))
         return tuple(dict.fromkeys(variable for variable in found if variable is not None))
+
+    def resolve(self, name: str, executable: Executable) -> Variable | None:
+        """Return the variable that a name means in an executable."""
+        place = self._places.get(executable.id)
+        return None if place is None else _resolve(name, place.scope)
 
     def configurations(self, variable: Variable) -> tuple[Configuration, ...]:
         """Return the package configurations that may set a variable and whose values are unknown."""
@@ -276,7 +281,7 @@ def _find_outputs(executable: Executable) -> Iterator[tuple[str, SetterKind]]:
     elif isinstance(executable, ExpressionTask):
         yield from ((name, SetterKind.EXPRESSION) for name in find_assigned_names(executable.expression))
     elif isinstance(executable, OtherTask):
-        how = _classify(executable.kind)
+        how = _classify(executable.kind) if executable.assignments is None else SetterKind.EXPRESSION
         yield from ((name, how) for name in executable.sets)
     elif isinstance(executable, Container):
         expressions = _loop_expressions(executable)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,17 +21,25 @@ from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     ContainerKind,
+    DatabaseConnection,
+    DatabaseKind,
     EvalOp,
     EventHandler,
     Executable,
+    ExpressionTask,
     ForeachLoop,
     ForLoop,
     MessageSourceType,
     OtherTask,
     Package,
     PrecedenceConstraint,
+    ResultSetType,
     SendMailTask,
     SmtpConnection,
+    SqlParameter,
+    SqlResult,
+    SqlSourceType,
+    SqlTask,
     Variable,
 )
 from airflow_provider_smtpcm.ssis.reading.packages import ReadOptions, build_package
@@ -49,6 +58,37 @@ lines = st.text(st.one_of(characters, st.just("\n")), max_size=20)
 expression_maps = st.dictionaries(
     st.sampled_from(["ToLine", "Subject", "MessageSource", "Priority"]), lines.filter(str.strip), max_size=2
 )
+variable_lists = st.lists(
+    st.sampled_from(["User::Rows", "User::größe", "Rows", "System::TaskName", "Audit::Id"]), max_size=3, unique=True
+).map(tuple)
+stripped = lines.map(str.strip)
+for_loops = st.builds(ForLoop, initialize=stripped, condition=stripped, assign=stripped)
+mappings = st.lists(st.tuples(st.integers(0, 5), st.just("User::Rows")), max_size=3).map(sorted).map(tuple)
+foreach_loops = st.one_of(
+    st.builds(
+        ForeachLoop,
+        enumerator=st.just("ADO"),
+        enumeration=st.sampled_from(["EnumerateRowsInFirstTable", "EnumerateAllRows"]),
+        variable=st.just("User::People"),
+        mappings=mappings,
+    ),
+    st.builds(
+        ForeachLoop,
+        enumerator=st.just("File"),
+        folder=words,
+        file_spec=words,
+        recurse=st.booleans(),
+        file_name_retrieval=st.integers(0, 2),
+        mappings=mappings,
+        expressions=st.dictionaries(st.just("Directory"), lines.filter(str.strip), max_size=1),
+    ),
+    st.builds(
+        ForeachLoop,
+        enumerator=st.just("Item"),
+        items=st.lists(st.lists(words, min_size=1, max_size=2).map(tuple), max_size=2).map(tuple),
+        mappings=mappings,
+    ),
+)
 sources = st.sampled_from([MessageSourceType.DIRECT_INPUT, MessageSourceType.VARIABLE])
 
 
@@ -65,6 +105,15 @@ class Shape:
             connection_string=draw(words),
             expressions=draw(st.dictionaries(st.just("SmtpServer"), words.filter(str.strip), max_size=1)),
             source="p.dtsx",
+        )
+        self.database = DatabaseConnection(
+            name=f"database {draw(names)}",
+            id=self.guid(),
+            kind=draw(st.sampled_from(list(DatabaseKind))),
+            connection_string=f"Data Source={draw(names)};",
+            expressions=draw(st.dictionaries(st.just("ServerName"), words.filter(str.strip), max_size=1)),
+            source="p.dtsx",
+            provider=draw(st.sampled_from(["", "SQL"])),
         )
 
     def guid(self) -> str:
@@ -129,10 +178,20 @@ class Shape:
             "disabled_because": because,
             "variables": self.variables(path),
             "event_handlers": self.handlers(path, because, depth + 1),
+            "force_result": self.draw(st.sampled_from(["", "", "", "success", "failure", "completion"])),
+            "maximum_errors": self.draw(st.sampled_from([1, 1, 0, 5])),
         }
-        kind = self.draw(st.sampled_from(["mail", "mail", "other", "container"] if depth < 3 else ["mail", "other"]))
+        tasks = ["mail", "mail", "sql", "expression", "other"]
+        kind = self.draw(st.sampled_from([*tasks, "container"] if depth < 3 else tasks))
+        if kind == "sql":
+            return self.sql_task(common)
+        if kind == "expression":
+            return ExpressionTask(**common, expression=self.draw(lines))
         if kind == "other":
-            return OtherTask(**common, kind="Microsoft.Pipeline")
+            kind = self.draw(st.sampled_from(["Microsoft.Pipeline", "Microsoft.ScriptTask"]))
+            reads = self.draw(variable_lists) if kind == "Microsoft.ScriptTask" else ()
+            sets = tuple(name for name in self.draw(variable_lists) if name not in reads)
+            return OtherTask(**common, kind=kind, sets=sets, reads=reads)
         if kind == "container":
             executables, constraints = self.inside(path, because, depth + 1)
             kinds = [ContainerKind.SEQUENCE, ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP]
@@ -142,8 +201,8 @@ class Shape:
                 kind=container,
                 executables=executables,
                 constraints=constraints,
-                for_loop=ForLoop() if container is ContainerKind.FOR_LOOP else None,
-                foreach_loop=ForeachLoop() if container is ContainerKind.FOREACH_LOOP else None,
+                for_loop=self.draw(for_loops) if container is ContainerKind.FOR_LOOP else None,
+                foreach_loop=self.draw(foreach_loops) if container is ContainerKind.FOREACH_LOOP else None,
             )
         return SendMailTask(
             **common,
@@ -158,6 +217,30 @@ class Shape:
             message_source=self.draw(lines),
             priority=self.draw(st.sampled_from(["High", "Normal", "Low", "0"])),
             file_attachments=self.draw(words.filter(lambda text: not text or text.strip())),
+        )
+
+    def sql_task(self, common: dict[str, Any]) -> SqlTask:
+        known = self.draw(st.booleans())
+        return SqlTask(
+            **common,
+            connection=self.database if known else None,
+            connection_reference=self.database.id.lower() if known else "{no}",
+            source_type=self.draw(st.sampled_from([SqlSourceType.DIRECT_INPUT, SqlSourceType.VARIABLE])),
+            statement=self.draw(lines),
+            result_set=self.draw(st.sampled_from(list(ResultSetType))),
+            results=tuple(SqlResult(name="0", variable=name) for name in self.draw(variable_lists)),
+            parameters=tuple(
+                SqlParameter(
+                    name=str(number),
+                    variable=name,
+                    direction=self.draw(st.sampled_from(["Input", "Output", "ReturnValue"])),
+                    data_type=self.draw(st.integers(0, 200)),
+                    size=self.draw(st.integers(-1, 50)),
+                )
+                for number, name in enumerate(self.draw(variable_lists))
+            ),
+            is_stored_procedure=self.draw(st.booleans()),
+            timeout=self.draw(st.integers(0, 90)),
         )
 
 
@@ -180,7 +263,13 @@ def packages(draw: Callable[..., object]) -> Package:
         disabled_because=because,
     )
     return Package(
-        name=root.name, id=root.id, path="p.dtsx", root=root, connection_managers=(shape.connection,), format_version=8
+        name=root.name,
+        id=root.id,
+        path="p.dtsx",
+        root=root,
+        connection_managers=(shape.connection,),
+        database_connections=(shape.database,),
+        format_version=8,
     )
 
 

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.ssis.findings import Severity
-from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ExpressionTask
+from airflow_provider_smtpcm.ssis.model import (
+    Container,
+    ContainerKind,
+    Executable,
+    ExpressionTask,
+    MessageSourceType,
+)
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
-from tests.ssis.writing.building import codes, constraint, handler, mail, other_task, variable, written
+from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
+from tests.ssis.writing.building import (
+    RELAY,
+    codes,
+    constraint,
+    handler,
+    mail,
+    other_task,
+    package,
+    smtp,
+    variable,
+    written,
+)
 
 ROWS = variable("Rows", "7", 3)
 
@@ -165,3 +185,70 @@ def test_the_report_names_a_mail_by_the_id_that_its_task_has_in_airflow() -> Non
     inner = mail(path=("Package", "Box"))
     box = Container(name="Box", id="{box}", path=("Package", "Box"), executables=(inner,))
     assert [each.became for each in written(box).mails] == ["task box.send_mail"]
+
+
+@pytest.mark.parametrize("name", ["SmtpServer", "ConnectionString"])
+def test_the_server_that_a_task_sets_is_asked_for(name: str) -> None:
+    """The design-time value is that of the developer's machine; a connection has one server in all runs."""
+    value = "dev.corp.example" if name == "SmtpServer" else "SmtpServer=dev.corp.example;"
+    relay = smtp("SmtpServer=stored.corp.example;", expressions={name: "@[User::Server]"})
+    find = script("Find server", "Server")
+    options = ConversionOptions()
+    registry = ConnectionRegistry(options)
+    content = package(find, mail(connection=relay), variables=[variable("Server", value)], connection_managers=(relay,))
+    write_package(content, registry, options)
+    (connection,) = registry.connections
+    assert connection.manager.host == "stored.corp.example"
+    (found,) = [each for each in connection.findings if each.code == "connection-expression"]
+    assert found.severity is Severity.DECISION
+    assert "'Find server'" in found.text
+
+
+def test_the_connection_manager_that_a_task_chooses_is_to_be_chosen_in_the_dag() -> None:
+    """Which one it is in a run, no file says."""
+    mailing = mail(expressions={"SmtpConnection": "@[User::Which]"})
+    load = script("Load", "Which")
+    module = written(load, mailing, variables=[variable("Which", RELAY.name)], constraints=[constraint(load, mailing)])
+    assert "connection-to-choose" in {each.code for each in module.findings if each.severity is Severity.DECISION}
+
+
+@pytest.mark.parametrize("name", ["MessageSource", "MessageSourceType"])
+def test_where_the_text_comes_from_is_to_be_decided_if_a_task_sets_it(name: str) -> None:
+    """Not from where it came on the developer's machine."""
+    names = {"MessageSource": variable("Which", "User::Text"), "MessageSourceType": variable("Which", "2", 3)}
+    mailing = mail(message_source_type=MessageSourceType.VARIABLE, message_source="User::Text")
+    mailing = replace(mailing, expressions={name: "@[User::Which]"})
+    load = script("Load", "Which")
+    module = written(
+        load, mailing, variables=[names[name], variable("Text", "old")], constraints=[constraint(load, mailing)]
+    )
+    assert Severity.DECISION in {each.severity for each in module.findings}
+
+
+@pytest.mark.parametrize(
+    ("attachments", "asks"),
+    [("@[User::File]", True), ('"/out/" + @[User::File]', False)],
+)
+def test_a_path_that_an_expression_sets_in_each_run_is_asked_about(attachments: str, asks: bool) -> None:
+    r"""No option maps a `D:\` that is only known in a run; the mail would fail for lack of its file."""
+    task = ExpressionTask(name="Set", id="{set}", path=("Package", "Set"), expression='@[User::File] = "D:\\\\a.csv"')
+    mailing = mail(expressions={"FileAttachments": attachments})
+    module = written(task, mailing, variables=[variable("File", "")], constraints=[constraint(task, mailing)])
+    assert ("unmapped-path" in codes(module.findings)) is asks
+    # What takes the place of a placeholder sets a path of the workers.
+    load = script("Load", "File")
+    module = written(load, mailing, variables=[variable("File", "")], constraints=[constraint(load, mailing)])
+    assert "unmapped-path" not in codes(module.findings)
+
+
+@pytest.mark.parametrize("sets", [("Word",), ()])
+def test_a_value_that_any_expression_uses_as_a_password_is_written_nowhere(sets: tuple[str, ...]) -> None:
+    """Not by a mail either that was converted before it, nor as the default of a variable that a task sets."""
+    load = script("Load", *sets)
+    first = mail("First", expressions={"Subject": "@[User::Word]"})
+    second = mail("Second", expressions={"MessageSource": '"Your password: " + @[User::Word]'})
+    login = replace(RELAY, expressions={"ConnectionString": '"SmtpServer=x;Password=" + @[User::Word]'})
+    constraints = [constraint(load, first), constraint(first, second)]
+    everything: dict[str, Any] = {"variables": [variable("Word", "hunter2")], "constraints": constraints}
+    assert "hunter2" not in written(load, first, second, **everything).source
+    assert "hunter2" not in written(load, first, connection_managers=(RELAY, login), **everything).source

@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_smtpcm.ssis.writing.secrets import (
     find_password_line,
     has_credentials,
+    has_credentials_in_statement,
     sanitize,
     sanitize_line,
 )
@@ -57,6 +58,7 @@ def test_a_long_text_takes_linear_time(before: str, text: str) -> None:
     whole = before + text * (200_000 // len(text))
     sanitize(whole)
     has_credentials(whole)
+    has_credentials_in_statement(whole)
     find_password_line(whole)
 
 
@@ -127,3 +129,36 @@ def test_a_password_is_found_by_its_form_or_as_the_only_word(text: str) -> None:
 def test_the_line_of_the_password_is_returned() -> None:
     """A text has many lines."""
     assert find_password_line("Hello,\nPassword: see below\n\nPassword: Hunter2\nBye") == 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM OPENROWSET('SQLNCLI', 'srv';'sa';'hush1', 'SELECT 1')",
+        "EXEC xp_cmdshell 'bcp db.dbo.t out t.txt -U svc -P hush1 -S srv'",
+        "EXEC xp_cmdshell 'sqlcmd -Usvc -Phush1 -S srv'",
+        r"EXEC xp_cmdshell 'net use \\srv\s hush1 /user:dom\svc'",
+        "SELECT DECRYPTBYPASSPHRASE('hush1', x) FROM t",
+        "CREATE CREDENTIAL c WITH IDENTITY = 'svc', SECRET = N'hush1'",
+        "ALTER USER svc IDENTIFIED BY hush1",
+        "EXEC sp_addlinkedsrvlogin 'srv', 'false', NULL, 'svc', 'hush1'",
+        "ALTER LOGIN svc WITH PASSWORD = 'hush1'",
+    ],
+)
+def test_a_statement_with_a_password_is_recognized(statement: str) -> None:
+    """Also without the word in front."""
+    assert has_credentials_in_statement(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT COUNT(*) FROM dbo.Orders WHERE Secret = 1 -- PART-P",
+        "SELECT * FROM OPENROWSET(BULK N'C:\\t.csv', SINGLE_CLOB) AS d",
+        "SELECT a -p FROM t",
+        "UPDATE t SET url = 'https://x.example/user/1'",
+    ],
+)
+def test_an_ordinary_statement_is_not_taken_for_one_with_a_password(statement: str) -> None:
+    """It would become a placeholder."""
+    assert not has_credentials_in_statement(statement)

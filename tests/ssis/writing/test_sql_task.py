@@ -19,6 +19,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from tests.ssis.writing.building import codes, constraint, mail, variable, written
+from tests.ssis.writing.test_dag_module import lint
 
 SALES = DatabaseConnection(
     name="Sales",
@@ -26,6 +27,7 @@ SALES = DatabaseConnection(
     connection_string="Data Source=sqlsrv;Initial Catalog=sales;Provider=SQLNCLI11.1;Integrated Security=SSPI;",
 )
 VARIABLES = [variable("Rows", "0", 3), variable("Day", "2026-11-29"), variable("Sql", ""), variable("People", None, 13)]
+VARIABLES.append(variable("Login", "ALTER USER svc IDENTIFIED BY Hunter2!"))
 
 
 def sql_task(statement: str = "SELECT COUNT(*) FROM dbo.Orders", **more: Any) -> SqlTask:
@@ -61,6 +63,13 @@ def test_a_single_row_sets_variables_that_mails_read() -> None:
     assert "multiple_outputs=True" in call
     assert "ssis.variable(ti, 'User::Rows', ['count'], 0, 'DT_I4')" in module.source
     assert {each.severity for each in module.findings} == {Severity.NOTE}
+
+
+def test_the_longest_import_is_as_a_linter_wants_it() -> None:
+    """A task with a result and one without import more names than fit on a line of 88 characters."""
+    counting = sql_task(**SINGLE_ROW)
+    cleaning = SqlTask(name="Clean", id="{clean}", path=("Package", "Clean"), statement="DELETE t", connection=SALES)
+    assert lint(written(counting, cleaning, mail(), variables=VARIABLES)) == ""
 
 
 def test_a_column_may_be_bound_by_its_name() -> None:
@@ -127,10 +136,13 @@ def test_a_time_limit_stays_one() -> None:
     [
         (sql_task(result_set=ResultSetType.XML), "XML"),
         (sql_task(expressions={"Connection": '"Other"'}), "Connection comes from an expression"),
-        (sql_task("SELECT 1", parameters=(SqlParameter(name="0", variable="User::Day"),)), "0 parameter markers"),
+        (sql_task("SELECT ?, ?", parameters=(SqlParameter(name="0", variable="User::Day"),)), "2 parameter markers"),
         (sql_task("", source_type=SqlSourceType.FILE_CONNECTION), "file with its statement is not known"),
         (sql_task(**{**SINGLE_ROW, "results": (SqlResult(name="0", variable="User::Gone"),)}), "User::Gone"),
         (sql_task("EXEC p 'Password=Hunter2!'"), "credentials"),
+        (sql_task("EXEC xp_cmdshell 'sqlcmd -U svc -P Hunter2!'"), "credentials"),
+        (sql_task("User::Login", source_type=SqlSourceType.VARIABLE), "credentials"),
+        (sql_task(expressions={"SqlStatementSource": "\"EXEC xp_cmdshell 'bcp t out f -P Hunter2!'\""}), "credentials"),
     ],
 )
 def test_what_the_operator_cannot_do_is_a_placeholder_with_the_reason(task: SqlTask, reason: str) -> None:

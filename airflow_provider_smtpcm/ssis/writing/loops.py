@@ -1,0 +1,288 @@
+"""Loops whose iterations are known before they begin: over the rows of a query, over items, or counting.
+
+A loop that holds nothing but a mail becomes a mail merge: one mail for each row. Any other one becomes a mapped task
+group, whose first task pushes an XCom for each variable that the loop sets, for the tasks of the same iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, parse_assignment, quote_string
+from airflow_provider_smtpcm.ssis.model import (
+    Container,
+    ContainerKind,
+    Executable,
+    ForeachLoop,
+    ForLoop,
+    Package,
+    ResultSetType,
+    SendMailTask,
+    SqlTask,
+    Variable,
+)
+from airflow_provider_smtpcm.ssis.writing.flow import Flow, can_skip_inside, handler_sends_mail, sends_mail
+from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
+from airflow_provider_smtpcm.ssis.writing.variable_setters import SetterKind, VariableSetters
+
+#: Airflow's default for `max_map_length`: a mapped task group with more instances fails.
+MAX_ITERATIONS = 1000
+# The values of EnumType with which a Foreach ADO enumerator yields the rows of an Execute SQL task.
+_ROW_ENUMERATIONS = {"", "EnumerateRowsInFirstTable", "EnumerateAllRows"}
+
+DesignValue = Callable[[Variable], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedLoop:
+    """A loop with known iterations.
+
+    Args:
+        loop: the container.
+        mail: its only executable, if it becomes a mail merge; None for a mapped task group.
+        query: the Execute SQL task with the rows; None if `rows` are known.
+        columns: the number of the column for each field of a row, if there is a query.
+        rows: the values of each iteration by field, if there is no query.
+        fields: the field of each variable that the loop sets.
+    """
+
+    loop: Container
+    mail: SendMailTask | None
+    query: SqlTask | None = None
+    columns: Mapping[str, int] = field(default_factory=dict)
+    rows: tuple[Mapping[str, object], ...] = ()
+    fields: tuple[tuple[Variable, str], ...] = ()
+
+    def find_field(self, variable: Variable) -> str | None:
+        """Return the field of a row with the value of a variable; None if the loop does not set it."""
+        return next((name for known, name in self.fields if known == variable), None)
+
+
+def find_queries(loops: Mapping[str, MappedLoop]) -> dict[str, dict[str, int]]:
+    """Return the columns that loops need of each Execute SQL task, by the task's id and the field of a row."""
+    found: dict[str, dict[str, int]] = {}
+    for mapped in loops.values():
+        if mapped.query is not None:
+            found.setdefault(mapped.query.id, {}).update(mapped.columns)
+    return found
+
+
+def row_field(name: str) -> str:
+    """Return the Jinja expression for a field of the row of a merge."""
+    return f"row.{name}" if name.isascii() and name.isidentifier() else f"row[{quote_string(name)}]"
+
+
+def find_mapped_loops(
+    package: Package, flow: Flow, setters: VariableSetters, design_value: DesignValue
+) -> dict[str, MappedLoop]:
+    """Return the loops with known iterations that send mail, by their ids.
+
+    Args:
+        flow: the control flow of the package, for the order of its executables.
+        design_value: returns the design-time value of a variable; None if it has none.
+    """
+    found: dict[str, MappedLoop] = {}
+    for executable, handler in package.walk_executables():
+        if handler is not None or not isinstance(executable, Container) or executable.id not in flow.task_ids:
+            continue
+        if (executable.for_loop or executable.foreach_loop) and sends_mail(executable):
+            mapped = _LoopReader(package, flow, setters, design_value, executable).read()
+            # Airflow does not map a task group inside a mapped one.
+            is_inside = any(flow.contains(outer, executable.id) for outer in found)
+            if mapped is not None and (mapped.mail is not None or not is_inside):
+                found[executable.id] = mapped
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Values:
+    """The variables that a loop sets, and their values in each iteration or the columns of a query."""
+
+    variables: list[Variable]
+    rows: list[list[object]] = field(default_factory=list)
+    query: SqlTask | None = None
+    columns: list[int] = field(default_factory=list)
+
+
+class _LoopReader:
+    """Finds the iterations of one loop."""
+
+    def __init__(
+        self, package: Package, flow: Flow, setters: VariableSetters, design_value: DesignValue, loop: Container
+    ) -> None:
+        self._package, self._flow, self._setters, self._loop = package, flow, setters, loop
+        self._design_value = design_value
+
+    def read(self) -> MappedLoop | None:
+        loop = self._loop
+        if loop.force_result or loop.maximum_errors != 1:
+            return None
+        values = self._find_values()
+        if values is None:
+            return None
+        mail = self._find_only_mail(values.variables)
+        if mail is None and not self._is_each_iteration_independent(values.variables):
+            return None
+        names = _name_fields(values.variables, for_merge=mail is not None)
+        return MappedLoop(
+            loop=loop,
+            mail=mail,
+            query=values.query,
+            columns=dict(zip(names, values.columns, strict=True)) if values.query is not None else {},
+            rows=tuple(dict(zip(names, row, strict=True)) for row in values.rows),
+            fields=tuple(zip(values.variables, names, strict=True)),
+        )
+
+    def _find_values(self) -> _Values | None:
+        """Return what the loop sets in each iteration; None if it is not known before a run."""
+        if self._loop.for_loop is not None:
+            return self._count(self._loop.for_loop)
+        foreach = self._loop.foreach_loop
+        if foreach is None or foreach.expressions:
+            return None
+        mapped = [(index, self._setters.resolve(name, self._loop)) for index, name in foreach.mappings]
+        indexes = [index for index, _ in mapped]
+        variables = [variable for _, variable in mapped if variable is not None and variable.expression is None]
+        if len(variables) != len(mapped) or len(set(variables)) != len(variables):
+            return None
+        if foreach.enumerator == "ADO":
+            query = self._find_query(foreach)
+            return None if query is None else _Values(variables=variables, query=query, columns=indexes)
+        if foreach.enumerator == "Item":
+            rows = self._read_items(foreach, indexes, variables)
+            return None if rows is None else _Values(variables=variables, rows=rows)
+        return None
+
+    def _read_items(
+        self, foreach: ForeachLoop, indexes: list[int], variables: list[Variable]
+    ) -> list[list[object]] | None:
+        if not 0 < len(foreach.items) <= MAX_ITERATIONS or max(indexes, default=0) >= min(map(len, foreach.items)):
+            return None
+        rows = [
+            [
+                self._design_value(replace(variable, value=item[index]))
+                for index, variable in zip(indexes, variables, strict=True)
+            ]
+            for item in foreach.items
+        ]
+        # None: the value has another type, or may be secret.
+        return None if any(value is None for row in rows for value in row) else rows
+
+    def _find_query(self, foreach: ForeachLoop) -> SqlTask | None:
+        """Return the only task that sets the object variable, if it always runs before the loop."""
+        variable = self._setters.resolve(foreach.variable, self._loop)
+        setters = () if variable is None else self._setters.of(variable)
+        if len(setters) != 1 or foreach.enumeration not in _ROW_ENUMERATIONS:
+            return None
+        (setter,) = setters
+        query = next((each for each, _ in self._package.walk_executables() if each.id == setter.executable_id), None)
+        is_result = isinstance(query, SqlTask) and query.result_set is ResultSetType.FULL and len(query.results) == 1
+        if not isinstance(query, SqlTask) or not is_result or setter.event_handler is not None:
+            return None
+        has_outputs = any(parameter.direction != "Input" for parameter in query.parameters)
+        if has_outputs or self._flow.may_follow(self._loop.id, query.id) is not True:
+            return None
+        # Inside another loop the task has a result for each iteration, or no task of its own.
+        around = (each for each, _ in self._package.walk_executables() if self._flow.contains(each.id, query.id))
+        for outer in around:
+            is_plain = isinstance(outer, Container) and outer.kind in {ContainerKind.SEQUENCE, ContainerKind.PACKAGE}
+            if outer.id != query.id and not is_plain and not self._flow.contains(outer.id, self._loop.id):
+                return None
+        return query
+
+    def _count(self, loop: ForLoop) -> _Values | None:
+        """Return the variable that a For loop counts, and its value in each iteration."""
+        try:
+            names, first = parse_assignment(loop.initialize)
+            next_names, following = parse_assignment(loop.assign)
+            variable = self._setters.resolve(names[0], self._loop)
+            if len(names) != 1 or variable is None or next_names != names or variable.expression is not None:
+                return None
+            if any(setter.executable_id != self._loop.id for setter in self._setters.of(variable)):
+                return None
+            known = self._constants(variable)
+            rows: list[list[object]] = []
+            value = evaluate(first, known)
+            for _ in range(MAX_ITERATIONS):
+                values = {**known, variable.qualified_name: value, names[0]: value}
+                if evaluate(loop.condition, values).data is not True:
+                    is_plain = bool(rows) and all(isinstance(row[0], int | str) for row in rows)
+                    return _Values(variables=[variable], rows=rows) if is_plain else None
+                rows.append([value.data])
+                value = evaluate(following, values)
+        except (ExpressionError, RecursionError):
+            pass
+        return None
+
+    def _constants(self, counter: Variable) -> dict[str, object]:
+        """Return the values of the variables that keep theirs in each run."""
+        found: dict[str, object] = {}
+        for variable in self._package.variables:
+            visible = self._setters.resolve(variable.qualified_name, self._loop) == variable
+            if visible and variable != counter and self._setters.is_constant(variable):
+                value = self._design_value(variable)
+                if value is not None:
+                    found[variable.qualified_name] = value
+        return found
+
+    def _find_only_mail(self, variables: list[Variable]) -> SendMailTask | None:
+        """Return the mail of the loop, if it sends nothing else and each iteration sends it."""
+        enabled = [child for child in self._loop.executables if not child.disabled]
+        mail = enabled[0] if len(enabled) == 1 else None
+        if not isinstance(mail, SendMailTask):
+            return None
+        if mail.force_result or mail.maximum_errors != 1 or "Disable" in mail.expressions:
+            return None
+        if any(constraint.after == mail.id for constraint in self._loop.constraints):
+            return None
+        if any(map(handler_sends_mail, (*mail.event_handlers, *self._loop.event_handlers))):
+            return None
+        # A merge pushes no XCom: nothing else may read what the loop sets.
+        return None if any(True for each in variables for _ in self._find_readers(each, mail)) else mail
+
+    def _find_readers(self, variable: Variable, mail: SendMailTask) -> Iterator[str]:
+        """Yield the ids of what reads a variable as this loop has set it, besides its mail."""
+        others = {
+            setter.executable_id
+            for setter in self._setters.of(variable)
+            if setter.how in {SetterKind.FOREACH_MAPPING, SetterKind.FOR_EXPRESSION}
+        } - {self._loop.id}
+        for reader in self._setters.reads(variable):
+            is_own = reader.event_handler is None and reader.executable_id in {mail.id, self._loop.id}
+            is_reset = any(self._flow.contains(other, reader.executable_id) for other in others)
+            if not is_own and not is_reset:
+                yield reader.executable_id
+
+    def _is_each_iteration_independent(self, variables: list[Variable]) -> bool:
+        """Whether no iteration reads what an earlier one has set."""
+        for executable, _ in self._package.walk_executables():
+            is_inside = executable.id != self._loop.id and self._flow.contains(self._loop.id, executable.id)
+            for variable in self._setters.set_by(executable) if is_inside and not executable.disabled else ():
+                readers = [reader.executable_id for reader in self._setters.reads(variable)]
+                if variable in variables or any(self._may_read_earlier(reader, executable) for reader in readers):
+                    return False
+        return True
+
+    def _may_read_earlier(self, reader: str, setter: Executable) -> bool:
+        """Whether an executable may read what another one has set in an earlier iteration."""
+        if not self._flow.contains(self._loop.id, reader):
+            return False
+        if isinstance(setter, Container) and self._flow.contains(setter.id, reader):
+            return False  # a loop sets its variables before what it contains
+        # If the setter is skipped, the value is that of an earlier iteration.
+        return self._flow.may_follow(reader, setter.id) is not True or can_skip_inside(self._loop)
+
+
+def _name_fields(variables: list[Variable], *, for_merge: bool) -> list[str]:
+    """Return the name of the field for each variable; in a task group, it is the name of a Python argument."""
+    if not for_merge:
+        names = UniqueNames.for_variables()
+        return [names.allocate(_argument_name(variable)) for variable in variables]
+    short = [variable.name for variable in variables]
+    return [each.name if short.count(each.name) == 1 else each.qualified_name for each in variables]
+
+
+def _argument_name(variable: Variable) -> str:
+    name = slug(variable.name, "value")
+    return f"n_{name}" if name[:1].isdigit() else name
