@@ -32,7 +32,7 @@ _MAX_NODES = 1000
 _MAX_DEPTH = 50
 _MAX_INT32 = 2**31 - 1
 _MAX_ASCII = 127
-_SOURCE_FILE = re.compile(r"(?:^|[\\/])scriptmain\.(cs|vb|vsaitem)", re.IGNORECASE)
+_SOURCE_FILE = re.compile(r"(?:^|[\\/])scriptmain\.(cs|vb|vsaitem)$", re.IGNORECASE)
 _ENTRY_POINTS = {"", "main", "scriptmain"}
 
 _CSHARP_TOKENS = re.compile(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
-from airflow_provider_smtpcm.ssis.findings import Findings
+from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import ContainerKind, Package, Variable, describe_kind
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop, find_queries, row_field
@@ -176,6 +176,7 @@ class LiveVariables:
         inside = [setter for setter in self.setters.of(variable) if setter.event_handler is not None]
         if inside and reader.id:
             names = dict.fromkeys(f"{setter.name!r}" for setter in inside)
+            setters = quoted_list(sorted({setter.name for setter in inside}))
             self.findings.decision(
                 "set-in-event-handler",
                 reader.where,
@@ -183,6 +184,12 @@ class LiveVariables:
                 f"{variable.qualified_name}, which {reader.name!r} reads. Event handlers of the DAG only send mail, so "
                 "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
+                Question(
+                    key=f"variable {variable.qualified_name} set by {setters} in an event handler, for other tasks",
+                    text=f"In SSIS, {setters} in an event handler sets {variable.qualified_name}, and a task of the "
+                    f"control flow reads it. In the DAG, it keeps its other value. Answer {KEEP} if it may.",
+                    guess=KEEP,
+                ),
             )
 
 
