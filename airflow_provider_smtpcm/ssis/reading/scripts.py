@@ -29,6 +29,8 @@ from airflow_provider_smtpcm.ssis.expressions import (
 MAX_TEXT = 4000
 # Locals are replaced by their values, and `a = a & a` doubles them each time.
 _MAX_NODES = 1000
+# Visual Studio's own text is some 6,000 characters.
+_MAX_LENGTH = 20_000
 _MAX_DEPTH = 50
 _MAX_INT32 = 2**31 - 1
 _MAX_ASCII = 127
@@ -167,6 +169,8 @@ def read_assignments(
         read_write: the names in its ReadWriteVariables.
     """
     if len(sources) != 1 or entry_point.strip().lower() not in _ENTRY_POINTS:
+        return None
+    if not read_write or len(sources[0]) > _MAX_LENGTH:  # most scripts, and it costs nothing
         return None
     parser_type = next((each for name, each in _LANGUAGES.items() if name in language.lower()), None)
     if parser_type is None:

@@ -422,7 +422,7 @@ def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
     names = quoted_list(sorted({one.name for one in setters}))
     return Question(
-        key=f"variable {variable.qualified_name} set by {names} in an event handler",
+        key=f"variable {variable.qualified_name} in event handlers",
         text=f"Which value does {variable.qualified_name} have in the mails of event handlers? In SSIS, {names} sets "
         "it, which the DAG does not run. Answer with an SSIS expression such as @[System::ErrorDescription], with a "
         f"text, or with {KEEP} for its design-time value.",
