@@ -55,7 +55,7 @@ class Plain(PackageConverter):
     def connections_json(self) -> str:
         return '{"mail": {}}\n'
 
-    def connection_entries(self) -> tuple[ConnectionEntry, ...]:
+    def connection_entries(self) -> tuple[ConnectionEntry, ...]:  # noqa: ARG002
         return (ConnectionEntry(conn_id="mail"),)
 
 
