@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import Flow, can_skip_inside, handler_sends_mail, sends_mail
+from airflow_provider_smtpcm.ssis.writing.flow import Flow, handler_sends_mail, sends_mail
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 from airflow_provider_smtpcm.ssis.writing.variable_setters import SetterKind, VariableSetters
 
@@ -270,8 +270,9 @@ class _LoopReader:
             return False
         if isinstance(setter, Container) and self._flow.contains(setter.id, reader):
             return False  # a loop sets its variables before what it contains
-        # If the setter is skipped, the value is that of an earlier iteration.
-        return self._flow.may_follow(reader, setter.id) is not True or can_skip_inside(self._loop)
+        if reader != setter.id and self._flow.task_ids.get(reader) == self._flow.task_ids[setter.id]:
+            return False  # one placeholder stands for both
+        return not self._flow.requires(reader, setter.id)
 
 
 def _name_fields(variables: list[Variable], *, for_merge: bool) -> list[str]:

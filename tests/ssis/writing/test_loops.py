@@ -281,10 +281,24 @@ def test_an_iteration_that_needs_the_one_before_runs_once() -> None:
     note = reminder(expressions={"Subject": "@[User::Note]"})
     once = other_task("Once", PATH, sets=("User::Note",))
     between = other_task("Between", PATH)
-    only_if = constraint(between, once, eval_op=EvalOp.EXPRESSION, expression="@[User::Owed] == 3")
-    each = loop(between, once, note, constraints=(only_if, constraint(once, note)))
-    assert_runs_once(write(each, variables=variables))
     assert_runs_once(write(loop(other_task("Next", PATH, sets=("User::Owed",)), reminder())))
+    either = (constraint(between, note, logical_and=False), constraint(once, note, logical_and=False))
+    assert_runs_once(write(loop(between, once, note, constraints=either), variables=variables))
+
+
+@pytest.mark.parametrize("more", [{}, {"eval_op": EvalOp.EXPRESSION, "expression": '@[User::Note] == ""'}])
+def test_what_runs_only_after_a_setter_reads_the_value_of_its_iteration(more: dict[str, Any]) -> None:
+    """Also under a condition, behind a third task, and if the setter is in a Sequence container."""
+    variables = [*VARIABLES, variable("Note")]
+    path = (*PATH, "Box")
+    setter, between = other_task("Set", path, sets=("User::Note",)), other_task("Between", PATH)
+    box = Container(name="Box", id="{box}", path=path, executables=(setter,))
+    note = reminder(expressions={"Subject": "@[User::Note]"})
+    each = loop(box, between, note, constraints=(constraint(box, between), constraint(between, note, **more)))
+    assert "loop-became-group" in codes(write(each, variables=variables).findings)
+    may_skip = replace(box, executables=(replace(setter, expressions={"Disable": "@[User::Owed] == 3"}),))
+    each = loop(may_skip, between, note, constraints=(constraint(may_skip, between), constraint(between, note, **more)))
+    assert_runs_once(write(each, variables=variables))
 
 
 def test_a_loop_in_a_mapped_group_is_a_merge_or_runs_once() -> None:
