@@ -217,7 +217,7 @@ class _ContainerWriter(ContainerConditions):
         node.children = [row, *children, end]
         rows, node.uses = self._find_rows(loop)
         node.mapped = MappedGroup(
-            function=writer.variable_names.allocate(f"{node.variable}_iteration"),
+            function=writer.variable_names.allocate("iteration"),
             parameters=tuple(name for _, name in loop.fields),
             rows=rows,
         )

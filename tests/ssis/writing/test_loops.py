@@ -234,8 +234,8 @@ def test_a_loop_with_more_than_a_mail_is_a_mapped_group() -> None:
     )
     assert "loop-became-group" in codes(module.findings)
     assert all(one.severity is Severity.NOTE for one in module.findings)
-    assert "def each_iteration(address, owed):" in module.source
-    assert "each_iteration.expand_kwargs(" in module.source
+    assert "def iteration(address, owed):" in module.source
+    assert "iteration.expand_kwargs(" in module.source
     assert "ssis.variable(ti, 'User::Address', ['each.row'], '', 'DT_WSTR')" in module.source
     assert "ssis.variable(ti, 'User::Note', ['each.script'], '', 'DT_WSTR')" in module.source
 
@@ -261,7 +261,7 @@ def test_what_another_task_reads_after_the_loop_makes_it_a_group() -> None:
         {"event_handlers": (handler("OnError", mail("Alert", (*PATH, "h")), owner=(*PATH, "Remind")),)},
     ],
 )
-def test_a_mail_that_not_each_iteration_sends_is_in_a_group(change: dict[str, Any]) -> None:
+def test_a_mail_that_not_iteration_sends_is_in_a_group(change: dict[str, Any]) -> None:
     """Its condition, its outcome and its events belong to one iteration."""
     module = write(loop(mail("Remind", PATH, **change)))
     assert "loop-became-group" in codes(module.findings)
@@ -319,15 +319,27 @@ def test_the_modules_are_tidy() -> None:
     script = other_task("Script", PATH)
     names = [variable(f"A rather long name of a variable, number {number}") for number in range(4)]
     over = replace(ROWS, mappings=tuple((index, one.qualified_name) for index, one in enumerate(names)))
-    long = loop(script, mail("Long", PATH, expressions={"Subject": f"@[{names[0].qualified_name}]"}), over=over)
+    long = loop(
+        script,
+        mail("Long", PATH, expressions={"Subject": f"@[{names[0].qualified_name}]"}),
+        over=over,
+        name="A rather long name of a loop, for each of its rows",
+    )
+    after = mail("After")
     modules = [
         write_over_rows(loop(reminder(), over=ROWS)),
         write(loop(reminder())),
         write(loop(script, numbered(), over=COUNTING)),
-        write_over_rows(long, variables=[*VARIABLES, *names]),
+        write(
+            QUERY,
+            long,
+            after,
+            constraints=[constraint(QUERY, long), constraint(long, after)],
+            variables=[*VARIABLES, *names],
+        ),
     ]
     assert lint(*modules) == ""
-    assert "    def each_iteration(\n" in modules[-1].source
+    assert "    def iteration(\n" in modules[-1].source
 
 
 # --- In Airflow
@@ -381,7 +393,7 @@ def test_a_counting_loop_sends_a_mail_for_each_number(relay: Relay, run: Callabl
         relay.clear()
 
 
-def test_a_condition_in_a_loop_decides_for_each_iteration(relay: Relay, run: Callable[[DagModule], str]) -> None:
+def test_a_condition_in_a_loop_decides_for_iteration(relay: Relay, run: Callable[[DagModule], str]) -> None:
     """What follows the loop has the values of the last iteration."""
     script, remind = other_task("Script", PATH), reminder()
     only = constraint(script, remind, eval_op=EvalOp.EXPRESSION_AND_CONSTRAINT, expression="@[User::Owed] > 3")
