@@ -152,6 +152,25 @@ class LiveVariables:
             text += f" The package does not say whether {reader.name!r} runs before or after {quoted_list(unordered)}: "
             text += "which value it sees is chance, in SSIS too."
         self.findings.note("variable-set-at-run-time", variable.qualified_name, text)
+        if reader.id:
+            self._report_race(variable, reader)
+
+    def _report_race(self, variable: Variable, reader: ReadPoint) -> None:
+        """Report setters of which the last to end counts in SSIS, and the last of the list in the DAG."""
+        ids = list(dict.fromkeys(setter.executable_id for setter in self._before(variable, reader)))
+        last = self.flow.sort(ids)[-1]
+        names = {setter.executable_id: setter.name for setter in self._before(variable, reader)}
+        rivals = [names[key] for key in ids if key != last and self.flow.may_run_together(key, last)]
+        if rivals:
+            self.findings.decision(
+                "set-by-several-tasks",
+                variable.qualified_name,
+                f"{quoted_list(rivals)} and {names[last]!r} set {variable.qualified_name}, and the package does not "
+                "say in which order they run. SSIS has the value of the one that ends last; the DAG has that of "
+                f"{names[last]!r}, if it has run.",
+                "Check which value is meant; if it is another one, put the task that sets it last in the list of tasks "
+                "in the DAG.",
+            )
 
     def _report_handlers(self, variable: Variable, reader: ReadPoint) -> None:
         inside = [setter for setter in self.setters.of(variable) if setter.event_handler is not None]
