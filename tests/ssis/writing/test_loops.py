@@ -418,3 +418,48 @@ def test_a_failed_task_in_an_iteration_fails_the_loop(relay: Relay, run: Callabl
     relay.clear()
     assert run(replace(module, source=re.sub(r"passes=True,", "", module.source))) == "failed"
     assert sorted(subject for subject, _ in sent(relay)) == ["You owe 3", "You owe 4", "badly"]
+
+
+FILES = ForeachLoop(enumerator="File", folder="D:\\in", file_spec="*.CSV", mappings=((0, "User::Address"),))
+
+
+@pytest.mark.parametrize("holds_another_task", [False, True])
+def test_a_loop_over_files_sends_a_mail_for_each_file(
+    relay: Relay, run: Callable[[DagModule], str], tmp_path: Path, holds_another_task: bool
+) -> None:
+    """That is there when the loop begins; what follows the loop runs, also without a file."""
+    folder = tmp_path / "in"
+    (folder / "old").mkdir(parents=True)
+    options = ConversionOptions(placeholders_pass=True, path_map=(("D:", str(tmp_path)),))
+    script = other_task("Script", PATH)
+    remind = mail("Remind", PATH, expressions={"Subject": '"new: " + @[User::Address]'})
+    inside = (script, remind) if holds_another_task else (remind,)
+    constraints = (constraint(script, remind),) if holds_another_task else ()
+    after = mail("After", subject="done")
+    for retrieval, recurse, expected in (
+        (0, False, []),
+        (0, False, [str(folder / "a.csv"), str(folder / "B.csv")]),
+        (1, False, ["B.csv", "a.csv"]),
+        (2, True, ["B", "a", "c"]),
+    ):
+        for name in ("a.csv", "B.csv", "b.txt", "old/c.Csv") if expected else ():
+            (folder / name).touch()
+        over = replace(FILES, file_name_retrieval=retrieval, recurse=recurse)
+        each = loop(*inside, over=over, constraints=constraints)
+        module = written(each, after, constraints=[constraint(each, after)], variables=VARIABLES, options=options)
+        assert all(one.severity is Severity.NOTE for one in module.findings)
+        assert lint(module) == ""
+        assert run(module) == "success"
+        assert sorted(subject for subject, _ in sent(relay)) == sorted(["done", *(f"new: {one}" for one in expected)])
+        relay.clear()
+
+
+def test_a_folder_from_an_expression_is_a_template() -> None:
+    """Or a place to complete, and then a decision; another property of the enumerator is not known."""
+    over = replace(FILES, expressions={"Directory": '"/in/" + @[User::Name]'})
+    module = write(loop(reminder(), over=over), variables=[*VARIABLES, variable("Name", "x")])
+    assert "folder=\"/in/{{ params['Name'] }}\"" in module.source
+    module = write(loop(reminder(), over=replace(over, expressions={"FileSpec": "@[User::Gone]"})))
+    assert "complete_me.file_spec" in module.source
+    assert find(module, "expression-to-complete")
+    assert_runs_once(write(loop(reminder(), over=replace(over, expressions={"Recurse": "true"}))))
