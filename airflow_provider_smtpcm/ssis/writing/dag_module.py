@@ -35,6 +35,7 @@ _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import
 _PROVIDER_IMPORTS = {
     "SendMailNotifier": f"from {_PROVIDER}.notifications.send_mail import SendMailNotifier",
     "ExpressionOperator": f"from {_PROVIDER}.operators.expression import ExpressionOperator",
+    "ListFilesOperator": f"from {_PROVIDER}.operators.list_files import ListFilesOperator",
     "MailMergeOperator": f"from {_PROVIDER}.operators.mail_merge import MailMergeOperator",
     "OnlyIfOperator": f"from {_PROVIDER}.operators.only_if import OnlyIfOperator",
     "PlaceholderOperator": f"from {_PROVIDER}.operators.placeholder import PlaceholderOperator",
