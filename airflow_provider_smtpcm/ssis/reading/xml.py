@@ -41,7 +41,6 @@ _IGNORED_ELEMENTS = {
     "LoggingOptions",
     "PackagePassword",
     "PackageVariable",
-    "ProjectItem",
 }
 # Properties in SSIS 2005 and 2008, which write each of them for every executable and variable.
 _IGNORED_PROPERTIES = {
