@@ -110,10 +110,12 @@ class SsisRun:
         return succeeded
 
     def _set_variables(self, task: OtherTask) -> None:
-        copied = {name: value[len("(DT_WSTR,4000)@[") : -1] for name, value in task.assignments or ()}
+        if task.assignments is not None:
+            values = {name: evaluate(expression, self._variables) for name, expression in task.assignments}
+            self._variables |= {name: value.data for name, value in values.items()}
+            return
         for name in task.sets:
-            value = self.sets.get(task.path, self._variables.get(name))
-            self._variables[name] = self._variables[copied[name]] if name in copied else value
+            self._variables[name] = self.sets.get(task.path, self._variables.get(name))
 
     def _run_members(
         self,

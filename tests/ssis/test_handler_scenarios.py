@@ -129,7 +129,7 @@ class Generator:
         if handler is None and self._chance(0.15):
             more["sets"] = ("User::Mode",)
         elif handler is not None and self._is_plain:
-            more = {"sets": ("User::Copy",), "assignments": (("User::Copy", "(DT_WSTR,4000)@[System::SourceName]"),)}
+            more = {"sets": ("User::Copy",), "assignments": (("User::Copy", "@[System::SourceName]"),)}
         elif handler is not None and self._chance(0.06) and not self._is_plain:
             more["sets"] = (self._random.choice(("User::Mode", "System::Propagate", "User::Unused")),)
         return other_task(name, path, **more)

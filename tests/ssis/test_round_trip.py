@@ -250,9 +250,7 @@ def test_an_error_handler_of_the_package_sends_a_mail_for_each_failed_task(relay
 def test_the_conditions_of_an_event_handler_decide_which_alerts_are_sent(relay: Relay, run: Any) -> None:
     """By the name of the task, which is in a group; by a variable; and what a script copied is in the mail."""
     place = ("Package.EventHandlers[OnError]",)
-    script = other_task(
-        "Script", place, sets=("User::Who",), assignments=(("User::Who", "(DT_WSTR,4000)@[System::SourceName]"),)
-    )
+    script = other_task("Script", place, sets=("User::Who",), assignments=(("User::Who", "@[System::SourceName]"),))
     named = mail("named", place, subject="named", expressions={"Disable": '@[System::SourceName] != "Copy all"'})
     copied = mail("copied", place, expressions={"Subject": '"failed: " + @[User::Who]'})
     off = mail("off", place, subject="off", expressions={"Disable": "@[User::Off]"})
