@@ -41,7 +41,10 @@ class WaitingMails:
         # The mails that use a variable or a connection manager, by its name.
         self._by_variable: dict[str, set[str]] = defaultdict(set)
         self._by_connection: dict[str, set[str]] = defaultdict(set)
+        # The mails that use what an Execute SQL task sets, by the path of the task.
+        self._by_query: dict[str, set[str]] = defaultdict(set)
         self._add_usage(package.root)
+        self._add_queries(package)
 
     def of(self, finding: Finding) -> set[str]:
         """Return the paths of the enabled mails that wait for a decision: all if it is about no mail in particular."""
@@ -53,7 +56,7 @@ class WaitingMails:
             return self._by_connection[where.removeprefix(CONNECTION_MANAGERS).lower()]
         if "::" in where and "\\" not in where:
             return self._by_variable[where.lower()]
-        return self._below(where)
+        return self._below(where) | self._by_query.get(where.lower(), set())
 
     def _below(self, where: str) -> set[str]:
         """Return the mails at a place or below it, also in event handlers."""
@@ -77,6 +80,19 @@ class WaitingMails:
         if isinstance(executable, Container):
             self._add_members(executable.executables, executable.constraints)
         self._add_handlers(executable.event_handlers)
+
+    def _add_queries(self, package: Package) -> None:
+        """Add the use of databases: mails have what a query has set, or depend on it."""
+        for task, _ in package.walk_executables():
+            if not isinstance(task, SqlTask) or task.disabled:
+                continue
+            names = [result.variable for result in task.results]
+            names += [parameter.variable for parameter in task.parameters if parameter.direction != "Input"]
+            for name in names:
+                mails = self._by_variable.get((name if "::" in name else f"User::{name}").lower(), set())
+                self._by_query["\\".join(task.path).lower()] |= mails
+                if task.connection is not None:
+                    self._by_connection[task.connection.name.lower()] |= mails
 
     def _add_handlers(self, handlers: Iterable[EventHandler]) -> None:
         for handler in handlers:

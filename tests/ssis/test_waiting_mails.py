@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_smtpcm.ssis.findings import Finding, Severity
 from airflow_provider_smtpcm.ssis.model import (
     Container,
+    DatabaseConnection,
     EvalOp,
     EventHandler,
     OtherTask,
@@ -15,6 +16,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SendMailTask,
     SmtpConnection,
     SqlParameter,
+    SqlResult,
     SqlTask,
     Variable,
 )
@@ -38,7 +40,9 @@ def package_of() -> Package:
         name="Query",
         id="Query",
         path=("Package", "Query"),
+        connection=DatabaseConnection(name="Sales", id="2"),
         parameters=(SqlParameter(name="0", variable="User::Day"),),
+        results=(SqlResult(name="0", variable="User::To"),),
     )
     script = OtherTask(name="Script", id="Script", path=("Package", "Script"))
     sequence = Container(
@@ -98,6 +102,8 @@ ALERT = "Package.EventHandlers[OnError]\\Alert"
         ("Connection managers\\relay", {ALERT}),
         ("Connection managers\\Other", set()),
         ("Package\\Script", set()),
+        ("Package\\Query", {FIRST}),
+        ("Connection managers\\sales", {FIRST}),
     ],
 )
 def test_the_mails_at_a_place(where: str, waiting: set[str]) -> None:

@@ -22,7 +22,7 @@ GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 #: The code of the note about each placeholder in a DAG.
 PLACEHOLDER = "placeholder-task"
 #: The first line of reports of an import with `--placeholders pass`.
-PLACEHOLDERS_PASS = (
+WALK_THROUGH_NOTICE = (
     "Placeholders pass (--placeholders pass): the DAGs succeed, and mail, without the work of these tasks. For a "
     "walk-through only."
 )
@@ -85,7 +85,7 @@ FINDING_MEANINGS = {
     "alert-without-to": "The mail of an event handler has no To recipients; the alert has those of Cc or Bcc instead.",
     "callback-without-place": "Airflow has no callback for the event there, so the alert is not sent for it.",
     "condition-in-handler": "A condition decides whether the mail of an event handler is sent; the alert has it, too.",
-    "condition-on-variables": "A condition depends on variables; the DAG uses params instead.",
+    "condition-on-variables": "A condition on variables decides whether a task runs, as in SSIS.",
     "condition-to-complete": "A condition cannot be translated; write it in the DAG.",
     "event-without-callback": "Airflow has no such event; its mail is not in the DAG.",
     "forced-result": "ForceExecutionResult or MaximumErrorCount decides what an executable counts as.",
@@ -98,7 +98,8 @@ FINDING_MEANINGS = {
     "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row or value.",
     "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
-    "script-became-expression": "A Script task does nothing but set variables, and so does its task in the DAG.",
+    "set-by-several-tasks": "Tasks that may run at the same time set a variable; the DAG reads it from one of them.",
+    "script-became-expression": "A script does nothing but set variables; the DAG computes the same values.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
     "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",

@@ -15,6 +15,7 @@ from airflow_provider_smtpcm.ssis.model import (
     EventHandler,
     Executable,
     Package,
+    PrecedenceConstraint,
     SendMailTask,
 )
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
@@ -61,6 +62,10 @@ def select_included(container: Container) -> dict[str, Executable]:
     return {child.id: child for child in container.executables if not child.disabled or child.id in followed}
 
 
+# The results that executables need to come to, by their ids; None stands for an expression.
+_Needs = frozenset[tuple[str, ConstraintValue | None]]
+
+
 class Flow:
     """The control flow of one package.
 
@@ -84,6 +89,9 @@ class Flow:
         # The ids of the executables that directly follow one, by its id.
         self._followers: dict[str, set[str]] = {}
         self._downstream: dict[str, frozenset[str]] = {}
+        # The constraints on each executable, by its id.
+        self._incoming: dict[str, list[PrecedenceConstraint]] = {}
+        self._needs: dict[str, _Needs] = {}
         # The ids of the first tasks of mapped task groups, by the id of the loop.
         self._row_tasks: dict[str, str] = {}
         self._assign(package.root, "", (package.root.id,))
@@ -112,6 +120,7 @@ class Flow:
             self._enter(child, f"{prefix}{self.local_ids[key]}", (*chain, key))
         for constraint in container.constraints:
             self._followers.setdefault(constraint.before, set()).add(constraint.after)
+            self._incoming.setdefault(constraint.after, []).append(constraint)
 
     def _enter(self, executable: Executable, task_id: str, chain: tuple[str, ...]) -> None:
         self.task_ids[executable.id], self._chains[executable.id] = task_id, chain
@@ -143,6 +152,38 @@ class Flow:
         if pair[0] in self._reach(pair[1]):
             return True
         return False if pair[1] in self._reach(pair[0]) else None
+
+    def may_run_together(self, one: str, other: str) -> bool:
+        """Whether two executables may both run, in either order, by all that the constraints say without expressions.
+
+        False also if the expression of a constraint decides which of them runs.
+        """
+        left, right = self._chains.get(one, ()), self._chains.get(other, ())
+        pair = next(((first, second) for first, second in zip(left, right, strict=False) if first != second), None)
+        if pair is None or self.may_follow(one, other) is not None:
+            return False
+        needs = [self._find_needs(key) for key in pair]
+        values: dict[str, set[ConstraintValue | None]] = {}
+        for before, value in needs[0] | needs[1]:
+            values.setdefault(before, set()).add(value)
+        return not any(
+            {ConstraintValue.SUCCESS, ConstraintValue.FAILURE} <= found or None in found for found in values.values()
+        )
+
+    def _find_needs(self, key: str) -> _Needs:
+        """Return what has to come to which result before an executable runs."""
+        if key not in self._needs:
+            self._needs[key] = frozenset()  # for a cycle
+            incoming = self._incoming.get(key, [])
+            needs = [
+                self._find_needs(each.before)
+                | {(each.before, each.value if each.eval_op is EvalOp.CONSTRAINT else None)}
+                for each in incoming
+            ]
+            if needs:
+                all_of = all(constraint.logical_and for constraint in incoming)
+                self._needs[key] = frozenset.union(*needs) if all_of else frozenset.intersection(*needs)
+        return self._needs[key]
 
     def sort(self, ids: list[str]) -> list[str]:
         """Return the ids of executables in an order in which they may run; the given one where there is a choice."""

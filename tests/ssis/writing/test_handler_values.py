@@ -347,3 +347,12 @@ def test_a_script_of_the_control_flow_that_would_fail_is_a_placeholder() -> None
     assert "PlaceholderOperator(" in module.source
     (found,) = [one for one in module.findings if one.code == "placeholder-task"]
     assert "another type" in found.text
+
+
+def test_a_script_that_only_empties_a_variable_sets_no_path() -> None:
+    """Another value may be a Windows path, which is asked about."""
+    for value, is_asked in (('""', False), ('"x"', True)):
+        task = script(("User::Text", value), place=("Package",))
+        mail_ = mail(expressions={"FileAttachments": "@[User::Text]"})
+        module = written(task, mail_, variables=VARIABLES, constraints=[constraint(task, mail_)])
+        assert ("unmapped-path" in {one.code for one in module.findings}) is is_asked

@@ -9,8 +9,10 @@ import pytest
 
 from airflow_provider_smtpcm.ssis.findings import Severity
 from airflow_provider_smtpcm.ssis.model import (
+    ConstraintValue,
     Container,
     ContainerKind,
+    EvalOp,
     Executable,
     ExpressionTask,
     MessageSourceType,
@@ -252,3 +254,41 @@ def test_a_value_that_any_expression_uses_as_a_password_is_written_nowhere(sets:
     everything: dict[str, Any] = {"variables": [variable("Word", "hunter2")], "constraints": constraints}
     assert "hunter2" not in written(load, first, second, **everything).source
     assert "hunter2" not in written(load, first, connection_managers=(RELAY, login), **everything).source
+
+
+def race(*constraints_of: Any) -> set[str]:
+    """Return the codes of the decisions about two setters, under constraints that a function of the tasks returns."""
+    first, left, right, mailing = other_task("First"), script("Left", "Rows"), script("Right", "Rows"), count_mail()
+    (make,) = constraints_of
+    everything = make(first, left, right, mailing)
+    module = written(first, left, right, mailing, variables=[ROWS], constraints=everything)
+    return {each.code for each in module.findings if each.severity is Severity.DECISION}
+
+
+def test_which_of_two_tasks_at_the_same_time_counts_is_a_question() -> None:
+    """SSIS has the value of the one that ends last, which is always the slow one."""
+    assert race(lambda _, left, right, mailing: [constraint(left, mailing), constraint(right, mailing)]) == {
+        "set-by-several-tasks"
+    }
+
+
+@pytest.mark.parametrize(
+    ("to_left", "to_right"),
+    [
+        ({}, {"value": ConstraintValue.FAILURE}),
+        (
+            {"eval_op": EvalOp.EXPRESSION_AND_CONSTRAINT, "expression": "@[User::Rows] == 7"},
+            {"eval_op": EvalOp.EXPRESSION_AND_CONSTRAINT, "expression": "@[User::Rows] != 7"},
+        ),
+    ],
+)
+def test_of_two_branches_only_one_runs(to_left: dict[str, Any], to_right: dict[str, Any]) -> None:
+    """Success and failure of one task, or two expressions: then there is no race."""
+    assert not race(
+        lambda first, left, right, mailing: [
+            constraint(first, left, **to_left),
+            constraint(first, right, **to_right),
+            constraint(left, mailing, logical_and=False),
+            constraint(right, mailing, logical_and=False),
+        ]
+    )
