@@ -243,8 +243,8 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
                 findings.decision(
                     "forced-result",
                     "\\".join(child.path),
-                    f"SSIS counts {child.name!r} as a {forced} whatever its tasks come to, and its errors among those of "
-                    f"{container.name!r}. In the DAG, what {container.name!r} counts as depends on its tasks alone.",
+                    f"SSIS counts {child.name!r} as a {forced} whatever its tasks come to, and its errors among those "
+                    f"of {container.name!r}. In the DAG, what {container.name!r} counts as depends on its tasks alone.",
                     f"Check what runs after {container.name!r}.",
                 )
     return replace(container, constraints=tuple(constraints))
