@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
 from airflow_provider_smtpcm.ssis.questions import QUESTIONS, AskedQuestion, read_answers
 from airflow_provider_smtpcm.ssis.reading import check_paths, read_paths
 from airflow_provider_smtpcm.ssis.report.entries import (
-    PLACEHOLDERS_PASS,
+    WALK_THROUGH_NOTICE,
     ImportResult,
     PackageStatus,
     Totals,
@@ -139,7 +139,7 @@ def _print(text: str) -> None:
 
 
 def _summary_lines(result: ImportResult, out: Path) -> list[str]:
-    lines = [PLACEHOLDERS_PASS, ""] if result.totals.placeholders_pass else []
+    lines = [WALK_THROUGH_NOTICE, ""] if result.totals.placeholders_pass else []
     lines += _count_lines(result.totals) + _error_lines(result.totals) + _unreadable_lines(result.unreadable)
     lines += _question_lines(result.questions.unanswered())
     for finding in result.findings:

@@ -81,7 +81,7 @@ class Answers(Mapping[str, str]):
     def includes(self, other: Answers) -> bool:
         """Whether all answers of another file are among these."""
         return all(
-            key in self._answers and self._answers[key].text == answer.text for key, answer in other._answers.items()
+            key in self._answers and self._answers[key].text == answer.text for key, answer in other.all().items()
         )
 
 

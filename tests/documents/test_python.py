@@ -35,9 +35,7 @@ def is_of_pytest(block: Block) -> bool:
 
 
 # The DAG of an import needs a database: tests/integration/test_import_ssis.py.
-PROGRAMS = [
-    block for block in blocks_in("python") if not is_of_pytest(block) and block.title != "airflow/dags/load.py"
-]
+PROGRAMS = [block for block in blocks_in("python") if not is_of_pytest(block) and block.title != "airflow/dags/load.py"]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,25 +75,47 @@ def test_a_company_s_packages_become_dags_that_airflow_parses(airflow: Run, tmp_
     assert conn_ids >= set(json.loads((tmp_path / "out/connections.json").read_text(encoding="utf-8")))
 
 
-def test_the_package_of_the_page_sends_its_mail(airflow: Run, tmp_path: Path) -> None:
-    """To a server that requires Windows Authentication, as the package says."""
-    [package] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
+def test_the_package_of_the_page_sends_its_mail(airflow: Run, database: Database, tmp_path: Path) -> None:
+    """Once its placeholder is replaced as the page says; to a server that requires Windows Authentication."""
+    page = DOCS / "from-ssis.md"
+    [package] = [block.code for block in blocks_of(page) if block.language == "xml"]
     (tmp_path / "load.dtsx").write_text(package, encoding="utf-8")
     for name in ("rows.csv", "errors.log"):
         (tmp_path / name).write_text("A file.\n")
+    (tmp_path / "orders.csv").write_text("id,amount\n1,10.50\n2,\n3,2.25\n")
+    database.create("orders", id="int", amount="decimal")
     words = ("--windows-auth", "keep", "--map-path", rf"\\files\loads={tmp_path}")
     airflow(*OURS, "import-ssis", str(tmp_path / "load.dtsx"), "--out", str(tmp_path / "out"), *words)
-    airflow(*AIRFLOW, "connections", "import", str(tmp_path / "out/connections.json"))
-    [conn_id] = json.loads((tmp_path / "out/connections.json").read_text(encoding="utf-8"))
+    [conn_id] = [name for name in connections_in(tmp_path / "out") if name.startswith("smtp_")]
+    [database_id] = [name for name in connections_in(tmp_path / "out") if name.startswith("db_")]
+    dag = tmp_path / "out/dags/load.py"
     with Relay(users={r"CORP\svc-etl": "the password"}) as relay:
-        there = {f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(relay.airflow_connection())}
+        there = {
+            f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(relay.airflow_connection()),
+            f"AIRFLOW_CONN_{database_id.upper()}": database.airflow,
+        }
+        airflow(*AIRFLOW, "dags", "test", "load", expected=1, **there)
+        assert relay.messages == []
+        [work] = [block.code for block in blocks_of(page) if block.title == "Above the DAG in airflow/dags/load.py"]
+        driver = json.loads(database.airflow)["extra"]["driver"]
+        work = work.replace("/srv/loads", str(tmp_path)).replace("ODBC Driver 18 for SQL Server", driver)
+        text = dag.read_text(encoding="utf-8").replace("with DAG(", f"{work}\n\nwith DAG(")
+        [call] = re.findall(r"PlaceholderOperator\(\n.*?\n    \)", text, re.DOTALL)
+        dag.write_text(text.replace(call, "load_orders_of_file()"), encoding="utf-8")
         airflow(*AIRFLOW, "dags", "test", "load", **there)
     [mail] = relay.messages
     assert list(mail.recipients) == ["operations@corp.example", "dba@corp.example"]
     assert mail.mail_from == "etl@corp.example"
     assert mail.authenticated_as == r"CORP\svc-etl"
-    assert mail.message["Subject"] == "Load of orders finished"
+    assert mail.message["Subject"] == "Load of orders: 2 rows, 1 rejected"
+    assert mail.message["Subject"] in page.read_text(encoding="utf-8")
     assert [part.get_filename() for part in mail.message.iter_attachments()] == ["rows.csv", "errors.log"]
+
+
+def connections_in(folder: Path) -> dict[str, Any]:
+    """Return the connections of an import."""
+    connections: dict[str, Any] = json.loads((folder / "connections.json").read_text(encoding="utf-8"))
+    return connections
 
 
 @pytest.fixture

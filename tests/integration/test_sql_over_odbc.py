@@ -246,9 +246,8 @@ def test_an_imported_loop_over_a_query_sends_a_mail_for_each_row(
     holds_another_task: bool,
 ) -> None:
     """As a merge, or as a mapped group; what follows the loop runs, also if there is no row."""
-    database.run(f"CREATE TABLE people (address {database.types['text']}, owed {database.types['decimal']})")
-    for row in rows:
-        database.run("INSERT INTO people VALUES (?, ?)", *row)
+    database.create("people", address="text", owed="decimal")
+    database.insert("people", *rows)
     query_task = SqlTask(
         name="List people",
         id="{query}",
@@ -278,11 +277,8 @@ def test_an_imported_loop_over_a_query_sends_a_mail_for_each_row(
     monkeypatch.setenv("AIRFLOW_CONN_SMTP_MAIL_CORP_EXAMPLE", json.dumps(relay.airflow_connection()))
     dag = imported(query_task, each, after, constraints=constraints, folder=tmp_path)
     assert str(run_dag(dag).state) == "success"
-    assert [(one.message["Subject"], list(one.recipients)) for one in relay.messages] == [
-        *(
-            [("You owe 1.75", ["a@corp.example"]), ("You owe 0.25", ["b@corp.example", "c@corp.example"])]
-            if rows
-            else []
-        ),
-        ("done", ["ops@corp.example"]),
-    ]
+    *mails, last = [(str(one.message["Subject"]), list(one.recipients)) for one in relay.messages]
+    assert last == ("done", ["ops@corp.example"])
+    expected = [("You owe 1.75", ["a@corp.example"]), ("You owe 0.25", ["b@corp.example", "c@corp.example"])]
+    # Of a mapped group, Airflow's `dag.test` takes any instance first.
+    assert (sorted(mails) if holds_another_task else mails[::-1]) == (sorted(expected) if rows else [])

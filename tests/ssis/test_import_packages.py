@@ -55,7 +55,7 @@ class Plain(PackageConverter):
     def connections_json(self) -> str:
         return '{"mail": {}}\n'
 
-    def connection_entries(self, *, has_packages: bool) -> tuple[ConnectionEntry, ...]:
+    def connection_entries(self) -> tuple[ConnectionEntry, ...]:  # noqa: ARG002
         return (ConnectionEntry(conn_id="mail"),)
 
 

@@ -22,7 +22,7 @@ GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 #: The code of the note about each placeholder in a DAG.
 PLACEHOLDER = "placeholder-task"
 #: The first line of reports of an import with `--placeholders pass`.
-PLACEHOLDERS_PASS = (
+WALK_THROUGH_NOTICE = (
     "Placeholders pass (--placeholders pass): the DAGs succeed, and mail, without the work of these tasks. For a "
     "walk-through only."
 )
@@ -99,6 +99,7 @@ FINDING_MEANINGS = {
     "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
     "set-by-several-tasks": "Tasks that may run at the same time set a variable; the DAG reads it from one of them.",
+    "script-became-expression": "A script does nothing but set variables; the DAG computes the same values.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
     "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QUESTIONS, AskedQu
 from airflow_provider_smtpcm.ssis.report.entries import (
     FINDING_MEANINGS,
     GENERATOR,
-    PLACEHOLDERS_PASS,
+    WALK_THROUGH_NOTICE,
     ConnectionEntry,
     ImportResult,
     PackageEntry,
@@ -149,7 +149,7 @@ def _header(totals: Totals) -> str:
         )
         if count
     ]
-    passing = f'<div class="panel warning">{PLACEHOLDERS_PASS}</div>\n' if totals.placeholders_pass else ""
+    passing = f'<div class="panel warning">{WALK_THROUGH_NOTICE}</div>\n' if totals.placeholders_pass else ""
     interrupted = ""
     if totals.interrupted:
         interrupted = (

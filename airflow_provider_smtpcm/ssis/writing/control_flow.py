@@ -151,7 +151,7 @@ class _ContainerWriter(ContainerConditions):
         loop = writer.context.symbols.live.loops.get(container.id)
         if loop is not None:
             comment = f"SSIS: a {container.kind}. The tasks run for each iteration."
-            self._report_mapped_loop(loop, "loop-became-group")
+            self._report_mapped_loop(loop)
         elif container.kind in _LOOP_REMEDIES:
             comment = f"SSIS: a {container.kind}. In the DAG, everything in it runs once."
             writer.context.findings.decision(
@@ -234,7 +234,7 @@ class _ContainerWriter(ContainerConditions):
         writer, container, mail = self._writer, loop.loop, loop.mail
         if mail is None:
             raise TypeError("a loop without a mail")
-        self._report_mapped_loop(loop, "loop-became-merge")
+        self._report_mapped_loop(loop)
         scope = open_scope(mail.variables, open_scope(container.variables, self._scope))
         task_id = self._task_ids[container.id]
         converted = MailConverter(writer.context, mail, scope, TemplateContext.TASK)
@@ -252,10 +252,10 @@ class _ContainerWriter(ContainerConditions):
             is_executable=True,
         )
 
-    def _report_mapped_loop(self, loop: MappedLoop, code: str) -> None:
+    def _report_mapped_loop(self, loop: MappedLoop) -> None:
         container, query = loop.loop, loop.query
         over = f"the rows of {query.name!r}" if query is not None else f"{len(loop.rows)} rows of values"
-        if code == "loop-became-merge":
+        if loop.mail is not None:
             text = (
                 f"{container.name!r} is a {container.kind} with a mail. It became a mail merge over {over}: one mail "
                 "for each row, one after the other. SSIS stops at the first mail that fails; the merge sends the "
@@ -269,7 +269,9 @@ class _ContainerWriter(ContainerConditions):
             )
             if query is not None:
                 text += " Airflow maps at most 1,024 rows (max_map_length)."
-        self._writer.context.findings.note(code, "\\".join(container.path), text)
+        self._writer.context.findings.note(
+            "loop-became-group" if loop.mail is None else "loop-became-merge", "\\".join(container.path), text
+        )
 
     def _report_group_callbacks(self, container: Container, callbacks: Callbacks) -> None:
         for argument, names in callbacks.own.items():

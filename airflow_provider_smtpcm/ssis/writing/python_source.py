@@ -271,6 +271,8 @@ def _split(line: str) -> list[str]:
 def _string_literal(text: str) -> str:
     """Return one string literal, with the quotes that need fewer escapes, as formatters choose them."""
     quote = "'" if text.count('"') > text.count("'") else '"'
+    if text.isprintable() and quote not in text and "\\" not in text:
+        return f"{quote}{text}{quote}"
     return quote + "".join(_escape(char, quote) for char in text) + quote
 
 
