@@ -11,10 +11,10 @@ import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.ssis.expressions import DataType, TypeSpec, Value, cast, to_value
+from airflow_provider_smtpcm.ssis.expressions import DataType, ExpressionError, TypeSpec, Value, cast, to_value
 
 if TYPE_CHECKING:
     import jinja2
@@ -144,12 +144,24 @@ def convert(value: object, data_type: str) -> Value:
         return Value(TypeSpec(kind), None)
     if isinstance(typed.data, str) and kind in _INTEGERS | _EXACT:
         # SSIS assigns a number; its text is only how XCom stores it: 12.00 is an integer.
-        number = cast(Value(typed.type, typed.data.strip()), TypeSpec(DataType.NUMERIC, (38, 10)))
+        number = _parse_number(typed.data)
         is_integer = isinstance(number.data, Decimal) and number.data == number.data.to_integral_value()
         typed = number if kind in _EXACT or is_integer else typed
     if kind in _EXACT:
         return typed if isinstance(typed.data, Decimal) else cast(typed, TypeSpec(DataType.NUMERIC, (38, 10)))
-    return cast(typed, _WIDE.get(kind, TypeSpec(kind)))
+    if kind in _WIDE:
+        # The fraction stays for a statement; as text, it is a date as in SSIS.
+        return Value(TypeSpec(kind), cast(typed, _WIDE[kind]).data)
+    return cast(typed, TypeSpec(kind))
+
+
+def _parse_number(text: str) -> Value:
+    """Return the number in a text with the digits that it has: 1.50 is 1.50 and not 1.5000000000."""
+    text = text.strip()
+    try:
+        return to_value(Decimal(text))
+    except (InvalidOperation, ExpressionError):
+        return cast(to_value(text), TypeSpec(DataType.NUMERIC, (38, 10)))
 
 
 def convert_to_plain(raw: object, data_type: str) -> Any:

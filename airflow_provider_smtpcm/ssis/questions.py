@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ _MAX_DETAILS = 10
 _MAX_KNOWN_DETAILS = 1_000
 COLUMNS = ("question", "packages", "mails", "guess", "answer", "key")
 _REQUIRED = {"key", "answer"}
+# The code of a finding as a key, as opposed to `variable User::X`.
+_CODE = re.compile(r"[a-z]+(?:-[a-z]+)+")
 # Excel takes a cell that begins with one of these for a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@")
 
@@ -154,6 +157,11 @@ def _check_answer(key: str, text: str, location: str) -> None:
                 f"{location}: the answer to {key!r} is not an SSIS expression: {error}",
                 remedy='Write an expression such as @[System::ErrorDescription], or a text without @[ and ".',
             ) from error
+    if _CODE.fullmatch(key):
+        raise PackageError(
+            f"{location}: {key!r} asks whether the DAGs may stay as they are, so its answer can only be {KEEP}.",
+            remedy="If they may not, leave the answer empty, and change the DAGs.",
+        )
     if key.startswith("windows authentication of ") and text.lower() != "anonymous":
         raise PackageError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
 

@@ -88,6 +88,22 @@ def test_several_templates_of_a_task_request_an_xcom_once() -> None:
     assert read_variable(Ti(5, count=4), "User::Rows", ["count"], 0) == 4
 
 
+@pytest.mark.parametrize(
+    ("pushed", "data_type", "text"),
+    [
+        ("2026-11-29 10:57:48.123000", "DT_DATE", "11/29/2026 10:57:48 AM"),
+        ("1.50", "DT_DECIMAL", "1.50"),
+        ("1.50", "DT_CY", "1.5000"),
+        ("12.00", "DT_I4", "12"),
+        (True, "DT_BOOL", "True"),
+    ],
+)
+def test_a_value_in_a_mail_is_written_as_ssis_writes_its_type(pushed: Any, data_type: str, text: str) -> None:
+    """XCom has it as text; neither the fraction of a second nor further zeros are in the mail."""
+    value = read_variable(Ti(hash(pushed), count=pushed), "User::Rows", ["count"], None, data_type)
+    assert macros.text(value, 30) == text
+
+
 def test_a_callback_without_a_task_instance_has_the_design_time_value() -> None:
     """An alert is sent all the same."""
     from jinja2 import Undefined

@@ -170,6 +170,7 @@ def test_an_answer_without_a_question_is_told_and_kept(
             b"key,answer\nvariable User::Text set by 'S' in an event handler,@[System::ErrorDescription\n",
             "line 2: the answer to .* is not an SSIS expression",
         ),
+        (b"key,answer\nloop-runs-once,no\n", "can only be keep"),
         (b"key,answer\nconfiguration sql server t,x\n", "can only be keep. Give an export of the table"),
     ],
 )
