@@ -149,7 +149,7 @@ def _check_answer(key: str, text: str, location: str) -> None:
             f"{location}: {key!r} sets several values, so its answer can only be {KEEP}.",
             remedy="Give an export of the table, or the file, as a further PATH of the import.",
         )
-    if key.startswith("variable ") and key.endswith(" in an event handler") and is_expression(text):
+    if key.startswith("variable ") and key.endswith(" in event handlers") and is_expression(text):
         try:
             parse(text)
         except ExpressionError as error:

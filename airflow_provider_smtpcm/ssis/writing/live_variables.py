@@ -197,7 +197,7 @@ class LiveVariables:
                 "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
                 Question(
-                    key=f"variable {variable.qualified_name} set by {setters} in an event handler, for other tasks",
+                    key=f"variable {variable.qualified_name} in event handlers, for other tasks",
                     text=f"In SSIS, {setters} in an event handler sets {variable.qualified_name}, and a task of the "
                     f"control flow reads it. In the DAG, it keeps its other value. Answer {KEEP} if it may.",
                     guess=KEEP,

@@ -264,7 +264,7 @@ def test_numbers_and_truth_values_become_text_as_in_net() -> None:
 
 # --- The question
 
-KEY = "variable User::ErrText set by 'Script' in an event handler"
+KEY = "variable User::ErrText in event handlers"
 
 
 def asked(name: str = "ErrText", *, reads: tuple[str, ...] = (), **more: Any) -> DagModule:
@@ -310,7 +310,7 @@ def test_a_task_of_the_control_flow_that_reads_such_a_variable_is_another_questi
     module = written(mail(expressions={"Subject": "@[User::Text]"}), variables=VARIABLES, handlers=[setter])
     (found,) = find(module)
     assert found.question is not None
-    assert found.question.key == "variable User::Text set by 'Script' in an event handler, for other tasks"
+    assert found.question.key == "variable User::Text in event handlers, for other tasks"
     assert found.question.guess == "keep"
 
 
