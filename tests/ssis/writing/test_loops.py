@@ -168,6 +168,15 @@ def test_a_loop_over_the_rows_of_no_query_runs_once(query: SqlTask) -> None:
     assert_runs_once(write_over_rows(loop(reminder(), over=ROWS), query))
 
 
+def test_a_placeholder_for_the_query_says_which_rows_it_must_return() -> None:
+    """Such a query is one whose timeout comes from an expression."""
+    query = replace(QUERY, expressions={"TimeOut": "60"})
+    module = write_over_rows(loop(reminder(), over=ROWS), query)
+    assert "rows=list_2.output" in module.source
+    (found,) = find(module, "placeholder-task")
+    assert "a list of mappings with the keys 'Address', 'Owed'" in found.text
+
+
 def test_a_loop_that_does_not_follow_its_query_runs_once() -> None:
     """Nor one whose rows a second task may set."""
     each = loop(reminder(), over=ROWS)
