@@ -262,8 +262,8 @@ class DagParams:
             )
             return value
         if value == "":
-            text = f"{where} is empty in the package, and no task sets it before it is read; it became "
-            text += f"params[{key!r}] of the DAG. It is empty in SSIS too, unless a job or a caller sets it."
+            text = f"{where} is empty in the package, and no task of the control flow sets it before it is read; it "
+            text += f"became params[{key!r}] of the DAG, which is empty unless a run sets it."
         else:
             text = f"{where} became params[{key!r}] of the DAG, with its design-time value: no task sets it "
             text += "before it is read."
