@@ -13,8 +13,6 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from slugify import slugify
-
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 
 _MAX_NAME = 60  # characters in a task id
@@ -54,8 +52,11 @@ _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 def ascii_words(name: str) -> str:
     """Return a name in ASCII letters, digits and single underscores, transliterated; it may be empty."""
-    plain = name if name.isascii() else slugify(name, separator="_", lowercase=False, entities=False)
-    return re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")[:_MAX_NAME].strip("_")
+    if not name.isascii():
+        from slugify import slugify  # its tables are needed for few packages
+
+        name = slugify(name, separator="_", lowercase=False, entities=False)
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:_MAX_NAME].strip("_")
 
 
 def slug(name: str, default: str) -> str:
