@@ -15,7 +15,9 @@ from pathlib import Path
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.csv_files import read_header, read_rows, read_text
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse
 from airflow_provider_smtpcm.ssis.findings import KEEP, Question
+from airflow_provider_smtpcm.ssis.writing.handler_values import is_expression
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 
 #: The name of the file in the output folder.
@@ -147,6 +149,14 @@ def _check_answer(key: str, text: str, location: str) -> None:
             f"{location}: {key!r} sets several values, so its answer can only be {KEEP}.",
             remedy="Give an export of the table, or the file, as a further PATH of the import.",
         )
+    if key.startswith("variable ") and key.endswith(" in event handlers") and is_expression(text):
+        try:
+            parse(text)
+        except ExpressionError as error:
+            raise PackageError(
+                f"{location}: the answer to {key!r} is not an SSIS expression: {error}",
+                remedy='Write an expression such as @[System::ErrorDescription], or a text without @[ and ".',
+            ) from error
     if _CODE.fullmatch(key):
         raise PackageError(
             f"{location}: {key!r} asks whether the DAGs may stay as they are, so its answer can only be {KEEP}.",

@@ -95,21 +95,27 @@ class SsisRun:
         else:
             succeeded = executable.path not in self.fails
             if isinstance(executable, OtherTask) and succeeded:
-                copied = dict(executable.copies)
-                for name in executable.sets:
-                    value = self.sets.get(executable.path, self._variables.get(name))
-                    self._variables[name] = self._variables[copied[name]] if name in copied else value
+                self._set_variables(executable)
             if isinstance(executable, SendMailTask) and source is not None:
                 self.sent["\\".join(executable.path), source] += 1
-            if not succeeded:
-                self._raise("OnError", inside)
-                self._raise("OnTaskFailed", inside)
+            for event in () if succeeded else ("OnError", "OnTaskFailed"):
+                self._raise(event, inside)
+        if executable.force_result:
+            succeeded = executable.force_result == "success"
         if source is None:
             self.log.append(("end", executable.path))
             if not succeeded:
                 self.failed.add(executable.path)
         self._raise("OnPostExecute", inside)
         return succeeded
+
+    def _set_variables(self, task: OtherTask) -> None:
+        if task.assignments is not None:
+            values = {name: evaluate(expression, self._variables) for name, expression in task.assignments}
+            self._variables |= {name: value.data for name, value in values.items()}
+            return
+        for name in task.sets:
+            self._variables[name] = self.sets.get(task.path, self._variables.get(name))
 
     def _run_members(
         self,

@@ -129,7 +129,7 @@ class Generator:
         if handler is None and self._chance(0.15):
             more["sets"] = ("User::Mode",)
         elif handler is not None and self._is_plain:
-            more = {"sets": ("User::Copy",), "copies": (("User::Copy", "System::SourceName"),)}
+            more = {"sets": ("User::Copy",), "assignments": (("User::Copy", "@[System::SourceName]"),)}
         elif handler is not None and self._chance(0.06) and not self._is_plain:
             more["sets"] = (self._random.choice(("User::Mode", "System::Propagate", "User::Unused")),)
         return other_task(name, path, **more)
@@ -152,6 +152,8 @@ class Generator:
         more: dict[str, object] = {"event_handlers": self._handlers(path, 0.25 if handler is None else 0.04)}
         if may_be_disabled and self._chance(0.05):
             more |= {"disabled": True, "disabled_because": "\\".join(path)}
+        elif handler is not None and self._chance(0.1):
+            more["force_result"] = self._random.choice(("success", "failure"))
         elif handler is not None and self._chance(0.15):
             more["expressions"] = {"Disable": self._test(handler)}
         return more
@@ -252,6 +254,7 @@ _DECISIONS = {
     "condition-in-handler",
     "condition-to-complete",
     "event-without-callback",
+    "forced-result",
     "handler-of-handler",
     "handler-task-failure",
     "set-in-event-handler",

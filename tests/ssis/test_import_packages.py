@@ -55,7 +55,7 @@ class Plain(PackageConverter):
     def connections_json(self) -> str:
         return '{"mail": {}}\n'
 
-    def connection_entries(self) -> tuple[ConnectionEntry, ...]:  # noqa: ARG002
+    def connection_entries(self) -> tuple[ConnectionEntry, ...]:
         return (ConnectionEntry(conn_id="mail"),)
 
 

@@ -166,6 +166,10 @@ def test_an_answer_without_a_question_is_told_and_kept(
         (b'key,answer\na,"' + b"x" * 200_000, "is not CSV"),
         (b"key,answer\npath D:,D:\\loads\n", "line 2: .*'path D:' is neither a path on a worker nor keep"),
         (b"key,answer\nwindows authentication of mail,yes\n", "is neither keep nor anonymous"),
+        (
+            b"key,answer\nvariable User::Text in event handlers,@[System::ErrorDescription\n",
+            "line 2: the answer to .* is not an SSIS expression",
+        ),
         (b"key,answer\nloop-runs-once,no\n", "can only be keep"),
         (b"key,answer\nconfiguration sql server t,x\n", "can only be keep. Give an export of the table"),
     ],

@@ -247,6 +247,23 @@ def test_an_error_handler_of_the_package_sends_a_mail_for_each_failed_task(relay
     assert texts["Without text"] == ""
 
 
+def test_the_conditions_of_an_event_handler_decide_which_alerts_are_sent(relay: Relay, run: Any) -> None:
+    """By the name of the task, which is in a group; by a variable; and what a script copied is in the mail."""
+    place = ("Package.EventHandlers[OnError]",)
+    script = other_task("Script", place, sets=("User::Who",), assignments=(("User::Who", "@[System::SourceName]"),))
+    named = mail("named", place, subject="named", expressions={"Disable": '@[System::SourceName] != "Copy all"'})
+    copied = mail("copied", place, expressions={"Subject": '"failed: " + @[User::Who]'})
+    off = mail("off", place, subject="off", expressions={"Disable": "@[User::Off]"})
+    tasks = (other_task("Copy all", ("Package", "Box")), other_task("clean", ("Package", "Box")))
+    module = written(
+        Container(name="Box", id="{box}", path=("Package", "Box"), executables=tasks),
+        variables=[variable("Who", ""), variable("Off", "True", 11)],
+        handlers=[handler("OnError", script, named, copied, off, constraints=(constraint(script, copied),))],
+    )
+    assert run(module, "copy_all", "clean") == "failed"
+    assert subjects(relay) == ["failed: Copy all", "failed: clean", "named"]
+
+
 def test_every_property_of_a_mail_arrives(relay: Relay, run: Any, tmp_path: Path) -> None:
     """Sender, recipients of each kind, subject, text, priority and files."""
     (tmp_path / "a.csv").write_text("1;2\n")

@@ -89,9 +89,9 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) ->
     return OtherTask(
         **common,
         kind=kind,
-        assignments=assignments,
         sets=tuple(names.sets),
         reads=tuple(name for name in names.reads if assignments is not None or name not in names.sets),
+        assignments=assignments,
         child_package=child_package,
         child_parameters=child_parameters,
     )

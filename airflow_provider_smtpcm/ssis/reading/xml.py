@@ -31,7 +31,7 @@ _UTF16_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?16|u
 _TRUNCATED_CODES = {3, 5, 6, 20}
 _SAVE_AGAIN = "Open it in Visual Studio and save it again, or copy it again from its source."
 
-# Elements unrelated to mail (designer layout, logging, compiled scripts, passwords), which are most of a file.
+# Elements unrelated to mail (designer layout, logging, passwords, most files of scripts), which are most of a file.
 _IGNORED_ELEMENTS = {
     "BinaryItem",
     "DesignTimeProperties",

@@ -54,7 +54,9 @@ def find_assignments(symbols: SymbolTable, task: Executable, scope: Scope) -> li
     for name, expression in task.assignments:
         variable, tree = _find_variable(symbols, name, scope), parse(expression)
         types = _Types(symbols, scope)
-        if variable.expression is not None or types.find_type(tree) != TYPES.get(variable.data_type):
+        if variable.expression is not None:  # SSIS evaluates it again for each reader
+            continue
+        if types.find_type(tree) != TYPES.get(variable.data_type):
             raise NotTranslatable(
                 f"The value for {variable.qualified_name} is of another type.", remedy="Compute the value in the DAG."
             )

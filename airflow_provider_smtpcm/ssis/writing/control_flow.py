@@ -7,11 +7,17 @@ place: otherwise a DAG would report by mail what it has never done.
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.expressions import TemplateContext
-from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, SendMailTask
+from airflow_provider_smtpcm.ssis.expressions import (
+    ExpressionError,
+    NotTranslatable,
+    TemplateContext,
+    escape_template,
+)
+from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ForeachLoop, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.flow import can_skip_inside
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
@@ -33,7 +39,13 @@ from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.tasks import convert_task
-from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
+from airflow_provider_smtpcm.ssis.writing.templates import (
+    COMPLETE_ME,
+    TemplateTranslator,
+    WritingContext,
+    display_expression,
+    error_summary,
+)
 
 # Most For loops count, or retry until something succeeds.
 _LOOP_REMEDIES = {
@@ -100,6 +112,8 @@ class _ContainerWriter(ContainerConditions):
         super().__init__(writer, container, scope, may_be_skipped=may_be_skipped)
         self._writer, self._callbacks = writer, callbacks
         writer.variables |= self._variables
+        # The variable of the task that lists the files of a loop, by the loop's id.
+        self._listings: dict[str, str] = {}
         for key in self._graph.topological_order(self._included):
             self._convert_executable(self._included[key])
 
@@ -130,6 +144,8 @@ class _ContainerWriter(ContainerConditions):
         if condition.rule != ALL_SUCCESS and (becomes_group or mapped is not None):
             # The query of a loop becomes an upstream task of it, which the rule must not count.
             condition = self._add_empty(f"{task_id}_start", condition, "")
+        if mapped is not None and mapped.files is not None:
+            condition = self._add_listing(mapped, mapped.files, condition)
         if isinstance(executable, Container) and becomes_group:
             node = self._create_group(executable, condition)
         elif mapped is not None:
@@ -217,16 +233,61 @@ class _ContainerWriter(ContainerConditions):
         node.children = [row, *children, end]
         rows, node.uses = self._find_rows(loop)
         node.mapped = MappedGroup(
-            function=writer.variable_names.allocate(f"{node.variable}_iteration"),
+            function=writer.variable_names.allocate("iteration"),
             parameters=tuple(name for _, name in loop.fields),
             rows=rows,
         )
 
+    def _add_listing(self, loop: MappedLoop, files: ForeachLoop, condition: TriggerCondition) -> TriggerCondition:
+        """Add the task that lists the files of a loop; return the condition that it succeeded."""
+        container, context = loop.loop, self._writer.context
+        where = "\\".join(container.path)
+        translator = TemplateTranslator(
+            context=context,
+            scope=open_scope(container.variables, self._scope),
+            template_context=TemplateContext.TASK,
+            reader=ReadPoint(id=container.id, name=container.name, where=where),
+        )
+
+        def convert(name: str, argument: str, value: str, *, is_path: bool) -> KeywordArgument:
+            expression = files.expressions.get(name)
+            if expression is None:
+                text = escape_template(translator.map_path(value) if is_path else value)
+                return KeywordArgument(name=argument, value=text)
+            comments: tuple[str, ...] = (f"SSIS: {display_expression(expression)}",)
+            try:
+                text = translator.translate(expression, is_path=is_path).text
+            except (ExpressionError, NotTranslatable) as error:
+                text, reason = f"{{{{ {COMPLETE_ME}.{argument} }}}}", error_summary(error)
+                context.findings.decision(
+                    "expression-to-complete",
+                    where,
+                    f"{name} comes from an expression that cannot be translated to a template: {reason}",
+                    f"Write {argument!r} in the DAG; until then, the task fails.",
+                )
+            return KeywordArgument(name=argument, value=text, comments=comments)
+
+        arguments = [
+            convert("Directory", "folder", files.folder, is_path=True),
+            convert("FileSpec", "file_spec", files.file_spec or "*", is_path=False),
+        ]
+        if files.recurse:
+            arguments.append(KeywordArgument(name="recurse", value=True))
+        arguments.append(KeywordArgument(name="field", value=loop.fields[0][1]))
+        if files.file_name_retrieval:
+            retrieve = ("path", "name", "stem")[files.file_name_retrieval]
+            arguments.append(KeywordArgument(name="retrieve", value=retrieve))
+        task_id = self._free_task_ids.allocate(f"{self._task_ids[container.id]}_files")
+        call = self._writer.create_task("ListFilesOperator", task_id, task_id, arguments)
+        condition = self._add_task(task_id, call, condition, f"The files of {container.name!r}.")
+        self._listings[container.id] = condition.upstream[0]
+        return condition
+
     def _find_rows(self, loop: MappedLoop) -> tuple[object, list[str]]:
         """Return the source of a loop's rows, and the variable of the task that it needs."""
-        if loop.query is None:
+        if loop.query is None and loop.files is None:
             return list(loop.rows), []
-        variable = self._writer.variables[loop.query.id]
+        variable = self._listings[loop.loop.id] if loop.query is None else self._writer.variables[loop.query.id]
         return Raw(f"{variable}.output"), [variable]
 
     def _create_merge(self, loop: MappedLoop, condition: TriggerCondition) -> DagNode:
@@ -255,6 +316,7 @@ class _ContainerWriter(ContainerConditions):
     def _report_mapped_loop(self, loop: MappedLoop) -> None:
         container, query = loop.loop, loop.query
         over = f"the rows of {query.name!r}" if query is not None else f"{len(loop.rows)} rows of values"
+        over = over if loop.files is None else "the files that are in its folder, with their paths on the worker"
         if loop.mail is not None:
             text = (
                 f"{container.name!r} is a {container.kind} with a mail. It became a mail merge over {over}: one mail "
@@ -267,7 +329,7 @@ class _ContainerWriter(ContainerConditions):
                 "for each of them. SSIS completes one iteration before the next and stops at the first that fails; in "
                 "the DAG, each task does so by itself, and the other iterations run."
             )
-            if query is not None:
+            if query is not None or loop.files is not None:
                 text += " Airflow maps at most 1,024 rows (max_map_length)."
         self._writer.context.findings.note(
             "loop-became-group" if loop.mail is None else "loop-became-merge", "\\".join(container.path), text

@@ -8,15 +8,11 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.writing.alerts import ON_EXECUTE
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
-from airflow_provider_smtpcm.ssis.writing.event_handlers import (
-    ON_EXECUTE,
-    Callbacks,
-    EventHandlerWriter,
-    report_mails_left_out,
-)
+from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, report_mails_left_out
 from airflow_provider_smtpcm.ssis.writing.flow import sends_mail
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode, MappedGroup
 from airflow_provider_smtpcm.ssis.writing.python_source import (
@@ -39,6 +35,7 @@ _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import
 _PROVIDER_IMPORTS = {
     "SendMailNotifier": f"from {_PROVIDER}.notifications.send_mail import SendMailNotifier",
     "ExpressionOperator": f"from {_PROVIDER}.operators.expression import ExpressionOperator",
+    "ListFilesOperator": f"from {_PROVIDER}.operators.list_files import ListFilesOperator",
     "MailMergeOperator": f"from {_PROVIDER}.operators.mail_merge import MailMergeOperator",
     "OnlyIfOperator": f"from {_PROVIDER}.operators.only_if import OnlyIfOperator",
     "PlaceholderOperator": f"from {_PROVIDER}.operators.placeholder import PlaceholderOperator",

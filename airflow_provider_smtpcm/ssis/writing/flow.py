@@ -88,6 +88,7 @@ class Flow:
         self._chains: dict[str, tuple[str, ...]] = {}
         # The ids of the executables that directly follow one, by its id.
         self._followers: dict[str, set[str]] = {}
+        self._executables: dict[str, Executable] = {}
         self._downstream: dict[str, frozenset[str]] = {}
         # The constraints on each executable, by its id.
         self._incoming: dict[str, list[PrecedenceConstraint]] = {}
@@ -124,6 +125,7 @@ class Flow:
 
     def _enter(self, executable: Executable, task_id: str, chain: tuple[str, ...]) -> None:
         self.task_ids[executable.id], self._chains[executable.id] = task_id, chain
+        self._executables[executable.id] = executable
         if isinstance(executable, Container) and self.is_group(executable):
             self._assign(executable, f"{task_id}.", chain)
         elif isinstance(executable, Container):
@@ -152,6 +154,30 @@ class Flow:
         if pair[0] in self._reach(pair[1]):
             return True
         return False if pair[1] in self._reach(pair[0]) else None
+
+    def requires(self, after: str, before: str) -> bool:
+        """Whether an executable never runs unless another one has run before it."""
+        left, right = self._chains.get(after, ()), self._chains.get(before, ())
+        level = next((level for level, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), None)
+        if level is None:
+            return False
+        for key in right[level:]:
+            executable = self._executables[key]
+            if "Disable" in executable.expressions:
+                return False
+            if isinstance(executable, Container) and key != before and can_skip_inside(executable):
+                return False
+        return self._depends(left[level], right[level], {})
+
+    def _depends(self, key: str, target: str, known: dict[str, bool]) -> bool:
+        """Whether, in one container, an executable runs only if the target has run."""
+        if key not in known:
+            known[key] = False  # in a cycle
+            incoming = [one for one in self._incoming.get(key, ()) if one.before in self._chains]
+            found = [one.before == target or self._depends(one.before, target, known) for one in incoming]
+            all_of = all(one.logical_and for one in incoming)
+            known[key] = any(found) if all_of else all(found)
+        return known[key]
 
     def may_run_together(self, one: str, other: str) -> bool:
         """Whether two executables may both run, in either order, by all that the constraints say without expressions.

@@ -102,6 +102,10 @@ class _Point:
     is_after: bool
 
 
+#: After the whole handler.
+_END = _Point((), is_after=True)
+
+
 @dataclass(slots=True)
 class _Members:
     """The executables of an event handler, or of a container in it, and their order."""
@@ -150,6 +154,7 @@ class HandlerValues:
         self._enter(handler, ())
         for nested in handler.event_handlers:
             self._enter_nested(nested)
+        self._preceding = self._find_preceding(handler)
         self._definitions: dict[int, HandlerValue] = {}
 
     def _enter(self, owner: EventHandler | Container, chain: tuple[str, ...]) -> None:
@@ -167,6 +172,15 @@ class HandlerValues:
                 self._enter(child, (*chain, child.id))
             for nested in child.event_handlers:
                 self._enter_nested(nested)
+
+    def _find_preceding(self, handler: EventHandler) -> HandlerValues | None:
+        """Return the values of the handler that SSIS has run for the same executable: OnError before OnTaskFailed."""
+        if handler.event_name.lower() != "ontaskfailed" or self._is_idle:
+            return None
+        handlers = {id(one): one for _, one in self._symbols.package.walk_executables() if one is not None}
+        found = [one for one in handlers.values() if one.owner == handler.owner and one.event_name.lower() == "onerror"]
+        is_certain = len(found) == 1 and not found[0].disabled and "Disable" not in found[0].expressions
+        return HandlerValues(found[0], self._symbols) if is_certain else None
 
     def _enter_nested(self, handler: EventHandler) -> None:
         pending: list[EventHandler | Executable] = [handler]
@@ -189,6 +203,19 @@ class HandlerValues:
     def find(self, symbol: object) -> HandlerValue | None:
         """Return what is known of a symbol in one of these scopes; None if it is as the package declares it."""
         return self._definitions.get(id(symbol))
+
+    def compute_at_end(self, variable: Variable, setters: set[str]) -> _Value | None:
+        """Return the value that the handler leaves in a variable.
+
+        Args:
+            setters: the ids of the executables that may have set it, which have to be in the handler.
+
+        Raises:
+            _UnknownError, ExpressionError, NotTranslatable: as in `_compute`.
+        """
+        if not setters <= self._executables.keys():
+            raise _UnknownError
+        return self._compute(variable, _END, 0, ())
 
     def _define(self, point: _Point, scope: Scope) -> Scope:
         if self._is_idle:
@@ -276,9 +303,12 @@ class HandlerValues:
         found = {key: self._compare(key, point) for key in self._setters.get(_identify(variable), ())}
         earlier = [key for key, when in found.items() if when != "not before"]
         if not earlier:
-            if any(setter.executable_id not in chain for setter in self._find_handler_setters(variable)):
+            others = {one.executable_id for one in self._find_handler_setters(variable)} - {*chain}
+            if not others:
+                return None
+            if self._preceding is None:
                 raise _UnknownError
-            return None
+            return self._preceding.compute_at_end(variable, others)
         last = next((key for key in earlier if found[key] == "certainly before" and self._is_last(key, earlier)), None)
         if last is None or self._is_set_in_nested_handler(variable):
             raise _UnknownError
@@ -330,16 +360,17 @@ class HandlerValues:
         if chain[: len(target)] == target:
             if not point.is_after:
                 return "not before"
-            return "certainly before" if self._is_certain(chain[len(target) - 1 :]) else "perhaps before"
+            inside = chain[max(len(target) - 1, 0) :]
+            is_certain = self._is_certain(inside) and (target or not self._members[""].incoming.get(chain[0]))
+            return "certainly before" if is_certain else "perhaps before"
         depth = next((i for i, pair in enumerate(zip(chain, target, strict=False)) if pair[0] != pair[1]), None)
         if depth is None:  # a loop around the point, which sets a variable for each item
             return "perhaps before"
         members = self._members[chain[depth - 1] if depth else ""]
         if target[depth] in members.find_upstream(chain[depth]):
             return "not before"
-        if chain[depth] in members.find_required(target[depth]) and self._is_certain(chain[depth:]):
-            return "certainly before"
-        return "perhaps before"
+        is_certain = chain[depth] in members.find_required(target[depth]) and self._is_certain(chain[depth:])
+        return "certainly before" if is_certain else "perhaps before"
 
     def _is_certain(self, chain: Sequence[str]) -> bool:
         """Whether the last of these executables runs whenever SSIS reaches the first one, which contains it."""
@@ -391,7 +422,7 @@ def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
     names = quoted_list(sorted({one.name for one in setters}))
     return Question(
-        key=f"variable {variable.qualified_name} set by {names} in an event handler",
+        key=f"variable {variable.qualified_name} in event handlers",
         text=f"Which value does {variable.qualified_name} have in the mails of event handlers? In SSIS, {names} sets "
         "it, which the DAG does not run. Answer with an SSIS expression such as @[System::ErrorDescription], with a "
         f"text, or with {KEEP} for its design-time value.",

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
-from airflow_provider_smtpcm.ssis.findings import Findings
-from airflow_provider_smtpcm.ssis.model import ContainerKind, Package, Variable, describe_kind
+from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
+from airflow_provider_smtpcm.ssis.model import ContainerKind, OtherTask, Package, Variable, describe_kind
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop, find_queries, row_field
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
@@ -92,8 +92,20 @@ class LiveVariables:
         return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type, is_typed=True)
 
     def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
-        """Whether a task that is not a placeholder may have set the variable when it is read."""
-        return any(setter.how in _TRANSLATED for setter in self._before(variable, reader))
+        """Whether a task that is not a placeholder may have set the variable, not only emptied it, when it is read."""
+        setters = [setter for setter in self._before(variable, reader) if setter.how in _TRANSLATED]
+        ids = {setter.executable_id for setter in setters} - self._find_emptying(variable)
+        return bool(ids)
+
+    def _find_emptying(self, variable: Variable) -> set[str]:
+        """Return the ids of the scripts that only empty a variable, as some do before a loop fills it."""
+        names = {variable.qualified_name, variable.name}
+        return {
+            executable.id
+            for executable, _ in self.package.walk_executables()
+            if isinstance(executable, OtherTask)
+            and any(name in names and value == '""' for name, value in executable.assignments or ())
+        }
 
     def describe_setters(self, variable: Variable) -> str:
         """Return what sets a variable, such as `'Count' (Execute SQL task) sets User::Rows`; empty if nothing does."""
@@ -176,6 +188,7 @@ class LiveVariables:
         inside = [setter for setter in self.setters.of(variable) if setter.event_handler is not None]
         if inside and reader.id:
             names = dict.fromkeys(f"{setter.name!r}" for setter in inside)
+            setters = quoted_list(sorted({setter.name for setter in inside}))
             self.findings.decision(
                 "set-in-event-handler",
                 reader.where,
@@ -183,6 +196,12 @@ class LiveVariables:
                 f"{variable.qualified_name}, which {reader.name!r} reads. Event handlers of the DAG only send mail, so "
                 "it keeps its other value.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
+                Question(
+                    key=f"variable {variable.qualified_name} in event handlers, for other tasks",
+                    text=f"In SSIS, {setters} in an event handler sets {variable.qualified_name}, and a task of the "
+                    f"control flow reads it. In the DAG, it keeps its other value. Answer {KEEP} if it may.",
+                    guess=KEEP,
+                ),
             )
 
 

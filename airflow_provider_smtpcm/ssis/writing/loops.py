@@ -1,4 +1,4 @@
-"""Loops whose iterations are known before they begin: over the rows of a query, over items, or counting.
+"""Loops whose iterations are known before they begin: over the rows of a query, files, items, or counting.
 
 A loop that holds nothing but a mail becomes a mail merge: one mail for each row. Any other one becomes a mapped task
 group, whose first task pushes an XCom for each variable that the loop sets, for the tasks of the same iteration.
@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import Flow, can_skip_inside, handler_sends_mail, sends_mail
+from airflow_provider_smtpcm.ssis.writing.flow import Flow, handler_sends_mail, sends_mail
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 from airflow_provider_smtpcm.ssis.writing.variable_setters import SetterKind, VariableSetters
 
@@ -30,6 +30,9 @@ from airflow_provider_smtpcm.ssis.writing.variable_setters import SetterKind, Va
 MAX_ITERATIONS = 1000
 # The values of EnumType with which a Foreach ADO enumerator yields the rows of an Execute SQL task.
 _ROW_ENUMERATIONS = {"", "EnumerateRowsInFirstTable", "EnumerateAllRows"}
+
+#: The properties of a Foreach File enumerator that may come from expressions.
+FILE_PROPERTIES = {"Directory", "FileSpec"}
 
 DesignValue = Callable[[Variable], object]
 
@@ -41,15 +44,17 @@ class MappedLoop:
     Args:
         loop: the container.
         mail: its only executable, if it becomes a mail merge; None for a mapped task group.
-        query: the Execute SQL task with the rows; None if `rows` are known.
+        query: the Execute SQL task with the rows; None if there is none.
+        files: the enumerator of files; None if there is none.
         columns: the number of the column for each field of a row, if there is a query.
-        rows: the values of each iteration by field, if there is no query.
+        rows: the values of each iteration by field, if neither a query nor an enumerator yields them.
         fields: the field of each variable that the loop sets.
     """
 
     loop: Container
     mail: SendMailTask | None
     query: SqlTask | None = None
+    files: ForeachLoop | None = None
     columns: Mapping[str, int] = field(default_factory=dict)
     rows: tuple[Mapping[str, object], ...] = ()
     fields: tuple[tuple[Variable, str], ...] = ()
@@ -102,6 +107,7 @@ class _Values:
     variables: list[Variable]
     rows: list[list[object]] = field(default_factory=list)
     query: SqlTask | None = None
+    files: ForeachLoop | None = None
     columns: list[int] = field(default_factory=list)
 
 
@@ -129,6 +135,7 @@ class _LoopReader:
             loop=loop,
             mail=mail,
             query=values.query,
+            files=values.files,
             columns=dict(zip(names, values.columns, strict=True)) if values.query is not None else {},
             rows=tuple(dict(zip(names, row, strict=True)) for row in values.rows),
             fields=tuple(zip(values.variables, names, strict=True)),
@@ -139,7 +146,7 @@ class _LoopReader:
         if self._loop.for_loop is not None:
             return self._count(self._loop.for_loop)
         foreach = self._loop.foreach_loop
-        if foreach is None or foreach.expressions:
+        if foreach is None or (foreach.expressions and foreach.enumerator != "File"):
             return None
         mapped = [(index, self._setters.resolve(name, self._loop)) for index, name in foreach.mappings]
         indexes = [index for index, _ in mapped]
@@ -149,10 +156,11 @@ class _LoopReader:
         if foreach.enumerator == "ADO":
             query = self._find_query(foreach)
             return None if query is None else _Values(variables=variables, query=query, columns=indexes)
-        if foreach.enumerator == "Item":
-            rows = self._read_items(foreach, indexes, variables)
-            return None if rows is None else _Values(variables=variables, rows=rows)
-        return None
+        if foreach.enumerator == "File":
+            is_known = foreach.expressions.keys() <= FILE_PROPERTIES and foreach.file_name_retrieval in range(3)
+            return _Values(variables=variables, files=foreach) if is_known and indexes == [0] else None
+        rows = self._read_items(foreach, indexes, variables) if foreach.enumerator == "Item" else None
+        return None if rows is None else _Values(variables=variables, rows=rows)
 
     def _read_items(
         self, foreach: ForeachLoop, indexes: list[int], variables: list[Variable]
@@ -270,8 +278,9 @@ class _LoopReader:
             return False
         if isinstance(setter, Container) and self._flow.contains(setter.id, reader):
             return False  # a loop sets its variables before what it contains
-        # If the setter is skipped, the value is that of an earlier iteration.
-        return self._flow.may_follow(reader, setter.id) is not True or can_skip_inside(self._loop)
+        if reader != setter.id and self._flow.task_ids.get(reader) == self._flow.task_ids[setter.id]:
+            return False  # one placeholder stands for both
+        return not self._flow.requires(reader, setter.id)
 
 
 def _name_fields(variables: list[Variable], *, for_merge: bool) -> list[str]:

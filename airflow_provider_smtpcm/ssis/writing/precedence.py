@@ -239,12 +239,12 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
             )
     if container.kind is not ContainerKind.PACKAGE:
         for child in container.executables:
-            if child.force_result and not child.disabled:
+            if (forced := _get_forced_result(child)) and not child.disabled:
                 findings.decision(
                     "forced-result",
                     "\\".join(child.path),
-                    f"ForceExecutionResult of {child.name!r} is {child.force_result}, which also has a part in what "
-                    f"SSIS counts {container.name!r} as. In the DAG, that depends on the work of its tasks alone.",
+                    f"SSIS counts {child.name!r} as a {forced} whatever its tasks come to, and its errors among those "
+                    f"of {container.name!r}. In the DAG, what {container.name!r} counts as depends on its tasks alone.",
                     f"Check what runs after {container.name!r}.",
                 )
     return replace(container, constraints=tuple(constraints))

@@ -24,6 +24,7 @@ _MODULE_GLOBALS = {
     "dag",
     "EmptyOperator",
     "ExpressionOperator",
+    "ListFilesOperator",
     "MailMergeOperator",
     "OnlyIfOperator",
     "PlaceholderOperator",

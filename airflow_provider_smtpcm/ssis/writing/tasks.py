@@ -24,7 +24,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.assignments import find_assignments
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument
+from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.sql_task import OPERATOR as SQL_OPERATOR
 from airflow_provider_smtpcm.ssis.writing.sql_task import SqlTaskConverter
@@ -110,6 +110,9 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
         text += "fails until a task takes its place."
     text += f" {reason}" if reason else ""
     text += f" That task must set {', '.join(read)}." if read else ""
+    if (fields := context.symbols.live.queries.get(executable.id)) is not None:
+        rows = f"It must return the rows of a loop: a list of mappings with the keys {quoted_list(fields)}."
+        text, reason = f"{text} {rows}", f"{reason} {rows}".strip()
     context.findings.note("placeholder-task", "\\".join(executable.path), text)
     comment = f"SSIS: {executable.name!r} ({kind}). {reason}".strip()
     return ConvertedTask(operator=PLACEHOLDER, arguments=arguments, comment=comment)

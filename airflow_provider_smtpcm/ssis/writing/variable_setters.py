@@ -50,7 +50,7 @@ class SetterKind(StrEnum):
 
     RESULT = "result"  # a result binding of an Execute SQL task
     OUTPUT_PARAMETER = "output parameter"  # of an Execute SQL task
-    EXPRESSION = "expression"  # an Expression task
+    EXPRESSION = "expression"  # an Expression task, or a Script task that only sets variables
     SCRIPT = "script"  # the ReadWriteVariables of a Script task
     DATA_FLOW = "data flow"
     FOREACH_MAPPING = "foreach mapping"
@@ -281,7 +281,7 @@ def _find_outputs(executable: Executable) -> Iterator[tuple[str, SetterKind]]:
     elif isinstance(executable, ExpressionTask):
         yield from ((name, SetterKind.EXPRESSION) for name in find_assigned_names(executable.expression))
     elif isinstance(executable, OtherTask):
-        how = _classify(executable.kind)
+        how = _classify(executable.kind) if executable.assignments is None else SetterKind.EXPRESSION
         yield from ((name, how) for name in executable.sets)
     elif isinstance(executable, Container):
         expressions = _loop_expressions(executable)

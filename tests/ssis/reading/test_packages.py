@@ -58,6 +58,23 @@ def test_a_finding_stays_one_line_whatever_it_repeats(tmp_path: Path) -> None:
     assert "\n" not in finding.text
 
 
+@pytest.mark.parametrize("flag", ['DTS:DisableEventHandlers="True"', ""])
+@pytest.mark.parametrize("is_old", [True, False])
+def test_event_handlers_that_their_owner_disables_are_disabled(tmp_path: Path, flag: str, *, is_old: bool) -> None:
+    """As an attribute or as a property; those of what is in the owner are not."""
+    text = (PACKAGES / "containers.dtsx").read_text(encoding="utf-8")
+    before = 'DTS:ObjectName="A">'
+    assert before in text
+    old = '<DTS:Property DTS:Name="DisableEventHandlers">-1</DTS:Property>' if flag else ""
+    path = tmp_path / "p.dtsx"
+    path.write_text(text.replace(before, f"{before}{old}" if is_old else f'DTS:ObjectName="A" {flag}>'))
+    because = {
+        "\\".join(task.path): task.disabled_because for task, handler in read_package(path).walk_mail_tasks() if handler
+    }
+    assert because["Package\\A.EventHandlers[OnTaskFailed]\\Mail"] == ("Package\\A" if flag else None)
+    assert because["Package.EventHandlers[OnError]\\Mail"] is None
+
+
 @pytest.mark.parametrize("name", ["By GUID in lower case", "By name", "By refId"])
 def test_a_connection_manager_is_found(name: str) -> None:
     """However it is referred to."""

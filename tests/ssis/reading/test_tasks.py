@@ -575,3 +575,30 @@ def test_an_empty_password_is_none() -> None:
     string = "Data Source=.;User ID=;Password=;Access Token=;Initial Catalog=sales;"
     (found,) = read(NEW, managers=manager(NEW, "OLEDB", string)).database_connections
     assert (found.connection_string, found.has_password) == (string, False)
+
+
+@pytest.mark.parametrize(
+    ("version", "language", "file", "code"),
+    [
+        (OLD, "Microsoft Visual Basic .NET", "dts://Scripts/ScriptTask_1/ScriptMain.vsaitem", "basic"),
+        (OLD, "CSharp", "\\scriptmain.cs", "c#"),
+        (NEW, "VisualBasic", "ScriptMain.vb", "basic"),
+        (NEW, "CSharp", "ScriptMain.cs", "c#"),
+    ],
+)
+def test_the_source_of_a_script_that_only_sets_variables_is_read(
+    version: int, language: str, file: str, code: str
+) -> None:
+    """Among the files of its project, of which the others are not."""
+    source = {
+        "c#": 'public void Main() { Dts.Variables["Text"].Value = "<" + Dts.Variables["In"].Value; }',
+        "basic": 'Public Sub Main()\n Dts.Variables("Text").Value = "<" & Dts.Variables("In").Value\nEnd Sub',
+    }[code]
+    data = (
+        f'<ScriptProject Language="{language}" ReadOnlyVariables="User::In" ReadWriteVariables="User::Text">'
+        f'<ProjectItem Name="Project" Encoding="UTF8"><![CDATA[void Main() {{ }}]]></ProjectItem>'
+        f'<ProjectItem Name="{file}" Encoding="UTF8"><![CDATA[{source}]]></ProjectItem>'
+        '<BinaryItem Name="ST_1.dll">TVqQ</BinaryItem></ScriptProject>'
+    )
+    found = read_one(version, task(version, "Microsoft.ScriptTask", data), OtherTask)
+    assert found.assignments == (("User::Text", '"<" + (DT_WSTR,4000)@[User::In]'),)

@@ -160,13 +160,13 @@ def test_a_variable_that_tasks_of_the_control_flow_set_is_read_where_they_leave_
     module = with_handler(
         alert(expressions={"Disable": '@[User::On] == "Y"'}), load=other_task("Load", sets=("User::On",))
     )
-    assert condition(module) == "{{ not ((ssis.variable(ti, 'User::On', ['load'], 'Y', 'DT_WSTR')) == 'Y') }}"
+    assert condition(module) == "{{ not (ssis.variable(ti, 'User::On', ['load'], 'Y', 'DT_WSTR') == 'Y') }}"
     assert decisions(module) == set()
 
 
 def test_what_a_script_in_the_handler_copies_is_what_the_alert_has() -> None:
     """If the script runs before the mail in any case; otherwise it is a decision."""
-    script = log("Script", sets=("User::On",), copies=(("User::On", "System::ErrorDescription"),))
+    script = log("Script", sets=("User::On",), assignments=(("User::On", "@[System::ErrorDescription]"),))
     mail_ = alert(expressions={"MessageSource": '"Error: " + @[User::On]'})
     module = with_handler(script, mail_, constraints=(constraint(script, mail_),))
     assert "text=\"Error: {{ alert.exception.message if alert.exception else (alert.reason or '') }}\"" in module.source
@@ -258,6 +258,21 @@ def test_a_disabled_task_in_a_handler_has_succeeded() -> None:
     assert "on_error_never" not in module.source
     assert decisions(module) == set()
     assert "Never" in "".join(one.where for one in find(module, "condition-in-handler"))
+
+
+def test_a_result_that_ssis_forces_decides() -> None:
+    """Whatever the task does."""
+    for forced, value, is_sent in (
+        ("success", SUCCESS, True),
+        ("success", FAILURE, False),
+        ("failure", FAILURE, True),
+        ("failure", SUCCESS, False),
+        ("failure", COMPLETION, True),
+    ):
+        task, mail_ = log(force_result=forced), alert()
+        module = with_handler(task, mail_, constraints=(constraint(task, mail_, value=value),))
+        assert ("SendMailNotifier(" in module.source) is is_sent
+        assert decisions(module) == set()
 
 
 def test_arrows_in_a_circle_end() -> None:

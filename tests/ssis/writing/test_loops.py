@@ -168,6 +168,15 @@ def test_a_loop_over_the_rows_of_no_query_runs_once(query: SqlTask) -> None:
     assert_runs_once(write_over_rows(loop(reminder(), over=ROWS), query))
 
 
+def test_a_placeholder_for_the_query_says_which_rows_it_must_return() -> None:
+    """Such a query is one whose timeout comes from an expression."""
+    query = replace(QUERY, expressions={"TimeOut": "60"})
+    module = write_over_rows(loop(reminder(), over=ROWS), query)
+    assert "rows=list_2.output" in module.source
+    (found,) = find(module, "placeholder-task")
+    assert "a list of mappings with the keys 'Address', 'Owed'" in found.text
+
+
 def test_a_loop_that_does_not_follow_its_query_runs_once() -> None:
     """Nor one whose rows a second task may set."""
     each = loop(reminder(), over=ROWS)
@@ -234,8 +243,8 @@ def test_a_loop_with_more_than_a_mail_is_a_mapped_group() -> None:
     )
     assert "loop-became-group" in codes(module.findings)
     assert all(one.severity is Severity.NOTE for one in module.findings)
-    assert "def each_iteration(address, owed):" in module.source
-    assert "each_iteration.expand_kwargs(" in module.source
+    assert "def iteration(address, owed):" in module.source
+    assert "iteration.expand_kwargs(" in module.source
     assert "ssis.variable(ti, 'User::Address', ['each.row'], '', 'DT_WSTR')" in module.source
     assert "ssis.variable(ti, 'User::Note', ['each.script'], '', 'DT_WSTR')" in module.source
 
@@ -261,7 +270,7 @@ def test_what_another_task_reads_after_the_loop_makes_it_a_group() -> None:
         {"event_handlers": (handler("OnError", mail("Alert", (*PATH, "h")), owner=(*PATH, "Remind")),)},
     ],
 )
-def test_a_mail_that_not_each_iteration_sends_is_in_a_group(change: dict[str, Any]) -> None:
+def test_a_mail_that_not_iteration_sends_is_in_a_group(change: dict[str, Any]) -> None:
     """Its condition, its outcome and its events belong to one iteration."""
     module = write(loop(mail("Remind", PATH, **change)))
     assert "loop-became-group" in codes(module.findings)
@@ -281,10 +290,24 @@ def test_an_iteration_that_needs_the_one_before_runs_once() -> None:
     note = reminder(expressions={"Subject": "@[User::Note]"})
     once = other_task("Once", PATH, sets=("User::Note",))
     between = other_task("Between", PATH)
-    only_if = constraint(between, once, eval_op=EvalOp.EXPRESSION, expression="@[User::Owed] == 3")
-    each = loop(between, once, note, constraints=(only_if, constraint(once, note)))
-    assert_runs_once(write(each, variables=variables))
     assert_runs_once(write(loop(other_task("Next", PATH, sets=("User::Owed",)), reminder())))
+    either = (constraint(between, note, logical_and=False), constraint(once, note, logical_and=False))
+    assert_runs_once(write(loop(between, once, note, constraints=either), variables=variables))
+
+
+@pytest.mark.parametrize("more", [{}, {"eval_op": EvalOp.EXPRESSION, "expression": '@[User::Note] == ""'}])
+def test_what_runs_only_after_a_setter_reads_the_value_of_its_iteration(more: dict[str, Any]) -> None:
+    """Also under a condition, behind a third task, and if the setter is in a Sequence container."""
+    variables = [*VARIABLES, variable("Note")]
+    path = (*PATH, "Box")
+    setter, between = other_task("Set", path, sets=("User::Note",)), other_task("Between", PATH)
+    box = Container(name="Box", id="{box}", path=path, executables=(setter,))
+    note = reminder(expressions={"Subject": "@[User::Note]"})
+    each = loop(box, between, note, constraints=(constraint(box, between), constraint(between, note, **more)))
+    assert "loop-became-group" in codes(write(each, variables=variables).findings)
+    may_skip = replace(box, executables=(replace(setter, expressions={"Disable": "@[User::Owed] == 3"}),))
+    each = loop(may_skip, between, note, constraints=(constraint(may_skip, between), constraint(between, note, **more)))
+    assert_runs_once(write(each, variables=variables))
 
 
 def test_a_loop_in_a_mapped_group_is_a_merge_or_runs_once() -> None:
@@ -305,15 +328,27 @@ def test_the_modules_are_tidy() -> None:
     script = other_task("Script", PATH)
     names = [variable(f"A rather long name of a variable, number {number}") for number in range(4)]
     over = replace(ROWS, mappings=tuple((index, one.qualified_name) for index, one in enumerate(names)))
-    long = loop(script, mail("Long", PATH, expressions={"Subject": f"@[{names[0].qualified_name}]"}), over=over)
+    long = loop(
+        script,
+        mail("Long", PATH, expressions={"Subject": f"@[{names[0].qualified_name}]"}),
+        over=over,
+        name="A rather long name of a loop, for each of its rows",
+    )
+    after = mail("After")
     modules = [
         write_over_rows(loop(reminder(), over=ROWS)),
         write(loop(reminder())),
         write(loop(script, numbered(), over=COUNTING)),
-        write_over_rows(long, variables=[*VARIABLES, *names]),
+        write(
+            QUERY,
+            long,
+            after,
+            constraints=[constraint(QUERY, long), constraint(long, after)],
+            variables=[*VARIABLES, *names],
+        ),
     ]
     assert lint(*modules) == ""
-    assert "    def each_iteration(\n" in modules[-1].source
+    assert "    def iteration(\n" in modules[-1].source
 
 
 # --- In Airflow
@@ -367,7 +402,7 @@ def test_a_counting_loop_sends_a_mail_for_each_number(relay: Relay, run: Callabl
         relay.clear()
 
 
-def test_a_condition_in_a_loop_decides_for_each_iteration(relay: Relay, run: Callable[[DagModule], str]) -> None:
+def test_a_condition_in_a_loop_decides_for_iteration(relay: Relay, run: Callable[[DagModule], str]) -> None:
     """What follows the loop has the values of the last iteration."""
     script, remind = other_task("Script", PATH), reminder()
     only = constraint(script, remind, eval_op=EvalOp.EXPRESSION_AND_CONSTRAINT, expression="@[User::Owed] > 3")
@@ -391,4 +426,49 @@ def test_a_failed_task_in_an_iteration_fails_the_loop(relay: Relay, run: Callabl
     assert sent(relay) == [("well", ["ops@corp.example"])]
     relay.clear()
     assert run(replace(module, source=re.sub(r"passes=True,", "", module.source))) == "failed"
-    assert [subject for subject, _ in sent(relay)] == ["You owe 3", "You owe 4", "badly"]
+    assert sorted(subject for subject, _ in sent(relay)) == ["You owe 3", "You owe 4", "badly"]
+
+
+FILES = ForeachLoop(enumerator="File", folder="D:\\in", file_spec="*.CSV", mappings=((0, "User::Address"),))
+
+
+@pytest.mark.parametrize("holds_another_task", [False, True])
+def test_a_loop_over_files_sends_a_mail_for_each_file(
+    relay: Relay, run: Callable[[DagModule], str], tmp_path: Path, holds_another_task: bool
+) -> None:
+    """That is there when the loop begins; what follows the loop runs, also without a file."""
+    folder = tmp_path / "in"
+    (folder / "old").mkdir(parents=True)
+    options = ConversionOptions(placeholders_pass=True, path_map=(("D:", str(tmp_path)),))
+    script = other_task("Script", PATH)
+    remind = mail("Remind", PATH, expressions={"Subject": '"new: " + @[User::Address]'})
+    inside = (script, remind) if holds_another_task else (remind,)
+    constraints = (constraint(script, remind),) if holds_another_task else ()
+    after = mail("After", subject="done")
+    for retrieval, recurse, expected in (
+        (0, False, []),
+        (0, False, [str(folder / "a.csv"), str(folder / "B.csv")]),
+        (1, False, ["B.csv", "a.csv"]),
+        (2, True, ["B", "a", "c"]),
+    ):
+        for name in ("a.csv", "B.csv", "b.txt", "old/c.Csv") if expected else ():
+            (folder / name).touch()
+        over = replace(FILES, file_name_retrieval=retrieval, recurse=recurse)
+        each = loop(*inside, over=over, constraints=constraints)
+        module = written(each, after, constraints=[constraint(each, after)], variables=VARIABLES, options=options)
+        assert all(one.severity is Severity.NOTE for one in module.findings)
+        assert lint(module) == ""
+        assert run(module) == "success"
+        assert sorted(subject for subject, _ in sent(relay)) == sorted(["done", *(f"new: {one}" for one in expected)])
+        relay.clear()
+
+
+def test_a_folder_from_an_expression_is_a_template() -> None:
+    """Or a place to complete, and then a decision; another property of the enumerator is not known."""
+    over = replace(FILES, expressions={"Directory": '"/in/" + @[User::Name]'})
+    module = write(loop(reminder(), over=over), variables=[*VARIABLES, variable("Name", "x")])
+    assert "folder=\"/in/{{ params['Name'] }}\"" in module.source
+    module = write(loop(reminder(), over=replace(over, expressions={"FileSpec": "@[User::Gone]"})))
+    assert "complete_me.file_spec" in module.source
+    assert find(module, "expression-to-complete")
+    assert_runs_once(write(loop(reminder(), over=replace(over, expressions={"Recurse": "true"}))))

@@ -1,0 +1,503 @@
+"""The alerts that the mails of event handlers become: one `SendMailNotifier` for each, with the condition of SSIS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from airflow_provider_smtpcm.ssis.expressions import (
+    Call,
+    ExpressionError,
+    NotTranslatable,
+    TemplateContext,
+    find_variables,
+    is_system_variable,
+    parse,
+    walk,
+)
+from airflow_provider_smtpcm.ssis.findings import Question
+from airflow_provider_smtpcm.ssis.model import (
+    Container,
+    EventHandler,
+    Executable,
+    MessageSourceType,
+    SendMailTask,
+    Variable,
+    describe_kind,
+)
+from airflow_provider_smtpcm.ssis.writing.conditions import (
+    CLOCKS,
+    SOURCE_NAMES,
+    Condition,
+    SourceKnowledge,
+    Specialized,
+    Test,
+    combine,
+    condition_to_code,
+    display_condition,
+    find_tests,
+)
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.handler_flow import HandlerMail, Run
+from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValue, ask_for_value
+from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
+from airflow_provider_smtpcm.ssis.writing.python_source import (
+    FunctionCall,
+    KeywordArgument,
+    UniqueNames,
+    slug,
+    variable_name,
+)
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
+from airflow_provider_smtpcm.ssis.writing.symbols import Scope
+from airflow_provider_smtpcm.ssis.writing.templates import (
+    COMPLETE_ME,
+    WritingContext,
+    display_expression,
+    error_summary,
+    translate_condition,
+)
+from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter
+
+ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
+# The callback arguments for each event. SSIS raises the first ones for tasks only.
+EVENTS_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
+EVENTS_OF_EXECUTABLES = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
+# The System variables whose value in a callback is SSIS's, so that a condition on them is exact. The value of
+# SourceName is the display name of the task.
+_EXACT_NAMES = {"SourceName", "PackageName", "PackageID", "TaskName"}
+_EXACT_NAMES |= {"InteractiveMode", "OfflineMode", "IgnoreConfigurationsOnLoad"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifierDefinition:
+    """A `SendMailNotifier`, which the module defines above the DAG."""
+
+    name: str
+    call: FunctionCall
+    comment: str
+
+
+class NotifierRegistry:
+    """The notifiers of one module.
+
+    Args:
+        variable_names: allocates the names of the module's variables.
+
+    Attributes:
+        notifiers: the definitions so far.
+        mails: a record of each Send Mail task in a handler.
+        events: the event of each notifier, in lower case.
+        assigned: the notifiers that a handler further out has for an executable, by its id and the callback argument.
+    """
+
+    def __init__(self, variable_names: UniqueNames) -> None:
+        self._variable_names = variable_names
+        self.notifiers: list[NotifierDefinition] = []
+        self.mails: list[MailRecord] = []
+        self.events: dict[str, str] = {}
+        self.assigned: dict[str, dict[str, list[str]]] = {}
+
+    def define(self, mail: MailConverter, task: SendMailTask, handler: EventHandler, owner: Executable) -> str:
+        """Define a notifier with the arguments of a mail; return its name."""
+        event = slug(handler.event_name, "event").replace("on", "on_", 1)
+        name = self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event)))
+        call = FunctionCall(name="SendMailNotifier", arguments=mail.arguments)
+        comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
+        self.notifiers.append(NotifierDefinition(name=name, call=call, comment=comment))
+        self.events[name] = handler.event_name.lower()
+        return name
+
+    def assign(self, name: str, event: str, executables: Iterable[Executable]) -> None:
+        """Make a notifier a callback of these executables.
+
+        Args:
+            event: the event, in lower case.
+        """
+        for executable in executables:
+            for argument in EVENTS_OF_EXECUTABLES[event]:
+                self.assigned.setdefault(executable.id, {}).setdefault(argument, []).append(name)
+
+
+class AlertWriter:
+    """A Send Mail task in an event handler, on its way to one or several notifiers.
+
+    Args:
+        registry: collects the notifiers and the records.
+        context: the package's context.
+        mail: the task, with its condition.
+        handler: the event handler.
+        owner: the executable with the event handler.
+    """
+
+    def __init__(
+        self,
+        registry: NotifierRegistry,
+        context: WritingContext,
+        mail: HandlerMail,
+        handler: EventHandler,
+        owner: Executable,
+    ) -> None:
+        self._registry, self._mail, self._handler, self._owner = registry, mail, handler, owner
+        self._context, self._findings = context, context.findings
+        self._sources = SourceKnowledge(context.symbols)
+        self._event = handler.event_name.lower()
+        self._where = "\\".join(mail.task.path)
+
+    def write(self) -> list[str]:
+        """Define the notifiers of the mail; return their names. There is none if the mail is left out."""
+        task, run = self._mail.task, self._mail.run
+        self._report_lost(run)
+        for executable in run.forced.values():
+            self._findings.decision(
+                "forced-result",
+                self._where,
+                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}, which has a part in what "
+                "SSIS counts its container as, and so in whether the mail is sent.",
+                "Check whether the alert is meant to be sent.",
+            )
+        if run.condition is False:
+            self._leave_out()
+            if not run.lost and not run.forced:
+                self._report_never(run.condition)
+            return []
+        sources = _find_sources(self._owner, self._event)
+        variants = self._choose_variants(run.condition, sources)
+        if not variants:
+            return []
+        names = []
+        for condition, executables in variants:
+            converter = MailConverter(self._context, task, self._mail.scope, TemplateContext.CALLBACK)
+            self._complete_recipients(converter)
+            self._add_condition(converter, condition)
+            name = self._registry.define(converter, task, self._handler, self._owner)
+            names.append(name)
+            if self._event in EVENTS_OF_EXECUTABLES:
+                self._registry.assign(name, self._event, executables)
+        self._report_assumed(run)
+        self._report_set_in_handler(run.condition)
+        for loop in self._mail.loops:
+            self._findings.decision(
+                "loop-runs-once",
+                "\\".join(loop.path),
+                f"{loop.name!r} is a {loop.kind} in an event handler. A callback sends each mail in it once.",
+                "If the mail must be sent for each item, give the alert all recipients, or send the mails with a "
+                "MailMergeOperator in the DAG.",
+            )
+        self._registry.mails.append(converter.to_record(f"callback {', '.join(names)}", self._handler.event_name))
+        return names
+
+    def _leave_out(self) -> None:
+        self._registry.mails.append(MailRecord(where=self._where, event=self._handler.event_name))
+
+    def _choose_variants(
+        self, condition: Condition, sources: list[Executable]
+    ) -> list[tuple[Condition, tuple[Executable, ...]]]:
+        """Return the conditions of the alert, each with the executables for which it is called.
+
+        For an event of tasks, there is one condition, for all of them. An empty list: the mail is never sent.
+        """
+        if self._mail.error is not None:
+            return [(condition, tuple(sources))]
+        found = self._sources.specialize(condition, sources)
+        possible = [one for one in found if one.condition is not False]
+        if found and not possible:
+            self._report_never(condition)
+            self._leave_out()
+            return []
+        if len(possible) <= 1 and (len(found) <= 1 or self._event in EVENTS_OF_EXECUTABLES):
+            return [(one.condition, one.sources) for one in possible] or [(condition, ())]
+        return [(self._tell_sources_apart(condition, found), tuple(one for each in possible for one in each.sources))]
+
+    def _tell_sources_apart(self, condition: Condition, found: Sequence[Specialized]) -> Condition:
+        """Return a condition that depends on the source of the event only by its name."""
+        used = self._sources.find_source_names(condition)
+        names = [{source.name for source in one.sources} for one in found]
+        is_ambiguous = sum(map(len, names)) > len(set().union(*names))
+        if used == {"SourceName"} or is_ambiguous:
+            return self._sources.fold(condition, None)
+        return combine(
+            "or",
+            [
+                combine("and", [self._sources.name_test(one.sources), one.condition])
+                for one in found
+                if one.condition is not False
+            ],
+        )
+
+    def _report_never(self, condition: Condition) -> None:
+        """Report a mail whose condition is not true for any executable that raises the event in the DAG."""
+        text = display_condition(condition)
+        if self._event in EVENTS_OF_TASKS and self._sources.find_source_names(condition):
+            self._findings.decision(
+                "condition-in-handler",
+                self._where,
+                f"SSIS sends the mail only if {text}, which no task of the DAG fulfils: only an error of the package "
+                "itself or of a container, such as one in the expression of a precedence constraint. The mail is not "
+                "in the DAG.",
+                "If it is meant to be sent once when the package fails, set a SendMailNotifier as on_failure_callback "
+                "of the DAG.",
+            )
+        else:
+            self._findings.note(
+                "condition-in-handler", self._where, f"SSIS never sends the mail ({text}), so it is not in the DAG."
+            )
+
+    def _add_condition(self, converter: MailConverter, condition: Condition) -> None:
+        """Add the argument `only_if`, and say how exact it is."""
+        error: Exception | None = self._mail.error
+        if error is None and condition is True:
+            return
+        text = display_condition(condition)
+        inexact = _Inexact(
+            self._context,
+            _find_sources(self._owner, self._event),
+            ReadPoint(name=self._mail.task.name, where=self._where),
+        )
+        try:
+            if error is not None:
+                raise error
+            code = condition_to_code(condition, inexact.translate)
+        except (ExpressionError, NotTranslatable) as reason:
+            self._findings.decision(
+                "condition-to-complete",
+                self._where,
+                f"The condition {text} cannot be translated to a template: {error_summary(reason)}",
+                "Write it as only_if in the DAG; until then, the alert is always sent.",
+            )
+            comments = [f"SSIS: {text}", sanitize(str(reason))]
+            value, status = f"{{{{ {COMPLETE_ME}.only_if }}}}", PropertyStatus.DECISION
+        else:
+            comments, value, status = [f"SSIS: {text}"], f"{{{{ {code} }}}}", PropertyStatus.TRANSLATED
+            if inexact.reasons:
+                self._findings.decision(
+                    "condition-in-handler",
+                    self._where,
+                    f"Whether the mail is sent depends on {text}. {' '.join(inexact.reasons)}",
+                    "Correct only_if in the DAG, or remove it, so that the alert is always sent.",
+                )
+            else:
+                self._findings.note(
+                    "condition-in-handler", self._where, f"As in SSIS, the mail is sent only if {text} (only_if)."
+                )
+        converter.arguments.append(KeywordArgument(name="only_if", value=value, comments=tuple(comments)))
+        if "Disable" in self._mail.task.expressions:
+            converter.records.append(
+                PropertyRecord(
+                    where=self._where,
+                    property="Disable",
+                    ssis=sanitize(self._mail.task.expressions["Disable"]),
+                    is_expression=True,
+                    became=f"only_if={value}",
+                    status=status,
+                )
+            )
+
+    def _complete_recipients(self, converter: MailConverter) -> None:
+        """Give the alert recipients in `to`, which it needs: those of `cc`, or else of `bcc`."""
+        arguments = converter.arguments
+        if any(argument.name == "to" for argument in arguments):
+            return
+        other = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
+        if other is None:  # which `MailConverter` has reported
+            arguments.insert(1, KeywordArgument(name="to", value=f"{{{{ {COMPLETE_ME}.to }}}}"))
+            return
+        text = f"The mail has no To recipients, which an alert needs; those of {other.name!r} are in 'to'."
+        arguments[arguments.index(other)] = replace(other, name="to")
+        if other.name == "cc":
+            self._findings.note("alert-without-to", self._where, text)
+        else:
+            self._findings.decision(
+                "alert-without-to",
+                self._where,
+                f"{text} They see each other's addresses.",
+                "Set 'to' in the DAG to an address that all of them may see, and 'bcc' to these.",
+            )
+
+    def _report_lost(self, run: Run) -> None:
+        if not run.lost:
+            return
+        tasks = describe_tasks(run.lost.values())
+        if run.condition is False:
+            text = f"SSIS sends the mail only if {tasks} of the event handler fails. The DAG "
+            text += f"{_lack(run.lost.values())}, so the mail is not in the DAG."
+        else:
+            text = f"SSIS sends the mail also if {tasks} of the event handler fails. The DAG "
+            text += f"{_lack(run.lost.values())}, so the alert is sent only in the other cases."
+        self._findings.decision(
+            "handler-task-failure",
+            self._where,
+            text,
+            "If it is needed, do that work in a task of the DAG, with the mail as its on_failure_callback.",
+        )
+
+    def _report_assumed(self, run: Run) -> None:
+        mails = [task for task in run.assumed.values() if isinstance(task, SendMailTask)]
+        others = [task for task in run.assumed.values() if not isinstance(task, SendMailTask)]
+        if others:
+            self._findings.note(
+                "handler-task-not-run",
+                self._where,
+                f"In SSIS, the mail follows {describe_tasks(others)} of the event handler, which the DAG does not run. "
+                "If that failed, SSIS would not send the mail; the DAG does.",
+            )
+        if mails:
+            self._findings.note(
+                "handler-task-not-run",
+                self._where,
+                f"In SSIS, the mail follows {describe_tasks(mails)}. If that could not be sent, SSIS would not send "
+                "this one; the DAG does.",
+            )
+
+    def _report_set_in_handler(self, condition: Condition) -> None:
+        """Report the variables of the mail, and of its condition, that tasks in event handlers set."""
+        task = self._mail.task
+        texts = [(test.text, test.scope) for test in find_tests(condition)]
+        texts += [(text, self._mail.scope) for name, text in task.expressions.items() if name != "Disable"]
+        if task.message_source_type is MessageSourceType.VARIABLE and "MessageSource" not in task.expressions:
+            texts.append((f"@[{task.message_source.strip()}]", self._mail.scope))
+        symbols = self._context.symbols
+        computed: set[str] = set()
+        for text, scope in texts:
+            try:
+                names, inlined = find_variables(parse(text)), find_variables(symbols.inline(parse(text), scope))
+            except (ExpressionError, RecursionError):
+                continue
+            for name in names:
+                value = self._mail.values.find(symbols.lookup(name, scope))
+                if value is not None:
+                    computed |= {setter.id for setter in value.setters}
+                    self._report_value(value)
+            for name in inlined:
+                symbol = symbols.lookup(name, scope)
+                if isinstance(symbol, Variable) and self._mail.values.find(symbol) is None:
+                    self._report_unknown_value(symbol, computed)
+
+    def _report_value(self, value: HandlerValue) -> None:
+        name, expression = value.variable.qualified_name, display_expression(value.definition.expression or "")
+        if value.question is not None:
+            self._ask_for_value(value.variable, value.question, f"The alert has {expression} in its place.")
+            return
+        text = f"In SSIS, {describe_tasks(value.setters)} in the event handler sets what the mail reads in {name}. "
+        text += f"The alert computes the value itself: {expression}."
+        if value.adds:
+            text += " SSIS adds it to what earlier events have left; the alert has the value of its own event only."
+        self._findings.note("set-in-event-handler", self._where, text)
+
+    def _report_unknown_value(self, variable: Variable, computed: set[str]) -> None:
+        """Report a variable that tasks of event handlers set, other than those that the alert computes."""
+        setters = self._context.symbols.live.setters.of(variable)
+        if any(setter.event_handler is not None and setter.executable_id not in computed for setter in setters):
+            question = ask_for_value(self._context.symbols, variable)
+            self._ask_for_value(variable, question, "The alert has its other value.")
+
+    def _ask_for_value(self, variable: Variable, question: Question, consequence: str) -> None:
+        setters = self._context.symbols.live.setters.of(variable)
+        inside = [setter for setter in setters if setter.event_handler is not None]
+        self._findings.decision(
+            "set-in-event-handler",
+            self._where,
+            f"In SSIS, {describe_tasks(inside)} in an event handler sets {variable.qualified_name}, which the mail "
+            f"depends on. The DAG does not run that task. {consequence}",
+            f"Answer with an SSIS expression or a text in questions.csv, or write the value in place of "
+            f"{variable.name} in the DAG.",
+            question,
+        )
+
+
+class _Inexact:
+    """Translates the tests of a condition, and notes where the result may differ from SSIS's.
+
+    Attributes:
+        reasons: one sentence for each difference.
+    """
+
+    def __init__(self, context: WritingContext, sources: Sequence[Executable], reader: ReadPoint) -> None:
+        self._context, self._sources_of_event, self._reader = context, sources, reader
+        self.reasons: list[str] = []
+
+    def translate(self, test: Test) -> str:
+        """Return the Jinja expression of a test.
+
+        Raises:
+            ExpressionError: it cannot be parsed.
+            NotTranslatable: Jinja has no equivalent.
+        """
+        if test.tree is None:
+            raise test.error or ExpressionError("It cannot be parsed.")
+        code = translate_condition(
+            self._context, test.tree, test.scope, self._reader, template_context=TemplateContext.CALLBACK
+        )
+        for name in find_variables(test.tree):
+            self._check_name(name, test.scope)
+        if any(isinstance(node, Call) and node.function in CLOCKS for node in walk(test.tree)):
+            self._add("It uses the clock of the Airflow worker, often in UTC, and SSIS that of its server.")
+        return code
+
+    def _check_name(self, name: str, scope: Scope) -> None:
+        symbols = self._context.symbols
+        symbol = symbols.lookup(name, scope)
+        if isinstance(symbol, Variable):
+            setters = [one for one in symbols.live.setters.of(symbol) if one.event_handler is None]
+            if setters and not symbols.is_live(symbol, self._reader):
+                self._add(
+                    f"In SSIS, {describe_tasks(setters)} sets {symbol.qualified_name}; the alert has its design-time "
+                    "value."
+                )
+        elif symbol is None and is_system_variable(name):
+            unqualified = name.removeprefix("System::")
+            if unqualified not in _EXACT_NAMES:
+                self._add(f"The value of System::{unqualified} in a callback is not SSIS's.")
+            elif unqualified in SOURCE_NAMES and not all(map(self._has_same_name, self._sources_of_event)):
+                self._add("Not all tasks of the package have a task of the same name in the DAG.")
+
+    def _has_same_name(self, executable: Executable) -> bool:
+        """Whether an executable has a task of its own in the DAG, whose name in an alert is the one in SSIS."""
+        symbols = self._context.symbols
+        is_own = executable is symbols.package.root or executable.id in symbols.flow.local_ids
+        return is_own and executable.name == " ".join(executable.name.split()) == sanitize(executable.name)
+
+    def _add(self, reason: str) -> None:
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+
+def _find_sources(owner: Executable, event: str) -> list[Executable]:
+    """Return the executables in an owner, and itself, whose event reaches the owner's handler.
+
+    Args:
+        event: the event, in lower case.
+    """
+    found: list[Executable] = []
+    pending: list[Executable] = [owner]
+    while pending:
+        executable = pending.pop()
+        if executable is not owner and (executable.disabled or _stops(executable, event)):
+            continue
+        if event in EVENTS_OF_EXECUTABLES or not isinstance(executable, Container):
+            found.append(executable)
+        if isinstance(executable, Container):
+            pending += reversed(executable.executables)
+    return found
+
+
+def _stops(executable: Executable, event: str) -> bool:
+    """Whether a handler of an executable keeps an event from the handlers further out."""
+    return any(
+        handler.event_name.lower() == event and handler.propagate is False and not handler.disabled
+        for handler in executable.event_handlers
+    )
+
+
+def describe_tasks(tasks: Iterable[Executable | Setter]) -> str:
+    """Return the names of tasks with their kinds: `'Log' (Execute SQL task)`."""
+    kinds = (
+        (task.name, "" if isinstance(task, Container | SendMailTask) else describe_kind(task.kind)) for task in tasks
+    )
+    return ", ".join(f"{name!r} ({kind})" if kind else repr(name) for name, kind in dict.fromkeys(kinds))
+
+
+def _lack(tasks: Iterable[Executable]) -> str:
+    is_mail = all(isinstance(task, SendMailTask) for task in tasks)
+    return "does not know whether an alert was sent" if is_mail else "does not run that task"
