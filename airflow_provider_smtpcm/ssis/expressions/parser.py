@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 
 from airflow_provider_smtpcm.ssis.expressions.ast import (
     PRECEDENCE,
@@ -224,6 +225,7 @@ def _read_real(text: str, match: re.Match[str]) -> tuple[float | Decimal, TypeSp
     return Decimal(digits), TypeSpec(DataType.NUMERIC, (precision, len(fraction))), end
 
 
+@lru_cache(maxsize=128)  # what a mail or an event handler depends on is analyzed several times in succession
 def parse(text: str) -> Expression:
     """Return the syntax tree of an expression.
 

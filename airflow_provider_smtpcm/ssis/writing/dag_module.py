@@ -160,7 +160,7 @@ def write_package(
         file_name=f"{_file_stem(dag_id)}.py",
         dag_id=dag_id,
         source=_module_source(
-            _docstring(package, all_findings, has_placeholders="PlaceholderOperator" in writer.operators),
+            _docstring(package, all_findings, writer),
             dag,
             writer,
             handlers,
@@ -203,12 +203,15 @@ def _end_of_package(writer: ControlFlowWriter, nodes: Sequence[DagNode]) -> DagN
     )
 
 
-def _docstring(package: Package, findings: Sequence[Finding], *, has_placeholders: bool) -> Iterable[str]:
+def _docstring(package: Package, findings: Sequence[Finding], writer: ControlFlowWriter) -> Iterable[str]:
     """Yield the paragraphs of the module's docstring."""
     name = PurePosixPath(PureWindowsPath(package.path.rpartition("!")[2]).name).name
     yield f"Mail of the SSIS package {sanitize_line(name or package.name)}."
     text = "Each Send Mail task is a SendMailOperator, and each mail of an event handler is a SendMailNotifier."
-    if has_placeholders:
+    if "PlaceholderOperator" in writer.operators and writer.context.placeholders_pass:
+        text += " A PlaceholderOperator succeeds and does nothing (--placeholders pass); put a task with the same work "
+        text += "in its place."
+    elif "PlaceholderOperator" in writer.operators:
         text += " A PlaceholderOperator fails until a task with the same work takes its place."
     yield text
     decisions = _merge_findings(finding for finding in findings if finding.severity is not Severity.NOTE)

@@ -292,3 +292,12 @@ def test_of_two_branches_only_one_runs(to_left: dict[str, Any], to_right: dict[s
             constraint(right, mailing, logical_and=False),
         ]
     )
+
+
+@pytest.mark.parametrize("passes", [False, True])
+def test_the_module_says_what_its_placeholders_do(passes: bool) -> None:
+    """On its first lines, where a reader who knows neither package nor option looks."""
+    module = written(script("Load"), mail(), options=ConversionOptions(placeholders_pass=passes))
+    head = " ".join(module.source.partition("import")[0].split())
+    assert ("A PlaceholderOperator fails until a task with the same work takes its place." in head) is not passes
+    assert ("A PlaceholderOperator succeeds and does nothing (--placeholders pass)" in head) is passes
