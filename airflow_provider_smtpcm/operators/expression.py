@@ -40,8 +40,8 @@ class ExpressionOperator(RenderedOperator):
 
         if empty := [name for name, value in self.variables.items() if value is None]:
             raise AirflowFailException(
-                f"The value for {', '.join(empty)} is NULL, which a variable of SSIS cannot be. Let the expression give "
-                "another value, as REPLACENULL does."
+                f"The value for {', '.join(empty)} is NULL, which a variable of SSIS cannot be. Let the expression "
+                "give another value, as REPLACENULL does."
             )
         for name, value in self.variables.items():
             context["ti"].xcom_push(key=name, value=to_json(value))
