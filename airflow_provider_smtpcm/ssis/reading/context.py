@@ -25,6 +25,7 @@ class ReadContext:
         findings: the findings so far.
         ids: the executable ids so far.
         mail_connections: the connection manager of each Send Mail task so far; None if it was not found.
+        sends_mail: whether the package has a Send Mail task; only then is it worth the time to understand its scripts.
     """
 
     package_connections: ConnectionManagers
@@ -34,6 +35,7 @@ class ReadContext:
     findings: list[Finding] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     mail_connections: list[SmtpConnection | None] = field(default_factory=list)
+    sends_mail: bool = True
 
     def add_finding(
         self,

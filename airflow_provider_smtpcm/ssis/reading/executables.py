@@ -80,6 +80,15 @@ _FIRST_FORMAT_WITHOUT_DEFAULTS = 6
 ConstraintEnum = TypeVar("ConstraintEnum", ConstraintValue, EvalOp)
 
 
+def contains_mail_task(element: Element) -> bool:
+    """Whether a package, or anything in it, is a Send Mail task, by its data or its kind."""
+    if find_object_data(element, "SendMailTaskData") is not None or _is_send_mail_kind(_read_kind(element)):
+        return True
+    containers = [child for child in element.children if child.tag in {"Executables", "EventHandlers"}]
+    members = [member for each in (element, *containers) for member in each.children]
+    return any(contains_mail_task(each) for each in members if each.tag in {"Executable", "EventHandler"})
+
+
 def read_root(element: Element, context: ReadContext) -> Container:
     """Return the package as a container.
 
@@ -141,8 +150,8 @@ def _read_task(element: Element, kind: str, context: ReadContext, common: Common
         return read_sql_task(data, kind, context, common)
     if is_expression_kind(kind):
         return read_expression_task(element, kind, context, common)
-    object_data = element.find("ObjectData")
-    return read_other_task(() if object_data is None else object_data.children, kind, common)
+    object_data = element.find("ObjectData") or Element(tag="ObjectData")
+    return read_other_task(object_data.children, kind, common, reads_scripts=context.sends_mail)
 
 
 def _read_kind(element: Element) -> str:

@@ -62,13 +62,14 @@ class _Names:
     reads: dict[str, None] = field(default_factory=dict)
 
 
-def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) -> OtherTask:
+def read_other_task(data: Iterable[Element], kind: str, common: CommonFields, *, reads_scripts: bool) -> OtherTask:
     """Return a task of any other type, with the variables that its data names.
 
     Args:
         data: the elements in its ObjectData.
         kind: its CreationName.
         common: the fields that all executables have.
+        reads_scripts: whether to look for scripts that only set variables.
     """
     names = _Names()
     assignments: tuple[tuple[str, str], ...] | None = None
@@ -80,7 +81,7 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields) ->
             _add(names.reads, (variable for _, variable in child_parameters))
         else:
             _read_names(element, names)
-        if element.tag == "ScriptProject" and _COSMETIC.issuperset(common["expressions"]):
+        if reads_scripts and element.tag == "ScriptProject" and _COSMETIC.issuperset(common["expressions"]):
             assignments = _read_script(element)
     if assignments is not None:
         names = _Names()

@@ -40,7 +40,7 @@ from airflow_provider_smtpcm.ssis.reading.connection_managers import (
     read_connection_managers,
 )
 from airflow_provider_smtpcm.ssis.reading.context import ReadContext
-from airflow_provider_smtpcm.ssis.reading.executables import ROOT, read_root
+from airflow_provider_smtpcm.ssis.reading.executables import ROOT, contains_mail_task, read_root
 from airflow_provider_smtpcm.ssis.reading.exports import Exports
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
 from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
@@ -186,6 +186,7 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         overrides=overrides,
         format_version=version,
         findings=findings,
+        sends_mail=contains_mail_task(root),
     )
     if version not in _FORMATS:
         context.add_finding(

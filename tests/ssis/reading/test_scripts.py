@@ -83,7 +83,7 @@ def read_script(script: Element, **expressions: str) -> OtherTask:
         event_handlers=(),
         variables=(),
     )
-    return read_other_task([script], "Microsoft.ScriptTask", common)
+    return read_other_task([script], "Microsoft.ScriptTask", common, reads_scripts=True)
 
 
 def as_dict(task: OtherTask) -> Assignments:

@@ -600,5 +600,9 @@ def test_the_source_of_a_script_that_only_sets_variables_is_read(
         f'<ProjectItem Name="{file}" Encoding="UTF8"><![CDATA[{source}]]></ProjectItem>'
         '<BinaryItem Name="ST_1.dll">TVqQ</BinaryItem></ScriptProject>'
     )
-    found = read_one(version, task(version, "Microsoft.ScriptTask", data), OtherTask)
+    script = task(version, "Microsoft.ScriptTask", data)
+    found = read(version, script, task(version, "Microsoft.SendMailTask", "", "Mail")).root.executables[0]
+    assert isinstance(found, OtherTask)
     assert found.assignments == (("User::Text", '"<" + (DT_WSTR,4000)@[User::In]'),)
+    without_mail = read_one(version, script, OtherTask)
+    assert (without_mail.assignments, without_mail.sets) == (None, ("User::Text",))
