@@ -1,6 +1,6 @@
 """`Record`: the base of frozen dataclasses that inherit `==`, `hash` and `repr`. Pure.
 
-`dataclass` compiles these methods anew for each class, which takes a quarter of a millisecond a class, in every task
+`dataclass` compiles these methods for each class, which takes a quarter of a millisecond a class, in every task
 process that imports it. The inherited ones do the same.
 """
 
