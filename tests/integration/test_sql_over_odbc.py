@@ -156,7 +156,7 @@ def test_a_query_s_result_reaches_a_statement_a_condition_and_a_mail(
     assert str(complete) in {"1", "True"}
     [mail] = relay.messages
     assert mail.message["Subject"] == "2 orders"
-    assert mail.message.get_content().splitlines() == ["2026-11-29 10:57:48.1230000", NOTE]
+    assert mail.message.get_content().splitlines() == ["11/29/2026 10:57:48 AM", NOTE]
 
 
 def test_without_a_row_the_task_fails_and_no_mail_is_sent(orders: Database, relay: Relay, run_dag: RunDag) -> None:
