@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -41,3 +42,12 @@ def _create(path: Path) -> None:
 
 def _own() -> Path:
     return Path(os.environ["AIRFLOW_HOME"]) / "airflow.db"
+
+
+def forget_dag(dag_id: str) -> None:
+    """Delete the DAG of this id: Airflow 3.1 would take the next one for a new version of it."""
+    from airflow.api.common.delete_dag import delete_dag
+    from airflow.exceptions import DagNotFound
+
+    with contextlib.suppress(DagNotFound):
+        delete_dag(dag_id)

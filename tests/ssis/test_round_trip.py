@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
+from tests.airflow_database import forget_dag
 from tests.ssis.writing import building
 from tests.ssis.writing.building import constraint, handler, mail, other_task, variable
 
@@ -68,19 +68,10 @@ def run(run_dag: RunDag, tmp_path: Path) -> Callable[..., str]:
         file = tmp_path / module.file_name
         file.write_text(source, encoding="utf-8")
         exec(compile(source, file, "exec"), space)  # noqa: S102 - it is what Airflow does with a DAG's file
-        _forget(module.dag_id)
+        forget_dag(module.dag_id)
         return str(run_dag(space["dag"]).state)
 
     return run_module
-
-
-def _forget(dag_id: str) -> None:
-    """Delete the DAG of this id: Airflow 3.1 would take the next one for a new version of it."""
-    from airflow.api.common.delete_dag import delete_dag
-    from airflow.exceptions import DagNotFound
-
-    with contextlib.suppress(DagNotFound):
-        delete_dag(dag_id)
 
 
 def subjects(relay: Relay) -> list[str]:
