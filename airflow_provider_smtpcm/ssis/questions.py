@@ -109,7 +109,7 @@ def read_answers(paths: Iterable[Path]) -> Answers:
 def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:
     """Yield the key and the answer of each line that has an answer."""
     for line, row in _read_rows(path):
-        key, text = sanitize_line(row["key"]), row["answer"].strip()
+        key, text = sanitize_line(row["key"]), _without_guard(row["answer"].strip())
         if not text:
             continue
         location = f"{path}, line {line}"
@@ -291,6 +291,11 @@ def is_replaceable(path: Path, answers: Answers) -> bool | None:
 def _as_text(cell: str) -> str:
     """Return a cell that Excel does not take for a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell
+
+
+def _without_guard(cell: str) -> str:
+    """Return a cell without the apostrophe that an import has put before it: a copied guess, or an earlier answer."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_SIGNS) else cell
 
 
 def describe_keys(keys: Collection[str], *, shown: int = 3) -> str:

@@ -197,6 +197,16 @@ def test_two_files_that_contradict_each_other_are_an_error(tmp_path: Path) -> No
         read_answers([tmp_path / "0.csv", tmp_path / "2.csv"])
 
 
+def test_a_guess_that_is_copied_is_an_answer(tmp_path: Path) -> None:
+    """Also with the apostrophe that keeps Excel from taking it for a formula; any other apostrophe is text."""
+    file = tmp_path / "questions.csv"
+    lines = ("User::A in event handlers,'@[System::ErrorDescription]", "User::B,'quoted'", "User::C,'-1")
+    file.write_text("key,answer\n" + "".join(f"variable {line}\n" for line in lines), encoding="utf-8")
+    answers = read_answers([file])
+    assert answers["variable User::A in event handlers"] == "@[System::ErrorDescription]"
+    assert (answers["variable User::B"], answers["variable User::C"]) == ("'quoted'", "-1")
+
+
 def test_no_cell_from_a_package_is_a_formula() -> None:
     """Excel would run it."""
     questions = QuestionList()
