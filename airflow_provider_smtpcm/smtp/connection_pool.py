@@ -113,6 +113,8 @@ class BatchSender:
         self._sessions: dict[int, PipelinedSession] = {}
         self._poll = select.poll()
         self._background: BackgroundTasks[OnResult | Session]  # set by `deliveries`
+        # The ledger's thread may call `wake` before `deliveries` starts, which then checks everything first.
+        self._wake: Callable[[], None] = lambda: None
 
     # --- For the sessions
 
@@ -155,7 +157,7 @@ class BatchSender:
 
     def wake(self) -> None:
         """Make the event loop check the source and remote files again. May be called in any thread."""
-        self._background.wake()
+        self._wake()
 
     # --- The event loop
 
@@ -166,7 +168,7 @@ class BatchSender:
         before the exception is raised again.
         """
         self._background = BackgroundTasks(_discard)
-        self._cancellation.wake = self._background.wake
+        self._wake = self._cancellation.wake = self._background.wake
         try:
             self._poll.register(self._background, select.POLLIN)
             if self.given_session is not None and self.given_session.is_open:

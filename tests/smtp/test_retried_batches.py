@@ -263,6 +263,17 @@ def test_nothing_is_sent_before_it_is_admitted_and_everything_is_heard_of() -> N
     assert Counter(what for what, _ in diary.pages) == {"admitted": 5, "refused": 2, "accepted": 3}
 
 
+def test_a_ledger_that_is_written_before_the_event_loop_runs_may_wake_it() -> None:
+    """There is nothing to wake yet, and the loop begins with a look at everything."""
+
+    class Early(Diary):
+        def set_wakeup(self, wake: Callable[[], None]) -> None:
+            wake()
+
+    with Server() as server:
+        assert outcomes(list(batch(server.manager(), [letter(0)], journal=Early()))) == ["accepted"]
+
+
 def test_who_stops_listening_stops_the_sending() -> None:
     """And no thread and no session stay."""
     with Server() as server:
