@@ -193,7 +193,7 @@ def _question_lines(questions: Sequence[AskedQuestion]) -> list[str]:
     lines = ["", "Questions, and how many mails wait for the answer:"]
     for asked in questions[:_MAX_PARAGRAPHS]:
         lines += textwrap.wrap(
-            asked.full_text,
+            asked.text,
             _WIDTH,
             initial_indent=f"{asked.mails:>9,}  ",
             subsequent_indent=" " * 11,

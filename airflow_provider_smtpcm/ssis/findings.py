@@ -34,12 +34,17 @@ class Question:
         text: the question as a sentence, with the answers that are possible.
         guess: the answer that the DAG uses until a person gives one; empty if there is none.
         detail: which part of the question a package asks, such as a filter; `questions.csv` lists them.
+        subject: what the question is about, such as a GUID, where it can be asked for several subjects at once.
+        shared_text: how it is asked then. Questions with the same shared text, guess and answer are one line of
+            `questions.csv`, which lists their subjects.
     """
 
     key: str
     text: str = field(compare=False)
     guess: str = field(default="", compare=False)
     detail: str = field(default="", compare=False)
+    subject: str = field(default="", compare=False)
+    shared_text: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +125,19 @@ def ask_for_connection_manager(reference: str, guess: str = "") -> Question:
         reference: the GUID in the task.
         guess: the name of the one that is used.
     """
+    how = (
+        "Answer with the name of one of the package or its project, with a mail server, or with a connection string "
+        f"such as SmtpServer=mail.corp.example;EnableSsl=True; or {KEEP} to use the guess, or the connection that the "
+        "DAG has."
+    )
     return Question(
         key=f"connection manager {reference.upper()}",
         text=f"Which SMTP connection manager has the GUID {reference}? It is in neither the package nor its project. "
-        "Answer with the name of one of the package or its project, with a mail server, or with a connection string "
-        f"such as SmtpServer=mail.corp.example;EnableSsl=True; or {KEEP} to use the guess, or the connection that the "
-        "DAG has.",
+        f"{how}",
         guess=guess,
+        subject=reference.upper(),
+        shared_text="Which SMTP connection manager do tasks mean whose GUID is in neither their package nor its "
+        f"project? {how}",
     )
 
 

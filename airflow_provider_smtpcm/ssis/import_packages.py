@@ -150,12 +150,11 @@ class PackageConverter:
 
     def suggest(self, questions: QuestionList) -> None:
         """Suggest an answer where another package or project has the connection manager that a task refers to."""
-        for asked in questions.unanswered():
-            prefix, _, guid = asked.key.rpartition(" ")
+        for key in questions.unanswered_keys():
+            prefix, _, guid = key.rpartition(" ")
             if prefix == "connection manager" and (found := self._managers.get(guid)):
                 place, settings = found
-                asked.text += f" {place} has this GUID: {settings}"
-                asked.guess = asked.guess or settings
+                questions.suggest(key, f"{place} has this GUID", settings)
 
     def unused_options(self) -> Iterator[Finding]:
         """Yield a note for each option that names something that the packages do not have."""

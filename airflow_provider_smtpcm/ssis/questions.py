@@ -1,7 +1,8 @@
 """`questions.csv`: the questions of an import, and the answers that a person has written into it.
 
 A person fills in the column `answer`, in any editor or in Excel, which writes semicolons in many locales. The next
-import reads the file with `--answers`, and writes it again with the answers in place.
+import reads the file with `--answers`, and writes it again with the answers in place. A line may have several keys, one
+below the other: its answer holds for each of them.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from airflow_provider_smtpcm.errors import PackageError
@@ -109,18 +112,21 @@ def read_answers(paths: Iterable[Path]) -> Answers:
 def _read_file(path: Path) -> Iterator[tuple[str, Answer]]:
     """Yield the key and the answer of each line that has an answer."""
     for line, row in _read_rows(path):
-        key, text = sanitize_line(row["key"]), _without_guard(row["answer"].strip())
+        keys = [sanitize_line(key) for key in row["key"].splitlines() if key.strip()]
+        text = _without_guard(row["answer"].strip())
         if not text:
             continue
         location = f"{path}, line {line}"
-        if not key:
+        if not keys:
             raise PackageError(
                 f"{location}, has an answer but no key.",
                 remedy="Fill in the answers in the questions.csv of an import, and leave its column 'key' as it is.",
             )
         text = KEEP if text.lower() == KEEP else text
-        _check_answer(key, text, location)
-        yield key, Answer(text=text, question=sanitize_line(row.get("question", "")), location=location)
+        answer = Answer(text=text, question=sanitize_line(row.get("question", "")), location=location)
+        for key in keys:
+            _check_answer(key, text, location)
+            yield key, answer
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -166,87 +172,167 @@ def _check_answer(key: str, text: str, location: str) -> None:
         raise PackageError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
 
 
-@dataclass(slots=True, kw_only=True)
-class AskedQuestion:
-    """A question of an import.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageQuestion:
+    """A question as one package or connection asks it.
 
     Args:
+        details: which parts of it are asked.
+        answer: the answer, if it was given.
+        mails: which mails of the package wait for it, by their position.
+    """
+
+    question: Question
+    details: tuple[str, ...] = ()
+    answer: str = ""
+    mails: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedQuestion:
+    """A line of `questions.csv`: a question of an import, or several with the same text, guess and answer.
+
+    Args:
+        keys: the keys of the questions.
+        text: the question, with its subjects and details.
         answer: the answer that was given with `--answers`; empty if there is none.
         packages: the number of packages that ask it.
         mails: the number of enabled mails that wait for it.
         first: the source and the name of the first packages that ask it, at most `MAX_NAMED`.
     """
 
-    key: str
+    keys: tuple[str, ...]
     text: str
-    guess: str = ""
-    answer: str = ""
-    packages: int = 0
-    mails: int = 0
-    first: list[tuple[str, str]] = field(default_factory=list)
-    _details: dict[str, None] = field(default_factory=dict)
+    guess: str
+    answer: str
+    packages: int
+    mails: int
+    first: tuple[tuple[str, str], ...]
 
     @property
-    def full_text(self) -> str:
-        """The question with the details of the packages that ask it."""
-        if not self._details:
-            return self.text
-        more = f" and {len(self._details) - _MAX_DETAILS:,} more" if len(self._details) > _MAX_DETAILS else ""
-        return f"{self.text} It concerns {', '.join(list(self._details)[:_MAX_DETAILS])}{more}."
+    def key(self) -> str:
+        """The cell of the column `key`: the keys, one below the other."""
+        return "\n".join(self.keys)
 
-    def add_detail(self, detail: str) -> None:
-        """Add a detail, unless it is known."""
-        if detail and len(self._details) < _MAX_KNOWN_DETAILS:
-            self._details[sanitize_line(detail)] = None
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    """What is known about the question with one key.
+
+    Args:
+        packages: the number of each package that asks it.
+        mails: the number of each mail that waits for it.
+        more_packages, more_mails: how many use a connection that asks it.
+    """
+
+    key: str
+    text: str
+    subject: str = ""
+    shared_text: str = ""
+    guess: str = ""
+    answer: str = ""
+    details: dict[str, None] = field(default_factory=dict)
+    packages: array[int] = field(default_factory=lambda: array("L"))
+    mails: array[int] = field(default_factory=lambda: array("L"))
+    more_packages: int = 0
+    more_mails: int = 0
+    first: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """What the questions on one line have in common."""
+        if self.shared_text:
+            return self.shared_text, self.guess, self.answer
+        return (self.key,)
 
 
 class QuestionList:
-    """The questions of an import, each once. Its size does not depend on the number of packages."""
+    """The questions of an import, each once; of each package it keeps no more than a number."""
 
     def __init__(self) -> None:
-        self._by_key: dict[str, AskedQuestion] = {}
+        self._by_key: dict[str, _Entry] = {}
+        self._packages = 0
+        self._mails = 0
 
-    def add(
-        self,
-        question: Question,
-        *,
-        details: Iterable[str] = (),
-        answer: str = "",
-        packages: int = 0,
-        mails: int = 0,
-        source: tuple[str, str] | None = None,
-    ) -> None:
-        """Add a question, or count it again.
+    def add_package(self, source: tuple[str, str], asked: Iterable[PackageQuestion]) -> None:
+        """Add the questions of a package, or count them again.
 
         Args:
-            details: which parts of it a package asks.
-            answer: the answer, if it was given.
-            packages: the number of further packages that ask it.
-            mails: the number of further mails that wait for it.
-            source: the source and the name of the package that asks it; None if a connection does.
+            source: the source and the name of the package.
+            asked: its questions, each once.
         """
+        count = 0
+        for question in asked:
+            entry = self._entry(question.question, question.details, question.answer)
+            entry.packages.append(self._packages)
+            entry.mails.extend(self._mails + index for index in question.mails)
+            count = max(count, *question.mails, 0)
+            if len(entry.first) < MAX_NAMED:
+                entry.first.append(source)
+        self._packages += 1
+        self._mails += count + 1
+
+    def add_connection(self, asked: Iterable[PackageQuestion], *, packages: int, mails: int) -> None:
+        """Add the questions of a connection.
+
+        Args:
+            asked: its questions, each once.
+            packages: the number of packages that use it.
+            mails: the number of mails that use it.
+        """
+        for question in asked:
+            entry = self._entry(question.question, question.details, question.answer)
+            entry.more_packages += packages
+            entry.more_mails += mails
+
+    def _entry(self, question: Question, details: Iterable[str], answer: str) -> _Entry:
         key = sanitize_line(question.key)
-        asked = self._by_key.setdefault(
-            key,
-            AskedQuestion(key=key, text=sanitize_line(question.text), guess=sanitize_line(question.guess)),
-        )
+        entry = self._by_key.get(key)
+        if entry is None:
+            entry = self._by_key[key] = _Entry(
+                key=key,
+                text=sanitize_line(question.text),
+                subject=sanitize_line(question.subject),
+                shared_text=sanitize_line(question.shared_text),
+                guess=sanitize_line(question.guess),
+            )
+        entry.answer = entry.answer or answer
         for detail in details:
-            asked.add_detail(detail)
-        asked.answer = asked.answer or answer
-        asked.packages += packages
-        asked.mails += mails
-        if source is not None and len(asked.first) < MAX_NAMED:
-            asked.first.append(source)
+            if len(entry.details) < _MAX_KNOWN_DETAILS:
+                entry.details[sanitize_line(detail)] = None
+        return entry
+
+    def suggest(self, key: str, place: str, guess: str) -> None:
+        """Add a guess to a question without an answer.
+
+        Args:
+            key: the key of the question.
+            place: where the guess comes from, as a clause such as `'Mail' in Load.dtsx has this GUID`.
+            guess: the guess, unless the question has one.
+        """
+        entry = self._by_key[key]
+        entry.text += f" {place}: {guess}"
+        entry.subject += f" ({place})"
+        entry.guess = entry.guess or guess
 
     def carry_over(self, answers: Mapping[str, Answer]) -> None:
         """Add the answers that are no question any more, so that the next `questions.csv` still has them."""
         for key, answer in answers.items():
-            self._by_key.setdefault(key, AskedQuestion(key=key, text=answer.question, answer=answer.text))
+            entry = _Entry(key=key, text=answer.question, shared_text=answer.question, answer=answer.text)
+            self._by_key.setdefault(key, entry)
+
+    def unanswered_keys(self) -> list[str]:
+        """Return the keys of the questions without an answer."""
+        return [entry.key for entry in self._by_key.values() if not entry.answer]
 
     def all(self) -> list[AskedQuestion]:
         """Return the questions: first those without an answer, and the ones for which most mails wait."""
+        lines: dict[tuple[str, ...], list[_Entry]] = {}
+        for entry in self._by_key.values():
+            lines.setdefault(entry.line, []).append(entry)
         return sorted(
-            self._by_key.values(), key=lambda asked: (bool(asked.answer), -asked.mails, -asked.packages, asked.key)
+            map(_merge, lines.values()),
+            key=lambda asked: (bool(asked.answer), -asked.mails, -asked.packages, asked.keys),
         )
 
     def unanswered(self) -> list[AskedQuestion]:
@@ -264,9 +350,44 @@ class QuestionList:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for asked in questions:
-            text, guess = _as_text(asked.full_text), _as_text(asked.guess)
+            text, guess = _as_text(asked.text), _as_text(asked.guess)
             writer.writerow((text, asked.packages, asked.mails, guess, asked.answer, asked.key))
         return file.getvalue()
+
+
+def _merge(entries: Sequence[_Entry]) -> AskedQuestion:
+    """Return one line for questions that have it in common."""
+    entries = sorted(entries, key=lambda entry: entry.key)
+    first = entries[0]
+    if len(entries) == 1:
+        text, subjects = first.text, list(first.details)
+    else:
+        text = first.shared_text
+        subjects = [_with_details(entry) for entry in entries if entry.subject]
+    if subjects:
+        text += f" It concerns {_enumerate(subjects)}."
+    return AskedQuestion(
+        keys=tuple(entry.key for entry in entries),
+        text=text,
+        guess=first.guess,
+        answer=first.answer,
+        packages=_count(entry.packages for entry in entries) + sum(entry.more_packages for entry in entries),
+        mails=_count(entry.mails for entry in entries) + sum(entry.more_mails for entry in entries),
+        first=tuple(dict.fromkeys(source for entry in entries for source in entry.first))[:MAX_NAMED],
+    )
+
+
+def _with_details(entry: _Entry) -> str:
+    return f"{entry.subject} ({_enumerate(list(entry.details))})" if entry.details else entry.subject
+
+
+def _enumerate(things: Sequence[str]) -> str:
+    more = f" and {len(things) - _MAX_DETAILS:,} more" if len(things) > _MAX_DETAILS else ""
+    return ", ".join(things[:_MAX_DETAILS]) + more
+
+
+def _count(numbers: Iterable[array[int]]) -> int:
+    return len(set(chain.from_iterable(numbers)))
 
 
 def is_replaceable(path: Path, answers: Answers) -> bool | None:

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.findings import Question
-from airflow_provider_smtpcm.ssis.questions import QuestionList, read_answers
+from airflow_provider_smtpcm.ssis.questions import PackageQuestion, QuestionList, read_answers
 from tests.documents.pages import DOCS, blocks_of
 
 [LOAD] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
@@ -68,7 +68,7 @@ def test_equal_questions_of_all_packages_are_one_line(packages: Path, tmp_path: 
     ]
     assert report["counts"]["questions"] == len(rows)
     html = (out / "report.html").read_text(encoding="utf-8")
-    anchors = set(re.findall(r'<tr id="(question-\w+)"', html))
+    anchors = set(re.findall(r' id="(question-\w+)"', html))
     assert len(anchors) == len(rows)
     assert set(re.findall(r'href="#(question-\w+)"', html)) <= anchors
 
@@ -210,7 +210,9 @@ def test_a_guess_that_is_copied_is_an_answer(tmp_path: Path) -> None:
 def test_no_cell_from_a_package_is_a_formula() -> None:
     """Excel would run it."""
     questions = QuestionList()
-    questions.add(Question(key="a", text="=HYPERLINK(1)", guess="@SUM(1)"))
+    questions.add_package(
+        ("a.dtsx", "a"), [PackageQuestion(question=Question(key="a", text="=HYPERLINK(1)", guess="@SUM(1)"))]
+    )
     [_, cells] = csv.reader(io.StringIO(questions.to_csv(), newline=""))
     assert cells[0].startswith("'=")
     assert cells[3].startswith("'@")
@@ -220,7 +222,7 @@ def test_no_credentials_are_in_it() -> None:
     """From any text of a package."""
     questions = QuestionList()
     text = "UserName=svc-etl;Password=hush1;"
-    questions.add(Question(key=text, text=text, guess=text))
+    questions.add_package(("a.dtsx", "a"), [PackageQuestion(question=Question(key=text, text=text, guess=text))])
     assert "hush1" not in questions.to_csv()
 
 
@@ -332,6 +334,37 @@ def test_a_connection_manager_of_another_package_is_suggested(tmp_path: Path) ->
     )
     assert run(folder, "--out", out, "--answers", out / "questions.csv", *DECIDED) == 0
     assert len(mail_connections(out)) == 1
+
+
+def test_questions_of_one_kind_are_one_line_and_can_be_answered_apart(tmp_path: Path) -> None:
+    """One answer holds for all keys of the line, and a copy of the line can answer some of them differently."""
+    folder, out, line = tmp_path / "p", tmp_path / "out", tmp_path / "out/questions.csv"
+    folder.mkdir()
+    assert MANAGER is not None
+    other = GUID.replace(GUID[1:5], "FFFF")
+    dangling = LOAD.replace(MANAGER[0], "")
+    (folder / "1.dtsx").write_text(dangling, encoding="utf-8")
+    (folder / "2.dtsx").write_text(dangling.replace(GUID, other).replace('"load"', '"other"'), encoding="utf-8")
+    run(folder, "--out", out, *DECIDED)
+    [row] = rows_of(line)
+    keys = [f"connection manager {guid}" for guid in sorted((GUID, other))]
+    assert row["key"].splitlines() == keys
+    assert (row["packages"], row["mails"]) == ("2", "2")
+    assert GUID in row["question"]
+    assert other in row["question"]
+    fill_in(line, "mail.corp.example")
+    assert run(folder, "--out", out, "--answers", line, *DECIDED) == 0
+    assert {one["host"] for one in mail_connections(out).values()} == {"mail.corp.example"}
+    [row] = rows_of(line)
+    assert row["key"].splitlines() == keys, "it stays one line"
+    copies = [{**row, "key": key, "answer": f"mail{number}.corp.example"} for number, key in enumerate(keys)]
+    with line.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerows(copies)
+    assert run(folder, "--out", out, "--answers", line, *DECIDED) == 0
+    assert {one["host"] for one in mail_connections(out).values()} == {"mail0.corp.example", "mail1.corp.example"}
+    assert [row["key"] for row in rows_of(line)] == keys
 
 
 def test_an_answer_is_the_value_of_a_parameter(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def ask_for_values(configuration: Configuration) -> Question:
     """
     kind, source = configuration.kind, configuration.source or configuration.name
     keep = f"or answer {KEEP} for the values in the packages."
-    detail = ""
+    detail = subject = shared_text = ""
     if configuration.indirect:
         key, text = source, f"Which {kind} does the environment variable {source} name? Look up the values, {keep}"
     elif kind == "sql server":
@@ -69,8 +69,9 @@ def ask_for_values(configuration: Configuration) -> Question:
         )
     elif kind == "xml file":
         path = PureWindowsPath(source)
-        key, detail = str(path.parent).lower(), path.name
+        key, detail, subject = str(path.parent).lower(), path.name, str(path.parent)
         text = f"Configuration files in {path.parent} were not found. Give them as further PATHs, {keep}"
+        shared_text = f"Configuration files were not found. Give them as further PATHs, {keep}"
     elif configuration.path:
         key = source
         text = (
@@ -79,7 +80,8 @@ def ask_for_values(configuration: Configuration) -> Question:
         )
     else:
         key, text = source, f"The {kind} {source} sets values that are not in the files. Look them up, {keep}"
-    return Question(key=f"configuration {kind} {key}", text=text, guess=KEEP, detail=detail)
+    key = f"configuration {kind} {key}"
+    return Question(key=key, text=text, guess=KEEP, detail=detail, subject=subject, shared_text=shared_text)
 
 
 def _find_place(configuration: Configuration) -> str:

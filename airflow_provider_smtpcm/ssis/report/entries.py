@@ -6,14 +6,14 @@ The texts of packages in it are not sanitized: that is done where they are writt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import airflow_provider_smtpcm
 from airflow_provider_smtpcm.ssis.findings import KEEP, quote_answer
 from airflow_provider_smtpcm.ssis.model import Finding, Question, Severity
-from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, QuestionList
+from airflow_provider_smtpcm.ssis.questions import MAX_NAMED, PackageQuestion, QuestionList
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 
 #: The program and release that wrote a report.
@@ -281,12 +281,11 @@ class ImportResult:
     def add_package(self, entry: PackageEntry) -> None:
         """Count a package and its questions."""
         self.totals.add(entry)
-        mails = Counter(key for mail in entry.mails for key in mail.questions)
-        source = (entry.source, entry.name)
-        for question, details, answer in _find_questions(entry.findings):
-            self.questions.add(
-                question, details=details, answer=answer, packages=1, mails=mails[question.key], source=source
-            )
+        mails: dict[str, list[int]] = {}
+        for index, mail in enumerate(entry.mails):
+            for key in mail.questions:
+                mails.setdefault(key, []).append(index)
+        self.questions.add_package((entry.source, entry.name), _find_questions(entry.findings, mails))
 
     def add_connections(self, entries: tuple[ConnectionEntry, ...]) -> None:
         """Add all connections, and count their questions."""
@@ -297,8 +296,7 @@ class ImportResult:
             self.totals.connections_to_decide += any(
                 finding.severity is not Severity.NOTE for finding in entry.findings
             )
-            for question, details, answer in _find_questions(entry.findings):
-                self.questions.add(question, details=details, answer=answer, packages=entry.packages, mails=entry.mails)
+            self.questions.add_connection(_find_questions(entry.findings), packages=entry.packages, mails=entry.mails)
 
     @property
     def needs_attention(self) -> bool:
@@ -307,8 +305,14 @@ class ImportResult:
         return bool(self.unreadable or findings[Severity.DECISION] or findings[Severity.ERROR])
 
 
-def _find_questions(findings: Iterable[Finding]) -> Iterator[tuple[Question, tuple[str, ...], str]]:
-    """Yield each question of these findings once, with its details and its answer, which is empty if there is none."""
+def _find_questions(
+    findings: Iterable[Finding], mails: Mapping[str, Sequence[int]] | None = None
+) -> Iterator[PackageQuestion]:
+    """Yield each question of these findings once.
+
+    Args:
+        mails: which mails of the package wait for the question with this key, by their position.
+    """
     by_key: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.question is not None:
@@ -316,7 +320,12 @@ def _find_questions(findings: Iterable[Finding]) -> Iterator[tuple[Question, tup
     for asking in by_key.values():
         questions = [finding.question for finding in asking if finding.question is not None]
         details = tuple(dict.fromkeys(question.detail for question in questions if question.detail))
-        yield _with_text(questions[0], asking[0]), details, asking[0].answer
+        yield PackageQuestion(
+            question=_with_text(questions[0], asking[0]),
+            details=details,
+            answer=asking[0].answer,
+            mails=tuple((mails or {}).get(questions[0].key, ())),
+        )
 
 
 def _with_text(question: Question, finding: Finding) -> Question:

@@ -195,8 +195,8 @@ def _next_steps(result: ImportResult) -> str:
 
 def _questions_table(questions: Iterable[AskedQuestion]) -> str:
     rows = "".join(
-        f'<tr id="{_question_anchor(asked.key)}"><td class="number">{asked.mails:,}</td>'
-        f'<td class="number">{asked.packages:,}</td><td>{_escape(asked.full_text)}</td>'
+        f'<tr><td class="number">{asked.mails:,}</td><td class="number">{asked.packages:,}</td>'
+        f"<td>{_question_anchors(asked)}{_escape(asked.text)}</td>"
         f"<td>{_package_links(asked)}</td><td>{_escape(asked.guess)}</td>"
         f"<td>{f'<b>{_escape(asked.answer)}</b>' if asked.answer else _badge('decision')}</td></tr>"
         for asked in questions
@@ -337,8 +337,13 @@ def _what_to_do(finding: Finding) -> str:
     return f'<p class="remedy">{_escape(finding.remedy)}</p>' if finding.remedy else ""
 
 
+def _question_anchors(asked: AskedQuestion) -> str:
+    """Return a target for the links to each question of a row."""
+    return "".join(f'<a id="{_question_anchor(key)}"></a>' for key in asked.keys)
+
+
 def _question_anchor(key: str) -> str:
-    """Return the id of a question's row: a hash, since a key may contain any characters."""
+    """Return the id of a question: a hash, since a key may contain any characters."""
     return f"question-{hashlib.sha256(sanitize_line(key).encode()).hexdigest()[:16]}"
 
 

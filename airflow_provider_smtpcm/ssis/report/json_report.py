@@ -122,7 +122,7 @@ def _codes_json(totals: Totals) -> list[dict[str, object]]:
 def _question_json(asked: AskedQuestion) -> dict[str, object]:
     return {
         "key": asked.key,
-        "question": asked.full_text,
+        "question": asked.text,
         "packages": asked.packages,
         "mails": asked.mails,
         "guess": asked.guess,

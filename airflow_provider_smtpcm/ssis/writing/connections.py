@@ -194,12 +194,17 @@ class _ConnectionConverter:
     def _ask_for_windows_auth(self, host: str) -> Question:
         # Anything else may be a password in the wrong place.
         server = host if _HOST.fullmatch(host) and host != UNKNOWN_HOST else self._connection.name
+        how = (
+            "SSIS sends without a sign-in, and without a warning, if it offers none. "
+            f"Answer {KEEP} to sign in with Windows Authentication, or anonymous. "
+            "To find out, run python -m airflow_provider_smtpcm check with the connection."
+        )
         return Question(
             key=f"windows authentication of {server}",
-            text=f"Does the mail server {server} sign in the accounts that run the packages? SSIS sends without a "
-            f"sign-in, and without a warning, if it offers none. Answer {KEEP} to sign in with Windows Authentication, "
-            "or anonymous. To find out, run python -m airflow_provider_smtpcm check with the connection.",
+            text=f"Does the mail server {server} sign in the accounts that run the packages? {how}",
             guess=KEEP,
+            subject=server,
+            shared_text=f"Does each of these mail servers sign in the accounts that run the packages? {how}",
         )
 
     def report_became(self, converted: ConvertedConnection) -> None:

@@ -421,12 +421,18 @@ def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     """Return the question for the value of a variable that executables in event handlers set."""
     setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
     names = quoted_list(sorted({one.name for one in setters}))
+    how = (
+        "Answer with an SSIS expression such as @[System::ErrorDescription], with a text, or with "
+        f"{KEEP} for its design-time value."
+    )
     return Question(
         key=f"variable {variable.qualified_name} in event handlers",
         text=f"Which value does {variable.qualified_name} have in the mails of event handlers? In SSIS, {names} sets "
-        "it, which the DAG does not run. Answer with an SSIS expression such as @[System::ErrorDescription], with a "
-        f"text, or with {KEEP} for its design-time value.",
+        f"it, which the DAG does not run. {how}",
         guess=_guess(symbols, variable, setters),
+        subject=variable.qualified_name,
+        shared_text="Which value do these variables have in the mails of event handlers? In SSIS, executables set "
+        f"them that the DAG does not run. {how}",
     )
 
 

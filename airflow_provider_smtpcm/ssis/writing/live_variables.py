@@ -201,6 +201,9 @@ class LiveVariables:
                     text=f"In SSIS, {setters} in an event handler sets {variable.qualified_name}, and a task of the "
                     f"control flow reads it. In the DAG, it keeps its other value. Answer {KEEP} if it may.",
                     guess=KEEP,
+                    subject=variable.qualified_name,
+                    shared_text="In SSIS, executables in event handlers set these variables, and tasks of the control "
+                    f"flow read them. In the DAG, they keep their other values. Answer {KEEP} if they may.",
                 ),
             )
 
