@@ -214,12 +214,14 @@ def _add_questions(
     mails: tuple[MailRecord, ...], findings: Iterable[Finding], package: Package
 ) -> tuple[MailRecord, ...]:
     """Return the mails with the keys of the questions for which they wait, also of those that are answered."""
+    asking = [(finding, finding.question.key) for finding in findings if finding.question is not None]
+    if not asking:
+        return mails
     waiting = WaitingMails(package)
     keys: dict[str, dict[str, None]] = {}
-    for finding in findings:
-        if finding.question is not None:
-            for path in waiting.of(finding):
-                keys.setdefault(path, {})[finding.question.key] = None
+    for finding, key in asking:
+        for path in waiting.of(finding):
+            keys.setdefault(path, {})[key] = None
     return tuple(
         mail if mail.disabled_because else replace(mail, questions=tuple(keys.get(mail.where, ()))) for mail in mails
     )

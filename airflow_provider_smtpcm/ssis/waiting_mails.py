@@ -43,8 +43,9 @@ class WaitingMails:
         self._by_connection: dict[str, set[str]] = defaultdict(set)
         # The mails that use what an Execute SQL task sets, by the path of the task.
         self._by_query: dict[str, set[str]] = defaultdict(set)
-        self._add_usage(package.root)
-        self._add_queries(package)
+        if self._paths:
+            self._add_usage(package.root)
+            self._add_queries(package)
 
     def of(self, finding: Finding) -> set[str]:
         """Return the paths of the enabled mails that wait for a decision: all if it is about no mail in particular."""

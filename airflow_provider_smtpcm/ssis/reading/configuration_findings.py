@@ -118,7 +118,7 @@ def report_configurations(
             text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
             "used.",
         )
-    waiting = WaitingMails(package)
+    waiting: WaitingMails | None = None
     for configuration in unread:
         if not is_enabled:
             yield Finding(
@@ -134,6 +134,7 @@ def report_configurations(
         source = configuration.source or "(not shown)"
         source = f" that the environment variable {source} names" if configuration.indirect else f": {source}"
         place = _find_place(configuration)
+        waiting = waiting or WaitingMails(package)
         concerns_mail = bool(waiting.at(place))
         yield Finding(
             code="configuration-not-read",

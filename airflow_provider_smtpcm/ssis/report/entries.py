@@ -329,15 +329,14 @@ def _find_questions(
 
 
 def _with_text(question: Question, finding: Finding) -> Question:
-    """Return the question whether the DAGs may stay as they are with its text, which has a finding as an example."""
+    """Return the question whether the DAGs may stay as they are with its text, which is that of its first finding."""
     if question.text:
         return question
-    meaning = FINDING_MEANINGS.get(finding.code, finding.code)
     text = finding.text.removesuffix(quote_answer(finding.answer))
     return replace(
         question,
-        text=f"{meaning} For example, {finding.where}: {text} {finding.remedy} Answer {KEEP} if it may stay so "
-        "wherever the report has this question.",
+        text=f"{finding.where}: {text} {finding.remedy} Answer {KEEP} if it may stay so, here and wherever else the "
+        "report asks this.",
     )
 
 

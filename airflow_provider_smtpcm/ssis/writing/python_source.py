@@ -47,6 +47,8 @@ _WIDTH = 88
 _MAX_UNSPLIT = 120  # characters; the parts of a longer literal do not fit on one line, so no formatter joins them
 _MAX_PART = 72
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
+# The characters of a literal that may need an escape; those outside ASCII are looked at one by one.
+_SPECIAL = re.compile(r"""["'\\]|[^ -~]""")
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -275,7 +277,7 @@ def _string_literal(text: str) -> str:
     quote = "'" if text.count('"') > text.count("'") else '"'
     if text.isprintable() and quote not in text and "\\" not in text:
         return f"{quote}{text}{quote}"
-    return quote + "".join(_escape(char, quote) for char in text) + quote
+    return quote + _SPECIAL.sub(lambda match: _escape(match[0], quote), text) + quote
 
 
 def _escape(char: str, quote: str) -> str:
