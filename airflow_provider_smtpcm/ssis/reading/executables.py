@@ -1,4 +1,4 @@
-"""Reads the control flow of a package: tasks, containers, precedence constraints and event handlers."""
+"""Reads the control flow of a package: tasks, containers, loops, precedence constraints and event handlers."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ from airflow_provider_smtpcm.ssis.model import (
     EvalOp,
     EventHandler,
     Executable,
+    ForeachLoop,
+    ForLoop,
     PrecedenceConstraint,
     SendMailTask,
     Severity,
 )
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, Location, ReadContext
-from airflow_provider_smtpcm.ssis.reading.loops import read_for_loop, read_foreach_loop
-from airflow_provider_smtpcm.ssis.reading.other_tasks import read_other_task
 from airflow_provider_smtpcm.ssis.reading.send_mail import read_mail
-from airflow_provider_smtpcm.ssis.reading.sql_tasks import (
-    is_expression_kind,
-    is_sql_kind,
-    read_expression_task,
-    read_sql_task,
-)
+from airflow_provider_smtpcm.ssis.reading.tasks import read_task
 from airflow_provider_smtpcm.ssis.reading.variables import read_propagate, read_variables
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Element,
     find_members,
     find_object_data,
     get_flag,
+    get_integer,
     get_text,
+    is_true,
     normalize_id,
     parse_integer,
     read_expressions,
@@ -129,29 +126,18 @@ def _read_executable(element: Element, parent: Location, context: ReadContext) -
                 f"{kind} is another vendor's mail task, which is not converted.",
                 "Write a SendMailOperator for it.",
             )
-        return _read_task(element, kind, context, _read_common(element, location, context, name=name))
+        return read_task(element, kind, context, _read_common(element, location, context, name=name))
     executables, constraints = _read_members(element, location, context)
     return Container(
         **_read_common(element, location, context, name=name),
         kind=container,
         executables=executables,
         constraints=constraints,
-        for_loop=read_for_loop(element, location.path, context) if container is ContainerKind.FOR_LOOP else None,
+        for_loop=_read_for_loop(element, location.path, context) if container is ContainerKind.FOR_LOOP else None,
         foreach_loop=(
-            read_foreach_loop(element, location.path, context) if container is ContainerKind.FOREACH_LOOP else None
+            _read_foreach_loop(element, location.path, context) if container is ContainerKind.FOREACH_LOOP else None
         ),
     )
-
-
-def _read_task(element: Element, kind: str, context: ReadContext, common: CommonFields) -> Executable:
-    """Return a task that sends no mail."""
-    if is_sql_kind(kind):
-        data = find_object_data(element, "SqlTaskData") or Element(tag="SqlTaskData")
-        return read_sql_task(data, kind, context, common)
-    if is_expression_kind(kind):
-        return read_expression_task(element, kind, context, common)
-    object_data = element.find("ObjectData") or Element(tag="ObjectData")
-    return read_other_task(object_data.children, kind, common, reads_scripts=context.sends_mail)
 
 
 def _read_kind(element: Element) -> str:
@@ -240,6 +226,93 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
         maximum_errors=_read_maximum_errors(element, location.path, context),
         propagate=read_propagate(element),
     )
+
+
+# --- Loops
+
+# The names of enumerators in SSIS's designer. All versions have them in the CreationName.
+_ENUMERATORS = {
+    "foreachadoenumerator": "ADO",
+    "foreachfileenumerator": "File",
+    "foreachfromvarenumerator": "Variable",
+    "foreachitemenumerator": "Item",
+    "foreachnodelistenumerator": "NodeList",
+    "foreachschemarowset": "SchemaRowset",
+    "foreachsmoenumerator": "SMO",
+}
+# The elements that hold the properties of an enumerator.
+_TAGS = {
+    "FEEADO": "ADO",
+    "ForEachFileEnumeratorProperties": "File",
+    "FEEFVE": "Variable",
+    "FEIEItems": "Item",
+    "FEENODELIST": "NodeList",
+}
+
+
+def _read_for_loop(element: Element, path: tuple[str, ...], context: ReadContext) -> ForLoop:
+    """Return the expressions of a For loop."""
+
+    def read(name: str) -> str:
+        return context.overrides.task_property(path, name, get_text(element, name)).strip()
+
+    return ForLoop(initialize=read("InitExpression"), condition=read("EvalExpression"), assign=read("AssignExpression"))
+
+
+def _read_foreach_loop(element: Element, path: tuple[str, ...], context: ReadContext) -> ForeachLoop:
+    """Return the enumerator of a Foreach loop and its variable mappings."""
+    enumerator = element.find("ForEachEnumerator") or Element(tag="ForEachEnumerator")
+    data = enumerator.find("ObjectData")
+    properties = next(iter(data.children), None) if data is not None else None
+    if properties is None:
+        properties = Element(tag="")
+    # A file enumerator has an element for each property.
+    values = dict(properties.attributes)
+    for child in properties.find_all("FEFEProperty"):
+        values.update(child.attributes)
+
+    def read(attribute: str, property_name: str) -> str:
+        value = values.get(attribute, "")
+        return context.overrides.task_property((*path[:-1], f"{path[-1]}.ForEachEnumerator"), property_name, value)
+
+    kind = _read_enumerator(get_text(enumerator, "CreationName"), properties.tag)
+    return ForeachLoop(
+        enumerator=kind,
+        mappings=_read_mappings(element),
+        variable=_read_enumerated_variable(kind, values),
+        enumeration=values.get("EnumType") or values.get("EnumerationType") or "",
+        folder=read("Folder", "Directory"),
+        file_spec=read("FileSpec", "FileSpec"),
+        recurse=is_true(read("Recurse", "Recurse")),
+        file_name_retrieval=parse_integer(read("FileNameRetrievalType", "FileNameRetrieval")) or 0,
+        items=tuple(
+            tuple(value.attributes.get("Value", "") for value in item.find_all("FEIEItemValue"))
+            for item in properties.find_all("FEIEItem")
+        ),
+        expressions=read_expressions(enumerator),
+    )
+
+
+def _read_enumerator(creation_name: str, tag: str) -> str:
+    name = creation_name.partition(",")[0].strip()
+    known = (kind for word, kind in _ENUMERATORS.items() if word in name.lower())
+    return _TAGS.get(tag) or next(known, name)
+
+
+def _read_enumerated_variable(kind: str, values: dict[str, str]) -> str:
+    if kind == "NodeList":
+        is_variable = values.get("SourceType", "").strip().lower() == "variable"
+        return values.get("SourceDocument", "").strip() if is_variable else ""
+    return (values.get("VarName") or values.get("VariableName") or "").strip()
+
+
+def _read_mappings(element: Element) -> tuple[tuple[int, str], ...]:
+    mappings = []
+    for mapping in find_members(element, "ForEachVariableMappings", "ForEachVariableMapping"):
+        variable = get_text(mapping, "VariableName").strip()
+        if variable:
+            mappings.append((get_integer(mapping, "ValueIndex") or 0, variable))
+    return tuple(sorted(mappings))
 
 
 # --- Precedence constraints. Their ends are refIds in attributes, or GUIDs in two child elements (2005, 2008)
