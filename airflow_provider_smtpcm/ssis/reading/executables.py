@@ -1,4 +1,4 @@
-"""Reads the control flow of a package: tasks, containers, loops, precedence constraints and event handlers."""
+"""Reads the control flow of a package: executables with their variables, precedence constraints and event handlers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from airflow_provider_smtpcm.ssis.model import (
     PrecedenceConstraint,
     SendMailTask,
     Severity,
+    Variable,
 )
+from airflow_provider_smtpcm.ssis.reading.configurations import ROOT, PropertyOverrides
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, Location, ReadContext
 from airflow_provider_smtpcm.ssis.reading.send_mail import read_mail
 from airflow_provider_smtpcm.ssis.reading.tasks import read_task
-from airflow_provider_smtpcm.ssis.reading.variables import read_propagate, read_variables
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Element,
     find_members,
@@ -29,14 +30,13 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
     get_flag,
     get_integer,
     get_text,
+    is_sensitive,
     is_true,
     normalize_id,
     parse_integer,
     read_expressions,
     read_ids,
 )
-
-ROOT = "Package"
 
 _CONTAINERS = {
     "STOCK:SEQUENCE": ContainerKind.SEQUENCE,
@@ -175,7 +175,7 @@ def _read_common(element: Element, location: Location, context: ReadContext, *, 
         force_result=_read_force_result(element, location.path, context),
         maximum_errors=_read_maximum_errors(element, location.path, context),
         event_handlers=tuple(_read_handler(handler, owner, context) for handler in handlers),
-        variables=read_variables(element, location.path, context.overrides),
+        variables=_read_variables(element, location.path, context.overrides),
     )
 
 
@@ -217,15 +217,65 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
         id=context.make_unique_id(read_ids(element), location.path),
         executables=executables,
         constraints=constraints,
-        variables=read_variables(element, location.path, context.overrides),
+        variables=_read_variables(element, location.path, context.overrides),
         event_handlers=tuple(_read_handler(handler, nested_owner, context) for handler in nested),
         expressions=read_expressions(element),
         disabled=location.disabled_because is not None,
         disabled_because=location.disabled_because,
         force_result=_read_force_result(element, location.path, context),
         maximum_errors=_read_maximum_errors(element, location.path, context),
-        propagate=read_propagate(element),
+        propagate=_read_propagate(element),
     )
+
+
+# --- Variables. Sensitive values are not kept
+
+# OLE VARTYPEs, the data types of variables.
+_STRING = 8
+_OBJECTS = {12, 13}  # VT_VARIANT and VT_UNKNOWN
+
+
+def _read_variables(executable: Element, scope: tuple[str, ...], overrides: PropertyOverrides) -> tuple[Variable, ...]:
+    """Return the variables that an executable or event handler declares, without System variables.
+
+    Args:
+        executable: the element.
+        scope: the path of the executable.
+        overrides: values from package configurations.
+    """
+    variables = []
+    for element in find_members(executable, "Variables", "Variable"):
+        namespace = get_text(element, "Namespace", "User")
+        name = get_text(element, "ObjectName")
+        if namespace == "System" or not name:
+            continue
+        value_element = element.find("VariableValue")
+        attributes: Mapping[str, str] = value_element.attributes if value_element is not None else {}
+        data_type = parse_integer(attributes.get("DataType"))
+        expression = get_text(element, "Expression")
+        is_secret = value_element is not None and is_sensitive(value_element)
+        is_object = value_element is not None and (data_type in _OBJECTS or bool(value_element.children))
+        value = None if value_element is None or is_secret or is_object else value_element.text
+        variables.append(
+            Variable(
+                namespace=namespace,
+                name=name,
+                data_type=_STRING if data_type is None else data_type,
+                value=None if is_secret else overrides.variable_value(scope, f"{namespace}::{name}", value),
+                expression=expression if expression.strip() and get_flag(element, "EvaluateAsExpression") else None,
+                scope=scope,
+            )
+        )
+    return tuple(variables)
+
+
+def _read_propagate(handler: Element) -> bool | None:
+    """Return the design-time value of System::Propagate in an event handler; None if the file has none."""
+    for element in find_members(handler, "Variables", "Variable"):
+        if get_text(element, "Namespace") == "System" and get_text(element, "ObjectName") == "Propagate":
+            value_element = element.find("VariableValue")
+            return None if value_element is None else is_true(value_element.text)
+    return None
 
 
 # --- Loops

@@ -9,7 +9,8 @@ import pytest
 
 from airflow_provider_smtpcm.ssis import Package, read_package
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides, set_connection_property
+from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
+from airflow_provider_smtpcm.ssis.reading.connection_managers import set_connection_property
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 CONFIGURED = PACKAGES / "configured.dtsx"

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_smtpcm.ssis import Package, read_package, read_project
 from airflow_provider_smtpcm.ssis.model import Container, ExpressionTask, ForLoop, SqlSourceType, SqlTask
-from airflow_provider_smtpcm.ssis.reading.configurations import remove_password, set_database_property
+from airflow_provider_smtpcm.ssis.reading.connection_managers import remove_password, set_database_property
 from tests.ssis.reading.test_manifest import dtproj, manifest, parameters
 from tests.ssis.reading.test_tasks import (
     DIALECTS,
