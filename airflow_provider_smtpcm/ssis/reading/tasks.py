@@ -244,12 +244,12 @@ def _read_script(element: Element) -> tuple[tuple[str, str], ...] | None:
         [item.text for item in element.find_all("ProjectItem")],
         language=element.attributes.get("Language", ""),
         entry_point=element.attributes.get("EntryPoint", ""),
-        read_only=split_names(_read_attribute_or_child(element, "ReadOnlyVariables")),
-        read_write=split_names(_read_attribute_or_child(element, "ReadWriteVariables")),
+        read_only=_split_names(_read_attribute_or_child(element, "ReadOnlyVariables")),
+        read_write=_split_names(_read_attribute_or_child(element, "ReadWriteVariables")),
     )
 
 
-def split_names(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
     """Return the names in a list of variables, which commas separate."""
     return [name for part in text.split(",") if (name := part.strip())]
 
@@ -257,13 +257,13 @@ def split_names(text: str) -> list[str]:
 def _read_names(element: Element, names: _Names) -> None:
     attributes = element.attributes
     if element.tag == "ScriptProject":
-        _add(names.sets, split_names(_read_attribute_or_child(element, "ReadWriteVariables")))
+        _add(names.sets, _split_names(_read_attribute_or_child(element, "ReadWriteVariables")))
         _add(names.sets, (child.text for child in element.find_all(LOCKED_VARIABLE)))
-        _add(names.reads, split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
+        _add(names.reads, _split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
     elif element.tag == "pipeline":
         for child in element.children:
             target = names.reads if _is_input(child.attributes.get("name", "")) else names.sets
-            _add(target, split_names(child.text))
+            _add(target, _split_names(child.text))
     elif element.tag == "ExecuteProcessData":
         _add(names.sets, (attributes.get(f"Standard{stream}Variable", "") for stream in ("Output", "Error")))
         _add(names.reads, (attributes.get("StandardInputVariable", ""),))
