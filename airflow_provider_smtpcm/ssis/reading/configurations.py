@@ -190,7 +190,7 @@ def _find_dtsconfig(source: str, folder: Path | None, passed: Iterable[Path] = (
     return next((path for path in siblings if path.name.lower() == name and path.is_file()), None)
 
 
-# --- Where the values are
+# --- Looking up the values; findings and questions about those that are not in the files
 
 # How a sentence names a kind of package configuration, unless it is `a` and the kind.
 _CONFIGURATION_KINDS = {
