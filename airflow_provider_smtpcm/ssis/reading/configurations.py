@@ -134,30 +134,25 @@ def _remove_secrets(source: str) -> str:
     return "" if "password" in source.lower() or "pwd" in source.lower() else source.strip()
 
 
-def read_dtsconfig(path: Path, *, name: str | None = None) -> tuple[Configuration, ...]:
+def read_dtsconfig(path: Path) -> tuple[Configuration, ...]:
     """Return the configurations in a `.dtsConfig` file.
-
-    Args:
-        path: the file.
-        name: the name for error messages; the path by default.
 
     Raises:
         PackageError: the file cannot be read, or is not a `.dtsConfig` file.
     """
-    display_name = name or str(path)
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise unreadable_error(display_name, error) from error
-    return _read_dtsconfig(path, display_name, status.st_mtime_ns, status.st_size)
+        raise unreadable_error(str(path), error) from error
+    return _read_dtsconfig(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=64)  # a file that applies to every package is parsed once
-def _read_dtsconfig(path: Path, display_name: str, _modified: int, _size: int) -> tuple[Configuration, ...]:
-    root = read_file(path, display_name).root
+def _read_dtsconfig(path: Path, _modified: int, _size: int) -> tuple[Configuration, ...]:
+    root = read_file(path).root
     if root.tag != "DTSConfiguration":
         raise PackageError(
-            f"{display_name} is not a package configuration: its root is <{root.tag}>, not <DTSConfiguration>.",
+            f"{path} is not a package configuration: its root is <{root.tag}>, not <DTSConfiguration>.",
             remedy="Pass the .dtsConfig file that SSIS wrote.",
         )
     configurations = []
@@ -165,7 +160,7 @@ def _read_dtsconfig(path: Path, display_name: str, _modified: int, _size: int) -
         value = element.find("ConfiguredValue")
         target = element.attributes.get("Path", "").strip()
         if target and value is not None:
-            configurations.append(Configuration(kind="xml file", source=display_name, path=target, value=value.text))
+            configurations.append(Configuration(kind="xml file", source=str(path), path=target, value=value.text))
     return tuple(configurations)
 
 

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Severity,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.reading.configurations import ROOT, PropertyOverrides
+from airflow_provider_smtpcm.ssis.reading.configurations import ROOT
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, Location, ReadContext
 from airflow_provider_smtpcm.ssis.reading.send_mail import read_mail
 from airflow_provider_smtpcm.ssis.reading.tasks import read_task
@@ -175,7 +175,7 @@ def _read_common(element: Element, location: Location, context: ReadContext, *, 
         force_result=_read_force_result(element, location.path, context),
         maximum_errors=_read_maximum_errors(element, location.path, context),
         event_handlers=tuple(_read_handler(handler, owner, context) for handler in handlers),
-        variables=_read_variables(element, location.path, context.overrides),
+        variables=_read_variables(element, location),
     )
 
 
@@ -217,7 +217,7 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
         id=context.make_unique_id(read_ids(element), location.path),
         executables=executables,
         constraints=constraints,
-        variables=_read_variables(element, location.path, context.overrides),
+        variables=_read_variables(element, location),
         event_handlers=tuple(_read_handler(handler, nested_owner, context) for handler in nested),
         expressions=read_expressions(element),
         disabled=location.disabled_because is not None,
@@ -235,14 +235,8 @@ _STRING = 8
 _OBJECTS = {12, 13}  # VT_VARIANT and VT_UNKNOWN
 
 
-def _read_variables(executable: Element, scope: tuple[str, ...], overrides: PropertyOverrides) -> tuple[Variable, ...]:
-    """Return the variables that an executable or event handler declares, without System variables.
-
-    Args:
-        executable: the element.
-        scope: the path of the executable.
-        overrides: values from package configurations.
-    """
+def _read_variables(executable: Element, location: Location) -> tuple[Variable, ...]:
+    """Return the variables that an executable or event handler declares, without System variables."""
     variables = []
     for element in find_members(executable, "Variables", "Variable"):
         namespace = get_text(element, "Namespace", "User")
@@ -256,14 +250,16 @@ def _read_variables(executable: Element, scope: tuple[str, ...], overrides: Prop
         is_secret = value_element is not None and is_sensitive(value_element)
         is_object = value_element is not None and (data_type in _OBJECTS or bool(value_element.children))
         value = None if value_element is None or is_secret or is_object else value_element.text
+        if not is_secret:
+            value = location.overrides.variable_value(location.path, f"{namespace}::{name}", value)
         variables.append(
             Variable(
                 namespace=namespace,
                 name=name,
                 data_type=_STRING if data_type is None else data_type,
-                value=None if is_secret else overrides.variable_value(scope, f"{namespace}::{name}", value),
+                value=value,
                 expression=expression if expression.strip() and get_flag(element, "EvaluateAsExpression") else None,
-                scope=scope,
+                scope=location.path,
             )
         )
     return tuple(variables)

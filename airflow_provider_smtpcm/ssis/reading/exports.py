@@ -191,9 +191,8 @@ class _Tokens:
         self._tokens = [(match.lastgroup or "", match[0]) for match in matches if match.lastgroup != "skipped"]
         self._position = 0
 
-    def peek(self, offset: int = 0) -> _Token:
-        position = self._position + offset
-        return self._tokens[position] if position < len(self._tokens) else ("end", "")
+    def peek(self) -> _Token:
+        return self._tokens[self._position] if self._position < len(self._tokens) else ("end", "")
 
     def next(self) -> _Token:
         token = self.peek()

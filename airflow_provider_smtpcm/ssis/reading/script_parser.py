@@ -27,8 +27,8 @@ from airflow_provider_smtpcm.ssis.expressions import (
 
 # --- Values
 
-#: The length of a cast that stands for .NET's conversion of a variable to text, whatever the variable's type is.
-MAX_TEXT = 4000
+# The length of a cast that stands for .NET's conversion of a variable to text, whatever the variable's type is.
+_MAX_TEXT = 4000
 # Locals are replaced by their values, and `a = a & a` doubles them each time.
 _MAX_NODES = 1000
 # Text, an escaped brace, a placeholder, or another use of a brace.
@@ -74,7 +74,7 @@ def to_text(value: ScriptValue) -> ScriptValue:
         return value
     if value.kind is Kind.DATE:  # the general format has no fraction of a second
         value = _cast(Kind.DATE, value, TypeSpec(DataType.DATE))
-    length = {Kind.OBJECT: MAX_TEXT, Kind.DATE: 30}.get(value.kind, 20)
+    length = {Kind.OBJECT: _MAX_TEXT, Kind.DATE: 30}.get(value.kind, 20)
     return _cast(Kind.TEXT, value, TypeSpec(DataType.WSTR, (length,)))
 
 
