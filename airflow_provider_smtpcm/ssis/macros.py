@@ -5,13 +5,14 @@ Each macro is a function or an operator of SSIS's expression language: `{{ ssis.
 are returned as Python objects; any other type, and a null, as a `Value`. A `Value` renders as its cast to DT_WSTR, and
 a null as an empty string.
 
-Two macros are ours: `ssis.variable` reads a variable that other tasks set, and `ssis.convert` gives the value in a row
-of a merge the type of a variable.
+Three macros are ours: `ssis.variable` reads a variable that other tasks set, `ssis.convert` gives the value in a row of
+a merge the type of a variable, and `read_message_file`, which has no prefix, reads the text of a mail from a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path as _Path
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, TypeSpec, Value
 from airflow_provider_smtpcm.ssis.expressions import apply_binary as _apply_binary
@@ -23,7 +24,19 @@ from airflow_provider_smtpcm.ssis.expressions import to_value as _to_value
 from airflow_provider_smtpcm.ssis.live_values import convert_to_plain as convert
 from airflow_provider_smtpcm.ssis.live_values import read_variable as variable
 
-__all__ = ["calc", "cast", "convert", "is_false", "is_true", "null", "text", "truth", "unary", "variable"]
+__all__ = [
+    "calc",
+    "cast",
+    "convert",
+    "is_false",
+    "is_true",
+    "null",
+    "read_message_file",
+    "text",
+    "truth",
+    "unary",
+    "variable",
+]
 
 Result = Value | str | bool | int
 
@@ -98,6 +111,26 @@ def is_false(value: object) -> bool:
     """Return whether a Boolean is false; False for a null."""
     converted = _to_value(value)
     return converted.data is not None and not _to_bool(converted)
+
+
+def read_message_file(path: str) -> str:
+    """Return the content of a text file, as SSIS reads it if MessageSourceType is FileConnection.
+
+    Unlike the operator's `text_file`, this does not render the file as a template, because SSIS does not.
+
+    Args:
+        path: a file on the worker, in UTF-16 with a byte order mark, in UTF-8, or in Windows code page 1252.
+
+    Raises:
+        OSError: the file does not exist or cannot be read.
+    """
+    content = _Path(path).read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
 
 
 def _function(name: str) -> Callable[..., Result]:

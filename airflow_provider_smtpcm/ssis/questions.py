@@ -419,7 +419,7 @@ def _without_guard(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_SIGNS) else cell
 
 
-def describe_keys(keys: Collection[str], *, shown: int = 3) -> str:
-    """Return the first keys and the number of the others: `'a', 'b' and 2 more`."""
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(map(repr, list(keys)[:shown])) + more
+def describe_keys(keys: Collection[str]) -> str:
+    """Return the first keys and the number of the others: `'a', 'b', 'c' and 2 more`."""
+    more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+    return ", ".join(map(repr, list(keys)[:MAX_NAMED])) + more

@@ -25,10 +25,9 @@ from airflow_provider_smtpcm.ssis.expressions.ast import (
     walk,
 )
 from airflow_provider_smtpcm.ssis.expressions.casts import Value, cast, to_bool, to_value
-from airflow_provider_smtpcm.ssis.expressions.evaluate import evaluate
+from airflow_provider_smtpcm.ssis.expressions.evaluate import apply_binary, apply_unary, evaluate
 from airflow_provider_smtpcm.ssis.expressions.functions import call_function
 from airflow_provider_smtpcm.ssis.expressions.jinja import JinjaName, escape_template, quote_string
-from airflow_provider_smtpcm.ssis.expressions.operators import apply_binary, apply_unary
 from airflow_provider_smtpcm.ssis.expressions.parser import parse, parse_assignment
 from airflow_provider_smtpcm.ssis.expressions.system_variables import (
     TemplateContext,

@@ -335,6 +335,34 @@ def round_to_type(number: Decimal, type_: TypeSpec) -> Decimal:
     return rounded
 
 
+def check_integer(type_: TypeSpec, number: int, name: str) -> Value:
+    """Return the result of an operator or function as an integer.
+
+    Args:
+        name: the operator or function, for the error message.
+
+    Raises:
+        ExpressionError: the number is out of the type's range.
+    """
+    if not is_in_range(number, type_.data_type):
+        raise ExpressionError(f"The result of {name}, {number:.9G}, overflows {type_}.", remedy="Cast to DT_I8 first.")
+    return Value(type_, number)
+
+
+def check_float(type_: TypeSpec, number: float, name: str) -> Value:
+    """Return the result of an operator or function as a float.
+
+    Args:
+        name: the operator or function, for the error message.
+
+    Raises:
+        ExpressionError: the number is infinite or NaN.
+    """
+    if not math.isfinite(number):
+        raise ExpressionError(f"The result of {name} overflows {type_}.", remedy="Use smaller numbers.")
+    return Value(type_, to_float(Value(type_, number), type_.data_type))
+
+
 def _cast_to_date(value: Value, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
     data = value.data
     if isinstance(data, str):

@@ -18,11 +18,12 @@ from airflow_provider_smtpcm.ssis.expressions.casts import (
     Data,
     Value,
     cast,
+    check_float,
+    check_integer,
     describe_type,
     round_to_type,
     to_float,
 )
-from airflow_provider_smtpcm.ssis.expressions.operators import check_float, check_integer
 from airflow_provider_smtpcm.ssis.expressions.types import (
     BOOL,
     DATES,

@@ -1,7 +1,8 @@
-"""Reads the connection managers for SMTP, files and databases, and resolves references to them."""
+"""Reads connection managers for SMTP, files and databases, and their connection strings; finds them by reference."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,21 +10,13 @@ from airflow_provider_smtpcm.ssis.model import (
     DatabaseConnection,
     DatabaseKind,
     FileConnection,
-    Manifest,
     SmtpConnection,
 )
 from airflow_provider_smtpcm.ssis.reading.configurations import (
-    CONNECTION_PROPERTIES,
-    DATABASE_PROPERTIES,
     PropertyOverrides,
-    apply_manifest,
-    remove_password,
-    set_connection_property,
-    set_database_property,
 )
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Element,
-    find_members,
     find_object_data,
     get_flag,
     get_text,
@@ -81,29 +74,6 @@ class ConnectionManagers:
     def find(self, reference: str) -> ConnectionManager | None:
         """Find a connection manager by its GUID (case-insensitive), its refId or its name."""
         return self._by_reference.get(normalize_id(reference)) or self._by_reference.get(reference)
-
-
-def read_connection_managers(
-    package: Element, *, source: str, file: str, overrides: PropertyOverrides, manifest: Manifest | None
-) -> ConnectionManagers:
-    """Return the connection managers of a package.
-
-    Args:
-        package: the root element.
-        source: the path of the file, as findings and reports show it.
-        file: the file name without folders, which identifies the package in the manifest.
-        overrides: values from package configurations.
-        manifest: the manifest of the project.
-    """
-    managers = ConnectionManagers()
-    for element in find_members(package, "ConnectionManagers", "ConnectionManager"):
-        connection = read_connection_manager_element(element, source=source, scope="package", overrides=overrides)
-        if connection is None:
-            name = get_text(element, "ObjectName")
-            managers.others.update(dict.fromkeys((*read_ids(element), name), name))
-        else:
-            managers.add(apply_manifest(connection, manifest, file), read_ids(element))
-    return managers
 
 
 def read_connection_manager_element(
@@ -177,3 +147,89 @@ def _has_encrypted_password(data: Element) -> bool:
 
 def _make_ref_id(scope: str, name: str) -> str:
     return f"{scope.capitalize()}.ConnectionManagers[{name}]"
+
+
+# --- Connection strings
+
+# The properties in an SMTP connection string; a parameter can set each one separately.
+CONNECTION_PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
+#: The property that is all of it.
+CONNECTION_STRING = "ConnectionString"
+#: The properties of a database's connection manager, with the keys that they have in connection strings. The first is
+#: the one of OLE DB.
+DATABASE_PROPERTIES = {
+    "ServerName": ("Data Source", "Server", "Address", "Addr", "Network Address", "Dsn"),
+    "InitialCatalog": ("Initial Catalog", "Database"),
+    "UserName": ("User ID", "Uid", "User"),
+}
+# A part of a connection string; a value in quotation marks may contain semicolons.
+_PART = re.compile(r"""[^=;]*=\s*(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|\{[^}]*\})\s*(?=;|$)|[^;]+""")
+_PASSWORD_KEYS = {"password", "pwd", "access token"}
+
+
+def set_connection_property(connection_string: str, name: str, value: str) -> str:
+    """Return a connection string with one property set."""
+    others = [
+        part
+        for part in _split_connection_string(connection_string)
+        if part.partition("=")[0].strip().lower() != name.lower()
+    ]
+    return "".join(f"{part};" for part in (f"{name}={value}", *others))
+
+
+def set_database_property(connection_string: str, name: str, value: str) -> str:
+    """Return the connection string of a database with one property set, under the key that the string has for it.
+
+    Args:
+        name: one of `DATABASE_PROPERTIES`.
+    """
+    keys = {key.lower(): key for key in DATABASE_PROPERTIES[name]}
+    parts = _PART.findall(connection_string)
+    is_own = [part.partition("=")[0].strip().lower() in keys for part in parts]
+    if not any(is_own):
+        return "".join(f"{part};" for part in (*parts, f"{DATABASE_PROPERTIES[name][0]}={value}"))
+    return "".join(
+        f"{part.partition('=')[0]}={value};" if own else f"{part};" for part, own in zip(parts, is_own, strict=True)
+    )
+
+
+def remove_password(connection_string: str) -> str:
+    """Return the connection string of a database without the parts that hold a password."""
+    parts = _PART.findall(connection_string)
+    kept = [part for part in parts if not _holds_password(part)]
+    return connection_string if len(kept) == len(parts) else "".join(f"{part};" for part in kept)
+
+
+def _holds_password(part: str) -> bool:
+    key, _, value = part.partition("=")
+    return key.strip().lower() in _PASSWORD_KEYS and bool(value.strip())
+
+
+def get_connection_property(connection_string: str, name: str) -> str:
+    """Return a property of a connection string, or an empty string; all of it for the name ConnectionString."""
+    if name == CONNECTION_STRING:
+        return connection_string
+    pairs = (part.partition("=") for part in _split_connection_string(connection_string))
+    return next((value.strip() for key, _, value in pairs if key.strip().lower() == name.lower()), "")
+
+
+def _split_connection_string(connection_string: str) -> list[str]:
+    parts = [part for part in connection_string.split(";") if part.strip()]
+    is_bare_host = len(parts) == 1 and "=" not in parts[0]
+    return [f"SmtpServer={parts[0].strip()}"] if is_bare_host else parts
+
+
+def is_same_value(name: str, left: str, right: str) -> bool:
+    """Whether two values of a property are equivalent.
+
+    An empty flag is False, and the order of the properties in a connection string does not matter.
+    """
+    if name == CONNECTION_STRING:
+        names = {part.partition("=")[0].strip() for text in (left, right) for part in _split_connection_string(text)}
+        return all(
+            is_same_value(key, get_connection_property(left, key), get_connection_property(right, key)) for key in names
+        )
+    left, right = left.strip().lower(), right.strip().lower()
+    if name.lower() in {"usewindowsauthentication", "enablessl"}:
+        return (left or "false") == (right or "false")
+    return left == right

@@ -1,4 +1,4 @@
-"""Reads the control flow of a package: tasks, containers, precedence constraints and event handlers."""
+"""Reads the control flow of a package: executables with their variables, precedence constraints and event handlers."""
 
 from __future__ import annotations
 
@@ -12,34 +12,31 @@ from airflow_provider_smtpcm.ssis.model import (
     EvalOp,
     EventHandler,
     Executable,
+    ForeachLoop,
+    ForLoop,
     PrecedenceConstraint,
     SendMailTask,
     Severity,
+    Variable,
 )
+from airflow_provider_smtpcm.ssis.reading.configurations import ROOT
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, Location, ReadContext
-from airflow_provider_smtpcm.ssis.reading.loops import read_for_loop, read_foreach_loop
-from airflow_provider_smtpcm.ssis.reading.other_tasks import read_other_task
 from airflow_provider_smtpcm.ssis.reading.send_mail import read_mail
-from airflow_provider_smtpcm.ssis.reading.sql_tasks import (
-    is_expression_kind,
-    is_sql_kind,
-    read_expression_task,
-    read_sql_task,
-)
-from airflow_provider_smtpcm.ssis.reading.variables import read_propagate, read_variables
+from airflow_provider_smtpcm.ssis.reading.tasks import read_task
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Element,
     find_members,
     find_object_data,
     get_flag,
+    get_integer,
     get_text,
+    is_sensitive,
+    is_true,
     normalize_id,
     parse_integer,
     read_expressions,
     read_ids,
 )
-
-ROOT = "Package"
 
 _CONTAINERS = {
     "STOCK:SEQUENCE": ContainerKind.SEQUENCE,
@@ -129,29 +126,18 @@ def _read_executable(element: Element, parent: Location, context: ReadContext) -
                 f"{kind} is another vendor's mail task, which is not converted.",
                 "Write a SendMailOperator for it.",
             )
-        return _read_task(element, kind, context, _read_common(element, location, context, name=name))
+        return read_task(element, kind, context, _read_common(element, location, context, name=name))
     executables, constraints = _read_members(element, location, context)
     return Container(
         **_read_common(element, location, context, name=name),
         kind=container,
         executables=executables,
         constraints=constraints,
-        for_loop=read_for_loop(element, location.path, context) if container is ContainerKind.FOR_LOOP else None,
+        for_loop=_read_for_loop(element, location.path, context) if container is ContainerKind.FOR_LOOP else None,
         foreach_loop=(
-            read_foreach_loop(element, location.path, context) if container is ContainerKind.FOREACH_LOOP else None
+            _read_foreach_loop(element, location.path, context) if container is ContainerKind.FOREACH_LOOP else None
         ),
     )
-
-
-def _read_task(element: Element, kind: str, context: ReadContext, common: CommonFields) -> Executable:
-    """Return a task that sends no mail."""
-    if is_sql_kind(kind):
-        data = find_object_data(element, "SqlTaskData") or Element(tag="SqlTaskData")
-        return read_sql_task(data, kind, context, common)
-    if is_expression_kind(kind):
-        return read_expression_task(element, kind, context, common)
-    object_data = element.find("ObjectData") or Element(tag="ObjectData")
-    return read_other_task(object_data.children, kind, common, reads_scripts=context.sends_mail)
 
 
 def _read_kind(element: Element) -> str:
@@ -189,7 +175,7 @@ def _read_common(element: Element, location: Location, context: ReadContext, *, 
         force_result=_read_force_result(element, location.path, context),
         maximum_errors=_read_maximum_errors(element, location.path, context),
         event_handlers=tuple(_read_handler(handler, owner, context) for handler in handlers),
-        variables=read_variables(element, location.path, context.overrides),
+        variables=_read_variables(element, location),
     )
 
 
@@ -231,15 +217,148 @@ def _read_handler(element: Element, owner: Location, context: ReadContext) -> Ev
         id=context.make_unique_id(read_ids(element), location.path),
         executables=executables,
         constraints=constraints,
-        variables=read_variables(element, location.path, context.overrides),
+        variables=_read_variables(element, location),
         event_handlers=tuple(_read_handler(handler, nested_owner, context) for handler in nested),
         expressions=read_expressions(element),
         disabled=location.disabled_because is not None,
         disabled_because=location.disabled_because,
         force_result=_read_force_result(element, location.path, context),
         maximum_errors=_read_maximum_errors(element, location.path, context),
-        propagate=read_propagate(element),
+        propagate=_read_propagate(element),
     )
+
+
+# --- Variables. Sensitive values are not kept
+
+# OLE VARTYPEs, the data types of variables.
+_STRING = 8
+_OBJECTS = {12, 13}  # VT_VARIANT and VT_UNKNOWN
+
+
+def _read_variables(executable: Element, location: Location) -> tuple[Variable, ...]:
+    """Return the variables that an executable or event handler declares, without System variables."""
+    variables = []
+    for element in find_members(executable, "Variables", "Variable"):
+        namespace = get_text(element, "Namespace", "User")
+        name = get_text(element, "ObjectName")
+        if namespace == "System" or not name:
+            continue
+        value_element = element.find("VariableValue")
+        attributes: Mapping[str, str] = value_element.attributes if value_element is not None else {}
+        data_type = parse_integer(attributes.get("DataType"))
+        expression = get_text(element, "Expression")
+        is_secret = value_element is not None and is_sensitive(value_element)
+        is_object = value_element is not None and (data_type in _OBJECTS or bool(value_element.children))
+        value = None if value_element is None or is_secret or is_object else value_element.text
+        if not is_secret:
+            value = location.overrides.variable_value(location.path, f"{namespace}::{name}", value)
+        variables.append(
+            Variable(
+                namespace=namespace,
+                name=name,
+                data_type=_STRING if data_type is None else data_type,
+                value=value,
+                expression=expression if expression.strip() and get_flag(element, "EvaluateAsExpression") else None,
+                scope=location.path,
+            )
+        )
+    return tuple(variables)
+
+
+def _read_propagate(handler: Element) -> bool | None:
+    """Return the design-time value of System::Propagate in an event handler; None if the file has none."""
+    for element in find_members(handler, "Variables", "Variable"):
+        if get_text(element, "Namespace") == "System" and get_text(element, "ObjectName") == "Propagate":
+            value_element = element.find("VariableValue")
+            return None if value_element is None else is_true(value_element.text)
+    return None
+
+
+# --- Loops
+
+# The names of enumerators in SSIS's designer. All versions have them in the CreationName.
+_ENUMERATORS = {
+    "foreachadoenumerator": "ADO",
+    "foreachfileenumerator": "File",
+    "foreachfromvarenumerator": "Variable",
+    "foreachitemenumerator": "Item",
+    "foreachnodelistenumerator": "NodeList",
+    "foreachschemarowset": "SchemaRowset",
+    "foreachsmoenumerator": "SMO",
+}
+# The elements that hold the properties of an enumerator.
+_TAGS = {
+    "FEEADO": "ADO",
+    "ForEachFileEnumeratorProperties": "File",
+    "FEEFVE": "Variable",
+    "FEIEItems": "Item",
+    "FEENODELIST": "NodeList",
+}
+
+
+def _read_for_loop(element: Element, path: tuple[str, ...], context: ReadContext) -> ForLoop:
+    """Return the expressions of a For loop."""
+
+    def read(name: str) -> str:
+        return context.overrides.task_property(path, name, get_text(element, name)).strip()
+
+    return ForLoop(initialize=read("InitExpression"), condition=read("EvalExpression"), assign=read("AssignExpression"))
+
+
+def _read_foreach_loop(element: Element, path: tuple[str, ...], context: ReadContext) -> ForeachLoop:
+    """Return the enumerator of a Foreach loop and its variable mappings."""
+    enumerator = element.find("ForEachEnumerator") or Element(tag="ForEachEnumerator")
+    data = enumerator.find("ObjectData")
+    properties = next(iter(data.children), None) if data is not None else None
+    if properties is None:
+        properties = Element(tag="")
+    # A file enumerator has an element for each property.
+    values = dict(properties.attributes)
+    for child in properties.find_all("FEFEProperty"):
+        values.update(child.attributes)
+
+    def read(attribute: str, property_name: str) -> str:
+        value = values.get(attribute, "")
+        return context.overrides.task_property((*path[:-1], f"{path[-1]}.ForEachEnumerator"), property_name, value)
+
+    kind = _read_enumerator(get_text(enumerator, "CreationName"), properties.tag)
+    return ForeachLoop(
+        enumerator=kind,
+        mappings=_read_mappings(element),
+        variable=_read_enumerated_variable(kind, values),
+        enumeration=values.get("EnumType") or values.get("EnumerationType") or "",
+        folder=read("Folder", "Directory"),
+        file_spec=read("FileSpec", "FileSpec"),
+        recurse=is_true(read("Recurse", "Recurse")),
+        file_name_retrieval=parse_integer(read("FileNameRetrievalType", "FileNameRetrieval")) or 0,
+        items=tuple(
+            tuple(value.attributes.get("Value", "") for value in item.find_all("FEIEItemValue"))
+            for item in properties.find_all("FEIEItem")
+        ),
+        expressions=read_expressions(enumerator),
+    )
+
+
+def _read_enumerator(creation_name: str, tag: str) -> str:
+    name = creation_name.partition(",")[0].strip()
+    known = (kind for word, kind in _ENUMERATORS.items() if word in name.lower())
+    return _TAGS.get(tag) or next(known, name)
+
+
+def _read_enumerated_variable(kind: str, values: dict[str, str]) -> str:
+    if kind == "NodeList":
+        is_variable = values.get("SourceType", "").strip().lower() == "variable"
+        return values.get("SourceDocument", "").strip() if is_variable else ""
+    return (values.get("VarName") or values.get("VariableName") or "").strip()
+
+
+def _read_mappings(element: Element) -> tuple[tuple[int, str], ...]:
+    mappings = []
+    for mapping in find_members(element, "ForEachVariableMappings", "ForEachVariableMapping"):
+        variable = get_text(mapping, "VariableName").strip()
+        if variable:
+            mappings.append((get_integer(mapping, "ValueIndex") or 0, variable))
+    return tuple(sorted(mappings))
 
 
 # --- Precedence constraints. Their ends are refIds in attributes, or GUIDs in two child elements (2005, 2008)

@@ -92,7 +92,7 @@ class Ispac:
             )
         try:
             with self._archive.open(info) as part:
-                return read_document(part, display_name, limit=MAX_OCTETS)
+                return read_document(part, display_name)
         except _ZIP_ERRORS as error:
             raise PackageError(f"{display_name} could not be unpacked: {error}.", remedy=_CHECK_SOURCE) from error
 

@@ -19,38 +19,41 @@ from airflow_provider_smtpcm.ssis.model import (
     Severity,
     SmtpConnection,
 )
-from airflow_provider_smtpcm.ssis.reading.configuration_findings import (
+from airflow_provider_smtpcm.ssis.reading.configurations import (
+    ROOT,
+    PropertyOverrides,
     ask_for_values,
     find_unread,
     find_values,
-    report_configurations,
-)
-from airflow_provider_smtpcm.ssis.reading.configurations import (
-    PropertyOverrides,
-    add_configured_values,
-    apply_manifest,
     read_configurations,
     read_dtsconfig,
-    read_manifest,
+    report_configurations,
 )
 from airflow_provider_smtpcm.ssis.reading.connection_managers import (
     ConnectionManager,
     ConnectionManagers,
     read_connection_manager_element,
-    read_connection_managers,
 )
 from airflow_provider_smtpcm.ssis.reading.context import ReadContext
-from airflow_provider_smtpcm.ssis.reading.executables import ROOT, contains_mail_task, read_root
+from airflow_provider_smtpcm.ssis.reading.executables import contains_mail_task, read_root
 from airflow_provider_smtpcm.ssis.reading.exports import Exports
 from airflow_provider_smtpcm.ssis.reading.ispac import Ispac, open_ispac
-from airflow_provider_smtpcm.ssis.reading.variables import read_package_parameters, read_project_parameters
+from airflow_provider_smtpcm.ssis.reading.parameters import (
+    add_configured_values,
+    apply_manifest,
+    read_manifest,
+    read_package_parameters,
+    read_project_parameters,
+)
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Document,
     Element,
+    find_members,
     get_flag,
     get_integer,
     get_text,
     read_file,
+    read_ids,
     unreadable_error,
 )
 
@@ -168,7 +171,9 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
     declared, overrides, findings = _load_configurations(root, options)
     file = PurePath(path.rpartition("!")[2]).name
     manifest = options.project.manifest if options.project else None
-    package_connections = read_connection_managers(root, source=path, file=file, overrides=overrides, manifest=manifest)
+    package_connections = _read_connection_managers(
+        root, source=path, file=file, overrides=overrides, manifest=manifest
+    )
     project_connections = ConnectionManagers()
     if options.project is not None:
         project = options.project
@@ -225,6 +230,29 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         ),
         findings=tuple(findings),
     )
+
+
+def _read_connection_managers(
+    package: Element, *, source: str, file: str, overrides: PropertyOverrides, manifest: Manifest | None
+) -> ConnectionManagers:
+    """Return the connection managers of a package.
+
+    Args:
+        package: the root element.
+        source: the path of the file, as findings and reports show it.
+        file: the file name without folders, which identifies the package in the manifest.
+        overrides: values from package configurations.
+        manifest: the manifest of the project.
+    """
+    managers = ConnectionManagers()
+    for element in find_members(package, "ConnectionManagers", "ConnectionManager"):
+        connection = read_connection_manager_element(element, source=source, scope="package", overrides=overrides)
+        if connection is None:
+            name = get_text(element, "ObjectName")
+            managers.others.update(dict.fromkeys((*read_ids(element), name), name))
+        else:
+            managers.add(apply_manifest(connection, manifest, file), read_ids(element))
+    return managers
 
 
 def _load_configurations(

@@ -1,34 +1,141 @@
-"""Parses what scripts in C# and Visual Basic have in common: assignments, variables of the package, and values."""
+"""What scripts in C# and Visual Basic have in common: assignments to variables, and values as SSIS expressions.
+
+A value is an expression over the variables that the package has before the script.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import reduce
+from typing import ClassVar
 
 from airflow_provider_smtpcm.ssis.expressions import (
     Call,
+    Cast,
+    DataType,
+    Expression,
+    Literal,
     Name,
+    Operation,
+    TypeSpec,
+    Unary,
 )
-from airflow_provider_smtpcm.ssis.reading.script_values import (
-    Kind,
-    NotRecognizedError,
-    ScriptValue,
-    concatenate,
-    convert,
-    format_text,
-    make_literal,
-    to_text,
-)
+
+# --- Values
+
+# The length of a cast that stands for .NET's conversion of a variable to text, whatever the variable's type is.
+_MAX_TEXT = 4000
+# Locals are replaced by their values, and `a = a & a` doubles them each time.
+_MAX_NODES = 1000
+# Text, an escaped brace, a placeholder, or another use of a brace.
+_FORMAT = re.compile(r"([^{}]+)|(\{\{|\}\})|\{(\d{1,3})\}|([{}])")
+
+
+class Kind(StrEnum):
+    """The .NET type of a value."""
+
+    TEXT = "String"
+    INTEGER = "Int32"
+    BOOLEAN = "Boolean"
+    DATE = "DateTime"
+    OBJECT = "Object"  # what `Dts.Variables("X").Value` is before it is converted
+
+
+class NotRecognizedError(Exception):
+    """The script does something other than setting variables."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptValue:
+    """A value as an expression over the variables as they are when the script begins."""
+
+    kind: Kind
+    tree: Expression
+    nodes: int = 1
+
+
+def make_literal(value: str | int | bool) -> ScriptValue:  # noqa: FBT001 - the value itself
+    types = {str: (Kind.TEXT, DataType.WSTR), bool: (Kind.BOOLEAN, DataType.BOOL), int: (Kind.INTEGER, DataType.I4)}
+    kind, data_type = types[type(value)]
+    return ScriptValue(kind, Literal(type=TypeSpec(data_type), value=value))
+
+
+def _cast(kind: Kind, value: ScriptValue, type_: TypeSpec) -> ScriptValue:
+    return ScriptValue(kind, Cast(type=type_, operand=value.tree), value.nodes + 1)
+
+
+def to_text(value: ScriptValue) -> ScriptValue:
+    """Return the text that `ToString` gives."""
+    if value.kind is Kind.TEXT:
+        return value
+    if value.kind is Kind.DATE:  # the general format has no fraction of a second
+        value = _cast(Kind.DATE, value, TypeSpec(DataType.DATE))
+    length = {Kind.OBJECT: _MAX_TEXT, Kind.DATE: 30}.get(value.kind, 20)
+    return _cast(Kind.TEXT, value, TypeSpec(DataType.WSTR, (length,)))
+
+
+def convert(value: ScriptValue, kind: Kind) -> ScriptValue:
+    """Return a value as a type to which the script converts it; only a variable of that type can be converted."""
+    if value.kind is kind:
+        return value
+    if value.kind is Kind.OBJECT:
+        if kind is Kind.TEXT:
+            return replace(value, kind=kind)
+        if kind is Kind.INTEGER:
+            return _cast(kind, value, TypeSpec(DataType.I4))
+        if kind is Kind.BOOLEAN:
+            return _cast(kind, value, TypeSpec(DataType.BOOL))
+    if kind is Kind.OBJECT:
+        return value
+    raise NotRecognizedError
+
+
+def join(left: ScriptValue, operator: str, right: ScriptValue) -> ScriptValue:
+    """Return a sum or a concatenation of values of the same type."""
+    nodes = left.nodes + right.nodes
+    if left.kind is not right.kind or nodes > _MAX_NODES:
+        raise NotRecognizedError
+    tree = left.tree
+    if isinstance(tree, Operation):
+        tree = replace(tree, rest=(*tree.rest, (operator, right.tree, 0)))
+    else:
+        tree = Operation(first=tree, rest=((operator, right.tree, 0),))
+    return ScriptValue(left.kind, tree, nodes)
+
+
+def concatenate(values: Sequence[ScriptValue]) -> ScriptValue:
+    return reduce(lambda left, right: join(left, "+", right), values)
+
+
+def format_text(values: Sequence[ScriptValue]) -> ScriptValue:
+    """Return what `String.Format` gives for a literal with `{0}`, `{1}`, ... without formats."""
+    pattern, *arguments = values
+    if not (isinstance(pattern.tree, Literal) and isinstance(pattern.tree.value, str)):
+        raise NotRecognizedError
+    parts: list[ScriptValue] = []
+    for match in _FORMAT.finditer(pattern.tree.value):
+        text, index = match[1] or (match[2] and match[2][0]), match[3]
+        if match[4] or (index and int(index) >= len(arguments)):
+            raise NotRecognizedError
+        parts.append(arguments[int(index)] if index else make_literal(text))
+    return concatenate(parts) if parts else make_literal("")
+
+
+def negate(value: ScriptValue) -> ScriptValue:
+    if value.kind is not Kind.INTEGER:
+        raise NotRecognizedError
+    return ScriptValue(value.kind, Unary(operator="-", operand=value.tree), value.nodes + 1)
+
+
+# --- Statements
 
 _MAX_DEPTH = 50
 _MAX_INT32 = 2**31 - 1
-_CONSTANTS = {
-    "environment.newline": "\r\n",
-    "system.environment.newline": "\r\n",
-    "string.empty": "",
-    "system.string.empty": "",
-}
-_CLOCKS = {"datetime.now", "system.datetime.now"}
+_CONSTANTS = {"environment.newline": "\r\n", "string.empty": ""}
 _SUCCESS = {
     "scriptresults.success",
     "dts.results.success",
@@ -59,7 +166,7 @@ class Token:
     text: str
 
 
-class ScriptParser:
+class ScriptParser(ABC):
     """Parses `Main`, and keeps the value of each variable and local after each statement.
 
     Args:
@@ -79,23 +186,52 @@ class ScriptParser:
 
     # What the languages have of their own.
 
-    def _tokenize(self, source: str) -> list[Token]:
-        raise NotImplementedError
+    #: The token that ends a statement.
+    _STATEMENT_END: ClassVar[str]
+    #: The word for the object whose method `Main` is.
+    _SELF: ClassVar[str]
+    #: The tokens before the body of `Main`, and those of a constructor.
+    _MAIN: ClassVar[list[str]]
+    _CONSTRUCTOR: ClassVar[list[str]]
+
+    @abstractmethod
+    def _tokenize(self, source: str) -> list[Token]: ...
+
+    @abstractmethod
+    def _find_end(self, texts: Sequence[str], start: int) -> int:
+        """Return the index of the token after the body of `Main`, given the texts of all tokens and where it starts."""
+
+    @abstractmethod
+    def _parse_statement(self) -> None: ...
+
+    @abstractmethod
+    def _parse_variable(self) -> str:
+        """Parse `Variables["X"].Value`, after `Dts.`; return the name."""
+
+    @abstractmethod
+    def _parse_unary(self) -> ScriptValue: ...
+
+    @abstractmethod
+    def _add(self, left: ScriptValue, right: ScriptValue) -> ScriptValue: ...
+
+    @abstractmethod
+    def _subtract(self, left: ScriptValue, right: ScriptValue) -> ScriptValue: ...
+
+    @abstractmethod
+    def _parse_empty_arguments(self) -> None:
+        """Parse `()` after `ToString`, which Visual Basic does not require."""
+
+    # Tokens.
 
     def _find_main(self, tokens: list[Token]) -> list[Token]:
         """Return the tokens of the body of `Main`."""
-        raise NotImplementedError
-
-    def _parse_statement(self) -> None:
-        raise NotImplementedError
-
-    def _parse_expression(self) -> ScriptValue:
-        raise NotImplementedError
-
-    def _ends_statement(self) -> bool:
-        raise NotImplementedError
-
-    # Tokens.
+        texts = [self._key(token.text) if token.kind in {"name", "sign"} else "" for token in tokens]
+        starts = _find_sequence(texts, self._MAIN)
+        # A constructor runs before `Main`; `#if` and its like decide what is compiled.
+        if len(starts) != 1 or "#" in texts or _find_sequence(texts, self._CONSTRUCTOR):
+            raise NotRecognizedError
+        start = starts[0] + len(self._MAIN)
+        return tokens[start : self._find_end(texts, start)]
 
     @staticmethod
     def _key(text: str) -> str:
@@ -146,7 +282,7 @@ class ScriptParser:
     def _parse_result(self) -> None:
         """Parse what is assigned to `Dts.TaskResult`, which has to be success."""
         words: list[str] = []
-        while not self._ends_statement():
+        while self._peek() != self._STATEMENT_END:
             words.append(self._take().text.lower())
         text = "".join(words)
         for prefix in ("(int)", "cint", "ctype"):
@@ -181,7 +317,7 @@ class ScriptParser:
 
     def _parse_assignment(self) -> None:
         """Parse an assignment to a local, to a variable of the package, or to `Dts.TaskResult`."""
-        self._accept_self()
+        self._accept(self._SELF, ".")
         if self._accept(self._key("Dts"), "."):
             if self._accept(self._key("TaskResult")):
                 self._expect("=")
@@ -197,10 +333,6 @@ class ScriptParser:
         value = self._parse_assigned(lambda: self._get_local(local))
         self._set_local(local, value)
 
-    def _accept_self(self) -> None:
-        """Take `this.` or `Me.`."""
-        raise NotImplementedError
-
     def _parse_assigned(self, read: Callable[[], ScriptValue]) -> ScriptValue:
         """Parse an assignment from its operator on; return the value."""
         if self._accept("="):
@@ -209,14 +341,7 @@ class ScriptParser:
             return self._add(read(), self._parse_expression())
         raise NotRecognizedError
 
-    def _add(self, left: ScriptValue, right: ScriptValue) -> ScriptValue:
-        raise NotImplementedError
-
     # Variables of the package.
-
-    def _parse_variable(self) -> str:
-        """Parse `Variables["X"].Value`, after `Dts.`; return the name."""
-        raise NotImplementedError
 
     def _match(self, name: str, listed: Sequence[str]) -> str | None:
         """Return the name in a list of variables that means the same one; the list may lack the namespace."""
@@ -239,6 +364,17 @@ class ScriptParser:
         return self._assigned.get(name) or ScriptValue(Kind.OBJECT, Name(name=name))
 
     # Expressions.
+
+    def _parse_expression(self) -> ScriptValue:
+        return self._parse_sum()
+
+    def _parse_sum(self) -> ScriptValue:
+        value = self._parse_unary()
+        while self._peek() in {"+", "-"}:
+            operator = self._take().text
+            right = self._parse_unary()
+            value = self._add(value, right) if operator == "+" else self._subtract(value, right)
+        return value
 
     def _parse_nested(self) -> ScriptValue:
         """Parse an expression inside parentheses."""
@@ -291,11 +427,11 @@ class ScriptParser:
 
     def _parse_known(self, path: str) -> ScriptValue | None:
         """Return the value of a constant or a call; None if the name may go on."""
+        path = path.removeprefix("system.")
         if path in _CONSTANTS:
             return make_literal(_CONSTANTS[path])
-        if path in _CLOCKS:
+        if path == "datetime.now":
             return ScriptValue(Kind.DATE, Call(function="GETDATE", arguments=()))
-        path = path.removeprefix("system.")
         if path in {"string.format", "string.concat"}:
             texts = self._parse_arguments()
             return format_text(texts) if path == "string.format" else concatenate(texts)
@@ -328,5 +464,26 @@ class ScriptParser:
             value = to_text(value)
         return value
 
-    def _parse_empty_arguments(self) -> None:
-        raise NotImplementedError
+
+def _find_sequence(texts: Sequence[str], sequence: list[str]) -> list[int]:
+    """Return the indices at which a sequence of texts starts."""
+    return [index for index in range(len(texts)) if texts[index : index + len(sequence)] == sequence]
+
+
+def scan(pattern: re.Pattern[str], source: str) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the text of each token, without white space and comments.
+
+    Args:
+        pattern: has a group for each kind; that of what is left out is `skip`.
+
+    Raises:
+        NotRecognizedError: something in the source is not a token.
+    """
+    position = 0
+    while position < len(source):
+        match = pattern.match(source, position)
+        if match is None:
+            raise NotRecognizedError
+        position = match.end()
+        if match.lastgroup != "skip":
+            yield str(match.lastgroup), match[0]

@@ -150,36 +150,31 @@ def require_defusedxml() -> None:
         ) from error
 
 
-def read_file(path: Path, name: str | None = None) -> Document:
+def read_file(path: Path) -> Document:
     """Read a document from a file.
-
-    Args:
-        path: the file.
-        name: the name for error messages; the path by default.
 
     Raises:
         PackageError: as in `read_document`; or the file does not exist, is not a regular file, or cannot be read.
     """
-    display_name = name or str(path)
+    name = str(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block until something writes to it
-            raise PackageError(f"{display_name} is not a regular file.", remedy="Pass the file itself.")
+            raise PackageError(f"{name} is not a regular file.", remedy="Pass the file itself.")
         if status.st_size > MAX_OCTETS:
-            raise too_large_error(display_name, MAX_OCTETS)
+            raise too_large_error(name, MAX_OCTETS)
         with path.open("rb") as file:
-            return read_document(file, display_name)
+            return read_document(file, name)
     except (OSError, ValueError) as error:
-        raise unreadable_error(display_name, error) from error
+        raise unreadable_error(name, error) from error
 
 
-def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> Document:
+def read_document(reader: ByteReader, name: str) -> Document:
     """Read a document in chunks.
 
     Args:
         reader: an open file or member of a zip.
         name: the name for error messages.
-        limit: maximum size in octets.
 
     Raises:
         PackageError: the document is empty, not well-formed, too large or too deep, or has a DOCTYPE or an entity.
@@ -198,8 +193,8 @@ def read_document(reader: ByteReader, name: str, *, limit: int = MAX_OCTETS) -> 
         while chunk := reader.read(_CHUNK_OCTETS):
             digest.update(chunk)
             octets += len(chunk)
-            if octets > limit:
-                raise too_large_error(name, limit)
+            if octets > MAX_OCTETS:
+                raise too_large_error(name, MAX_OCTETS)
             if parser is None:
                 parser = XMLParser(target=tree, encoding=_detect_encoding(chunk), forbid_dtd=True)
                 # ElementTree would rewrite the names of every attribute, most of which are ignored.

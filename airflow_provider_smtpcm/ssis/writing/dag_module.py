@@ -42,7 +42,7 @@ _PROVIDER_IMPORTS = {
     "SendMailOperator": f"from {_PROVIDER}.operators.send_mail import SendMailOperator",
     "ssis": f"from {_PROVIDER}.ssis import macros",
     "TypedTemplate": f"from {_PROVIDER}.ssis.live_values import TypedTemplate",
-    "read_message_file": f"from {_PROVIDER}.ssis.message_file import read_message_file",
+    "read_message_file": f"from {_PROVIDER}.ssis.macros import read_message_file",
 }
 _IMPORT_WIDTH = 88
 _SQL_OPERATOR_IMPORT = "from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator"

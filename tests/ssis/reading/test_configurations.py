@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
-
 from airflow_provider_smtpcm.ssis import Package, read_package
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides, set_connection_property
+from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 CONFIGURED = PACKAGES / "configured.dtsx"
@@ -75,20 +73,6 @@ def test_a_file_that_is_passed_holds_for_every_package() -> None:
     """As `dtexec /ConfigFile` does, whether the package names it or not."""
     package = read_package(PACKAGES / "references.dtsx", configurations=[PACKAGES / "mail.dtsConfig"])
     assert package.connection_managers[0].connection_string.startswith("SmtpServer=relay.corp.example;")
-
-
-@pytest.mark.parametrize(
-    ("string", "changed"),
-    [
-        ("", "SmtpServer=new;"),
-        ("old", "SmtpServer=new;"),
-        ("smtpserver = old ; EnableSsl=True", "SmtpServer=new; EnableSsl=True;"),
-        ("EnableSsl=True;Other=a=b;", "SmtpServer=new;EnableSsl=True;Other=a=b;"),
-    ],
-)
-def test_one_part_of_a_connection_string_is_set(string: str, changed: str) -> None:
-    """The others stay as they are."""
-    assert set_connection_property(string, "SmtpServer", "new") == changed
 
 
 def test_a_target_is_compared_without_regard_to_case() -> None:

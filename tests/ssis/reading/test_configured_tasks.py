@@ -9,8 +9,7 @@ import pytest
 
 from airflow_provider_smtpcm.ssis import Package, read_package, read_project
 from airflow_provider_smtpcm.ssis.model import Container, ExpressionTask, ForLoop, SqlSourceType, SqlTask
-from airflow_provider_smtpcm.ssis.reading.configurations import remove_password, set_database_property
-from tests.ssis.reading.test_manifest import dtproj, manifest, parameters
+from tests.ssis.reading.test_parameters import dtproj, manifest, parameters
 from tests.ssis.reading.test_tasks import (
     DIALECTS,
     NAMESPACE,
@@ -128,30 +127,3 @@ def test_what_is_unread_and_in_effect_is_listed() -> None:
     package = read_package(packages / "configured.dtsx")
     names = [configuration.name for configuration in package.unread_configurations]
     assert names == ["Table", "Environment", "Registry", "Parent", "Indirect"]
-
-
-@pytest.mark.parametrize(
-    ("string", "changed"),
-    [
-        ("", "Data Source=new;"),
-        ("Server=old;Database=d", "Server=new;Database=d;"),
-        ('Application Name="a;Data Source=b";dsn = old ;', 'Application Name="a;Data Source=b";dsn =new;'),
-    ],
-)
-def test_the_key_of_a_connection_string_is_kept(string: str, changed: str) -> None:
-    """ODBC and ADO.NET have other keys than OLE DB; a value in quotation marks may contain semicolons."""
-    assert set_database_property(string, "ServerName", "new") == changed
-
-
-@pytest.mark.parametrize(
-    ("string", "kept"),
-    [
-        ('Data Source=s;Password="a;b";User ID=u;', "Data Source=s;User ID=u;"),
-        ("Driver={SQL Server};PWD={a;b};UID=u", "Driver={SQL Server};UID=u;"),
-        ("password = x", ""),
-        ("Data Source=s;Persist Security Info=True;", "Data Source=s;Persist Security Info=True;"),
-    ],
-)
-def test_a_password_is_removed_with_its_quotation_marks(string: str, kept: str) -> None:
-    """Nothing of it stays behind."""
-    assert remove_password(string) == kept

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_smtpcm.ssis.model import OtherTask
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields
-from airflow_provider_smtpcm.ssis.reading.other_tasks import read_other_task
+from airflow_provider_smtpcm.ssis.reading.tasks import read_other_task
 from airflow_provider_smtpcm.ssis.reading.xml import Element
 
 Assignments = dict[str, str] | None

@@ -1,4 +1,4 @@
-"""Reads which variables a task sets and reads that is neither a mail nor an Execute SQL or Expression task.
+"""Reads tasks other than Send Mail: Execute SQL and Expression tasks, and which variables all others set and read.
 
 A Script task and a script component list their variables, a component of a data flow names one in a property, and
 other tasks name those of their output. The data of a task that SSIS does not ship is searched for names.
@@ -9,12 +9,152 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from airflow_provider_smtpcm.ssis.expressions import find_variables, parse
-from airflow_provider_smtpcm.ssis.model import OtherTask
-from airflow_provider_smtpcm.ssis.reading.context import CommonFields
+from airflow_provider_smtpcm.ssis.model import (
+    DatabaseConnection,
+    Executable,
+    ExpressionTask,
+    FileConnection,
+    OtherTask,
+    ResultSetType,
+    SqlParameter,
+    SqlResult,
+    SqlSourceType,
+    SqlTask,
+)
+from airflow_provider_smtpcm.ssis.reading.context import CommonFields, ReadContext
 from airflow_provider_smtpcm.ssis.reading.scripts import read_assignments
-from airflow_provider_smtpcm.ssis.reading.xml import LOCKED_VARIABLE, Element
+from airflow_provider_smtpcm.ssis.reading.xml import LOCKED_VARIABLE, Element, find_object_data, is_true, parse_integer
+
+
+def read_task(element: Element, kind: str, context: ReadContext, common: CommonFields) -> Executable:
+    """Return a task that sends no mail.
+
+    Args:
+        element: the task.
+        kind: its CreationName.
+        context: the connection managers and the configurations.
+        common: the fields that all executables have.
+    """
+    if _is_sql_kind(kind):
+        data = find_object_data(element, "SqlTaskData") or Element(tag="SqlTaskData")
+        return SqlTask(**common, kind=kind, **_read_sql(data, common["path"], context))
+    if _is_expression_kind(kind):
+        return _read_expression_task(element, kind, context, common)
+    object_data = element.find("ObjectData") or Element(tag="ObjectData")
+    return read_other_task(object_data.children, kind, common, reads_scripts=context.sends_mail)
+
+
+# --- Execute SQL tasks and Expression tasks
+
+# SSIS writes the name; a configuration may set the number of the enumeration SqlStatementSourceType or ResultSetType.
+_SOURCE_TYPES = {
+    "directinput": SqlSourceType.DIRECT_INPUT,
+    "fileconnection": SqlSourceType.FILE_CONNECTION,
+    "variable": SqlSourceType.VARIABLE,
+    "1": SqlSourceType.DIRECT_INPUT,
+    "2": SqlSourceType.FILE_CONNECTION,
+    "3": SqlSourceType.VARIABLE,
+}
+_RESULT_SETS = {
+    "resultsettype_none": ResultSetType.NONE,
+    "resultsettype_singlerow": ResultSetType.SINGLE_ROW,
+    "resultsettype_rowset": ResultSetType.FULL,
+    "resultsettype_xml": ResultSetType.XML,
+    "1": ResultSetType.NONE,
+    "2": ResultSetType.SINGLE_ROW,
+    "3": ResultSetType.FULL,
+    "4": ResultSetType.XML,
+}
+_DIRECTIONS = {"input": "Input", "output": "Output", "returnvalue": "ReturnValue"}
+
+
+class _SqlFields(TypedDict):
+    """The fields of a `SqlTask` from its ObjectData."""
+
+    connection: DatabaseConnection | None
+    connection_reference: str
+    source_type: SqlSourceType
+    statement: str
+    statement_file: FileConnection | None
+    result_set: ResultSetType
+    results: tuple[SqlResult, ...]
+    parameters: tuple[SqlParameter, ...]
+    is_stored_procedure: bool
+    timeout: int
+
+
+def _is_sql_kind(kind: str) -> bool:
+    """Whether a CreationName is that of the Execute SQL task; maintenance tasks have the same kind of data."""
+    return "executesqltask" in kind.lower() or kind.upper() == "STOCK:SQLTASK"
+
+
+def _is_expression_kind(kind: str) -> bool:
+    """Whether a CreationName is that of the Expression task."""
+    return kind.lower().endswith((".expressiontask", ":expressiontask"))
+
+
+def _read_expression_task(element: Element, kind: str, context: ReadContext, common: CommonFields) -> ExpressionTask:
+    """Return an Expression task."""
+    data = find_object_data(element, "ExpressionTask")
+    expression = data.attributes.get("Expression", "") if data is not None else ""
+    expression = context.overrides.task_property(common["path"], "Expression", expression)
+    return ExpressionTask(**common, kind=kind, expression=expression)
+
+
+def _read_sql(data: Element, path: tuple[str, ...], context: ReadContext) -> _SqlFields:
+    def read(attribute: str, property_name: str = "") -> str:
+        return context.overrides.task_property(path, property_name or attribute, data.attributes.get(attribute, ""))
+
+    reference = read("Connection").strip()
+    connection = context.find_connection_manager(reference)
+    source_type = _SOURCE_TYPES.get(
+        read("SqlStmtSourceType", "SqlStatementSourceType").strip().lower(), SqlSourceType.DIRECT_INPUT
+    )
+    statement = read("SqlStatementSource")
+    file = context.find_connection_manager(statement) if source_type is SqlSourceType.FILE_CONNECTION else None
+    return _SqlFields(
+        connection=connection if isinstance(connection, DatabaseConnection) else None,
+        connection_reference=reference,
+        source_type=source_type,
+        statement=statement,
+        statement_file=file if isinstance(file, FileConnection) else None,
+        result_set=_RESULT_SETS.get(read("ResultType", "ResultSetType").strip().lower(), ResultSetType.NONE),
+        results=tuple(_read_results(data)),
+        parameters=tuple(_read_parameters(data)),
+        is_stored_procedure=is_true(read("IsStoredProc", "IsStoredProcedure")),
+        timeout=parse_integer(read("TimeOut")) or 0,
+    )
+
+
+def _read_results(data: Element) -> list[SqlResult]:
+    return [
+        SqlResult(name=binding.attributes.get("ResultName", "").strip(), variable=variable)
+        for binding in data.find_all("ResultBinding")
+        if (variable := binding.attributes.get("DtsVariableName", "").strip())
+    ]
+
+
+def _read_parameters(data: Element) -> list[SqlParameter]:
+    parameters = []
+    for binding in data.find_all("ParameterBinding"):
+        attributes = binding.attributes
+        size = parse_integer(attributes.get("ParameterSize"))
+        parameters.append(
+            SqlParameter(
+                name=attributes.get("ParameterName", "").strip(),
+                variable=attributes.get("DtsVariableName", "").strip(),
+                direction=_DIRECTIONS.get(attributes.get("ParameterDirection", "").strip().lower(), "Input"),
+                data_type=parse_integer(attributes.get("DataType")) or 0,
+                size=-1 if size is None else size,
+            )
+        )
+    return parameters
+
+
+# --- Other tasks: the variables that their data names
 
 # The attributes with the type and the name of an output; the name is a variable's if the type is `Variable`.
 _OUTPUTS = {
@@ -104,12 +244,12 @@ def _read_script(element: Element) -> tuple[tuple[str, str], ...] | None:
         [item.text for item in element.find_all("ProjectItem")],
         language=element.attributes.get("Language", ""),
         entry_point=element.attributes.get("EntryPoint", ""),
-        read_only=split_names(_read_attribute_or_child(element, "ReadOnlyVariables")),
-        read_write=split_names(_read_attribute_or_child(element, "ReadWriteVariables")),
+        read_only=_split_names(_read_attribute_or_child(element, "ReadOnlyVariables")),
+        read_write=_split_names(_read_attribute_or_child(element, "ReadWriteVariables")),
     )
 
 
-def split_names(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
     """Return the names in a list of variables, which commas separate."""
     return [name for part in text.split(",") if (name := part.strip())]
 
@@ -117,13 +257,13 @@ def split_names(text: str) -> list[str]:
 def _read_names(element: Element, names: _Names) -> None:
     attributes = element.attributes
     if element.tag == "ScriptProject":
-        _add(names.sets, split_names(_read_attribute_or_child(element, "ReadWriteVariables")))
+        _add(names.sets, _split_names(_read_attribute_or_child(element, "ReadWriteVariables")))
         _add(names.sets, (child.text for child in element.find_all(LOCKED_VARIABLE)))
-        _add(names.reads, split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
+        _add(names.reads, _split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
     elif element.tag == "pipeline":
         for child in element.children:
             target = names.reads if _is_input(child.attributes.get("name", "")) else names.sets
-            _add(target, split_names(child.text))
+            _add(target, _split_names(child.text))
     elif element.tag == "ExecuteProcessData":
         _add(names.sets, (attributes.get(f"Standard{stream}Variable", "") for stream in ("Output", "Error")))
         _add(names.reads, (attributes.get("StandardInputVariable", ""),))
