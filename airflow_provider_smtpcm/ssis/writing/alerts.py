@@ -143,7 +143,7 @@ class AlertWriter:
         self._context, self._findings = context, context.findings
         self._sources = SourceKnowledge(context.symbols)
         self._event = handler.event_name.lower()
-        self._where = "\\".join(mail.task.path)
+        self._where = mail.task.where
 
     def write(self) -> list[str]:
         """Define the notifiers of the mail; return their names. There is none if the mail is left out."""
@@ -180,7 +180,7 @@ class AlertWriter:
         for loop in self._mail.loops:
             self._findings.decision(
                 "loop-runs-once",
-                "\\".join(loop.path),
+                loop.where,
                 f"{loop.name!r} is a {loop.kind} in an event handler. A callback sends each mail in it once.",
                 "If the mail must be sent for each item, give the alert all recipients, or send the mails with a "
                 "MailMergeOperator in the DAG.",

@@ -172,7 +172,7 @@ class _ContainerWriter(ContainerConditions):
             comment = f"SSIS: a {container.kind}. In the DAG, everything in it runs once."
             writer.context.findings.decision(
                 "loop-runs-once",
-                "\\".join(container.path),
+                container.where,
                 f"{container.name!r} is a {container.kind}. In the DAG, everything in it runs once, so each mail is "
                 "sent once.",
                 _LOOP_REMEDIES[container.kind],
@@ -241,7 +241,7 @@ class _ContainerWriter(ContainerConditions):
     def _add_listing(self, loop: MappedLoop, files: ForeachLoop, condition: TriggerCondition) -> TriggerCondition:
         """Add the task that lists the files of a loop; return the condition that it succeeded."""
         container, context = loop.loop, self._writer.context
-        where = "\\".join(container.path)
+        where = container.where
         translator = TemplateTranslator(
             context=context,
             scope=open_scope(container.variables, self._scope),
@@ -332,7 +332,7 @@ class _ContainerWriter(ContainerConditions):
             if query is not None or loop.files is not None:
                 text += " Airflow maps at most 1,024 rows (max_map_length)."
         self._writer.context.findings.note(
-            "loop-became-group" if loop.mail is None else "loop-became-merge", "\\".join(container.path), text
+            "loop-became-group" if loop.mail is None else "loop-became-merge", container.where, text
         )
 
     def _report_group_callbacks(self, container: Container, callbacks: Callbacks) -> None:
@@ -340,7 +340,7 @@ class _ContainerWriter(ContainerConditions):
             for name in names:
                 self._writer.context.findings.decision(
                     "callback-without-place",
-                    "\\".join(container.path),
+                    container.where,
                     f"An Airflow task group has no callbacks of its own, so {name} is not called for it.",
                     f"Set it as {argument} of a task in the group.",
                 )

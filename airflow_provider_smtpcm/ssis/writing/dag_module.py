@@ -358,7 +358,7 @@ def _in_package_order(mails: Sequence[MailRecord], package: Package) -> tuple[Ma
     known = {(mail.where, mail.event): mail for mail in mails}
     ordered = []
     for task, handler in package.walk_mail_tasks():
-        where, event = "\\".join(task.path), "" if handler is None else handler.event_name
+        where, event = task.where, "" if handler is None else handler.event_name
         disabled_because = task.disabled_because or (where if task.disabled else "")
         ordered.append(
             known.get((where, event)) or MailRecord(where=where, event=event, disabled_because=disabled_because)

@@ -165,7 +165,7 @@ class EventHandlerWriter:
                 ):
                     self._findings.decision(
                         "propagate-at-run-time",
-                        "\\".join(container.path),
+                        container.where,
                         f"In SSIS, {handler.event_name} of {executable.name!r} does not reach the event handlers "
                         f"outside of {container.name!r}, since System::Propagate is False. In the DAG, that is one "
                         "task, which has their alerts.",
@@ -182,7 +182,7 @@ class EventHandlerWriter:
         explained: set[tuple[str, ...]] = set()
         for mail in find_handler_mails(handler, open_scope(handler.variables, scope), self._context.symbols):
             task = mail.task
-            where = "\\".join(task.path)
+            where = task.where
             if task.disabled:
                 because = task.disabled_because or where
                 self.mails.append(MailRecord(where=where, event=handler.event_name, disabled_because=because))
@@ -210,7 +210,7 @@ class EventHandlerWriter:
             for argument, names in callbacks.items():
                 self._findings.decision(
                     "callback-without-place",
-                    "\\".join(executable.path),
+                    executable.where,
                     f"{executable.name!r} is not a task of its own in the DAG, so {quoted_list(names)} is not called "
                     "for it.",
                     f"Set it as {argument} of the task that does its work.",
@@ -228,7 +228,7 @@ class EventHandlerWriter:
 
     def _report_frequency(self, handler: EventHandler, owner: Executable) -> None:
         """Report that SSIS may raise the event more often than Airflow calls the callback."""
-        where = "\\".join(owner.path)
+        where = owner.where
         event = handler.event_name.lower()
         if event == "onerror":
             self._findings.note(
@@ -287,7 +287,7 @@ def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[
     """
     known = {(mail.where, mail.event) for mail in mails}
     for task, handler in package.walk_mail_tasks():
-        where = "\\".join(task.path)
+        where = task.where
         if handler is None or task.disabled or (where, handler.event_name) in known:
             continue
         if where.count(".EventHandlers[") > 1:

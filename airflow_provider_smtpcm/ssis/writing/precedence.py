@@ -218,7 +218,7 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
         if before is None or not forced or constraint.value is ConstraintValue.COMPLETION:
             constraints.append(constraint)
             continue
-        where = "\\".join(before.path)
+        where = before.where
         if forced == constraint.value:
             constraints.append(replace(constraint, value=ConstraintValue.COMPLETION))
             findings.note(
@@ -242,7 +242,7 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
             if (forced := _get_forced_result(child)) and not child.disabled:
                 findings.decision(
                     "forced-result",
-                    "\\".join(child.path),
+                    child.where,
                     f"SSIS counts {child.name!r} as a {forced} whatever its tasks come to, and its errors among those "
                     f"of {container.name!r}. In the DAG, what {container.name!r} counts as depends on its tasks alone.",
                     f"Check what runs after {container.name!r}.",
@@ -398,7 +398,7 @@ class ContainerConditions:
             condition: when the task runs.
         """
         findings = self._factory.context.findings
-        where = "\\".join(executable.path)
+        where = executable.where
         original = display_expression(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:

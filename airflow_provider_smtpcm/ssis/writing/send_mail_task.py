@@ -80,7 +80,7 @@ class MailConverter:
     ) -> None:
         self._context, self._task, self._scope, self._template_context = context, task, scope, template_context
         self._findings = context.findings
-        self._where = "\\".join(task.path)
+        self._where = task.where
         # The alert of an event handler reads variables whenever its event occurs.
         reader_id = task.id if template_context is TemplateContext.TASK else ""
         reader = ReadPoint(id=reader_id, name=task.name, where=self._where)

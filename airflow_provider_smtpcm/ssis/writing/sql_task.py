@@ -37,7 +37,7 @@ class SqlTaskConverter:
 
     def __init__(self, context: WritingContext, task: SqlTask, scope: Scope) -> None:
         self._context, self._task, self._scope = context, task, scope
-        self._where = "\\".join(task.path)
+        self._where = task.where
         self._translator = TemplateTranslator(
             context=context,
             scope=scope,

@@ -64,7 +64,7 @@ def _convert_assignments(
     """Return the operator of an Expression task, or of a script that only sets variables."""
     if not assignments:
         return ConvertedTask(operator="EmptyOperator", comment=f"SSIS: {task.name!r} does nothing.")
-    reader = ReadPoint(id=task.id, name=task.name, where="\\".join(task.path))
+    reader = ReadPoint(id=task.id, name=task.name, where=task.where)
     translator = TemplateTranslator(context=context, scope=scope, template_context=TemplateContext.TASK, reader=reader)
     values: dict[str, object] = {}
     comments = []
@@ -113,7 +113,7 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
     if (fields := context.symbols.live.queries.get(executable.id)) is not None:
         rows = f"It must return the rows of a loop: a list of mappings with the keys {quoted_list(fields)}."
         text, reason = f"{text} {rows}", f"{reason} {rows}".strip()
-    context.findings.note("placeholder-task", "\\".join(executable.path), text)
+    context.findings.note("placeholder-task", executable.where, text)
     comment = f"SSIS: {executable.name!r} ({kind}). {reason}".strip()
     return ConvertedTask(operator=PLACEHOLDER, arguments=arguments, comment=comment)
 
