@@ -37,9 +37,9 @@ from airflow_provider_smtpcm.ssis.model import (
     PrecedenceConstraint,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.assignments import find_assignments
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope, SymbolTable, is_secret
+from airflow_provider_smtpcm.ssis.writing.tasks import find_assignments
 from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter
 
 # A value may contain others, twice each.
