@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
 from airflow_provider_smtpcm.ssis.findings import Findings
-from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.alerts import ON_EXECUTE
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, SmtpConverter
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
+from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseConverter
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, report_mails_left_out
 from airflow_provider_smtpcm.ssis.writing.flow import sends_mail
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode, MappedGroup
@@ -100,8 +101,10 @@ def write_package(
     scope = symbols.root_scope()
     databases: dict[str, None] = {}
 
-    def get_database_id(connection: DatabaseConnection) -> str:
-        conn_id = connections.databases.register(connection, symbols, scope)
+    def get_conn_id(connection: SmtpConnection | DatabaseConnection) -> str:
+        if isinstance(connection, SmtpConnection):
+            return connections.register(SmtpConverter(connection, symbols, scope, options))
+        conn_id = connections.register(DatabaseConverter(connection, symbols, scope, options))
         databases[conn_id] = None
         return conn_id
 
@@ -110,8 +113,7 @@ def write_package(
         findings=findings,
         paths=paths or PathMap(options.path_map),
         placeholders_pass=options.placeholders_pass,
-        get_database_id=get_database_id,
-        get_conn_id=lambda connection: connections.register(connection, symbols, scope),
+        get_conn_id=get_conn_id,
     )
     for connection in package.connection_managers:
         context.get_conn_id(connection)

@@ -230,7 +230,7 @@ class SqlTaskConverter:
     def _find_connection(self) -> str:
         connection = self._task.connection
         if connection is not None:
-            return self._context.get_database_id(connection)
+            return self._context.get_conn_id(connection)
         reference = self._task.connection_reference
         conn_id = f"db_{slug(reference, 'unknown')[:12].strip('_')}"
         self._context.findings.note(

@@ -37,7 +37,6 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, ExpressionTask, Package, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.python_source import slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 
@@ -109,7 +108,6 @@ class WritingContext:
 
     Args:
         get_conn_id: returns the id of the Airflow connection for a connection manager.
-        get_database_id: the same for the connection manager of a database.
         macros: the names of the macros that the templates use.
         imports: further names that the module imports.
         placeholders_pass: whether placeholders succeed instead of failing.
@@ -119,11 +117,10 @@ class WritingContext:
     symbols: SymbolTable
     findings: Findings
     paths: PathMap
-    get_conn_id: Callable[[SmtpConnection], str]
+    get_conn_id: Callable[[SmtpConnection | DatabaseConnection], str]
     macros: set[str] = field(default_factory=set)
     imports: set[str] = field(default_factory=set)
     placeholders_pass: bool = False
-    get_database_id: Callable[[DatabaseConnection], str] = lambda connection: slug(connection.name, "db")
     used_connections: dict[str, None] = field(default_factory=dict)
 
 
