@@ -674,8 +674,11 @@ def describe_kind(kind: str) -> str:
     """Return the name that the designer shows for a kind of task, such as `Execute SQL task`.
 
     Args:
-        kind: a CreationName: `Microsoft.ExecuteSQLTask`, `SSIS.Pipeline.3`, a GUID, or a .NET type name.
+        kind: a CreationName: `Microsoft.ExecuteSQLTask`, `SSIS.Pipeline.3`, a GUID, or a .NET type name. A
+            `ContainerKind` is returned as it is.
     """
+    if isinstance(kind, ContainerKind):
+        return kind
     name = re.split(r"[.:]", re.sub(r"\.\d+$", "", kind.partition(",")[0].strip()))[-1]
     if name.upper() in _DATA_FLOWS:
         return "Data Flow task"

@@ -58,7 +58,6 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
     error_summary,
     translate_condition,
 )
-from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
 # The callback arguments for each event. SSIS raises the first ones for tasks only.
@@ -253,7 +252,7 @@ class AlertWriter:
         inexact = _Inexact(
             self._context,
             _find_sources(self._owner, self._event),
-            ReadPoint(name=self._mail.task.name, where=self._where),
+            ReadPoint.inside(self._mail.task, is_callback=True),
         )
         try:
             if error is not None:
@@ -388,13 +387,13 @@ class AlertWriter:
     def _report_unknown_value(self, variable: Variable, computed: set[str]) -> None:
         """Report a variable that tasks of event handlers set, other than those that the alert computes."""
         setters = self._context.symbols.live.setters.of(variable)
-        if any(setter.event_handler is not None and setter.executable_id not in computed for setter in setters):
+        if any(setter.event_handler is not None and setter.executable.id not in computed for setter in setters):
             question = ask_for_value(self._context.symbols, variable)
             self._ask_for_value(variable, question, "The alert has its other value.")
 
     def _ask_for_value(self, variable: Variable, question: Question, consequence: str) -> None:
         setters = self._context.symbols.live.setters.of(variable)
-        inside = [setter for setter in setters if setter.event_handler is not None]
+        inside = [setter.executable for setter in setters if setter.event_handler is not None]
         self._findings.decision(
             "set-in-event-handler",
             self._where,
@@ -439,7 +438,7 @@ class _Inexact:
         symbols = self._context.symbols
         symbol = symbols.lookup(name, scope)
         if isinstance(symbol, Variable):
-            setters = [one for one in symbols.live.setters.of(symbol) if one.event_handler is None]
+            setters = [one.executable for one in symbols.live.setters.of(symbol) if one.event_handler is None]
             if setters and not symbols.is_live(symbol, self._reader):
                 self._add(
                     f"In SSIS, {describe_tasks(setters)} sets {symbol.qualified_name}; the alert has its design-time "
@@ -490,11 +489,9 @@ def _stops(executable: Executable, event: str) -> bool:
     )
 
 
-def describe_tasks(tasks: Iterable[Executable | Setter]) -> str:
+def describe_tasks(tasks: Iterable[Executable]) -> str:
     """Return the names of tasks with their kinds: `'Log' (Execute SQL task)`."""
-    kinds = (
-        (task.name, "" if isinstance(task, Container | SendMailTask) else describe_kind(task.kind)) for task in tasks
-    )
+    kinds = ((task.name, "" if isinstance(task, SendMailTask) else describe_kind(task.kind)) for task in tasks)
     return ", ".join(f"{name!r} ({kind})" if kind else repr(name) for name, kind in dict.fromkeys(kinds))
 
 

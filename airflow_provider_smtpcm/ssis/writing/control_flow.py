@@ -16,9 +16,8 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ForeachLoop, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
-from airflow_provider_smtpcm.ssis.writing.flow import can_skip_inside
+from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -246,7 +245,7 @@ class _ContainerWriter(ContainerConditions):
             context=context,
             scope=open_scope(container.variables, self._scope),
             template_context=TemplateContext.TASK,
-            reader=ReadPoint(id=container.id, name=container.name, where=where),
+            reader=ReadPoint.inside(container),
         )
 
         def convert(name: str, argument: str, value: str, *, is_path: bool) -> KeywordArgument:

@@ -30,10 +30,10 @@ from airflow_provider_smtpcm.ssis.writing.alerts import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.handler_flow import find_handler_mails, find_other_tasks
+from airflow_provider_smtpcm.ssis.writing.live_variables import find_assigned_names
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
-from airflow_provider_smtpcm.ssis.writing.variable_setters import find_assigned_names
 
 
 @dataclass(slots=True, kw_only=True)

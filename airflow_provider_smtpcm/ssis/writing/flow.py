@@ -5,8 +5,10 @@ It is known before the first task is written, since a task reads variables that 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
+from airflow_provider_smtpcm.ssis.expressions import quote_string
 from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
@@ -14,9 +16,12 @@ from airflow_provider_smtpcm.ssis.model import (
     EvalOp,
     EventHandler,
     Executable,
+    ForeachLoop,
     Package,
     PrecedenceConstraint,
     SendMailTask,
+    SqlTask,
+    Variable,
 )
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 
@@ -60,6 +65,47 @@ def select_included(container: Container) -> dict[str, Executable]:
     """Return the executables of a container that are in the DAG, by id: a disabled one only if another follows it."""
     followed = {constraint.before for constraint in container.constraints}
     return {child.id: child for child in container.executables if not child.disabled or child.id in followed}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedLoop:
+    """A loop with known iterations.
+
+    Args:
+        loop: the container.
+        mail: its only executable, if it becomes a mail merge; None for a mapped task group.
+        query: the Execute SQL task with the rows; None if there is none.
+        files: the enumerator of files; None if there is none.
+        columns: the number of the column for each field of a row, if there is a query.
+        rows: the values of each iteration by field, if neither a query nor an enumerator yields them.
+        fields: the field of each variable that the loop sets.
+    """
+
+    loop: Container
+    mail: SendMailTask | None
+    query: SqlTask | None = None
+    files: ForeachLoop | None = None
+    columns: Mapping[str, int] = field(default_factory=dict)
+    rows: tuple[Mapping[str, object], ...] = ()
+    fields: tuple[tuple[Variable, str], ...] = ()
+
+    def find_field(self, variable: Variable) -> str | None:
+        """Return the field of a row with the value of a variable; None if the loop does not set it."""
+        return next((name for known, name in self.fields if known == variable), None)
+
+
+def find_queries(loops: Mapping[str, MappedLoop]) -> dict[str, dict[str, int]]:
+    """Return the columns that loops need of each Execute SQL task, by the task's id and the field of a row."""
+    found: dict[str, dict[str, int]] = {}
+    for mapped in loops.values():
+        if mapped.query is not None:
+            found.setdefault(mapped.query.id, {}).update(mapped.columns)
+    return found
+
+
+def row_field(name: str) -> str:
+    """Return the Jinja expression for a field of the row of a merge."""
+    return f"row.{name}" if name.isascii() and name.isidentifier() else f"row[{quote_string(name)}]"
 
 
 # The results that executables need to come to, by their ids; None stands for an expression.

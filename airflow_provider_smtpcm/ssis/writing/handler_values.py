@@ -37,10 +37,10 @@ from airflow_provider_smtpcm.ssis.model import (
     PrecedenceConstraint,
     Variable,
 )
+from airflow_provider_smtpcm.ssis.writing.live_variables import VariableUse
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope, SymbolTable, is_secret
 from airflow_provider_smtpcm.ssis.writing.tasks import find_assignments
-from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter
 
 # A value may contain others, twice each.
 _MAX_NODES = 1000
@@ -303,7 +303,7 @@ class HandlerValues:
         found = {key: self._compare(key, point) for key in self._setters.get(_identify(variable), ())}
         earlier = [key for key, when in found.items() if when != "not before"]
         if not earlier:
-            others = {one.executable_id for one in self._find_handler_setters(variable)} - {*chain}
+            others = {one.executable.id for one in self._find_handler_setters(variable)} - {*chain}
             if not others:
                 return None
             if self._preceding is None:
@@ -399,13 +399,13 @@ class HandlerValues:
 
     # What a person is asked.
 
-    def _find_handler_setters(self, variable: Variable) -> list[Setter]:
+    def _find_handler_setters(self, variable: Variable) -> list[VariableUse]:
         """Return the executables of all event handlers that set a variable."""
         return [one for one in self._symbols.live.setters.of(variable) if one.event_handler is not None]
 
     def _is_set_in_nested_handler(self, variable: Variable) -> bool:
         """Whether an event handler of an executable in this handler sets a variable."""
-        return any(one.executable_id in self._nested for one in self._find_handler_setters(variable))
+        return any(one.executable.id in self._nested for one in self._find_handler_setters(variable))
 
     def _ask(self, variable: Variable) -> _Value | None:
         """Return the answer of a person, or a guess."""
@@ -420,7 +420,7 @@ class HandlerValues:
 def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     """Return the question for the value of a variable that executables in event handlers set."""
     setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
-    names = quoted_list(sorted({one.name for one in setters}))
+    names = quoted_list(sorted({one.executable.name for one in setters}))
     return Question(
         key=f"variable {variable.qualified_name} in event handlers",
         text=f"Which value does {variable.qualified_name} have in the mails of event handlers? In SSIS, {names} sets "
@@ -430,13 +430,13 @@ def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     )
 
 
-def _guess(symbols: SymbolTable, variable: Variable, setters: Sequence[Setter]) -> str:
+def _guess(symbols: SymbolTable, variable: Variable, setters: Sequence[VariableUse]) -> str:
     if variable.data_type != _STRING:
         return KEEP
     for pattern, name in _GUESSES:
         if pattern.search(variable.name):
             return f"@[System::Error{name}]"
-    ids = {setter.executable_id for setter in setters}
+    ids = {setter.executable.id for setter in setters}
     names = {variable.qualified_name, variable.name}
     for executable, _ in symbols.package.walk_executables():
         # A script that reads the description of the error, and sets nothing but this variable.

@@ -402,7 +402,7 @@ class ContainerConditions:
         original = display_expression(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
-            reader = ReadPoint(id=executable.id, name=executable.name, where=where)
+            reader = ReadPoint.inside(executable)
             template = translate_condition(self._factory.context, expression, self._scope, reader)
         except (ExpressionError, NotTranslatable) as error:
             template = f"{COMPLETE_ME}.condition"

@@ -82,8 +82,7 @@ class MailConverter:
         self._findings = context.findings
         self._where = task.where
         # The alert of an event handler reads variables whenever its event occurs.
-        reader_id = task.id if template_context is TemplateContext.TASK else ""
-        reader = ReadPoint(id=reader_id, name=task.name, where=self._where)
+        reader = ReadPoint.inside(task, is_callback=template_context is TemplateContext.CALLBACK)
         self._translator = TemplateTranslator(
             context=context, scope=scope, template_context=template_context, reader=reader
         )

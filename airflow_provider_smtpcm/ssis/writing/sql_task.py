@@ -89,7 +89,7 @@ class SqlTaskConverter:
             context=context,
             scope=scope,
             template_context=TemplateContext.TASK,
-            reader=ReadPoint(id=task.id, name=task.name, where=self._where),
+            reader=ReadPoint.inside(task),
         )
 
     def convert(self) -> list[KeywordArgument]:

@@ -73,7 +73,7 @@ def _convert_assignments(
     """Return the operator of an Expression task, or of a script that only sets variables."""
     if not assignments:
         return ConvertedTask(operator="EmptyOperator", comment=f"SSIS: {task.name!r} does nothing.")
-    reader = ReadPoint(id=task.id, name=task.name, where=task.where)
+    reader = ReadPoint.inside(task)
     translator = TemplateTranslator(context=context, scope=scope, template_context=TemplateContext.TASK, reader=reader)
     values: dict[str, object] = {}
     comments = []
@@ -134,7 +134,7 @@ def find_outputs(context: WritingContext, executable: Executable) -> dict[str, l
     ids = {one.id for one in inside}
     outputs: dict[str, list[str]] = {}
     for variable in dict.fromkeys(variable for one in inside for variable in setters.set_by(one)):
-        readers = [reader.name for reader in setters.reads(variable) if reader.executable_id not in ids]
+        readers = [reader.executable.name for reader in setters.reads(variable) if reader.executable.id not in ids]
         if readers:
             outputs.setdefault(variable.qualified_name, []).extend(dict.fromkeys(readers))
     return outputs
