@@ -8,7 +8,7 @@ those executables for which SSIS sends them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.findings import Findings
@@ -20,6 +20,7 @@ from airflow_provider_smtpcm.ssis.model import (
     OtherTask,
     Package,
     SqlTask,
+    walk_executables,
 )
 from airflow_provider_smtpcm.ssis.writing.alerts import (
     EVENTS_OF_EXECUTABLES,
@@ -143,7 +144,7 @@ class EventHandlerWriter:
             what = f"what {quoted_list(task.name for task in setters)} in it does" if setters else "its Disable"
             self._findings.decision(
                 "propagate-at-run-time",
-                _place(handler),
+                handler.where,
                 f"In SSIS, whether the event reaches the event handlers further out depends on {what}. In the DAG, "
                 + ("it does not." if handler.propagate is False else "it does."),
                 "Check the callbacks of the tasks in the DAG.",
@@ -156,7 +157,7 @@ class EventHandlerWriter:
 
     def _report_propagate_inside(self, container: Container, callbacks: Callbacks) -> None:
         """Report that System::Propagate is False inside a container that becomes a single task."""
-        for executable in _walk(container.executables):
+        for executable in walk_executables(container.executables):
             for handler in executable.event_handlers:
                 if (
                     handler.event_name.lower() in callbacks.events
@@ -222,7 +223,7 @@ class EventHandlerWriter:
         if others:
             self._findings.note(
                 "handler-task-not-run",
-                _place(handler),
+                handler.where,
                 f"The DAG does not run {describe_tasks(others)} of the event handler: a callback only sends its mails.",
             )
 
@@ -252,12 +253,6 @@ class EventHandlerWriter:
             )
 
 
-def _place(handler: EventHandler) -> str:
-    """Return the SSIS path of a handler."""
-    owner = "\\".join(handler.owner)
-    return f"{owner}.EventHandlers[{handler.event_name}]"
-
-
 def _sets_propagate(executable: Executable) -> bool:
     """Whether a task in an event handler sets System::Propagate, a variable that only event handlers have."""
     names: tuple[str, ...] = ()
@@ -268,14 +263,6 @@ def _sets_propagate(executable: Executable) -> bool:
     elif isinstance(executable, SqlTask):
         names = (*(one.variable for one in executable.results), *(one.variable for one in executable.parameters))
     return any(name.removeprefix("System::") == "Propagate" for name in names)
-
-
-def _walk(executables: Iterable[Executable]) -> Iterator[Executable]:
-    """Yield executables and those inside them, except in event handlers."""
-    for executable in executables:
-        yield executable
-        if isinstance(executable, Container):
-            yield from _walk(executable.executables)
 
 
 def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[MailRecord]) -> None:

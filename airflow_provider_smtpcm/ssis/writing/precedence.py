@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Executable,
     PrecedenceConstraint,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import select_included
+from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, select_included
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
@@ -130,13 +130,8 @@ class PrecedenceGraph:
     """
 
     def __init__(self, container: Container, included: Mapping[str, Executable], *, may_be_skipped: bool) -> None:
-        self.incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in included}
-        self.with_downstream: set[str] = set()
-        for constraint in container.constraints:
-            before, after = constraint.before, constraint.after
-            if before in included and after in included and before != after:
-                self.incoming[after].append(constraint)
-                self.with_downstream.add(before)
+        self.incoming = find_incoming(container.constraints, included)
+        self.with_downstream = {each.before for constraints in self.incoming.values() for each in constraints}
         self._may_be_skipped = may_be_skipped
         self.followed_on_failure = {
             constraint.before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.expressions import (
@@ -31,6 +31,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
     describe_kind,
+    walk_executables,
 )
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, quoted_list
@@ -130,7 +131,7 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
 def find_outputs(context: WritingContext, executable: Executable) -> dict[str, list[str]]:
     """Return the names of the variables that an executable sets for others, each with the names of its readers."""
     setters = context.symbols.live.setters
-    inside = list(_walk(executable))
+    inside = [each for each in walk_executables([executable]) if each is executable or not each.disabled]
     ids = {one.id for one in inside}
     outputs: dict[str, list[str]] = {}
     for variable in dict.fromkeys(variable for one in inside for variable in setters.set_by(one)):
@@ -138,15 +139,6 @@ def find_outputs(context: WritingContext, executable: Executable) -> dict[str, l
         if readers:
             outputs.setdefault(variable.qualified_name, []).extend(dict.fromkeys(readers))
     return outputs
-
-
-def _walk(executable: Executable) -> Iterator[Executable]:
-    """Yield an executable, and those in it that are not disabled."""
-    yield executable
-    if isinstance(executable, Container):
-        for child in executable.executables:
-            if not child.disabled:
-                yield from _walk(child)
 
 
 # How the value of each type reads as text: what .NET writes and SSIS's cast are the same, for these types only.
