@@ -102,7 +102,7 @@ class NotifierRegistry:
         """Define a notifier with the arguments of a mail; return its name."""
         event = slug(handler.event_name, "event").replace("on", "on_", 1)
         name = self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event)))
-        call = FunctionCall(name="SendMailNotifier", arguments=mail.arguments)
+        call = FunctionCall("SendMailNotifier", mail.arguments)
         comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
         self.notifiers.append(NotifierDefinition(name=name, call=call, comment=comment))
         self.events[name] = handler.event_name.lower()
@@ -280,7 +280,7 @@ class AlertWriter:
                 self._findings.note(
                     "condition-in-handler", self._where, f"As in SSIS, the mail is sent only if {text} (only_if)."
                 )
-        converter.arguments.append(KeywordArgument(name="only_if", value=value, comments=tuple(comments)))
+        converter.arguments.append(KeywordArgument("only_if", value, comments=tuple(comments)))
         if "Disable" in self._mail.task.expressions:
             converter.records.append(
                 PropertyRecord(
@@ -300,7 +300,7 @@ class AlertWriter:
             return
         other = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
         if other is None:  # which `MailConverter` has reported
-            arguments.insert(1, KeywordArgument(name="to", value=f"{{{{ {COMPLETE_ME}.to }}}}"))
+            arguments.insert(1, KeywordArgument("to", f"{{{{ {COMPLETE_ME}.to }}}}"))
             return
         text = f"The mail has no To recipients, which an alert needs; those of {other.name!r} are in 'to'."
         arguments[arguments.index(other)] = replace(other, name="to")

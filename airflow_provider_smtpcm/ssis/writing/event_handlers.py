@@ -32,7 +32,7 @@ from airflow_provider_smtpcm.ssis.writing.alerts import (
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.handler_flow import find_handler_mails, find_other_tasks
 from airflow_provider_smtpcm.ssis.writing.live_variables import find_assigned_names
-from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, quoted_list
+from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
 
@@ -56,7 +56,7 @@ class Callbacks:
     def as_default_args(self) -> list[KeywordArgument]:
         """Return `default_args` for a DAG or a task group; an empty list if no callback is inherited."""
         callbacks = {name: _raw(notifiers) for name, notifiers in self.inherited.items()}
-        return [KeywordArgument(name="default_args", value=callbacks)] if callbacks else []
+        return keywords(default_args=callbacks) if callbacks else []
 
     def as_arguments(self) -> list[KeywordArgument]:
         """Return the callback arguments of a task.
@@ -67,11 +67,8 @@ class Callbacks:
         merged = {name: list(notifiers) for name, notifiers in inherited.items()}
         for name, notifiers in self.own.items():
             merged[name] = [*notifiers, *merged.get(name, [])]
-        return [
-            KeywordArgument(name=name, value=_raw(notifiers))
-            for name, notifiers in merged.items()
-            if notifiers or self.blocked
-        ]
+        kept = {name: _raw(notifiers) for name, notifiers in merged.items() if notifiers or self.blocked}
+        return keywords(**kept)
 
     def for_single_task(self, outer: Callbacks) -> Callbacks:
         """Return the callbacks of the single task that a container became.

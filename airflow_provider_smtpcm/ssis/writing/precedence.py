@@ -28,6 +28,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
     UniqueNames,
+    keywords,
     variable_name,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
@@ -111,6 +112,10 @@ class TriggerCondition:
 
     upstream: tuple[str, ...]
     rule: str
+
+    def as_arguments(self) -> list[KeywordArgument]:
+        """Return the argument for the rule, unless it is Airflow's default."""
+        return [] if self.rule == ALL_SUCCESS else keywords(trigger_rule=self.rule)
 
 
 class PrecedenceGraph:
@@ -280,9 +285,8 @@ class TaskFactory:
             arguments: all other arguments.
         """
         self.operators.add(operator)
-        display = () if name == task_id else (KeywordArgument(name="task_display_name", value=sanitize(name)),)
-        identity = KeywordArgument(name="task_id", value=task_id)
-        return FunctionCall(name=operator, arguments=(identity, *display, *arguments))
+        display = [] if name == task_id else keywords(task_display_name=sanitize(name))
+        return FunctionCall(operator, [*keywords(task_id=task_id), *display, *arguments])
 
 
 class ContainerConditions:
@@ -377,8 +381,7 @@ class ContainerConditions:
     def _add_empty(self, name: str, condition: TriggerCondition, comment: str) -> TriggerCondition:
         """Add an empty task; return the condition that it succeeded."""
         task_id = self._free_task_ids.allocate(name)
-        rule = [] if condition.rule == ALL_SUCCESS else [KeywordArgument(name="trigger_rule", value=condition.rule)]
-        call = self._factory.create_task("EmptyOperator", task_id, task_id, rule)
+        call = self._factory.create_task("EmptyOperator", task_id, task_id, condition.as_arguments())
         return self._add_task(task_id, call, condition, comment)
 
     def _add_only_if(
@@ -415,9 +418,10 @@ class ContainerConditions:
                 f"As in SSIS, whether {executable.name!r} runs depends on the expression {original}; a task of the DAG "
                 "checks it.",
             )
-        arguments = [KeywordArgument(name="condition", value=f"{{{{ {template} }}}}", comments=comments)]
-        if condition.rule != ALL_SUCCESS:
-            arguments.insert(0, KeywordArgument(name="trigger_rule", value=condition.rule))
+        arguments = [
+            *condition.as_arguments(),
+            KeywordArgument("condition", f"{{{{ {template} }}}}", comments=comments),
+        ]
         task_id = self._free_task_ids.allocate(f"{self._task_ids[executable.id]}_{suffix}")
         call = self._factory.create_task("OnlyIfOperator", task_id, task_id, arguments)
         return self._add_task(task_id, call, condition, "")

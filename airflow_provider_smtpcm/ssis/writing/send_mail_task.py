@@ -451,7 +451,7 @@ class MailConverter:
         comments: tuple[str, ...] = (),
         note: str = "",
     ) -> None:
-        self.arguments.append(KeywordArgument(name=argument, value=value, comments=comments))
+        self.arguments.append(KeywordArgument(argument, value, comments=comments))
         became = f"{argument}={' '.join(line.strip() for line in expression_lines(value))}"
         self._add_record(name, original, became, status, is_expression=is_expression, note=note)
 

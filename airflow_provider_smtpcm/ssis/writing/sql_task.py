@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
-    DataType,
     NotTranslatable,
     TemplateContext,
     escape_template,
@@ -27,7 +26,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.database_connections import is_sql_server
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, slug
+from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, keywords, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials_in_statement, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope
 from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, WritingContext
@@ -107,23 +106,17 @@ class SqlTaskConverter:
         sql, statement, comments = self._convert_statement()
         parameters = [self._convert_parameter(variable) for variable in statement.inputs]
         processor = self._make_processor(statement)
-        arguments = [
-            KeywordArgument(name="conn_id", value=self._find_connection()),
-            KeywordArgument(name="sql", value=sql, comments=comments),
-        ]
+        arguments = keywords(conn_id=self._find_connection())
+        arguments.append(KeywordArgument("sql", sql, comments))
         if parameters:
-            arguments.append(KeywordArgument(name="parameters", value=parameters))
+            arguments += keywords(parameters=parameters)
         if task.timeout:
             self._context.imports.add("timedelta")
-            arguments.append(KeywordArgument(name="execution_timeout", value=Raw(f"timedelta(seconds={task.timeout})")))
+            arguments += keywords(execution_timeout=Raw(f"timedelta(seconds={task.timeout})"))
         self._context.imports |= {"fetch_results", processor.name}
-        arguments += [
-            KeywordArgument(name="autocommit", value=True),
-            KeywordArgument(name="handler", value=Raw("fetch_results")),
-            KeywordArgument(name="output_processor", value=processor),
-        ]
+        arguments += keywords(autocommit=True, handler=Raw("fetch_results"), output_processor=processor)
         if processor.arguments and processor.name != "result_rows":
-            arguments.append(KeywordArgument(name="multiple_outputs", value=True))
+            arguments += keywords(multiple_outputs=True)
         return arguments
 
     def _convert_statement(self) -> tuple[str | list[str], SqlStatement, tuple[str, ...]]:
@@ -181,13 +174,7 @@ class SqlTaskConverter:
     def _convert_parameter(self, name: str) -> FunctionCall:
         """Return the value of a parameter with the type of its variable."""
         symbol = self._context.symbols.lookup(name, self._scope)
-        data_type = DataType.WSTR if symbol is None else TYPES.get(symbol.data_type, DataType.WSTR)
-        template = self._translator.translate(f"@[{name}]").text
-        self._context.imports.add("TypedTemplate")
-        arguments = [KeywordArgument(name="template", value=template)]
-        if data_type is not DataType.WSTR:
-            arguments.append(KeywordArgument(name="data_type", value=str(data_type)))
-        return FunctionCall(name="TypedTemplate", arguments=arguments)
+        return self._translator.typed(f"@[{name}]", None if symbol is None else TYPES.get(symbol.data_type))
 
     def _make_processor(self, statement: SqlStatement) -> FunctionCall:
         """Return the call that makes the variables from the result."""
@@ -198,22 +185,22 @@ class SqlTaskConverter:
         if task.result_set is ResultSetType.SINGLE_ROW and bound:
             name = "single_row"
             columns = {variable.qualified_name: int(key) if key.isdecimal() else key for key, variable in bound}
-            arguments.append(KeywordArgument(name="columns", value=columns))
+            arguments += keywords(columns=columns)
         elif task.result_set is ResultSetType.FULL and bound:
             if len(bound) > 1:
                 raise NotTranslatable("It has several result sets.")
             if (fields := self._context.symbols.live.queries.get(task.id)) is not None:
-                return FunctionCall(name="result_rows", arguments=[KeywordArgument(name="columns", value=dict(fields))])
+                return FunctionCall("result_rows", keywords(columns=dict(fields)))
             name = "full_result_set"
-            arguments.append(KeywordArgument(name="variable", value=bound[0][1].qualified_name))
+            arguments += keywords(variable=bound[0][1].qualified_name)
         else:
             name, bound = "no_result_set", []
         if outputs:
-            arguments.append(KeywordArgument(name="outputs", value=[variable.qualified_name for variable in outputs]))
+            arguments += keywords(outputs=[variable.qualified_name for variable in outputs])
         nullable = [each.qualified_name for each in self._find_nullable(name, bound, outputs)]
         if nullable:
-            arguments.append(KeywordArgument(name="nullable", value=nullable))
-        return FunctionCall(name=name, arguments=arguments)
+            arguments += keywords(nullable=nullable)
+        return FunctionCall(name, arguments)
 
     def _find_nullable(
         self, processor: str, bound: list[tuple[str, Variable]], outputs: list[Variable]

@@ -34,7 +34,7 @@ from airflow_provider_smtpcm.ssis.model import (
     walk_executables,
 )
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, quoted_list
+from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.sql_task import OPERATOR as SQL_OPERATOR
 from airflow_provider_smtpcm.ssis.writing.sql_task import SqlTaskConverter
@@ -80,13 +80,8 @@ def _convert_assignments(
     comments = []
     for variable, tree in assignments:
         expression = unparse(tree)
-        arguments = [KeywordArgument(name="template", value=translator.translate(expression).text)]
-        data_type = TYPES.get(variable.data_type, DataType.WSTR)
-        if data_type is not DataType.WSTR:
-            arguments.append(KeywordArgument(name="data_type", value=str(data_type)))
-        values[variable.qualified_name] = FunctionCall(name="TypedTemplate", arguments=arguments)
+        values[variable.qualified_name] = translator.typed(expression, TYPES.get(variable.data_type))
         comments.append(f"SSIS: @[{variable.qualified_name}] = {sanitize(expression)}")
-    context.imports.add("TypedTemplate")
     if isinstance(task, OtherTask):
         context.findings.note(
             "script-became-expression",
@@ -95,7 +90,7 @@ def _convert_assignments(
         )
     if isinstance(task, ExpressionTask):
         comments = [f"SSIS: {sanitize(task.expression.strip())}"]
-    arguments = [KeywordArgument(name="variables", value=values, comments=tuple(comments))]
+    arguments = [KeywordArgument("variables", values, comments=tuple(comments))]
     return ConvertedTask(operator="ExpressionOperator", arguments=arguments)
 
 
@@ -107,14 +102,14 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
     """
     kind = f"a {executable.kind}" if isinstance(executable, Container) else describe_kind(executable.kind)
     read = find_outputs(context, executable)
-    arguments = [KeywordArgument(name="ssis_kind", value=sanitize_line(kind))]
+    arguments = keywords(ssis_kind=sanitize_line(kind))
     if read:
         readers = dict.fromkeys(name for names in read.values() for name in names)
-        arguments.append(KeywordArgument(name="sets", value=list(read)))
-        arguments.append(KeywordArgument(name="read_by", value=[sanitize_line(name) for name in readers]))
+        arguments += keywords(sets=list(read))
+        arguments += keywords(read_by=[sanitize_line(name) for name in readers])
     text = f"{executable.name!r} ({kind}) is a placeholder in the DAG, which "
     if context.placeholders_pass:
-        arguments.append(KeywordArgument(name="passes", value=True))
+        arguments += keywords(passes=True)
         text += "does nothing (--placeholders pass)."
     else:
         text += "fails until a task takes its place."

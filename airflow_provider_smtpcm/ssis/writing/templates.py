@@ -37,6 +37,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, ExpressionTask, Package, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
+from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 
@@ -188,6 +189,18 @@ class TemplateTranslator:
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
         return Template(text=template, literals=_joined_literals(symbols.inline(original, self.scope)))
+
+    def typed(self, expression: str, data_type: DataType | None) -> FunctionCall:
+        """Return the call that makes the value of an expression, with its type, from a template.
+
+        Raises:
+            ExpressionError, NotTranslatable: as in `translate`.
+        """
+        self.context.imports.add("TypedTemplate")
+        arguments = keywords(template=self.translate(expression).text)
+        if data_type not in {None, DataType.WSTR}:
+            arguments += keywords(data_type=str(data_type))
+        return FunctionCall("TypedTemplate", arguments)
 
     def map_path(self, path: str) -> str:
         """Return the path on a worker; if no option maps it, ask for its root and return the path unchanged."""
